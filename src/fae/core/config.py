@@ -1,0 +1,129 @@
+"""From a parsed TOML table to a frozen, keyword-only dataclass, with errors a person can act on.
+
+Configuration classes live beside their owner and carry their own defaults; this module only checks names and types.
+A class may define ``__post_init__`` to check ranges (raising `RecipeError`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from fae.core.errors import RecipeError
+
+T = TypeVar("T")
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str:
+    """The hint behind an unknown name: its nearest neighbour, or all that is known.
+
+    >>> nearest("budgte", ["budget", "sample"])
+    "did you mean 'budget'?"
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(known)
+
+
+def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Build the dataclass `cls` from a TOML table.
+
+    Parameters
+    ----------
+    cls
+        A frozen dataclass; its annotations say which types are taken (numbers, text, lists, ``Literal``, nested
+        dataclasses, ``X | None``).
+    table
+        The parsed table.
+    where
+        Its name in the recipe, such as ``"[hot]"``, for messages.
+
+    Raises
+    ------
+    RecipeError
+        For an unknown key (naming its nearest neighbour), a missing key or a value of the wrong type.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in table:
+        if key not in fields:
+            raise RecipeError(f"{where} has no key {key!r}; {nearest(key, fields)}")
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in table:
+            values[name] = _convert(table[name], hints[name], f"{where} {name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise RecipeError(f"{where} needs the key {name!r}, which is not there")
+    return cls(**values)
+
+
+def to_table(config: Any) -> dict[str, Any]:
+    """The inverse of `from_table`: plain dicts, lists and scalars, as written into manifests and run records."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        if isinstance(value, Mapping):
+            return {str(key): plain(item) for key, item in value.items()}
+        return value
+
+    return typing.cast("dict[str, Any]", plain(config))
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, typing.get_args(hint), where)
+    if origin is typing.Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            hint_text = nearest(str(value), map(str, choices))
+            raise RecipeError(f"{where} = {value!r} is not one of {', '.join(map(str, choices))}; {hint_text}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise RecipeError(f"{where} = {value!r} must be a list")
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(entry, item, f"{where}[{index}]") for index, entry in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{where} = {value!r} must be a table")
+        item = typing.get_args(hint)[1]
+        return {str(key): _convert(entry, item, f"{where}.{key}") for key, entry in value.items()}
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{where} = {value!r} must be a table")
+        return from_table(typing.cast(type, hint), value, where)
+    return _convert_scalar(value, hint, where)
+
+
+def _convert_union(value: Any, members: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in members:
+        return None
+    failures = []
+    for member in members:
+        if member is type(None):
+            continue
+        try:
+            return _convert(value, member, where)
+        except RecipeError as error:
+            failures.append(error)
+            # A table can only have been meant as the dataclass: its own message is the useful one.
+            if isinstance(value, Mapping) and dataclasses.is_dataclass(member):
+                raise
+    raise failures[-1]
+
+
+def _convert_scalar(value: Any, hint: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (bool, int, float, str) and type(value) is not hint:
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
+        raise RecipeError(f"{where} = {value!r} must be {words[hint]}")
+    return value

@@ -1,0 +1,40 @@
+"""The exceptions a user can cause.
+
+::
+
+    FaeError
+    ├── RecipeError      the recipe or the command line: unknown key, wrong type, value out of range
+    ├── LogError         the raw click log: missing, empty, truncated, a field that does not parse
+    ├── ArtifactError    a stage's folder: missing, of another parent, of another format, damaged
+    ├── BudgetError      the GPU memory budget: too small for the staging ring
+    └── DeviceError      the device asked for is not there
+
+Every message says what happened with its values, what was expected, and the next command to type. The command
+line prints it as one line and exits with status 2. Any other exception is a defect of ours.
+"""
+
+from __future__ import annotations
+
+
+class FaeError(Exception):
+    """Base of everything a user can cause."""
+
+
+class RecipeError(FaeError):
+    """The recipe or the command line asks for something that cannot be."""
+
+
+class LogError(FaeError):
+    """The raw click log cannot be read as the recipe describes it."""
+
+
+class ArtifactError(FaeError):
+    """A stage's artifact is missing, stale, damaged or of another format."""
+
+
+class BudgetError(FaeError):
+    """The GPU memory budget cannot hold what must be in it."""
+
+
+class DeviceError(FaeError):
+    """The device asked for is not available."""

@@ -1,0 +1,61 @@
+"""What a long stage tells the person who waits: a bar on a terminal, quiet lines elsewhere, always on stderr.
+
+Invariant: stdout belongs to results (``--json``); nothing here writes to it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_LINE_EVERY_SECONDS = 15.0
+
+
+def say(text: str) -> None:
+    """Print one line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Task:
+    """One piece of long work; `advance` it in its own unit."""
+
+    def __init__(self, label: str, total: float | None, unit: str, bar: tuple[Progress, TaskID] | None) -> None:
+        self._label, self._total, self._unit, self._bar = label, total, unit, bar
+        self._done = 0.0
+        self._start = self._last_line = time.monotonic()
+
+    def advance(self, amount: float, note: str = "") -> None:
+        """Count `amount` more units as done; `note` is shown behind the bar."""
+        self._done += amount
+        if self._bar is not None:
+            progress, task_id = self._bar
+            progress.update(task_id, advance=amount, note=note)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_EVERY_SECONDS:
+            self._last_line = now
+            share = f"{100 * self._done / self._total:.0f} %" if self._total else f"{self._done:,.0f} {self._unit}"
+            say(f"{self._label}: {share} after {now - self._start:.0f} s {note}".rstrip())
+
+
+@contextmanager
+def task(label: str, total: float | None = None, unit: str = "inputs") -> Iterator[Task]:
+    """Show progress of one piece of work for as long as the block runs."""
+    if not sys.stderr.isatty():
+        yield Task(label, total, unit, None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield Task(label, total, unit, (progress, progress.add_task(label, total=total, note="")))

@@ -1,0 +1,81 @@
+"""Byte sizes and counts as people write them: ``"512MiB"``, ``"1.5 GB"``, ``4096``.
+
+Invariant: `parse_bytes` accepts everything that `format_bytes` prints.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fae.core.errors import RecipeError
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
+
+
+def parse_bytes(text: str | int, *, what: str = "size") -> int:
+    """Turn a size into bytes.
+
+    Parameters
+    ----------
+    text
+        An integer (bytes) or text such as ``"512MiB"``, ``"0.5 GB"``; units are case-insensitive.
+    what
+        The name of the value, for the error message.
+
+    Raises
+    ------
+    RecipeError
+        If the text is not a size, or is not positive.
+
+    Examples
+    --------
+    >>> parse_bytes("512MiB"), parse_bytes("1.5 kB"), parse_bytes(4096)
+    (536870912, 1500, 4096)
+    """
+    match = _SIZE.fullmatch(str(text)) if not isinstance(text, bool) else None
+    unit = _UNITS.get(match.group(2).lower()) if match else None
+    if match is None or unit is None:
+        raise RecipeError(
+            f"{what} = {text!r} is not a size; write a positive number with a unit, such as 512MiB or 2GB"
+        )
+    value = int(float(match.group(1)) * unit) if "." in match.group(1) else int(match.group(1)) * unit
+    if value <= 0:
+        raise RecipeError(f"{what} = {text!r} must be more than zero; write a size such as 512MiB")
+    return value
+
+
+def format_bytes(count: int) -> str:
+    """Print bytes for people, in binary units.
+
+    >>> format_bytes(512 * 2**20), format_bytes(999), format_bytes(1536)
+    ('512.0 MiB', '999 B', '1.5 KiB')
+    """
+    value = float(count)
+    if value < 1024:
+        return f"{int(value)} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        value /= 1024
+        if value < 1024:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1024:.1f} TiB"
+
+
+def format_count(count: int | float) -> str:
+    """Print a count with thousands separators.
+
+    >>> format_count(33762577)
+    '33,762,577'
+    """
+    return f"{count:,.0f}"

@@ -1,0 +1,78 @@
+"""What a recipe's ``[hot]`` table may say. Read by profile and calibrate; imports no library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fae.core.errors import RecipeError
+from fae.core.units import parse_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class HotConfig:
+    """Which rows are kept on the GPU.
+
+    Attributes
+    ----------
+    budget
+        GPU memory for rows with their optimizer state and for the staging ring, per device: the one dial.
+    sample
+        Share of the training inputs that the profile reads (the paper: 0.05); 1 reads all.
+    sample_min_inputs
+        The sample is never smaller than this many inputs: on a small log 5 % says too little, and reading is cheap.
+    selection
+        ``threshold`` is the paper's; ``peeling`` maximises hot inputs; ``auto`` takes the better one on inputs that
+        the choice was not made from (on the whole training log where all of it was read).
+    ring_depth
+        Staging slots k: batches whose cold rows may be in flight at once, 2 to 8.
+    small_table
+        Tables up to this size are wholly hot (the paper: 1 MB), as far as the budget allows.
+    max_threshold, min_threshold
+        Ends of the logarithmic grid of access thresholds (shares of a table's accesses; the paper: 1e-3, 1e-7).
+    peeling_passes
+        Passes of the peeling; more bring it closer to its bound.
+    rand_em_chunks, rand_em_chunk_rows, confidence
+        Rand-Em Box: chunks drawn, rows of a chunk, confidence of every interval (the paper: 35, 1024, 0.999).
+    """
+
+    budget: str | int = "512MiB"
+    sample: float = 0.05
+    sample_min_inputs: int = 200_000
+    selection: Literal["auto", "threshold", "peeling"] = "auto"
+    ring_depth: int = 4
+    small_table: str | int = "1MB"
+    max_threshold: float = 1e-3
+    min_threshold: float = 1e-7
+    peeling_passes: int = 3
+    rand_em_chunks: int = 35
+    rand_em_chunk_rows: int = 1024
+    confidence: float = 0.999
+
+    def __post_init__(self) -> None:
+        parse_bytes(self.budget, what="[hot] budget")
+        parse_bytes(self.small_table, what="[hot] small_table")
+        if not 0 < self.sample <= 1:
+            raise RecipeError(f"[hot] sample = {self.sample} must be more than 0 and at most 1")
+        if not 2 <= self.ring_depth <= 8:
+            raise RecipeError(f"[hot] ring_depth = {self.ring_depth} must be from 2 to 8")
+        if not 0 < self.min_threshold <= self.max_threshold <= 1:
+            raise RecipeError(
+                f"[hot] thresholds {self.min_threshold} .. {self.max_threshold} must be 0 < min <= max <= 1"
+            )
+        if self.rand_em_chunks < 2 or self.rand_em_chunk_rows < 1 or self.peeling_passes < 1:
+            raise RecipeError("[hot] needs rand_em_chunks >= 2, rand_em_chunk_rows >= 1 and peeling_passes >= 1")
+        if self.sample_min_inputs < 0:
+            raise RecipeError(f"[hot] sample_min_inputs = {self.sample_min_inputs} must be 0 or more")
+        if not 0.5 <= self.confidence < 1:
+            raise RecipeError(f"[hot] confidence = {self.confidence} must be at least 0.5 and less than 1")
+
+    @property
+    def budget_bytes(self) -> int:
+        """The budget in bytes."""
+        return parse_bytes(self.budget, what="[hot] budget")
+
+    @property
+    def small_table_bytes(self) -> int:
+        """The small-table limit in bytes."""
+        return parse_bytes(self.small_table, what="[hot] small_table")

@@ -1,0 +1,34 @@
+"""Bytes a row takes, with its optimizer state at its real stride. The one place that knows; below torch on purpose.
+
+Invariant: what `row_bytes` says is what `fae.embedding` allocates per row (a test compares them).
+"""
+
+from __future__ import annotations
+
+from fae.core.errors import RecipeError
+
+FLOAT_BYTES = 4
+
+OPTIMIZERS = ("sgd", "rowwise_adagrad")
+
+
+def state_width(optimizer: str, embedding_dim: int) -> int:
+    """Floats of optimizer state that travel with one row.
+
+    >>> state_width("sgd", 16), state_width("rowwise_adagrad", 16)
+    (0, 1)
+    """
+    if optimizer == "sgd":
+        return 0
+    if optimizer == "rowwise_adagrad":
+        return 1
+    raise RecipeError(f"[train] optimizer = {optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
+
+
+def row_bytes(optimizer: str, embedding_dim: int) -> int:
+    """Bytes of one row with its state.
+
+    >>> row_bytes("rowwise_adagrad", 16)
+    68
+    """
+    return FLOAT_BYTES * (embedding_dim + state_width(optimizer, embedding_dim))

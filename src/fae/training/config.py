@@ -1,0 +1,70 @@
+"""What a recipe's ``[train]`` table may say. Imports no library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fae.core.errors import RecipeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the model is trained.
+
+    Attributes
+    ----------
+    batch_size
+        Inputs of a (global) batch, B.
+    optimizer
+        Of the rows; the dense weights take plain SGD or plain Adagrad beside it.
+    learning_rate, dense_learning_rate
+        Of the rows; of the dense weights (the same where it is left out).
+    placement
+        ``tiered`` (FAE), ``device`` (every row on the device), ``cpu`` (every row and all arithmetic on the CPU).
+    order
+        ``interleaved``: hot and cold batches in proportion; ``adaptive``: the paper's shuffle scheduler;
+        ``shuffled``: mixed batches of inputs in random order.
+    adaptive_rate
+        First rate of the adaptive order, in per cent (the paper: R(50)).
+    early_stopping
+        Stop after this many epochs without a lower validation loss, keeping the best; 0 trains all epochs.
+    checkpoint_minutes, checkpoint_batches
+        How often to save inside an epoch; 0 switches either off. The end of every epoch is always saved.
+    seed
+        Of everything random: sampling, packing, initial weights, order.
+    """
+
+    batch_size: int = 2048
+    epochs: int = 1
+    optimizer: Literal["sgd", "rowwise_adagrad"] = "rowwise_adagrad"
+    learning_rate: float = 0.02
+    dense_learning_rate: float | None = None
+    placement: Literal["tiered", "device", "cpu"] = "tiered"
+    order: Literal["interleaved", "adaptive", "shuffled"] = "interleaved"
+    adaptive_rate: int = 50
+    early_stopping: int = 0
+    checkpoint_minutes: float = 10.0
+    checkpoint_batches: int = 0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        positive = {"batch_size": self.batch_size, "epochs": self.epochs, "learning_rate": self.learning_rate}
+        if self.dense_learning_rate is not None:
+            positive["dense_learning_rate"] = self.dense_learning_rate
+        for name, value in positive.items():
+            if not value > 0:
+                raise RecipeError(f"[train] {name} = {value} must be more than 0")
+        counts = {
+            "early_stopping": self.early_stopping,
+            "checkpoint_minutes": self.checkpoint_minutes,
+            "checkpoint_batches": self.checkpoint_batches,
+            "seed": self.seed,
+        }
+        for name, value in counts.items():
+            if value < 0:
+                raise RecipeError(f"[train] {name} = {value} must be 0 or more")
+        if not 1 <= self.adaptive_rate <= 100:
+            raise RecipeError(f"[train] adaptive_rate = {self.adaptive_rate} must be from 1 to 100")
+        if self.batch_size > 2**20:
+            raise RecipeError(f"[train] batch_size = {self.batch_size} is more than {2**20}")
