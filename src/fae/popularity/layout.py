@@ -117,4 +117,5 @@ class RowLayout:
         size, rank, hot = self.features[table].num_embeddings, self.ranks[table], self.num_hot[table]
         order = np.arange(size, dtype=np.int64) if rank is None else rank.astype(np.int64)
         shift = np.where(order < hot, self.hot_base[table], self.cold_base[table] - hot)
-        return order + shift.astype(np.int64)
+        rows: npt.NDArray[np.int64] = order + shift.astype(np.int64)
+        return rows

@@ -1,0 +1,49 @@
+"""FAE: train recommendation models whose embedding tables are larger than GPU memory.
+
+The same as the command line, in Python::
+
+    import fae
+
+    recipe = fae.load_recipe("recipes/frappe.toml", ["hot.budget=64KiB"])
+    folder = fae.RunFolder(recipe, "runs/frappe")
+    record = folder.run()
+    print(record["test"]["auc"], record["hot"]["input_share"])
+
+Names are imported when they are first used, so ``import fae`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "load_recipe": "fae.recipe",
+    "parse_recipe": "fae.recipe",
+    "Recipe": "fae.recipe",
+    "RunFolder": "fae.stages",
+    "ColumnarLog": "fae.data.columnar",
+    "HotSet": "fae.popularity.hotset",
+    "PackedDataset": "fae.packing.dataset",
+    "FaeError": "fae.core.errors",
+    "Trainer": "fae.training.trainer",
+    "TrainConfig": "fae.training.config",
+    "RowOptimizer": "fae.embedding.rows",
+    "make_embeddings": "fae.embedding.placements",
+    "load_tables": "fae.training.checkpoint",
+    "load_dense": "fae.training.checkpoint",
+    "evaluate": "fae.training.evaluate",
+    "train_step": "fae.training.step",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'fae' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,42 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fae.stages import RunFolder
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """``--json`` and ``--debug``, of every verb."""
+    parser.add_argument("--json", action="store_true", help="print one result object on stdout")
+    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+
+
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """The recipe, where its artifacts go, single values, the device."""
+    parser.add_argument("recipe", metavar="RECIPE.toml", help="the run, see recipes/")
+    parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<name of the recipe>)")
+    parser.add_argument(
+        "--set", metavar="SECTION.KEY=VALUE", action="append", default=[], dest="overrides",
+        help="replace one value of the recipe, e.g. hot.budget=64MiB; may be given again",
+    )  # fmt: skip
+    parser.add_argument("--budget", metavar="SIZE", help="short for --set hot.budget=SIZE")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to train (default: cuda where there is one)")
+    add_output_options(parser)
+
+
+def open_run_folder(options: argparse.Namespace) -> RunFolder:
+    """The run that the options describe."""
+    from fae.recipe import load_recipe
+    from fae.stages import RunFolder
+
+    overrides = list(options.overrides)
+    if options.budget is not None:
+        overrides.append(f"hot.budget={options.budget}")
+    recipe = load_recipe(options.recipe, overrides)
+    out = Path(options.out) if options.out else Path("runs") / Path(options.recipe).stem
+    return RunFolder(recipe, out, device=options.device)

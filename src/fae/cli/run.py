@@ -1,0 +1,34 @@
+"""``fae run``: every stage of a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from fae.cli.options import add_recipe_options, open_run_folder
+
+_DESCRIPTION = """\
+Run every stage of a recipe: ingest, profile, calibrate, pack, train. A stage whose artifact is already in the folder,
+made from the same parents with the same parameters, is skipped; a training that was cut off goes on from its last
+checkpoint. Writes DIR/run.json.
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "run", help="every stage of a recipe, skipping what is done", description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add_recipe_options(parser)
+    parser.set_defaults(work=work)
+
+
+def work(options: argparse.Namespace) -> dict[str, Any]:
+    """Run it."""
+    from fae.core.progress import say
+
+    folder = open_run_folder(options)
+    record = folder.run()
+    say(f"run: the whole record is in {folder.out / 'run.json'}")
+    return record

@@ -1,0 +1,49 @@
+"""``fae ingest``, ``profile``, ``calibrate``, ``pack``, ``train``: one stage of a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+from fae.cli.options import add_recipe_options, open_run_folder
+
+_STAGES = {
+    "ingest": (
+        "text to ids: the columnar log",
+        "Read the raw log ([log]) into DIR/log: contiguous ids in order of popularity, float32 dense features, splits.",
+    ),
+    "profile": (
+        "count the accesses of a sample of the inputs",
+        "Draw a seeded sample of the training inputs ([hot] sample) and count the accesses of every row: DIR/profile.",
+    ),
+    "calibrate": (
+        "choose the hot rows for a GPU memory budget",
+        "Choose the rows that stay on the GPU within [hot] budget, staging ring included, and predict coverage and\n"
+        "hot-input share: DIR/hot_set.",
+    ),
+    "pack": (
+        "repack the log into hot and cold mini-batches",
+        "Classify every input, form mini-batches and translate every lookup to its final address: DIR/packed.",
+    ),
+    "train": (
+        "train and evaluate the model",
+        "Train the model ([model], [train]) from DIR/packed, going on from the last checkpoint if there is one, and\n"
+        "evaluate it on the test split: DIR/checkpoint.",
+    ),
+}
+
+
+def add_parsers(verbs: Any) -> None:
+    """Add the five verbs."""
+    for name, (short, long) in _STAGES.items():
+        parser = verbs.add_parser(
+            name, help=short, description=long, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        add_recipe_options(parser)
+        parser.set_defaults(work=partial(work, name))
+
+
+def work(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Run one stage."""
+    return open_run_folder(options).stage(name)

@@ -1,0 +1,142 @@
+"""Text logs: CSV with a header line, and Criteo's tab-separated lines without one; plain, gz or zst.
+
+Place in the flow: one of the readers behind `fae.data.readers`. Invariant: ids stay text exactly as written, dense
+columns become float64 with empty fields as nulls, and blank lines are skipped. Parsing is pyarrow's, one block at a
+time on one thread; where it stumbles, `fae.data.text_faults` reads the file again to name the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from fae.core.errors import LogError, RecipeError
+from fae.data.config import LogConfig
+from fae.data.readers import Chunk, column_positions
+from fae.data.text_faults import TextLayout, explain, line_of_row
+
+_BLOCK_BYTES = 8 * 2**20
+"""Text parsed at a time, and the longest line: Criteo lines are 260 bytes, so a block is about 30,000 inputs."""
+_CRITEO_FIELDS = 40
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+
+
+def read_text(config: LogConfig, path: Path) -> Iterator[Chunk]:
+    """Stream a CSV or Criteo file. Raises `LogError`; see `fae.data.readers.read_chunks`."""
+    try:
+        layout = _layout(config, path)
+        yield from _chunks(config, path, layout)
+    except OSError as error:
+        raise LogError(
+            f"{path} cannot be read to its end ({error.strerror or error}): it is cut short or damaged; copy it again"
+        ) from error
+
+
+def open_bytes(path: Path) -> tuple[Any, Any]:
+    """The file as bytes after decompression, and the raw file whose ``tell()`` says how far it was read."""
+    raw = pa.OSFile(str(path))
+    compression = _COMPRESSIONS.get(path.suffix.lower())
+    return (pa.CompressedInputStream(raw, compression) if compression else raw), raw
+
+
+def open_lines(path: Path) -> io.TextIOWrapper:
+    """The file as text for Python's csv module; bytes that are not UTF-8 become surrogates."""
+    stream, _ = open_bytes(path)
+    return io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _layout(config: LogConfig, path: Path) -> TextLayout:
+    with path.open("rb") as file:
+        start = file.read(4)
+    for magic, suffix in _MAGIC.items():
+        if start.startswith(magic) and path.suffix.lower() != suffix:
+            raise LogError(f"{path} is compressed but not named so; rename it to {path.name}{suffix}")
+    dense = range(1, 1 + len(config.dense_columns()))
+    if config.format == "criteo":
+        return TextLayout(
+            separator="\t", quoting=False, num_fields=_CRITEO_FIELDS, header_lines=0,
+            positions=tuple(range(_CRITEO_FIELDS)), dense=tuple(dense),
+        )  # fmt: skip
+    if len(config.separator) != 1 or not config.separator.isascii():
+        raise RecipeError(f"[log] separator = {config.separator!r} must be one ASCII character")
+    with open_lines(path) as lines:
+        reader = csv.reader(lines, delimiter=config.separator)
+        try:
+            header = next((row for row in reader if row), [])
+        except csv.Error as error:
+            raise LogError(f"{path}, line {reader.line_num}: the header cannot be read ({error})") from error
+        header_lines = reader.line_num
+    if not header:
+        raise LogError(f"{path} holds no text; copy it again or take it out of the recipe")
+    positions = column_positions(config, header, path)
+    return TextLayout(
+        separator=config.separator, quoting=True, num_fields=len(header), header_lines=header_lines,
+        positions=tuple(positions), dense=tuple(positions[index] for index in dense),
+    )  # fmt: skip
+
+
+def _chunks(config: LogConfig, path: Path, layout: TextLayout) -> Iterator[Chunk]:
+    stream, raw = open_bytes(path)
+    num_dense = len(layout.dense)
+    first_row, bytes_before = 0, 0
+    with raw, stream:
+        try:
+            for batch in _open_csv(stream, layout):
+                if not batch.num_rows:
+                    continue
+                bytes_read = raw.tell()
+                yield Chunk(
+                    num_inputs=batch.num_rows,
+                    label=batch.column(0),
+                    dense=tuple(batch.columns[1 : 1 + num_dense]),
+                    categorical=tuple(batch.columns[1 + num_dense :]),
+                    locate=partial(_locate, path, layout, first_row),
+                    raw_bytes=bytes_read - bytes_before,
+                )
+                first_row += batch.num_rows
+                bytes_before = bytes_read
+        except pa.ArrowInvalid as error:
+            if "Empty CSV" not in str(error):
+                with open_lines(path) as lines:
+                    raise LogError(explain(lines, path, layout, str(error), _BLOCK_BYTES)) from error
+    if first_row == 0:
+        found = "a header and no inputs" if layout.header_lines else "no inputs"
+        raise LogError(f"{path} holds {found}; copy it again or take it out of the recipe")
+
+
+def _open_csv(stream: Any, layout: TextLayout) -> Any:
+    # Columns go by position: other columns may have no name or one name twice.
+    names = [str(position) for position in range(layout.num_fields)]
+    types = {names[position]: pa.string() for position in layout.positions}
+    types |= {names[position]: pa.float64() for position in layout.dense}
+    # The label has few values: as a dictionary each is looked at once.
+    types[names[layout.positions[0]]] = pa.dictionary(pa.int32(), pa.string())
+    return pyarrow.csv.open_csv(
+        stream,
+        # One thread: its blocks come one at a time, where the parallel reader holds one per core of the machine.
+        read_options=pyarrow.csv.ReadOptions(
+            column_names=names, skip_rows=layout.header_lines, block_size=_BLOCK_BYTES, use_threads=False
+        ),
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter=layout.separator, quote_char='"' if layout.quoting else False, newlines_in_values=layout.quoting
+        ),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=types,
+            include_columns=[names[position] for position in layout.positions],
+            null_values=[""],
+            strings_can_be_null=False,
+        ),
+    )
+
+
+def _locate(path: Path, layout: TextLayout, first_row: int, row: int) -> str:
+    with open_lines(path) as lines:
+        return f"{path}, line {line_of_row(lines, layout, first_row + row)}"

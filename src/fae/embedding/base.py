@@ -1,0 +1,151 @@
+"""The embeddings of a model, whatever their placement: stream batches, look up, update, export, import.
+
+::
+
+    for batch in embeddings.stream(packed.train, order):
+        features = embeddings.lookup(batch)           # leaf tensors, one buffer a group
+        loss = loss_of(model(batch.dense, features), batch)
+        loss.backward()
+        embeddings.update(batch)                      # reads the leaves' gradients
+
+Invariant: placement never changes the mathematics. Subclasses say only where rows live and how a batch's cold rows
+come within reach; lookup and update are written once, here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fae.embedding.batch import ReadyBatch
+from fae.embedding.features import FeatureEmbeddings, split_features
+from fae.embedding.rows import RowOptimizer, RowStore, initial_chunks, initial_rows
+from fae.kernels.cpu import CpuGroupKernels
+from fae.kernels.geometry import group_geometries
+from fae.kernels.reference import ReferenceGroupKernels
+from fae.packing.dataset import BatchSet
+from fae.popularity.layout import RowLayout
+
+_NO_ROWS = np.empty(0, np.int64)
+
+
+class Embeddings(ABC):
+    """All tables of a model, with their optimizer.
+
+    Parameters
+    ----------
+    layout
+        Tables, storage order and hot prefixes.
+    optimizer
+        Of the rows.
+    batch_size
+        B of every batch that will be streamed.
+    device
+        Where lookups happen and gradients come from.
+    """
+
+    def __init__(self, layout: RowLayout, optimizer: RowOptimizer, batch_size: int, device: torch.device) -> None:
+        self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
+        self.geometries = group_geometries(
+            [feature.length for feature in layout.features],
+            [feature.pooling for feature in layout.features],
+            layout.embedding_dims,
+        )
+        self._kernels: list[CpuGroupKernels | ReferenceGroupKernels] = [
+            CpuGroupKernels(geometry, batch_size, optimizer.name)
+            if device.type == "cpu"
+            else ReferenceGroupKernels(geometry, batch_size, optimizer.name, device)
+            for geometry in self.geometries
+        ]
+        self._outputs = [torch.zeros((batch_size, geometry.width), device=device) for geometry in self.geometries]
+        self._names = [feature.name for feature in layout.features]
+
+    @abstractmethod
+    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+        """Yield the batches of a training split, in this order; when the iterator ends, every update is in place."""
+
+    @abstractmethod
+    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+        """The same for evaluation: rows are read and not written back."""
+
+    @abstractmethod
+    def _bank(self, group: int) -> RowStore:
+        """Rows that lookups of a group address."""
+
+    @abstractmethod
+    def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
+        """How a cold address becomes a row of the bank: ``(shift, list)``; see `CpuGroupKernels.translate`."""
+
+    @abstractmethod
+    def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Weight and state of these row numbers, on the host."""
+
+    @abstractmethod
+    def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
+        """The inverse of `_read_rows`."""
+
+    @property
+    @abstractmethod
+    def device_bytes(self) -> int:
+        """Bytes of rows, state and staging on the device."""
+
+    def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
+        """Read and pool the rows of a batch.
+
+        Returns
+        -------
+        FeatureEmbeddings
+            Views of leaf tensors; valid until the next lookup.
+        """
+        leaves = []
+        for group, (kernels, output) in enumerate(zip(self._kernels, self._outputs, strict=True)):
+            output.requires_grad_(False).grad = None
+            shift, cold_rows = self._cold_rows(batch, group)
+            kernels.translate(
+                batch.packed.addresses, self.layout.groups[group].num_hot_rows, shift=shift, cold_rows=cold_rows
+            )
+            kernels.lookup(self._bank(group).weight, output)
+            leaves.append(output.requires_grad_(requires_grad))
+        return split_features(self._names, [group.tables for group in self.layout.groups], self.geometries, leaves)
+
+    def update(self, batch: ReadyBatch) -> None:
+        """Apply the optimizer to the rows of the batch that was looked up last, from the gradients of its leaves."""
+        order = batch.packed.order
+        assert order is not None, "batches of this split carry no order; they are for evaluation"
+        for group, (kernels, output) in enumerate(zip(self._kernels, self._outputs, strict=True)):
+            if output.grad is None:  # the model did not use the group
+                continue
+            geometry, bank = self.geometries[group], self._bank(group)
+            start = self.batch_size * geometry.order_start
+            part = order[start : start + self.batch_size * len(geometry.slots)]
+            gradient = output.grad.detach()
+            kernels.update(
+                bank.weight, bank.state, part, gradient, self.optimizer.learning_rate, self.optimizer.eps
+            )  # fmt: skip
+
+    def initialise(self, seed: int) -> None:
+        """Give every row its first value (`fae.embedding.rows.initial_rows`) and zero state."""
+        for table, feature in enumerate(self.layout.features):
+            dim, rows = self.layout.embedding_dims[table], self.layout.row_numbers(table)
+            width = self.optimizer.state_width(dim)
+            for start, stop in initial_chunks(feature.num_embeddings):
+                weight = initial_rows(seed, feature.name, feature.num_embeddings, dim, start, stop)
+                self._write_rows(
+                    int(self.layout.group_of_table[table]),
+                    rows[start:stop],
+                    torch.from_numpy(weight),
+                    torch.zeros((stop - start, width)),
+                )
+
+    def export_table(self, table: int) -> tuple[Tensor, Tensor]:
+        """Weight ``[num_embeddings, D]`` and state ``[num_embeddings, width]`` in vocabulary order, on the host."""
+        return self._read_rows(int(self.layout.group_of_table[table]), self.layout.row_numbers(table))
+
+    def import_table(self, table: int, weight: Tensor, state: Tensor) -> None:
+        """The inverse of `export_table`."""
+        self._write_rows(int(self.layout.group_of_table[table]), self.layout.row_numbers(table), weight, state)

@@ -1,0 +1,56 @@
+"""Placements ``cpu`` and ``device``: every row in one memory, no staging.
+
+Invariant: the bank is numbered like the row layout, so a cold address is looked up in the batch's own list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fae.embedding.base import Embeddings
+from fae.embedding.batch import ReadyBatch, make_ready
+from fae.embedding.rows import RowOptimizer, RowStore
+from fae.packing.dataset import BatchSet
+from fae.popularity.layout import RowLayout
+
+
+class ResidentEmbeddings(Embeddings):
+    """Every row on `device`."""
+
+    def __init__(self, layout: RowLayout, optimizer: RowOptimizer, batch_size: int, device: torch.device) -> None:
+        super().__init__(layout, optimizer, batch_size, device)
+        self._stores = [
+            RowStore.zeros(group.num_hot_rows + group.num_cold_rows, group.embedding_dim, optimizer, device)
+            for group in layout.groups
+        ]
+
+    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+        for index in order:
+            yield make_ready(batches.batch(int(index)), self.device, 0)
+
+    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+        return self.stream(batches, order)
+
+    def _bank(self, group: int) -> RowStore:
+        return self._stores[group]
+
+    def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
+        return 0, batch.packed.cold_rows[group]
+
+    def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        store, index = self._stores[group], torch.from_numpy(rows).to(self.device)
+        return store.weight[index].cpu(), store.state[index].cpu()
+
+    def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
+        store, index = self._stores[group], torch.from_numpy(rows).to(self.device)
+        store.weight[index] = weight.to(self.device)
+        store.state[index] = state.to(self.device)
+
+    @property
+    def device_bytes(self) -> int:
+        return sum(store.num_bytes for store in self._stores)

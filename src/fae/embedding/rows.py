@@ -1,0 +1,94 @@
+"""Rows with their optimizer state, and their first values.
+
+Invariant: a row's first value depends on the seed, the table's name and the vocabulary id alone, so no placement,
+budget or hot set can change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fae.core.seeds import generator
+from fae.popularity.memory import state_width
+
+_INITIAL_CHUNK_ROWS = 65_536
+"""Rows drawn from one random stream; part of the definition of the first values, so never change it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptimizer:
+    """How a row is updated from the sum of its gradients.
+
+    ``sgd``: w -= lr g. ``rowwise_adagrad`` (one number a row): s += mean(g^2); w -= lr g / (sqrt(s) + eps).
+    """
+
+    name: str = "rowwise_adagrad"
+    learning_rate: float = 0.02
+    eps: float = 1e-8
+
+    def state_width(self, embedding_dim: int) -> int:
+        """Floats of state a row carries."""
+        return state_width(self.name, embedding_dim)
+
+
+@dataclass(frozen=True)
+class RowStore:
+    """Rows of one group in one memory.
+
+    Attributes
+    ----------
+    weight
+        float32 ``[R, D]``.
+    state
+        float32 ``[R, state width]``; width 0 for optimizers without state.
+    """
+
+    weight: Tensor
+    state: Tensor
+
+    @classmethod
+    def zeros(cls, num_rows: int, embedding_dim: int, optimizer: RowOptimizer, device: torch.device) -> RowStore:
+        """A store of zeros on `device`."""
+        return cls(
+            torch.zeros((num_rows, embedding_dim), dtype=torch.float32, device=device),
+            torch.zeros((num_rows, optimizer.state_width(embedding_dim)), dtype=torch.float32, device=device),
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of rows and state."""
+        return 4 * (self.weight.numel() + self.state.numel())
+
+
+def initial_rows(
+    seed: int, table: str, num_embeddings: int, embedding_dim: int, start: int, stop: int
+) -> npt.NDArray[np.float32]:
+    """First values of the vocabulary ids ``[start, stop)`` of a table, float32 ``[stop - start, D]``.
+
+    Uniform in +-1/sqrt(num_embeddings), as DLRM's reference code draws them. `start` must be a multiple of the chunk
+    of 65,536 rows.
+    """
+    assert start % _INITIAL_CHUNK_ROWS == 0
+    scale = np.float32(1.0 / np.sqrt(num_embeddings))
+    values = np.empty((stop - start, embedding_dim), np.float32)
+    for first in range(start, stop, _INITIAL_CHUNK_ROWS):
+        last = min(first + _INITIAL_CHUNK_ROWS, stop)
+        stream = generator(seed, "initial rows", table, first // _INITIAL_CHUNK_ROWS)
+        part = values[first - start : last - start]
+        stream.random(out=part, dtype=np.float32)
+        part *= 2 * scale
+        part -= scale
+    return values
+
+
+def initial_chunks(num_embeddings: int) -> list[tuple[int, int]]:
+    """The ranges of ids to ask `initial_rows` for, each of bounded size."""
+    return [
+        (start, min(start + _INITIAL_CHUNK_ROWS, num_embeddings))
+        for start in range(0, num_embeddings, _INITIAL_CHUNK_ROWS)
+    ]

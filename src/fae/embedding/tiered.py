@@ -1,0 +1,110 @@
+"""Placement ``tiered``: FAE. Hot rows on the device, cold rows on the host, a ring of staging slots between them.
+
+The bank of a group is ``[0, H)`` hot rows, then `ring_depth` slots of U_cap rows; a cold address ``a`` of a batch in
+slot q is row ``a + q * U_cap``. Invariant: the bank and its state never take more bytes than calibrate promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fae.embedding.base import Embeddings
+from fae.embedding.batch import ReadyBatch, make_ready
+from fae.embedding.pipeline import NO_FAULTS, FaultInjection, StagingPipeline, TierPair
+from fae.embedding.rows import RowOptimizer, RowStore
+from fae.packing.dataset import BatchSet
+from fae.popularity.layout import RowLayout
+
+_NO_ROWS = np.empty(0, np.int64)
+
+
+class TieredEmbeddings(Embeddings):
+    """Hot rows on `device`, cold rows in host memory.
+
+    Parameters
+    ----------
+    staging_rows
+        U_cap of each group.
+    ring_depth
+        Staging slots k.
+    faults
+        Delays and poison for tests.
+    """
+
+    def __init__(
+        self,
+        layout: RowLayout,
+        optimizer: RowOptimizer,
+        batch_size: int,
+        device: torch.device,
+        *,
+        staging_rows: Sequence[int],
+        ring_depth: int,
+        faults: FaultInjection = NO_FAULTS,
+    ) -> None:
+        super().__init__(layout, optimizer, batch_size, device)
+        self._staging_rows = tuple(staging_rows)
+        host = torch.device("cpu")
+        self._tiers = [
+            TierPair(
+                num_hot_rows=group.num_hot_rows,
+                slot_rows=slot_rows,
+                bank=RowStore.zeros(
+                    group.num_hot_rows + ring_depth * slot_rows, group.embedding_dim, optimizer, device
+                ),
+                host=RowStore.zeros(group.num_cold_rows, group.embedding_dim, optimizer, host),
+            )
+            for group, slot_rows in zip(layout.groups, self._staging_rows, strict=True)
+        ]
+        self._pipeline = StagingPipeline(self._tiers, ring_depth, device, faults)
+
+    def _stream(
+        self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], write_back: bool
+    ) -> Iterator[ReadyBatch]:
+        with closing(self._pipeline.run(batches, order, write_back=write_back)) as staged:
+            for packed, slot in staged:
+                yield make_ready(packed, self.device, slot)
+
+    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+        return self._stream(batches, order, write_back=True)
+
+    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+        return self._stream(batches, order, write_back=False)
+
+    def _bank(self, group: int) -> RowStore:
+        return self._tiers[group].bank
+
+    def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
+        return batch.slot * self._staging_rows[group], _NO_ROWS
+
+    def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        tier = self._tiers[group]
+        index = torch.from_numpy(rows)
+        hot = index < tier.num_hot_rows
+        weight = torch.empty((len(rows), tier.host.weight.shape[1]))
+        state = torch.empty((len(rows), tier.host.state.shape[1]))
+        for store, chosen, first in ((tier.bank, hot, 0), (tier.host, ~hot, tier.num_hot_rows)):
+            place = (index[chosen] - first).to(store.weight.device)
+            weight[chosen] = store.weight[place].cpu()
+            state[chosen] = store.state[place].cpu()
+        return weight, state
+
+    def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
+        tier = self._tiers[group]
+        index = torch.from_numpy(rows)
+        hot = index < tier.num_hot_rows
+        for store, chosen, first in ((tier.bank, hot, 0), (tier.host, ~hot, tier.num_hot_rows)):
+            device = store.weight.device
+            place = (index[chosen] - first).to(device)
+            store.weight[place] = weight[chosen].to(device)
+            store.state[place] = state[chosen].to(device)
+
+    @property
+    def device_bytes(self) -> int:
+        return sum(tier.bank.num_bytes for tier in self._tiers)

@@ -1,0 +1,281 @@
+"""Row kernels on the CPU: numba loops over preallocated buffers, cut over threads by contiguous ranges.
+
+Place in the flow: what `fae.kernels.reference` defines, for tensors in host memory. Invariant: the gradients of a row
+are summed in the order of its segment of ``order`` (ascending lookups) whatever the threads are, so results are the
+same bytes. Nothing here allocates per batch: fresh buffers cost more than the arithmetic (page faults).
+
+The loops are compiled once per embedding_dim: a constant D lets LLVM keep a row in registers, which together with
+`prefetch` makes the update four times faster than the same loop with a variable D.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba import njit
+
+from fae.core.threads import run_ranges
+from fae.kernels.geometry import GroupGeometry
+from fae.kernels.prefetch import prefetch
+
+Int = npt.NDArray[np.int64]
+
+OPTIMIZER_CODE = {"sgd": 0, "rowwise_adagrad": 1}
+
+_AHEAD = 16  # lookups between asking for a row and using it: best of 4, 8, 16, 32 on an AMD EPYC with 32 MiB of L3
+_MIN_LOOKUPS = 4096  # a thread is not worth waking for less
+
+
+@njit(cache=True, nogil=True)
+def _translate(addresses, slots, num_hot_rows, shift, cold_rows, rows, start, stop):
+    by_list = cold_rows.size > 0
+    for b in range(start, stop):
+        for position in range(slots.size):
+            s = slots[position]
+            row = np.int64(addresses[b, s])
+            if row >= num_hot_rows:
+                row = cold_rows[row - num_hot_rows] if by_list else row + shift
+            rows[b, s] = row
+
+
+@njit(cache=True, nogil=True)
+def _apply(weight, state, row, total, optimizer, learning_rate, eps):
+    dim = total.size
+    step = learning_rate
+    if optimizer == 1:
+        squares = np.float32(0.0)
+        for d in range(dim):
+            squares += total[d] * total[d]
+        state[row, 0] += squares / np.float32(dim)
+        step = learning_rate / (np.sqrt(state[row, 0]) + eps)
+    for d in range(dim):
+        weight[row, d] -= step * total[d]
+
+
+@lru_cache(maxsize=None)
+def _gather_kernel(dim: int) -> Any:
+    @njit(cache=True, nogil=True)
+    def gather(weight, rows, out, start, stop):
+        for lookup in range(start, stop):
+            if lookup + _AHEAD < stop:
+                prefetch(weight, max(rows[lookup + _AHEAD], 0))
+            row = rows[lookup]
+            if row >= 0:
+                for d in range(dim):
+                    out[lookup, d] = weight[row, d]
+            else:
+                for d in range(dim):
+                    out[lookup, d] = np.float32(0.0)
+
+    return gather
+
+
+@lru_cache(maxsize=None)
+def _pool_kernel(dim: int) -> Any:
+    @njit(cache=True, nogil=True)
+    def pool(weight, rows, first_slot, length, pooling, column, out, inverse_count, start, stop):
+        for b in range(start, stop):
+            for f in range(first_slot.size):
+                count, c = 0, column[f]
+                if pooling[f] != 2:
+                    for d in range(dim):
+                        out[b, c + d] = np.float32(0.0)
+                for step in range(length[f]):
+                    row = rows[b, first_slot[f] + step]
+                    if pooling[f] == 2:
+                        for d in range(dim):
+                            out[b, c + d] = weight[row, d] if row >= 0 else np.float32(0.0)
+                        c += dim
+                    elif row >= 0:
+                        count += 1
+                        for d in range(dim):
+                            out[b, c + d] += weight[row, d]
+                if pooling[f] == 1:
+                    inverse_count[b, f] = np.float32(1.0) / np.float32(max(count, 1))
+                    for d in range(dim):
+                        out[b, c + d] *= inverse_count[b, f]
+
+    return pool
+
+
+@lru_cache(maxsize=None)
+def _update_kernel(dim: int, flat: bool) -> Any:
+    @njit(cache=True, nogil=True)
+    def update(
+        weight, state, rows, order, grad, width, num_slots, slot_column, slot_feature, pooling, inverse_count,
+        optimizer, learning_rate, eps, start, stop,
+    ):  # fmt: skip
+        total = np.zeros(dim, np.float32)
+        i = start
+        # A segment belongs to the range in which it begins.
+        while 0 < i < stop and rows[order[i]] == rows[order[i - 1]]:
+            i += 1
+        if i >= stop:
+            return
+        current = rows[order[i]]
+        while i < order.size:
+            if i + 2 * _AHEAD < order.size:
+                prefetch(rows, np.int64(order[i + 2 * _AHEAD]))
+                ahead = np.int64(order[i + _AHEAD])
+                prefetch(weight, max(rows[ahead], 0))
+                if optimizer == 1:
+                    prefetch(state, max(rows[ahead], 0))
+                if flat:
+                    prefetch(grad, ahead * dim)
+            lookup = np.int64(order[i])
+            row = rows[lookup]
+            if row != current:
+                if current >= 0:
+                    _apply(weight, state, current, total, optimizer, learning_rate, eps)
+                if i >= stop:
+                    return
+                for d in range(dim):
+                    total[d] = np.float32(0.0)
+                current = row
+            if flat:
+                for d in range(dim):
+                    total[d] += grad[lookup * dim + d]
+            elif row >= 0:
+                b = lookup // num_slots
+                s = lookup - b * num_slots
+                base = b * width + slot_column[s]
+                scale = np.float32(1.0)
+                if pooling[slot_feature[s]] == 1:
+                    scale = inverse_count[b, slot_feature[s]]
+                for d in range(dim):
+                    total[d] += scale * grad[base + d]
+            i += 1
+        if current >= 0:
+            _apply(weight, state, current, total, optimizer, learning_rate, eps)
+
+    return update
+
+
+class CpuGroupKernels:
+    """Lookup and update of one group, with the buffers they need.
+
+    Parameters
+    ----------
+    geometry
+        Shape of the group's lookups.
+    batch_size
+        B.
+    optimizer
+        Key of `OPTIMIZER_CODE`.
+    """
+
+    def __init__(self, geometry: GroupGeometry, batch_size: int, optimizer: str) -> None:
+        self.geometry = geometry
+        self._optimizer = OPTIMIZER_CODE[optimizer]
+        self._rows = np.full((batch_size, geometry.num_slots), -1, np.int64)
+        self._inverse_count = np.ones((batch_size, len(geometry.length)), np.float32)
+        self._slot_column, self._slot_feature = geometry.slot_column, geometry.slot_feature
+
+    def translate(
+        self, addresses: npt.NDArray[np.int32], num_hot_rows: int, *, shift: int, cold_rows: Int
+    ) -> None:
+        """Turn a batch's addresses ``[B, S]`` into rows of the bank, kept for `lookup` and `update`.
+
+        Cold addresses become ``cold_rows[address - num_hot_rows]``, or ``address + shift`` where `cold_rows` is empty.
+        """
+        run_ranges(
+            lambda start, stop: _translate(
+                addresses, self.geometry.slots, num_hot_rows, shift, cold_rows, self._rows, start, stop
+            ),
+            len(addresses),
+            min_range=max(1, _MIN_LOOKUPS // max(1, self.geometry.num_slots)),
+        )
+
+    def lookup(self, weight: torch.Tensor, out: torch.Tensor) -> None:
+        """Pool the rows of the translated batch: `weight` ``[R, D]`` into `out` ``[B, W]``, contiguous."""
+        geometry, dim = self.geometry, self.geometry.embedding_dim
+        table, pooled = weight.detach().numpy(), out.detach().numpy()
+        if geometry.is_flat:
+            gather, flat_rows, flat_out = _gather_kernel(dim), self._rows.reshape(-1), pooled.reshape(-1, dim)
+            run_ranges(
+                lambda start, stop: gather(table, flat_rows, flat_out, start, stop),
+                flat_rows.size,
+                min_range=_MIN_LOOKUPS,
+            )
+            return
+        pool = _pool_kernel(dim)
+        run_ranges(
+            lambda start, stop: pool(
+                table, self._rows, geometry.first_slot, geometry.length, geometry.pooling, geometry.column,
+                pooled, self._inverse_count, start, stop,
+            ),
+            len(pooled),
+            min_range=max(1, _MIN_LOOKUPS // max(1, geometry.num_slots)),
+        )  # fmt: skip
+
+    def update(
+        self,
+        weight: torch.Tensor,
+        state: torch.Tensor,
+        order: npt.NDArray[np.int32],
+        grad: torch.Tensor,
+        learning_rate: float,
+        eps: float,
+    ) -> None:
+        """Sum gradients by row and apply the optimizer, in place.
+
+        Parameters
+        ----------
+        weight, state
+            float32 ``[R, D]`` and ``[R, state width]``.
+        order
+            The group's part of the batch's ``order``.
+        grad
+            float32 ``[B, W]``; copied where it is not contiguous.
+        """
+        geometry = self.geometry
+        table, table_state = weight.numpy(), state.numpy()
+        kernel = _update_kernel(geometry.embedding_dim, geometry.is_flat)
+        rows, flat_grad = self._rows.reshape(-1), grad.contiguous().numpy().reshape(-1)
+        run_ranges(
+            lambda start, stop: kernel(
+                table, table_state, rows, order, flat_grad, geometry.width, geometry.num_slots, self._slot_column,
+                self._slot_feature, geometry.pooling, self._inverse_count, self._optimizer,
+                np.float32(learning_rate), np.float32(eps), start, stop,
+            ),
+            order.size,
+            min_range=_MIN_LOOKUPS,
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _copy_rows(source, source_rows, source_shift, target, target_rows, target_shift, start, stop):
+    for index in range(start, stop):
+        if index + _AHEAD < stop:
+            prefetch(source, max(source_rows[index + _AHEAD] + source_shift, 0))
+        origin, place = source_rows[index], target_rows[index]
+        if origin >= 0 and place >= 0:
+            for d in range(source.shape[1]):
+                target[place + target_shift, d] = source[origin + source_shift, d]
+
+
+def copy_rows(
+    source: torch.Tensor,
+    source_rows: Int,
+    target: torch.Tensor,
+    target_rows: Int,
+    *,
+    source_shift: int = 0,
+    target_shift: int = 0,
+) -> None:
+    """``target[target_rows + target_shift] = source[source_rows + source_shift]``; pairs with a -1 are left out.
+
+    Both are float32 ``[*, W]`` in host memory; they may be one tensor if the rows differ.
+    """
+    origin, place = source.numpy(), target.numpy()
+    run_ranges(
+        lambda start, stop: _copy_rows(
+            origin, source_rows, source_shift, place, target_rows, target_shift, start, stop
+        ),
+        source_rows.size,
+        min_range=_MIN_LOOKUPS,
+    )

@@ -1,0 +1,105 @@
+"""Which lookup writes where: the shape of one group's lookups and of its pooled output.
+
+Invariant: features of a group own disjoint, contiguous column ranges of its output ``[B, W]``, in feature order; a
+pooled feature owns D columns, an unpooled one (``pooling = "none"``) ``length * D``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Pooling = Literal["sum", "mean", "none"]
+POOLING_CODE: dict[Pooling, int] = {"sum": 0, "mean": 1, "none": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupGeometry:
+    """Lookups of the features of one embedding_dim.
+
+    Attributes
+    ----------
+    embedding_dim
+        D.
+    num_slots
+        S: slots an input has over *all* groups (the width of a batch's addresses).
+    slots
+        int64 ``[s]``: this group's slots, ascending.
+    first_slot, length, pooling, column
+        int64 ``[f]`` per feature of the group: first slot, number of slots, `POOLING_CODE`, first output column.
+    width
+        W: columns of the output.
+    order_start
+        Slots of all groups before this one: times B it is where the group's part of a batch's ``order`` begins.
+    """
+
+    embedding_dim: int
+    num_slots: int
+    slots: npt.NDArray[np.int64]
+    first_slot: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    pooling: npt.NDArray[np.int64]
+    column: npt.NDArray[np.int64]
+    width: int
+    order_start: int
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether lookup ``b * S + s`` is row ``b * S + s`` of the output seen as ``[B * S, D]`` (the common case)."""
+        pooled_lists = (self.length > 1) & (self.pooling != POOLING_CODE["none"])
+        return len(self.slots) == self.num_slots and not pooled_lists.any()
+
+    @property
+    def slot_column(self) -> npt.NDArray[np.int64]:
+        """int64 ``[S]``: first output column of each slot's lookup, -1 for slots of other groups."""
+        columns = np.full(self.num_slots, -1, np.int64)
+        for first, length, pooling, column in zip(
+            self.first_slot, self.length, self.pooling, self.column, strict=True
+        ):
+            step = self.embedding_dim if pooling == POOLING_CODE["none"] else 0
+            columns[first : first + length] = column + step * np.arange(length)
+        return columns
+
+    @property
+    def slot_feature(self) -> npt.NDArray[np.int64]:
+        """int64 ``[S]``: index within the group of each slot's feature, -1 for slots of other groups."""
+        features = np.full(self.num_slots, -1, np.int64)
+        for index, (first, length) in enumerate(zip(self.first_slot, self.length, strict=True)):
+            features[first : first + length] = index
+        return features
+
+
+def group_geometries(
+    lengths: Sequence[int], poolings: Sequence[Pooling], embedding_dims: Sequence[int]
+) -> tuple[GroupGeometry, ...]:
+    """Geometry of each group, by ascending embedding_dim, for features given in slot order.
+
+    >>> small, large = group_geometries([1, 3, 2], ["sum", "mean", "none"], [16, 16, 8])
+    >>> small.width, large.width, large.slots.tolist(), large.order_start
+    (16, 32, [0, 1, 2, 3], 2)
+    """
+    first = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    geometries, slots_before = [], 0
+    for dim in sorted(set(embedding_dims)):
+        members = [feature for feature, d in enumerate(embedding_dims) if d == dim]
+        widths = [dim * (lengths[feature] if poolings[feature] == "none" else 1) for feature in members]
+        slots = np.concatenate([np.arange(first[feature], first[feature + 1]) for feature in members])
+        geometries.append(
+            GroupGeometry(
+                embedding_dim=dim,
+                num_slots=int(first[-1]),
+                slots=slots,
+                first_slot=first[members],
+                length=np.array([lengths[feature] for feature in members], np.int64),
+                pooling=np.array([POOLING_CODE[poolings[feature]] for feature in members], np.int64),
+                column=np.concatenate([[0], np.cumsum(widths)[:-1]]).astype(np.int64),
+                width=int(sum(widths)),
+                order_start=slots_before,
+            )
+        )
+        slots_before += len(slots)
+    return tuple(geometries)

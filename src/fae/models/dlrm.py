@@ -1,0 +1,67 @@
+"""DLRM (Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation Systems", 2019).
+
+Dense features through a bottom MLP, dot products of all pairs of vectors, a top MLP to one logit. Knows features by
+name and nothing of tiers. Invariant: the logits of a batch depend on its own inputs alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fae.core.errors import RecipeError
+from fae.data.columnar import FeatureSchema
+from fae.embedding.features import FeatureEmbeddings
+from fae.models.blocks import MLP, DotInteraction
+from fae.models.config import ModelConfig
+
+
+class DLRM(nn.Module):
+    """The model.
+
+    Parameters
+    ----------
+    config
+        Widths.
+    features
+        Categorical features, F of them; all pooled. A feature whose embedding_dim differs from the model's is
+        projected to it by a linear layer without bias.
+    num_dense
+        K; with 0 there is no bottom MLP.
+    """
+
+    def __init__(self, config: ModelConfig, features: Sequence[FeatureSchema], num_dense: int) -> None:
+        super().__init__()
+        for feature in features:
+            if feature.pooling == "none" and feature.length > 1:
+                raise RecipeError(f"dlrm takes pooled features, {feature.name!r} is a sequence; set its pooling to sum")
+        dim = config.embedding_dim
+        self.names = [feature.name for feature in features]
+        self.bottom = MLP([num_dense, *config.bottom_mlp, dim], final_relu=True) if num_dense else None
+        self.projections = nn.ModuleDict(
+            {str(index): nn.Linear(config.embedding_dims[name], dim, bias=False)
+             for index, name in enumerate(self.names) if config.embedding_dims.get(name, dim) != dim}
+        )  # fmt: skip
+        num_vectors = len(features) + bool(num_dense)
+        self.interaction = DotInteraction(num_vectors)
+        # Without dense features the embeddings themselves take their place beside the interactions.
+        direct = dim if num_dense else dim * len(features)
+        self.top = MLP([direct + self.interaction.num_pairs, *config.top_mlp, 1], final_relu=False)
+
+    def forward(self, dense: Tensor, embeddings: Mapping[str, Tensor]) -> Tensor:
+        """Logits ``[B]`` from dense features ``[B, K]`` and the features' embeddings."""
+        vectors = embeddings.stacked if isinstance(embeddings, FeatureEmbeddings) else None
+        if vectors is None or self.projections:
+            vectors = torch.stack([self._vector(index, embeddings[name]) for index, name in enumerate(self.names)], 1)
+        direct = vectors.flatten(1)
+        if self.bottom is not None:
+            direct = self.bottom(dense)
+            vectors = torch.cat([direct.unsqueeze(1), vectors], dim=1)
+        logits: Tensor = self.top(torch.cat([direct, self.interaction(vectors)], dim=1))
+        return logits.squeeze(1)
+
+    def _vector(self, index: int, embedding: Tensor) -> Tensor:
+        flat = embedding.flatten(1)  # an unpooled feature of one id is [B, 1, D]
+        return self.projections[str(index)](flat) if str(index) in self.projections else flat

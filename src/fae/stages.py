@@ -1,0 +1,302 @@
+"""A run folder and its stages: make what is missing, skip what is there, refuse what does not belong together.
+
+Place in the flow: between the command line (or a Python caller) and the stages. Invariant: a stage is skipped exactly
+where an artifact with the fingerprint it would have is already in the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fae.core.artifact import Plan, is_current, require_parent, write_json
+from fae.core.config import to_table
+from fae.core.errors import ArtifactError, DeviceError
+from fae.core.progress import say
+from fae.core.units import format_bytes, format_count
+from fae.data.columnar import ColumnarLog
+from fae.popularity.memory import row_bytes
+from fae.recipe import Recipe
+
+if TYPE_CHECKING:
+    from fae.packing.dataset import PackedDataset
+    from fae.popularity.hotset import HotSet
+    from fae.popularity.profile import AccessProfile
+
+STAGES = ("ingest", "profile", "calibrate", "pack", "train")
+ARTIFACTS = {"ingest": "log", "profile": "profile", "calibrate": "hot_set", "pack": "packed", "train": "checkpoint"}
+RUN_RECORD = "run.json"
+
+
+class RunFolder:
+    """One recipe in one folder.
+
+    Parameters
+    ----------
+    recipe
+        What to do.
+    out
+        Where artifacts go; made where it is not there.
+    device
+        ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
+    """
+
+    def __init__(self, recipe: Recipe, out: str | Path, *, device: str | None = None) -> None:
+        self.recipe, self.out, self._device_name = recipe, Path(out), device
+
+    def path(self, stage: str) -> Path:
+        """Folder of a stage's artifact."""
+        return self.out / ARTIFACTS[stage]
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder for as long as the block runs."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            file = (self.out / ".lock").open("w")
+        except OSError as error:
+            raise ArtifactError(f"cannot write to {self.out}: {error.strerror}; choose another folder with --out") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ArtifactError(f"another run is writing to {self.out}; wait for it or choose another --out") from None
+            yield
+
+    def run(self) -> dict[str, Any]:
+        """All stages, then ``run.json``; returns the record."""
+        with self.locked():
+            for stage in STAGES:
+                self._stage(stage)
+            from fae.training.record import make_record
+
+            record = make_record(
+                self.recipe,
+                log=self._log(),
+                profile=self._profile(),
+                hot_set=self._hot_set(),
+                packed=self._packed(),
+                checkpoint=self.path("train"),
+                stage_seconds=self._seconds(),
+            )
+            write_json(self.out / RUN_RECORD, record)
+        return record
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """One stage, whose parents must be in the folder; returns what it found."""
+        with self.locked():
+            return self._stage(name)
+
+    def _stage(self, name: str) -> dict[str, Any]:
+        started = time.perf_counter()
+        plan, work = getattr(self, f"_prepare_{name}")()
+        path = self.path(name)
+        skipped = is_current(path, plan.fingerprint) and self._is_finished(name)
+        if skipped:
+            say(f"{name}: already there, {path}")
+        else:
+            work(path)
+            seconds = {**self._seconds(), name: time.perf_counter() - started}
+            write_json(self.out / "timings.json", seconds)
+        summary: dict[str, Any] = getattr(self, f"_describe_{name}")()
+        return {
+            "stage": name, "path": str(path), "skipped": skipped, "fingerprint": plan.fingerprint,
+            "seconds": self._seconds().get(name), "summary": summary,
+        }  # fmt: skip
+
+    def _is_finished(self, name: str) -> bool:
+        if name != "train":
+            return True
+        from fae.training.checkpoint import read_progress
+
+        return bool(read_progress(self.path(name))["complete"])
+
+    def _seconds(self) -> dict[str, float]:
+        try:
+            return dict(json.loads((self.out / "timings.json").read_text()))
+        except (OSError, ValueError):
+            return {}
+
+    # Opening a parent checks that it is there, whole, and made from the parents in the folder.
+
+    def _log(self) -> ColumnarLog:
+        return ColumnarLog(self.path("ingest"))
+
+    def _profile(self) -> AccessProfile:
+        from fae.popularity.profile import AccessProfile
+
+        profile = AccessProfile(self.path("profile"))
+        require_parent(profile.manifest, self._log().manifest, command="fae profile RECIPE.toml")
+        return profile
+
+    def _hot_set(self) -> HotSet:
+        from fae.popularity.hotset import HotSet
+
+        hot_set = HotSet(self.path("calibrate"))
+        require_parent(hot_set.manifest, self._profile().manifest, command="fae calibrate RECIPE.toml")
+        return hot_set
+
+    def _packed(self) -> PackedDataset:
+        from fae.packing.dataset import PackedDataset
+
+        packed = PackedDataset(self.path("pack"))
+        require_parent(packed.manifest, self._hot_set().manifest, command="fae pack RECIPE.toml")
+        return packed
+
+    # A stage prepares its plan (instant) and the work that carries it out.
+
+    def _prepare_ingest(self) -> tuple[Plan, Callable[[Path], Any]]:
+        from fae.data.ingest import ingest, plan_ingest
+
+        config, base = self.recipe.log, self.recipe.base
+        plan = plan_ingest(config, base=base, previous=self.path("ingest"))
+        return plan, lambda path: ingest(config, path, base=base)
+
+    def _prepare_profile(self) -> tuple[Plan, Callable[[Path], Any]]:
+        from fae.popularity.profile import plan_profile, profile
+
+        log, config, seed = self._log(), self.recipe.hot, self.recipe.train.seed
+        return plan_profile(log, config, seed=seed), lambda path: profile(log, config, path, seed=seed)
+
+    def _prepare_calibrate(self) -> tuple[Plan, Callable[[Path], Any]]:
+        from fae.popularity.calibrate import calibrate, plan_calibrate
+
+        log, access_profile, recipe = self._log(), self._profile(), self.recipe
+        arguments: dict[str, Any] = {
+            "embedding_dims": [
+                recipe.model.embedding_dims.get(feature.name, recipe.model.embedding_dim) for feature in log.features
+            ],
+            "optimizer": recipe.train.optimizer,
+            "batch_size": recipe.train.batch_size,
+            "mixed": recipe.mixed,
+            "seed": recipe.train.seed,
+        }
+        plan = plan_calibrate(log, access_profile, recipe.hot, **arguments)
+        return plan, lambda path: calibrate(log, access_profile, recipe.hot, path, **arguments)
+
+    def _prepare_pack(self) -> tuple[Plan, Callable[[Path], Any]]:
+        from fae.packing.pack import pack, plan_pack
+
+        log, hot_set, seed = self._log(), self._hot_set(), self.recipe.train.seed
+        return plan_pack(log, hot_set, seed=seed), lambda path: pack(log, hot_set, path, seed=seed)
+
+    def _prepare_train(self) -> tuple[Plan, Callable[[Path], Any]]:
+        from fae.training.checkpoint import COMMAND, FORMAT_VERSION, KIND
+
+        packed, hot_set = self._packed(), self._hot_set()
+        device = self.device()
+        # How often to save does not shape the result, so it does not name it.
+        train = {
+            key: value for key, value in to_table(self.recipe.train).items() if not key.startswith("checkpoint_")
+        }
+        plan = Plan(
+            kind=KIND,
+            format_version=FORMAT_VERSION,
+            parameters={"model": to_table(self.recipe.model), "train": train, "device": device},
+            parents={"packed": packed.manifest.fingerprint},
+            command=COMMAND,
+        )
+        return plan, lambda path: self._train(packed, hot_set, plan, device)
+
+    def _train(self, packed: PackedDataset, hot_set: HotSet, plan: Plan, device: str) -> None:
+        from fae.models.registry import build_model
+        from fae.training.trainer import Trainer
+
+        embeddings = self.open_embeddings(hot_set, device)
+        model = build_model(
+            self.recipe.model, hot_set.layout.features, packed.num_dense, seed=self.recipe.train.seed
+        ).to(embeddings.device)
+        say(
+            f"train: {self.recipe.train.placement} on {embeddings.device}, "
+            f"{format_bytes(embeddings.device_bytes)} of rows, state and staging on the device"
+        )
+        Trainer(model, embeddings, packed, self.recipe.train, folder=self.out, plan=plan).fit()
+
+    def open_embeddings(self, hot_set: HotSet | None = None, device: str | None = None) -> Any:
+        """Fresh embeddings of the recipe's placement, with their first values."""
+        from fae.embedding.placements import make_embeddings
+        from fae.embedding.rows import RowOptimizer
+
+        train = self.recipe.train
+        embeddings = make_embeddings(
+            train.placement,
+            hot_set or self._hot_set(),
+            RowOptimizer(name=train.optimizer, learning_rate=train.learning_rate),
+            device=device or self.device(),
+        )
+        embeddings.initialise(train.seed)
+        return embeddings
+
+    def device(self) -> str:
+        """The device that training will use: ``"cpu"`` or ``"cuda"``."""
+        import torch
+
+        wanted = self._device_name or ("cuda" if torch.cuda.is_available() else "cpu")
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise DeviceError("there is no CUDA device here (or torch is a CPU build); run with --device cpu")
+        return "cpu" if self.recipe.train.placement == "cpu" else wanted
+
+    # What people read on stderr, and the summary that --json prints.
+
+    def _describe_ingest(self) -> dict[str, Any]:
+        log = self._log()
+        rows = sum(feature.num_embeddings for feature in log.features)
+        splits = {name: log.split(name)[1] - log.split(name)[0] for name in ("train", "validation", "test")}
+        say(
+            f"ingest: {format_count(log.num_inputs)} inputs (train {format_count(splits['train'])}, validation "
+            f"{format_count(splits['validation'])}, test {format_count(splits['test'])}), {len(log.features)} "
+            f"categorical and {len(log.dense_names)} dense features, {format_count(rows)} rows"
+        )
+        return log.manifest.summary
+
+    def _describe_profile(self) -> dict[str, Any]:
+        profile = self._profile()
+        how = "all of the training split" if profile.is_exact else "a sample"
+        say(f"profile: counted the accesses of {format_count(profile.num_inputs)} inputs, {how}")
+        return profile.manifest.summary
+
+    def _describe_calibrate(self) -> dict[str, Any]:
+        summary = self._hot_set().summary
+        layout = self._hot_set().layout
+        total = sum(
+            feature.num_embeddings * row_bytes(self.recipe.train.optimizer, dim)
+            for feature, dim in zip(layout.features, layout.embedding_dims, strict=True)
+        )
+        say(
+            f"calibrate: {format_count(summary['num_rows'])} hot rows by {summary['selection']}, "
+            f"{format_bytes(summary['bytes'])} + {format_bytes(summary['staging_bytes'])} of staging in a budget of "
+            f"{format_bytes(summary['budget_bytes'])} (all rows: {format_bytes(total)}); coverage "
+            f"{100 * summary['coverage']:.1f} %, hot-input share {100 * summary['input_share']:.1f} %"
+        )
+        for note in summary["notes"]:
+            say(f"calibrate: {note}")
+        return summary
+
+    def _describe_pack(self) -> dict[str, Any]:
+        summary = self._packed().manifest.summary
+        say(
+            f"pack: {summary['num_batches']['hot']} hot and {summary['num_batches']['cold']} "
+            f"{'mixed' if summary['mixed'] else 'cold'} batches of {summary['batch_size']}, "
+            f"hot-input share {100 * summary['input_share']:.1f} %, coverage {100 * summary['coverage']:.1f} %"
+        )
+        return summary
+
+    def _describe_train(self) -> dict[str, Any]:
+        from fae.training.checkpoint import read_progress
+
+        result: dict[str, Any] = read_progress(self.path("train"))["result"]
+        test, train = result["test"], result["train"]
+        speed = train["samples_per_second"]
+        say(
+            f"train: {format_count(train['num_inputs'])} inputs in {train['seconds']:.1f} s"
+            + (f" ({format_count(speed)} samples/s)" if speed else "")
+            + (f"; test AUC {test['auc']:.5f}" if test["auc"] is not None else "; test AUC not defined")
+            + (f", log loss {test['log_loss']:.5f}" if test["log_loss"] is not None else "")
+        )
+        return result
+

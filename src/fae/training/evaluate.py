@@ -1,0 +1,62 @@
+"""Evaluation: logits of a split through the same tiers, rows read and never written.
+
+Invariant: evaluation changes no weight, no state and no random stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from fae.core.progress import task
+from fae.embedding.base import Embeddings
+from fae.packing.dataset import BatchSet
+from fae.training.metrics import Metrics, compute_metrics
+
+
+def predict(
+    model: nn.Module,
+    embeddings: Embeddings,
+    batches: BatchSet,
+    order: Sequence[int] | npt.NDArray[np.int64] | None = None,
+    *,
+    label: str = "evaluate",
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Labels and logits of the real inputs, float32, in batch order (all batches where `order` is None)."""
+    labels, logits = [], []
+    was_training = model.training
+    model.eval()
+    chosen = np.arange(batches.num_batches) if order is None else order
+    with torch.no_grad(), task(label, len(chosen), "batches") as progress:
+        for batch in embeddings.stream_frozen(batches, chosen):
+            features = embeddings.lookup(batch, requires_grad=False)
+            output = model(batch.dense, features)[: batch.num_inputs]
+            logits.append(output.float().cpu().numpy().copy())
+            labels.append(np.array(batch.packed.labels[: batch.num_inputs]))
+            progress.advance(1)
+    model.train(was_training)
+    if not labels:
+        return np.empty(0, np.float32), np.empty(0, np.float32)
+    return np.concatenate(labels), np.concatenate(logits)
+
+
+def evaluate(
+    model: nn.Module,
+    embeddings: Embeddings,
+    batches: BatchSet,
+    order: Sequence[int] | npt.NDArray[np.int64] | None = None,
+    *,
+    label: str = "evaluate",
+) -> Metrics:
+    """Metrics of a split (or of some of its batches)."""
+    return compute_metrics(*predict(model, embeddings, batches, order, label=label))
+
+
+def validation_sample(batches: BatchSet, most: int = 64) -> npt.NDArray[np.int64]:
+    """Up to `most` batches spread evenly over a split: the fixed sample that the shuffle scheduler looks at."""
+    count = min(most, batches.num_batches)
+    return np.unique(np.linspace(0, max(0, batches.num_batches - 1), count).astype(np.int64))

@@ -1,0 +1,245 @@
+"""The training loop: segments from the schedule, one step function, checkpoints, validation, early stopping.
+
+Invariant: everything that decides the next step is in the model, the embeddings, the schedule and `_Position`; a run
+killed anywhere and resumed from its checkpoint ends with the same bytes (CPU).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fae.core.artifact import Plan, is_current
+from fae.core.progress import say, task
+from fae.core.seeds import derive_seed
+from fae.embedding.base import Embeddings
+from fae.packing.dataset import PackedDataset
+from fae.training.checkpoint import load_dense, load_tables, read_progress, save_checkpoint
+from fae.training.config import TrainConfig
+from fae.training.evaluate import evaluate, validation_sample
+from fae.training.schedule import Schedule, Segment
+from fae.training.step import make_dense_optimizer, train_step
+
+_CURVE_POINTS = 200
+
+
+@dataclass
+class _Position:
+    """Where training stands; plain values only, so that it goes through JSON unchanged."""
+
+    schedule: dict[str, Any] = field(default_factory=dict)
+    """Of the schedule *before* the segment in hand was asked for."""
+    in_segment: int = 0
+    batches: int = 0
+    inputs: int = 0
+    window_loss: float = 0.0
+    window_inputs: int = 0
+    curve: list[list[float]] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)
+    best_loss: float | None = None
+    epochs_without_gain: int = 0
+    seconds: float = 0.0
+    timed_seconds: float = 0.0
+    timed_inputs: int = 0
+    stopped_early: bool = False
+    complete: bool = False
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains one model on one packed log.
+
+    Parameters
+    ----------
+    model
+        Any module of ``(dense [B, K], embeddings)`` to logits ``[B]``, on the device of `embeddings`.
+    embeddings
+        Initialised, of any placement.
+    folder
+        Where checkpoints go (``checkpoint/`` and, with early stopping, ``best/``); None keeps none.
+    plan
+        Names the run: a checkpoint of the same plan is resumed, one of another plan is replaced.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        embeddings: Embeddings,
+        packed: PackedDataset,
+        config: TrainConfig,
+        *,
+        folder: Path | None = None,
+        plan: Plan | None = None,
+    ) -> None:
+        self.model, self.embeddings, self.packed, self.config = model, embeddings, packed, config
+        self._folder, self._plan = folder, plan
+        train = packed.train
+        self.schedule = Schedule(
+            config.order,
+            num_hot=train.num_hot_batches,
+            num_cold=train.num_batches - train.num_hot_batches,
+            epochs=config.epochs,
+            seed=config.seed,
+            rate=config.adaptive_rate,
+        )
+        rate = config.learning_rate if config.dense_learning_rate is None else config.dense_learning_rate
+        self.dense_optimizer = make_dense_optimizer(config.optimizer, model, rate)
+        self._validation_sample = validation_sample(packed.validation)
+        self._position = _Position()
+        self._curve_every = max(1, train.num_batches * config.epochs // _CURVE_POINTS)
+        self._last_saved = time.monotonic()
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end (or resume), and return what `fae.training.record` writes under ``train`` and ``test``."""
+        torch.manual_seed(derive_seed(self.config.seed, "training"))
+        self._resume()
+        if self._position.complete:
+            return self._position.result
+        total = self.packed.train.num_batches * self.config.epochs
+        with task("train", total, "batches") as progress:
+            progress.advance(self._position.batches)
+            while not self.schedule.done and not self._position.stopped_early:
+                self._position.schedule = self.schedule.state()
+                segment = self.schedule.next_segment()
+                self._train_segment(segment, progress.advance)
+                self._position.in_segment = 0
+                if segment.wants_loss and len(self._validation_sample):
+                    self.schedule.observe(self._validation_loss(whole=False))
+                if segment.ends_epoch:
+                    self._end_epoch()
+        if self.config.early_stopping and self._position.best_loss is not None and self._folder is not None:
+            load_tables(self._folder / "best", self.embeddings)
+            load_dense(self._folder / "best", self.model)
+        self._position.complete = True
+        self._position.result = self._result()
+        self._save("checkpoint")
+        return self._position.result
+
+    def _train_segment(self, segment: Segment, advance: Any) -> None:
+        position = self._position
+        self.model.train()
+        while position.in_segment < len(segment.batches):
+            every = self.config.checkpoint_batches
+            stop = len(segment.batches) if not every else position.in_segment + every - position.batches % every
+            with closing(
+                self.embeddings.stream(self.packed.train, segment.batches[position.in_segment : stop])
+            ) as stream:
+                self._train_stream(stream, advance)
+            if position.in_segment < len(segment.batches):
+                self._save("checkpoint")
+
+    def _train_stream(self, stream: Any, advance: Any) -> None:
+        position, started = self._position, time.perf_counter()
+        first = True
+        for batch in stream:
+            loss = train_step(self.model, self.embeddings, self.dense_optimizer, batch)
+            position.window_loss += float(loss) * batch.num_inputs
+            position.window_inputs += batch.num_inputs
+            position.in_segment += 1
+            position.batches += 1
+            position.inputs += batch.num_inputs
+            if position.batches % self._curve_every == 0:
+                self._close_window()
+            now = time.perf_counter()
+            position.seconds += now - started
+            if not first:  # the first step of a stream also compiles and fills the pipeline
+                position.timed_seconds += now - started
+                position.timed_inputs += batch.num_inputs
+            started, first = now, False
+            advance(1, note=f"loss {position.curve[-1][1]:.4f}" if position.curve else "")
+            minutes = self.config.checkpoint_minutes
+            if minutes and time.monotonic() - self._last_saved > 60 * minutes:
+                return
+
+    def _close_window(self) -> None:
+        position = self._position
+        if position.window_inputs:
+            position.curve.append([position.inputs, position.window_loss / position.window_inputs])
+            position.window_loss, position.window_inputs = 0.0, 0
+
+    def _validation_loss(self, *, whole: bool) -> float:
+        order = None if whole else self._validation_sample
+        metrics = evaluate(self.model, self.embeddings, self.packed.validation, order, label="validate")
+        self._position.validation.append(
+            {"inputs": self._position.inputs, "whole": whole, **dataclasses.asdict(metrics)}
+        )
+        return float("nan") if metrics.log_loss is None else metrics.log_loss
+
+    def _end_epoch(self) -> None:
+        position = self._position
+        position.schedule = self.schedule.state()
+        if self.packed.validation.num_inputs:
+            loss = self._validation_loss(whole=True)
+            say(f"epoch {self.schedule.epoch}: validation log loss {loss:.5f}")
+            if position.best_loss is None or loss < position.best_loss:
+                position.best_loss, position.epochs_without_gain = loss, 0
+                if self.config.early_stopping:
+                    self._save("best")
+            else:
+                position.epochs_without_gain += 1
+            if self.config.early_stopping and position.epochs_without_gain >= self.config.early_stopping:
+                position.stopped_early = True
+                say(f"stopped early: no gain in {position.epochs_without_gain} epochs")
+        if not self.schedule.done:
+            self._save("checkpoint")
+
+    def _save(self, name: str) -> None:
+        self._last_saved = time.monotonic()
+        if self._folder is None or self._plan is None:
+            return
+        save_checkpoint(
+            self._folder / name,
+            self._plan,
+            model=self.model,
+            dense_optimizer=self.dense_optimizer,
+            embeddings=self.embeddings,
+            progress=dataclasses.asdict(self._position),
+        )
+
+    def _resume(self) -> None:
+        if self._folder is None or self._plan is None:
+            return
+        path = self._folder / "checkpoint"
+        if not is_current(path, self._plan.fingerprint):
+            return
+        load_tables(path, self.embeddings)
+        load_dense(path, self.model, self.dense_optimizer)
+        self._position = _Position(**read_progress(path))
+        if not self._position.complete:
+            self.schedule.restore(self._position.schedule)
+            say(f"train: going on behind batch {self._position.batches}")
+
+    def _result(self) -> dict[str, Any]:
+        position = self._position
+        self._close_window()
+        test = evaluate(self.model, self.embeddings, self.packed.test, label="test")
+        validation = evaluate(self.model, self.embeddings, self.packed.validation, label="validate")
+        timed = position.timed_seconds > 0
+        return {
+            "train": {
+                "samples_per_second": (
+                    position.timed_inputs / position.timed_seconds if timed
+                    else position.inputs / position.seconds if position.seconds else None
+                ),
+                "seconds": position.seconds,
+                "num_inputs": position.inputs,
+                "num_batches": position.batches,
+                "epochs": self.schedule.epoch,
+                "stopped_early": position.stopped_early,
+                "loss_curve": position.curve,
+                "validation_curve": position.validation,
+                "schedule": self.schedule.trace,
+                "device_bytes": self.embeddings.device_bytes,
+            },
+            "test": dataclasses.asdict(test),
+            "validation": dataclasses.asdict(validation),
+        }  # fmt: skip
+
+
