@@ -28,7 +28,7 @@ def to_labels(array: Any, column: str, locate: Locate) -> npt.NDArray[np.uint8]:
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
     meanings = np.array([_label(value) for value in array.dictionary.to_pylist()] + [-1], np.int8)
-    labels = meanings[np.asarray(array.indices.fill_null(-1))]
+    labels: npt.NDArray[np.int8] = meanings[np.asarray(array.indices.fill_null(-1))]
     if (labels < 0).any():
         row = int(np.flatnonzero(labels < 0)[0])
         raise LogError(
@@ -69,10 +69,10 @@ def to_dense(array: Any, transform: str, column: str, locate: Locate) -> npt.NDA
     ):  # fmt: skip
         raise LogError(f"{locate(0)}: the dense column {column!r} is of type {kind}, expected numbers")
     # Counts above 2^53 lose their last digits here, as they would in float32 anyway.
-    values = array.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy(zero_copy_only=False)
+    values: npt.NDArray[np.float64] = array.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore", invalid="ignore"):
-        result = np.log1p(np.maximum(values, 0.0)) if transform == "log1p" else values
-        result = result.astype(np.float32)
+        wide = np.log1p(np.maximum(values, 0.0)) if transform == "log1p" else values
+        result: npt.NDArray[np.float32] = wide.astype(np.float32)
     # A negative infinity would vanish in the transform: look at what was read, too.
     finite = np.isfinite(result) & np.isfinite(values)
     if not finite.all():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,8 +46,8 @@ class Chunk:
     raw_bytes: int
 
 
-def read_chunks(config: LogConfig, path: Path) -> Iterator[Chunk]:
-    """Stream one raw file, parsing on a second thread.
+def read_chunks(config: LogConfig, path: Path) -> Generator[Chunk, None, None]:
+    """Stream one raw file, parsing on a second thread; close the generator to stop early.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def column_positions(config: LogConfig, header: list[str], path: Path) -> list[i
 _END = object()
 
 
-def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     """Run an iterator on a second thread, at most `depth` items ahead; its exceptions come out here.
 
     Closing the returned generator stops the thread and waits for it.

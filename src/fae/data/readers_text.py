@@ -26,6 +26,8 @@ _BLOCK_BYTES = 8 * 2**20
 """Text parsed at a time, and the longest line: Criteo lines are 260 bytes, so a block is about 30,000 inputs."""
 _CRITEO_FIELDS = 40
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_NO_INPUTS = ("Empty CSV", "Could not skip initial")
+"""How the parser says that nothing stands behind the header."""
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 
 
@@ -104,7 +106,7 @@ def _chunks(config: LogConfig, path: Path, layout: TextLayout) -> Iterator[Chunk
                 first_row += batch.num_rows
                 bytes_before = bytes_read
         except pa.ArrowInvalid as error:
-            if "Empty CSV" not in str(error):
+            if not any(text in str(error) for text in _NO_INPUTS):
                 with open_lines(path) as lines:
                     raise LogError(explain(lines, path, layout, str(error), _BLOCK_BYTES)) from error
     if first_row == 0:

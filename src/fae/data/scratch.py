@@ -8,6 +8,7 @@ space of such a file is reserved when it is made, so that a full disk is an erro
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Scratch:
         self._limit_bytes = limit_bytes
         self._held_bytes = 0
         self._num_files = 0
-        self._files: dict[int, Path] = {}
+        self._owned: dict[int, tuple[int, Path | None]] = {}  # by address of the first element
         self._lock = threading.Lock()
         self.spilled_bytes = 0
 
@@ -51,15 +52,17 @@ class Scratch:
             else:
                 self._num_files += 1
                 self.spilled_bytes += num_bytes
-                path = self._folder / f"{self._num_files}.bin"
-        if fits:
-            return np.empty(max(1, size), dtype)[:size]
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            _reserve(file.fileno(), num_bytes)
-        array = np.memmap(path, dtype, mode="r+", shape=(max(1, size),))
+            path = None if fits else self._folder / f"{self._num_files}.bin"
+        array: npt.NDArray[Any]
+        if path is None:
+            array = np.empty(max(1, size), dtype)
+        else:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                _reserve(file.fileno(), num_bytes)
+            array = np.memmap(path, dtype, mode="r+", shape=(max(1, size),))
         with self._lock:
-            self._files[id(array)] = path
+            self._owned[array.ctypes.data] = (num_bytes, path)
         return array[:size]
 
     def grow(self, array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
@@ -71,13 +74,16 @@ class Scratch:
 
     def release(self, array: npt.NDArray[Any]) -> None:
         """Give up an array from `array` or `grow`; it must not be used any more."""
-        owner = array.base
         with self._lock:
-            path = self._files.pop(id(owner), None)
+            num_bytes, path = self._owned.pop(array.ctypes.data)
             if path is None:
-                self._held_bytes -= owner.nbytes if isinstance(owner, np.ndarray) else array.nbytes
+                self._held_bytes -= num_bytes
         if path is not None:
             path.unlink()
+
+    def close(self) -> None:
+        """Remove the files; arrays that are still held keep their content until they are dropped."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _reserve(descriptor: int, num_bytes: int) -> None:

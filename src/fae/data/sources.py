@@ -79,9 +79,7 @@ def find_sources(config: LogConfig, base: Path) -> list[SourceFile]:
                 status = path.stat()
                 if status.st_size == 0:
                     raise LogError(f"{path} is empty (0 bytes); copy it again or take it out of [log] {role}")
-                sources.append(
-                    SourceFile(path=path, role=role, num_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-                )
+                sources.append(SourceFile(path=path, role=role, num_bytes=status.st_size, mtime_ns=status.st_mtime_ns))
     if not any(source.role == "train" for source in sources):
         raise LogError("[log] train names no file; write the files or globs of the log")
     seen: dict[Path, Role] = {}

@@ -1,4 +1,4 @@
-"""The shape of a Criteo log: its 26 categorical columns, its 13 counts, and their bytes. Used by `fae.data.synthetic`.
+"""The shape of a Criteo log: its 26 categorical columns and its 13 counts. Used by `fae.data.synthetic_inputs`.
 
 Invariant: everything here is a constant or a pure function of arrays; no random number is drawn.
 It does not say how columns depend on one another's draws: that is the generator's business.
@@ -169,13 +169,6 @@ COUNTS = (
     CountShape("I13", 1.7, 1.0, "I4", -0.2),
 )
 
-_COUNT_WIDTH = len(str(MAX_COUNT)) + 1
-_COUNT_TEXT = np.concatenate(
-    [np.zeros(1, "S5"), np.arange(MISSING_COUNT + 1, MAX_COUNT + 1).astype("S5")],
-).view(np.uint8).reshape(-1, _COUNT_WIDTH - 1)  # fmt: skip
-_HEX_PAIR = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), np.uint8).reshape(256, 2)
-_ID_WIDTH = 9
-
 
 def hashed_positions(keys: IntArray, salt: int) -> FloatArray:
     """float64 in [0, 1): a fixed pseudo-random number for each key (splitmix64), another one for another salt."""
@@ -186,45 +179,3 @@ def hashed_positions(keys: IntArray, salt: int) -> FloatArray:
         mixed *= np.uint64(factor)
     mixed ^= mixed >> np.uint64(31)
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def scrambled_ids(values: IntArray, column: int) -> npt.NDArray[np.uint32]:
-    """uint32 as the log shows them: no order left, and no two values of a column alike (a bijection of 32 bits)."""
-    mixed = values.astype(np.uint32) ^ np.uint32((column + 1) * 0x9E3779B1 & 0xFFFFFFFF)
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        mixed ^= mixed >> np.uint32(shift)
-        mixed *= np.uint32(factor)
-    return mixed ^ (mixed >> np.uint32(16))
-
-
-def encode_lines(labels: npt.NDArray[np.uint8], counts: IntArray, ids: IntArray) -> bytes:
-    """Lines of the Criteo format: label, 13 counts, 26 ids of 8 hex digits, tab-separated.
-
-    Parameters
-    ----------
-    labels
-        uint8 ``[n]``, 0 or 1.
-    counts
-        int64 ``[n, 13]``, `MISSING_COUNT` where there is none.
-    ids
-        int64 ``[n, 26]``, -1 where there is none.
-    """
-    # Every field gets its widest room, filled with zero bytes; one pass then drops all zero bytes of the chunk.
-    num_lines = len(labels)
-    text = np.zeros((num_lines, 2 + len(COUNTS) * _COUNT_WIDTH + len(COLUMNS) * _ID_WIDTH), np.uint8)
-    text[:, 0] = labels + ord("0")
-    text[:, 1] = ord("\t")
-    end_of_counts = 2 + len(COUNTS) * _COUNT_WIDTH
-    fields = text[:, 2:end_of_counts].reshape(num_lines, len(COUNTS), _COUNT_WIDTH)
-    fields[:, :, :-1] = _COUNT_TEXT[counts - MISSING_COUNT]
-    fields[:, :, -1] = ord("\t")
-    text[:, 2:end_of_counts] = fields.reshape(num_lines, -1)
-    for column in range(len(COLUMNS)):
-        place = text[:, end_of_counts + column * _ID_WIDTH :][:, :_ID_WIDTH]
-        shown = scrambled_ids(ids[:, column], column).astype(">u4").view(np.uint8).reshape(num_lines, 4)
-        place[:, :8] = _HEX_PAIR[shown].reshape(num_lines, 8)
-        place[ids[:, column] < 0, :8] = 0
-        place[:, 8] = ord("\t")
-    text[:, -1] = ord("\n")
-    flat = text.ravel()
-    return flat[flat != 0].tobytes()

@@ -41,8 +41,10 @@ class TextLayout:
 
 def _rows(lines: TextIO, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
     """``(line number, fields)`` of every input, blank lines left out."""
-    quoting = csv.QUOTE_MINIMAL if layout.quoting else csv.QUOTE_NONE
-    reader = csv.reader(lines, delimiter=layout.separator, quoting=quoting)
+    if layout.quoting:
+        reader = csv.reader(lines, delimiter=layout.separator)
+    else:
+        reader = csv.reader(lines, delimiter=layout.separator, quoting=csv.QUOTE_NONE)
     for row in reader:
         if row and reader.line_num > layout.header_lines:
             yield reader.line_num, row

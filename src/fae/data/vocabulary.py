@@ -35,7 +35,7 @@ def compiled(function: F) -> F:
 
 
 @compiled
-def hash_bytes(data: npt.NDArray[np.uint8], start: int, stop: int) -> int:
+def hash_bytes(data: npt.NDArray[np.uint8], start: np.int64, stop: np.int64) -> np.int64:
     """63-bit hash of ``data[start:stop]``: two 32-bit lanes over four bytes at a time.
 
     Every product stays below 2^63, so compiled and plain Python agree and nothing overflows.
@@ -94,7 +94,7 @@ def encode_values(
                 known = entry & id_mask
                 place = starts[known]
                 if starts[known + 1] - place == stop - start:
-                    position = start
+                    position = int(start)
                     while position < stop and arena[place + position - start] == data[position]:
                         position += 1
                     if position == stop:

@@ -15,7 +15,7 @@ come within reach; lookup and update are written once, here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from fae.kernels.reference import ReferenceGroupKernels
 from fae.packing.dataset import BatchSet
 from fae.popularity.layout import RowLayout
 
-_NO_ROWS = np.empty(0, np.int64)
+ReadyBatches = Generator[ReadyBatch, None, None]
 
 
 class Embeddings(ABC):
@@ -66,11 +66,11 @@ class Embeddings(ABC):
         self._names = [feature.name for feature in layout.features]
 
     @abstractmethod
-    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         """Yield the batches of a training split, in this order; when the iterator ends, every update is in place."""
 
     @abstractmethod
-    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         """The same for evaluation: rows are read and not written back."""
 
     @abstractmethod

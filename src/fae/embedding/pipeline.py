@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,12 +116,12 @@ class StagingPipeline:
 
     def run(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], *, write_back: bool
-    ) -> Iterator[tuple[PackedBatch, int]]:
+    ) -> Generator[tuple[PackedBatch, int], None, None]:
         """Yield each batch with its slot once its rows are there; drained when the iterator ends or is closed.
 
         Asking for the next batch says that the update of this one is done (on a GPU: has been launched).
         """
-        cold = [int(index) for index in order if batches.num_cold_rows(int(index))]
+        cold = [int(index) for index in order if batches.batch(int(index)).has_cold_rows]
         self._progress, self._forwards = _Progress(), {}
         loops = (lambda: self._fetch(batches, cold), lambda: self._write_back(batches, cold, write_back))
         threads = [threading.Thread(target=self._guard, args=(loop,), name="fae-staging") for loop in loops]
@@ -131,7 +131,7 @@ class StagingPipeline:
             position = 0
             for index in map(int, order):
                 packed = batches.batch(index)
-                if not batches.num_cold_rows(index):
+                if not packed.has_cold_rows:
                     yield packed, 0
                     continue
                 slot = position % self._depth

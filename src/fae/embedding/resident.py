@@ -5,14 +5,14 @@ Invariant: the bank is numbered like the row layout, so a cold address is looked
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.embedding.base import Embeddings
+from fae.embedding.base import Embeddings, ReadyBatches
 from fae.embedding.batch import ReadyBatch, make_ready
 from fae.embedding.rows import RowOptimizer, RowStore
 from fae.packing.dataset import BatchSet
@@ -29,11 +29,11 @@ class ResidentEmbeddings(Embeddings):
             for group in layout.groups
         ]
 
-    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         for index in order:
             yield make_ready(batches.batch(int(index)), self.device, 0)
 
-    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         return self.stream(batches, order)
 
     def _bank(self, group: int) -> RowStore:

@@ -6,7 +6,7 @@ slot q is row ``a + q * U_cap``. Invariant: the bank and its state never take mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.embedding.base import Embeddings
+from fae.embedding.base import Embeddings, ReadyBatches
 from fae.embedding.batch import ReadyBatch, make_ready
 from fae.embedding.pipeline import NO_FAULTS, FaultInjection, StagingPipeline, TierPair
 from fae.embedding.rows import RowOptimizer, RowStore
@@ -66,15 +66,15 @@ class TieredEmbeddings(Embeddings):
 
     def _stream(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], write_back: bool
-    ) -> Iterator[ReadyBatch]:
+    ) -> ReadyBatches:
         with closing(self._pipeline.run(batches, order, write_back=write_back)) as staged:
             for packed, slot in staged:
                 yield make_ready(packed, self.device, slot)
 
-    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         return self._stream(batches, order, write_back=True)
 
-    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ReadyBatch]:
+    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         return self._stream(batches, order, write_back=False)
 
     def _bank(self, group: int) -> RowStore:

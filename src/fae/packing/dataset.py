@@ -50,6 +50,11 @@ class PackedBatch:
     num_inputs: int
     cold_rows: tuple[npt.NDArray[np.int64], ...]
 
+    @property
+    def has_cold_rows(self) -> bool:
+        """Whether any lookup needs a row from the host."""
+        return any(len(rows) for rows in self.cold_rows)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchArrays:

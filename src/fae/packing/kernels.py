@@ -163,7 +163,8 @@ class Scratch(NamedTuple):
 def make_scratch(layout: RowLayout, batch_size: int) -> Scratch:
     """Buffers for the longest column of a batch."""
     longest = batch_size * max(feature.length for feature in layout.features)
-    return Scratch(*(np.zeros(longest, np.int32) for _ in range(4)), np.zeros(1 << _DIGIT_BITS, np.int32))
+    keys, other_keys, lookups, other_lookups = np.zeros((4, longest), np.int32)
+    return Scratch(keys, other_keys, lookups, other_lookups, np.zeros(1 << _DIGIT_BITS, np.int32))
 
 
 @njit(cache=True, nogil=True)
@@ -253,13 +254,13 @@ def compose_batch(
                         scratch.keys[count] = rank
                         scratch.lookups[count] = b * num_slots + s
                         count += 1
-                        largest = max(largest, np.int64(rank))
+                        largest = max(largest, int(rank))
             keys, lookups = _sort_by_rank(scratch, count, largest)
             table_hot, hot_base = geometry.table_num_hot[table], geometry.table_hot_base[table]
             to_row = geometry.table_cold_base[table] - table_hot
             previous = -1
             for i in range(count):
-                rank, lookup = np.int64(keys[i]), lookups[i]
+                rank, lookup = int(keys[i]), int(lookups[i])
                 if rank < table_hot:
                     addresses[lookup] = hot_base + rank
                     order[next_hot] = lookup

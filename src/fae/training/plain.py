@@ -52,10 +52,14 @@ class PlainEmbeddings(nn.Module):
         self.tables = nn.ModuleList(tables)
 
     def forward(self, ids: Tensor) -> dict[str, Tensor]:
-        """Embeddings by feature name of ids ``[B, S]`` (int64, -1 pads): ``[B, D]`` or ``[B, L, D]``."""
+        """Embeddings by feature name of ids ``[B, S]`` (int64): ``[B, D]`` or ``[B, L, D]``; -1 pads lists only."""
         embeddings = {}
+        one_each = torch.arange(len(ids))
         for index, (feature, table) in enumerate(zip(self.features, self.tables, strict=True)):
             columns = ids[:, self._slots[index] : self._slots[index + 1]]
+            if feature.length == 1 and feature.pooling != "none":
+                embeddings[feature.name] = table(columns[:, 0].contiguous(), one_each)
+                continue
             present = columns >= 0
             if feature.pooling == "none":
                 embeddings[feature.name] = table(columns.clamp(min=0)) * present.unsqueeze(-1)

@@ -1,0 +1,71 @@
+"""Provisional ids of one categorical column, chunk by chunk, whatever kind of column it is.
+
+Place in the flow: ingest's first pass, one object per feature. Invariant: a column sees its chunks in log order, so
+its provisional ids depend on the log alone; different columns share nothing and may be encoded on different threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fae.data.config import ColumnConfig
+from fae.data.ranking import Numbering, number_by_popularity, number_encoded
+from fae.data.scratch import Scratch
+from fae.data.values import Locate, as_text, list_items, whole_numbers
+from fae.data.vocabulary import Int64, Vocabulary
+
+
+class Column:
+    """One categorical column on its way to ids.
+
+    Provisional ids are those of its `Vocabulary`, or the numbers themselves where the column is `encoded`; -2 stands
+    for a missing number and -1 for an unused slot.
+    """
+
+    def __init__(self, config: ColumnConfig, first_slot: int, scratch: Scratch) -> None:
+        self.config = config
+        self.first_slot = first_slot
+        self.vocabulary = None if config.encoded else Vocabulary(config.name, scratch)
+
+    @property
+    def slots(self) -> slice:
+        """Its slots in a row of ids."""
+        return slice(self.first_slot, self.first_slot + self.config.max_length)
+
+    @property
+    def missing_id(self) -> int:
+        """Provisional id of the missing value, -1 if there is none."""
+        return -2 if self.vocabulary is None else self.vocabulary.missing_id
+
+    def encode(self, array: Any, ids: npt.NDArray[np.int32], locate: Locate) -> None:
+        """Write the provisional ids of one chunk into its slots of ``ids [n, S]``."""
+        name = self.config.name
+        if self.config.max_length == 1:
+            ids[:, self.first_slot] = self._codes(as_text(array, name, locate), locate)
+            return
+        items = list_items(array, self.config.separator, self.config.max_length, name, locate)
+        ids[:, self.slots] = -1
+        codes = self._codes(items.values, lambda index: locate(int(items.rows[index])))
+        ids[items.rows, self.first_slot + items.slots] = codes
+
+    def _codes(self, values: Any, locate: Locate) -> npt.NDArray[Any]:
+        if self.vocabulary is not None:
+            return self.vocabulary.encode(values)
+        return whole_numbers(values, self.config.name, locate)
+
+    def number(self, counts: Int64, minimum: int, scratch: Scratch) -> Numbering:
+        """Final ids from the counts of `fae.data.ranking.count_ids` over the training split."""
+        num_values = len(counts) - 2
+        if self.vocabulary is None:
+            return number_encoded(counts[:num_values], minimum, scratch, missing=int(counts[num_values]))
+        return number_by_popularity(counts[:num_values], minimum, scratch)
+
+    def renumber(self, ids: npt.NDArray[np.int32], numbering: Numbering) -> None:
+        """Turn provisional into final ids, in place, in its slots of ``ids [n, S]``."""
+        part = ids[:, self.slots]
+        if self.vocabulary is None:
+            part = np.where(part >= len(numbering.final) - 2, np.int32(-2), part)
+        ids[:, self.slots] = numbering.final[part]

@@ -1,0 +1,145 @@
+"""Intervals: Student's t, the hypergeometric distribution, and shares of a finite population.
+
+Place in the flow: calibrate says with these how sure it is. Written out because the run-time dependencies have no
+statistics library; tests compare with one. Invariant: intervals are two-sided at the confidence given and lie within
+what is possible.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+
+def incomplete_beta(a: float, b: float, x: float) -> float:
+    """Regularized incomplete beta function I_x(a, b), by Lentz's continued fraction (Numerical Recipes 6.4)."""
+    if x <= 0 or x >= 1:
+        return 0.0 if x <= 0 else 1.0
+    if x > (a + 1) / (a + b + 2):  # the fraction converges fast only below the mean
+        return 1.0 - incomplete_beta(b, a, 1.0 - x)
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    )
+    tiny = 1e-300
+    fraction, c, d = 1.0, 1.0, 0.0
+    for step in range(2 * 500):
+        m = step // 2
+        if step == 0:
+            numerator = 1.0
+        elif step % 2 == 0:
+            numerator = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        else:
+            numerator = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        d = 1.0 + numerator * d
+        d = 1.0 / (d if abs(d) > tiny else tiny)
+        c = 1.0 + numerator / c
+        c = c if abs(c) > tiny else tiny
+        fraction *= c * d
+        if step > 1 and abs(1.0 - c * d) < 1e-15:
+            break
+    return front * (fraction - 1.0) / a
+
+
+def student_t_quantile(probability: float, degrees: int) -> float:
+    """The value that Student's t with `degrees` degrees of freedom stays under with this probability (at least 0.5).
+
+    >>> round(student_t_quantile(0.9995, 34), 4)
+    3.6007
+    """
+    if not 0.5 <= probability < 1:
+        raise ValueError(f"probability = {probability} must be at least 0.5 and less than 1")
+    tail = 2.0 * (1.0 - probability)
+
+    def two_sided_tail(t: float) -> float:
+        return incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t))
+
+    high = 1.0
+    while two_sided_tail(high) > tail:
+        high *= 2
+    low = 0.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if two_sided_tail(middle) > tail else (low, middle)
+    return high
+
+
+def hypergeometric_tail(hits: int, marked: int, population: int, draws: int) -> float:
+    """P(X <= hits) where X is the number of marked ones among `draws` of `population` without replacement."""
+    lowest, highest = max(0, draws - (population - marked)), min(marked, draws)
+    if hits >= highest:
+        return 1.0
+    if hits < lowest:
+        return 0.0
+
+    def log_choose(n: int, k: int) -> float:
+        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+    log_of_hits = (
+        log_choose(marked, hits) + log_choose(population - marked, draws - hits) - log_choose(population, draws)
+    )
+    # p(x - 1) / p(x), multiplied up from p(hits) downwards, in logarithms: nothing overflows.
+    x = np.arange(hits, lowest, -1, dtype=np.float64)
+    log_ratio = np.log(x) + np.log(population - marked - draws + x) - np.log(marked - x + 1) - np.log(draws - x + 1)
+    terms = log_of_hits + np.concatenate([[0.0], np.cumsum(log_ratio)])
+    return float(min(1.0, np.exp(terms).sum()))
+
+
+def hypergeometric_interval(hits: int, draws: int, population: int, confidence: float) -> tuple[int, int]:
+    """Exact (Clopper-Pearson-like) interval for the number of marked ones in a population.
+
+    Parameters
+    ----------
+    hits
+        Marked ones among `draws` of the `population`, drawn without replacement.
+
+    Returns
+    -------
+    tuple of int
+        Lowest and highest number that is not rejected at ``(1 - confidence) / 2`` on its side.
+
+    Examples
+    --------
+    >>> hypergeometric_interval(3, 10, 10, 0.999), hypergeometric_interval(0, 10, 1000, 0.95)
+    ((3, 3), (0, 304))
+    """
+    tail = (1.0 - confidence) / 2
+    low, high = hits, population - (draws - hits)
+    highest = _last(low, high, lambda marked: hypergeometric_tail(hits, marked, population, draws) > tail)
+    # P(X >= hits) grows with `marked`: the lowest number is the complement's highest.
+    misses = draws - hits
+    lowest = population - _last(
+        misses, population - hits, lambda unmarked: hypergeometric_tail(misses, unmarked, population, draws) > tail
+    )
+    return lowest, highest
+
+
+def _last(low: int, high: int, holds: object) -> int:
+    """Largest value of ``[low, high]`` for which a predicate that holds at `low` and then stops holding still holds."""
+    assert callable(holds)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if holds(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def share_interval(hits: int, draws: int, population: int, confidence: float) -> tuple[float, float]:
+    """Wilson's interval for a share, with the finite-population correction; exact where all were drawn.
+
+    >>> share_interval(5, 10, 10, 0.999)
+    (0.5, 0.5)
+    """
+    if draws == 0:
+        return 0.0, 1.0
+    share = hits / draws
+    if draws >= population:
+        return share, share
+    effective = draws * (population - 1) / (population - draws)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    centre = (share + z * z / (2 * effective)) / (1 + z * z / effective)
+    half = z / (1 + z * z / effective) * math.sqrt(share * (1 - share) / effective + (z / (2 * effective)) ** 2)
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))

@@ -1,0 +1,181 @@
+"""One contract for row kernels: numba, its Python form and plain torch do the same as autograd over a dense table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fae.kernels.cpu as cpu
+from fae.kernels.cpu import CpuGroupKernels
+from fae.kernels.geometry import group_geometries
+from fae.kernels.reference import ReferenceGroupKernels
+
+NO_ROWS = np.empty(0, np.int64)
+FLAT = ([1, 1, 1], ["sum", "sum", "mean"])
+LISTS = ([1, 3, 2, 4], ["sum", "mean", "none", "sum"])
+
+
+class PythonForm(CpuGroupKernels):
+    """The numba kernels without numba, so that coverage sees their lines and Python checks their indices."""
+
+    def _patched(self, call, *arguments, **options):
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("_translate", "_apply", "_copy_rows"):
+                patch.setattr(cpu, name, getattr(cpu, name).py_func)
+            for name in ("_gather_kernel", "_pool_kernel", "_update_kernel"):
+                factory = getattr(cpu, name)
+                patch.setattr(cpu, name, lambda *key, factory=factory: factory(*key).py_func)
+            return call(*arguments, **options)
+
+    def translate(self, *arguments, **options):
+        self._patched(super().translate, *arguments, **options)
+
+    def lookup(self, *arguments):
+        self._patched(super().lookup, *arguments)
+
+    def update(self, *arguments):
+        self._patched(super().update, *arguments)
+
+
+def make_kernels(form, geometry, batch_size, optimizer):
+    if form == "reference":
+        return ReferenceGroupKernels(geometry, batch_size, optimizer, torch.device("cpu"))
+    return (PythonForm if form == "python" else CpuGroupKernels)(geometry, batch_size, optimizer)
+
+
+class Case:
+    """A random batch of one group: 20 rows, the first 12 hot, addresses of cold ones through a list."""
+
+    num_rows, num_hot = 20, 12
+
+    def __init__(self, lengths, poolings, dim, batch_size, seed):
+        self.random = np.random.default_rng(seed)
+        (self.geometry,) = group_geometries(lengths, poolings, [dim] * len(lengths))
+        self.lengths, self.poolings, self.dim, self.batch_size = lengths, poolings, dim, batch_size
+        rows = self.random.integers(-1, self.num_rows, (batch_size, sum(lengths)))
+        rows[self.random.random(rows.shape) < 0.4] = 3  # one row that takes many lookups
+        rows[-1] = -1  # a padded input
+        self.rows = rows
+        self.cold_rows = np.unique(rows[rows >= self.num_hot]).astype(np.int64)
+        self.addresses = np.where(
+            rows >= self.num_hot, self.num_hot + np.searchsorted(self.cold_rows, rows), rows
+        ).astype(np.int32)
+        self.order = np.argsort(self.addresses.reshape(-1), kind="stable").astype(np.int32)
+        self.weight = torch.from_numpy(self.random.normal(size=(self.num_rows, dim)).astype(np.float32))
+        self.grad = torch.from_numpy(
+            self.random.normal(size=(batch_size, self.geometry.width)).astype(np.float32)
+        )
+
+    def pooled(self, weight):
+        """What a lookup means, with autograd."""
+        columns, first = [], 0
+        for length, pooling in zip(self.lengths, self.poolings, strict=True):
+            rows = torch.from_numpy(self.rows[:, first : first + length])
+            vectors = weight[rows.clamp(min=0)] * (rows >= 0).unsqueeze(-1)
+            if pooling == "none":
+                columns.append(vectors.flatten(1))
+            elif pooling == "mean":
+                columns.append(vectors.sum(1) / (rows >= 0).sum(1).clamp(min=1).unsqueeze(1))
+            else:
+                columns.append(vectors.sum(1))
+            first += length
+        return torch.cat(columns, 1)
+
+
+cases = pytest.mark.parametrize(("lengths", "poolings"), [FLAT, LISTS], ids=["flat", "lists"])
+forms = pytest.mark.parametrize("form", ["numba", "python", "reference"])
+
+
+@cases
+@forms
+@pytest.mark.parametrize("dim", [1, 4, 16])
+@pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad"])
+def test_lookup_and_update(form, lengths, poolings, dim, optimizer):
+    case = Case(lengths, poolings, dim, 12, seed=dim)
+    kernels = make_kernels(form, case.geometry, case.batch_size, optimizer)
+    kernels.translate(case.addresses, case.num_hot, shift=0, cold_rows=case.cold_rows)
+    weight = case.weight.clone()
+    out = torch.full((case.batch_size, case.geometry.width), 7.0)
+    kernels.lookup(weight, out)
+
+    leaf = case.weight.double().requires_grad_()
+    expected = case.pooled(leaf)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-6, atol=1e-6)
+    assert torch.all(out[-1] == 0)
+
+    (expected * case.grad.double()).sum().backward()
+    state = torch.rand((case.num_rows, 0 if optimizer == "sgd" else 1), generator=torch.Generator().manual_seed(1))
+    before = state.clone()
+    kernels.update(weight, state, case.order, case.grad, 0.1, 1e-8)
+    gradient = leaf.grad
+    if optimizer == "sgd":
+        wanted = case.weight.double() - 0.1 * gradient
+    else:
+        wanted_state = before.double() + (gradient**2).mean(1, keepdim=True)
+        wanted = case.weight.double() - 0.1 * gradient / (wanted_state.sqrt() + 1e-8)
+        torch.testing.assert_close(state.double(), wanted_state, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(weight.double(), wanted, rtol=1e-5, atol=1e-5)
+    untouched = np.setdiff1d(np.arange(case.num_rows), case.rows)
+    assert torch.equal(weight[untouched], case.weight[untouched])
+
+
+@forms
+def test_staged_addresses_are_shifted(form):
+    case = Case(*FLAT, 4, 6, seed=5)
+    kernels = make_kernels(form, case.geometry, case.batch_size, "sgd")
+    slot, slot_rows = 2, 9
+    bank = torch.zeros((case.num_hot + 3 * slot_rows, 4))
+    bank[: case.num_hot] = case.weight[: case.num_hot]
+    first = case.num_hot + slot * slot_rows
+    bank[first : first + len(case.cold_rows)] = case.weight[case.cold_rows]
+    kernels.translate(case.addresses, case.num_hot, shift=slot * slot_rows, cold_rows=NO_ROWS)
+    out = torch.empty((case.batch_size, case.geometry.width))
+    kernels.lookup(bank, out)
+    torch.testing.assert_close(out, case.pooled(case.weight))
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "5"])
+def test_threads_do_not_change_a_byte(threads, monkeypatch):
+    monkeypatch.setattr(cpu, "_MIN_LOOKUPS", 16)
+    results = []
+    for count in ("1", threads):
+        monkeypatch.setenv("FAE_NUM_THREADS", count)
+        case = Case(*LISTS, 8, 301, seed=11)
+        kernels = CpuGroupKernels(case.geometry, case.batch_size, "rowwise_adagrad")
+        state = torch.zeros((case.num_rows, 1))
+        kernels.translate(case.addresses, case.num_hot, shift=0, cold_rows=case.cold_rows)
+        out = torch.empty((case.batch_size, case.geometry.width))
+        kernels.lookup(case.weight, out)
+        kernels.update(case.weight, state, case.order, case.grad, 0.1, 1e-8)
+        results.append((out, case.weight, state))
+    for one, many in zip(*results, strict=True):
+        assert torch.equal(one, many)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([FLAT, LISTS]), st.integers(1, 40))
+def test_numba_is_the_reference(seed, shape, batch_size):
+    case = Case(*shape, 8, batch_size, seed)
+    results = []
+    for form in ("numba", "reference"):
+        kernels = make_kernels(form, case.geometry, batch_size, "rowwise_adagrad")
+        weight, state = case.weight.clone(), torch.ones((case.num_rows, 1))
+        out = torch.empty((batch_size, case.geometry.width))
+        kernels.translate(case.addresses, case.num_hot, shift=0, cold_rows=case.cold_rows)
+        kernels.lookup(weight, out)
+        kernels.update(weight, state, case.order, case.grad, 0.1, 1e-8)
+        results.append((out, weight, state))
+    for ours, reference in zip(*results, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)
+
+
+def test_copy_rows_leaves_out_negative_ones():
+    source, target = torch.arange(12.0).reshape(6, 2), torch.zeros((5, 2))
+    for copy in (cpu._copy_rows, cpu._copy_rows.py_func):
+        target.zero_()
+        rows, places = np.array([10, 12, 11]), np.array([0, -1, 4])
+        copy(source.numpy(), rows, -10, target.numpy(), places, 0, 0, 3)
+        assert target.tolist() == [[0, 1], [0, 0], [0, 0], [0, 0], [2, 3]]

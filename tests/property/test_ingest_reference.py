@@ -1,0 +1,192 @@
+"""Ingest against a reference in plain dicts, over random logs, formats, block sizes and memory limits."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fae.core.errors import LogError
+from fae.data import finish, readers_parquet, readers_text
+from fae.data.config import ColumnConfig, LogConfig
+from fae.data.ingest import ingest
+
+WORDS = st.text(alphabet='ab7é, "\n', max_size=3)
+ROW = st.fixed_dictionaries(
+    {
+        "label": st.integers(0, 1),
+        "word": WORDS,
+        "number": st.integers(-2, 4),
+        "tags": st.lists(st.sampled_from(["x", "y", "zz", "7", ""]), max_size=5),
+        "code": st.one_of(st.none(), st.integers(0, 6)),
+        "codes": st.lists(st.integers(0, 3), max_size=3),
+        "count": st.one_of(st.none(), st.integers(-3, 10**9)),
+    }
+)
+
+
+def make_config(draw: Any, names: dict[str, Any]) -> LogConfig:
+    return LogConfig(
+        categorical=(
+            "word",
+            ColumnConfig(name="number", min_frequency=draw(st.sampled_from([None, 1, 3]))),
+            ColumnConfig(name="tags", max_length=draw(st.integers(2, 4)), pooling="mean"),
+            ColumnConfig(name="code", encoded=True),
+            ColumnConfig(name="codes", encoded=True, max_length=2, pooling="none"),
+        ),
+        dense=("count",),
+        min_frequency=draw(st.integers(1, 3)),
+        validation_fraction=draw(st.sampled_from([0.0, 0.05, 0.3])),
+        **names,
+    )
+
+
+def reference(config: LogConfig, rows: list[dict[str, Any]], num_train_rows: int) -> dict[str, Any]:
+    """The definition of right: ids, counts and splits as nested lists."""
+    n = len(rows)
+    test_start = num_train_rows if config.test else n - math.floor(n * config.effective_test_fraction() + 0.5)
+    train_stop = test_start - math.floor(test_start * config.validation_fraction + 0.5)
+    tables = []
+    for column in config.columns():
+        bags: list[list[str | None]] = []
+        for row in rows:
+            value = row[column.name]
+            if column.max_length > 1:
+                bags.append([str(item) for item in value if item != ""][-column.max_length :])
+            elif column.encoded:
+                bags.append([None if value is None else str(value)])
+            else:
+                bags.append([str(value)])
+        seen = Counter(item for bag in bags[:train_stop] for item in bag)
+        minimum = column.min_frequency or config.min_frequency
+        rare = sum(count for item, count in seen.items() if item is None or count < minimum)
+        kept = {item: count for item, count in seen.items() if item is not None and count >= minimum}
+        if column.encoded:
+            unknown = max((int(item) for item in seen if item is not None), default=-1) + 1
+            ids = {item: int(item) for item in kept}
+            counts = [kept.get(str(i), 0) for i in range(unknown)] + [rare]
+            values: list[str | None] = [*map(str, range(unknown)), None]
+        else:
+            order = sorted(kept, key=lambda item: -kept[item])  # stable: Counter keeps first appearances
+            unknown = sum(count >= rare for count in kept.values())
+            values = [*order[:unknown], None, *order[unknown:]]
+            ids = {item: i for i, item in enumerate(values) if item is not None}
+            counts = [rare if item is None else kept[item] for item in values]
+        padded = [[ids.get(item, unknown) for item in bag] + [-1] * (column.max_length - len(bag)) for bag in bags]
+        tables.append({"ids": padded, "counts": counts, "values": values, "unknown": unknown})
+    splits = {"train": [0, train_stop], "validation": [train_stop, test_start], "test": [test_start, n]}
+    return {"tables": tables, "splits": splits}
+
+
+def text_rows(rows: list[dict[str, Any]]) -> list[list[str]]:
+    return [
+        [
+            str(row["label"]), "ignored", row["word"], str(row["number"]), "|".join(row["tags"]),
+            "" if row["code"] is None else str(row["code"]), "|".join(map(str, row["codes"])),
+            "" if row["count"] is None else str(row["count"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["label", "", "word", "number", "tags", "code", "codes", "count"])
+        writer.writerows(text_rows(rows))
+        file.seek(0)
+        data = file.read().encode()
+    if path.suffix == ".gz":
+        data = gzip.compress(data)
+    elif path.suffix == ".zst":
+        data = pa.compress(data, codec="zstd", asbytes=True)
+    path.write_bytes(data)
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    columns = {
+        "codes": pa.array([row["codes"] for row in rows], pa.list_(pa.int16())),
+        "code": pa.array([row["code"] for row in rows], pa.float64()),
+        "count": pa.array([row["count"] for row in rows], pa.int64()),
+        "label": pa.array([bool(row["label"]) for row in rows]),
+        "number": pa.array([row["number"] for row in rows], pa.int32()).dictionary_encode(),
+        "tags": pa.array([[t or None for t in row["tags"]] for row in rows], pa.large_list(pa.string())),
+        "word": pa.array([row["word"] or None for row in rows], pa.large_string()),
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=11)
+
+
+def contents(log: Any) -> dict[str, Any]:
+    names = sorted(str(file.relative_to(log.path)) for file in log.path.rglob("*") if file.is_file())
+    files = {name: (log.path / name).read_bytes() for name in names if name != "manifest.json"}
+    return {"files": files, "summary": log.manifest.summary}
+
+
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers_text, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(readers_parquet, "_BATCH_INPUTS", 7)
+    monkeypatch.setattr(finish, "_STEP_BYTES", 160)
+    monkeypatch.setattr(finish, "_VALUES_PER_ROW_GROUP", 3)
+
+
+@given(data=st.data(), rows=st.lists(ROW, min_size=2, max_size=60))
+@settings(max_examples=40, deadline=None)
+def test_every_format_gives_what_plain_dicts_give(data: st.DataObject, rows: list[dict[str, Any]]) -> None:
+    num_test_rows = data.draw(st.integers(0, len(rows) - 1), "rows in a test file")
+    num_train_rows = len(rows) - num_test_rows
+    names: dict[str, Any] = {"train": ("train.csv",)}
+    if num_test_rows:
+        names["test"] = "test.csv"
+    config = make_config(data.draw, names)
+    memory_bytes = data.draw(st.sampled_from([1, 30_000, 2**30]), "memory_bytes")
+    expected = reference(config, rows, num_train_rows)
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for suffix in (".csv", ".csv.gz", ".csv.zst", ".parquet"):
+            write = write_parquet if suffix == ".parquet" else write_csv
+            write(folder / f"train{suffix}", rows[:num_train_rows])
+            if num_test_rows:
+                write(folder / f"test{suffix}", rows[num_train_rows:])
+            changed = {key: f"{key}{suffix}" for key in names}
+            settings_of = {**vars(config), **changed, "format": "parquet" if suffix == ".parquet" else "csv"}
+            this = LogConfig(**settings_of)
+            if expected["splits"]["train"][1] == 0:
+                with pytest.raises(LogError, match="none is left for training"):
+                    ingest(this, folder / "log", base=folder, memory_bytes=memory_bytes)
+                assert not (folder / "log").exists()
+                return
+            log = ingest(this, folder / f"log{suffix}", base=folder, memory_bytes=memory_bytes)
+            results.append(contents(log))
+        assert all(result == results[0] for result in results[1:])
+        assert {name: list(log.split(name)) for name in ("train", "validation", "test")} == expected["splits"]
+        slots = np.concatenate([np.array(table["ids"]) for table in expected["tables"]], axis=1)
+        np.testing.assert_array_equal(log.ids, slots)
+        assert log.counts.tolist() == [count for table in expected["tables"] for count in table["counts"]]
+        for index, (feature, table) in enumerate(zip(log.features, expected["tables"], strict=True)):
+            assert feature.num_embeddings == len(table["counts"])
+            assert feature.unknown_id == table["unknown"]
+            vocabulary = pq.read_table(log.path / "vocabulary" / f"{index}.parquet").to_pydict()
+            assert vocabulary == {"value": table["values"], "count": table["counts"]}
+        np.testing.assert_array_equal(log.labels, [row["label"] for row in rows])
+        dense = [math.log1p(max(row["count"] or 0, 0)) for row in rows]
+        np.testing.assert_allclose(log.dense[:, 0], np.array(dense, np.float32), rtol=1e-6)
+        start, stop = log.split("train")
+        for position, (feature, table) in enumerate(zip(log.features, expected["tables"], strict=True)):
+            if feature.length > 1:
+                want = sum(bag[0] == -1 for bag in table["ids"][start:stop])
+            else:
+                want = sum(row[feature.name] in ("", None) for row in rows[start:stop])
+            assert log.manifest.summary["missing_share"][feature.name] == pytest.approx(want / (stop - start)), position
