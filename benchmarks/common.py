@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +26,7 @@ from fae.core.seeds import generator
 from fae.core.threads import num_threads, run_ranges
 from fae.data.columnar import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
 from fae.popularity.layout import RowLayout
+from fae.training.record import library_versions, machine, source_commit
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -42,7 +41,7 @@ _BLOCK_INPUTS = 65536
 
 
 def zipf_ids(draws: npt.NDArray[np.float64], num_rows: int, exponent: float) -> npt.NDArray[np.int64]:
-    """Ids in ``[0, num_rows)``, most popular first, from uniform draws: the continuous Zipf law, inverted."""
+    """Ids in ``[0, num_rows)``, most popular first, from uniform draws: the continuous Zipf law inverted."""
     power = 1.0 - exponent
     values = ((num_rows + 1.0) ** power - 1.0) * draws + 1.0
     return np.minimum(np.floor(values ** (1.0 / power)).astype(np.int64) - 1, num_rows - 1)
@@ -142,31 +141,17 @@ def _exchange_neighbours(size: int) -> npt.NDArray[np.int32]:
 
 
 def record(**facts: Any) -> dict[str, Any]:
-    """The record of a benchmark: where it ran, and what the caller adds."""
-
-    def run(*command: str) -> str:
-        try:
-            return subprocess.run(
-                command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-            ).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-
-    models = [line.split(":", 1)[1].strip() for line in run("lscpu").splitlines() if line.startswith("Model name")]
+    """The record of a benchmark: command, machine, versions and commit, and what the caller adds."""
+    changes = subprocess.run(
+        ["git", "status", "--porcelain", "src"], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    ).stdout
+    script = Path(sys.argv[0]).resolve()
+    root = Path(__file__).resolve().parents[1]
     return {
-        "command": " ".join(["python", *[Path(sys.argv[0]).name, *sys.argv[1:]]]),
-        "machine": {
-            "processor": models[0] if models else platform.processor(),
-            "cores": os.cpu_count(),
-            "threads": num_threads(),
-            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("fae", "numpy", "numba")},
-        },
-        "commit": run("git", "rev-parse", "HEAD") + ("+changes" if run("git", "status", "--porcelain", "src") else ""),
+        "command": " ".join(["python", os.path.relpath(script, root), *sys.argv[1:]]),
+        "machine": {**machine(), "threads": num_threads()},
+        "versions": library_versions(),
+        "commit": (source_commit() or "unknown") + ("+changes" if changes.strip() else ""),
         **facts,
     }
 

@@ -31,7 +31,7 @@ from fae.training.plain import PlainEmbeddings, PlainTrainer
 from fae.training.step import make_dense_optimizer, train_step
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import KAGGLE_CARDINALITIES, write_result, zipf_ids  # noqa: E402
+from common import KAGGLE_ROWS, record, save_record, zipf_ids
 
 DIM, NUM_DENSE, NUM_BATCHES = 16, 13, 8
 
@@ -57,7 +57,7 @@ def measure(batch_size: int, optimizer_name: str, cardinalities: list[int], repe
     random = np.random.default_rng(1)
     features = tuple(FeatureSchema(name=f"C{i + 1}", num_embeddings=n) for i, n in enumerate(cardinalities))
     num_inputs = NUM_BATCHES * batch_size
-    ids = np.stack([zipf_ids(random, n, num_inputs, 1.05) for n in cardinalities], 1).astype(np.int32)
+    ids = np.stack([zipf_ids(random.random(num_inputs), n, 1.05) for n in cardinalities], 1).astype(np.int32)
     dense = random.normal(size=(num_inputs, NUM_DENSE)).astype(np.float32)
     labels = (random.random(num_inputs) < 0.25).astype(np.uint8)
     groups = [np.arange(first, first + batch_size) for first in range(0, num_inputs, batch_size)]
@@ -126,12 +126,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small tables, few repeats: shows that it runs")
     options = parser.parse_args()
     cap, repeats = (2_000, 3) if options.quick else (options.rows, options.repeats)
-    cardinalities = [min(n, cap) for n in KAGGLE_CARDINALITIES]
+    cardinalities = [min(n, cap) for n in KAGGLE_ROWS]
     rows = []
     for batch_size in [64] if options.quick else options.batch_sizes:
         for optimizer in ("sgd", "rowwise_adagrad"):
             rows += measure(batch_size, optimizer, cardinalities, repeats)
-    write_result("row_kernels", rows, save=not options.quick)
+    if not options.quick:
+        save_record("row_kernels", record(torch_version=torch.__version__, rows=rows))
 
 
 if __name__ == "__main__":

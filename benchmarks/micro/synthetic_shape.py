@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -83,8 +85,14 @@ def main() -> None:
     out = parser.parse_args().out
     runs = [measure(scale, seed) for scale in (1.0, 0.01) for seed in range(1, 6)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"machine": platform.machine(), "python": platform.python_version(), "numpy": np.__version__}
-    out.write_text(json.dumps({"real": REAL, "versions": machine, "budgets": BUDGETS, "runs": runs}, indent=1) + "\n")
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    source = {
+        "command": "python benchmarks/micro/synthetic_shape.py",
+        "commit": commit,
+        "machine": {"architecture": platform.machine(), "cores": os.cpu_count()},
+        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+    }
+    out.write_text(json.dumps({**source, "real": REAL, "budgets": BUDGETS, "runs": runs}, indent=1) + "\n")
     for run in runs:
         print({key: np.round(value, 4).tolist() for key, value in run.items() if key != "distinct"})
 

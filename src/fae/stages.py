@@ -122,6 +122,24 @@ class RunFolder:
         except (OSError, ValueError):
             return {}
 
+    def open_hot_set(self) -> HotSet:
+        """The run's hot set."""
+        return self._hot_set()
+
+    def calibrate_into(self, path: Path) -> dict[str, Any]:
+        """What the recipe's budget would buy, without touching the run's own hot set; returns the summary."""
+        _, work = self._prepare_calibrate()
+        summary: dict[str, Any] = work(path).summary
+        return summary
+
+    def total_row_bytes(self) -> int:
+        """Bytes of all rows with their optimizer state."""
+        layout = self._hot_set().layout
+        return sum(
+            feature.num_embeddings * row_bytes(self.recipe.train.optimizer, dim)
+            for feature, dim in zip(layout.features, layout.embedding_dims, strict=True)
+        )
+
     # Opening a parent checks that it is there, whole, and made from the parents in the folder.
 
     def _log(self) -> ColumnarLog:
@@ -262,11 +280,7 @@ class RunFolder:
 
     def _describe_calibrate(self) -> dict[str, Any]:
         summary = self._hot_set().summary
-        layout = self._hot_set().layout
-        total = sum(
-            feature.num_embeddings * row_bytes(self.recipe.train.optimizer, dim)
-            for feature, dim in zip(layout.features, layout.embedding_dims, strict=True)
-        )
+        total = self.total_row_bytes()
         say(
             f"calibrate: {format_count(summary['num_rows'])} hot rows by {summary['selection']}, "
             f"{format_bytes(summary['bytes'])} + {format_bytes(summary['staging_bytes'])} of staging in a budget of "

@@ -48,7 +48,7 @@ BAD_TEXT = {
     "label after a quoted line end": (HEADER + b'1,"i\n1",2\nno,i1,1\n', "line 4: the label 'label' is 'no'"),
     "missing label": (GOOD + b",i1,1\n", "line 42: the label 'label' is '', expected"),
     "not UTF-8": (GOOD + b"1,i\xff\xfe,1\n", "line 42: field 2 is not UTF-8"),
-    "open quote": (GOOD + b'1,"i1,1\n' + GOOD[17:], "line"),
+    "open quote": (GOOD + b'1,"i1,1\n' + GOOD[17:], "line 42: 2 fields, expected 3"),
     "empty": (b"", "is empty (0 bytes)"),
     "blank lines": (b"\n\n\n", "holds no text"),
     "header only": (HEADER, "holds a header and no inputs"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,27 @@ def test_vocabulary_grows_like_a_dict(tmp_path: Path, limit: int) -> None:
     assert (scratch.spilled_bytes > 0) == (limit == 1)
     scratch.close()
     assert not (tmp_path / "scratch").exists()
+
+
+def test_table_and_counts_as_plain_python(scratch: Scratch, plain_python: None) -> None:
+    words = Vocabulary("c", scratch)
+    texts = [str(i % 1500) for i in range(3000)]
+    for start in range(0, 3000, 600):  # the table is rebuilt on the way
+        got = words.encode(pa.array(texts[start : start + 600])).tolist()
+        assert got == [int(text) for text in texts[start : start + 600]]
+    counts = np.zeros(5, np.int64)
+    ids = np.array([[9, 0, 2], [9, -1, -1], [9, 2, -1]], np.int32)
+    assert finish.count_ids(ids, 1, 2, counts) == 1
+    assert counts.tolist() == [1, 0, 2, 0, 3]
+
+
+def test_threads_do_not_change_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_criteo(tmp_path / "log.tsv")
+    config = LogConfig(train="log.tsv", format="criteo")
+    for threads in ("1", "3"):
+        monkeypatch.setenv("FAE_NUM_THREADS", threads)
+        ingest(config, tmp_path / threads, base=tmp_path)
+    assert log_bytes(tmp_path / "1") == log_bytes(tmp_path / "3")
 
 
 def test_too_many_values(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +267,7 @@ def test_ahead_gives_items_then_errors_and_stops_when_closed() -> None:
         next(items)
     endless = ahead(iter(int, 1), depth=1)
     assert next(endless) == 0
+    time.sleep(0.15)  # the thread finds its queue full meanwhile, and waits
     endless.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "fae-read-ahead"]
 

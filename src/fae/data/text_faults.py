@@ -40,14 +40,16 @@ class TextLayout:
 
 
 def _rows(lines: TextIO, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
-    """``(line number, fields)`` of every input, blank lines left out."""
+    """``(first line, fields)`` of every input, blank lines left out."""
     if layout.quoting:
         reader = csv.reader(lines, delimiter=layout.separator)
     else:
         reader = csv.reader(lines, delimiter=layout.separator, quoting=csv.QUOTE_NONE)
+    line_before = 0
     for row in reader:
         if row and reader.line_num > layout.header_lines:
-            yield reader.line_num, row
+            yield line_before + 1, row  # where it begins: a quote that is not closed may end it far below
+        line_before = reader.line_num
 
 
 def line_of_row(lines: TextIO, layout: TextLayout, row: int) -> int:

@@ -19,7 +19,7 @@ from fae.core.threads import num_threads, run_ranges
 from fae.packing.classify import to_ranks
 from fae.packing.dataset import BatchArrays, BatchSet, PackedBatch
 from fae.packing.inputs import Inputs
-from fae.packing.kernels import compose_batch, find_bounds, make_geometry, make_scratch, make_seen_rows
+from fae.packing.kernels import Scratch, compose_batch, find_bounds, make_geometry, make_scratch, make_seen_rows
 from fae.popularity.layout import RowLayout
 
 Int64 = npt.NDArray[np.int64]
@@ -79,6 +79,7 @@ class Composer:
         # One more than the limit is put into the set before a batch is found to be too large.
         self._seen = make_seen_rows(0 if self._limits is None else sum(limits) + 1)
         self._stamp = 1
+        self._spare: list[Scratch] = []  # threads take one and put it back
         if max_batches is None:
             batch_bytes = batch_size * (12 * num_slots + 4 * num_dense + 12) + 8 * sum(limits)
             usual, most_batches = _CHUNK_BYTES // batch_bytes, 8 * _CHUNK_BYTES // batch_bytes
@@ -122,7 +123,7 @@ class Composer:
 
     def _gather(self, inputs: Inputs, positions: Int64) -> None:
         def work(start: int, stop: int) -> None:
-            # mode="clip" on purpose: the checking mode of `take` copies through a buffer; positions are ours.
+            # mode="clip" on purpose, see `take_rows`; here the ranges also translate what they have just read.
             np.take(inputs.ids, positions[start:stop], axis=0, out=self._ranks[start:stop], mode="clip")
             to_ranks(self._ranks, self.layout, start, stop)
 
@@ -145,8 +146,9 @@ class Composer:
     def _compose(self, inputs: Inputs, positions: Int64, bounds: Int64, closed_early: int) -> Chunk:
         num_batches, num_groups = len(bounds) - 1, len(self.layout.groups)
         addresses = self._addresses.reshape(self.max_batches, -1)
+
         def work(start: int, stop: int) -> None:
-            scratch = make_scratch(self.layout, self.batch_size)
+            scratch = self._spare.pop() if self._spare else make_scratch(self.layout, self.batch_size)
             for batch in range(start, stop):
                 begin, end = int(bounds[batch]), int(bounds[batch + 1])
                 size, chosen = end - begin, positions[begin:end]
@@ -160,6 +162,7 @@ class Composer:
                 self._dense[batch, size:] = 0
                 self._labels[batch, size:] = 0
                 self._inputs[batch, size:] = -1
+            self._spare.append(scratch)
 
         run_ranges(work, num_batches)
         offsets = np.zeros((num_batches + 1, num_groups), np.int64)

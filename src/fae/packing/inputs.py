@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from fae.core.threads import run_ranges
 from fae.data.columnar import ColumnarLog
 
 
@@ -61,6 +64,16 @@ def log_inputs(log: ColumnarLog, start: int, stop: int) -> Inputs:
         index=np.arange(start, stop, dtype=np.int64),
         hot=np.zeros(stop - start, np.bool_),
     )
+
+
+def take_rows(column: npt.NDArray[Any], positions: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
+    """``out[:] = column[positions]``, over threads; `column` and `out` contiguous."""
+
+    def work(start: int, stop: int) -> None:
+        # mode="clip" on purpose: the checking mode of `take` copies through a buffer; positions are ours.
+        np.take(column, positions[start:stop], axis=0, out=out[start:stop], mode="clip")
+
+    run_ranges(work, len(positions), min_range=256)
 
 
 def input_bytes(num_slots: int, num_dense: int) -> int:

@@ -22,7 +22,7 @@ from fae.core.seeds import derive_seed, generator
 from fae.core.threads import run_ranges
 from fae.data.columnar import ColumnarLog
 from fae.packing.classify import LookupCounts, classify
-from fae.packing.inputs import Inputs, input_bytes, log_inputs
+from fae.packing.inputs import Inputs, input_bytes, log_inputs, take_rows
 from fae.popularity.layout import RowLayout
 
 BUCKET_BYTES = 32 * 2**20
@@ -96,6 +96,7 @@ class ShuffledInputs:
         self.num_hot_inputs = self.num_clicks = self.hot_clicks = 0
         self.counts = LookupCounts(0, 0)
         self._part_inputs = max(1, memory_bytes // (2 * self._bytes))
+        self._bucket_inputs = max(1, BUCKET_BYTES // self._bytes)
         self._all: Inputs | None = None
         self._begins: list[npt.NDArray[np.int64]] = []  # per chunk of the spill, where each bucket begins
         if self.num_inputs * self._bytes <= memory_bytes:
@@ -153,10 +154,13 @@ class ShuffledInputs:
             self._begins.append(begins)
             for name, _, _ in self._columns():
                 column = getattr(inputs, name)
+                sorted_piece = np.zeros((self._bucket_inputs, *column.shape[1:]), column.dtype)
                 with (self._folder / f"spill_{name}").open("ab" if chunk else "wb") as file:
                     # A bucket's worth at a time: the sorted copy stays small.
-                    for piece in np.array_split(positions, max(1, len(positions) * self._bytes // BUCKET_BYTES)):
-                        file.write(np.ascontiguousarray(column[piece]).data)
+                    for at in range(0, len(positions), self._bucket_inputs):
+                        piece = positions[at : at + self._bucket_inputs]
+                        take_rows(column, piece, sorted_piece)
+                        file.write(sorted_piece[: len(piece)].data)
 
     def _read_spill(self, first: int, last: int) -> tuple[Inputs, npt.NDArray[np.int64]]:
         """Load the buckets ``[first, last)``: one run of every chunk."""

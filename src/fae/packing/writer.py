@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.core.threads import run_ranges
+from fae.data.npy import npy_header
 from fae.packing.dataset import BatchArrays
 
-_HEADER_BYTES = 128
+_HEADER_BYTES = len(npy_header(np.int32, (0,)))
 
 
 class GrowingArray:
@@ -51,10 +52,7 @@ class GrowingArray:
 
     def close(self) -> None:
         """Write the header and close the file."""
-        fields = {"descr": self._kind.str, "fortran_order": False, "shape": (self._length, *self._shape)}
-        text = "{" + "".join(f"{key!r}: {value!r}, " for key, value in fields.items()) + "}"
-        prefix = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
-        os.pwrite(self._file, prefix + text.ljust(_HEADER_BYTES - 11).encode() + b"\n", 0)
+        os.pwrite(self._file, npy_header(self._kind, (self._length, *self._shape)), 0)
         self.abandon()
 
     def abandon(self) -> None:

@@ -18,7 +18,7 @@ from fae.data.columnar import FeatureSchema, first_slots
 from fae.popularity.sampling import Inputs
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def count_kernel(ids: Any, slot_offsets: Any, counts: Any, first_slot: int, last_slot: int) -> None:
     """Add one to ``counts[slot_offsets[s] + ids[b, s]]`` for the slots ``[first_slot, last_slot)``; -1 is skipped."""
     for b in range(ids.shape[0]):
@@ -28,7 +28,7 @@ def count_kernel(ids: Any, slot_offsets: Any, counts: Any, first_slot: int, last
                 counts[slot_offsets[s] + row] += 1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def classify_kernel(
     ids: Any, slot_offsets: Any, ranks: Any, num_hot_of_slot: Any, lookups: Any, hot_lookups: Any, start: int, stop: int
 ) -> None:
@@ -55,9 +55,7 @@ def slot_offsets(features: Sequence[FeatureSchema]) -> npt.NDArray[np.int64]:
     return np.repeat(begins, [feature.length for feature in features])
 
 
-def count_accesses(
-    inputs: Inputs, features: Sequence[FeatureSchema], advance: Any = None
-) -> npt.NDArray[np.int64]:
+def count_accesses(inputs: Inputs, features: Sequence[FeatureSchema], advance: Any = None) -> npt.NDArray[np.int64]:
     """Accesses of every row by these inputs.
 
     Parameters

@@ -19,9 +19,7 @@ CACHE_BYTES = 2**30
 """A scattered sample up to this size is copied into memory once: calibrate reads it several times."""
 
 
-def sample_without_replacement(
-    random: np.random.Generator, population: int, size: int
-) -> npt.NDArray[np.int64]:
+def sample_without_replacement(random: np.random.Generator, population: int, size: int) -> npt.NDArray[np.int64]:
     """Draw `size` distinct numbers of ``[0, population)``, ascending; every such set is equally likely.
 
     Memory follows `size` (or, above half of the population, one byte per number that could be drawn), unlike a

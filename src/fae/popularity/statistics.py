@@ -8,6 +8,7 @@ what is possible.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
@@ -19,9 +20,7 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
         return 0.0 if x <= 0 else 1.0
     if x > (a + 1) / (a + b + 2):  # the fraction converges fast only below the mean
         return 1.0 - incomplete_beta(b, a, 1.0 - x)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
     tiny = 1e-300
     fraction, c, d = 1.0, 1.0, 0.0
     for step in range(2 * 500):
@@ -115,9 +114,8 @@ def hypergeometric_interval(hits: int, draws: int, population: int, confidence: 
     return lowest, highest
 
 
-def _last(low: int, high: int, holds: object) -> int:
+def _last(low: int, high: int, holds: Callable[[int], bool]) -> int:
     """Largest value of ``[low, high]`` for which a predicate that holds at `low` and then stops holding still holds."""
-    assert callable(holds)
     while low < high:
         middle = (low + high + 1) // 2
         if holds(middle):

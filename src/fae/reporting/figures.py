@@ -197,10 +197,8 @@ _LEGEND_BESIDE: dict[str, Any] = {
 
 
 def _legend_below(axes: Axes) -> None:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, labelcolor=_INK, fontsize=9)
+    axes.figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, labelcolor=_INK, fontsize=9)
 
 
 @contextmanager

@@ -126,33 +126,37 @@ def adversarial_logs() -> dict[str, Log]:
     }
 
 
-def make_embeddings(placement, log: Log, layout: RowLayout, optimizer, *, depth=2, faults=NO_FAULTS) -> Embeddings:
+def make_embeddings(
+    placement, log: Log, layout: RowLayout, optimizer, *, depth=2, faults=NO_FAULTS, device=CPU
+) -> Embeddings:
     """Embeddings of a layout; staging of exactly what the largest batch needs."""
     if placement in ("cpu", "device"):
-        return ResidentEmbeddings(layout, optimizer, log.batch_size, CPU)
+        return ResidentEmbeddings(layout, optimizer, log.batch_size, CPU if placement == "cpu" else device)
     packed = log.packed(layout)
     staging = [
         max(len(packed.batch(index).cold_rows[group]) for index in range(packed.num_batches))
         for group in range(len(layout.groups))
     ]
     return TieredEmbeddings(
-        layout, optimizer, log.batch_size, CPU, staging_rows=staging, ring_depth=depth, faults=faults
+        layout, optimizer, log.batch_size, device, staging_rows=staging, ring_depth=depth, faults=faults
     )
 
 
-def train(log: Log, layout, optimizer_name, placement, *, depth=2, faults=NO_FAULTS, epochs=1) -> list[torch.Tensor]:
+def train(
+    log: Log, layout, optimizer_name, placement, *, depth=2, faults=NO_FAULTS, epochs=1, device=CPU
+) -> list[torch.Tensor]:
     """Train on the log's batches in order; every table (vocabulary order), its state, and every dense weight."""
     optimizer = RowOptimizer(name=optimizer_name, learning_rate=0.1)
-    embeddings = make_embeddings(placement, log, layout, optimizer, depth=depth, faults=faults)
+    embeddings = make_embeddings(placement, log, layout, optimizer, depth=depth, faults=faults, device=device)
     embeddings.initialise(7)
-    model = build_model(log.config(), log.features, log.dense.shape[1], seed=7)
+    model = build_model(log.config(), log.features, log.dense.shape[1], seed=7).to(embeddings.device)
     dense_optimizer = make_dense_optimizer(optimizer_name, model, log.dense_rate)
     packed = log.packed(layout)
     for _ in range(epochs):
         for batch in embeddings.stream(packed, range(packed.num_batches)):
             train_step(model, embeddings, dense_optimizer, batch)
     tables = [tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)]
-    return [*tables, *(parameter.detach() for parameter in model.parameters())]
+    return [*tables, *(parameter.detach().cpu() for parameter in model.parameters())]
 
 
 def assert_same_bytes(ours, expected) -> None:

@@ -1,0 +1,39 @@
+"""What all tests share: the one GPU gate, hypothesis settings, and a loud word about what was not run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# No deadline: the first example of a test may compile a kernel. A failing example prints how to repeat it.
+settings.register_profile("fae", deadline=None, print_blob=True)
+settings.load_profile("fae")
+
+_NO_GPU = "no GPU here (torch.cuda.is_available() is False)"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The GPU gate: tests marked ``gpu``, and all under tests/gpu, are skipped where there is none."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent / "gpu"):
+            item.add_marker("gpu")
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=_NO_GPU))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many GPU tests did not run: a green line must not be read as more than it is."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if _NO_GPU in str(report.longrepr)]
+    if skipped:
+        terminalreporter.section("GPU tests", sep="=", yellow=True, bold=True)
+        terminalreporter.line(
+            f"{len(skipped)} GPU tests were SKIPPED: {_NO_GPU}. The GPU paths are untested by this run."
+        )

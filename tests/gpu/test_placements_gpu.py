@@ -1,0 +1,50 @@
+"""On a GPU: tiered is device, bit for bit; the CPU agrees within rounding; delays and poison change nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import adversarial_logs, assert_same_bytes, random_log, train
+
+from fae.embedding.pipeline import FaultInjection
+
+CUDA = torch.device("cuda")
+optimizers = pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad"])
+
+
+@optimizers
+@pytest.mark.parametrize("lists", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
+def test_tiered_is_device(optimizer, lists, share):
+    log = random_log(1, lists=lists)
+    layout = log.layout(share, 1)
+    expected = train(log, layout, optimizer, "device", device=CUDA)
+    for depth in (2, 4):
+        assert_same_bytes(train(log, layout, optimizer, "tiered", depth=depth, device=CUDA), expected)
+
+
+@optimizers
+def test_cpu_agrees_within_rounding(optimizer):
+    log = random_log(2)
+    layout = log.layout(0.2, 1)
+    for one, other in zip(
+        train(log, layout, optimizer, "tiered", device=CUDA), train(log, layout, optimizer, "cpu"), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", adversarial_logs())
+def test_adversarial_batches(name):
+    log = adversarial_logs()[name]
+    layout = log.layout(0.2, 1)
+    expected = train(log, layout, "rowwise_adagrad", "device", device=CUDA)
+    assert_same_bytes(train(log, layout, "rowwise_adagrad", "tiered", depth=3, device=CUDA), expected)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 8])
+def test_random_delays_and_poisoned_slots(depth):
+    log = random_log(5, num_inputs=200, batch_size=8)
+    layout = log.layout(0.1, 5)
+    faults = FaultInjection(max_delay_seconds=0.004, poison=True, seed=5)
+    ours = train(log, layout, "rowwise_adagrad", "tiered", depth=depth, faults=faults, device=CUDA)
+    assert_same_bytes(ours, train(log, layout, "rowwise_adagrad", "device", device=CUDA))
