@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TEST_WORKERS ?= 2
 COVERAGE_FLOOR ?= 90
 
-.PHONY: demo test check clean
+.PHONY: demo test check lint types floors clean
 
 demo: $(VENV)/installed
 	$(BIN)/fae demo
@@ -23,10 +23,16 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --cov=fae --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR)
 
-check: $(VENV)/installed-dev
+check: lint types floors
+
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev
 	$(BIN)/mypy
+
+floors: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 clean:

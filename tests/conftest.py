@@ -29,6 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=_NO_GPU))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many GPU tests did not run: a green line must not be read as more than it is."""
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if _NO_GPU in str(report.longrepr)]

@@ -86,7 +86,7 @@ def run_demo(
     folder = RunFolder(recipe, out / "run", device=device)
     record = folder.run()
     plain = _train_plain(recipe, ColumnarLog(folder.path("ingest")))
-    result = {"run": record, "plain": plain, "log": dataclasses.asdict(summary)}
+    result: dict[str, Any] = {"run": record, "plain": plain, "log": dataclasses.asdict(summary)}
     result["figures"] = [str(path) for path in _draw(folder, result, out)]
     result["seconds"] = time.perf_counter() - started
     write_json(out / "demo.json", result)

@@ -60,12 +60,16 @@ class RunFolder:
             self.out.mkdir(parents=True, exist_ok=True)
             file = (self.out / ".lock").open("w")
         except OSError as error:
-            raise ArtifactError(f"cannot write to {self.out}: {error.strerror}; choose another folder with --out") from None
+            raise ArtifactError(
+                f"cannot write to {self.out}: {error.strerror}; choose another folder with --out"
+            ) from None
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise ArtifactError(f"another run is writing to {self.out}; wait for it or choose another --out") from None
+                raise ArtifactError(
+                    f"another run is writing to {self.out}; wait for it or choose another --out"
+                ) from None
             yield
 
     def run(self) -> dict[str, Any]:
@@ -125,6 +129,10 @@ class RunFolder:
     def open_hot_set(self) -> HotSet:
         """The run's hot set."""
         return self._hot_set()
+
+    def open_packed(self) -> PackedDataset:
+        """The packed log of the run."""
+        return self._packed()
 
     def calibrate_into(self, path: Path) -> dict[str, Any]:
         """What the recipe's budget would buy, without touching the run's own hot set; returns the summary."""
@@ -209,9 +217,7 @@ class RunFolder:
         packed, hot_set = self._packed(), self._hot_set()
         device = self.device()
         # How often to save does not shape the result, so it does not name it.
-        train = {
-            key: value for key, value in to_table(self.recipe.train).items() if not key.startswith("checkpoint_")
-        }
+        train = {key: value for key, value in to_table(self.recipe.train).items() if not key.startswith("checkpoint_")}
         plan = Plan(
             kind=KIND,
             format_version=FORMAT_VERSION,
@@ -313,4 +319,3 @@ class RunFolder:
             + (f", log loss {test['log_loss']:.5f}" if test["log_loss"] is not None else "")
         )
         return result
-

@@ -65,9 +65,7 @@ class Case:
         ).astype(np.int32)
         self.order = np.argsort(self.addresses.reshape(-1), kind="stable").astype(np.int32)
         self.weight = torch.from_numpy(self.random.normal(size=(self.num_rows, dim)).astype(np.float32))
-        self.grad = torch.from_numpy(
-            self.random.normal(size=(batch_size, self.geometry.width)).astype(np.float32)
-        )
+        self.grad = torch.from_numpy(self.random.normal(size=(batch_size, self.geometry.width)).astype(np.float32))
 
     def pooled(self, weight):
         """What a lookup means, with autograd."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import adversarial_logs, assert_same_bytes, random_log, train
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,8 @@ from fae.embedding.pipeline import FaultInjection
 from fae.embedding.rows import RowOptimizer
 from fae.models.registry import build_model
 from fae.training.plain import PlainEmbeddings, PlainTrainer
+
+from cases import adversarial_logs, assert_same_bytes, random_log, train
 
 OPTIMIZERS = ["sgd", "rowwise_adagrad"]
 optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import adversarial_logs, assert_same_bytes, random_log, train
 
 from fae.embedding.pipeline import FaultInjection
+
+from cases import adversarial_logs, assert_same_bytes, random_log, train
 
 CUDA = torch.device("cuda")
 optimizers = pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad"])

@@ -16,6 +16,7 @@ from fae.packing.classify import translate_inputs
 from fae.packing.compose import pack_groups
 from fae.packing.pack import pack
 from fae.popularity.layout import RowLayout
+
 from logs import make_log
 from packs import check_packed, random_ranks, row_numbers, stub_hot_set
 

@@ -6,12 +6,13 @@ import threading
 
 import pytest
 import torch
-from cases import assert_same_bytes, make_embeddings, random_log, train
 
 from fae.embedding.rows import RowOptimizer
 from fae.embedding.transfer import SlotTransfer
 from fae.models.registry import build_model
 from fae.training.step import make_dense_optimizer, train_step
+
+from cases import assert_same_bytes, make_embeddings, random_log, train
 
 
 def staging_threads() -> list[str]:

@@ -28,7 +28,9 @@ def run_epochs(schedule: Schedule, losses=None) -> list[list[int]]:
     return epochs[:-1]
 
 
-@given(counts, st.sampled_from(["interleaved", "adaptive"]), st.integers(1, 100), st.lists(st.floats(0, 1), max_size=30))
+@given(
+    counts, st.sampled_from(["interleaved", "adaptive"]), st.integers(1, 100), st.lists(st.floats(0, 1), max_size=30)
+)
 def test_every_batch_once_an_epoch(pair, order, rate, losses):
     hot, cold = pair
     epochs = run_epochs(Schedule(order, num_hot=hot, num_cold=cold, epochs=2, seed=3, rate=rate), losses)

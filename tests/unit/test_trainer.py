@@ -7,9 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import assert_same_bytes
-from logs import zipf_log
-from packs import stub_hot_set
 from safetensors.torch import load_file
 
 import fae.training.trainer as trainer_module
@@ -24,6 +21,10 @@ from fae.popularity.layout import RowLayout
 from fae.training.checkpoint import COMMAND, FORMAT_VERSION, KIND, load_dense, load_tables, read_progress
 from fae.training.config import TrainConfig
 from fae.training.trainer import Trainer
+
+from cases import assert_same_bytes
+from logs import zipf_log
+from packs import stub_hot_set
 
 MODEL = ModelConfig(embedding_dim=4, bottom_mlp=(8,), top_mlp=(8,))
 

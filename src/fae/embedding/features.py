@@ -46,7 +46,10 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
 
 
 def split_features(
-    names: Sequence[str], groups: Sequence[Sequence[int]], geometries: Sequence[GroupGeometry], buffers: Sequence[Tensor]
+    names: Sequence[str],
+    groups: Sequence[Sequence[int]],
+    geometries: Sequence[GroupGeometry],
+    buffers: Sequence[Tensor],
 ) -> FeatureEmbeddings:
     """View the groups' output buffers ``[B, W]`` feature by feature.
 

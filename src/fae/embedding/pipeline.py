@@ -224,5 +224,3 @@ class StagingPipeline:
     def _delay(self) -> None:
         if self._faults.max_delay_seconds > 0:
             time.sleep(self._random.random() * self._faults.max_delay_seconds)
-
-

@@ -31,17 +31,19 @@ class SlotTransfer:
         Per group: bank, host rows, H, rows of a slot.
     """
 
-    def __init__(
-        self, tiers: Sequence[tuple[RowStore, RowStore, int, int]], depth: int, device: torch.device
-    ) -> None:
+    def __init__(self, tiers: Sequence[tuple[RowStore, RowStore, int, int]], depth: int, device: torch.device) -> None:
         self._tiers, self._device, self._on_gpu = list(tiers), device, device.type == "cuda"
         self._up = [self._buffers(tier) for tier in tiers for _ in range(depth)]
         self._down = [self._buffers(tier) for tier in tiers for _ in range(depth)]
         self._depth = depth
         if self._on_gpu:
-            self._up_stream, self._down_stream = torch.cuda.Stream(device), torch.cuda.Stream(device)
-            self._forwarded = torch.cuda.Event()
-            self._updated = [torch.cuda.Event() for _ in range(depth)]
+            self._up_stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._down_stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._forwarded: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._updated: list[torch.cuda.Event] = [
+                torch.cuda.Event()  # type: ignore[no-untyped-call]
+                for _ in range(depth)
+            ]
 
     def _buffers(self, tier: tuple[RowStore, RowStore, int, int]) -> tuple[Tensor, Tensor]:
         bank, _, _, slot_rows = tier

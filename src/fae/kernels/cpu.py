@@ -10,7 +10,7 @@ The loops are compiled once per embedding_dim: a constant D lets LLVM keep a row
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def _apply(weight, state, row, total, optimizer, learning_rate, eps):
         weight[row, d] -= step * total[d]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _gather_kernel(dim: int) -> Any:
     @njit(cache=True, nogil=True)
     def gather(weight, rows, out, start, stop):
@@ -74,7 +74,7 @@ def _gather_kernel(dim: int) -> Any:
     return gather
 
 
-@lru_cache(maxsize=None)
+@cache
 def _pool_kernel(dim: int) -> Any:
     @njit(cache=True, nogil=True)
     def pool(weight, rows, first_slot, length, pooling, column, out, inverse_count, start, stop):
@@ -102,7 +102,7 @@ def _pool_kernel(dim: int) -> Any:
     return pool
 
 
-@lru_cache(maxsize=None)
+@cache
 def _update_kernel(dim: int, flat: bool) -> Any:
     @njit(cache=True, nogil=True)
     def update(
@@ -175,9 +175,7 @@ class CpuGroupKernels:
         self._inverse_count = np.ones((batch_size, len(geometry.length)), np.float32)
         self._slot_column, self._slot_feature = geometry.slot_column, geometry.slot_feature
 
-    def translate(
-        self, addresses: npt.NDArray[np.int32], num_hot_rows: int, *, shift: int, cold_rows: Int
-    ) -> None:
+    def translate(self, addresses: npt.NDArray[np.int32], num_hot_rows: int, *, shift: int, cold_rows: Int) -> None:
         """Turn a batch's addresses ``[B, S]`` into rows of the bank, kept for `lookup` and `update`.
 
         Cold addresses become ``cold_rows[address - num_hot_rows]``, or ``address + shift`` where `cold_rows` is empty.

@@ -57,9 +57,7 @@ class GroupGeometry:
     def slot_column(self) -> npt.NDArray[np.int64]:
         """int64 ``[S]``: first output column of each slot's lookup, -1 for slots of other groups."""
         columns = np.full(self.num_slots, -1, np.int64)
-        for first, length, pooling, column in zip(
-            self.first_slot, self.length, self.pooling, self.column, strict=True
-        ):
+        for first, length, pooling, column in zip(self.first_slot, self.length, self.pooling, self.column, strict=True):
             step = self.embedding_dim if pooling == POOLING_CODE["none"] else 0
             columns[first : first + length] = column + step * np.arange(length)
         return columns

@@ -42,6 +42,6 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:  # pragma: no
 @overload(prefetch)
 def _overload_prefetch(array, index):  # pragma: no cover (runs in the compiler)
     def implementation(array, index):
-        _prefetch(array, index)
+        _prefetch(array, index)  # type: ignore[call-arg]  # the typing context is numba's
 
     return implementation

@@ -7,7 +7,6 @@ nothing of hot rows beyond the flag it carries.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
 from typing import Any
 
 import numpy as np

@@ -154,7 +154,7 @@ class ShuffledInputs:
             self._begins.append(begins)
             for name, _, _ in self._columns():
                 column = getattr(inputs, name)
-                sorted_piece = np.zeros((self._bucket_inputs, *column.shape[1:]), column.dtype)
+                sorted_piece = np.zeros((min(self._bucket_inputs, len(column)), *column.shape[1:]), column.dtype)
                 with (self._folder / f"spill_{name}").open("ab" if chunk else "wb") as file:
                     # A bucket's worth at a time: the sorted copy stays small.
                     for at in range(0, len(positions), self._bucket_inputs):

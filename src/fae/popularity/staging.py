@@ -89,5 +89,5 @@ class StagingProbe:
         which, slot = np.nonzero(cold)
         rows = np.unique(tables.slot_offsets[slot] + ranks[which, slot])
         table = np.searchsorted(tables.offsets, rows, side="right") - 1
-        groups = tables.group_of_table[table]
-        return np.bincount(groups, minlength=len(tables.group_row_bytes)).astype(np.int64)
+        rows_of_group: IntArray = np.bincount(tables.group_of_table[table], minlength=len(tables.group_row_bytes))
+        return rows_of_group

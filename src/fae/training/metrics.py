@@ -58,9 +58,7 @@ def area_under_curve(labels: npt.NDArray[np.float64], scores: npt.NDArray[np.flo
 def compute_metrics(labels: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> Metrics:
     """Metrics of logits ``[n]`` against labels ``[n]`` of 0 and 1."""
     if len(labels) == 0:
-        return Metrics(
-            auc=None, log_loss=None, accuracy=None, normalized_entropy=None, num_inputs=0, label_rate=None
-        )
+        return Metrics(auc=None, log_loss=None, accuracy=None, normalized_entropy=None, num_inputs=0, label_rate=None)
     truth, scores = labels.astype(np.float64), logits.astype(np.float64)
     log_loss = float(np.mean(np.logaddexp(0.0, scores) - truth * scores))
     rate = float(truth.mean())

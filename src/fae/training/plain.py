@@ -44,7 +44,8 @@ class PlainEmbeddings(nn.Module):
                 ]
             )
             if feature.pooling == "none":
-                tables.append(nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse))
+                table = nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse)  # type: ignore[no-untyped-call]
+                tables.append(table)
             else:
                 tables.append(
                     nn.EmbeddingBag.from_pretrained(weight, freeze=False, mode=feature.pooling, sparse=sparse)

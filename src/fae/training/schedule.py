@@ -55,7 +55,9 @@ def interleave(hot: npt.NDArray[np.int64], cold: npt.NDArray[np.int64]) -> npt.N
     [0, 1, 8, 2, 3, 9]
     """
     # The i-th of n stands at (i + 1) / n of the epoch; on ties hot goes first, so the end is cold.
-    place = np.concatenate([(np.arange(len(hot)) + 1) / max(1, len(hot)), (np.arange(len(cold)) + 1) / max(1, len(cold))])
+    place = np.concatenate(
+        [(np.arange(len(hot)) + 1) / max(1, len(hot)), (np.arange(len(cold)) + 1) / max(1, len(cold))]
+    )
     return np.concatenate([hot, cold])[np.argsort(place, kind="stable")]
 
 

@@ -241,5 +241,3 @@ class Trainer:
             "test": dataclasses.asdict(test),
             "validation": dataclasses.asdict(validation),
         }  # fmt: skip
-
-
