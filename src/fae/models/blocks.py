@@ -5,6 +5,7 @@ Invariant: first weights come from torch's global generator, which `fae.models.r
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ class MLP(nn.Sequential):
 
     def __init__(self, widths: Sequence[int], *, final_relu: bool) -> None:
         layers: list[nn.Module] = []
-        for index, (width_in, width_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for index, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
             linear = nn.Linear(width_in, width_out)
             nn.init.normal_(linear.weight, std=math.sqrt(2 / (width_in + width_out)))
             nn.init.normal_(linear.bias, std=math.sqrt(1 / width_out))

@@ -23,6 +23,7 @@ from fae.popularity.tables import IntArray, Tables
 
 _FIRST_ANCHOR_BYTES = 64
 _ANCHORS_PER_DOUBLING = 8
+_LAST_ANCHOR = 8 * 50
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -59,8 +60,12 @@ class Search:
         self._staging: dict[int, IntArray] = {}
 
     def staging_rows(self, num_bytes: int) -> IntArray:
-        """int64 ``[groups]``: U_cap reserved for a hot set of so many bytes."""
-        return self._at_anchor(_anchor_below(num_bytes))
+        """int64 ``[groups]``: U_cap reserved for the hot set of the chain that has so many bytes."""
+        anchor = _anchor_below(num_bytes)
+        # Where the chain makes large steps, a hot set may be the largest one for further anchors too.
+        while anchor < _LAST_ANCHOR and self._tables.bytes(self._chain.largest(_anchor_bytes(anchor + 1))) <= num_bytes:
+            anchor += 1
+        return self._at_anchor(anchor)
 
     def ring_bytes(self, staging_rows: IntArray) -> int:
         """Bytes of a staging ring."""
