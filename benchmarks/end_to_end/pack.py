@@ -50,17 +50,20 @@ def measure(folder: Path, num_inputs: int, repeats: int, cardinalities: list[int
         "spilled": (plain, log_bytes // 5),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    # Of all threads: what other programs on the machine take shows as the difference to twice the elapsed seconds.
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in ways}
     checksums: dict[str, list[float]] = {name: [] for name in ways}
     summaries: dict[str, dict[str, Any]] = {}
     for repeat in range(repeats + 1):
         for name, (hot_set, memory_bytes) in ways.items():
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             packed = pack(log, hot_set, folder / "packed", seed=1, memory_bytes=memory_bytes)
-            elapsed = time.perf_counter() - start
+            elapsed, cpu = time.perf_counter() - start, time.process_time() - cpu_start
             if repeat:
                 seconds[name].append(elapsed)
+                cpu_seconds[name].append(cpu)
                 checksums[name].append(checksum_seconds(packed.path))
-                print(f"{name}: {num_inputs / elapsed / 1e6:.2f} M inputs/s", file=sys.stderr)
+                print(f"{name}: {num_inputs / elapsed / 1e6:.2f} M inputs/s, {cpu:.1f} CPU seconds", file=sys.stderr)
             summaries[name] = packed.summary
     kept = ("input_share", "coverage", "num_batches", "closed_early", "cold_rows_per_batch", "padding_share", "bytes")
     return [
@@ -71,6 +74,7 @@ def measure(folder: Path, num_inputs: int, repeats: int, cardinalities: list[int
             "num_dense": KAGGLE_DENSE,
             "batch_size": batch_size,
             "samples_seconds": seconds[name],
+            "samples_cpu_seconds": cpu_seconds[name],
             "checksum_seconds": checksums[name],
             "median_inputs_per_second": num_inputs / statistics.median(seconds[name]),
             "summary": {key: summaries[name][key] for key in kept},

@@ -75,6 +75,7 @@ class RunFolder:
     def run(self) -> dict[str, Any]:
         """All stages, then ``run.json``; returns the record."""
         with self.locked():
+            self.device()  # one that is not there is better found out now than after hours of ingest
             for stage in STAGES:
                 self._stage(stage)
             from fae.training.record import make_record

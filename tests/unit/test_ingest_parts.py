@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from fae.core.errors import LogError
-from fae.data import finish, ranking, vocabulary
+from fae.data import finish, ranking, readers_text, vocabulary
 from fae.data.config import ColumnConfig, LogConfig
 from fae.data.dense import to_dense, to_labels
 from fae.data.ingest import ingest
@@ -135,6 +135,15 @@ def test_threads_do_not_change_the_log(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setenv("FAE_NUM_THREADS", threads)
         ingest(config, tmp_path / threads, base=tmp_path)
     assert log_bytes(tmp_path / "1") == log_bytes(tmp_path / "3")
+
+
+def test_quoted_line_ends_at_the_edges_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "label,id\n" + "".join(f'{i % 2},"a\n{i % 7}"\n' for i in range(50))
+    (tmp_path / "log.csv").write_text(text)
+    for block_bytes in range(40, 60):
+        monkeypatch.setattr(readers_text, "_BLOCK_BYTES", block_bytes)
+        log = ingest(LogConfig(train="log.csv", categorical=("id",)), tmp_path / "log", base=tmp_path)
+        assert (log.num_inputs, log.features[0].num_embeddings) == (50, 8)
 
 
 def test_too_many_values(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:

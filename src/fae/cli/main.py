@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -76,8 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result: dict[str, Any] = options.work(options)
     except FaeError as error:
         if options.debug:
-            raise
-        print(f"fae: {error}", file=sys.stderr)
+            traceback.print_exc()
+        else:
+            # What a message quotes (a file name, a field) may hold line ends.
+            print("fae:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fae: interrupted; the same command goes on from here", file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -106,24 +107,37 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 def _convert_union(value: Any, members: tuple[Any, ...], where: str) -> Any:
     if value is None and type(None) in members:
         return None
-    failures = []
+    members = tuple(member for member in members if member is not type(None))
     for member in members:
-        if member is type(None):
-            continue
         try:
             return _convert(value, member, where)
-        except RecipeError as error:
-            failures.append(error)
-            # A table can only have been meant as the dataclass: its own message is the useful one.
-            if isinstance(value, Mapping) and dataclasses.is_dataclass(member):
+        except RecipeError:
+            # A list or a table can only have been meant as this member: its own message is the useful one.
+            if len(members) == 1 or _is_meant_as(value, member):
                 raise
-    raise failures[-1]
+    words = " or ".join(dict.fromkeys(_words(member) for member in members))
+    raise RecipeError(f"{where} = {value!r} must be {words}")
+
+
+def _is_meant_as(value: Any, hint: Any) -> bool:
+    if isinstance(value, Mapping):
+        return dataclasses.is_dataclass(hint) or typing.get_origin(hint) is dict
+    return isinstance(value, (list, tuple)) and typing.get_origin(hint) is tuple
+
+
+def _words(hint: Any) -> str:
+    """What a hint asks for, in words that follow "must be"."""
+    if typing.get_origin(hint) is tuple:
+        return "a list"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}.get(hint, "a table")
 
 
 def _convert_scalar(value: Any, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint in (bool, int, float, str) and type(value) is not hint:
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
-        raise RecipeError(f"{where} = {value!r} must be {words[hint]}")
+        raise RecipeError(f"{where} = {value!r} must be {_words(hint)}")
+    # TOML has nan and inf; no setting has a meaning for either, and most range checks let one of them pass.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{where} = {value!r} must be a finite number")
     return value

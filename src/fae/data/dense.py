@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fae.core.errors import LogError
 from fae.data.text_faults import is_number
-from fae.data.values import Locate
+from fae.data.values import Locate, is_text
 
 
 def to_labels(array: Any, column: str, locate: Locate) -> npt.NDArray[np.uint8]:
@@ -61,7 +62,7 @@ def to_dense(array: Any, transform: str, column: str, locate: Locate) -> npt.NDA
     kind = array.type
     if pa.types.is_dictionary(kind):
         return to_dense(array.dictionary_decode(), transform, column, locate)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if is_text(kind):
         array = _numbers(array, column, locate)
     elif not (
         pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
@@ -86,9 +87,9 @@ def to_dense(array: Any, transform: str, column: str, locate: Locate) -> npt.NDA
 
 def _numbers(array: Any, column: str, locate: Locate) -> Any:
     text = array.cast(pa.string())
-    empty = pa.compute.equal(text, "").fill_null(False)
+    empty = pc.equal(text, "").fill_null(False)
     try:
-        return pa.compute.if_else(empty, pa.scalar(None, pa.string()), text).cast(pa.float64())
+        return pc.if_else(empty, pa.scalar(None, pa.string()), text).cast(pa.float64())
     except pa.ArrowInvalid:
         row = next((i for i, value in enumerate(text.to_pylist()) if value and not is_number(value)), 0)
         raise LogError(

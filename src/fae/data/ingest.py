@@ -79,7 +79,7 @@ def ingest(config: LogConfig, path: Path, *, base: Path, memory_bytes: int = 2**
         Folder that relative names and globs are resolved against: the recipe's.
     memory_bytes
         Memory for vocabularies and counts; what is beyond it lives in memory-mapped files beside the result until it
-        is done. A few blocks of the log (some 50 MB) come on top.
+        is done. A few blocks of the log (about 100 MB) come on top.
 
     Raises
     ------

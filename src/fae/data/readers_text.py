@@ -22,8 +22,9 @@ from fae.data.config import LogConfig
 from fae.data.readers import Chunk, column_positions
 from fae.data.text_faults import TextLayout, explain, line_of_row
 
-_BLOCK_BYTES = 8 * 2**20
-"""Text parsed at a time, and the longest line: Criteo lines are 260 bytes, so a block is about 30,000 inputs."""
+_BLOCK_BYTES = 4 * 2**20
+"""Text parsed at a time, and the longest line. A block of Criteo is 16,000 inputs; smaller ones cost speed, 8 MiB gains
+nothing and holds twice the memory."""
 _CRITEO_FIELDS = 40
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _NO_INPUTS = ("Empty CSV", "Could not skip initial")

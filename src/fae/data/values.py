@@ -53,7 +53,7 @@ def as_text(array: Any, column: str, locate: Locate) -> Any:
 def _holds_ids(kind: Any) -> bool:
     types = pa.types
     return bool(
-        types.is_string(kind) or types.is_integer(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+        is_text(kind) or types.is_integer(kind)
         or types.is_boolean(kind) or types.is_null(kind) or types.is_temporal(kind) or types.is_decimal(kind)
         or types.is_binary(kind) or types.is_large_binary(kind)
     )  # fmt: skip
@@ -70,6 +70,11 @@ def _whole(array: Any, column: str, locate: Locate) -> Any:
             "store it as text, or list it as dense"
         )
     return pa.array(numbers.astype(np.int64), mask=~valid)
+
+
+def is_text(kind: Any) -> bool:
+    """Whether the Arrow type is text of any layout (by name: older releases have no predicate for all of them)."""
+    return str(kind) in ("string", "large_string", "string_view")
 
 
 def is_list(kind: Any) -> bool:
@@ -101,7 +106,7 @@ def list_items(array: Any, separator: str, max_length: int, column: str, locate:
     """
     if not is_list(array.type):
         array = pc.split_pattern(as_text(array, column, locate), pattern=separator)
-    lengths = np.asarray(array.value_lengths().fill_null(0), dtype=np.int64)
+    lengths = np.asarray(pc.list_value_length(array).fill_null(0), dtype=np.int64)
     rows = np.repeat(np.arange(len(array), dtype=np.int64), lengths)
     items = array.flatten()
     values = as_text(items, column, lambda index: locate(int(rows[index])) if len(rows) else locate(0))

@@ -74,7 +74,8 @@ def to_ranks(ids: npt.NDArray[np.int32], layout: RowLayout, start: int = 0, stop
     for table, ranks in enumerate(layout.ranks):
         if ranks is not None:
             first, last = layout.first_slots[table], layout.first_slots[table + 1]
-            _apply_ranks(ids, first, last, ranks, start, len(ids) if stop is None else stop)
+            # A plain view of what may be a memory map: compiled loops take it with less ado.
+            _apply_ranks(ids, first, last, np.asarray(ranks), start, len(ids) if stop is None else stop)
 
 
 def translate_inputs(ids: npt.NDArray[np.int32], layout: RowLayout) -> npt.NDArray[np.int64]:

@@ -184,7 +184,6 @@ def _everything_hot(tables: Tables, config: HotConfig, inputs: Inputs, num_train
         num_training_inputs=num_training_inputs,
         small=tuple(np.flatnonzero(tables.sizes * tables.row_bytes <= config.small_table_bytes).tolist()),
     )
-    summary["intervals"]["input_share"] = [1.0, 1.0]
     return summary | {
         "selection": "threshold" if config.selection == "auto" else config.selection,
         "threshold": None,

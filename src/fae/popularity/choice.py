@@ -69,7 +69,9 @@ def choose(fitter: Fitter, inputs: Inputs, counts: IntArray, *, is_exact: bool, 
     config, tables = fitter.config, fitter.tables
     everything = "every training input" if is_exact else "the sample"
     threshold = fitter.threshold(inputs, counts)
-    if config.selection == "threshold":
+    # Where the threshold serves every lookup there is nothing left to win.
+    serves_all = threshold.fit is not None and bool(np.all(threshold.fit.num_hot >= tables.num_accessed))
+    if config.selection == "threshold" or (config.selection == "auto" and serves_all):
         _require([threshold], config, batch_size)
         measured = threshold.measure(tables, inputs)
         return Choice(

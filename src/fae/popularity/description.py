@@ -40,6 +40,9 @@ def describe(
     """The figures that every hot set has."""
     coverage, coverage_of_table = training_coverage(tables, ranks, fit.num_hot)
     sampled = measured.coverage_interval(num_training_inputs, config.confidence)
+    share = measured.input_share_interval(num_training_inputs, config.confidence)
+    if coverage == 1.0:  # every lookup of the training split is hot, so every input is
+        share = (1.0, 1.0)
     return {
         "num_rows": int(fit.num_hot.sum()),
         "bytes": fit.bytes,
@@ -53,7 +56,7 @@ def describe(
         "intervals": {
             "confidence": config.confidence,
             "coverage": [coverage, coverage],
-            "input_share": list(measured.input_share_interval(num_training_inputs, config.confidence)),
+            "input_share": list(share),
         },
         "label_rate": measured.label_rate(),
         "features": [asdict(feature) for feature in tables.features],

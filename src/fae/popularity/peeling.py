@@ -53,30 +53,30 @@ def peel_kernel(edges: Any, starts: Any, incidence: Any, load: Any, order: Any) 
     Ties are broken by the order that came in.
     """
     num_rows = order.size
-    key = np.empty(num_rows, np.int64)
+    # Key and position of a row stand side by side: rows are met in any order, and each meeting is a cache miss.
+    place = np.empty((num_rows, 2), np.int64)
     most = 0
     for v in range(num_rows):
-        key[v] = load[v] + starts[v + 1] - starts[v]
-        most = max(most, key[v])
+        place[v, 0] = load[v] + starts[v + 1] - starts[v]
+        most = max(most, place[v, 0])
     first = np.zeros(most + 2, np.int64)
     for v in range(num_rows):
-        first[key[v] + 1] += 1
+        first[place[v, 0] + 1] += 1
     for k in range(1, most + 2):
         first[k] += first[k - 1]
-    position = np.empty(num_rows, np.int32)
     for i in range(num_rows):
         v = order[i]
-        position[v] = first[key[v]]
-        first[key[v]] += 1
+        place[v, 1] = first[place[v, 0]]
+        first[place[v, 0]] += 1
     for k in range(most + 1, 0, -1):  # the counting sort moved every beginning to the next one
         first[k] = first[k - 1]
     first[0] = 0
     for v in range(num_rows):
-        order[position[v]] = v
+        order[place[v, 1]] = v
     alive = np.ones(edges.shape[0], np.bool_)
     for i in range(num_rows):
         v = order[i]
-        load[v] = key[v]
+        load[v] = place[v, 0]
         for slot in range(starts[v], starts[v + 1]):
             e = incidence[slot]
             if not alive[e]:
@@ -85,14 +85,17 @@ def peel_kernel(edges: Any, starts: Any, incidence: Any, load: Any, order: Any) 
             for j in range(edges.shape[1]):
                 u = edges[e, j]
                 if u >= 0 and u != v:
-                    front = max(first[key[u]], i + 1)
-                    other = order[front]
-                    order[front] = u
-                    order[position[u]] = other
-                    position[other] = position[u]
-                    position[u] = front
-                    first[key[u]] = front + 1
-                    key[u] -= 1
+                    key = place[u, 0]
+                    front = max(first[key], i + 1)
+                    first[key] = front + 1
+                    place[u, 0] = key - 1
+                    here = place[u, 1]
+                    if here != front:
+                        other = order[front]
+                        order[front] = u
+                        order[here] = other
+                        place[other, 1] = here
+                        place[u, 1] = front
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -103,6 +106,8 @@ class Peeled:
     ----------
     rows
         int64 ``[V]``: flat row numbers of the rows that the inputs use, hottest (removed last) first.
+    table
+        int16 ``[V]``: the table of each of `rows`.
     load
         int64 ``[V]``, likewise: kills over all passes.
     passes
@@ -112,6 +117,7 @@ class Peeled:
     """
 
     rows: IntArray
+    table: npt.NDArray[np.int16]
     load: IntArray
     passes: int
     num_inputs: int
@@ -149,8 +155,10 @@ def peel(tables: Tables, inputs: Inputs, sample_counts: IntArray, passes: int, f
         tables.offsets[t] + np.flatnonzero(tables.of_table(sample_counts, t)) for t in np.flatnonzero(~free).tolist()
     ]
     rows = np.concatenate([*counted, np.empty(0, np.int64)]).astype(np.int64)
+    table = np.repeat(np.flatnonzero(~free).astype(np.int16), [of_table.size for of_table in counted])
     # Ties are many in a thin sample: of two rows seen once, the one less accessed in the training split goes first.
-    rows = rows[np.argsort(tables.counts[rows], kind="stable")]
+    by_accesses = np.argsort(tables.counts[rows], kind="stable")
+    rows, table = rows[by_accesses], table[by_accesses]
     vertex = np.full(int(tables.offsets[-1]), -1, np.int32)
     vertex[rows] = np.arange(rows.size, dtype=np.int32)
     edges = _edges(tables, inputs, vertex, free)
@@ -167,6 +175,7 @@ def peel(tables: Tables, inputs: Inputs, sample_counts: IntArray, passes: int, f
     hottest = order[::-1]
     return Peeled(
         rows=rows[hottest],
+        table=table[hottest],
         load=load[hottest],
         passes=passes,
         num_inputs=len(inputs),

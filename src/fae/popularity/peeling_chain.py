@@ -7,6 +7,8 @@ order. Row widths may differ: rows are taken from the hot end while the bytes la
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,38 +28,48 @@ class PeelingChain:
 
     def __init__(self, tables: Tables, peeled: Peeled, small: tuple[int, ...]) -> None:
         self.tables, self.peeled, self.small = tables, peeled, small
-        self._table = (np.searchsorted(tables.offsets, peeled.rows, side="right") - 1).astype(np.int32)
-        self._ends = np.cumsum(tables.row_bytes[self._table])
-        self._seen = np.bincount(self._table, minlength=len(tables)).astype(np.int64)
-        self._is_seen = np.zeros(int(tables.offsets[-1]), bool)
-        self._is_seen[peeled.rows] = True
-        rest = []
+        self._ends = np.cumsum(self.row_bytes)
+        self._num_seen = np.bincount(peeled.table, minlength=len(tables)).astype(np.int64)
+        seen = np.zeros(int(tables.offsets[-1]), bool)
+        seen[peeled.rows] = True
+        # Per table, the places in popularity order of the rows that were accessed but not seen. What was never
+        # accessed stands behind them all.
+        self._unseen = []
         for table in range(len(tables)):
-            if table in small:
-                rest.append(np.empty(0, np.int64))
-            else:
-                unseen = ~_by_popularity(tables, self._is_seen, table)
-                rest.append(tables.popular_counts(table)[unseen])
-        self._tail = PopularityTail(tables, rest)
+            of_table, order = seen[tables.offsets[table] : tables.offsets[table + 1]], tables.order(table)
+            in_order = of_table if order is None else of_table[order]
+            self._unseen.append(np.flatnonzero(~in_order[: tables.num_accessed[table]]).astype(np.int64))
 
-    @property
+    @cached_property
     def row_bytes(self) -> IntArray:
         """int64 ``[V]``: bytes of each peeled row."""
-        return self.tables.row_bytes[self._table]
+        return self.tables.row_bytes[self.peeled.table]
+
+    @cached_property
+    def _tail(self) -> PopularityTail:
+        nothing = np.empty(0, np.int64)
+        return PopularityTail(
+            self.tables,
+            [
+                nothing if table in self.small else self.tables.popular_counts(table)[unseen]
+                for table, unseen in enumerate(self._unseen)
+            ],
+        )
 
     def ranks(self) -> npt.NDArray[np.int32]:
         """int32, flat: storage rank of every id of every table; rows not seen follow by popularity."""
         tables = self.tables
         ranks = np.empty(int(tables.offsets[-1]), np.int32)
-        by_table = np.argsort(self._table, kind="stable")
-        first = np.concatenate([[0], np.cumsum(self._seen)])
-        for table in range(len(tables)):
+        by_table = np.argsort(self.peeled.table, kind="stable")
+        first = np.concatenate([[0], np.cumsum(self._num_seen)])
+        for table, unseen in enumerate(self._unseen):
             seen = self.peeled.rows[by_table[first[table] : first[table + 1]]]
             ranks[seen] = np.arange(seen.size, dtype=np.int32)
-            unseen = np.flatnonzero(~_by_popularity(tables, self._is_seen, table))
-            order = tables.order(table)
-            ids = unseen if order is None else order[unseen]
-            ranks[tables.offsets[table] + ids] = np.arange(seen.size, tables.sizes[table], dtype=np.int32)
+            of_table, order = ranks[tables.offsets[table] : tables.offsets[table + 1]], tables.order(table)
+            accessed = int(tables.num_accessed[table])
+            of_table[unseen if order is None else order[unseen]] = np.arange(seen.size, accessed, dtype=np.int32)
+            never = slice(accessed, None) if order is None else order[accessed:]
+            of_table[never] = np.arange(accessed, of_table.size, dtype=np.int32)
         return ranks
 
     def largest(self, num_bytes: int) -> IntArray:
@@ -70,12 +82,7 @@ class PeelingChain:
             num_hot[table] = self.tables.sizes[table]
             num_bytes -= table_bytes
         taken = int(np.searchsorted(self._ends, num_bytes, side="right"))
-        num_hot += np.bincount(self._table[:taken], minlength=len(self.tables))
+        num_hot += np.bincount(self.peeled.table[:taken], minlength=len(self.tables))
         if taken == self._ends.size:
             num_hot += self._tail.largest(num_bytes - (int(self._ends[-1]) if taken else 0))
         return num_hot
-
-
-def _by_popularity(tables: Tables, flags: npt.NDArray[np.bool_], table: int) -> npt.NDArray[np.bool_]:
-    of_table, order = flags[tables.offsets[table] : tables.offsets[table + 1]], tables.order(table)
-    return of_table if order is None else of_table[order]

@@ -82,8 +82,9 @@ class StagingProbe:
             tables.group_of_table, weights=np.minimum(cold_of_table, tables.lengths), minlength=len(cold_rows)
         ).astype(np.int64)
         wanted = np.array([math.ceil(MARGIN * scale * rows) for rows in most], np.int64) + slots
-        possible: IntArray = np.minimum(cold_rows, self._batch_size * slots)
-        return np.minimum(np.maximum(wanted, one_input), possible)
+        reserved: IntArray = np.minimum(np.maximum(wanted, one_input), cold_rows)
+        np.minimum(reserved, self._batch_size * slots, out=reserved)
+        return reserved
 
     def _unique_cold_rows(self, ranks: npt.NDArray[np.int32], cold: npt.NDArray[np.bool_]) -> IntArray:
         tables = self._tables
