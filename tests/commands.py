@@ -47,7 +47,8 @@ class Done:
     def result(self) -> Any:
         """The one JSON object on stdout, read strictly: no NaN, no Infinity, nothing else beside it."""
         assert self.stdout.count("\n") == 1, self.stdout
-        assert isinstance(found := strict_json(self.stdout), dict)
+        found = strict_json(self.stdout)
+        assert isinstance(found, dict)
         return found
 
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fae.core.artifact import file_digest
+from fae.core.artifact import file_checksum
 from fae.core.threads import run_ranges
 from fae.packing.inputs import input_bytes
 from fae.packing.pack import pack
@@ -34,7 +34,7 @@ def checksum_seconds(path: Path) -> float:
     """Seconds that the manifest's checksums of an artifact take by themselves."""
     files = sorted(path.rglob("*.npy"))
     start = time.perf_counter()
-    run_ranges(lambda first, last: [file_digest(file) for file in files[first:last]] and None, len(files))
+    run_ranges(lambda first, last: [file_checksum(file) for file in files[first:last]] and None, len(files))
     return time.perf_counter() - start
 
 

@@ -15,11 +15,12 @@ from typing import Any
 from fae.core.artifact import write_json
 from fae.core.config import to_table
 from fae.core.errors import RecipeError
+from fae.core.files import make_folder
 from fae.core.progress import say
-from fae.core.units import format_bytes, format_count
+from fae.core.units import format_bytes, format_count, parse_bytes
 from fae.data.columnar import ColumnarLog
 from fae.data.synthetic import SyntheticConfig, write_criteo_tsv
-from fae.recipe import Recipe, parse_recipe
+from fae.recipe import Recipe, load_recipe, parse_recipe
 from fae.stages import RunFolder
 
 _BUDGET_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -74,15 +75,17 @@ def run_demo(
         raise RecipeError(f"--inputs {num_inputs} is too small to show anything; give 5000 or more")
     out = Path(out)
     started = time.perf_counter()
-    config = SyntheticConfig(num_inputs=num_inputs, seed=seed)
-    summary = write_criteo_tsv(config, out / "log.tsv")
+    budget = "3MiB" if budget is None else budget
+    parse_bytes(budget, what="--budget")
+    make_folder(out)
+    recipe_file = out / "demo.toml"
+    recipe_file.write_text(RECIPE.format(name=recipe_file, budget=budget, seed=seed))
+    recipe = load_recipe(recipe_file)
+    summary = write_criteo_tsv(SyntheticConfig(num_inputs=num_inputs, seed=seed), out / "log.tsv")
     say(
         f"demo: a Criteo-shaped log of {format_count(num_inputs)} inputs, {format_bytes(summary.num_bytes)}, "
         f"best possible AUC {summary.best_auc:.4f}"
     )
-    recipe_file = out / "demo.toml"
-    recipe_file.write_text(RECIPE.format(name=recipe_file, budget=budget or "3MiB", seed=seed))
-    recipe = _read(recipe_file)
     folder = RunFolder(recipe, out / "run", device=device)
     record = folder.run()
     plain = _train_plain(recipe, ColumnarLog(folder.path("ingest")))
@@ -92,12 +95,6 @@ def run_demo(
     write_json(out / "demo.json", result)
     _show(result)
     return result
-
-
-def _read(path: Path) -> Recipe:
-    import tomllib
-
-    return parse_recipe(tomllib.loads(path.read_text()), base=path.resolve().parent)
 
 
 def _train_plain(recipe: Recipe, log: ColumnarLog) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fae.core.artifact import Plan, is_current, require_parent, write_json
 from fae.core.config import to_table
 from fae.core.errors import ArtifactError, DeviceError
+from fae.core.files import cannot_write, make_folder, recover_folder
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.data.columnar import ColumnarLog
@@ -56,13 +57,11 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out of the folder for as long as the block runs."""
+        make_folder(self.out)
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
             file = (self.out / ".lock").open("w")
         except OSError as error:
-            raise ArtifactError(
-                f"cannot write to {self.out}: {error.strerror}; choose another folder with --out"
-            ) from None
+            raise cannot_write(self.out, error) from None
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,6 +69,8 @@ class RunFolder:
                 raise ArtifactError(
                     f"another run is writing to {self.out}; wait for it or choose another --out"
                 ) from None
+            for name in (*ARTIFACTS.values(), "best"):
+                recover_folder(self.out / name)
             yield
 
     def run(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a log may get wrong, seen from the command line: status 2, one line with place and value, nothing half-written.
 
-Every fault is shown to a fresh folder, and to a folder with a good run, which must come out of it byte by byte as it was.
-The reader's own tests (``test_ingest_errors``) have the finer points.
+Every fault is shown to a fresh folder, and to a folder with a good run, which must come out of it byte by byte as it
+was. The reader's own tests (``test_ingest_errors``) have the finer points.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LOGS: dict[str, tuple[bytes, list[str]]] = {
 
 def refused(folder: Path, expected: list[str], **log: Any) -> None:
     """Run on the log as it stands in `folder`, into a new folder and over a good run."""
-    recipe = write_recipe(folder, **{"log": log})
+    recipe = write_recipe(folder, log=log)
     fault(fae("run", recipe, "--out", folder / "new"), *expected)
     assert not artifacts(folder / "new")
     before = contents(folder / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -13,13 +14,12 @@ from typing import Any
 
 import pytest
 
+from commands import ARTIFACTS, STAGES, artifacts, contents, fae, fault, succeed, unfinished, write_log, write_recipe
 from fae.core.artifact import fingerprint
 from fae.recipe import load_recipe
 from fae.stages import RunFolder
 
-from commands import ARTIFACTS, STAGES, artifacts, contents, fae, fault, succeed, unfinished, write_log, write_recipe
-
-CHILDREN = dict(zip(STAGES, STAGES[1:], strict=False))
+CHILDREN = dict(itertools.pairwise(STAGES))
 """The stage that reads a stage's artifact next."""
 
 
@@ -178,7 +178,7 @@ def test_artifact_name_taken_by_a_file(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "profile").write_text("mine")
     recipe = write_recipe(tmp_path)
-    fault(fae("run", recipe, "--out", tmp_path / "run"), str(tmp_path / "run" / "profile"), "not a folder")
+    fault(fae("run", recipe, "--out", tmp_path / "run"), f"{tmp_path / 'run' / 'profile'} is there and is no artifact")
     assert (tmp_path / "run" / "profile").read_text() == "mine"
     assert not unfinished(tmp_path)
 
@@ -197,11 +197,24 @@ def test_two_runs_in_one_folder(finished: Path) -> None:
     succeed("run", *in_place(finished))
 
 
-def test_leftovers_of_a_killed_stage_are_cleared(finished: Path) -> None:
-    """A kill in the middle of a rename leaves both names; the next run must not trip over them, nor keep them."""
+def test_raw_files_in_a_folder_named_as_an_artifact(tmp_path: Path) -> None:
+    """``--out .`` beside raw files in ``log/``: they must survive."""
+    (tmp_path / "log").mkdir()
+    raw = write_log(tmp_path).rename(tmp_path / "log" / "day_0.csv")
+    recipe = write_recipe(tmp_path, log={"train": "log/*.csv"})
+    fault(fae("run", recipe, "--out", tmp_path), f"{tmp_path / 'log'} is there and is no artifact", "--out")
+    assert raw.is_file()
+    assert not unfinished(tmp_path)
+
+
+def test_leftovers_of_a_kill_are_cleared(finished: Path) -> None:
+    """Killed before, between and behind the two renames of a folder; nothing stays, and nothing is made again."""
     run = finished / "run"
-    shutil.copytree(run / "packed", run / ".packed.old")
+    original = contents(run)
     shutil.copytree(run / "log", run / ".log.writing")
+    (run / "packed").rename(run / ".packed.old")
+    shutil.copytree(run / "checkpoint", run / ".checkpoint.old")
     (run / ".run.json.writing").write_text("{")
     succeed("run", *in_place(finished))
     assert not unfinished(finished)
+    assert contents(run) == original

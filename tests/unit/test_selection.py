@@ -92,18 +92,36 @@ def test_threshold_rule_is_the_papers() -> None:
 
 
 def test_threshold_is_bisected_to_the_last_level_that_fits() -> None:
-    tables, _, counts = made(random_ids(2, 500, [80, 120]), [80, 120], [3, 5])
-    chain = ThresholdChain(tables, counts, NO_SMALL)
-    every = np.unique(np.linspace(0, 0.2, 20_001)[1:])[::-1]
-    for num_bytes in (0, 100, 500, 1500, 2200):
-        stage, goes_beyond = chain.locate(num_bytes)
+    ids = random_ids(2, 500, [80, 120])
+    tables, inputs, _ = made(ids, [80, 120], [3, 5])
+    sample = inputs.take(np.arange(0, 500, 5))
+    chain = ThresholdChain(tables, count_accesses(sample, tables.features), NO_SMALL)
+    every = np.unique(np.concatenate([np.linspace(0, 0.2, 20_001)[1:], chain.levels]))[::-1]
+    extra = []
+    for num_bytes in (0, 100, 500, 800, 1200):
+        stage = chain.locate(num_bytes)
         fitting = [t for t in every if tables.bytes(chain.rows_by_threshold(t)) <= num_bytes]
-        want = chain.rows_by_threshold(min(fitting)) if fitting else np.zeros(2)
-        assert tables.bytes(stage.num_hot) >= tables.bytes(want)
+        want = chain.rows_by_threshold(min(fitting)) if fitting else np.zeros(2, np.int64)
         assert tables.bytes(stage.num_hot) <= num_bytes
-        assert not goes_beyond
+        assert stage.num_extra == (stage.num_hot - want).sum()
+        assert np.all(stage.num_hot >= want)
+        assert not stage.beyond_sample
+        extra.append(stage.num_extra)
         if stage.threshold is not None:
-            assert stage.num_hot.tolist() == chain.at(stage.threshold).num_hot.tolist()
+            assert want.tolist() == chain.at(stage.threshold).num_hot.tolist()
+    assert max(extra) > 0
+
+
+def test_what_a_level_leaves_goes_to_the_most_accessed_of_the_next() -> None:
+    ids = np.concatenate([np.repeat(np.arange(6), [9, 8, 7, 6, 5, 4]), np.array([0, 0, 1, 2, 3, 4])])[:, None]
+    tables, inputs, _ = made(ids, [6])
+    sample = inputs.take(np.arange(39, 45))  # row 0 twice, rows 1 to 4 once, row 5 never
+    chain = ThresholdChain(tables, count_accesses(sample, tables.features), NO_SMALL)
+    stages = [chain.locate(4 * rows) for rows in range(7)]
+    assert [int(stage.num_hot[0]) for stage in stages] == list(range(7))
+    assert [stage.num_extra for stage in stages] == [0, 0, 1, 2, 3, 0, 1]
+    assert [stage.beyond_sample for stage in stages] == [False] * 6 + [True]
+    assert [stage.threshold for stage in stages] == [None, *[2 / 6] * 4, *[1 / 6] * 2]
 
 
 def test_rows_the_sample_did_not_see_follow_but_never_unaccessed_ones() -> None:
@@ -111,8 +129,8 @@ def test_rows_the_sample_did_not_see_follow_but_never_unaccessed_ones() -> None:
     tables, inputs, _ = made(ids, [100, 400])
     sample = inputs.take(np.arange(0, 600, 10))
     chain = ThresholdChain(tables, count_accesses(sample, tables.features), NO_SMALL)
-    stage, goes_beyond = chain.locate(tables.total_bytes - 1)
-    assert goes_beyond
+    stage = chain.locate(tables.total_bytes - 1)
+    assert stage.beyond_sample
     assert stage.num_hot.tolist() == tables.num_accessed.tolist()
     assert (tables.num_accessed < tables.sizes).any()
 
@@ -125,7 +143,7 @@ def test_small_tables_take_at_most_half_of_the_hot_bytes_while_others_want_them(
     assert chain.candidates.tolist() == small_tables(tables, 160).tolist() == [0, 1]
     joined = []
     for num_bytes in range(0, 8000, 40):
-        stage = chain.locate(num_bytes)[0]
+        stage = chain.locate(num_bytes)
         small_bytes = int((tables.sizes * tables.row_bytes)[list(stage.small)].sum())
         assert 2 * small_bytes <= tables.bytes(stage.num_hot)
         joined.append(len(stage.small))
@@ -138,17 +156,17 @@ def test_small_tables_left_over_join_behind_the_last_threshold() -> None:
     ids = np.concatenate([np.zeros((50, 2), np.int32), np.array([[1, 1]])])
     tables, _, counts = made(ids, [100, 50])
     chain = ThresholdChain(tables, counts, HotConfig(small_table=4000))
-    assert chain.locate(16)[0].num_hot.tolist() == [2, 2]
-    assert chain.locate(2 * 4 + 200)[0].num_hot.tolist() == [2, 50]
-    assert chain.locate(600)[0].num_hot.tolist() == [100, 50]
+    assert chain.locate(16).num_hot.tolist() == [2, 2]
+    assert chain.locate(2 * 4 + 200).num_hot.tolist() == [2, 50]
+    assert chain.locate(600).num_hot.tolist() == [100, 50]
 
 
 def test_a_log_without_lookups_has_an_empty_chain() -> None:
     tables, _, counts = made(np.full((5, 2), -1), [3, 4])
     chain = ThresholdChain(tables, counts, HotConfig(small_table=12))
-    assert chain.locate(0)[0].num_hot.tolist() == [0, 0]
+    assert chain.locate(0).num_hot.tolist() == [0, 0]
     assert chain.count_at(0, 0.5) == 1
-    assert chain.locate(12)[0].num_hot.tolist() == [3, 0]
+    assert chain.locate(12).num_hot.tolist() == [3, 0]
 
 
 def test_grids() -> None:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from fae.cli import demo, run, stage
 from fae.core.errors import FaeError
+from fae.core.files import json_values
 
 _DESCRIPTION = """\
 Train recommendation models whose embedding tables are larger than GPU memory.
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("fae: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     if options.json:
-        print(json.dumps(result, sort_keys=True))
+        print(json.dumps(json_values(result), sort_keys=True, allow_nan=False))
     return 0
 
 

@@ -1,7 +1,8 @@
 """Artifacts: one folder per stage, with a ``manifest.json`` beside plain files; written whole or not at all.
 
 Invariants: a folder under its final name is complete; its fingerprint names the stage, the format version, the
-parameters and the parents that made it, and nothing else, so equal fingerprints mean equal bytes; no pickle.
+parameters and the parents that made it, and nothing else, so equal fingerprints mean equal bytes; no pickle. Folders
+and names on the disk are `fae.core.files`'.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from fae.core.errors import ArtifactError
+from fae.core.files import MANIFEST, being_written, check_replaceable, json_values, replace_folder
 from fae.core.threads import run_ranges
 
-MANIFEST = "manifest.json"
+_BLOCK_BYTES = 4 * 2**20
 _SMALL_FILE_BYTES = 16 * 2**20
 """Files up to this size are checked by content whenever an artifact is opened; larger ones by their size."""
 
@@ -43,7 +46,9 @@ class Manifest:
     summary
         What it found: schema, counts, predictions; JSON values only.
     files
-        Relative path to ``{"bytes", "blake2b"}``.
+        Relative path to ``{"bytes", "crc32"}``.
+    digest
+        Of all the above, so that a manifest edited by hand is not believed.
     """
 
     kind: str
@@ -53,6 +58,19 @@ class Manifest:
     parameters: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def is_authentic(self) -> bool:
+        """Whether fingerprint and digest are those of what it says."""
+        made_from = fingerprint(self.kind, self.format_version, self.parameters, self.parents)
+        return self.fingerprint == made_from and self.digest == _digest(vars(self))
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    # Through JSON and back: what is signed is what a reader of the file will see.
+    text = json.dumps({key: value for key, value in facts.items() if key != "digest"})
+    return hashlib.blake2b(json.dumps(json.loads(text), sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def fingerprint(kind: str, format_version: int, parameters: Mapping[str, Any], parents: Mapping[str, str]) -> str:
@@ -84,9 +102,22 @@ class Plan:
 
 
 def file_digest(path: Path) -> str:
-    """blake2b of a file's bytes, hex."""
+    """blake2b of a file's bytes, hex: what names a source file by its content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """crc32 of a file's bytes, hex.
+
+    It guards against damage and slips, not against malice; a cryptographic digest took as long as packing itself
+    (docs/journal.md).
+    """
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            checksum = zlib.crc32(block, checksum)
+    return f"{checksum:08x}"
 
 
 @contextmanager
@@ -99,8 +130,14 @@ def write_artifact(path: Path, plan: Plan, summary: dict[str, Any]) -> Iterator[
     ----------
     summary
         Filled by the caller inside the block; read when the block ends.
+
+    Raises
+    ------
+    ArtifactError
+        If `path` cannot be written, or something stands there that is not an artifact.
     """
-    temporary = path.with_name(f".{path.name}.writing")
+    check_replaceable(path)
+    temporary = being_written(path)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -111,10 +148,10 @@ def write_artifact(path: Path, plan: Plan, summary: dict[str, Any]) -> Iterator[
             fingerprint=plan.fingerprint,
             parents=plan.parents,
             parameters=plan.parameters,
-            summary=summary,
+            summary=json_values(summary),
             files=_describe_files(temporary),
         )
-        write_json(temporary / MANIFEST, vars(manifest))
+        write_json(temporary / MANIFEST, {**vars(manifest), "digest": _digest(vars(manifest))})
         replace_folder(temporary, path)
     except OSError as error:
         raise ArtifactError(
@@ -126,34 +163,24 @@ def write_artifact(path: Path, plan: Plan, summary: dict[str, Any]) -> Iterator[
 
 def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    digests = [""] * len(files)
+    checksums = [""] * len(files)
 
-    def digest(start: int, stop: int) -> None:
+    def check(start: int, stop: int) -> None:
         for index in range(start, stop):
-            digests[index] = file_digest(files[index])
+            checksums[index] = file_checksum(files[index])
 
-    run_ranges(digest, len(files))
+    run_ranges(check, len(files))
     return {
-        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "blake2b": digests[index]}
+        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "crc32": checksums[index]}
         for index, file in enumerate(files)
     }
 
 
-def replace_folder(temporary: Path, path: Path) -> None:
-    """Rename a complete folder to its final name, putting aside and then removing what stood there."""
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    temporary.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON durably: to a temporary name, flushed to the disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.writing")
+    """Write JSON durably: to a temporary name, flushed to the disk, then renamed. NaN and infinity become null."""
+    temporary = being_written(path)
     with temporary.open("w") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
+        json.dump(json_values(value), file, indent=1, sort_keys=True, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
@@ -177,32 +204,43 @@ def read_manifest(path: Path, kind: str, format_version: int, *, command: str) -
     if not file.is_file():
         raise ArtifactError(f"there is no {kind} in {path}; run `{command}` first")
     try:
-        manifest = Manifest(**json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
+        manifest = _parse(file)
+    except (OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{file} is not a manifest ({error}); delete {path} and run `{command}`") from error
     if manifest.kind != kind or manifest.format_version != format_version:
         raise ArtifactError(
             f"{path} holds {manifest.kind} format {manifest.format_version}, expected {kind} format "
             f"{format_version}; run `{command}`"
         )
-    expected = fingerprint(kind, format_version, manifest.parameters, manifest.parents)
-    if manifest.fingerprint != expected:
+    if not manifest.is_authentic:
         raise ArtifactError(f"{file} was edited (its fingerprint does not match); run `{command}`")
     for name, facts in manifest.files.items():
         target = path / name
         size = target.stat().st_size if target.is_file() else -1
-        damaged = size != facts["bytes"] or (size <= _SMALL_FILE_BYTES and file_digest(target) != facts["blake2b"])
+        damaged = size != facts["bytes"] or (size <= _SMALL_FILE_BYTES and file_checksum(target) != facts["crc32"])
         if damaged:
             raise ArtifactError(f"{target} is missing or damaged; delete {path} and run `{command}`")
     return manifest
 
 
+def _parse(file: Path) -> Manifest:
+    manifest = Manifest(**json.loads(file.read_text()))
+    for name in ("parents", "parameters", "summary", "files"):
+        if not isinstance(getattr(manifest, name), dict):
+            raise TypeError(f"its {name} is no object")
+    return manifest
+
+
 def is_current(path: Path, expected_fingerprint: str) -> bool:
-    """Whether a complete artifact with this fingerprint stands at `path`."""
+    """Whether a complete artifact with this fingerprint stands at `path`, by its manifest; its files are not looked at.
+
+    A manifest that was edited is of no artifact, so that the command that makes it again does.
+    """
     try:
-        return bool(json.loads((path / MANIFEST).read_text())["fingerprint"] == expected_fingerprint)
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = _parse(path / MANIFEST)
+    except (OSError, ValueError, TypeError):
         return False
+    return manifest.fingerprint == expected_fingerprint and manifest.is_authentic
 
 
 def require_parent(manifest: Manifest, parent: Manifest, *, command: str) -> None:

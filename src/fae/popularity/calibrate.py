@@ -146,7 +146,8 @@ def calibrate(
             )
             summary |= {
                 "selection": winner.selection,
-                "threshold": winner.threshold,
+                "threshold": winner.stage.threshold if winner.stage else None,
+                "num_extra_rows": winner.stage.num_extra if winner.stage else 0,
                 "measured_on": choice.measured_on,
                 "num_fitted_inputs": winner.num_fitted,
                 "bound": choice.bound["input_share"] if choice.bound else None,
@@ -187,6 +188,7 @@ def _everything_hot(tables: Tables, config: HotConfig, inputs: Inputs, num_train
     return summary | {
         "selection": "threshold" if config.selection == "auto" else config.selection,
         "threshold": None,
+        "num_extra_rows": 0,
         "measured_on": "every row is hot",
         "num_fitted_inputs": len(inputs),
         "bound": 1.0,

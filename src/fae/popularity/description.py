@@ -128,17 +128,18 @@ def overlap(tables: Tables, candidate: Candidate, sample_counts: IntArray) -> fl
     The sample fixes how long each prefix is; the whole training split's counts fix who stands in it. Tables that are
     hot as a whole are left out; None where nothing else is hot.
     """
-    if candidate.threshold is None:
+    threshold = candidate.stage.threshold if candidate.stage else None
+    if threshold is None:
         return None
     assert isinstance(candidate.chain, ThresholdChain)
-    lengths = candidate.chain.rows_by_threshold(candidate.threshold)
+    lengths = candidate.chain.rows_by_threshold(threshold)
     picked = shared = 0
     for table in range(len(tables)):
         if table in candidate.small:
             continue
         prefix = tables.by_popularity(sample_counts, table)[: lengths[table]]
         picked += int(lengths[table])
-        shared += int((prefix >= candidate.chain.count_at(table, candidate.threshold)).sum())
+        shared += int((prefix >= candidate.chain.count_at(table, threshold)).sum())
     return shared / picked if picked else None
 
 
@@ -168,13 +169,15 @@ def notes(tables: Tables, config: HotConfig, choice: Choice, *, num_read: int, i
         )
     if np.all(fit.num_hot >= tables.num_accessed):
         lines.append("every row that the training split accesses is hot")
-    elif winner.selection == "threshold" and winner.goes_beyond:
-        lines.append(
-            "every row that the sample saw fits; the rest of the budget went to the next most accessed rows of the "
-            "training split"
-        )
-    if winner.selection == "threshold" and (winner.threshold is None or winner.threshold > config.max_threshold):
-        lines.append(f"the budget holds less than max_threshold = {config.max_threshold:g} asks for; the grid went up")
+    elif (stage := winner.stage) is not None:
+        if stage.num_extra:
+            reached = "every row that the sample saw fits" if stage.beyond_sample else "the next threshold does not fit"
+            lines.append(
+                f"{reached}; what was left of the budget went to {format_count(stage.num_extra)} rows more, the most "
+                "accessed of the training split first"
+            )
+        if stage.threshold is None or stage.threshold > config.max_threshold:
+            lines.append(f"the budget holds less than max_threshold = {config.max_threshold:g} asks for: it went up")
     if not fit.num_hot.any():
         lines.append("the budget holds the staging ring and no hot row")
     return lines

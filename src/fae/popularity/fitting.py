@@ -20,7 +20,7 @@ from fae.popularity.sampling import Inputs
 from fae.popularity.search import Fit, Search
 from fae.popularity.staging import StagingProbe
 from fae.popularity.tables import IntArray, Tables
-from fae.popularity.threshold import ThresholdChain
+from fae.popularity.threshold import Stage, ThresholdChain
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,8 +35,8 @@ class Candidate:
         ``(bytes, ring bytes)`` of the smallest budget that would do; set where nothing fits.
     ranks
         int32, flat: its storage order; None for the identity.
-    threshold, goes_beyond
-        Of the threshold selection: the threshold, and whether rows that the sample did not see were added.
+    stage
+        Of the threshold selection: where in its chain it stands.
     small
         Tables that are wholly hot, smallest first.
     num_fitted
@@ -51,8 +51,7 @@ class Candidate:
     need: tuple[int, int] | None
     small: tuple[int, ...]
     num_fitted: int
-    threshold: float | None = None
-    goes_beyond: bool = False
+    stage: Stage | None = None
 
     def measure(self, tables: Tables, inputs: Inputs) -> Measured:
         """How it does on some inputs."""
@@ -80,7 +79,7 @@ class Fitter:
         ranks = chain.ranks()
         search = Search(self.tables, chain, self.probe.use_ranks(ranks), self.config.ring_depth)
         fit = search.largest(self.config.budget_bytes)
-        stage, goes_beyond = chain.locate(fit.bytes if fit else 0)
+        stage = chain.locate(fit.bytes if fit else 0)
         return Candidate(
             selection="threshold",
             chain=chain,
@@ -90,8 +89,7 @@ class Fitter:
             need=None if fit else search.smallest_need(),
             small=stage.small,
             num_fitted=len(inputs),
-            threshold=stage.threshold,
-            goes_beyond=goes_beyond,
+            stage=stage,
         )
 
     def peeling(self, inputs: Inputs, counts: IntArray, small: tuple[int, ...]) -> Candidate:

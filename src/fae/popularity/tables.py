@@ -69,6 +69,7 @@ class Tables:
         self.first_slots = first_slots(features)
         self.slot_offsets = slot_offsets(features)
         self.table_of_slot = np.repeat(np.arange(len(features), dtype=np.int64), self.lengths)
+        self._sorted_counts: dict[int, IntArray] = {}
         self._orders = [self._order(table) for table in range(len(features))]
         self.num_accessed = np.array([num_at_least(self.popular_counts(t), 1) for t in range(len(features))], np.int64)
 
@@ -99,7 +100,11 @@ class Tables:
 
     def popular_counts(self, table: int) -> IntArray:
         """int64 ``[num_embeddings]``: accesses in the training split, most accessed row first."""
-        return self.by_popularity(self.counts, table)
+        if self._orders[table] is None:
+            return self.of_table(self.counts, table)
+        if table not in self._sorted_counts:
+            self._sorted_counts[table] = self.by_popularity(self.counts, table)
+        return self._sorted_counts[table]
 
     def popularity_ranks(self) -> npt.NDArray[np.int32] | None:
         """int32, flat: storage rank of every id where popularity is the order; None if it is the identity for all."""

@@ -6,8 +6,10 @@ Invariant: the chain of hot sets is fixed by the sample and the configuration, n
 
 The paper walks a grid of one threshold a decade. The hot set changes only where the threshold passes some row's share
 of its table's accesses: those *levels* are listed exactly, so the bisection between two values of the grid ends at
-the last level that fits. Behind the last level follow the small tables that were held back, then the
-most accessed of the rows that the sample did not see.
+the last level that fits. In a thin sample levels are coarse: most rows are seen once or twice, and a step from two to
+one can be several times the budget. What a level leaves of the budget goes to the rows of the next one, the most
+accessed in the training split first; so do, behind the last level, the small tables that were held back, then the rows
+that the sample did not see.
 """
 
 from __future__ import annotations
@@ -34,11 +36,17 @@ class Stage:
         int64 ``[F]``.
     small
         Tables that are hot as a whole, smallest first.
+    num_extra
+        How many of the rows do not reach the threshold, but are the most accessed of those that come next.
+    beyond_sample
+        Whether some of them were not seen by the sample.
     """
 
     threshold: float | None
     num_hot: IntArray
     small: tuple[int, ...]
+    num_extra: int = 0
+    beyond_sample: bool = False
 
 
 class ThresholdChain:
@@ -72,9 +80,6 @@ class ThresholdChain:
         self.levels: npt.NDArray[np.float64] = levels[levels >= config.min_threshold][::-1]
         self._last_small = len(self._small(self.rows_by_threshold(config.min_threshold)))
         self.num_stages = 1 + len(self.levels) + len(self.candidates) - self._last_small
-        last = self.stage(self.num_stages - 1).num_hot
-        self._last_bytes = tables.bytes(last)
-        self._tail = PopularityTail(tables, [tables.popular_counts(t)[last[t] :] for t in range(len(tables))])
 
     def ranks(self) -> npt.NDArray[np.int32] | None:
         """The storage order: popularity in the training split."""
@@ -127,8 +132,8 @@ class ThresholdChain:
         stage.num_hot[small] = self.tables.sizes[small]
         return Stage(threshold=stage.threshold, num_hot=stage.num_hot, small=tuple(small.tolist()))
 
-    def locate(self, num_bytes: int) -> tuple[Stage, bool]:
-        """The largest hot set of at most so many bytes, and whether it goes beyond what the sample saw."""
+    def locate(self, num_bytes: int) -> Stage:
+        """The largest hot set of at most so many bytes."""
         low, high = 0, self.num_stages - 1
         while low < high:
             middle = (low + high + 1) // 2
@@ -136,18 +141,21 @@ class ThresholdChain:
                 low = middle
             else:
                 high = middle - 1
-        stage = self.stage(low)
-        if low < self.num_stages - 1:
-            return stage, False
-        more = self._tail.largest(num_bytes - self._last_bytes)
-        return (
-            Stage(threshold=stage.threshold, num_hot=stage.num_hot + more, small=stage.small),
-            bool(more.any()),
+        stage, is_last = self.stage(low), low == self.num_stages - 1
+        stop = self.tables.sizes if is_last else self.stage(low + 1).num_hot
+        ahead = [self.tables.popular_counts(t)[stage.num_hot[t] : stop[t]] for t in range(len(self.tables))]
+        extra = PopularityTail(self.tables, ahead).largest(num_bytes - self.tables.bytes(stage.num_hot))
+        return Stage(
+            threshold=stage.threshold,
+            num_hot=stage.num_hot + extra,
+            small=stage.small,
+            num_extra=int(extra.sum()),
+            beyond_sample=is_last and bool(extra.any()),
         )
 
     def largest(self, num_bytes: int) -> IntArray:
         """int64 ``[F]``: hot rows of each table in the largest hot set of at most so many bytes."""
-        return self.locate(num_bytes)[0].num_hot
+        return self.locate(num_bytes).num_hot
 
 
 def count_values(counts: IntArray, table_size: int = 65_536) -> tuple[IntArray, IntArray]:
@@ -161,7 +169,7 @@ def count_values(counts: IntArray, table_size: int = 65_536) -> tuple[IntArray, 
     is_small = counts < table_size
     times = np.bincount(counts[is_small])
     small = np.flatnonzero(times)
-    large, large_times = np.unique(counts[~is_small], return_counts=True)
+    large, large_times = np.unique(counts[~is_small], return_counts=True) if not is_small.all() else (small[:0],) * 2
     values, num_rows = np.concatenate([small, large]), np.concatenate([times[small], large_times])
     return values.astype(np.int64), num_rows.astype(np.int64)
 

@@ -67,7 +67,8 @@ def open_checkpoint(path: Path) -> Manifest:
 
 
 def read_progress(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given as `progress`."""
+    """What `save_checkpoint` was given as `progress`; raises `ArtifactError` where the checkpoint is damaged."""
+    open_checkpoint(path)
     progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
     return progress
 

@@ -60,6 +60,15 @@ def compute_metrics(labels: npt.NDArray[np.float32], logits: npt.NDArray[np.floa
     if len(labels) == 0:
         return Metrics(auc=None, log_loss=None, accuracy=None, normalized_entropy=None, num_inputs=0, label_rate=None)
     truth, scores = labels.astype(np.float64), logits.astype(np.float64)
+    if np.isnan(scores).any():  # a model that diverged: ranks and signs of NaN would look like figures
+        return Metrics(
+            auc=None,
+            log_loss=None,
+            accuracy=None,
+            normalized_entropy=None,
+            num_inputs=len(labels),
+            label_rate=float(truth.mean()),
+        )
     log_loss = float(np.mean(np.logaddexp(0.0, scores) - truth * scores))
     rate = float(truth.mean())
     entropy = -sum(p * np.log(p) for p in (rate, 1 - rate) if p > 0)
