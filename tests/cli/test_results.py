@@ -79,7 +79,8 @@ def test_record(finished_run: Path) -> None:
     assert record["train"]["num_inputs"] == 432
 
 
-def test_demo(tmp_path: Path) -> None:
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fae.demo._BUDGET_SHARES", (0.01, 1.0))  # one that does not fit, one that does
     done = succeed("demo", "--inputs", 5000, "--out", tmp_path / "demo", "--seed", 3, "--json")
     check_record(done.result["run"])
     assert done.result["run"]["seed"] == 3

@@ -262,6 +262,20 @@ def test_mixed_batches_stage_other_rows(tmp_path: Path) -> None:
     assert mixed.staging_rows[0] < pure.staging_rows[0]  # some of the inputs of a mixed batch are hot
 
 
+@pytest.mark.parametrize("selection", ["threshold", "peeling"])
+def test_staging_is_near_what_cold_batches_bring(tmp_path: Path, selection: Any) -> None:
+    log = zipf_log(tmp_path, num_inputs=4000, sizes=(250,) * 6, skew=1.4, encoded=True)
+    hot_set = run(log, HotConfig(budget="9KiB", selection=selection, ring_depth=2, small_table=1), tmp_path)
+    hot, ids = hot_lookups(hot_set, log), np.asarray(log.ids)
+    cold_inputs = np.flatnonzero(~hot.all(axis=1))
+    brought = [
+        sum(len(np.unique(ids[batch, slot][~hot[batch, slot]])) for slot in range(6))
+        for batch in np.array_split(cold_inputs, len(cold_inputs) // 32)
+    ]
+    assert max(brought) <= 1.1 * hot_set.staging_rows[0]
+    assert hot_set.staging_rows[0] <= 1.15 * max(brought) + 6
+
+
 def test_peeling_reads_a_part_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = zipf_log(tmp_path, num_inputs=2000)
     monkeypatch.setattr(fitting, "MEMORY_BYTES", 500 * 8 * 4)

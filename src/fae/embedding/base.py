@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from fae.embedding.batch import ReadyBatch
-from fae.embedding.features import FeatureEmbeddings, split_features
+from fae.embedding.features import FeatureEmbeddings, FeatureViews
+from fae.embedding.memory import host_zeros
 from fae.embedding.rows import RowOptimizer, RowStore, initial_chunks, initial_rows
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import group_geometries
@@ -62,8 +63,15 @@ class Embeddings(ABC):
             else ReferenceGroupKernels(geometry, batch_size, optimizer.name, device)
             for geometry in self.geometries
         ]
-        self._outputs = [torch.zeros((batch_size, geometry.width), device=device) for geometry in self.geometries]
-        self._names = [feature.name for feature in layout.features]
+        self._outputs = [
+            host_zeros(batch_size, geometry.width)
+            if device.type == "cpu"
+            else torch.zeros((batch_size, geometry.width), device=device)
+            for geometry in self.geometries
+        ]
+        self._views = FeatureViews(
+            [feature.name for feature in layout.features], [group.tables for group in layout.groups], self.geometries
+        )
 
     @abstractmethod
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
@@ -111,7 +119,7 @@ class Embeddings(ABC):
             )
             kernels.lookup(self._bank(group).weight, output)
             leaves.append(output.requires_grad_(requires_grad))
-        return split_features(self._names, [group.tables for group in self.layout.groups], self.geometries, leaves)
+        return FeatureEmbeddings(self._views, leaves)
 
     def update(self, batch: ReadyBatch) -> None:
         """Apply the optimizer to the rows of the batch that was looked up last, from the gradients of its leaves."""

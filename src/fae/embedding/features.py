@@ -1,7 +1,8 @@
 """What a model receives: the embeddings of a batch's features, by name, as views of one buffer per group.
 
 Invariant: a view is valid until the next lookup of the same embeddings; the buffers are reused, because fresh ones
-cost more than the lookup itself.
+cost more than the lookup itself. A view is made when it is asked for: 26 slices that autograd tracks cost as much as
+a tenth of the lookup.
 """
 
 from __future__ import annotations
@@ -10,7 +11,45 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from fae.kernels.geometry import GroupGeometry
+from fae.kernels.geometry import POOLING_CODE, GroupGeometry
+
+
+class FeatureViews:
+    """Where each feature stands in the groups' output buffers; made once per embeddings.
+
+    Parameters
+    ----------
+    names
+        Feature names in slot order.
+    groups
+        Feature indices of each group.
+    """
+
+    def __init__(
+        self, names: Sequence[str], groups: Sequence[Sequence[int]], geometries: Sequence[GroupGeometry]
+    ) -> None:
+        self.names = tuple(names)
+        self._places: dict[str, tuple[int, int, int, int, bool]] = {}
+        for group, (members, geometry) in enumerate(zip(groups, geometries, strict=True)):
+            for position, feature in enumerate(members):
+                is_sequence = bool(geometry.pooling[position] == POOLING_CODE["none"])
+                length = int(geometry.length[position]) if is_sequence else 1
+                column = int(geometry.column[position])
+                self._places[self.names[feature]] = (group, column, length, geometry.embedding_dim, is_sequence)
+        one_width = len(geometries) == 1 and geometries[0].width == len(names) * geometries[0].embedding_dim
+        self._stacked_dim = geometries[0].embedding_dim if one_width else 0
+
+    def view(self, buffers: Sequence[Tensor], name: str) -> Tensor:
+        """One feature: ``[B, D]``, or ``[B, L, D]`` where its sequence is kept."""
+        group, column, length, dim, is_sequence = self._places[name]
+        part = buffers[group][:, column : column + length * dim]
+        return part.view(len(part), length, dim) if is_sequence else part
+
+    def stacked(self, buffers: Sequence[Tensor]) -> Tensor | None:
+        """All features as one ``[B, F, D]`` without a copy, where they have one width and lie side by side."""
+        if not self._stacked_dim:
+            return None
+        return buffers[0].view(len(buffers[0]), len(self.names), self._stacked_dim)
 
 
 class FeatureEmbeddings(Mapping[str, Tensor]):
@@ -18,56 +57,25 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
 
     Parameters
     ----------
-    names
-        Feature names in slot order.
-    tensors
-        One per feature.
-    stacked
-        All features as one ``[B, F, D]``, where they have one width, are pooled and lie side by side; else None.
+    views
+        Where the features stand.
+    buffers
+        One per group, float32 ``[B, W]``.
     """
 
-    def __init__(self, names: Sequence[str], tensors: Sequence[Tensor], stacked: Tensor | None = None) -> None:
-        self._tensors = dict(zip(names, tensors, strict=True))
-        self._stacked = stacked
+    def __init__(self, views: FeatureViews, buffers: Sequence[Tensor]) -> None:
+        self._views, self._buffers = views, buffers
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[name]
+        return self._views.view(self._buffers, name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
+        return iter(self._views.names)
 
     def __len__(self) -> int:
-        return len(self._tensors)
+        return len(self._views.names)
 
     @property
     def stacked(self) -> Tensor | None:
-        """``[B, F, D]`` without a copy, or None."""
-        return self._stacked
-
-
-def split_features(
-    names: Sequence[str],
-    groups: Sequence[Sequence[int]],
-    geometries: Sequence[GroupGeometry],
-    buffers: Sequence[Tensor],
-) -> FeatureEmbeddings:
-    """View the groups' output buffers ``[B, W]`` feature by feature.
-
-    Parameters
-    ----------
-    groups
-        Feature indices of each group.
-    """
-    tensors: list[Tensor | None] = [None] * len(names)
-    for members, geometry, buffer in zip(groups, geometries, buffers, strict=True):
-        dim = geometry.embedding_dim
-        for position, feature in enumerate(members):
-            column, length = int(geometry.column[position]), int(geometry.length[position])
-            if geometry.pooling[position] == 2:
-                tensors[feature] = buffer[:, column : column + length * dim].view(len(buffer), length, dim)
-            else:
-                tensors[feature] = buffer[:, column : column + dim]
-    stacked = None
-    if len(buffers) == 1 and geometries[0].width == len(names) * geometries[0].embedding_dim:
-        stacked = buffers[0].view(len(buffers[0]), len(names), geometries[0].embedding_dim)
-    return FeatureEmbeddings(names, [tensor for tensor in tensors if tensor is not None], stacked)
+        """All features as one ``[B, F, D]`` without a copy, or None where they differ in width."""
+        return self._views.stacked(self._buffers)

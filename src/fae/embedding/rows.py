@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fae.core.seeds import generator
+from fae.embedding.memory import host_zeros
 from fae.popularity.memory import state_width
 
 _INITIAL_CHUNK_ROWS = 65_536
@@ -54,10 +55,10 @@ class RowStore:
     @classmethod
     def zeros(cls, num_rows: int, embedding_dim: int, optimizer: RowOptimizer, device: torch.device) -> RowStore:
         """A store of zeros on `device`."""
-        return cls(
-            torch.zeros((num_rows, embedding_dim), dtype=torch.float32, device=device),
-            torch.zeros((num_rows, optimizer.state_width(embedding_dim)), dtype=torch.float32, device=device),
-        )
+        widths = (embedding_dim, optimizer.state_width(embedding_dim))
+        if device.type == "cpu":
+            return cls(*(host_zeros(num_rows, width) for width in widths))
+        return cls(*(torch.zeros((num_rows, width), dtype=torch.float32, device=device) for width in widths))
 
     @property
     def num_bytes(self) -> int:

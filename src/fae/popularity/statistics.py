@@ -101,7 +101,7 @@ def hypergeometric_interval(hits: int, draws: int, population: int, confidence: 
     Examples
     --------
     >>> hypergeometric_interval(3, 10, 10, 0.999), hypergeometric_interval(0, 10, 1000, 0.95)
-    ((3, 3), (0, 304))
+    ((3, 3), (0, 307))
     """
     tail = (1.0 - confidence) / 2
     low, high = hits, population - (draws - hits)

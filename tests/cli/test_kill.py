@@ -1,0 +1,103 @@
+"""kill -9 and the same command again: the final checkpoint is the one of a run that nobody killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import artifacts, contents, strict_json, succeed, unfinished, write_log, write_recipe
+
+TRAIN = {"epochs": 30, "checkpoint_batches": 5, "learning_rate": 0.01}
+"""Some 420 batches and 90 checkpoints: a process takes a second or two for them."""
+
+
+class Victim:
+    """A run in a process of its own."""
+
+    def __init__(self, recipe: Path, run: Path) -> None:
+        command = [sys.executable, "-m", "fae.cli.main", "run", str(recipe), "--out", str(run)]
+        # One thread, as the tests of this folder have: another number of them may sum in another order.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def wait_for(self, path: Path, *, other_than: int | None = None) -> int:
+        """Wait until `path` is there, as another file than the one with inode number `other_than`."""
+        end = time.monotonic() + 120
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                inode = path.stat().st_ino
+            except OSError:
+                inode = other_than
+            if inode != other_than and inode is not None:
+                return inode
+            time.sleep(0.002)
+        self.process.kill()
+        output = self.process.communicate()[0].decode()
+        raise AssertionError(f"{path} did not come; the process said: {output}")
+
+    def kill(self) -> None:
+        """Kill it, which must find it alive."""
+        assert self.process.poll() is None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+        assert self.process.returncode == -signal.SIGKILL
+
+
+def tensors(run: Path) -> dict[str, bytes]:
+    """All that a run made, but for what holds times."""
+    return {name: data for name, data in contents(run).items() if "progress" not in name}
+
+
+@pytest.mark.parametrize(("order", "kills"), [("interleaved", 1), ("adaptive", 2)])
+def test_killed_in_training(tmp_path: Path, order: str, kills: int) -> None:
+    moments = random.Random(f"moments of {order}")
+    write_log(tmp_path)
+    recipe, run = write_recipe(tmp_path, train={**TRAIN, "order": order}), tmp_path / "run"
+    manifest = run / "checkpoint" / "manifest.json"
+    seen = None
+    batches = 0
+    for _ in range(kills):
+        victim = Victim(recipe, run)
+        seen = victim.wait_for(manifest, other_than=seen)
+        time.sleep(moments.uniform(0, 0.2))
+        victim.kill()
+        succeed("pack", recipe, "--out", run)  # clears what the kill left, and does nothing to the checkpoint
+        assert not unfinished(run)
+        progress = strict_json((run / "checkpoint" / "progress.json").read_text())
+        assert not progress["complete"], "killed before its end"
+        assert progress["batches"] > batches, "the second life went on where the first one ended"
+        batches = progress["batches"]
+        seen = manifest.stat().st_ino
+    done = succeed("run", recipe, "--out", run)
+    assert f"train: going on behind batch {batches}\n" in done.stderr
+    assert done.stderr.count("already there") == 4
+
+    other = tmp_path / "not killed"
+    succeed("run", recipe, "--out", other, "--set", "train.checkpoint_batches=0")
+    ours, theirs = tensors(run), tensors(other)
+    assert ours.keys() == theirs.keys()
+    assert {name for name in ours if ours[name] != theirs[name]} <= {"checkpoint/manifest.json"}
+    records = [strict_json((folder / "run.json").read_text()) for folder in (run, other)]
+    assert records[0]["test"] == records[1]["test"]
+    assert records[0]["train"]["loss_curve"] == records[1]["train"]["loss_curve"]
+    assert records[0]["train"]["validation_curve"] == records[1]["train"]["validation_curve"]
+
+
+def test_killed_at_its_first_artifact(tmp_path: Path) -> None:
+    """Somewhere behind ingest: every folder under a final name is whole, and the next run goes on from there."""
+    write_log(tmp_path)
+    recipe, run = write_recipe(tmp_path), tmp_path / "run"
+    victim = Victim(recipe, run)
+    victim.wait_for(run / "log" / "manifest.json")
+    victim.kill()
+    stages = artifacts(run)
+    done = succeed("run", recipe, "--out", run)
+    assert all(f"{stage}: already there" in done.stderr for stage in stages if stage != "train")
+    assert not unfinished(run)
