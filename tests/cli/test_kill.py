@@ -14,8 +14,8 @@ import pytest
 
 from commands import artifacts, contents, strict_json, succeed, unfinished, write_log, write_recipe
 
-TRAIN = {"epochs": 30, "checkpoint_batches": 5, "learning_rate": 0.01}
-"""Some 420 batches and 90 checkpoints: a process takes a second or two for them."""
+TRAIN = {"epochs": 16, "checkpoint_batches": 5, "learning_rate": 0.01}
+"""Some 220 batches and 60 checkpoints: a process takes a second or two for them."""
 
 
 class Victim:
@@ -66,7 +66,7 @@ def test_killed_in_training(tmp_path: Path, order: str, kills: int) -> None:
     for _ in range(kills):
         victim = Victim(recipe, run)
         seen = victim.wait_for(manifest, other_than=seen)
-        time.sleep(moments.uniform(0, 0.2))
+        time.sleep(moments.uniform(0, 0.15))
         victim.kill()
         succeed("pack", recipe, "--out", run)  # clears what the kill left, and does nothing to the checkpoint
         assert not unfinished(run)
