@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fae.core.artifact import write_json
+from fae.core.artifact import write_record
 from fae.core.config import to_table
 from fae.core.errors import RecipeError
 from fae.core.files import make_folder
@@ -92,7 +92,7 @@ def run_demo(
     result: dict[str, Any] = {"run": record, "plain": plain, "log": dataclasses.asdict(summary)}
     result["figures"] = [str(path) for path in _draw(folder, result, out)]
     result["seconds"] = time.perf_counter() - started
-    write_json(out / "demo.json", result)
+    write_record(out / "demo.json", result)
     _show(result)
     return result
 
@@ -194,7 +194,8 @@ def _show(result: dict[str, Any]) -> None:
         f"  coverage            {100 * hot['coverage']:.1f} % of lookups served by hot rows",
         f"  hot-input share     {100 * hot['input_share']:.1f} % of inputs never leave the device",
         f"  batches             {run['pack']['num_batches']['hot']} hot, {run['pack']['num_batches']['cold']} cold",
-        "  seconds             " + ", ".join(f"{name} {value:.1f}" for name, value in run["stage_seconds"].items()),
+        "  seconds             "
+        + ", ".join(f"{name} {value:.1f}" for name, value in run["stage_seconds"].items() if value),
         "",
         f"{'How they compare':22}{'FAE, tiered':>16}{'plain PyTorch':>16}",
         f"  {'samples/s':20}{train['samples_per_second']:16,.0f}{plain['train']['samples_per_second']:16,.0f}",

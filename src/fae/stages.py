@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fae.core.artifact import Plan, is_current, require_parent, write_json
+from fae.core.artifact import Plan, is_current, require_parent, write_record
 from fae.core.config import to_table
 from fae.core.errors import ArtifactError, DeviceError
 from fae.core.files import cannot_write, make_folder, recover_folder
@@ -76,7 +76,8 @@ class RunFolder:
     def run(self) -> dict[str, Any]:
         """All stages, then ``run.json``; returns the record."""
         with self.locked():
-            self.device()  # one that is not there is better found out now than after hours of ingest
+            if self._device_name == "cuda":
+                self.device()  # one that is not there is better found out now than after hours of ingest
             for stage in STAGES:
                 self._stage(stage)
             from fae.training.record import make_record
@@ -90,7 +91,7 @@ class RunFolder:
                 checkpoint=self.path("train"),
                 stage_seconds=self._seconds(),
             )
-            write_json(self.out / RUN_RECORD, record)
+            write_record(self.out / RUN_RECORD, record)
         return record
 
     def stage(self, name: str) -> dict[str, Any]:
@@ -108,11 +109,11 @@ class RunFolder:
         else:
             work(path)
             seconds = {**self._seconds(), name: time.perf_counter() - started}
-            write_json(self.out / "timings.json", seconds)
+            write_record(self.out / "timings.json", seconds)
         summary: dict[str, Any] = getattr(self, f"_describe_{name}")()
         return {
             "stage": name, "path": str(path), "skipped": skipped, "fingerprint": plan.fingerprint,
-            "seconds": self._seconds().get(name), "summary": summary,
+            "seconds": self._seconds()[name], "summary": summary,
         }  # fmt: skip
 
     def _is_finished(self, name: str) -> bool:
@@ -122,11 +123,13 @@ class RunFolder:
 
         return bool(read_progress(self.path(name))["complete"])
 
-    def _seconds(self) -> dict[str, float]:
+    def _seconds(self) -> dict[str, float | None]:
+        """Of every stage, when it was last carried out; None where that is not known."""
         try:
-            return dict(json.loads((self.out / "timings.json").read_text()))
+            found = json.loads((self.out / "timings.json").read_text())
         except (OSError, ValueError):
-            return {}
+            found = None
+        return {stage: found.get(stage) if isinstance(found, dict) else None for stage in STAGES}
 
     def open_hot_set(self) -> HotSet:
         """The run's hot set."""

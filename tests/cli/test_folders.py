@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -218,3 +219,41 @@ def test_leftovers_of_a_kill_are_cleared(finished: Path) -> None:
     succeed("run", *in_place(finished))
     assert not unfinished(finished)
     assert contents(run) == original
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "null", "gone"])
+def test_lost_times_are_null(finished: Path, content: str) -> None:
+    """They are a convenience: a run that finds everything done does not fail for them."""
+    timings = finished / "run" / "timings.json"
+    timings.unlink()
+    if content != "gone":
+        timings.write_text(content)
+    record = succeed("run", *in_place(finished), "--json").result
+    assert record["stage_seconds"] == dict.fromkeys(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_full_disk(finished: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the last moment of a stage: one line, the artifact of before untouched, nothing left beside it."""
+    changed = {"ingest": "log.min_frequency=2", "profile": "hot.sample=0.5", "train": "train.learning_rate=0.3"}
+    overrides = [changed.get(stage, "hot.budget=3KiB"), "hot.sample_min_inputs=99"][: 2 if stage == "profile" else 1]
+    if stage == "pack":
+        succeed("calibrate", *in_place(finished), "--set", *overrides)
+    before = contents(finished / "run")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fae.core.artifact.replace_folder", full)
+    done = fae(stage, *in_place(finished), *(part for one in overrides for part in ("--set", one)))
+    fault(done, f"cannot write {finished / 'run' / ARTIFACTS[stage]}: No space left on device", "--out")
+    assert contents(finished / "run") == before
+    assert not unfinished(finished)
+
+
+@pytest.mark.parametrize("name", ["run.json", "timings.json"])
+def test_record_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    write_log(tmp_path, 50)
+    (tmp_path / "run" / name).mkdir(parents=True)
+    fault(fae("run", write_recipe(tmp_path), "--out", tmp_path / "run"), f"cannot write to {tmp_path / 'run' / name}")
+    assert not unfinished(tmp_path)

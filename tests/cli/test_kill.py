@@ -10,8 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from commands import artifacts, contents, strict_json, succeed, unfinished, write_log, write_recipe
 
 TRAIN = {"epochs": 16, "checkpoint_batches": 5, "learning_rate": 0.01}
@@ -55,15 +53,15 @@ def tensors(run: Path) -> dict[str, bytes]:
     return {name: data for name, data in contents(run).items() if "progress" not in name}
 
 
-@pytest.mark.parametrize(("order", "kills"), [("interleaved", 1), ("adaptive", 2)])
-def test_killed_in_training(tmp_path: Path, order: str, kills: int) -> None:
-    moments = random.Random(f"moments of {order}")
+def test_killed_twice_in_training(tmp_path: Path) -> None:
+    """In the order whose next phase depends most on what was before: the adaptive one."""
+    moments = random.Random("moments of kills")
     write_log(tmp_path)
-    recipe, run = write_recipe(tmp_path, train={**TRAIN, "order": order}), tmp_path / "run"
+    recipe, run = write_recipe(tmp_path, train={**TRAIN, "order": "adaptive"}), tmp_path / "run"
     manifest = run / "checkpoint" / "manifest.json"
     seen = None
     batches = 0
-    for _ in range(kills):
+    for _ in range(2):
         victim = Victim(recipe, run)
         seen = victim.wait_for(manifest, other_than=seen)
         time.sleep(moments.uniform(0, 0.15))

@@ -146,6 +146,16 @@ def test_debug_shows_where(tmp_path: Path) -> None:
     assert "RecipeError: there is no recipe" in done.stderr.splitlines()[-1]
 
 
+def test_folder_of_a_run_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``runs/<name of the recipe>`` where one stands; the log is looked for beside the recipe."""
+    (tmp_path / "elsewhere").mkdir()
+    write_log(tmp_path, 50)
+    recipe = write_recipe(tmp_path, "small.toml")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert succeed("ingest", recipe, "--json").result["path"] == "runs/small/log"
+    assert (tmp_path / "elsewhere" / "runs" / "small" / "log" / "ids.npy").is_file()
+
+
 def test_version_help_and_nothing() -> None:
     assert succeed("--version").stdout.startswith("fae 0")
     assert succeed().stdout == succeed("--help").stdout

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fae.core.errors import ArtifactError
-from fae.core.files import MANIFEST, being_written, check_replaceable, json_values, replace_folder
+from fae.core.files import MANIFEST, being_written, cannot_write, check_replaceable, json_values, replace_folder
 from fae.core.threads import run_ranges
 
 _BLOCK_BYTES = 4 * 2**20
@@ -179,12 +179,29 @@ def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON durably: to a temporary name, flushed to the disk, then renamed. NaN and infinity become null."""
     temporary = being_written(path)
-    with temporary.open("w") as file:
-        json.dump(json_values(value), file, indent=1, sort_keys=True, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w") as file:
+            json.dump(json_values(value), file, indent=1, sort_keys=True, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_record(path: Path, value: Any) -> None:
+    """`write_json` for a file of the run folder that is no part of an artifact.
+
+    Raises
+    ------
+    ArtifactError
+        If it cannot be written.
+    """
+    try:
+        write_json(path, value)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def read_manifest(path: Path, kind: str, format_version: int, *, command: str) -> Manifest:

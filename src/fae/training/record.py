@@ -75,7 +75,7 @@ def make_record(
     hot_set: HotSet,
     packed: PackedDataset,
     checkpoint: Path,
-    stage_seconds: dict[str, float],
+    stage_seconds: dict[str, float | None],
 ) -> dict[str, Any]:
     """Put the record together from the artifacts of a run."""
     result = read_progress(checkpoint)["result"]
