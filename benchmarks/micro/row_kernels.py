@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's threads spin, for both sides
+
 import numpy as np
 import torch
 

@@ -30,11 +30,8 @@ class PythonForm(CpuGroupKernels):
                 patch.setattr(cpu, name, lambda *key, factory=factory: factory(*key).py_func)
             return call(*arguments, **options)
 
-    def translate(self, *arguments, **options):
-        self._patched(super().translate, *arguments, **options)
-
-    def lookup(self, *arguments):
-        self._patched(super().lookup, *arguments)
+    def lookup(self, *arguments, **options):
+        self._patched(super().lookup, *arguments, **options)
 
     def update(self, *arguments):
         self._patched(super().update, *arguments)
@@ -94,10 +91,9 @@ forms = pytest.mark.parametrize("form", ["numba", "python", "reference"])
 def test_lookup_and_update(form, lengths, poolings, dim, optimizer):
     case = Case(lengths, poolings, dim, 12, seed=dim)
     kernels = make_kernels(form, case.geometry, case.batch_size, optimizer)
-    kernels.translate(case.addresses, case.num_hot, shift=0, cold_rows=case.cold_rows)
     weight = case.weight.clone()
     out = torch.full((case.batch_size, case.geometry.width), 7.0)
-    kernels.lookup(weight, out)
+    kernels.lookup(case.addresses, case.num_hot, weight, out, shift=0, cold_rows=case.cold_rows)
 
     leaf = case.weight.double().requires_grad_()
     expected = case.pooled(leaf)
@@ -129,9 +125,8 @@ def test_staged_addresses_are_shifted(form):
     bank[: case.num_hot] = case.weight[: case.num_hot]
     first = case.num_hot + slot * slot_rows
     bank[first : first + len(case.cold_rows)] = case.weight[case.cold_rows]
-    kernels.translate(case.addresses, case.num_hot, shift=slot * slot_rows, cold_rows=NO_ROWS)
     out = torch.empty((case.batch_size, case.geometry.width))
-    kernels.lookup(bank, out)
+    kernels.lookup(case.addresses, case.num_hot, bank, out, shift=slot * slot_rows, cold_rows=NO_ROWS)
     torch.testing.assert_close(out, case.pooled(case.weight))
 
 
@@ -144,9 +139,8 @@ def test_threads_do_not_change_a_byte(threads, monkeypatch):
         case = Case(*LISTS, 8, 301, seed=11)
         kernels = CpuGroupKernels(case.geometry, case.batch_size, "rowwise_adagrad")
         state = torch.zeros((case.num_rows, 1))
-        kernels.translate(case.addresses, case.num_hot, shift=0, cold_rows=case.cold_rows)
         out = torch.empty((case.batch_size, case.geometry.width))
-        kernels.lookup(case.weight, out)
+        kernels.lookup(case.addresses, case.num_hot, case.weight, out, shift=0, cold_rows=case.cold_rows)
         kernels.update(case.weight, state, case.order, case.grad, 0.1, 1e-8)
         results.append((out, case.weight, state))
     for one, many in zip(*results, strict=True):
@@ -162,8 +156,7 @@ def test_numba_is_the_reference(seed, shape, batch_size):
         kernels = make_kernels(form, case.geometry, batch_size, "rowwise_adagrad")
         weight, state = case.weight.clone(), torch.ones((case.num_rows, 1))
         out = torch.empty((batch_size, case.geometry.width))
-        kernels.translate(case.addresses, case.num_hot, shift=0, cold_rows=case.cold_rows)
-        kernels.lookup(weight, out)
+        kernels.lookup(case.addresses, case.num_hot, weight, out, shift=0, cold_rows=case.cold_rows)
         kernels.update(weight, state, case.order, case.grad, 0.1, 1e-8)
         results.append((out, weight, state))
     for ours, reference in zip(*results, strict=True):

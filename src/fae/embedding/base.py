@@ -87,7 +87,7 @@ class Embeddings(ABC):
 
     @abstractmethod
     def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
-        """How a cold address becomes a row of the bank: ``(shift, list)``; see `CpuGroupKernels.translate`."""
+        """How a cold address becomes a row of the bank: ``(shift, list)``; see `CpuGroupKernels.lookup`."""
 
     @abstractmethod
     def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -114,10 +114,14 @@ class Embeddings(ABC):
         for group, (kernels, output) in enumerate(zip(self._kernels, self._outputs, strict=True)):
             output.requires_grad_(False).grad = None
             shift, cold_rows = self._cold_rows(batch, group)
-            kernels.translate(
-                batch.packed.addresses, self.layout.groups[group].num_hot_rows, shift=shift, cold_rows=cold_rows
+            kernels.lookup(
+                batch.packed.addresses,
+                self.layout.groups[group].num_hot_rows,
+                self._bank(group).weight,
+                output,
+                shift=shift,
+                cold_rows=cold_rows,
             )
-            kernels.lookup(self._bank(group).weight, output)
             leaves.append(output.requires_grad_(requires_grad))
         return FeatureEmbeddings(self._views, leaves)
 

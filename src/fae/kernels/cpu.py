@@ -175,40 +175,47 @@ class CpuGroupKernels:
         self._inverse_count = np.ones((batch_size, len(geometry.length)), np.float32)
         self._slot_column, self._slot_feature = geometry.slot_column, geometry.slot_feature
 
-    def translate(self, addresses: npt.NDArray[np.int32], num_hot_rows: int, *, shift: int, cold_rows: Int) -> None:
-        """Turn a batch's addresses ``[B, S]`` into rows of the bank, kept for `lookup` and `update`.
+    def lookup(
+        self,
+        addresses: npt.NDArray[np.int32],
+        num_hot_rows: int,
+        weight: torch.Tensor,
+        out: torch.Tensor,
+        *,
+        shift: int,
+        cold_rows: Int,
+    ) -> None:
+        """Turn a batch's addresses into rows of the bank, kept for `update`, and pool them.
 
-        Cold addresses become ``cold_rows[address - num_hot_rows]``, or ``address + shift`` where `cold_rows` is empty.
+        Parameters
+        ----------
+        addresses
+            int32 ``[B, S]``.
+        num_hot_rows
+            H: addresses from here on are cold.
+        weight
+            float32 ``[R, D]``.
+        out
+            float32 ``[B, W]``, contiguous; written.
+        shift, cold_rows
+            A cold address becomes ``cold_rows[address - H]``, or ``address + shift`` where `cold_rows` is empty.
         """
-        run_ranges(
-            lambda start, stop: _translate(
-                addresses, self.geometry.slots, num_hot_rows, shift, cold_rows, self._rows, start, stop
-            ),
-            len(addresses),
-            min_range=max(1, _MIN_LOOKUPS // max(1, self.geometry.num_slots)),
-        )
-
-    def lookup(self, weight: torch.Tensor, out: torch.Tensor) -> None:
-        """Pool the rows of the translated batch: `weight` ``[R, D]`` into `out` ``[B, W]``, contiguous."""
         geometry, dim = self.geometry, self.geometry.embedding_dim
         table, pooled = weight.detach().numpy(), out.detach().numpy()
-        if geometry.is_flat:
-            gather, flat_rows, flat_out = _gather_kernel(dim), self._rows.reshape(-1), pooled.reshape(-1, dim)
-            run_ranges(
-                lambda start, stop: gather(table, flat_rows, flat_out, start, stop),
-                flat_rows.size,
-                min_range=_MIN_LOOKUPS,
-            )
-            return
-        pool = _pool_kernel(dim)
-        run_ranges(
-            lambda start, stop: pool(
+        kernel = _gather_kernel(dim) if geometry.is_flat else _pool_kernel(dim)
+
+        def work(start: int, stop: int) -> None:
+            _translate(addresses, geometry.slots, num_hot_rows, shift, cold_rows, self._rows, start, stop)
+            if geometry.is_flat:
+                rows, flat = self._rows.reshape(-1), pooled.reshape(-1, dim)
+                kernel(table, rows, flat, start * geometry.num_slots, stop * geometry.num_slots)
+                return
+            kernel(
                 table, self._rows, geometry.first_slot, geometry.length, geometry.pooling, geometry.column,
                 pooled, self._inverse_count, start, stop,
-            ),
-            len(pooled),
-            min_range=max(1, _MIN_LOOKUPS // max(1, geometry.num_slots)),
-        )  # fmt: skip
+            )  # fmt: skip
+
+        run_ranges(work, len(addresses), min_range=max(1, _MIN_LOOKUPS // max(1, geometry.num_slots)))
 
     def update(
         self,

@@ -29,15 +29,23 @@ class ReferenceGroupKernels:
         self._rows = torch.full((batch_size, geometry.num_slots), -1, dtype=torch.int64, device=device)
         self._inverse_count = torch.ones((batch_size, len(geometry.length)), device=device)
 
-    def translate(
+    def lookup(
         self,
         addresses: npt.NDArray[np.int32],
         num_hot_rows: int,
+        weight: Tensor,
+        out: Tensor,
         *,
         shift: int,
         cold_rows: npt.NDArray[np.int64],
     ) -> None:
-        """Turn a batch's addresses ``[B, S]`` into rows of the bank; see `CpuGroupKernels.translate`."""
+        """Turn a batch's addresses into rows of the bank and pool them; see `CpuGroupKernels.lookup`."""
+        self._translate(addresses, num_hot_rows, shift, cold_rows)
+        self._pool(weight, out)
+
+    def _translate(
+        self, addresses: npt.NDArray[np.int32], num_hot_rows: int, shift: int, cold_rows: npt.NDArray[np.int64]
+    ) -> None:
         rows = torch.from_numpy(np.ascontiguousarray(addresses)).to(self._device)[:, self._slots].long()
         is_cold = rows >= num_hot_rows
         if len(cold_rows):
@@ -47,8 +55,7 @@ class ReferenceGroupKernels:
             rows = torch.where(is_cold, rows + shift, rows)
         self._rows[:, self._slots] = rows
 
-    def lookup(self, weight: Tensor, out: Tensor) -> None:
-        """Pool the rows of the translated batch: `weight` ``[R, D]`` into `out` ``[B, W]``."""
+    def _pool(self, weight: Tensor, out: Tensor) -> None:
         geometry, dim = self.geometry, self.geometry.embedding_dim
         for index in range(len(geometry.length)):
             first, length, column = (
