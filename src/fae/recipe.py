@@ -87,6 +87,12 @@ def parse_recipe(tables: Mapping[str, Any], *, base: Path) -> Recipe:
         name: from_table(config, tables.get(name, {}), f"[{name}]") for name, config in _SECTIONS.items()
     }
     recipe = Recipe(**parts, base=base)
+    for column in recipe.log.columns():
+        if column.pooling == "none" and column.max_length > 1 and recipe.model.name == "dlrm":
+            raise RecipeError(
+                f"[log] categorical {column.name}: pooling = none keeps a sequence, and dlrm takes pooled "
+                "features; set pooling to sum or mean"
+            )
     names = [column.name for column in recipe.log.columns()]
     for name in recipe.model.embedding_dims:
         if name not in names:

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from commands import ARTIFACTS, STAGES, artifacts, contents, fae, fault, succeed, unfinished, write_log, write_recipe
 from fae.core.artifact import fingerprint
 from fae.recipe import load_recipe
 from fae.stages import RunFolder
+
+from commands import ARTIFACTS, STAGES, artifacts, contents, fae, fault, succeed, unfinished, write_log, write_recipe
 
 CHILDREN = dict(itertools.pairwise(STAGES))
 """The stage that reads a stage's artifact next."""

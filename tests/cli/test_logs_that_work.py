@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from commands import HEADER, contents, csv_text, strict_json, succeed, write_log, write_recipe, zipf_inputs
 from fae.data.columnar import ColumnarLog
+
+from commands import HEADER, contents, csv_text, strict_json, succeed, write_log, write_recipe, zipf_inputs
 
 Rows = list[list[Any]]
 

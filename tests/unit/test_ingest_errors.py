@@ -101,6 +101,8 @@ def test_bad_encoded_values(tmp_path: Path) -> None:
     for value in ("-3", "x", "1.5", "9999999999", "99999999999999999999"):
         (tmp_path / "log.csv").write_text(f"label,item,price\n1,2,3\n0,{value},3\n")
         assert f"line 3: the encoded column 'item' is '{value}', expected a whole number" in failure(tmp_path, this)
+    (tmp_path / "log.csv").write_text("label,item,price\n" + "1,2000000,3\n0,1,3\n1,2,3\n" * 4)
+    assert "'item' has the id 2000000, a table of that many rows for 1" in failure(tmp_path, this)
     this = config(categorical=(ColumnConfig(name="item", encoded=True, max_length=3),))
     (tmp_path / "log.csv").write_text("label,item,price\n1,,3\n0,1|2|x,3\n")
     assert "line 3: the encoded column 'item' is 'x'" in failure(tmp_path, this)

@@ -107,7 +107,7 @@ def test_no_inputs_no_dense_no_cold_rows(tmp_path: Path) -> None:
     packed = pack(log, hot_set, tmp_path / "packed", seed=1)
     check_packed(packed, log, hot_set)
     assert packed.train.num_batches == packed.test.num_batches == 0
-    assert packed.summary["label_rate"] == {"hot": 0.0, "cold": 0.0}
+    assert packed.summary["label_rate"] == {"hot": None, "cold": None}
     with pytest.raises(IndexError, match="batch 0 of 0"):
         packed.train.batch(0)
 

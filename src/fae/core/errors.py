@@ -7,7 +7,8 @@
     ├── LogError         the raw click log: missing, empty, truncated, a field that does not parse
     ├── ArtifactError    a stage's folder: missing, of another parent, of another format, damaged
     ├── BudgetError      the GPU memory budget: too small for the staging ring
-    └── DeviceError      the device asked for is not there
+    ├── DeviceError      the device asked for is not there
+    └── TrainingError    training cannot go on: the loss is no longer a number
 
 Every message says what happened with its values, what was expected, and the next command to type. The command
 line prints it as one line and exits with status 2. Any other exception is a defect of ours.
@@ -38,3 +39,7 @@ class BudgetError(FaeError):
 
 class DeviceError(FaeError):
     """The device asked for is not available."""
+
+
+class TrainingError(FaeError):
+    """Training cannot go on."""

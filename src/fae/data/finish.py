@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fae.core.errors import LogError
 from fae.core.progress import task
 from fae.data.columnar import FeatureSchema
 from fae.data.columns import Column
@@ -26,6 +27,8 @@ from fae.data.ranking import Numbering, count_ids
 from fae.data.scratch import Scratch
 from fae.data.vocabulary import Int64
 
+_ENCODED_SLACK, _ENCODED_IDS_PER_INPUT = 1_000_000, 100
+"""An encoded id far above the number of inputs is a raw id that was called encoded: its table would fill the disk."""
 _STEP_BYTES = 4 * 2**20
 """Of ``ids.npy`` worked on at a time: columns pass over the same rows one after the other, so these stay in cache."""
 _VALUES_PER_ROW_GROUP = 1 << 18
@@ -94,6 +97,12 @@ def _num_values(column: Column, training: npt.NDArray[np.int32]) -> int:
     if column.vocabulary is not None:
         return column.vocabulary.size
     largest = max(int(training[step, column.slots].max()) for step in _steps(training))
+    most = _ENCODED_SLACK + _ENCODED_IDS_PER_INPUT * len(training)
+    if largest > most:
+        raise LogError(
+            f"the encoded column {column.config.name!r} has the id {largest}, a table of that many rows for "
+            f"{len(training)} training inputs (expected ids up to {most}); leave `encoded` out, so that ids are numbered"
+        )
     return max(largest, -1) + 1
 
 

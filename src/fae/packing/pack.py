@@ -177,8 +177,12 @@ class _Packer:
             "input_share": _share(num_hot, num_inputs),
             "coverage": _share(shuffled.counts.hot_lookups, shuffled.counts.lookups),
             "label_rate": {
-                "hot": _share(shuffled.hot_clicks, num_hot),
-                "cold": _share(shuffled.num_clicks - shuffled.hot_clicks, num_inputs - num_hot),
+                "hot": _share(shuffled.hot_clicks, num_hot) if num_hot else None,
+                "cold": (
+                    _share(shuffled.num_clicks - shuffled.hot_clicks, num_inputs - num_hot)
+                    if num_inputs > num_hot
+                    else None
+                ),
             },
             "num_batches": {"hot": num_hot_batches, "cold": num_cold_batches},
             "closed_early": closed_early,

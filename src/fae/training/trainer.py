@@ -7,6 +7,7 @@ killed anywhere and resumed from its checkpoint ends with the same bytes (CPU).
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from fae.core.artifact import Plan, is_current
+from fae.core.errors import TrainingError
 from fae.core.progress import say, task
 from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
@@ -140,7 +142,13 @@ class Trainer:
         first = True
         for batch in stream:
             loss = train_step(self.model, self.embeddings, self.dense_optimizer, batch)
-            position.window_loss += float(loss) * batch.num_inputs
+            value = float(loss)
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"training diverged: the loss of batch {position.batches + 1} is {value}; lower [train] "
+                    f"learning_rate ({self.config.learning_rate}) or dense_learning_rate"
+                )
+            position.window_loss += value * batch.num_inputs
             position.window_inputs += batch.num_inputs
             position.in_segment += 1
             position.batches += 1
