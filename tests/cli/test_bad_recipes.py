@@ -164,7 +164,7 @@ def test_budget_too_small_for_the_ring(finished: Path) -> None:
 def test_sequence_that_the_model_does_not_take(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, log={"categorical": [{"name": "user", "max_length": 3, "pooling": "none"}, "item"]})
     write_log(tmp_path, 100)
-    fault(fae("run", recipe, "--out", tmp_path / "run"), "'user' is a sequence", "pooling to sum")
+    fault(fae("run", recipe, "--out", tmp_path / "run"), "user: pooling = none keeps a sequence", "pooling to sum")
 
 
 @pytest.mark.parametrize("verb", ["run", "demo"])

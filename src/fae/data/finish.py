@@ -101,7 +101,7 @@ def _num_values(column: Column, training: npt.NDArray[np.int32]) -> int:
     if largest > most:
         raise LogError(
             f"the encoded column {column.config.name!r} has the id {largest}, a table of that many rows for "
-            f"{len(training)} training inputs (expected ids up to {most}); leave `encoded` out, so that ids are numbered"
+            f"{len(training)} training inputs (expected ids up to {most}); leave `encoded` out"
         )
     return max(largest, -1) + 1
 
