@@ -23,7 +23,7 @@ from fae.data.synthetic import SyntheticConfig, write_criteo_tsv
 from fae.recipe import Recipe, load_recipe, parse_recipe
 from fae.stages import RunFolder
 
-_BUDGET_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_BUDGET_SHARES = (0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)
 """Budgets of the figure, as shares of all bytes of rows and state."""
 
 RECIPE = """\
@@ -42,9 +42,10 @@ top_mlp = [64, 32]
 
 [hot]
 budget = "{budget}"
+ring_depth = 2                     # batches this small need a short ring only
 
 [train]
-batch_size = 1024
+batch_size = 512
 epochs = 1
 optimizer = "rowwise_adagrad"
 learning_rate = 0.1
@@ -64,7 +65,7 @@ def run_demo(
     num_inputs
         Of the log, training and test together; 5,000 or more.
     budget
-        GPU memory budget; None takes 3 MiB, about an eighth of what all rows of the default log need.
+        GPU memory budget; None takes 1 MiB, about a seventh of what all rows of the default log need.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def run_demo(
         raise RecipeError(f"--inputs {num_inputs} is too small to show anything; give 5000 or more")
     out = Path(out)
     started = time.perf_counter()
-    budget = "3MiB" if budget is None else budget
+    budget = "1MiB" if budget is None else budget
     parse_bytes(budget, what="--budget")
     make_folder(out)
     recipe_file = out / "demo.toml"
@@ -114,11 +115,7 @@ def _train_plain(recipe: Recipe, log: ColumnarLog) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     metrics = compute_metrics(*trainer.predict(log, "test", train.batch_size))
     num_inputs = train.epochs * (log.split("train")[1] - log.split("train")[0])
-    step = max(1, len(losses) // 50)
-    curve = [
-        [(first + step) * train.batch_size, sum(losses[first : first + step]) / step]
-        for first in range(0, len(losses) - step + 1, step)
-    ]
+    curve = [[(index + 1) * train.batch_size, loss] for index, loss in enumerate(losses)]
     return {
         "test": dataclasses.asdict(metrics),
         "train": {"samples_per_second": num_inputs / seconds, "seconds": seconds, "loss_curve": curve},
@@ -145,7 +142,7 @@ def _draw(folder: RunFolder, result: dict[str, Any], out: Path) -> list[Path]:
     figures.draw_losses(
         [
             figures.LossCurve(label=name, inputs_seen=[p[0] for p in curve], values=[p[1] for p in curve])
-            for name, curve in curves.items()
+            for name, curve in ((name, _smooth(curve)) for name, curve in curves.items())
         ],
         paths[2],
         what="training log loss",
@@ -157,6 +154,13 @@ def _draw(folder: RunFolder, result: dict[str, Any], out: Path) -> list[Path]:
         budget_bytes=hot["budget_bytes"],
     )
     return paths
+
+
+def _smooth(curve: list[list[float]], points: int = 30) -> list[list[float]]:
+    """Means of neighbouring points: single hot and cold batches differ too much to be read one by one."""
+    step = max(1, len(curve) // points)
+    parts = [curve[first : first + step] for first in range(0, len(curve) - step + 1, step)]
+    return [[part[-1][0], sum(loss for _, loss in part) / len(part)] for part in parts]
 
 
 def _budget_points(folder: RunFolder, log: ColumnarLog) -> list[Any]:
