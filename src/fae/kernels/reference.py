@@ -46,10 +46,11 @@ class ReferenceGroupKernels:
     def _translate(
         self, addresses: npt.NDArray[np.int32], num_hot_rows: int, shift: int, cold_rows: npt.NDArray[np.int64]
     ) -> None:
-        rows = torch.from_numpy(np.ascontiguousarray(addresses)).to(self._device)[:, self._slots].long()
+        # Copies: packed arrays are read-only views of a file, which torch would warn about.
+        rows = torch.from_numpy(np.array(addresses)).to(self._device)[:, self._slots].long()
         is_cold = rows >= num_hot_rows
         if len(cold_rows):
-            listed = torch.from_numpy(np.ascontiguousarray(cold_rows)).to(self._device)
+            listed = torch.from_numpy(np.array(cold_rows)).to(self._device)
             rows = torch.where(is_cold, listed[(rows - num_hot_rows).clamp(0, len(cold_rows) - 1)], rows)
         else:
             rows = torch.where(is_cold, rows + shift, rows)
@@ -84,7 +85,7 @@ class ReferenceGroupKernels:
         eps: float,
     ) -> None:
         """Sum gradients by row and apply the optimizer, in place; see `CpuGroupKernels.update`."""
-        lookups = torch.from_numpy(np.ascontiguousarray(order)).to(self._device).long()
+        lookups = torch.from_numpy(np.array(order)).to(self._device).long()
         rows = self._rows.reshape(-1)[lookups]
         lookups, rows = lookups[rows >= 0], rows[rows >= 0]
         if rows.numel() == 0:
