@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from fae.core.errors import RecipeError
+from fae.data.columnar import FeatureSchema
 from fae.embedding.placements import PLACEMENTS, make_embeddings
 from fae.embedding.rows import RowOptimizer
 from fae.popularity.memory import OPTIMIZERS, state_width
 from fae.training.config import TrainConfig
+from fae.training.plain import PlainEmbeddings
 from fae.training.step import make_dense_optimizer, train_step
 
 from cases import CPU, random_log
@@ -130,3 +132,19 @@ def test_every_batch_is_one_step_even_where_a_group_is_not_used():
         assert embeddings.steps == count
     assert torch.count_nonzero(embeddings.export_table(4)[1]) == 0
     assert embeddings.device == CPU
+
+
+@pytest.mark.parametrize("pooling", ["sum", "none"])
+def test_pads_move_no_row_of_the_plain_trainer_either(pooling):
+    """A pad that is looked up and multiplied by zero gives row 0 a gradient of zero, and Adam would move it."""
+    features = (FeatureSchema(name="s", num_embeddings=6, length=3, pooling=pooling),)
+    plain = PlainEmbeddings(features, [4], seed=1)
+    weight = plain.tables[0].weight
+    ids = torch.tensor([[2, -1, 5], [-1, -1, -1]])
+    out = plain(ids)["s"]
+    if pooling == "none":
+        assert torch.equal(out, torch.stack([weight[[2, 0, 5]], torch.zeros(3, 4)]) * (ids >= 0).unsqueeze(-1))
+    else:
+        assert torch.equal(out, torch.stack([weight[2] + weight[5], torch.zeros(4)]))
+    out.sum().backward()
+    assert sorted(weight.grad.coalesce().indices()[0].tolist()) == [2, 5]

@@ -132,6 +132,29 @@ def test_a_complete_run_is_not_trained_again(tmp_path, monkeypatch):
     assert setting.trainer(tmp_path, config).fit() == expected
 
 
+def test_traffic_is_counted_over_a_resume(tmp_path, monkeypatch):
+    setting = Setting(tmp_path, share=0.6)  # so that there are hot batches, too
+    config = TrainConfig(batch_size=32, placement="paper", checkpoint_batches=5)
+    expected = setting.trainer(None, config).fit()["train"]["traffic"]
+    assert expected["swaps"] > 2
+    assert expected["swap_bytes_to_device"] + expected["swap_bytes_to_host"] > 0
+    real_step, calls = trainer_module.train_step, []
+
+    def killing_step(*arguments):
+        calls.append(1)
+        if len(calls) == 11:  # two checkpoints are written, nothing is lost
+            raise Killed
+        return real_step(*arguments)
+
+    monkeypatch.setattr(trainer_module, "train_step", killing_step)
+    with pytest.raises(Killed):
+        setting.trainer(tmp_path / "killed", config).fit()
+    traffic = setting.trainer(tmp_path / "killed", config).fit()["train"]["traffic"]
+    assert traffic["gradient_bytes_to_host"] == expected["gradient_bytes_to_host"]
+    assert expected["swaps"] <= traffic["swaps"] <= expected["swaps"] + 4  # exporting and loading may copy
+    assert setting.trainer(None, TrainConfig(batch_size=32)).fit()["train"]["traffic"] == {}
+
+
 def test_time_based_checkpoints(tmp_path):
     setting = Setting(tmp_path)
     config = TrainConfig(batch_size=32, checkpoint_minutes=1e-9)
