@@ -9,7 +9,9 @@ import torch
 
 from fae.data.columnar import FeatureSchema
 from fae.embedding.base import Embeddings
+from fae.embedding.hybrid import HybridEmbeddings
 from fae.embedding.pipeline import NO_FAULTS
+from fae.embedding.published import PublishedEmbeddings
 from fae.embedding.resident import ResidentEmbeddings
 from fae.embedding.rows import RowOptimizer
 from fae.embedding.tiered import TieredEmbeddings
@@ -132,6 +134,10 @@ def make_embeddings(
     """Embeddings of a layout; staging of exactly what the largest batch needs."""
     if placement in ("cpu", "device"):
         return ResidentEmbeddings(layout, optimizer, log.batch_size, CPU if placement == "cpu" else device)
+    if placement == "hybrid":
+        return HybridEmbeddings(layout, optimizer, log.batch_size, device)
+    if placement == "paper":
+        return PublishedEmbeddings(layout, optimizer, log.batch_size, device)
     packed = log.packed(layout)
     staging = [
         max(len(packed.batch(index).cold_rows[group]) for index in range(packed.num_batches))

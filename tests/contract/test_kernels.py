@@ -12,6 +12,7 @@ import fae.kernels.cpu as cpu
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import group_geometries
 from fae.kernels.reference import ReferenceGroupKernels
+from fae.popularity.memory import OPTIMIZERS, state_width
 
 NO_ROWS = np.empty(0, np.int64)
 FLAT = ([1, 1, 1], ["sum", "sum", "mean"])
@@ -33,8 +34,8 @@ class PythonForm(CpuGroupKernels):
     def lookup(self, *arguments, **options):
         self._patched(super().lookup, *arguments, **options)
 
-    def update(self, *arguments):
-        self._patched(super().update, *arguments)
+    def update(self, *arguments, **options):
+        self._patched(super().update, *arguments, **options)
 
 
 def make_kernels(form, geometry, batch_size, optimizer):
@@ -44,7 +45,7 @@ def make_kernels(form, geometry, batch_size, optimizer):
 
 
 class Case:
-    """A random batch of one group: 20 rows, the first 12 hot, addresses of cold ones through a list."""
+    """A random batch of one group: 20 rows, the first 12 hot, the last 2 left alone; cold ones through a list."""
 
     num_rows, num_hot = 20, 12
 
@@ -52,7 +53,7 @@ class Case:
         self.random = np.random.default_rng(seed)
         (self.geometry,) = group_geometries(lengths, poolings, [dim] * len(lengths))
         self.lengths, self.poolings, self.dim, self.batch_size = lengths, poolings, dim, batch_size
-        rows = self.random.integers(-1, self.num_rows, (batch_size, sum(lengths)))
+        rows = self.random.integers(-1, self.num_rows - 2, (batch_size, sum(lengths)))
         rows[self.random.random(rows.shape) < 0.4] = 3  # one row that takes many lookups
         rows[-1] = -1  # a padded input
         self.rows = rows
@@ -80,6 +81,24 @@ class Case:
         return torch.cat(columns, 1)
 
 
+def wanted_update(optimizer, weight, state, gradient, eps, betas, step):
+    """What an update with learning rate 0.1 means, in double precision, for rows that the batch touches."""
+    if optimizer == "sgd":
+        return weight - 0.1 * gradient, state
+    if optimizer == "rowwise_adagrad":
+        state = state + (gradient**2).mean(1, keepdim=True)
+        return weight - 0.1 * gradient / (state.sqrt() + eps), state
+    if optimizer == "adagrad":
+        state = state + gradient**2
+        return weight - 0.1 * gradient / (state.sqrt() + eps), state
+    moment, square = state.chunk(2, 1)
+    moment = betas[0] * moment + (1 - betas[0]) * gradient
+    square = betas[1] * square + (1 - betas[1]) * gradient**2
+    corrected = (square / (1 - betas[1] ** step)).sqrt()
+    epsilon = eps / (1 - betas[1] ** step) ** 0.5  # torch.optim.SparseAdam adds eps before the correction
+    return weight - 0.1 * moment / (1 - betas[0] ** step) / (corrected + epsilon), torch.cat([moment, square], 1)
+
+
 cases = pytest.mark.parametrize(("lengths", "poolings"), [FLAT, LISTS], ids=["flat", "lists"])
 forms = pytest.mark.parametrize("form", ["numba", "python", "reference"])
 
@@ -87,7 +106,7 @@ forms = pytest.mark.parametrize("form", ["numba", "python", "reference"])
 @cases
 @forms
 @pytest.mark.parametrize("dim", [1, 4, 16])
-@pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_lookup_and_update(form, lengths, poolings, dim, optimizer):
     case = Case(lengths, poolings, dim, 12, seed=dim)
     kernels = make_kernels(form, case.geometry, case.batch_size, optimizer)
@@ -101,19 +120,19 @@ def test_lookup_and_update(form, lengths, poolings, dim, optimizer):
     assert torch.all(out[-1] == 0)
 
     (expected * case.grad.double()).sum().backward()
-    state = torch.rand((case.num_rows, 0 if optimizer == "sgd" else 1), generator=torch.Generator().manual_seed(1))
-    before = state.clone()
-    kernels.update(weight, state, case.order, case.grad, 0.1, 1e-8)
-    gradient = leaf.grad
-    if optimizer == "sgd":
-        wanted = case.weight.double() - 0.1 * gradient
-    else:
-        wanted_state = before.double() + (gradient**2).mean(1, keepdim=True)
-        wanted = case.weight.double() - 0.1 * gradient / (wanted_state.sqrt() + 1e-8)
-        torch.testing.assert_close(state.double(), wanted_state, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(weight.double(), wanted, rtol=1e-5, atol=1e-5)
-    untouched = np.setdiff1d(np.arange(case.num_rows), case.rows)
+    state = torch.rand((case.num_rows, state_width(optimizer, dim)), generator=torch.Generator().manual_seed(1))
+    before, betas = state.clone(), (0.8, 0.97)
+    kernels.update(weight, state, case.order, case.grad, 0.1, 1e-3, betas=betas, step=3)
+    wanted, wanted_state = wanted_update(
+        optimizer, case.weight.double(), before.double(), leaf.grad, 1e-3, betas, 3
+    )  # fmt: skip
+    touched = np.unique(case.rows[case.rows >= 0])
+    torch.testing.assert_close(state.double()[touched], wanted_state[touched], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(weight.double()[touched], wanted[touched], rtol=1e-5, atol=1e-5)
+    untouched = np.setdiff1d(np.arange(case.num_rows), touched)
+    assert len(untouched), "the case must leave a row alone"
     assert torch.equal(weight[untouched], case.weight[untouched])
+    assert torch.equal(state[untouched], before[untouched])
 
 
 @forms
@@ -130,15 +149,16 @@ def test_staged_addresses_are_shifted(form):
     torch.testing.assert_close(out, case.pooled(case.weight))
 
 
+@pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adagrad", "adam"])
 @pytest.mark.parametrize("threads", ["1", "2", "5"])
-def test_threads_do_not_change_a_byte(threads, monkeypatch):
+def test_threads_do_not_change_a_byte(threads, optimizer, monkeypatch):
     monkeypatch.setattr(cpu, "_MIN_LOOKUPS", 16)
     results = []
     for count in ("1", threads):
         monkeypatch.setenv("FAE_NUM_THREADS", count)
         case = Case(*LISTS, 8, 301, seed=11)
-        kernels = CpuGroupKernels(case.geometry, case.batch_size, "rowwise_adagrad")
-        state = torch.zeros((case.num_rows, 1))
+        kernels = CpuGroupKernels(case.geometry, case.batch_size, optimizer)
+        state = torch.zeros((case.num_rows, state_width(optimizer, 8)))
         out = torch.empty((case.batch_size, case.geometry.width))
         kernels.lookup(case.addresses, case.num_hot, case.weight, out, shift=0, cold_rows=case.cold_rows)
         kernels.update(case.weight, state, case.order, case.grad, 0.1, 1e-8)
@@ -148,16 +168,16 @@ def test_threads_do_not_change_a_byte(threads, monkeypatch):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from([FLAT, LISTS]), st.integers(1, 40))
-def test_numba_is_the_reference(seed, shape, batch_size):
+@given(st.integers(0, 2**31), st.sampled_from([FLAT, LISTS]), st.integers(1, 40), st.sampled_from(OPTIMIZERS))
+def test_numba_is_the_reference(seed, shape, batch_size, optimizer):
     case = Case(*shape, 8, batch_size, seed)
     results = []
     for form in ("numba", "reference"):
-        kernels = make_kernels(form, case.geometry, batch_size, "rowwise_adagrad")
-        weight, state = case.weight.clone(), torch.ones((case.num_rows, 1))
+        kernels = make_kernels(form, case.geometry, batch_size, optimizer)
+        weight, state = case.weight.clone(), torch.ones((case.num_rows, state_width(optimizer, 8)))
         out = torch.empty((batch_size, case.geometry.width))
         kernels.lookup(case.addresses, case.num_hot, weight, out, shift=0, cold_rows=case.cold_rows)
-        kernels.update(weight, state, case.order, case.grad, 0.1, 1e-8)
+        kernels.update(weight, state, case.order, case.grad, 0.1, 1e-8, step=2)
         results.append((out, weight, state))
     for ours, reference in zip(*results, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from fae.embedding.pipeline import FaultInjection
 from fae.embedding.rows import RowOptimizer
 from fae.models.registry import build_model
+from fae.popularity.memory import OPTIMIZERS
 from fae.training.plain import PlainEmbeddings, PlainTrainer
 
 from cases import adversarial_logs, assert_same_bytes, random_log, train
 
-OPTIMIZERS = ["sgd", "rowwise_adagrad"]
 optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 relaxed = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -29,11 +29,12 @@ relaxed = settings(max_examples=25, deadline=None, suppress_health_check=[Health
     lists=st.booleans(),
     skew=st.floats(1.05, 3.0),
 )
-def test_tiered_is_device_is_cpu(seed, optimizer, share, depth, lists, skew):
+def test_placements_are_one(seed, optimizer, share, depth, lists, skew):
     log = random_log(seed, lists=lists, skew=skew)
     layout = log.layout(share, seed)
     expected = train(log, layout, optimizer, "cpu")
-    assert_same_bytes(train(log, layout, optimizer, "device"), expected)
+    for placement in ("device", "hybrid", "paper"):
+        assert_same_bytes(train(log, layout, optimizer, placement), expected)
     assert_same_bytes(train(log, layout, optimizer, "tiered", depth=depth), expected)
 
 
@@ -43,7 +44,9 @@ def test_the_budget_does_not_matter(optimizer):
     expected = train(log, log.layout(1.0, 0), optimizer, "cpu", epochs=2)
     for share in (0.0, 0.05, 0.3, 0.9):
         for seed in (0, 1):  # another storage order, too
-            assert_same_bytes(train(log, log.layout(share, seed), optimizer, "tiered", depth=3, epochs=2), expected)
+            layout = log.layout(share, seed)
+            assert_same_bytes(train(log, layout, optimizer, "tiered", depth=3, epochs=2), expected)
+            assert_same_bytes(train(log, layout, optimizer, "paper", epochs=2), expected)
 
 
 @optimizers
@@ -55,6 +58,8 @@ def test_adversarial_batches(name, optimizer):
         expected = train(log, layout, optimizer, "cpu")
         for depth in (2, 3, 8):
             assert_same_bytes(train(log, layout, optimizer, "tiered", depth=depth), expected)
+        for placement in ("hybrid", "paper"):
+            assert_same_bytes(train(log, layout, optimizer, placement), expected)
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5, 8])
@@ -63,8 +68,9 @@ def test_random_delays_and_poisoned_slots(depth, seed):
     log = random_log(seed, num_inputs=200, batch_size=8)
     layout = log.layout(0.1, seed)
     faults = FaultInjection(max_delay_seconds=0.004, poison=True, seed=seed)
-    ours = train(log, layout, "rowwise_adagrad", "tiered", depth=depth, faults=faults)
-    assert_same_bytes(ours, train(log, layout, "rowwise_adagrad", "cpu"))
+    optimizer = "adam" if seed == 0 else "rowwise_adagrad"
+    ours = train(log, layout, optimizer, "tiered", depth=depth, faults=faults)
+    assert_same_bytes(ours, train(log, layout, optimizer, "cpu"))
 
 
 @optimizers

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from fae.embedding.pipeline import FaultInjection
+from fae.popularity.memory import OPTIMIZERS
 
 from cases import adversarial_logs, assert_same_bytes, random_log, train
 
 CUDA = torch.device("cuda")
-optimizers = pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad"])
+optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 
 
 @optimizers
@@ -25,11 +26,12 @@ def test_tiered_is_device(optimizer, lists, share):
 
 
 @optimizers
-def test_cpu_agrees_within_rounding(optimizer):
+@pytest.mark.parametrize("placement", ["tiered", "hybrid", "paper"])
+def test_cpu_agrees_within_rounding(optimizer, placement):
     log = random_log(2)
     layout = log.layout(0.2, 1)
     for one, other in zip(
-        train(log, layout, optimizer, "tiered", device=CUDA), train(log, layout, optimizer, "cpu"), strict=True
+        train(log, layout, optimizer, placement, device=CUDA), train(log, layout, optimizer, "cpu"), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
 

@@ -15,7 +15,7 @@ from fae.data.columnar import ColumnarLog, FeatureSchema
 from fae.popularity.calibrate import calibrate
 from fae.popularity.config import HotConfig
 from fae.popularity.hotset import HotSet
-from fae.popularity.memory import row_bytes
+from fae.popularity.memory import OPTIMIZERS, row_bytes
 from fae.popularity.profile import profile
 
 from logs import make_log
@@ -41,7 +41,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "small_table": draw(st.sampled_from([1, 100, 10**6])),
         "batch_size": draw(st.sampled_from([1, 8, 500])),
         "mixed": draw(st.booleans()),
-        "optimizer": draw(st.sampled_from(["sgd", "rowwise_adagrad"])),
+        "optimizer": draw(st.sampled_from(OPTIMIZERS)),
     }
 
 

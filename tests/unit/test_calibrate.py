@@ -318,8 +318,8 @@ def test_refusals(tmp_path: Path) -> None:
     opened = profile(other, HotConfig(), tmp_path / "profile", seed=1)
     with pytest.raises(ArtifactError, match=r"another log .*fae profile"):
         calibrate(log, opened, HotConfig(), tmp_path / "hot_set", embedding_dims=[4] * 4, **SETTINGS)
-    with pytest.raises(RecipeError, match="optimizer = 'adam'"):
-        run(log, HotConfig(), tmp_path, optimizer="adam")
+    with pytest.raises(RecipeError, match="optimizer = 'adamw'"):
+        run(log, HotConfig(), tmp_path, optimizer="adamw")
     with pytest.raises(RecipeError, match="batch_size = 0"):
         run(log, HotConfig(), tmp_path, batch_size=0)
     with pytest.raises(ArtifactError, match="fae calibrate"):

@@ -73,11 +73,11 @@ def test_a_failing_thread_reaches_the_consumer(step, monkeypatch):
 
 
 def test_rows_take_the_bytes_that_calibrate_counts():
-    from fae.popularity.memory import row_bytes
+    from fae.popularity.memory import OPTIMIZERS, row_bytes
 
     log = random_log(1, lists=True)
     layout = log.layout(0.5, 1)
-    for optimizer in ("sgd", "rowwise_adagrad"):
+    for optimizer in OPTIMIZERS:
         embeddings = make_embeddings("tiered", log, layout, RowOptimizer(name=optimizer), depth=3)
         staging = [tier.slot_rows for tier in embeddings._tiers]
         expected = sum(

@@ -111,6 +111,11 @@ def test_restored_schedule_goes_on_the_same(pair, cut, losses):
     assert head + play(second, len(head)) == whole
 
 
+def test_a_single_cold_batch_comes_last():
+    (batches,) = run_epochs(Schedule("adaptive", num_hot=3, num_cold=1, epochs=1, seed=1))
+    assert batches[-1] == 3
+
+
 def test_no_batches_is_done():
     assert Schedule("interleaved", num_hot=0, num_cold=0, epochs=3, seed=1).done
 

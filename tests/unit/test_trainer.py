@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import fae.training.trainer as trainer_module
 from fae.core.artifact import Plan
 from fae.core.errors import ArtifactError, RecipeError
-from fae.embedding.placements import make_embeddings
+from fae.embedding.placements import PLACEMENTS, make_embeddings
 from fae.embedding.rows import RowOptimizer
 from fae.models.config import ModelConfig
 from fae.models.registry import build_model
@@ -66,17 +66,26 @@ def tensors_of(trainer: Trainer) -> list[torch.Tensor]:
 
 
 def without_times(result: dict) -> dict:
-    dropped = ("samples_per_second", "seconds")
+    dropped = ("samples_per_second", "seconds", "traffic")  # loading a checkpoint moves rows, too
     return {**result, "train": {key: value for key, value in result["train"].items() if key not in dropped}}
 
 
-@pytest.mark.parametrize("order", ["interleaved", "adaptive", "shuffled"])
-@pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad"])
-def test_resumed_is_uninterrupted(tmp_path, monkeypatch, order, optimizer):
+@pytest.mark.parametrize(
+    ("order", "optimizer", "placement"),
+    [
+        *[(order, optimizer, "tiered") for order in ("interleaved", "adaptive", "shuffled")
+          for optimizer in ("sgd", "rowwise_adagrad", "adam")],
+        ("interleaved", "adagrad", "tiered"),
+        ("interleaved", "adam", "hybrid"),
+        ("adaptive", "adam", "paper"),
+    ],
+)  # fmt: skip
+def test_resumed_is_uninterrupted(tmp_path, monkeypatch, order, optimizer, placement):
     setting = Setting(tmp_path, mixed=order == "shuffled")
     config = TrainConfig(
-        batch_size=32, epochs=2, order=order, optimizer=optimizer, checkpoint_batches=5, adaptive_rate=20
-    )
+        batch_size=32, epochs=2, order=order, optimizer=optimizer, placement=placement, checkpoint_batches=5,
+        adaptive_rate=20,
+    )  # fmt: skip
     whole = setting.trainer(tmp_path / "whole", config)
     expected = whole.fit()
 
@@ -102,12 +111,48 @@ def test_resumed_is_uninterrupted(tmp_path, monkeypatch, order, optimizer):
         ).read_bytes()
 
 
+def test_the_step_count_travels_with_the_rows(tmp_path):
+    setting = Setting(tmp_path)
+    config = TrainConfig(batch_size=32, optimizer="adam")
+    trained = setting.trainer(tmp_path, config)
+    trained.fit()
+    assert trained.embeddings.steps == setting.packed.train.num_batches
+    loaded = setting.trainer(None, config, "paper")
+    load_tables(tmp_path / "checkpoint", loaded.embeddings)
+    assert loaded.embeddings.steps == trained.embeddings.steps
+    loaded.embeddings.initialise(1)
+    assert loaded.embeddings.steps == 0
+
+
 def test_a_complete_run_is_not_trained_again(tmp_path, monkeypatch):
     setting = Setting(tmp_path)
     config = TrainConfig(batch_size=32)
     expected = setting.trainer(tmp_path, config).fit()
     monkeypatch.setattr(trainer_module, "train_step", None)
     assert setting.trainer(tmp_path, config).fit() == expected
+
+
+def test_traffic_is_counted_over_a_resume(tmp_path, monkeypatch):
+    setting = Setting(tmp_path, share=0.6)  # so that there are hot batches, too
+    config = TrainConfig(batch_size=32, placement="paper", checkpoint_batches=5)
+    expected = setting.trainer(None, config).fit()["train"]["traffic"]
+    assert expected["swaps"] > 2
+    assert expected["swap_bytes_to_device"] + expected["swap_bytes_to_host"] > 0
+    real_step, calls = trainer_module.train_step, []
+
+    def killing_step(*arguments):
+        calls.append(1)
+        if len(calls) == 11:  # two checkpoints are written, nothing is lost
+            raise Killed
+        return real_step(*arguments)
+
+    monkeypatch.setattr(trainer_module, "train_step", killing_step)
+    with pytest.raises(Killed):
+        setting.trainer(tmp_path / "killed", config).fit()
+    traffic = setting.trainer(tmp_path / "killed", config).fit()["train"]["traffic"]
+    assert traffic["gradient_bytes_to_host"] == expected["gradient_bytes_to_host"]
+    assert expected["swaps"] <= traffic["swaps"] <= expected["swaps"] + 4  # exporting and loading may copy
+    assert setting.trainer(None, TrainConfig(batch_size=32)).fit()["train"]["traffic"] == {}
 
 
 def test_time_based_checkpoints(tmp_path):
@@ -124,7 +169,7 @@ def test_loads_under_another_budget_and_placement(tmp_path):
     trained = setting.trainer(tmp_path, TrainConfig(batch_size=32))
     result = trained.fit()
     other = Setting(tmp_path, share=0.6, name="packed_60")
-    for placement in ("cpu", "device", "tiered"):
+    for placement in PLACEMENTS:
         loaded = other.trainer(None, TrainConfig(batch_size=32), placement)
         load_tables(tmp_path / "checkpoint", loaded.embeddings)
         load_dense(tmp_path / "checkpoint", loaded.model)

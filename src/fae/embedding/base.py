@@ -48,10 +48,16 @@ class Embeddings(ABC):
         B of every batch that will be streamed.
     device
         Where lookups happen and gradients come from.
+
+    Attributes
+    ----------
+    steps
+        Batches that have updated rows; Adam's one step count. Saved in checkpoints.
     """
 
     def __init__(self, layout: RowLayout, optimizer: RowOptimizer, batch_size: int, device: torch.device) -> None:
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
+        self.steps = 0
         self.geometries = group_geometries(
             [feature.length for feature in layout.features],
             [feature.pooling for feature in layout.features],
@@ -102,6 +108,11 @@ class Embeddings(ABC):
     def device_bytes(self) -> int:
         """Bytes of rows, state and staging on the device."""
 
+    @property
+    def traffic(self) -> dict[str, int]:
+        """What a placement counts of its moves between host and device; empty where it counts nothing."""
+        return {}
+
     def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
         """Read and pool the rows of a batch.
 
@@ -129,6 +140,8 @@ class Embeddings(ABC):
         """Apply the optimizer to the rows of the batch that was looked up last, from the gradients of its leaves."""
         order = batch.packed.order
         assert order is not None, "batches of this split carry no order; they are for evaluation"
+        optimizer = self.optimizer
+        self.steps += 1
         for group, (kernels, output) in enumerate(zip(self._kernels, self._outputs, strict=True)):
             if output.grad is None:  # the model did not use the group
                 continue
@@ -137,11 +150,13 @@ class Embeddings(ABC):
             part = order[start : start + self.batch_size * len(geometry.slots)]
             gradient = output.grad.detach()
             kernels.update(
-                bank.weight, bank.state, part, gradient, self.optimizer.learning_rate, self.optimizer.eps
+                bank.weight, bank.state, part, gradient, optimizer.learning_rate, optimizer.eps,
+                betas=optimizer.betas, step=self.steps,
             )  # fmt: skip
 
     def initialise(self, seed: int) -> None:
         """Give every row its first value (`fae.embedding.rows.initial_rows`) and zero state."""
+        self.steps = 0
         for table, feature in enumerate(self.layout.features):
             dim, rows = self.layout.embedding_dims[table], self.layout.row_numbers(table)
             width = self.optimizer.state_width(dim)

@@ -8,7 +8,9 @@ import torch
 
 from fae.core.errors import RecipeError
 from fae.embedding.base import Embeddings
+from fae.embedding.hybrid import HybridEmbeddings
 from fae.embedding.pipeline import NO_FAULTS, FaultInjection
+from fae.embedding.published import PublishedEmbeddings
 from fae.embedding.resident import ResidentEmbeddings
 from fae.embedding.rows import RowOptimizer
 from fae.embedding.tiered import TieredEmbeddings
@@ -16,7 +18,7 @@ from fae.embedding.tiered import TieredEmbeddings
 if TYPE_CHECKING:
     from fae.popularity.hotset import HotSet
 
-PLACEMENTS = ("tiered", "device", "cpu")
+PLACEMENTS = ("tiered", "device", "cpu", "hybrid", "paper")
 
 
 def make_embeddings(
@@ -33,11 +35,21 @@ def make_embeddings(
     ----------
     placement
         ``tiered``: hot rows on `device`, cold rows on the host. ``device``: every row on `device`. ``cpu``: every row
-        and all arithmetic on the CPU, whatever `device` says.
+        and all arithmetic on the CPU, whatever `device` says. ``hybrid``: rows and their arithmetic on the CPU, the
+        model on `device`. ``paper``: FAE as published, hot batches on `device`, rows of cold batches on the CPU.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such placement.
     """
     where = torch.device("cpu") if placement == "cpu" else torch.device(device)
     if placement in ("cpu", "device"):
         return ResidentEmbeddings(hot_set.layout, optimizer, hot_set.batch_size, where)
+    if placement == "hybrid":
+        return HybridEmbeddings(hot_set.layout, optimizer, hot_set.batch_size, where)
+    if placement == "paper":
+        return PublishedEmbeddings(hot_set.layout, optimizer, hot_set.batch_size, where)
     if placement == "tiered":
         return TieredEmbeddings(
             hot_set.layout,

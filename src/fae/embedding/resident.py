@@ -43,13 +43,16 @@ class ResidentEmbeddings(Embeddings):
         return 0, batch.packed.cold_rows[group]
 
     def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        store, index = self._stores[group], torch.from_numpy(rows).to(self.device)
+        store = self._stores[group]
+        index = torch.from_numpy(rows).to(store.weight.device)
         return store.weight[index].cpu(), store.state[index].cpu()
 
     def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
-        store, index = self._stores[group], torch.from_numpy(rows).to(self.device)
-        store.weight[index] = weight.to(self.device)
-        store.state[index] = state.to(self.device)
+        store = self._stores[group]
+        where = store.weight.device
+        index = torch.from_numpy(rows).to(where)
+        store.weight[index] = weight.to(where)
+        store.state[index] = state.to(where)
 
     @property
     def device_bytes(self) -> int:

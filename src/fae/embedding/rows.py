@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fae.core.seeds import generator
 from fae.embedding.memory import host_zeros
+from fae.kernels.optimizers import DEFAULT_BETAS, Betas
 from fae.popularity.memory import state_width
 
 _INITIAL_CHUNK_ROWS = 65_536
@@ -26,11 +27,25 @@ class RowOptimizer:
     """How a row is updated from the sum of its gradients.
 
     ``sgd``: w -= lr g. ``rowwise_adagrad`` (one number a row): s += mean(g^2); w -= lr g / (sqrt(s) + eps).
+    ``adagrad`` (torch.optim.Adagrad; D numbers a row): s += g^2, the same step. ``adam`` (torch.optim.SparseAdam; 2 D
+    numbers a row): moments of the rows of a batch only, one step count for all rows.
+
+    Attributes
+    ----------
+    eps
+        0 takes the optimizer's own: 1e-8, for ``adagrad`` 1e-10 (as torch).
+    betas
+        For ``adam``: decay of the first and second moment.
     """
 
     name: str = "rowwise_adagrad"
     learning_rate: float = 0.02
-    eps: float = 1e-8
+    eps: float = 0.0
+    betas: Betas = DEFAULT_BETAS
+
+    def __post_init__(self) -> None:
+        if self.eps == 0:
+            object.__setattr__(self, "eps", 1e-10 if self.name == "adagrad" else 1e-8)
 
     def state_width(self, embedding_dim: int) -> int:
         """Floats of state a row carries."""

@@ -20,14 +20,14 @@ from numba import njit
 
 from fae.core.threads import run_ranges
 from fae.kernels.geometry import GroupGeometry
+from fae.kernels.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas, bias_corrected_rate
 from fae.kernels.prefetch import prefetch
 
 Int = npt.NDArray[np.int64]
 
-OPTIMIZER_CODE = {"sgd": 0, "rowwise_adagrad": 1}
-
 _AHEAD = 16  # lookups between asking for a row and using it: best of 4, 8, 16, 32 on an AMD EPYC with 32 MiB of L3
 _MIN_LOOKUPS = 4096  # a thread is not worth waking for less
+_LINE_FLOATS = 16  # of a cache line of 64 bytes
 
 
 @njit(cache=True, nogil=True)
@@ -42,9 +42,25 @@ def _translate(addresses, slots, num_hot_rows, shift, cold_rows, rows, start, st
             rows[b, s] = row
 
 
-@njit(cache=True, nogil=True)
-def _apply(weight, state, row, total, optimizer, learning_rate, eps):
+# numpy's division: a test for zero before each one would keep LLVM from vectorising (eps makes it needless).
+@njit(cache=True, nogil=True, error_model="numpy")
+def _apply(weight, state, row, total, optimizer, learning_rate, eps, decay, square_decay):
     dim = total.size
+    if optimizer == 3:  # state: first moments, then second moments; the rate is bias-corrected
+        for d in range(dim):
+            gradient = total[d]
+            moment = state[row, d] + (gradient - state[row, d]) * decay
+            square = state[row, dim + d] + (gradient * gradient - state[row, dim + d]) * square_decay
+            state[row, d] = moment
+            state[row, dim + d] = square
+            weight[row, d] -= learning_rate * (moment / (np.sqrt(square) + eps))
+        return
+    if optimizer == 2:
+        for d in range(dim):
+            square = state[row, d] + total[d] * total[d]
+            state[row, d] = square
+            weight[row, d] -= learning_rate * (total[d] / (np.sqrt(square) + eps))
+        return
     step = learning_rate
     if optimizer == 1:
         squares = np.float32(0.0)
@@ -106,10 +122,11 @@ def _pool_kernel(dim: int) -> Any:
 def _update_kernel(dim: int, flat: bool) -> Any:
     @njit(cache=True, nogil=True)
     def update(
-        weight, state, rows, order, grad, width, num_slots, slot_column, slot_feature, pooling, inverse_count,
-        optimizer, learning_rate, eps, start, stop,
+        weight, state, flat_state, rows, order, grad, width, num_slots, slot_column, slot_feature, pooling,
+        inverse_count, optimizer, learning_rate, eps, decay, square_decay, start, stop,
     ):  # fmt: skip
         total = np.zeros(dim, np.float32)
+        state_width = state.shape[1]
         i = start
         # A segment belongs to the range in which it begins.
         while 0 < i < stop and rows[order[i]] == rows[order[i - 1]]:
@@ -121,16 +138,19 @@ def _update_kernel(dim: int, flat: bool) -> Any:
             if i + 2 * _AHEAD < order.size:
                 prefetch(rows, np.int64(order[i + 2 * _AHEAD]))
                 ahead = np.int64(order[i + _AHEAD])
-                prefetch(weight, max(rows[ahead], 0))
-                if optimizer == 1:
-                    prefetch(state, max(rows[ahead], 0))
+                row_ahead = max(rows[ahead], 0)
+                prefetch(weight, row_ahead)
+                part = 0
+                while part < state_width:  # Adam's state of 16 floats a row takes two cache lines
+                    prefetch(flat_state, row_ahead * state_width + part)
+                    part += _LINE_FLOATS
                 if flat:
                     prefetch(grad, ahead * dim)
             lookup = np.int64(order[i])
             row = rows[lookup]
             if row != current:
                 if current >= 0:
-                    _apply(weight, state, current, total, optimizer, learning_rate, eps)
+                    _apply(weight, state, current, total, optimizer, learning_rate, eps, decay, square_decay)
                 if i >= stop:
                     return
                 for d in range(dim):
@@ -150,7 +170,7 @@ def _update_kernel(dim: int, flat: bool) -> Any:
                     total[d] += scale * grad[base + d]
             i += 1
         if current >= 0:
-            _apply(weight, state, current, total, optimizer, learning_rate, eps)
+            _apply(weight, state, current, total, optimizer, learning_rate, eps, decay, square_decay)
 
     return update
 
@@ -225,6 +245,9 @@ class CpuGroupKernels:
         grad: torch.Tensor,
         learning_rate: float,
         eps: float,
+        *,
+        betas: Betas = DEFAULT_BETAS,
+        step: int = 1,
     ) -> None:
         """Sum gradients by row and apply the optimizer, in place.
 
@@ -236,16 +259,21 @@ class CpuGroupKernels:
             The group's part of the batch's ``order``.
         grad
             float32 ``[B, W]``; copied where it is not contiguous.
+        betas, step
+            For Adam: decay of the two moments; number of this step, from 1.
         """
         geometry = self.geometry
         table, table_state = weight.numpy(), state.numpy()
         kernel = _update_kernel(geometry.embedding_dim, geometry.is_flat)
         rows, flat_grad = self._rows.reshape(-1), grad.contiguous().numpy().reshape(-1)
+        flat_state = table_state.reshape(-1)
+        is_adam = self._optimizer == OPTIMIZER_CODE["adam"]
+        rate = bias_corrected_rate(learning_rate, betas, step) if is_adam else learning_rate
         run_ranges(
             lambda start, stop: kernel(
-                table, table_state, rows, order, flat_grad, geometry.width, geometry.num_slots, self._slot_column,
-                self._slot_feature, geometry.pooling, self._inverse_count, self._optimizer,
-                np.float32(learning_rate), np.float32(eps), start, stop,
+                table, table_state, flat_state, rows, order, flat_grad, geometry.width, geometry.num_slots,
+                self._slot_column, self._slot_feature, geometry.pooling, self._inverse_count, self._optimizer,
+                np.float32(rate), np.float32(eps), np.float32(1 - betas[0]), np.float32(1 - betas[1]), start, stop,
             ),
             order.size,
             min_range=_MIN_LOOKUPS,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fae.kernels.geometry import POOLING_CODE, GroupGeometry
+from fae.kernels.optimizers import DEFAULT_BETAS, Betas, bias_corrected_rate
 
 
 class ReferenceGroupKernels:
@@ -83,6 +84,9 @@ class ReferenceGroupKernels:
         grad: Tensor,
         learning_rate: float,
         eps: float,
+        *,
+        betas: Betas = DEFAULT_BETAS,
+        step: int = 1,
     ) -> None:
         """Sum gradients by row and apply the optimizer, in place; see `CpuGroupKernels.update`."""
         lookups = torch.from_numpy(np.array(order)).to(self._device).long()
@@ -98,8 +102,19 @@ class ReferenceGroupKernels:
         scales = torch.where(self._is_mean[features], self._inverse_count[inputs, features], 1.0)
         touched, lengths = torch.unique_consecutive(rows, return_counts=True)
         total = torch.segment_reduce(gradients * scales.unsqueeze(1), "sum", lengths=lengths, axis=0)
-        step = torch.full((len(touched), 1), learning_rate, device=self._device)
-        if self._optimizer == "rowwise_adagrad":
+        if self._optimizer == "sgd":
+            weight[touched] -= learning_rate * total
+        elif self._optimizer == "rowwise_adagrad":
             state[touched] += (total * total).mean(1, keepdim=True)
-            step = learning_rate / (state[touched].sqrt() + eps)
-        weight[touched] -= step * total
+            weight[touched] -= learning_rate / (state[touched].sqrt() + eps) * total
+        elif self._optimizer == "adagrad":
+            state[touched] += total * total
+            weight[touched] -= learning_rate * (total / (state[touched].sqrt() + eps))
+        else:
+            # torch.optim.SparseAdam: rows of this batch only, old + (1 - beta) * (new - old), one step count.
+            moment, square = state[touched].split(self.geometry.embedding_dim, dim=1)
+            moment = moment + (total - moment) * (1 - betas[0])
+            square = square + (total * total - square) * (1 - betas[1])
+            state[touched] = torch.cat([moment, square], 1)
+            rate = bias_corrected_rate(learning_rate, betas, step)
+            weight[touched] -= rate * (moment / (square.sqrt() + eps))

@@ -9,19 +9,18 @@ from fae.core.errors import RecipeError
 
 FLOAT_BYTES = 4
 
-OPTIMIZERS = ("sgd", "rowwise_adagrad")
+OPTIMIZERS = ("sgd", "rowwise_adagrad", "adagrad", "adam")
 
 
 def state_width(optimizer: str, embedding_dim: int) -> int:
     """Floats of optimizer state that travel with one row.
 
-    >>> state_width("sgd", 16), state_width("rowwise_adagrad", 16)
-    (0, 1)
+    >>> [state_width(optimizer, 16) for optimizer in OPTIMIZERS]
+    [0, 1, 16, 32]
     """
-    if optimizer == "sgd":
-        return 0
-    if optimizer == "rowwise_adagrad":
-        return 1
+    widths = {"sgd": 0, "rowwise_adagrad": 1, "adagrad": embedding_dim, "adam": 2 * embedding_dim}
+    if optimizer in widths:
+        return widths[optimizer]
     raise RecipeError(f"[train] optimizer = {optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
 
 

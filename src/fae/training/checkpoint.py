@@ -6,8 +6,9 @@ Files of the artifact ``checkpoint`` (format version 1), all safetensors and JSO
 * ``dense.safetensors``: ``model.*``, ``optimizer.<parameter>.<name>``, ``random.*``;
 * ``progress.json``: schedule, position in its segment, losses, results.
 
-Vocabulary order makes a checkpoint independent of hot set, budget and placement: it loads under any other. Invariant:
-a checkpoint is written whole or not at all (`fae.core.artifact`).
+The manifest's summary names the tables and holds ``row_steps``, the one step count of all rows (Adam's bias
+correction). Vocabulary order makes a checkpoint independent of hot set, budget and placement: it loads under any
+other. Invariant: a checkpoint is written whole or not at all (`fae.core.artifact`).
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def save_checkpoint(
         "tables": [
             {"name": feature.name, "num_embeddings": feature.num_embeddings, "embedding_dim": dim}
             for feature, dim in zip(embeddings.layout.features, embeddings.layout.embedding_dims, strict=True)
-        ]
+        ],
+        "row_steps": embeddings.steps,
     }
     with write_artifact(path, plan, summary) as folder:
         (folder / "tables").mkdir()
@@ -74,7 +76,7 @@ def read_progress(path: Path) -> dict[str, Any]:
 
 
 def load_tables(path: Path, embeddings: Embeddings) -> None:
-    """Load rows and state into embeddings of any placement, budget and hot set.
+    """Load rows, their state and step count into embeddings of any placement, budget and hot set.
 
     Raises
     ------
@@ -85,7 +87,8 @@ def load_tables(path: Path, embeddings: Embeddings) -> None:
         (feature.name, feature.num_embeddings, dim)
         for feature, dim in zip(embeddings.layout.features, embeddings.layout.embedding_dims, strict=True)
     ]
-    found = [(t["name"], t["num_embeddings"], t["embedding_dim"]) for t in open_checkpoint(path).summary["tables"]]
+    summary = open_checkpoint(path).summary
+    found = [(t["name"], t["num_embeddings"], t["embedding_dim"]) for t in summary["tables"]]
     for wanted, there in zip(expected, found, strict=False):
         if wanted != there:
             raise ArtifactError(
@@ -103,6 +106,7 @@ def load_tables(path: Path, embeddings: Embeddings) -> None:
                 f"{embeddings.optimizer.name} needs {width}; set [train] optimizer to what trained it"
             )
         embeddings.import_table(table, tensors["weight"], tensors["state"])
+    embeddings.steps = int(summary.get("row_steps", 0))  # older checkpoints are of optimizers that do not count
 
 
 def load_dense(path: Path, model: nn.Module, dense_optimizer: torch.optim.Optimizer | None = None) -> None:

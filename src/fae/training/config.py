@@ -17,11 +17,12 @@ class TrainConfig:
     batch_size
         Inputs of a (global) batch, B.
     optimizer
-        Of the rows; the dense weights take plain SGD or plain Adagrad beside it.
+        Of the rows; the dense weights take plain SGD, Adagrad or Adam beside it.
     learning_rate, dense_learning_rate
         Of the rows; of the dense weights (the same where it is left out).
     placement
-        ``tiered`` (FAE), ``device`` (every row on the device), ``cpu`` (every row and all arithmetic on the CPU).
+        ``tiered`` (FAE), ``device`` (every row on the device), ``cpu`` (every row and all arithmetic on the CPU),
+        ``hybrid`` (rows and their arithmetic on the CPU, dense part on the device), ``paper`` (FAE as published).
     order
         ``interleaved``: hot and cold batches in proportion; ``adaptive``: the paper's shuffle scheduler;
         ``shuffled``: mixed batches of inputs in random order.
@@ -37,10 +38,10 @@ class TrainConfig:
 
     batch_size: int = 2048
     epochs: int = 1
-    optimizer: Literal["sgd", "rowwise_adagrad"] = "rowwise_adagrad"
+    optimizer: Literal["sgd", "rowwise_adagrad", "adagrad", "adam"] = "rowwise_adagrad"
     learning_rate: float = 0.02
     dense_learning_rate: float | None = None
-    placement: Literal["tiered", "device", "cpu"] = "tiered"
+    placement: Literal["tiered", "device", "cpu", "hybrid", "paper"] = "tiered"
     order: Literal["interleaved", "adaptive", "shuffled"] = "interleaved"
     adaptive_rate: int = 50
     early_stopping: int = 0

@@ -1,8 +1,8 @@
 """The plain trainer: one `nn.EmbeddingBag` a table and nothing of FAE, for comparison.
 
 Place in the flow: the demo and the benchmarks train the same model with it on the same columnar log; the equivalence
-tests check FAE against it. It gets the same care as ours: sparse gradients, row-wise Adagrad written with coalesced
-tensors, inputs gathered batch by batch.
+tests check FAE against it. It gets the same care as ours: sparse gradients, torch's own sparse Adagrad and Adam,
+row-wise Adagrad written with coalesced tensors, inputs gathered batch by batch.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class PlainEmbeddings(nn.Module):
                 continue
             present = columns >= 0
             if feature.pooling == "none":
-                embeddings[feature.name] = table(columns.clamp(min=0)) * present.unsqueeze(-1)
+                # Pads must not be looked up: a gradient of zero would still move a row under Adam.
+                vectors = table(columns[present])
+                kept = vectors.new_zeros((*columns.shape, vectors.shape[1]))
+                embeddings[feature.name] = kept.index_put((present,), vectors)
                 continue
             lengths = present.sum(1)
             offsets = torch.cumsum(lengths, 0) - lengths
@@ -117,6 +120,12 @@ class PlainTrainer:
         self._row_optimizer: SparseRowwiseAdagrad | torch.optim.Optimizer
         if optimizer.name == "sgd":
             self._row_optimizer = torch.optim.SGD(parameters, lr=optimizer.learning_rate)
+        elif optimizer.name == "adagrad":
+            self._row_optimizer = torch.optim.Adagrad(parameters, lr=optimizer.learning_rate, eps=optimizer.eps)
+        elif optimizer.name == "adam":
+            self._row_optimizer = torch.optim.SparseAdam(
+                parameters, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.eps
+            )
         else:
             self._row_optimizer = SparseRowwiseAdagrad(parameters, optimizer)
 

@@ -106,7 +106,7 @@ class Schedule:
     def _next_phase_segment(self) -> Segment:
         hot_left, cold_left = self._num_hot - self._hot_done, self._num_cold - self._cold_done
         # One cold batch is kept for the end: an epoch that ends on hot batches alone ends on a one-sided log.
-        kept = 1 if hot_left and self._num_cold > 1 else 0
+        kept = 1 if hot_left and self._num_cold else 0
         left = {"hot": hot_left, "cold": cold_left - kept}
         phase = self._next_phase
         if left[phase] <= 0:

@@ -38,7 +38,12 @@ def train_step(
 
 
 def make_dense_optimizer(name: str, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer of the dense weights that belongs to a row optimizer: SGD, or plain Adagrad (eps 1e-10)."""
+    """The optimizer of the dense weights that belongs to a row optimizer, with torch's defaults.
+
+    SGD beside ``sgd``, plain Adam beside ``adam``, plain Adagrad beside both kinds of Adagrad.
+    """
     if name == "sgd":
         return torch.optim.SGD(model.parameters(), lr=learning_rate)
+    if name == "adam":
+        return torch.optim.Adam(model.parameters(), lr=learning_rate)
     return torch.optim.Adagrad(model.parameters(), lr=learning_rate)

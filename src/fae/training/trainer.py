@@ -50,6 +50,8 @@ class _Position:
     seconds: float = 0.0
     timed_seconds: float = 0.0
     timed_inputs: int = 0
+    traffic: dict[str, int] = field(default_factory=dict)
+    """What the placement counted before the last resume, and, in a checkpoint, up to it."""
     stopped_early: bool = False
     complete: bool = False
     result: dict[str, Any] = field(default_factory=dict)
@@ -208,8 +210,13 @@ class Trainer:
             model=self.model,
             dense_optimizer=self.dense_optimizer,
             embeddings=self.embeddings,
-            progress=dataclasses.asdict(self._position),
+            progress={**dataclasses.asdict(self._position), "traffic": self._traffic()},
         )
+
+    def _traffic(self) -> dict[str, int]:
+        """Counted by the placement since the run began; exporting rows may itself move some."""
+        before = self._position.traffic
+        return {name: before.get(name, 0) + count for name, count in self.embeddings.traffic.items()}
 
     def _resume(self) -> None:
         if self._folder is None or self._plan is None:
@@ -245,6 +252,7 @@ class Trainer:
                 "validation_curve": position.validation,
                 "schedule": self.schedule.trace,
                 "device_bytes": self.embeddings.device_bytes,
+                "traffic": self._traffic(),
             },
             "test": dataclasses.asdict(test),
             "validation": dataclasses.asdict(validation),

@@ -1,0 +1,111 @@
+"""Placement ``paper``: FAE as published. Hot batches on the device; cold batches look up and update on the CPU.
+
+The hot rows are there twice: in the device's bank, and in host memory among all rows. A batch without cold rows runs
+on the bank; any other runs as placement ``hybrid`` does. Invariant: a side is never read while the other side has
+newer hot rows; at a swap they are copied over whole, *with their optimizer state*, and the copy is counted. Everything
+else of this house (staging, forwards) is not here: this is what it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fae.embedding.base import Embeddings, ReadyBatches
+from fae.embedding.batch import ReadyBatch, make_ready
+from fae.embedding.features import FeatureEmbeddings
+from fae.embedding.hybrid import HybridEmbeddings
+from fae.embedding.rows import RowOptimizer, RowStore
+from fae.packing.dataset import BatchSet
+from fae.popularity.layout import RowLayout
+
+_NO_ROWS = np.empty(0, np.int64)
+
+
+class PublishedEmbeddings(Embeddings):
+    """A replicated bank of hot rows on `device` beside all rows in host memory."""
+
+    def __init__(self, layout: RowLayout, optimizer: RowOptimizer, batch_size: int, device: torch.device) -> None:
+        super().__init__(layout, optimizer, batch_size, device)
+        self._cold_side = HybridEmbeddings(layout, optimizer, batch_size, device)
+        self._banks = [
+            RowStore.zeros(group.num_hot_rows, group.embedding_dim, optimizer, device) for group in layout.groups
+        ]
+        self._bank_is_stale, self._host_is_stale = False, False  # never both; at first, both sides are zeros
+        self._swaps = {"swaps": 0, "swap_bytes_to_device": 0, "swap_bytes_to_host": 0}
+
+    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
+        for index in order:
+            yield make_ready(batches.batch(int(index)), self.device, 0)
+
+    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
+        return self.stream(batches, order)
+
+    def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
+        """As `Embeddings.lookup`, on the side the batch belongs to, which is brought up to date first."""
+        if batch.packed.has_cold_rows:
+            self._update_host()
+            return self._cold_side.lookup(batch, requires_grad=requires_grad)
+        self._update_bank()
+        return super().lookup(batch, requires_grad=requires_grad)
+
+    def update(self, batch: ReadyBatch) -> None:
+        """As `Embeddings.update`; the other side's hot rows are stale from here on."""
+        if batch.packed.has_cold_rows:
+            self._cold_side.steps = self.steps  # one step count for all rows
+            self._cold_side.update(batch)
+            self.steps = self._cold_side.steps
+            self._bank_is_stale = True
+        else:
+            super().update(batch)
+            self._host_is_stale = True
+
+    def _update_bank(self) -> None:
+        if self._bank_is_stale:
+            self._bank_is_stale = False
+            self._swaps["swap_bytes_to_device"] += self._copy_hot_rows(to_host=False)
+
+    def _update_host(self) -> None:
+        if self._host_is_stale:
+            self._host_is_stale = False
+            self._swaps["swap_bytes_to_host"] += self._copy_hot_rows(to_host=True)
+
+    def _copy_hot_rows(self, *, to_host: bool) -> int:
+        """Hot rows are the first rows of host memory, so a swap is one copy a group and array; returns its bytes."""
+        self._swaps["swaps"] += 1
+        for group, bank in enumerate(self._banks):
+            host = self._cold_side._bank(group)
+            for hot, every in ((bank.weight, host.weight), (bank.state, host.state)):
+                if to_host:
+                    every[: len(hot)].copy_(hot)
+                else:
+                    hot.copy_(every[: len(hot)])
+        return self.device_bytes
+
+    def _bank(self, group: int) -> RowStore:
+        return self._banks[group]
+
+    def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
+        return 0, _NO_ROWS  # asked for hot batches only
+
+    def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        self._update_host()
+        return self._cold_side._read_rows(group, rows)
+
+    def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
+        self._update_host()
+        self._cold_side._write_rows(group, rows, weight, state)
+        self._bank_is_stale = True
+
+    @property
+    def device_bytes(self) -> int:
+        return sum(bank.num_bytes for bank in self._banks)
+
+    @property
+    def traffic(self) -> dict[str, int]:
+        """Swaps (each copies every hot row with its state, the first fill of the bank included) and bytes moved."""
+        return {**self._swaps, **self._cold_side.traffic}
