@@ -53,14 +53,14 @@ def row_bytes_of(run: Run) -> dict[str, float]:
     known = {
         str(table.get("name")): size for table in run.items("tables") if (size := as_number(table.get("row_bytes")))
     }
-    tables, of_width = run.items("hot", "tables"), {}
+    tables, of_width = run.items("hot", "tables"), dict[float | None, float]()
     for table in tables:
         size, num_hot = as_number(table.get("bytes")), as_number(table.get("num_hot"))
         if size and num_hot:
-            of_width[table.get("embedding_dim")] = size / num_hot
+            of_width[as_number(table.get("embedding_dim"))] = size / num_hot
     for table in tables:
-        if table.get("embedding_dim") in of_width:
-            known.setdefault(str(table.get("name")), of_width[table.get("embedding_dim")])
+        if (width := as_number(table.get("embedding_dim"))) in of_width:
+            known.setdefault(str(table.get("name")), of_width[width])
     return known
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from fae.core.units import format_bytes, format_count
 from fae.reporting.markup import figure
 from fae.reporting.records import Run, as_number, points_of
-from fae.reporting.svg import Axis, Plot, percent, series_class, short_bytes, short_count
+from fae.reporting.svg import WIDE, Axis, Plot, percent, series_class, short_bytes, short_count
 
 _NAMED_TABLES = 6
 
@@ -43,7 +43,7 @@ def skew(run: Run) -> str:
             high=1.0, label="share of the table's rows, hottest first", form=percent, base=10,
         ),
         y=Axis(low=0.0, high=1.0, label="share of its accesses", form=percent),
-        height=340,
+        height=310,
     )  # fmt: skip
     legend = []
     # The largest tables last, so that they lie on top.
@@ -89,7 +89,7 @@ def budgets(run: Run) -> str:
         x=Axis(low=min(ends), high=max(ends), label="GPU memory for rows, their optimizer state and staging",
                form=short_bytes, base=2),
         y=Axis(low=0.0, high=1.0, label="share", form=percent),
-        height=340,
+        height=310,
     )  # fmt: skip
     for index, name in ((1, "coverage"), (2, "hot-input share")):
         css = "s1" if index == 1 else "s0"
@@ -162,7 +162,7 @@ def trace(run: Run) -> str:
         label="rate of the scheduler over batches", x=x,
         y=Axis(low=0.0, high=max(1.0, *(step[1] for step in steps)) * 1.08, label="rate, per cent",
                form=lambda value: f"{value:g}"),
-        height=240,
+        width=WIDE, height=210,
     )  # fmt: skip
     done, seen = 0.0, []
     for batches, rate, phase, loss, epoch in steps:
@@ -179,10 +179,10 @@ def trace(run: Run) -> str:
         plot = Plot(
             label="validation loss at swaps", x=x,
             y=Axis(low=low - margin, high=high + margin, label="log loss at the swap", form=lambda value: f"{value:g}"),
-            height=220,
+            width=WIDE, height=210,
         )  # fmt: skip
         plot.line(seen, "s2")
-        for place, loss in seen if len(seen) <= 120 else []:
+        for place, loss in seen if len(seen) <= 60 else []:
             plot.dot(place, loss, "s2", tip=f"{loss:.5f} after {format_count(place)} batches", radius=3)
         body += plot.render()
     return figure(

@@ -33,11 +33,24 @@ def figure(title: str, body: str | None, *, legend: Iterable[tuple[str, str]] = 
     return f'<section class="card"><h3>{escape(title)}</h3><figure>{body}{below}{words}</figure></section>'
 
 
-def table(head: Sequence[str], rows: Iterable[str], *, run_columns: bool = False) -> str:
-    """A table that scrolls sideways where the window is narrow; `rows` are HTML."""
+def table(head: Sequence[str], rows: Iterable[str], *, run_columns: bool = False, words: bool = False) -> str:
+    """A table that scrolls sideways where the window is narrow.
+
+    Parameters
+    ----------
+    rows
+        HTML.
+    run_columns
+        Whether the columns are runs, whose names stand out.
+    words
+        Whether the cells hold words, which are aligned on the left.
+    """
     css = ' class="run"' if run_columns else ""
     cells = "".join(f'<th scope="col"{css if index else ""}>{escape(text)}</th>' for index, text in enumerate(head))
-    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    kind = ' class="words"' if words else ""
+    return (
+        f'<div class="scroll"><table{kind}><thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
 
 
 def bars(rows: Iterable[tuple[str, Sequence[tuple[str, float, str]], str]]) -> str:

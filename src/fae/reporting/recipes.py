@@ -57,7 +57,7 @@ def values(runs: Sequence[Run], *sections: str, same: str) -> str:
         rows = [
             f'<tr class="differs"><th scope="row"><code>{escape(name)}</code></th>{cells(name)}</tr>' for name in differ
         ]
-        parts.append(table(head, rows, run_columns=True))
+        parts.append(table(head, rows, run_columns=True, words=True))
     elif len(runs) > 1:
         parts.append('<p class="note">The same in all runs.</p>')
     if equal:
@@ -67,5 +67,5 @@ def values(runs: Sequence[Run], *sections: str, same: str) -> str:
             f'<td class="text">{show_value(flat[0][name])}</td></tr>'
             for name in equal
         ]
-        parts.append(f"<details><summary>{escape(count)}</summary>{table(['', 'value'], rows)}</details>")
+        parts.append(f"<details><summary>{escape(count)}</summary>{table(['', 'value'], rows, words=True)}</details>")
     return "".join(parts)

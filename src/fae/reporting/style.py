@@ -43,9 +43,10 @@ figcaption { font-size: 13px; margin-top: 8px; max-width: 90ch; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td.text { text-align: left; overflow-wrap: anywhere; }
+table.words th, td.text { text-align: left; overflow-wrap: break-word; white-space: normal; }
 thead th { color: var(--quiet); font-weight: 600; vertical-align: bottom; }
-thead th.run { color: var(--ink); overflow-wrap: anywhere; }
+thead th.run { color: var(--ink); overflow-wrap: break-word; }
+td { white-space: nowrap; }
 tbody th { font-weight: 400; }
 tbody th code { white-space: nowrap; }
 tr.group th { font-weight: 600; padding-top: 14px; color: var(--quiet); font-size: 12px; letter-spacing: .05em;
@@ -58,7 +59,8 @@ summary { cursor: pointer; color: var(--quiet); }
 figure { margin: 0; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-size: 12px; fill: var(--quiet); font-variant-numeric: tabular-nums; }
-svg .name { fill: var(--ink); }
+svg .name, svg .word { fill: var(--ink); }
+svg .word { stroke: var(--card); stroke-width: 4; paint-order: stroke; }
 .grid { stroke: var(--grid); fill: none; }
 .axis { stroke: var(--quiet); fill: none; }
 .marker { stroke: var(--ink); stroke-dasharray: 2 3; fill: none; }

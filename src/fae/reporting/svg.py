@@ -14,14 +14,15 @@ from html import escape
 
 from fae.core.units import format_bytes
 
-WIDTH, HEIGHT = 720, 300
+WIDTH, WIDE, HEIGHT = 560, 1150, 290
+"""Units are about a pixel: a picture fills half of the page, or with `WIDE` all of it, so text keeps its size."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 12, 46
 _MOST_TICKS = 7
 
 
 def series_class(index: int) -> str:
     """The class of the series number `index`: six colours, then the same with other dashes."""
-    return f"s{index % 6}" + (f" d{(index // 6) % 3 + 1}" if index >= 6 else "")
+    return f"s{index % 6}" + (f" d{(index // 6 - 1) % 3 + 1}" if index >= 6 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,20 +81,21 @@ class Plot:
     ----------
     label
         What it shows, for those who cannot see it.
-    height
-        Of the whole picture; it is `WIDTH` wide, both in units of about a pixel.
+    width, height
+        Of the whole picture.
     """
 
     label: str
     x: Axis
     y: Axis
+    width: int = WIDTH
     height: int = HEIGHT
     _parts: list[str] = field(default_factory=list)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a point stands in the picture."""
         return (
-            _LEFT + self.x.place(x) * (WIDTH - _LEFT - _RIGHT),
+            _LEFT + self.x.place(x) * (self.width - _LEFT - _RIGHT),
             self.height - _BOTTOM - self.y.place(y) * (self.height - _TOP - _BOTTOM),
         )
 
@@ -121,19 +123,19 @@ class Plot:
         )
 
     def marker(self, x: float, text: str) -> None:
-        """A vertical line with a word at its top."""
+        """A vertical line with a word at its foot."""
         left, top = self.at(x, self.y.high)
         side = ' text-anchor="end"' if self.x.place(x) > 0.5 else ""
         shift = -5 if side else 5
         self._parts.append(
             f'<path class="marker" d="M{left:.1f} {top:.1f}V{self.height - _BOTTOM}"/>'
-            f'<text x="{left + shift:.1f}" y="{top + 11:.1f}"{side}>{escape(text)}</text>'
+            f'<text class="word" x="{left + shift:.1f}" y="{self.height - _BOTTOM - 8}"{side}>{escape(text)}</text>'
         )
 
     def render(self) -> str:
         """The picture, as one element."""
         return (
-            f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{escape(self.label)}">'
+            f'<svg viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(self.label)}">'
             f"{self._axes()}{''.join(self._parts)}</svg>"
         )
 
@@ -141,7 +143,7 @@ class Plot:
         parts, floor = [], self.height - _BOTTOM
         for value in self.y.ticks():
             top = self.at(self.x.low, value)[1]
-            parts.append(f'<path class="grid" d="M{_LEFT} {top:.1f}H{WIDTH - _RIGHT}"/>')
+            parts.append(f'<path class="grid" d="M{_LEFT} {top:.1f}H{self.width - _RIGHT}"/>')
             parts.append(
                 f'<text x="{_LEFT - 8}" y="{top + 4:.1f}" text-anchor="end">{escape(self.y.form(value))}</text>'
             )
@@ -149,12 +151,12 @@ class Plot:
             left = self.at(value, self.y.low)[0]
             parts.append(f'<path class="grid" d="M{left:.1f} {_TOP}V{floor}"/>')
             # Words at the right edge would be cut off if they were centred.
-            anchor = "end" if left > WIDTH - _RIGHT - 12 else "middle"
+            anchor = "end" if left > self.width - _RIGHT - 12 else "middle"
             shift = 12 if anchor == "end" else 0
             where = f'x="{left + shift:.1f}" y="{floor + 17}" text-anchor="{anchor}"'
             parts.append(f"<text {where}>{escape(self.x.form(value))}</text>")
-        middle = (_LEFT + WIDTH - _RIGHT) / 2
-        parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{floor}H{WIDTH - _RIGHT}"/>')
+        middle = (_LEFT + self.width - _RIGHT) / 2
+        parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{floor}H{self.width - _RIGHT}"/>')
         where = f'x="{middle:g}" y="{self.height - 8}" text-anchor="middle"'
         parts.append(f'<text class="name" {where}>{escape(self.x.label)}</text>')
         parts.append(
