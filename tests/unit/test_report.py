@@ -15,7 +15,6 @@ import pytest
 
 from fae.core.errors import ArtifactError
 from fae.popularity.skew import skew_curve
-from fae.popularity.sweep import sweep_budgets
 from fae.reporting import amounts, charts, per_table, recipes, tables
 from fae.reporting.markup import NOT_DEFINED, NOT_RECORDED
 from fae.reporting.page import build_page, report
@@ -388,6 +387,11 @@ def test_skew_curves_are_exact_and_short() -> None:
     assert skew_curve(np.array([4]))["share"] == [1.0]
 
 
-def test_budgets_of_the_sweep() -> None:
-    assert sweep_budgets(1000, 10**9) == [31, 62, 125, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000]
-    assert sweep_budgets(1, 3) == [1, 2, 3]
+def test_a_record_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    run = write(tmp_path / "run", make_record())
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ArtifactError, match=r"cannot read .*run\.json: Permission denied"):
+        load_runs([run])

@@ -108,7 +108,7 @@ def budgets(run: Run) -> str:
         ],
         caption=f"As calibrate predicts, selection by {selection}"
         + (f", hot inputs counted on {format_count(counted)} training inputs" if counted else "")
-        + ". Budgets that cannot hold the staging ring are left out.",
+        + ". Budgets that would be mostly staging ring are left out.",
     )  # fmt: skip
 
 

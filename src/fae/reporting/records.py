@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,7 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
     files = [_record_file(Path(path)) for path in paths]
     return [
         Run(label=label, record=_load(file))
-        for label, file in zip(_labels([file.absolute() for file in files]), files, strict=True)
+        for label, file in zip(_labels([Path(os.path.abspath(file)) for file in files]), files, strict=True)
     ]
 
 
