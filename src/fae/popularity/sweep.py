@@ -12,6 +12,7 @@ from typing import Any
 from fae.popularity.choice import Choice
 from fae.popularity.coverage import measure, training_coverage
 from fae.popularity.sampling import Inputs
+from fae.popularity.search import Fit
 from fae.popularity.tables import Tables
 
 DOUBLINGS = 5
@@ -58,7 +59,7 @@ def sweep(tables: Tables, choice: Choice, inputs: Inputs, budget_bytes: int, *, 
     candidate = choice.winner if is_exact else choice.threshold
     inputs = inputs.evenly(SWEEP_INPUTS).cached()
     down, up = sweep_budgets(budget_bytes, tables.total_bytes)
-    fits = []
+    fits: list[tuple[int, Fit]] = []
     for budget in down:
         if fits and fits[-1][1].staging_bytes > RING_SHARE * budget:
             break
