@@ -40,6 +40,8 @@ def tiers(run: Run) -> str:
         "tiered": "hot rows and staging on the device, cold rows in host memory",
         "device": "all rows on the device, whatever the hot set",
         "cpu": "all rows in host memory, whatever the hot set",
+        "hybrid": "all rows in host memory, whatever the hot set",
+        "paper": "hot rows on the device in hot phases, cold batches look up in host memory",
     }.get(placement or "", "")
     caption = "Rows with their optimizer state."
     if placement:
