@@ -159,7 +159,7 @@ def test_folder_of_a_run_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_version_help_and_nothing() -> None:
     assert succeed("--version").stdout.startswith("fae 0")
     assert succeed().stdout == succeed("--help").stdout
-    for verb in (*STAGES, "run", "demo"):
+    for verb in (*STAGES, "run", "report", "demo"):
         text = succeed(verb, "--help").stdout
         assert "--json" in text
         assert "--debug" in text

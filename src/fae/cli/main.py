@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fae.cli import demo, run, stage
+from fae.cli import demo, report, run, stage
 from fae.core.errors import FaeError
 from fae.core.files import json_values
 
@@ -24,12 +24,13 @@ FAE reads the click log first and compiles it: the rows that serve most lookups 
 budget, the rest is streamed from host memory, and the log is repacked into hot and cold mini-batches. Placement
 never changes the mathematics.
 
-  log -> ingest -> profile -> calibrate -> pack -> train -> run.json
+  log -> ingest -> profile -> calibrate -> pack -> train -> report
 
   fae demo                                  see it work: no data, no GPU, under a minute
   fae run recipes/frappe.toml               every stage, skipping what is already done
   fae run R.toml --set hot.budget=64MiB     the one dial: GPU memory for rows, state and staging
   fae calibrate R.toml --out DIR            one stage, in the folder of a run
+  fae report runs/a runs/b                  one HTML page: what came of it, runs side by side
 """
 
 _EPILOG = """\
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     run.add_parser(verbs)
     stage.add_parsers(verbs)
+    report.add_parser(verbs)
     demo.add_parser(verbs)
     return parser
 

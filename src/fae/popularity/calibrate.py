@@ -29,6 +29,7 @@ from fae.popularity.profile import AccessProfile
 from fae.popularity.sampling import Inputs
 from fae.popularity.search import Fit
 from fae.popularity.staging import StagingProbe
+from fae.popularity.sweep import sweep
 from fae.popularity.tables import Tables
 
 
@@ -155,6 +156,7 @@ def calibrate(
                 "candidates": choice.candidates,
                 "grid": walk_grid(tables, config, choice.threshold, counts, seed),
                 "overlap": overlap(tables, winner, counts),
+                "budgets": sweep(tables, choice, inputs, config.budget_bytes, is_exact=profile.is_exact),
                 "notes": notes(tables, config, choice, num_read=len(inputs), is_exact=profile.is_exact),
             }
     with write_artifact(path, plan, summary) as temporary:
@@ -196,5 +198,6 @@ def _everything_hot(tables: Tables, config: HotConfig, inputs: Inputs, num_train
         "candidates": {},
         "grid": [],
         "overlap": None,
+        "budgets": None,
         "notes": [note],
     }

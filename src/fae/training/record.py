@@ -18,6 +18,8 @@ import torch
 from fae.core.config import to_table
 from fae.data.columnar import ColumnarLog
 from fae.packing.dataset import PackedDataset
+from fae.popularity.memory import row_bytes
+from fae.popularity.skew import skew_curve
 from fae.training.checkpoint import read_progress
 
 if TYPE_CHECKING:
@@ -67,6 +69,21 @@ def source_commit() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
+def table_facts(log: ColumnarLog, hot_set: HotSet) -> list[dict[str, Any]]:
+    """Of each table: bytes of a row with its optimizer state, accesses in the training split and their skew."""
+    return [
+        {
+            "name": feature.name,
+            "num_embeddings": feature.num_embeddings,
+            "row_bytes": row_bytes(hot_set.optimizer, table["embedding_dim"]),
+            **skew_curve(log.counts[start:stop]),
+        }
+        for feature, table, start, stop in zip(
+            log.features, hot_set.summary["tables"], log.table_offsets[:-1], log.table_offsets[1:], strict=True
+        )
+    ]
+
+
 def make_record(
     recipe: Recipe,
     *,
@@ -96,6 +113,7 @@ def make_record(
             "predicted": {"input_share": hot["input_share"], "coverage": hot["coverage"]},
         },
         "pack": pack,
+        "tables": table_facts(log, hot_set),
         "train": result["train"],
         "validation": result["validation"],
         "test": result["test"],

@@ -1,0 +1,176 @@
+"""Run records as reports read them: found, checked, named, and asked for values that may not be there.
+
+Place in the flow: beneath every part of a report. Invariant: a record of any age or of a foreign hand never raises
+once it is loaded; what is missing, or is of another kind than expected, is None or empty. Reads JSON only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fae.core.errors import ArtifactError
+
+RUN_RECORD = "run.json"
+_SECTIONS = ("recipe", "train", "test", "hot")
+"""A JSON object without any of these is no run record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run.
+
+    Attributes
+    ----------
+    label
+        Short, and different from the other runs'.
+    record
+        What ``run.json`` says.
+    """
+
+    label: str
+    record: Mapping[str, Any]
+
+    def get(self, *path: str) -> Any:
+        """The value at a path of keys, or None; without a path the whole record."""
+        value: Any = self.record
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def has(self, *path: str) -> bool:
+        """Whether something stands at a path, be it null: recorded, though perhaps not defined."""
+        return isinstance(parent := self.get(*path[:-1]), Mapping) and path[-1] in parent
+
+    def number(self, *path: str) -> float | None:
+        """A finite number, or None."""
+        return as_number(self.get(*path))
+
+    def text(self, *path: str) -> str | None:
+        """A text that is not empty, or None."""
+        value = self.get(*path)
+        return value if isinstance(value, str) and value else None
+
+    def table(self, *path: str) -> Mapping[str, Any]:
+        """An object; an empty one where there is none."""
+        value = self.get(*path)
+        return value if isinstance(value, Mapping) else {}
+
+    def items(self, *path: str) -> list[Mapping[str, Any]]:
+        """The objects of a list; none where there is no list."""
+        value = self.get(*path)
+        return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number, or None.
+
+    >>> as_number(3), as_number("3"), as_number(True), as_number(float("nan"))
+    (3, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # JSON's integers have no end
+        return None
+
+
+def points_of(value: Any) -> list[tuple[float, float]]:
+    """The pairs of finite numbers of a list, such as a loss curve.
+
+    >>> points_of([[1, 0.5], [2, None], "x", [3, 0.4]])
+    [(1, 0.5), (3, 0.4)]
+    """
+    found = []
+    for item in value if isinstance(value, list) else []:
+        if isinstance(item, Sequence) and not isinstance(item, str) and len(item) == 2:
+            x, y = as_number(item[0]), as_number(item[1])
+            if x is not None and y is not None:
+                found.append((x, y))
+    return found
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is no object, under its dotted name.
+
+    >>> list(flatten({"hot": {"budget": "1MiB"}, "seed": 1}))
+    [('hot.budget', '1MiB'), ('seed', 1)]
+    """
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def load_runs(paths: Sequence[str | Path]) -> list[Run]:
+    """Read the records of some runs.
+
+    Parameters
+    ----------
+    paths
+        Run folders, or records themselves.
+
+    Raises
+    ------
+    ArtifactError
+        If one is not there or is no run record.
+    """
+    files = [_record_file(Path(path)) for path in paths]
+    return [
+        Run(label=label, record=_load(file))
+        for label, file in zip(_labels([Path(os.path.abspath(file)) for file in files]), files, strict=True)
+    ]
+
+
+def _record_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ArtifactError(
+            f"there is no run {path}; give the folder of a run (see `fae run --help`) or its {RUN_RECORD}"
+        )
+    if (path / RUN_RECORD).is_file():
+        return path / RUN_RECORD
+    inner = next((found.parent for found in sorted(path.glob(f"*/{RUN_RECORD}"))), None)
+    if inner is not None:
+        raise ArtifactError(f"{path} holds no {RUN_RECORD}, but {inner} does; type `fae report {inner}`")
+    raise ArtifactError(
+        f"{path} holds no {RUN_RECORD}: nothing was run there, or not to the end; finish it with "
+        f"`fae run RECIPE.toml --out {path}`"
+    )
+
+
+def _load(file: Path) -> Mapping[str, Any]:
+    mend = f"make it again with `fae run RECIPE.toml --out {file.parent}`"
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"cannot read {file}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{file} is not JSON ({error}); {mend}") from None
+    if not isinstance(record, dict) or not any(isinstance(record.get(name), dict) for name in _SECTIONS):
+        raise ArtifactError(f"{file} is JSON but no run record (it has none of {', '.join(_SECTIONS)}); {mend}")
+    return record
+
+
+def _labels(files: Sequence[Path]) -> list[str]:
+    """The last part of each path that tells it from the others; a number behind runs that are given twice."""
+    parts = [(*file.parent.parts[1:], *([] if file.name == RUN_RECORD else [file.stem])) or ("run",) for file in files]
+    # A folder that is called run says nothing.
+    depth, deepest = 2 if any(part[-1] == "run" for part in parts) else 1, max(map(len, parts), default=1)
+    while depth < deepest and len({part[-depth:] for part in parts}) < len(set(parts)):
+        depth += 1
+    labels: list[str] = []
+    for part in parts:
+        label, times = "/".join(part[-depth:]), 1
+        while (label if times == 1 else f"{label} ({times})") in labels:
+            times += 1
+        labels.append(label if times == 1 else f"{label} ({times})")
+    return labels
