@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fae.cli import demo, run, stage
+from fae.cli import demo, run, stage, synthetic
 from fae.core.errors import FaeError
 from fae.core.files import json_values
 
@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_parser(verbs)
     stage.add_parsers(verbs)
     demo.add_parser(verbs)
+    synthetic.add_parser(verbs)
     return parser
 
 
