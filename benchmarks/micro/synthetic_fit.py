@@ -1,6 +1,6 @@
 """Fit the curves of the Criteo-shaped columns to what was measured on 79,335 real inputs; prints them.
 
-    python benchmarks/micro/synthetic_fit.py
+    python benchmarks/micro/synthetic_fit.py [COLUMN ...]
 
 A column's counts in a sample are taken as Poisson, so what a curve should show there (distinct values, shares of the
 top values, values seen once) is an exact sum, not a simulation. Needs scipy, which scikit-learn brings. What it printed
@@ -21,8 +21,8 @@ from fae.core.progress import say
 from fae.data.synthetic_columns import CELL_BITS, FINE_CELL_BITS, ColumnShape
 from fae.data.synthetic_shapes import CRITEO
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "micro"))
-from synthetic_shape import NUM_INPUTS, REAL_COLUMNS  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from synthetic_shape import NUM_INPUTS, REAL_COLUMNS
 
 _COUNTS = np.arange(1, 257)
 
@@ -76,10 +76,12 @@ def fit(shape: ColumnShape) -> ColumnShape:
         return float(errors @ errors)
 
     best = None
-    starts = (0.02, 0.2) if shape.num_embeddings > 1000 else (0.15, 0.4)
-    for start in starts:
-        at = [np.log(shape.offset), shape.exponent, np.log(max(2.0, start * real[0])), shape.exponent]
-        found = minimize(loss, at, method="Nelder-Mead", options={"maxfev": 350, "xatol": 1e-3, "fatol": 1e-3})
+    # Knees early, late, and none to speak of; flat tops as well as steep ones.
+    starts = [(offset, exponent, knee, tail) for offset, exponent in ((shape.offset, shape.exponent), (300.0, 2.5))
+              for knee, tail in ((0.05, shape.exponent), (0.9, 8.0))]  # fmt: skip
+    for offset, exponent, knee, tail in starts:
+        at = [np.log(offset), exponent, np.log(max(2.0, knee * real[0])), tail]
+        found = minimize(loss, at, method="Nelder-Mead", options={"maxfev": 400, "xatol": 1e-3, "fatol": 1e-3})
         best = found if best is None or found.fun < best.fun else best
     fitted = candidate(best.x)
     say(f"{shape.name}: loss {best.fun:.2f} real {np.round(real, 3)} fitted {np.round(expected(fitted), 3)}")
@@ -87,8 +89,10 @@ def fit(shape: ColumnShape) -> ColumnShape:
 
 
 def main() -> None:
-    """Fit all, print the constants."""
+    """Fit all, or those named, and print the constants."""
     for column in CRITEO.columns:
+        if len(sys.argv) > 1 and column.name not in sys.argv[1:]:
+            continue
         found = fit(column)
         say(
             f'    ColumnShape("{found.name}", {found.num_embeddings}, {found.head_share}, "{found.missing}", '

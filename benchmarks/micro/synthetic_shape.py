@@ -18,10 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import RESULTS, record, save_record  # noqa: E402
-from fae.data.synthetic import SyntheticConfig, SyntheticLog  # noqa: E402
-from fae.data.synthetic_inputs import CHUNK_INPUTS  # noqa: E402
-from fae.data.synthetic_log import ClickTally  # noqa: E402
+from fae.data.synthetic import SyntheticConfig, SyntheticLog
+from fae.data.synthetic_inputs import CHUNK_INPUTS
+from fae.data.synthetic_log import ClickTally
+
+from common import RESULTS, record, save_record
 
 NUM_INPUTS = 79_335
 BUDGETS = (0.01, 0.05, 0.10, 0.20)

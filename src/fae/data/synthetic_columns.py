@@ -62,7 +62,7 @@ class ColumnShape:
     mapping: Literal["rank", "hash"] = "hash"
     knee: float = 0.0
     tail_exponent: float = 1.0
-    noise: float = 0.01
+    noise: float = 0.007
 
     def at_scale(self, scale: float, missing_share: float = 0.0) -> Marginal:
         """The column's distribution when every large table has `scale` times its rows."""

@@ -43,14 +43,14 @@ _CRITEO_MISSING = {"group C3": 0.037, "group C19": 0.412, "C6": 0.136, "C22": 0.
 # 10 % of values and the share of values seen once in those inputs. Source and mapping: chosen so that the hot-input
 # share comes out right (docs/synthetic.md).
 _CRITEO_COLUMNS = (
-    ColumnShape("C1", 1460, 0.503, "", 1.11, 1.944, "user", "hash", 174.0, 1.415),
-    ColumnShape("C2", 583, 0.125, "", 4.48, 1.165, "user", "hash", 129.0, 3.239),
+    ColumnShape("C1", 1460, 0.503, "", 1.11, 1.944, "user", "hash", 174.0, 1.415, 0.4),
+    ColumnShape("C2", 583, 0.125, "", 4.48, 1.165, "user", "hash", 129.0, 3.239, 0.4),
     ColumnShape("C3", 10131227, 0.0, "group C3", 3.87, 1.039, "item", "rank", 12200.0, 1.061),
     ColumnShape("C4", 2202608, 0.054, "group C3", 5.57, 1.06, "item", "rank", 27100.0, 1.615),
-    ColumnShape("C5", 305, 0.671, "", 1.11, 2.182, "user", "hash", 58.9, 10.42),
+    ColumnShape("C5", 305, 0.671, "", 1.11, 2.182, "user", "hash", 58.9, 10.42, 0.2),
     ColumnShape("C6", 24, 0.465, "C6", 1.02, 0.05, "context", "hash", 24.0, 2.702),
     ColumnShape("C7", 12517, 0.01, "", 23.0, 0.9529, "user", "rank", 3950.0, 3.445),
-    ColumnShape("C8", 633, 0.593, "", 1.35, 1.949, "user", "hash", 99.7, 12.0),
+    ColumnShape("C8", 633, 0.593, "", 1.35, 1.949, "user", "hash", 99.7, 12.0, 0.2),
     ColumnShape("C9", 3, 0.887, "", 1.0, 5.0, "context", "hash", 2.52, 0.05),
     ColumnShape("C10", 93145, 0.266, "", 62.2, 1.218, "item", "rank", 7450.0, 2.454),
     ColumnShape("C11", 5683, 0.021, "", 594.0, 2.874, "user", "rank", 1980.0, 3.054),
