@@ -50,9 +50,18 @@ def main() -> None:
                 samples.append(num_inputs / (time.perf_counter() - start))
                 cpu.append(1e6 * (time.process_time() - cpu_start) / num_inputs)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        results.append({"shape": shape, "ids": ids, "inputs": num_inputs, "inputs_per_second": samples,
-                        "cpu_microseconds_per_input": cpu})
-        say(f"{shape} {ids}: {max(samples):,.0f} inputs/s, {min(cpu):.2f} us of CPU an input, peak memory so far {peak / 2**20:.0f} MiB")
+        results.append(
+            {
+                "shape": shape,
+                "ids": ids,
+                "inputs": num_inputs,
+                "inputs_per_second": samples,
+                "cpu_microseconds_per_input": cpu,
+            }
+        )
+        say(
+            f"{shape} {ids}: {max(samples):,.0f} inputs/s, {min(cpu):.2f} us of CPU an input, peak memory so far {peak / 2**20:.0f} MiB"
+        )
     save_record("synthetic_speed", record(
         scale=options.scale, load_average=os.getloadavg(), peak_memory_bytes=peak, results=results,
     ))  # fmt: skip
