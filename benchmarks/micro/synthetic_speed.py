@@ -59,9 +59,7 @@ def main() -> None:
                 "cpu_microseconds_per_input": cpu,
             }
         )
-        say(
-            f"{shape} {ids}: {max(samples):,.0f} inputs/s, {min(cpu):.2f} us of CPU an input, peak memory so far {peak / 2**20:.0f} MiB"
-        )
+        say(f"{shape} {ids}: {max(samples):,.0f} inputs/s, {min(cpu):.2f} us of CPU each, peak {peak / 2**20:.0f} MiB")
     save_record("synthetic_speed", record(
         scale=options.scale, load_average=os.getloadavg(), peak_memory_bytes=peak, results=results,
     ))  # fmt: skip
