@@ -1,27 +1,28 @@
-"""How close the synthetic log comes to the real one: skew, hot-input share, drift, best AUC. Writes JSON.
+"""How close the Criteo-shaped log comes to the real one: skew per column, hot-input share, drift, best AUC. JSON.
 
-    python benchmarks/micro/synthetic_shape.py [--out benchmarks/results/synthetic_shape.json]
+    python benchmarks/micro/synthetic_shape.py            # measure, write benchmarks/results/synthetic_shape.json
+    python benchmarks/micro/synthetic_shape.py --table    # print the tables of docs/synthetic.md from that file
 
 The figures of the real log (79,335 Criteo Kaggle inputs) are constants below; the budget is a share of the rows that
-the log accesses, and the hot set is the globally most frequent rows.
+the log accesses, and the hot set is the globally most frequent rows. A missing value counts as an id.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
-import tempfile
-import time
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from fae.data.synthetic import SyntheticConfig, SyntheticLog, write_criteo_tsv
-from fae.data.synthetic_columns import COLUMNS
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from fae.data.synthetic import SyntheticConfig, SyntheticLog
 from fae.data.synthetic_inputs import CHUNK_INPUTS
+from fae.data.synthetic_log import ClickTally
+
+from common import RESULTS, record, save_record
 
 NUM_INPUTS = 79_335
 BUDGETS = (0.01, 0.05, 0.10, 0.20)
@@ -32,6 +33,58 @@ REAL = {
     "first_59500_at_10_percent": 0.294,
     "next_19835_with_that_hot_set": 0.258,
 }
+
+
+class RealColumn(NamedTuple):
+    """What was measured of one column: distinct ids, and shares of the inputs, or of the ids (`singletons`)."""
+
+    distinct: int
+    missing: float
+    top_1: float
+    top_1_percent: float
+    top_10_percent: float
+    singletons: float
+
+
+REAL_COLUMNS = {
+    "C1": RealColumn(509, 0.0, 0.503, 0.857, 0.981, 0.53),
+    "C2": RealColumn(543, 0.0, 0.125, 0.341, 0.765, 0.12),
+    "C3": RealColumn(34942, 0.037, 0.037, 0.405, 0.58, 0.85),
+    "C4": RealColumn(20683, 0.037, 0.054, 0.485, 0.701, 0.72),
+    "C5": RealColumn(74, 0.0, 0.671, 0.671, 0.971, 0.1),
+    "C6": RealColumn(9, 0.136, 0.465, 0.465, 0.465, 0.0),
+    "C7": RealColumn(7210, 0.0, 0.01, 0.238, 0.606, 0.26),
+    "C8": RealColumn(122, 0.0, 0.593, 0.76, 0.97, 0.07),
+    "C9": RealColumn(3, 0.0, 0.887, 0.887, 0.887, 0.0),
+    "C10": RealColumn(9827, 0.0, 0.266, 0.468, 0.741, 0.49),
+    "C11": RealColumn(3667, 0.0, 0.021, 0.235, 0.623, 0.17),
+    "C12": RealColumn(32986, 0.037, 0.037, 0.422, 0.6, 0.84),
+    "C13": RealColumn(2755, 0.0, 0.023, 0.231, 0.624, 0.12),
+    "C14": RealColumn(24, 0.0, 0.364, 0.364, 0.87, 0.04),
+    "C15": RealColumn(4774, 0.0, 0.02, 0.295, 0.731, 0.34),
+    "C16": RealColumn(27806, 0.037, 0.037, 0.455, 0.649, 0.8),
+    "C17": RealColumn(9, 0.0, 0.426, 0.426, 0.426, 0.0),
+    "C18": RealColumn(2373, 0.0, 0.054, 0.362, 0.792, 0.28),
+    "C19": RealColumn(1245, 0.412, 0.412, 0.838, 0.932, 0.28),
+    "C20": RealColumn(4, 0.412, 0.412, 0.412, 0.412, 0.0),
+    "C21": RealColumn(30921, 0.037, 0.037, 0.438, 0.621, 0.83),
+    "C22": RealColumn(8, 0.82, 0.82, 0.82, 0.82, 0.0),
+    "C23": RealColumn(12, 0.0, 0.444, 0.444, 0.645, 0.0),
+    "C24": RealColumn(10508, 0.037, 0.074, 0.592, 0.797, 0.59),
+    "C25": RealColumn(46, 0.412, 0.412, 0.412, 0.819, 0.02),
+    "C26": RealColumn(8144, 0.412, 0.412, 0.698, 0.846, 0.59),
+}
+
+
+def describe_column(ids: np.ndarray) -> RealColumn:
+    """The same of a column of the made-up log."""
+    counts = np.sort(np.unique(ids, return_counts=True)[1])[::-1]
+    shares = np.cumsum(counts) / len(ids)
+    top_1_percent, top_10_percent = (shares[int(np.ceil(part * len(counts))) - 1] for part in (0.01, 0.1))
+    return RealColumn(
+        len(counts), float((ids < 0).mean()), float(shares[0]), float(top_1_percent), float(top_10_percent),
+        float((counts == 1).mean()),
+    )  # fmt: skip
 
 
 def input_counts(ids: np.ndarray, train: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,14 +107,13 @@ def hot_shares(ids: np.ndarray, train: int | None = None) -> list[float]:
 
 def measure(scale: float, seed: int) -> dict[str, object]:
     """Everything about one log."""
-    config = SyntheticConfig(num_inputs=NUM_INPUTS, scale=scale, seed=seed)
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        summary = write_criteo_tsv(config, Path(folder) / "log.tsv")
-        seconds = time.perf_counter() - start
-    log = SyntheticLog(config)
-    ids = np.concatenate([log.chunk(index).ids for index in range(-(-NUM_INPUTS // CHUNK_INPUTS))])[:NUM_INPUTS]
+    log, tally = SyntheticLog(SyntheticConfig(num_inputs=NUM_INPUTS, scale=scale, seed=seed)), ClickTally()
+    chunks = [log.chunk(index) for index in range(-(-NUM_INPUTS // CHUNK_INPUTS))]
+    ids = np.concatenate([chunk.ids for chunk in chunks])[:NUM_INPUTS]
+    for chunk in chunks:
+        tally.add(chunk.labels, chunk.probabilities)
     shuffled = np.random.default_rng(seed).permuted(ids, axis=0)
+    summary = tally.summary(0)
     return {
         "scale": scale,
         "seed": seed,
@@ -70,31 +122,51 @@ def measure(scale: float, seed: int) -> dict[str, object]:
         "first_10000_inputs_at_10_percent": hot_shares(ids[:10_000])[2],
         "first_59500_at_10_percent": hot_shares(ids[:59_500])[2],
         "next_19835_with_that_hot_set": hot_shares(ids, train=59_500)[2],
-        "distinct": {shape.name: len(np.unique(ids[:, column])) for column, shape in enumerate(COLUMNS)},
+        "columns": {column.name: describe_column(ids[:, index])._asdict() for index, column in enumerate(log.columns)},
         "click_rate": summary.click_rate,
         "best_auc": summary.best_auc,
         "best_log_loss": summary.best_log_loss,
-        "lines_per_second": NUM_INPUTS / seconds,
     }
+
+
+def tables(result: dict) -> str:
+    """The tables of docs/synthetic.md."""
+    runs = [run for run in result["runs"] if run["scale"] == 1.0]
+
+    def mean(*path: str | int) -> float:
+        values = []
+        for run in runs:
+            for key in path:
+                run = run[key]
+            values.append(run)
+        return float(np.mean(values))
+
+    lines = ["| hot-input share, % | 1 % of the rows | 5 % | 10 % | 20 % |", "|---|---|---|---|---|"]
+    names = {"hot_input_share": "log", "columns_shuffled": "log, each column shuffled"}
+    for key, name in names.items():
+        real, made = result["real"][key], [mean(key, index) for index in range(len(BUDGETS))]
+        for what, shares in (("real", real), ("**synthetic**", made)):
+            lines.append(" | ".join([f"| {what} {name}", *(f"{100 * share:.3g}" for share in shares)]) + " |")
+    lines += ["", "| column | distinct ids | missing, % | top id, % | top 1 % of ids, % | top 10 %, % | seen once, % |",
+              "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for name, real in result["real_columns"].items():
+        cells = [f"{real['distinct']:,} / {mean('columns', name, 'distinct'):,.0f}"]
+        for key in ("missing", "top_1", "top_1_percent", "top_10_percent", "singletons"):
+            cells.append(f"{100 * real[key]:.1f} / {100 * mean('columns', name, key):.1f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Measure five seeds at two scales."""
+    """Measure five seeds at two scales, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/synthetic_shape.json"))
-    out = parser.parse_args().out
+    parser.add_argument("--table", action="store_true", help="print the tables from the committed result")
+    if parser.parse_args().table:
+        print(tables(json.loads((RESULTS / "synthetic_shape.json").read_text())))
+        return
     runs = [measure(scale, seed) for scale in (1.0, 0.01) for seed in range(1, 6)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    source = {
-        "command": "python benchmarks/micro/synthetic_shape.py",
-        "commit": commit,
-        "machine": {"architecture": platform.machine(), "cores": os.cpu_count()},
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-    }
-    out.write_text(json.dumps({**source, "real": REAL, "budgets": BUDGETS, "runs": runs}, indent=1) + "\n")
-    for run in runs:
-        print({key: np.round(value, 4).tolist() for key, value in run.items() if key != "distinct"})
+    real = {name: column._asdict() for name, column in REAL_COLUMNS.items()}
+    save_record("synthetic_shape", record(real=REAL, real_columns=real, budgets=BUDGETS, runs=runs))
 
 
 if __name__ == "__main__":

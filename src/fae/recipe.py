@@ -44,6 +44,21 @@ class Recipe:
         """Whether batches mix hot and cold inputs."""
         return self.train.order == "shuffled"
 
+    def check_model(self) -> None:
+        """Refuse a log that the model cannot take before hours are spent on it; single stages do not ask.
+
+        Raises
+        ------
+        RecipeError
+            If a kept sequence meets a model of pooled features.
+        """
+        for column in self.log.columns():
+            if column.pooling == "none" and column.max_length > 1 and self.model.name == "dlrm":
+                raise RecipeError(
+                    f"[log] categorical {column.name}: pooling = none keeps a sequence, and dlrm takes pooled "
+                    "features; set pooling to sum or mean"
+                )
+
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
@@ -87,12 +102,6 @@ def parse_recipe(tables: Mapping[str, Any], *, base: Path) -> Recipe:
         name: from_table(config, tables.get(name, {}), f"[{name}]") for name, config in _SECTIONS.items()
     }
     recipe = Recipe(**parts, base=base)
-    for column in recipe.log.columns():
-        if column.pooling == "none" and column.max_length > 1 and recipe.model.name == "dlrm":
-            raise RecipeError(
-                f"[log] categorical {column.name}: pooling = none keeps a sequence, and dlrm takes pooled "
-                "features; set pooling to sum or mean"
-            )
     names = [column.name for column in recipe.log.columns()]
     for name in recipe.model.embedding_dims:
         if name not in names:

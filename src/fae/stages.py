@@ -75,6 +75,7 @@ class RunFolder:
 
     def run(self) -> dict[str, Any]:
         """All stages, then ``run.json``; returns the record."""
+        self.recipe.check_model()
         with self.locked():
             if self._device_name == "cuda":
                 self.device()  # one that is not there is better found out now than after hours of ingest

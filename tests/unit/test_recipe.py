@@ -12,8 +12,9 @@ from fae.recipe import parse_recipe
 
 def test_dlrm_takes_no_sequence():
     column = {"name": "history", "max_length": 5, "pooling": "none"}
+    recipe = parse_recipe({"log": {"train": "log.csv", "categorical": ["a", column]}}, base=Path())
     with pytest.raises(RecipeError, match=r"history: pooling = none .* set pooling to sum or mean"):
-        parse_recipe({"log": {"train": "log.csv", "categorical": ["a", column]}}, base=Path())
+        recipe.check_model()
 
 
 def test_widths_are_of_columns_that_exist():

@@ -10,9 +10,11 @@ import pytest
 
 from fae.core.errors import ArtifactError, RecipeError
 from fae.data.synthetic import SyntheticConfig, SyntheticLog, auc_of_histogram, encode_lines, write_criteo_tsv
-from fae.data.synthetic_columns import COLUMNS, COUNTS, MISSING_COUNT, Marginal, hashed_positions
+from fae.data.synthetic_columns import MISSING_COUNT, Marginal, mixed_bits, spread_bits
 from fae.data.synthetic_inputs import CHUNK_INPUTS
+from fae.data.synthetic_shapes import CRITEO
 
+COLUMNS, COUNTS = CRITEO.columns, CRITEO.counts
 NAMES = [shape.name for shape in COLUMNS]
 
 
@@ -176,32 +178,47 @@ def test_auc_counts_pairs_and_ties() -> None:
 
 
 def test_extreme_counts_fit_their_room() -> None:
-    counts = np.full((2, len(COUNTS)), 99_999)
+    counts = np.full((2, len(COUNTS)), 99_999, np.int32)
     counts[1] = MISSING_COUNT
-    ids = np.full((2, len(COLUMNS)), -1)
-    first, second, _ = encode_lines(np.array([1, 0], np.uint8), counts, ids).decode().split("\n")
+    ids = np.full((2, len(COLUMNS)), -1, np.int32)
+    columns = SyntheticLog(SyntheticConfig()).columns
+    first, second, _ = encode_lines(np.array([1, 0], np.uint8), counts, ids, columns).decode().split("\n")
     assert first == "1" + "\t99999" * 13 + "\t" * 26
     assert second == "0" + "\t" * 39
 
 
-def test_marginal_position_is_the_inverse_of_quantile() -> None:
-    for exponent in (0.7, 1.05, 2.5):
-        marginal = Marginal(5000, 0.0, 3.0, exponent)
-        ranks = np.arange(5000)
-        for inside in (0.001, 0.5, 0.999):
-            positions = marginal.position(ranks, np.full(5000, inside))
-            assert (marginal.quantile(positions) == ranks).all()
-    headed = Marginal(10, 0.4, 1.0, 1.1)
-    assert headed.quantile(np.array([0.0, 0.399, 0.4, 0.999999])).tolist() == [0, 0, 1, 10]
+def test_table_follows_the_curve() -> None:
+    """Against weights added up value by value, with and without knee and head, at exponents around 1."""
+    for exponent, knee, tail in ((0.7, 0.0, 1.0), (1.0, 0.0, 1.0), (1.05, 50.0, 2.5), (2.5, 300.0, 1.0)):
+        marginal = Marginal(5000, 0.0, 30.0, exponent, knee, tail)
+        edges = np.arange(5001) + 30.0
+        weights = np.where(
+            (edges < knee + 30.0) | (knee == 0.0), edges**-exponent,
+            (knee + 30.0) ** -exponent * (edges / (knee + 30.0)) ** -tail,
+        )  # fmt: skip
+        mass = np.append(0.0, np.cumsum((weights[1:] + weights[:-1]) / 2))
+        ranks = np.array([1, 10, 60, 400, 3000])
+        found = marginal.table().share_below(ranks.astype(float))
+        assert found == pytest.approx(mass[ranks] / mass[-1], abs=2e-3), (exponent, knee)
 
 
-def test_hashed_positions_are_even_and_differ_by_salt() -> None:
-    keys = np.arange(20_000)
-    first, second = hashed_positions(keys, 1), hashed_positions(keys, 2)
-    assert first.min() >= 0
-    assert first.max() < 1
-    assert np.histogram(first, 10, (0, 1))[0] == pytest.approx(2000, abs=200)
-    assert abs(np.corrcoef(first, second)[0, 1]) < 0.03
+def test_head_takes_its_share_and_draws_stay_inside() -> None:
+    table = Marginal(10, 0.4, 1.0, 1.1).table()
+    bits = np.array([0, 0.399 * 2**32, 0.401 * 2**32, 2**32 - 1]).astype(np.uint32)
+    assert table.draw(bits).tolist() == [0, 0, 1, 10]
+    assert table.draw(bits.astype(np.uint64) << np.uint64(32)).tolist() == [0, 0, 1, 10]
+    assert Marginal(1, 0.0, 1.0, 1.1).table().draw(bits).tolist() == [0, 0, 0, 0]
+    assert table.share_below(np.array([0.0, 1.0, 11.0])) == pytest.approx([0.0, 0.4, 1.0], abs=1e-4)
+
+
+def test_mixed_bits_are_even_and_differ_by_salt() -> None:
+    keys = np.arange(20_000, dtype=np.int32)
+    first, second, spread = mixed_bits(keys, 1), mixed_bits(keys, 2), spread_bits(mixed_bits(keys, 1), 7)
+    assert len(np.unique(first)) == len(keys), "a bijection"
+    for bits in (first, second, spread):
+        assert np.histogram(bits, 10, (0, 2**32))[0] == pytest.approx(2000, abs=200)
+    for other in (second, spread):
+        assert abs(np.corrcoef(first.astype(float), other.astype(float))[0, 1]) < 0.03
 
 
 @pytest.mark.parametrize(

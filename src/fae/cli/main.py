@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fae.cli import demo, report, run, stage
+from fae.cli import demo, report, run, stage, synthetic
 from fae.core.errors import FaeError
 from fae.core.files import json_values
 
@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     stage.add_parsers(verbs)
     report.add_parser(verbs)
     demo.add_parser(verbs)
+    synthetic.add_parser(verbs)
     return parser
 
 

@@ -1,25 +1,34 @@
-"""A made-up click log in Criteo's text format, whose best possible AUC is known. Stands in front of ingest.
+"""A made-up click log as text, whose best possible AUC is known. Stands in front of ingest.
+
+Criteo's format (label, counts, ids of 8 hex digits, tab-separated, no header) or CSV with a header line; lists are
+separated by ``|``. `log_config` says how ingest has to read it.
 
 Invariant: the bytes depend on the configuration alone, and a part of the log is the beginning of the whole.
-It draws nothing itself (`fae.data.synthetic_inputs` does) and needs numpy alone.
+It draws nothing itself (`fae.data.synthetic_log` does) and needs numpy alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from fae.core.errors import ArtifactError, RecipeError
+from fae.core.files import being_written
 from fae.core.progress import task
-from fae.data.synthetic_columns import COLUMNS, COUNTS, MAX_COUNT, MISSING_COUNT, IntArray
-from fae.data.synthetic_inputs import CHUNK_INPUTS, SyntheticConfig, SyntheticLog
+from fae.data.config import ColumnConfig, LogConfig
+from fae.data.synthetic_columns import MAX_COUNT, MISSING_COUNT
+from fae.data.synthetic_config import SyntheticConfig
+from fae.data.synthetic_inputs import CHUNK_INPUTS, ColumnFacts
+from fae.data.synthetic_log import ClickTally, SyntheticLog, SyntheticSummary, auc_of_histogram
 
-__all__ = ["SyntheticConfig", "SyntheticLog", "SyntheticSummary", "encode_lines", "write_criteo_tsv"]
+__all__ = [
+    "SyntheticConfig", "SyntheticLog", "SyntheticSummary", "auc_of_histogram", "encode_lines", "log_config",
+    "write_criteo_tsv", "write_text",
+]  # fmt: skip
 
-_AUC_BINS = 65_536
 _COUNT_WIDTH = len(str(MAX_COUNT)) + 1
 _COUNT_TEXT = np.concatenate(
     [np.zeros(1, "S5"), np.arange(MISSING_COUNT + 1, MAX_COUNT + 1).astype("S5")],
@@ -28,26 +37,37 @@ _HEX_PAIR = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode()
 _ID_WIDTH = 9
 
 
-@dataclass(frozen=True, kw_only=True)
-class SyntheticSummary:
-    """What was written.
+def log_config(config: SyntheticConfig, train: str) -> LogConfig:
+    """How ingest reads the log that `write_text` wrote to the file `train`."""
+    if _is_tsv(config):
+        return LogConfig(train=train, format="criteo")
+    columns = SyntheticLog(config).columns
+    names = tuple(
+        column.name if column.length == 1 else ColumnConfig(name=column.name, max_length=column.length, pooling="none")
+        for column in columns
+    )
+    return LogConfig(train=train, categorical=names)
 
-    Attributes
-    ----------
-    best_auc, best_log_loss
-        Of the planted probabilities on this log: no model can do better, but for chance. The AUC is NaN where only
-        one label was drawn.
-    """
 
-    num_inputs: int
-    num_bytes: int
-    click_rate: float
-    best_auc: float
-    best_log_loss: float
+def _is_tsv(config: SyntheticConfig) -> bool:
+    return config.shape in ("criteo", "zipf")
 
 
 def write_criteo_tsv(config: SyntheticConfig, path: Path, *, num_inputs: int | None = None) -> SyntheticSummary:
-    """Write the log as tab-separated text: label, 13 counts, 26 ids of 8 hex digits, no header.
+    """`write_text` for the shapes of Criteo's format.
+
+    Raises
+    ------
+    RecipeError
+        If the shape has another format.
+    """
+    if not _is_tsv(config):
+        raise RecipeError(f"a log shaped like {config.shape} is no Criteo TSV; use write_text")
+    return write_text(config, path, num_inputs=num_inputs)
+
+
+def write_text(config: SyntheticConfig, path: Path, *, num_inputs: int | None = None) -> SyntheticSummary:
+    """Write the log as text: Criteo's TSV for ``criteo`` and ``zipf``, CSV with a header line for the others.
 
     Parameters
     ----------
@@ -66,50 +86,32 @@ def write_criteo_tsv(config: SyntheticConfig, path: Path, *, num_inputs: int | N
     total = config.num_inputs if num_inputs is None else num_inputs
     if not 1 <= total <= config.num_inputs:
         raise RecipeError(f"synthetic num_inputs = {total} must be from 1 to the log's {config.num_inputs}")
-    log = SyntheticLog(config)
-    histogram = np.zeros((2, _AUC_BINS), np.int64)
-    loss, num_bytes = 0.0, 0
-    temporary = path.with_name(f".{path.name}.writing")
+    log, tally, num_bytes = SyntheticLog(config), ClickTally(), 0
+    separator = "\t" if _is_tsv(config) else ","
+    temporary = being_written(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file, task("synthetic log", total) as progress:
+            if separator == ",":
+                num_bytes += file.write(",".join(["label", *(c.name for c in log.columns)]).encode() + b"\n")
             for start in range(0, total, CHUNK_INPUTS):
                 chunk = log.chunk(start // CHUNK_INPUTS)
                 keep = slice(0, min(CHUNK_INPUTS, total - start))
-                labels, probabilities = chunk.labels[keep], chunk.probabilities[keep]
-                num_bytes += file.write(encode_lines(labels, chunk.counts[keep], chunk.ids[keep]))
-                bins = (probabilities * _AUC_BINS).astype(np.int64)
-                for label in (0, 1):
-                    histogram[label] += np.bincount(bins[labels == label], minlength=_AUC_BINS)
-                loss -= float(np.log(np.where(labels == 1, probabilities, 1.0 - probabilities)).sum())
+                labels = chunk.labels[keep]
+                num_bytes += file.write(
+                    encode_lines(labels, chunk.counts[keep], chunk.ids[keep], log.columns, separator)
+                )
+                tally.add(labels, chunk.probabilities[keep])
                 progress.advance(len(labels))
         temporary.replace(path)
     except OSError as error:
         raise ArtifactError(f"cannot write {path}: {error.strerror or error}; choose another file") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return SyntheticSummary(
-        num_inputs=total,
-        num_bytes=num_bytes,
-        click_rate=float(histogram[1].sum() / total),
-        best_auc=auc_of_histogram(histogram),
-        best_log_loss=loss / total,
-    )
+    return tally.summary(num_bytes)
 
 
-def auc_of_histogram(histogram: npt.NDArray[np.int64]) -> float:
-    """Area under the ROC curve from counts ``[2, bins]`` of negatives and positives by rising score; ties count half.
-
-    >>> auc_of_histogram(np.array([[2, 0], [0, 3]])), auc_of_histogram(np.array([[1, 1], [1, 1]]))
-    (1.0, 0.5)
-    """
-    negatives, positives = histogram.astype(np.float64)
-    below = np.cumsum(negatives) - negatives
-    pairs = negatives.sum() * positives.sum()
-    return float(positives @ (below + 0.5 * negatives) / pairs) if pairs else float("nan")
-
-
-def scrambled_ids(values: IntArray, column: int) -> npt.NDArray[np.uint32]:
+def scrambled_ids(values: npt.NDArray[np.int32], column: int) -> npt.NDArray[np.uint32]:
     """uint32 as the log shows them: no order left, and no two values of a column alike (a bijection of 32 bits)."""
     mixed = values.astype(np.uint32) ^ np.uint32((column + 1) * 0x9E3779B1 & 0xFFFFFFFF)
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
@@ -118,34 +120,50 @@ def scrambled_ids(values: IntArray, column: int) -> npt.NDArray[np.uint32]:
     return mixed ^ (mixed >> np.uint32(16))
 
 
-def encode_lines(labels: npt.NDArray[np.uint8], counts: IntArray, ids: IntArray) -> bytes:
-    """Lines of the Criteo format: label, 13 counts, 26 ids of 8 hex digits, tab-separated.
+def encode_lines(
+    labels: npt.NDArray[np.uint8],
+    counts: npt.NDArray[np.int32],
+    ids: npt.NDArray[np.int32],
+    columns: Sequence[ColumnFacts],
+    separator: str = "\t",
+) -> bytes:
+    """Lines of text: label, counts, ids of 8 hex digits.
 
     Parameters
     ----------
     labels
         uint8 ``[n]``, 0 or 1.
     counts
-        int64 ``[n, 13]``, `MISSING_COUNT` where there is none.
+        int32 ``[n, K]``, `MISSING_COUNT` where there is none.
     ids
-        int64 ``[n, 26]``, -1 where there is none.
+        int32 ``[n, S]``, -1 where there is none.
+    columns
+        Whose slots the ids are; the ids of a list are separated by ``|``.
     """
     # Every field gets its widest room, filled with zero bytes; one pass then drops all zero bytes of the chunk.
-    num_lines = len(labels)
-    text = np.zeros((num_lines, 2 + len(COUNTS) * _COUNT_WIDTH + len(COLUMNS) * _ID_WIDTH), np.uint8)
+    num_lines, num_counts = counts.shape
+    between = ord(separator)
+    end_of_counts = 2 + num_counts * _COUNT_WIDTH
+    text = np.zeros((num_lines, end_of_counts + ids.shape[1] * _ID_WIDTH), np.uint8)
     text[:, 0] = labels + ord("0")
-    text[:, 1] = ord("\t")
-    end_of_counts = 2 + len(COUNTS) * _COUNT_WIDTH
-    fields = text[:, 2:end_of_counts].reshape(num_lines, len(COUNTS), _COUNT_WIDTH)
+    text[:, 1] = between
+    fields = text[:, 2:end_of_counts].reshape(num_lines, num_counts, _COUNT_WIDTH)
     fields[:, :, :-1] = _COUNT_TEXT[counts - MISSING_COUNT]
-    fields[:, :, -1] = ord("\t")
+    fields[:, :, -1] = between
     text[:, 2:end_of_counts] = fields.reshape(num_lines, -1)
-    for column in range(len(COLUMNS)):
-        place = text[:, end_of_counts + column * _ID_WIDTH :][:, :_ID_WIDTH]
-        shown = scrambled_ids(ids[:, column], column).astype(">u4").view(np.uint8).reshape(num_lines, 4)
-        place[:, :8] = _HEX_PAIR[shown].reshape(num_lines, 8)
-        place[ids[:, column] < 0, :8] = 0
-        place[:, 8] = ord("\t")
+    slot = 0
+    for index, column in enumerate(columns):
+        for position in range(column.length):
+            place = text[:, end_of_counts + slot * _ID_WIDTH :][:, :_ID_WIDTH]
+            values = ids[:, slot]
+            shown = scrambled_ids(values, index).astype(">u4").view(np.uint8).reshape(num_lines, 4)
+            place[:, :8] = _HEX_PAIR[shown].reshape(num_lines, 8)
+            place[:, 8] = between
+            place[values < 0, :8] = 0
+            if position < column.length - 1:
+                # Used slots stand first: a bar only where another id follows.
+                place[:, 8] = np.where(ids[:, slot + 1] >= 0, ord("|"), 0)
+            slot += 1
     text[:, -1] = ord("\n")
     flat = text.ravel()
     return bytes(flat[flat != 0])

@@ -1,19 +1,25 @@
-"""The shape of a Criteo log: its 26 categorical columns and its 13 counts. Used by `fae.data.synthetic_inputs`.
+"""How one column of a made-up log is distributed, and how random bits become its values.
 
-Invariant: everything here is a constant or a pure function of arrays; no random number is drawn.
-It does not say how columns depend on one another's draws: that is the generator's business.
+Place in the flow: beneath `fae.data.synthetic_shapes` (which log has which columns) and the generators.
+Invariant: everything here is a pure function of arrays and of the generator it is given.
+It does not say how columns depend on one another: that is the generators' business.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
+
+CELL_BITS = 13
+FINE_CELL_BITS = 16
+"""Of small columns that share their draws with no other: rare values would else be as frequent as a stretch is wide."""
 
 MISSING_COUNT = -4
 """Stands for a missing count; real counts start at -1."""
@@ -33,13 +39,17 @@ class ColumnShape:
     head_share
         Share of the inputs that the most frequent value takes, where it stands out of the curve; else 0.
     missing
-        Name of the group of columns that go missing together (`MISSING_SHARES`), or "".
+        Name of the group of columns that go missing together (`LogShape.missing_shares`), or "".
     offset, exponent
         Zipf-Mandelbrot curve of the other values: the weight of value k is (k + offset) ** -exponent.
     source
-        What decides the value: the input's item, its user, or nothing else in the input.
+        What decides the value: the input's item, its user, the time, or nothing else in the input.
     mapping
         ``rank``: popular items (users) have popular values; ``hash``: unrelated to popularity, as a colour would be.
+    knee, tail_exponent
+        From value `knee` on the curve goes on, without a jump, with this exponent; a knee of 0 is none.
+    noise
+        Share of the values that ignore the item or user.
     """
 
     name: str
@@ -48,88 +58,124 @@ class ColumnShape:
     missing: str
     offset: float
     exponent: float
-    source: Literal["item", "user", "context"]
-    mapping: Literal["rank", "hash"]
+    source: Literal["item", "user", "context", "time"]
+    mapping: Literal["rank", "hash"] = "hash"
+    knee: float = 0.0
+    tail_exponent: float = 1.0
+    noise: float = 0.007
 
-    def at_scale(self, scale: float) -> Marginal:
+    def at_scale(self, scale: float, missing_share: float = 0.0) -> Marginal:
         """The column's distribution when every large table has `scale` times its rows."""
         num_values = max(round(self.num_embeddings * scale), min(self.num_embeddings, _FEW_VALUES))
         ratio = num_values / self.num_embeddings
         reserved = (self.head_share > 0) + (self.missing != "")
-        present = 1.0 - MISSING_SHARES.get(self.missing, 0.0)
         # A flat top as wide as the shrunken table would leave no skew at all.
         offset = max(self.offset * ratio, min(self.offset, 8.0))
-        return Marginal(max(1, num_values - reserved), self.head_share / present, offset, self.exponent)
+        head = min(self.head_share / (1.0 - missing_share), 1.0)
+        return Marginal(max(1, num_values - reserved), head, offset, self.exponent, self.knee * ratio,
+                        self.tail_exponent)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Marginal:
-    """Distribution of a column's present values: value 0 with `head_share`, then `size` values by Zipf-Mandelbrot."""
+    """Distribution of a column's present values: value 0 with `head_share`, then `size` values along the curve."""
 
     size: int
     head_share: float
     offset: float
     exponent: float
+    knee: float = 0.0
+    tail_exponent: float = 1.0
 
-    def quantile(self, position: FloatArray) -> IntArray:
-        """int64 rank of the value at each position in [0, 1) of popularity, the most frequent value 0."""
-        low, high = self._ends()
-        tail = np.maximum((position - self.head_share) / (1.0 - self.head_share), 0.0)
-        rank = (low + tail * (high - low)) ** (1.0 / (1.0 - self.exponent)) - self.offset
-        ranks: IntArray = np.minimum(rank.astype(np.int64), self.size - 1)
+    @property
+    def num_values(self) -> int:
+        """Values, the head included."""
+        return self.size + (self.head_share > 0)
+
+    def table(self, cell_bits: int = CELL_BITS) -> QuantileTable:
+        """The distribution as a table: what draws use, and by definition the distribution itself."""
+        share = np.arange((1 << cell_bits) + 1) / (1 << cell_bits)
+        bounds = self._tail_rank(np.maximum((share - self.head_share) / (1.0 - self.head_share), 0.0))
         if self.head_share:
-            ranks += 1
-            ranks[position < self.head_share] = 0
-        return ranks
+            bounds = np.where(share < self.head_share, share / self.head_share, 1.0 + bounds)
+        return QuantileTable(np.minimum(bounds, self.num_values - 1e-6))
 
-    def position(self, rank: IntArray, inside: FloatArray) -> FloatArray:
-        """The inverse: a position within each rank's own stretch of [0, 1), `inside` of the way through it."""
-        low, high = self._ends()
-        power = 1.0 - self.exponent
-        start = ((rank + self.offset) ** power - low) / (high - low)
-        stop = ((rank + 1.0 + self.offset) ** power - low) / (high - low)
-        positions: FloatArray = np.minimum(start + inside * (stop - start), 1.0 - 2.0**-40)
-        return positions
+    def _tail_rank(self, share: FloatArray) -> FloatArray:
+        """Real rank in [0, size] below which the share lies: the integral of the curve, inverted piece by piece."""
+        knee = self.knee if 0.0 < self.knee < self.size else float(self.size)
+        head = _integral(self.offset, knee + self.offset, self.exponent)
+        # Weights behind the knee, relative to the weight at the knee.
+        level = (knee + self.offset) ** -self.exponent
+        relative = _integral(1.0, (self.size + self.offset) / (knee + self.offset), self.tail_exponent)
+        tail = level * (knee + self.offset) * relative
+        mass = share * (head + tail)
+        first = _inverse(np.minimum(mass, head), self.offset, self.exponent) - self.offset
+        behind = np.maximum(mass - head, 0.0) / (level * (knee + self.offset))
+        second = _inverse(behind, 1.0, self.tail_exponent) * (knee + self.offset) - self.offset
+        return np.where(mass <= head, first, second)
 
-    def _ends(self) -> tuple[float, float]:
-        power = 1.0 - self.exponent
-        return self.offset**power, (self.size + self.offset) ** power
+
+class QuantileTable:
+    """Equally likely stretches of ranks, a power of two of them; within a stretch the distribution is even.
+
+    Why a table: powers of every draw would take most of the time of a log. A draw is some random bits, of which the
+    first `cell_bits` say which stretch and the others where in it.
+    """
+
+    def __init__(self, bounds: FloatArray) -> None:
+        self.cell_bits = (len(bounds) - 1).bit_length() - 1
+        self.low: FloatArray = bounds[:-1].copy()
+        self.step: FloatArray = np.diff(bounds)
+
+    def draw(self, bits: npt.NDArray[Any]) -> Int32Array:
+        """int32 ranks of random bits."""
+        return self.ranks(*split_bits(bits, self.cell_bits))
+
+    def ranks(self, cells: IntArray, inside: FloatArray) -> Int32Array:
+        """int32 ranks, the most frequent value 0."""
+        ranks = self.step.take(cells)
+        ranks *= inside
+        ranks += self.low.take(cells)
+        return ranks.astype(np.int32)
+
+    def share_below(self, ranks: FloatArray) -> FloatArray:
+        """The share of the draws that come out below each rank."""
+        bounds = np.append(self.low, self.low[-1] + self.step[-1])
+        share: FloatArray = np.interp(ranks, bounds, np.linspace(0.0, 1.0, len(bounds)), right=1.0)
+        return share
 
 
-MISSING_SHARES = {"group C3": 0.037, "group C19": 0.412, "C6": 0.136, "C22": 0.820}
+def random_bits(random: np.random.Generator, size: int) -> npt.NDArray[np.uint32]:
+    """uint32 ``[size]``, every bit even odds."""
+    return random.integers(0, 2**32 - 1, size, np.uint32, endpoint=True)
 
-# Numbers of values: the published cardinalities of the Criteo Kaggle log (45.8 M inputs). Head and missing shares:
-# measured on 79,335 of its inputs. Offset and exponent: fitted to the distinct values, the shares of the top 1 % and
-# 10 % of values and the share of values seen once in those inputs. Source and mapping: chosen so that the hot-input
-# share comes out right (docs/synthetic.md).
-COLUMNS = (
-    ColumnShape("C1", 1460, 0.503, "", 1.11, 1.823, "user", "hash"),
-    ColumnShape("C2", 583, 0.125, "", 6.7, 1.440, "user", "hash"),
-    ColumnShape("C3", 10131227, 0.0, "group C3", 3.94, 1.049, "item", "rank"),
-    ColumnShape("C4", 2202608, 0.054, "group C3", 22.3, 1.215, "item", "rank"),
-    ColumnShape("C5", 305, 0.671, "", 6.07, 4.000, "user", "hash"),
-    ColumnShape("C6", 24, 0.465, "C6", 1.0, 2.5, "context", "hash"),
-    ColumnShape("C7", 12517, 0.010, "", 397.0, 1.993, "user", "rank"),
-    ColumnShape("C8", 633, 0.593, "", 0.703, 2.308, "user", "hash"),
-    ColumnShape("C9", 3, 0.887, "", 1.0, 1.1, "context", "hash"),
-    ColumnShape("C10", 93145, 0.266, "", 176.0, 1.609, "item", "rank"),
-    ColumnShape("C11", 5683, 0.021, "", 512.0, 2.974, "user", "rank"),
-    ColumnShape("C12", 8351593, 0.0, "group C3", 4.13, 1.062, "item", "rank"),
-    ColumnShape("C13", 3194, 0.023, "", 289.0, 2.563, "user", "rank"),
-    ColumnShape("C14", 27, 0.364, "", 2.67, 4.000, "item", "hash"),
-    ColumnShape("C15", 14992, 0.020, "", 165.0, 2.100, "context", "hash"),
-    ColumnShape("C16", 5461306, 0.0, "group C3", 7.45, 1.115, "item", "rank"),
-    ColumnShape("C17", 10, 0.426, "", 1.0, 1.1, "item", "hash"),
-    ColumnShape("C18", 5652, 0.054, "", 72.3, 2.264, "context", "hash"),
-    ColumnShape("C19", 2173, 0.0, "group C19", 1.23, 1.512, "user", "rank"),
-    ColumnShape("C20", 4, 0.0, "group C19", 1.0, 1.1, "item", "hash"),
-    ColumnShape("C21", 7046547, 0.0, "group C3", 4.76, 1.080, "item", "rank"),
-    ColumnShape("C22", 18, 0.0, "C22", 1.0, 3.0, "context", "hash"),
-    ColumnShape("C23", 15, 0.444, "", 0.57, 2.219, "item", "hash"),
-    ColumnShape("C24", 286181, 0.074, "group C3", 15.4, 1.354, "item", "rank"),
-    ColumnShape("C25", 105, 0.0, "group C19", 2.58, 4.000, "item", "hash"),
-    ColumnShape("C26", 142572, 0.0, "group C19", 16.0, 1.332, "user", "rank"),
-)
+
+def split_bits(bits: npt.NDArray[Any], cell_bits: int = CELL_BITS) -> tuple[IntArray, FloatArray]:
+    """Cells and places within them, in [0, 1), of random bits: uint64 or uint32."""
+    width = 8 * bits.dtype.itemsize
+    kind = bits.dtype.type
+    cells = (bits >> kind(width - cell_bits)).astype(np.int64)
+    inside = (bits & kind((1 << (width - cell_bits)) - 1)).astype(np.float64)
+    inside *= 2.0 ** (cell_bits - width)
+    # 51 bits and fewer are exact, so this stays below 1.
+    return cells, inside
+
+
+def _integral(start: float, stop: float, exponent: float) -> float:
+    """Of x ** -exponent from start to stop."""
+    power = 1.0 - exponent
+    if abs(power) < 1e-9:
+        return float(np.log(stop / start))
+    return float((stop**power - start**power) / power)
+
+
+def _inverse(mass: FloatArray, start: float, exponent: float) -> FloatArray:
+    """Where the integral from `start` reaches `mass`."""
+    power = 1.0 - exponent
+    if abs(power) < 1e-9:
+        return np.asarray(start * np.exp(mass))
+    inner = np.maximum(start**power + power * mass, 1e-300)
+    return np.asarray(inner ** (1.0 / power))
 
 
 @dataclass(frozen=True)
@@ -150,32 +196,19 @@ class CountShape:
     shift: int = 0
 
 
-COUNT_MISSING_SHARES = {"": 0.0, "I1": 0.45, "I3": 0.21, "I4": 0.22, "I5": 0.03, "I6": 0.22, "I7": 0.04, "I12": 0.76}
-
-# Chosen to look like the public log (magnitudes, missing shares and which counts go missing together), not fitted.
-COUNTS = (
-    CountShape("I1", 0.8, 1.1, "I1", 0.6),
-    CountShape("I2", 2.0, 2.0, "", -0.3, shift=-2),
-    CountShape("I3", 2.0, 1.4, "I3"),
-    CountShape("I4", 1.6, 0.9, "I4", -0.3),
-    CountShape("I5", 7.5, 2.2, "I5", -0.5),
-    CountShape("I6", 3.6, 1.5, "I6", -0.4),
-    CountShape("I7", 1.6, 1.4, "I7", 0.6),
-    CountShape("I8", 2.0, 1.1, ""),
-    CountShape("I9", 3.9, 1.3, "I7", 0.2),
-    CountShape("I10", 0.2, 0.5, "I1"),
-    CountShape("I11", 0.9, 0.8, "I7", 0.5),
-    CountShape("I12", 0.3, 0.6, "I12"),
-    CountShape("I13", 1.7, 1.0, "I4", -0.2),
-)
+def mixed_bits(keys: npt.NDArray[Any], salt: int) -> npt.NDArray[np.uint32]:
+    """uint32: fixed pseudo-random bits for each key, others for another salt (a bijection of the key's low 32 bits)."""
+    mixed = keys.astype(np.uint32)
+    mixed ^= np.uint32((salt * 0x9E3779B1 + 0x85EBCA6B) & 0xFFFFFFFF)
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        mixed ^= mixed >> np.uint32(shift)
+        mixed *= np.uint32(factor)
+    mixed ^= mixed >> np.uint32(16)
+    return mixed
 
 
-def hashed_positions(keys: IntArray, salt: int) -> FloatArray:
-    """float64 in [0, 1): a fixed pseudo-random number for each key (splitmix64), another one for another salt."""
-    mixed = keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # arrays wrap around silently, as wanted
-    mixed += np.uint64(salt * 0xD1B54A32D192ED03 & 0xFFFFFFFFFFFFFFFF)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed ^= mixed >> np.uint64(shift)
-        mixed *= np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
-    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def spread_bits(bits: npt.NDArray[np.uint32], salt: int) -> npt.NDArray[np.uint32]:
+    """Other bits from bits that are mixed already, at the price of one multiplication."""
+    # Odd multiples of the golden ratio: products of two different ones agree in no short pattern of high bits.
+    factor = (0x9E3779B1 * (2 * salt + 1)) & 0xFFFFFFFF
+    return (bits ^ (bits >> np.uint32(15))) * np.uint32(factor)

@@ -1,12 +1,12 @@
-"""The inputs of a made-up click log: correlated columns, a planted click model. `fae.data.synthetic` writes them.
+"""The inputs of a made-up click log: correlated columns, a planted click model. The writers turn them into files.
 
 Every input has a user and an item, both popular by a Zipf law; a column shows one of them (or neither) through a fixed
 function, now and then replaced by noise. So columns of one input agree on how popular it is, which is what decides the
 hot-input share: independent columns with the same skew miss it by a factor of fifteen (docs/synthetic.md).
 The clicks follow a planted model of user, item and counts, so the AUC that no model can beat is known.
 
-Invariant: a chunk depends on the configuration and its index alone.
-It does not imitate sessions, the time of day or feedback between model and log.
+Invariant: the inputs of a chunk depend on the configuration and its index alone, so chunks are drawn in any order and
+by several threads. It does not imitate sessions or feedback between model and log.
 """
 
 from __future__ import annotations
@@ -16,201 +16,227 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fae.core.errors import RecipeError
 from fae.core.seeds import generator
 from fae.data.synthetic_columns import (
-    COLUMNS,
-    COUNT_MISSING_SHARES,
-    COUNTS,
+    CELL_BITS,
+    FINE_CELL_BITS,
     MAX_COUNT,
     MISSING_COUNT,
-    MISSING_SHARES,
-    FloatArray,
-    IntArray,
-    hashed_positions,
+    ColumnShape,
+    Int32Array,
+    mixed_bits,
+    random_bits,
+    split_bits,
+    spread_bits,
 )
+from fae.data.synthetic_config import SyntheticConfig
+from fae.data.synthetic_shapes import LogShape
 
 CHUNK_INPUTS = 16_384
 """Inputs drawn from one random stream; part of the meaning of a seed."""
-_NOISE = 0.01
-"""Share of a column's values that ignore the user or item."""
+KEY_PIECES = 4096
+"""No user or item decides more than this part of a hashed column: the most popular ones count as several."""
 _DRIFTING_VALUES = 1000
-_NUM_EFFECTS = 65_536
+_FINE_VALUES = 4096
+_EFFECT_BITS = 16
 _VECTOR_DIM = 4
-_USER_SEGMENT, _ITEM_CATEGORY, _PAIR = "C13", "C10", ("C17", "C14")
-_COLUMN_INDEX = {shape.name: index for index, shape in enumerate(COLUMNS)}
 # Standard deviations of the parts of the logit; together they put the best AUC near 0.8.
-_PART_WEIGHTS = {"user": 0.68, "item": 0.68, "affinity": 0.55, "pair": 0.35, "counts": 0.68}
+PART_WEIGHTS = {"user": 0.68, "item": 0.68, "affinity": 0.55, "pair": 0.35, "counts": 0.68}
+
+Float32Array = npt.NDArray[np.float32]
+Parts = dict[str, Float32Array]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticConfig:
-    """What the made-up log is like.
+class ColumnFacts:
+    """What a writer has to know of one categorical column.
 
     Attributes
     ----------
-    num_inputs
-        Lines of the whole log.
-    scale
-        Rows of the large tables, as a share of Criteo Kaggle's (1 is 33.8 M rows); small tables keep their size.
-    num_days
-        The log is cut into this many days of equal length, over which values of the large columns are replaced.
-    drift
-        Share of those values that are replaced by new ones every day.
-    click_rate
-        Share of the inputs that are clicked.
+    num_values
+        Values are in ``[0, num_values)``, drift included, in about the order of popularity.
+    length
+        Slots of an input.
+    can_miss
+        Whether -1 is a missing value, which has a row of its own; in a list (length above 1) it is an unused slot.
     """
 
-    num_inputs: int = 200_000
-    scale: float = 0.01
-    num_days: int = 7
-    drift: float = 0.005
-    click_rate: float = 0.25
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.num_inputs < 1:
-            raise RecipeError(f"synthetic num_inputs = {self.num_inputs} must be 1 or more")
-        if not 0 < self.scale <= 4:
-            raise RecipeError(f"synthetic scale = {self.scale} must be more than 0 and at most 4")
-        if not 1 <= self.num_days <= 100:
-            raise RecipeError(f"synthetic num_days = {self.num_days} must be from 1 to 100")
-        if not 0 <= self.drift < 1:
-            raise RecipeError(f"synthetic drift = {self.drift} must be at least 0 and less than 1")
-        if not 0 < self.click_rate < 1:
-            raise RecipeError(f"synthetic click_rate = {self.click_rate} must be more than 0 and less than 1")
-        if self.seed < 0:
-            raise RecipeError(f"synthetic seed = {self.seed} must be 0 or more")
+    name: str
+    num_values: int
+    length: int = 1
+    can_miss: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticChunk:
-    """Consecutive inputs of the log, n of them.
+class Draw:
+    """What a generator gives for n inputs: ids int32 ``[S, n]``, counts int32 ``[K, n]``, parts of the logit."""
 
-    Attributes
-    ----------
-    labels
-        uint8 ``[n]``.
-    probabilities
-        float64 ``[n]``: the planted model's, from which the labels were drawn.
-    counts
-        int64 ``[n, 13]``; `MISSING_COUNT` where missing.
-    ids
-        int64 ``[n, 26]``: values by rank of popularity (before drift), -1 where missing.
-    """
-
-    labels: npt.NDArray[np.uint8]
-    probabilities: FloatArray
-    counts: IntArray
-    ids: IntArray
+    ids: Int32Array
+    counts: Int32Array
+    parts: Parts
 
 
-class SyntheticLog:
-    """The generator: chunk by chunk, in any order."""
+class Effects:
+    """Fixed random numbers by key: the planted model's weights."""
 
-    def __init__(self, config: SyntheticConfig) -> None:
-        self.config = config
-        self._marginals = [shape.at_scale(config.scale) for shape in COLUMNS]
-        # Users and items are as many, and as skewed, as the values of the largest column.
-        self._latent = self._marginals[_COLUMN_INDEX["C3"]]
-        random = generator(config.seed, "synthetic", "effects")
-        self._effects: FloatArray = random.standard_normal(_NUM_EFFECTS)
-        self._vectors: FloatArray = random.standard_normal((2, _NUM_EFFECTS, _VECTOR_DIM))
-        # The parts are put to their weights, and the bias to the click rate, on inputs that are not in the log.
-        ids, users, items, logs, _ = self._features(generator(config.seed, "synthetic", "calibration"), 4096, 0)
-        parts = self._parts(ids, users, items, logs)
-        self._centers = {name: float(part.mean()) for name, part in parts.items()}
-        self._factors = {name: _PART_WEIGHTS[name] / max(float(part.std()), 1e-9) for name, part in parts.items()}
-        self._bias = 0.0
-        self._bias = _bias_for(self._logits(parts), config.click_rate)
+    def __init__(self, seed: int) -> None:
+        random = generator(seed, "synthetic", "effects")
+        self._numbers = random.standard_normal(1 << _EFFECT_BITS, np.float32)
+        self._vectors = random.standard_normal((1 << _EFFECT_BITS, _VECTOR_DIM), np.float32)
 
-    def chunk(self, index: int) -> SyntheticChunk:
-        """Inputs ``index * CHUNK_INPUTS`` and the `CHUNK_INPUTS` - 1 that follow."""
-        random = generator(self.config.seed, "synthetic", "inputs", index)
-        ids, users, items, logs, counts = self._features(random, CHUNK_INPUTS, index * CHUNK_INPUTS)
-        probabilities = 1.0 / (1.0 + np.exp(-self._logits(self._parts(ids, users, items, logs))))
-        labels = (random.random(CHUNK_INPUTS) < probabilities).astype(np.uint8)
-        return SyntheticChunk(labels=labels, probabilities=probabilities, counts=counts, ids=ids)
-
-    def _features(
-        self, random: np.random.Generator, size: int, start: int
-    ) -> tuple[IntArray, IntArray, IntArray, FloatArray, IntArray]:
-        """Ids, users, items, standardised logarithms of the counts (0 where missing), counts."""
-        day = (start + np.arange(size)) * self.config.num_days // self.config.num_inputs
-        users, items = (self._latent.quantile(random.random(size)) for _ in range(2))
-        ranks = {
-            "user": (users, self._latent.position(users, hashed_positions(users, 1))),
-            "item": (items, self._latent.position(items, hashed_positions(items, 2))),
-        }
-        missing = {name: random.random(size) < share for name, share in MISSING_SHARES.items()}
-        ids = np.empty((size, len(COLUMNS)), np.int64)
-        for column, (shape, marginal) in enumerate(zip(COLUMNS, self._marginals, strict=True)):
-            position = random.random(size)
-            if shape.source != "context":
-                latent, ranked = ranks[shape.source]
-                shown = ranked if shape.mapping == "rank" else hashed_positions(latent, 3 + column)
-                position = np.where(position < _NOISE, position / _NOISE, shown)
-            values = marginal.quantile(position)
-            if shape.num_embeddings > _DRIFTING_VALUES:
-                generation = np.floor(day * self.config.drift + hashed_positions(values, 3)).astype(np.int64)
-                values += generation * (marginal.size + 1)
-            if shape.missing:
-                values[missing[shape.missing]] = -1
-            ids[:, column] = values
-        logs, counts = self._draw_counts(random, users)
-        return ids, users, items, logs, counts
-
-    def _draw_counts(self, random: np.random.Generator, users: IntArray) -> tuple[FloatArray, IntArray]:
-        size = len(users)
-        logs = np.zeros((size, len(COUNTS)))
-        counts = np.empty((size, len(COUNTS)), np.int64)
-        missing = {name: random.random(size) < share for name, share in COUNT_MISSING_SHARES.items()}
-        active = self._effect(users, 100)
-        for column, shape in enumerate(COUNTS):
-            drawn = 0.5 * active + np.sqrt(0.75) * random.standard_normal(size)
-            real = np.minimum(np.exp(shape.mean + shape.deviation * drawn), MAX_COUNT)
-            counts[:, column] = real.astype(np.int64) + shape.shift
-            logs[:, column] = (np.log1p(np.floor(real)) - shape.mean) / shape.deviation
-            counts[missing[shape.missing], column] = MISSING_COUNT
-            logs[missing[shape.missing], column] = 0.0
-        np.maximum(counts, -1, out=counts, where=counts != MISSING_COUNT)
-        return logs, counts
-
-    def _parts(self, ids: IntArray, users: IntArray, items: IntArray, logs: FloatArray) -> dict[str, FloatArray]:
-        segment, category = ids[:, _COLUMN_INDEX[_USER_SEGMENT]], ids[:, _COLUMN_INDEX[_ITEM_CATEGORY]]
-        first, second = (ids[:, _COLUMN_INDEX[name]] for name in _PAIR)
-        of_user, of_item = (
-            self._vectors[side, self._slot(key, 101 + side)] for side, key in enumerate((segment, category))
-        )
-        return {
-            "user": self._effect(segment, 103) + 0.5 * self._effect(users, 104),
-            "item": self._effect(category, 105) + 0.5 * self._effect(items, 106),
-            "affinity": np.einsum("nd,nd->n", of_user, of_item),
-            "pair": self._effect(first * 4096 + second, 107),
-            "counts": logs @ np.array([shape.weight for shape in COUNTS]),
-        }
-
-    def _logits(self, parts: dict[str, FloatArray]) -> FloatArray:
-        total = np.full(len(parts["user"]), self._bias)
-        for name, part in parts.items():
-            total += self._factors[name] * (part - self._centers[name])
-        return total
-
-    def _slot(self, keys: IntArray, salt: int) -> IntArray:
-        slots: IntArray = (hashed_positions(keys, salt) * _NUM_EFFECTS).astype(np.int64)
-        return slots
-
-    def _effect(self, keys: IntArray, salt: int) -> FloatArray:
+    def number(self, keys: npt.NDArray[np.int32], salt: int) -> Float32Array:
         """A fixed standard normal number for each key."""
-        return self._effects[self._slot(keys, salt)]
+        return self._numbers.take(_slots(keys, salt))
+
+    def agreement(self, first: npt.NDArray[np.int32], second: npt.NDArray[np.int32]) -> Float32Array:
+        """Dot products of the keys' latent vectors."""
+        vectors = [self._vectors.take(_slots(keys, 101 + side), axis=0) for side, keys in enumerate((first, second))]
+        products: Float32Array = np.einsum("nd,nd->n", *vectors)
+        return products
 
 
-def _bias_for(logits: FloatArray, rate: float) -> float:
-    low, high = -30.0, 30.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if float((1.0 / (1.0 + np.exp(-(logits + middle)))).mean()) < rate:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+def _slots(keys: npt.NDArray[np.int32], salt: int) -> npt.NDArray[np.int64]:
+    return (mixed_bits(keys, salt) >> np.uint32(32 - _EFFECT_BITS)).astype(np.int64)
+
+
+class TableInputs:
+    """Inputs of plain columns: one value a column, some counts.
+
+    Parameters
+    ----------
+    shape
+        The columns; `config.shape` is not looked at.
+    """
+
+    def __init__(self, config: SyntheticConfig, shape: LogShape) -> None:
+        self._config, self._shape = config, shape
+        self._index = {column.name: index for index, column in enumerate(shape.columns)}
+        marginals = [c.at_scale(config.scale, shape.missing_shares.get(c.missing, 0.0)) for c in shape.columns]
+        # Columns that follow one latent's rank share its cells; the others may have finer ones.
+        self._tables = [
+            m.table(FINE_CELL_BITS if m.size <= _FINE_VALUES and c.mapping == "hash" else CELL_BITS)
+            for m, c in zip(marginals, shape.columns, strict=True)
+        ]
+        self._num_values = [marginal.num_values for marginal in marginals]
+        self._effects = Effects(config.seed)
+
+        generations = config.num_generations
+        self.columns = tuple(
+            ColumnFacts(
+                name=column.name,
+                num_values=size * (generations if _drifts(column) else 1),
+                can_miss=column.missing != "",
+            )
+            for column, size in zip(shape.columns, self._num_values, strict=True)
+        )
+        self.dense_names = tuple(count.name for count in shape.counts)
+        # Standardised logarithms of the counts, times their weights: 0 where a count is missing.
+        numbers = np.arange(MISSING_COUNT, MAX_COUNT + 1)
+        self._count_weights = [
+            np.where(
+                numbers == MISSING_COUNT,
+                0.0,
+                count.weight * (np.log1p(np.maximum(numbers - count.shift, 0)) - count.mean) / count.deviation,
+            ).astype(np.float32)
+            for count in shape.counts
+        ]
+
+    def draw(self, random: np.random.Generator, start: int, size: int) -> Draw:
+        """`size` inputs, of which the first is number `start` of the log."""
+        shape = self._shape
+        latent = [random.integers(0, 2**64 - 1, size, np.uint64, endpoint=True) for _ in range(2)]
+        places = {name: split_bits(bits) for name, bits in zip(("user", "item"), latent, strict=True)}
+        keys = {}
+        for (name, (cells, inside)), of, bits in zip(places.items(), shape.latent, latent, strict=True):
+            keys[name] = self._tables[self._index[of]].ranks(cells, inside)
+            keys[name] += (bits >> np.uint64(64 - (KEY_PIECES.bit_length() - 1))).astype(np.int32)
+        hashed = {name: mixed_bits(key, salt) for salt, (name, key) in enumerate(keys.items())}
+        missing = {
+            name: np.flatnonzero(random.random(size, np.float32) < share)
+            for name, share in shape.missing_shares.items()
+        }
+        ids = np.empty((len(shape.columns), size), np.int32)
+        for index, (column, table) in enumerate(zip(shape.columns, self._tables, strict=True)):
+            if column.source == "time":
+                at = np.arange(start, start + size, dtype=np.int64)
+                ids[index] = at * self._num_values[index] // self._config.num_inputs
+                continue
+            if column.source == "context":
+                values = table.draw(random_bits(random, size))
+            else:
+                by_rank = column.mapping == "rank"
+                if by_rank:
+                    values = table.ranks(*places[column.source])
+                else:
+                    values = table.draw(spread_bits(hashed[column.source], index))
+                noisy = random.integers(0, size, round(column.noise * size))
+                values[noisy] = table.draw(random_bits(random, len(noisy)))
+            if _drifts(column) and self._config.drift:
+                self._drift(values, start, self._num_values[index])
+            if column.missing:
+                values[missing[column.missing]] = -1
+            ids[index] = values
+        counts, weighted = self._draw_counts(random, size, keys["user"])
+        return Draw(ids=ids, counts=counts, parts=self._parts(ids, keys, weighted))
+
+    def _drift(self, values: Int32Array, start: int, num_values: int) -> None:
+        """Replace values, in place, whose turn has come: each has its own moment, and a day moves `drift` of them."""
+        total, days = self._config.num_inputs, self._config.num_days
+        first, last = (min(at * days // total, days - 1) for at in (start, start + len(values) - 1))
+        for day in range(first, last + 1):
+            whole, part = divmod(day * self._config.drift, 1.0)
+            begin = max(-(-day * total // days) - start, 0) if day > first else 0
+            end = min(-(-(day + 1) * total // days) - start, len(values)) if day < last else len(values)
+            of_day = values[begin:end]
+            moments = of_day.astype(np.uint32) * np.uint32(0x9E3779B1)
+            late = moments >= np.uint32(min(round((1.0 - part) * 2.0**32), 2**32 - 1))
+            of_day += np.int32(int(whole) * num_values)
+            if part:
+                of_day += late.astype(np.int32) * np.int32(num_values)
+
+    def _draw_counts(
+        self, random: np.random.Generator, size: int, users: Int32Array
+    ) -> tuple[Int32Array, Float32Array]:
+        shape = self._shape
+        counts = np.empty((len(shape.counts), size), np.int32)
+        total = np.zeros(size, np.float32)
+        missing = {
+            name: np.flatnonzero(random.random(size, np.float32) < share)
+            for name, share in shape.count_missing_shares.items()
+        }
+        active = self._effects.number(users, 100) * np.float32(0.5) if shape.counts else total
+        for index, count in enumerate(shape.counts):
+            drawn = random.standard_normal(size, np.float32)
+            drawn *= np.float32(np.sqrt(0.75))
+            drawn += active
+            drawn *= np.float32(count.deviation)
+            drawn += np.float32(count.mean)
+            np.exp(drawn, out=drawn)
+            np.minimum(drawn, np.float32(MAX_COUNT), out=drawn)
+            numbers = drawn.astype(np.int32)
+            if count.shift:
+                numbers += count.shift
+                np.maximum(numbers, -1, out=numbers)
+            if count.missing:
+                numbers[missing[count.missing]] = MISSING_COUNT
+            counts[index] = numbers
+            if count.weight:
+                total += self._count_weights[index].take(numbers - MISSING_COUNT)
+        return counts, total
+
+    def _parts(self, ids: Int32Array, keys: dict[str, Int32Array], counts: Float32Array) -> Parts:
+        shape, effects = self._shape, self._effects
+        user, item, first, second = (ids[self._index[name]] for name in (shape.user, shape.item, *shape.pair))
+        half = np.float32(0.5)
+        parts = {
+            "user": effects.number(user, 103) + half * effects.number(keys["user"], 104),
+            "item": effects.number(item, 105) + half * effects.number(keys["item"], 106),
+            "affinity": effects.agreement(user, item),
+            "pair": effects.number(first * np.int32(4096) + second, 107),
+            "counts": counts,
+        }
+        return parts if shape.counts else {name: part for name, part in parts.items() if name != "counts"}
+
+
+def _drifts(column: ColumnShape) -> bool:
+    return column.num_embeddings > _DRIFTING_VALUES and column.source != "time"

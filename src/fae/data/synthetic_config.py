@@ -1,0 +1,70 @@
+"""What a made-up log is like. Read by the generators and by the command line; imports no library."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from fae.core.errors import RecipeError
+
+ShapeName = Literal["criteo", "avazu", "taobao", "zipf"]
+SHAPES: tuple[str, ...] = get_args(ShapeName)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """What the made-up log is like.
+
+    Attributes
+    ----------
+    shape
+        ``criteo`` (26 ids, 13 counts), ``avazu`` (22 ids), ``taobao`` (a user, 20 items of history and a candidate,
+        their categories) or ``zipf`` (Criteo's tables, columns that know nothing of one another).
+    num_inputs
+        Inputs of the whole log.
+    scale
+        Rows of the large tables, as a share of the published log's (1 is 33.8 M rows for ``criteo``); small tables
+        keep their size.
+    num_days
+        The log is cut into this many days of equal length, over which values of the large columns are replaced.
+    drift
+        Share of those values that are replaced by new ones every day.
+    click_rate
+        Share of the inputs that are clicked.
+    """
+
+    shape: ShapeName = "criteo"
+    num_inputs: int = 200_000
+    scale: float = 0.01
+    num_days: int = 7
+    drift: float = 0.005
+    click_rate: float = 0.25
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.shape not in SHAPES:
+            raise RecipeError(f"synthetic shape = {self.shape!r} must be one of {', '.join(SHAPES)}")
+        if self.num_inputs < 1:
+            raise RecipeError(f"synthetic num_inputs = {self.num_inputs} must be 1 or more")
+        if not 0 < self.scale <= 4:
+            raise RecipeError(f"synthetic scale = {self.scale} must be more than 0 and at most 4")
+        if not 1 <= self.num_days <= 100:
+            raise RecipeError(f"synthetic num_days = {self.num_days} must be from 1 to 100")
+        if not 0 <= self.drift < 1:
+            raise RecipeError(f"synthetic drift = {self.drift} must be at least 0 and less than 1")
+        if not 0 < self.click_rate < 1:
+            raise RecipeError(f"synthetic click_rate = {self.click_rate} must be more than 0 and less than 1")
+        if self.seed < 0:
+            raise RecipeError(f"synthetic seed = {self.seed} must be 0 or more")
+        # Ids are int32: the largest table has 10.1 M values at scale 1, once for every generation of drift.
+        if self.scale * self.num_generations > 200:
+            raise RecipeError(
+                f"synthetic scale = {self.scale} with drift = {self.drift} over {self.num_days} days makes more values "
+                "than 32 bits number; lower one of them"
+            )
+
+    @property
+    def num_generations(self) -> int:
+        """How many times, at most, a value has been another one by the last day."""
+        return 1 + math.ceil((self.num_days - 1) * self.drift)
