@@ -127,9 +127,9 @@ def test_fused_interaction_is_the_models_own():
     weights = torch.linspace(-1, 1, 22, device=DEVICE).bfloat16()
     (joined[:, :22] * weights).sum().backward()
     (expected * weights.float()).sum().backward()
-    torch.testing.assert_close(dense.grad.float(), vectors.grad[:, 0], rtol=2e-2, atol=1e-3)
+    torch.testing.assert_close(dense.grad.float(), vectors.grad[:, 0], rtol=2e-2, atol=1e-2)
     rows = embeddings._gpu._row_gradients.float().view(40, 3, 16)
-    torch.testing.assert_close(rows, vectors.grad[:, 1:], rtol=2e-2, atol=1e-3)
+    torch.testing.assert_close(rows, vectors.grad[:, 1:], rtol=2e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adagrad", "adam"])
