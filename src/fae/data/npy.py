@@ -7,6 +7,7 @@ C-ordered ``.npy`` array; memory does not grow with the rows.
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,14 +40,29 @@ class RowWriter:
     ----------
     width
         Entries of a row, or None for a one-dimensional array.
+    num_rows
+        Above 0: go on behind the first so many rows of a file that is there, leaving out what stands behind them.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened, or has fewer rows.
     """
 
-    def __init__(self, path: Path, dtype: npt.DTypeLike, width: int | None) -> None:
-        self.num_rows = 0
+    def __init__(self, path: Path, dtype: npt.DTypeLike, width: int | None, *, num_rows: int = 0) -> None:
+        self.num_rows = num_rows
         self._dtype = np.dtype(dtype)
         self._width = width
-        self._file = path.open("wb")
-        self._file.write(npy_header(self._dtype, self._shape()))
+        self._file = path.open("r+b" if num_rows else "wb")
+        if not num_rows:
+            self._file.write(npy_header(self._dtype, self._shape()))
+            return
+        end = _HEADER_BYTES + num_rows * self._dtype.itemsize * (1 if width is None else width)
+        if self._file.seek(0, os.SEEK_END) < end:
+            self._file.close()
+            raise OSError(f"{path} has fewer than {num_rows} rows")
+        self._file.truncate(end)
+        self._file.seek(end)
 
     def _shape(self) -> tuple[int, ...]:
         return (self.num_rows,) if self._width is None else (self.num_rows, self._width)
@@ -56,6 +72,12 @@ class RowWriter:
         assert rows.dtype == self._dtype
         self._file.write(np.ascontiguousarray(rows).data)
         self.num_rows += len(rows)
+
+    def flush(self, *, durable: bool = False) -> None:
+        """Hand what was appended to the system; `durable` waits until it is on the disk."""
+        self._file.flush()
+        if durable:
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> RowWriter:
         return self
@@ -69,3 +91,9 @@ class RowWriter:
                 self._file.write(npy_header(self._dtype, self._shape()))
         finally:
             self._file.close()
+
+
+def write_rows(path: Path, rows: npt.NDArray[Any]) -> None:
+    """Write a one-dimensional array as a ``.npy`` file."""
+    with RowWriter(path, rows.dtype, None) as writer:
+        writer.append(rows)
