@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from fae.data.columnar import FeatureSchema
 from fae.data.columns import Column
 from fae.data.config import LogConfig
 from fae.data.jobs import run_jobs
-from fae.data.npy import RowWriter, write_rows
+from fae.data.npy import RowFile, RowWriter, write_rows
 from fae.data.partial import Partial
 from fae.data.ranking import Numbering, count_ids
 from fae.data.renumbering import SlotNumbering, renumber
@@ -62,9 +62,8 @@ def finish_log(
             )
             for index, column in enumerate(columns)
         ]
-        ids = np.load(partial.folder / "ids.npy", mmap_mode="r+")
-        renumber(ids, numberings, partial.work / "undo", step_bytes=_STEP_BYTES)
-        ids.flush()
+        with RowFile(partial.folder / "ids.npy", writable=True) as ids:
+            renumber(ids, numberings, partial.work / "undo", step_bytes=_STEP_BYTES)
         partial.finish()
     summary: dict[str, Any] = partial.state["summary"]
     return summary
@@ -79,16 +78,16 @@ def _number(
 ) -> dict[str, Any]:
     """Count the training split and write ``counts.npy``, vocabularies and the final ids to be; return the summary."""
     folder = partial.folder
-    ids = np.load(folder / "ids.npy", mmap_mode="r")
     labels = np.load(folder / "labels.npy", mmap_mode="r")
     start, stop = splits["train"]
     for column in columns:
         if column.vocabulary is not None:
             column.vocabulary.seal()
-    counts = [scratch.array(_num_values(column, ids[start:stop]) + 2, np.int64) for column in columns]
-    for array in counts:
-        array[:] = 0
-    missing = _count(columns, ids[start:stop], counts)
+    with RowFile(folder / "ids.npy") as ids:
+        counts = [scratch.array(_num_values(column, ids, stop) + 2, np.int64) for column in columns]
+        for array in counts:
+            array[:] = 0
+        missing = _count(columns, ids, stop, counts)
     shutil.rmtree(folder / "vocabulary", ignore_errors=True)
     (folder / "vocabulary").mkdir()
     features: list[FeatureSchema] = []
@@ -119,7 +118,7 @@ def _number(
     return {
         "features": [dataclasses.asdict(feature) for feature in features],
         "dense": list(config.dense_columns()),
-        "num_inputs": len(ids),
+        "num_inputs": len(labels),
         "splits": splits,
         "label_rate": {name: _label_rate(labels[first:last]) for name, (first, last) in splits.items()},
         "missing_share": {
@@ -139,31 +138,32 @@ def _schema(column: Column, numbering: Numbering) -> FeatureSchema:
     )
 
 
-def _steps(ids: npt.NDArray[np.int32]) -> list[slice]:
-    rows = max(1, _STEP_BYTES // (4 * ids.shape[1]))
-    return [slice(start, start + rows) for start in range(0, len(ids), rows)]
+def _blocks(ids: RowFile, stop: int) -> Iterator[npt.NDArray[np.int32]]:
+    """The rows ``0 .. stop - 1``, a few megabytes at a time."""
+    step = max(1, _STEP_BYTES // (4 * ids.shape[1]))
+    for start in range(0, stop, step):
+        yield ids.read(start, min(start + step, stop))
 
 
-def _num_values(column: Column, training: npt.NDArray[np.int32]) -> int:
+def _num_values(column: Column, ids: RowFile, num_training: int) -> int:
     """Provisional ids that can occur in the training split."""
     if column.vocabulary is not None:
         return column.vocabulary.size
-    largest = max(int(training[step, column.slots].max()) for step in _steps(training))
-    most = _ENCODED_SLACK + _ENCODED_IDS_PER_INPUT * len(training)
+    largest = max(int(rows[:, column.slots].max()) for rows in _blocks(ids, num_training))
+    most = _ENCODED_SLACK + _ENCODED_IDS_PER_INPUT * num_training
     if largest > most:
         raise LogError(
             f"the encoded column {column.config.name!r} has the id {largest}, a table of that many rows for "
-            f"{len(training)} training inputs (expected ids up to {most}); leave `encoded` out"
+            f"{num_training} training inputs (expected ids up to {most}); leave `encoded` out"
         )
     return max(largest, -1) + 1
 
 
-def _count(columns: Sequence[Column], training: npt.NDArray[np.int32], counts: list[Int64]) -> list[int]:
+def _count(columns: Sequence[Column], ids: RowFile, num_training: int, counts: list[Int64]) -> list[int]:
     """Fill `counts`; return the inputs without a value of each feature."""
     empty = [0] * len(columns)
-    with task("ingest: counting", len(training)) as progress:
-        for step in _steps(training):
-            rows = np.ascontiguousarray(training[step])
+    with task("ingest: counting", num_training) as progress:
+        for rows in _blocks(ids, num_training):
 
             def job(index: int, rows: npt.NDArray[np.int32] = rows) -> Callable[[], None]:
                 def work() -> None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from fae.core.artifact import Plan, write_artifact
 from fae.core.config import to_table
+from fae.core.errors import LogError
 from fae.core.files import cannot_write, check_replaceable
 from fae.core.progress import say, task
 from fae.data.columnar import FORMAT_VERSION, KIND, ColumnarLog
@@ -110,14 +111,15 @@ def ingest(config: LogConfig, path: Path, *, base: Path, memory_bytes: int = 2**
                 _first_pass(config, sources, columns, finder, partial)
             summary.update(finish_log(config, columns, finder.splits(), partial, scratch))
             scratch.close()
-    except BaseException:
-        if partial.num_done:
-            say(
-                f"ingest: {partial.num_done} of {len(sources)} files are read and kept in {partial.folder}; the same "
-                "command goes on behind them"
-            )
-        else:
+    except BaseException as error:
+        # A log that was read to its end and is not accepted will not be the next time either.
+        if partial.num_done == 0 or (partial.num_done == len(sources) and isinstance(error, LogError)):
             partial.discard()
+        else:
+            say(
+                f"ingest: {partial.num_done} of {len(sources)} files are read and kept in {partial.folder}; the "
+                "same command goes on behind them"
+            )
         raise
     partial.discard()
     remember(sources, path)

@@ -93,6 +93,51 @@ class RowWriter:
             self._file.close()
 
 
+class RowFile:
+    """Rows of a two-dimensional ``.npy`` file of ours, read and written where they stand.
+
+    A memory map would do, but every page that was ever touched counts as memory of the process, so that what it needs
+    cannot be told from what the system is free to drop.
+    """
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        self._file = path.open("r+b" if writable else "rb", buffering=0)
+        version = np.lib.format.read_magic(self._file)
+        assert version == (1, 0)
+        self.shape, _, self._dtype = np.lib.format.read_array_header_1_0(self._file)
+        self._row_bytes = self._dtype.itemsize * self.shape[1]
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """A copy of rows ``start .. stop - 1``, as far as there are so many."""
+        rows = np.empty((max(min(stop, len(self)) - start, 0), self.shape[1]), self._dtype)
+        self._file.seek(_HEADER_BYTES + start * self._row_bytes)
+        view = memoryview(rows.data).cast("B") if rows.size else memoryview(b"")
+        while len(view):
+            count = self._file.readinto(view)
+            if not count:
+                raise OSError(f"{self._file.name} ends before row {stop}")
+            view = view[count:]
+        return rows
+
+    def write(self, start: int, rows: npt.NDArray[Any]) -> None:
+        """Replace the rows from `start` on."""
+        self._file.seek(_HEADER_BYTES + start * self._row_bytes)
+        view = memoryview(np.ascontiguousarray(rows).data).cast("B") if rows.size else memoryview(b"")
+        while len(view):
+            view = view[self._file.write(view) :]
+
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
 def write_rows(path: Path, rows: npt.NDArray[Any]) -> None:
     """Write a one-dimensional array as a ``.npy`` file."""
     with RowWriter(path, rows.dtype, None) as writer:

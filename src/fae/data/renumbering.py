@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from fae.core.progress import task
 from fae.core.threads import run_ranges
+from fae.data.npy import RowFile
 from fae.data.vocabulary import compiled
 
 _CACHED_ROWS = 1024
@@ -53,8 +55,8 @@ def renumber_slots(
             ids[row, slot] = final[known if encoded and value >= known else value]
 
 
-def renumber(ids: npt.NDArray[np.int32], numberings: Sequence[SlotNumbering], undo: Path, *, step_bytes: int) -> None:
-    """Renumber ``ids [n, S]``, going on where an earlier process has left `undo`, or from the beginning."""
+def renumber(ids: RowFile, numberings: Sequence[SlotNumbering], undo: Path, *, step_bytes: int) -> None:
+    """Renumber all rows of `ids`, going on where an earlier process has left `undo`, or from the beginning."""
     step = max(1, step_bytes // (4 * ids.shape[1]))
     undo.touch()
     with undo.open("r+b", buffering=0) as file:
@@ -62,10 +64,10 @@ def renumber(ids: npt.NDArray[np.int32], numberings: Sequence[SlotNumbering], un
         with task("ingest: numbering by popularity", len(ids)) as progress:
             progress.advance(start)
             while start < len(ids):
-                rows = np.array(ids[start : start + step])
+                rows = ids.read(start, start + step)
                 # In this order: what the head says is true between any two of these writes.
                 _write_head(file, -1, start)
-                file.write(rows.data)
+                _write_all(file, rows.tobytes())
                 _write_head(file, start, start)
 
                 def work(first: int, last: int, rows: npt.NDArray[np.int32] = rows) -> None:
@@ -76,25 +78,30 @@ def renumber(ids: npt.NDArray[np.int32], numberings: Sequence[SlotNumbering], un
                             renumber_slots(part, this.slots.start, this.slots.stop, this.encoded, this.final)
 
                 run_ranges(work, len(rows), min_range=_CACHED_ROWS)
-                ids[start : start + len(rows)] = rows
+                ids.write(start, rows)
                 start += len(rows)
                 progress.advance(len(rows))
-                if start == len(ids):
-                    _write_head(file, -1, start)
+            _write_head(file, -1, start)
 
 
-def _write_head(file: object, kept: int, start: int) -> None:
+def _write_head(file: FileIO, kept: int, start: int) -> None:
     """`kept`: first of the rows that follow in the file, -1 if they do not count; `start`: first provisional row."""
-    file.seek(0)  # type: ignore[attr-defined]
-    file.write(np.array([kept, start], np.int64).tobytes())  # type: ignore[attr-defined]
+    file.seek(0)
+    _write_all(file, np.array([kept, start], np.int64).tobytes())
 
 
-def _put_back(ids: npt.NDArray[np.int32], file: object) -> int:
-    data = file.read()  # type: ignore[attr-defined]
+def _write_all(file: FileIO, data: bytes) -> None:
+    view = memoryview(data)
+    while len(view):
+        view = view[file.write(view) :]
+
+
+def _put_back(ids: RowFile, file: FileIO) -> int:
+    data = file.read()
     if len(data) < 8 * _HEAD:
         return 0
     kept, start = map(int, np.frombuffer(data, np.int64, _HEAD))
     if kept >= 0:
-        rows = np.frombuffer(data, np.int32, offset=8 * _HEAD).reshape(-1, ids.shape[1])[: len(ids) - kept]
-        ids[kept : kept + len(rows)] = rows
+        rows = np.frombuffer(data, np.int32, offset=8 * _HEAD).reshape(-1, ids.shape[1])
+        ids.write(kept, rows[: len(ids) - kept])
     return start

@@ -6,8 +6,8 @@ users' last times, and once for each split. What an input is follows TBSM's publ
 
 * The 30 % of users who were seen last are test users: the last click is the candidate, or an item
   drawn in its place, one for one in the mean; the 20 clicks before it are the history.
-* Of the others, up to ten clicks that are not the last are candidates (fewer where there are few clicks), each behind
-  the 20 before it; as many inputs have a drawn candidate. Of the first 300,000 such users one of each kind is drawn once
+* Of the others, up to ten clicks but the last are candidates (fewer where clicks are few), each behind the 20
+  before it; as many inputs have a drawn candidate. Of the first 300,000 such users one of each kind is drawn once
   more for validation.
 * Drawn items are any of the log's, all alike likely, but none of the user's own.
 
@@ -224,5 +224,6 @@ def explain(line: bytes) -> str:
             continue
         digits = field.removeprefix(b"-") if name == "time" else field
         if not digits.isdigit() or len(digits) > MAX_DIGITS:
-            return f"the {name} (field {index + 1}) is {shown(field)}, expected a whole number of at most {MAX_DIGITS} digits"
+            where = f"the {name} (field {index + 1})"
+            return f"{where} is {shown(field)}, expected a whole number of at most {MAX_DIGITS} digits"
     return "it is not a line of Taobao's format"
