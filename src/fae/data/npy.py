@@ -57,7 +57,7 @@ class RowWriter:
         if not num_rows:
             self._file.write(npy_header(self._dtype, self._shape()))
             return
-        end = _HEADER_BYTES + num_rows * self._dtype.itemsize * (1 if width is None else width)
+        end = self.num_bytes
         if self._file.seek(0, os.SEEK_END) < end:
             self._file.close()
             raise OSError(f"{path} has fewer than {num_rows} rows")
@@ -66,6 +66,11 @@ class RowWriter:
 
     def _shape(self) -> tuple[int, ...]:
         return (self.num_rows,) if self._width is None else (self.num_rows, self._width)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the file, with its header."""
+        return _HEADER_BYTES + self.num_rows * self._dtype.itemsize * (1 if self._width is None else self._width)
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Write rows of the writer's dtype and width."""

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fae.core.artifact import write_json
-from fae.core.files import being_written
+from fae.core.files import MANIFEST, being_written
 from fae.data.columns import Column
 from fae.data.hex_vocabulary import HexVocabulary
 from fae.data.npy import RowWriter
@@ -93,10 +93,12 @@ class Partial:
         self.state: dict[str, Any] = {}
         self._marks: list[list[list[int]]] = []
         self._rows = 0
+        self._row_bytes: list[int] = []
         self._saved: list[int] = []
         if not self._recall():
             discard_partial(path)
         self.work.mkdir(parents=True, exist_ok=True)
+        (self.folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(self.work / "scratch", ignore_errors=True)
 
     def _recall(self) -> bool:
@@ -115,10 +117,11 @@ class Partial:
         needed = sum(size for mark in found["marks"] for _, size in mark)
         if found["phase"] == "reading" and _size(self.work / "journal") < needed:
             return False
-        if not all((self.folder / f"{name}.npy").is_file() for name in ROW_FILES):
-            return False
+        for name, num_bytes in zip(ROW_FILES, found["row_bytes"], strict=True):
+            if _size(self.folder / f"{name}.npy") < num_bytes:
+                return False
         self.num_done, self.phase, self.state = done, found["phase"], found["state"]
-        self._marks, self._rows = found["marks"], found["rows"]
+        self._marks, self._rows, self._row_bytes = found["marks"], found["rows"], found["row_bytes"]
         return True
 
     def open_rows(self, name: str, dtype: npt.DTypeLike, width: int | None) -> RowWriter:
@@ -153,7 +156,7 @@ class Partial:
         for writer in writers:
             writer.flush(durable=durable)
         self._saved = [_num_values(column) for column in columns]
-        self._rows = writers[0].num_rows
+        self._rows, self._row_bytes = writers[0].num_rows, [writer.num_bytes for writer in writers]
         self._marks.append(entries)
         self.num_done += 1
         self.save("reading", durable=durable)
@@ -163,7 +166,8 @@ class Partial:
         self.phase = phase
         facts = {
             "version": _VERSION, "key": self._key, "sources": self._sources[: self.num_done], "phase": phase,
-            "boot": "" if durable else _boot(), "rows": self._rows, "marks": self._marks, "state": self.state,
+            "boot": "" if durable else _boot(), "rows": self._rows, "row_bytes": self._row_bytes,
+            "marks": self._marks, "state": self.state,
         }  # fmt: skip
         write_json(self._file, facts)
 
