@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from fae.data import taobao
 from fae.data.config import LogConfig
 from fae.data.formats import HISTORY
 from fae.data.ingest import ingest, plan_ingest
+from fae.recipe import load_recipe
 
 from logs import write_behaviour
 
+ROOT = Path(__file__).resolve().parents[2]
 AVAZU = (
     "id,click,hour,C1,banner_pos,site_id,site_domain,site_category,app_id,app_domain,app_category,device_id,device_ip,"
     "device_model,device_type,device_conn_type,C14,C15,C16,C17,C18,C19,C20,C21\n"
@@ -207,3 +210,23 @@ def test_taobao_is_one_file(tmp_path: Path) -> None:
         write_behaviour(tmp_path / name, num_users=3)
     with pytest.raises(LogError, match="reads one file, and there are 2"):
         plan_ingest(LogConfig(train="*.csv", format="taobao"), base=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["criteo_kaggle", "criteo_terabyte", "avazu", "taobao"])
+def test_recipes_of_public_logs_run_on_the_real_names(tmp_path: Path, name: str) -> None:
+    """The recipe's own `train`, with a few inputs in the place of the public file."""
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.toml", [])
+    folder = tmp_path / Path(str(recipe.log.train)).parent
+    folder.mkdir(parents=True)
+    if name == "criteo_kaggle":
+        (folder / "train.txt").write_text(criteo_lines(40))
+    elif name == "criteo_terabyte":
+        for day in (9, 10, 23):
+            (folder / f"day_{day}.gz").write_bytes(gzip.compress(criteo_lines(40, day).encode()))
+    elif name == "avazu":
+        text = AVAZU + "".join(avazu_line(i, f"1410{21 + i // 10}07") for i in range(40))
+        (folder / "train.gz").write_bytes(gzip.compress(text.encode()))
+    else:
+        write_behaviour(folder / "UserBehavior.csv", num_users=40)
+    log = ingest(recipe.log, tmp_path / "log", base=tmp_path)
+    assert all(stop > start for start, stop in splits(log).values())
