@@ -135,7 +135,7 @@ ZIPF = LogShape(
     pair=("C17", "C14"),
 )  # fmt: skip
 
-# Numbers of values: the published cardinalities of the Criteo Terabyte log with ids capped at 40 M (MLPerf). No curve is
+# Numbers of values: the published cardinalities of the Criteo Terabyte log, ids capped at 40 M (MLPerf). No curve is
 # fitted to it: its k-th largest column looks like Kaggle's k-th largest, drawn out to its own number of values.
 _TERABYTE_SIZES = (
     39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10, 2208, 11938, 155, 4, 976, 14,
