@@ -117,6 +117,18 @@ def history_log(seed, *, num_inputs=150, batch_size=16, length=5, model: ModelCo
     )
 
 
+class WideLog(Log):
+    """A log whose model the fused kernels take: width 16, layers of multiples of 16."""
+
+    def config(self) -> DLRMConfig:
+        return DLRMConfig(name="dlrm", embedding_dim=16, bottom_mlp=(32,), top_mlp=(32, 16))
+
+
+def wide_log(log: Log) -> WideLog:
+    """The same log for `WideLog`'s model."""
+    return WideLog(**{**vars(log), "embedding_dims": tuple(16 for _ in log.features)})
+
+
 def adversarial_logs() -> dict[str, Log]:
     """Batches made to break a pipeline."""
     base = random_log(0)

@@ -8,6 +8,8 @@ kernels; nothing here waits for the device but `take_loss`.
 
 from __future__ import annotations
 
+import gc
+
 import torch
 from torch import Tensor, nn
 
@@ -72,15 +74,23 @@ class StepRunner:
         self._embeddings.steps += 1
 
     def _run(self, batch: ReadyBatch) -> None:
-        loss = train_step(self._model, self._embeddings, self._dense_optimizer, batch, self._precision)
-        count: Tensor | int = batch.num_inputs if batch.feed is None else batch.feed.views.words[0]
-        self._loss_sum += loss.double() * count
+        train_step(
+            self._model, self._embeddings, self._dense_optimizer, batch, self._precision, loss_sum=self._loss_sum
+        )
 
     def _captured(self, batch: ReadyBatch) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        # The threads that feed batches call the driver meanwhile, on streams of their own.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            self._run(batch)
+        # Whatever the garbage collector destroys on the device while a graph is captured would spoil the capture.
+        gc.collect()
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            # The threads that feed batches call the driver meanwhile, on streams of their own.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                self._run(batch)
+        finally:
+            if was_enabled:
+                gc.enable()
         self._pool = graph.pool()
         return graph
 
