@@ -316,9 +316,7 @@ def copy_rows(
         return
     origin, place, kernel = source.numpy(), target.numpy(), _copy_kernel(source.shape[1])
     run_ranges(
-        lambda start, stop: kernel(
-            origin, source_rows, source_shift, place, target_rows, target_shift, start, stop
-        ),
+        lambda start, stop: kernel(origin, source_rows, source_shift, place, target_rows, target_shift, start, stop),
         source_rows.size,
         min_range=min_range,
     )
