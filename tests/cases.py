@@ -15,7 +15,7 @@ from fae.embedding.published import PublishedEmbeddings
 from fae.embedding.resident import ResidentEmbeddings
 from fae.embedding.rows import RowOptimizer
 from fae.embedding.tiered import TieredEmbeddings
-from fae.models.config import ModelConfig
+from fae.models.config import DLRMConfig
 from fae.models.registry import build_model
 from fae.packing.compose import pack_groups
 from fae.popularity.layout import RowLayout
@@ -58,10 +58,10 @@ class Log:
     def packed(self, layout: RowLayout) -> Batches:
         return Batches(pack_groups(self.ids, self.dense, self.labels, self.groups, layout, self.batch_size))
 
-    def config(self) -> ModelConfig:
+    def config(self) -> DLRMConfig:
         dim = max(self.embedding_dims)
         dims = {f.name: d for f, d in zip(self.features, self.embedding_dims, strict=True) if d != dim}
-        return ModelConfig(embedding_dim=dim, embedding_dims=dims, bottom_mlp=(8,), top_mlp=(8,))
+        return DLRMConfig(embedding_dim=dim, embedding_dims=dims, bottom_mlp=(8,), top_mlp=(8,))
 
 
 def random_log(seed, *, num_inputs=150, batch_size=16, skew=1.2, lists=False, num_dense=3) -> Log:

@@ -14,7 +14,7 @@ from fae.core.artifact import Plan
 from fae.core.errors import ArtifactError, RecipeError
 from fae.embedding.placements import PLACEMENTS, make_embeddings
 from fae.embedding.rows import RowOptimizer
-from fae.models.config import ModelConfig
+from fae.models.config import DLRMConfig
 from fae.models.registry import build_model
 from fae.packing.pack import pack
 from fae.popularity.layout import RowLayout
@@ -26,7 +26,7 @@ from cases import assert_same_bytes
 from logs import zipf_log
 from packs import stub_hot_set
 
-MODEL = ModelConfig(embedding_dim=4, bottom_mlp=(8,), top_mlp=(8,))
+MODEL = DLRMConfig(embedding_dim=4, bottom_mlp=(8,), top_mlp=(8,))
 
 
 class Killed(Exception):
@@ -263,5 +263,5 @@ def test_padding_contributes_nothing():
 def test_dlrm_refuses_a_sequence():
     from fae.data.columnar import FeatureSchema
 
-    with pytest.raises(RecipeError, match="is a sequence"):
+    with pytest.raises(RecipeError, match="s: pooling = none keeps a sequence, and dlrm takes pooled"):
         build_model(MODEL, [FeatureSchema(name="s", num_embeddings=3, length=4, pooling="none")], 1, seed=1)

@@ -22,8 +22,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fae.data.columnar import first_slots
 from fae.embedding.batch import ReadyBatch
-from fae.embedding.features import FeatureEmbeddings, FeatureViews
+from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.memory import host_zeros
 from fae.embedding.rows import RowOptimizer, RowStore, initial_chunks, initial_rows
 from fae.kernels.cpu import CpuGroupKernels
@@ -77,6 +78,13 @@ class Embeddings(ABC):
         ]
         self._views = FeatureViews(
             [feature.name for feature in layout.features], [group.tables for group in layout.groups], self.geometries
+        )
+        self._sequences = SequenceLengths(
+            [
+                (feature.name, first, feature.length)
+                for feature, first in zip(layout.features, first_slots(layout.features), strict=False)
+                if feature.pooling == "none"
+            ]
         )
 
     @abstractmethod
@@ -134,7 +142,10 @@ class Embeddings(ABC):
                 cold_rows=cold_rows,
             )
             leaves.append(output.requires_grad_(requires_grad))
-        return FeatureEmbeddings(self._views, leaves)
+        return self._features(batch, leaves)
+
+    def _features(self, batch: ReadyBatch, leaves: Sequence[Tensor]) -> FeatureEmbeddings:
+        return FeatureEmbeddings(self._views, leaves, self._sequences.read(batch.packed.addresses, leaves[0].device))
 
     def update(self, batch: ReadyBatch) -> None:
         """Apply the optimizer to the rows of the batch that was looked up last, from the gradients of its leaves."""

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from fae.kernels.geometry import POOLING_CODE, GroupGeometry
@@ -52,6 +55,31 @@ class FeatureViews:
         return buffers[0].view(len(buffers[0]), len(self.names), self._stacked_dim)
 
 
+class SequenceLengths:
+    """How many slots of each kept sequence are in use, read from the addresses: a pad's row of zeros does not say.
+
+    Parameters
+    ----------
+    sequences
+        ``(feature name, first slot, slots)`` of every kept sequence.
+    """
+
+    def __init__(self, sequences: Sequence[tuple[str, int, int]]) -> None:
+        self._sequences = tuple(sequences)
+
+    def read(self, addresses: npt.NDArray[np.int32] | Tensor, device: torch.device) -> dict[str, Tensor]:
+        """int64 ``[B]`` on `device` per sequence, of a batch's addresses ``[B, S]`` in either memory.
+
+        Addresses that are already on `device` are counted there, and nothing waits.
+        """
+        lengths = {}
+        for name, first, length in self._sequences:
+            used = addresses[:, first : first + length] >= 0
+            count = used.sum(1) if isinstance(used, Tensor) else torch.from_numpy(np.count_nonzero(used, axis=1))
+            lengths[name] = count.to(device)
+        return lengths
+
+
 class FeatureEmbeddings(Mapping[str, Tensor]):
     """Feature name to tensor: ``[B, D]`` where rows are pooled, ``[B, L, D]`` where the sequence is kept.
 
@@ -61,10 +89,14 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
         Where the features stand.
     buffers
         One per group, float32 ``[B, W]``.
+    lengths
+        Of kept sequences, int64 ``[B]``, by feature name.
     """
 
-    def __init__(self, views: FeatureViews, buffers: Sequence[Tensor]) -> None:
-        self._views, self._buffers = views, buffers
+    def __init__(
+        self, views: FeatureViews, buffers: Sequence[Tensor], lengths: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self._views, self._buffers, self._lengths = views, buffers, lengths or {}
 
     def __getitem__(self, name: str) -> Tensor:
         return self._views.view(self._buffers, name)
@@ -79,3 +111,7 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
     def stacked(self) -> Tensor | None:
         """All features as one ``[B, F, D]`` without a copy, or None where they differ in width."""
         return self._views.stacked(self._buffers)
+
+    def lengths(self, name: str) -> Tensor:
+        """Slots in use of a kept sequence, int64 ``[B]``: they stand first, pads behind them are rows of zeros."""
+        return self._lengths[name]

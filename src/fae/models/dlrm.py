@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fae.core.errors import RecipeError
 from fae.data.columnar import FeatureSchema
 from fae.embedding.features import FeatureEmbeddings
 from fae.models.blocks import MLP, DotInteraction
-from fae.models.config import ModelConfig
+from fae.models.config import DLRMConfig
 
 
 class DLRM(nn.Module):
@@ -32,11 +31,8 @@ class DLRM(nn.Module):
         K; with 0 there is no bottom MLP.
     """
 
-    def __init__(self, config: ModelConfig, features: Sequence[FeatureSchema], num_dense: int) -> None:
+    def __init__(self, config: DLRMConfig, features: Sequence[FeatureSchema], num_dense: int) -> None:
         super().__init__()
-        for feature in features:
-            if feature.pooling == "none" and feature.length > 1:
-                raise RecipeError(f"dlrm takes pooled features, {feature.name!r} is a sequence; set its pooling to sum")
         dim = config.embedding_dim
         self.names = [feature.name for feature in features]
         self.bottom = MLP([num_dense, *config.bottom_mlp, dim], final_relu=True) if num_dense else None
