@@ -344,7 +344,7 @@ CHANGED: dict[str, tuple[str, list[str]]] = {
     "optimizer": ("train.optimizer=adam", ["[train] optimizer = 'adam'", "trained with 'rowwise_adagrad'"]),
     "width": ("model.embedding_dim=8", ["[model] embedding_dim = 8", "trained with 4"]),
     "width of one": ("model.embedding_dims={item = 8}", ["[model] embedding_dims = {'item': 8}", "trained with {}"]),
-    "model": ("model.top_mlp=[16]", ["[model] top_mlp = (16,)", "trained with (8,)"]),
+    "model": ("model.top_mlp=[16]", ["[model] top_mlp = [16]", "trained with [8]"]),
 }  # fmt: skip
 
 
@@ -362,6 +362,27 @@ def test_what_does_not_fit_is_refused(days: Path, tmp_path: Path, case: str) -> 
     fault(fae(*arguments), *expected)
     assert not artifacts(tmp_path / "run")
     assert not unfinished(tmp_path)
+
+
+def test_another_model_is_refused(days: Path, tmp_path: Path) -> None:
+    model = {"name": "deepfm", "bottom_mlp": None, "top_mlp": None}
+    log = {**LOG, "train": str(days / "day2.csv")}
+    recipe = write_recipe(tmp_path, log=log, hot=BUDGET, model=model, train={"from": str(days / "day1")})
+    fault(fae("run", recipe, "--out", tmp_path / "run"), "[model] name = 'deepfm'", "was trained with 'dlrm'")
+
+
+@pytest.mark.parametrize("name", ["deepfm", "dcnv2", "wide_deep"])
+def test_every_model_goes_on(copied: Path, name: str) -> None:
+    for day, parent in (("day1", None), ("day2", "runs/day1")):
+        recipe = write_recipe(
+            copied, log={**LOG, "train": f"{day}.csv"}, hot=BUDGET, train={"from": parent},
+            model={"name": name, "bottom_mlp": None, "top_mlp": None},
+        )  # fmt: skip
+        succeed("run", recipe, "--out", copied / "runs" / day)
+    old, new = (load_file(copied / "runs" / day / "checkpoint" / "tables" / "0.safetensors") for day in DAYS[:2])
+    untouched = np.flatnonzero(counts(copied / "runs" / "day2")[0][: len(old["weight"])] == 0)
+    assert len(untouched)
+    assert torch.equal(old["weight"][untouched], new["weight"][untouched])
 
 
 def flip(path: Path) -> None:

@@ -20,7 +20,7 @@ from fae.data.scratch import Scratch
 from fae.data.vocabulary import Vocabulary
 from fae.embedding.placements import make_embeddings
 from fae.embedding.rows import RowOptimizer, initial_rows
-from fae.models.config import ModelConfig
+from fae.models.config import DLRMConfig
 from fae.models.registry import build_model
 from fae.popularity.layout import RowLayout
 from fae.training.checkpoint import COMMAND, FORMAT_VERSION, KIND, save_checkpoint
@@ -93,7 +93,7 @@ class Run:
         layout = RowLayout(self.log.features, [4], [1])
         self.embeddings = make_embeddings("cpu", stub_hot_set(layout, batch_size=2), RowOptimizer(), device="cpu")
         self.embeddings.initialise(1)
-        config = ModelConfig(embedding_dim=4, top_mlp=(hidden,))
+        config = DLRMConfig(embedding_dim=4, top_mlp=(hidden,))
         self.model = build_model(config, self.log.features, 0, seed=1)
         self.optimizer = make_dense_optimizer("rowwise_adagrad", self.model, 0.1)
         plan = Plan(
@@ -110,7 +110,7 @@ def test_a_checkpoint_that_no_recipe_made(tmp_path: Path) -> None:
     Run(tmp_path / "run", parameters={"mine": 1})
     parent = find_parent("run", tmp_path)
     with pytest.raises(ArtifactError, match="was not made by `fae run`"):
-        parent.check_fits(CONFIG, ModelConfig(), TrainConfig())
+        parent.check_fits(CONFIG, DLRMConfig(), TrainConfig())
 
 
 def test_dense_weights_of_another_model(tmp_path: Path) -> None:

@@ -8,22 +8,23 @@ it changes nothing. Reads manifests alone, and no torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fae.core.artifact import Manifest
-from fae.core.config import from_table
+from fae.core.config import to_table
 from fae.core.errors import ArtifactError, RecipeError
 from fae.core.files import MANIFEST
 from fae.data.columnar import KIND as LOG_KIND
 from fae.data.columnar import ColumnarLog
 from fae.data.lineage import check_same_columns
-from fae.models.config import ModelConfig
+from fae.models.config import model_config
 from fae.training.checkpoint_folder import KIND, open_checkpoint, read_progress
 
 if TYPE_CHECKING:
     from fae.data.config import LogConfig
+    from fae.models.config import ModelConfig
     from fae.training.config import TrainConfig
 
 LEAVE_OUT = "set it to that, or leave [train] from out to start anew"
@@ -69,11 +70,10 @@ class ParentRun:
         made_with = self.manifest.parameters
         if not {"model", "train"} <= made_with.keys():
             raise ArtifactError(f"{self.checkpoint} was not made by `fae run` or `fae train`; continue it in Python")
-        there = from_table(ModelConfig, made_with["model"], f"{self.checkpoint}: [model]")
+        there, here = to_table(model_config(made_with["model"])), to_table(model)
         differences = [
             ("[train] optimizer", made_with["train"]["optimizer"], train.optimizer),
-            *((f"[model] {field.name}", getattr(there, field.name), getattr(model, field.name))
-              for field in fields(ModelConfig)),
+            *((f"[model] {key}", there.get(key), value) for key, value in here.items()),
         ]  # fmt: skip
         for key, old, new in differences:
             if old != new:
