@@ -32,7 +32,8 @@ from fae.packing.compose import pack_groups
 from fae.popularity.layout import RowLayout
 from fae.popularity.memory import OPTIMIZERS
 from fae.training.plain import PlainEmbeddings, PlainTrainer
-from fae.training.step import make_dense_optimizer, train_step
+from fae.training.dense import make_dense_optimizer
+from fae.training.step import train_step
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import KAGGLE_ROWS, record, save_record, zipf_ids

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import fae.training.trainer as trainer_module
+import fae.training.runner as runner_module
 from fae.core.artifact import Plan
 from fae.core.errors import ArtifactError, RecipeError
 from fae.embedding.placements import PLACEMENTS, make_embeddings
@@ -89,7 +89,7 @@ def test_resumed_is_uninterrupted(tmp_path, monkeypatch, order, optimizer, place
     whole = setting.trainer(tmp_path / "whole", config)
     expected = whole.fit()
 
-    real_step, calls = trainer_module.train_step, []
+    real_step, calls = runner_module.train_step, []
 
     def killing_step(*arguments):
         calls.append(1)
@@ -97,7 +97,7 @@ def test_resumed_is_uninterrupted(tmp_path, monkeypatch, order, optimizer, place
             raise Killed
         return real_step(*arguments)
 
-    monkeypatch.setattr(trainer_module, "train_step", killing_step)
+    monkeypatch.setattr(runner_module, "train_step", killing_step)
     for _ in range(4):
         with pytest.raises(Killed):
             setting.trainer(tmp_path / "killed", config).fit()
@@ -128,7 +128,7 @@ def test_a_complete_run_is_not_trained_again(tmp_path, monkeypatch):
     setting = Setting(tmp_path)
     config = TrainConfig(batch_size=32)
     expected = setting.trainer(tmp_path, config).fit()
-    monkeypatch.setattr(trainer_module, "train_step", None)
+    monkeypatch.setattr(runner_module, "train_step", None)
     assert setting.trainer(tmp_path, config).fit() == expected
 
 
@@ -138,7 +138,7 @@ def test_traffic_is_counted_over_a_resume(tmp_path, monkeypatch):
     expected = setting.trainer(None, config).fit()["train"]["traffic"]
     assert expected["swaps"] > 2
     assert expected["swap_bytes_to_device"] + expected["swap_bytes_to_host"] > 0
-    real_step, calls = trainer_module.train_step, []
+    real_step, calls = runner_module.train_step, []
 
     def killing_step(*arguments):
         calls.append(1)
@@ -146,7 +146,7 @@ def test_traffic_is_counted_over_a_resume(tmp_path, monkeypatch):
             raise Killed
         return real_step(*arguments)
 
-    monkeypatch.setattr(trainer_module, "train_step", killing_step)
+    monkeypatch.setattr(runner_module, "train_step", killing_step)
     with pytest.raises(Killed):
         setting.trainer(tmp_path / "killed", config).fit()
     traffic = setting.trainer(tmp_path / "killed", config).fit()["train"]["traffic"]
@@ -250,7 +250,7 @@ def test_padding_contributes_nothing():
 
     logits = torch.tensor([0.3, -0.2, 9.0], requires_grad=True)
     batch = ReadyBatch(
-        packed=Packed(), dense=torch.zeros(3, 1), labels=torch.tensor([1.0, 0, 0]), real=torch.tensor([1.0, 1, 0]),
+        packed=Packed(), dense=torch.zeros(3, 1), labels=torch.tensor([1.0, 0, 0]),
         slot=0,
     )  # fmt: skip
     loss = mean_loss(logits, batch)

@@ -281,13 +281,15 @@ class TritonGroupKernels:
         self._partial = torch.empty((0, geometry.embedding_dim), device=device)
         self._most_blocks = self._most_long_rows = 0
 
-    def reserve(self, most_blocks: int, most_long_rows: int) -> None:
-        """Make room for batches of so many blocks; call it outside a graph."""
+    def reserve(self, most_blocks: int, most_long_rows: int) -> bool:
+        """Make room for batches of so many blocks; returns whether graphs captured before are out of date."""
+        before = (self._most_blocks, self._most_long_rows)
         self._most_blocks = max(self._most_blocks, most_blocks)
         self._most_long_rows = max(self._most_long_rows, most_long_rows)
-        if most_long_rows and len(self._partial) < self._most_blocks:
+        if self._most_long_rows and len(self._partial) < self._most_blocks:
             shape = (self._most_blocks, self.geometry.embedding_dim)
             self._partial = torch.empty(shape, device=self._inverse_count.device)
+        return before != (self._most_blocks, self._most_long_rows)
 
     def lookup(self, feed: FeedViews, num_hot_rows: int, weight: Tensor, out: Tensor) -> None:
         """Pool the rows of a batch.

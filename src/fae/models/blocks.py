@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +23,30 @@ class MLP(nn.Sequential):
 
     def __init__(self, widths: Sequence[int], *, final_relu: bool) -> None:
         layers: list[nn.Module] = []
+        linears: list[nn.Linear] = []
         for index, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
             linear = nn.Linear(width_in, width_out)
             nn.init.normal_(linear.weight, std=math.sqrt(2 / (width_in + width_out)))
             nn.init.normal_(linear.bias, std=math.sqrt(1 / width_out))
             layers.append(linear)
+            linears.append(linear)
             if final_relu or index < len(widths) - 2:
                 layers.append(nn.ReLU())
         super().__init__(*layers)
+        self.final_relu, self.linears = final_relu, tuple(linears)
+        self.fused: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, out]`` from ``[B, in]``; columns behind the last layer input's (zeros of a padded input) are let go."""
+        if self.fused is not None:
+            return self.fused(x)
+        result: Tensor = super().forward(x[:, : self.linears[0].in_features])
+        return result
+
+    def can_fuse(self) -> bool:
+        """Whether `fae.models.fused_mlp` takes these widths."""
+        widths = [linear.out_features for linear in self.linears]
+        return len(widths) > 1 and all(w % 16 == 0 for w in widths[:-1]) and (widths[-1] == 1 or widths[-1] % 16 == 0)
 
 
 class DotInteraction(nn.Module):

@@ -48,12 +48,17 @@ class DLRM(nn.Module):
 
     def forward(self, dense: Tensor, embeddings: Mapping[str, Tensor]) -> Tensor:
         """Logits ``[B]`` from dense features ``[B, K]`` and the features' embeddings."""
+        bottom = None if self.bottom is None else self.bottom(dense)
+        if bottom is not None and not self.projections and isinstance(embeddings, FeatureEmbeddings):
+            joined = embeddings.dot_interaction(bottom)
+            if joined is not None:
+                return self.top(joined).squeeze(1)
         vectors = embeddings.stacked if isinstance(embeddings, FeatureEmbeddings) else None
         if vectors is None or self.projections:
             vectors = torch.stack([self._vector(index, embeddings[name]) for index, name in enumerate(self.names)], 1)
         direct = vectors.flatten(1)
-        if self.bottom is not None:
-            direct = self.bottom(dense)
+        if bottom is not None:
+            direct = bottom
             vectors = torch.cat([direct.unsqueeze(1), vectors], dim=1)
         logits: Tensor = self.top(torch.cat([direct, self.interaction(vectors)], dim=1))
         return logits.squeeze(1)

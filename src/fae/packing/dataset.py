@@ -7,6 +7,7 @@ time. The bytes are described in ``format.md`` beside this file. Does not choose
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,16 @@ class BatchSet:
         if hot is not None and index < self.num_hot_batches:
             return hot.batch(index)
         return others.batch(index - self.num_hot_batches)
+
+    @cached_property
+    def has_cold_rows(self) -> npt.NDArray[np.bool_]:
+        """bool ``[num_batches]``: which batches need any row from the host."""
+        return np.asarray(np.diff(self._arrays.cold_offsets, axis=0).any(axis=1))
+
+    @property
+    def num_dense(self) -> int:
+        """K."""
+        return int(self._arrays.dense.shape[2])
 
     @property
     def most_blocks(self) -> tuple[tuple[int, int], ...]:

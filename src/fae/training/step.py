@@ -5,21 +5,39 @@ Invariant: the loss is the mean over the real inputs of a batch; padding contrib
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from fae.embedding.base import Embeddings
 from fae.embedding.batch import ReadyBatch
 
+Precision = Literal["fp32", "bf16"]
+
 
 def mean_loss(logits: Tensor, batch: ReadyBatch) -> Tensor:
     """Mean binary cross-entropy (natural log) over the real inputs of a batch, scalar."""
-    losses = nn.functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none")
+    if batch.feed is not None:
+        from fae.kernels.triton_dense import mean_loss as fused
+
+        return fused(logits, batch.labels, batch.feed.views.words)
+    losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="none")
     return (losses * batch.real).sum() / max(1, batch.num_inputs)
 
 
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """bfloat16 for the operations that torch deems safe, where `precision` says so."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
 def train_step(
-    model: nn.Module, embeddings: Embeddings, dense_optimizer: torch.optim.Optimizer, batch: ReadyBatch
+    model: nn.Module,
+    embeddings: Embeddings,
+    dense_optimizer: torch.optim.Optimizer,
+    batch: ReadyBatch,
+    precision: Precision = "fp32",
 ) -> Tensor:
     """Look up, compute, and update rows and dense weights.
 
@@ -29,21 +47,11 @@ def train_step(
         The loss before the update, detached, on the device; reading it waits for the device.
     """
     features = embeddings.lookup(batch)
-    loss = mean_loss(model(batch.dense, features), batch)
+    with autocast(embeddings.device, precision):
+        logits = model(batch.dense, features)
+    loss = mean_loss(logits, batch)
     dense_optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     embeddings.update(batch)
     dense_optimizer.step()
     return loss.detach()
-
-
-def make_dense_optimizer(name: str, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer of the dense weights that belongs to a row optimizer, with torch's defaults.
-
-    SGD beside ``sgd``, plain Adam beside ``adam``, plain Adagrad beside both kinds of Adagrad.
-    """
-    if name == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=learning_rate)
-    if name == "adam":
-        return torch.optim.Adam(model.parameters(), lr=learning_rate)
-    return torch.optim.Adagrad(model.parameters(), lr=learning_rate)
