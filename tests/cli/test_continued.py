@@ -187,7 +187,7 @@ def test_two_runs_of_an_epoch_are_one_run_of_two(copied: Path, optimizer: str) -
 
 @pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adam"])
 def test_a_day_without_new_ids_is_training_on(copied: Path, optimizer: str) -> None:
-    """The same objects trained on in this process: model, dense optimizer, rows moved to the new hot set."""
+    """Trained on in this process: the same model, state of the dense optimizer, rows moved to the new hot set."""
     lines = (copied / "day1.csv").read_text().splitlines(keepends=True)
     (copied / "day2.csv").write_text("".join([lines[0], *lines[300:50:-1]]))  # of the training split alone: all known
     train = {"optimizer": optimizer, "learning_rate": 0.02}
@@ -204,7 +204,7 @@ def test_a_day_without_new_ids_is_training_on(copied: Path, optimizer: str) -> N
         embeddings[1].import_table(table, *embeddings[0].export_table(table))
     embeddings[1].steps = embeddings[0].steps
     two = Trainer(model, embeddings[1], packed[1], recipes[1].train)
-    two.dense_optimizer = one.dense_optimizer
+    two.dense_optimizer.load_state_dict(one.dense_optimizer.state_dict())
     two.fit()
     for table, expected in enumerate(tables(copied / "day2")):
         weight, state = embeddings[1].export_table(table)

@@ -26,8 +26,8 @@ from fae.popularity.layout import RowLayout
 from fae.training.checkpoint import COMMAND, FORMAT_VERSION, KIND, save_checkpoint
 from fae.training.config import TrainConfig
 from fae.training.continuation import grown_table, load_parent
+from fae.training.dense import make_dense_optimizer
 from fae.training.parent import find_parent
-from fae.training.step import make_dense_optimizer
 
 from packs import stub_hot_set
 
