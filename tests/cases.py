@@ -90,6 +90,18 @@ def random_log(seed, *, num_inputs=150, batch_size=16, skew=1.2, lists=False, nu
     )
 
 
+class WideLog(Log):
+    """A log whose model the fused kernels take: width 16, layers of multiples of 16."""
+
+    def config(self) -> DLRMConfig:
+        return DLRMConfig(name="dlrm", embedding_dim=16, bottom_mlp=(32,), top_mlp=(32, 16))
+
+
+def wide_log(log: Log) -> WideLog:
+    """The same log for `WideLog`'s model."""
+    return WideLog(**{**vars(log), "embedding_dims": tuple(16 for _ in log.features)})
+
+
 def adversarial_logs() -> dict[str, Log]:
     """Batches made to break a pipeline."""
     base = random_log(0)

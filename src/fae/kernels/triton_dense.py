@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fae.kernels.triton_rows import operand
+
 _ROWS_OF_SUMS = 128
 
 
@@ -33,10 +35,10 @@ def _masked_product_kernel(
             in_k = start + k < K
             left = tl.load(a + row * K + (start + k)[None, :], mask=(m < M)[:, None] & in_k[None, :], other=0.0)
             right = tl.load(b + (start + k)[:, None] * N + column, mask=in_k[:, None] & (n < N)[None, :], other=0.0)
-        total = tl.dot(left, right, total)
+        total = tl.dot(operand(left), operand(right), total)
     inside = (m < M)[:, None] & (n < N)[None, :]
     place = row * N + column
-    active = tl.load(x + place, mask=inside, other=0.0) > 0
+    active = tl.load(x + place, mask=inside, other=0.0).to(tl.float32) > 0
     total = tl.where(active, total, 0.0)
     tl.store(out + place, total.to(tl.bfloat16), mask=inside)
     tl.store(sums + tl.program_id(0).to(tl.int64) * N + n, tl.sum(total, axis=0), mask=n < N)
@@ -143,7 +145,7 @@ def _relu_mask_kernel(grad, x, out, sums, M, N: tl.constexpr, BLOCK_M: tl.conste
     n = tl.arange(0, BLOCK_N)
     inside = (m < M)[:, None] & (n < N)[None, :]
     place = m.to(tl.int64)[:, None] * N + n[None, :]
-    active = tl.load(x + place, mask=inside, other=0.0) > 0
+    active = tl.load(x + place, mask=inside, other=0.0).to(tl.float32) > 0
     values = tl.where(active, tl.load(grad + place, mask=inside, other=0.0).to(tl.float32), 0.0)
     tl.store(out + place, values.to(tl.bfloat16), mask=inside)
     tl.store(sums + tl.program_id(0).to(tl.int64) * N + n, tl.sum(values, axis=0), mask=n < N)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fae.kernels.feed import FeedViews, group_field
 from fae.kernels.geometry import GroupGeometry
-from fae.kernels.triton_rows import to_row
+from fae.kernels.triton_rows import operand, to_row
 
 _INPUTS_FORWARD, _INPUTS_BACKWARD = 4, 4  # inputs of a program
 _DIMS = (16, 32, 64, 128)
@@ -61,7 +61,7 @@ def _vectors(
         dense + b.to(tl.int64)[:, None, None] * DIM + tl.zeros((1, VECTORS, 1), tl.int32) + d[None, None, :],
         mask=is_dense, other=0.0,
     )  # fmt: skip
-    return rows.to(tl.bfloat16) + dense_part.to(tl.bfloat16)  # one of the two is zero
+    return operand(rows + dense_part.to(tl.float32))  # one of the two is zero
 
 
 @triton.jit
@@ -87,7 +87,7 @@ def _forward_kernel(
     )  # fmt: skip
     d = tl.arange(0, DIM)
     direct = tl.load(dense + b.to(tl.int64)[:, None] * DIM + d[None, :], mask=inside[:, None], other=0.0)
-    tl.store(out + start[:, None] + d[None, :], direct.to(tl.bfloat16), mask=inside[:, None])
+    tl.store(out + start[:, None] + d[None, :], direct, mask=inside[:, None])
     used: tl.constexpr = DIM + (FEATURES + 1) * FEATURES // 2
     pad = used + tl.arange(0, 8)
     tl.store(
@@ -116,7 +116,7 @@ def _backward_kernel(
     pairs = tl.load(
         grad_out + start[:, None, None] + place[None, :, :], mask=inside[:, None, None] & kept[None, :, :], other=0.0
     )
-    grad = tl.dot(pairs, x)
+    grad = tl.dot(operand(pairs), x)
     v = tl.arange(0, VECTORS)
     d = tl.arange(0, DIM)
     is_feature = inside[:, None] & (v > 0)[None, :] & (v <= FEATURES)[None, :]

@@ -11,6 +11,7 @@ Shapes in the kernels: B inputs, S slots an input, D embedding_dim padded to a p
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -28,6 +29,19 @@ _BLOCKS_PER_PROGRAM = 16  # of the sums
 _LOOKUPS_AT_ONCE = 8  # of a block; part of the order of sums
 _PARTS_AT_ONCE = 64  # blocks of a long row; part of the order of sums
 _FORWARDS_PER_PROGRAM = 32
+
+
+INTERPRETED: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+"""Whether kernels run in Triton's interpreter, which keeps bfloat16 as raw bits and cannot multiply them."""
+
+
+@triton.jit
+def operand(x):
+    """A bfloat16 operand of `tl.dot`: rounded, and in the interpreter widened again."""
+    x = x.to(tl.bfloat16)
+    if INTERPRETED:
+        x = x.to(tl.float32)
+    return x
 
 
 @triton.jit
