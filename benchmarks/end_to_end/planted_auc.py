@@ -14,8 +14,8 @@ inputs, which training never reads, the AUC and the log loss of
 * the click rate of the training split, for everybody.
 
 The same with a smaller step of the dense weights is ``--no-linear --set train.dense_learning_rate=0.002 --name
-planted_auc_dense_rate``. Differences are paired by seed; intervals are 95 % Student-t over seeds. Writes ``results/planted_auc.json``;
-``--table`` prints the table of docs/synthetic.md from it.
+planted_auc_dense_rate``. Differences are paired by seed; intervals are 95 % Student-t over seeds. Writes
+``results/<name>.json``; ``--table`` prints the rows of the table in docs/synthetic.md from it.
 """
 
 from __future__ import annotations
