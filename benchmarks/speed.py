@@ -49,7 +49,14 @@ def open_log(name: str, folder: Path, num_inputs: int, rows: Sequence[int] = KAG
 
 
 def hot_set(
-    log: ColumnarLog, share: float, *, dim: int, batch_size: int, mixed: bool, optimizer: str = "sgd", depth: int = RING_DEPTH
+    log: ColumnarLog,
+    share: float,
+    *,
+    dim: int,
+    batch_size: int,
+    mixed: bool,
+    optimizer: str = "sgd",
+    depth: int = RING_DEPTH,
 ) -> Any:
     """The most accessed `share` of all rows hot, in the storage order of their counts; staging for the largest batch."""
     counts = np.asarray(log.counts)
@@ -163,6 +170,24 @@ class OurPlacement:
         with closing(self.embeddings.stream(self.packed.train, self._order[places])) as stream:
             for batch in stream:
                 self.runner(batch)
+        synchronize(self.device)
+        return time.perf_counter() - started
+
+    def run_feeds(self, num_steps: int) -> float:
+        """Seconds of bringing that many batches, and their cold rows, to the device and back, with no step in between."""
+        runner, self.runner = self.runner, lambda batch: None
+        try:
+            return self.run(num_steps)
+        finally:
+            self.runner = runner
+
+    def run_graph(self, num_steps: int) -> float:
+        """Seconds of replaying one captured step that many times: the step alone, its batch already there."""
+        graph = next(iter(self.runner._graphs.values()))
+        synchronize(self.device)
+        started = time.perf_counter()
+        for _ in range(num_steps):
+            graph.replay()
         synchronize(self.device)
         return time.perf_counter() - started
 

@@ -21,6 +21,7 @@ from fae.core.files import cannot_write, make_folder, recover_folder
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.data.columnar import ColumnarLog
+from fae.data.partial import discard_partial
 from fae.popularity.memory import row_bytes
 from fae.recipe import Recipe
 
@@ -131,6 +132,8 @@ class RunFolder:
         skipped = is_current(path, plan.fingerprint) and self._is_finished(name)
         if skipped:
             say(f"{name}: already there, {path}")
+            if name == "ingest":
+                discard_partial(path)
         else:
             work(path)
             seconds = {**self._seconds(), name: time.perf_counter() - started}

@@ -31,7 +31,9 @@ def one_step(log, layout, placement, optimizer, engine, device):
         loss = 0.0
         for index, feature in enumerate(log.features):
             outputs.append(features[feature.name].detach().cpu().clone())
-            factor = torch.arange(features[feature.name].numel(), device=embeddings.device) % 7 + 1.0  # of one sign: sums do not cancel
+            factor = (
+                torch.arange(features[feature.name].numel(), device=embeddings.device) % 7 + 1.0
+            )  # of one sign: sums do not cancel
             loss = loss + (features[feature.name].reshape(-1) * factor * (index + 1)).sum()
         loss.backward()
         embeddings.update(batch)
@@ -159,17 +161,19 @@ def test_flat_optimizer_is_torchs(name):
 
 
 def test_mean_loss_ignores_padding():
-    from fae.kernels.triton_dense import mean_loss
+    from fae.kernels.triton_dense import loss_and_gradient
 
     logits = torch.tensor([0.3, -90.0, 90.0, 9.0], device=DEVICE, requires_grad=True)
     labels = torch.tensor([1.0, 1.0, 1.0, 0.0], device=DEVICE)
-    loss = mean_loss(logits, labels, torch.tensor([3], dtype=torch.int32, device=DEVICE))
-    loss.backward()
+    loss_sum = torch.full((), 5.0, dtype=torch.float64, device=DEVICE)
+    num_inputs = torch.tensor([3], dtype=torch.int32, device=DEVICE)
+    loss, grad = loss_and_gradient(logits.detach(), labels, num_inputs, loss_sum)
     usual = logits.detach()[:3].clone().requires_grad_()
     expected = nn.functional.binary_cross_entropy_with_logits(usual, labels[:3])
     expected.backward()
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(logits.grad, torch.cat([usual.grad, torch.zeros(1, device=DEVICE)]))
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(loss_sum, 5.0 + 3 * expected.detach().double())
+    torch.testing.assert_close(grad, torch.cat([usual.grad, torch.zeros(1, device=DEVICE)]))
 
 
 def test_fused_mlp_is_the_layers():

@@ -61,7 +61,7 @@ def reference(
     """The definition of right: ids, counts and splits as nested lists; `parent` is that of the log to continue."""
     n = len(rows)
     test_start = num_train_rows if config.test else n - math.floor(n * config.effective_test_fraction() + 0.5)
-    train_stop = test_start - math.floor(test_start * config.validation_fraction + 0.5)
+    train_stop = test_start - math.floor(test_start * config.effective_validation_fraction() + 0.5)
     tables = []
     for position, column in enumerate(config.columns()):
         bags: list[list[str | None]] = []

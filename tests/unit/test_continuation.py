@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from fae.core.artifact import Plan
 from fae.core.config import from_table, to_table
-from fae.core.errors import ArtifactError
+from fae.core.errors import ArtifactError, LogError
 from fae.data.appending import KnownIds
 from fae.data.columnar import FeatureSchema
 from fae.data.config import LogConfig
@@ -133,3 +134,51 @@ def test_a_vocabulary_of_another_length(tmp_path: Path, scratch: Scratch) -> Non
     known._path.write_bytes(b"PAR1, it says")
     with pytest.raises(ArtifactError, match="is damaged"):
         known.own_ids()
+
+
+def criteo_text(ids: list[str]) -> str:
+    """Inputs of Criteo's format whose 26 ids are all the same."""
+    return "".join("\t".join([str(i % 2), *["3"] * 13, *[text] * 26]) + "\n" for i, text in enumerate(ids))
+
+
+def test_criteo_logs_go_on_too(tmp_path: Path) -> None:
+    """Their values are numbers while they are read; the vocabulary on the disk is text."""
+    config = LogConfig(train="day.tsv", format="criteo", validation_fraction=0.0, test_fraction=0.0)
+    (tmp_path / "day.tsv").write_text(criteo_text(["05db9164", "05db9164", "", "7"]))
+    first = ingest(config, tmp_path / "first", base=tmp_path)
+    (tmp_path / "day.tsv").write_text(criteo_text(["07", "7", "07", "68fd1e64", ""]))
+    second = ingest(config, tmp_path / "second", base=tmp_path, parent=first)
+    known = dict(zip(["05db9164", "05db9164", "", "7"], first.ids[:, 25].tolist(), strict=True))
+    assert second.ids[:, 25].tolist() == [4, known["7"], 4, 5, known[""]]
+    assert second.manifest.summary["missing_share"]["C1"] == 0.2
+
+
+def test_a_text_vocabulary_is_no_parent_of_hex_ids(tmp_path: Path) -> None:
+    names = tuple(f"C{index}" for index in range(1, 27))
+    dense = tuple(f"I{index}" for index in range(1, 14))
+    header = ",".join(["label", *dense, *names]) + "\n"
+    (tmp_path / "log.csv").write_text(header + criteo_text(["0A", "b"]).replace("\t", ","))
+    settings = {"validation_fraction": 0.0, "test_fraction": 0.0}
+    text = LogConfig(train="log.csv", categorical=names, dense=dense, **settings)
+    first = ingest(text, tmp_path / "first", base=tmp_path)
+    (tmp_path / "day.tsv").write_text(criteo_text(["b", "b"]))
+    with pytest.raises(ArtifactError, match="are no hex ids of up to 8 digits"):
+        ingest(LogConfig(train="day.tsv", format="criteo", **settings), tmp_path / "two", base=tmp_path, parent=first)
+
+
+def test_an_interrupted_ingest_goes_on_behind_the_known_values(tmp_path: Path) -> None:
+    header, days = "label,item\n", {"one": "1,a\n0,b\n1,a\n", "two": "1,c\n0,c\n1,b\n", "three": "0,d\n1,a\n1,c\n"}
+    for name, lines in days.items():
+        (tmp_path / f"{name}.csv").write_text(header + lines)
+    parent = ingest(dataclasses.replace(CONFIG, train="one.csv"), tmp_path / "parent", base=tmp_path)
+    config = dataclasses.replace(CONFIG, train=("two.csv", "three.csv"))
+    whole = ingest(config, tmp_path / "whole", base=tmp_path, parent=parent)
+    (tmp_path / "three.csv").write_text(header + "x,d\n")
+    with pytest.raises(LogError):
+        ingest(config, tmp_path / "log", base=tmp_path, parent=parent)
+    assert (tmp_path / ".log.partial.json").exists()
+    (tmp_path / "three.csv").write_text(header + days["three"])
+    again = ingest(config, tmp_path / "log", base=tmp_path, parent=parent)
+    # a, b and the reserved id are the parent's; c is shown three times, d once.
+    assert again.ids.ravel().tolist() == whole.ids.ravel().tolist() == [3, 3, 1, 4, 0, 3]
+    assert again.manifest.files == whole.manifest.files

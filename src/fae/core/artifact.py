@@ -121,7 +121,9 @@ def file_checksum(path: Path) -> str:
 
 
 @contextmanager
-def write_artifact(path: Path, plan: Plan, summary: dict[str, Any]) -> Iterator[Path]:
+def write_artifact(
+    path: Path, plan: Plan, summary: dict[str, Any], *, unfinished: Path | None = None
+) -> Iterator[Path]:
     """Give a temporary folder to fill; on leaving, write its manifest and rename it to `path`.
 
     If the block raises, the temporary folder is removed and `path` is as it was.
@@ -130,6 +132,9 @@ def write_artifact(path: Path, plan: Plan, summary: dict[str, Any]) -> Iterator[
     ----------
     summary
         Filled by the caller inside the block; read when the block ends.
+    unfinished
+        A folder beside `path` that the caller has begun to fill and keeps if the block raises, in the place of a fresh
+        temporary one.
 
     Raises
     ------
@@ -137,10 +142,11 @@ def write_artifact(path: Path, plan: Plan, summary: dict[str, Any]) -> Iterator[
         If `path` cannot be written, or something stands there that is not an artifact.
     """
     check_replaceable(path)
-    temporary = being_written(path)
+    temporary = unfinished or being_written(path)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        if unfinished is None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True, exist_ok=unfinished is not None)
         yield temporary
         manifest = Manifest(
             kind=plan.kind,
@@ -158,7 +164,8 @@ def write_artifact(path: Path, plan: Plan, summary: dict[str, Any]) -> Iterator[
             f"cannot write {path}: {error.strerror or error}; free some space or choose another folder with --out"
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if unfinished is None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:

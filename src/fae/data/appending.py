@@ -23,10 +23,13 @@ from fae.core.artifact import check_contents
 from fae.core.errors import ArtifactError
 from fae.data.columnar import ColumnarLog, FeatureSchema
 from fae.data.config import LogConfig
+from fae.data.criteo_kernels import ID_DIGITS
+from fae.data.hex_vocabulary import HexVocabulary
 from fae.data.lineage import check_same_columns
 from fae.data.vocabulary import Vocabulary
 
 COMMAND = "fae run RECIPE.toml"
+_HEX = f"^[0-9a-f]{{0,{ID_DIGITS}}}$"
 
 
 class KnownIds:
@@ -45,16 +48,23 @@ class KnownIds:
         self.size = self.schema.num_embeddings
         self._path = parent.path / "vocabulary" / f"{feature}.parquet"
 
-    def enter(self, vocabulary: Vocabulary) -> None:
+    def enter(self, vocabulary: Vocabulary | HexVocabulary) -> None:
         """Make the parent's values the first ones of an empty vocabulary, in id order, the reserved id left out.
 
         Raises
         ------
         ArtifactError
-            If the parent's file does not hold one value for every other id.
+            If the parent's file does not hold one value for every other id, or others than the vocabulary can.
         """
-        for values in self._batches():
-            vocabulary.encode(values.drop_null())
+        for batch in self._batches():
+            values = batch.drop_null()
+            is_hex = pc.all(pc.match_substring_regex(values, _HEX), min_count=0).as_py()
+            if isinstance(vocabulary, HexVocabulary) and not is_hex:
+                raise ArtifactError(
+                    f"{self._path} holds values of {self.schema.name!r} that are no hex ids of up to {ID_DIGITS} "
+                    "digits, so no log in Criteo's format can continue it; read this log in the format of that one"
+                )
+            vocabulary.encode(values)
         if vocabulary.size != self.size - 1:
             raise self._damaged(f"{vocabulary.size} different values for {self.size} ids")
 

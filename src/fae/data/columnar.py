@@ -9,7 +9,7 @@ Files of the artifact ``log`` (format version 2):
 * ``vocabulary/<feature index>.parquet``: columns ``value`` and ``count`` in id order; read by the ingest of a log that
   continues this one, and by no later stage.
 
-Invariant: inputs stand in log order; the splits are the contiguous ranges train, validation, test.
+Invariant: inputs stand in log order; every split is one range of them, and the training split comes first.
 """
 
 from __future__ import annotations

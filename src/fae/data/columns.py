@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fae.data.appending import KnownIds
 from fae.data.config import ColumnConfig
+from fae.data.hex_vocabulary import HexVocabulary
 from fae.data.ranking import Numbering, number_appended, number_by_popularity, number_encoded
 from fae.data.scratch import Scratch
 from fae.data.values import Locate, as_text, list_items, whole_numbers
@@ -27,19 +28,29 @@ class Column:
 
     Parameters
     ----------
+    hexadecimal
+        Values come as the keys of `fae.data.hex_vocabulary`, not as text.
     known
         Of the log that this one continues: its values are the first ones, in the order of their ids there.
     """
 
     def __init__(
-        self, config: ColumnConfig, first_slot: int, scratch: Scratch, *, known: KnownIds | None = None
+        self,
+        config: ColumnConfig,
+        first_slot: int,
+        scratch: Scratch,
+        *,
+        hexadecimal: bool = False,
+        known: KnownIds | None = None,
     ) -> None:
         self.config = config
         self.first_slot = first_slot
         self.known = known
-        self.vocabulary = None if config.encoded else Vocabulary(config.name, scratch)
-        if known is not None and self.vocabulary is not None:
-            known.enter(self.vocabulary)
+        self.vocabulary: Vocabulary | HexVocabulary | None = None
+        if not config.encoded:
+            self.vocabulary = (HexVocabulary if hexadecimal else Vocabulary)(config.name, scratch)
+            if known is not None:
+                known.enter(self.vocabulary)
 
     @property
     def slots(self) -> slice:
@@ -62,6 +73,11 @@ class Column:
         codes = self._codes(items.values, lambda index: locate(int(items.rows[index])))
         ids[items.rows, self.first_slot + items.slots] = codes
 
+    def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
+        """The same for a plain column whose values come as keys."""
+        assert isinstance(self.vocabulary, HexVocabulary)
+        self.vocabulary.encode_keys(keys, ids[:, self.first_slot])
+
     def _codes(self, values: Any, locate: Locate) -> npt.NDArray[Any]:
         if self.vocabulary is not None:
             return self.vocabulary.encode(values)
@@ -78,10 +94,3 @@ class Column:
         return number_appended(
             counts[:num_values], minimum, scratch, known=known.size - 1, unknown_id=known.schema.unknown_id
         )
-
-    def renumber(self, ids: npt.NDArray[np.int32], numbering: Numbering) -> None:
-        """Turn provisional into final ids, in place, in its slots of ``ids [n, S]``."""
-        part = ids[:, self.slots]
-        if self.vocabulary is None:
-            part = np.where(part >= len(numbering.final) - 2, np.int32(-2), part)
-        ids[:, self.slots] = numbering.final[part]

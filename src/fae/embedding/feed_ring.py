@@ -1,7 +1,7 @@
 """A ring of feeds: batches from mapped files to the device, ahead of the step, on a stream of their own.
 
-Place in the flow: one thread copies a packed batch into a pinned buffer and starts one copy to the device; the consumer
-gets it when the computing stream has been told to wait for it. Invariant: a buffer is written again only when the copy
+Place in the flow: threads copy packed batches into pinned buffers, each thread every so many batches, and start one copy
+to the device; the consumer gets it when the computing stream has been told to wait for it. Invariant: a buffer is written again only when the copy
 out of it (pinned) or the step that reads it (device) is done; positions decide, never timing.
 """
 
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from fae.core.threads import num_threads
 from fae.core.worker import Worker
 from fae.embedding.batch import FeedSlot
 from fae.kernels.feed import FeedLayout, FeedViews
@@ -30,6 +33,7 @@ class FeedRing:
     def __init__(self, layout: FeedLayout, depth: int, device: torch.device) -> None:
         self.layout, self._depth, self._device, self._on_gpu = layout, depth, device, device.type == "cuda"
         self.generation, self._num_words = 0, 0
+        self._num_threads = 2 if self._on_gpu and num_threads() >= 8 else 1
         self._host: list[Tensor] = []
         self._views: list[FeedViews] = []
         if self._on_gpu:
@@ -71,19 +75,20 @@ class FeedRing:
         """
         worker = Worker("fae-feed")
 
-        def fill() -> None:
-            for position, index in enumerate(order):
+        def fill(first: int) -> None:
+            for position in range(first, len(order), self._num_threads):
                 slot = position % self._depth
                 worker.wait("consumed", position - self._depth + 1)
                 if self._on_gpu:
                     self._arrived[slot].synchronize()  # the last copy out of the pinned buffer
-                words = self.layout.fill(
-                    self._host[slot], batches.batch(int(index)), shifts=shifts(position), rate=rate(position)
-                )
+                packed = batches.batch(int(order[position]))
+                words = self.layout.fill(self._host[slot], packed, shifts=shifts(position), rate=rate(position))
+                worker.wait("fed", position)  # batches leave in order
                 self._send(slot, words)
                 worker.reached("fed", position + 1)
 
-        worker.start(fill)
+        for first in range(self._num_threads):
+            worker.start(partial(fill, first))
         try:
             for position, index in enumerate(order):
                 slot = position % self._depth

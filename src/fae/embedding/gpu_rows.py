@@ -49,7 +49,7 @@ class GpuRows:
         device: torch.device,
         *,
         by_list: bool,
-        feed_depth: int = 4,
+        feed_depth: int = 6,
     ) -> None:
         self._layout, self._geometries, self._optimizer = layout, geometries, optimizer
         self._batch_size, self._device, self._by_list, self._feed_depth = batch_size, device, by_list, feed_depth
@@ -62,8 +62,10 @@ class GpuRows:
         if len(geometries) == 1 and can_fuse(geometries[0]):
             self._interaction = InteractionKernels(geometries[0], 0, batch_size, by_list=by_list)
         self._row_gradients: Tensor | None = None
-        self._interacted = False
+        self._interacted = self._has_read = self._updated_aside = False
         self._feeds: FeedRing | None = None
+        # Rows are updated beside the rest of the backward pass: they wait for memory, it computes.
+        self._aside = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     @property
     def generation(self) -> int:
@@ -114,12 +116,13 @@ class GpuRows:
         """Embeddings of a batch; a group's rows are read when the model first asks for one of its features."""
         feed = batch.feed
         assert feed is not None
-        self._interacted = False
+        self._interacted = self._has_read = self._updated_aside = False
         for output in self._outputs:
             if output is not None:
                 output.requires_grad_(False).grad = None
 
         def read() -> list[Tensor]:
+            self._has_read = True
             leaves = []
             for group, kernels in enumerate(self._kernels):
                 output = self._output(group)
@@ -132,21 +135,34 @@ class GpuRows:
                 return None
             if self._row_gradients is None and requires_grad:
                 width = self._geometries[0].width
-                self._row_gradients = torch.zeros(
-                    (self._batch_size, width), dtype=torch.bfloat16, device=self._device
-                )
+                self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
             self._interacted = requires_grad
             num_hot_rows = self._layout.groups[0].num_hot_rows
             joined: Tensor = _Interaction.apply(
-                dense, self._interaction, feed.views, num_hot_rows, banks[0].weight, self._row_gradients
-            )
+                dense, self._interaction, feed.views, num_hot_rows, banks[0].weight, self._row_gradients,
+                lambda: self._update_aside(batch, banks),
+            )  # fmt: skip
             return joined
 
         return FeatureEmbeddings(views, read, sequences.read(feed.views.addresses, self._device), interact)
 
+    def _update_aside(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
+        """Called in the backward pass once all gradients of rows are there: update on a stream of its own."""
+        if self._aside is None or self._has_read or len(self._kernels) > 1:
+            return
+        current = torch.cuda.current_stream(self._device)
+        self._aside.wait_stream(current)
+        with torch.cuda.stream(self._aside):
+            self.update(batch, banks)
+        self._updated_aside = True
+
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Sum the gradients of the batch that was looked up last and apply the optimizer."""
         assert batch.feed is not None
+        if self._updated_aside:
+            assert self._aside is not None
+            torch.cuda.current_stream(self._device).wait_stream(self._aside)
+            return
         optimizer = self._optimizer
         for group, (kernels, bank) in enumerate(zip(self._kernels, banks, strict=True)):
             output = self._outputs[group]
@@ -168,16 +184,17 @@ class _Interaction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, dense: Tensor, kernels: InteractionKernels, feed: Any, num_hot_rows: int, weight: Tensor,
-        grad_rows: Tensor | None,
+        grad_rows: Tensor | None, then: Callable[[], None],
     ) -> Tensor:  # fmt: skip
         dense = dense.contiguous()
         ctx.save_for_backward(dense)
-        ctx.rest = (kernels, feed, num_hot_rows, weight, grad_rows)
+        ctx.rest = (kernels, feed, num_hot_rows, weight, grad_rows, then)
         return kernels.forward(feed, num_hot_rows, weight, dense)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (dense,) = ctx.saved_tensors
-        kernels, feed, num_hot_rows, weight, grad_rows = ctx.rest
+        kernels, feed, num_hot_rows, weight, grad_rows, then = ctx.rest
         grad = kernels.backward(feed, num_hot_rows, weight, dense, grad_out.contiguous(), grad_rows)
-        return grad, None, None, None, None, None
+        then()
+        return grad, None, None, None, None, None, None

@@ -14,12 +14,16 @@ from torch import Tensor
 
 from fae.kernels.triton_rows import operand
 
-_ROWS_OF_SUMS = 128
+PART_ROWS = 128
+"""Rows of an activation whose column sums are one part; part of the order of sums."""
+
+MASKED_PRODUCT = {"block_n": 128, "block_k": 64, "num_warps": 4, "num_stages": 3}
+"""Tile of the masked product (``benchmarks/micro/gpu_tiles.py``, H200)."""
 
 
 @triton.jit
 def _masked_product_kernel(
-    a, b, x, out, sums, M, N, K,
+    a, b, x, out, sums, M, N, K, sums_stride,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -41,10 +45,10 @@ def _masked_product_kernel(
     active = tl.load(x + place, mask=inside, other=0.0).to(tl.float32) > 0
     total = tl.where(active, total, 0.0)
     tl.store(out + place, total.to(tl.bfloat16), mask=inside)
-    tl.store(sums + tl.program_id(0).to(tl.int64) * N + n, tl.sum(total, axis=0), mask=n < N)
+    tl.store(sums + tl.program_id(0).to(tl.int64) * sums_stride + n, tl.sum(total, axis=0), mask=n < N)
 
 
-def masked_product(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def masked_product(a: Tensor, b: Tensor, x: Tensor, sums: Tensor) -> Tensor:
     """``(a @ b) * (x > 0)`` and its column sums: the gradient that a ReLU layer passes down, and that of its bias.
 
     Parameters
@@ -56,23 +60,24 @@ def masked_product(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     x
         bfloat16 ``[M, N]``: output of the layer, behind its ReLU.
 
+    sums
+        float32 ``[ceil(M / 128), N]`` (rows may lie further apart); written: column sums of every 128 rows of what is
+        returned, before it is rounded.
+
     Returns
     -------
-    bfloat16 ``[M, N]`` and partial column sums, float32 ``[M / 128, N]``, of what was rounded.
+    bfloat16 ``[M, N]``.
     """
     (m, k), n = a.shape, b.shape[1]
-    block_n = min(256, max(16, triton.next_power_of_2(n)))
-    if block_n == 256 and n % 256:
-        block_n = 128
-    block_k = min(64, max(16, triton.next_power_of_2(k)))
+    block_n = min(MASKED_PRODUCT["block_n"], max(16, triton.next_power_of_2(n)))
+    block_k = min(MASKED_PRODUCT["block_k"], max(16, triton.next_power_of_2(k)))
     out = torch.empty((m, n), dtype=torch.bfloat16, device=a.device)
-    sums = torch.empty((triton.cdiv(m, _ROWS_OF_SUMS), n), dtype=torch.float32, device=a.device)
-    even = m % _ROWS_OF_SUMS == 0 and n % block_n == 0 and k % block_k == 0
-    _masked_product_kernel[(triton.cdiv(m, _ROWS_OF_SUMS), triton.cdiv(n, block_n))](
-        a, b, x, out, sums, m, n, k, BLOCK_M=_ROWS_OF_SUMS, BLOCK_N=block_n, BLOCK_K=block_k, EVEN=even,
-        num_warps=8 if block_n >= 128 else 4, num_stages=3,
+    even = m % PART_ROWS == 0 and n % block_n == 0 and k % block_k == 0
+    _masked_product_kernel[(triton.cdiv(m, PART_ROWS), triton.cdiv(n, block_n))](
+        a, b, x, out, sums, m, n, k, sums.stride(0), BLOCK_M=PART_ROWS, BLOCK_N=block_n, BLOCK_K=block_k, EVEN=even,
+        num_warps=MASKED_PRODUCT["num_warps"] if block_n >= 128 else 4, num_stages=MASKED_PRODUCT["num_stages"],
     )  # fmt: skip
-    return out, sums
+    return out
 
 
 @triton.jit
@@ -84,28 +89,6 @@ def _logit_kernel(x, weight, bias, out, M, N: tl.constexpr, BLOCK_M: tl.constexp
     ).to(tl.float32)
     w = tl.load(weight + n, mask=n < N, other=0.0).to(tl.float32)
     tl.store(out + m, tl.sum(values * w[None, :], axis=1) + tl.load(bias).to(tl.float32), mask=m < M)
-
-
-@triton.jit
-def _logit_backward_kernel(
-    x, weight, grad, grad_x, sums_x, sums_weight, sums_bias, M,
-    N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
-):  # fmt: skip
-    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tl.arange(0, BLOCK_N)
-    inside = (m < M)[:, None] & (n < N)[None, :]
-    place = m.to(tl.int64)[:, None] * N + n[None, :]
-    values = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
-    g = tl.load(grad + m, mask=m < M, other=0.0)
-    w = tl.load(weight + n, mask=n < N, other=0.0).to(tl.float32)
-    down = g[:, None] * w[None, :]
-    if MASKED:
-        down = tl.where(values > 0, down, 0.0)
-    tl.store(grad_x + place, down.to(tl.bfloat16), mask=inside)
-    part = tl.program_id(0).to(tl.int64)
-    tl.store(sums_x + part * N + n, tl.sum(down, axis=0), mask=n < N)
-    tl.store(sums_weight + part * N + n, tl.sum(values * g[:, None], axis=0), mask=n < N)
-    tl.store(sums_bias + part, tl.sum(g, axis=0))
 
 
 _LOGIT_ROWS = 64
@@ -120,46 +103,95 @@ def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-def logits_backward(x: Tensor, weight: Tensor, grad: Tensor, *, masked: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Backward of `logits` and, where `masked`, of the ReLU below it.
+@triton.jit
+def _logit_backward_kernel(
+    x, weight, grad, grad_x, sums_x, sums_weight, sums_bias, M, N, sums_stride,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = (m < M)[:, None] & (n < N)[None, :]
+    place = m.to(tl.int64)[:, None] * N + n[None, :]
+    values = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    g = tl.load(grad + m, mask=m < M, other=0.0)
+    w = tl.load(weight + n, mask=n < N, other=0.0).to(tl.float32)
+    down = tl.where(values > 0, g[:, None] * w[None, :], 0.0)
+    tl.store(grad_x + place, down.to(tl.bfloat16), mask=inside)
+    part = tl.program_id(0).to(tl.int64) * sums_stride
+    tl.store(sums_x + part + n, tl.sum(down, axis=0), mask=n < N)
+    tl.store(sums_weight + part + n, tl.sum(values * g[:, None], axis=0), mask=n < N)
+    if tl.program_id(1) == 0:
+        tl.store(sums_bias + part, tl.sum(g, axis=0))
+
+
+def logits_backward(
+    x: Tensor, weight: Tensor, grad: Tensor, sums_x: Tensor, sums_weight: Tensor, sums_bias: Tensor
+) -> Tensor:
+    """Backward of `logits` and of the ReLU below it.
+
+    Parameters
+    ----------
+    grad
+        float32 ``[M]``.
+    sums_x, sums_weight, sums_bias
+        Written: parts, as in `masked_product`, of the gradient returned and of those of weight and bias.
 
     Returns
     -------
-    Gradient of `x` (bfloat16 ``[M, N]``), and partial sums over rows, float32: its columns, weight and bias.
+    Gradient before the ReLU, bfloat16 ``[M, N]``.
     """
     m, n = x.shape
-    parts = triton.cdiv(m, _LOGIT_ROWS)
     grad_x = torch.empty_like(x)
-    sums_x, sums_weight = torch.empty((2, parts, n), dtype=torch.float32, device=x.device)
-    sums_bias = torch.empty((parts, 1), dtype=torch.float32, device=x.device)
-    _logit_backward_kernel[(parts,)](
-        x, weight, grad, grad_x, sums_x, sums_weight, sums_bias, m,
-        N=n, BLOCK_M=_LOGIT_ROWS, BLOCK_N=triton.next_power_of_2(n), MASKED=masked,
-    )  # fmt: skip
-    return grad_x, sums_x, sums_weight, sums_bias
+    _logit_backward_kernel[(triton.cdiv(m, PART_ROWS), triton.cdiv(n, 64))](
+        x, weight, grad, grad_x, sums_x, sums_weight, sums_bias, m, n, sums_x.stride(0), BLOCK_M=PART_ROWS, BLOCK_N=64
+    )
+    return grad_x
 
 
 @triton.jit
-def _relu_mask_kernel(grad, x, out, sums, M, N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+def _relu_backward_kernel(
+    grad, x, out, sums, M, N, sums_stride, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr
+):
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tl.arange(0, BLOCK_N)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = (m < M)[:, None] & (n < N)[None, :]
     place = m.to(tl.int64)[:, None] * N + n[None, :]
-    active = tl.load(x + place, mask=inside, other=0.0).to(tl.float32) > 0
-    values = tl.where(active, tl.load(grad + place, mask=inside, other=0.0).to(tl.float32), 0.0)
+    values = tl.load(grad + place, mask=inside, other=0.0).to(tl.float32)
+    if MASKED:
+        values = tl.where(tl.load(x + place, mask=inside, other=0.0).to(tl.float32) > 0, values, 0.0)
     tl.store(out + place, values.to(tl.bfloat16), mask=inside)
-    tl.store(sums + tl.program_id(0).to(tl.int64) * N + n, tl.sum(values, axis=0), mask=n < N)
+    tl.store(sums + tl.program_id(0).to(tl.int64) * sums_stride + n, tl.sum(values, axis=0), mask=n < N)
 
 
-def relu_mask(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """``grad * (x > 0)`` and its partial column sums, as `masked_product` gives them."""
+def relu_backward(grad: Tensor, x: Tensor, sums: Tensor, *, masked: bool) -> Tensor:
+    """``grad * (x > 0)`` (or `grad` itself) in bfloat16, and the parts of its column sums as `masked_product` has them."""
     m, n = x.shape
-    block = triton.next_power_of_2(n)
-    rows = max(1, min(_ROWS_OF_SUMS, 8192 // block))
-    out = torch.empty_like(x)
-    sums = torch.empty((triton.cdiv(m, rows), n), dtype=torch.float32, device=x.device)
-    _relu_mask_kernel[(triton.cdiv(m, rows),)](grad, x, out, sums, m, N=n, BLOCK_M=rows, BLOCK_N=block)
-    return out, sums
+    out = torch.empty((m, n), dtype=torch.bfloat16, device=x.device)
+    block = min(64, max(16, triton.next_power_of_2(n)))
+    _relu_backward_kernel[(triton.cdiv(m, PART_ROWS), triton.cdiv(n, block))](
+        grad, x, out, sums, m, n, sums.stride(0), BLOCK_M=PART_ROWS, BLOCK_N=block, MASKED=masked
+    )
+    return out
+
+
+@triton.jit
+def _sum_parts_kernel(parts, out, num_parts, width, COLUMNS: tl.constexpr, AT_ONCE: tl.constexpr):
+    n = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    total = tl.zeros((COLUMNS,), tl.float32)
+    for first in range(0, num_parts, AT_ONCE):
+        part = first + tl.arange(0, AT_ONCE)
+        values = tl.load(
+            parts + part.to(tl.int64)[:, None] * width + n[None, :],
+            mask=(part < num_parts)[:, None] & (n < width)[None, :], other=0.0,
+        )  # fmt: skip
+        total += tl.sum(values, axis=0)
+    tl.store(out + n, total, mask=n < width)
+
+
+def sum_parts(parts: Tensor, out: Tensor) -> None:
+    """Add up parts ``[P, C]`` into `out` ``[C]``, float32, in a fixed order."""
+    num_parts, width = parts.shape
+    _sum_parts_kernel[(triton.cdiv(width, 16),)](parts, out, num_parts, width, COLUMNS=16, AT_ONCE=128)
 
 
 @triton.jit
@@ -179,36 +211,38 @@ def _loss_kernel(logits, labels, feed, grad, parts, BLOCK: tl.constexpr):
     tl.store(grad + b, return_grad, mask=b < BLOCK * tl.num_programs(0))
 
 
+@triton.jit
+def _loss_sum_kernel(parts, feed, loss, loss_sum, NUM_PARTS: tl.constexpr, PADDED: tl.constexpr):
+    part = tl.arange(0, PADDED)
+    total = tl.sum(tl.load(parts + part, mask=part < NUM_PARTS, other=0.0), axis=0)
+    tl.store(loss, total)
+    tl.store(loss_sum, tl.load(loss_sum) + total.to(tl.float64) * tl.load(feed).to(tl.float64))
+
+
 _LOSS_BLOCK = 1024
 
 
-class _MeanLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, logits: Tensor, labels: Tensor, feed: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        num_parts = triton.cdiv(len(logits), _LOSS_BLOCK)
-        parts = torch.empty(num_parts, dtype=torch.float32, device=logits.device)
-        grad = torch.empty(num_parts * _LOSS_BLOCK, dtype=torch.float32, device=logits.device)
-        _loss_kernel[(num_parts,)](logits, labels, feed, grad, parts, BLOCK=_LOSS_BLOCK)
-        ctx.save_for_backward(grad)
-        ctx.shape, ctx.dtype = logits.shape, logits.dtype
-        return parts.sum()
-
-    @staticmethod
-    def backward(ctx, grad_loss: Tensor):  # type: ignore[no-untyped-def]
-        (grad,) = ctx.saved_tensors
-        return (grad[: ctx.shape[0]] * grad_loss).to(ctx.dtype), None, None
-
-
-def mean_loss(logits: Tensor, labels: Tensor, feed: Tensor) -> Tensor:
+def loss_and_gradient(logits: Tensor, labels: Tensor, feed: Tensor, loss_sum: Tensor) -> tuple[Tensor, Tensor]:
     """Mean binary cross-entropy (natural log) over the real inputs of a batch; how many stands in the feed's first word.
 
     Parameters
     ----------
     logits, labels
         ``[B]``; labels float32.
+    loss_sum
+        float64 scalar; the sum over the real inputs is added to it.
+
+    Returns
+    -------
+    The mean, float32 scalar, and its gradient, float32 ``[B]``, 0 for padding.
     """
-    loss: Tensor = _MeanLoss.apply(logits, labels, feed)
-    return loss
+    num_parts = triton.cdiv(len(logits), _LOSS_BLOCK)
+    parts = torch.empty(num_parts, dtype=torch.float32, device=logits.device)
+    grad = torch.empty(num_parts * _LOSS_BLOCK, dtype=torch.float32, device=logits.device)
+    loss = torch.empty((), dtype=torch.float32, device=logits.device)
+    _loss_kernel[(num_parts,)](logits, labels, feed, grad, parts, BLOCK=_LOSS_BLOCK)
+    _loss_sum_kernel[(1,)](parts, feed, loss, loss_sum, NUM_PARTS=num_parts, PADDED=triton.next_power_of_2(num_parts))
+    return loss, grad[: len(logits)]
 
 
 @triton.jit

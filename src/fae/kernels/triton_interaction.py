@@ -23,7 +23,10 @@ from fae.kernels.feed import FeedViews, group_field
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.triton_rows import operand, to_row
 
-_INPUTS_FORWARD, _INPUTS_BACKWARD = 4, 4  # inputs of a program
+FORWARD = {"inputs": 2, "num_warps": 1}
+BACKWARD = {"inputs": 2, "num_warps": 1}
+"""Inputs and warps of a program (``benchmarks/micro/gpu_tiles.py``, H200)."""
+
 _DIMS = (16, 32, 64, 128)
 
 
@@ -156,9 +159,9 @@ class InteractionKernels:
     def forward(self, feed: FeedViews, num_hot_rows: int, weight: Tensor, dense: Tensor) -> Tensor:
         """Bfloat16 ``[B, width]`` from the bank ``[R, D]`` and the dense vectors, bfloat16 ``[B, D]``."""
         out = torch.empty((self._batch_size, self.width), dtype=torch.bfloat16, device=weight.device)
-        _forward_kernel[(triton.cdiv(self._batch_size, _INPUTS_FORWARD),)](
+        _forward_kernel[(triton.cdiv(self._batch_size, FORWARD["inputs"]),)](
             feed.words, feed.longs, feed.addresses, weight, dense, out, self._field, num_hot_rows, self._batch_size,
-            INPUTS=_INPUTS_FORWARD, **self._constants,
+            INPUTS=FORWARD["inputs"], num_warps=FORWARD["num_warps"], **self._constants,
         )  # fmt: skip
         return out
 
@@ -167,8 +170,8 @@ class InteractionKernels:
     ) -> Tensor:
         """Gradient of the dense vectors, bfloat16 ``[B, D]``; `grad_rows` ``[B, F * D]`` is written."""
         grad_dense = torch.empty_like(dense)
-        _backward_kernel[(triton.cdiv(self._batch_size, _INPUTS_BACKWARD),)](
+        _backward_kernel[(triton.cdiv(self._batch_size, BACKWARD["inputs"]),)](
             feed.words, feed.longs, feed.addresses, weight, dense, grad_out, grad_dense, grad_rows, self._field,
-            num_hot_rows, self._batch_size, INPUTS=_INPUTS_BACKWARD, **self._constants,
+            num_hot_rows, self._batch_size, INPUTS=BACKWARD["inputs"], num_warps=BACKWARD["num_warps"], **self._constants,
         )  # fmt: skip
         return grad_dense

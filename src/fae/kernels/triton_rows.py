@@ -2,7 +2,7 @@
 
 Place in the flow: what `fae.kernels.reference` defines, on a GPU, without a host copy or a wait: everything that varies
 from batch to batch is read from the batch's *feed* in device memory (`fae.kernels.feed`), so a whole step can be one
-CUDA graph. Invariant: the gradients of a row are summed block by block (at most 32 lookups, eight at a time), and the
+CUDA graph. Invariant: the gradients of a row are summed block by block (at most 32 lookups, in order), and the
 blocks of a long row in order, always counted from the row's own first lookup: the same bytes for every placement and
 budget, and no atomics.
 
@@ -22,11 +22,11 @@ from torch import Tensor
 from fae.kernels.feed import group_field, FeedViews
 from fae.kernels.geometry import POOLING_CODE, GroupGeometry
 from fae.kernels.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas
-from fae.packing.kernels import BLOCK_LOOKUPS
 
 _BLOCK_INPUTS = 32  # inputs of a program of the lookup
-_BLOCKS_PER_PROGRAM = 16  # of the sums
-_LOOKUPS_AT_ONCE = 8  # of a block; part of the order of sums
+SUMS = {"floats": 256, "at_once": 4, "num_warps": 1}
+"""Of a program of the sums: blocks times D, lookups of a block that are asked for together, warps
+(``benchmarks/micro/gpu_tiles.py``, H200). They change no result: lookups are added one after the other."""
 _PARTS_AT_ONCE = 64  # blocks of a long row; part of the order of sums
 _FORWARDS_PER_PROGRAM = 32
 
@@ -155,26 +155,27 @@ def _block_sums_kernel(
         is_part = exists & ((before == address) | (after == address))
         total = tl.zeros((BLOCKS, DIM_PADDED), tl.float32)
         longest = tl.max(end - start, axis=0)
+        in_row = (d < DIM)[None, :]
         for done in range(0, longest, AT_ONCE):
-            place = start[:, None] + done + tl.arange(0, AT_ONCE)[None, :]
-            inside = place < end[:, None]
-            lookup = tl.load(order + place, mask=inside, other=0)
-            if FLAT:
-                offset = lookup.to(tl.int64) * DIM
-            else:
-                b = lookup // num_slots
-                s = lookup - b * num_slots
-                offset = b.to(tl.int64) * width + tl.load(slot_column + s, mask=inside, other=0)
-            values = tl.load(
-                gradient + offset[:, :, None] + d[None, None, :],
-                mask=inside[:, :, None] & (d < DIM)[None, None, :], other=0.0,
-            ).to(tl.float32)  # fmt: skip
-            if not FLAT:
-                feature = tl.load(slot_feature + s, mask=inside, other=0)
-                is_mean = inside & (tl.load(poolings + feature, mask=inside, other=0) == 1)
-                scale = tl.load(inverse_count + b.to(tl.int64) * num_features + feature, mask=is_mean, other=1.0)
-                values = values * scale[:, :, None]
-            total += tl.sum(values, axis=1)
+            for step in tl.static_range(AT_ONCE):  # independent loads: their waits overlap
+                place = start + done + step
+                inside = place < end
+                lookup = tl.load(order + place, mask=inside, other=0)
+                if FLAT:
+                    offset = lookup.to(tl.int64) * DIM
+                else:
+                    b = lookup // num_slots
+                    s = lookup - b * num_slots
+                    offset = b.to(tl.int64) * width + tl.load(slot_column + s, mask=inside, other=0)
+                values = tl.load(gradient + offset[:, None] + d[None, :], mask=inside[:, None] & in_row, other=0.0).to(
+                    tl.float32
+                )
+                if not FLAT:
+                    feature = tl.load(slot_feature + s, mask=inside, other=0)
+                    is_mean = inside & (tl.load(poolings + feature, mask=inside, other=0) == 1)
+                    scale = tl.load(inverse_count + b.to(tl.int64) * num_features + feature, mask=is_mean, other=1.0)
+                    values = values * scale[:, None]
+                total += values
         shift = tl.load(feed + field)
         row = to_row(tl.maximum(address, 0), num_hot_rows, shift, cold_lists + tl.load(feed + field + 6), BY_LIST)
         fits = (d < DIM)[None, :]
@@ -278,7 +279,14 @@ class TritonGroupKernels:
     """
 
     def __init__(
-        self, geometry: GroupGeometry, group: int, batch_size: int, optimizer: str, device: torch.device, *, by_list: bool
+        self,
+        geometry: GroupGeometry,
+        group: int,
+        batch_size: int,
+        optimizer: str,
+        device: torch.device,
+        *,
+        by_list: bool,
     ) -> None:
         self.geometry, self.by_list = geometry, by_list
         self._optimizer, self._batch_size, self._field = OPTIMIZER_CODE[optimizer], batch_size, group_field(group)
@@ -343,17 +351,15 @@ class TritonGroupKernels:
         }  # fmt: skip
         decays = (eps, 1 - betas[0], 1 - betas[1])
         if self._most_blocks:
-            _block_sums_kernel[(triton.cdiv(self._most_blocks, _BLOCKS_PER_PROGRAM),)](
+            blocks = min(64, max(1, SUMS["floats"] // self._padded))
+            _block_sums_kernel[(triton.cdiv(self._most_blocks, blocks),)](
                 feed.words, feed.longs, feed.order, gradient, weight, state, self._partial, self._inverse_count,
                 self._slot_column, self._slot_feature, self._poolings, self._field,
                 num_hot_rows, order_end, geometry.num_slots, geometry.width, len(geometry.length), *decays,
-                BLOCKS=_BLOCKS_PER_PROGRAM, AT_ONCE=_LOOKUPS_AT_ONCE, FLAT=geometry.is_flat, **constants,
+                BLOCKS=blocks, AT_ONCE=SUMS["at_once"], FLAT=geometry.is_flat, num_warps=SUMS["num_warps"], **constants,
             )  # fmt: skip
         if self._most_long_rows:
             _long_rows_kernel[(self._most_long_rows,)](
                 feed.words, feed.longs, weight, state, self._partial, self._field, num_hot_rows, *decays,
                 AT_ONCE=_PARTS_AT_ONCE, num_warps=1, **constants,
             )  # fmt: skip
-
-
-assert BLOCK_LOOKUPS % _LOOKUPS_AT_ONCE == 0

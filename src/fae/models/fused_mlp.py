@@ -16,7 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fae.kernels.triton_dense import logits, logits_backward, masked_product, relu_mask
+from fae.kernels.triton_dense import (
+    PART_ROWS,
+    logits,
+    logits_backward,
+    masked_product,
+    relu_backward,
+    sum_parts,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +34,16 @@ class FusedLayer:
     ----------
     weight, bias
         bfloat16 ``[out, in padded]`` and ``[out]``, kept up to date by the optimizer.
-    grad_weight, grad_bias
-        float32 of the same shapes; written by the backward pass.
+    grad_weight
+        float32 of the weight's shape; written by the backward pass. A layer of width 1 has its among the sums.
+    bias_column
+        Where the bias's gradient stands among the block's sums.
     """
 
     weight: Tensor
     bias: Tensor
     grad_weight: Tensor
-    grad_bias: Tensor
+    bias_column: int
 
 
 class FusedMLP:
@@ -44,10 +53,23 @@ class FusedMLP:
     ----------
     anchor
         A parameter of the block: it makes autograd call the backward pass where the input needs no gradient.
+    grad_sums
+        float32: gradients that are sums over inputs (of biases, and of the weight of a layer of width 1, which stands
+        last), as they lie in the flat gradient; written by the backward pass.
     """
 
-    def __init__(self, layers: Sequence[FusedLayer], anchor: nn.Parameter, *, final_relu: bool) -> None:
-        self.layers, self.anchor, self.final_relu = list(layers), anchor, final_relu
+    def __init__(
+        self, layers: Sequence[FusedLayer], anchor: nn.Parameter, grad_sums: Tensor, *, final_relu: bool
+    ) -> None:
+        self.layers, self.anchor, self.grad_sums, self.final_relu = list(layers), anchor, grad_sums, final_relu
+        self._parts = grad_sums.new_zeros((0, len(grad_sums)))
+
+    def parts(self, num_inputs: int) -> Tensor:
+        """Parts of the sums, ``[ceil(inputs / 128), sums]``; columns between those of layers stay zero."""
+        num_parts = -(-num_inputs // PART_ROWS)
+        if len(self._parts) != num_parts:
+            self._parts = self.grad_sums.new_zeros((num_parts, len(self.grad_sums)))
+        return self._parts
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[B, out]`` from ``[B, in]`` or, with columns of zeros behind, ``[B, in padded]``: bfloat16, logits float32."""
@@ -94,26 +116,29 @@ class _Function(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         mlp: FusedMLP = ctx.mlp
         *inputs, out = ctx.saved_tensors
+        parts = mlp.parts(len(out))
+
+        def sums(layer: FusedLayer) -> Tensor:
+            return parts[:, layer.bias_column : layer.bias_column + len(layer.bias)]
+
         index = len(mlp.layers) - 1
-        if mlp.final_relu:
-            grad, sums = relu_mask(grad.contiguous(), out)
-        elif len(mlp.layers[-1].weight) == 1:
-            layer, x = mlp.layers[index], inputs[index]
-            grad, sums, weight_sums, bias_sums = logits_backward(
-                x, layer.weight[0], grad.reshape(-1).contiguous(), masked=True
-            )
-            torch.sum(weight_sums, 0, out=layer.grad_weight[0])
-            torch.sum(bias_sums, 0, out=layer.grad_bias)
+        last = mlp.layers[index]
+        if len(last.weight) == 1 and not mlp.final_relu:
+            weight_sums = parts[:, parts.shape[1] - last.weight.shape[1] :]
+            grad = logits_backward(
+                inputs[index], last.weight[0], grad.reshape(-1).contiguous(), sums(mlp.layers[index - 1]), weight_sums,
+                sums(last),
+            )  # fmt: skip
             index -= 1
         else:
-            grad, sums = grad.to(torch.bfloat16).contiguous(), grad.float()
+            grad = relu_backward(grad.contiguous(), out, sums(last), masked=mlp.final_relu)
         while index >= 0:
             layer, x = mlp.layers[index], inputs[index]
             _product_float32(grad.t(), x, layer.grad_weight)
-            torch.sum(sums, 0, out=layer.grad_bias)
             if index > 0:
-                grad, sums = masked_product(grad, layer.weight, x)
+                grad = masked_product(grad, layer.weight, x, sums(mlp.layers[index - 1]))
             index -= 1
+        sum_parts(parts, mlp.grad_sums)
         if not ctx.needs_x:
             return None, None, None
         down = torch.mm(grad, mlp.layers[0].weight)

@@ -41,14 +41,23 @@ class FlatOptimizer(torch.optim.Optimizer):
         fused = [block for block in model.modules() if isinstance(block, MLP) and block.can_fuse()] if bf16 else []
         padded = {id(linear.weight) for block in fused for linear in block.linears}
         self._places: dict[int, tuple[int, tuple[int, int]]] = {}  # by id: first weight, rows and columns padded
+        # What is a sum over inputs comes last in a fused block, side by side: it is added up in one go.
+        summed = [_summed(block) for block in fused]
+        in_sums = {id(parameter) for group in summed for parameter in group}
         size = 0
-        for parameter in parameters:
-            rows = len(parameter) if parameter.dim() > 1 else 1
-            columns = parameter.numel() // rows
-            if id(parameter) in padded:
-                columns = -(-columns // _PAD_COLUMNS) * _PAD_COLUMNS
-            self._places[id(parameter)] = (size, (rows, columns))
-            size += -(-rows * columns // _ALIGN) * _ALIGN
+        self._sums: list[tuple[int, int]] = []
+        for group in [[p for p in parameters if id(p) not in in_sums], *summed]:
+            start = size
+            for parameter in group:
+                rows = len(parameter) if parameter.dim() > 1 else 1
+                columns = parameter.numel() // rows
+                if id(parameter) in padded:
+                    columns = -(-columns // _PAD_COLUMNS) * _PAD_COLUMNS
+                self._places[id(parameter)] = (size, (rows, columns))
+                size += rows * columns if parameter is group[-1] else -(-rows * columns // _ALIGN) * _ALIGN
+            self._sums.append((start, size))
+            size = -(-size // _ALIGN) * _ALIGN
+        self._sums = self._sums[1:]
         device = parameters[0].device
         self._weight, self._grad = torch.zeros(size, device=device), torch.zeros(size, device=device)
         self._shadow = torch.zeros(size if bf16 else 0, dtype=torch.bfloat16, device=device)
@@ -63,8 +72,8 @@ class FlatOptimizer(torch.optim.Optimizer):
         self._fused_ids = {id(p) for block in fused for p in block.parameters()}
         self._others = [parameter for parameter in parameters if id(parameter) not in self._fused_ids]
         self.refresh()
-        for block in fused:
-            self._fuse(block)
+        for block, (start, stop) in zip(fused, self._sums, strict=True):
+            self._fuse(block, start, stop)
 
     def _whole(self, flat: Tensor, parameter: Tensor) -> Tensor:
         """A parameter's rows and columns in one of the flat vectors, padding included."""
@@ -78,7 +87,7 @@ class FlatOptimizer(torch.optim.Optimizer):
             return whole.view(parameter.shape)
         return whole[:, : parameter.shape[1]]
 
-    def _fuse(self, block: MLP) -> None:
+    def _fuse(self, block: MLP, start: int, stop: int) -> None:
         from fae.models.fused_mlp import FusedLayer, FusedMLP
 
         layers = [
@@ -86,11 +95,12 @@ class FlatOptimizer(torch.optim.Optimizer):
                 weight=self._whole(self._shadow, linear.weight),
                 bias=self._view(self._shadow, linear.bias),
                 grad_weight=self._whole(self._grad, linear.weight),
-                grad_bias=self._view(self._grad, linear.bias),
+                bias_column=self._places[id(linear.bias)][0] - start,
             )
             for linear in block.linears
         ]
-        block.fused = FusedMLP(layers, block.linears[0].weight, final_relu=block.final_relu)
+        grad_sums = self._grad[start:stop]
+        block.fused = FusedMLP(layers, block.linears[0].weight, grad_sums, final_relu=block.final_relu)
 
     def refresh(self) -> None:
         """Bring the bfloat16 copy up to date after weights were loaded."""
@@ -136,7 +146,10 @@ class FlatOptimizer(torch.optim.Optimizer):
         """As torch's optimizers; the step count is Adam's (Adagrad's does not enter its update)."""
         steps = torch.tensor(float(self._steps))
         state = {index: {**values, "step": steps} for index, values in self._states() if values}
-        return {"state": state, "param_groups": [{"lr": self._learning_rate, "params": [*range(len(self._parameters))]}]}
+        return {
+            "state": state,
+            "param_groups": [{"lr": self._learning_rate, "params": [*range(len(self._parameters))]}],
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -146,6 +159,13 @@ class FlatOptimizer(torch.optim.Optimizer):
                 view.copy_(state_dict["state"][index][name])
                 self._steps.fill_(float(state_dict["state"][index]["step"]))
         self.refresh()
+
+
+def _summed(block: MLP) -> list[nn.Parameter]:
+    """Parameters of a fused block whose gradients are sums over inputs, in the order in which they lie."""
+    last = block.linears[-1]
+    weights = [last.weight] if last.out_features == 1 and not block.final_relu else []
+    return [*(linear.bias for linear in block.linears), *weights]
 
 
 def make_dense_optimizer(

@@ -19,12 +19,29 @@ Precision = Literal["fp32", "bf16"]
 
 def mean_loss(logits: Tensor, batch: ReadyBatch) -> Tensor:
     """Mean binary cross-entropy (natural log) over the real inputs of a batch, scalar."""
-    if batch.feed is not None:
-        from fae.kernels.triton_dense import mean_loss as fused
-
-        return fused(logits, batch.labels, batch.feed.views.words)
     losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="none")
     return (losses * batch.real).sum() / max(1, batch.num_inputs)
+
+
+def backward(logits: Tensor, batch: ReadyBatch, loss_sum: Tensor) -> Tensor:
+    """Backward pass of `mean_loss`; adds the sum over the real inputs to `loss_sum` and returns the mean, detached.
+
+    Parameters
+    ----------
+    loss_sum
+        float64 scalar on the device.
+    """
+    if batch.feed is None:
+        loss = mean_loss(logits, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss_sum += loss.detach().double() * batch.num_inputs
+        return loss.detach()
+    from fae.kernels.triton_dense import loss_and_gradient
+
+    # The number of real inputs is on the device: a graph must not hold that of the batch it was captured with.
+    loss, grad = loss_and_gradient(logits.detach(), batch.labels, batch.feed.views.words, loss_sum)
+    logits.backward(grad.to(logits.dtype))  # type: ignore[no-untyped-call]
+    return loss
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
@@ -38,8 +55,15 @@ def train_step(
     dense_optimizer: torch.optim.Optimizer,
     batch: ReadyBatch,
     precision: Precision = "fp32",
+    *,
+    loss_sum: Tensor | None = None,
 ) -> Tensor:
     """Look up, compute, and update rows and dense weights.
+
+    Parameters
+    ----------
+    loss_sum
+        float64 scalar on the device, to which the loss of every real input is added.
 
     Returns
     -------
@@ -49,9 +73,10 @@ def train_step(
     features = embeddings.lookup(batch)
     with autocast(embeddings.device, precision):
         logits = model(batch.dense, features)
-    loss = mean_loss(logits, batch)
     dense_optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    if loss_sum is None:
+        loss_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
+    loss = backward(logits, batch, loss_sum)
     embeddings.update(batch)
     dense_optimizer.step()
-    return loss.detach()
+    return loss
