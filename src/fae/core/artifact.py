@@ -247,6 +247,30 @@ def read_manifest(path: Path, kind: str, format_version: int, *, command: str) -
     return manifest
 
 
+def check_contents(path: Path, manifest: Manifest, prefix: str, *, command: str) -> None:
+    """Compare whole files with their checksums, the large ones too, which opening an artifact does not read.
+
+    Parameters
+    ----------
+    prefix
+        Of the relative names of the files to look at.
+
+    Raises
+    ------
+    ArtifactError
+        If one is damaged.
+    """
+    names = [name for name in manifest.files if name.startswith(prefix)]
+
+    def check(start: int, stop: int) -> None:
+        for name in names[start:stop]:
+            file = path / name
+            if not file.is_file() or file_checksum(file) != manifest.files[name]["crc32"]:
+                raise ArtifactError(f"{file} is missing or damaged; delete {path} and run `{command}`")
+
+    run_ranges(check, len(names))
+
+
 def _parse(file: Path) -> Manifest:
     manifest = Manifest(**json.loads(file.read_text()))
     for name in ("parents", "parameters", "summary", "files"):

@@ -127,7 +127,7 @@ class Trainer:
                     self._end_epoch()
         if self.config.early_stopping and self._position.best_loss is not None and self._folder is not None:
             load_tables(self._folder / "best", self.embeddings)
-            load_dense(self._folder / "best", self.model)
+            load_dense(self._folder / "best", self.model, self.dense_optimizer)  # a later run may continue this one
         self._position.complete = True
         self._position.result = self._result()
         self._save("checkpoint")
