@@ -247,7 +247,7 @@ def test_full_disk(finished: Path, stage: str, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("fae.core.artifact.replace_folder", full)
     done = fae(stage, *in_place(finished), *(part for one in overrides for part in ("--set", one)))
-    fault(done, f"cannot write {finished / 'run' / ARTIFACTS[stage]}: No space left on device", "--out")
+    fault(done, f"cannot write to {finished / 'run' / ARTIFACTS[stage]}: No space left on device", "--out")
     assert contents(finished / "run") == before
     assert not unfinished(finished)
 

@@ -22,7 +22,7 @@ from fae.data.columnar import FeatureSchema
 from fae.data.columns import Column
 from fae.data.config import LogConfig
 from fae.data.jobs import run_jobs
-from fae.data.npy import RowWriter
+from fae.data.npy import RowWriter, write_rows
 from fae.data.ranking import Numbering, count_ids
 from fae.data.scratch import Scratch
 from fae.data.vocabulary import Int64
@@ -40,7 +40,7 @@ def finish_log(
     config: LogConfig, columns: Sequence[Column], splits: Splits, folder: Path, scratch: Scratch
 ) -> dict[str, Any]:
     """Turn the provisional ids in `folder` into final ones and write the rest of the log; return its summary."""
-    ids = np.load(folder / "ids.npy", mmap_mode="r+")
+    ids = np.load(folder / "ids.npy", mmap_mode="r")
     labels = np.load(folder / "labels.npy", mmap_mode="r")
     start, stop = splits["train"]
     for column in columns:
@@ -62,8 +62,7 @@ def finish_log(
             scratch.release(numbering.counts)
             numberings.append(numbering)
             features.append(_schema(column, numbering))
-    _renumber(columns, ids, numberings)
-    ids.flush()
+    _renumber(columns, ids, numberings, folder / "ids.npy")
     return {
         "features": [dataclasses.asdict(feature) for feature in features],
         "dense": list(config.dense_columns()),
@@ -128,13 +127,15 @@ def _count(columns: Sequence[Column], training: npt.NDArray[np.int32], counts: l
     return empty
 
 
-def _renumber(columns: Sequence[Column], ids: npt.NDArray[np.int32], numberings: Sequence[Numbering]) -> None:
-    with task("ingest: numbering by popularity", len(ids)) as progress:
+def _renumber(
+    columns: Sequence[Column], ids: npt.NDArray[np.int32], numberings: Sequence[Numbering], path: Path
+) -> None:
+    with task("ingest: numbering by popularity", len(ids)) as progress, path.open("r+b") as file:
         for step in _steps(ids):
             rows = np.array(ids[step])
             for column, numbering in zip(columns, numberings, strict=True):
                 column.renumber(rows, numbering)
-            ids[step] = rows
+            write_rows(file.fileno(), step.start, rows)
             progress.advance(len(rows))
 
 
