@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,24 +16,15 @@ from fae.embedding.published import PublishedEmbeddings
 from fae.embedding.resident import ResidentEmbeddings
 from fae.embedding.rows import RowOptimizer
 from fae.embedding.tiered import TieredEmbeddings
-from fae.models.config import ModelConfig
+from fae.models.config import DLRMConfig
 from fae.models.registry import build_model
-from fae.packing.compose import pack_groups
+from fae.packing.compose import compose_batch_set
+from fae.packing.dataset import BatchSet
 from fae.popularity.layout import RowLayout
-from fae.training.step import make_dense_optimizer, train_step
+from fae.training.dense import make_dense_optimizer
+from fae.training.runner import StepRunner
 
 CPU = torch.device("cpu")
-
-
-class Batches:
-    """Packed batches in memory, with what streams ask of a `BatchSet`."""
-
-    def __init__(self, batches):
-        self._batches = batches
-        self.num_batches = len(batches)
-
-    def batch(self, index):
-        return self._batches[index]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +47,13 @@ class Log:
         num_hot = [round(share * f.num_embeddings) for f in self.features]
         return RowLayout(self.features, self.embedding_dims, num_hot, ranks)
 
-    def packed(self, layout: RowLayout) -> Batches:
-        return Batches(pack_groups(self.ids, self.dense, self.labels, self.groups, layout, self.batch_size))
+    def packed(self, layout: RowLayout) -> BatchSet:
+        return compose_batch_set(self.ids, self.dense, self.labels, self.groups, layout, self.batch_size)
 
-    def config(self) -> ModelConfig:
+    def config(self) -> DLRMConfig:
         dim = max(self.embedding_dims)
         dims = {f.name: d for f, d in zip(self.features, self.embedding_dims, strict=True) if d != dim}
-        return ModelConfig(embedding_dim=dim, embedding_dims=dims, bottom_mlp=(8,), top_mlp=(8,))
+        return DLRMConfig(embedding_dim=dim, embedding_dims=dims, bottom_mlp=(8,), top_mlp=(8,))
 
 
 def random_log(seed, *, num_inputs=150, batch_size=16, skew=1.2, lists=False, num_dense=3) -> Log:
@@ -98,6 +90,18 @@ def random_log(seed, *, num_inputs=150, batch_size=16, skew=1.2, lists=False, nu
     )
 
 
+class WideLog(Log):
+    """A log whose model the fused kernels take: width 16, layers of multiples of 16."""
+
+    def config(self) -> DLRMConfig:
+        return DLRMConfig(name="dlrm", embedding_dim=16, bottom_mlp=(32,), top_mlp=(32, 16))
+
+
+def wide_log(log: Log) -> WideLog:
+    """The same log for `WideLog`'s model."""
+    return WideLog(**{**vars(log), "embedding_dims": tuple(16 for _ in log.features)})
+
+
 def adversarial_logs() -> dict[str, Log]:
     """Batches made to break a pipeline."""
     base = random_log(0)
@@ -129,38 +133,58 @@ def adversarial_logs() -> dict[str, Log]:
 
 
 def make_embeddings(
-    placement, log: Log, layout: RowLayout, optimizer, *, depth=2, faults=NO_FAULTS, device=CPU
+    placement, log: Log, layout: RowLayout, optimizer, *, depth=2, faults=NO_FAULTS, device=CPU, engine=None
 ) -> Embeddings:
     """Embeddings of a layout; staging of exactly what the largest batch needs."""
-    if placement in ("cpu", "device"):
-        return ResidentEmbeddings(layout, optimizer, log.batch_size, CPU if placement == "cpu" else device)
+    if placement == "cpu":
+        return ResidentEmbeddings(layout, optimizer, log.batch_size, CPU)
+    if placement == "device":
+        return ResidentEmbeddings(layout, optimizer, log.batch_size, device, engine=engine)
     if placement == "hybrid":
         return HybridEmbeddings(layout, optimizer, log.batch_size, device)
     if placement == "paper":
-        return PublishedEmbeddings(layout, optimizer, log.batch_size, device)
+        return PublishedEmbeddings(layout, optimizer, log.batch_size, device, engine=engine)
     packed = log.packed(layout)
     staging = [
         max(len(packed.batch(index).cold_rows[group]) for index in range(packed.num_batches))
         for group in range(len(layout.groups))
     ]
     return TieredEmbeddings(
-        layout, optimizer, log.batch_size, device, staging_rows=staging, ring_depth=depth, faults=faults
+        layout, optimizer, log.batch_size, device, staging_rows=staging, ring_depth=depth, faults=faults, engine=engine
     )
 
 
 def train(
-    log: Log, layout, optimizer_name, placement, *, depth=2, faults=NO_FAULTS, epochs=1, device=CPU
+    log: Log,
+    layout,
+    optimizer_name,
+    placement,
+    *,
+    depth=2,
+    faults=NO_FAULTS,
+    epochs=1,
+    device=CPU,
+    engine=None,
+    precision="fp32",
+    capture=True,
 ) -> list[torch.Tensor]:
     """Train on the log's batches in order; every table (vocabulary order), its state, and every dense weight."""
     optimizer = RowOptimizer(name=optimizer_name, learning_rate=0.1)
-    embeddings = make_embeddings(placement, log, layout, optimizer, depth=depth, faults=faults, device=device)
+    embeddings = make_embeddings(
+        placement, log, layout, optimizer, depth=depth, faults=faults, device=device, engine=engine
+    )
     embeddings.initialise(7)
     model = build_model(log.config(), log.features, log.dense.shape[1], seed=7).to(embeddings.device)
-    dense_optimizer = make_dense_optimizer(optimizer_name, model, log.dense_rate)
+    flat = device.type == "cuda" or engine == "triton"
+    dense_optimizer = make_dense_optimizer(
+        optimizer_name, model, log.dense_rate, flat=flat, bf16=flat and precision == "bf16"
+    )
+    runner = StepRunner(model, embeddings, dense_optimizer, precision=precision, capture=capture)
     packed = log.packed(layout)
     for _ in range(epochs):
         for batch in embeddings.stream(packed, range(packed.num_batches)):
-            train_step(model, embeddings, dense_optimizer, batch)
+            runner(batch)
+    assert math.isfinite(runner.take_loss())
     tables = [tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)]
     return [*tables, *(parameter.detach().cpu() for parameter in model.parameters())]
 

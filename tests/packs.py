@@ -10,7 +10,8 @@ import numpy as np
 
 from fae.core.artifact import Manifest
 from fae.data.columnar import ColumnarLog, FeatureSchema
-from fae.packing.dataset import BatchSet, PackedDataset
+from fae.packing.dataset import BatchSet, Blocks, PackedDataset
+from fae.packing.kernels import BLOCK_LOOKUPS
 from fae.popularity.layout import RowLayout
 
 
@@ -118,11 +119,31 @@ def check_batch(
             flat = batch.addresses.reshape(-1)[lookups]
             part = batch.order[batch_size * first : batch_size * (first + len(slots))]
             assert np.array_equal(part, lookups[np.argsort(flat, kind="stable")])
+            check_blocks(batch.blocks[g], np.sort(flat), batch_size * first)
         first += len(slots)
     assert (batch.order is not None) == ordered
+    assert len(batch.blocks) == (len(layout.groups) if ordered else 0)
     if ordered:
         assert batch.order.dtype == np.int32
         assert not batch.order.flags.writeable
+
+
+def check_blocks(blocks: Blocks, addresses: np.ndarray, first: int) -> None:
+    """Blocks of a group against its sorted addresses, whose first lookup stands at `first` in the order."""
+    starts, of_block, long_rows = [], [], []
+    for address in np.unique(addresses[addresses >= 0]):
+        begin, end = np.searchsorted(addresses, [address, address + 1])
+        cuts = range(begin, end, BLOCK_LOOKUPS)
+        if len(cuts) > 1:
+            long_rows.append((len(starts), len(cuts)))
+        starts += [first + cut for cut in cuts]
+        of_block += [address] * len(cuts)
+    assert blocks.starts.dtype == blocks.addresses.dtype == blocks.long_rows.dtype == np.int32
+    assert blocks.starts.tolist() == starts
+    assert blocks.addresses.tolist() == of_block
+    assert blocks.long_rows.tolist() == [list(pair) for pair in long_rows]
+    for array in vars(blocks).values():
+        assert not array.flags.writeable
 
 
 def check_cuts(batches: BatchSet, rows: np.ndarray, hot_set: Any) -> None:

@@ -26,13 +26,14 @@ from fae.data.columnar import FeatureSchema
 from fae.embedding.batch import make_ready
 from fae.embedding.resident import ResidentEmbeddings
 from fae.embedding.rows import RowOptimizer
-from fae.models.config import ModelConfig
+from fae.models.config import DLRMConfig
 from fae.models.registry import build_model
 from fae.packing.compose import pack_groups
 from fae.popularity.layout import RowLayout
 from fae.popularity.memory import OPTIMIZERS
 from fae.training.plain import PlainEmbeddings, PlainTrainer
-from fae.training.step import make_dense_optimizer, train_step
+from fae.training.dense import make_dense_optimizer
+from fae.training.step import train_step
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import KAGGLE_ROWS, record, save_record, zipf_ids
@@ -74,7 +75,7 @@ def measure(batch_size: int, optimizer_name: str, cardinalities: list[int], repe
     embeddings = ResidentEmbeddings(layout, optimizer, batch_size, cpu)
     embeddings.initialise(1)
     batches = [make_ready(packed, cpu, 0) for packed in pack_groups(ids, dense, labels, groups, layout, batch_size)]
-    model = build_model(ModelConfig(embedding_dim=DIM), features, NUM_DENSE, seed=1)
+    model = build_model(DLRMConfig(embedding_dim=DIM), features, NUM_DENSE, seed=1)
     dense_optimizer = make_dense_optimizer(optimizer_name, model, 0.01)
     gradient = torch.randn(batch_size, len(features) * DIM) * 1e-3
 
@@ -88,7 +89,7 @@ def measure(batch_size: int, optimizer_name: str, cardinalities: list[int], repe
 
     # Plain PyTorch: its ids are per table and contiguous already, which costs it nothing here.
     plain = PlainEmbeddings(features, [DIM] * len(features), seed=1)
-    plain_model = build_model(ModelConfig(embedding_dim=DIM), features, NUM_DENSE, seed=1)
+    plain_model = build_model(DLRMConfig(embedding_dim=DIM), features, NUM_DENSE, seed=1)
     trainer = PlainTrainer(plain_model, plain, optimizer)
     tensors = [(torch.from_numpy(ids[g].astype(np.int64)), torch.from_numpy(dense[g]),
                 torch.from_numpy(labels[g].astype(np.float32))) for g in groups]  # fmt: skip

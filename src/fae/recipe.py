@@ -8,19 +8,25 @@ knows none of their keys. Imports nothing heavy.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fae.core.config import from_table, nearest
 from fae.core.errors import RecipeError
 from fae.data.config import LogConfig
-from fae.models.config import ModelConfig
+from fae.models.config import DLRMConfig, ModelConfig, model_config
 from fae.popularity.config import HotConfig
 from fae.training.config import TrainConfig
 
-_SECTIONS = {"log": LogConfig, "model": ModelConfig, "hot": HotConfig, "train": TrainConfig}
+_SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "log": partial(from_table, LogConfig, where="[log]"),
+    "model": model_config,
+    "hot": partial(from_table, HotConfig, where="[hot]"),
+    "train": partial(from_table, TrainConfig, where="[train]"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,7 @@ class Recipe:
     """
 
     log: LogConfig
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=DLRMConfig)
     hot: HotConfig = field(default_factory=HotConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     base: Path = Path()
@@ -50,14 +56,11 @@ class Recipe:
         Raises
         ------
         RecipeError
-            If a kept sequence meets a model of pooled features.
+            As `ModelConfig.check`.
         """
-        for column in self.log.columns():
-            if column.pooling == "none" and column.max_length > 1 and self.model.name == "dlrm":
-                raise RecipeError(
-                    f"[log] categorical {column.name}: pooling = none keeps a sequence, and dlrm takes pooled "
-                    "features; set pooling to sum or mean"
-                )
+        self.model.check(
+            {column.name: column.max_length if column.pooling == "none" else 1 for column in self.log.columns()}
+        )
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -98,9 +101,7 @@ def parse_recipe(tables: Mapping[str, Any], *, base: Path) -> Recipe:
             raise RecipeError(f"the recipe's {name} = {table!r} must be a section, [{name}]")
     if "log" not in tables:
         raise RecipeError("the recipe has no section [log], which says where the click log is; see recipes/frappe.toml")
-    parts: dict[str, Any] = {
-        name: from_table(config, tables.get(name, {}), f"[{name}]") for name, config in _SECTIONS.items()
-    }
+    parts: dict[str, Any] = {name: read(tables.get(name, {})) for name, read in _SECTIONS.items()}
     recipe = Recipe(**parts, base=base)
     names = [column.name for column in recipe.log.columns()]
     for name in recipe.model.embedding_dims:

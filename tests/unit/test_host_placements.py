@@ -8,7 +8,8 @@ import torch
 
 from fae.embedding.rows import RowOptimizer
 from fae.models.registry import build_model
-from fae.training.step import make_dense_optimizer, train_step
+from fae.training.dense import make_dense_optimizer
+from fae.training.step import train_step
 
 from cases import Log, assert_same_bytes, make_embeddings, random_log, train
 

@@ -66,7 +66,7 @@ def test_radix_sort_is_stable(largest: int, count: int) -> None:
     keys = np.random.default_rng(count).integers(0, largest, count, endpoint=True).astype(np.int32)
     scratch = kernels.Scratch(
         np.array(keys), np.zeros_like(keys), np.arange(count, dtype=np.int32), np.zeros_like(keys),
-        np.zeros(2048, np.int32),
+        np.zeros(2048, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32),
     )  # fmt: skip
     found, lookups = plain(kernels._sort_by_rank)(scratch, count, largest)
     order = np.argsort(keys, kind="stable")
@@ -102,6 +102,13 @@ def test_each_group_has_its_own_limit(loops: str) -> None:
     assert find(layout, ranks, 4, [9, 2]) == [0, 2]
 
 
+def block_buffers(num_lookups: int, num_bounds: int) -> tuple[np.ndarray, ...]:
+    """Buffers for starts, addresses and bounds of blocks, long rows and their bounds."""
+    starts, of_block = np.zeros((2, num_lookups), np.int32)
+    long_rows = np.zeros((num_lookups // kernels.BLOCK_LOOKUPS + 1, 2), np.int32)
+    return starts, of_block, np.zeros(num_bounds, np.int64), long_rows, np.zeros(num_bounds, np.int64)
+
+
 def test_a_batch_worked_out_by_hand(loops: str) -> None:
     """Two tables and 2 hot rows each: hot rows 0-1 and 2-3, cold rows from 4 (first table) and from 7 (second)."""
     layout = layout_of([5, 5], [2, 2], [1, 2])
@@ -109,14 +116,19 @@ def test_a_batch_worked_out_by_hand(loops: str) -> None:
     ranks = np.array([[4, 0, 3], [1, 1, -1]], np.int32)
     addresses, order = np.zeros(9, np.int32), np.zeros(9, np.int32)
     cold_rows, cold_bounds = np.zeros(9, np.int64), np.zeros(2, np.int64)
+    starts, of_block, bounds, long_rows, long_bounds = block_buffers(addresses.size, cold_bounds.size)
     kernels.compose_batch(
         ranks, kernels.make_geometry(layout), kernels.make_scratch(layout, 3), 3, addresses, order, cold_rows,
-        cold_bounds,
+        cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
     )  # fmt: skip
     assert cold_bounds.tolist() == [0, 2]
     assert cold_rows[:2].tolist() == [6, 8]
     assert addresses.tolist() == [4, 2, 5, 1, 3, -1, -1, -1, -1]
     assert order.tolist() == [5, 6, 7, 8, 3, 1, 4, 0, 2]
+    assert bounds.tolist() == [0, 5]
+    assert starts[:5].tolist() == [4, 5, 6, 7, 8]
+    assert of_block[:5].tolist() == [1, 2, 3, 4, 5]
+    assert long_bounds.tolist() == [0, 0]
 
 
 def test_two_groups_count_their_cold_rows_apart(loops: str) -> None:
@@ -124,14 +136,35 @@ def test_two_groups_count_their_cold_rows_apart(loops: str) -> None:
     ranks = np.array([[3, 3], [0, 2], [3, 3]], np.int32)
     addresses, order = np.zeros(6, np.int32), np.zeros(6, np.int32)
     cold_rows, cold_bounds = np.zeros(6, np.int64), np.zeros(3, np.int64)
+    starts, of_block, bounds, long_rows, long_bounds = block_buffers(addresses.size, cold_bounds.size)
     kernels.compose_batch(
         ranks, kernels.make_geometry(layout), kernels.make_scratch(layout, 3), 3, addresses, order, cold_rows,
-        cold_bounds,
+        cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
     )  # fmt: skip
     assert cold_bounds.tolist() == [0, 2, 3]
     assert cold_rows[:3].tolist() == [2, 3, 3]
     assert addresses.reshape(3, 2).tolist() == [[1, 3], [0, 2], [1, 3]]
     assert order.tolist() == [3, 1, 5, 2, 0, 4]
+    assert bounds.tolist() == [0, 2, 4]
+    assert starts[:4].tolist() == [0, 1, 3, 4]
+    assert of_block[:4].tolist() == [2, 3, 0, 1]
+
+
+def test_long_rows_are_cut_from_their_own_start(loops: str) -> None:
+    layout, count = layout_of([3], [1]), 3 * kernels.BLOCK_LOOKUPS + 2
+    ranks = np.ones((count, 1), np.int32)
+    ranks[::3] = 0  # a third of them
+    addresses, order = np.zeros(count, np.int32), np.zeros(count, np.int32)
+    cold_rows, cold_bounds = np.zeros(count, np.int64), np.zeros(2, np.int64)
+    starts, of_block, bounds, long_rows, long_bounds = block_buffers(count, 2)
+    kernels.compose_batch(
+        ranks, kernels.make_geometry(layout), kernels.make_scratch(layout, count), count, addresses, order, cold_rows,
+        cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
+    )  # fmt: skip
+    assert bounds.tolist() == [0, 5]  # 33 lookups of the hot row, 65 of the cold one
+    assert starts[:5].tolist() == [0, 32, 33, 65, 97]
+    assert of_block[:5].tolist() == [0, 0, 1, 1, 1]
+    assert long_rows[: long_bounds[1]].tolist() == [[0, 2], [2, 3]]
 
 
 def test_row_numbers_beyond_int32() -> None:

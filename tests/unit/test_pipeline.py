@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from fae.embedding.rows import RowOptimizer
-from fae.embedding.transfer import SlotTransfer
+from fae.embedding.transfer import HostTransfer
 from fae.models.registry import build_model
-from fae.training.step import make_dense_optimizer, train_step
+from fae.training.dense import make_dense_optimizer
+from fae.training.step import train_step
 
 from cases import assert_same_bytes, make_embeddings, random_log, train
 
 
 def staging_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "fae-staging"]
+    return [thread.name for thread in threading.enumerate() if thread.name == "staging"]
 
 
 def test_a_consumer_that_leaves_loses_no_update():
@@ -64,7 +65,7 @@ def test_a_failing_thread_reaches_the_consumer(step, monkeypatch):
         calls.append(step)
         raise MemoryError("no more")
 
-    monkeypatch.setattr(SlotTransfer, step, fail)
+    monkeypatch.setattr(HostTransfer, step, fail)
     with pytest.raises(RuntimeError, match="staging thread failed") as caught:
         train(random_log(6), random_log(6).layout(0.1, 1), "sgd", "tiered")
     assert isinstance(caught.value.__cause__, MemoryError)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import fae.training.trainer as trainer_module
+import fae.training.runner as runner_module
 from fae.core.artifact import Plan
 from fae.core.errors import ArtifactError, RecipeError
 from fae.embedding.placements import PLACEMENTS, make_embeddings
 from fae.embedding.rows import RowOptimizer
-from fae.models.config import ModelConfig
+from fae.models.config import DLRMConfig
 from fae.models.registry import build_model
 from fae.packing.pack import pack
 from fae.popularity.layout import RowLayout
@@ -26,7 +26,7 @@ from cases import assert_same_bytes
 from logs import zipf_log
 from packs import stub_hot_set
 
-MODEL = ModelConfig(embedding_dim=4, bottom_mlp=(8,), top_mlp=(8,))
+MODEL = DLRMConfig(embedding_dim=4, bottom_mlp=(8,), top_mlp=(8,))
 
 
 class Killed(Exception):
@@ -89,7 +89,7 @@ def test_resumed_is_uninterrupted(tmp_path, monkeypatch, order, optimizer, place
     whole = setting.trainer(tmp_path / "whole", config)
     expected = whole.fit()
 
-    real_step, calls = trainer_module.train_step, []
+    real_step, calls = runner_module.train_step, []
 
     def killing_step(*arguments):
         calls.append(1)
@@ -97,7 +97,7 @@ def test_resumed_is_uninterrupted(tmp_path, monkeypatch, order, optimizer, place
             raise Killed
         return real_step(*arguments)
 
-    monkeypatch.setattr(trainer_module, "train_step", killing_step)
+    monkeypatch.setattr(runner_module, "train_step", killing_step)
     for _ in range(4):
         with pytest.raises(Killed):
             setting.trainer(tmp_path / "killed", config).fit()
@@ -128,7 +128,7 @@ def test_a_complete_run_is_not_trained_again(tmp_path, monkeypatch):
     setting = Setting(tmp_path)
     config = TrainConfig(batch_size=32)
     expected = setting.trainer(tmp_path, config).fit()
-    monkeypatch.setattr(trainer_module, "train_step", None)
+    monkeypatch.setattr(runner_module, "train_step", None)
     assert setting.trainer(tmp_path, config).fit() == expected
 
 
@@ -138,7 +138,7 @@ def test_traffic_is_counted_over_a_resume(tmp_path, monkeypatch):
     expected = setting.trainer(None, config).fit()["train"]["traffic"]
     assert expected["swaps"] > 2
     assert expected["swap_bytes_to_device"] + expected["swap_bytes_to_host"] > 0
-    real_step, calls = trainer_module.train_step, []
+    real_step, calls = runner_module.train_step, []
 
     def killing_step(*arguments):
         calls.append(1)
@@ -146,7 +146,7 @@ def test_traffic_is_counted_over_a_resume(tmp_path, monkeypatch):
             raise Killed
         return real_step(*arguments)
 
-    monkeypatch.setattr(trainer_module, "train_step", killing_step)
+    monkeypatch.setattr(runner_module, "train_step", killing_step)
     with pytest.raises(Killed):
         setting.trainer(tmp_path / "killed", config).fit()
     traffic = setting.trainer(tmp_path / "killed", config).fit()["train"]["traffic"]
@@ -250,7 +250,7 @@ def test_padding_contributes_nothing():
 
     logits = torch.tensor([0.3, -0.2, 9.0], requires_grad=True)
     batch = ReadyBatch(
-        packed=Packed(), dense=torch.zeros(3, 1), labels=torch.tensor([1.0, 0, 0]), real=torch.tensor([1.0, 1, 0]),
+        packed=Packed(), dense=torch.zeros(3, 1), labels=torch.tensor([1.0, 0, 0]),
         slot=0,
     )  # fmt: skip
     loss = mean_loss(logits, batch)
@@ -263,5 +263,5 @@ def test_padding_contributes_nothing():
 def test_dlrm_refuses_a_sequence():
     from fae.data.columnar import FeatureSchema
 
-    with pytest.raises(RecipeError, match="is a sequence"):
+    with pytest.raises(RecipeError, match="s: pooling = none keeps a sequence, and dlrm takes pooled"):
         build_model(MODEL, [FeatureSchema(name="s", num_embeddings=3, length=4, pooling="none")], 1, seed=1)

@@ -15,24 +15,46 @@ come within reach; lookup and update are written once, here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.embedding.batch import ReadyBatch
-from fae.embedding.features import FeatureEmbeddings, FeatureViews
+from fae.data.columnar import first_slots
+from fae.embedding.batch import ReadyBatch, from_feed, make_ready
+from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.memory import host_zeros
 from fae.embedding.rows import RowOptimizer, RowStore, initial_chunks, initial_rows
 from fae.kernels.cpu import CpuGroupKernels
-from fae.kernels.geometry import group_geometries
+from fae.kernels.geometry import GroupGeometry, group_geometries
 from fae.kernels.reference import ReferenceGroupKernels
 from fae.packing.dataset import BatchSet
 from fae.popularity.layout import RowLayout
 
+if TYPE_CHECKING:
+    from fae.embedding.gpu_rows import GpuRows
+
+Engine = Literal["cpu", "reference", "triton"]
 ReadyBatches = Generator[ReadyBatch, None, None]
+
+
+def make_gpu_rows(
+    layout: RowLayout,
+    geometries: Sequence[GroupGeometry],
+    optimizer: RowOptimizer,
+    batch_size: int,
+    device: torch.device,
+    *,
+    by_list: bool,
+) -> GpuRows:
+    """The GPU engine; imported here because Triton is not everywhere where a CPU is."""
+    from fae.embedding.gpu_rows import GpuRows
+
+    return GpuRows(layout, geometries, optimizer, batch_size, device, by_list=by_list)
 
 
 class Embeddings(ABC):
@@ -48,6 +70,10 @@ class Embeddings(ABC):
         B of every batch that will be streamed.
     device
         Where lookups happen and gradients come from.
+    engine
+        ``cpu`` (numba), ``reference`` (plain torch) or ``triton``; by default what `device` is made for.
+    by_list
+        For ``triton``: whether a cold address is looked up in its batch's list (else it is shifted to a staging slot).
 
     Attributes
     ----------
@@ -55,7 +81,16 @@ class Embeddings(ABC):
         Batches that have updated rows; Adam's one step count. Saved in checkpoints.
     """
 
-    def __init__(self, layout: RowLayout, optimizer: RowOptimizer, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        layout: RowLayout,
+        optimizer: RowOptimizer,
+        batch_size: int,
+        device: torch.device,
+        *,
+        engine: Engine | None = None,
+        by_list: bool = True,
+    ) -> None:
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
         self.steps = 0
         self.geometries = group_geometries(
@@ -63,20 +98,32 @@ class Embeddings(ABC):
             [feature.pooling for feature in layout.features],
             layout.embedding_dims,
         )
-        self._kernels: list[CpuGroupKernels | ReferenceGroupKernels] = [
-            CpuGroupKernels(geometry, batch_size, optimizer.name)
-            if device.type == "cpu"
-            else ReferenceGroupKernels(geometry, batch_size, optimizer.name, device)
-            for geometry in self.geometries
-        ]
-        self._outputs = [
-            host_zeros(batch_size, geometry.width)
-            if device.type == "cpu"
-            else torch.zeros((batch_size, geometry.width), device=device)
-            for geometry in self.geometries
-        ]
+        engine = engine or ("triton" if device.type == "cuda" else "cpu")
+        self._gpu: GpuRows | None = None
+        self._kernels: list[CpuGroupKernels | ReferenceGroupKernels] = []
+        self._outputs: list[Tensor] = []
+        if engine == "triton":
+            self._gpu = make_gpu_rows(layout, self.geometries, optimizer, batch_size, device, by_list=by_list)
+        for geometry in self.geometries if self._gpu is None else ():
+            self._kernels.append(
+                CpuGroupKernels(geometry, batch_size, optimizer.name)
+                if engine == "cpu"
+                else ReferenceGroupKernels(geometry, batch_size, optimizer.name, device)
+            )
+            self._outputs.append(
+                host_zeros(batch_size, geometry.width)
+                if device.type == "cpu"
+                else torch.zeros((batch_size, geometry.width), device=device)
+            )
         self._views = FeatureViews(
             [feature.name for feature in layout.features], [group.tables for group in layout.groups], self.geometries
+        )
+        self._sequences = SequenceLengths(
+            [
+                (feature.name, first, feature.length)
+                for feature, first in zip(layout.features, first_slots(layout.features), strict=False)
+                if feature.pooling == "none"
+            ]
         )
 
     @abstractmethod
@@ -108,6 +155,28 @@ class Embeddings(ABC):
     def device_bytes(self) -> int:
         """Bytes of rows, state and staging on the device."""
 
+    def graph_key(self, batch: ReadyBatch) -> int | None:
+        """What a captured graph of this batch's step depends on besides its feed slot; None: it cannot be captured."""
+        return None
+
+    def _ready(
+        self,
+        batches: BatchSet,
+        order: Sequence[int] | npt.NDArray[np.int64],
+        shifts: Callable[[int], Sequence[int]] | None = None,
+    ) -> ReadyBatches:
+        """Batches on the device, in this order: through the feeds where kernels read them there."""
+        numbers = [int(index) for index in order]
+        if self._gpu is None:
+            for index in numbers:
+                yield make_ready(batches.batch(index), self.device, 0)
+            return
+        no_shift = [0] * len(self.geometries)
+        feeds = self._gpu.feeds(batches, numbers, shifts or (lambda _: no_shift), self.steps + 1)
+        with closing(feeds):
+            for packed, feed in feeds:
+                yield from_feed(packed, feed, 0)
+
     @property
     def traffic(self) -> dict[str, int]:
         """What a placement counts of its moves between host and device; empty where it counts nothing."""
@@ -121,6 +190,9 @@ class Embeddings(ABC):
         FeatureEmbeddings
             Views of leaf tensors; valid until the next lookup.
         """
+        if self._gpu is not None:
+            banks = [self._bank(group) for group in range(len(self.geometries))]
+            return self._gpu.lookup(batch, banks, self._views, self._sequences, requires_grad=requires_grad)
         leaves = []
         for group, (kernels, output) in enumerate(zip(self._kernels, self._outputs, strict=True)):
             output.requires_grad_(False).grad = None
@@ -134,7 +206,10 @@ class Embeddings(ABC):
                 cold_rows=cold_rows,
             )
             leaves.append(output.requires_grad_(requires_grad))
-        return FeatureEmbeddings(self._views, leaves)
+        return self._features(batch, leaves)
+
+    def _features(self, batch: ReadyBatch, leaves: Sequence[Tensor]) -> FeatureEmbeddings:
+        return FeatureEmbeddings(self._views, leaves, self._sequences.read(batch.packed.addresses, leaves[0].device))
 
     def update(self, batch: ReadyBatch) -> None:
         """Apply the optimizer to the rows of the batch that was looked up last, from the gradients of its leaves."""
@@ -142,6 +217,9 @@ class Embeddings(ABC):
         assert order is not None, "batches of this split carry no order; they are for evaluation"
         optimizer = self.optimizer
         self.steps += 1
+        if self._gpu is not None:
+            self._gpu.update(batch, [self._bank(group) for group in range(len(self.geometries))])
+            return
         for group, (kernels, output) in enumerate(zip(self._kernels, self._outputs, strict=True)):
             if output.grad is None:  # the model did not use the group
                 continue

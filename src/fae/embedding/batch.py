@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fae.packing.dataset import PackedBatch
+
+if TYPE_CHECKING:
+    from fae.kernels.feed import FeedViews
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedSlot:
+    """Where a batch's feed stands on the device.
+
+    Attributes
+    ----------
+    views
+        Its tensors; the same memory for every batch of this slot and generation.
+    index, generation
+        Which graph may run on it.
+    """
+
+    views: FeedViews
+    index: int
+    generation: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,37 +45,44 @@ class ReadyBatch:
         float32 ``[B, K]`` on the device.
     labels
         float32 ``[B]`` on the device, 0 in padded inputs.
-    real
-        float32 ``[B]`` on the device: 1 for inputs, 0 for padding.
     slot
         Staging slot that holds its cold rows; 0 where there is none.
+    feed
+        On a GPU, the batch as its kernels read it.
     """
 
     packed: PackedBatch
     dense: Tensor
     labels: Tensor
-    real: Tensor
     slot: int
+    feed: FeedSlot | None = None
 
     @property
     def num_inputs(self) -> int:
         """Inputs that are not padding."""
         return self.packed.num_inputs
 
+    @cached_property
+    def real(self) -> Tensor:
+        """float32 ``[B]`` on the device: 1 for inputs, 0 for padding."""
+        size, device = len(self.labels), self.labels.device
+        if self.feed is not None:
+            return (torch.arange(size, device=device) < self.feed.views.words[0]).float()
+        real = np.zeros(size, np.float32)
+        real[: self.num_inputs] = 1.0
+        return torch.from_numpy(real).to(device)
+
 
 def make_ready(packed: PackedBatch, device: torch.device, slot: int) -> ReadyBatch:
     """Copy what the model needs to `device`."""
-    real = np.zeros(len(packed.labels), np.float32)
-    real[: packed.num_inputs] = 1.0
 
     def to_device(array: np.ndarray) -> Tensor:
         # A copy on purpose: packed arrays are views of a memory-mapped file.
         return torch.from_numpy(np.array(array, dtype=np.float32)).to(device)
 
-    return ReadyBatch(
-        packed=packed,
-        dense=to_device(packed.dense),
-        labels=to_device(packed.labels),
-        real=to_device(real),
-        slot=slot,
-    )
+    return ReadyBatch(packed=packed, dense=to_device(packed.dense), labels=to_device(packed.labels), slot=slot)
+
+
+def from_feed(packed: PackedBatch, feed: FeedSlot, slot: int) -> ReadyBatch:
+    """A batch whose tensors are the feed's own."""
+    return ReadyBatch(packed=packed, dense=feed.views.dense, labels=feed.views.labels, slot=slot, feed=feed)

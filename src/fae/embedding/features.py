@@ -7,8 +7,12 @@ a tenth of the lookup.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from fae.kernels.geometry import POOLING_CODE, GroupGeometry
@@ -52,6 +56,31 @@ class FeatureViews:
         return buffers[0].view(len(buffers[0]), len(self.names), self._stacked_dim)
 
 
+class SequenceLengths:
+    """How many slots of each kept sequence are in use, read from the addresses: a pad's row of zeros does not say.
+
+    Parameters
+    ----------
+    sequences
+        ``(feature name, first slot, slots)`` of every kept sequence.
+    """
+
+    def __init__(self, sequences: Sequence[tuple[str, int, int]]) -> None:
+        self._sequences = tuple(sequences)
+
+    def read(self, addresses: npt.NDArray[np.int32] | Tensor, device: torch.device) -> dict[str, Tensor]:
+        """int64 ``[B]`` on `device` per sequence, of a batch's addresses ``[B, S]`` in either memory.
+
+        Addresses that are already on `device` are counted there, and nothing waits.
+        """
+        lengths = {}
+        for name, first, length in self._sequences:
+            used = addresses[:, first : first + length] >= 0
+            count = used.sum(1) if isinstance(used, Tensor) else torch.from_numpy(np.count_nonzero(used, axis=1))
+            lengths[name] = count.to(device)
+        return lengths
+
+
 class FeatureEmbeddings(Mapping[str, Tensor]):
     """Feature name to tensor: ``[B, D]`` where rows are pooled, ``[B, L, D]`` where the sequence is kept.
 
@@ -60,11 +89,25 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
     views
         Where the features stand.
     buffers
-        One per group, float32 ``[B, W]``.
+        One per group, float32 ``[B, W]``, or a function that reads them when the first feature is asked for.
+    interact
+        The fused lookup and dot interaction, where there is one.
+    lengths
+        Of kept sequences, int64 ``[B]``, by feature name.
     """
 
-    def __init__(self, views: FeatureViews, buffers: Sequence[Tensor]) -> None:
-        self._views, self._buffers = views, buffers
+    def __init__(
+        self,
+        views: FeatureViews,
+        buffers: Sequence[Tensor] | Callable[[], Sequence[Tensor]],
+        lengths: Mapping[str, Tensor] | None = None,
+        interact: Callable[[Tensor], Tensor | None] | None = None,
+    ) -> None:
+        self._views, self._source, self._lengths, self._interact = views, buffers, lengths or {}, interact
+
+    @cached_property
+    def _buffers(self) -> Sequence[Tensor]:
+        return self._source() if callable(self._source) else self._source
 
     def __getitem__(self, name: str) -> Tensor:
         return self._views.view(self._buffers, name)
@@ -79,3 +122,16 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
     def stacked(self) -> Tensor | None:
         """All features as one ``[B, F, D]`` without a copy, or None where they differ in width."""
         return self._views.stacked(self._buffers)
+
+    def dot_interaction(self, dense: Tensor) -> Tensor | None:
+        """All features with `dense`, in one kernel: ``[B, D + pairs]``, padded with zeros to a multiple of 8 columns.
+
+        Columns are those of `dense` (bfloat16 ``[B, D]``), then the dot products of all pairs of vectors, `dense`
+        first, as `fae.models.blocks.DotInteraction` orders them. None where no such kernel is at hand: then the model
+        does the same from the features.
+        """
+        return None if self._interact is None else self._interact(dense)
+
+    def lengths(self, name: str) -> Tensor:
+        """Slots in use of a kept sequence, int64 ``[B]``: they stand first, pads behind them are rows of zeros."""
+        return self._lengths[name]

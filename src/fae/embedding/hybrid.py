@@ -58,7 +58,7 @@ class HybridEmbeddings(ResidentEmbeddings):
             leaf.requires_grad_(requires_grad)
         if self._sent is not None:
             self._sent.record(torch.cuda.current_stream(self.device))
-        return self._counted(FeatureEmbeddings(self._views, self._leaves))
+        return self._counted(self._features(batch, self._leaves))
 
     def update(self, batch: ReadyBatch) -> None:
         """As `Embeddings.update`; waits for the gradients to arrive."""

@@ -1,8 +1,8 @@
 """The streaming pipeline: cold rows fetched before their batch, written back after it, forwarded in between.
 
 Only batches with cold rows take part; they are numbered c = 0, 1, 2, ... in training order and use slot ``c % k``.
-One thread fetches (gathers host rows into a transfer buffer, then into the slot), one writes back (slot to buffer,
-scattered to the host); the consumer computes. Invariants, whatever the threads and streams do:
+One thread plans forwards, one fetches (gathers host rows into a transfer buffer, then into the slot), one writes back
+(slot to buffer, scattered to the host); the consumer computes. Invariants, whatever the threads and streams do:
 
 1. The host gather of c starts only after the scatter of c - k is complete; scatters run in order.
 2. A row of c that was last listed by a batch j, c - k < j < c, is not taken from the host: it is forwarded from j's
@@ -14,41 +14,18 @@ scattered to the host); the consumer computes. Invariants, whatever the threads 
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from fae.embedding.rows import RowStore
-from fae.embedding.transfer import SlotTransfer
+from fae.core.worker import Worker
+from fae.embedding.transfer import HostTransfer, TierPair, Transfer
 from fae.kernels.forwarding import find_forwards
 from fae.packing.dataset import BatchSet, PackedBatch
-
-
-@dataclass(frozen=True, kw_only=True)
-class TierPair:
-    """One group's two tiers.
-
-    Attributes
-    ----------
-    num_hot_rows
-        H.
-    slot_rows
-        U_cap.
-    bank
-        Device rows: ``[0, H)`` hot, then k slots of `slot_rows`.
-    host
-        Cold rows; row number r is host row ``r - H``.
-    """
-
-    num_hot_rows: int
-    slot_rows: int
-    bank: RowStore
-    host: RowStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +50,13 @@ class FaultInjection:
 NO_FAULTS = FaultInjection()
 
 
-@dataclass
-class _Progress:
-    """How many batches have passed each stage; guarded by the pipeline's condition."""
+def make_transfer(tiers: Sequence[TierPair], depth: int, device: torch.device) -> Transfer:
+    """The moves for banks on `device`."""
+    if device.type == "cuda":
+        from fae.embedding.gpu_transfer import GpuTransfer
 
-    arrived: int = 0
-    forwarded: int = 0
-    updated: int = 0
-    written_back: int = 0
-    stopping: bool = False
-    failure: BaseException | None = None
-
-
-class _Stopped(Exception):
-    """What was waited for will not come: a thread failed, or the consumer left."""
+        return GpuTransfer(tiers, depth, device)
+    return HostTransfer(tiers, depth)
 
 
 class StagingPipeline:
@@ -106,12 +76,9 @@ class StagingPipeline:
         self, tiers: Sequence[TierPair], depth: int, device: torch.device, faults: FaultInjection = NO_FAULTS
     ) -> None:
         self._tiers, self._depth, self._faults = list(tiers), depth, faults
-        self._transfer = SlotTransfer(
-            [(tier.bank, tier.host, tier.num_hot_rows, tier.slot_rows) for tier in tiers], depth, device
-        )
-        self._condition = threading.Condition()
+        self._transfer = make_transfer(tiers, depth, device)
         self._random = random.Random(faults.seed)
-        self._progress = _Progress()
+        self._worker = Worker("staging")
         self._forwards: dict[int, list[npt.NDArray[np.int64]]] = {}
 
     def run(
@@ -121,12 +88,13 @@ class StagingPipeline:
 
         Asking for the next batch says that the update of this one is done (on a GPU: has been launched).
         """
-        cold = [int(index) for index in order if batches.batch(int(index)).has_cold_rows]
-        self._progress, self._forwards = _Progress(), {}
-        loops = (lambda: self._fetch(batches, cold), lambda: self._write_back(batches, cold, write_back))
-        threads = [threading.Thread(target=self._guard, args=(loop,), name="fae-staging") for loop in loops]
-        for thread in threads if cold else ():
-            thread.start()
+        cold = [int(index) for index in order if batches.has_cold_rows[index]]
+        self._worker, self._forwards = Worker("staging"), {}
+        worker = self._worker
+        if cold:
+            worker.start(lambda: self._plan(batches, cold))
+            worker.start(lambda: self._fetch(batches, cold))
+            worker.start(lambda: self._write_back(batches, cold, write_back))
         try:
             position = 0
             for index in map(int, order):
@@ -135,41 +103,41 @@ class StagingPipeline:
                     yield packed, 0
                     continue
                 slot = position % self._depth
-                self._wait("arrived", position + 1)
+                worker.wait("arrived", position + 1)
                 self._delay()
                 self._transfer.forward(slot, self._forwards.pop(position))
-                self._reached("forwarded", position + 1)
+                worker.reached("forwarded", position + 1)
                 try:
                     yield packed, slot
                 finally:
                     # Also when the consumer leaves here: it may have updated the batch.
                     self._transfer.mark_updated(slot)
-                    self._reached("updated", position + 1)
+                    worker.reached("updated", position + 1)
                 position += 1
-            self._wait("written_back", len(cold))
-        except _Stopped:
-            raise RuntimeError("a staging thread failed") from self._progress.failure
+            worker.wait("written_back", len(cold))
         finally:
-            with self._condition:
-                self._progress.stopping = True
-                self._condition.notify_all()
-            for thread in threads if cold else ():
-                thread.join()
+            worker.stop()
 
-    def _fetch(self, batches: BatchSet, cold: Sequence[int]) -> None:
+    def _plan(self, batches: BatchSet, cold: Sequence[int]) -> None:
         listed: list[Sequence[npt.NDArray[np.int64]]] = []
         for position, index in enumerate(cold):
-            slot, cold_rows = position % self._depth, batches.batch(index).cold_rows
-            self._wait("written_back", position - self._depth + 1)  # invariant 1
-            self._delay()
-            forwards = self._plan_forwards(cold_rows, listed, position)  # invariant 2
+            self._worker.wait("arrived", position - 2 * self._depth)  # far enough ahead, and no further
+            cold_rows = batches.batch(index).cold_rows
+            self._forwards[position] = self._plan_forwards(cold_rows, listed, position)  # invariant 2
             listed = [*listed, cold_rows][-(self._depth - 1) :]
-            self._transfer.gather(slot, cold_rows, forwards, poison=self._faults.poison)
-            self._wait("forwarded", position)  # invariant 3: every earlier batch has taken what it needs
+            self._worker.reached("planned", position + 1)
+
+    def _fetch(self, batches: BatchSet, cold: Sequence[int]) -> None:
+        for position, index in enumerate(cold):
+            slot, cold_rows = position % self._depth, batches.batch(index).cold_rows
+            self._worker.wait("planned", position + 1)
+            self._worker.wait("written_back", position - self._depth + 1)  # invariant 1
+            self._delay()
+            self._transfer.gather(slot, cold_rows, self._forwards[position], poison=self._faults.poison)
+            self._worker.wait("forwarded", position)  # invariant 3: every earlier batch has taken what it needs
             self._delay()
             self._transfer.arrive(slot, cold_rows, poison=self._faults.poison)
-            self._forwards[position] = forwards
-            self._reached("arrived", position + 1)
+            self._worker.reached("arrived", position + 1)
 
     def _plan_forwards(
         self,
@@ -188,38 +156,14 @@ class StagingPipeline:
 
     def _write_back(self, batches: BatchSet, cold: Sequence[int], write_back: bool) -> None:
         for position, index in enumerate(cold):
-            self._wait("updated", position + 1)
+            self._worker.wait("updated", position + 1)
             if write_back:
                 self._delay()
                 slot, cold_rows = position % self._depth, batches.batch(index).cold_rows
                 self._transfer.depart(slot, cold_rows)
                 self._delay()
                 self._transfer.scatter(slot, cold_rows)
-            self._reached("written_back", position + 1)
-
-    def _guard(self, loop: Callable[[], None]) -> None:
-        try:
-            loop()
-        except _Stopped:
-            pass
-        except BaseException as error:  # told to the consumer by `run`
-            with self._condition:
-                self._progress.failure = error
-                self._condition.notify_all()
-
-    def _wait(self, stage: str, count: int) -> None:
-        progress = self._progress
-        with self._condition:
-            self._condition.wait_for(
-                lambda: getattr(progress, stage) >= count or progress.failure is not None or progress.stopping
-            )
-            if getattr(progress, stage) < count:
-                raise _Stopped
-
-    def _reached(self, stage: str, count: int) -> None:
-        with self._condition:
-            setattr(self._progress, stage, count)
-            self._condition.notify_all()
+            self._worker.reached("written_back", position + 1)
 
     def _delay(self) -> None:
         if self._faults.max_delay_seconds > 0:

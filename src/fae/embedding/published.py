@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.embedding.base import Embeddings, ReadyBatches
-from fae.embedding.batch import ReadyBatch, make_ready
+from fae.embedding.base import Embeddings, Engine, ReadyBatches
+from fae.embedding.batch import ReadyBatch
 from fae.embedding.features import FeatureEmbeddings
 from fae.embedding.hybrid import HybridEmbeddings
 from fae.embedding.rows import RowOptimizer, RowStore
@@ -29,8 +29,16 @@ _NO_ROWS = np.empty(0, np.int64)
 class PublishedEmbeddings(Embeddings):
     """A replicated bank of hot rows on `device` beside all rows in host memory."""
 
-    def __init__(self, layout: RowLayout, optimizer: RowOptimizer, batch_size: int, device: torch.device) -> None:
-        super().__init__(layout, optimizer, batch_size, device)
+    def __init__(
+        self,
+        layout: RowLayout,
+        optimizer: RowOptimizer,
+        batch_size: int,
+        device: torch.device,
+        *,
+        engine: Engine | None = None,
+    ) -> None:
+        super().__init__(layout, optimizer, batch_size, device, engine=engine, by_list=False)
         self._cold_side = HybridEmbeddings(layout, optimizer, batch_size, device)
         self._banks = [
             RowStore.zeros(group.num_hot_rows, group.embedding_dim, optimizer, device) for group in layout.groups
@@ -39,18 +47,21 @@ class PublishedEmbeddings(Embeddings):
         self._swaps = {"swaps": 0, "swap_bytes_to_device": 0, "swap_bytes_to_host": 0}
 
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
-        for index in order:
-            yield make_ready(batches.batch(int(index)), self.device, 0)
+        for batch in self._ready(batches, order):
+            # A swap belongs to no step: it is done here, outside of what may be captured.
+            if batch.packed.has_cold_rows:
+                self._update_host()
+            else:
+                self._update_bank()
+            yield batch
 
     def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         return self.stream(batches, order)
 
     def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
-        """As `Embeddings.lookup`, on the side the batch belongs to, which is brought up to date first."""
+        """As `Embeddings.lookup`, on the side the batch belongs to; `stream` has brought it up to date."""
         if batch.packed.has_cold_rows:
-            self._update_host()
             return self._cold_side.lookup(batch, requires_grad=requires_grad)
-        self._update_bank()
         return super().lookup(batch, requires_grad=requires_grad)
 
     def update(self, batch: ReadyBatch) -> None:
@@ -73,6 +84,9 @@ class PublishedEmbeddings(Embeddings):
         if self._host_is_stale:
             self._host_is_stale = False
             self._swaps["swap_bytes_to_host"] += self._copy_hot_rows(to_host=True)
+
+    def graph_key(self, batch: ReadyBatch) -> int | None:
+        return None if self._gpu is None or batch.packed.has_cold_rows else self._gpu.generation
 
     def _copy_hot_rows(self, *, to_host: bool) -> int:
         """Hot rows are the first rows of host memory, so a swap is one copy a group and array; returns its bytes."""

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.embedding.base import Embeddings, ReadyBatches
-from fae.embedding.batch import ReadyBatch, make_ready
+from fae.embedding.base import Embeddings, Engine, ReadyBatches
+from fae.embedding.batch import ReadyBatch
 from fae.embedding.rows import RowOptimizer, RowStore
 from fae.packing.dataset import BatchSet
 from fae.popularity.layout import RowLayout
@@ -22,16 +22,23 @@ from fae.popularity.layout import RowLayout
 class ResidentEmbeddings(Embeddings):
     """Every row on `device`."""
 
-    def __init__(self, layout: RowLayout, optimizer: RowOptimizer, batch_size: int, device: torch.device) -> None:
-        super().__init__(layout, optimizer, batch_size, device)
+    def __init__(
+        self,
+        layout: RowLayout,
+        optimizer: RowOptimizer,
+        batch_size: int,
+        device: torch.device,
+        *,
+        engine: Engine | None = None,
+    ) -> None:
+        super().__init__(layout, optimizer, batch_size, device, engine=engine)
         self._stores = [
             RowStore.zeros(group.num_hot_rows + group.num_cold_rows, group.embedding_dim, optimizer, device)
             for group in layout.groups
         ]
 
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
-        for index in order:
-            yield make_ready(batches.batch(int(index)), self.device, 0)
+        return self._ready(batches, order)
 
     def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         return self.stream(batches, order)
@@ -53,6 +60,9 @@ class ResidentEmbeddings(Embeddings):
         index = torch.from_numpy(rows).to(where)
         store.weight[index] = weight.to(where)
         store.state[index] = state.to(where)
+
+    def graph_key(self, batch: ReadyBatch) -> int | None:
+        return None if self._gpu is None else self._gpu.generation
 
     @property
     def device_bytes(self) -> int:

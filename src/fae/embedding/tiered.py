@@ -6,6 +6,7 @@ slot q is row ``a + q * U_cap``. Invariant: the bank and its state never take mo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -14,10 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.embedding.base import Embeddings, ReadyBatches
-from fae.embedding.batch import ReadyBatch, make_ready
-from fae.embedding.pipeline import NO_FAULTS, FaultInjection, StagingPipeline, TierPair
+from fae.embedding.base import Embeddings, Engine, ReadyBatches
+from fae.embedding.batch import ReadyBatch
+from fae.embedding.pipeline import NO_FAULTS, FaultInjection, StagingPipeline
 from fae.embedding.rows import RowOptimizer, RowStore
+from fae.embedding.transfer import TierPair
 from fae.packing.dataset import BatchSet
 from fae.popularity.layout import RowLayout
 
@@ -47,9 +49,10 @@ class TieredEmbeddings(Embeddings):
         staging_rows: Sequence[int],
         ring_depth: int,
         faults: FaultInjection = NO_FAULTS,
+        engine: Engine | None = None,
     ) -> None:
-        super().__init__(layout, optimizer, batch_size, device)
-        self._staging_rows = tuple(staging_rows)
+        super().__init__(layout, optimizer, batch_size, device, engine=engine, by_list=False)
+        self._staging_rows, self._ring_depth = tuple(staging_rows), ring_depth
         host = torch.device("cpu")
         self._tiers = [
             TierPair(
@@ -67,9 +70,19 @@ class TieredEmbeddings(Embeddings):
     def _stream(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], write_back: bool
     ) -> ReadyBatches:
-        with closing(self._pipeline.run(batches, order, write_back=write_back)) as staged:
-            for packed, slot in staged:
-                yield make_ready(packed, self.device, slot)
+        numbers = [int(index) for index in order]
+        is_cold = batches.has_cold_rows[numbers]
+        slots = ((np.cumsum(is_cold) - is_cold) % self._ring_depth).tolist()
+
+        def shifts(position: int) -> list[int]:
+            return [slots[position] * rows for rows in self._staging_rows]
+
+        with (
+            closing(self._pipeline.run(batches, numbers, write_back=write_back)) as staged,
+            closing(self._ready(batches, numbers, shifts)) as ready,
+        ):
+            for (_, slot), batch in zip(staged, ready, strict=False):  # the pipeline ends last: it drains
+                yield dataclasses.replace(batch, slot=slot)
 
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         return self._stream(batches, order, write_back=True)
@@ -104,6 +117,9 @@ class TieredEmbeddings(Embeddings):
             place = (index[chosen] - first).to(device)
             store.weight[place] = weight[chosen].to(device)
             store.state[place] = state[chosen].to(device)
+
+    def graph_key(self, batch: ReadyBatch) -> int | None:
+        return None if self._gpu is None else self._gpu.generation
 
     @property
     def device_bytes(self) -> int:

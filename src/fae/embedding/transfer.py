@@ -1,14 +1,15 @@
-"""The moves of the streaming pipeline: host rows -> transfer buffer -> slot, and back; slot -> slot.
+"""The moves of the streaming pipeline in host memory: host rows -> transfer buffer -> slot, and back; slot -> slot.
 
-Place in the flow: `fae.embedding.pipeline` says when, this says how. On a GPU the buffers are pinned, copies run on
-two streams of their own, and every call returns only when its own work is done; computation is fenced by events.
-Invariant: a call touches one slot and one buffer (`forward`: its own slot, reading others) and nothing else.
+Place in the flow: `fae.embedding.pipeline` says when, this says how where the bank is in host memory too; it is what the
+pipeline's invariants are tested with. `fae.embedding.gpu_transfer` is the same for a GPU. Invariant: a call touches one
+slot and one buffer (`forward`: its own slot, reading others) and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,111 +23,109 @@ Rows = npt.NDArray[np.int64]
 _NAN = float("nan")
 
 
-class SlotTransfer:
-    """Buffers and copies of a ring of `depth` slots.
+@dataclass(frozen=True, kw_only=True)
+class TierPair:
+    """One group's two tiers.
 
-    Parameters
+    Attributes
     ----------
-    tiers
-        Per group: bank, host rows, H, rows of a slot.
+    num_hot_rows
+        H.
+    slot_rows
+        U_cap.
+    bank
+        Device rows: ``[0, H)`` hot, then k slots of `slot_rows`.
+    host
+        Cold rows; row number r is host row ``r - H``.
     """
 
-    def __init__(self, tiers: Sequence[tuple[RowStore, RowStore, int, int]], depth: int, device: torch.device) -> None:
-        self._tiers, self._device, self._on_gpu = list(tiers), device, device.type == "cuda"
+    num_hot_rows: int
+    slot_rows: int
+    bank: RowStore
+    host: RowStore
+
+    def slot(self, index: int) -> tuple[Tensor, Tensor]:
+        """A slot's part of the bank: weight and state."""
+        first = self.num_hot_rows + index * self.slot_rows
+        return self.bank.weight[first : first + self.slot_rows], self.bank.state[first : first + self.slot_rows]
+
+
+class Transfer(Protocol):
+    """What the pipeline asks for; every list has one entry a group."""
+
+    def gather(self, slot: int, cold_rows: Sequence[Rows], forwards: Sequence[Rows], *, poison: bool) -> None:
+        """Host rows into the slot's upward buffer; those that will be forwarded may be anything."""
+
+    def arrive(self, slot: int, cold_rows: Sequence[Rows], *, poison: bool) -> None:
+        """The upward buffer into the slot."""
+
+    def forward(self, slot: int, forwards: Sequence[Rows]) -> None:
+        """Rows that an earlier batch in flight holds, from its slot into this one, before computation."""
+
+    def mark_updated(self, slot: int) -> None:
+        """The update of the batch in this slot is done (on a GPU: has been launched)."""
+
+    def depart(self, slot: int, cold_rows: Sequence[Rows]) -> None:
+        """The slot into its downward buffer."""
+
+    def scatter(self, slot: int, cold_rows: Sequence[Rows]) -> None:
+        """The downward buffer into the host rows."""
+
+
+class HostTransfer:
+    """Buffers and copies of a ring of `depth` slots in host memory."""
+
+    def __init__(self, tiers: Sequence[TierPair], depth: int) -> None:
+        self._tiers, self._depth = list(tiers), depth
         self._up = [self._buffers(tier) for tier in tiers for _ in range(depth)]
         self._down = [self._buffers(tier) for tier in tiers for _ in range(depth)]
-        self._depth = depth
-        if self._on_gpu:
-            self._up_stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            self._down_stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            self._forwarded: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._updated: list[torch.cuda.Event] = [
-                torch.cuda.Event()  # type: ignore[no-untyped-call]
-                for _ in range(depth)
-            ]
 
-    def _buffers(self, tier: tuple[RowStore, RowStore, int, int]) -> tuple[Tensor, Tensor]:
-        bank, _, _, slot_rows = tier
-        return (
-            torch.empty((slot_rows, bank.weight.shape[1]), pin_memory=self._on_gpu),
-            torch.empty((slot_rows, bank.state.shape[1]), pin_memory=self._on_gpu),
-        )
+    def _buffers(self, tier: TierPair) -> tuple[Tensor, Tensor]:
+        widths = (tier.bank.weight.shape[1], tier.bank.state.shape[1])
+        return torch.empty((tier.slot_rows, widths[0])), torch.empty((tier.slot_rows, widths[1]))
 
     def _parts(
         self, buffers: Sequence[tuple[Tensor, Tensor]], group: int, slot: int
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """``(buffer, the slot's part of the bank, host rows)`` for weight and state."""
-        bank, host, num_hot_rows, slot_rows = self._tiers[group]
-        first = num_hot_rows + slot * slot_rows
-        weight, state = buffers[group * self._depth + slot]
-        return [
-            (weight, bank.weight[first : first + slot_rows], host.weight),
-            (state, bank.state[first : first + slot_rows], host.state),
-        ]
+        tier = self._tiers[group]
+        host = (tier.host.weight, tier.host.state)
+        return list(zip(buffers[group * self._depth + slot], tier.slot(slot), host, strict=True))
 
     def gather(self, slot: int, cold_rows: Sequence[Rows], forwards: Sequence[Rows], *, poison: bool) -> None:
-        """Host rows into the slot's upward buffer, but for those that will be forwarded."""
         for group, rows in enumerate(cold_rows):
             places = np.where(forwards[group] < 0, np.arange(len(rows)), -1)
             for buffer, _, host in self._parts(self._up, group, slot):
                 if poison:
                     buffer.fill_(_NAN)
-                copy_rows(host, rows, buffer, places, source_shift=-self._tiers[group][2])
+                copy_rows(host, rows, buffer, places, source_shift=-self._tiers[group].num_hot_rows)
 
     def arrive(self, slot: int, cold_rows: Sequence[Rows], *, poison: bool) -> None:
-        """The upward buffer into the slot."""
-        with self._stream(up=True):
-            if self._on_gpu:
-                self._up_stream.wait_event(self._forwarded)
-            for group, rows in enumerate(cold_rows):
-                for buffer, staged, _ in self._parts(self._up, group, slot):
-                    if poison:
-                        staged.fill_(_NAN)
-                    staged[: len(rows)].copy_(buffer[: len(rows)], non_blocking=True)
-        if self._on_gpu:
-            self._up_stream.synchronize()
+        for group, rows in enumerate(cold_rows):
+            for buffer, staged, _ in self._parts(self._up, group, slot):
+                if poison:
+                    staged.fill_(_NAN)
+                staged[: len(rows)].copy_(buffer[: len(rows)])
 
     def forward(self, slot: int, forwards: Sequence[Rows]) -> None:
-        """Rows that an earlier batch in flight holds, from its slot into this one, on the computing stream."""
         for group, source in enumerate(forwards):
-            bank, _, num_hot_rows, slot_rows = self._tiers[group]
-            taken = np.flatnonzero(source >= 0)
-            if not len(taken):
-                continue
-            origin = source[taken] + num_hot_rows
-            place = taken + num_hot_rows + slot * slot_rows
-            for tensor in (bank.weight, bank.state):
-                if self._on_gpu:
-                    target = torch.from_numpy(place).to(self._device)
-                    tensor[target] = tensor[torch.from_numpy(origin).to(self._device)]
-                else:
+            tier, taken = self._tiers[group], np.flatnonzero(source >= 0)
+            if len(taken):
+                origin = source[taken] + tier.num_hot_rows
+                place = taken + tier.num_hot_rows + slot * tier.slot_rows
+                for tensor in (tier.bank.weight, tier.bank.state):
                     copy_rows(tensor, origin, tensor, place)
-        if self._on_gpu:
-            self._forwarded.record(torch.cuda.current_stream(self._device))
 
     def mark_updated(self, slot: int) -> None:
-        """The computing stream has been given the update of the batch in this slot."""
-        if self._on_gpu:
-            self._updated[slot].record(torch.cuda.current_stream(self._device))
+        pass
 
     def depart(self, slot: int, cold_rows: Sequence[Rows]) -> None:
-        """The slot into its downward buffer."""
-        with self._stream(up=False):
-            if self._on_gpu:
-                self._down_stream.wait_event(self._updated[slot])
-            for group, rows in enumerate(cold_rows):
-                for buffer, staged, _ in self._parts(self._down, group, slot):
-                    buffer[: len(rows)].copy_(staged[: len(rows)], non_blocking=True)
-        if self._on_gpu:
-            self._down_stream.synchronize()
+        for group, rows in enumerate(cold_rows):
+            for buffer, staged, _ in self._parts(self._down, group, slot):
+                buffer[: len(rows)].copy_(staged[: len(rows)])
 
     def scatter(self, slot: int, cold_rows: Sequence[Rows]) -> None:
-        """The downward buffer into the host rows."""
         for group, rows in enumerate(cold_rows):
             for buffer, _, host in self._parts(self._down, group, slot):
-                copy_rows(buffer, np.arange(len(rows)), host, rows, target_shift=-self._tiers[group][2])
-
-    def _stream(self, *, up: bool) -> AbstractContextManager[object]:
-        if not self._on_gpu:
-            return nullcontext()
-        return torch.cuda.stream(self._up_stream if up else self._down_stream)
+                shift = -self._tiers[group].num_hot_rows
+                copy_rows(buffer, np.arange(len(rows)), host, rows, target_shift=shift)

@@ -1,25 +1,87 @@
-"""What a recipe's ``[model]`` table may say. Imports no library."""
+"""What a recipe's ``[model]`` table may say: one class a model, chosen by ``name``. Imports no library.
+
+Invariant: an option belongs to the models that use it; a recipe that gives it to another one is refused.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from fae.core.config import from_table, nearest
 from fae.core.errors import RecipeError
+
+Widths = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The model and its sizes.
+    """What every model takes; a recipe makes one of the classes below.
 
     Attributes
     ----------
     name
-        ``dlrm`` (Naumov et al., 2019).
+        Which model.
     embedding_dim
         D of every table, 1 or 4 to 256.
     embedding_dims
         D of single tables by feature name, where it differs.
+    """
+
+    name: str
+    embedding_dim: int = 16
+    embedding_dims: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, dim in (("embedding_dim", self.embedding_dim), *self.embedding_dims.items()):
+            if dim != 1 and not 4 <= dim <= 256:
+                raise RecipeError(f"[model] {what} = {dim} must be 1 or from 4 to 256")
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if option.name.endswith("_mlp") and any(width < 1 for width in value):
+                raise RecipeError(f"[model] {option.name} = {list(value)} must hold widths of 1 or more")
+
+    def check(self, vectors: Mapping[str, int]) -> None:
+        """Refuse a log that the model cannot take.
+
+        Parameters
+        ----------
+        vectors
+            For each categorical column, how many vectors of it an input brings: 1, or the length of a kept sequence.
+
+        Raises
+        ------
+        RecipeError
+            If a kept sequence meets a model of pooled features, or a width is given that the model has no use for.
+        """
+        for name, length in vectors.items():
+            if length > 1:
+                raise RecipeError(
+                    f"[log] categorical {name}: pooling = none keeps a sequence, and {self.name} takes pooled "
+                    "features; set pooling to sum or mean"
+                )
+
+    def dims(self, names: list[str]) -> list[int]:
+        """D of these features."""
+        return [self.embedding_dims.get(name, self.embedding_dim) for name in names]
+
+    def _refuse_widths(self, names: Mapping[str, int], *allowed: int) -> None:
+        for name in names:
+            (dim,) = self.dims([name])
+            if dim not in allowed:
+                raise RecipeError(
+                    f"[model] embedding_dims.{name} = {dim} must be {' or '.join(map(str, allowed))} for {self.name}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DLRMConfig(ModelConfig):
+    """DLRM (Naumov et al., 2019), `fae.models.dlrm`.
+
+    Attributes
+    ----------
     bottom_mlp
         Hidden widths of the MLP over the dense features; its output has embedding_dim.
     top_mlp
@@ -27,15 +89,166 @@ class ModelConfig:
     """
 
     name: Literal["dlrm"] = "dlrm"
-    embedding_dim: int = 16
-    embedding_dims: dict[str, int] = field(default_factory=dict)
-    bottom_mlp: tuple[int, ...] = (512, 256, 64)
-    top_mlp: tuple[int, ...] = (512, 256)
+    bottom_mlp: Widths = (512, 256, 64)
+    top_mlp: Widths = (512, 256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TBSMConfig(ModelConfig):
+    """TBSM (Ishkhanov et al., 2020), `fae.models.tbsm`.
+
+    Attributes
+    ----------
+    bottom_mlp
+        Hidden widths of the MLP over a step's place in time and the dense features; its output has embedding_dim.
+    top_mlp
+        Widths of the MLP over the interactions of one step; the last is the width of a step's vector.
+    inner
+        Product of a step h and the candidate w: ``dot`` h w, ``indefinite`` h A w, ``definite`` h A'A w.
+    attention
+        How products become coefficients: ``mlp`` (through an MLP with a sigmoid), ``softmax``, ``dot`` (as they are).
+    attention_mlp
+        Hidden widths of that MLP.
+    final_mlp
+        Hidden widths of the MLP over context and candidate; its output is the logit.
+    """
+
+    name: Literal["tbsm"] = "tbsm"
+    bottom_mlp: Widths = ()
+    top_mlp: Widths = (15, 15)
+    inner: Literal["definite", "indefinite", "dot"] = "definite"
+    attention: Literal["mlp", "softmax", "dot"] = "mlp"
+    attention_mlp: Widths = (15, 15)
+    final_mlp: Widths = (60,)
 
     def __post_init__(self) -> None:
-        for what, dim in (("embedding_dim", self.embedding_dim), *self.embedding_dims.items()):
-            if dim != 1 and not 4 <= dim <= 256:
-                raise RecipeError(f"[model] {what} = {dim} must be 1 or from 4 to 256")
-        for what, widths in (("bottom_mlp", self.bottom_mlp), ("top_mlp", self.top_mlp)):
-            if any(width < 1 for width in widths):
-                raise RecipeError(f"[model] {what} = {list(widths)} must hold widths of 1 or more")
+        super().__post_init__()
+        if not self.top_mlp:
+            raise RecipeError("[model] top_mlp = [] must hold a width: the last is that of a step's vector")
+
+    def check(self, vectors: Mapping[str, int]) -> None:
+        """As `ModelConfig.check`: needs kept sequences, all of one length, and tables of one width."""
+        lengths = {name: length for name, length in vectors.items() if length > 1}
+        if not lengths:
+            raise RecipeError(
+                "[model] name = 'tbsm' needs a sequence: a column with max_length of 2 or more and pooling = \"none\", "
+                "history first and the candidate last"
+            )
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise RecipeError(f"[log] tbsm walks through all sequences together, so max_length must be one: {told}")
+        self._refuse_widths(vectors, self.embedding_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepFMConfig(ModelConfig):
+    """DeepFM (Guo et al., 2017), `fae.models.deepfm`.
+
+    Attributes
+    ----------
+    deep_mlp
+        Hidden widths of the deep part.
+    """
+
+    name: Literal["deepfm"] = "deepfm"
+    deep_mlp: Widths = (400, 400, 400)
+
+    def check(self, vectors: Mapping[str, int]) -> None:
+        """As `ModelConfig.check`: rows hold a weight and factors, or (width 1) a weight alone."""
+        super().check(vectors)
+        _need_factors(self)
+        self._refuse_widths(vectors, self.embedding_dim, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DCNv2Config(ModelConfig):
+    """DCN V2 (Wang et al., 2021), `fae.models.dcnv2`.
+
+    Attributes
+    ----------
+    cross_layers
+        How many.
+    cross_rank
+        r of W = U V' in every cross layer; 0 keeps W whole.
+    structure
+        ``stacked``: cross layers, then the deep part; ``parallel``: side by side.
+    deep_mlp
+        Hidden widths of the deep part.
+    """
+
+    name: Literal["dcnv2"] = "dcnv2"
+    cross_layers: int = 3
+    cross_rank: int = 0
+    structure: Literal["stacked", "parallel"] = "stacked"
+    deep_mlp: Widths = (512, 256)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cross_layers < 1:
+            raise RecipeError(f"[model] cross_layers = {self.cross_layers} must be 1 or more")
+        if self.cross_rank < 0:
+            raise RecipeError(f"[model] cross_rank = {self.cross_rank} must be 1 or more, or 0 for whole matrices")
+        if self.structure == "parallel" and not self.deep_mlp:
+            raise RecipeError("[model] structure = 'parallel' needs deep_mlp; for cross layers alone leave it stacked")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WideDeepConfig(ModelConfig):
+    """Wide & Deep (Cheng et al., 2016), `fae.models.wide_deep`.
+
+    Attributes
+    ----------
+    wide
+        Features that have a weight in the wide part; none named means all.
+    deep_mlp
+        Hidden widths of the deep part.
+    """
+
+    name: Literal["wide_deep"] = "wide_deep"
+    wide: tuple[str, ...] = ()
+    deep_mlp: Widths = (1024, 512, 256)
+
+    def check(self, vectors: Mapping[str, int]) -> None:
+        """As `ModelConfig.check`: names in `wide` are columns, and somebody feeds the deep part."""
+        super().check(vectors)
+        for name in self.wide:
+            if name not in vectors:
+                raise RecipeError(f"[model] wide names {name!r}, no categorical column; {nearest(name, vectors)}")
+        _need_factors(self)
+
+
+def _need_factors(config: ModelConfig) -> None:
+    if config.embedding_dim == 1:
+        raise RecipeError(f"[model] embedding_dim = 1 leaves nothing beside the weight; {config.name} needs 4 or more")
+
+
+MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
+    "dlrm": DLRMConfig,
+    "tbsm": TBSMConfig,
+    "deepfm": DeepFMConfig,
+    "dcnv2": DCNv2Config,
+    "wide_deep": WideDeepConfig,
+}
+
+
+def model_config(table: Mapping[str, Any]) -> ModelConfig:
+    """The configuration that a recipe's ``[model]`` table gives; without ``name`` it is DLRM's.
+
+    Raises
+    ------
+    RecipeError
+        For a model that is not there, an option of another model, an unknown option or a value of the wrong type.
+    """
+    name = table.get("name", "dlrm")
+    if not isinstance(name, str) or name not in MODEL_CONFIGS:
+        raise RecipeError(
+            f"[model] name = {name!r} is not one of {', '.join(MODEL_CONFIGS)}; {nearest(str(name), MODEL_CONFIGS)}"
+        )
+    options = {model: [option.name for option in dataclasses.fields(cls)] for model, cls in MODEL_CONFIGS.items()}
+    for key in table:
+        owners = [model for model, known in options.items() if key in known]
+        if owners and name not in owners:
+            raise RecipeError(
+                f"[model] {key} is an option of {', '.join(owners)}, and the model is {name}; take it out"
+            )
+    return from_table(MODEL_CONFIGS[name], table, "[model]")

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fae.core.errors import RecipeError
 from fae.data.columnar import FeatureSchema
 from fae.embedding.features import FeatureEmbeddings
 from fae.models.blocks import MLP, DotInteraction
-from fae.models.config import ModelConfig
+from fae.models.config import DLRMConfig
 
 
 class DLRM(nn.Module):
@@ -32,11 +31,8 @@ class DLRM(nn.Module):
         K; with 0 there is no bottom MLP.
     """
 
-    def __init__(self, config: ModelConfig, features: Sequence[FeatureSchema], num_dense: int) -> None:
+    def __init__(self, config: DLRMConfig, features: Sequence[FeatureSchema], num_dense: int) -> None:
         super().__init__()
-        for feature in features:
-            if feature.pooling == "none" and feature.length > 1:
-                raise RecipeError(f"dlrm takes pooled features, {feature.name!r} is a sequence; set its pooling to sum")
         dim = config.embedding_dim
         self.names = [feature.name for feature in features]
         self.bottom = MLP([num_dense, *config.bottom_mlp, dim], final_relu=True) if num_dense else None
@@ -52,12 +48,17 @@ class DLRM(nn.Module):
 
     def forward(self, dense: Tensor, embeddings: Mapping[str, Tensor]) -> Tensor:
         """Logits ``[B]`` from dense features ``[B, K]`` and the features' embeddings."""
+        bottom = None if self.bottom is None else self.bottom(dense)
+        if bottom is not None and not self.projections and isinstance(embeddings, FeatureEmbeddings):
+            joined = embeddings.dot_interaction(bottom)
+            if joined is not None:
+                return self.top(joined).squeeze(1)
         vectors = embeddings.stacked if isinstance(embeddings, FeatureEmbeddings) else None
         if vectors is None or self.projections:
             vectors = torch.stack([self._vector(index, embeddings[name]) for index, name in enumerate(self.names)], 1)
         direct = vectors.flatten(1)
-        if self.bottom is not None:
-            direct = self.bottom(dense)
+        if bottom is not None:
+            direct = bottom
             vectors = torch.cat([direct.unsqueeze(1), vectors], dim=1)
         logits: Tensor = self.top(torch.cat([direct, self.interaction(vectors)], dim=1))
         return logits.squeeze(1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,13 +11,31 @@ from torch import nn
 from fae.core.seeds import derive_seed
 from fae.data.columnar import FeatureSchema
 from fae.models.config import ModelConfig
+from fae.models.dcnv2 import DCNv2
+from fae.models.deepfm import DeepFM
 from fae.models.dlrm import DLRM
+from fae.models.tbsm import TBSM
+from fae.models.wide_deep import WideDeep
 
-MODELS = {"dlrm": DLRM}
+# Each takes its own configuration class (`fae.models.config.MODEL_CONFIGS`), the features and the number of dense ones.
+MODELS: dict[str, Callable[[Any, Sequence[FeatureSchema], int], nn.Module]] = {
+    "dlrm": DLRM,
+    "tbsm": TBSM,
+    "deepfm": DeepFM,
+    "dcnv2": DCNv2,
+    "wide_deep": WideDeep,
+}
 
 
 def build_model(config: ModelConfig, features: Sequence[FeatureSchema], num_dense: int, *, seed: int) -> nn.Module:
-    """The recipe's model on the CPU; the same seed gives the same first weights on every device."""
+    """The recipe's model on the CPU; the same seed gives the same first weights on every device.
+
+    Raises
+    ------
+    RecipeError
+        If the model cannot take these features.
+    """
+    config.check({feature.name: feature.length if feature.pooling == "none" else 1 for feature in features})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "dense weights"))
         return MODELS[config.name](config, features, num_dense)
@@ -24,4 +43,4 @@ def build_model(config: ModelConfig, features: Sequence[FeatureSchema], num_dens
 
 def embedding_dims(config: ModelConfig, features: Sequence[FeatureSchema]) -> list[int]:
     """D of every table, in feature order."""
-    return [config.embedding_dims.get(feature.name, config.embedding_dim) for feature in features]
+    return config.dims([feature.name for feature in features])

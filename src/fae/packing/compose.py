@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,17 @@ import numpy.typing as npt
 from fae.core.errors import RecipeError
 from fae.core.threads import num_threads, run_ranges
 from fae.packing.classify import to_ranks
-from fae.packing.dataset import BatchArrays, BatchSet, PackedBatch
+from fae.packing.dataset import BatchArrays, BatchSet, BlockArrays, PackedBatch
 from fae.packing.inputs import Inputs
-from fae.packing.kernels import Scratch, compose_batch, find_bounds, make_geometry, make_scratch, make_seen_rows
+from fae.packing.kernels import (
+    BLOCK_LOOKUPS,
+    Scratch,
+    compose_batch,
+    find_bounds,
+    make_geometry,
+    make_scratch,
+    make_seen_rows,
+)
 from fae.popularity.layout import RowLayout
 
 Int64 = npt.NDArray[np.int64]
@@ -81,7 +90,7 @@ class Composer:
         self._stamp = 1
         self._spare: list[Scratch] = []  # threads take one and put it back
         if max_batches is None:
-            batch_bytes = batch_size * (12 * num_slots + 4 * num_dense + 12) + 8 * sum(limits)
+            batch_bytes = batch_size * (20 * num_slots + 4 * num_dense + 12) + 8 * sum(limits)
             usual, most_batches = _CHUNK_BYTES // batch_bytes, 8 * _CHUNK_BYTES // batch_bytes
             max_batches = max(1, usual, min(2 * num_threads(), most_batches))
         self.max_batches = max_batches
@@ -94,6 +103,11 @@ class Composer:
         self._inputs = np.zeros((max_batches, batch_size), np.int64)
         self._cold_rows = np.zeros((max_batches, sum(limits)), np.int64)
         self._cold_bounds = np.zeros((max_batches, num_groups + 1), np.int64)
+        self._block_starts = np.zeros((max_batches, batch_size * num_slots), np.int32)
+        self._block_addresses = np.zeros((max_batches, batch_size * num_slots), np.int32)
+        self._block_bounds = np.zeros((max_batches, num_groups + 1), np.int64)
+        self._long_rows = np.zeros((max_batches, batch_size * num_slots // BLOCK_LOOKUPS + 1, 2), np.int32)
+        self._long_bounds = np.zeros((max_batches, num_groups + 1), np.int64)
 
     def next_chunk(self, inputs: Inputs, positions: Int64, *, last: bool, cold: bool = True) -> Chunk:
         """Compose the batches at the head of `positions`, at most `max_batches`.
@@ -144,7 +158,7 @@ class Composer:
         return bounds, closed_early
 
     def _compose(self, inputs: Inputs, positions: Int64, bounds: Int64, closed_early: int) -> Chunk:
-        num_batches, num_groups = len(bounds) - 1, len(self.layout.groups)
+        num_batches = len(bounds) - 1
         addresses = self._addresses.reshape(self.max_batches, -1)
 
         def work(start: int, stop: int) -> None:
@@ -155,6 +169,8 @@ class Composer:
                 compose_batch(
                     self._ranks[begin:end], self._geometry, scratch, self.batch_size, addresses[batch],
                     self._order[batch], self._cold_rows[batch], self._cold_bounds[batch],
+                    self._block_starts[batch], self._block_addresses[batch], self._block_bounds[batch],
+                    self._long_rows[batch], self._long_bounds[batch],
                 )  # fmt: skip
                 np.take(inputs.dense, chosen, axis=0, out=self._dense[batch, :size], mode="clip")
                 self._labels[batch, :size] = inputs.labels[chosen]
@@ -165,15 +181,10 @@ class Composer:
             self._spare.append(scratch)
 
         run_ranges(work, num_batches)
-        offsets = np.zeros((num_batches + 1, num_groups), np.int64)
-        np.cumsum(np.diff(self._cold_bounds[:num_batches], axis=1), axis=0, out=offsets[1:])
-        lists = [
-            [
-                self._cold_rows[batch, self._cold_bounds[batch, g] : self._cold_bounds[batch, g + 1]]
-                for batch in range(num_batches)
-            ]
-            for g in range(num_groups)
-        ]
+        cold_rows, cold_offsets = _joined(self._cold_rows, self._cold_bounds, num_batches)
+        block_starts, block_offsets = _joined(self._block_starts, self._block_bounds, num_batches)
+        block_addresses, _ = _joined(self._block_addresses, self._block_bounds, num_batches)
+        long_rows, long_offsets = _joined(self._long_rows, self._long_bounds, num_batches)
         arrays = BatchArrays(
             addresses=self._addresses[:num_batches],
             order=self._order[:num_batches],
@@ -181,10 +192,34 @@ class Composer:
             labels=self._labels[:num_batches],
             num_inputs=np.diff(bounds).astype(np.int32),
             inputs=self._inputs[:num_batches],
-            cold_rows=tuple(np.concatenate(rows) if rows else np.zeros(0, np.int64) for rows in lists),
-            cold_offsets=offsets,
+            cold_rows=cold_rows,
+            cold_offsets=cold_offsets,
+            blocks=BlockArrays(
+                starts=block_starts,
+                addresses=block_addresses,
+                offsets=block_offsets,
+                long_rows=long_rows,
+                long_offsets=long_offsets,
+            ),
         )
         return Chunk(arrays=arrays, num_taken=int(bounds[-1]), num_closed_early=closed_early)
+
+
+def _joined(lists: npt.NDArray[Any], bounds: Int64, num_batches: int) -> tuple[tuple[npt.NDArray[Any], ...], Int64]:
+    """The batches' lists of each group, one behind the other, and int64 ``[batches + 1, G]``: where each begins."""
+    num_groups = bounds.shape[1] - 1
+    offsets = np.zeros((num_batches + 1, num_groups), np.int64)
+    np.cumsum(np.diff(bounds[:num_batches], axis=1), axis=0, out=offsets[1:])
+    joined = tuple(
+        np.concatenate(
+            [
+                np.zeros((0, *lists.shape[2:]), lists.dtype),
+                *(lists[batch, bounds[batch, g] : bounds[batch, g + 1]] for batch in range(num_batches)),
+            ]
+        )
+        for g in range(num_groups)
+    )
+    return joined, offsets
 
 
 def check_address_space(layout: RowLayout, batch_size: int) -> None:
@@ -234,7 +269,9 @@ def compose_batch_set(
     composer = Composer(layout, inputs.dense.shape[1], batch_size, None, max_batches=max(1, len(groups)))
     arrays = composer.compose_groups(inputs, positions, bounds).arrays
     # Read-only like the mapped files, so that compiled loops meet one type of array.
-    for array in (arrays.addresses, arrays.order, arrays.dense, arrays.labels, *arrays.cold_rows):
+    assert arrays.blocks is not None
+    lists = (*arrays.cold_rows, *arrays.blocks.starts, *arrays.blocks.addresses, *arrays.blocks.long_rows)
+    for array in (arrays.addresses, arrays.order, arrays.dense, arrays.labels, *lists):
         if array is not None:
             array.setflags(write=False)
     return BatchSet(arrays, 0)

@@ -7,6 +7,7 @@ time. The bytes are described in ``format.md`` beside this file. Does not choose
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,31 @@ import numpy.typing as npt
 from fae.core.artifact import Manifest, read_manifest
 
 KIND = "packed"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 COMMAND = "fae pack RECIPE.toml"
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """The lookups of one group in blocks: every row's stretch of `order`, cut every `BLOCK_LOOKUPS` from its start.
+
+    What a GPU sums in parallel and yet in a fixed order (decision 24).
+
+    Attributes
+    ----------
+    starts
+        int32 ``[n]``: place in `order` of each block's first lookup; a block ends where the next begins, the last one
+        at the end of the group's part.
+    addresses
+        int32 ``[n]``: ascending.
+    long_rows
+        int32 ``[m, 2]``: rows of more than one block, as first block and number of blocks.
+    """
+
+    starts: npt.NDArray[np.int32]
+    addresses: npt.NDArray[np.int32]
+    long_rows: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +64,8 @@ class PackedBatch:
         Real inputs; they stand first.
     cold_rows
         Per group, int64 ``[U]``: ascending row numbers (``>= H``), each once.
+    blocks
+        Per group; empty outside the training split.
     """
 
     addresses: npt.NDArray[np.int32]
@@ -49,11 +74,51 @@ class PackedBatch:
     labels: npt.NDArray[np.float32]
     num_inputs: int
     cold_rows: tuple[npt.NDArray[np.int64], ...]
+    blocks: tuple[Blocks, ...] = ()
 
     @property
     def has_cold_rows(self) -> bool:
         """Whether any lookup needs a row from the host."""
         return any(len(rows) for rows in self.cold_rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockArrays:
+    """The `Blocks` of n batches, G groups.
+
+    Attributes
+    ----------
+    starts, addresses
+        Per group, int32: the lists of all batches, one behind the other.
+    offsets
+        int64 ``[n + 1, G]``: where each batch's blocks begin.
+    long_rows, long_offsets
+        Likewise, int32 ``[*, 2]`` and int64 ``[n + 1, G]``.
+    """
+
+    starts: tuple[npt.NDArray[np.int32], ...]
+    addresses: tuple[npt.NDArray[np.int32], ...]
+    offsets: npt.NDArray[np.int64]
+    long_rows: tuple[npt.NDArray[np.int32], ...]
+    long_offsets: npt.NDArray[np.int64]
+
+    def batch(self, index: int) -> tuple[Blocks, ...]:
+        """Blocks of batch `index`, per group."""
+        begin, end = self.offsets[index].tolist(), self.offsets[index + 1].tolist()
+        long_begin, long_end = self.long_offsets[index].tolist(), self.long_offsets[index + 1].tolist()
+        return tuple(
+            Blocks(
+                starts=self.starts[g][begin[g] : end[g]],
+                addresses=self.addresses[g][begin[g] : end[g]],
+                long_rows=self.long_rows[g][long_begin[g] : long_end[g]],
+            )
+            for g in range(len(begin))
+        )
+
+    @property
+    def most(self) -> npt.NDArray[np.int64]:
+        """int64 ``[2, G]``: most blocks, and most rows of more than one block, of a batch."""
+        return np.stack([np.diff(part, axis=0).max(axis=0, initial=0) for part in (self.offsets, self.long_offsets)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +137,8 @@ class BatchArrays:
         Per group, int64: the lists of all batches, one behind the other.
     cold_offsets
         int64 ``[N + 1, G]``: where each batch's list begins.
+    blocks, hot_blocks
+        Of the cold (or all) batches, and of the hot ones that stand before them; None outside the training split.
     """
 
     addresses: npt.NDArray[np.int32]
@@ -82,6 +149,8 @@ class BatchArrays:
     inputs: npt.NDArray[np.int64]
     cold_rows: tuple[npt.NDArray[np.int64], ...]
     cold_offsets: npt.NDArray[np.int64]
+    blocks: BlockArrays | None = None
+    hot_blocks: BlockArrays | None = None
 
 
 class BatchSet:
@@ -120,7 +189,37 @@ class BatchSet:
             labels=arrays.labels[index],
             num_inputs=self._sizes[index],
             cold_rows=tuple(rows[begin[g] : end[g]] for g, rows in enumerate(arrays.cold_rows)),
+            blocks=self._blocks(index),
         )
+
+    def _blocks(self, index: int) -> tuple[Blocks, ...]:
+        hot, others = self._arrays.hot_blocks, self._arrays.blocks
+        if others is None:
+            return ()
+        if hot is not None and index < self.num_hot_batches:
+            return hot.batch(index)
+        return others.batch(index - self.num_hot_batches)
+
+    @cached_property
+    def has_cold_rows(self) -> npt.NDArray[np.bool_]:
+        """bool ``[num_batches]``: which batches need any row from the host."""
+        return np.asarray(np.diff(self._arrays.cold_offsets, axis=0).any(axis=1))
+
+    @property
+    def num_dense(self) -> int:
+        """K."""
+        return int(self._arrays.dense.shape[2])
+
+    @property
+    def most_blocks(self) -> tuple[tuple[int, int], ...]:
+        """Per group: most blocks, and most rows of more than one block, that a batch has; empty without blocks."""
+        parts = [part.most for part in (self._arrays.hot_blocks, self._arrays.blocks) if part is not None]
+        return tuple((int(blocks), int(rows)) for blocks, rows in np.max(parts, axis=0).T) if parts else ()
+
+    @property
+    def most_cold_rows(self) -> tuple[int, ...]:
+        """Per group: most unique cold rows that a batch has."""
+        return tuple(np.diff(self._arrays.cold_offsets, axis=0).max(axis=0, initial=0).tolist())
 
 
 class PackedDataset:
@@ -166,6 +265,19 @@ class PackedDataset:
             # A plain view of the map: slicing np.memmap itself costs several times more.
             return np.asarray(np.load(self.path / split / f"{name}.npy", mmap_mode="r"))
 
+        groups = range(self.summary["num_groups"])
+
+        def blocks(kind: str) -> BlockArrays | None:
+            if split != "train":
+                return None
+            return BlockArrays(
+                starts=tuple(mapped(f"{kind}_block_starts_{group}") for group in groups),
+                addresses=tuple(mapped(f"{kind}_block_addresses_{group}") for group in groups),
+                offsets=mapped(f"{kind}_block_offsets"),
+                long_rows=tuple(mapped(f"{kind}_long_rows_{group}") for group in groups),
+                long_offsets=mapped(f"{kind}_long_offsets"),
+            )
+
         arrays = BatchArrays(
             addresses=mapped("addresses"),
             order=mapped("order") if split == "train" else None,
@@ -173,7 +285,9 @@ class PackedDataset:
             labels=mapped("labels"),
             num_inputs=mapped("num_inputs"),
             inputs=mapped("inputs"),
-            cold_rows=tuple(mapped(f"cold_rows_{group}") for group in range(self.summary["num_groups"])),
+            cold_rows=tuple(mapped(f"cold_rows_{group}") for group in groups),
             cold_offsets=mapped("cold_offsets"),
+            blocks=blocks("cold"),
+            hot_blocks=blocks("hot"),
         )
         return BatchSet(arrays, self.summary["splits"][split]["num_hot_batches"])

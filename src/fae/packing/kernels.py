@@ -26,6 +26,9 @@ _DIGIT_BITS = 11  # of the radix sort: 2,048 counters of 4 bytes stay in a core'
 _SMALL_DIGIT_BITS = 8  # for few lookups, where clearing the counters would cost more than the sorting
 _SMALL_SORT = 4096
 
+BLOCK_LOOKUPS = 32
+"""Lookups of a block at most: what one lane of a GPU sums at a time. Part of the format version."""
+
 
 class Geometry(NamedTuple):
     """A row layout as flat arrays, which compiled loops can read. All int64.
@@ -158,13 +161,17 @@ class Scratch(NamedTuple):
     lookups: Int32
     other_lookups: Int32
     counters: Int32
+    cold_starts: Int32
+    cold_addresses: Int32
 
 
 def make_scratch(layout: RowLayout, batch_size: int) -> Scratch:
     """Buffers for the longest column of a batch."""
     longest = batch_size * max(feature.length for feature in layout.features)
     keys, other_keys, lookups, other_lookups = np.zeros((4, longest), np.int32)
-    return Scratch(keys, other_keys, lookups, other_lookups, np.zeros(1 << _DIGIT_BITS, np.int32))
+    cold_starts, cold_addresses = np.zeros((2, batch_size * layout.num_slots), np.int32)
+    counters = np.zeros(1 << _DIGIT_BITS, np.int32)
+    return Scratch(keys, other_keys, lookups, other_lookups, counters, cold_starts, cold_addresses)
 
 
 @njit(cache=True, nogil=True)
@@ -207,8 +214,13 @@ def compose_batch(
     order: Int32,
     cold_rows: Int64,
     cold_bounds: Int64,
+    block_starts: Int32,
+    block_addresses: Int32,
+    block_bounds: Int64,
+    long_rows: Int32,
+    long_bounds: Int64,
 ) -> None:
-    """Translate one batch: addresses, the order by address, and the lists of unique cold rows.
+    """Translate one batch: addresses, the order by address, its blocks, and the lists of unique cold rows.
 
     Parameters
     ----------
@@ -220,11 +232,18 @@ def compose_batch(
         int64, filled: the groups' lists, one behind the other; must have room for them.
     cold_bounds
         int64 ``[G + 1]``, filled: group g's list is ``[cold_bounds[g], cold_bounds[g + 1])``.
+    block_starts, block_addresses, block_bounds
+        int32 ``[B * S]`` and int64 ``[G + 1]``, filled: first place in `order` and address of every block.
+    long_rows, long_bounds
+        int32 ``[B * S // BLOCK_LOOKUPS + 1, 2]`` and int64 ``[G + 1]``, filled: rows of more than one block, as their
+        first block (counted within the group) and how many.
     """
     num_inputs, num_slots = ranks.shape
     addresses[:] = -1
-    listed = 0
+    listed, num_blocks, num_long = 0, 0, 0
     cold_bounds[0] = 0
+    block_bounds[0] = 0
+    long_bounds[0] = 0
     for group in range(geometry.group_num_hot_rows.size):
         group_first, group_last = geometry.group_slot_bounds[group], geometry.group_slot_bounds[group + 1]
         # Pads first, in the order of lookups; the hot lookups are counted on the way, the cold ones stand behind them.
@@ -244,6 +263,7 @@ def compose_batch(
                 next_pad += 1
         next_hot, next_cold = next_pad, next_pad + num_hot
         first_cold_address = geometry.group_num_hot_rows[group]
+        first_block, cold_blocks = num_blocks, 0
         for position in range(geometry.group_table_bounds[group], geometry.group_table_bounds[group + 1]):
             table = geometry.group_tables[position]
             count, largest = 0, 0
@@ -258,19 +278,46 @@ def compose_batch(
             keys, lookups = _sort_by_rank(scratch, count, largest)
             table_hot, hot_base = geometry.table_num_hot[table], geometry.table_hot_base[table]
             to_row = geometry.table_cold_base[table] - table_hot
-            previous = -1
+            previous, in_block = -1, 0
             for i in range(count):
                 rank, lookup = int(keys[i]), int(lookups[i])
+                begins = rank != previous or in_block == BLOCK_LOOKUPS
+                in_block = 1 if begins else in_block + 1
                 if rank < table_hot:
-                    addresses[lookup] = hot_base + rank
+                    address = hot_base + rank
+                    if begins:
+                        block_starts[num_blocks] = next_hot
+                        block_addresses[num_blocks] = address
+                        num_blocks += 1
                     order[next_hot] = lookup
                     next_hot += 1
                 else:
                     if rank != previous:
                         cold_rows[listed] = to_row + rank
                         listed += 1
-                        previous = rank
-                    addresses[lookup] = first_cold_address + listed - 1 - cold_bounds[group]
+                    address = first_cold_address + listed - 1 - cold_bounds[group]
+                    if begins:
+                        scratch.cold_starts[cold_blocks] = next_cold
+                        scratch.cold_addresses[cold_blocks] = address
+                        cold_blocks += 1
                     order[next_cold] = lookup
                     next_cold += 1
+                addresses[lookup] = address
+                previous = rank
         cold_bounds[group + 1] = listed
+        for block in range(cold_blocks):
+            block_starts[num_blocks] = scratch.cold_starts[block]
+            block_addresses[num_blocks] = scratch.cold_addresses[block]
+            num_blocks += 1
+        block_bounds[group + 1] = num_blocks
+        block = first_block
+        while block < num_blocks:
+            after = block + 1
+            while after < num_blocks and block_addresses[after] == block_addresses[block]:
+                after += 1
+            if after > block + 1:
+                long_rows[num_long, 0] = block - first_block
+                long_rows[num_long, 1] = after - block
+                num_long += 1
+            block = after
+        long_bounds[group + 1] = num_long

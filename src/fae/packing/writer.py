@@ -9,6 +9,7 @@ writable map, because a full disk must be an error here and not a signal that en
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -55,6 +56,49 @@ class GrowingArray:
             self._file = -1
 
 
+Kind = tuple[type[np.generic], tuple[int, ...]]
+
+
+def _block_files(kind: str) -> dict[str, Kind]:
+    return {f"{kind}_block_starts": (np.int32, ()), f"{kind}_block_addresses": (np.int32, ())}
+
+
+class _ListFiles:
+    """Lists of varying length, one file a group and name, with one file of offsets for all.
+
+    Parameters
+    ----------
+    names
+        Type and shape of an entry, by name.
+    """
+
+    def __init__(self, folder: Path, offsets: str, names: dict[str, Kind], num_groups: int) -> None:
+        self._offsets = GrowingArray(folder / f"{offsets}.npy", np.int64, (num_groups,))
+        self._lists = [
+            [GrowingArray(folder / f"{name}_{group}.npy", *kind) for group in range(num_groups)]
+            for name, kind in names.items()
+        ]
+        self._totals = np.zeros((1, num_groups), np.int64)
+        self._offsets.append(self._totals)
+
+    @property
+    def files(self) -> list[GrowingArray]:
+        """All of them."""
+        return [self._offsets, *(file for lists in self._lists for file in lists)]
+
+    def put_empty(self, count: int) -> None:
+        """Batches whose lists are empty."""
+        self._offsets.append(np.repeat(self._totals, count, axis=0))
+
+    def append(self, offsets: npt.NDArray[np.int64], *lists: Sequence[npt.NDArray[np.generic]]) -> None:
+        """The next batches: int64 ``[n + 1, G]`` offsets from 0, and per name a list a group."""
+        self._offsets.append(offsets[1:] + self._totals)
+        self._totals = self._totals + offsets[-1]
+        for files, parts in zip(self._lists, lists, strict=True):
+            for file, part in zip(files, parts, strict=True):
+                file.append(part)
+
+
 class SplitWriter:
     """The folder of one split; a context manager that finishes its files, or abandons them after an error.
 
@@ -72,7 +116,6 @@ class SplitWriter:
     ) -> None:  # fmt: skip
         folder.mkdir()
         self._next = {"hot": 0, "cold": num_hot_batches}
-        self._cold_totals = np.zeros(num_groups, np.int64)
         self._files = {
             "addresses": GrowingArray(folder / "addresses.npy", np.int32, (batch_size, num_slots)),
             "dense": GrowingArray(folder / "dense.npy", np.float32, (batch_size, num_dense)),
@@ -83,9 +126,17 @@ class SplitWriter:
         if with_order:
             # Last, so that two threads write the two large arrays.
             self._files["order"] = GrowingArray(folder / "order.npy", np.int32, (batch_size * num_slots,))
-        self._cold_rows = [GrowingArray(folder / f"cold_rows_{group}.npy", np.int64) for group in range(num_groups)]
-        self._cold_offsets = GrowingArray(folder / "cold_offsets.npy", np.int64, (num_groups,))
-        self._cold_offsets.put(0, np.zeros((num_hot_batches + 1, num_groups), np.int64))
+        self._cold_rows = _ListFiles(folder, "cold_offsets", {"cold_rows": (np.int64, ())}, num_groups)
+        # Hot batches have no cold rows, but a place in front of those that have.
+        self._cold_rows.put_empty(num_hot_batches)
+        # Hot and cold batches come at once: their lists grow in files of their own.
+        self._blocks = {
+            kind: (
+                _ListFiles(folder, f"{kind}_block_offsets", _block_files(kind), num_groups),
+                _ListFiles(folder, f"{kind}_long_offsets", {f"{kind}_long_rows": (np.int32, (2,))}, num_groups),
+            )
+            for kind in (("hot", "cold") if with_order else ())
+        }
 
     def write(self, kind: str, arrays: BatchArrays) -> None:
         """Write the next ``"hot"`` or ``"cold"`` batches."""
@@ -99,10 +150,12 @@ class SplitWriter:
 
         run_ranges(work, len(names))
         if kind == "cold":
-            self._cold_offsets.put(first + 1, arrays.cold_offsets[1:] + self._cold_totals)
-            self._cold_totals += arrays.cold_offsets[-1]
-            for file, rows in zip(self._cold_rows, arrays.cold_rows, strict=True):
-                file.append(rows)
+            self._cold_rows.append(arrays.cold_offsets, arrays.cold_rows)
+        if self._blocks:
+            lists, (blocks, long_rows) = arrays.blocks, self._blocks[kind]
+            assert lists is not None
+            blocks.append(lists.offsets, lists.starts, lists.addresses)
+            long_rows.append(lists.long_offsets, lists.long_rows)
 
     def __enter__(self) -> SplitWriter:
         return self
@@ -110,7 +163,8 @@ class SplitWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in [*self._files.values(), *self._cold_rows, self._cold_offsets]:
+        lists = [self._cold_rows, *(files for pair in self._blocks.values() for files in pair)]
+        for file in [*self._files.values(), *(file for each in lists for file in each.files)]:
             if kind is None:
                 file.close()
             else:

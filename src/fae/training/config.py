@@ -28,6 +28,11 @@ class TrainConfig:
         ``shuffled``: mixed batches of inputs in random order.
     adaptive_rate
         First rate of the adaptive order, in per cent (the paper: R(50)).
+    precision
+        Of the dense part on a GPU: ``fp32``, or ``bf16`` (products of bfloat16 operands, float32 weights and sums).
+        Rows are float32 either way.
+    capture
+        On a GPU: whole steps as CUDA graphs. False launches every kernel by itself, which is slower, to find faults.
     early_stopping
         Stop after this many epochs without a lower validation loss, keeping the best; 0 trains all epochs.
     checkpoint_minutes, checkpoint_batches
@@ -44,6 +49,8 @@ class TrainConfig:
     placement: Literal["tiered", "device", "cpu", "hybrid", "paper"] = "tiered"
     order: Literal["interleaved", "adaptive", "shuffled"] = "interleaved"
     adaptive_rate: int = 50
+    precision: Literal["fp32", "bf16"] = "fp32"
+    capture: bool = True
     early_stopping: int = 0
     checkpoint_minutes: float = 10.0
     checkpoint_batches: int = 0

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fae.core.seeds import generator
 from fae.data.columnar import ColumnarLog, FeatureSchema, first_slots
 from fae.embedding.rows import RowOptimizer, initial_chunks, initial_rows
-from fae.training.step import make_dense_optimizer
+from fae.training.dense import make_dense_optimizer
 
 
 class PlainEmbeddings(nn.Module):

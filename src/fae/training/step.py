@@ -5,23 +5,65 @@ Invariant: the loss is the mean over the real inputs of a batch; padding contrib
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from fae.embedding.base import Embeddings
 from fae.embedding.batch import ReadyBatch
 
+Precision = Literal["fp32", "bf16"]
+
 
 def mean_loss(logits: Tensor, batch: ReadyBatch) -> Tensor:
     """Mean binary cross-entropy (natural log) over the real inputs of a batch, scalar."""
-    losses = nn.functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none")
+    losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="none")
     return (losses * batch.real).sum() / max(1, batch.num_inputs)
 
 
+def backward(logits: Tensor, batch: ReadyBatch, loss_sum: Tensor) -> Tensor:
+    """Backward pass of `mean_loss`; adds the sum over the real inputs to `loss_sum` and returns the mean, detached.
+
+    Parameters
+    ----------
+    loss_sum
+        float64 scalar on the device.
+    """
+    if batch.feed is None:
+        loss = mean_loss(logits, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss_sum += loss.detach().double() * batch.num_inputs
+        return loss.detach()
+    from fae.kernels.triton_dense import loss_and_gradient
+
+    # The number of real inputs is on the device: a graph must not hold that of the batch it was captured with.
+    loss, grad = loss_and_gradient(logits.detach(), batch.labels, batch.feed.views.words, loss_sum)
+    logits.backward(grad.to(logits.dtype))  # type: ignore[no-untyped-call]
+    return loss
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """bfloat16 for the operations that torch deems safe, where `precision` says so."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
 def train_step(
-    model: nn.Module, embeddings: Embeddings, dense_optimizer: torch.optim.Optimizer, batch: ReadyBatch
+    model: nn.Module,
+    embeddings: Embeddings,
+    dense_optimizer: torch.optim.Optimizer,
+    batch: ReadyBatch,
+    precision: Precision = "fp32",
+    *,
+    loss_sum: Tensor | None = None,
 ) -> Tensor:
     """Look up, compute, and update rows and dense weights.
+
+    Parameters
+    ----------
+    loss_sum
+        float64 scalar on the device, to which the loss of every real input is added.
 
     Returns
     -------
@@ -29,21 +71,12 @@ def train_step(
         The loss before the update, detached, on the device; reading it waits for the device.
     """
     features = embeddings.lookup(batch)
-    loss = mean_loss(model(batch.dense, features), batch)
+    with autocast(embeddings.device, precision):
+        logits = model(batch.dense, features)
     dense_optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    if loss_sum is None:
+        loss_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
+    loss = backward(logits, batch, loss_sum)
     embeddings.update(batch)
     dense_optimizer.step()
-    return loss.detach()
-
-
-def make_dense_optimizer(name: str, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer of the dense weights that belongs to a row optimizer, with torch's defaults.
-
-    SGD beside ``sgd``, plain Adam beside ``adam``, plain Adagrad beside both kinds of Adagrad.
-    """
-    if name == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=learning_rate)
-    if name == "adam":
-        return torch.optim.Adam(model.parameters(), lr=learning_rate)
-    return torch.optim.Adagrad(model.parameters(), lr=learning_rate)
+    return loss

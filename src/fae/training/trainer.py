@@ -26,8 +26,9 @@ from fae.packing.dataset import PackedDataset
 from fae.training.checkpoint import load_dense, load_tables, open_checkpoint, read_progress, save_checkpoint
 from fae.training.config import TrainConfig
 from fae.training.evaluate import evaluate, validation_sample
+from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
-from fae.training.step import make_dense_optimizer, train_step
+from fae.training.dense import make_dense_optimizer
 
 _CURVE_POINTS = 200
 
@@ -96,7 +97,13 @@ class Trainer:
             rate=config.adaptive_rate,
         )
         rate = config.learning_rate if config.dense_learning_rate is None else config.dense_learning_rate
-        self.dense_optimizer = make_dense_optimizer(config.optimizer, model, rate)
+        on_gpu = embeddings.device.type == "cuda"
+        self.dense_optimizer = make_dense_optimizer(
+            config.optimizer, model, rate, flat=on_gpu, bf16=on_gpu and config.precision == "bf16"
+        )
+        self._runner = StepRunner(
+            model, embeddings, self.dense_optimizer, precision=config.precision, capture=config.capture
+        )
         self._validation_sample = validation_sample(packed.validation)
         self._position = _Position()
         self._curve_every = max(1, train.num_batches * config.epochs // _CURVE_POINTS)
@@ -145,14 +152,7 @@ class Trainer:
         position, started = self._position, time.perf_counter()
         first = True
         for batch in stream:
-            loss = train_step(self.model, self.embeddings, self.dense_optimizer, batch)
-            value = float(loss)
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"training diverged: the loss of batch {position.batches + 1} is {value}; lower [train] "
-                    f"learning_rate ({self.config.learning_rate}) or dense_learning_rate"
-                )
-            position.window_loss += value * batch.num_inputs
+            self._runner(batch)
             position.window_inputs += batch.num_inputs
             position.in_segment += 1
             position.batches += 1
@@ -168,10 +168,24 @@ class Trainer:
             advance(1, note=f"loss {position.curve[-1][1]:.4f}" if position.curve else "")
             minutes = self.config.checkpoint_minutes
             if minutes and time.monotonic() - self._last_saved > 60 * minutes:
-                return
+                break
+        self._take_loss()  # waits for the device, so what it still had to do is counted
+        position.seconds += time.perf_counter() - started
+
+    def _take_loss(self) -> None:
+        """Add the loss of the steps since the last call to the open window; waits for the device."""
+        position = self._position
+        loss = self._runner.take_loss()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"training diverged: the loss of a batch up to number {position.batches} is {loss}; lower [train] "
+                f"learning_rate ({self.config.learning_rate}) or dense_learning_rate"
+            )
+        position.window_loss += loss
 
     def _close_window(self) -> None:
         position = self._position
+        self._take_loss()
         if position.window_inputs:
             position.curve.append([position.inputs, position.window_loss / position.window_inputs])
             position.window_loss, position.window_inputs = 0.0, 0
@@ -206,6 +220,7 @@ class Trainer:
         self._last_saved = time.monotonic()
         if self._folder is None or self._plan is None:
             return
+        self._take_loss()
         save_checkpoint(
             self._folder / name,
             self._plan,

@@ -1,0 +1,233 @@
+"""What the speed benchmarks share: logs packed for a hot share, and contenders that all train the same model on them.
+
+Invariant: every contender of a group trains the same DLRM with the same optimizers, batch size and precision on the same
+inputs; rows are filled with constants instead of drawn, which changes no address and no byte that is moved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fae.core.artifact import Manifest
+from fae.data.columnar import ColumnarLog
+from fae.data.synthetic_columnar import write_columnar
+from fae.data.synthetic_config import SyntheticConfig
+from fae.embedding.base import Embeddings
+from fae.embedding.placements import make_embeddings
+from fae.embedding.rows import RowOptimizer
+from fae.models.config import DLRMConfig
+from fae.models.registry import build_model
+from fae.packing.dataset import PackedDataset
+from fae.packing.pack import pack
+from fae.popularity.layout import RowLayout
+from fae.training.dense import make_dense_optimizer
+from fae.training.runner import StepRunner
+
+from common import KAGGLE_ROWS, make_log
+
+RING_DEPTH = 4
+LEARNING_RATE = 0.01
+
+
+def open_log(name: str, folder: Path, num_inputs: int, rows: Sequence[int] = KAGGLE_ROWS) -> ColumnarLog:
+    """``zipf``: independent columns, exponent 1.05; ``criteo``: columns from latent users and items. Made once."""
+    path = folder / name
+    if name == "zipf":
+        return make_log(path, num_inputs, rows=rows)
+    scale = min(1.0, max(rows) / max(KAGGLE_ROWS))
+    write_columnar(SyntheticConfig(shape="criteo", num_inputs=num_inputs, scale=scale), path, ids="encoded")
+    return ColumnarLog(path)
+
+
+def hot_set(
+    log: ColumnarLog, share: float, *, dim: int, batch_size: int, mixed: bool, optimizer: str = "sgd", depth: int = RING_DEPTH
+) -> Any:
+    """The most accessed `share` of all rows hot, in the storage order of their counts; staging for the largest batch."""
+    counts = np.asarray(log.counts)
+    tables = [slice(log.table_offsets[t], log.table_offsets[t + 1]) for t in range(len(log.features))]
+    ranks, sizes = [], [part.stop - part.start for part in tables]
+    wanted = round(share * len(counts))
+    if wanted >= len(counts):
+        num_hot = sizes
+    else:
+        limit = np.partition(counts, len(counts) - wanted)[len(counts) - wanted] if wanted else counts.max() + 1
+        num_hot = [int(np.count_nonzero(counts[part] > limit)) for part in tables]
+        missing = wanted - sum(num_hot)
+        for table in np.argsort(sizes)[::-1]:  # ties at the limit: the largest tables take them
+            more = min(missing, sizes[table] - num_hot[table])
+            num_hot[table] += more
+            missing -= more
+    for part in tables:
+        rank = np.empty(part.stop - part.start, np.int32)
+        rank[np.argsort(-counts[part], kind="stable")] = np.arange(len(rank), dtype=np.int32)
+        ranks.append(None if np.array_equal(rank, np.arange(len(rank))) else rank)
+    layout = RowLayout(log.features, [dim] * len(log.features), num_hot, ranks)
+    start, stop = log.split("train")
+    most = 0
+    random = np.random.default_rng(1)
+    for _ in range(4):
+        chosen = np.sort(random.choice(stop - start, min(2 * batch_size, stop - start), replace=False)) + start
+        ids = np.asarray(log.ids[chosen]).astype(np.int64)
+        rank_of = np.stack(
+            [ids[:, t] if ranks[t] is None else ranks[t][ids[:, t]] for t in range(len(log.features))], axis=1
+        )
+        cold = rank_of >= np.array(num_hot)
+        if not mixed:
+            keep = cold.any(axis=1)
+            cold, rank_of = cold[keep], rank_of[keep]
+        cold, rank_of = cold[:batch_size], rank_of[:batch_size]
+        most = max(most, sum(len(np.unique(rank_of[cold[:, t], t])) for t in range(len(log.features))))
+    parameters = {"share": share, "mixed": mixed, "batch_size": batch_size}
+    staging = min(int(1.08 * most) + len(log.features), sum(sizes) - sum(num_hot))
+    return SimpleNamespace(
+        layout=layout, ring_depth=depth, staging_rows=(staging,), batch_size=batch_size, mixed=mixed, optimizer=optimizer,
+        manifest=Manifest(kind="hot_set", format_version=1, fingerprint="0" * 32, parameters=parameters),
+    )  # fmt: skip
+
+
+def packed_log(log: ColumnarLog, hot: Any, folder: Path) -> PackedDataset:
+    """Pack once per hot set."""
+    parameters = hot.manifest.parameters
+    name = f"packed_{log.path.name}_{parameters['share']}_{parameters['mixed']}_{parameters['batch_size']}"
+    path = folder / name
+    if path.exists():
+        return PackedDataset(path)
+    return pack(log, hot, path, seed=1)
+
+
+def fill_rows(embeddings: Embeddings) -> None:
+    """Touch every row: small random values on a device, a constant in host memory."""
+    stores = []
+    for name in ("_stores", "_banks"):
+        stores += getattr(embeddings, name, [])
+    stores += [store for tier in getattr(embeddings, "_tiers", []) for store in (tier.bank, tier.host)]
+    if hasattr(embeddings, "_cold_side"):
+        stores += embeddings._cold_side._stores
+    for store in stores:
+        if store.weight.is_cuda:
+            store.weight.normal_(std=0.02)
+        else:
+            store.weight.fill_(0.01)
+            store.state.fill_(0.0)
+
+
+class OurPlacement:
+    """FAE under one placement; `run` trains batches in the order that the schedule would choose."""
+
+    def __init__(
+        self,
+        packed: PackedDataset,
+        hot: Any,
+        placement: str,
+        *,
+        dim: int,
+        optimizer: str,
+        device: str,
+        precision: str = "bf16",
+        capture: bool = True,
+        mlps: dict[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        self.packed = packed
+        rows = RowOptimizer(name=optimizer, learning_rate=LEARNING_RATE)
+        self.embeddings = make_embeddings(placement, hot, rows, device=device)
+        fill_rows(self.embeddings)
+        config = DLRMConfig(name="dlrm", embedding_dim=dim, **(mlps or {}))
+        model = build_model(config, hot.layout.features, packed.num_dense, seed=1).to(self.embeddings.device)
+        on_gpu = self.embeddings.device.type == "cuda"
+        dense = make_dense_optimizer(optimizer, model, LEARNING_RATE, flat=on_gpu, bf16=on_gpu and precision == "bf16")
+        self.runner = StepRunner(
+            model, self.embeddings, dense, precision=precision if on_gpu else "fp32", capture=capture
+        )
+        self.device = self.embeddings.device
+        self._order = interleaved_order(packed)
+        self._next = 0
+        # Batches that are not full (the last of a kind) would count as full ones.
+        sizes = np.array(packed.train._sizes)
+        self._order = self._order[sizes[self._order] == packed.batch_size]
+
+    def run(self, num_steps: int) -> float:
+        """Train that many batches; seconds, with everything the device and the host had to do for them."""
+        places = (self._next + np.arange(num_steps)) % len(self._order)
+        self._next = int(places[-1] + 1)
+        synchronize(self.device)
+        started = time.perf_counter()
+        with closing(self.embeddings.stream(self.packed.train, self._order[places])) as stream:
+            for batch in stream:
+                self.runner(batch)
+        synchronize(self.device)
+        return time.perf_counter() - started
+
+    @property
+    def gpu_row_bytes(self) -> int:
+        return self.embeddings.device_bytes if self.device.type == "cuda" else 0
+
+    @property
+    def staging_bytes(self) -> int:
+        tiers = getattr(self.embeddings, "_tiers", [])
+        return sum(
+            RING_DEPTH * tier.slot_rows * 4 * (tier.bank.weight.shape[1] + tier.bank.state.shape[1]) for tier in tiers
+        )
+
+
+def interleaved_order(packed: PackedDataset) -> np.ndarray:
+    """Hot and cold batches in proportion, each kind as it lies."""
+    from fae.training.schedule import interleave
+
+    hot = packed.train.num_hot_batches
+    return interleave(np.arange(hot), np.arange(hot, packed.train.num_batches))
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def interleaved_runs(
+    contenders: dict[str, Any], steps: dict[str, int], rounds: int, say: Callable[[str], None]
+) -> dict[str, list[float]]:
+    """Seconds a step of every contender, in turns, one warm-up run each; what fails is left out and said."""
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    for round_number in range(rounds + 1):
+        for name in list(samples):
+            try:
+                count = steps[name] if round_number else min(steps[name], 24)
+                seconds = contenders[name].run(count) / count
+            except Exception as error:  # a contender's failure is a result too
+                say(f"{name}: failed: {type(error).__name__}: {str(error)[:300]}")
+                del samples[name]
+                continue
+            if round_number:
+                samples[name].append(seconds)
+    return samples
+
+
+def kernel_table(contender: Any, num_steps: int) -> list[dict[str, Any]]:
+    """Seconds a step of every kernel and copy on the GPU, by torch's profiler, longest first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    contender.run(16)
+    with profile(activities=[ProfilerActivity.CUDA]) as traced:
+        contender.run(num_steps)
+    rows = [
+        {
+            "kernel": event.key[:120],
+            "microseconds_a_step": event.self_device_time_total / num_steps,
+            "calls_a_step": event.count / num_steps,
+        }
+        for event in traced.key_averages()
+        if event.self_device_time_total > 0
+    ]
+    return sorted(rows, key=lambda row: -row["microseconds_a_step"])
+
+
+def to_tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values))

@@ -1,0 +1,82 @@
+"""Threads that pass numbered batches from stage to stage, and stop together when one of them fails.
+
+Invariant: whoever waits for a stage is woken when it is reached, when a thread fails, and when the consumer leaves; no
+thread outlives `Worker.stop`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+
+class _Stopped(Exception):
+    """What was waited for will not come: a thread failed, or the consumer left."""
+
+
+class Worker:
+    """Counters of how many batches have passed each stage, and the threads that raise them.
+
+    Parameters
+    ----------
+    name
+        Of the threads.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._condition = threading.Condition()
+        self._counts: Counter[str] = Counter()
+        self._threads: list[threading.Thread] = []
+        self._stopping = False
+        self._failure: BaseException | None = None
+
+    def start(self, loop: Callable[[], None]) -> None:
+        """Run `loop` in a thread of its own."""
+
+        def guarded() -> None:
+            try:
+                loop()
+            except _Stopped:
+                pass
+            except BaseException as error:  # told to whoever waits next in the consumer
+                with self._condition:
+                    self._failure = error
+                    self._condition.notify_all()
+
+        thread = threading.Thread(target=guarded, name=self._name)
+        self._threads.append(thread)
+        thread.start()
+
+    def wait(self, stage: str, count: int) -> None:
+        """Wait until `count` batches have passed `stage`.
+
+        Raises
+        ------
+        RuntimeError
+            In the consumer, if a thread failed; its error is the cause.
+        """
+        with self._condition:
+            self._condition.wait_for(
+                lambda: self._counts[stage] >= count or self._failure is not None or self._stopping
+            )
+            if self._counts[stage] >= count:
+                return
+            if threading.current_thread() in self._threads:
+                raise _Stopped
+            raise RuntimeError(f"a {self._name} thread failed") from self._failure
+
+    def reached(self, stage: str, count: int) -> None:
+        """Say that `count` batches have passed `stage`."""
+        with self._condition:
+            self._counts[stage] = count
+            self._condition.notify_all()
+
+    def stop(self) -> None:
+        """Wake every thread and wait for its end."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+        for thread in self._threads:
+            thread.join()

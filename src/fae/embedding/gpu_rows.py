@@ -1,0 +1,202 @@
+"""Lookup and update of all groups through the GPU kernels, fed by batches that are already on the device.
+
+Place in the flow: `fae.embedding.base` has one of these where the engine is ``triton``. Invariant: between
+`GpuRows.feeds` handing out a batch and the next one being asked for, nothing here waits for the device or reads host
+memory, so lookup, model, backward pass and update can be captured in one CUDA graph a feed slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fae.embedding.batch import FeedSlot, ReadyBatch
+from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
+from fae.embedding.feed_ring import FeedRing
+from fae.embedding.rows import RowOptimizer, RowStore
+from fae.kernels.feed import FeedLayout
+from fae.kernels.geometry import GroupGeometry
+from fae.kernels.optimizers import bias_corrected_rate
+from fae.kernels.triton_interaction import InteractionKernels, can_fuse
+from fae.kernels.triton_rows import TritonGroupKernels
+from fae.packing.dataset import BatchSet, PackedBatch
+from fae.popularity.layout import RowLayout
+
+Shifts = Callable[[int], Sequence[int]]
+"""Position in the order of batches to what is added to a cold address, per group."""
+
+
+class GpuRows:
+    """Kernels, buffers and feeds of the groups of one layout.
+
+    Parameters
+    ----------
+    by_list
+        Whether every row is on the device, so that cold addresses go through the batch's own list.
+    feed_depth
+        Batches that may be on their way to the device or in use there.
+    """
+
+    def __init__(
+        self,
+        layout: RowLayout,
+        geometries: Sequence[GroupGeometry],
+        optimizer: RowOptimizer,
+        batch_size: int,
+        device: torch.device,
+        *,
+        by_list: bool,
+        feed_depth: int = 6,
+    ) -> None:
+        self._layout, self._geometries, self._optimizer = layout, geometries, optimizer
+        self._batch_size, self._device, self._by_list, self._feed_depth = batch_size, device, by_list, feed_depth
+        self._kernels = [
+            TritonGroupKernels(geometry, group, batch_size, optimizer.name, device, by_list=by_list)
+            for group, geometry in enumerate(geometries)
+        ]
+        self._outputs: list[Tensor | None] = [None] * len(geometries)
+        self._interaction: InteractionKernels | None = None
+        if len(geometries) == 1 and can_fuse(geometries[0]):
+            self._interaction = InteractionKernels(geometries[0], 0, batch_size, by_list=by_list)
+        self._row_gradients: Tensor | None = None
+        self._interacted = self._has_read = self._updated_aside = False
+        self._feeds: FeedRing | None = None
+        # Rows are updated beside the rest of the backward pass: they wait for memory, it computes.
+        self._aside = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever buffers that a captured graph may hold have been replaced."""
+        return 0 if self._feeds is None else self._feeds.generation
+
+    def feeds(
+        self, batches: BatchSet, order: Sequence[int], shifts: Shifts, first_step: int
+    ) -> Generator[tuple[PackedBatch, FeedSlot], None, None]:
+        """Yield each batch with its feed; asking for the next one says that this one's work has been launched."""
+        if self._feeds is None:
+            layout = FeedLayout(
+                batch_size=self._batch_size,
+                num_slots=self._layout.num_slots,
+                num_dense=batches.num_dense,
+                num_groups=len(self._layout.groups),
+                with_cold_lists=self._by_list,
+            )
+            self._feeds = FeedRing(layout, self._feed_depth, self._device)
+        self._feeds.reserve(batches)
+        for kernels, (blocks, long_rows) in zip(self._kernels, batches.most_blocks, strict=bool(batches.most_blocks)):
+            if kernels.reserve(blocks, long_rows):
+                self._feeds.generation += 1
+        return self._feeds.run(batches, order, shifts, lambda position: self._rate(first_step + position))
+
+    def _rate(self, step: int) -> float:
+        optimizer = self._optimizer
+        if optimizer.name == "adam":
+            return bias_corrected_rate(optimizer.learning_rate, optimizer.betas, step)
+        return optimizer.learning_rate
+
+    def _output(self, group: int) -> Tensor:
+        output = self._outputs[group]
+        if output is None:
+            width = self._geometries[group].width
+            output = self._outputs[group] = torch.zeros((self._batch_size, width), device=self._device)
+        return output
+
+    def lookup(
+        self,
+        batch: ReadyBatch,
+        banks: Sequence[RowStore],
+        views: FeatureViews,
+        sequences: SequenceLengths,
+        *,
+        requires_grad: bool,
+    ) -> FeatureEmbeddings:
+        """Embeddings of a batch; a group's rows are read when the model first asks for one of its features."""
+        feed = batch.feed
+        assert feed is not None
+        self._interacted = self._has_read = self._updated_aside = False
+        for output in self._outputs:
+            if output is not None:
+                output.requires_grad_(False).grad = None
+
+        def read() -> list[Tensor]:
+            self._has_read = True
+            leaves = []
+            for group, kernels in enumerate(self._kernels):
+                output = self._output(group)
+                kernels.lookup(feed.views, self._layout.groups[group].num_hot_rows, banks[group].weight, output)
+                leaves.append(output.requires_grad_(requires_grad))
+            return leaves
+
+        def interact(dense: Tensor) -> Tensor | None:
+            if self._interaction is None or dense.dtype != torch.bfloat16:
+                return None
+            if self._row_gradients is None and requires_grad:
+                width = self._geometries[0].width
+                self._row_gradients = torch.zeros(
+                    (self._batch_size, width), dtype=torch.bfloat16, device=self._device
+                )
+            self._interacted = requires_grad
+            num_hot_rows = self._layout.groups[0].num_hot_rows
+            joined: Tensor = _Interaction.apply(
+                dense, self._interaction, feed.views, num_hot_rows, banks[0].weight, self._row_gradients,
+                lambda: self._update_aside(batch, banks),
+            )  # fmt: skip
+            return joined
+
+        return FeatureEmbeddings(views, read, sequences.read(feed.views.addresses, self._device), interact)
+
+    def _update_aside(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
+        """Called in the backward pass once all gradients of rows are there: update on a stream of its own."""
+        if self._aside is None or self._has_read or len(self._kernels) > 1:
+            return
+        current = torch.cuda.current_stream(self._device)
+        self._aside.wait_stream(current)
+        with torch.cuda.stream(self._aside):
+            self.update(batch, banks)
+        self._updated_aside = True
+
+    def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
+        """Sum the gradients of the batch that was looked up last and apply the optimizer."""
+        assert batch.feed is not None
+        if self._updated_aside:
+            assert self._aside is not None
+            torch.cuda.current_stream(self._device).wait_stream(self._aside)
+            return
+        optimizer = self._optimizer
+        for group, (kernels, bank) in enumerate(zip(self._kernels, banks, strict=True)):
+            output = self._outputs[group]
+            gradient = None if output is None else output.grad
+            if group == 0 and self._interacted:
+                assert self._row_gradients is not None
+                gradient = self._row_gradients if gradient is None else gradient + self._row_gradients
+            if gradient is None:  # the model did not use the group
+                continue
+            kernels.update(
+                batch.feed.views, self._layout.groups[group].num_hot_rows, bank.weight, bank.state,
+                gradient.contiguous(), optimizer.eps, optimizer.betas,
+            )  # fmt: skip
+
+
+class _Interaction(torch.autograd.Function):
+    """The fused lookup and interaction; gradients of rows go to a buffer, not through autograd."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, dense: Tensor, kernels: InteractionKernels, feed: Any, num_hot_rows: int, weight: Tensor,
+        grad_rows: Tensor | None, then: Callable[[], None],
+    ) -> Tensor:  # fmt: skip
+        dense = dense.contiguous()
+        ctx.save_for_backward(dense)
+        ctx.rest = (kernels, feed, num_hot_rows, weight, grad_rows, then)
+        return kernels.forward(feed, num_hot_rows, weight, dense)
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (dense,) = ctx.saved_tensors
+        kernels, feed, num_hot_rows, weight, grad_rows, then = ctx.rest
+        grad = kernels.backward(feed, num_hot_rows, weight, dense, grad_out.contiguous(), grad_rows)
+        then()
+        return grad, None, None, None, None, None, None

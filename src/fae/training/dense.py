@@ -1,0 +1,192 @@
+"""The dense weights of a model as one flat vector: one kernel updates all of them, and keeps their bfloat16 copy.
+
+Place in the flow: on a GPU this stands where `torch.optim` stands on a CPU; a step of dozens of small launches becomes
+one. Every parameter becomes a view of the flat vector. Invariants: the same update rule as torch's SGD, Adagrad and
+Adam with their defaults, float32 master weights; `state_dict` has torch's form, so checkpoints fit both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fae.kernels.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE
+from fae.models.blocks import MLP
+
+_ALIGN = 64  # weights: parameters begin on a multiple of 128 bytes of their bfloat16 copy
+_PAD_COLUMNS = 8  # of weights in fused blocks: what tensor cores like
+_EPS = {"sgd": 0.0, "adagrad": 1e-10, "adam": 1e-8}
+
+
+class FlatOptimizer(torch.optim.Optimizer):
+    """SGD, Adagrad or Adam over all parameters of a model at once.
+
+    Parameters
+    ----------
+    name
+        ``sgd``, ``adagrad`` or ``adam``.
+    bf16
+        Keep a bfloat16 copy and give every fusable `MLP` of the model its fused form.
+    """
+
+    def __init__(self, name: str, model: nn.Module, learning_rate: float, *, bf16: bool) -> None:
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        super().__init__(parameters, {"lr": learning_rate})
+        self._name, self._learning_rate = name, learning_rate
+        self._parameters = parameters
+        fused = [block for block in model.modules() if isinstance(block, MLP) and block.can_fuse()] if bf16 else []
+        padded = {id(linear.weight) for block in fused for linear in block.linears}
+        self._places: dict[int, tuple[int, tuple[int, int]]] = {}  # by id: first weight, rows and columns padded
+        # What is a sum over inputs comes last in a fused block, side by side: it is added up in one go.
+        summed = [_summed(block) for block in fused]
+        in_sums = {id(parameter) for group in summed for parameter in group}
+        size = 0
+        self._sums: list[tuple[int, int]] = []
+        for group in [[p for p in parameters if id(p) not in in_sums], *summed]:
+            start = size
+            for parameter in group:
+                rows = len(parameter) if parameter.dim() > 1 else 1
+                columns = parameter.numel() // rows
+                if id(parameter) in padded:
+                    columns = -(-columns // _PAD_COLUMNS) * _PAD_COLUMNS
+                self._places[id(parameter)] = (size, (rows, columns))
+                size += rows * columns if parameter is group[-1] else -(-rows * columns // _ALIGN) * _ALIGN
+            self._sums.append((start, size))
+            size = -(-size // _ALIGN) * _ALIGN
+        self._sums = self._sums[1:]
+        device = parameters[0].device
+        self._weight, self._grad = torch.zeros(size, device=device), torch.zeros(size, device=device)
+        self._shadow = torch.zeros(size if bf16 else 0, dtype=torch.bfloat16, device=device)
+        self._moments = torch.zeros({"sgd": 0, "adagrad": size, "adam": 2 * size}[name], device=device)
+        self._steps = torch.zeros((), dtype=torch.float64, device=device)
+        self._corrections = torch.ones(2, device=device)
+        with torch.no_grad():
+            for parameter in parameters:
+                view = self._view(self._weight, parameter)
+                view.copy_(parameter)
+                parameter.data = view
+        self._fused_ids = {id(p) for block in fused for p in block.parameters()}
+        self._others = [parameter for parameter in parameters if id(parameter) not in self._fused_ids]
+        self.refresh()
+        for block, (start, stop) in zip(fused, self._sums, strict=True):
+            self._fuse(block, start, stop)
+
+    def _whole(self, flat: Tensor, parameter: Tensor) -> Tensor:
+        """A parameter's rows and columns in one of the flat vectors, padding included."""
+        start, (rows, columns) = self._places[id(parameter)]
+        return flat[start : start + rows * columns].view(rows, columns)
+
+    def _view(self, flat: Tensor, parameter: Tensor) -> Tensor:
+        """The same without padding, in the parameter's shape."""
+        whole = self._whole(flat, parameter)
+        if whole.numel() == parameter.numel():
+            return whole.view(parameter.shape)
+        return whole[:, : parameter.shape[1]]
+
+    def _fuse(self, block: MLP, start: int, stop: int) -> None:
+        from fae.models.fused_mlp import FusedLayer, FusedMLP
+
+        layers = [
+            FusedLayer(
+                weight=self._whole(self._shadow, linear.weight),
+                bias=self._view(self._shadow, linear.bias),
+                grad_weight=self._whole(self._grad, linear.weight),
+                bias_column=self._places[id(linear.bias)][0] - start,
+            )
+            for linear in block.linears
+        ]
+        grad_sums = self._grad[start:stop]
+        block.fused = FusedMLP(layers, block.linears[0].weight, grad_sums, final_relu=block.final_relu)
+
+    def refresh(self) -> None:
+        """Bring the bfloat16 copy up to date after weights were loaded."""
+        if self._shadow.numel():
+            self._shadow.copy_(self._weight)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every weight from the gradients of this step; only launches."""
+        from fae.kernels.triton_dense import dense_update
+
+        with_grad = [p for p in self._others if p.grad is not None]
+        without = [p for p in self._others if p.grad is None]
+        if with_grad:
+            grads = [p.grad for p in with_grad if p.grad is not None]
+            torch._foreach_copy_([self._view(self._grad, p) for p in with_grad], grads)
+        for parameter in without:
+            self._view(self._grad, parameter).zero_()
+        if self._name == "adam":
+            self._steps += 1
+            powers = torch.stack([DEFAULT_BETAS[0] ** self._steps, DEFAULT_BETAS[1] ** self._steps])
+            corrections = 1 - powers
+            corrections[1] = corrections[1].sqrt()
+            self._corrections.copy_(corrections)
+        dense_update(
+            OPTIMIZER_CODE[self._name], self._weight, self._grad, self._moments, self._shadow, self._corrections,
+            learning_rate=self._learning_rate, eps=_EPS[self._name], betas=DEFAULT_BETAS,
+        )  # fmt: skip
+
+    def _states(self) -> Iterable[tuple[int, dict[str, Tensor]]]:
+        size = self._weight.numel()
+        names = {"sgd": (), "adagrad": ("sum",), "adam": ("exp_avg", "exp_avg_sq")}[self._name]
+        for index, parameter in enumerate(self._parameters):
+            yield (
+                index,
+                {
+                    name: self._view(self._moments[part * size : (part + 1) * size], parameter)
+                    for part, name in enumerate(names)
+                },
+            )
+
+    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+        """As torch's optimizers; the step count is Adam's (Adagrad's does not enter its update)."""
+        steps = torch.tensor(float(self._steps))
+        state = {index: {**values, "step": steps} for index, values in self._states() if values}
+        return {"state": state, "param_groups": [{"lr": self._learning_rate, "params": [*range(len(self._parameters))]}]}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse; weights must have been loaded before, their bfloat16 copy is made anew."""
+        for index, values in self._states():
+            for name, view in values.items():
+                view.copy_(state_dict["state"][index][name])
+                self._steps.fill_(float(state_dict["state"][index]["step"]))
+        self.refresh()
+
+
+def _summed(block: MLP) -> list[nn.Parameter]:
+    """Parameters of a fused block whose gradients are sums over inputs, in the order in which they lie."""
+    last = block.linears[-1]
+    weights = [last.weight] if last.out_features == 1 and not block.final_relu else []
+    return [*(linear.bias for linear in block.linears), *weights]
+
+
+def make_dense_optimizer(
+    name: str, model: nn.Module, learning_rate: float, *, flat: bool = False, bf16: bool = False
+) -> torch.optim.Optimizer:
+    """The optimizer of the dense weights that belongs to a row optimizer, with torch's defaults.
+
+    SGD beside ``sgd``, plain Adam beside ``adam``, plain Adagrad beside both kinds of Adagrad.
+
+    Parameters
+    ----------
+    flat
+        One kernel for all weights (needs Triton).
+    bf16
+        With `flat`: keep bfloat16 copies and fuse multi-layer perceptrons.
+    """
+    kind = name if name in ("sgd", "adam") else "adagrad"
+    if flat:
+        return FlatOptimizer(kind, model, learning_rate, bf16=bf16)
+    if kind == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=learning_rate)
+    if kind == "adam":
+        return torch.optim.Adam(model.parameters(), lr=learning_rate)
+    return torch.optim.Adagrad(model.parameters(), lr=learning_rate)
+
+
+assert math.gcd(_ALIGN, _PAD_COLUMNS) == _PAD_COLUMNS

@@ -1,0 +1,112 @@
+"""Runs training steps: one by one on a CPU, as captured CUDA graphs on a GPU.
+
+Place in the flow: the trainer hands over batch after batch and asks for the summed loss now and then. On a GPU the first
+steps run kernel by kernel (they compile and warm up), then each feed slot's step is captured once and replayed for every
+batch that comes in that slot. Invariants: a step is executed exactly once per batch, captured or not, by the same
+kernels; nothing here waits for the device but `take_loss`.
+"""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+from torch import Tensor, nn
+
+from fae.core.progress import say
+from fae.embedding.base import Embeddings
+from fae.embedding.batch import ReadyBatch
+from fae.training.step import Precision, train_step
+
+_WARM_UP_STEPS = 3
+
+
+class StepRunner:
+    """Steps of one model.
+
+    Parameters
+    ----------
+    capture
+        False runs every step kernel by kernel.
+
+    Attributes
+    ----------
+    not_captured
+        Why steps run kernel by kernel although they might have been captured; empty where they are, or cannot be.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        embeddings: Embeddings,
+        dense_optimizer: torch.optim.Optimizer,
+        *,
+        precision: Precision = "fp32",
+        capture: bool = True,
+    ) -> None:
+        self._model, self._embeddings, self._dense_optimizer = model, embeddings, dense_optimizer
+        self._precision: Precision = precision
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=embeddings.device)
+        self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
+        self._capture = capture and embeddings.device.type == "cuda"
+        self._eager_steps, self._pool, self.not_captured = 0, None, ""
+
+    def __call__(self, batch: ReadyBatch) -> None:
+        """One step."""
+        key = self._embeddings.graph_key(batch) if self._capture else None
+        if key is None or batch.feed is None or self._eager_steps < _WARM_UP_STEPS:
+            self._run(batch)
+            self._eager_steps += 1
+            return
+        place = (key, batch.feed.index)
+        if place not in self._graphs:
+            steps = self._embeddings.steps
+            try:
+                self._graphs[place] = self._captured(batch)
+            except RuntimeError as error:
+                self._give_up(error)
+                self._embeddings.steps = steps
+                self._run(batch)
+                return
+            self._embeddings.steps = steps
+            self._graphs = {place: graph for place, graph in self._graphs.items() if place[0] == key}
+        self._graphs[place].replay()
+        self._embeddings.steps += 1
+
+    def _run(self, batch: ReadyBatch) -> None:
+        train_step(
+            self._model, self._embeddings, self._dense_optimizer, batch, self._precision, loss_sum=self._loss_sum
+        )
+
+    def _captured(self, batch: ReadyBatch) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        # Whatever the garbage collector destroys on the device while a graph is captured would spoil the capture.
+        gc.collect()
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            # The threads that feed batches call the driver meanwhile, on streams of their own.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                self._run(batch)
+        finally:
+            if was_enabled:
+                gc.enable()
+        self._pool = graph.pool()
+        return graph
+
+    def _give_up(self, error: RuntimeError) -> None:
+        torch.cuda.synchronize()
+        self._capture, self._graphs = False, {}
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        self.not_captured = reason
+        say(
+            f"train: the step of {type(self._model).__name__} cannot be captured in a CUDA graph ({reason}); every kernel "
+            "is launched by itself, which costs most where batches are small. Usual causes: .item(), .cpu(), printing a "
+            "tensor, or shapes that depend on data inside forward"
+        )
+
+    def take_loss(self) -> float:
+        """Sum over the inputs since the last call of the loss before each one's update; waits for the device."""
+        value = float(self._loss_sum)
+        self._loss_sum.zero_()
+        return value

@@ -1,0 +1,203 @@
+"""The Triton kernels against numba and plain torch: on a GPU where there is one, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fae.embedding.rows import RowOptimizer
+from fae.popularity.memory import OPTIMIZERS
+
+from cases import CPU, assert_same_bytes, make_embeddings, random_log, train, wide_log
+
+pytest.importorskip("triton")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def one_step(log, layout, placement, optimizer, engine, device):
+    """Outputs of every group and the tables behind one update with given gradients."""
+    embeddings = make_embeddings(
+        placement, log, layout, RowOptimizer(name=optimizer, learning_rate=0.1), device=device, engine=engine
+    )
+    embeddings.initialise(3)
+    outputs = []
+    packed = log.packed(layout)
+    for batch in embeddings.stream(packed, [0, packed.num_batches - 1, packed.num_batches - 1]):
+        features = embeddings.lookup(batch)
+        loss = 0.0
+        for index, feature in enumerate(log.features):
+            outputs.append(features[feature.name].detach().cpu().clone())
+            factor = torch.arange(features[feature.name].numel(), device=embeddings.device) % 7 + 1.0  # of one sign: sums do not cancel
+            loss = loss + (features[feature.name].reshape(-1) * factor * (index + 1)).sum()
+        loss.backward()
+        embeddings.update(batch)
+    tables = [tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)]
+    return outputs, tables
+
+
+@pytest.mark.parametrize("placement", ["device", "tiered"])
+@pytest.mark.parametrize(
+    ("dim", "optimizer"),
+    [(1, "sgd"), (4, "rowwise_adagrad"), (10, "adam"), (16, "adagrad"), (64, "rowwise_adagrad"), (200, "sgd")],
+)
+def test_one_step_is_that_of_the_cpu(placement, dim, optimizer):
+    log = random_log(dim, num_inputs=60, batch_size=40, lists=True)
+    log = dataclasses.replace(log, embedding_dims=(dim, dim, dim, dim, 4 if dim != 4 else 8))
+    layout = log.layout(0.3, 2)
+    outputs, tables = one_step(log, layout, placement, optimizer, "triton", DEVICE)
+    expected_outputs, expected_tables = one_step(log, layout, placement, optimizer, "cpu", CPU)
+    for ours, expected in zip(outputs[: len(log.features)], expected_outputs, strict=False):
+        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
+    for ours, expected in zip(tables, expected_tables, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_kept_sequences():
+    log = random_log(3, num_inputs=40, batch_size=20, lists=True)
+    features = tuple(dataclasses.replace(f, pooling="none") if f.name == "d" else f for f in log.features)
+    log = dataclasses.replace(log, features=features)
+    layout = log.layout(0.3, 2)
+    ours, expected = (one_step(log, layout, "tiered", "adagrad", *form) for form in (("triton", DEVICE), ("cpu", CPU)))
+    for one, other in zip([*ours[0], *ours[1]], [*expected[0], *expected[1]], strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_agrees_with_the_cpu_and_tiered_is_device(optimizer):
+    log = random_log(1, num_inputs=70, lists=True)
+    layout = log.layout(0.3, 1)
+    on_device = train(log, layout, optimizer, "device", engine="triton", device=DEVICE)
+    assert_same_bytes(train(log, layout, optimizer, "tiered", engine="triton", depth=3, device=DEVICE), on_device)
+    for one, other in zip(on_device, train(log, layout, optimizer, "cpu"), strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
+
+
+def test_paper_swaps_through_the_engine():
+    log = random_log(2, num_inputs=60)
+    layout = log.layout(0.6, 1)
+    ours = train(log, layout, "rowwise_adagrad", "paper", engine="triton", device=DEVICE)
+    for one, other in zip(ours, train(log, layout, "rowwise_adagrad", "cpu"), strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
+
+
+def test_long_rows_and_long_segments():
+    """One id takes nearly every lookup: rows of several blocks, and of more parts than are summed at once."""
+    log = random_log(4, num_inputs=2400, batch_size=2400)
+    log.ids[:2300, 0] = 5
+    layout = log.layout(0.3, 1)
+    ours, expected = (one_step(log, layout, "device", "sgd", *form) for form in (("triton", DEVICE), ("cpu", CPU)))
+    for one, other in zip(ours[1], expected[1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad"])
+def test_bf16_is_near_fp32_and_tiered_is_device(optimizer):
+    log = wide_log(random_log(6, num_inputs=48))
+    layout = log.layout(0.3, 1)
+    ours = train(log, layout, optimizer, "device", engine="triton", device=DEVICE, precision="bf16")
+    tiered = train(log, layout, optimizer, "tiered", engine="triton", depth=3, device=DEVICE, precision="bf16")
+    assert_same_bytes(tiered, ours)
+    if optimizer == "sgd":  # the others divide by the gradient's size: a rounded sign moves a row by a whole step
+        for one, other in zip(ours, train(log, layout, optimizer, "cpu"), strict=True):
+            torch.testing.assert_close(one, other, rtol=3e-2, atol=3e-3)
+
+
+def test_fused_interaction_is_the_models_own():
+    """Forward and backward of the fused kernel against the model's path over pooled embeddings, in float32."""
+    log = wide_log(random_log(7, num_inputs=40, batch_size=40))
+    layout = log.layout(0.3, 1)
+    embeddings = make_embeddings("device", log, layout, RowOptimizer(name="sgd"), device=DEVICE, engine="triton")
+    embeddings.initialise(3)
+    dense = torch.randn((40, 16), generator=torch.Generator().manual_seed(1)).to(DEVICE, torch.bfloat16)
+    dense.requires_grad_()
+    for batch in embeddings.stream(log.packed(layout), [0]):
+        joined = embeddings.lookup(batch).dot_interaction(dense)
+        vectors = torch.cat([dense.detach().float().unsqueeze(1), embeddings.lookup(batch).stacked.detach()], 1)
+    vectors = vectors.bfloat16().float().requires_grad_()
+    pairs = torch.tril_indices(4, 4, offset=-1)
+    products = torch.bmm(vectors, vectors.transpose(1, 2))[:, pairs[0], pairs[1]]
+    expected = torch.cat([vectors[:, 0], products], 1)
+    assert joined.shape == (40, 24)
+    assert not joined[:, 22:].any()
+    torch.testing.assert_close(joined[:, :22].float(), expected, rtol=1e-2, atol=2e-2)
+    weights = torch.linspace(-1, 1, 22, device=DEVICE).bfloat16()
+    (joined[:, :22] * weights).sum().backward()
+    (expected * weights.float()).sum().backward()
+    torch.testing.assert_close(dense.grad.float(), vectors.grad[:, 0], rtol=2e-2, atol=1e-2)
+    rows = embeddings._gpu._row_gradients.float().view(40, 3, 16)
+    torch.testing.assert_close(rows, vectors.grad[:, 1:], rtol=2e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adagrad", "adam"])
+def test_flat_optimizer_is_torchs(name):
+    from fae.training.dense import make_dense_optimizer
+
+    torch.manual_seed(1)
+    models = [nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 1)).to(DEVICE) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    flat = make_dense_optimizer(name, models[0], 0.05, flat=True)
+    usual = make_dense_optimizer(name, models[1], 0.05)
+    x = torch.randn(20, 5, device=DEVICE)
+    for _ in range(4):
+        for model, optimizer in zip(models, (flat, usual), strict=True):
+            optimizer.zero_grad()
+            (model(x) ** 2).mean().backward()
+            optimizer.step()
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    states = [optimizer.state_dict()["state"] for optimizer in (flat, usual)]
+    if name != "sgd":
+        for index, values in states[1].items():
+            for key, value in values.items():
+                if key != "step":
+                    torch.testing.assert_close(states[0][index][key].cpu(), value.cpu(), rtol=1e-5, atol=1e-7)
+    flat.load_state_dict(flat.state_dict())
+
+
+def test_mean_loss_ignores_padding():
+    from fae.kernels.triton_dense import loss_and_gradient
+
+    logits = torch.tensor([0.3, -90.0, 90.0, 9.0], device=DEVICE, requires_grad=True)
+    labels = torch.tensor([1.0, 1.0, 1.0, 0.0], device=DEVICE)
+    loss_sum = torch.full((), 5.0, dtype=torch.float64, device=DEVICE)
+    num_inputs = torch.tensor([3], dtype=torch.int32, device=DEVICE)
+    loss, grad = loss_and_gradient(logits.detach(), labels, num_inputs, loss_sum)
+    usual = logits.detach()[:3].clone().requires_grad_()
+    expected = nn.functional.binary_cross_entropy_with_logits(usual, labels[:3])
+    expected.backward()
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(loss_sum, 5.0 + 3 * expected.detach().double())
+    torch.testing.assert_close(grad, torch.cat([usual.grad, torch.zeros(1, device=DEVICE)]))
+
+
+def test_fused_mlp_is_the_layers():
+    from fae.models.blocks import MLP
+    from fae.training.dense import make_dense_optimizer
+
+    torch.manual_seed(2)
+    blocks = [MLP([13, 32, 16, 1], final_relu=False).to(DEVICE), MLP([13, 48, 16], final_relu=True).to(DEVICE)]
+    x = torch.randn(200, 13, device=DEVICE)
+    for block in blocks:
+        usual = MLP([13, *(linear.out_features for linear in block.linears)], final_relu=block.final_relu).to(DEVICE)
+        usual.load_state_dict(block.state_dict())
+        optimizer = make_dense_optimizer("sgd", block, 1.0, flat=True, bf16=True)
+        before = [parameter.detach().clone() for parameter in block.parameters()]
+        (block(x).float() ** 2).mean().backward()
+        optimizer.step()
+        (usual(x) ** 2).mean().backward()
+        for old, new, parameter in zip(before, block.parameters(), usual.parameters(), strict=True):
+            gradient = old - new.detach()
+            assert torch.norm(gradient - parameter.grad) < 0.03 * torch.norm(parameter.grad) + 1e-4
+
+
+def test_batches_of_ids_never_seen_are_all_padding_safe():
+    log = random_log(9, num_inputs=10, batch_size=16)  # a batch that is mostly padding
+    log = dataclasses.replace(log, ids=np.where(log.ids > 3, -1, log.ids).astype(np.int32))
+    layout = log.layout(0.5, 1)
+    ours = train(log, layout, "adam", "tiered", engine="triton", depth=2, device=DEVICE)
+    for one, other in zip(ours, train(log, layout, "adam", "cpu"), strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)

@@ -1,0 +1,55 @@
+"""Whole training on a GPU: captured steps, streaming, budgets, delays; equal bytes throughout."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fae.embedding.pipeline import FaultInjection
+from fae.popularity.memory import OPTIMIZERS
+
+from cases import adversarial_logs, assert_same_bytes, random_log, train, wide_log
+
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_captured_steps_are_the_same_steps(optimizer, precision):
+    log = wide_log(random_log(1, num_inputs=300))
+    layout = log.layout(0.3, 1)
+    eager = train(log, layout, optimizer, "device", device=CUDA, precision=precision, capture=False, epochs=3)
+    captured = train(log, layout, optimizer, "device", device=CUDA, precision=precision, epochs=3)
+    assert_same_bytes(captured, eager)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad", "adam"])
+def test_500_steps_are_the_same_bytes_for_every_budget_and_depth(optimizer, precision):
+    log = wide_log(random_log(2, num_inputs=3200, batch_size=64))
+    expected = train(log, log.layout(0.3, 1), optimizer, "device", device=CUDA, precision=precision, epochs=10)
+    for share in (0.0, 0.1, 0.6):
+        layout = log.layout(share, 1)
+        for depth in (2, 4):
+            ours = train(log, layout, optimizer, "tiered", depth=depth, device=CUDA, precision=precision, epochs=10)
+            assert_same_bytes(ours, expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", adversarial_logs())
+def test_adversarial_batches_captured(name, precision):
+    log = adversarial_logs()[name]
+    log = log if len({*log.embedding_dims}) > 1 else wide_log(log)
+    layout = log.layout(0.2, 1)
+    expected = train(log, layout, "rowwise_adagrad", "device", device=CUDA, precision=precision, epochs=3)
+    ours = train(log, layout, "rowwise_adagrad", "tiered", depth=3, device=CUDA, precision=precision, epochs=3)
+    assert_same_bytes(ours, expected)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 8])
+def test_random_delays_and_poisoned_slots_captured(depth):
+    log = wide_log(random_log(5, num_inputs=400, batch_size=8))
+    layout = log.layout(0.1, 5)
+    faults = FaultInjection(max_delay_seconds=0.004, poison=True, seed=5)
+    ours = train(log, layout, "rowwise_adagrad", "tiered", depth=depth, faults=faults, device=CUDA, precision="bf16")
+    assert_same_bytes(ours, train(log, layout, "rowwise_adagrad", "device", device=CUDA, precision="bf16"))
