@@ -53,7 +53,8 @@ class SmallDisk:
 
     def resize(self, num_bytes: int, num_names: int = 1 << 16) -> None:
         """Make it so large (in whole pages), and let it hold so many files and folders; not less than it holds now."""
-        assert self._set(f"remount,size={num_bytes},nr_inodes={num_names}")
+        # 0 would mean without a limit.
+        assert self._set(f"remount,size={max(num_bytes, PAGE)},nr_inodes={num_names}")
 
     def set_read_only(self, read_only: bool) -> None:
         """Let nobody write to it, the superuser neither."""

@@ -334,7 +334,7 @@ def main() -> int:
         for _ in range(options.chains):
             live(options.places)
         in_chains, tries = fell.total(), 0
-        while tries < 2 * options.kills + 20 and (
+        while tries < 2 * options.kills + 10 and (
             fell.total() - in_chains < options.kills or any(not fell[place] for place in options.places)
         ):
             tries += 1
