@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -141,31 +142,48 @@ def test_times_of_a_training_are_those_of_all_its_processes(tmp_path: Path) -> N
     assert again["stage_seconds"] == record["stage_seconds"]
 
 
-@pytest.mark.parametrize("what", ["gone", "damaged", "of another run", "edited"])
-def test_going_on_without_the_best_weights(tmp_path: Path, what: str) -> None:
-    """Early stopping goes back to them at the end: that they are not there is said at once, with what mends it."""
-    write_log(tmp_path)
-    recipe = write_recipe(tmp_path, train={**TRAIN, "epochs": 40, "early_stopping": 30})
-    run, best = tmp_path / "run", tmp_path / "run" / "best"
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training with early stopping, killed behind its first best weights: read it, never write it."""
+    folder = tmp_path_factory.mktemp("cut off")
+    write_log(folder)
+    recipe = write_recipe(folder, train={**TRAIN, "epochs": 40, "early_stopping": 30})
+    run = folder / "run"
     victim = Victim(recipe, run)
-    victim.wait_for(best / "manifest.json")
+    victim.wait_for(run / "best" / "manifest.json")
     seen = victim.wait_for(run / "checkpoint" / "manifest.json")
     for _ in range(2):  # the first of these is written behind the best weights, and knows of them
         seen = victim.wait_for(run / "checkpoint" / "manifest.json", other_than=seen)
     victim.kill()
     succeed("pack", recipe, "--out", run)
-    if what == "damaged":
-        (best / "dense.safetensors").write_bytes((best / "dense.safetensors").read_bytes()[:-1])
-    elif what == "edited":
-        (best / "manifest.json").write_text((best / "manifest.json").read_text().replace('"seed": 7', '"seed": 8'))
-    else:
-        shutil.rmtree(best)
-    if what == "of another run":
-        succeed("run", recipe, "--out", tmp_path / "other", "--set", "train.epochs=1", "--set", "train.seed=8")
-        shutil.copytree(tmp_path / "other" / "best", best)
+    return folder
+
+
+def edit(file: Path) -> None:
+    """Change a manifest by hand."""
+    text = file.read_text()
+    assert '"seed": 7' in text
+    file.write_text(text.replace('"seed": 7', '"seed": 8'))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        shutil.rmtree,
+        lambda best: edit(best / "manifest.json"),
+        lambda best: (best / "dense.safetensors").write_bytes((best / "dense.safetensors").read_bytes()[:-1]),
+        lambda best: (shutil.rmtree(best), shutil.copytree(best.with_name("packed"), best)),
+    ],
+    ids=["gone", "edited", "damaged", "another artifact"],
+)
+def test_going_on_without_the_best_weights(cut_off: Path, tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    """Early stopping goes back to them at the end: that they are not there is said at once, with what mends it."""
+    recipe, run = cut_off / "recipe.toml", tmp_path / "run"
+    shutil.copytree(cut_off / "run", run)
+    spoil(run / "best")
     before = contents(run)
-    fault(fae("train", recipe, "--out", run), str(best), "delete both and run `fae train RECIPE.toml`")
+    fault(fae("train", recipe, "--out", run), str(run / "best"), "delete both and run `fae train RECIPE.toml`")
     assert contents(run) == before
-    shutil.rmtree(best, ignore_errors=True)
-    shutil.rmtree(run / "checkpoint")
-    succeed("train", recipe, "--out", run)
+    if spoil is shutil.rmtree:
+        shutil.rmtree(run / "checkpoint")
+        assert "going on" not in succeed("train", recipe, "--out", run, "--set", "train.epochs=1").stderr
