@@ -166,6 +166,24 @@ class OurPlacement:
         synchronize(self.device)
         return time.perf_counter() - started
 
+    def run_feeds(self, num_steps: int) -> float:
+        """Seconds of bringing that many batches, and their cold rows, to the device and back, with no step in between."""
+        runner, self.runner = self.runner, lambda batch: None
+        try:
+            return self.run(num_steps)
+        finally:
+            self.runner = runner
+
+    def run_graph(self, num_steps: int) -> float:
+        """Seconds of replaying one captured step that many times: the step alone, its batch already there."""
+        graph = next(iter(self.runner._graphs.values()))
+        synchronize(self.device)
+        started = time.perf_counter()
+        for _ in range(num_steps):
+            graph.replay()
+        synchronize(self.device)
+        return time.perf_counter() - started
+
     @property
     def gpu_row_bytes(self) -> int:
         return self.embeddings.device_bytes if self.device.type == "cuda" else 0

@@ -157,9 +157,14 @@ def artifacts(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Relative path to bytes of every file that a run leaves, but for what holds times: the run record, timings."""
+    """Relative path to bytes of every file that a run leaves, but for what holds times: the run record, timings.
+
+    What an interrupted ingest has kept is no part of the run either.
+    """
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("run.json", "timings.json", ".lock", "log.sources.json")
+        if path.is_file()
+        and path.name not in ("run.json", "timings.json", ".lock", "log.sources.json")
+        and ".partial" not in str(path.relative_to(folder))
     }

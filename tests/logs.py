@@ -131,3 +131,16 @@ def zipf_log(
         num_test=num_test,
         name=name,
     )
+
+
+def write_behaviour(path: Path, *, num_users: int, seed: int = 4) -> list[tuple[int, int, int, str, int]]:
+    """Write a log like Taobao's: all lines of a user together, not all in order of time; returns its lines."""
+    rng = np.random.default_rng(seed)
+    lines: list[tuple[int, int, int, str, int]] = []
+    for user in rng.permutation(10 * num_users)[:num_users].tolist():
+        for _ in range(int(rng.choice([1, 2, 5, 11, 12, 25, 35, 60, 250]))):
+            item = int(rng.zipf(1.3)) % 300 * 11
+            time = int(rng.integers(-50, 1000) + 40 * (user % 17))
+            lines.append((user, item, item % 13, str(rng.choice(["pv", "buy", "cart", "fav"])), time))
+    path.write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
+    return lines

@@ -239,7 +239,11 @@ def figures(run: Path) -> dict[str, Any]:
 def state_of(run: Path) -> dict[str, Any]:
     """What a kill left: unfinished names, and the stages whose artifact is there; each of those must be whole."""
     found: dict[str, Any] = {
-        "unfinished": sorted(path.name for path in run.glob(".*") if path.name.endswith((".writing", ".old"))),
+        "unfinished": sorted(
+            path.name
+            for path in run.glob(".*")
+            if path.name.endswith((".writing", ".old", ".partial", ".partial.json"))
+        ),
         "stages": [stage for stage, name in STAGES.items() if (run / name / "manifest.json").is_file()],
         "whole": True,
     }

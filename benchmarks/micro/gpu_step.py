@@ -67,6 +67,13 @@ def group(options, folder, log, batch_size, dim, optimizer) -> list[dict]:
     for name, seconds in samples.items():
         rate = batch_size / statistics.median(seconds)
         print(f"{log.path.name} B={batch_size} D={dim} {optimizer} {name}: {rate / 1e6:.2f} M samples/s", flush=True)
+        parts = {}
+        if options.device == "cuda":
+            for part in ("run_feeds", "run_graph") if not options.no_capture else ("run_feeds",):
+                call = getattr(contenders[name], part)
+                call(20)
+                parts[part] = statistics.median(call(options.steps // 4) / (options.steps // 4) for _ in range(3))
+            print("  alone, us a step:", {part: round(1e6 * value) for part, value in parts.items()}, flush=True)
         kernels = kernel_table(contenders[name], 40) if options.device == "cuda" else []
         for kernel in kernels[:28]:
             print(f"  {kernel['microseconds_a_step']:8.1f} us {kernel['calls_a_step']:5.1f} x {kernel['kernel'][:90]}")
@@ -74,7 +81,7 @@ def group(options, folder, log, batch_size, dim, optimizer) -> list[dict]:
         print(f"  {total:8.1f} us in all", flush=True)
         rows.append(
             {"log": log.path.name, "placement": name, "batch_size": batch_size, "dim": dim, "optimizer": optimizer,
-             "samples_per_second": rate, "samples": [batch_size / each for each in seconds], "kernels": kernels}
+             "samples_per_second": rate, "samples": [batch_size / each for each in seconds], "seconds_alone": parts, "kernels": kernels}
         )  # fmt: skip
     return rows
 

@@ -20,6 +20,7 @@ from fae.core.files import being_written, locked_folder, recover_folder
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.data.columnar import ColumnarLog
+from fae.data.partial import discard_partial
 from fae.data.sources import sidecar
 from fae.popularity.memory import row_bytes
 from fae.recipe import Recipe
@@ -100,6 +101,8 @@ class RunFolder:
         skipped = is_current(path, plan) and self._is_finished(name)
         if skipped:
             say(f"{name}: already there, {path}")
+            if name == "ingest":
+                discard_partial(path)
         else:
             before = self._seconds_before(path, plan)
             work(path)

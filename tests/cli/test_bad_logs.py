@@ -117,6 +117,39 @@ def test_criteo(finished: Path) -> None:
     own = {"format": "criteo", "train": "log.tsv", "categorical": None, "dense": None, "label": None}
     refused(finished, ["line 31: 41 fields, expected 40"], **own)
     refused(finished, ["has its own columns"], **{**own, "categorical": ["C1"]})
+    for field, value, expected in (
+        (0, "2", "the label 'label' is '2', expected 0 or 1"),
+        (0, "", "the label 'label' is '', expected 0 or 1"),
+        (1, "3.5", "the count I1 (field 2) is '3.5', expected a whole number of at most 18 digits"),
+        (13, "many", "the count I13 (field 14) is 'many', expected a whole number"),
+        (14, "68fd1e6g", "the id C1 (field 15) is '68fd1e6g', expected at most 8 hex digits (0-9, a-f)"),
+        (39, "68FD1E64", "the id C26 (field 40) is '68FD1E64', expected at most 8 hex digits"),
+    ):
+        fields = line[:-1].split("\t")
+        fields[field] = value
+        (finished / "log.tsv").write_text(line * 30 + "\n" + "\t".join(fields) + "\n" + line)
+        refused(finished, ["log.tsv, line 32: ", expected, "mend or remove the line"], **own)
+
+
+def test_public_logs(finished: Path) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(["categorical", "dense", "label", "test_fraction", "validation_fraction"])
+    line = "\t".join(["1", *["3"] * 13, *["68fd1e64"] * 26]) + "\n"
+    (finished / "log.tsv").write_text(line * 6)
+    for name, expected in (
+        ("criteo_terabyte", "halves the last of its files for validation and test, and there is only log.tsv"),
+        ("avazu", "there is no column 'click'"),
+    ):
+        refused(finished, [expected], **nothing, format=name, train="log.tsv")
+    this = {**nothing, "format": "taobao", "train": "log.tsv"}
+    recipe = write_recipe(finished, log=this, model={"name": "tbsm"})
+    fault(fae("run", recipe, "--out", finished / "new"), "log.tsv, line 1: 1 fields, expected 5 (user, item, category,")
+    refused(
+        finished, ["splits them by user; leave `test`"], **{**nothing, "test_fraction": 0.2}, format="taobao", train="x"
+    )
+    recipe = write_recipe(finished, log={**nothing, "format": "criteo_kagle", "train": "log.tsv"})
+    fault(
+        fae("run", recipe, "--out", finished / "new"), "'criteo_kagle' is not one of", "did you mean 'criteo_kaggle'?"
+    )
 
 
 def test_log_that_changes_between_stages_of_one_run(finished: Path) -> None:

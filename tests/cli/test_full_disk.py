@@ -43,8 +43,8 @@ def growing() -> Iterator[int]:
 
 
 def without(files: dict[str, bytes], *folders: str) -> dict[str, bytes]:
-    """Files outside of some folders."""
-    return {name: data for name, data in files.items() if not name.startswith(tuple(f"{one}/" for one in folders))}
+    """Files but for some, and for those in some folders."""
+    return {name: data for name, data in files.items() if name.split("/")[0] not in folders}
 
 
 @pytest.fixture
@@ -79,7 +79,8 @@ def test_stage_on_a_full_disk(disk: tuple[SmallDisk, Path], stage: str, kind: st
         assert not unfinished(run)
         now = contents(run)
         if stage != "train":
-            assert now == before
+            # Of ingest also what it has read stays, for the next try; that is in a folder of its own.
+            assert without(now, ".log.partial", ".log.partial.json") == before
         elif now != before:  # it had got as far as a checkpoint of its own, which is whole
             assert without(now, "checkpoint", "best") == without(before, "checkpoint", "best")
     assert statuses[0] == 2

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from commands import artifacts, contents, fae, fault, strict_json, succeed, unfinished, write_log, write_recipe
@@ -187,3 +188,33 @@ def test_going_on_without_the_best_weights(cut_off: Path, tmp_path: Path, spoil:
     if spoil is shutil.rmtree:
         shutil.rmtree(run / "checkpoint")
         assert "going on" not in succeed("train", recipe, "--out", run, "--set", "train.epochs=1").stderr
+
+
+def criteo_day(folder: Path, day: int, num_inputs: int = 25_000) -> None:
+    """A file of Criteo's format whose values are partly those of the day before."""
+    numbers = np.random.default_rng(day).zipf(1.2, (num_inputs, 26)) % 100_000 + 20_000 * day
+    lines = (f"{i % 2}\t{i % 50}" + "\t1" * 12 + "".join(f"\t{n:08x}" for n in row) for i, row in enumerate(numbers))
+    (folder / f"day_{day}.tsv").write_text("\n".join(lines) + "\n")
+
+
+def test_ingest_killed_in_a_later_day_goes_on_with_that_day(tmp_path: Path) -> None:
+    for day in range(5):
+        criteo_day(tmp_path, day)
+    log = {"format": "criteo_terabyte", "train": "day_*.tsv"} | dict.fromkeys(
+        ["label", "categorical", "dense", "test_fraction", "validation_fraction"]
+    )
+    recipe, run = write_recipe(tmp_path, log=log, hot={"budget": "1MiB"}), tmp_path / "run"
+    victim = Victim(recipe, run)
+    progress = run / ".log.partial.json"
+    seen = victim.wait_for(progress)
+    victim.wait_for(progress, other_than=seen)
+    victim.kill()
+    num_read = len(strict_json(progress.read_text())["sources"])
+    assert 2 <= num_read <= 5
+    assert not (run / "log").exists()
+    done = succeed("ingest", recipe, "--out", run)
+    assert f"ingest: going on behind {num_read} of 5 files\n" in done.stderr
+    succeed("ingest", recipe, "--out", tmp_path / "other")
+    assert contents(run) == contents(tmp_path / "other")
+    assert not [path for path in run.iterdir() if "partial" in path.name or "writing" in path.name]
+    assert "ingest: already there" in succeed("ingest", recipe, "--out", run).stderr

@@ -56,7 +56,7 @@ def reference(config: LogConfig, rows: list[dict[str, Any]], num_train_rows: int
     """The definition of right: ids, counts and splits as nested lists."""
     n = len(rows)
     test_start = num_train_rows if config.test else n - math.floor(n * config.effective_test_fraction() + 0.5)
-    train_stop = test_start - math.floor(test_start * config.validation_fraction + 0.5)
+    train_stop = test_start - math.floor(test_start * config.effective_validation_fraction() + 0.5)
     tables = []
     for column in config.columns():
         bags: list[list[str | None]] = []

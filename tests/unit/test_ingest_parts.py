@@ -13,9 +13,20 @@ import pyarrow as pa
 import pytest
 
 from fae.core.errors import LogError
-from fae.data import finish, ranking, readers_text, vocabulary
+from fae.data import (
+    criteo,
+    finish,
+    hex_vocabulary,
+    ranking,
+    readers_text,
+    renumbering,
+    taobao,
+    taobao_kernels,
+    vocabulary,
+)
 from fae.data.config import ColumnConfig, LogConfig
 from fae.data.dense import to_dense, to_labels
+from fae.data.hex_vocabulary import HexVocabulary
 from fae.data.ingest import ingest
 from fae.data.jobs import run_jobs
 from fae.data.npy import RowWriter, npy_header
@@ -24,6 +35,8 @@ from fae.data.readers import ahead
 from fae.data.scratch import Scratch
 from fae.data.values import as_text, list_items, whole_numbers
 from fae.data.vocabulary import Vocabulary, hash_bytes
+
+from logs import write_behaviour
 
 CRITEO_LINE = "\t".join(["{label}", *["{count}"] * 13, *["{id}"] * 26]) + "\n"
 
@@ -42,7 +55,11 @@ def plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace every compiled loop by the Python function it was compiled from."""
     for module, name in (
         (vocabulary, "hash_bytes"), (vocabulary, "encode_values"), (vocabulary, "rebuild_table"),
-        (ranking, "rank_common"), (finish, "count_ids"),
+        (ranking, "rank_common"), (finish, "count_ids"), (criteo, "parse_lines"), (hex_vocabulary, "spread"),
+        (hex_vocabulary, "encode_keys"), (hex_vocabulary, "enter_keys"), (hex_vocabulary, "write_hex"),
+        (renumbering, "renumber_slots"), (taobao, "parse_behaviour"), (taobao, "place_values"), (taobao, "make_inputs"),
+        (taobao_kernels, "spread"), (taobao_kernels, "_draw"), (taobao_kernels, "_other_item"),
+        (taobao_kernels, "num_points"),
     ):  # fmt: skip
         kernel = getattr(module, name)
         monkeypatch.setattr(module, name, getattr(kernel, "py_func", kernel))
@@ -71,6 +88,44 @@ def test_loops_as_plain_python_give_the_same_log(tmp_path: Path, request: pytest
         warnings.simplefilter("error")  # an overflow would warn, and would not be what the compiled loop does
         ingest(config, tmp_path / "plain", base=tmp_path)
     assert log_bytes(tmp_path / "compiled") == log_bytes(tmp_path / "plain")
+
+
+def test_taobao_as_plain_python_gives_the_same_log(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    write_behaviour(tmp_path / "clicks.csv", num_users=30)
+    config = LogConfig(train="clicks.csv", format="taobao")
+    ingest(config, tmp_path / "compiled", base=tmp_path)
+    request.getfixturevalue("plain_python")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ingest(config, tmp_path / "plain", base=tmp_path)
+    assert log_bytes(tmp_path / "compiled") == log_bytes(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("limit", [2**30, 1])
+def test_hex_vocabulary_grows_like_a_dict(tmp_path: Path, limit: int) -> None:
+    scratch = Scratch(tmp_path / "scratch", limit)
+    words = HexVocabulary("c", scratch)
+    rng = np.random.Generator(np.random.Philox(key=5))
+    reference: dict[str, int] = {}
+    for part in range(8):
+        # Short ids, which share their numbers with long ones, come only half-way.
+        digits = 8 if part < 4 else 3
+        chunk = ["" if v % 11 == 0 else f"{int(v):0{digits}x}" for v in rng.zipf(1.2, 2000) % 2**32]
+        got = words.encode(pa.array(chunk))
+        assert got.tolist() == [reference.setdefault(value, len(reference)) for value in chunk]
+    assert words.size == len(reference) > 2000
+    assert words.missing_id == reference[""]
+    words.seal()
+    some = np.array([3, -1, 0, len(reference) - 1, words.missing_id], np.int32)
+    everything = list(reference)
+    assert words.values(some).to_pylist() == [everything[3], None, everything[0], everything[-1], ""]
+    assert (scratch.spilled_bytes > 0) == (limit == 1)
+
+
+def test_too_many_hex_values(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hex_vocabulary, "MAX_VALUES", 2)
+    with pytest.raises(LogError, match="'c' has more than 2 distinct values"):
+        HexVocabulary("c", scratch).encode(pa.array(["a", "b", "c"]))
 
 
 def test_hash_is_the_same_compiled_and_spreads() -> None:

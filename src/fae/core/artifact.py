@@ -131,7 +131,9 @@ def file_checksum(path: Path) -> str:
 
 
 @contextmanager
-def write_artifact(path: Path, plan: Plan, summary: dict[str, Any]) -> Iterator[Path]:
+def write_artifact(
+    path: Path, plan: Plan, summary: dict[str, Any], *, unfinished: Path | None = None
+) -> Iterator[Path]:
     """Give a temporary folder to fill; on leaving, write its manifest and rename it to `path`.
 
     If the block raises, the temporary folder is removed and `path` is as it was.
@@ -140,17 +142,21 @@ def write_artifact(path: Path, plan: Plan, summary: dict[str, Any]) -> Iterator[
     ----------
     summary
         Filled by the caller inside the block; read when the block ends.
+    unfinished
+        A folder beside `path` that the caller has begun to fill and keeps if the block raises, in the place of a fresh
+        temporary one.
 
     Raises
     ------
     ArtifactError
         If `path` cannot be written, or something stands there that is not an artifact.
     """
-    temporary = being_written(path)
+    temporary = unfinished or being_written(path)
     try:
         check_replaceable(path)
-        remove_folder(temporary)
-        temporary.mkdir(parents=True)
+        if unfinished is None:
+            remove_folder(temporary)
+        temporary.mkdir(parents=True, exist_ok=unfinished is not None)
         yield temporary
         manifest = Manifest(
             kind=plan.kind,
@@ -166,7 +172,8 @@ def write_artifact(path: Path, plan: Plan, summary: dict[str, Any]) -> Iterator[
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        remove_folder(temporary)
+        if unfinished is None:
+            remove_folder(temporary)
 
 
 def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ thread outlives `Worker.stop`.
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 
@@ -26,7 +26,9 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        # One condition a stage: waking threads that wait for something else costs more than the hand-over itself.
+        self._conditions: defaultdict[str, threading.Condition] = defaultdict(lambda: threading.Condition(self._lock))
         self._counts: Counter[str] = Counter()
         self._threads: list[threading.Thread] = []
         self._stopping = False
@@ -41,9 +43,9 @@ class Worker:
             except _Stopped:
                 pass
             except BaseException as error:  # told to whoever waits next in the consumer
-                with self._condition:
+                with self._lock:
                     self._failure = error
-                    self._condition.notify_all()
+                    self._wake_all()
 
         thread = threading.Thread(target=guarded, name=self._name)
         self._threads.append(thread)
@@ -57,8 +59,10 @@ class Worker:
         RuntimeError
             In the consumer, if a thread failed; its error is the cause.
         """
-        with self._condition:
-            self._condition.wait_for(
+        if self._counts[stage] >= count:
+            return
+        with self._lock:
+            self._conditions[stage].wait_for(
                 lambda: self._counts[stage] >= count or self._failure is not None or self._stopping
             )
             if self._counts[stage] >= count:
@@ -69,14 +73,18 @@ class Worker:
 
     def reached(self, stage: str, count: int) -> None:
         """Say that `count` batches have passed `stage`."""
-        with self._condition:
+        with self._lock:
             self._counts[stage] = count
-            self._condition.notify_all()
+            self._conditions[stage].notify_all()
+
+    def _wake_all(self) -> None:
+        for condition in self._conditions.values():
+            condition.notify_all()
 
     def stop(self) -> None:
         """Wake every thread and wait for its end."""
-        with self._condition:
+        with self._lock:
             self._stopping = True
-            self._condition.notify_all()
+            self._wake_all()
         for thread in self._threads:
             thread.join()

@@ -8,7 +8,7 @@ Files of the artifact ``log`` (format version 1):
 * ``counts.npy`` int64 ``[sum of num_embeddings]``: accesses of each id in the training split, table by table.
 * ``vocabulary/<feature index>.parquet``: columns ``value`` and ``count`` in id order (not read after ingest).
 
-Invariant: inputs stand in log order; the splits are the contiguous ranges train, validation, test.
+Invariant: inputs stand in log order; every split is one range of them, and the training split comes first.
 """
 
 from __future__ import annotations

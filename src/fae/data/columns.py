@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.data.config import ColumnConfig
+from fae.data.hex_vocabulary import HexVocabulary
 from fae.data.ranking import Numbering, number_by_popularity, number_encoded
 from fae.data.scratch import Scratch
 from fae.data.values import Locate, as_text, list_items, whole_numbers
@@ -23,12 +24,19 @@ class Column:
 
     Provisional ids are those of its `Vocabulary`, or the numbers themselves where the column is `encoded`; -2 stands
     for a missing number and -1 for an unused slot.
+
+    Parameters
+    ----------
+    hexadecimal
+        Values come as the keys of `fae.data.hex_vocabulary`, not as text.
     """
 
-    def __init__(self, config: ColumnConfig, first_slot: int, scratch: Scratch) -> None:
+    def __init__(self, config: ColumnConfig, first_slot: int, scratch: Scratch, *, hexadecimal: bool = False) -> None:
         self.config = config
         self.first_slot = first_slot
-        self.vocabulary = None if config.encoded else Vocabulary(config.name, scratch)
+        self.vocabulary: Vocabulary | HexVocabulary | None = None
+        if not config.encoded:
+            self.vocabulary = (HexVocabulary if hexadecimal else Vocabulary)(config.name, scratch)
 
     @property
     def slots(self) -> slice:
@@ -51,6 +59,11 @@ class Column:
         codes = self._codes(items.values, lambda index: locate(int(items.rows[index])))
         ids[items.rows, self.first_slot + items.slots] = codes
 
+    def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
+        """The same for a plain column whose values come as keys."""
+        assert isinstance(self.vocabulary, HexVocabulary)
+        self.vocabulary.encode_keys(keys, ids[:, self.first_slot])
+
     def _codes(self, values: Any, locate: Locate) -> npt.NDArray[Any]:
         if self.vocabulary is not None:
             return self.vocabulary.encode(values)
@@ -62,10 +75,3 @@ class Column:
         if self.vocabulary is None:
             return number_encoded(counts[:num_values], minimum, scratch, missing=int(counts[num_values]))
         return number_by_popularity(counts[:num_values], minimum, scratch)
-
-    def renumber(self, ids: npt.NDArray[np.int32], numbering: Numbering) -> None:
-        """Turn provisional into final ids, in place, in its slots of ``ids [n, S]``."""
-        part = ids[:, self.slots]
-        if self.vocabulary is None:
-            part = np.where(part >= len(numbering.final) - 2, np.int32(-2), part)
-        ids[:, self.slots] = numbering.final[part]

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fae.core.errors import RecipeError
+from fae.data.formats import KNOWN_LOGS, KnownLog
 
 Pooling = Literal["sum", "mean", "none"]
+Format = Literal["csv", "parquet", "criteo", "criteo_kaggle", "criteo_terabyte", "avazu", "taobao"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +57,19 @@ class LogConfig:
     train, test
         Files or globs, in log order; plain, ``.gz`` or ``.zst``. Relative paths are taken from the recipe's folder.
     format
-        ``csv`` (with a header line), ``parquet``, or ``criteo`` (tab-separated, no header: label, 13 counts, 26 ids).
+        ``csv`` (with a header line), ``parquet``, ``criteo`` (tab-separated, no header: label, 13 counts, 26 ids), or a
+        public log: ``criteo_kaggle``, ``criteo_terabyte``, ``avazu``, ``taobao``. Those have their published split,
+        unless the recipe gives `test`, `test_fraction` or `validation_fraction`.
     label
         Column with 0 or 1.
     categorical, dense
-        Columns, by name. ``criteo`` has its own.
+        Columns, by name, of ``csv`` and ``parquet``; the other formats have their own.
     separator
         Between the fields of a CSV file.
     test_fraction
         Without `test` files: the last share of the inputs, in log order. Default 0.1.
     validation_fraction
-        The last share of the training split, kept out of training for the scheduler and early stopping.
+        The last share of the training split, kept out of training for the scheduler and early stopping. Default 0.05.
     min_frequency
         Values seen fewer times than this in the training split share the column's reserved id.
     dense_transform
@@ -74,13 +78,13 @@ class LogConfig:
 
     train: str | tuple[str, ...]
     test: str | tuple[str, ...] = ()
-    format: Literal["csv", "parquet", "criteo"] = "csv"
+    format: Format = "csv"
     label: str = "label"
     categorical: tuple[str | ColumnConfig, ...] = ()
     dense: tuple[str, ...] = ()
     separator: str = ","
     test_fraction: float | None = None
-    validation_fraction: float = 0.05
+    validation_fraction: float | None = None
     min_frequency: int = 1
     dense_transform: Literal["log1p", "none"] = "log1p"
 
@@ -92,27 +96,59 @@ class LogConfig:
             raise RecipeError("[log] has both `test` files and `test_fraction`; keep one of them")
         if self.min_frequency < 1:
             raise RecipeError(f"[log] min_frequency = {self.min_frequency} must be 1 or more")
-        if self.format == "criteo" and (self.categorical or self.dense):
-            raise RecipeError("[log] format = criteo has its own columns; leave `categorical` and `dense` out")
-        if self.format != "criteo" and not self.categorical:
+        if self.known and (self.categorical or self.dense):
+            raise RecipeError(
+                f"[log] format = {self.format} has its own columns; leave `categorical` and `dense` out, or read the "
+                "file as csv"
+            )
+        if not self.known and not self.categorical:
             raise RecipeError("[log] needs `categorical`, the names of the id columns")
-        names = [*self.dense, *(column.name for column in self.columns()), self.label]
+        if self.format == "taobao" and not self.has_published_split():
+            raise RecipeError(
+                "[log] format = taobao makes its own inputs and splits them by user; leave `test`, `test_fraction` and "
+                "`validation_fraction` out"
+            )
+        names = [*self.dense_columns(), *(column.name for column in self.columns()), self.label_column()]
         for name in names:
             if names.count(name) > 1:
                 raise RecipeError(f"[log] names the column {name!r} {names.count(name)} times; name each once")
 
+    @property
+    def known(self) -> KnownLog | None:
+        """What the format stands for, where it is a log with columns of its own."""
+        return KNOWN_LOGS.get(self.format)
+
     def columns(self) -> tuple[ColumnConfig, ...]:
         """Every categorical column in full form, in the order of the recipe."""
-        if self.format == "criteo":
-            return tuple(ColumnConfig(name=f"C{index}") for index in range(1, 27))
+        if self.known:
+            lists = dict(self.known.lists)
+            return tuple(
+                ColumnConfig(name=name, max_length=lists[name], pooling="none")
+                if name in lists
+                else ColumnConfig(name=name)
+                for name in self.known.categorical
+            )
         return tuple(
             column if isinstance(column, ColumnConfig) else ColumnConfig(name=column) for column in self.categorical
         )
 
     def dense_columns(self) -> tuple[str, ...]:
         """Names of the dense columns."""
-        return tuple(f"I{index}" for index in range(1, 14)) if self.format == "criteo" else self.dense
+        return self.known.dense if self.known else self.dense
+
+    def label_column(self) -> str:
+        """Name of the label's column."""
+        return (self.known.label if self.known else None) or self.label
+
+    def has_published_split(self) -> bool:
+        """Whether the splits are those with which results on this log are published."""
+        given = self.test or self.test_fraction is not None or self.validation_fraction is not None
+        return self.known is not None and self.known.split is not None and not given
 
     def effective_test_fraction(self) -> float:
         """Share of the inputs kept for the test when there are no test files."""
         return 0.0 if self.test else 0.1 if self.test_fraction is None else self.test_fraction
+
+    def effective_validation_fraction(self) -> float:
+        """Share of the training split kept for validation."""
+        return 0.05 if self.validation_fraction is None else self.validation_fraction

@@ -1,13 +1,15 @@
 """The second pass of ingest: counts of the training split, final ids, vocabulary files, the log's summary.
 
 Place in the flow: after every raw file was read, when the splits are known. Invariant: ``counts.npy`` is exactly the
-number of times each id stands in the training rows of ``ids.npy``. Works through ``ids.npy`` in steps, in place.
+number of times each id stands in the training rows of ``ids.npy``. Works through ``ids.npy`` in steps, in place. What
+is kept in case of a kill, and when, `fae.data.partial` says.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,17 @@ import pyarrow.parquet as pq
 
 from fae.core.errors import LogError
 from fae.core.progress import task
+from fae.core.threads import num_threads
 from fae.data.columnar import FeatureSchema
 from fae.data.columns import Column
 from fae.data.config import LogConfig
 from fae.data.jobs import run_jobs
-from fae.data.npy import RowWriter, write_rows
+from fae.data.npy import RowFile, RowWriter, save_array
+from fae.data.partial import Partial
 from fae.data.ranking import Numbering, count_ids
+from fae.data.renumbering import SlotNumbering, renumber
 from fae.data.scratch import Scratch
+from fae.data.splits import Splits
 from fae.data.vocabulary import Int64
 
 _ENCODED_SLACK, _ENCODED_IDS_PER_INPUT = 1_000_000, 100
@@ -33,40 +39,86 @@ _STEP_BYTES = 4 * 2**20
 """Of ``ids.npy`` worked on at a time: columns pass over the same rows one after the other, so these stay in cache."""
 _VALUES_PER_ROW_GROUP = 1 << 18
 
-Splits = dict[str, list[int]]
-
 
 def finish_log(
-    config: LogConfig, columns: Sequence[Column], splits: Splits, folder: Path, scratch: Scratch
+    config: LogConfig, columns: Sequence[Column], splits: Splits, partial: Partial, scratch: Scratch
 ) -> dict[str, Any]:
-    """Turn the provisional ids in `folder` into final ones and write the rest of the log; return its summary."""
-    ids = np.load(folder / "ids.npy", mmap_mode="r")
+    """Turn the provisional ids of an unfinished log into final ones and write the rest of it; return its summary.
+
+    Parameters
+    ----------
+    columns
+        With their vocabularies filled while the log is in its phase ``reading``; later they may be empty.
+    """
+    if partial.phase == "reading":
+        partial.state["summary"] = _number(config, columns, splits, partial, scratch)
+        partial.save("numbering")
+    if partial.phase == "numbering":
+        numberings = [
+            SlotNumbering(
+                slots=column.slots,
+                encoded=column.config.encoded,
+                final=np.load(_final_file(partial, index), mmap_mode="r"),
+            )
+            for index, column in enumerate(columns)
+        ]
+        with RowFile(partial.folder / "ids.npy", writable=True) as ids:
+            renumber(ids, numberings, partial.work / "undo", step_bytes=_STEP_BYTES)
+        partial.finish()
+    summary: dict[str, Any] = partial.state["summary"]
+    return summary
+
+
+def _final_file(partial: Partial, index: int) -> Path:
+    return partial.work / f"final_{index}.npy"
+
+
+def _number(
+    config: LogConfig, columns: Sequence[Column], splits: Splits, partial: Partial, scratch: Scratch
+) -> dict[str, Any]:
+    """Count the training split and write ``counts.npy``, vocabularies and the final ids to be; return the summary."""
+    folder = partial.folder
     labels = np.load(folder / "labels.npy", mmap_mode="r")
     start, stop = splits["train"]
     for column in columns:
         if column.vocabulary is not None:
             column.vocabulary.seal()
-    counts = [scratch.array(_num_values(column, ids[start:stop]) + 2, np.int64) for column in columns]
-    for array in counts:
-        array[:] = 0
-    missing = _count(columns, ids[start:stop], counts)
-    features, numberings = [], []
+    with RowFile(folder / "ids.npy") as ids:
+        counts = [scratch.array(_num_values(column, ids, stop) + 2, np.int64) for column in columns]
+        for array in counts:
+            array[:] = 0
+        missing = _count(columns, ids, stop, counts)
+    shutil.rmtree(folder / "vocabulary", ignore_errors=True)
     (folder / "vocabulary").mkdir()
+    features: list[FeatureSchema] = []
     with RowWriter(folder / "counts.npy", np.int64, None) as counts_file:
-        for index, column in enumerate(columns):
-            minimum = config.min_frequency if column.config.min_frequency is None else column.config.min_frequency
-            numbering = column.number(counts[index], minimum, scratch)
-            scratch.release(counts[index])
-            counts_file.append(numbering.counts)
-            write_vocabulary(folder / "vocabulary" / f"{index}.parquet", column, numbering, scratch)
-            scratch.release(numbering.counts)
-            numberings.append(numbering)
-            features.append(_schema(column, numbering))
-    _renumber(columns, ids, numberings, folder / "ids.npy")
+        # A few columns at a time, one a thread: all at once, their counts would be in memory together.
+        for first in range(0, len(columns), num_threads()):
+            group = range(first, min(first + num_threads(), len(columns)))
+            numberings: dict[int, Numbering] = {}
+
+            def job(index: int, numberings: dict[int, Numbering] = numberings) -> Callable[[], None]:
+                def work() -> None:
+                    column = columns[index]
+                    own = column.config.min_frequency
+                    numbering = column.number(counts[index], config.min_frequency if own is None else own, scratch)
+                    scratch.release(counts[index])
+                    write_vocabulary(folder / "vocabulary" / f"{index}.parquet", column, numbering, scratch)
+                    save_array(_final_file(partial, index), numbering.final)
+                    scratch.release(numbering.final)
+                    numberings[index] = numbering
+
+                return work
+
+            run_jobs([job(index) for index in group])
+            for index in group:
+                counts_file.append(numberings[index].counts)
+                scratch.release(numberings[index].counts)
+                features.append(_schema(columns[index], numberings[index]))
     return {
         "features": [dataclasses.asdict(feature) for feature in features],
         "dense": list(config.dense_columns()),
-        "num_inputs": len(ids),
+        "num_inputs": len(labels),
         "splits": splits,
         "label_rate": {name: _label_rate(labels[first:last]) for name, (first, last) in splits.items()},
         "missing_share": {
@@ -86,31 +138,32 @@ def _schema(column: Column, numbering: Numbering) -> FeatureSchema:
     )
 
 
-def _steps(ids: npt.NDArray[np.int32]) -> list[slice]:
-    rows = max(1, _STEP_BYTES // (4 * ids.shape[1]))
-    return [slice(start, start + rows) for start in range(0, len(ids), rows)]
+def _blocks(ids: RowFile, stop: int) -> Iterator[npt.NDArray[np.int32]]:
+    """The rows ``0 .. stop - 1``, a few megabytes at a time."""
+    step = max(1, _STEP_BYTES // (4 * ids.shape[1]))
+    for start in range(0, stop, step):
+        yield ids.read(start, min(start + step, stop))
 
 
-def _num_values(column: Column, training: npt.NDArray[np.int32]) -> int:
+def _num_values(column: Column, ids: RowFile, num_training: int) -> int:
     """Provisional ids that can occur in the training split."""
     if column.vocabulary is not None:
         return column.vocabulary.size
-    largest = max(int(training[step, column.slots].max()) for step in _steps(training))
-    most = _ENCODED_SLACK + _ENCODED_IDS_PER_INPUT * len(training)
+    largest = max(int(rows[:, column.slots].max()) for rows in _blocks(ids, num_training))
+    most = _ENCODED_SLACK + _ENCODED_IDS_PER_INPUT * num_training
     if largest > most:
         raise LogError(
             f"the encoded column {column.config.name!r} has the id {largest}, a table of that many rows for "
-            f"{len(training)} training inputs (expected ids up to {most}); leave `encoded` out"
+            f"{num_training} training inputs (expected ids up to {most}); leave `encoded` out"
         )
     return max(largest, -1) + 1
 
 
-def _count(columns: Sequence[Column], training: npt.NDArray[np.int32], counts: list[Int64]) -> list[int]:
+def _count(columns: Sequence[Column], ids: RowFile, num_training: int, counts: list[Int64]) -> list[int]:
     """Fill `counts`; return the inputs without a value of each feature."""
     empty = [0] * len(columns)
-    with task("ingest: counting", len(training)) as progress:
-        for step in _steps(training):
-            rows = np.ascontiguousarray(training[step])
+    with task("ingest: counting", num_training) as progress:
+        for rows in _blocks(ids, num_training):
 
             def job(index: int, rows: npt.NDArray[np.int32] = rows) -> Callable[[], None]:
                 def work() -> None:
@@ -125,18 +178,6 @@ def _count(columns: Sequence[Column], training: npt.NDArray[np.int32], counts: l
         if column.config.max_length == 1 and column.missing_id != -1:
             empty[index] = int(counts[index][column.missing_id])
     return empty
-
-
-def _renumber(
-    columns: Sequence[Column], ids: npt.NDArray[np.int32], numberings: Sequence[Numbering], path: Path
-) -> None:
-    with task("ingest: numbering by popularity", len(ids)) as progress, path.open("r+b") as file:
-        for step in _steps(ids):
-            rows = np.array(ids[step])
-            for column, numbering in zip(columns, numberings, strict=True):
-                column.renumber(rows, numbering)
-            write_rows(file.fileno(), step.start, rows)
-            progress.advance(len(rows))
 
 
 def write_vocabulary(path: Path, column: Column, numbering: Numbering, scratch: Scratch) -> None:

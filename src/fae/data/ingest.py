@@ -4,8 +4,9 @@ Place in the flow: the first stage. Two passes, both streaming. The first parses
 features and *provisional* ids (order of first appearance); when the number of inputs is known, so are the splits, and
 the second counts the training split, gives final ids by popularity and renumbers in place.
 
-Invariants: the result depends on the log and the configuration alone, never on block sizes, threads or memory; memory
-is bounded by `memory_bytes` and a few blocks. It does not choose hot rows, sample or shuffle.
+Invariants: the result depends on the log and the configuration alone, never on block sizes, threads, memory or kills;
+memory is bounded by `memory_bytes` and a few blocks; a raw file that was read to its end is not read again
+(`fae.data.partial`). It does not choose hot rows, sample or shuffle.
 """
 
 from __future__ import annotations
@@ -20,17 +21,22 @@ import numpy as np
 from fae.core.artifact import Plan, write_artifact
 from fae.core.config import to_table
 from fae.core.errors import LogError
-from fae.core.progress import task
+from fae.core.files import cannot_write, check_replaceable
+from fae.core.progress import say, task
 from fae.data.columnar import FORMAT_VERSION, KIND, ColumnarLog
 from fae.data.columns import Column
 from fae.data.config import LogConfig
+from fae.data.criteo import CriteoChunk
 from fae.data.dense import to_dense, to_labels
 from fae.data.finish import finish_log
+from fae.data.formats import CRITEO_FORMATS
 from fae.data.jobs import run_jobs
 from fae.data.npy import RowWriter
+from fae.data.partial import Partial
 from fae.data.readers import Chunk, read_chunks
 from fae.data.scratch import Scratch
 from fae.data.sources import SourceFile, digest_sources, find_sources, remember
+from fae.data.splits import SplitFinder
 
 COMMAND = "fae ingest RECIPE.toml"
 
@@ -60,7 +66,10 @@ def _plan(config: LogConfig, sources: list[SourceFile], digests: list[str]) -> P
     # What two recipes may write differently and mean alike is written one way, so that the log is not made twice.
     parameters["categorical"] = [to_table(column) for column in config.columns()]
     parameters["dense"] = list(config.dense_columns())
-    parameters["test_fraction"] = config.effective_test_fraction()
+    parameters["label"] = config.label_column()
+    published = config.has_published_split()
+    parameters["test_fraction"] = "published" if published else config.effective_test_fraction()
+    parameters["validation_fraction"] = "published" if published else config.effective_validation_fraction()
     for role in ("train", "test"):
         parameters[role] = [source.name for source in sources if source.role == role]
     parameters["sources"] = [
@@ -90,68 +99,95 @@ def ingest(config: LogConfig, path: Path, *, base: Path, memory_bytes: int = 2**
     """
     sources = find_sources(config, base)
     plan = _plan(config, sources, digest_sources(sources, path))
+    partial = _open_partial(path, plan, sources)
     summary: dict[str, Any] = {}
-    with write_artifact(path, plan, summary) as folder:
-        scratch = Scratch(folder / "scratch", memory_bytes)
-        columns = _columns(config, scratch)
-        inputs_by_role = _first_pass(config, sources, columns, folder)
-        splits = split_ranges(config, inputs_by_role["train"], inputs_by_role["test"])
-        summary.update(finish_log(config, columns, splits, folder, scratch))
-        scratch.close()
+    try:
+        with write_artifact(path, plan, summary, unfinished=partial.folder):
+            scratch = Scratch(partial.work / "scratch", memory_bytes)
+            columns = _columns(config, scratch)
+            finder = SplitFinder(config, partial.state.get("splits"))
+            if partial.phase == "reading":
+                partial.restore(columns)
+                _first_pass(config, sources, columns, finder, partial)
+            summary.update(finish_log(config, columns, finder.splits(), partial, scratch))
+            scratch.close()
+    except BaseException as error:
+        # A log that was read to its end and is not accepted will not be the next time either.
+        if partial.num_done == 0 or (partial.num_done == len(sources) and isinstance(error, LogError)):
+            partial.discard()
+        else:
+            say(
+                f"ingest: {partial.num_done} of {len(sources)} files are read and kept in {partial.folder}; the "
+                "same command goes on behind them"
+            )
+        raise
+    partial.discard()
     remember(sources, path)
     return ColumnarLog(path)
+
+
+def _open_partial(path: Path, plan: Plan, sources: Sequence[SourceFile]) -> Partial:
+    """What an earlier process has left of this log, or nothing yet."""
+    # Everything but the list of files, of which a beginning will do.
+    key = {name: value for name, value in plan.parameters.items() if name not in ("train", "test", "sources")}
+    named = [{"role": source.role, **facts} for source, facts in zip(sources, plan.parameters["sources"], strict=True)]
+    try:
+        check_replaceable(path)
+        partial = Partial(path, [key, plan.parents], named)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if partial.num_done:
+        say(f"ingest: going on behind {partial.num_done} of {len(sources)} files")
+    return partial
 
 
 def _columns(config: LogConfig, scratch: Scratch) -> list[Column]:
     columns: list[Column] = []
     for column in config.columns():
-        columns.append(Column(column, columns[-1].slots.stop if columns else 0, scratch))
+        first_slot = columns[-1].slots.stop if columns else 0
+        columns.append(Column(column, first_slot, scratch, hexadecimal=config.format in CRITEO_FORMATS))
     return columns
 
 
-def split_ranges(config: LogConfig, num_train_inputs: int, num_test_inputs: int) -> dict[str, list[int]]:
-    """Ranges ``[start, stop]`` of the splits in log order, from the inputs of the train and of the test files.
-
-    Fractions are rounded to the nearest input.
-
-    Raises
-    ------
-    LogError
-        If nothing is left to train on.
-    """
-    num_inputs = num_train_inputs + num_test_inputs
-    test_start = num_train_inputs
-    if not config.test:
-        test_start -= int(num_inputs * config.effective_test_fraction() + 0.5)
-    train_stop = test_start - int(test_start * config.validation_fraction + 0.5)
-    if train_stop <= 0:
-        raise LogError(
-            f"the log has {num_inputs} inputs, and none is left for training after [log] test_fraction = "
-            f"{config.effective_test_fraction()} and validation_fraction = {config.validation_fraction}; lower them"
-        )
-    return {"train": [0, train_stop], "validation": [train_stop, test_start], "test": [test_start, num_inputs]}
-
-
 def _first_pass(
-    config: LogConfig, sources: Sequence[SourceFile], columns: list[Column], folder: Path
-) -> dict[str, int]:
-    """Write ``ids.npy`` (provisional), ``dense.npy`` and ``labels.npy``; return the inputs by role."""
-    inputs_by_role = {"train": 0, "test": 0}
+    config: LogConfig, sources: Sequence[SourceFile], columns: list[Column], finder: SplitFinder, partial: Partial
+) -> None:
+    """Write ``ids.npy`` (provisional), ``dense.npy`` and ``labels.npy``, from the first unread file on."""
     num_slots, num_dense = columns[-1].slots.stop, len(config.dense_columns())
     with (
         task("ingest: reading the log", sum(source.num_bytes for source in sources), "bytes") as progress,
-        RowWriter(folder / "ids.npy", np.int32, num_slots) as ids,
-        RowWriter(folder / "dense.npy", np.float32, num_dense) as dense,
-        RowWriter(folder / "labels.npy", np.uint8, None) as labels,
+        partial.open_rows("ids", np.int32, num_slots) as ids,
+        partial.open_rows("dense", np.float32, num_dense) as dense,
+        partial.open_rows("labels", np.uint8, None) as labels,
     ):
-        for source in sources:
+        progress.advance(sum(source.num_bytes for source in sources[: partial.num_done]))
+        for source in sources[partial.num_done :]:
+            finder.start_file(source.role)
             with closing(read_chunks(config, source.path)) as chunks:
                 for chunk in chunks:
-                    _encode_chunk(config, chunk, columns, ids, dense, labels)
-                    inputs_by_role[source.role] += chunk.num_inputs
+                    finder.see(chunk)
+                    if isinstance(chunk, Chunk):
+                        _encode_chunk(config, chunk, columns, ids, dense, labels)
+                    else:
+                        _encode_parsed(chunk, columns, ids, dense, labels)
                     progress.advance(chunk.raw_bytes, f"{ids.num_rows:,} inputs")
             source.check_unchanged()
-    return inputs_by_role
+            partial.state["splits"] = finder.state
+            partial.mark(columns, (ids, dense, labels), durable=source is not sources[-1])
+
+
+def _encode_parsed(
+    chunk: CriteoChunk, columns: list[Column], ids: RowWriter, dense: RowWriter, labels: RowWriter
+) -> None:
+    id_rows = np.empty((chunk.num_inputs, len(columns)), np.int32)
+
+    def id_job(index: int) -> Callable[[], None]:
+        return lambda: columns[index].encode_keys(chunk.keys[index], id_rows)
+
+    run_jobs([*map(id_job, range(len(columns)))])
+    ids.append(id_rows)
+    dense.append(chunk.dense)
+    labels.append(chunk.labels)
 
 
 def _encode_chunk(
@@ -163,7 +199,7 @@ def _encode_chunk(
     label_rows = np.empty(chunk.num_inputs, np.uint8)
 
     def label_job() -> None:
-        label_rows[:] = to_labels(chunk.label, config.label, chunk.locate)
+        label_rows[:] = to_labels(chunk.label, config.label_column(), chunk.locate)
 
     def dense_job(index: int) -> Callable[[], None]:
         def job() -> None:

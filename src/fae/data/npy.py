@@ -40,7 +40,7 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
         file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def write_rows(descriptor: int, first: int, rows: npt.NDArray[Any]) -> None:
+def write_rows_at(descriptor: int, first: int, rows: npt.NDArray[Any]) -> None:
     """Write rows at their place in an open ``.npy`` file with a header of 128 bytes.
 
     Not through a writable memory map: there a full disk is no error but a signal that ends the process.
@@ -59,23 +59,49 @@ class RowWriter:
     ----------
     width
         Entries of a row, or None for a one-dimensional array.
+    num_rows
+        Above 0: go on behind the first so many rows of a file that is there, leaving out what stands behind them.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened, or has fewer rows.
     """
 
-    def __init__(self, path: Path, dtype: npt.DTypeLike, width: int | None) -> None:
-        self.num_rows = 0
+    def __init__(self, path: Path, dtype: npt.DTypeLike, width: int | None, *, num_rows: int = 0) -> None:
+        self.num_rows = num_rows
         self._dtype = np.dtype(dtype)
         self._width = width
-        self._file = path.open("wb")
-        self._file.write(npy_header(self._dtype, self._shape()))
+        self._file = path.open("r+b" if num_rows else "wb")
+        if not num_rows:
+            self._file.write(npy_header(self._dtype, self._shape()))
+            return
+        end = self.num_bytes
+        if self._file.seek(0, os.SEEK_END) < end:
+            self._file.close()
+            raise OSError(f"{path} has fewer than {num_rows} rows")
+        self._file.truncate(end)
+        self._file.seek(end)
 
     def _shape(self) -> tuple[int, ...]:
         return (self.num_rows,) if self._width is None else (self.num_rows, self._width)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the file, with its header."""
+        return _HEADER_BYTES + self.num_rows * self._dtype.itemsize * (1 if self._width is None else self._width)
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Write rows of the writer's dtype and width."""
         assert rows.dtype == self._dtype
         self._file.write(np.ascontiguousarray(rows).data)
         self.num_rows += len(rows)
+
+    def flush(self, *, durable: bool = False) -> None:
+        """Hand what was appended to the system; `durable` waits until it is on the disk."""
+        self._file.flush()
+        if durable:
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> RowWriter:
         return self
@@ -89,3 +115,48 @@ class RowWriter:
                 self._file.write(npy_header(self._dtype, self._shape()))
         finally:
             self._file.close()
+
+
+class RowFile:
+    """Rows of a two-dimensional ``.npy`` file of ours, read and written where they stand.
+
+    A memory map would do, but every page that was ever touched counts as memory of the process, so that what it needs
+    cannot be told from what the system is free to drop.
+    """
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        self._file = path.open("r+b" if writable else "rb", buffering=0)
+        version = np.lib.format.read_magic(self._file)
+        assert version == (1, 0)
+        self.shape, _, self._dtype = np.lib.format.read_array_header_1_0(self._file)
+        self._row_bytes = self._dtype.itemsize * self.shape[1]
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """A copy of rows ``start .. stop - 1``, as far as there are so many."""
+        rows = np.empty((max(min(stop, len(self)) - start, 0), self.shape[1]), self._dtype)
+        self._file.seek(_HEADER_BYTES + start * self._row_bytes)
+        view = memoryview(rows.data).cast("B") if rows.size else memoryview(b"")
+        while len(view):
+            count = self._file.readinto(view)
+            if not count:
+                raise OSError(f"{self._file.name} ends before row {stop}")
+            view = view[count:]
+        return rows
+
+    def write(self, start: int, rows: npt.NDArray[Any]) -> None:
+        """Replace the rows from `start` on."""
+        self._file.seek(_HEADER_BYTES + start * self._row_bytes)
+        view = memoryview(np.ascontiguousarray(rows).data).cast("B") if rows.size else memoryview(b"")
+        while len(view):
+            view = view[self._file.write(view) :]
+
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -12,11 +12,15 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fae.core.config import nearest
 from fae.core.errors import LogError
 from fae.data.config import LogConfig
+from fae.data.formats import CRITEO_FORMATS
+
+if TYPE_CHECKING:
+    from fae.data.criteo import CriteoChunk
 
 T = TypeVar("T")
 
@@ -36,6 +40,10 @@ class Chunk:
         From a row of this chunk to the place a person can open: ``"log.csv.gz, line 17"``. May read the file again.
     raw_bytes
         Bytes of the file, as it is on disk, that were read for this chunk.
+    days
+        Avazu: text that orders the inputs by day.
+    split
+        Taobao: the split that the inputs belong to.
     """
 
     num_inputs: int
@@ -44,9 +52,11 @@ class Chunk:
     categorical: tuple[Any, ...]
     locate: Callable[[int], str]
     raw_bytes: int
+    days: Any = None
+    split: str = ""
 
 
-def read_chunks(config: LogConfig, path: Path) -> Generator[Chunk, None, None]:
+def read_chunks(config: LogConfig, path: Path) -> Generator[Chunk | CriteoChunk, None, None]:
     """Stream one raw file, parsing on a second thread; close the generator to stop early.
 
     Raises
@@ -55,6 +65,18 @@ def read_chunks(config: LogConfig, path: Path) -> Generator[Chunk, None, None]:
         If the file is empty, damaged, or not what the recipe says; one line, naming the file and where possible the
         line.
     """
+    if config.format in CRITEO_FORMATS:
+        from fae.data.criteo import read_criteo
+
+        return ahead(read_criteo(config, path))
+    if config.format == "taobao":
+        from fae.data.taobao import read_taobao
+
+        return ahead(read_taobao(config, path))
+    if config.format == "avazu":
+        from fae.data.avazu import read_avazu
+
+        return ahead(read_avazu(config, path))
     from fae.data.readers_parquet import read_parquet
     from fae.data.readers_text import read_text
 
@@ -70,7 +92,7 @@ def column_positions(config: LogConfig, header: list[str], path: Path) -> list[i
         If one is not there (naming its nearest neighbour) or is there more than once.
     """
     positions = []
-    for name in (config.label, *config.dense_columns(), *(column.name for column in config.columns())):
+    for name in (config.label_column(), *config.dense_columns(), *(column.name for column in config.columns())):
         count = header.count(name)
         if count == 0:
             raise LogError(f"{path}: there is no column {name!r}; {nearest(name, [cell for cell in header if cell])}")

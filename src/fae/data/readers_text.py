@@ -1,4 +1,4 @@
-"""Text logs: CSV with a header line, and Criteo's tab-separated lines without one; plain, gz or zst.
+"""Text logs: CSV with a header line; plain, gz or zst.
 
 Place in the flow: one of the readers behind `fae.data.readers`. Invariant: ids stay text exactly as written, dense
 columns become float64 with empty fields as nulls, and blank lines are skipped. Parsing is pyarrow's, one block at a
@@ -25,7 +25,6 @@ from fae.data.text_faults import TextLayout, explain, line_of_row
 _BLOCK_BYTES = 4 * 2**20
 """Text parsed at a time, and the longest line. A block of Criteo is 16,000 inputs; smaller ones cost speed, 8 MiB gains
 nothing and holds twice the memory."""
-_CRITEO_FIELDS = 40
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _NO_INPUTS = ("Empty CSV", "Could not skip initial")
 """How the parser says that nothing stands behind the header."""
@@ -33,14 +32,28 @@ _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 
 
 def read_text(config: LogConfig, path: Path) -> Iterator[Chunk]:
-    """Stream a CSV or Criteo file. Raises `LogError`; see `fae.data.readers.read_chunks`."""
+    """Stream a CSV file. Raises `LogError`; see `fae.data.readers.read_chunks`."""
     try:
         layout = _layout(config, path)
         yield from _chunks(config, path, layout)
     except OSError as error:
-        raise LogError(
-            f"{path} cannot be read to its end ({error.strerror or error}): it is cut short or damaged; copy it again"
-        ) from error
+        raise cut_short(path, error) from error
+
+
+def cut_short(path: Path, error: OSError) -> LogError:
+    """The error that says that a file ends too early."""
+    return LogError(
+        f"{path} cannot be read to its end ({error.strerror or error}): it is cut short or damaged; copy it again"
+    )
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a compressed file that is not named so: the name decides how a file is opened."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    for magic, suffix in _MAGIC.items():
+        if start.startswith(magic) and path.suffix.lower() != suffix:
+            raise LogError(f"{path} is compressed but not named so; rename it to {path.name}{suffix}")
 
 
 def open_bytes(path: Path) -> tuple[Any, Any]:
@@ -57,17 +70,8 @@ def open_lines(path: Path) -> io.TextIOWrapper:
 
 
 def _layout(config: LogConfig, path: Path) -> TextLayout:
-    with path.open("rb") as file:
-        start = file.read(4)
-    for magic, suffix in _MAGIC.items():
-        if start.startswith(magic) and path.suffix.lower() != suffix:
-            raise LogError(f"{path} is compressed but not named so; rename it to {path.name}{suffix}")
+    check_suffix(path)
     dense = range(1, 1 + len(config.dense_columns()))
-    if config.format == "criteo":
-        return TextLayout(
-            separator="\t", quoting=False, num_fields=_CRITEO_FIELDS, header_lines=0,
-            positions=tuple(range(_CRITEO_FIELDS)), dense=tuple(dense),
-        )  # fmt: skip
     if len(config.separator) != 1 or not config.separator.isascii():
         raise RecipeError(f"[log] separator = {config.separator!r} must be one ASCII character")
     with open_lines(path) as lines:

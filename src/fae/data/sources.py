@@ -89,7 +89,20 @@ def find_sources(config: LogConfig, base: Path) -> list[SourceFile]:
                 f"{source.path} is named twice, by [log] {seen[source.path]} and by [log] {source.role}; name it once"
             )
         seen[source.path] = source.role
+    _check_number(config, sources)
     return sources
+
+
+def _check_number(config: LogConfig, sources: list[SourceFile]) -> None:
+    if config.format == "taobao" and len(sources) > 1:
+        raise LogError(
+            f"[log] format = taobao reads one file, and there are {len(sources)}; name UserBehavior.csv alone"
+        )
+    if config.known and config.known.split == "last file" and config.has_published_split() and len(sources) == 1:
+        raise LogError(
+            f"[log] format = {config.format} halves the last of its files for validation and test, and there is only "
+            f"{sources[0].name}; name all days, or set [log] test_fraction"
+        )
 
 
 def _expand(pattern: str, base: Path, role: Role) -> list[Path]:

@@ -25,7 +25,7 @@ from fae.core.errors import RecipeError
 from fae.core.progress import Task, task
 from fae.core.threads import num_threads, run_ranges
 from fae.data.columnar import FORMAT_VERSION, KIND, FeatureSchema
-from fae.data.npy import npy_header, save_array, write_rows
+from fae.data.npy import npy_header, save_array, write_rows_at
 from fae.data.synthetic_columns import MAX_COUNT, MISSING_COUNT
 from fae.data.synthetic_config import SyntheticConfig
 from fae.data.synthetic_inputs import CHUNK_INPUTS, ColumnFacts
@@ -142,7 +142,7 @@ class _Writer:
         for column, counts in enumerate(chunk.counts.T):
             dense[:, column] = _DENSE.take(counts[:size] - MISSING_COUNT)
         for file, rows in zip(files, (by_slot.T, dense, chunk.labels[:size]), strict=True):
-            write_rows(file.fileno(), start, rows)
+            write_rows_at(file.fileno(), start, rows)
         tally.add(chunk.labels[:size], chunk.probabilities[:size])
         training = min(max(self._train_stop - start, 0), size)
         slot = 0
@@ -208,7 +208,7 @@ def renumber(path: Path, finals: Sequence[Final]) -> None:
                     if final.schema.length > 1:
                         places[ids < 0] = -1
                     rows[:, slot] = places
-                write_rows(file.fileno(), index * CHUNK_INPUTS, rows)
+                write_rows_at(file.fileno(), index * CHUNK_INPUTS, rows)
                 progress.advance(len(rows))
 
         run_ranges(work, -(-len(old) // CHUNK_INPUTS))

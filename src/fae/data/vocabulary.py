@@ -183,6 +183,11 @@ class Vocabulary:
             self._table[:] = -1
             rebuild_table(self._hashes, self.size, self._table)
 
+    def text(self, start: int, stop: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+        """The bytes of values ``start .. stop - 1``: the length of each, and all of them one behind the other."""
+        begin, end = int(self._starts[start]), int(self._starts[stop])
+        return np.diff(self._starts[start : stop + 1]).astype(np.int32), self._arena[begin:end]
+
     def seal(self) -> None:
         """Give up what only `encode` needs."""
         self._scratch.release(self._table)

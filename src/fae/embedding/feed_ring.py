@@ -33,8 +33,7 @@ class FeedRing:
     def __init__(self, layout: FeedLayout, depth: int, device: torch.device) -> None:
         self.layout, self._depth, self._device, self._on_gpu = layout, depth, device, device.type == "cuda"
         self.generation, self._num_words = 0, 0
-        # One thread copies about 10 GB/s: three keep up with a step of a third of a millisecond.
-        self._num_threads = max(1, min(3, num_threads() // 4)) if self._on_gpu else 1
+        self._num_threads = 2 if self._on_gpu and num_threads() >= 8 else 1
         self._host: list[Tensor] = []
         self._views: list[FeedViews] = []
         if self._on_gpu:

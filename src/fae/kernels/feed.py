@@ -14,14 +14,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fae.packing.dataset import BatchSet, PackedBatch
 
 _ALIGN = 32  # words: pieces begin on a multiple of 128 bytes
+_MANY_WORDS = 2**17  # from here on several threads copy faster than one
 
 # Packed arrays are read-only views of files; they are only ever read here.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
@@ -113,40 +116,37 @@ class FeedLayout:
         rate
             Learning rate of the rows in this step.
         """
-        size, slots = self.batch_size, self.num_slots
-        header = np.zeros(group_field(self.num_groups), np.int32)
+        buffer: npt.NDArray[np.int32] = words.numpy()
+        header = buffer[: group_field(self.num_groups)]
         header[0] = packed.num_inputs
-        header[1:2] = np.array([rate], np.float32).view(np.int32)
-        words[self._addresses : self._addresses + size * slots].copy_(_tensor(packed.addresses))
-        words[self._dense : self._dense + size * self.num_dense].copy_(_tensor(packed.dense))
-        words[self._labels : self._labels + size].copy_(_tensor(packed.labels))
-        end = self._order
-        if packed.order is not None:
-            words[end : end + size * slots].copy_(_tensor(packed.order))
-            end = _aligned(end + size * slots)
+        header[1:2].view(np.float32)[0] = rate
 
-        def put(array: np.ndarray) -> int:
-            nonlocal end
-            place = end
-            values = _tensor(array)
-            words[place : place + len(values)].copy_(values)
-            end = _aligned(place + len(values))
-            return place
+        def put(place: int, array: npt.NDArray[Any]) -> int:
+            """Copy an array's bytes to a place; returns where the next one may begin."""
+            values = array.reshape(-1).view(np.int32)
+            end = place + values.size
+            if values.size < _MANY_WORDS:
+                buffer[place:end] = values  # the cheapest call there is; one thread
+            else:
+                words[place:end].copy_(torch.from_numpy(values))
+            return -(-end // _ALIGN) * _ALIGN
 
+        put(self._addresses, packed.addresses)
+        put(self._dense, packed.dense)
+        put(self._labels, packed.labels)
+        end = self._order if packed.order is None else put(self._order, packed.order)
         for group in range(self.num_groups):
-            field = group_field(group)
+            field = 8 + 8 * group
             header[field] = shifts[group]
             if packed.blocks:
                 blocks = packed.blocks[group]
-                header[field + 1], header[field + 2] = len(blocks.starts), len(blocks.long_rows)
-                header[field + 3], header[field + 4] = put(blocks.starts), put(blocks.addresses)
-                header[field + 5] = put(blocks.long_rows)
+                after_starts = put(end, blocks.starts)
+                after_addresses = put(after_starts, blocks.addresses)
+                header[field + 1 : field + 6] = (
+                    blocks.starts.size, len(blocks.long_rows), end, after_starts, after_addresses,
+                )  # fmt: skip
+                end = put(after_addresses, blocks.long_rows)
             if self.with_cold_lists:
-                header[field + 6] = put(packed.cold_rows[group]) // 2
-        words[: len(header)].copy_(torch.from_numpy(header))
+                header[field + 6] = end // 2
+                end = put(end, packed.cold_rows[group])
         return end
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    """The bytes of an array as int32 words, without a copy."""
-    return torch.from_numpy(array.reshape(-1).view(np.int32))

@@ -17,7 +17,7 @@ from fae.kernels.triton_rows import operand
 PART_ROWS = 128
 """Rows of an activation whose column sums are one part; part of the order of sums."""
 
-MASKED_PRODUCT = {"block_n": 128, "block_k": 64, "num_warps": 8, "num_stages": 3}
+MASKED_PRODUCT = {"block_n": 128, "block_k": 64, "num_warps": 4, "num_stages": 3}
 """Tile of the masked product (``benchmarks/micro/gpu_tiles.py``, H200)."""
 
 

@@ -23,8 +23,8 @@ from fae.kernels.feed import FeedViews, group_field
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.triton_rows import operand, to_row
 
-FORWARD = {"inputs": 4, "num_warps": 4}
-BACKWARD = {"inputs": 4, "num_warps": 4}
+FORWARD = {"inputs": 2, "num_warps": 1}
+BACKWARD = {"inputs": 2, "num_warps": 1}
 """Inputs and warps of a program (``benchmarks/micro/gpu_tiles.py``, H200)."""
 
 _DIMS = (16, 32, 64, 128)

@@ -24,7 +24,7 @@ from fae.kernels.geometry import POOLING_CODE, GroupGeometry
 from fae.kernels.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas
 
 _BLOCK_INPUTS = 32  # inputs of a program of the lookup
-SUMS = {"floats": 1024, "at_once": 4, "num_warps": 4}
+SUMS = {"floats": 256, "at_once": 4, "num_warps": 1}
 """Of a program of the sums: blocks times D, lookups of a block that are asked for together, warps
 (``benchmarks/micro/gpu_tiles.py``, H200). They change no result: lookups are added one after the other."""
 _PARTS_AT_ONCE = 64  # blocks of a long row; part of the order of sums

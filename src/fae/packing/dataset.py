@@ -7,7 +7,7 @@ time. The bytes are described in ``format.md`` beside this file. Does not choose
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,11 @@ class BatchSet:
         What they are made of, mapped or in memory.
     num_hot_batches
         Batches ``[0, num_hot_batches)`` hold only hot inputs.
+
+    Attributes
+    ----------
+    batch
+        Function of a batch's number, from 0, to its `PackedBatch`; an `IndexError` outside ``[0, num_batches)``.
     """
 
     def __init__(self, arrays: BatchArrays, num_hot_batches: int) -> None:
@@ -170,14 +175,15 @@ class BatchSet:
         self.num_batches = len(self._sizes)
         self.num_hot_batches = num_hot_batches
         self.num_inputs = sum(self._sizes)
+        # Several threads of the streaming pipeline ask for the same batch one after the other.
+        self.batch = lru_cache(maxsize=64)(self._batch)
 
     @property
     def inputs(self) -> npt.NDArray[np.int64]:
         """int64 ``[num_batches, B]``: index in the columnar log of each packed input, -1 in padding."""
         return self._arrays.inputs
 
-    def batch(self, index: int) -> PackedBatch:
-        """Batch `index`, from 0; an `IndexError` outside ``[0, num_batches)``."""
+    def _batch(self, index: int) -> PackedBatch:
         if not 0 <= index < self.num_batches:
             raise IndexError(f"batch {index} of {self.num_batches}")
         arrays = self._arrays

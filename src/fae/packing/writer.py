@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.core.threads import run_ranges
-from fae.data.npy import npy_header, write_rows
+from fae.data.npy import npy_header, write_rows_at
 from fae.packing.dataset import BatchArrays
 
 
@@ -37,7 +37,7 @@ class GrowingArray:
 
     def put(self, index: int, values: npt.NDArray[np.generic]) -> None:
         """Write entries ``[index, index + len(values))``."""
-        write_rows(self._file, index, np.ascontiguousarray(values, self._kind))
+        write_rows_at(self._file, index, np.ascontiguousarray(values, self._kind))
         self._length = max(self._length, index + len(values))
 
     def append(self, values: npt.NDArray[np.generic]) -> None:

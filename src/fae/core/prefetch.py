@@ -1,7 +1,8 @@
 """A hint to the CPU that memory will be read soon; does nothing in plain Python.
 
-Rows stand at random places of tables larger than every cache: asking for them 16 lookups ahead makes the update of a
-batch about three times faster (``benchmarks/micro/row_kernels.py``). Invariant: never changes a result.
+Place in the flow: under the compiled loops of ingest and of the CPU kernels. Rows and vocabulary entries stand at
+random places of tables larger than every cache: asking for rows 16 lookups ahead makes the update of a batch about
+three times faster (``benchmarks/micro/row_kernels.py``). Invariant: never changes a result.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 
-def prefetch(array, index):
+def prefetch(array: Any, index: Any) -> None:
     """Ask for the cache line at ``array[index]`` (first axis); `index` must be within the array."""
 
 
