@@ -49,7 +49,14 @@ def open_log(name: str, folder: Path, num_inputs: int, rows: Sequence[int] = KAG
 
 
 def hot_set(
-    log: ColumnarLog, share: float, *, dim: int, batch_size: int, mixed: bool, optimizer: str = "sgd", depth: int = RING_DEPTH
+    log: ColumnarLog,
+    share: float,
+    *,
+    dim: int,
+    batch_size: int,
+    mixed: bool,
+    optimizer: str = "sgd",
+    depth: int = RING_DEPTH,
 ) -> Any:
     """The most accessed `share` of all rows hot, in the storage order of their counts; staging for the largest batch."""
     counts = np.asarray(log.counts)

@@ -58,7 +58,11 @@ def products(size: int) -> None:
             note(f"masked_product {k}->{n}", setting, microseconds)
     for k, n in ((368, 512), (512, 256), (16, 512)):
         x, w, bias = random(size, k), random(n, k), random(n)
-        note(f"forward {k}->{n}", "_addmm_activation", micro(lambda x=x, w=w, bias=bias: torch._addmm_activation(bias, x, w.t())))
+        note(
+            f"forward {k}->{n}",
+            "_addmm_activation",
+            micro(lambda x=x, w=w, bias=bias: torch._addmm_activation(bias, x, w.t())),
+        )
         grad, out = random(size, n), torch.empty((n, k), device="cuda")
         note(
             f"weight gradient {k}->{n}", "mm out_dtype float32",
@@ -79,14 +83,23 @@ def gathers(size: int, folder: Path) -> None:
     num_hot = hot.layout.groups[0].num_hot_rows
     for batch in ours.embeddings.stream(packed.train, [0]):
         feed = batch.feed.views
-        print("blocks", [(len(b.starts), len(b.long_rows)) for b in batch.packed.blocks], "cold", [len(r) for r in batch.packed.cold_rows])
+        print(
+            "blocks",
+            [(len(b.starts), len(b.long_rows)) for b in batch.packed.blocks],
+            "cold",
+            [len(r) for r in batch.packed.cold_rows],
+        )
         grad_rows = torch.randn((size, 26 * 16), device="cuda").to(torch.bfloat16)
         kernels = gpu._interaction
         grad_out = torch.randn((size, kernels.width), device="cuda", dtype=torch.bfloat16)
         for inputs, warps in itertools.product((2, 4, 8), (1, 2, 4, 8)):
             interaction.FORWARD.update(inputs=inputs, num_warps=warps)
             interaction.BACKWARD.update(inputs=inputs, num_warps=warps)
-            note("interaction forward", dict(interaction.FORWARD), micro(lambda: kernels.forward(feed, num_hot, bank.weight, z)))
+            note(
+                "interaction forward",
+                dict(interaction.FORWARD),
+                micro(lambda: kernels.forward(feed, num_hot, bank.weight, z)),
+            )
             note(
                 "interaction backward", dict(interaction.BACKWARD),
                 micro(lambda: kernels.backward(feed, num_hot, bank.weight, z, grad_out, grad_rows)),
@@ -94,7 +107,11 @@ def gathers(size: int, folder: Path) -> None:
         group = gpu._kernels[0]
         for floats, at_once, warps in itertools.product((256, 512, 1024), (2, 4, 8), (1, 2, 4)):
             rows.SUMS.update(floats=floats, at_once=at_once, num_warps=warps)
-            note("sums and update", dict(rows.SUMS), micro(lambda: group.update(feed, num_hot, bank.weight, bank.state, grad_rows, 0.0)))
+            note(
+                "sums and update",
+                dict(rows.SUMS),
+                micro(lambda: group.update(feed, num_hot, bank.weight, bank.state, grad_rows, 0.0)),
+            )
 
 
 def bandwidths() -> None:
@@ -105,8 +122,16 @@ def bandwidths() -> None:
         pinned = torch.empty(size, dtype=torch.int8, pin_memory=True)
         target = torch.empty(size, dtype=torch.int8, device="cuda")
         pageable = torch.ones(size, dtype=torch.int8)
-        note("host to device", f"pinned {size} B, GB/s", size / micro(lambda: target.copy_(pinned, non_blocking=True)) / 1e3)
-        note("device to host", f"pinned {size} B, GB/s", size / micro(lambda: pinned.copy_(target, non_blocking=True)) / 1e3)
+        note(
+            "host to device",
+            f"pinned {size} B, GB/s",
+            size / micro(lambda: target.copy_(pinned, non_blocking=True)) / 1e3,
+        )
+        note(
+            "device to host",
+            f"pinned {size} B, GB/s",
+            size / micro(lambda: pinned.copy_(target, non_blocking=True)) / 1e3,
+        )
         import time
 
         for threads in (1, 4, 8, 16):
@@ -114,7 +139,11 @@ def bandwidths() -> None:
             started = time.perf_counter()
             for _ in range(20):
                 pinned.copy_(pageable)
-            note("pageable to pinned", f"{size} B, {threads} threads, GB/s", 20 * size / (time.perf_counter() - started) / 1e9)
+            note(
+                "pageable to pinned",
+                f"{size} B, {threads} threads, GB/s",
+                20 * size / (time.perf_counter() - started) / 1e9,
+            )
 
 
 def main() -> None:

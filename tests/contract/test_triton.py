@@ -31,7 +31,9 @@ def one_step(log, layout, placement, optimizer, engine, device):
         loss = 0.0
         for index, feature in enumerate(log.features):
             outputs.append(features[feature.name].detach().cpu().clone())
-            factor = torch.arange(features[feature.name].numel(), device=embeddings.device) % 7 + 1.0  # of one sign: sums do not cancel
+            factor = (
+                torch.arange(features[feature.name].numel(), device=embeddings.device) % 7 + 1.0
+            )  # of one sign: sums do not cancel
             loss = loss + (features[feature.name].reshape(-1) * factor * (index + 1)).sum()
         loss.backward()
         embeddings.update(batch)

@@ -18,7 +18,7 @@ from fae.core.units import format_bytes, format_count
 from fae.data.config import LogConfig
 from fae.data.synthetic import log_config, write_text
 from fae.data.synthetic_columnar import write_columnar
-from fae.data.synthetic_config import SyntheticConfig
+from fae.data.synthetic_config import CRITEO_FORMAT, SyntheticConfig
 
 
 def make_synthetic(config: SyntheticConfig, out: str | Path, *, columnar: bool, encoded: bool) -> dict[str, Any]:
@@ -37,9 +37,7 @@ def make_synthetic(config: SyntheticConfig, out: str | Path, *, columnar: bool, 
     started = time.perf_counter()
     path = out / "log" if columnar else out
     # The text that the recipe names is made by the same command without --columnar; only ingest looks for it.
-    reading = log_config(
-        config, ("log.tsv" if config.shape in ("criteo", "zipf") else "log.csv") if columnar else out.name
-    )
+    reading = log_config(config, ("log.tsv" if config.shape in CRITEO_FORMAT else "log.csv") if columnar else out.name)
     recipe = recipe_text(reading)
     if columnar:
         with locked_folder(out):

@@ -135,9 +135,7 @@ class GpuRows:
                 return None
             if self._row_gradients is None and requires_grad:
                 width = self._geometries[0].width
-                self._row_gradients = torch.zeros(
-                    (self._batch_size, width), dtype=torch.bfloat16, device=self._device
-                )
+                self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
             self._interacted = requires_grad
             num_hot_rows = self._layout.groups[0].num_hot_rows
             joined: Tensor = _Interaction.apply(

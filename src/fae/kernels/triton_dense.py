@@ -21,7 +21,6 @@ MASKED_PRODUCT = {"block_n": 128, "block_k": 64, "num_warps": 4, "num_stages": 3
 """Tile of the masked product (``benchmarks/micro/gpu_tiles.py``, H200)."""
 
 
-
 @triton.jit
 def _masked_product_kernel(
     a, b, x, out, sums, M, N, K, sums_stride,

@@ -167,9 +167,9 @@ def _block_sums_kernel(
                     b = lookup // num_slots
                     s = lookup - b * num_slots
                     offset = b.to(tl.int64) * width + tl.load(slot_column + s, mask=inside, other=0)
-                values = tl.load(
-                    gradient + offset[:, None] + d[None, :], mask=inside[:, None] & in_row, other=0.0
-                ).to(tl.float32)
+                values = tl.load(gradient + offset[:, None] + d[None, :], mask=inside[:, None] & in_row, other=0.0).to(
+                    tl.float32
+                )
                 if not FLAT:
                     feature = tl.load(slot_feature + s, mask=inside, other=0)
                     is_mean = inside & (tl.load(poolings + feature, mask=inside, other=0) == 1)
@@ -279,7 +279,14 @@ class TritonGroupKernels:
     """
 
     def __init__(
-        self, geometry: GroupGeometry, group: int, batch_size: int, optimizer: str, device: torch.device, *, by_list: bool
+        self,
+        geometry: GroupGeometry,
+        group: int,
+        batch_size: int,
+        optimizer: str,
+        device: torch.device,
+        *,
+        by_list: bool,
     ) -> None:
         self.geometry, self.by_list = geometry, by_list
         self._optimizer, self._batch_size, self._field = OPTIMIZER_CODE[optimizer], batch_size, group_field(group)

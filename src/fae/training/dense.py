@@ -146,7 +146,10 @@ class FlatOptimizer(torch.optim.Optimizer):
         """As torch's optimizers; the step count is Adam's (Adagrad's does not enter its update)."""
         steps = torch.tensor(float(self._steps))
         state = {index: {**values, "step": steps} for index, values in self._states() if values}
-        return {"state": state, "param_groups": [{"lr": self._learning_rate, "params": [*range(len(self._parameters))]}]}
+        return {
+            "state": state,
+            "param_groups": [{"lr": self._learning_rate, "params": [*range(len(self._parameters))]}],
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -49,13 +49,14 @@ class StepRunner:
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=embeddings.device)
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._capture = capture and embeddings.device.type == "cuda"
+        self._stream = torch.cuda.Stream(embeddings.device) if self._capture else None
         self._eager_steps, self._pool, self.not_captured = 0, None, ""
 
     def __call__(self, batch: ReadyBatch) -> None:
         """One step."""
         key = self._embeddings.graph_key(batch) if self._capture else None
         if key is None or batch.feed is None or self._eager_steps < _WARM_UP_STEPS:
-            self._run(batch)
+            self._run_aside(batch)
             self._eager_steps += 1
             return
         place = (key, batch.feed.index)
@@ -66,7 +67,7 @@ class StepRunner:
             except RuntimeError as error:
                 self._give_up(error)
                 self._embeddings.steps = steps
-                self._run(batch)
+                self._run_aside(batch)
                 return
             self._embeddings.steps = steps
             self._graphs = {place: graph for place, graph in self._graphs.items() if place[0] == key}
@@ -78,6 +79,17 @@ class StepRunner:
             self._model, self._embeddings, self._dense_optimizer, batch, self._precision, loss_sum=self._loss_sum
         )
 
+    def _run_aside(self, batch: ReadyBatch) -> None:
+        """A step on the stream that captures: autograd remembers the stream on which it met a weight first."""
+        if self._stream is None:
+            self._run(batch)
+            return
+        current = torch.cuda.current_stream(self._embeddings.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            self._run(batch)
+        current.wait_stream(self._stream)
+
     def _captured(self, batch: ReadyBatch) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         # Whatever the garbage collector destroys on the device while a graph is captured would spoil the capture.
@@ -86,7 +98,7 @@ class StepRunner:
         gc.disable()
         try:
             # The threads that feed batches call the driver meanwhile, on streams of their own.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 self._run(batch)
         finally:
             if was_enabled:

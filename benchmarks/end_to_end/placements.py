@@ -1,0 +1,176 @@
+"""Samples a second of every placement and of what a user would pick instead, on one log, model, optimizer and precision.
+
+    python benchmarks/end_to_end/placements.py [--cells core] [--out FILE] [--folder DIR] [--quick]
+
+DLRM 13-512-256-64-D / 512-256-1 over Criteo Kaggle's tables (33.8 M rows); bf16 dense part on a GPU, float32 rows. Logs:
+``zipf`` (independent columns, exponent 1.05; the hard case) and ``criteo`` (columns from latent users and items). Ours
+read packed batches from the file system; the others find theirs on the device. Contenders of a group run in turns, one
+warm-up and then several samples each. `budget_fraction` counts hot rows; `staging_bytes` stand beside them, and FBGEMM's
+caches get the sum of both. Groups that are in the output file already are skipped, so a run goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import torch
+
+from common import KAGGLE_ROWS, RESULTS, record
+from peers import Fbgemm, PlainPyTorch
+from speed import OurPlacement, hot_set, interleaved_runs, open_log, packed_log
+
+Group = dict[str, Any]
+
+
+def groups(cells: str) -> Iterator[Group]:
+    """What is measured together. `slow` groups add what runs on the CPU."""
+    for log in ("zipf", "criteo"):
+        yield {"log": log, "batch_size": 32768, "dim": 16, "optimizer": "sgd", "shares": (0.05, 0.01), "slow": True}
+        yield {"log": log, "batch_size": 32768, "dim": 16, "optimizer": "rowwise_adagrad", "shares": (0.05, 0.01)}
+    if cells == "first":
+        return
+    for log in ("zipf", "criteo"):
+        for batch_size in (8192, 2048):
+            for optimizer in ("sgd", "rowwise_adagrad"):
+                yield {"log": log, "batch_size": batch_size, "dim": 16, "optimizer": optimizer, "shares": (0.05, 0.01)}
+    yield {"log": "zipf", "batch_size": 32768, "dim": 64, "optimizer": "sgd", "shares": (0.05,)}
+    yield {"log": "zipf", "batch_size": 32768, "dim": 64, "optimizer": "rowwise_adagrad", "shares": (0.05,)}
+
+
+def key(group: Group) -> str:
+    return f"{group['log']} {group['batch_size']} {group['dim']} {group['optimizer']}"
+
+
+def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm: bool) -> list[dict[str, Any]]:
+    """All contenders of a group, in turns."""
+    batch_size, dim, optimizer = group["batch_size"], group["dim"], group["optimizer"]
+    log = open_log_once(group["log"], folder, options)
+    common = {"dim": dim, "optimizer": optimizer, "device": options.device}
+    steps = max(40, round(options.seconds * 40e6 / batch_size / (dim / 16)))
+    makers: dict[str, tuple[float, int, Callable[[], Any]]] = {}
+    cache_bytes = 0
+    for share in group["shares"]:
+        hot = hot_set(log, share, dim=dim, batch_size=batch_size, mixed=True, optimizer=optimizer)
+        packed = packed_log(log, hot, folder)
+        if share == group["shares"][0]:
+            makers["device"] = (1.0, steps, lambda p=packed, h=hot: OurPlacement(p, h, "device", **common))
+            row_bytes = 4 * (dim + hot_state(optimizer))
+            hot_rows = sum(g.num_hot_rows for g in hot.layout.groups)
+            cache_bytes = row_bytes * (hot_rows + hot.ring_depth * sum(hot.staging_rows))
+            if group.get("slow"):
+                few = 6
+                makers["hybrid"] = (0.0, few, lambda p=packed, h=hot: OurPlacement(p, h, "hybrid", **common))
+                makers["cpu"] = (0.0, few, lambda p=packed, h=hot: OurPlacement(p, h, "cpu", **common))
+        makers[f"tiered {share}"] = (share, steps, lambda p=packed, h=hot: OurPlacement(p, h, "tiered", **common))
+    if group.get("slow"):
+        # FAE as published runs pure batches in long phases; here a run is one cold and one hot phase in proportion.
+        hot = hot_set(log, 0.05, dim=dim, batch_size=batch_size, mixed=False, optimizer=optimizer)
+        separate = packed_log(log, hot, folder)
+        makers["tiered 0.05 interleaved"] = (
+            0.05, steps, lambda p=separate, h=hot: OurPlacement(p, h, "tiered", **common),
+        )  # fmt: skip
+        makers["paper"] = (0.05, 8, lambda p=separate, h=hot: OurPlacement(p, h, "paper", **common))
+        plain = {**common, "batch_size": batch_size}
+        makers["plain PyTorch hybrid"] = (0.0, 3, lambda: PlainPyTorch(log, **plain))
+        makers["plain PyTorch cpu"] = (0.0, 3, lambda: PlainPyTorch(log, **{**plain, "device": "cpu"}))
+    if has_fbgemm:
+        peer = {**common, "batch_size": batch_size}
+        many = max(20, round(options.seconds / 3.5e-3))
+        for mode in ("device", "device graph"):
+            makers[f"fbgemm {mode}"] = (1.0, many, lambda m=mode: Fbgemm(log, mode=m, **peer))
+        for mode in ("lru", "lfu", "lru prefetch"):
+            makers[f"fbgemm {mode}"] = (
+                group["shares"][0], many, lambda m=mode: Fbgemm(log, mode=m, cache_bytes=cache_bytes, **peer),
+            )  # fmt: skip
+    contenders = {}
+    for name, (_, _, make) in makers.items():
+        try:
+            contenders[name] = make()
+        except Exception as error:
+            print(f"{name}: cannot be made: {type(error).__name__}: {str(error)[:300]}", flush=True)
+    counts = {name: makers[name][1] for name in contenders}
+    samples = interleaved_runs(contenders, counts, options.rounds, lambda text: print(text, flush=True))
+    rows = []
+    for name, seconds in samples.items():
+        rates = [batch_size / each for each in seconds]
+        contender = contenders[name]
+        rows.append(
+            {
+                "log": group["log"], "placement": name, "dim": dim, "batch_size": batch_size, "optimizer": optimizer,
+                "budget_fraction": makers[name][0], "samples_per_second": statistics.median(rates), "samples": rates,
+                "gpu_row_bytes": contender.gpu_row_bytes, "staging_bytes": contender.staging_bytes,
+            }
+        )  # fmt: skip
+        print(f"{key(group)} {name:26} {statistics.median(rates) / 1e6:8.3f} M samples/s", flush=True)
+    contenders.clear()
+    gc.collect()
+    if options.device == "cuda":
+        torch.cuda.empty_cache()
+    return rows
+
+
+def hot_state(optimizer: str) -> int:
+    return {"sgd": 0, "rowwise_adagrad": 1}[optimizer]
+
+
+def open_log_once(name: str, folder: Path, options: argparse.Namespace) -> Any:
+    from fae.data.columnar import ColumnarLog
+
+    if (folder / name).exists():
+        return ColumnarLog(folder / name)
+    return open_log(name, folder, options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", choices=("first", "core"), default="core")
+    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.3, help="of a sample, about")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--until", type=float, default=float("inf"), help="start no group after so many seconds")
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--quick", action="store_true", help="tiny, on the CPU: shows that it runs")
+    options = parser.parse_args()
+    if options.quick:
+        options.device, options.inputs, options.cap, options.rounds, options.seconds = "cpu", 40_000, 1000, 1, 1e-5
+    try:
+        import fbgemm_gpu  # noqa: F401
+
+        has_fbgemm = options.device == "cuda"
+    except ImportError:
+        has_fbgemm = False
+    gpu = torch.cuda.get_device_name().split()[-1].lower() if options.device == "cuda" else "cpu"
+    out = options.out or RESULTS / f"placements_{gpu}_{time.strftime('%Y%m%d')}.json"
+    done = json.loads(out.read_text()) if out.exists() else {"rows": [], "groups": []}
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        for group in groups(options.cells):
+            if key(group) in done["groups"] or time.monotonic() - started > options.until:
+                continue
+            if options.quick:
+                group["batch_size"] = min(256, group["batch_size"])
+            rows = measure(group, options, Path(name), has_fbgemm)
+            done = {
+                **record(torch_version=torch.__version__, load_average=os.getloadavg(), fbgemm=has_fbgemm),
+                "rows": done["rows"] + rows, "groups": [*done["groups"], key(group)],
+            }  # fmt: skip
+            out.write_text(json.dumps(done, indent=1) + "\n")
+    print(f"wrote {out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
