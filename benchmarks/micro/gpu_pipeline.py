@@ -18,9 +18,9 @@ import torch
 
 import fae.embedding.gpu_transfer as gpu_transfer
 import fae.embedding.pipeline as pipeline
+from speed import OurPlacement, hot_set, open_log, packed_log
 
 from common import KAGGLE_ROWS, RESULTS, record
-from speed import OurPlacement, hot_set, open_log, packed_log
 
 SETTINGS = {
     "as it is": {},

@@ -25,10 +25,10 @@ from fae.embedding.base import Embeddings
 from fae.packing.dataset import PackedDataset
 from fae.training.checkpoint import load_dense, load_tables, open_checkpoint, read_progress, save_checkpoint
 from fae.training.config import TrainConfig
+from fae.training.dense import make_dense_optimizer
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
-from fae.training.dense import make_dense_optimizer
 
 _CURVE_POINTS = 200
 
