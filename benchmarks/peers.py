@@ -1,7 +1,7 @@
 """Other systems as contenders of the speed benchmarks: plain PyTorch and FBGEMM, each at its best.
 
-Their batches are on the device (or in memory) before the clock starts, in the layout they like; ours come from the packed
-file. FBGEMM gets our fused dense part and our loss kernel, so that only its embeddings are compared.
+Their batches are on the device (or in memory) before the clock starts, in the layout they like; ours come from the
+packed file. FBGEMM gets our fused dense part and our loss kernel, so that only its embeddings are compared.
 """
 
 from __future__ import annotations

@@ -287,7 +287,7 @@ class RunFolder:
             f"{format_bytes(embeddings.device_bytes)} of rows, state and staging on the device"
         )
         trainer = Trainer(model, embeddings, packed, self.recipe.train, folder=self.out, plan=plan)
-        if parent and not is_current(self.path("train"), plan.fingerprint):
+        if parent and not is_current(self.path("train"), plan):
             from fae.training.continuation import load_parent
 
             say(f"train: continuing {parent.checkpoint}")

@@ -36,7 +36,7 @@ class Worker:
         # One condition a stage: waking threads that wait for something else costs more than the hand-over itself.
         self._conditions: defaultdict[str, threading.Condition] = defaultdict(lambda: threading.Condition(self._lock))
         self._counts: Counter[str] = Counter()
-        self.waited: Counter[tuple[int, str]] = Counter()
+        self.waited: defaultdict[tuple[int, str], float] = defaultdict(float)
         self._threads: list[threading.Thread] = []
         self._stopping = False
         self._failure: BaseException | None = None

@@ -73,7 +73,7 @@ class TieredEmbeddings(Embeddings):
     ) -> ReadyBatches:
         numbers = [int(index) for index in order]
         is_cold = batches.has_cold_rows[numbers]
-        slots = ((np.cumsum(is_cold) - is_cold) % self._ring_depth).tolist()
+        slots: list[int] = np.mod(np.cumsum(is_cold) - is_cold, self._ring_depth).tolist()
 
         def shifts(position: int) -> list[int]:
             return [slots[position] * rows for rows in self._staging_rows]

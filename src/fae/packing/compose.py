@@ -271,7 +271,8 @@ def compose_batch_set(
     # Read-only like the mapped files, so that compiled loops meet one type of array.
     assert arrays.blocks is not None
     lists = (*arrays.cold_rows, *arrays.blocks.starts, *arrays.blocks.addresses, *arrays.blocks.long_rows)
-    for array in (arrays.addresses, arrays.order, arrays.dense, arrays.labels, *lists):
+    parts: list[npt.NDArray[np.generic] | None] = [arrays.addresses, arrays.order, arrays.dense, arrays.labels, *lists]
+    for array in parts:
         if array is not None:
             array.setflags(write=False)
     return BatchSet(arrays, 0)
