@@ -46,7 +46,8 @@ class FlatOptimizer(torch.optim.Optimizer):
         in_sums = {id(parameter) for group in summed for parameter in group}
         size = 0
         self._sums: list[tuple[int, int]] = []
-        for group in [[p for p in parameters if id(p) not in in_sums], *summed]:
+        groups: list[list[Tensor]] = [[p for p in parameters if id(p) not in in_sums]]
+        for group in groups + summed:
             start = size
             for parameter in group:
                 rows = len(parameter) if parameter.dim() > 1 else 1
