@@ -20,7 +20,6 @@ from fae.core.files import being_written, locked_folder, recover_folder
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.data.columnar import ColumnarLog
-from fae.data.partial import discard_partial
 from fae.data.sources import sidecar
 from fae.popularity.memory import row_bytes
 from fae.recipe import Recipe
@@ -126,6 +125,8 @@ class RunFolder:
         if skipped:
             say(f"{name}: already there, {path}")
             if name == "ingest":
+                from fae.data.partial import discard_partial
+
                 discard_partial(path)
         else:
             before = self._seconds_before(path, plan)
