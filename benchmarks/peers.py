@@ -22,7 +22,6 @@ from fae.models.registry import build_model
 from fae.training.dense import make_dense_optimizer
 from fae.training.plain import SparseRowwiseAdagrad
 from fae.training.step import autocast
-
 from speed import LEARNING_RATE, synchronize
 
 NUM_BATCHES = 16

@@ -26,9 +26,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
-from common import KAGGLE_ROWS, RESULTS, record
 from peers import Fbgemm, PlainPyTorch
 from speed import OurPlacement, hot_set, interleaved_runs, open_log, packed_log
+
+from common import KAGGLE_ROWS, RESULTS, record
 
 Group = dict[str, Any]
 

@@ -18,8 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
-from common import KAGGLE_ROWS, RESULTS, record
 from speed import OurPlacement, hot_set, interleaved_runs, kernel_table, open_log, packed_log
+
+from common import KAGGLE_ROWS, RESULTS, record
 
 
 def main() -> None:

@@ -21,9 +21,9 @@ import triton
 import fae.kernels.triton_dense as dense
 import fae.kernels.triton_interaction as interaction
 import fae.kernels.triton_rows as rows
+from speed import OurPlacement, hot_set, open_log, packed_log
 
 from common import KAGGLE_ROWS, RESULTS, record
-from speed import OurPlacement, hot_set, open_log, packed_log
 
 results: list[dict] = []
 

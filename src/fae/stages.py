@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fae.core.artifact import Plan, is_current, require_parent, write_record
 from fae.core.config import to_table
-from fae.core.errors import DeviceError
+from fae.core.errors import DeviceError, RecipeError
 from fae.core.files import being_written, locked_folder, recover_folder
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fae.packing.dataset import PackedDataset
     from fae.popularity.hotset import HotSet
     from fae.popularity.profile import AccessProfile
+    from fae.training.parent import ParentRun
 
 STAGES = ("ingest", "profile", "calibrate", "pack", "train")
 ARTIFACTS = {"ingest": "log", "profile": "profile", "calibrate": "hot_set", "pack": "packed", "train": "checkpoint"}
@@ -52,6 +53,27 @@ class RunFolder:
     def __init__(self, recipe: Recipe, out: str | Path, *, device: str | None = None) -> None:
         self.recipe, self.out, self._device_name = recipe, Path(out), device
 
+    def parent(self) -> ParentRun | None:
+        """The run that this one continues, ``[train] from``; None where it names none.
+
+        Raises
+        ------
+        FaeError
+            If it is not there, not whole, or does not fit the recipe.
+        """
+        recipe = self.recipe
+        if recipe.train.from_ is None:
+            return None
+        from fae.training.parent import find_parent
+
+        parent = find_parent(recipe.train.from_, recipe.base)
+        if parent.checkpoint.resolve().parent == self.out.resolve():
+            raise RecipeError(
+                f"[train] from = {recipe.train.from_!r} is the folder that this run writes to; choose another --out"
+            )
+        parent.check_fits(recipe.log, recipe.model, recipe.train)
+        return parent
+
     def path(self, stage: str) -> Path:
         """Folder of a stage's artifact."""
         return self.out / ARTIFACTS[stage]
@@ -71,6 +93,7 @@ class RunFolder:
         """All stages, then ``run.json``; returns the record."""
         self.recipe.check_model()
         with self.locked():
+            self.parent()  # one that is not there or does not fit is better found out now than after hours of ingest
             if self._device_name == "cuda":
                 self.device()  # one that is not there is better found out now than after hours of ingest
             for stage in STAGES:
@@ -85,6 +108,7 @@ class RunFolder:
                 packed=self._packed(),
                 checkpoint=self.path("train"),
                 stage_seconds=self._seconds(),
+                parent=self.parent(),
             )
             write_record(self.out / RUN_RECORD, record)
         return record
@@ -193,9 +217,10 @@ class RunFolder:
     def _prepare_ingest(self) -> tuple[Plan, Callable[[Path], Any]]:
         from fae.data.ingest import ingest, plan_ingest
 
-        config, base = self.recipe.log, self.recipe.base
-        plan = plan_ingest(config, base=base, previous=self.path("ingest"))
-        return plan, lambda path: ingest(config, path, base=base)
+        config, base, parent = self.recipe.log, self.recipe.base, self.parent()
+        known = parent.log if parent else None
+        plan = plan_ingest(config, base=base, previous=self.path("ingest"), parent=known)
+        return plan, lambda path: ingest(config, path, base=base, parent=known)
 
     def _prepare_profile(self) -> tuple[Plan, Callable[[Path], Any]]:
         from fae.popularity.profile import plan_profile, profile
@@ -228,20 +253,28 @@ class RunFolder:
     def _prepare_train(self) -> tuple[Plan, Callable[[Path], Any]]:
         from fae.training.checkpoint import COMMAND, FORMAT_VERSION, KIND
 
-        packed, hot_set = self._packed(), self._hot_set()
+        packed, hot_set, log, parent = self._packed(), self._hot_set(), self._log(), self.parent()
         device = self.device()
-        # How often to save does not shape the result, so it does not name it.
-        train = {key: value for key, value in to_table(self.recipe.train).items() if not key.startswith("checkpoint_")}
+        # How often to save does not shape the result, so it does not name it; a parent is named by its fingerprint.
+        train = {
+            key: value
+            for key, value in to_table(self.recipe.train).items()
+            if key != "from" and not key.startswith("checkpoint_")
+        }
+        parents = {artifact.kind: artifact.fingerprint for artifact in (packed.manifest, log.manifest)}
+        if parent:
+            require_parent(log.manifest, parent.log.manifest, command="fae ingest RECIPE.toml")
+            parents[KIND] = parent.manifest.fingerprint
         plan = Plan(
             kind=KIND,
             format_version=FORMAT_VERSION,
             parameters={"model": to_table(self.recipe.model), "train": train, "device": device},
-            parents={"packed": packed.manifest.fingerprint},
+            parents=parents,
             command=COMMAND,
         )
-        return plan, lambda path: self._train(packed, hot_set, plan, device)
+        return plan, lambda path: self._train(packed, hot_set, plan, device, parent)
 
-    def _train(self, packed: PackedDataset, hot_set: HotSet, plan: Plan, device: str) -> None:
+    def _train(self, packed: PackedDataset, hot_set: HotSet, plan: Plan, device: str, parent: ParentRun | None) -> None:
         from fae.models.registry import build_model
         from fae.training.trainer import Trainer
 
@@ -253,7 +286,13 @@ class RunFolder:
             f"train: {self.recipe.train.placement} on {embeddings.device}, "
             f"{format_bytes(embeddings.device_bytes)} of rows, state and staging on the device"
         )
-        Trainer(model, embeddings, packed, self.recipe.train, folder=self.out, plan=plan).fit()
+        trainer = Trainer(model, embeddings, packed, self.recipe.train, folder=self.out, plan=plan)
+        if parent and not is_current(self.path("train"), plan.fingerprint):
+            from fae.training.continuation import load_parent
+
+            say(f"train: continuing {parent.checkpoint}")
+            load_parent(parent, model, trainer.dense_optimizer, embeddings, seed=self.recipe.train.seed)
+        trainer.fit()
 
     def open_embeddings(self, hot_set: HotSet | None = None, device: str | None = None) -> Any:
         """Fresh embeddings of the recipe's placement, with their first values."""
@@ -285,10 +324,12 @@ class RunFolder:
         log = self._log()
         rows = sum(feature.num_embeddings for feature in log.features)
         splits = {name: log.split(name)[1] - log.split(name)[0] for name in ("train", "validation", "test")}
+        appended = log.manifest.summary.get("appended")
         say(
             f"ingest: {format_count(log.num_inputs)} inputs (train {format_count(splits['train'])}, validation "
             f"{format_count(splits['validation'])}, test {format_count(splits['test'])}), {len(log.features)} "
             f"categorical and {len(log.dense_names)} dense features, {format_count(rows)} rows"
+            + (f", {format_count(sum(appended.values()))} of them new" if appended is not None else "")
         )
         return log.manifest.summary
 

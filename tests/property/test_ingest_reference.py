@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import math
+import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -18,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fae.core.errors import LogError
-from fae.data import finish, readers_parquet, readers_text
+from fae.data import finish, ranking, readers_parquet, readers_text
+from fae.data.columnar import ColumnarLog
 from fae.data.config import ColumnConfig, LogConfig
 from fae.data.ingest import ingest
 
@@ -52,13 +55,15 @@ def make_config(draw: Any, names: dict[str, Any]) -> LogConfig:
     )
 
 
-def reference(config: LogConfig, rows: list[dict[str, Any]], num_train_rows: int) -> dict[str, Any]:
-    """The definition of right: ids, counts and splits as nested lists."""
+def reference(
+    config: LogConfig, rows: list[dict[str, Any]], num_train_rows: int, parent: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The definition of right: ids, counts and splits as nested lists; `parent` is that of the log to continue."""
     n = len(rows)
     test_start = num_train_rows if config.test else n - math.floor(n * config.effective_test_fraction() + 0.5)
     train_stop = test_start - math.floor(test_start * config.effective_validation_fraction() + 0.5)
     tables = []
-    for column in config.columns():
+    for position, column in enumerate(config.columns()):
         bags: list[list[str | None]] = []
         for row in rows:
             value = row[column.name]
@@ -70,19 +75,22 @@ def reference(config: LogConfig, rows: list[dict[str, Any]], num_train_rows: int
                 bags.append([str(value)])
         seen = Counter(item for bag in bags[:train_stop] for item in bag)
         minimum = column.min_frequency or config.min_frequency
-        rare = sum(count for item, count in seen.items() if item is None or count < minimum)
-        kept = {item: count for item, count in seen.items() if item is not None and count >= minimum}
+        known: list[str | None] = parent["tables"][position]["values"] if parent else []
+        own = {item for item in known if item is not None}
+        rare = sum(count for item, count in seen.items() if item not in own and (item is None or count < minimum))
+        kept = {item: n for item, n in seen.items() if item is not None and (item in own or n >= minimum)}
         if column.encoded:
-            unknown = max((int(item) for item in seen if item is not None), default=-1) + 1
-            ids = {item: int(item) for item in kept}
+            unknown = max(max((int(item) for item in seen if item is not None), default=-1) + 1, len(known) - 1)
+            ids = {item: int(item) for item in own | kept.keys()}
             counts = [kept.get(str(i), 0) for i in range(unknown)] + [rare]
-            values: list[str | None] = [*map(str, range(unknown)), None]
+            values: list[str | None] = [*(str(i) if str(i) in ids else None for i in range(unknown)), None]
         else:
-            order = sorted(kept, key=lambda item: -kept[item])  # stable: Counter keeps first appearances
-            unknown = sum(count >= rare for count in kept.values())
-            values = [*order[:unknown], None, *order[unknown:]]
+            order = sorted(kept.keys() - own, key=list(kept).index)
+            order.sort(key=lambda item: -kept[item])  # stable: equals in order of first appearance
+            unknown = known.index(None) if parent else sum(kept[item] >= rare for item in order)
+            values = [*known, *order] if parent else [*order[:unknown], None, *order[unknown:]]
             ids = {item: i for i, item in enumerate(values) if item is not None}
-            counts = [rare if item is None else kept[item] for item in values]
+            counts = [rare if item is None else kept.get(item, 0) for item in values]
         padded = [[ids.get(item, unknown) for item in bag] + [-1] * (column.max_length - len(bag)) for bag in bags]
         tables.append({"ids": padded, "counts": counts, "values": values, "unknown": unknown})
     splits = {"train": [0, train_stop], "validation": [train_stop, test_start], "test": [test_start, n]}
@@ -133,12 +141,25 @@ def contents(log: Any) -> dict[str, Any]:
     return {"files": files, "summary": log.manifest.summary}
 
 
+def check_ids(log: ColumnarLog, expected: dict[str, Any]) -> None:
+    """Compare ids, counts, schemas and vocabularies with the reference's."""
+    slots = np.concatenate([np.array(table["ids"]) for table in expected["tables"]], axis=1)
+    np.testing.assert_array_equal(log.ids, slots)
+    assert log.counts.tolist() == [count for table in expected["tables"] for count in table["counts"]]
+    for index, (feature, table) in enumerate(zip(log.features, expected["tables"], strict=True)):
+        assert feature.num_embeddings == len(table["counts"])
+        assert feature.unknown_id == table["unknown"]
+        vocabulary = pq.read_table(log.path / "vocabulary" / f"{index}.parquet").to_pydict()
+        assert vocabulary == {"value": table["values"], "count": table["counts"]}
+
+
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers_text, "_BLOCK_BYTES", 256)
     monkeypatch.setattr(readers_parquet, "_BATCH_INPUTS", 7)
     monkeypatch.setattr(finish, "_STEP_BYTES", 160)
     monkeypatch.setattr(finish, "_VALUES_PER_ROW_GROUP", 3)
+    monkeypatch.setattr(ranking, "_STEP", 3)
 
 
 @given(data=st.data(), rows=st.lists(ROW, min_size=2, max_size=60))
@@ -172,14 +193,7 @@ def test_every_format_gives_what_plain_dicts_give(data: st.DataObject, rows: lis
             results.append(contents(log))
         assert all(result == results[0] for result in results[1:])
         assert {name: list(log.split(name)) for name in ("train", "validation", "test")} == expected["splits"]
-        slots = np.concatenate([np.array(table["ids"]) for table in expected["tables"]], axis=1)
-        np.testing.assert_array_equal(log.ids, slots)
-        assert log.counts.tolist() == [count for table in expected["tables"] for count in table["counts"]]
-        for index, (feature, table) in enumerate(zip(log.features, expected["tables"], strict=True)):
-            assert feature.num_embeddings == len(table["counts"])
-            assert feature.unknown_id == table["unknown"]
-            vocabulary = pq.read_table(log.path / "vocabulary" / f"{index}.parquet").to_pydict()
-            assert vocabulary == {"value": table["values"], "count": table["counts"]}
+        check_ids(log, expected)
         np.testing.assert_array_equal(log.labels, [row["label"] for row in rows])
         dense = [math.log1p(max(row["count"] or 0, 0)) for row in rows]
         np.testing.assert_allclose(log.dense[:, 0], np.array(dense, np.float32), rtol=1e-6)
@@ -190,3 +204,36 @@ def test_every_format_gives_what_plain_dicts_give(data: st.DataObject, rows: lis
             else:
                 want = sum(row[feature.name] in ("", None) for row in rows[start:stop])
             assert log.manifest.summary["missing_share"][feature.name] == pytest.approx(want / (stop - start)), position
+
+
+@given(data=st.data(), days=st.lists(st.lists(ROW, min_size=4, max_size=40), min_size=2, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_a_chain_of_logs_gives_what_plain_dicts_give(data: st.DataObject, days: list[list[dict[str, Any]]]) -> None:
+    """Every day continues the one before: known values keep their ids, new ones are appended."""
+    config = make_config(data.draw, {"train": "day.csv"})
+    memory_bytes = data.draw(st.sampled_from([1, 30_000, 2**30]), "memory_bytes")
+    log, expected = None, None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for day, rows in enumerate(days):
+            parent, before = log, expected
+            this = dataclasses.replace(
+                config, min_frequency=data.draw(st.integers(1, 3), f"min_frequency of day {day}")
+            )
+            write_csv(folder / "day.csv", rows)
+            expected = reference(this, rows, len(rows), before)
+            if expected["splits"]["train"][1] == 0:
+                return
+            log = ingest(this, folder / f"log{day}", base=folder, memory_bytes=memory_bytes, parent=parent)
+            check_ids(log, expected)
+            if parent is None or before is None:
+                assert "appended" not in log.manifest.summary
+                continue
+            assert log.manifest.parents == {"log": parent.manifest.fingerprint}
+            for old, new, was, is_now in zip(
+                parent.features, log.features, before["tables"], expected["tables"], strict=True
+            ):
+                assert log.manifest.summary["appended"][new.name] == new.num_embeddings - old.num_embeddings >= 0
+                for number, value in enumerate(was["values"]):
+                    assert value is None or is_now["values"][number] == value, "an id changed its value"
+            shutil.rmtree(parent.path)  # the next link needs this one alone

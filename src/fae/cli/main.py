@@ -30,6 +30,7 @@ never changes the mathematics.
   fae run recipes/frappe.toml               every stage, skipping what is already done
   fae run R.toml --set hot.budget=64MiB     the one dial: GPU memory for rows, state and staging
   fae calibrate R.toml --out DIR            one stage, in the folder of a run
+  fae run R.toml --set train.from=runs/a    go on from an earlier run, with a new day's log
   fae report runs/a runs/b                  one HTML page: what came of it, runs side by side
 """
 

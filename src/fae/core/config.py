@@ -37,7 +37,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     ----------
     cls
         A frozen dataclass; its annotations say which types are taken (numbers, text, lists, ``Literal``, nested
-        dataclasses, ``X | None``).
+        dataclasses, ``X | None``). A field whose name ends in ``_`` is the key without it: ``from_`` is ``from``.
     table
         The parsed table.
     where
@@ -48,7 +48,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     RecipeError
         For an unknown key (naming its nearest neighbour), a missing key or a value of the wrong type.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    fields = {_key(field): field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     for key in table:
         if key not in fields:
@@ -56,7 +56,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     values: dict[str, Any] = {}
     for name, field in fields.items():
         if name in table:
-            values[name] = _convert(table[name], hints[name], f"{where} {name}")
+            values[field.name] = _convert(table[name], hints[field.name], f"{where} {name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise RecipeError(f"{where} needs the key {name!r}, which is not there")
     return cls(**values)
@@ -67,7 +67,7 @@ def to_table(config: Any) -> dict[str, Any]:
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            return {_key(field): plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         if isinstance(value, (list, tuple)):
             return [plain(item) for item in value]
         if isinstance(value, Mapping):
@@ -75,6 +75,10 @@ def to_table(config: Any) -> dict[str, Any]:
         return value
 
     return typing.cast("dict[str, Any]", plain(config))
+
+
+def _key(field: dataclasses.Field[Any]) -> str:
+    return field.name.removesuffix("_")
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:

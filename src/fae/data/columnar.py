@@ -1,12 +1,13 @@
 """The columnar log: what ingest writes and every later stage reads, memory-mapped.
 
-Files of the artifact ``log`` (format version 1):
+Files of the artifact ``log`` (format version 2):
 
 * ``ids.npy`` int32 ``[num_inputs, S]``: vocabulary ids, row-major because pack gathers whole inputs; a feature takes
   `length` neighbouring slots, unused ones hold -1 and stand last.
 * ``dense.npy`` float32 ``[num_inputs, K]``; ``labels.npy`` uint8 ``[num_inputs]``.
 * ``counts.npy`` int64 ``[sum of num_embeddings]``: accesses of each id in the training split, table by table.
-* ``vocabulary/<feature index>.parquet``: columns ``value`` and ``count`` in id order (not read after ingest).
+* ``vocabulary/<feature index>.parquet``: columns ``value`` and ``count`` in id order; read by the ingest of a log that
+  continues this one, and by no later stage.
 
 Invariant: inputs stand in log order; every split is one range of them, and the training split comes first.
 """
@@ -26,7 +27,7 @@ from fae.core.artifact import Manifest, read_manifest
 from fae.data.config import Pooling
 
 KIND = "log"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,8 @@ class FeatureSchema:
     unknown_id
         The reserved id of rare and unknown values.
     encoded
-        Whether vocabulary ids are the log's own numbers (else they are in order of popularity).
+        Whether vocabulary ids are the log's own numbers. Else they are in order of popularity; where a log continues
+        another, ids of that one's values stand first, and the new ones behind them in order of popularity.
     """
 
     name: str

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fae.data.appending import KnownIds
 from fae.data.config import ColumnConfig
 from fae.data.hex_vocabulary import HexVocabulary
-from fae.data.ranking import Numbering, number_by_popularity, number_encoded
+from fae.data.ranking import Numbering, number_appended, number_by_popularity, number_encoded
 from fae.data.scratch import Scratch
 from fae.data.values import Locate, as_text, list_items, whole_numbers
 from fae.data.vocabulary import Int64, Vocabulary
@@ -29,14 +30,27 @@ class Column:
     ----------
     hexadecimal
         Values come as the keys of `fae.data.hex_vocabulary`, not as text.
+    known
+        Of the log that this one continues: its values are the first ones, in the order of their ids there.
     """
 
-    def __init__(self, config: ColumnConfig, first_slot: int, scratch: Scratch, *, hexadecimal: bool = False) -> None:
+    def __init__(
+        self,
+        config: ColumnConfig,
+        first_slot: int,
+        scratch: Scratch,
+        *,
+        hexadecimal: bool = False,
+        known: KnownIds | None = None,
+    ) -> None:
         self.config = config
         self.first_slot = first_slot
+        self.known = known
         self.vocabulary: Vocabulary | HexVocabulary | None = None
         if not config.encoded:
             self.vocabulary = (HexVocabulary if hexadecimal else Vocabulary)(config.name, scratch)
+            if known is not None:
+                known.enter(self.vocabulary)
 
     @property
     def slots(self) -> slice:
@@ -71,7 +85,12 @@ class Column:
 
     def number(self, counts: Int64, minimum: int, scratch: Scratch) -> Numbering:
         """Final ids from the counts of `fae.data.ranking.count_ids` over the training split."""
-        num_values = len(counts) - 2
+        num_values, known = len(counts) - 2, self.known
         if self.vocabulary is None:
-            return number_encoded(counts[:num_values], minimum, scratch, missing=int(counts[num_values]))
-        return number_by_popularity(counts[:num_values], minimum, scratch)
+            own = None if known is None else known.own_ids()
+            return number_encoded(counts[:num_values], minimum, scratch, missing=int(counts[num_values]), own=own)
+        if known is None:
+            return number_by_popularity(counts[:num_values], minimum, scratch)
+        return number_appended(
+            counts[:num_values], minimum, scratch, known=known.size - 1, unknown_id=known.schema.unknown_id
+        )

@@ -25,6 +25,7 @@ from fae.data.columnar import FeatureSchema
 from fae.data.columns import Column
 from fae.data.config import LogConfig
 from fae.data.jobs import run_jobs
+from fae.data.lineage import num_appended
 from fae.data.npy import RowFile, RowWriter, save_array
 from fae.data.partial import Partial
 from fae.data.ranking import Numbering, count_ids
@@ -124,7 +125,18 @@ def _number(
         "missing_share": {
             column.config.name: number / (stop - start) for column, number in zip(columns, missing, strict=True)
         },
+        **_appended(columns, features),
     }
+
+
+def _appended(columns: Sequence[Column], features: Sequence[FeatureSchema]) -> dict[str, Any]:
+    """Rows that the tables have more than those of the log that this one continues."""
+    appended = {
+        column.config.name: num_appended(column.known.schema, feature)
+        for column, feature in zip(columns, features, strict=True)
+        if column.known
+    }
+    return {"appended": appended} if appended else {}
 
 
 def _schema(column: Column, numbering: Numbering) -> FeatureSchema:
@@ -156,7 +168,8 @@ def _num_values(column: Column, ids: RowFile, num_training: int) -> int:
             f"the encoded column {column.config.name!r} has the id {largest}, a table of that many rows for "
             f"{num_training} training inputs (expected ids up to {most}); leave `encoded` out"
         )
-    return max(largest, -1) + 1
+    # The table of a log that continues another is never smaller than that one's; its last row is the reserved id's.
+    return max(max(largest, -1) + 1, column.known.size - 1 if column.known else 0)
 
 
 def _count(columns: Sequence[Column], ids: RowFile, num_training: int, counts: list[Int64]) -> list[int]:
@@ -181,7 +194,11 @@ def _count(columns: Sequence[Column], ids: RowFile, num_training: int, counts: l
 
 
 def write_vocabulary(path: Path, column: Column, numbering: Numbering, scratch: Scratch) -> None:
-    """Write ``value`` (text; null for the reserved id, empty for a missing value) and ``count``, in id order."""
+    """Write ``value`` and ``count`` in id order.
+
+    The value is text; empty for a missing one; null where no value has the id for its own: the reserved id, and numbers
+    of an encoded column that share it.
+    """
     size = numbering.num_embeddings
     provisional = scratch.array(size, np.int32)
     if column.vocabulary is not None:
@@ -190,7 +207,10 @@ def write_vocabulary(path: Path, column: Column, numbering: Numbering, scratch: 
             stop = min(start + _VALUES_PER_ROW_GROUP, column.vocabulary.size)
             provisional[numbering.final[start:stop]] = np.arange(start, stop, dtype=np.int32)
     else:
-        provisional[:] = np.arange(size, dtype=np.int32)
+        for start in range(0, size - 1, _VALUES_PER_ROW_GROUP):
+            part = provisional[start : min(start + _VALUES_PER_ROW_GROUP, size - 1)]
+            shared = numbering.final[start : start + len(part)] == numbering.unknown_id
+            part[:] = np.where(shared, np.int32(-1), np.arange(start, start + len(part), dtype=np.int32))
     provisional[numbering.unknown_id] = -1
     schema = pa.schema([("value", pa.string()), ("count", pa.int64())])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:

@@ -23,6 +23,7 @@ from fae.core.config import to_table
 from fae.core.errors import LogError
 from fae.core.files import cannot_write, check_replaceable
 from fae.core.progress import say, task
+from fae.data.appending import KnownIds, known_ids
 from fae.data.columnar import FORMAT_VERSION, KIND, ColumnarLog
 from fae.data.columns import Column
 from fae.data.config import LogConfig
@@ -41,7 +42,9 @@ from fae.data.splits import SplitFinder
 COMMAND = "fae ingest RECIPE.toml"
 
 
-def plan_ingest(config: LogConfig, *, base: Path, previous: Path | None = None) -> Plan:
+def plan_ingest(
+    config: LogConfig, *, base: Path, previous: Path | None = None, parent: ColumnarLog | None = None
+) -> Plan:
     """What the columnar log will be made from.
 
     Parameters
@@ -51,6 +54,8 @@ def plan_ingest(config: LogConfig, *, base: Path, previous: Path | None = None) 
     previous
         Where the log stands or will stand. Files that have not changed since it was made (path, size, modification
         time) are then not read again to name their content.
+    parent
+        The log whose ids this one continues (`fae.data.appending`).
 
     Raises
     ------
@@ -58,10 +63,10 @@ def plan_ingest(config: LogConfig, *, base: Path, previous: Path | None = None) 
         If a name or glob matches no file, or a file is empty or named twice.
     """
     sources = find_sources(config, base)
-    return _plan(config, sources, digest_sources(sources, previous))
+    return _plan(config, sources, digest_sources(sources, previous), parent)
 
 
-def _plan(config: LogConfig, sources: list[SourceFile], digests: list[str]) -> Plan:
+def _plan(config: LogConfig, sources: list[SourceFile], digests: list[str], parent: ColumnarLog | None) -> Plan:
     parameters = to_table(config)
     # What two recipes may write differently and mean alike is written one way, so that the log is not made twice.
     parameters["categorical"] = [to_table(column) for column in config.columns()]
@@ -76,10 +81,13 @@ def _plan(config: LogConfig, sources: list[SourceFile], digests: list[str]) -> P
         {"name": source.name, "bytes": source.num_bytes, "blake2b": digest}
         for source, digest in zip(sources, digests, strict=True)
     ]
-    return Plan(kind=KIND, format_version=FORMAT_VERSION, parameters=parameters, parents={}, command=COMMAND)
+    parents = {} if parent is None else {KIND: parent.manifest.fingerprint}
+    return Plan(kind=KIND, format_version=FORMAT_VERSION, parameters=parameters, parents=parents, command=COMMAND)
 
 
-def ingest(config: LogConfig, path: Path, *, base: Path, memory_bytes: int = 2**30) -> ColumnarLog:
+def ingest(
+    config: LogConfig, path: Path, *, base: Path, memory_bytes: int = 2**30, parent: ColumnarLog | None = None
+) -> ColumnarLog:
     """Read the raw log and write the columnar log to `path`, whole or not at all.
 
     Parameters
@@ -89,24 +97,28 @@ def ingest(config: LogConfig, path: Path, *, base: Path, memory_bytes: int = 2**
     memory_bytes
         Memory for vocabularies and counts; what is beyond it lives in memory-mapped files beside the result until it
         is done. A few blocks of the log (about 100 MB) come on top.
+    parent
+        The log whose ids this one continues: its values keep their ids, new ones are appended.
 
     Raises
     ------
     LogError
         If the log cannot be read as the configuration describes it: one line with file, line and value.
     ArtifactError
-        If `path` cannot be written.
+        If `path` cannot be written, or the parent has other columns or is damaged.
     """
+    known = known_ids(parent, config)
     sources = find_sources(config, base)
-    plan = _plan(config, sources, digest_sources(sources, path))
+    plan = _plan(config, sources, digest_sources(sources, path), parent)
     partial = _open_partial(path, plan, sources)
     summary: dict[str, Any] = {}
     try:
         with write_artifact(path, plan, summary, unfinished=partial.folder):
             scratch = Scratch(partial.work / "scratch", memory_bytes)
-            columns = _columns(config, scratch)
+            reading = partial.phase == "reading"
+            columns = _columns(config, scratch, known if reading else [None] * len(known))
             finder = SplitFinder(config, partial.state.get("splits"))
-            if partial.phase == "reading":
+            if reading:
                 partial.restore(columns)
                 _first_pass(config, sources, columns, finder, partial)
             summary.update(finish_log(config, columns, finder.splits(), partial, scratch))
@@ -141,11 +153,12 @@ def _open_partial(path: Path, plan: Plan, sources: Sequence[SourceFile]) -> Part
     return partial
 
 
-def _columns(config: LogConfig, scratch: Scratch) -> list[Column]:
+def _columns(config: LogConfig, scratch: Scratch, known: Sequence[KnownIds | None]) -> list[Column]:
     columns: list[Column] = []
-    for column in config.columns():
+    hexadecimal = config.format in CRITEO_FORMATS
+    for column, ids in zip(config.columns(), known, strict=True):
         first_slot = columns[-1].slots.stop if columns else 0
-        columns.append(Column(column, first_slot, scratch, hexadecimal=config.format in CRITEO_FORMATS))
+        columns.append(Column(column, first_slot, scratch, hexadecimal=hexadecimal, known=ids))
     return columns
 
 

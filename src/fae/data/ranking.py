@@ -2,7 +2,8 @@
 
 Place in the flow: ingest's second pass, one table at a time. Invariants: among the values that keep an id of their own,
 ids follow their counts downwards, ties in order of first appearance; rare values, and those that the training split
-never shows, share the reserved id; every access of the training split is counted once.
+never shows, share the reserved id; every access of the training split is counted once. In a log that continues another
+the first two hold for new values alone (`fae.data.appending`).
 """
 
 from __future__ import annotations
@@ -81,6 +82,13 @@ class Numbering:
     counts: Int64
 
 
+def _rank(counts: Int64, minimum: int, final: npt.NDArray[np.int32], common: int = _COMMON) -> int:
+    """Number values with `minimum` accesses or more from 0 on, most accessed first, the others -1; return how many."""
+    large = np.flatnonzero(counts >= max(common, minimum))
+    final[large[np.argsort(-counts[large], kind="stable")]] = np.arange(len(large), dtype=np.int32)
+    return int(rank_common(counts, minimum, len(large), np.zeros(common, np.int64), final))
+
+
 def number_by_popularity(
     counts: Int64, minimum: int, scratch: Scratch, *, missing: int = 0, common: int = _COMMON
 ) -> Numbering:
@@ -97,9 +105,7 @@ def number_by_popularity(
     """
     num_values = len(counts)
     final = scratch.array(num_values + 2, np.int32)
-    large = np.flatnonzero(counts >= max(common, minimum))
-    final[large[np.argsort(-counts[large], kind="stable")]] = np.arange(len(large), dtype=np.int32)
-    kept = int(rank_common(counts, minimum, len(large), np.zeros(common, np.int64), final[:num_values]))
+    kept = _rank(counts, minimum, final[:num_values], common)
     rare_count, ahead = missing, 0
     for start in range(0, num_values, _STEP):
         part = counts[start : start + _STEP]
@@ -120,8 +126,51 @@ def number_by_popularity(
     return Numbering(final=final, num_embeddings=kept + 1, unknown_id=unknown_id, counts=result)
 
 
-def number_encoded(counts: Int64, minimum: int, scratch: Scratch, *, missing: int = 0) -> Numbering:
-    """Ids as they are, for the numbers below ``len(counts)``; rare and missing ones share a reserved id above them."""
+def number_appended(counts: Int64, minimum: int, scratch: Scratch, *, known: int, unknown_id: int) -> Numbering:
+    """Ids of a log that continues another: known values keep theirs, new ones follow behind, in order of popularity.
+
+    Parameters
+    ----------
+    counts
+        int64 ``[num_values]`` by provisional id.
+    minimum
+        *New* values with fewer accesses share the reserved id; known ones have earned theirs.
+    known
+        Provisional ids below it are the parent's values, in the order of their ids there.
+    unknown_id
+        The reserved id there and here, at most `known`.
+    """
+    num_values = len(counts)
+    final = scratch.array(num_values + 2, np.int32)
+    num_new = _rank(counts[known:], minimum, final[known:num_values])
+    result = scratch.array(known + 1 + num_new, np.int64)
+    result[unknown_id] = 0
+    for start in range(0, num_values, _STEP):
+        stop = min(start + _STEP, num_values)
+        ids, places = final[start:stop], np.arange(start, stop)
+        rare, old = (places >= known) & (ids < 0), places < known
+        ids[~old] += known + 1
+        ids[old] = places[old] + (places[old] >= unknown_id)
+        ids[rare] = unknown_id
+        result[ids[~rare]] = counts[start:stop][~rare]
+        result[unknown_id] += int(counts[start:stop][rare].sum())
+    final[num_values:] = (unknown_id, -1)
+    return Numbering(final=final, num_embeddings=len(result), unknown_id=unknown_id, counts=result)
+
+
+def number_encoded(
+    counts: Int64,
+    minimum: int,
+    scratch: Scratch,
+    *,
+    missing: int = 0,
+    own: npt.NDArray[np.bool_] | None = None,
+) -> Numbering:
+    """Ids as they are, for the numbers below ``len(counts)``; rare and missing ones share a reserved id above them.
+
+    `own`, bool of any length up to ``len(counts)``, says which numbers have an id of their own however rare they are:
+    those that a parent knows.
+    """
     num_values = len(counts)
     final = scratch.array(num_values + 2, np.int32)
     result = scratch.array(num_values + 1, np.int64)
@@ -129,6 +178,9 @@ def number_encoded(counts: Int64, minimum: int, scratch: Scratch, *, missing: in
     for start in range(0, num_values, _STEP):
         part = counts[start : start + _STEP]
         rare = part < minimum
+        if own is not None:
+            earned = own[start : start + len(part)]
+            rare[: len(earned)] &= ~earned
         numbers = np.arange(start, start + len(part), dtype=np.int32)
         final[start : start + len(part)] = np.where(rare, np.int32(num_values), numbers)
         result[start : start + len(part)] = np.where(rare, 0, part)

@@ -8,7 +8,6 @@ out of it (pinned) or the step that reads it (device) is done; positions decide,
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-
 from functools import partial
 
 import torch

@@ -37,10 +37,10 @@ def host_zeros(num_rows: int, width: int) -> Tensor:
 def copying_threads() -> Iterator[None]:
     """CPU threads of torch while it only moves rows and batches for a GPU: several movers share the cores.
 
-    8 threads copy 76 GB/s on a 16-core host with an H200 and 16 copy 91 (``benchmarks/micro/gpu_tiles.py``).
+    A quarter of the cores for each of the two feeders is best on a 16-core host (``benchmarks/micro/gpu_feed.py``).
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(8, num_threads() // 2)))
+    torch.set_num_threads(max(1, num_threads() // 4))
     try:
         yield
     finally:

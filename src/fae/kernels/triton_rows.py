@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fae.kernels.feed import group_field, FeedViews
+from fae.kernels.feed import FeedViews, group_field
 from fae.kernels.geometry import POOLING_CODE, GroupGeometry
 from fae.kernels.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas
 

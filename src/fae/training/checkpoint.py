@@ -24,13 +24,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fae.core.artifact import Manifest, Plan, read_manifest, write_artifact
+from fae.core.artifact import Plan, write_artifact
 from fae.core.errors import ArtifactError
 from fae.embedding.base import Embeddings
+from fae.training.checkpoint_folder import COMMAND, FORMAT_VERSION, KIND, open_checkpoint, read_progress
 
-KIND = "checkpoint"
-FORMAT_VERSION = 1
-COMMAND = "fae train RECIPE.toml"
+__all__ = [
+    "COMMAND", "FORMAT_VERSION", "KIND", "load_dense", "load_tables", "open_checkpoint", "read_progress",
+    "save_checkpoint",
+]  # fmt: skip
 
 
 def save_checkpoint(
@@ -70,24 +72,6 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         raise
 
 
-def open_checkpoint(path: Path) -> Manifest:
-    """Check a checkpoint and return its manifest.
-
-    Raises
-    ------
-    ArtifactError
-        If there is none, or it is damaged.
-    """
-    return read_manifest(path, KIND, FORMAT_VERSION, command=COMMAND)
-
-
-def read_progress(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given as `progress`; raises `ArtifactError` where the checkpoint is damaged."""
-    open_checkpoint(path)
-    progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
-    return progress
-
-
 def load_tables(path: Path, embeddings: Embeddings) -> None:
     """Load rows, their state and step count into embeddings of any placement, budget and hot set.
 
@@ -122,8 +106,14 @@ def load_tables(path: Path, embeddings: Embeddings) -> None:
     embeddings.steps = int(summary.get("row_steps", 0))  # older checkpoints are of optimizers that do not count
 
 
-def load_dense(path: Path, model: nn.Module, dense_optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Load the dense weights and, where given, their optimizer state and the random streams."""
+def load_dense(
+    path: Path,
+    model: nn.Module,
+    dense_optimizer: torch.optim.Optimizer | None = None,
+    *,
+    random_streams: bool = True,
+) -> None:
+    """Load the dense weights and, where given, their optimizer state and, unless switched off, the random streams."""
     tensors = load_file(path / "dense.safetensors")
     model.load_state_dict(
         {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
@@ -137,6 +127,8 @@ def load_dense(path: Path, model: nn.Module, dense_optimizer: torch.optim.Optimi
             state.setdefault(int(parameter), {})[key] = tensor
     groups = dense_optimizer.state_dict()["param_groups"]
     dense_optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if not random_streams:
+        return
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

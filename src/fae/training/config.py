@@ -14,6 +14,9 @@ class TrainConfig:
 
     Attributes
     ----------
+    from_
+        ``from`` in a recipe: the run folder (or its checkpoint) whose training this one continues, see
+        ``docs/train.md``; None starts anew. It is named in artifacts by its fingerprint, not by this path.
     batch_size
         Inputs of a (global) batch, B.
     optimizer
@@ -41,6 +44,7 @@ class TrainConfig:
         Of everything random: sampling, packing, initial weights, order.
     """
 
+    from_: str | None = None
     batch_size: int = 2048
     epochs: int = 1
     optimizer: Literal["sgd", "rowwise_adagrad", "adagrad", "adam"] = "rowwise_adagrad"
@@ -57,6 +61,8 @@ class TrainConfig:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        if self.from_ == "":
+            raise RecipeError("[train] from is empty; name the run folder to continue, or leave it out")
         positive = {"batch_size": self.batch_size, "epochs": self.epochs, "learning_rate": self.learning_rate}
         if self.dense_learning_rate is not None:
             positive["dense_learning_rate"] = self.dense_learning_rate

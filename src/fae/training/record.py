@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fae.popularity.hotset import HotSet
     from fae.popularity.profile import AccessProfile
     from fae.recipe import Recipe
+    from fae.training.parent import ParentRun
 
 _LIBRARIES = ("fae", "torch", "numpy", "numba", "pyarrow", "safetensors")
 
@@ -93,6 +94,7 @@ def make_record(
     packed: PackedDataset,
     checkpoint: Path,
     stage_seconds: dict[str, float | None],
+    parent: ParentRun | None = None,
 ) -> dict[str, Any]:
     """Put the record together from the artifacts of a run."""
     result = read_progress(checkpoint)["result"]
@@ -121,4 +123,5 @@ def make_record(
         "fingerprints": {
             artifact.manifest.kind: artifact.manifest.fingerprint for artifact in (log, profile, hot_set, packed)
         },
+        "parent": parent and {"path": str(parent.checkpoint), "fingerprints": parent.fingerprints},
     }

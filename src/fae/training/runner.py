@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fae.core.progress import say
 from fae.embedding.base import Embeddings

@@ -25,10 +25,10 @@ from fae.embedding.base import Embeddings
 from fae.packing.dataset import PackedDataset
 from fae.training.checkpoint import load_dense, load_tables, open_checkpoint, read_progress, save_checkpoint
 from fae.training.config import TrainConfig
+from fae.training.dense import make_dense_optimizer
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
-from fae.training.dense import make_dense_optimizer
 
 _CURVE_POINTS = 200
 
@@ -129,7 +129,7 @@ class Trainer:
                     self._end_epoch()
         if self.config.early_stopping and self._position.best_loss is not None and self._folder is not None:
             load_tables(self._folder / "best", self.embeddings)
-            load_dense(self._folder / "best", self.model)
+            load_dense(self._folder / "best", self.model, self.dense_optimizer)  # a later run may continue this one
         self._position.complete = True
         self._position.result = self._result()
         self._save("checkpoint")

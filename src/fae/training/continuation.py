@@ -1,0 +1,91 @@
+"""The first state of a run that continues another: its rows, dense weights, optimizer states and step counts.
+
+Place in the flow: between `fae.training.parent`, which has found and checked the parent, and the trainer. Invariants:
+a row of a known id starts with the parent's bytes, weight and optimizer state alike; a row that the parent does not
+have starts as in a fresh table of the new size (`fae.embedding.rows.initial_rows`), with state zero. Random streams are
+the new run's own.
+"""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fae.core.artifact import check_contents
+from fae.core.errors import ArtifactError
+from fae.data.columnar import FeatureSchema
+from fae.data.lineage import moved_reserved_id
+from fae.embedding.base import Embeddings
+from fae.embedding.rows import initial_chunks, initial_rows
+from fae.training.checkpoint import load_dense
+from fae.training.parent import ParentRun
+
+
+def load_parent(
+    parent: ParentRun,
+    model: nn.Module,
+    dense_optimizer: torch.optim.Optimizer,
+    embeddings: Embeddings,
+    *,
+    seed: int,
+) -> None:
+    """Start from a parent that fits (`ParentRun.check_fits`) and whose vocabulary the log continues.
+
+    Takes one table at a time into host memory.
+
+    Parameters
+    ----------
+    seed
+        Of the first values of new rows.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is damaged, or the dense weights are of another model.
+    """
+    check_contents(parent.checkpoint, parent.manifest, "", command=parent.command)
+    for table, (old, new) in enumerate(zip(parent.log.features, embeddings.layout.features, strict=True)):
+        tensors = load_file(parent.checkpoint / "tables" / f"{table}.safetensors")
+        weight, state = tensors["weight"], tensors["state"]
+        if new != old:
+            weight, state = grown_table(weight, state, old, new, seed=seed)
+        embeddings.import_table(table, weight, state)
+    embeddings.steps = int(parent.manifest.summary["row_steps"])
+    try:
+        load_dense(parent.checkpoint, model, dense_optimizer, random_streams=False)
+    except (RuntimeError, ValueError) as error:  # torch names the parameter
+        raise ArtifactError(f"the dense weights of {parent.checkpoint} do not fit the model: {error}") from error
+
+
+def grown_table(
+    weight: Tensor, state: Tensor, old: FeatureSchema, new: FeatureSchema, *, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The parent's table with the rows that it lacks.
+
+    Parameters
+    ----------
+    weight, state
+        ``[old.num_embeddings, D]`` and ``[old.num_embeddings, width]``, on the host.
+    old, new
+        The table there and here; here it has at least as many rows.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Weight ``[new.num_embeddings, D]`` and state ``[new.num_embeddings, width]``.
+    """
+    known, dim = old.num_embeddings, weight.shape[1]
+    moved = moved_reserved_id(old, new)
+    fresh = known if moved is None else min(known, moved[0])
+    larger = torch.empty((new.num_embeddings, dim))
+    larger_state = torch.zeros((new.num_embeddings, state.shape[1]))
+    for first, last in initial_chunks(new.num_embeddings):
+        if last > fresh:
+            values = initial_rows(seed, new.name, new.num_embeddings, dim, first, last)
+            larger[first:last] = torch.from_numpy(values)
+    larger[:fresh] = weight[:fresh]
+    larger_state[:fresh] = state[:fresh]
+    if moved is not None:  # an encoded table: the reserved id is the last one, before and after
+        larger[moved[1]], larger_state[moved[1]] = weight[moved[0]], state[moved[0]]
+    return larger, larger_state
