@@ -49,7 +49,7 @@ class GpuRows:
         device: torch.device,
         *,
         by_list: bool,
-        feed_depth: int = 6,
+        feed_depth: int = 8,
     ) -> None:
         self._layout, self._geometries, self._optimizer = layout, geometries, optimizer
         self._batch_size, self._device, self._by_list, self._feed_depth = batch_size, device, by_list, feed_depth

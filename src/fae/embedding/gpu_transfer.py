@@ -19,8 +19,8 @@ from fae.kernels.forwarding import list_moves
 from fae.kernels.triton_rows import forward_rows
 
 _NAN = float("nan")
-_MIN_ROWS = 12_288
-"""Rows that a thread copies at least: a hand-over costs as much as some thousand rows."""
+_ONE_THREAD = 2**62
+"""No hand-over to other threads: the pipeline has several of its own, and a hand-over costs as much as 10,000 rows."""
 
 
 class _SlotBuffers:
@@ -60,7 +60,7 @@ class GpuTransfer:
             tier, buffers = self._tiers[group], self._buffers[slot][group]
             places = self._places[: len(rows)]
             for buffer, host in zip(buffers.up, (tier.host.weight, tier.host.state), strict=True):
-                copy_rows(host, rows, buffer, places, source_shift=-tier.num_hot_rows, min_range=_MIN_ROWS)
+                copy_rows(host, rows, buffer, places, source_shift=-tier.num_hot_rows, min_range=_ONE_THREAD)
                 if poison:
                     buffer[: len(rows)][torch.from_numpy(forwards[group] >= 0)] = _NAN
             moves, limit = buffers.moves.numpy(), tier.slot_rows
@@ -106,9 +106,10 @@ class GpuTransfer:
             self._departed[slot].record(self._down_stream)
         self._departed[slot].synchronize()
 
-    def scatter(self, slot: int, cold_rows: Sequence[Rows]) -> None:
+    def scatter(self, slot: int, cold_rows: Sequence[Rows], part: int, num_parts: int) -> None:
         for group, rows in enumerate(cold_rows):
             tier, buffers = self._tiers[group], self._buffers[slot][group]
-            origins = self._places[: len(rows)]
+            begin, end = tier.part(rows, part, num_parts)
+            origins, chosen = self._places[begin:end], rows[begin:end]
             for buffer, host in zip(buffers.down, (tier.host.weight, tier.host.state), strict=True):
-                copy_rows(buffer, origins, host, rows, target_shift=-tier.num_hot_rows, min_range=_MIN_ROWS)
+                copy_rows(buffer, origins, host, chosen, target_shift=-tier.num_hot_rows, min_range=_ONE_THREAD)

@@ -1,10 +1,12 @@
 """The streaming pipeline: cold rows fetched before their batch, written back after it, forwarded in between.
 
 Only batches with cold rows take part; they are numbered c = 0, 1, 2, ... in training order and use slot ``c % k``.
-Threads plan forwards; one fetches (gathers host rows into a transfer buffer, then into the slot); two write back (slot to
-buffer; buffer scattered to the host); the consumer computes. Invariants, whatever the threads and streams do:
+Threads of several kinds work at once: they plan forwards; fetch (gather host rows into a transfer buffer, then into the
+slot); let a batch depart (slot to buffer); scatter the buffer to the host; the consumer computes. Several of a kind share
+batches, those that scatter share rows: each has its own part of all cold rows, so a row's updates stay in order.
+Invariants, whatever the threads and streams do:
 
-1. The host gather of c starts only after the scatter of c - k is complete; scatters run in order.
+1. The host gather of c starts only after the scatter of c - k is complete; a row's scatters run in order.
 2. A row of c that was last listed by a batch j, c - k < j < c, is not taken from the host: it is forwarded from j's
    slot, after the update of j and after c's rows have arrived, before c is looked up. Positions decide, never timing.
 3. A slot is written again only after its write-back and every forward from it are done.
@@ -52,6 +54,8 @@ class FaultInjection:
 NO_FAULTS = FaultInjection()
 
 _PLANNERS = 3 if num_threads() >= 8 else 1
+_FETCHERS = 2 if num_threads() >= 8 else 1
+_SCATTERERS = 2 if num_threads() >= 8 else 1
 
 
 def make_transfer(tiers: Sequence[TierPair], depth: int, device: torch.device) -> Transfer:
@@ -98,9 +102,11 @@ class StagingPipeline:
         if cold:
             for first in range(_PLANNERS):
                 worker.start(partial(self._plan, batches, cold, first))
-            worker.start(partial(self._fetch, batches, cold))
+            for first in range(_FETCHERS):
+                worker.start(partial(self._fetch, batches, cold, first))
             worker.start(partial(self._depart, batches, cold, write_back))
-            worker.start(partial(self._scatter, batches, cold, write_back))
+            for part in range(_SCATTERERS):
+                worker.start(partial(self._scatter, batches, cold, write_back, part))
         position = 0
         try:
             for index in map(int, order):
@@ -122,7 +128,7 @@ class StagingPipeline:
                     worker.reached("updated", position)
         finally:
             try:
-                worker.wait("written_back", position)  # also when the consumer leaves: it has updated these
+                self._wait_written_back(position)  # also when the consumer leaves: it has updated these
             finally:
                 worker.stop()
 
@@ -134,17 +140,21 @@ class StagingPipeline:
             self._forwards[position] = forwards
             self._worker.reached("planned", position + 1)
 
-    def _fetch(self, batches: BatchSet, cold: Sequence[int]) -> None:
-        for position, index in enumerate(cold):
-            slot, cold_rows = position % self._depth, batches.batch(index).cold_rows
+    def _fetch(self, batches: BatchSet, cold: Sequence[int], first: int) -> None:
+        for position in range(first, len(cold), _FETCHERS):
+            slot, cold_rows = position % self._depth, batches.batch(cold[position]).cold_rows
             self._worker.wait("planned", position + 1)
-            self._worker.wait("written_back", position - self._depth + 1)  # invariant 1
+            self._wait_written_back(position - self._depth + 1)  # invariant 1
             self._delay()
             self._transfer.gather(slot, cold_rows, self._forwards[position], poison=self._faults.poison)
             self._worker.wait("forwarded", position)  # invariant 3: every earlier batch has taken what it needs
             self._delay()
             self._transfer.arrive(slot, cold_rows, poison=self._faults.poison)
             self._worker.reached("arrived", position + 1)
+
+    def _wait_written_back(self, count: int) -> None:
+        for part in range(_SCATTERERS):
+            self._worker.wait(f"written_back {part}", count)
 
     def _plan_forwards(self, batches: BatchSet, cold: Sequence[int], position: int) -> list[npt.NDArray[np.int64]]:
         in_flight = range(position - 1, max(-1, position - self._depth), -1)  # the latest first
@@ -165,13 +175,14 @@ class StagingPipeline:
                 self._transfer.depart(position % self._depth, batches.batch(index).cold_rows)
             self._worker.reached("departed", position + 1)
 
-    def _scatter(self, batches: BatchSet, cold: Sequence[int], write_back: bool) -> None:
+    def _scatter(self, batches: BatchSet, cold: Sequence[int], write_back: bool, part: int) -> None:
         for position, index in enumerate(cold):
             self._worker.wait("departed", position + 1)
             if write_back:
                 self._delay()
-                self._transfer.scatter(position % self._depth, batches.batch(index).cold_rows)
-            self._worker.reached("written_back", position + 1)
+                cold_rows = batches.batch(index).cold_rows
+                self._transfer.scatter(position % self._depth, cold_rows, part, _SCATTERERS)
+            self._worker.reached(f"written_back {part}", position + 1)
 
     def _delay(self) -> None:
         if self._faults.max_delay_seconds > 0:

@@ -49,6 +49,13 @@ class TierPair:
         first = self.num_hot_rows + index * self.slot_rows
         return self.bank.weight[first : first + self.slot_rows], self.bank.state[first : first + self.slot_rows]
 
+    def part(self, rows: Rows, part: int, num_parts: int) -> tuple[int, int]:
+        """Which stretch of a sorted list of cold rows belongs to one of `num_parts` equal parts of all cold rows."""
+        size = len(self.host.weight)
+        cuts = [self.num_hot_rows + size * edge // num_parts for edge in (part, part + 1)]
+        begin, end = np.searchsorted(rows, cuts).tolist()
+        return begin, end
+
 
 class Transfer(Protocol):
     """What the pipeline asks for; every list has one entry a group."""
@@ -68,8 +75,8 @@ class Transfer(Protocol):
     def depart(self, slot: int, cold_rows: Sequence[Rows]) -> None:
         """The slot into its downward buffer."""
 
-    def scatter(self, slot: int, cold_rows: Sequence[Rows]) -> None:
-        """The downward buffer into the host rows."""
+    def scatter(self, slot: int, cold_rows: Sequence[Rows], part: int, num_parts: int) -> None:
+        """The downward buffer into the host rows: those of one part of all rows, always the same for a row."""
 
 
 class HostTransfer:
@@ -124,8 +131,10 @@ class HostTransfer:
             for buffer, staged, _ in self._parts(self._down, group, slot):
                 buffer[: len(rows)].copy_(staged[: len(rows)])
 
-    def scatter(self, slot: int, cold_rows: Sequence[Rows]) -> None:
+    def scatter(self, slot: int, cold_rows: Sequence[Rows], part: int, num_parts: int) -> None:
         for group, rows in enumerate(cold_rows):
+            tier = self._tiers[group]
+            begin, end = tier.part(rows, part, num_parts)
             for buffer, _, host in self._parts(self._down, group, slot):
-                shift = -self._tiers[group].num_hot_rows
-                copy_rows(buffer, np.arange(len(rows)), host, rows, target_shift=shift)
+                origins = np.arange(begin, end)
+                copy_rows(buffer, origins, host, rows[begin:end], target_shift=-tier.num_hot_rows)
