@@ -85,16 +85,18 @@ def main() -> None:
                     found = run.stage(stage)
                     rows[stage] = {"seconds": time.perf_counter() - started, "skipped": found["skipped"]}
                     print(order, placement, stage, rows[stage], flush=True)
-                result = found["summary"]
+                result, hot = found["summary"], run.open_hot_set().summary
                 results.append(
                     {"order": order, "placement": placement, "stages": {**seconds, **rows},
                      "samples_per_second": result["train"]["samples_per_second"],
                      "train_seconds": result["train"]["seconds"], "num_inputs": result["train"]["num_inputs"],
                      "test": result["test"], "device_bytes": result["train"]["device_bytes"],
-                     "hot_set": {key: run.open_hot_set().summary[key] for key in ("coverage", "input_share", "bytes", "staging_bytes")}}
+                     "hot_set": {key: hot[key] for key in ("coverage", "input_share", "bytes", "staging_bytes")}}
                 )  # fmt: skip
                 print(json.dumps(results[-1]["test"]), results[-1]["samples_per_second"], flush=True)
-    options.out.write_text(json.dumps(record(torch_version=torch.__version__, inputs=options.inputs, rows=results), indent=1))
+    options.out.write_text(
+        json.dumps(record(torch_version=torch.__version__, inputs=options.inputs, rows=results), indent=1)
+    )
 
 
 if __name__ == "__main__":

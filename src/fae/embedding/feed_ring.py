@@ -1,8 +1,9 @@
 """A ring of feeds: batches from mapped files to the device, ahead of the step, on a stream of their own.
 
 Place in the flow: threads copy packed batches into pinned buffers, each thread every so many batches, and start one
-copy to the device; the consumer gets it when the computing stream has been told to wait for it. Invariant: a buffer is written again only when the copy
-out of it (pinned) or the step that reads it (device) is done; positions decide, never timing.
+copy to the device; the consumer gets it when the computing stream has been told to wait for it. Invariant: a buffer is
+written again only when the copy out of it (pinned) or the step that reads it (device) is done; positions decide, never
+timing.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class FeedRing:
         self._host: list[Tensor] = []
         self._views: list[FeedViews] = []
         if self._on_gpu:
-            self._stream = torch.cuda.Stream(device)
-            self._arrived = [torch.cuda.Event() for _ in range(depth)]
-            self._consumed = [torch.cuda.Event() for _ in range(depth)]
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._arrived = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
+            self._consumed = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
 
     def reserve(self, batches: BatchSet) -> None:
         """Make room for the largest of these batches."""

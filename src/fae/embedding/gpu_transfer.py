@@ -41,12 +41,13 @@ class GpuTransfer:
     def __init__(self, tiers: Sequence[TierPair], depth: int, device: torch.device) -> None:
         self._tiers, self._device = list(tiers), device
         self._buffers = [[_SlotBuffers(tier, device) for tier in tiers] for _ in range(depth)]
-        self._up_stream, self._down_stream = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        self._up_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._down_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._places = np.arange(max(tier.slot_rows for tier in tiers))
-        self._forwarded = torch.cuda.Event()
-        self._arrived = [torch.cuda.Event() for _ in range(depth)]
-        self._updated = [torch.cuda.Event() for _ in range(depth)]
-        self._departed = [torch.cuda.Event() for _ in range(depth)]
+        self._forwarded = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._arrived = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
+        self._updated = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
+        self._departed = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
 
     @property
     def pinned_bytes(self) -> int:
@@ -71,6 +72,7 @@ class GpuTransfer:
             moves[0] = buffers.num_moves
 
     def arrive(self, slot: int, cold_rows: Sequence[Rows], *, poison: bool) -> None:
+        """As `Transfer.arrive`."""
         with torch.cuda.stream(self._up_stream):
             self._up_stream.wait_event(self._forwarded)
             for group, rows in enumerate(cold_rows):
@@ -86,6 +88,7 @@ class GpuTransfer:
             self._arrived[slot].record(self._up_stream)
 
     def forward(self, slot: int, forwards: Sequence[Rows]) -> None:
+        """As `Transfer.forward`."""
         compute = torch.cuda.current_stream(self._device)
         compute.wait_event(self._arrived[slot])
         for group, tier in enumerate(self._tiers):
@@ -94,9 +97,11 @@ class GpuTransfer:
         self._forwarded.record(compute)
 
     def mark_updated(self, slot: int) -> None:
+        """As `Transfer.mark_updated`."""
         self._updated[slot].record(torch.cuda.current_stream(self._device))
 
     def depart(self, slot: int, cold_rows: Sequence[Rows]) -> None:
+        """As `Transfer.depart`."""
         with torch.cuda.stream(self._down_stream):
             self._down_stream.wait_event(self._updated[slot])
             for group, rows in enumerate(cold_rows):
@@ -107,6 +112,7 @@ class GpuTransfer:
         self._departed[slot].synchronize()
 
     def scatter(self, slot: int, cold_rows: Sequence[Rows], part: int, num_parts: int) -> None:
+        """As `Transfer.scatter`."""
         for group, rows in enumerate(cold_rows):
             tier, buffers = self._tiers[group], self._buffers[slot][group]
             begin, end = tier.part(rows, part, num_parts)

@@ -2,8 +2,8 @@
 
 Only batches with cold rows take part; they are numbered c = 0, 1, 2, ... in training order and use slot ``c % k``.
 Threads of several kinds work at once: they plan forwards; fetch (gather host rows into a transfer buffer, then into the
-slot); let a batch depart (slot to buffer); scatter the buffer to the host; the consumer computes. Several of a kind share
-batches, those that scatter share rows: each has its own part of all cold rows, so a row's updates stay in order.
+slot); let a batch depart (slot to buffer); scatter the buffer to the host; the consumer computes. Several of a kind
+share batches, those that scatter share rows: each has its own part of all cold rows, so a row's updates stay in order.
 Invariants, whatever the threads and streams do:
 
 1. The host gather of c starts only after the scatter of c - k is complete; a row's scatters run in order.

@@ -1,8 +1,8 @@
 """The moves of the streaming pipeline in host memory: host rows -> transfer buffer -> slot, and back; slot -> slot.
 
-Place in the flow: `fae.embedding.pipeline` says when, this says how where the bank is in host memory too; it is what the
-pipeline's invariants are tested with. `fae.embedding.gpu_transfer` is the same for a GPU. Invariant: a call touches one
-slot and one buffer (`forward`: its own slot, reading others) and nothing else.
+Place in the flow: `fae.embedding.pipeline` says when, this says how where the bank is in host memory too; it is what
+the pipeline's invariants are tested with. `fae.embedding.gpu_transfer` is the same for a GPU. Invariant: a call touches
+one slot and one buffer (`forward`: its own slot, reading others) and nothing else.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class HostTransfer:
         return list(zip(buffers[group * self._depth + slot], tier.slot(slot), host, strict=True))
 
     def gather(self, slot: int, cold_rows: Sequence[Rows], forwards: Sequence[Rows], *, poison: bool) -> None:
+        """As `Transfer.gather`."""
         for group, rows in enumerate(cold_rows):
             places = np.where(forwards[group] < 0, np.arange(len(rows)), -1)
             for buffer, _, host in self._parts(self._up, group, slot):
@@ -108,6 +109,7 @@ class HostTransfer:
                 copy_rows(host, rows, buffer, places, source_shift=-self._tiers[group].num_hot_rows)
 
     def arrive(self, slot: int, cold_rows: Sequence[Rows], *, poison: bool) -> None:
+        """As `Transfer.arrive`."""
         for group, rows in enumerate(cold_rows):
             for buffer, staged, _ in self._parts(self._up, group, slot):
                 if poison:
@@ -115,6 +117,7 @@ class HostTransfer:
                 staged[: len(rows)].copy_(buffer[: len(rows)])
 
     def forward(self, slot: int, forwards: Sequence[Rows]) -> None:
+        """As `Transfer.forward`."""
         for group, source in enumerate(forwards):
             tier, taken = self._tiers[group], np.flatnonzero(source >= 0)
             if len(taken):
@@ -124,14 +127,16 @@ class HostTransfer:
                     copy_rows(tensor, origin, tensor, place)
 
     def mark_updated(self, slot: int) -> None:
-        pass
+        """As `Transfer.mark_updated`."""
 
     def depart(self, slot: int, cold_rows: Sequence[Rows]) -> None:
+        """As `Transfer.depart`."""
         for group, rows in enumerate(cold_rows):
             for buffer, staged, _ in self._parts(self._down, group, slot):
                 buffer[: len(rows)].copy_(staged[: len(rows)])
 
     def scatter(self, slot: int, cold_rows: Sequence[Rows], part: int, num_parts: int) -> None:
+        """As `Transfer.scatter`."""
         for group, rows in enumerate(cold_rows):
             tier = self._tiers[group]
             begin, end = tier.part(rows, part, num_parts)

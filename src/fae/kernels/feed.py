@@ -145,7 +145,7 @@ def _words(array: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
 
 # One call that releases the GIL for all of a batch: with a dozen threads about, every return to Python is a wait.
 @njit(cache=True, nogil=True)
-def _copy_fixed(buffer, addresses, at_addresses, dense, at_dense, labels, at_labels, order, at_order):  # type: ignore[no-untyped-def]
+def _copy_fixed(buffer, addresses, at_addresses, dense, at_dense, labels, at_labels, order, at_order):
     buffer[at_addresses : at_addresses + addresses.size] = addresses
     buffer[at_dense : at_dense + dense.size] = dense
     buffer[at_labels : at_labels + labels.size] = labels
@@ -153,7 +153,7 @@ def _copy_fixed(buffer, addresses, at_addresses, dense, at_dense, labels, at_lab
 
 
 @njit(cache=True, nogil=True)
-def _copy_lists(buffer, field, starts, addresses, long_rows, cold_rows, end):  # type: ignore[no-untyped-def]
+def _copy_lists(buffer, field, starts, addresses, long_rows, cold_rows, end):
     """A group's lists behind `end`, and where they stand into the header; returns the new end."""
     buffer[field + 1], buffer[field + 2] = starts.size, long_rows.size // 2
     buffer[field + 3] = end
