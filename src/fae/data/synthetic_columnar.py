@@ -141,7 +141,8 @@ class _Writer:
         dense = np.empty((size, chunk.counts.shape[1]), np.float32)
         for column, counts in enumerate(chunk.counts.T):
             dense[:, column] = _DENSE.take(counts[:size] - MISSING_COUNT)
-        for file, rows in zip(files, (by_slot.T, dense, chunk.labels[:size]), strict=True):
+        arrays: tuple[npt.NDArray[Any], ...] = (by_slot.T, dense, chunk.labels[:size])
+        for file, rows in zip(files, arrays, strict=True):
             write_rows_at(file.fileno(), start, rows)
         tally.add(chunk.labels[:size], chunk.probabilities[:size])
         training = min(max(self._train_stop - start, 0), size)
