@@ -105,3 +105,14 @@ def test_first_values_do_not_depend_on_the_placement():
     scale = 1 / 50**0.5
     assert torch.all(tables[0][0].abs() <= scale)
     assert tables[0][0].std() > 0.4 * scale
+
+
+def test_without_triton_the_error_says_what_to_install(monkeypatch):
+    import sys
+
+    from fae.core.errors import DeviceError
+
+    monkeypatch.setitem(sys.modules, "fae.embedding.gpu_rows", None)
+    log = random_log(1)
+    with pytest.raises(DeviceError, match="pip install triton"):
+        make_embeddings("device", log, log.layout(0.1, 1), RowOptimizer(), engine="triton")

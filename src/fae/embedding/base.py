@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fae.core.errors import DeviceError
 from fae.data.columnar import first_slots
 from fae.embedding.batch import ReadyBatch, from_feed, make_ready
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
@@ -51,8 +52,20 @@ def make_gpu_rows(
     *,
     by_list: bool,
 ) -> GpuRows:
-    """The GPU engine; imported here because Triton is not everywhere where a CPU is."""
-    from fae.embedding.gpu_rows import GpuRows
+    """The GPU engine; imported here because Triton is not everywhere where a CPU is.
+
+    Raises
+    ------
+    DeviceError
+        If there is no Triton.
+    """
+    try:
+        from fae.embedding.gpu_rows import GpuRows
+    except ImportError as error:
+        raise DeviceError(
+            f"the GPU engine needs Triton, which comes with torch's CUDA builds on Linux ({error}); "
+            "run `pip install triton`, or choose --device cpu"
+        ) from error
 
     return GpuRows(layout, geometries, optimizer, batch_size, device, by_list=by_list)
 
