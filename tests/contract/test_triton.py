@@ -203,3 +203,24 @@ def test_batches_of_ids_never_seen_are_all_padding_safe():
     ours = train(log, layout, "adam", "tiered", engine="triton", depth=2, device=DEVICE)
     for one, other in zip(ours, train(log, layout, "adam", "cpu"), strict=True):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
+
+
+def test_evaluation_takes_the_precision_of_training():
+    """Fused blocks hand bfloat16 to layers that are not fused: those must be evaluated as they are trained."""
+    from fae.models.config import DCNv2Config
+    from fae.models.registry import build_model
+    from fae.training.dense import make_dense_optimizer
+    from fae.training.evaluate import predict
+
+    log = wide_log(random_log(8, num_inputs=40, batch_size=20))
+    layout = log.layout(0.3, 1)
+    logits = {}
+    for precision in ("fp32", "bf16"):
+        embeddings = make_embeddings("device", log, layout, RowOptimizer(name="sgd"), device=DEVICE, engine="triton")
+        embeddings.initialise(3)
+        config = DCNv2Config(name="dcnv2", embedding_dim=16, deep_mlp=(32, 16))
+        model = build_model(config, log.features, 3, seed=1).to(DEVICE)
+        make_dense_optimizer("sgd", model, 0.1, flat=True, bf16=precision == "bf16")
+        _, logits[precision] = predict(model, embeddings, log.packed(layout), precision=precision)
+    assert np.abs(logits["fp32"]).max() > 0.01
+    np.testing.assert_allclose(logits["bf16"], logits["fp32"], rtol=0.1, atol=0.02)

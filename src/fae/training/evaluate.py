@@ -16,6 +16,7 @@ from fae.core.progress import task
 from fae.embedding.base import Embeddings
 from fae.packing.dataset import BatchSet
 from fae.training.metrics import Metrics, compute_metrics
+from fae.training.step import Precision, autocast
 
 
 def predict(
@@ -25,6 +26,7 @@ def predict(
     order: Sequence[int] | npt.NDArray[np.int64] | None = None,
     *,
     label: str = "evaluate",
+    precision: Precision = "fp32",
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Labels and logits of the real inputs, float32, in batch order (all batches where `order` is None)."""
     labels, logits = [], []
@@ -34,7 +36,8 @@ def predict(
     with torch.no_grad(), task(label, len(chosen), "batches") as progress:
         for batch in embeddings.stream_frozen(batches, chosen):
             features = embeddings.lookup(batch, requires_grad=False)
-            output = model(batch.dense, features)[: batch.num_inputs]
+            with autocast(embeddings.device, precision):
+                output = model(batch.dense, features)[: batch.num_inputs]
             logits.append(output.float().cpu().numpy().copy())
             labels.append(np.array(batch.packed.labels[: batch.num_inputs]))
             progress.advance(1)
@@ -51,9 +54,10 @@ def evaluate(
     order: Sequence[int] | npt.NDArray[np.int64] | None = None,
     *,
     label: str = "evaluate",
+    precision: Precision = "fp32",
 ) -> Metrics:
     """Metrics of a split (or of some of its batches)."""
-    return compute_metrics(*predict(model, embeddings, batches, order, label=label))
+    return compute_metrics(*predict(model, embeddings, batches, order, label=label, precision=precision))
 
 
 def validation_sample(batches: BatchSet, most: int = 64) -> npt.NDArray[np.int64]:

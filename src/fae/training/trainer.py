@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -22,13 +24,15 @@ from fae.core.errors import ArtifactError, TrainingError
 from fae.core.progress import say, task
 from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
-from fae.packing.dataset import PackedDataset
+from fae.packing.dataset import BatchSet, PackedDataset
 from fae.training.checkpoint import load_dense, load_tables, open_checkpoint, read_progress, save_checkpoint
 from fae.training.config import TrainConfig
 from fae.training.dense import make_dense_optimizer
 from fae.training.evaluate import evaluate, validation_sample
+from fae.training.metrics import Metrics
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
+from fae.training.step import Precision
 
 _CURVE_POINTS = 200
 
@@ -101,8 +105,9 @@ class Trainer:
         self.dense_optimizer = make_dense_optimizer(
             config.optimizer, model, rate, flat=on_gpu, bf16=on_gpu and config.precision == "bf16"
         )
+        self._precision: Precision = config.precision if on_gpu else "fp32"
         self._runner = StepRunner(
-            model, embeddings, self.dense_optimizer, precision=config.precision, capture=config.capture
+            model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture
         )
         self._validation_sample = validation_sample(packed.validation)
         self._position = _Position()
@@ -190,9 +195,12 @@ class Trainer:
             position.curve.append([position.inputs, position.window_loss / position.window_inputs])
             position.window_loss, position.window_inputs = 0.0, 0
 
+    def _evaluate(self, batches: BatchSet, order: npt.NDArray[np.int64] | None = None, *, label: str) -> Metrics:
+        return evaluate(self.model, self.embeddings, batches, order, label=label, precision=self._precision)
+
     def _validation_loss(self, *, whole: bool) -> float:
         order = None if whole else self._validation_sample
-        metrics = evaluate(self.model, self.embeddings, self.packed.validation, order, label="validate")
+        metrics = self._evaluate(self.packed.validation, order, label="validate")
         self._position.validation.append(
             {"inputs": self._position.inputs, "whole": whole, **dataclasses.asdict(metrics)}
         )
@@ -257,8 +265,8 @@ class Trainer:
     def _result(self) -> dict[str, Any]:
         position = self._position
         self._close_window()
-        test = evaluate(self.model, self.embeddings, self.packed.test, label="test")
-        validation = evaluate(self.model, self.embeddings, self.packed.validation, label="validate")
+        test = self._evaluate(self.packed.test, label="test")
+        validation = self._evaluate(self.packed.validation, label="validate")
         timed = position.timed_seconds > 0
         return {
             "train": {
