@@ -22,6 +22,7 @@ from fae.core.artifact import read_manifest
 from fae.core.errors import LogError
 from fae.data import ingest as module
 from fae.data import partial as partial_module
+from fae.data.columnar import FORMAT_VERSION
 from fae.data.config import ColumnConfig, LogConfig
 from fae.data.ingest import ingest
 from fae.data.npy import RowFile, RowWriter
@@ -315,7 +316,7 @@ def test_a_current_log_clears_what_is_left(days: Path, tmp_path: Path, monkeypat
     assert not leftovers(tmp_path)
     discard_partial(tmp_path / "log")
     ingest(CRITEO, tmp_path / "log", base=days)
-    assert read_manifest(tmp_path / "log", "log", 1, command="x").files.keys() == {
+    assert read_manifest(tmp_path / "log", "log", FORMAT_VERSION, command="x").files.keys() == {
         *(name for name in contents(days / "whole_tsv") if name != "manifest.json")
     }
 
