@@ -1,7 +1,7 @@
 """Other systems as contenders of the speed benchmarks: plain PyTorch and FBGEMM, each at its best.
 
-Their batches are on the device (or in memory) before the clock starts, in the layout they like; ours come from the packed
-file. FBGEMM gets our fused dense part and our loss kernel, so that only its embeddings are compared.
+Their batches are on the device (or in memory) before the clock starts, in the layout they like; ours come from the
+packed file. FBGEMM gets our fused dense part and our loss kernel, so that only its embeddings are compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from fae.models.registry import build_model
 from fae.training.dense import make_dense_optimizer
 from fae.training.plain import SparseRowwiseAdagrad
 from fae.training.step import autocast
-
 from speed import LEARNING_RATE, synchronize
 
 NUM_BATCHES = 16

@@ -1,7 +1,7 @@
 """What the speed benchmarks share: logs packed for a hot share, and contenders that all train the same model on them.
 
-Invariant: every contender of a group trains the same DLRM with the same optimizers, batch size and precision on the same
-inputs; rows are filled with constants instead of drawn, which changes no address and no byte that is moved.
+Invariant: every contender of a group trains the same DLRM with the same optimizers, batch size and precision on the
+same inputs; rows are filled with constants instead of drawn, which changes no address and no byte that is moved.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def hot_set(
     optimizer: str = "sgd",
     depth: int = RING_DEPTH,
 ) -> Any:
-    """The most accessed `share` of all rows hot, in the storage order of their counts; staging for the largest batch."""
+    """The most accessed `share` of all rows hot, in storage order of their counts; staging for the largest batch."""
     counts = np.asarray(log.counts)
     tables = [slice(log.table_offsets[t], log.table_offsets[t + 1]) for t in range(len(log.features))]
     ranks, sizes = [], [part.stop - part.start for part in tables]
@@ -96,7 +96,8 @@ def hot_set(
     parameters = {"share": share, "mixed": mixed, "batch_size": batch_size}
     staging = min(int(1.08 * most) + len(log.features), sum(sizes) - sum(num_hot))
     return SimpleNamespace(
-        layout=layout, ring_depth=depth, staging_rows=(staging,), batch_size=batch_size, mixed=mixed, optimizer=optimizer,
+        layout=layout, ring_depth=depth, staging_rows=(staging,), batch_size=batch_size, mixed=mixed,
+        optimizer=optimizer,
         manifest=Manifest(kind="hot_set", format_version=1, fingerprint="0" * 32, parameters=parameters),
     )  # fmt: skip
 
@@ -174,7 +175,7 @@ class OurPlacement:
         return time.perf_counter() - started
 
     def run_feeds(self, num_steps: int) -> float:
-        """Seconds of bringing that many batches, and their cold rows, to the device and back, with no step in between."""
+        """Seconds of bringing so many batches, and their cold rows, to the device and back, with no step in between."""
         runner, self.runner = self.runner, lambda batch: None
         try:
             return self.run(num_steps)

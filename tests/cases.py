@@ -16,7 +16,7 @@ from fae.embedding.published import PublishedEmbeddings
 from fae.embedding.resident import ResidentEmbeddings
 from fae.embedding.rows import RowOptimizer
 from fae.embedding.tiered import TieredEmbeddings
-from fae.models.config import DLRMConfig
+from fae.models.config import DLRMConfig, ModelConfig, TBSMConfig
 from fae.models.registry import build_model
 from fae.packing.compose import compose_batch_set
 from fae.packing.dataset import BatchSet
@@ -39,6 +39,7 @@ class Log:
     embedding_dims: tuple[int, ...]
     batch_size: int
     dense_rate: float = 0.05
+    model: ModelConfig | None = None
 
     def layout(self, share: float, seed: int) -> RowLayout:
         """A hot set of about `share` of each table under a random storage order."""
@@ -50,7 +51,9 @@ class Log:
     def packed(self, layout: RowLayout) -> BatchSet:
         return compose_batch_set(self.ids, self.dense, self.labels, self.groups, layout, self.batch_size)
 
-    def config(self) -> DLRMConfig:
+    def config(self) -> ModelConfig:
+        if self.model is not None:
+            return self.model
         dim = max(self.embedding_dims)
         dims = {f.name: d for f, d in zip(self.features, self.embedding_dims, strict=True) if d != dim}
         return DLRMConfig(embedding_dim=dim, embedding_dims=dims, bottom_mlp=(8,), top_mlp=(8,))
@@ -87,6 +90,30 @@ def random_log(seed, *, num_inputs=150, batch_size=16, skew=1.2, lists=False, nu
         features=tuple(features),
         embedding_dims=tuple(dims),
         batch_size=batch_size,
+    )
+
+
+def history_log(seed, *, num_inputs=150, batch_size=16, length=5, model: ModelConfig | None = None) -> Log:
+    """A user, and sequences of items and categories of every length from none to whole; the last is the candidate."""
+    random = np.random.default_rng(seed)
+    features = (
+        FeatureSchema(name="user", num_embeddings=30),
+        FeatureSchema(name="item", num_embeddings=100, length=length, pooling="none"),
+        FeatureSchema(name="category", num_embeddings=12, length=length, pooling="none"),
+    )
+    items = np.minimum(random.zipf(1.2, (num_inputs, length)) - 1, 99)
+    items[np.arange(length) >= random.integers(0, length + 1, num_inputs)[:, None]] = -1
+    users = np.minimum(random.zipf(1.2, (num_inputs, 1)) - 1, 29)
+    order = random.permutation(num_inputs)
+    return Log(
+        ids=np.concatenate([users, items, np.where(items < 0, -1, items % 12)], 1).astype(np.int32),
+        dense=np.empty((num_inputs, 0), np.float32),
+        labels=(random.random(num_inputs) < 0.4).astype(np.uint8),
+        groups=[order[first : first + batch_size] for first in range(0, num_inputs, batch_size)],
+        features=features,
+        embedding_dims=(8, 8, 8),
+        batch_size=batch_size,
+        model=model or TBSMConfig(embedding_dim=8, top_mlp=(9, 9), attention_mlp=(7,), final_mlp=(11,)),
     )
 
 

@@ -12,6 +12,8 @@ if not os.path.exists("/dev/nvidiactl"):
 import pytest
 from hypothesis import settings
 
+from disks import NO_DISK
+
 # No deadline: the first example of a test may compile a kernel. A failing example prints how to repeat it.
 settings.register_profile("fae", deadline=None, print_blob=True)
 settings.load_profile("fae")
@@ -36,10 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many GPU tests did not run: a green line must not be read as more than it is."""
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if _NO_GPU in str(report.longrepr)]
-    if skipped:
-        terminalreporter.section("GPU tests", sep="=", yellow=True, bold=True)
-        terminalreporter.line(
-            f"{len(skipped)} GPU tests were SKIPPED: {_NO_GPU}. The GPU paths are untested by this run."
-        )
+    """Say how many tests did not run for want of a machine: a green line must not be read as more than it is."""
+    for what, why, untested in (
+        ("GPU tests", _NO_GPU, "The GPU paths are"),
+        ("full-disk tests", NO_DISK, "What happens on a full or read-only disk is"),
+    ):
+        skipped = [report for report in terminalreporter.stats.get("skipped", []) if why in str(report.longrepr)]
+        if skipped:
+            terminalreporter.section(what, sep="=", yellow=True, bold=True)
+            terminalreporter.line(f"{len(skipped)} {what} were SKIPPED: {why}. {untested} untested by this run.")

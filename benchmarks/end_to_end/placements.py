@@ -1,12 +1,13 @@
-"""Samples a second of every placement and of what a user would pick instead, on one log, model, optimizer and precision.
+"""Samples a second of every placement and of a user's other choices, on one log, model, optimizer and precision.
 
     python benchmarks/end_to_end/placements.py [--cells core] [--out FILE] [--folder DIR] [--quick]
 
-DLRM 13-512-256-64-D / 512-256-1 over Criteo Kaggle's tables (33.8 M rows); bf16 dense part on a GPU, float32 rows. Logs:
-``zipf`` (independent columns, exponent 1.05; the hard case) and ``criteo`` (columns from latent users and items). Ours
-read packed batches from the file system; the others find theirs on the device. Contenders of a group run in turns, one
-warm-up and then several samples each. `budget_fraction` counts hot rows; `staging_bytes` stand beside them, and FBGEMM's
-caches get the sum of both. Groups that are in the output file already are skipped, so a run goes on after a kill.
+DLRM 13-512-256-64-D / 512-256-1 over Criteo Kaggle's tables (33.8 M rows); bf16 dense part on a GPU, float32 rows.
+Logs: ``zipf`` (independent columns, exponent 1.05; the hard case) and ``criteo`` (columns from latent users and items).
+Ours read packed batches from the file system; the others find theirs on the device. Contenders of a group run in turns,
+one warm-up and then several samples each. `budget_fraction` counts hot rows; `staging_bytes` stand beside them, and
+FBGEMM's caches get the sum of both. Groups that are in the output file already are skipped, so a run goes on after a
+kill.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
-from common import KAGGLE_ROWS, RESULTS, record
 from peers import Fbgemm, PlainPyTorch
 from speed import OurPlacement, hot_set, interleaved_runs, open_log, packed_log
+
+from common import KAGGLE_ROWS, RESULTS, record
 
 Group = dict[str, Any]
 

@@ -22,9 +22,9 @@ import torch
 
 import fae.embedding.base as base
 import fae.embedding.tiered as tiered
+from speed import OurPlacement, hot_set, open_log, packed_log
 
 from common import KAGGLE_ROWS, RESULTS, record
-from speed import OurPlacement, hot_set, open_log, packed_log
 
 results: list[dict] = []
 

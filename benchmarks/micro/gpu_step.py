@@ -18,8 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
-from common import KAGGLE_ROWS, RESULTS, record
 from speed import OurPlacement, hot_set, interleaved_runs, kernel_table, open_log, packed_log
+
+from common import KAGGLE_ROWS, RESULTS, record
 
 
 def main() -> None:
@@ -81,7 +82,8 @@ def group(options, folder, log, batch_size, dim, optimizer) -> list[dict]:
         print(f"  {total:8.1f} us in all", flush=True)
         rows.append(
             {"log": log.path.name, "placement": name, "batch_size": batch_size, "dim": dim, "optimizer": optimizer,
-             "samples_per_second": rate, "samples": [batch_size / each for each in seconds], "seconds_alone": parts, "kernels": kernels}
+             "samples_per_second": rate, "samples": [batch_size / each for each in seconds], "seconds_alone": parts,
+             "kernels": kernels}
         )  # fmt: skip
     return rows
 

@@ -1,4 +1,4 @@
-"""Tiles of the GPU kernels and bandwidths of the machine: microseconds of each candidate, on the shapes of the DLRM step.
+"""Tiles of the GPU kernels and bandwidths of the machine: microseconds of each candidate, on the DLRM step's shapes.
 
     python benchmarks/micro/gpu_tiles.py [--batch-size 32768] [--out FILE]
 
@@ -12,6 +12,7 @@ import itertools
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,9 +22,9 @@ import triton
 import fae.kernels.triton_dense as dense
 import fae.kernels.triton_interaction as interaction
 import fae.kernels.triton_rows as rows
+from speed import OurPlacement, hot_set, open_log, packed_log
 
 from common import KAGGLE_ROWS, RESULTS, record
-from speed import OurPlacement, hot_set, open_log, packed_log
 
 results: list[dict] = []
 
@@ -98,11 +99,11 @@ def gathers(size: int, folder: Path) -> None:
             note(
                 "interaction forward",
                 dict(interaction.FORWARD),
-                micro(lambda: kernels.forward(feed, num_hot, bank.weight, z)),
+                micro(partial(kernels.forward, feed, num_hot, bank.weight, z)),
             )
             note(
                 "interaction backward", dict(interaction.BACKWARD),
-                micro(lambda: kernels.backward(feed, num_hot, bank.weight, z, grad_out, grad_rows)),
+                micro(partial(kernels.backward, feed, num_hot, bank.weight, z, grad_out, grad_rows)),
             )  # fmt: skip
         group = gpu._kernels[0]
         for floats, at_once, warps in itertools.product((256, 512, 1024), (2, 4, 8), (1, 2, 4)):
@@ -110,7 +111,7 @@ def gathers(size: int, folder: Path) -> None:
             note(
                 "sums and update",
                 dict(rows.SUMS),
-                micro(lambda: group.update(feed, num_hot, bank.weight, bank.state, grad_rows, 0.0)),
+                micro(partial(group.update, feed, num_hot, bank.weight, bank.state, grad_rows, 0.0)),
             )
 
 
@@ -125,12 +126,12 @@ def bandwidths() -> None:
         note(
             "host to device",
             f"pinned {size} B, GB/s",
-            size / micro(lambda: target.copy_(pinned, non_blocking=True)) / 1e3,
+            size / micro(partial(target.copy_, pinned, non_blocking=True)) / 1e3,
         )
         note(
             "device to host",
             f"pinned {size} B, GB/s",
-            size / micro(lambda: pinned.copy_(target, non_blocking=True)) / 1e3,
+            size / micro(partial(pinned.copy_, target, non_blocking=True)) / 1e3,
         )
         import time
 

@@ -31,8 +31,8 @@ from fae.models.registry import build_model
 from fae.packing.compose import pack_groups
 from fae.popularity.layout import RowLayout
 from fae.popularity.memory import OPTIMIZERS
-from fae.training.plain import PlainEmbeddings, PlainTrainer
 from fae.training.dense import make_dense_optimizer
+from fae.training.plain import PlainEmbeddings, PlainTrainer
 from fae.training.step import train_step
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -15,7 +15,7 @@ from typing import Any
 from fae.core.artifact import write_record
 from fae.core.config import to_table
 from fae.core.errors import RecipeError
-from fae.core.files import make_folder
+from fae.core.files import locked_folder, write_whole
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count, parse_bytes
 from fae.data.columnar import ColumnarLog
@@ -74,13 +74,16 @@ def run_demo(
     """
     if num_inputs < 5_000:
         raise RecipeError(f"--inputs {num_inputs} is too small to show anything; give 5000 or more")
-    out = Path(out)
-    started = time.perf_counter()
     budget = "1MiB" if budget is None else budget
     parse_bytes(budget, what="--budget")
-    make_folder(out)
+    with locked_folder(Path(out)):
+        return _run_demo(Path(out), num_inputs, budget, device, seed)
+
+
+def _run_demo(out: Path, num_inputs: int, budget: str, device: str | None, seed: int) -> dict[str, Any]:
+    started = time.perf_counter()
     recipe_file = out / "demo.toml"
-    recipe_file.write_text(RECIPE.format(name=recipe_file, budget=budget, seed=seed))
+    write_whole(recipe_file, RECIPE.format(name=recipe_file, budget=budget, seed=seed))
     recipe = load_recipe(recipe_file)
     summary = write_criteo_tsv(SyntheticConfig(num_inputs=num_inputs, seed=seed), out / "log.tsv")
     say(

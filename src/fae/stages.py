@@ -7,7 +7,6 @@ where an artifact with the fingerprint it would have is already in the folder.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from fae.core.artifact import Plan, is_current, require_parent, write_record
 from fae.core.config import to_table
-from fae.core.errors import ArtifactError, DeviceError, RecipeError
-from fae.core.files import cannot_write, make_folder, recover_folder
+from fae.core.errors import DeviceError, RecipeError
+from fae.core.files import being_written, locked_folder, recover_folder
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.data.columnar import ColumnarLog
-from fae.data.partial import discard_partial
+from fae.data.sources import sidecar
 from fae.popularity.memory import row_bytes
 from fae.recipe import Recipe
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 STAGES = ("ingest", "profile", "calibrate", "pack", "train")
 ARTIFACTS = {"ingest": "log", "profile": "profile", "calibrate": "hot_set", "pack": "packed", "train": "checkpoint"}
 RUN_RECORD = "run.json"
+TIMINGS = "timings.json"
 
 
 class RunFolder:
@@ -80,20 +80,12 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out of the folder for as long as the block runs."""
-        make_folder(self.out)
-        try:
-            file = (self.out / ".lock").open("w")
-        except OSError as error:
-            raise cannot_write(self.out, error) from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ArtifactError(
-                    f"another run is writing to {self.out}; wait for it or choose another --out"
-                ) from None
+        with locked_folder(self.out):
             for name in (*ARTIFACTS.values(), "best"):
                 recover_folder(self.out / name)
+            for name in (RUN_RECORD, TIMINGS, sidecar(self.path("ingest")).name):
+                with contextlib.suppress(OSError):  # what stands in the way is named by who writes there
+                    being_written(self.out / name).unlink(missing_ok=True)
             yield
 
     def run(self) -> dict[str, Any]:
@@ -129,14 +121,17 @@ class RunFolder:
         started = time.perf_counter()
         plan, work = getattr(self, f"_prepare_{name}")()
         path = self.path(name)
-        skipped = is_current(path, plan.fingerprint) and self._is_finished(name)
+        skipped = is_current(path, plan) and self._is_finished(name)
         if skipped:
             say(f"{name}: already there, {path}")
             if name == "ingest":
+                from fae.data.partial import discard_partial
+
                 discard_partial(path)
         else:
+            before = self._seconds_before(path, plan)
             work(path)
-            seconds = {**self._seconds(), name: time.perf_counter() - started}
+            seconds = {**self._seconds(), name: before + time.perf_counter() - started}
             write_record(self.out / "timings.json", seconds)
         summary: dict[str, Any] = getattr(self, f"_describe_{name}")()
         return {
@@ -151,10 +146,21 @@ class RunFolder:
 
         return bool(read_progress(self.path(name))["complete"])
 
+    def _seconds_before(self, path: Path, plan: Plan) -> float:
+        """What processes that were cut off had spent on the artifact that is now gone on with; 0 but for training."""
+        if plan.kind != ARTIFACTS["train"] or not is_current(path, plan):
+            return 0.0
+        from fae.training.checkpoint import read_progress
+
+        return float(read_progress(path).get("stage_seconds", 0.0))
+
     def _seconds(self) -> dict[str, float | None]:
-        """Of every stage, when it was last carried out; None where that is not known."""
+        """Of every stage, when it was last carried out; None where that is not known.
+
+        Of a training that was cut off and gone on with: of all its processes, each up to its last checkpoint.
+        """
         try:
-            found = json.loads((self.out / "timings.json").read_text())
+            found = json.loads((self.out / TIMINGS).read_text())
         except (OSError, ValueError):
             found = None
         return {stage: found.get(stage) if isinstance(found, dict) else None for stage in STAGES}
@@ -282,7 +288,7 @@ class RunFolder:
             f"{format_bytes(embeddings.device_bytes)} of rows, state and staging on the device"
         )
         trainer = Trainer(model, embeddings, packed, self.recipe.train, folder=self.out, plan=plan)
-        if parent and not is_current(self.path("train"), plan.fingerprint):
+        if parent and not is_current(self.path("train"), plan):
             from fae.training.continuation import load_parent
 
             say(f"train: continuing {parent.checkpoint}")

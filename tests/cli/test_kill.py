@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from commands import artifacts, contents, strict_json, succeed, unfinished, write_log, write_recipe
+from commands import artifacts, contents, fae, fault, strict_json, succeed, unfinished, write_log, write_recipe
 
 TRAIN = {"epochs": 16, "checkpoint_batches": 5, "learning_rate": 0.01}
 """Some 220 batches and 60 checkpoints: a process takes a second or two for them."""
@@ -101,6 +104,90 @@ def test_killed_at_its_first_artifact(tmp_path: Path) -> None:
     done = succeed("run", recipe, "--out", run)
     assert all(f"{stage}: already there" in done.stderr for stage in stages if stage != "train")
     assert not unfinished(run)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACES = ("ingest: first pass", "calibrate", "pack", "train: writing a checkpoint", "run.json")
+
+
+@pytest.mark.slow
+def test_killed_in_stage_after_stage(tmp_path: Path) -> None:
+    """The short form of the script that kills everywhere: one folder, a kill in stage after stage, the same bytes."""
+    script, out = ROOT / "benchmarks" / "end_to_end" / "kills.py", tmp_path / "kills.json"
+    command = [sys.executable, str(script), "--kills", "0", "--chains", "1", "--inputs", "4000", "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path)}
+    done = subprocess.run([*command, "--places", *PLACES], capture_output=True, text=True, env=environment, timeout=580)
+    assert done.returncode == 0, done.stderr
+    result = strict_json(out.read_text())
+    assert result["num_kills"] >= len(PLACES)
+    assert result["never_hit"] == [], "each place was hit, by the stack of the moment"
+    assert result["all_same_bytes"]
+    assert result["all_whole"]
+
+
+def test_times_of_a_training_are_those_of_all_its_processes(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    recipe, run = write_recipe(tmp_path, train=TRAIN), tmp_path / "run"
+    victim = Victim(recipe, run)
+    seen = victim.wait_for(run / "checkpoint" / "manifest.json")
+    victim.wait_for(run / "checkpoint" / "manifest.json", other_than=seen)
+    victim.kill()
+    before = strict_json((run / "checkpoint" / "progress.json").read_text())["stage_seconds"]
+    assert before > 0
+    started = time.monotonic()
+    record = succeed("run", recipe, "--out", run, "--json").result
+    mine = time.monotonic() - started
+    assert before < record["stage_seconds"]["train"] < before + mine
+    assert record["stage_seconds"]["train"] > record["train"]["seconds"]
+    again = succeed("run", recipe, "--out", run, "--json").result
+    assert again["stage_seconds"] == record["stage_seconds"]
+
+
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training with early stopping, killed behind its first best weights: read it, never write it."""
+    folder = tmp_path_factory.mktemp("cut off")
+    write_log(folder)
+    recipe = write_recipe(folder, train={**TRAIN, "epochs": 40, "early_stopping": 30})
+    run = folder / "run"
+    victim = Victim(recipe, run)
+    victim.wait_for(run / "best" / "manifest.json")
+    seen = victim.wait_for(run / "checkpoint" / "manifest.json")
+    for _ in range(2):  # the first of these is written behind the best weights, and knows of them
+        seen = victim.wait_for(run / "checkpoint" / "manifest.json", other_than=seen)
+    victim.kill()
+    succeed("pack", recipe, "--out", run)
+    return folder
+
+
+def edit(file: Path) -> None:
+    """Change a manifest by hand."""
+    text = file.read_text()
+    assert '"seed": 7' in text
+    file.write_text(text.replace('"seed": 7', '"seed": 8'))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        shutil.rmtree,
+        lambda best: edit(best / "manifest.json"),
+        lambda best: (best / "dense.safetensors").write_bytes((best / "dense.safetensors").read_bytes()[:-1]),
+        lambda best: (shutil.rmtree(best), shutil.copytree(best.with_name("packed"), best)),
+    ],
+    ids=["gone", "edited", "damaged", "another artifact"],
+)
+def test_going_on_without_the_best_weights(cut_off: Path, tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    """Early stopping goes back to them at the end: that they are not there is said at once, with what mends it."""
+    recipe, run = cut_off / "recipe.toml", tmp_path / "run"
+    shutil.copytree(cut_off / "run", run)
+    spoil(run / "best")
+    before = contents(run)
+    fault(fae("train", recipe, "--out", run), str(run / "best"), "delete both and run `fae train RECIPE.toml`")
+    assert contents(run) == before
+    if spoil is shutil.rmtree:
+        shutil.rmtree(run / "checkpoint")
+        assert "going on" not in succeed("train", recipe, "--out", run, "--set", "train.epochs=1").stderr
 
 
 def criteo_day(folder: Path, day: int, num_inputs: int = 25_000) -> None:

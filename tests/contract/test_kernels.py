@@ -24,9 +24,9 @@ class PythonForm(CpuGroupKernels):
 
     def _patched(self, call, *arguments, **options):
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("_translate", "_apply", "_copy_rows"):
+            for name in ("_translate", "_apply"):
                 patch.setattr(cpu, name, getattr(cpu, name).py_func)
-            for name in ("_gather_kernel", "_pool_kernel", "_update_kernel"):
+            for name in ("_gather_kernel", "_pool_kernel", "_update_kernel", "_copy_kernel"):
                 factory = getattr(cpu, name)
                 patch.setattr(cpu, name, lambda *key, factory=factory: factory(*key).py_func)
             return call(*arguments, **options)
@@ -185,7 +185,8 @@ def test_numba_is_the_reference(seed, shape, batch_size, optimizer):
 
 def test_copy_rows_leaves_out_negative_ones():
     source, target = torch.arange(12.0).reshape(6, 2), torch.zeros((5, 2))
-    for copy in (cpu._copy_rows, cpu._copy_rows.py_func):
+    kernel = cpu._copy_kernel(2)
+    for copy in (kernel, kernel.py_func):
         target.zero_()
         rows, places = np.array([10, 12, 11]), np.array([0, -1, 4])
         copy(source.numpy(), rows, -10, target.numpy(), places, 0, 0, 3)

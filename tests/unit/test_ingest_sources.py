@@ -116,7 +116,7 @@ def test_unchanged_files_are_not_read_again(tmp_path: Path, digested: list[str],
     monkeypatch.setattr(sources, "_known_digests", {})  # another process
     plan = plan_ingest(config(), base=tmp_path, previous=path)
     assert digested == ["a.csv"]
-    assert is_current(path, plan.fingerprint)
+    assert is_current(path, plan)
     os.utime(tmp_path / "a.csv", (1, 1))
     plan_ingest(config(), base=tmp_path, previous=path)
     assert digested == ["a.csv"] * 2

@@ -14,8 +14,8 @@ from fae.embedding.placements import PLACEMENTS, make_embeddings
 from fae.embedding.rows import RowOptimizer
 from fae.popularity.memory import OPTIMIZERS, state_width
 from fae.training.config import TrainConfig
-from fae.training.plain import PlainEmbeddings
 from fae.training.dense import make_dense_optimizer
+from fae.training.plain import PlainEmbeddings
 from fae.training.step import train_step
 
 from cases import CPU, random_log

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fae.data.synthetic_columnar as columnar
 from fae.cli.main import main
 from fae.core.errors import ArtifactError, RecipeError
 from fae.data.columnar import ColumnarLog
@@ -164,7 +163,7 @@ def test_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(columnar.os, "pwrite", full)
+    monkeypatch.setattr("os.pwrite", full)
     with pytest.raises(ArtifactError, match="No space left"):
         write_columnar(config_of("zipf", num_inputs=100), tmp_path / "log")
     assert list(tmp_path.iterdir()) == []

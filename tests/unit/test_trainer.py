@@ -91,11 +91,11 @@ def test_resumed_is_uninterrupted(tmp_path, monkeypatch, order, optimizer, place
 
     real_step, calls = runner_module.train_step, []
 
-    def killing_step(*arguments):
+    def killing_step(*arguments, **options):
         calls.append(1)
         if len(calls) in (3, 17, 25, 44):
             raise Killed
-        return real_step(*arguments)
+        return real_step(*arguments, **options)
 
     monkeypatch.setattr(runner_module, "train_step", killing_step)
     for _ in range(4):
@@ -140,11 +140,11 @@ def test_traffic_is_counted_over_a_resume(tmp_path, monkeypatch):
     assert expected["swap_bytes_to_device"] + expected["swap_bytes_to_host"] > 0
     real_step, calls = runner_module.train_step, []
 
-    def killing_step(*arguments):
+    def killing_step(*arguments, **options):
         calls.append(1)
         if len(calls) == 11:  # two checkpoints are written, nothing is lost
             raise Killed
-        return real_step(*arguments)
+        return real_step(*arguments, **options)
 
     monkeypatch.setattr(runner_module, "train_step", killing_step)
     with pytest.raises(Killed):

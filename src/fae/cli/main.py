@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from fae.cli import demo, report, run, stage, synthetic
 from fae.core.errors import FaeError
-from fae.core.files import json_values
+from fae.core.files import MACHINE_FAULTS, json_values, reason
 
 _DESCRIPTION = """\
 Train recommendation models whose embedding tables are larger than GPU memory.
@@ -86,6 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             # What a message quotes (a file name, a field) may hold line ends.
             print("fae:", " ".join(str(error).splitlines()), file=sys.stderr)
+        return 2
+    except OSError as error:
+        # Where a library of ours writes without our knowing (a cache, a figure), the machine's faults are no defects.
+        if error.errno not in MACHINE_FAULTS or options.debug:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(f"fae: cannot read or write{where}: {reason(error)}; {MACHINE_FAULTS[error.errno]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fae: interrupted; the same command goes on from here", file=sys.stderr)

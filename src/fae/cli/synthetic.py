@@ -12,6 +12,7 @@ Make a click log with a planted click model. Columns of one input agree, because
 hot-input share and skew are those of a real log; --scale 1 has the published log's number of rows.
 
   criteo   26 ids, 13 counts; skew and hot-input share fitted to Criteo Kaggle        33.8 M rows at scale 1
+  terabyte the same with the published tables of Criteo Terabyte (ids capped at 40 M)  187.8 M
   avazu    22 ids, no counts                                                           9.4 M
   taobao   a user, up to 20 items of history and a candidate, their categories         5.2 M
   zipf     Criteo's tables, columns that know nothing of one another: almost no input is hot
@@ -33,7 +34,7 @@ def add_parser(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--out", metavar="PATH", required=True, help="the file; with --columnar the run folder")
-    parser.add_argument("--shape", choices=("criteo", "avazu", "taobao", "zipf"), default="criteo",
+    parser.add_argument("--shape", choices=("criteo", "terabyte", "avazu", "taobao", "zipf"), default="criteo",
                         help="which log it looks like (default: criteo)")  # fmt: skip
     parser.add_argument("--inputs", metavar="N", type=int, default=200_000, help="inputs (default: 200000)")
     parser.add_argument("--scale", metavar="S", type=float, default=0.01,

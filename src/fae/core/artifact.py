@@ -7,10 +7,10 @@ and names on the disk are `fae.core.files`'.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from fae.core.errors import ArtifactError
-from fae.core.files import MANIFEST, being_written, cannot_write, check_replaceable, json_values, replace_folder
+from fae.core.files import (
+    MANIFEST,
+    being_written,
+    cannot_write,
+    check_replaceable,
+    json_values,
+    reason,
+    remove_folder,
+    replace_folder,
+)
 from fae.core.threads import run_ranges
 
 _BLOCK_BYTES = 4 * 2**20
 _SMALL_FILE_BYTES = 16 * 2**20
-"""Files up to this size are checked by content whenever an artifact is opened; larger ones by their size."""
+"""Files up to this size are checked by content whenever an artifact is opened. Larger ones are where they were changed
+after the manifest, which is written last: what somebody edits carries a later time than the manifest beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +151,11 @@ def write_artifact(
     ArtifactError
         If `path` cannot be written, or something stands there that is not an artifact.
     """
-    check_replaceable(path)
     temporary = unfinished or being_written(path)
     try:
+        check_replaceable(path)
         if unfinished is None:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_folder(temporary)
         temporary.mkdir(parents=True, exist_ok=unfinished is not None)
         yield temporary
         manifest = Manifest(
@@ -160,12 +170,10 @@ def write_artifact(
         write_json(temporary / MANIFEST, {**vars(manifest), "digest": _digest(vars(manifest))})
         replace_folder(temporary, path)
     except OSError as error:
-        raise ArtifactError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder with --out"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         if unfinished is None:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_folder(temporary)
 
 
 def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:
@@ -224,26 +232,29 @@ def read_manifest(path: Path, kind: str, format_version: int, *, command: str) -
     ArtifactError
         If anything is off.
     """
-    file = path / MANIFEST
-    if not file.is_file():
+    if not (path / MANIFEST).is_file():
         raise ArtifactError(f"there is no {kind} in {path}; run `{command}` first")
+    manifest = _believable(path, kind, format_version, command)
+    _check_files(path, manifest, command)
+    return manifest
+
+
+def _believable(path: Path, kind: str, format_version: int, command: str) -> Manifest:
+    """The manifest at `path`, if it is of this kind and format and says what was written."""
+    file, mend = path / MANIFEST, f"delete {path} and run `{command}`"
     try:
         manifest = _parse(file)
-    except (OSError, ValueError, TypeError) as error:
-        raise ArtifactError(f"{file} is not a manifest ({error}); delete {path} and run `{command}`") from error
+    except OSError as error:
+        raise ArtifactError(f"cannot read {file}: {reason(error)}; mend that, or {mend}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{file} is not a manifest ({error}); {mend}") from error
     if manifest.kind != kind or manifest.format_version != format_version:
         raise ArtifactError(
-            f"{path} holds {manifest.kind} format {manifest.format_version}, expected {kind} format "
-            f"{format_version}; run `{command}`"
+            f"{path} holds {manifest.kind} format {manifest.format_version}, expected {kind} format {format_version}; "
+            f"{mend}, or choose another folder with --out"
         )
     if not manifest.is_authentic:
-        raise ArtifactError(f"{file} was edited (its fingerprint does not match); run `{command}`")
-    for name, facts in manifest.files.items():
-        target = path / name
-        size = target.stat().st_size if target.is_file() else -1
-        damaged = size != facts["bytes"] or (size <= _SMALL_FILE_BYTES and file_checksum(target) != facts["crc32"])
-        if damaged:
-            raise ArtifactError(f"{target} is missing or damaged; delete {path} and run `{command}`")
+        raise ArtifactError(f"{file} was edited (its fingerprint does not match); {mend}")
     return manifest
 
 
@@ -264,11 +275,49 @@ def check_contents(path: Path, manifest: Manifest, prefix: str, *, command: str)
 
     def check(start: int, stop: int) -> None:
         for name in names[start:stop]:
-            file = path / name
-            if not file.is_file() or file_checksum(file) != manifest.files[name]["crc32"]:
-                raise ArtifactError(f"{file} is missing or damaged; delete {path} and run `{command}`")
+            _check_content(path, name, manifest.files[name], command)
 
     run_ranges(check, len(names))
+
+
+def _check_files(path: Path, manifest: Manifest, command: str) -> None:
+    written_ns = (path / MANIFEST).stat().st_mtime_ns
+    read_large = []
+    for name, facts in manifest.files.items():
+        try:
+            status = (path / name).stat()
+        except OSError:
+            raise _damaged(path, name, command) from None
+        if status.st_size != facts["bytes"]:
+            raise _damaged(path, name, command)
+        if status.st_size <= _SMALL_FILE_BYTES:
+            _check_content(path, name, facts, command)
+        elif status.st_mtime_ns > written_ns:
+            read_large.append(name)
+
+    def check(start: int, stop: int) -> None:
+        for name in read_large[start:stop]:
+            _check_content(path, name, manifest.files[name], command)
+
+    run_ranges(check, len(read_large))
+    if read_large:  # a copy that did not keep times: from now on these files are older than their manifest again
+        with contextlib.suppress(OSError):
+            os.utime(path / MANIFEST)
+
+
+def _check_content(path: Path, name: str, facts: Mapping[str, Any], command: str) -> None:
+    try:
+        checksum = file_checksum(path / name)
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot read {path / name}: {reason(error)}; mend that, or delete {path} and run `{command}`"
+        ) from error
+    if checksum != facts["crc32"]:
+        raise _damaged(path, name, command)
+
+
+def _damaged(path: Path, name: str, command: str) -> ArtifactError:
+    return ArtifactError(f"{path / name} is missing or damaged; delete {path} and run `{command}`")
 
 
 def _parse(file: Path) -> Manifest:
@@ -279,16 +328,20 @@ def _parse(file: Path) -> Manifest:
     return manifest
 
 
-def is_current(path: Path, expected_fingerprint: str) -> bool:
-    """Whether a complete artifact with this fingerprint stands at `path`, by its manifest; its files are not looked at.
+def is_current(path: Path, plan: Plan) -> bool:
+    """Whether the artifact at `path` is the one that `plan` would make, by its manifest; its files are not looked at.
 
-    A manifest that was edited is of no artifact, so that the command that makes it again does.
+    An artifact of other parameters or parents is not current: it is what a changed recipe leaves, and is replaced.
+
+    Raises
+    ------
+    ArtifactError
+        If it is none of those: of another format version or kind, or its manifest is damaged or was edited. Nobody's
+        work is written over for that.
     """
-    try:
-        manifest = _parse(path / MANIFEST)
-    except (OSError, ValueError, TypeError):
+    if not (path / MANIFEST).is_file():
         return False
-    return manifest.fingerprint == expected_fingerprint and manifest.is_authentic
+    return _believable(path, plan.kind, plan.format_version, plan.command).fingerprint == plan.fingerprint
 
 
 def require_parent(manifest: Manifest, parent: Manifest, *, command: str) -> None:

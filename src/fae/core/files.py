@@ -1,20 +1,37 @@
 """Folders that are replaced whole, and what a kill in the middle of that leaves behind.
 
 Place in the flow: beneath `fae.core.artifact` and the run folder. Invariants: only what FAE itself made is ever
-replaced or removed; at every moment the old or the new folder is whole, under its own name or the ``.old`` one.
+replaced or removed; at every moment the old or the new folder is whole, under its own name or the ``.old`` one; one
+process at a time writes to a folder.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import math
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fae.core.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
+
+MACHINE_FAULTS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "mend its permissions",
+    errno.EPERM: "mend its permissions",
+    errno.EIO: "check the disk",
+}
+"""What the machine, and no defect of ours, can refuse a write or a read with; and what helps."""
 
 
 def being_written(path: Path) -> Path:
@@ -41,9 +58,67 @@ def make_folder(path: Path) -> None:
         raise cannot_write(path, error) from None
 
 
+def reason(error: OSError) -> str:
+    """What the system says, without what a library wraps around it.
+
+    >>> reason(OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device"))
+    'No space left on device'
+    """
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
 def cannot_write(path: Path, error: OSError) -> ArtifactError:
     """The error that says so."""
-    return ArtifactError(f"cannot write to {path}: {error.strerror or error}; choose another folder with --out")
+    first = MACHINE_FAULTS.get(error.errno or 0)
+    mend = f"{first} or choose another folder with --out" if first else "choose another folder with --out"
+    return ArtifactError(f"cannot write to {path}: {reason(error)}; {mend}")
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and keep every other process that asks for it out, for as long as the block runs.
+
+    The lock goes with the process, however that ends.
+
+    Raises
+    ------
+    ArtifactError
+        If another one holds it, or the folder cannot be written to.
+    """
+    make_folder(folder)
+    try:
+        file = (folder / LOCK).open("w")
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArtifactError(f"another run is writing to {folder}; wait for it or choose another --out") from None
+        except OSError as error:
+            raise ArtifactError(
+                f"cannot lock {folder}: {reason(error)}; choose a folder with --out on a disk that knows file locks"
+            ) from None
+        yield
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it: the old text or the new one is there, never half of it.
+
+    Raises
+    ------
+    ArtifactError
+        If it cannot be written.
+    """
+    temporary = being_written(path)
+    try:
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 def check_replaceable(path: Path) -> None:
@@ -64,25 +139,51 @@ def check_replaceable(path: Path) -> None:
 
 
 def replace_folder(temporary: Path, path: Path) -> None:
-    """Rename a complete folder to its final name, putting aside and then removing what stood there."""
+    """Rename a complete folder to its final name, putting aside and then removing what stood there.
+
+    Where the second of the two renames fails, the first is taken back.
+    """
     old = put_aside(path)
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
+    remove_folder(old)
+    if path.exists() or path.is_symlink():
         path.rename(old)
-    temporary.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    remove_folder(old)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, its manifest first: what is left of it by a kill, or by a refusal, is then no artifact."""
+    with contextlib.suppress(OSError):
+        if path.is_symlink():
+            path.unlink()
+        else:
+            (path / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def recover_folder(path: Path) -> None:
     """Clear what a killed writer of the folder `path` left, taking the old folder back where the new one is not there.
 
     No other process may be writing it.
+
+    Raises
+    ------
+    ArtifactError
+        If the old folder cannot be taken back.
     """
     old = put_aside(path)
-    if old.is_dir() and not path.exists():
-        old.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(being_written(path), ignore_errors=True)
+    if (old / MANIFEST).is_file() and not path.exists():
+        try:
+            old.rename(path)
+        except OSError as error:
+            raise cannot_write(path, error) from None
+    remove_folder(old)
+    remove_folder(being_written(path))
 
 
 def json_values(value: Any) -> Any:

@@ -7,6 +7,7 @@ thread outlives `Worker.stop`.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
@@ -22,6 +23,11 @@ class Worker:
     ----------
     name
         Of the threads.
+
+    Attributes
+    ----------
+    waited
+        Seconds that each thread (by its number) has waited for each stage: where a pipeline stalls.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,6 +36,7 @@ class Worker:
         # One condition a stage: waking threads that wait for something else costs more than the hand-over itself.
         self._conditions: defaultdict[str, threading.Condition] = defaultdict(lambda: threading.Condition(self._lock))
         self._counts: Counter[str] = Counter()
+        self.waited: defaultdict[tuple[int, str], float] = defaultdict(float)
         self._threads: list[threading.Thread] = []
         self._stopping = False
         self._failure: BaseException | None = None
@@ -61,10 +68,12 @@ class Worker:
         """
         if self._counts[stage] >= count:
             return
+        started = time.perf_counter()
         with self._lock:
             self._conditions[stage].wait_for(
                 lambda: self._counts[stage] >= count or self._failure is not None or self._stopping
             )
+            self.waited[threading.get_ident(), stage] += time.perf_counter() - started
             if self._counts[stage] >= count:
                 return
             if threading.current_thread() in self._threads:

@@ -26,7 +26,7 @@ from fae.data.columns import Column
 from fae.data.config import LogConfig
 from fae.data.jobs import run_jobs
 from fae.data.lineage import num_appended
-from fae.data.npy import RowFile, RowWriter, write_rows
+from fae.data.npy import RowFile, RowWriter, save_array
 from fae.data.partial import Partial
 from fae.data.ranking import Numbering, count_ids
 from fae.data.renumbering import SlotNumbering, renumber
@@ -105,7 +105,7 @@ def _number(
                     numbering = column.number(counts[index], config.min_frequency if own is None else own, scratch)
                     scratch.release(counts[index])
                     write_vocabulary(folder / "vocabulary" / f"{index}.parquet", column, numbering, scratch)
-                    write_rows(_final_file(partial, index), numbering.final)
+                    save_array(_final_file(partial, index), numbering.final)
                     scratch.release(numbering.final)
                     numberings[index] = numbering
 

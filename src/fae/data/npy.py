@@ -33,6 +33,25 @@ def npy_header(dtype: npt.DTypeLike, shape: tuple[int, ...]) -> bytes:
     return padded[:8] + (_HEADER_BYTES - 10).to_bytes(2, "little") + padded[10:]
 
 
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write a ``.npy`` file; unlike with ``numpy.save``, a disk that fills up is an `OSError` with its number."""
+    with path.open("wb") as file:
+        file.write(npy_header(array.dtype, array.shape))
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def write_rows_at(descriptor: int, first: int, rows: npt.NDArray[Any]) -> None:
+    """Write rows at their place in an open ``.npy`` file with a header of 128 bytes.
+
+    Not through a writable memory map: there a full disk is no error but a signal that ends the process.
+    """
+    data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+    at = _HEADER_BYTES + first * rows.itemsize * int(np.prod(rows.shape[1:], dtype=np.int64))
+    while len(data):
+        written = os.pwrite(descriptor, data, at)
+        data, at = data[written:], at + written
+
+
 class RowWriter:
     """Appends rows to a ``.npy`` file; use it in a ``with`` block.
 
@@ -141,9 +160,3 @@ class RowFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-
-
-def write_rows(path: Path, rows: npt.NDArray[Any]) -> None:
-    """Write a one-dimensional array as a ``.npy`` file."""
-    with RowWriter(path, rows.dtype, None) as writer:
-        writer.append(rows)

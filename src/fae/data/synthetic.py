@@ -20,7 +20,7 @@ from fae.core.files import being_written
 from fae.core.progress import task
 from fae.data.config import ColumnConfig, LogConfig
 from fae.data.synthetic_columns import MAX_COUNT, MISSING_COUNT
-from fae.data.synthetic_config import SyntheticConfig
+from fae.data.synthetic_config import CRITEO_FORMAT, SyntheticConfig
 from fae.data.synthetic_inputs import CHUNK_INPUTS, ColumnFacts
 from fae.data.synthetic_log import ClickTally, SyntheticLog, SyntheticSummary, auc_of_histogram
 
@@ -50,7 +50,7 @@ def log_config(config: SyntheticConfig, train: str) -> LogConfig:
 
 
 def _is_tsv(config: SyntheticConfig) -> bool:
-    return config.shape in ("criteo", "zipf")
+    return config.shape in CRITEO_FORMAT
 
 
 def write_criteo_tsv(config: SyntheticConfig, path: Path, *, num_inputs: int | None = None) -> SyntheticSummary:
@@ -67,7 +67,7 @@ def write_criteo_tsv(config: SyntheticConfig, path: Path, *, num_inputs: int | N
 
 
 def write_text(config: SyntheticConfig, path: Path, *, num_inputs: int | None = None) -> SyntheticSummary:
-    """Write the log as text: Criteo's TSV for ``criteo`` and ``zipf``, CSV with a header line for the others.
+    """Write the log as text: Criteo's TSV or, for ``avazu`` and ``taobao``, CSV with a header line.
 
     Parameters
     ----------

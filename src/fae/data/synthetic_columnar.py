@@ -11,7 +11,6 @@ each id stands in the training rows. There is no ``vocabulary/``: the values hav
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from fae.core.errors import RecipeError
 from fae.core.progress import Task, task
 from fae.core.threads import num_threads, run_ranges
 from fae.data.columnar import FORMAT_VERSION, KIND, FeatureSchema
-from fae.data.npy import npy_header
+from fae.data.npy import npy_header, save_array, write_rows_at
 from fae.data.synthetic_columns import MAX_COUNT, MISSING_COUNT
 from fae.data.synthetic_config import SyntheticConfig
 from fae.data.synthetic_inputs import CHUNK_INPUTS, ColumnFacts
@@ -35,7 +34,6 @@ from fae.data.synthetic_log import ClickTally, SyntheticChunk, SyntheticLog, Syn
 COMMAND = "fae synthetic --columnar"
 Ids = Literal["popularity", "encoded"]
 
-_HEADER_BYTES = len(npy_header(np.int32, (0,)))
 # Dense features are log(1 + max(count, 0)), rounded once: what ingest makes of the text. Missing counts are 0.
 _DENSE = np.log1p(np.maximum(np.arange(MISSING_COUNT, MAX_COUNT + 1), 0)).astype(np.float32)
 
@@ -83,7 +81,7 @@ def write_columnar(
         ]
         if ids == "popularity":
             renumber(folder / "ids.npy", finals)
-        np.save(folder / "counts.npy", np.concatenate([final.counts for final in finals]))
+        save_array(folder / "counts.npy", np.concatenate([final.counts for final in finals]))
         result = tally.summary(sum(file.stat().st_size for file in folder.iterdir()))
         labels = np.load(folder / "labels.npy", mmap_mode="r")
         summary.update(
@@ -143,8 +141,9 @@ class _Writer:
         dense = np.empty((size, chunk.counts.shape[1]), np.float32)
         for column, counts in enumerate(chunk.counts.T):
             dense[:, column] = _DENSE.take(counts[:size] - MISSING_COUNT)
-        for file, rows in zip(files, (by_slot.T, dense, chunk.labels[:size]), strict=True):
-            _write_at(file, start, np.ascontiguousarray(rows))
+        arrays: tuple[npt.NDArray[Any], ...] = (by_slot.T, dense, chunk.labels[:size])
+        for file, rows in zip(files, arrays, strict=True):
+            write_rows_at(file.fileno(), start, rows)
         tally.add(chunk.labels[:size], chunk.probabilities[:size])
         training = min(max(self._train_stop - start, 0), size)
         slot = 0
@@ -210,7 +209,7 @@ def renumber(path: Path, finals: Sequence[Final]) -> None:
                     if final.schema.length > 1:
                         places[ids < 0] = -1
                     rows[:, slot] = places
-                _write_at(file, index * CHUNK_INPUTS, rows)
+                write_rows_at(file.fileno(), index * CHUNK_INPUTS, rows)
                 progress.advance(len(rows))
 
         run_ranges(work, -(-len(old) // CHUNK_INPUTS))
@@ -221,12 +220,3 @@ def _create(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> BinaryI
     file.write(npy_header(dtype, shape))
     file.flush()
     return file
-
-
-def _write_at(file: BinaryIO, row: int, rows: npt.NDArray[Any]) -> None:
-    """Write rows at their place. Not through a memory map: a full disk must be an error, not a signal."""
-    width = rows.itemsize * int(np.prod(rows.shape[1:]))
-    data, place = rows.reshape(-1).view(np.uint8).data, _HEADER_BYTES + row * width
-    while data:
-        written = os.pwrite(file.fileno(), data, place)
-        data, place = data[written:], place + written

@@ -8,8 +8,11 @@ from typing import Literal, get_args
 
 from fae.core.errors import RecipeError
 
-ShapeName = Literal["criteo", "avazu", "taobao", "zipf"]
+ShapeName = Literal["criteo", "terabyte", "avazu", "taobao", "zipf"]
 SHAPES: tuple[str, ...] = get_args(ShapeName)
+CRITEO_FORMAT = ("criteo", "terabyte", "zipf")
+"""Shapes whose text is Criteo's TSV; the others are CSV."""
+_LARGEST_TABLE = 10_131_227, 39_979_771
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +22,9 @@ class SyntheticConfig:
     Attributes
     ----------
     shape
-        ``criteo`` (26 ids, 13 counts), ``avazu`` (22 ids), ``taobao`` (a user, 20 items of history and a candidate,
-        their categories) or ``zipf`` (Criteo's tables, columns that know nothing of one another).
+        ``criteo`` (26 ids, 13 counts), ``terabyte`` (the same, with the larger log's tables), ``avazu`` (22 ids),
+        ``taobao`` (a user, 20 items of history and a candidate, their categories) or ``zipf`` (Criteo's tables, columns
+        that know nothing of one another).
     num_inputs
         Inputs of the whole log.
     scale
@@ -57,8 +61,9 @@ class SyntheticConfig:
             raise RecipeError(f"synthetic click_rate = {self.click_rate} must be more than 0 and less than 1")
         if self.seed < 0:
             raise RecipeError(f"synthetic seed = {self.seed} must be 0 or more")
-        # Ids are int32: the largest table has 10.1 M values at scale 1, once for every generation of drift.
-        if self.scale * self.num_generations > 200:
+        # Ids are int32; every value is there once for every generation of drift.
+        largest = _LARGEST_TABLE[self.shape == "terabyte"]
+        if self.scale * self.num_generations * largest > 2_030_000_000:
             raise RecipeError(
                 f"synthetic scale = {self.scale} with drift = {self.drift} over {self.num_days} days makes more values "
                 "than 32 bits number; lower one of them"

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from fae.core.errors import RecipeError
-from fae.core.files import cannot_write, make_folder
+from fae.core.files import locked_folder, write_whole
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.data.config import LogConfig
 from fae.data.synthetic import log_config, write_text
 from fae.data.synthetic_columnar import write_columnar
-from fae.data.synthetic_config import SyntheticConfig
+from fae.data.synthetic_config import CRITEO_FORMAT, SyntheticConfig
 
 
 def make_synthetic(config: SyntheticConfig, out: str | Path, *, columnar: bool, encoded: bool) -> dict[str, Any]:
@@ -37,17 +37,12 @@ def make_synthetic(config: SyntheticConfig, out: str | Path, *, columnar: bool, 
     started = time.perf_counter()
     path = out / "log" if columnar else out
     # The text that the recipe names is made by the same command without --columnar; only ingest looks for it.
-    reading = log_config(
-        config, ("log.tsv" if config.shape in ("criteo", "zipf") else "log.csv") if columnar else out.name
-    )
+    reading = log_config(config, ("log.tsv" if config.shape in CRITEO_FORMAT else "log.csv") if columnar else out.name)
     recipe = recipe_text(reading)
     if columnar:
-        make_folder(out)
-        summary = write_columnar(config, path, ids="encoded" if encoded else "popularity")
-        try:
-            (out / "recipe.toml").write_text(recipe)
-        except OSError as error:
-            raise cannot_write(out, error) from error
+        with locked_folder(out):
+            summary = write_columnar(config, path, ids="encoded" if encoded else "popularity")
+            write_whole(out / "recipe.toml", recipe)
     else:
         summary = write_text(config, path)
     seconds = time.perf_counter() - started

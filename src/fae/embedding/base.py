@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ from torch import Tensor
 from fae.data.columnar import first_slots
 from fae.embedding.batch import ReadyBatch, from_feed, make_ready
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
-from fae.embedding.memory import copying_threads, host_zeros
+from fae.embedding.memory import host_zeros
 from fae.embedding.rows import RowOptimizer, RowStore, initial_chunks, initial_rows
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import GroupGeometry, group_geometries
@@ -173,7 +173,7 @@ class Embeddings(ABC):
             return
         no_shift = [0] * len(self.geometries)
         feeds = self._gpu.feeds(batches, numbers, shifts or (lambda _: no_shift), self.steps + 1)
-        with copying_threads() if self.device.type == "cuda" else nullcontext(), closing(feeds):
+        with closing(feeds):
             for packed, feed in feeds:
                 yield from_feed(packed, feed, 0)
 

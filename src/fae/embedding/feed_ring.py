@@ -1,14 +1,14 @@
 """A ring of feeds: batches from mapped files to the device, ahead of the step, on a stream of their own.
 
-Place in the flow: threads copy packed batches into pinned buffers, each thread every so many batches, and start one copy
-to the device; the consumer gets it when the computing stream has been told to wait for it. Invariant: a buffer is written again only when the copy
-out of it (pinned) or the step that reads it (device) is done; positions decide, never timing.
+Place in the flow: threads copy packed batches into pinned buffers, each thread every so many batches, and start one
+copy to the device; the consumer gets it when the computing stream has been told to wait for it. Invariant: a buffer is
+written again only when the copy out of it (pinned) or the step that reads it (device) is done; positions decide, never
+timing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-
 from functools import partial
 
 import torch
@@ -33,13 +33,14 @@ class FeedRing:
     def __init__(self, layout: FeedLayout, depth: int, device: torch.device) -> None:
         self.layout, self._depth, self._device, self._on_gpu = layout, depth, device, device.type == "cuda"
         self.generation, self._num_words = 0, 0
-        self._num_threads = 2 if self._on_gpu and num_threads() >= 8 else 1
+        # A thread copies some 8 GB/s; the batch of 10 MB of a step of half a millisecond wants four of them.
+        self._num_threads = max(1, min(4, num_threads() // 4)) if self._on_gpu else 1
         self._host: list[Tensor] = []
         self._views: list[FeedViews] = []
         if self._on_gpu:
-            self._stream = torch.cuda.Stream(device)
-            self._arrived = [torch.cuda.Event() for _ in range(depth)]
-            self._consumed = [torch.cuda.Event() for _ in range(depth)]
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._arrived = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
+            self._consumed = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
 
     def reserve(self, batches: BatchSet) -> None:
         """Make room for the largest of these batches."""

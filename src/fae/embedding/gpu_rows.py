@@ -49,7 +49,7 @@ class GpuRows:
         device: torch.device,
         *,
         by_list: bool,
-        feed_depth: int = 6,
+        feed_depth: int = 8,
     ) -> None:
         self._layout, self._geometries, self._optimizer = layout, geometries, optimizer
         self._batch_size, self._device, self._by_list, self._feed_depth = batch_size, device, by_list, feed_depth
@@ -65,7 +65,11 @@ class GpuRows:
         self._interacted = self._has_read = self._updated_aside = False
         self._feeds: FeedRing | None = None
         # Rows are updated beside the rest of the backward pass: they wait for memory, it computes.
-        self._aside = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._aside = (
+            torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            if device.type == "cuda"
+            else None
+        )
 
     @property
     def generation(self) -> int:
@@ -138,7 +142,7 @@ class GpuRows:
                 self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
             self._interacted = requires_grad
             num_hot_rows = self._layout.groups[0].num_hot_rows
-            joined: Tensor = _Interaction.apply(
+            joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
                 dense, self._interaction, feed.views, num_hot_rows, banks[0].weight, self._row_gradients,
                 lambda: self._update_aside(batch, banks),
             )  # fmt: skip
@@ -192,7 +196,7 @@ class _Interaction(torch.autograd.Function):
         return kernels.forward(feed, num_hot_rows, weight, dense)
 
     @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         (dense,) = ctx.saved_tensors
         kernels, feed, num_hot_rows, weight, grad_rows, then = ctx.rest
         grad = kernels.backward(feed, num_hot_rows, weight, dense, grad_out.contiguous(), grad_rows)

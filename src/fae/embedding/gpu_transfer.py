@@ -12,12 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fae.embedding.transfer import Rows, TierPair
+from fae.kernels.cpu import copy_rows
+from fae.kernels.forwarding import list_moves
 from fae.kernels.triton_rows import forward_rows
 
 _NAN = float("nan")
+_ONE_THREAD = 2**62
+"""No hand-over to other threads: the pipeline has several of its own, and a hand-over costs as much as 10,000 rows."""
 
 
 class _SlotBuffers:
@@ -27,7 +30,6 @@ class _SlotBuffers:
         rows, widths = tier.slot_rows, (tier.bank.weight.shape[1], tier.bank.state.shape[1])
         self.up = tuple(torch.empty((rows, width), pin_memory=True) for width in widths)
         self.down = tuple(torch.empty((rows, width), pin_memory=True) for width in widths)
-        self.index = torch.empty(rows, dtype=torch.int64)
         self.moves = torch.zeros(1 + 2 * rows, dtype=torch.int32, pin_memory=True)
         self.device_moves = torch.zeros(1 + 2 * rows, dtype=torch.int32, device=device)
         self.num_moves = 0
@@ -39,11 +41,13 @@ class GpuTransfer:
     def __init__(self, tiers: Sequence[TierPair], depth: int, device: torch.device) -> None:
         self._tiers, self._device = list(tiers), device
         self._buffers = [[_SlotBuffers(tier, device) for tier in tiers] for _ in range(depth)]
-        self._up_stream, self._down_stream = torch.cuda.Stream(device), torch.cuda.Stream(device)
-        self._forwarded = torch.cuda.Event()
-        self._arrived = [torch.cuda.Event() for _ in range(depth)]
-        self._updated = [torch.cuda.Event() for _ in range(depth)]
-        self._departed = [torch.cuda.Event() for _ in range(depth)]
+        self._up_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._down_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._places = np.arange(max(tier.slot_rows for tier in tiers))
+        self._forwarded = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._arrived = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
+        self._updated = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
+        self._departed = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
 
     @property
     def pinned_bytes(self) -> int:
@@ -54,22 +58,21 @@ class GpuTransfer:
     def gather(self, slot: int, cold_rows: Sequence[Rows], forwards: Sequence[Rows], *, poison: bool) -> None:
         """As `Transfer.gather`: every listed row is read, forwarded ones for nothing; sorting them out costs more."""
         for group, rows in enumerate(cold_rows):
-            tier, buffers, count = self._tiers[group], self._buffers[slot][group], len(rows)
-            index = buffers.index[:count]
-            np.subtract(rows, tier.num_hot_rows, out=index.numpy())
-            taken = np.flatnonzero(forwards[group] >= 0)
+            tier, buffers = self._tiers[group], self._buffers[slot][group]
+            places = self._places[: len(rows)]
             for buffer, host in zip(buffers.up, (tier.host.weight, tier.host.state), strict=True):
-                if host.shape[1]:
-                    torch.index_select(host, 0, index, out=buffer[:count])
-                    if poison:
-                        buffer[torch.from_numpy(taken)] = _NAN
-            buffers.num_moves = len(taken)
+                copy_rows(host, rows, buffer, places, source_shift=-tier.num_hot_rows, min_range=_ONE_THREAD)
+                if poison:
+                    buffer[: len(rows)][torch.from_numpy(forwards[group] >= 0)] = _NAN
             moves, limit = buffers.moves.numpy(), tier.slot_rows
-            moves[0] = len(taken)
-            moves[1 : 1 + len(taken)] = forwards[group][taken] + tier.num_hot_rows
-            moves[1 + limit : 1 + limit + len(taken)] = taken + (tier.num_hot_rows + slot * limit)
+            buffers.num_moves = list_moves(
+                forwards[group], tier.num_hot_rows, tier.num_hot_rows + slot * limit, moves[1 : 1 + limit],
+                moves[1 + limit :],
+            )  # fmt: skip
+            moves[0] = buffers.num_moves
 
     def arrive(self, slot: int, cold_rows: Sequence[Rows], *, poison: bool) -> None:
+        """As `Transfer.arrive`."""
         with torch.cuda.stream(self._up_stream):
             self._up_stream.wait_event(self._forwarded)
             for group, rows in enumerate(cold_rows):
@@ -85,6 +88,7 @@ class GpuTransfer:
             self._arrived[slot].record(self._up_stream)
 
     def forward(self, slot: int, forwards: Sequence[Rows]) -> None:
+        """As `Transfer.forward`."""
         compute = torch.cuda.current_stream(self._device)
         compute.wait_event(self._arrived[slot])
         for group, tier in enumerate(self._tiers):
@@ -93,9 +97,11 @@ class GpuTransfer:
         self._forwarded.record(compute)
 
     def mark_updated(self, slot: int) -> None:
+        """As `Transfer.mark_updated`."""
         self._updated[slot].record(torch.cuda.current_stream(self._device))
 
     def depart(self, slot: int, cold_rows: Sequence[Rows]) -> None:
+        """As `Transfer.depart`."""
         with torch.cuda.stream(self._down_stream):
             self._down_stream.wait_event(self._updated[slot])
             for group, rows in enumerate(cold_rows):
@@ -105,10 +111,11 @@ class GpuTransfer:
             self._departed[slot].record(self._down_stream)
         self._departed[slot].synchronize()
 
-    def scatter(self, slot: int, cold_rows: Sequence[Rows]) -> None:
+    def scatter(self, slot: int, cold_rows: Sequence[Rows], part: int, num_parts: int) -> None:
+        """As `Transfer.scatter`."""
         for group, rows in enumerate(cold_rows):
-            tier, buffers, count = self._tiers[group], self._buffers[slot][group], len(rows)
-            index: Tensor = buffers.index[:count]
+            tier, buffers = self._tiers[group], self._buffers[slot][group]
+            begin, end = tier.part(rows, part, num_parts)
+            origins, chosen = self._places[begin:end], rows[begin:end]
             for buffer, host in zip(buffers.down, (tier.host.weight, tier.host.state), strict=True):
-                if host.shape[1]:
-                    host.index_copy_(0, index, buffer[:count])
+                copy_rows(buffer, origins, host, chosen, target_shift=-tier.num_hot_rows, min_range=_ONE_THREAD)

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-
-from fae.core.threads import num_threads
 
 _HUGE_PAGE_BYTES = 2 * 2**20
 
@@ -31,17 +28,3 @@ def host_zeros(num_rows: int, width: int) -> Tensor:
     whole = torch.frombuffer(region, dtype=torch.float32)
     first = -whole.data_ptr() % _HUGE_PAGE_BYTES // 4
     return whole[first : first + num_rows * width].view(num_rows, width)
-
-
-@contextlib.contextmanager
-def copying_threads() -> Iterator[None]:
-    """CPU threads of torch while it only moves rows and batches for a GPU: several movers share the cores.
-
-    8 threads copy 76 GB/s on a 16-core host with an H200 and 16 copy 91 (``benchmarks/micro/gpu_tiles.py``).
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(8, num_threads() // 2)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,10 +1,12 @@
 """The streaming pipeline: cold rows fetched before their batch, written back after it, forwarded in between.
 
 Only batches with cold rows take part; they are numbered c = 0, 1, 2, ... in training order and use slot ``c % k``.
-One thread plans forwards, one fetches (gathers host rows into a transfer buffer, then into the slot), one writes back
-(slot to buffer, scattered to the host); the consumer computes. Invariants, whatever the threads and streams do:
+Threads of several kinds work at once: they plan forwards; fetch (gather host rows into a transfer buffer, then into the
+slot); let a batch depart (slot to buffer); scatter the buffer to the host; the consumer computes. Several of a kind
+share batches, those that scatter share rows: each has its own part of all cold rows, so a row's updates stay in order.
+Invariants, whatever the threads and streams do:
 
-1. The host gather of c starts only after the scatter of c - k is complete; scatters run in order.
+1. The host gather of c starts only after the scatter of c - k is complete; a row's scatters run in order.
 2. A row of c that was last listed by a batch j, c - k < j < c, is not taken from the host: it is forwarded from j's
    slot, after the update of j and after c's rows have arrived, before c is looked up. Positions decide, never timing.
 3. A slot is written again only after its write-back and every forward from it are done.
@@ -17,11 +19,13 @@ import random
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from fae.core.threads import num_threads
 from fae.core.worker import Worker
 from fae.embedding.transfer import HostTransfer, TierPair, Transfer
 from fae.kernels.forwarding import find_forwards
@@ -48,6 +52,10 @@ class FaultInjection:
 
 
 NO_FAULTS = FaultInjection()
+
+_PLANNERS = 3 if num_threads() >= 8 else 1
+_FETCHERS = 2 if num_threads() >= 8 else 1
+_SCATTERERS = 2 if num_threads() >= 8 else 1
 
 
 def make_transfer(tiers: Sequence[TierPair], depth: int, device: torch.device) -> Transfer:
@@ -92,11 +100,15 @@ class StagingPipeline:
         self._worker, self._forwards = Worker("staging"), {}
         worker = self._worker
         if cold:
-            worker.start(lambda: self._plan(batches, cold))
-            worker.start(lambda: self._fetch(batches, cold))
-            worker.start(lambda: self._write_back(batches, cold, write_back))
+            for first in range(_PLANNERS):
+                worker.start(partial(self._plan, batches, cold, first))
+            for first in range(_FETCHERS):
+                worker.start(partial(self._fetch, batches, cold, first))
+            worker.start(partial(self._depart, batches, cold, write_back))
+            for part in range(_SCATTERERS):
+                worker.start(partial(self._scatter, batches, cold, write_back, part))
+        position = 0
         try:
-            position = 0
             for index in map(int, order):
                 packed = batches.batch(index)
                 if not packed.has_cold_rows:
@@ -107,31 +119,32 @@ class StagingPipeline:
                 self._delay()
                 self._transfer.forward(slot, self._forwards.pop(position))
                 worker.reached("forwarded", position + 1)
+                position += 1
                 try:
                     yield packed, slot
                 finally:
                     # Also when the consumer leaves here: it may have updated the batch.
                     self._transfer.mark_updated(slot)
-                    worker.reached("updated", position + 1)
-                position += 1
-            worker.wait("written_back", len(cold))
+                    worker.reached("updated", position)
         finally:
-            worker.stop()
+            try:
+                self._wait_written_back(position)  # also when the consumer leaves: it has updated these
+            finally:
+                worker.stop()
 
-    def _plan(self, batches: BatchSet, cold: Sequence[int]) -> None:
-        listed: list[Sequence[npt.NDArray[np.int64]]] = []
-        for position, index in enumerate(cold):
+    def _plan(self, batches: BatchSet, cold: Sequence[int], first: int) -> None:
+        for position in range(first, len(cold), _PLANNERS):
             self._worker.wait("arrived", position - 2 * self._depth)  # far enough ahead, and no further
-            cold_rows = batches.batch(index).cold_rows
-            self._forwards[position] = self._plan_forwards(cold_rows, listed, position)  # invariant 2
-            listed = [*listed, cold_rows][-(self._depth - 1) :]
+            forwards = self._plan_forwards(batches, cold, position)  # invariant 2
+            self._worker.wait("planned", position)
+            self._forwards[position] = forwards
             self._worker.reached("planned", position + 1)
 
-    def _fetch(self, batches: BatchSet, cold: Sequence[int]) -> None:
-        for position, index in enumerate(cold):
-            slot, cold_rows = position % self._depth, batches.batch(index).cold_rows
+    def _fetch(self, batches: BatchSet, cold: Sequence[int], first: int) -> None:
+        for position in range(first, len(cold), _FETCHERS):
+            slot, cold_rows = position % self._depth, batches.batch(cold[position]).cold_rows
             self._worker.wait("planned", position + 1)
-            self._worker.wait("written_back", position - self._depth + 1)  # invariant 1
+            self._wait_written_back(position - self._depth + 1)  # invariant 1
             self._delay()
             self._transfer.gather(slot, cold_rows, self._forwards[position], poison=self._faults.poison)
             self._worker.wait("forwarded", position)  # invariant 3: every earlier batch has taken what it needs
@@ -139,31 +152,37 @@ class StagingPipeline:
             self._transfer.arrive(slot, cold_rows, poison=self._faults.poison)
             self._worker.reached("arrived", position + 1)
 
-    def _plan_forwards(
-        self,
-        cold_rows: Sequence[npt.NDArray[np.int64]],
-        listed: Sequence[Sequence[npt.NDArray[np.int64]]],
-        position: int,
-    ) -> list[npt.NDArray[np.int64]]:
+    def _wait_written_back(self, count: int) -> None:
+        for part in range(_SCATTERERS):
+            self._worker.wait(f"written_back {part}", count)
+
+    def _plan_forwards(self, batches: BatchSet, cold: Sequence[int], position: int) -> list[npt.NDArray[np.int64]]:
+        in_flight = range(position - 1, max(-1, position - self._depth), -1)  # the latest first
         forwards = []
-        for group, rows in enumerate(cold_rows):
+        for group, rows in enumerate(batches.batch(cold[position]).cold_rows):
             source = np.full(len(rows), -1, np.int64)
-            for back, earlier in enumerate(reversed(listed), start=1):
-                slot = (position - back) % self._depth
-                find_forwards(rows, earlier[group], slot * self._tiers[group].slot_rows, source)
+            for earlier in in_flight:
+                first_row = earlier % self._depth * self._tiers[group].slot_rows
+                find_forwards(rows, batches.batch(cold[earlier]).cold_rows[group], first_row, source)
             forwards.append(source)
         return forwards
 
-    def _write_back(self, batches: BatchSet, cold: Sequence[int], write_back: bool) -> None:
+    def _depart(self, batches: BatchSet, cold: Sequence[int], write_back: bool) -> None:
         for position, index in enumerate(cold):
             self._worker.wait("updated", position + 1)
             if write_back:
                 self._delay()
-                slot, cold_rows = position % self._depth, batches.batch(index).cold_rows
-                self._transfer.depart(slot, cold_rows)
+                self._transfer.depart(position % self._depth, batches.batch(index).cold_rows)
+            self._worker.reached("departed", position + 1)
+
+    def _scatter(self, batches: BatchSet, cold: Sequence[int], write_back: bool, part: int) -> None:
+        for position, index in enumerate(cold):
+            self._worker.wait("departed", position + 1)
+            if write_back:
                 self._delay()
-                self._transfer.scatter(slot, cold_rows)
-            self._worker.reached("written_back", position + 1)
+                cold_rows = batches.batch(index).cold_rows
+                self._transfer.scatter(position % self._depth, cold_rows, part, _SCATTERERS)
+            self._worker.reached(f"written_back {part}", position + 1)
 
     def _delay(self) -> None:
         if self._faults.max_delay_seconds > 0:

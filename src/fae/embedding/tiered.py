@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
 from fae.embedding.batch import ReadyBatch
-from fae.embedding.memory import copying_threads
 from fae.embedding.pipeline import NO_FAULTS, FaultInjection, StagingPipeline
 from fae.embedding.rows import RowOptimizer, RowStore
 from fae.embedding.transfer import TierPair
@@ -73,13 +72,12 @@ class TieredEmbeddings(Embeddings):
     ) -> ReadyBatches:
         numbers = [int(index) for index in order]
         is_cold = batches.has_cold_rows[numbers]
-        slots = ((np.cumsum(is_cold) - is_cold) % self._ring_depth).tolist()
+        slots: list[int] = np.mod(np.cumsum(is_cold) - is_cold, self._ring_depth).tolist()
 
         def shifts(position: int) -> list[int]:
             return [slots[position] * rows for rows in self._staging_rows]
 
         with (
-            copying_threads() if self.device.type == "cuda" else nullcontext(),
             closing(self._pipeline.run(batches, numbers, write_back=write_back)) as staged,
             closing(self._ready(batches, numbers, shifts)) as ready,
         ):

@@ -1,8 +1,8 @@
 """The moves of the streaming pipeline in host memory: host rows -> transfer buffer -> slot, and back; slot -> slot.
 
-Place in the flow: `fae.embedding.pipeline` says when, this says how where the bank is in host memory too; it is what the
-pipeline's invariants are tested with. `fae.embedding.gpu_transfer` is the same for a GPU. Invariant: a call touches one
-slot and one buffer (`forward`: its own slot, reading others) and nothing else.
+Place in the flow: `fae.embedding.pipeline` says when, this says how where the bank is in host memory too; it is what
+the pipeline's invariants are tested with. `fae.embedding.gpu_transfer` is the same for a GPU. Invariant: a call touches
+one slot and one buffer (`forward`: its own slot, reading others) and nothing else.
 """
 
 from __future__ import annotations
@@ -49,6 +49,13 @@ class TierPair:
         first = self.num_hot_rows + index * self.slot_rows
         return self.bank.weight[first : first + self.slot_rows], self.bank.state[first : first + self.slot_rows]
 
+    def part(self, rows: Rows, part: int, num_parts: int) -> tuple[int, int]:
+        """Which stretch of a sorted list of cold rows belongs to one of `num_parts` equal parts of all cold rows."""
+        size = len(self.host.weight)
+        cuts = [self.num_hot_rows + size * edge // num_parts for edge in (part, part + 1)]
+        begin, end = np.searchsorted(rows, cuts).tolist()
+        return begin, end
+
 
 class Transfer(Protocol):
     """What the pipeline asks for; every list has one entry a group."""
@@ -68,8 +75,8 @@ class Transfer(Protocol):
     def depart(self, slot: int, cold_rows: Sequence[Rows]) -> None:
         """The slot into its downward buffer."""
 
-    def scatter(self, slot: int, cold_rows: Sequence[Rows]) -> None:
-        """The downward buffer into the host rows."""
+    def scatter(self, slot: int, cold_rows: Sequence[Rows], part: int, num_parts: int) -> None:
+        """The downward buffer into the host rows: those of one part of all rows, always the same for a row."""
 
 
 class HostTransfer:
@@ -93,6 +100,7 @@ class HostTransfer:
         return list(zip(buffers[group * self._depth + slot], tier.slot(slot), host, strict=True))
 
     def gather(self, slot: int, cold_rows: Sequence[Rows], forwards: Sequence[Rows], *, poison: bool) -> None:
+        """As `Transfer.gather`."""
         for group, rows in enumerate(cold_rows):
             places = np.where(forwards[group] < 0, np.arange(len(rows)), -1)
             for buffer, _, host in self._parts(self._up, group, slot):
@@ -101,6 +109,7 @@ class HostTransfer:
                 copy_rows(host, rows, buffer, places, source_shift=-self._tiers[group].num_hot_rows)
 
     def arrive(self, slot: int, cold_rows: Sequence[Rows], *, poison: bool) -> None:
+        """As `Transfer.arrive`."""
         for group, rows in enumerate(cold_rows):
             for buffer, staged, _ in self._parts(self._up, group, slot):
                 if poison:
@@ -108,6 +117,7 @@ class HostTransfer:
                 staged[: len(rows)].copy_(buffer[: len(rows)])
 
     def forward(self, slot: int, forwards: Sequence[Rows]) -> None:
+        """As `Transfer.forward`."""
         for group, source in enumerate(forwards):
             tier, taken = self._tiers[group], np.flatnonzero(source >= 0)
             if len(taken):
@@ -117,15 +127,19 @@ class HostTransfer:
                     copy_rows(tensor, origin, tensor, place)
 
     def mark_updated(self, slot: int) -> None:
-        pass
+        """As `Transfer.mark_updated`."""
 
     def depart(self, slot: int, cold_rows: Sequence[Rows]) -> None:
+        """As `Transfer.depart`."""
         for group, rows in enumerate(cold_rows):
             for buffer, staged, _ in self._parts(self._down, group, slot):
                 buffer[: len(rows)].copy_(staged[: len(rows)])
 
-    def scatter(self, slot: int, cold_rows: Sequence[Rows]) -> None:
+    def scatter(self, slot: int, cold_rows: Sequence[Rows], part: int, num_parts: int) -> None:
+        """As `Transfer.scatter`."""
         for group, rows in enumerate(cold_rows):
+            tier = self._tiers[group]
+            begin, end = tier.part(rows, part, num_parts)
             for buffer, _, host in self._parts(self._down, group, slot):
-                shift = -self._tiers[group].num_hot_rows
-                copy_rows(buffer, np.arange(len(rows)), host, rows, target_shift=shift)
+                origins = np.arange(begin, end)
+                copy_rows(buffer, origins, host, rows[begin:end], target_shift=-tier.num_hot_rows)

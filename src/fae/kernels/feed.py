@@ -11,7 +11,6 @@ addresses, long rows (in words) and of the cold list (in units of two words), on
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from numba import njit
 from torch import Tensor
 
 from fae.packing.dataset import BatchSet, PackedBatch
 
 _ALIGN = 32  # words: pieces begin on a multiple of 128 bytes
-_MANY_WORDS = 2**17  # from here on several threads copy faster than one
-
-# Packed arrays are read-only views of files; they are only ever read here.
-warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
 
 
 def group_field(group: int) -> int:
@@ -120,33 +116,55 @@ class FeedLayout:
         header = buffer[: group_field(self.num_groups)]
         header[0] = packed.num_inputs
         header[1:2].view(np.float32)[0] = rate
-
-        def put(place: int, array: npt.NDArray[Any]) -> int:
-            """Copy an array's bytes to a place; returns where the next one may begin."""
-            values = array.reshape(-1).view(np.int32)
-            end = place + values.size
-            if values.size < _MANY_WORDS:
-                buffer[place:end] = values  # the cheapest call there is; one thread
-            else:
-                words[place:end].copy_(torch.from_numpy(values))
-            return -(-end // _ALIGN) * _ALIGN
-
-        put(self._addresses, packed.addresses)
-        put(self._dense, packed.dense)
-        put(self._labels, packed.labels)
-        end = self._order if packed.order is None else put(self._order, packed.order)
+        order = _NO_WORDS if packed.order is None else packed.order
+        _copy_fixed(
+            buffer, _words(packed.addresses), self._addresses, _words(packed.dense), self._dense,
+            _words(packed.labels), self._labels, _words(order), self._order,
+        )  # fmt: skip
+        end = self._order if packed.order is None else _aligned(self._order + order.size)
         for group in range(self.num_groups):
-            field = 8 + 8 * group
-            header[field] = shifts[group]
+            header[group_field(group)] = shifts[group]
+            starts = addresses = long_rows = cold_rows = _NO_WORDS
             if packed.blocks:
                 blocks = packed.blocks[group]
-                after_starts = put(end, blocks.starts)
-                after_addresses = put(after_starts, blocks.addresses)
-                header[field + 1 : field + 6] = (
-                    blocks.starts.size, len(blocks.long_rows), end, after_starts, after_addresses,
-                )  # fmt: skip
-                end = put(after_addresses, blocks.long_rows)
+                starts, addresses, long_rows = blocks.starts, blocks.addresses, _words(blocks.long_rows)
             if self.with_cold_lists:
-                header[field + 6] = end // 2
-                end = put(end, packed.cold_rows[group])
+                cold_rows = _words(packed.cold_rows[group])
+            end = _copy_lists(buffer, group_field(group), starts, addresses, long_rows, cold_rows, end)
         return end
+
+
+_NO_WORDS = np.empty(0, np.int32)
+_NO_WORDS.setflags(write=False)  # the type that arrays of packed batches have
+
+
+def _words(array: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """The bytes of an array as int32 words, without a copy."""
+    return array.reshape(-1).view(np.int32)
+
+
+# One call that releases the GIL for all of a batch: with a dozen threads about, every return to Python is a wait.
+@njit(cache=True, nogil=True)
+def _copy_fixed(buffer, addresses, at_addresses, dense, at_dense, labels, at_labels, order, at_order):
+    buffer[at_addresses : at_addresses + addresses.size] = addresses
+    buffer[at_dense : at_dense + dense.size] = dense
+    buffer[at_labels : at_labels + labels.size] = labels
+    buffer[at_order : at_order + order.size] = order
+
+
+@njit(cache=True, nogil=True)
+def _copy_lists(buffer, field, starts, addresses, long_rows, cold_rows, end):
+    """A group's lists behind `end`, and where they stand into the header; returns the new end."""
+    buffer[field + 1], buffer[field + 2] = starts.size, long_rows.size // 2
+    buffer[field + 3] = end
+    buffer[end : end + starts.size] = starts
+    end = (end + starts.size + _ALIGN - 1) // _ALIGN * _ALIGN
+    buffer[field + 4] = end
+    buffer[end : end + addresses.size] = addresses
+    end = (end + addresses.size + _ALIGN - 1) // _ALIGN * _ALIGN
+    buffer[field + 5] = end
+    buffer[end : end + long_rows.size] = long_rows
+    end = (end + long_rows.size + _ALIGN - 1) // _ALIGN * _ALIGN
+    buffer[field + 6] = end // 2
+    buffer[end : end + cold_rows.size] = cold_rows
+    return (end + cold_rows.size + _ALIGN - 1) // _ALIGN * _ALIGN

@@ -164,7 +164,7 @@ def _relu_backward_kernel(
 
 
 def relu_backward(grad: Tensor, x: Tensor, sums: Tensor, *, masked: bool) -> Tensor:
-    """``grad * (x > 0)`` (or `grad` itself) in bfloat16, and the parts of its column sums as `masked_product` has them."""
+    """``grad * (x > 0)`` (or `grad` itself) in bfloat16, and the parts of its column sums as in `masked_product`."""
     m, n = x.shape
     out = torch.empty((m, n), dtype=torch.bfloat16, device=x.device)
     block = min(64, max(16, triton.next_power_of_2(n)))
@@ -223,7 +223,7 @@ _LOSS_BLOCK = 1024
 
 
 def loss_and_gradient(logits: Tensor, labels: Tensor, feed: Tensor, loss_sum: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean binary cross-entropy (natural log) over the real inputs of a batch; how many stands in the feed's first word.
+    """Mean binary cross-entropy (natural log) over a batch's real inputs; how many stands in the feed's first word.
 
     Parameters
     ----------

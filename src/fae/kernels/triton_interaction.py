@@ -1,10 +1,10 @@
 """Lookup and dot interaction in one Triton kernel, forward and backward, in bfloat16.
 
-Place in the flow: what `fae.models.dlrm` would do with pooled embeddings, straight from the bank: the rows of an input are
-gathered by address, rounded to bfloat16, and multiplied with one another in registers; pooled embeddings never stand in
-memory. The backward pass gathers them again (reading rows is cheaper than writing and reading what was gathered) and
-writes one gradient a lookup, for `fae.kernels.triton_rows` to sum. Invariant: products are summed in float32; rounding
-to bfloat16 happens to operands and results only, as under torch's autocast.
+Place in the flow: what `fae.models.dlrm` would do with pooled embeddings, straight from the bank: the rows of an input
+are gathered by address, rounded to bfloat16, and multiplied with one another in registers; pooled embeddings never
+stand in memory. The backward pass gathers them again (reading rows is cheaper than writing and reading what was
+gathered) and writes one gradient a lookup, for `fae.kernels.triton_rows` to sum. Invariant: products are summed in
+float32; rounding to bfloat16 happens to operands and results only, as under torch's autocast.
 
 V = F + 1 vectors an input: the dense one first, then one a feature. Output columns: the dense vector itself, the strict
 lower triangle row by row, zeros up to a multiple of 8 (what tensor cores like).
@@ -172,6 +172,7 @@ class InteractionKernels:
         grad_dense = torch.empty_like(dense)
         _backward_kernel[(triton.cdiv(self._batch_size, BACKWARD["inputs"]),)](
             feed.words, feed.longs, feed.addresses, weight, dense, grad_out, grad_dense, grad_rows, self._field,
-            num_hot_rows, self._batch_size, INPUTS=BACKWARD["inputs"], num_warps=BACKWARD["num_warps"], **self._constants,
+            num_hot_rows, self._batch_size, INPUTS=BACKWARD["inputs"], num_warps=BACKWARD["num_warps"],
+            **self._constants,
         )  # fmt: skip
         return grad_dense

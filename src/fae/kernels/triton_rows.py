@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fae.kernels.feed import group_field, FeedViews
+from fae.kernels.feed import FeedViews, group_field
 from fae.kernels.geometry import POOLING_CODE, GroupGeometry
 from fae.kernels.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas
 
@@ -131,8 +131,8 @@ def _apply(
 
 @triton.jit
 def _block_sums_kernel(
-    feed, cold_lists, order, gradient, weight, state, partial, inverse_count, slot_column, slot_feature, poolings, field,
-    num_hot_rows, order_end, num_slots, width, num_features, eps, decay, square_decay,
+    feed, cold_lists, order, gradient, weight, state, partial, inverse_count, slot_column, slot_feature, poolings,
+    field, num_hot_rows, order_end, num_slots, width, num_features, eps, decay, square_decay,
     OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, BLOCKS: tl.constexpr, AT_ONCE: tl.constexpr,
     FLAT: tl.constexpr, BY_LIST: tl.constexpr,
 ):  # fmt: skip
@@ -244,7 +244,7 @@ def forward_rows(moves: Tensor, weight: Tensor, state: Tensor, num_moves: int) -
     Parameters
     ----------
     moves
-        int32 ``[1 + 2 * limit]`` on the device: how many, then rows to read, then (from ``1 + limit`` on) rows to write.
+        int32 ``[1 + 2 * limit]`` on the device: how many, then rows to read, then, from ``1 + limit``, rows to write.
     num_moves
         At least as many programs' worth are launched; the kernel reads the true count from `moves`.
     """

@@ -40,7 +40,7 @@ class MLP(nn.Sequential):
         """``[B, out]`` from ``[B, in]``; columns behind the last layer input's (zeros of a padded input) are let go."""
         if self.fused is not None:
             return self.fused(x)
-        result: Tensor = super().forward(x[:, : self.linears[0].in_features])
+        result: Tensor = super().forward(x[:, : self.linears[0].in_features])  # type: ignore[no-untyped-call]
         return result
 
     def can_fuse(self) -> bool:

@@ -63,7 +63,7 @@ class DCNv2(nn.Module):
         width = sum(config.dims(self.names)) + num_dense
         self.cross = nn.ModuleList(CrossLayer(width, config.cross_rank) for _ in range(config.cross_layers))
         self.parallel = config.structure == "parallel"
-        self.deep = MLP([width, *config.deep_mlp], final_relu=True)
+        self.deep = MLP([width, *config.deep_mlp], final_relu=True) if config.deep_mlp else None
         deep_width = config.deep_mlp[-1] if config.deep_mlp else width
         self.out = MLP([deep_width + width * self.parallel, 1], final_relu=False)
 
@@ -73,6 +73,8 @@ class DCNv2(nn.Module):
         crossed = first
         for layer in self.cross:
             crossed = layer(first, crossed)
-        deep = self.deep(first if self.parallel else crossed)
+        deep = crossed
+        if self.deep is not None:
+            deep = self.deep(first if self.parallel else crossed)
         logits: Tensor = self.out(torch.cat([crossed, deep], 1) if self.parallel else deep)
         return logits.squeeze(1)

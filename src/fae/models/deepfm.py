@@ -15,7 +15,6 @@ nothing of tiers. Invariant: the logits of a batch depend on its own inputs alon
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -48,8 +47,8 @@ class DeepFM(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
         self.dense_rows: nn.Parameter | None = None
         if num_dense:
-            self.dense_rows = nn.Parameter(torch.empty(num_dense, dim))
-            nn.init.uniform_(self.dense_rows, -1 / math.sqrt(num_dense), 1 / math.sqrt(num_dense))
+            # Small: K fields are always there together, and the pairs grow with the square of their sum.
+            self.dense_rows = nn.Parameter(torch.empty(num_dense, dim).normal_(std=0.01))
         num_fields = len(self.names) + num_dense
         self.deep = MLP([num_fields * (dim - 1), *config.deep_mlp, 1], final_relu=False) if num_fields else None
 

@@ -52,7 +52,8 @@ class DLRM(nn.Module):
         if bottom is not None and not self.projections and isinstance(embeddings, FeatureEmbeddings):
             joined = embeddings.dot_interaction(bottom)
             if joined is not None:
-                return self.top(joined).squeeze(1)
+                fused: Tensor = self.top(joined)
+                return fused.squeeze(1)
         vectors = embeddings.stacked if isinstance(embeddings, FeatureEmbeddings) else None
         if vectors is None or self.projections:
             vectors = torch.stack([self._vector(index, embeddings[name]) for index, name in enumerate(self.names)], 1)

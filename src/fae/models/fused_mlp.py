@@ -1,8 +1,8 @@
 """A multi-layer perceptron in bfloat16 whose passes over activations are folded into its matrix products.
 
-Place in the flow: `fae.training.dense` gives one to every `fae.models.blocks.MLP` of a model that is trained in bf16 on a
-GPU; the block then calls it instead of its layers. Forward: bias and ReLU in the product's epilogue. Backward: the ReLU's
-mask and the bias's gradient in the epilogue of the product below; gradients of weights go straight into the flat
+Place in the flow: `fae.training.dense` gives one to every `fae.models.blocks.MLP` of a model that is trained in bf16 on
+a GPU; the block then calls it instead of its layers. Forward: bias and ReLU in the product's epilogue. Backward: the
+ReLU's mask and the bias's gradient in the epilogue of the product below; gradients of weights go straight into the flat
 gradient of `fae.training.dense`. Invariant: same function as the layers under torch's autocast, up to the rounding of
 sums; products are summed in float32.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fae.kernels.triton_dense import (
     PART_ROWS,
@@ -58,9 +58,7 @@ class FusedMLP:
         last), as they lie in the flat gradient; written by the backward pass.
     """
 
-    def __init__(
-        self, layers: Sequence[FusedLayer], anchor: nn.Parameter, grad_sums: Tensor, *, final_relu: bool
-    ) -> None:
+    def __init__(self, layers: Sequence[FusedLayer], anchor: Tensor, grad_sums: Tensor, *, final_relu: bool) -> None:
         self.layers, self.anchor, self.grad_sums, self.final_relu = list(layers), anchor, grad_sums, final_relu
         self._parts = grad_sums.new_zeros((0, len(grad_sums)))
 
@@ -72,8 +70,8 @@ class FusedMLP:
         return self._parts
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``[B, out]`` from ``[B, in]`` or, with columns of zeros behind, ``[B, in padded]``: bfloat16, logits float32."""
-        result: Tensor = _Function.apply(x, self.anchor, self)
+        """``[B, out]`` from ``[B, in]`` or, with zeros behind, ``[B, in padded]``: bfloat16, logits float32."""
+        result: Tensor = _Function.apply(x, self.anchor, self)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -113,7 +111,7 @@ class _Function(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         mlp: FusedMLP = ctx.mlp
         *inputs, out = ctx.saved_tensors
         parts = mlp.parts(len(out))

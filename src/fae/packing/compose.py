@@ -270,8 +270,11 @@ def compose_batch_set(
     arrays = composer.compose_groups(inputs, positions, bounds).arrays
     # Read-only like the mapped files, so that compiled loops meet one type of array.
     assert arrays.blocks is not None
-    lists = (*arrays.cold_rows, *arrays.blocks.starts, *arrays.blocks.addresses, *arrays.blocks.long_rows)
-    for array in (arrays.addresses, arrays.order, arrays.dense, arrays.labels, *lists):
+    blocks = arrays.blocks
+    parts: list[npt.NDArray[np.generic] | None] = [arrays.addresses, arrays.order, arrays.dense, arrays.labels]
+    for of_groups in (arrays.cold_rows, blocks.starts, blocks.addresses, blocks.long_rows):
+        parts.extend(of_groups)
+    for array in parts:
         if array is not None:
             array.setflags(write=False)
     return BatchSet(arrays, 0)

@@ -26,7 +26,7 @@ SPLITS = ("train", "validation", "test")
 class Blocks:
     """The lookups of one group in blocks: every row's stretch of `order`, cut every `BLOCK_LOOKUPS` from its start.
 
-    What a GPU sums in parallel and yet in a fixed order (decision 24).
+    What a GPU sums in parallel and yet in a fixed order (decision 45).
 
     Attributes
     ----------

@@ -17,10 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.core.threads import run_ranges
-from fae.data.npy import npy_header
+from fae.data.npy import npy_header, write_rows_at
 from fae.packing.dataset import BatchArrays
-
-_HEADER_BYTES = len(npy_header(np.int32, (0,)))
 
 
 class GrowingArray:
@@ -34,17 +32,12 @@ class GrowingArray:
 
     def __init__(self, path: Path, kind: npt.DTypeLike, shape: tuple[int, ...] = ()) -> None:
         self._kind, self._shape = np.dtype(kind).newbyteorder("<"), shape
-        self._entry_bytes = self._kind.itemsize * int(np.prod(shape, dtype=np.int64))
         self._file = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666)
         self._length = 0
 
     def put(self, index: int, values: npt.NDArray[np.generic]) -> None:
         """Write entries ``[index, index + len(values))``."""
-        data = np.ascontiguousarray(values, self._kind).reshape(-1).view(np.uint8)
-        at = _HEADER_BYTES + index * self._entry_bytes
-        while len(data):
-            written = os.pwrite(self._file, data.data, at)
-            data, at = data[written:], at + written
+        write_rows_at(self._file, index, np.ascontiguousarray(values, self._kind))
         self._length = max(self._length, index + len(values))
 
     def append(self, values: npt.NDArray[np.generic]) -> None:

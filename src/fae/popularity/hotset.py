@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from fae.core.artifact import Manifest, read_manifest
 from fae.data.columnar import FeatureSchema
+from fae.data.npy import save_array
 from fae.popularity.layout import RowLayout
 
 KIND = "hot_set"
@@ -79,4 +80,4 @@ def write_ranks(folder: Path, ranks: Sequence[npt.NDArray[np.int32]]) -> None:
     for table, rank in enumerate(ranks):
         if not np.array_equal(rank, np.arange(rank.size, dtype=np.int32)):
             (folder / "ranks").mkdir(exist_ok=True)
-            np.save(folder / rank_file(table), rank)
+            save_array(folder / rank_file(table), rank)

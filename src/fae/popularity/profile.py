@@ -21,6 +21,7 @@ from fae.core.errors import LogError
 from fae.core.progress import task
 from fae.core.seeds import generator
 from fae.data.columnar import ColumnarLog
+from fae.data.npy import save_array
 from fae.popularity.config import HotConfig
 from fae.popularity.counting import count_accesses
 from fae.popularity.sampling import Inputs, sample_without_replacement
@@ -134,7 +135,7 @@ def profile(log: ColumnarLog, config: HotConfig, path: Path, *, seed: int) -> Ac
             }
         )
     with write_artifact(path, plan, summary) as temporary:
-        np.save(temporary / "counts.npy", counts)
+        save_array(temporary / "counts.npy", counts)
         if indices is not None:
-            np.save(temporary / "indices.npy", indices)
+            save_array(temporary / "indices.npy", indices)
     return AccessProfile(path)

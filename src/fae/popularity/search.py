@@ -61,10 +61,16 @@ class Search:
 
     def staging_rows(self, num_bytes: int) -> IntArray:
         """int64 ``[groups]``: U_cap reserved for the hot set of the chain that has so many bytes."""
+        # Where the chain makes large steps, a hot set may be the largest one for further anchors too; at the end of the
+        # chain it is for all of them. Hot sets grow with the anchors, so the last of these is found by halving.
         anchor = _anchor_below(num_bytes)
-        # Where the chain makes large steps, a hot set may be the largest one for further anchors too.
-        while anchor < _LAST_ANCHOR and self._tables.bytes(self._chain.largest(_anchor_bytes(anchor + 1))) <= num_bytes:
-            anchor += 1
+        last = max(anchor, _LAST_ANCHOR)
+        while anchor < last:
+            middle = (anchor + last + 1) // 2
+            if self._tables.bytes(self._chain.largest(_anchor_bytes(middle))) <= num_bytes:
+                anchor = middle
+            else:
+                last = middle - 1
         return self._at_anchor(anchor)
 
     def ring_bytes(self, staging_rows: IntArray) -> int:

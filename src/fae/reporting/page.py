@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fae.core.errors import ArtifactError
-from fae.core.files import being_written, cannot_write
+from fae.core.files import cannot_write, write_whole
 from fae.reporting import amounts, charts, recipes, tables
 from fae.reporting.markup import NOT_RECORDED
 from fae.reporting.per_table import per_table
@@ -176,11 +176,6 @@ def _write(out: Path, text: str) -> None:
         if out.exists() and out.stat().st_size and not out.read_bytes().startswith(_START.encode()):
             raise ArtifactError(f"{out} is there and is no report of fae; choose another name with --out")
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = being_written(out)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(out, error) from None
+    write_whole(out, text)

@@ -14,10 +14,13 @@ other. Invariant: a checkpoint is written whole or not at all (`fae.core.artifac
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -54,9 +57,19 @@ def save_checkpoint(
         for table in range(len(embeddings.layout.features)):
             weight, state = embeddings.export_table(table)
             tensors = {"weight": weight.contiguous(), "state": state.contiguous()}
-            save_file(tensors, folder / "tables" / f"{table}.safetensors")
-        save_file(_dense_tensors(model, dense_optimizer), folder / "dense.safetensors")
+            _save_tensors(folder / "tables" / f"{table}.safetensors", tensors)
+        _save_tensors(folder / "dense.safetensors", _dense_tensors(model, dense_optimizer))
         (folder / "progress.json").write_text(json.dumps(progress, sort_keys=True))
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file; what the system refuses is an `OSError` with its number, as everywhere else."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        if number := re.search(r"(?:os error |code: )(\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
 
 
 def load_tables(path: Path, embeddings: Embeddings) -> None:

@@ -46,7 +46,8 @@ class FlatOptimizer(torch.optim.Optimizer):
         in_sums = {id(parameter) for group in summed for parameter in group}
         size = 0
         self._sums: list[tuple[int, int]] = []
-        for group in [[p for p in parameters if id(p) not in in_sums], *summed]:
+        groups: list[list[Tensor]] = [[p for p in parameters if id(p) not in in_sums]]
+        for group in groups + summed:
             start = size
             for parameter in group:
                 rows = len(parameter) if parameter.dim() > 1 else 1
@@ -142,7 +143,7 @@ class FlatOptimizer(torch.optim.Optimizer):
                 },
             )
 
-    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self) -> dict[str, Any]:
         """As torch's optimizers; the step count is Adam's (Adagrad's does not enter its update)."""
         steps = torch.tensor(float(self._steps))
         state = {index: {**values, "step": steps} for index, values in self._states() if values}
@@ -161,7 +162,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         self.refresh()
 
 
-def _summed(block: MLP) -> list[nn.Parameter]:
+def _summed(block: MLP) -> list[Tensor]:
     """Parameters of a fused block whose gradients are sums over inputs, in the order in which they lie."""
     last = block.linears[-1]
     weights = [last.weight] if last.out_features == 1 and not block.final_relu else []

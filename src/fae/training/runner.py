@@ -1,17 +1,18 @@
 """Runs training steps: one by one on a CPU, as captured CUDA graphs on a GPU.
 
-Place in the flow: the trainer hands over batch after batch and asks for the summed loss now and then. On a GPU the first
-steps run kernel by kernel (they compile and warm up), then each feed slot's step is captured once and replayed for every
-batch that comes in that slot. Invariants: a step is executed exactly once per batch, captured or not, by the same
-kernels; nothing here waits for the device but `take_loss`.
+Place in the flow: the trainer hands over batch after batch and asks for the summed loss now and then. On a GPU the
+first steps run kernel by kernel (they compile and warm up), then each feed slot's step is captured once and replayed
+for every batch that comes in that slot. Invariants: a step is executed exactly once per batch, captured or not, by the
+same kernels; nothing here waits for the device but `take_loss`.
 """
 
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fae.core.progress import say
 from fae.embedding.base import Embeddings
@@ -49,8 +50,13 @@ class StepRunner:
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=embeddings.device)
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._capture = capture and embeddings.device.type == "cuda"
-        self._stream = torch.cuda.Stream(embeddings.device) if self._capture else None
-        self._eager_steps, self._pool, self.not_captured = 0, None, ""
+        self._stream = (
+            torch.cuda.Stream(embeddings.device)  # type: ignore[no-untyped-call]
+            if self._capture
+            else None
+        )
+        self._pool: Any = None  # memory that the captured graphs share
+        self._eager_steps, self.not_captured = 0, ""
 
     def __call__(self, batch: ReadyBatch) -> None:
         """One step."""
@@ -112,9 +118,9 @@ class StepRunner:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         self.not_captured = reason
         say(
-            f"train: the step of {type(self._model).__name__} cannot be captured in a CUDA graph ({reason}); every kernel "
-            "is launched by itself, which costs most where batches are small. Usual causes: .item(), .cpu(), printing a "
-            "tensor, or shapes that depend on data inside forward"
+            f"train: the step of {type(self._model).__name__} cannot be captured in a CUDA graph ({reason}); every "
+            "kernel is launched by itself, which costs most where batches are small. Usual causes: .item(), .cpu(), "
+            "printing a tensor, or shapes that depend on data inside forward"
         )
 
     def take_loss(self) -> float:

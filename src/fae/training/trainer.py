@@ -18,17 +18,17 @@ import torch
 from torch import nn
 
 from fae.core.artifact import Plan, is_current
-from fae.core.errors import TrainingError
+from fae.core.errors import ArtifactError, TrainingError
 from fae.core.progress import say, task
 from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
 from fae.packing.dataset import PackedDataset
-from fae.training.checkpoint import load_dense, load_tables, read_progress, save_checkpoint
+from fae.training.checkpoint import load_dense, load_tables, open_checkpoint, read_progress, save_checkpoint
 from fae.training.config import TrainConfig
+from fae.training.dense import make_dense_optimizer
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
-from fae.training.dense import make_dense_optimizer
 
 _CURVE_POINTS = 200
 
@@ -49,6 +49,8 @@ class _Position:
     best_loss: float | None = None
     epochs_without_gain: int = 0
     seconds: float = 0.0
+    stage_seconds: float = 0.0
+    """Of all that the processes before this one did up to their last checkpoint and, in a checkpoint, up to it."""
     timed_seconds: float = 0.0
     timed_inputs: int = 0
     traffic: dict[str, int] = field(default_factory=dict)
@@ -105,7 +107,7 @@ class Trainer:
         self._validation_sample = validation_sample(packed.validation)
         self._position = _Position()
         self._curve_every = max(1, train.num_batches * config.epochs // _CURVE_POINTS)
-        self._last_saved = time.monotonic()
+        self._started = self._last_saved = time.monotonic()
 
     def fit(self) -> dict[str, Any]:
         """Train to the end (or resume), and return what `fae.training.record` writes under ``train`` and ``test``."""
@@ -225,7 +227,11 @@ class Trainer:
             model=self.model,
             dense_optimizer=self.dense_optimizer,
             embeddings=self.embeddings,
-            progress={**dataclasses.asdict(self._position), "traffic": self._traffic()},
+            progress={
+                **dataclasses.asdict(self._position),
+                "traffic": self._traffic(),
+                "stage_seconds": self._position.stage_seconds + time.monotonic() - self._started,
+            },
         )
 
     def _traffic(self) -> dict[str, int]:
@@ -237,13 +243,15 @@ class Trainer:
         if self._folder is None or self._plan is None:
             return
         path = self._folder / "checkpoint"
-        if not is_current(path, self._plan.fingerprint):
+        if not is_current(path, self._plan):
             return
         load_tables(path, self.embeddings)
         load_dense(path, self.model, self.dense_optimizer)
         self._position = _Position(**read_progress(path))
         if not self._position.complete:
             self.schedule.restore(self._position.schedule)
+            if self.config.early_stopping and self._position.best_loss is not None:
+                _check_best(path, self._folder / "best", self._plan)
             say(f"train: going on behind batch {self._position.batches}")
 
     def _result(self) -> dict[str, Any]:
@@ -272,3 +280,15 @@ class Trainer:
             "test": dataclasses.asdict(test),
             "validation": dataclasses.asdict(validation),
         }  # fmt: skip
+
+
+def _check_best(path: Path, best: Path, plan: Plan) -> None:
+    """Find out now, and not when training is through, that the weights to go back to at its end are not there."""
+    mend = f"{path} goes on to its end and then back to {best}; delete both and run `{plan.command}`"
+    try:
+        if is_current(best, plan):
+            open_checkpoint(best)
+            return
+    except ArtifactError as error:
+        raise ArtifactError(f"{str(error).split(';')[0]}; {mend}") from error
+    raise ArtifactError(f"{best} is not there or of another run; {mend}")
