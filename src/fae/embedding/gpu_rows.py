@@ -19,13 +19,17 @@ from fae.embedding.batch import FeedSlot, ReadyBatch
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.feed_ring import FeedRing
 from fae.embedding.rows import RowOptimizer, RowStore
-from fae.kernels.feed import FeedLayout
+from fae.kernels.feed import FeedLayout, FeedViews
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.optimizers import bias_corrected_rate
 from fae.kernels.triton_interaction import InteractionKernels, can_fuse
 from fae.kernels.triton_rows import TritonGroupKernels
 from fae.packing.dataset import BatchSet, PackedBatch
 from fae.popularity.layout import RowLayout
+
+
+Rows = tuple[FeedViews, Tensor, int, Tensor]
+"""A batch's feed, where its cold rows are, H and the bank."""
 
 
 class GpuRows:
@@ -219,13 +223,13 @@ class _Interaction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, dense: Tensor, kernels: InteractionKernels, rows: Any, grad_rows: Tensor | None,
+        ctx: Any, dense: Tensor, kernels: InteractionKernels, rows: Rows, grad_rows: Tensor | None,
         then: Callable[[], None],
     ) -> Tensor:  # fmt: skip
         dense = dense.contiguous()
         ctx.save_for_backward(dense)
         ctx.rest = (kernels, rows, grad_rows, then)
-        return kernels.forward(*rows, dense=dense)
+        return kernels.forward(*rows, dense)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
