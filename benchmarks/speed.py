@@ -35,7 +35,7 @@ from fae.training.runner import StepRunner
 
 from common import KAGGLE_ROWS, make_log
 
-RING_DEPTH = 4
+RING_DEPTH = 6
 LEARNING_RATE = 0.01
 
 
