@@ -120,6 +120,6 @@ def initial_rows(
 
 
 def initial_chunks(num_embeddings: int, chunks: int = 1) -> list[tuple[int, int]]:
-    """The ranges of ids to ask `initial_rows` for, `chunks` streams in each: enough for all threads, of bounded size."""
+    """The ranges of ids to ask `initial_rows` for, `chunks` streams in each."""
     rows = chunks * _INITIAL_CHUNK_ROWS
     return [(start, min(start + rows, num_embeddings)) for start in range(0, num_embeddings, rows)]
