@@ -41,7 +41,9 @@ _FILL_FLOATS = 2**24
 class Contender(Protocol):
     """What is measured."""
 
-    device_bytes: int
+    @property
+    def device_bytes(self) -> int:
+        """Of rows, state and staging on the GPU."""
 
     def warm_up(self, seconds: float) -> float:
         """Train until everything is compiled, at most about `seconds` longer than that needs; seconds a batch."""
@@ -158,10 +160,13 @@ class OurContender:
 class PlainContender:
     """`fae.bench.plain.PlainPyTorch` behind the same clock."""
 
-    device_bytes = 0
-
     def __init__(self, peer: Peer) -> None:
         self.peer, self._a_batch = peer, 0.0
+
+    @property
+    def device_bytes(self) -> int:
+        """None: rows are on the CPU."""
+        return 0
 
     def warm_up(self, seconds: float) -> float:
         """As `Contender.warm_up`."""
@@ -202,7 +207,7 @@ class PaperContender(OurContender):
         for kind, order in (("cold", self._cold), ("hot", self._hot)):
             if len(order):
                 least = WARM_UP_BATCHES if kind == "hot" and self.device.type == "cuda" else 2
-                warm_up(lambda count, kind=kind: self._phase(kind, count)[0], seconds / 2, least)  # type: ignore[misc]
+                warm_up(lambda count, kind=kind: self._phase(kind, count)[0], seconds / 2, least)
         return 0.0
 
     def sample(self, seconds: float, min_batches: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,8 @@ class _Bench:
             self._speed(size)
         for key in self._accuracy_cells():
             if key not in self.cells and not self._late():
-                size, _, order = key.split("/")
-                self._accuracy(int(size), order)
+                batch_size, _, order = key.split("/")
+                self._accuracy(int(batch_size), order)
         self._save()
         if not self.record["complete"]:
             say("bench: not complete; the same command goes on from here")
@@ -195,7 +196,7 @@ class _Bench:
             for name in missing:
                 if self._late():
                     break
-                made = self._attempt(size, name, lambda name=name: self._make(name, size, packs))  # type: ignore[misc]
+                made = self._attempt(size, name, partial(self._make, name, size, packs))
                 if made is not None:
                     contenders[name] = made
                 progress.advance(1, note=name)
@@ -204,10 +205,8 @@ class _Bench:
                     cell = self.cells[f"{size}/speed/{name}"]
                     if len(cell["samples"]) > number or self._late():
                         continue
-                    sample = self._attempt(
-                        size, name,
-                        lambda name=name: contenders[name].sample(self.config.sample_seconds, self.config.min_batches),
-                    )  # fmt: skip
+                    take = partial(contenders[name].sample, self.config.sample_seconds, self.config.min_batches)
+                    sample = self._attempt(size, name, take)
                     if sample is None:
                         del contenders[name]
                         continue

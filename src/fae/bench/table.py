@@ -105,9 +105,8 @@ def _moved(name: str, cell: Mapping[str, Any], facts: Mapping[str, Any]) -> tupl
     if name == "paper":
         pack, swaps = facts.get("threshold", {}), cell.get("swaps", {})
         cold = pooled * pack.get("cold_batches", 0) * facts.get("batch_size", 0)
-        return tuple(  # type: ignore[return-value]
-            cold + swaps.get(direction, 0) * pack.get("hot_bytes", 0) for direction in ("to_device", "to_host")
-        )
+        swapped = {direction: count * pack.get("hot_bytes", 0) for direction, count in swaps.items()}
+        return cold + swapped.get("to_device", 0), cold + swapped.get("to_host", 0)
     if name == "tiered":
         both = facts.get("own", {}).get("staged_rows", 0) * facts.get("row_bytes", 0)
         return both, both
