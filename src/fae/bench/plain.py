@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fae.core.seeds import generator
 from fae.data.columnar import ColumnarLog, first_slots
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
 from fae.embedding.rows import RowOptimizer
@@ -40,7 +41,7 @@ def read_batches(log: ColumnarLog, batch_size: int, seed: int = 1, num_batches: 
     """Random batches of the training split: ids int64 ``[B, S]``, dense float32, labels float32."""
     start, stop = log.split("train")
     count = min(num_batches, (stop - start) // batch_size)
-    order = start + np.random.default_rng(seed).choice(stop - start, count * batch_size, replace=False)
+    order = start + generator(seed, "plain batches").choice(stop - start, count * batch_size, replace=False)
     batches = []
     for index in range(count):
         chosen = np.sort(order[index * batch_size : (index + 1) * batch_size])
