@@ -1,4 +1,4 @@
-"""Parts of ``fae bench paper``: plain PyTorch against the plain trainer, memory that is lent, the table's arithmetic."""
+"""Parts of ``fae bench paper``: plain PyTorch against the plain trainer, lent memory, the arithmetic of a table."""
 
 from __future__ import annotations
 
