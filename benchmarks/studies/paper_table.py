@@ -17,9 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
 from fae.core.units import format_bytes, format_count
 from fae.reporting.markup import seconds_text
+
+ROOT = Path(__file__).resolve().parents[2]
 
 MARKERS = {
     "table": ("<!-- paper table: begin -->", "<!-- paper table: end -->"),
@@ -106,8 +107,8 @@ def record_lines(record: dict[str, Any]) -> list[str]:
         f"{format_count(log['train_inputs'])} training inputs of a {'made-up ' if log['made_up'] else ''}log, "
         f"{format_count(log['num_rows'])} rows ({format_bytes(log['table_bytes'])} with state), of which it touches "
         f"{format_count(log['touched_rows'])}; budget with staging {budgets}; {best}an input takes "
-        f"{log['input_bytes']} bytes beside what is counted. {session['machine']['gpu'] or 'No GPU'}, {session['machine']['cores']} cores; commit "
-        f"{str(session['commit'])[:7]}; `{session['command']}`.",
+        f"{log['input_bytes']} bytes beside what is counted. {session['machine']['gpu'] or 'No GPU'}, "
+        f"{session['machine']['cores']} cores; commit {str(session['commit'])[:7]}; `{session['command']}`.",
     ]
     for table in record["tables"]:
         lines += [f"\nBatches of {table['batch_size']:,}:\n", *table_lines(table)]
