@@ -15,7 +15,7 @@ come within reach; lookup and update are written once, here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
@@ -107,6 +107,7 @@ class Embeddings(ABC):
     ) -> None:
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
         self.steps = 0
+        self._staging_rows: tuple[int, ...] = tuple(0 for _ in layout.groups)
         self.geometries = group_geometries(
             [feature.length for feature in layout.features],
             [feature.pooling for feature in layout.features],
@@ -177,17 +178,23 @@ class Embeddings(ABC):
         self,
         batches: BatchSet,
         order: Sequence[int] | npt.NDArray[np.int64],
-        shifts: Callable[[int], Sequence[int]] | None = None,
+        slots: npt.NDArray[np.int64] | None = None,
     ) -> ReadyBatches:
-        """Batches on the device, in this order: through the feeds where kernels read them there."""
-        numbers = [int(index) for index in order]
+        """Batches on the device, in this order: through the feeds where kernels read them there.
+
+        Parameters
+        ----------
+        slots
+            int64 ``[n]``: staging slot of each batch, -1 for none; by default none.
+        """
+        numbers = np.asarray(order, np.int64)
         if self._gpu is None:
-            for index in numbers:
+            for index in numbers.tolist():
                 yield make_ready(batches.batch(index), self.device, 0)
             return
-        no_shift = [0] * len(self.geometries)
-        feeds = self._gpu.feeds(batches, numbers, shifts or (lambda _: no_shift), self.steps + 1)
-        with closing(feeds):
+        if slots is None:
+            slots = np.full(len(numbers), -1)
+        with closing(self._gpu.feeds(batches, numbers, slots, self._staging_rows, self.steps + 1)) as feeds:
             for packed, feed in feeds:
                 yield from_feed(packed, feed, 0)
 
