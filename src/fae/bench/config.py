@@ -30,6 +30,9 @@ class BenchConfig:
     budget
         GPU memory of the hot set; empty: the recipe's budget times the share of all rows that the log touches, and
         staging on top.
+    selection
+        Of the hot set of `tiered`. That of the published system is the threshold's; with the same for both, the system
+        alone differs.
     batch_sizes
         Empty: the paper's and 32,768.
     contenders
@@ -50,6 +53,7 @@ class BenchConfig:
     scale: float = 1.0
     log: str = ""
     budget: str = ""
+    selection: Literal["threshold", "peeling", "auto"] = "threshold"
     batch_sizes: tuple[int, ...] = ()
     contenders: tuple[str, ...] = CONTENDERS
     rounds: int = 3

@@ -30,9 +30,8 @@ from fae.popularity.hotset import HotSet
 from fae.popularity.memory import row_bytes
 from fae.popularity.profile import AccessProfile, plan_profile, profile
 
-KINDS = {"threshold": ("threshold", False), "own": ("auto", False), "mixed": ("auto", True)}
+KINDS = ("threshold", "own", "mixed")
 """Packs of a batch size: the published system's, ours, and ours with batches that mix hot and cold inputs."""
-
 _LARGEST_RING = 30.0
 
 
@@ -119,6 +118,8 @@ class Preparation:
 
     def packed(self, kind: str, batch_size: int) -> tuple[HotSet, PackedDataset]:
         """Hot set and packed batches of one of `KINDS`."""
+        if kind == "own" and self.config.selection == "threshold":
+            kind = "threshold"  # the same hot set, the same batches
         ring = self._growth.get((kind, batch_size), 1.0)
         while True:
             try:
@@ -131,9 +132,9 @@ class Preparation:
                 ring *= 1.5  # the estimate was too small; the same every time, so artifacts are found again
 
     def _packed(self, kind: str, batch_size: int, budget: int) -> tuple[HotSet, PackedDataset]:
-        selection, mixed = KINDS[kind]
+        selection, mixed = "threshold" if kind == "threshold" else self.config.selection, kind == "mixed"
         folder, seed, log = self.folder / str(batch_size) / kind, self.config.seed, self.log
-        config = HotConfig(budget=budget, selection=selection)  # type: ignore[arg-type]
+        config = HotConfig(budget=budget, selection=selection)
         _make(
             self.folder / "profile", plan_profile(log, config, seed=seed), "profile",
             lambda path: profile(log, config, path, seed=seed),

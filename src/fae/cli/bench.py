@@ -27,6 +27,8 @@ def add_parser(verbs: Any) -> None:
                        help="rows of the large tables, 1 for the published numbers (default: 1)")  # fmt: skip
     paper.add_argument("--log", metavar="DIR", default="", help="a columnar log instead of a made-up one")
     paper.add_argument("--budget", metavar="SIZE", default="", help="GPU memory for the hot set (default: see above)")
+    paper.add_argument("--selection", choices=("threshold", "peeling", "auto"), default="threshold",
+                       help="of the hot set of tiered (default: threshold, as published)")  # fmt: skip
     paper.add_argument("--batch-sizes", metavar="B,B", default="", help="default: the paper's and 32768")
     paper.add_argument("--contenders", metavar="NAME,NAME", default="", help="some of them (default: all)")
     paper.add_argument("--rounds", metavar="N", type=int, default=3, help="samples of each (default: 3)")
@@ -54,7 +56,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         raise RecipeError(f"--batch-sizes {options.batch_sizes} must be whole numbers, such as 1024,32768") from None
     config = BenchConfig(
         workload=options.workload, num_inputs=options.inputs, scale=options.scale, log=options.log,
-        budget=options.budget, batch_sizes=sizes,
+        budget=options.budget, selection=options.selection, batch_sizes=sizes,
         contenders=tuple(name.strip() for name in options.contenders.split(",") if name.strip()) or CONTENDERS,
         rounds=options.rounds, sample_seconds=options.seconds, min_batches=options.min_batches,
         accuracy=options.accuracy, precision=options.precision, seed=options.seed, until_seconds=options.until,
