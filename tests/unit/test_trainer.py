@@ -66,7 +66,7 @@ def tensors_of(trainer: Trainer) -> list[torch.Tensor]:
 
 
 def without_times(result: dict) -> dict:
-    dropped = ("samples_per_second", "seconds", "traffic")  # loading a checkpoint moves rows, too
+    dropped = ("samples_per_second", "seconds", "phase_seconds", "traffic")  # loading a checkpoint moves rows, too
     return {**result, "train": {key: value for key, value in result["train"].items() if key not in dropped}}
 
 
