@@ -233,7 +233,7 @@ def test_training_learns(tmp_path):
     for name in ("train", "validation", "test"):
         batches = getattr(setting.packed, name)
         inputs = batches.inputs
-        batches._arrays.__dict__["labels"] = np.where(inputs >= 0, labels[inputs], 0).astype(np.float32)
+        batches.arrays.__dict__["labels"] = np.where(inputs >= 0, labels[inputs], 0).astype(np.float32)
     result = setting.trainer(None, TrainConfig(batch_size=32, epochs=6)).fit()
     assert result["test"]["auc"] > 0.97
     curve = result["train"]["loss_curve"]
