@@ -16,6 +16,7 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -172,6 +173,8 @@ def main() -> None:
             if options.quick:
                 group["batch_size"] = min(256, group["batch_size"])
             rows = measure(group, options, Path(name), has_fbgemm)
+            for packed in Path(name).glob("packed_*"):  # disks are small
+                shutil.rmtree(packed)
             done = {
                 **record(torch_version=torch.__version__, load_average=os.getloadavg(), fbgemm=has_fbgemm),
                 "rows": done["rows"] + rows, "groups": [*done["groups"], key(group)],
