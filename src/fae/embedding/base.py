@@ -15,7 +15,7 @@ come within reach; lookup and update are written once, here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
@@ -176,17 +176,23 @@ class Embeddings(ABC):
         self,
         batches: BatchSet,
         order: Sequence[int] | npt.NDArray[np.int64],
-        shifts: Callable[[int], Sequence[int]] | None = None,
+        shifts: npt.NDArray[np.int64] | None = None,
     ) -> ReadyBatches:
-        """Batches on the device, in this order: through the feeds where kernels read them there."""
-        numbers = [int(index) for index in order]
+        """Batches on the device, in this order: through the feeds where kernels read them there.
+
+        Parameters
+        ----------
+        shifts
+            int64 ``[n, G]``: what is added to a cold address of each batch; by default nothing.
+        """
+        numbers = np.asarray(order, np.int64)
         if self._gpu is None:
-            for index in numbers:
+            for index in numbers.tolist():
                 yield make_ready(batches.batch(index), self.device, 0)
             return
-        no_shift = [0] * len(self.geometries)
-        feeds = self._gpu.feeds(batches, numbers, shifts or (lambda _: no_shift), self.steps + 1)
-        with closing(feeds):
+        if shifts is None:
+            shifts = np.zeros((len(numbers), len(self.geometries)), np.int64)
+        with closing(self._gpu.feeds(batches, numbers, shifts, self.steps + 1)) as feeds:
             for packed, feed in feeds:
                 yield from_feed(packed, feed, 0)
 

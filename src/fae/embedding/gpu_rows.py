@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,9 +26,6 @@ from fae.kernels.triton_interaction import InteractionKernels, can_fuse
 from fae.kernels.triton_rows import TritonGroupKernels
 from fae.packing.dataset import BatchSet, PackedBatch
 from fae.popularity.layout import RowLayout
-
-Shifts = Callable[[int], Sequence[int]]
-"""Position in the order of batches to what is added to a cold address, per group."""
 
 
 class GpuRows:
@@ -77,9 +76,17 @@ class GpuRows:
         return 0 if self._feeds is None else self._feeds.generation
 
     def feeds(
-        self, batches: BatchSet, order: Sequence[int], shifts: Shifts, first_step: int
+        self, batches: BatchSet, order: npt.NDArray[np.int64], shifts: npt.NDArray[np.int64], first_step: int
     ) -> Generator[tuple[PackedBatch, FeedSlot], None, None]:
-        """Yield each batch with its feed; asking for the next one says that this one's work has been launched."""
+        """Yield each batch with its feed; asking for the next one says that this one's work has been launched.
+
+        Parameters
+        ----------
+        shifts
+            int64 ``[n, G]``: what is added to a cold address of each batch.
+        first_step
+            Number of the first batch's step, from 1, for Adam.
+        """
         if self._feeds is None:
             layout = FeedLayout(
                 batch_size=self._batch_size,
@@ -93,13 +100,17 @@ class GpuRows:
         for kernels, (blocks, long_rows) in zip(self._kernels, batches.most_blocks, strict=bool(batches.most_blocks)):
             if kernels.reserve(blocks, long_rows):
                 self._feeds.generation += 1
-        return self._feeds.run(batches, order, shifts, lambda position: self._rate(first_step + position))
+        table = self._feeds.layout.table(batches, order, shifts=shifts, rates=self._rates(first_step, len(order)))
+        return self._feeds.run(batches, order, table)
 
-    def _rate(self, step: int) -> float:
+    def _rates(self, first_step: int, count: int) -> npt.NDArray[np.float32]:
         optimizer = self._optimizer
-        if optimizer.name == "adam":
-            return bias_corrected_rate(optimizer.learning_rate, optimizer.betas, step)
-        return optimizer.learning_rate
+        if optimizer.name != "adam":
+            return np.full(count, optimizer.learning_rate, np.float32)
+        steps = range(first_step, first_step + count)
+        return np.array(
+            [bias_corrected_rate(optimizer.learning_rate, optimizer.betas, step) for step in steps], np.float32
+        )
 
     def _output(self, group: int) -> Tensor:
         output = self._outputs[group]

@@ -70,13 +70,10 @@ class TieredEmbeddings(Embeddings):
     def _stream(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], write_back: bool
     ) -> ReadyBatches:
-        numbers = [int(index) for index in order]
+        numbers = np.asarray(order, np.int64)
         is_cold = batches.has_cold_rows[numbers]
-        slots: list[int] = np.mod(np.cumsum(is_cold) - is_cold, self._ring_depth).tolist()
-
-        def shifts(position: int) -> list[int]:
-            return [slots[position] * rows for rows in self._staging_rows]
-
+        slots = np.mod(np.cumsum(is_cold) - is_cold, self._ring_depth)
+        shifts = slots[:, None] * np.array(self._staging_rows, np.int64)
         with (
             closing(self._pipeline.run(batches, numbers, write_back=write_back)) as staged,
             closing(self._ready(batches, numbers, shifts)) as ready,

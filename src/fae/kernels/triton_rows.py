@@ -219,14 +219,14 @@ def _long_rows_kernel(
 
 @triton.jit
 def _forward_kernel(
-    moves, weight, state, limit, DIM: tl.constexpr, DIM_PADDED: tl.constexpr,
+    moves, weight, state, DIM: tl.constexpr, DIM_PADDED: tl.constexpr,
     STATE: tl.constexpr, STATE_PADDED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     count = tl.load(moves)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = index < count
-    origin = tl.load(moves + 1 + index, mask=exists, other=0).to(tl.int64)
-    place = tl.load(moves + 1 + limit + index, mask=exists, other=0).to(tl.int64)
+    origin = tl.load(moves + 2 + 2 * index, mask=exists, other=0).to(tl.int64)
+    place = tl.load(moves + 3 + 2 * index, mask=exists, other=0).to(tl.int64)
     d = tl.arange(0, DIM_PADDED)
     fits = exists[:, None] & (d < DIM)[None, :]
     rows = tl.load(weight + origin[:, None] * DIM + d[None, :], mask=fits, other=0.0)
@@ -244,7 +244,7 @@ def forward_rows(moves: Tensor, weight: Tensor, state: Tensor, num_moves: int) -
     Parameters
     ----------
     moves
-        int32 ``[1 + 2 * limit]`` on the device: how many, then rows to read, then, from ``1 + limit``, rows to write.
+        int32 on the device, as `fae.kernels.forwarding.list_moves` writes it.
     num_moves
         At least as many programs' worth are launched; the kernel reads the true count from `moves`.
     """
@@ -252,7 +252,7 @@ def forward_rows(moves: Tensor, weight: Tensor, state: Tensor, num_moves: int) -
         return
     dim, state_width = weight.shape[1], state.shape[1]
     _forward_kernel[(triton.cdiv(num_moves, _FORWARDS_PER_PROGRAM),)](
-        moves, weight, state if state_width else weight, (moves.numel() - 1) // 2,
+        moves, weight, state if state_width else weight,
         DIM=dim, DIM_PADDED=triton.next_power_of_2(dim),
         STATE=state_width, STATE_PADDED=triton.next_power_of_2(max(1, state_width)), BLOCK=_FORWARDS_PER_PROGRAM,
     )  # fmt: skip
