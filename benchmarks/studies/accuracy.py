@@ -71,6 +71,8 @@ ORDERS: dict[str, dict[str, Any]] = {
     "R(100)": {"order": "fixed_rate", "rate": 100},
     "adaptive +tail": {"order": "adaptive", "rate": 50, "tail": TAIL},
     "R(100) +tail": {"order": "fixed_rate", "rate": 100, "tail": TAIL},
+    "adaptive +tail 25 %": {"order": "adaptive", "rate": 50, "tail": 0.25},
+    "adaptive from R(1)": {"order": "adaptive", "rate": 1},
 }
 
 
