@@ -2,8 +2,9 @@
 
 python benchmarks/micro/gpu_pipeline.py [--shares 0.05 0.01] [--log zipf] [--folder DIR] [--out FILE]
 
-`device` (every row on the GPU) and `tiered` take turns; a setting is threads of a kind (plan, gather, scatter, feed)
-and slots of the ring. `waits` are the consumer's, for staging and for feeds; both in microseconds a step.
+`device` (every row on the GPU) and `tiered` take turns; a setting is threads of a kind (plan, gather, scatter), slots
+of the ring, yields and longest sleep (us) of a lane that waits, or feeds through pinned buffers. `waits` are the
+consumer's, for staging and for feeds; `cpu` is time of all threads; all in microseconds a step.
 """
 
 from __future__ import annotations
@@ -13,24 +14,29 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
+from fae.core import lanes
+from fae.embedding import feed_ring
 from fae.embedding.pipeline import LaneCounts
 from speed import OurPlacement, hot_set, open_log, packed_log
 
 from common import KAGGLE_ROWS, RESULTS, record
 
-SETTINGS = {
+SETTINGS: dict[str, dict] = {
     "as it is": {},
-    "2 2 2 3": {"lanes": (2, 2, 2), "feed": 3},
-    "3 4 3 4": {"lanes": (3, 4, 3), "feed": 4},
-    "3 2 3 6": {"lanes": (3, 2, 3), "feed": 6},
-    "1 1 1 2": {"lanes": (1, 1, 1), "feed": 2},
-    "depth 3": {"depth": 3},
+    "feeds by lanes": {"smallest": 2**40},
+    "2 2 2": {"lanes": (2, 2, 2)},
+    "3 4 4": {"lanes": (3, 4, 4)},
+    "2 3 3": {"lanes": (2, 3, 3)},
+    "spin": {"patience": (100, 32)},
+    "sleep": {"patience": (0, 32)},
     "depth 6": {"depth": 6},
+    "depth 3": {"depth": 3},
 }
 
 
@@ -49,7 +55,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu_pipeline.json")
     options = parser.parse_args()
-    results = []
+    results, patience, smallest = [], lanes.PATIENCE, feed_ring._SMALLEST_MAPPED
     kind = {"dim": options.dim, "optimizer": options.optimizer, "device": options.device}
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         log = open_log(options.log, Path(name), options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
@@ -69,25 +75,30 @@ def main() -> None:
                 values = SETTINGS[setting]
                 ours = by_depth[values.get("depth", min(by_depth))]
                 pipeline, feeds = ours.embeddings._pipeline, ours.embeddings._gpu and ours.embeddings._gpu._feeds
-                before = pipeline.counts, feeds and feeds.num_lanes
+                before = pipeline.counts
                 if "lanes" in values:
                     plan, gather, scatter = values["lanes"]
                     pipeline.counts = LaneCounts(plan=plan, gather=gather, scatter=scatter)
-                    if feeds:
-                        feeds.num_lanes = values["feed"]
                 facts: dict[str, object] = {}
+                lanes.PATIENCE = values.get("patience", patience)
+                feed_ring._SMALLEST_MAPPED = values.get("smallest", smallest)
                 ours.run(8)
                 for part in ("run_feeds", "run"):
+                    used = time.process_time()
                     seconds = [getattr(ours, part)(options.steps) / options.steps for _ in range(2)]
                     facts[part] = round(1e6 * statistics.median(seconds))
-                    waits = {"staging": pipeline.lanes.waited, "feed": feeds.lanes.waited if feeds else 0.0}
+                    facts[f"cpu of {part}"] = round(1e6 * (time.process_time() - used) / (2 * options.steps))
+                    waits = {"staging": pipeline.lanes.waited, "feed": feeds.source.waited if feeds else 0.0}
                     facts[f"waits of {part}"] = {k: round(1e6 * v / options.steps) for k, v in waits.items()}
                 for part in ("run_feeds", "run", "run_graph"):
                     if options.device == "cuda":
                         facts[f"device {part}"] = round(1e6 * getattr(device, part)(options.steps) / options.steps)
-                pipeline.counts = before[0]
-                if feeds:
-                    feeds.num_lanes = before[1]
+                if options.device == "cuda":
+                    for each, contender in (("tiered", ours), ("device", device)):
+                        times = contender.run_timed(options.steps)
+                        facts[f"{each} on the device"] = {k: round(1e6 * v) for k, v in times.items()}
+                pipeline.counts, lanes.PATIENCE = before, patience
+                feed_ring._SMALLEST_MAPPED = smallest
                 results.append({"share": share, "setting": setting, **facts})
                 print(f"{setting:12} {facts}", flush=True)
             del by_depth

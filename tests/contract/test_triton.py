@@ -86,6 +86,34 @@ def test_paper_swaps_through_the_engine():
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad", "adam"])
+def test_forwards_of_the_batch_in_hand(optimizer):
+    """Each slot's list moves its rows, whatever the grid; a batch without a slot moves nothing."""
+    from fae.kernels.feed import group_field
+    from fae.kernels.triton_rows import forward_rows_of_slot
+
+    random = np.random.default_rng(1)
+    width = {"sgd": 0, "rowwise_adagrad": 1, "adam": 20}[optimizer]
+    weight = torch.from_numpy(random.normal(size=(400, 10)).astype(np.float32))
+    state = torch.from_numpy(random.normal(size=(400, width)).astype(np.float32))
+    moves = torch.zeros((3, 2 + 2 * 90), dtype=torch.int32)
+    for slot, count in enumerate((0, 90, 3)):
+        rows = random.permutation(400)[: 2 * count].astype(np.int32)
+        moves[slot, 0] = count
+        moves[slot, 2 : 2 + 2 * count] = torch.from_numpy(rows)
+    for slot in (-1, 0, 1, 2):
+        bank, bank_state = weight.clone().to(DEVICE), state.clone().to(DEVICE)
+        header = torch.zeros(group_field(2), dtype=torch.int32)
+        header[group_field(1) + 7] = slot + 1
+        forward_rows_of_slot(header.to(DEVICE), 1, moves.to(DEVICE), bank, bank_state)
+        expected, expected_state = weight.clone(), state.clone()
+        if slot >= 0:
+            pairs = moves[slot, 2 : 2 + 2 * int(moves[slot, 0])].view(-1, 2).long()
+            expected[pairs[:, 1]], expected_state[pairs[:, 1]] = weight[pairs[:, 0]], state[pairs[:, 0]]
+        assert torch.equal(bank.cpu(), expected)
+        assert torch.equal(bank_state.cpu(), expected_state)
+
+
 def test_long_rows_and_long_segments():
     """One id takes nearly every lookup: rows of several blocks, and of more parts than are summed at once."""
     log = random_log(4, num_inputs=2400, batch_size=2400)

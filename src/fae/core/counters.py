@@ -1,8 +1,9 @@
 """Counters in shared memory that compiled loops in several threads raise and wait for, without the interpreter.
 
 Place in the flow: under `fae.core.lanes`. A row of the array is one counter, alone on its cache line; row 0 is taken
-(column 0: stop; column 1: how often a waiting thread yields before it sleeps). Invariant: what a thread wrote before
-it raised a counter is there for whoever has seen the counter raised (store with release, load with acquire).
+(column 0: stop; 1: how often a waiting thread yields before it sleeps; 2: longest sleep in microseconds). Invariant:
+what a thread wrote before it raised a counter is there for whoever has seen the counter raised (store with release,
+load with acquire).
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from numba.extending import intrinsic
 Counters = npt.NDArray[np.int64]
 STOP = 0
 REACHED, STOPPED, NOT_YET = 0, 1, 2
-_LONGEST_SLEEP = 256  # microseconds
-_FIRST_SLEEP = 16
+_FIRST_SLEEP = 8  # microseconds; doubled each time
 
 
-def new_counters(count: int, yields: int) -> Counters:
+def new_counters(count: int, yields: int, longest_sleep: int) -> Counters:
     """int64 ``[1 + count, 8]``: row 0 and `count` counters at 0."""
     counters = np.zeros((1 + count, 8), np.int64)
-    counters[STOP, 1] = yields
+    counters[STOP, 1:3] = yields, longest_sleep
     return counters
 
 
@@ -122,7 +122,7 @@ def reach(counters, cell, count):
             _yield()
         else:
             _sleep(sleep)
-            sleep = min(_LONGEST_SLEEP, 2 * sleep)
+            sleep = min(counters[STOP, 2], 2 * sleep)
     return True
 
 

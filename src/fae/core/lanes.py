@@ -8,6 +8,8 @@ released when a lane fails and when the consumer leaves; no thread outlives `Lan
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +24,16 @@ from fae.core.threads import num_threads
 Cells = npt.NDArray[np.int64]
 _MOST_CELLS = 1024
 _MANY_CORES = 8
-_YIELDS = 400  # a look and a yield take about 0.3 us; where cores are few, waiting must not take them
+# Of a waiting lane: yields before it sleeps (0.3 us each), longest sleep in microseconds. Waiting has a price: cores
+# often come in pairs, and whoever spins takes from its sibling; where they are few, it takes them from work.
+PATIENCE = (20, 32) if num_threads() >= _MANY_CORES else (0, 256)
+_SET_TIMER_SLACK = 29  # prctl
+
+
+def sleep_exactly() -> None:
+    """Let short sleeps of this thread end on time (Linux adds 50 us else); elsewhere they are longer."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_SET_TIMER_SLACK, 1000, 0, 0, 0)
 
 
 def _nothing() -> None:
@@ -45,7 +56,7 @@ class Lanes:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.counters = new_counters(_MOST_CELLS, _YIELDS if num_threads() >= _MANY_CORES else 0)
+        self.counters = new_counters(_MOST_CELLS, *PATIENCE)
         self._num_cells, self.waited = 0, 0.0
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
@@ -65,6 +76,7 @@ class Lanes:
         """Run ``loop(counters, *arguments)`` in a thread of its own."""
 
         def guarded() -> None:
+            sleep_exactly()
             try:
                 loop(self.counters, *arguments)
             except BaseException as error:  # told to the consumer when it waits next

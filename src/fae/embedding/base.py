@@ -106,6 +106,7 @@ class Embeddings(ABC):
     ) -> None:
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
         self.steps = 0
+        self._staging_rows: tuple[int, ...] = tuple(0 for _ in layout.groups)
         self.geometries = group_geometries(
             [feature.length for feature in layout.features],
             [feature.pooling for feature in layout.features],
@@ -176,23 +177,23 @@ class Embeddings(ABC):
         self,
         batches: BatchSet,
         order: Sequence[int] | npt.NDArray[np.int64],
-        shifts: npt.NDArray[np.int64] | None = None,
+        slots: npt.NDArray[np.int64] | None = None,
     ) -> ReadyBatches:
         """Batches on the device, in this order: through the feeds where kernels read them there.
 
         Parameters
         ----------
-        shifts
-            int64 ``[n, G]``: what is added to a cold address of each batch; by default nothing.
+        slots
+            int64 ``[n]``: staging slot of each batch, -1 for none; by default none.
         """
         numbers = np.asarray(order, np.int64)
         if self._gpu is None:
             for index in numbers.tolist():
                 yield make_ready(batches.batch(index), self.device, 0)
             return
-        if shifts is None:
-            shifts = np.zeros((len(numbers), len(self.geometries)), np.int64)
-        with closing(self._gpu.feeds(batches, numbers, shifts, self.steps + 1)) as feeds:
+        if slots is None:
+            slots = np.full(len(numbers), -1)
+        with closing(self._gpu.feeds(batches, numbers, slots, self._staging_rows, self.steps + 1)) as feeds:
             for packed, feed in feeds:
                 yield from_feed(packed, feed, 0)
 

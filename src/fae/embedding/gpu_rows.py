@@ -23,7 +23,7 @@ from fae.kernels.feed import FeedLayout
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.optimizers import bias_corrected_rate
 from fae.kernels.triton_interaction import InteractionKernels, can_fuse
-from fae.kernels.triton_rows import TritonGroupKernels
+from fae.kernels.triton_rows import TritonGroupKernels, forward_rows_of_slot
 from fae.packing.dataset import BatchSet, PackedBatch
 from fae.popularity.layout import RowLayout
 
@@ -61,7 +61,7 @@ class GpuRows:
         if len(geometries) == 1 and can_fuse(geometries[0]):
             self._interaction = InteractionKernels(geometries[0], 0, batch_size, by_list=by_list)
         self._row_gradients: Tensor | None = None
-        self._interacted = self._has_read = self._updated_aside = False
+        self._interacted = self._has_read = self._updated_aside = self._forwards_aside = False
         self._feeds: FeedRing | None = None
         # Rows are updated beside the rest of the backward pass: they wait for memory, it computes.
         self._aside = (
@@ -76,14 +76,21 @@ class GpuRows:
         return 0 if self._feeds is None else self._feeds.generation
 
     def feeds(
-        self, batches: BatchSet, order: npt.NDArray[np.int64], shifts: npt.NDArray[np.int64], first_step: int
+        self,
+        batches: BatchSet,
+        order: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
+        slot_rows: Sequence[int],
+        first_step: int,
     ) -> Generator[tuple[PackedBatch, FeedSlot], None, None]:
         """Yield each batch with its feed; asking for the next one says that this one's work has been launched.
 
         Parameters
         ----------
-        shifts
-            int64 ``[n, G]``: what is added to a cold address of each batch.
+        slots
+            int64 ``[n]``: staging slot of each batch, -1 for none.
+        slot_rows
+            Of each group: rows of a slot.
         first_step
             Number of the first batch's step, from 1, for Adam.
         """
@@ -100,7 +107,9 @@ class GpuRows:
         for kernels, (blocks, long_rows) in zip(self._kernels, batches.most_blocks, strict=bool(batches.most_blocks)):
             if kernels.reserve(blocks, long_rows):
                 self._feeds.generation += 1
-        table = self._feeds.layout.table(batches, order, shifts=shifts, rates=self._rates(first_step, len(order)))
+        table = self._feeds.layout.table(
+            batches, order, slots=slots, slot_rows=slot_rows, rates=self._rates(first_step, len(order))
+        )
         return self._feeds.run(batches, order, table)
 
     def _rates(self, first_step: int, count: int) -> npt.NDArray[np.float32]:
@@ -137,6 +146,7 @@ class GpuRows:
                 output.requires_grad_(False).grad = None
 
         def read() -> list[Tensor]:
+            self._wait_for_forwards()
             self._has_read = True
             leaves = []
             for group, kernels in enumerate(self._kernels):
@@ -151,6 +161,7 @@ class GpuRows:
             if self._row_gradients is None and requires_grad:
                 width = self._geometries[0].width
                 self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
+            self._wait_for_forwards()
             self._interacted = requires_grad
             num_hot_rows = self._layout.groups[0].num_hot_rows
             joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
@@ -160,6 +171,30 @@ class GpuRows:
             return joined
 
         return FeatureEmbeddings(views, read, sequences.read(feed.views.addresses, self._device), interact)
+
+    def forward(self, batch: ReadyBatch, banks: Sequence[RowStore], moves: Sequence[Tensor]) -> None:
+        """Rows that earlier batches in flight hold into this one's staging slot; nothing where it has none.
+
+        Beside the computation, which waits when it first reads rows.
+        """
+        assert batch.feed is not None
+        if self._aside is None:
+            self._forward(batch.feed.views.words, banks, moves)
+            return
+        self._aside.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._aside):
+            self._forward(batch.feed.views.words, banks, moves)
+        self._forwards_aside = True
+
+    def _forward(self, feed: Tensor, banks: Sequence[RowStore], moves: Sequence[Tensor]) -> None:
+        for group, (bank, listed) in enumerate(zip(banks, moves, strict=True)):
+            forward_rows_of_slot(feed, group, listed, bank.weight, bank.state)
+
+    def _wait_for_forwards(self) -> None:
+        if self._forwards_aside:
+            assert self._aside is not None
+            torch.cuda.current_stream(self._device).wait_stream(self._aside)
+            self._forwards_aside = False
 
     def _update_aside(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Called in the backward pass once all gradients of rows are there: update on a stream of its own."""
@@ -174,6 +209,7 @@ class GpuRows:
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Sum the gradients of the batch that was looked up last and apply the optimizer."""
         assert batch.feed is not None
+        self._wait_for_forwards()  # of a model that read no rows
         if self._updated_aside:
             assert self._aside is not None
             torch.cuda.current_stream(self._device).wait_stream(self._aside)

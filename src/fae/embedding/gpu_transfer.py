@@ -23,7 +23,13 @@ _CYCLES_A_SECOND = 1.5e9
 
 
 class GpuTransfer:
-    """Streams and events of a ring of `depth` slots whose banks are on a CUDA device."""
+    """Streams and events of a ring of `depth` slots whose banks are on a CUDA device.
+
+    Parameters
+    ----------
+    in_step
+        Whether the step forwards, from `device_moves`; else `forward` does.
+    """
 
     def __init__(
         self,
@@ -32,10 +38,12 @@ class GpuTransfer:
         depth: int,
         device: torch.device,
         faults: FaultInjection,
+        *,
+        in_step: bool,
     ) -> None:
         self._tiers, self._buffers, self._depth, self._device = list(tiers), list(buffers), depth, device
-        self._faults, self._random = faults, random.Random(faults.seed)
-        self._device_moves = [
+        self._faults, self._random, self._in_step = faults, random.Random(faults.seed), in_step
+        self.device_moves = [
             torch.zeros((depth, each.moves.shape[1]), dtype=torch.int32, device=device) for each in buffers
         ]
         # What a copy needs, once for each slot: cutting tensors costs as much as starting the copy.
@@ -79,7 +87,8 @@ class GpuTransfer:
         """As `Transfer.arrive`."""
         slot = position % self._depth
         with torch.cuda.stream(self._up):
-            self._up.wait_event(self._forwarded)
+            # The last that may forward from this slot: one computation before, or two where a step forwards by itself.
+            self._up.wait_event(self._updated[(position - 2) % self._depth] if self._in_step else self._forwarded)
             self._dawdle()
             for group, tensors in enumerate(self._slots[slot]):
                 rows, moves = self._counts[group][position], position % len(self._moves[group])
@@ -88,9 +97,9 @@ class GpuTransfer:
                     self._poison(group, position)
                 for up, staged, _ in tensors:
                     staged[:rows].copy_(up[:rows], non_blocking=True)
-                if num_moves:
+                if num_moves or self._in_step:
                     used = 2 + 2 * num_moves
-                    target = self._device_moves[group][slot, :used]
+                    target = self.device_moves[group][slot, :used]
                     target.copy_(self._buffers[group].moves[moves, :used], non_blocking=True)
             self._arrived[slot].record(self._up)
 
@@ -107,9 +116,11 @@ class GpuTransfer:
         compute = torch.cuda.current_stream(self._device)
         compute.wait_event(self._arrived[slot])
         self._dawdle()
+        if self._in_step:
+            return
         for group, tier in enumerate(self._tiers):
             num_moves = int(self._moves[group][position % len(self._moves[group]), 0])
-            forward_rows(self._device_moves[group][slot], tier.bank.weight, tier.bank.state, num_moves)
+            forward_rows(self.device_moves[group][slot], tier.bank.weight, tier.bank.state, num_moves)
         self._forwarded.record(compute)
 
     def depart(self, position: int) -> None:

@@ -6,10 +6,11 @@ host rows; a `Transfer` copies between buffers and slots; the consumer computes,
 Lanes that gather share the list of a batch, lanes that scatter share the rows: each has its own range of all cold
 rows, so a row's updates stay in order. Invariants, whatever threads and streams do:
 
-1. The host gather of c starts only after the scatter of c - k is complete; a row's scatters run in order.
-2. A row of c that was last listed by a batch j, c - k < j < c, is not taken from the host: it is forwarded from j's
+1. The host gather of c starts only after the scatter of c - r is complete, r <= k; a row's scatters run in order.
+2. A row of c that was last listed by a batch j, c - r < j < c, is not taken from the host: it is forwarded from j's
    slot, after the update of j and after c's rows have arrived, before c is looked up. Positions decide, never timing.
-3. A slot is written again only after its write-back and every forward from it are done.
+3. A slot is written again only after its write-back and every forward from it are done. With r = k the last of these
+   is that to c - 1; with r = k - 1 it is that to c - 2, so that c's rows may arrive while c - 1 is computed as a whole.
 4. The iterator returns only when every write-back is complete (the pipeline is drained).
 """
 
@@ -68,12 +69,14 @@ def make_transfer(
     depth: int,
     device: torch.device,
     faults: FaultInjection,
+    *,
+    in_step: bool,
 ) -> Transfer:
     """The moves for banks on `device`."""
     if device.type == "cuda":
         from fae.embedding.gpu_transfer import GpuTransfer
 
-        return GpuTransfer(tiers, buffers, depth, device, faults)
+        return GpuTransfer(tiers, buffers, depth, device, faults, in_step=in_step)
     return HostTransfer(tiers, buffers, depth, faults)
 
 
@@ -96,6 +99,8 @@ class StagingPipeline:
         Slots k, at least 2.
     device
         Of the banks.
+    forwards_in_step
+        Whether the step itself forwards before it looks up (`device_moves`), so that it can be captured as one graph.
 
     Attributes
     ----------
@@ -111,13 +116,22 @@ class StagingPipeline:
         depth: int,
         device: torch.device,
         faults: FaultInjection = NO_FAULTS,
-        counts: LaneCounts | None = None,
+        *,
+        forwards_in_step: bool = False,
     ) -> None:
         self._tiers, self._depth, self._faults = list(tiers), depth, faults
-        self.counts = counts or LaneCounts.of_machine(len(tiers))
+        self.counts = LaneCounts.of_machine(len(tiers))
+        # Batches that may be copied up before the one in hand has been forwarded to.
+        self._early = 1 if forwards_in_step else 0
+        self._reach_back = depth - self._early
         self._buffers = [TransferBuffers(tier, depth, pinned=device.type == "cuda") for tier in tiers]
         self.lanes = Lanes("staging")
-        self._transfer = make_transfer(tiers, self._buffers, depth, device, faults)
+        self._transfer = make_transfer(tiers, self._buffers, depth, device, faults, in_step=forwards_in_step)
+
+    @property
+    def device_moves(self) -> list[torch.Tensor]:
+        """Per group, int32 ``[k, 2 + 2 * slot_rows]`` on the device: what each slot's batch forwards."""
+        return self._transfer.device_moves
 
     @property
     def buffer_bytes(self) -> int:
@@ -140,8 +154,11 @@ class StagingPipeline:
             this = self._begin(lanes, batches.cold_lists(cold), write_back)
             for index in numbers.tolist():
                 transfer.poll()
-                if arrivals == position < len(cold) and lanes.have(this.sources(position), position + 1):
-                    transfer.arrive(position)  # early, where batches without cold rows stand before it
+                # Early: before the batch is asked for, also where batches without cold rows stand before it.
+                while arrivals <= position + self._early and arrivals < len(cold):
+                    if not lanes.have(this.sources(arrivals), arrivals + 1):
+                        break
+                    transfer.arrive(arrivals)
                     arrivals += 1
                 packed = batches.batch(index)
                 if not packed.has_cold_rows:
@@ -193,22 +210,22 @@ class StagingPipeline:
 
     def _start_lanes(self, this: Pass, group: int) -> None:
         tier, buffers, lists, lanes = self._tiers[group], self._buffers[group], this.lists[group], this.lanes
-        counts, depth, longest = self.counts, self._depth, self._faults.longest
+        counts, depth, reach_back, longest = self.counts, self._depth, self._reach_back, self._faults.longest
         where = (lists.rows, lists.begins, lists.ends)
         host = (tier.host.weight.numpy(), tier.host.state.numpy())
         widths = tuple(each.shape[1] for each in host)
         seeds = iter(range(1000 * (self._faults.seed + 1) + 100 * group, 2**62))
         for part, cell in enumerate(this.planned[group].tolist()):
             lanes.start(
-                plan_lane, cell, int(this.departed[group]), part, counts.plan, *where, depth, tier.slot_rows,
-                tier.num_hot_rows, buffers.moves.numpy(), longest, next(seeds),
+                plan_lane, cell, int(this.departed[group]), part, counts.plan, *where, depth, reach_back,
+                tier.slot_rows, tier.num_hot_rows, buffers.moves.numpy(), longest, next(seeds),
             )  # fmt: skip
         written_back = this.scattered[group] if this.write_back else this.departed[group : group + 1]
         up, down = ([each.numpy() for each in tensors] for tensors in (buffers.up, buffers.down))
         for part, cell in enumerate(this.gathered[group].tolist()):
             lanes.start(
-                gather_lane(*widths), cell, written_back, part, counts.gather, *where, tier.num_hot_rows, *host, *up,
-                longest, next(seeds),
+                gather_lane(*widths), cell, written_back, part, counts.gather, *where, reach_back, tier.num_hot_rows,
+                *host, *up, longest, next(seeds),
             )  # fmt: skip
         if not this.write_back:
             return

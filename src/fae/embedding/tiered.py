@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
 from fae.embedding.batch import ReadyBatch
+from fae.embedding.features import FeatureEmbeddings
 from fae.embedding.pipeline import NO_FAULTS, FaultInjection, StagingPipeline
 from fae.embedding.rows import RowOptimizer, RowStore
 from fae.embedding.transfer import TierPair
@@ -65,7 +66,10 @@ class TieredEmbeddings(Embeddings):
             )
             for group, slot_rows in zip(layout.groups, self._staging_rows, strict=True)
         ]
-        self._pipeline = StagingPipeline(self._tiers, ring_depth, device, faults)
+        self._forwards_in_step = self._gpu is not None and device.type == "cuda"
+        self._pipeline = StagingPipeline(
+            self._tiers, ring_depth, device, faults, forwards_in_step=self._forwards_in_step
+        )
 
     def _stream(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], write_back: bool
@@ -73,10 +77,10 @@ class TieredEmbeddings(Embeddings):
         numbers = np.asarray(order, np.int64)
         is_cold = batches.has_cold_rows[numbers]
         slots = np.mod(np.cumsum(is_cold) - is_cold, self._ring_depth)
-        shifts = slots[:, None] * np.array(self._staging_rows, np.int64)
+        slots[~is_cold] = -1
         with (
             closing(self._pipeline.run(batches, numbers, write_back=write_back)) as staged,
-            closing(self._ready(batches, numbers, shifts)) as ready,
+            closing(self._ready(batches, numbers, slots)) as ready,
         ):
             for (_, slot), batch in zip(staged, ready, strict=False):  # the pipeline ends last: it drains
                 yield dataclasses.replace(batch, slot=slot)
@@ -86,6 +90,12 @@ class TieredEmbeddings(Embeddings):
 
     def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         return self._stream(batches, order, write_back=False)
+
+    def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
+        """As `Embeddings.lookup`; not after the batch's update: forwarding would undo it."""
+        if self._gpu is not None and self._forwards_in_step:
+            self._gpu.forward(batch, [tier.bank for tier in self._tiers], self._pipeline.device_moves)
+        return super().lookup(batch, requires_grad=requires_grad)
 
     def _bank(self, group: int) -> RowStore:
         return self._tiers[group].bank

@@ -138,6 +138,9 @@ class Pass:
 class Transfer(Protocol):
     """What the pipeline asks for, in the order of positions."""
 
+    device_moves: list[Tensor]
+    """Per group: what each slot's batch forwards, where the step itself forwards; else empty."""
+
     def begin(self, this: Pass) -> None:
         """Start a pass."""
 
@@ -161,6 +164,7 @@ class HostTransfer:
         self, tiers: Sequence[TierPair], buffers: Sequence[TransferBuffers], depth: int, faults: FaultInjection
     ) -> None:
         self._tiers, self._buffers, self._depth, self._faults = list(tiers), list(buffers), depth, faults
+        self.device_moves: list[Tensor] = []
 
     def begin(self, this: Pass) -> None:
         """As `Transfer.begin`."""

@@ -7,11 +7,12 @@ serves all batches.
 
 Words of the header: 0 real inputs; 1 learning rate of the rows (float32 bits; Adam's bias correction is in it); then
 eight for each group from `group_field` on: shift of cold addresses, blocks, long rows, offsets of block starts, block
-addresses, long rows (in words) and of the cold list (in units of two words), one spare.
+addresses, long rows (in words) and of the cold list (in units of two words), staging slot + 1 (0: none).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,14 +105,22 @@ class FeedLayout:
         )
 
     def table(
-        self, batches: BatchSet, order: npt.NDArray[np.int64], *, shifts: npt.NDArray[np.int64], rates: Any
+        self,
+        batches: BatchSet,
+        order: npt.NDArray[np.int64],
+        *,
+        slots: npt.NDArray[np.int64],
+        slot_rows: Sequence[int],
+        rates: npt.NDArray[np.float32],
     ) -> FeedTable:
         """What to copy where for each batch of `order`.
 
         Parameters
         ----------
-        shifts
-            int64 ``[n, G]``: what is added to a cold address.
+        slots
+            int64 ``[n]``: staging slot of each batch, -1 for none.
+        slot_rows
+            Of each group: rows of a slot. A cold address is shifted by those before the batch's own.
         rates
             float32 ``[n]``: learning rate of the rows in this step.
         """
@@ -119,7 +128,7 @@ class FeedLayout:
         pieces = _Pieces(order)
         headers = np.zeros((len(order), group_field(self.num_groups)), np.int32)
         headers[:, 0] = arrays.num_inputs[order]
-        headers[:, 1] = np.asarray(rates, np.float32).view(np.int32)
+        headers[:, 1] = rates.view(np.int32)
         pieces.add_fixed(arrays.addresses, self._addresses)
         pieces.add_fixed(arrays.dense, self._dense)
         pieces.add_fixed(arrays.labels, self._labels)
@@ -129,7 +138,8 @@ class FeedLayout:
             ends = np.full(len(order), _aligned(self._order + size * self.num_slots), np.int64)
         for group in range(self.num_groups):
             field = group_field(group)
-            headers[:, field] = shifts[:, group]
+            headers[:, field] = np.maximum(slots, 0) * slot_rows[group]
+            headers[:, field + 7] = slots + 1
             for place, lists in enumerate(_block_lists(batches, group, order)):
                 headers[:, field + 3 + place] = ends
                 counts = pieces.add_lists(lists, ends)
@@ -141,7 +151,7 @@ class FeedLayout:
                 offsets = 2 * arrays.cold_offsets[:, group]
                 counts = pieces.add_lists([(arrays.cold_rows[group], offsets[order], offsets[order + 1])], ends)
                 ends = _aligned(ends + counts)
-        return FeedTable(headers=headers, pieces=pieces.table(), words=ends, keep=batches)
+        return FeedTable(headers=headers, pieces=pieces.table(), words=ends, sources=pieces.sources)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,14 +166,14 @@ class FeedTable:
         int64 ``[n, pieces, 3]``: address in host memory, place in the feed (bytes), bytes.
     words
         int64 ``[n]``: words of the feed that the device needs.
-    keep
-        What owns the memory that the addresses point to.
+    sources
+        The arrays that the addresses point into.
     """
 
     headers: npt.NDArray[np.int32]
     pieces: npt.NDArray[np.int64]
     words: npt.NDArray[np.int64]
-    keep: BatchSet
+    sources: list[npt.NDArray[Any]]
 
 
 Stretches = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -174,11 +184,14 @@ class _Pieces:
     """Columns of `FeedTable.pieces`."""
 
     def __init__(self, order: npt.NDArray[np.int64]) -> None:
-        self._order, self._columns = order, []  # type: ignore[var-annotated]
+        self._order = order
+        self._columns: list[tuple[npt.NDArray[np.int64], ...]] = []
+        self.sources: list[npt.NDArray[Any]] = []
 
     def add_fixed(self, array: npt.NDArray[Any], place: int) -> None:
         """A batch's entry of ``[N, ...]`` to a fixed place (words)."""
         assert array.flags.c_contiguous
+        self.sources.append(array)
         size = array[:1].nbytes if len(array) else 0
         sources = array.ctypes.data + self._order * size
         self._columns.append((sources, np.full_like(sources, 4 * place), np.full_like(sources, size)))
@@ -188,6 +201,7 @@ class _Pieces:
         sources, counts = np.zeros_like(places), np.zeros_like(places)
         for array, begins, ends in parts:
             assert array.flags.c_contiguous
+            self.sources.append(array)
             sources = np.where(ends > begins, array.ctypes.data + 4 * begins, sources)
             counts += ends - begins
         self._columns.append((sources, 4 * places, 4 * counts))

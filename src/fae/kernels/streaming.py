@@ -8,7 +8,8 @@ they keep; each loop waits for what its next batch needs, works, and raises its 
 * scatter: down[slot] -> host rows, those of one range of row numbers each, so a row's updates stay in order;
 * up, down: the copy engine where the bank is in host memory: up[slot] -> bank, bank -> down[slot].
 
-Position c counts batches with cold rows; its slot is ``c % depth``. Invariant: what a loop touches is its own until it
+Position c counts batches with cold rows; its slot is ``c % depth``; `reach_back` is r of the pipeline's invariants.
+Invariant: what a loop touches is its own until it
 raises its counter. `longest` and `seed` are delays for tests (`fae.core.counters.dawdle`).
 """
 
@@ -29,7 +30,8 @@ _AHEAD = 16  # rows between asking for one and copying it, as in `fae.kernels.cp
 
 @njit(cache=True, nogil=True)
 def plan_lane(
-    counters, own, free, first, step, rows, begins, ends, depth, slot_rows, num_hot_rows, moves, longest, seed
+    counters, own, free, first, step, rows, begins, ends, depth, reach_back, slot_rows, num_hot_rows, moves, longest,
+    seed,
 ):  # fmt: skip
     """Positions first, first + step, ...: `moves` (int32 ``[ring, 2 + 2 * slot_rows]``) is free after `free`."""
     ring = len(moves)
@@ -41,7 +43,7 @@ def plan_lane(
         listed = rows[begins[position] : ends[position]]
         source = sources[: len(listed)]
         source[:] = -1
-        for earlier in range(position - 1, max(-1, position - depth), -1):  # the latest first
+        for earlier in range(position - 1, max(-1, position - reach_back), -1):  # the latest first
             find_forwards(listed, rows[begins[earlier] : ends[earlier]], earlier % depth * slot_rows, source)
         list_moves(source, num_hot_rows, num_hot_rows + position % depth * slot_rows, moves[position % ring])
         publish(counters, own, position + 1)
@@ -53,12 +55,12 @@ def gather_lane(width: int, state_width: int) -> Any:
 
     @njit(cache=True, nogil=True)
     def gather(
-        counters, own, written_back, part, parts, rows, begins, ends, num_hot_rows, weight, state, up, up_state,
-        longest, seed,
+        counters, own, written_back, part, parts, rows, begins, ends, reach_back, num_hot_rows, weight, state, up,
+        up_state, longest, seed,
     ):  # fmt: skip
         depth = len(up)
         for position in range(len(begins)):
-            if not reach_all(counters, written_back, position - depth + 1):
+            if not reach_all(counters, written_back, position - reach_back + 1):
                 return
             seed = dawdle(seed, longest)
             first, count, slot = begins[position], ends[position] - begins[position], position % depth

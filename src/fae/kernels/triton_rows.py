@@ -29,6 +29,7 @@ SUMS = {"floats": 256, "at_once": 4, "num_warps": 1}
 (``benchmarks/micro/gpu_tiles.py``, H200). They change no result: lookups are added one after the other."""
 _PARTS_AT_ONCE = 64  # blocks of a long row; part of the order of sums
 _FORWARDS_PER_PROGRAM = 32
+_MOST_FORWARD_PROGRAMS = 264  # two for each processor of an H100; each goes on with the next rows
 
 
 INTERPRETED: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
@@ -219,23 +220,43 @@ def _long_rows_kernel(
 
 @triton.jit
 def _forward_kernel(
-    moves, weight, state, DIM: tl.constexpr, DIM_PADDED: tl.constexpr,
-    STATE: tl.constexpr, STATE_PADDED: tl.constexpr, BLOCK: tl.constexpr,
+    moves, feed, slot_word, stride, weight, state, DIM: tl.constexpr, DIM_PADDED: tl.constexpr,
+    STATE: tl.constexpr, STATE_PADDED: tl.constexpr, BLOCK: tl.constexpr, BY_FEED: tl.constexpr,
 ):  # fmt: skip
-    count = tl.load(moves)
-    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    exists = index < count
-    origin = tl.load(moves + 2 + 2 * index, mask=exists, other=0).to(tl.int64)
-    place = tl.load(moves + 3 + 2 * index, mask=exists, other=0).to(tl.int64)
-    d = tl.arange(0, DIM_PADDED)
-    fits = exists[:, None] & (d < DIM)[None, :]
-    rows = tl.load(weight + origin[:, None] * DIM + d[None, :], mask=fits, other=0.0)
-    tl.store(weight + place[:, None] * DIM + d[None, :], rows, mask=fits)
-    if STATE > 0:
-        e = tl.arange(0, STATE_PADDED)
-        fits_state = exists[:, None] & (e < STATE)[None, :]
-        states = tl.load(state + origin[:, None] * STATE + e[None, :], mask=fits_state, other=0.0)
-        tl.store(state + place[:, None] * STATE + e[None, :], states, mask=fits_state)
+    count = 0
+    if BY_FEED:  # the list of the batch's slot, if it has one
+        slot = tl.load(feed + slot_word)
+        if slot > 0:
+            moves += (slot - 1) * stride
+            count = tl.load(moves)
+    else:
+        count = tl.load(moves)
+    for first in range(tl.program_id(0) * BLOCK, count, tl.num_programs(0) * BLOCK):
+        index = first + tl.arange(0, BLOCK)
+        exists = index < count
+        origin = tl.load(moves + 2 + 2 * index, mask=exists, other=0).to(tl.int64)
+        place = tl.load(moves + 3 + 2 * index, mask=exists, other=0).to(tl.int64)
+        d = tl.arange(0, DIM_PADDED)
+        fits = exists[:, None] & (d < DIM)[None, :]
+        rows = tl.load(weight + origin[:, None] * DIM + d[None, :], mask=fits, other=0.0)
+        tl.store(weight + place[:, None] * DIM + d[None, :], rows, mask=fits)
+        if STATE > 0:
+            e = tl.arange(0, STATE_PADDED)
+            fits_state = exists[:, None] & (e < STATE)[None, :]
+            states = tl.load(state + origin[:, None] * STATE + e[None, :], mask=fits_state, other=0.0)
+            tl.store(state + place[:, None] * STATE + e[None, :], states, mask=fits_state)
+
+
+def _launch_forwards(
+    programs: int, moves: Tensor, feed: Tensor, word: int, stride: int, weight: Tensor, state: Tensor, by_feed: bool
+) -> None:
+    dim, state_width = weight.shape[1], state.shape[1]
+    _forward_kernel[(programs,)](
+        moves, feed, word, stride, weight, state if state_width else weight,
+        DIM=dim, DIM_PADDED=triton.next_power_of_2(dim),
+        STATE=state_width, STATE_PADDED=triton.next_power_of_2(max(1, state_width)), BLOCK=_FORWARDS_PER_PROGRAM,
+        BY_FEED=by_feed,
+    )  # fmt: skip
 
 
 def forward_rows(moves: Tensor, weight: Tensor, state: Tensor, num_moves: int) -> None:
@@ -246,16 +267,25 @@ def forward_rows(moves: Tensor, weight: Tensor, state: Tensor, num_moves: int) -
     moves
         int32 on the device, as `fae.kernels.forwarding.list_moves` writes it.
     num_moves
-        At least as many programs' worth are launched; the kernel reads the true count from `moves`.
+        Of the list: sizes the grid.
     """
-    if num_moves == 0:
-        return
-    dim, state_width = weight.shape[1], state.shape[1]
-    _forward_kernel[(triton.cdiv(num_moves, _FORWARDS_PER_PROGRAM),)](
-        moves, weight, state if state_width else weight,
-        DIM=dim, DIM_PADDED=triton.next_power_of_2(dim),
-        STATE=state_width, STATE_PADDED=triton.next_power_of_2(max(1, state_width)), BLOCK=_FORWARDS_PER_PROGRAM,
-    )  # fmt: skip
+    if num_moves:
+        _launch_forwards(triton.cdiv(num_moves, _FORWARDS_PER_PROGRAM), moves, moves, 0, 0, weight, state, False)
+
+
+def forward_rows_of_slot(feed: Tensor, group: int, moves: Tensor, weight: Tensor, state: Tensor) -> None:
+    """`forward_rows` for the batch of a feed: its header names the staging slot, and so the list; the grid is fixed.
+
+    Parameters
+    ----------
+    feed
+        int32 words on the device.
+    moves
+        int32 ``[slots, *]``: one list a slot.
+    """
+    programs = min(_MOST_FORWARD_PROGRAMS, triton.cdiv(moves.shape[1] // 2, _FORWARDS_PER_PROGRAM))
+    word = group_field(group) + 7
+    _launch_forwards(programs, moves, feed, word, moves.stride(0), weight, state, True)
 
 
 class TritonGroupKernels:
