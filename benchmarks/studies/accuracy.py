@@ -13,8 +13,8 @@ with a last stretch in proportion (``+tail``). A seed draws first rows, dense we
 which inputs share a batch; the log and its splits stay. Along the way the validation split is looked at; the test
 split is looked at once, at the end of a training.
 
-On a CPU that others use too, ``OMP_NUM_THREADS=1 FAE_NUM_THREADS=1`` in front is several times faster and gives the same
-numbers. Resumable: a cell is an order with a seed, the result file is written behind each, and what it holds already is skipped
+On a CPU that others use too, ``OMP_NUM_THREADS=1 FAE_NUM_THREADS=1`` in front is several times faster and gives the
+same numbers. Resumable: a cell is an order with a seed, the file is written behind each, and what it holds is skipped
 (cells of another configuration are an error: name another file with ``--name``). Cells of one seed come together, so
 whatever is there can be paired. Logs and packed batches stay in ``--folder`` for the next start.
 """
@@ -34,14 +34,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from studies.accuracy_tables import draw, print_table, summarise
-
 import fae
-from common import RESULTS, record
 from fae.core.seeds import derive_seed
 from fae.data.ingest import ingest
 from fae.data.synthetic_columnar import write_columnar
@@ -59,6 +55,9 @@ from fae.training.dense import make_dense_optimizer
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule
+from studies.accuracy_tables import draw, print_table, summarise
+
+from common import RESULTS, record
 
 ROOT = Path(__file__).resolve().parents[2]
 TAIL = 0.05
@@ -166,7 +165,9 @@ class Prepared:
 
     def description(self) -> dict[str, Any]:
         """What names the configuration in the result file."""
-        recipe = {name: fae.core.config.to_table(getattr(self.recipe, name)) for name in ("log", "model", "hot", "train")}
+        recipe = {
+            name: fae.core.config.to_table(getattr(self.recipe, name)) for name in ("log", "model", "hot", "train")
+        }
         return {
             "recipe": recipe,
             "synthetic": asdict(self.log_config) if self.log_config else None,
@@ -277,7 +278,7 @@ def _train(
     prepared: Prepared, schedule: Schedule, embeddings: Any, batches: Any, runner: StepRunner,
     finite: Callable[[], bool], look: Callable[..., dict[str, float | None]], packed: PackedDataset, sample: Any,
 ) -> tuple[list[dict[str, Any]], int, bool]:  # fmt: skip
-    """All segments, cut where the curve wants a point: curve, inputs seen, and whether the loss stopped being finite."""
+    """All segments, cut where the curve wants a point: curve, inputs seen, whether the loss stopped being finite."""
     total = batches.num_batches * prepared.recipe.train.epochs
     cuts = {round(total * (i + 1) / prepared.workload.points) for i in range(prepared.workload.points)}
     done = seen = 0
@@ -324,11 +325,15 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--orders", nargs="+", choices=tuple(ORDERS), help="default: the workload's")
     parser.add_argument("--inputs", type=int, help="inputs of the made-up log, to try things out")
-    parser.add_argument("--scale", type=float, help="with --inputs: rows of its large tables, 1 for the published number")
+    parser.add_argument(
+        "--scale", type=float, help="with --inputs: rows of its large tables, 1 for the published number"
+    )
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--until", type=float, default=math.inf, metavar="SECONDS", help="start no cell after")
-    parser.add_argument("--folder", type=Path, help="for logs and packed batches (default: one in the temporary folder)")
+    parser.add_argument(
+        "--folder", type=Path, help="for logs and packed batches (default: one in the temporary folder)"
+    )
     parser.add_argument("--name", help="of the result file (default: accuracy_WORKLOAD)")
     parser.add_argument("--out", type=Path, help="the result file, where it is not in benchmarks/results")
     parser.add_argument("--table", action="store_true", help="print the tables of a result and do nothing else")
@@ -360,8 +365,8 @@ def main() -> None:
             cells.append(cell)
             _save(out, {**result, "summary": summarise(cells), "cells": cells})
             test, seconds = cell["test"], ", ".join(f"{k} {v:.1f} s" for k, v in cell["seconds"].items())
-            print(f"{time.perf_counter() - started:6.0f} s  seed {seed} {order:15} test AUC {test['auc'] or math.nan:.5f} "
-                  f"log loss {test['log_loss'] or math.nan:.5f}; {seconds}", file=sys.stderr, flush=True)  # fmt: skip
+            print(f"{time.perf_counter() - started:5.0f} s seed {seed} {order:15} test AUC {test['auc'] or math.nan:.5f}"
+                  f" log loss {test['log_loss'] or math.nan:.5f}; {seconds}", file=sys.stderr, flush=True)  # fmt: skip
     if cells:
         print_table(json.loads(out.read_text()))
 

@@ -74,7 +74,9 @@ def print_table(result: dict[str, Any]) -> None:
     rates = next((c["label_rate"] for c in result["cells"] if c["order"] != BASE), first["label_rate"])
     print(f"{result['workload']}: {first['inputs']} inputs seen, hot-input share "
           f"{max(c['input_share'] for c in result['cells']):.3f}, label rates {rates}\n")  # fmt: skip
-    print("| order | seeds | test AUC | minus shuffled | test log loss | minus shuffled | validation AUC minus shuffled |")
+    print(
+        "| order | seeds | test AUC | minus shuffled | test log loss | minus shuffled | validation AUC minus shuffled |"
+    )
     print("|---|---|---|---|---|---|---|")
     for order, entry in result["summary"].items():
         cells = [

@@ -4,7 +4,7 @@
     python benchmarks/studies/dense_rate.py --table
 
 Cases: Frappe's recipe, the small recipes and those of public logs whose optimizer is an Adagrad, and the default recipe
-on a made-up Criteo log (400 k inputs, scale 0.01); made-up logs have 200 k inputs. A cell is a case, a share and a seed:
+on a made-up Criteo log (400 k inputs, scale 0.01); made-up logs have 100 to 200 k. A cell is a case, a share, a seed:
 AUC and log loss of the validation split behind the last epoch, and the share of dead units, those of a ReLU that
 are 0 on every validation input looked at (docs/journal.md). Nothing of the test split is kept. Resumable: the result
 file is written behind each cell and what it holds is skipped.
@@ -26,15 +26,15 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from studies.accuracy_tables import interval
-
 import fae
-from common import RESULTS, record
 from fae.data.synthetic import log_config, write_text
 from fae.data.synthetic_config import SyntheticConfig
 from fae.models.registry import build_model
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.trainer import Trainer
+from studies.accuracy_tables import interval
+
+from common import RESULTS, record
 
 ROOT = Path(__file__).resolve().parents[2]
 CRITEO = SyntheticConfig(num_inputs=200_000)
@@ -74,7 +74,9 @@ def make_recipe(case: str, folder: Path, share: float, seed: int) -> Any:
 
 def _as_toml(columns: Any) -> str:
     parts = [
-        json.dumps(c) if isinstance(c, str) else f'{{name="{c.name}", max_length={c.max_length}, pooling="{c.pooling}"}}'
+        json.dumps(c)
+        if isinstance(c, str)
+        else f'{{name="{c.name}", max_length={c.max_length}, pooling="{c.pooling}"}}'
         for c in columns
     ]
     return "[" + ", ".join(parts) + "]"
@@ -129,7 +131,10 @@ def one_cell(case: str, share: float, seed: int, folder: Path) -> dict[str, Any]
 
 def print_table(cells: list[dict[str, Any]]) -> None:
     """As Markdown; differences are paired by seed, to a tenth."""
-    print("| case | optimizer, rows' rate | dense / rows | validation AUC | log loss | log loss minus that of a tenth | dead units |")
+    print(
+        "| case | optimizer, rows' rate | dense / rows | validation AUC | log loss | minus that of a tenth "
+        "| dead units |"
+    )
     print("|---|---|---|---|---|---|---|")
     for case in CASES:
         of_case = [cell for cell in cells if cell["case"] == case]
@@ -146,7 +151,7 @@ def print_table(cells: list[dict[str, Any]]) -> None:
                 ([c["validation"]["log_loss"] - tenth[c["seed"]]["validation"]["log_loss"]
                   for c in group if c["seed"] in tenth], 4, "+"),
             ):  # fmt: skip
-                value = interval(values) if values and share != 0.1 or digits and sign == "" else None
+                value = interval(values) if (values and share != 0.1) or (digits and sign == "") else None
                 half = "" if value is None or value["half_width"] is None else f" ± {value['half_width']:.{digits}f}"
                 texts.append("" if value is None else f"{value['mean']:{sign}.{digits}f}{half}")
             dead = [c["dead_share"] for c in group if c["dead_share"] is not None]

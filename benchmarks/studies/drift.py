@@ -14,7 +14,7 @@ the same model, in the same process:
 
 A day's cell says coverage (hot lookups), hot-input share, batches, cold rows a batch, rows that changed tier, seconds
 of every stage and the held-out AUC. ``yesterday``, without training, is what a hot set of the day before would serve.
-``cost`` is `move_rows` alone on ``--cost-rows`` rows. Resumable chain by chain (a drift, a seed and a policy): the result
+``cost`` is `move_rows` alone on ``--cost-rows`` rows. Resumable chain by chain (a drift, a seed, a policy): the result
 file is written behind each, and what it holds already is skipped.
 """
 
@@ -35,10 +35,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from studies.drift_tables import draw, print_table
-
 import fae
-from common import RESULTS, record
 from fae.data.columnar import FeatureSchema
 from fae.data.config import LogConfig
 from fae.data.ingest import ingest
@@ -52,12 +49,14 @@ from fae.models.registry import build_model
 from fae.packing.pack import pack
 from fae.popularity.calibrate import calibrate
 from fae.popularity.config import HotConfig
-from fae.popularity.hotset import HotSet
 from fae.popularity.layout import RowLayout
 from fae.popularity.profile import profile
 from fae.training.config import TrainConfig
 from fae.training.continuation import move_rows
 from fae.training.trainer import Trainer
+from studies.drift_tables import draw, print_table
+
+from common import RESULTS, record
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = ("recalibrated", "kept")
@@ -320,8 +319,8 @@ def main() -> None:
                 )
                 save()
                 last = cells[-1]
-                print(f"{time.perf_counter() - started:6.0f} s  drift {drift} seed {seed} {policy:13} last day: coverage "
-                      f"{last['coverage']:.4f} hot inputs {last['input_share']:.4f} AUC {last['test']['auc']:.4f}",
+                print(f"{time.perf_counter() - started:6.0f} s drift {drift} seed {seed} {policy:13} last day: coverage"
+                      f" {last['coverage']:.4f} hot inputs {last['input_share']:.4f} AUC {last['test']['auc']:.4f}",
                       file=sys.stderr, flush=True)  # fmt: skip
     print_table(json.loads(out.read_text()))
 

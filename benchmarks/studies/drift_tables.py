@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from studies.accuracy_tables import interval, save_svg
 
 from fae.reporting.figures import PALETTE
+from studies.accuracy_tables import interval, save_svg
 
+HOT_SETS = {"kept": "day 1's hot set", "recalibrated": "its own"}
 STAGES = ("profile", "calibrate", "allocate", "move")
 """What a re-calibration adds to a day that is ingested, packed and trained on anyway."""
 
@@ -26,9 +27,7 @@ def _chains(result: dict[str, Any], drift: float, policy: str) -> list[dict[str,
 def _series(result: dict[str, Any], drift: float, policy: str, key: str) -> list[dict[str, Any]]:
     """Mean and interval of every day."""
     chains = _chains(result, drift, policy)
-    return [
-        interval([chain["days"][day][key] for chain in chains]) for day in range(result["settings"]["days"])
-    ]
+    return [interval([chain["days"][day][key] for chain in chains]) for day in range(result["settings"]["days"])]
 
 
 def _yesterday(result: dict[str, Any], drift: float, key: str) -> list[dict[str, Any] | None]:
@@ -59,22 +58,22 @@ def print_table(result: dict[str, Any]) -> None:
         for key, words in (("input_share", "hot inputs, %"), ("coverage", "hot lookups, %")):
             for policy in ("kept", "recalibrated"):
                 row = [_percent(value) for value in _series(result, drift, policy, key)]
-                print(f"| {words}, {'day 1’s hot set' if policy == 'kept' else 'its own'} | " + " | ".join(row) + " |")
+                print(f"| {words}, {HOT_SETS[policy]} | " + " | ".join(row) + " |")
             row = [_percent(value) for value in _yesterday(result, drift, key)]
-            print(f"| {words}, the day before’s | " + " | ".join(row) + " |")
+            print(f"| {words}, the day before's | " + " | ".join(row) + " |")
         pairs = list(zip(_chains(result, drift, "kept"), _chains(result, drift, "recalibrated"), strict=True))
         auc = [
             interval([b["days"][day]["test"]["auc"] - a["days"][day]["test"]["auc"] for a, b in pairs])
             for day in range(days)
         ]
-        text = [
-            f"{v['mean']:+.4f}" + ("" if v["half_width"] is None else f" ± {v['half_width']:.4f}") for v in auc
-        ]
-        print("| AUC, own minus day 1’s | " + " | ".join(text) + " |")
+        text = [f"{v['mean']:+.4f}" + ("" if v["half_width"] is None else f" ± {v['half_width']:.4f}") for v in auc]
+        print("| AUC, own minus day 1's | " + " | ".join(text) + " |")
         rows = [[sum(p["days"][d]["cold_rows_per_batch"]) for d in range(days)] for _, p in pairs]
         kept_rows = [[sum(p["days"][d]["cold_rows_per_batch"]) for d in range(days)] for p, _ in pairs]
-        for words, values in (("day 1’s", kept_rows), ("its own", rows)):
-            print(f"| cold rows a cold batch, {words} | " + " | ".join(f"{v:.0f}" for v in np.mean(values, axis=0)) + " |")
+        for words, values in (("day 1's", kept_rows), ("its own", rows)):
+            print(
+                f"| cold rows a cold batch, {words} | " + " | ".join(f"{v:.0f}" for v in np.mean(values, axis=0)) + " |"
+            )
     later = [day for chain in result["chains"] if chain["policy"] == "recalibrated" for day in chain["days"][1:]]
     print("\nA re-calibration, median over nights (range):")
     for stage in STAGES:
@@ -82,7 +81,8 @@ def print_table(result: dict[str, Any]) -> None:
         print(f"  {stage}: {np.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})")
     moved = [day["moved"] for day in later]
     print(f"  rows: {min(d['rows'] for d in later)} to {max(d['rows'] for d in later)}; cold to hot "
-          f"{np.median([m['cold_to_hot'] for m in moved]):.0f}, hot to cold {np.median([m['hot_to_cold'] for m in moved]):.0f}; "
+          f"{np.median([m['cold_to_hot'] for m in moved]):.0f}, "
+        f"hot to cold {np.median([m['hot_to_cold'] for m in moved]):.0f}; "
           f"exact {all(m['exact'] for m in moved)} in {len(moved)} nights")  # fmt: skip
     cost = result["cost"]
     print(f"  move_rows alone, {cost['rows']} rows ({cost['bytes'] / 2**20:.0f} MiB): "
@@ -98,11 +98,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
         for axes, key in zip(panels, ("input_share", "coverage"), strict=True):
             for policy, dash, words in (("recalibrated", "-", "the day's own"), ("kept", "--", "day 1's")):
                 values = [100 * value["mean"] for value in _series(result, drift, policy, key)]
-                axes.plot(days, values, dash, color=colour, marker="o", markersize=3, label=f"{drift:.1%} a day, {words}")
+                axes.plot(
+                    days, values, dash, color=colour, marker="o", markersize=3, label=f"{drift:.1%} a day, {words}"
+                )
             values = [100 * value["mean"] for value in _yesterday(result, drift, key) if value is not None]
             axes.plot(days[1:], values, ":", color=colour, label=f"{drift:.1%} a day, the day before's")
     for axes, words in zip(panels, ("hot inputs, %", "hot lookups, %"), strict=True):
         axes.set(xlabel="day", ylabel=words)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(frameon=False, fontsize=8, title="drift, hot set of", title_fontsize=8)
+    panels[1].legend(frameon=False, fontsize=8, loc="lower left", title="drift, hot set of", title_fontsize=8)
     save_svg(figure, path)

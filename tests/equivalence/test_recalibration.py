@@ -1,4 +1,4 @@
-"""Re-calibration between two days: rows change tier with weight and state, bit for bit, and training goes on as if not."""
+"""Re-calibration between two days: rows change tier with weight and state, bit for bit, and training goes on."""
 
 from __future__ import annotations
 

@@ -18,5 +18,5 @@ def test_dense_weights_learn_at_a_tenth_under_adagrad(optimizer, expected) -> No
 
 @pytest.mark.parametrize("tail", [-0.1, 1.5])
 def test_a_tail_is_a_share(tail) -> None:
-    with pytest.raises(RecipeError, match="adaptive_tail = .* must be from 0 to 1"):
+    with pytest.raises(RecipeError, match=r"adaptive_tail = .* must be from 0 to 1"):
         TrainConfig(adaptive_tail=tail)

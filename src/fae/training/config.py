@@ -8,7 +8,7 @@ from typing import Literal
 from fae.core.errors import RecipeError
 
 DENSE_SHARE_OF_RATE = {"rowwise_adagrad": 0.1, "adagrad": 0.1}
-"""Default learning rate of the dense weights over the rows' (docs/results.md, "The learning rate of the dense part")."""
+"""Default learning rate of the dense weights over the rows' (docs/results.md, "Learning rate of the dense part")."""
 
 
 @dataclass(frozen=True, kw_only=True)

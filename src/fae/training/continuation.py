@@ -80,7 +80,9 @@ def move_rows(old: Embeddings, new: Embeddings, *, seed: int) -> None:
     """
     names = [[feature.name for feature in layout.features] for layout in (old.layout, new.layout)]
     if names[0] != names[1] or old.layout.embedding_dims != new.layout.embedding_dims:
-        raise ArtifactError(f"rows of the tables {names[0]} cannot move to {names[1]}: names, order and widths must agree")
+        raise ArtifactError(
+            f"rows of the tables {names[0]} cannot move to {names[1]}: names, order and widths must agree"
+        )
     if old.optimizer.name != new.optimizer.name:
         raise ArtifactError(
             f"rows trained with {old.optimizer.name} carry its state and cannot go on under {new.optimizer.name}"
@@ -88,8 +90,8 @@ def move_rows(old: Embeddings, new: Embeddings, *, seed: int) -> None:
     for table, (before, after) in enumerate(zip(old.layout.features, new.layout.features, strict=True)):
         if after.num_embeddings < before.num_embeddings:
             raise ArtifactError(
-                f"the table {before.name!r} has {before.num_embeddings} rows, its successor {after.num_embeddings}: ids "
-                "are appended, never taken away"
+                f"the table {before.name!r} has {before.num_embeddings} rows, its successor {after.num_embeddings}: "
+                "ids are appended, never taken away"
             )
         weight, state = old.export_table(table)
         if after != before:
