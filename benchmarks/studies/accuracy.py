@@ -365,8 +365,9 @@ def main() -> None:
             cells.append(cell)
             _save(out, {**result, "summary": summarise(cells), "cells": cells})
             test, seconds = cell["test"], ", ".join(f"{k} {v:.1f} s" for k, v in cell["seconds"].items())
-            print(f"{time.perf_counter() - started:5.0f} s seed {seed} {order:15} test AUC {test['auc'] or math.nan:.5f}"
-                  f" log loss {test['log_loss'] or math.nan:.5f}; {seconds}", file=sys.stderr, flush=True)  # fmt: skip
+            now = f"{time.perf_counter() - started:5.0f} s, seed {seed} {order:20}"
+            scores = f"test AUC {test['auc'] or math.nan:.5f} log loss {test['log_loss'] or math.nan:.5f}"
+            print(f"{now} {scores}; {seconds}", file=sys.stderr, flush=True)
     if cells:
         print_table(json.loads(out.read_text()))
 
