@@ -38,6 +38,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import fae
+from fae.core.artifact import is_current
 from fae.core.seeds import derive_seed
 from fae.data.ingest import ingest
 from fae.data.synthetic_columnar import write_columnar
@@ -46,10 +47,10 @@ from fae.embedding.placements import make_embeddings
 from fae.embedding.rows import RowOptimizer
 from fae.models.registry import build_model
 from fae.packing.dataset import PackedDataset
-from fae.packing.pack import pack
-from fae.popularity.calibrate import calibrate
+from fae.packing.pack import pack, plan_pack
+from fae.popularity.calibrate import calibrate, plan_calibrate
 from fae.popularity.hotset import HotSet
-from fae.popularity.profile import AccessProfile, profile
+from fae.popularity.profile import AccessProfile, plan_profile, profile
 from fae.recipe import Recipe
 from fae.training.dense import make_dense_optimizer
 from fae.training.evaluate import evaluate, validation_sample
@@ -160,7 +161,7 @@ class Prepared:
             self.log_config = SyntheticConfig(
                 **{**asdict(workload.log), "num_inputs": options.inputs, "scale": options.scale or workload.log.scale}
             )
-        self._opened: dict[str, tuple[HotSet, PackedDataset]] = {}
+        self._opened: dict[str, tuple[HotSet, PackedDataset, int]] = {}
         self._embeddings: dict[str, Any] = {}
 
     def description(self) -> dict[str, Any]:
@@ -186,35 +187,38 @@ class Prepared:
                     test_fraction=self.workload.test_fraction,
                     validation_fraction=self.workload.validation_fraction,
                 )
-        return fae.ColumnarLog(path)
+        log = fae.ColumnarLog(path)
+        if self.log_config and log.manifest.parameters["synthetic"] != fae.core.config.to_table(self.log_config):
+            raise SystemExit(f"{path} is another log; give another --folder or delete it")
+        return log
 
     def packed(self, mixed: bool, seed: int) -> tuple[HotSet, PackedDataset]:
         """Hot set and batches; packed once for all seeds unless the workload packs anew."""
-        kind = "mixed" if mixed else "pure"
         seed = seed if self.workload.repack else 1
-        if self._opened.get(f"{kind} seed") == seed:  # type: ignore[comparison-overlap]
-            return self._opened[kind]
-        log, recipe, folder = self.log(), self.recipe, self.folder / kind
+        key = f"{'mixed' if mixed else 'pure'}_{self.recipe.train.batch_size}_{self.recipe.train.optimizer}"
+        if key in self._opened and self._opened[key][2] == seed:
+            return self._opened[key][:2]
+        log, recipe, folder = self.log(), self.recipe, self.folder / key
         folder.mkdir(exist_ok=True)
-        if not (self.folder / "profile").exists():
-            profile(log, recipe.hot, self.folder / "profile", seed=1)
-        if not (folder / "hot_set").exists():
-            calibrate(
-                log, AccessProfile(self.folder / "profile"), recipe.hot, folder / "hot_set",
-                embedding_dims=[recipe.model.embedding_dim] * len(log.features), optimizer=recipe.train.optimizer,
-                batch_size=recipe.train.batch_size, mixed=mixed, seed=1,
-            )  # fmt: skip
+        access_path = self.folder / "profile"
+        if not is_current(access_path, plan_profile(log, recipe.hot, seed=1)):
+            profile(log, recipe.hot, access_path, seed=1)
+        access = AccessProfile(access_path)
+        arguments: dict[str, Any] = {
+            "embedding_dims": [recipe.model.embedding_dim] * len(log.features),
+            "optimizer": recipe.train.optimizer,
+            "batch_size": recipe.train.batch_size,
+            "mixed": mixed,
+            "seed": 1,
+        }
+        if not is_current(folder / "hot_set", plan_calibrate(log, access, recipe.hot, **arguments)):
+            calibrate(log, access, recipe.hot, folder / "hot_set", **arguments)
         hot_set = HotSet(folder / "hot_set")
-        path = folder / f"packed_{seed}"
-        if self.workload.repack:
-            for old in folder.glob("packed_*"):
-                if old != path:
-                    _remove(old)
-        if not path.exists():
-            pack(log, hot_set, path, seed=seed)
-        self._opened[kind] = hot_set, PackedDataset(path)
-        self._opened[f"{kind} seed"] = seed  # type: ignore[assignment]
-        return self._opened[kind]
+        if not is_current(folder / "packed", plan_pack(log, hot_set, seed=seed)):
+            self._opened.pop(key, None)
+            pack(log, hot_set, folder / "packed", seed=seed)
+        self._opened[key] = hot_set, PackedDataset(folder / "packed"), seed
+        return self._opened[key][:2]
 
     def embeddings(self, mixed: bool, hot_set: HotSet, device: str) -> Any:
         """Of the recipe's placement, made once and given first values by each training."""
@@ -309,15 +313,6 @@ def _as_toml(tables: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def _remove(path: Path) -> None:
-    for file in sorted(path.rglob("*"), reverse=True):
-        if file.is_dir():
-            file.rmdir()
-        else:
-            file.unlink()
-    path.rmdir()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workload", choices=tuple(WORKLOADS))
@@ -349,7 +344,8 @@ def main() -> None:
         print_table(result)
         return
     workload = WORKLOADS[options.workload]
-    folder = options.folder or Path(tempfile.gettempdir()) / f"fae_{name}"
+    # Both batch sizes of RMC2 share a log; every pair of packed forms beside it takes 13 GB.
+    folder = options.folder or Path(tempfile.gettempdir()) / f"fae_accuracy_{options.workload.removesuffix('-32k')}"
     prepared = Prepared(workload, folder, options)
     about = {"workload": options.workload, **prepared.description()}
     cells, result = _finished(out, about), record(**about)
