@@ -32,11 +32,10 @@ SETTINGS: dict[str, dict] = {
     "feeds by lanes": {"smallest": 2**40},
     "2 2 2": {"lanes": (2, 2, 2)},
     "3 4 4": {"lanes": (3, 4, 4)},
-    "2 3 3": {"lanes": (2, 3, 3)},
-    "spin": {"patience": (100, 32)},
     "sleep": {"patience": (0, 32)},
     "depth 6": {"depth": 6},
-    "depth 3": {"depth": 3},
+    "depth 6, 3 4 4": {"depth": 6, "lanes": (3, 4, 4)},
+    "depth 8": {"depth": 8},
 }
 
 
@@ -62,7 +61,7 @@ def main() -> None:
         device = None
         for share in options.shares:
             by_depth = {}
-            for depth in sorted({SETTINGS[setting].get("depth", 4) for setting in options.settings}):
+            for depth in sorted({SETTINGS[setting].get("depth", 4) for setting in ["as it is", *options.settings]}):
                 hot = hot_set(log, share, dim=options.dim, batch_size=options.batch_size, mixed=True, depth=depth)
                 packed = packed_log(log, hot, Path(name))
                 by_depth[depth] = OurPlacement(packed, hot, "tiered", **kind)
@@ -73,7 +72,7 @@ def main() -> None:
             print("share", share, "cold rows a batch", packed.summary["cold_rows_per_batch"], flush=True)
             for setting in options.settings:
                 values = SETTINGS[setting]
-                ours = by_depth[values.get("depth", min(by_depth))]
+                ours = by_depth[values.get("depth", 4)]
                 pipeline, feeds = ours.embeddings._pipeline, ours.embeddings._gpu and ours.embeddings._gpu._feeds
                 before = pipeline.counts
                 if "lanes" in values:

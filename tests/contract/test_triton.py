@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from fae.embedding.pipeline import FaultInjection
 from fae.embedding.rows import RowOptimizer
 from fae.popularity.memory import OPTIMIZERS
+from fae.training.step import train_step
 
 from cases import CPU, assert_same_bytes, make_embeddings, random_log, train, wide_log
 
@@ -78,6 +80,15 @@ def test_training_agrees_with_the_cpu_and_tiered_is_device(optimizer):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize("depth", [2, 4])
+def test_delays_and_poison_change_nothing_where_rows_are_read_by_location(depth):
+    log = random_log(5, num_inputs=90, batch_size=10, lists=True)
+    layout = log.layout(0.1, 5)
+    faults = FaultInjection(max_delay_seconds=0.002, poison=True, seed=depth)
+    ours = train(log, layout, "rowwise_adagrad", "tiered", engine="triton", depth=depth, faults=faults, device=DEVICE)
+    assert_same_bytes(ours, train(log, layout, "rowwise_adagrad", "device", engine="triton", device=DEVICE))
+
+
 def test_paper_swaps_through_the_engine():
     log = random_log(2, num_inputs=60)
     layout = log.layout(0.6, 1)
@@ -86,32 +97,37 @@ def test_paper_swaps_through_the_engine():
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad", "adam"])
-def test_forwards_of_the_batch_in_hand(optimizer):
-    """Each slot's list moves its rows, whatever the grid; a batch without a slot moves nothing."""
-    from fae.kernels.feed import group_field
-    from fae.kernels.triton_rows import forward_rows_of_slot
+class TwoWidths(nn.Module):
+    """Uses one group of features only."""
 
-    random = np.random.default_rng(1)
-    width = {"sgd": 0, "rowwise_adagrad": 1, "adam": 20}[optimizer]
-    weight = torch.from_numpy(random.normal(size=(400, 10)).astype(np.float32))
-    state = torch.from_numpy(random.normal(size=(400, width)).astype(np.float32))
-    moves = torch.zeros((3, 2 + 2 * 90), dtype=torch.int32)
-    for slot, count in enumerate((0, 90, 3)):
-        rows = random.permutation(400)[: 2 * count].astype(np.int32)
-        moves[slot, 0] = count
-        moves[slot, 2 : 2 + 2 * count] = torch.from_numpy(rows)
-    for slot in (-1, 0, 1, 2):
-        bank, bank_state = weight.clone().to(DEVICE), state.clone().to(DEVICE)
-        header = torch.zeros(group_field(2), dtype=torch.int32)
-        header[group_field(1) + 7] = slot + 1
-        forward_rows_of_slot(header.to(DEVICE), 1, moves.to(DEVICE), bank, bank_state)
-        expected, expected_state = weight.clone(), state.clone()
-        if slot >= 0:
-            pairs = moves[slot, 2 : 2 + 2 * int(moves[slot, 0])].view(-1, 2).long()
-            expected[pairs[:, 1]], expected_state[pairs[:, 1]] = weight[pairs[:, 0]], state[pairs[:, 0]]
-        assert torch.equal(bank.cpu(), expected)
-        assert torch.equal(bank_state.cpu(), expected_state)
+    def __init__(self, feature):
+        super().__init__()
+        self.feature, self.weight = feature, nn.Parameter(torch.ones(1))
+
+    def forward(self, dense, features):
+        return features[self.feature].sum(1) * self.weight
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad", "adam"])
+@pytest.mark.parametrize("feature", ["a", "e"])
+def test_a_group_that_the_model_leaves_out_keeps_its_rows(optimizer, feature):
+    log = random_log(5, num_inputs=80, lists=True)
+    layout = log.layout(0.2, 1)
+    results = []
+    for placement, engine, device in (("tiered", "triton", DEVICE), ("cpu", "cpu", CPU)):
+        embeddings = make_embeddings(
+            placement, log, layout, RowOptimizer(name=optimizer, learning_rate=0.1), depth=4, device=device,
+            engine=engine,
+        )  # fmt: skip
+        embeddings.initialise(3)
+        model = TwoWidths(feature).to(embeddings.device)
+        steps = torch.optim.SGD(model.parameters(), lr=0.0)
+        packed = log.packed(layout)
+        for batch in embeddings.stream(packed, [*range(packed.num_batches)] * 2):
+            train_step(model, embeddings, steps, batch)
+        results.append([tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_long_rows_and_long_segments():

@@ -50,7 +50,7 @@ def make_gpu_rows(
     batch_size: int,
     device: torch.device,
     *,
-    by_list: bool,
+    staged: bool,
 ) -> GpuRows:
     """The GPU engine; imported here because Triton is not everywhere where a CPU is.
 
@@ -67,7 +67,7 @@ def make_gpu_rows(
             "run `pip install triton`, or choose --device cpu"
         ) from error
 
-    return GpuRows(layout, geometries, optimizer, batch_size, device, by_list=by_list)
+    return GpuRows(layout, geometries, optimizer, batch_size, device, staged=staged)
 
 
 class Embeddings(ABC):
@@ -85,8 +85,8 @@ class Embeddings(ABC):
         Where lookups happen and gradients come from.
     engine
         ``cpu`` (numba), ``reference`` (plain torch) or ``triton``; by default what `device` is made for.
-    by_list
-        For ``triton``: whether a cold address is looked up in its batch's list (else it is shifted to a staging slot).
+    staged
+        Whether a batch's cold rows are in staging slots of the bank, not where their numbers say.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class Embeddings(ABC):
         device: torch.device,
         *,
         engine: Engine | None = None,
-        by_list: bool = True,
+        staged: bool = False,
     ) -> None:
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
         self.steps = 0
@@ -117,7 +117,7 @@ class Embeddings(ABC):
         self._kernels: list[CpuGroupKernels | ReferenceGroupKernels] = []
         self._outputs: list[Tensor] = []
         if engine == "triton":
-            self._gpu = make_gpu_rows(layout, self.geometries, optimizer, batch_size, device, by_list=by_list)
+            self._gpu = make_gpu_rows(layout, self.geometries, optimizer, batch_size, device, staged=staged)
         for geometry in self.geometries if self._gpu is None else ():
             self._kernels.append(
                 CpuGroupKernels(geometry, batch_size, optimizer.name)

@@ -52,9 +52,7 @@ class FeedRing:
         self.num_lanes = max(1, min(4, num_threads() // 4)) if self._on_gpu else 1
         self._host: list[Tensor] = []
         self._views: list[FeedViews] = []
-        self._registered: dict[int, tuple[BatchSet, RegisteredArrays]] = {}
         if self._on_gpu:
-            weakref.finalize(self, _release, self._registered)
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._arrived = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
             self._consumed = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
@@ -146,15 +144,17 @@ class FeedRing:
         return LaneSource(table, self._host, self.num_lanes)
 
     def _register(self, batches: BatchSet, table: FeedTable) -> bool:
-        """Whether the device can copy from this split's own files; they are locked once."""
-        if id(batches) not in self._registered:
-            if sum(array.nbytes for array in table.sources) > _MEMORY_SHARE * available_bytes():
-                return False
-            self._registered[id(batches)] = (batches, RegisteredArrays(table.sources))
-        return self._registered[id(batches)][1].complete
+        """Whether the device can copy from this split's own files; they are locked once, for all rings."""
+        if batches not in _registered:
+            _registered[batches] = RegisteredArrays()
+            weakref.finalize(batches, _release, _registered[batches])
+        missing = sum(array.nbytes for array in table.sources)
+        return missing <= _MEMORY_SHARE * available_bytes() and _registered[batches].add(table.sources)
 
 
-def _release(registered: dict[int, tuple[BatchSet, RegisteredArrays]]) -> None:
+_registered: weakref.WeakKeyDictionary[BatchSet, RegisteredArrays] = weakref.WeakKeyDictionary()
+
+
+def _release(arrays: RegisteredArrays) -> None:
     with contextlib.suppress(Exception):  # the driver may be gone at exit
-        for _, arrays in registered.values():
-            arrays.release()
+        arrays.release()

@@ -19,13 +19,17 @@ from fae.embedding.batch import FeedSlot, ReadyBatch
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.feed_ring import FeedRing
 from fae.embedding.rows import RowOptimizer, RowStore
-from fae.kernels.feed import FeedLayout
+from fae.kernels.feed import FeedLayout, FeedViews
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.optimizers import bias_corrected_rate
 from fae.kernels.triton_interaction import InteractionKernels, can_fuse
-from fae.kernels.triton_rows import TritonGroupKernels, forward_rows_of_slot
+from fae.kernels.triton_rows import TritonGroupKernels
 from fae.packing.dataset import BatchSet, PackedBatch
 from fae.popularity.layout import RowLayout
+
+
+Rows = tuple[FeedViews, Tensor, int, Tensor]
+"""A batch's feed, where its cold rows are, H and the bank."""
 
 
 class GpuRows:
@@ -33,10 +37,15 @@ class GpuRows:
 
     Parameters
     ----------
-    by_list
-        Whether every row is on the device, so that cold addresses go through the batch's own list.
+    staged
+        Whether a batch's cold rows are in staging slots (`slot_locations`), not where their numbers say.
     feed_depth
         Batches that may be on their way to the device or in use there.
+
+    Attributes
+    ----------
+    slot_locations
+        Where `staged`: per group, int64 ``[k, slot_rows]``, the row of the bank of each cold row of a slot's batch.
     """
 
     def __init__(
@@ -47,21 +56,22 @@ class GpuRows:
         batch_size: int,
         device: torch.device,
         *,
-        by_list: bool,
+        staged: bool,
         feed_depth: int = 8,
     ) -> None:
         self._layout, self._geometries, self._optimizer = layout, geometries, optimizer
-        self._batch_size, self._device, self._by_list, self._feed_depth = batch_size, device, by_list, feed_depth
+        self._batch_size, self._device, self._staged, self._feed_depth = batch_size, device, staged, feed_depth
         self._kernels = [
-            TritonGroupKernels(geometry, group, batch_size, optimizer.name, device, by_list=by_list)
+            TritonGroupKernels(geometry, group, batch_size, optimizer.name, device, staged=staged)
             for group, geometry in enumerate(geometries)
         ]
+        self.slot_locations: list[Tensor] = []
         self._outputs: list[Tensor | None] = [None] * len(geometries)
         self._interaction: InteractionKernels | None = None
         if len(geometries) == 1 and can_fuse(geometries[0]):
-            self._interaction = InteractionKernels(geometries[0], 0, batch_size, by_list=by_list)
+            self._interaction = InteractionKernels(geometries[0], 0, batch_size)
         self._row_gradients: Tensor | None = None
-        self._interacted = self._has_read = self._updated_aside = self._forwards_aside = False
+        self._interacted = self._has_read = self._updated_aside = False
         self._feeds: FeedRing | None = None
         # Rows are updated beside the rest of the backward pass: they wait for memory, it computes.
         self._aside = (
@@ -100,7 +110,7 @@ class GpuRows:
                 num_slots=self._layout.num_slots,
                 num_dense=batches.num_dense,
                 num_groups=len(self._layout.groups),
-                with_cold_lists=self._by_list,
+                with_cold_lists=not self._staged,
             )
             self._feeds = FeedRing(layout, self._feed_depth, self._device)
         self._feeds.reserve(batches)
@@ -146,12 +156,12 @@ class GpuRows:
                 output.requires_grad_(False).grad = None
 
         def read() -> list[Tensor]:
-            self._wait_for_forwards()
             self._has_read = True
             leaves = []
             for group, kernels in enumerate(self._kernels):
                 output = self._output(group)
-                kernels.lookup(feed.views, self._layout.groups[group].num_hot_rows, banks[group].weight, output)
+                num_hot_rows = self._layout.groups[group].num_hot_rows
+                kernels.lookup(feed.views, self._cold_lists(feed, group), num_hot_rows, banks[group].weight, output)
                 leaves.append(output.requires_grad_(requires_grad))
             return leaves
 
@@ -161,40 +171,18 @@ class GpuRows:
             if self._row_gradients is None and requires_grad:
                 width = self._geometries[0].width
                 self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
-            self._wait_for_forwards()
             self._interacted = requires_grad
             num_hot_rows = self._layout.groups[0].num_hot_rows
             joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
-                dense, self._interaction, feed.views, num_hot_rows, banks[0].weight, self._row_gradients,
-                lambda: self._update_aside(batch, banks),
+                dense, self._interaction, (feed.views, self._cold_lists(feed, 0), num_hot_rows, banks[0].weight),
+                self._row_gradients, lambda: self._update_aside(batch, banks),
             )  # fmt: skip
             return joined
 
         return FeatureEmbeddings(views, read, sequences.read(feed.views.addresses, self._device), interact)
 
-    def forward(self, batch: ReadyBatch, banks: Sequence[RowStore], moves: Sequence[Tensor]) -> None:
-        """Rows that earlier batches in flight hold into this one's staging slot; nothing where it has none.
-
-        Beside the computation, which waits when it first reads rows.
-        """
-        assert batch.feed is not None
-        if self._aside is None:
-            self._forward(batch.feed.views.words, banks, moves)
-            return
-        self._aside.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._aside):
-            self._forward(batch.feed.views.words, banks, moves)
-        self._forwards_aside = True
-
-    def _forward(self, feed: Tensor, banks: Sequence[RowStore], moves: Sequence[Tensor]) -> None:
-        for group, (bank, listed) in enumerate(zip(banks, moves, strict=True)):
-            forward_rows_of_slot(feed, group, listed, bank.weight, bank.state)
-
-    def _wait_for_forwards(self) -> None:
-        if self._forwards_aside:
-            assert self._aside is not None
-            torch.cuda.current_stream(self._device).wait_stream(self._aside)
-            self._forwards_aside = False
+    def _cold_lists(self, feed: FeedSlot, group: int) -> Tensor:
+        return self.slot_locations[group].view(-1) if self._staged else feed.views.longs
 
     def _update_aside(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Called in the backward pass once all gradients of rows are there: update on a stream of its own."""
@@ -209,7 +197,6 @@ class GpuRows:
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Sum the gradients of the batch that was looked up last and apply the optimizer."""
         assert batch.feed is not None
-        self._wait_for_forwards()  # of a model that read no rows
         if self._updated_aside:
             assert self._aside is not None
             torch.cuda.current_stream(self._device).wait_stream(self._aside)
@@ -221,12 +208,14 @@ class GpuRows:
             if group == 0 and self._interacted:
                 assert self._row_gradients is not None
                 gradient = self._row_gradients if gradient is None else gradient + self._row_gradients
-            if gradient is None:  # the model did not use the group
-                continue
-            kernels.update(
-                batch.feed.views, self._layout.groups[group].num_hot_rows, bank.weight, bank.state,
-                gradient.contiguous(), optimizer.eps, optimizer.betas,
+            rows = (
+                batch.feed.views, self._cold_lists(batch.feed, group), self._layout.groups[group].num_hot_rows,
+                bank.weight, bank.state,
             )  # fmt: skip
+            if gradient is None:  # the model did not use the group
+                kernels.carry(*rows)
+            else:
+                kernels.update(*rows, gradient.contiguous(), optimizer.eps, optimizer.betas)
 
 
 class _Interaction(torch.autograd.Function):
@@ -234,18 +223,18 @@ class _Interaction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, dense: Tensor, kernels: InteractionKernels, feed: Any, num_hot_rows: int, weight: Tensor,
-        grad_rows: Tensor | None, then: Callable[[], None],
+        ctx: Any, dense: Tensor, kernels: InteractionKernels, rows: Rows, grad_rows: Tensor | None,
+        then: Callable[[], None],
     ) -> Tensor:  # fmt: skip
         dense = dense.contiguous()
         ctx.save_for_backward(dense)
-        ctx.rest = (kernels, feed, num_hot_rows, weight, grad_rows, then)
-        return kernels.forward(feed, num_hot_rows, weight, dense)
+        ctx.rest = (kernels, rows, grad_rows, then)
+        return kernels.forward(*rows, dense)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         (dense,) = ctx.saved_tensors
-        kernels, feed, num_hot_rows, weight, grad_rows, then = ctx.rest
-        grad = kernels.backward(feed, num_hot_rows, weight, dense, grad_out.contiguous(), grad_rows)
+        kernels, rows, grad_rows, then = ctx.rest
+        grad = kernels.backward(*rows, dense, grad_out.contiguous(), grad_rows)
         then()
-        return grad, None, None, None, None, None, None
+        return grad, None, None, None, None

@@ -16,7 +16,6 @@ import torch
 
 from fae.embedding.transfer import FaultInjection, Pass, TierPair, TransferBuffers
 from fae.kernels.streaming import poison_forwarded
-from fae.kernels.triton_rows import forward_rows
 
 _NAN = float("nan")
 _CYCLES_A_SECOND = 1.5e9
@@ -27,8 +26,8 @@ class GpuTransfer:
 
     Parameters
     ----------
-    in_step
-        Whether the step forwards, from `device_moves`; else `forward` does.
+    by_location
+        Whether kernels read rows where they are (`slot_locations`); else `forward` copies them.
     """
 
     def __init__(
@@ -39,13 +38,11 @@ class GpuTransfer:
         device: torch.device,
         faults: FaultInjection,
         *,
-        in_step: bool,
+        by_location: bool,
     ) -> None:
         self._tiers, self._buffers, self._depth, self._device = list(tiers), list(buffers), depth, device
-        self._faults, self._random, self._in_step = faults, random.Random(faults.seed), in_step
-        self.device_moves = [
-            torch.zeros((depth, each.moves.shape[1]), dtype=torch.int32, device=device) for each in buffers
-        ]
+        self._faults, self._random, self._by_location = faults, random.Random(faults.seed), by_location
+        self.slot_locations = [torch.zeros((depth, tier.slot_rows), dtype=torch.int64, device=device) for tier in tiers]
         # What a copy needs, once for each slot: cutting tensors costs as much as starting the copy.
         self._slots = [
             [
@@ -58,7 +55,6 @@ class GpuTransfer:
             ]
             for slot in range(depth)
         ]
-        self._moves = [each.moves.numpy() for each in buffers]
         self._launched = self._seen = 0
         self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -87,27 +83,27 @@ class GpuTransfer:
         """As `Transfer.arrive`."""
         slot = position % self._depth
         with torch.cuda.stream(self._up):
-            # The last that may forward from this slot: one computation before, or two where a step forwards by itself.
-            self._up.wait_event(self._updated[(position - 2) % self._depth] if self._in_step else self._forwarded)
+            # Of the last batch that may read this slot: it is two before, or the one before and read at its start.
+            self._up.wait_event(self._updated[(position - 2) % self._depth] if self._by_location else self._forwarded)
             self._dawdle()
             for group, tensors in enumerate(self._slots[slot]):
-                rows, moves = self._counts[group][position], position % len(self._moves[group])
-                num_moves = int(self._moves[group][moves, 0])
+                rows = self._counts[group][position]
                 if self._faults.poison:
                     self._poison(group, position)
                 for up, staged, _ in tensors:
                     staged[:rows].copy_(up[:rows], non_blocking=True)
-                if num_moves or self._in_step:
-                    used = 2 + 2 * num_moves
-                    target = self.device_moves[group][slot, :used]
-                    target.copy_(self._buffers[group].moves[moves, :used], non_blocking=True)
+                self.slot_locations[group][slot, :rows].copy_(self._planned(group, position), non_blocking=True)
             self._arrived[slot].record(self._up)
+
+    def _planned(self, group: int, position: int) -> torch.Tensor:
+        planned = self._buffers[group].locations
+        return planned[position % len(planned), : self._counts[group][position]]
 
     def _poison(self, group: int, position: int) -> None:
         slot, tier = position % self._depth, self._tiers[group]
-        first_row = tier.num_hot_rows + slot * tier.slot_rows
+        first_row, planned = tier.num_hot_rows + slot * tier.slot_rows, self._planned(group, position).numpy()
         for up, staged, _ in self._slots[slot][group]:
-            poison_forwarded(self._moves[group][position % len(self._moves[group])], first_row, up.numpy())
+            poison_forwarded(planned, first_row, up.numpy())
             staged.fill_(_NAN)
 
     def forward(self, position: int) -> None:
@@ -116,11 +112,13 @@ class GpuTransfer:
         compute = torch.cuda.current_stream(self._device)
         compute.wait_event(self._arrived[slot])
         self._dawdle()
-        if self._in_step:
+        if self._by_location:
             return
-        for group, tier in enumerate(self._tiers):
-            num_moves = int(self._moves[group][position % len(self._moves[group]), 0])
-            forward_rows(self.device_moves[group][slot], tier.bank.weight, tier.bank.state, num_moves)
+        for group, (tier, tensors) in enumerate(zip(self._tiers, self._slots[slot], strict=True)):
+            rows = self._counts[group][position]
+            origins = self.slot_locations[group][slot, :rows]
+            for (_, staged, _), whole in zip(tensors, (tier.bank.weight, tier.bank.state), strict=False):
+                staged[:rows] = whole[origins]
         self._forwarded.record(compute)
 
     def depart(self, position: int) -> None:

@@ -7,10 +7,12 @@ Lanes that gather share the list of a batch, lanes that scatter share the rows: 
 rows, so a row's updates stay in order. Invariants, whatever threads and streams do:
 
 1. The host gather of c starts only after the scatter of c - r is complete, r <= k; a row's scatters run in order.
-2. A row of c that was last listed by a batch j, c - r < j < c, is not taken from the host: it is forwarded from j's
-   slot, after the update of j and after c's rows have arrived, before c is looked up. Positions decide, never timing.
-3. A slot is written again only after its write-back and every forward from it are done. With r = k the last of these
-   is that to c - 1; with r = k - 1 it is that to c - 2, so that c's rows may arrive while c - 1 is computed as a whole.
+2. A row of c that was last listed by a batch j, c - r < j < c, is not taken from the host: it is read in j's slot,
+   where the update of j left it. Kernels read it there and write it to c's slot (`by_location`), or it is copied to
+   c's slot before c is looked up. Positions decide, never timing.
+3. A slot is written again only when its write-back is done and no batch reads it any more. Where rows are copied, r = k
+   and the last reader's copy is that at the start of c - 1; by location r = k - 1 and the last reader is c - 2, so that
+   c's rows may arrive while c - 1 is computed.
 4. The iterator returns only when every write-back is complete (the pipeline is drained).
 """
 
@@ -39,7 +41,7 @@ from fae.packing.dataset import BatchSet, ColdLists, PackedBatch
 
 __all__ = ["NO_FAULTS", "FaultInjection", "LaneCounts", "StagingPipeline"]
 
-_SAMPLED_ROWS = 2**18
+_SAMPLED_ROWS = 2**12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +72,14 @@ def make_transfer(
     device: torch.device,
     faults: FaultInjection,
     *,
-    in_step: bool,
+    by_location: bool,
 ) -> Transfer:
     """The moves for banks on `device`."""
     if device.type == "cuda":
         from fae.embedding.gpu_transfer import GpuTransfer
 
-        return GpuTransfer(tiers, buffers, depth, device, faults, in_step=in_step)
-    return HostTransfer(tiers, buffers, depth, faults)
+        return GpuTransfer(tiers, buffers, depth, device, faults, by_location=by_location)
+    return HostTransfer(tiers, buffers, depth, faults, by_location=by_location)
 
 
 def equal_ranges(lists: ColdLists, parts: int) -> list[int]:
@@ -99,8 +101,8 @@ class StagingPipeline:
         Slots k, at least 2.
     device
         Of the banks.
-    forwards_in_step
-        Whether the step itself forwards before it looks up (`device_moves`), so that it can be captured as one graph.
+    by_location
+        Whether kernels read a batch's cold rows where `slot_locations` says, so that nothing needs to be copied.
 
     Attributes
     ----------
@@ -117,21 +119,21 @@ class StagingPipeline:
         device: torch.device,
         faults: FaultInjection = NO_FAULTS,
         *,
-        forwards_in_step: bool = False,
+        by_location: bool = False,
     ) -> None:
         self._tiers, self._depth, self._faults = list(tiers), depth, faults
         self.counts = LaneCounts.of_machine(len(tiers))
-        # Batches that may be copied up before the one in hand has been forwarded to.
-        self._early = 1 if forwards_in_step else 0
+        # Batches that may be copied up before the one in hand is computed.
+        self._early = 1 if by_location else 0
         self._reach_back = depth - self._early
         self._buffers = [TransferBuffers(tier, depth, pinned=device.type == "cuda") for tier in tiers]
         self.lanes = Lanes("staging")
-        self._transfer = make_transfer(tiers, self._buffers, depth, device, faults, in_step=forwards_in_step)
+        self._transfer = make_transfer(tiers, self._buffers, depth, device, faults, by_location=by_location)
 
     @property
-    def device_moves(self) -> list[torch.Tensor]:
-        """Per group, int32 ``[k, 2 + 2 * slot_rows]`` on the device: what each slot's batch forwards."""
-        return self._transfer.device_moves
+    def slot_locations(self) -> list[torch.Tensor]:
+        """Per group, int64 ``[k, slot_rows]`` beside the bank: where each slot's batch reads its rows."""
+        return self._transfer.slot_locations
 
     @property
     def buffer_bytes(self) -> int:
@@ -170,13 +172,16 @@ class StagingPipeline:
                     arrivals += 1
                 transfer.forward(position)
                 position += 1
-                lanes.publish(this.forwarded, position)
+                if not self._early:
+                    lanes.publish(this.released, position)
                 try:
                     yield packed, (position - 1) % self._depth
                 finally:
                     # Also when the consumer leaves here: it may have updated the batch.
                     transfer.depart(position - 1)
                     lanes.publish(this.updated, position)
+                    if self._early:
+                        lanes.publish(this.released, position + 1)
             self._drain(this, position)
         except GeneratorExit:
             self._drain(this, position)
@@ -197,12 +202,13 @@ class StagingPipeline:
             planned=tuple(lanes.cells(counts.plan) for _ in groups),
             gathered=tuple(lanes.cells(counts.gather) for _ in groups),
             scattered=tuple(lanes.cells(counts.scatter) for _ in groups),
-            forwarded=lanes.cell(),
+            released=lanes.cell(),
             updated=lanes.cell(),
             departed=lanes.cells(len(self._tiers)),
         )
         if not len(lists[0].begins):
             return this
+        lanes.publish(this.released, self._early)
         for group in groups:
             self._start_lanes(this, group)
         self._transfer.begin(this)
@@ -215,10 +221,12 @@ class StagingPipeline:
         host = (tier.host.weight.numpy(), tier.host.state.numpy())
         widths = tuple(each.shape[1] for each in host)
         seeds = iter(range(1000 * (self._faults.seed + 1) + 100 * group, 2**62))
+        # Where nothing is updated, every row is the host's.
+        plan_back = reach_back if this.write_back else 1
         for part, cell in enumerate(this.planned[group].tolist()):
             lanes.start(
-                plan_lane, cell, int(this.departed[group]), part, counts.plan, *where, depth, reach_back,
-                tier.slot_rows, tier.num_hot_rows, buffers.moves.numpy(), longest, next(seeds),
+                plan_lane, cell, int(this.departed[group]), part, counts.plan, *where, depth, plan_back,
+                tier.num_hot_rows, buffers.locations.numpy(), longest, next(seeds),
             )  # fmt: skip
         written_back = this.scattered[group] if this.write_back else this.departed[group : group + 1]
         up, down = ([each.numpy() for each in tensors] for tensors in (buffers.up, buffers.down))

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
 from fae.embedding.batch import ReadyBatch
-from fae.embedding.features import FeatureEmbeddings
 from fae.embedding.pipeline import NO_FAULTS, FaultInjection, StagingPipeline
 from fae.embedding.rows import RowOptimizer, RowStore
 from fae.embedding.transfer import TierPair
@@ -52,7 +51,7 @@ class TieredEmbeddings(Embeddings):
         faults: FaultInjection = NO_FAULTS,
         engine: Engine | None = None,
     ) -> None:
-        super().__init__(layout, optimizer, batch_size, device, engine=engine, by_list=False)
+        super().__init__(layout, optimizer, batch_size, device, engine=engine, staged=True)
         self._staging_rows, self._ring_depth = tuple(staging_rows), ring_depth
         host = torch.device("cpu")
         self._tiers = [
@@ -66,10 +65,9 @@ class TieredEmbeddings(Embeddings):
             )
             for group, slot_rows in zip(layout.groups, self._staging_rows, strict=True)
         ]
-        self._forwards_in_step = self._gpu is not None and device.type == "cuda"
-        self._pipeline = StagingPipeline(
-            self._tiers, ring_depth, device, faults, forwards_in_step=self._forwards_in_step
-        )
+        self._pipeline = StagingPipeline(self._tiers, ring_depth, device, faults, by_location=self._gpu is not None)
+        if self._gpu is not None:
+            self._gpu.slot_locations = self._pipeline.slot_locations
 
     def _stream(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], write_back: bool
@@ -90,12 +88,6 @@ class TieredEmbeddings(Embeddings):
 
     def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         return self._stream(batches, order, write_back=False)
-
-    def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
-        """As `Embeddings.lookup`; not after the batch's update: forwarding would undo it."""
-        if self._gpu is not None and self._forwards_in_step:
-            self._gpu.forward(batch, [tier.bank for tier in self._tiers], self._pipeline.device_moves)
-        return super().lookup(batch, requires_grad=requires_grad)
 
     def _bank(self, group: int) -> RowStore:
         return self._tiers[group].bank

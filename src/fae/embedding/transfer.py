@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -57,8 +56,8 @@ class TransferBuffers:
     ----------
     up, down
         Weight and state, float32 ``[depth, slot_rows, *]``: on the way to a slot, and from it.
-    moves
-        int32 ``[2 * depth, 2 + 2 * slot_rows]``: what to forward, planned well ahead (`fae.kernels.forwarding`).
+    locations
+        int64 ``[2 * depth, slot_rows]``: where to read each row, planned well ahead (`fae.kernels.forwarding`).
     """
 
     def __init__(self, tier: TierPair, depth: int, *, pinned: bool) -> None:
@@ -68,12 +67,12 @@ class TransferBuffers:
             return tuple(torch.empty((depth, tier.slot_rows, width), pin_memory=pinned) for width in widths)
 
         self.up, self.down = rows(), rows()
-        self.moves = torch.zeros((2 * depth, 2 + 2 * tier.slot_rows), dtype=torch.int32, pin_memory=pinned)
+        self.locations = torch.zeros((2 * depth, tier.slot_rows), dtype=torch.int64, pin_memory=pinned)
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all of it."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.up, *self.down, self.moves))
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.up, *self.down, self.locations))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +114,8 @@ class Pass:
         Whether rows go back to the host.
     planned, gathered, scattered
         Counters per group: of planners (each has every so many positions), of parts of a list, of ranges of rows.
-    forwarded, updated, departed
-        Counters of positions forwarded to, updated, and copied down.
+    released, updated, departed
+        Counters: of positions whose slots no earlier batch reads any more, of those updated, of those copied down.
     """
 
     lanes: Lanes
@@ -125,7 +124,7 @@ class Pass:
     planned: tuple[Cells, ...]
     gathered: tuple[Cells, ...]
     scattered: tuple[Cells, ...]
-    forwarded: int
+    released: int
     updated: int
     departed: Cells
 
@@ -138,8 +137,8 @@ class Pass:
 class Transfer(Protocol):
     """What the pipeline asks for, in the order of positions."""
 
-    device_moves: list[Tensor]
-    """Per group: what each slot's batch forwards, where the step itself forwards; else empty."""
+    slot_locations: list[Tensor]
+    """Per group, int64 ``[k, slot_rows]`` beside the bank: where each slot's batch reads its rows."""
 
     def begin(self, this: Pass) -> None:
         """Start a pass."""
@@ -148,23 +147,36 @@ class Transfer(Protocol):
         """See how far the copies down are and raise `Pass.departed`."""
 
     def arrive(self, position: int) -> None:
-        """Copy up: start it (on a GPU) or wait for it. Gathered, planned, and the one before has been forwarded to."""
+        """Copy up: start it (on a GPU) or wait for it. Gathered, planned, and its slot released."""
 
     def forward(self, position: int) -> None:
-        """Rows that earlier batches in flight hold, from their slots into this one, before computation."""
+        """Before computation: the rows that earlier batches hold, or where they are, where kernels read by location."""
 
     def depart(self, position: int) -> None:
         """The update is done (on a GPU: launched): copy down."""
 
 
 class HostTransfer:
-    """Two lanes a group copy; nothing else is needed."""
+    """Two lanes a group copy; nothing else is needed.
+
+    Parameters
+    ----------
+    by_location
+        Whether kernels read rows where they are (`slot_locations`); else `forward` copies them.
+    """
 
     def __init__(
-        self, tiers: Sequence[TierPair], buffers: Sequence[TransferBuffers], depth: int, faults: FaultInjection
+        self,
+        tiers: Sequence[TierPair],
+        buffers: Sequence[TransferBuffers],
+        depth: int,
+        faults: FaultInjection,
+        *,
+        by_location: bool,
     ) -> None:
         self._tiers, self._buffers, self._depth, self._faults = list(tiers), list(buffers), depth, faults
-        self.device_moves: list[Tensor] = []
+        self._by_location = by_location
+        self.slot_locations = [torch.zeros((depth, tier.slot_rows), dtype=torch.int64) for tier in tiers]
 
     def begin(self, this: Pass) -> None:
         """As `Transfer.begin`."""
@@ -174,8 +186,8 @@ class HostTransfer:
             bank = (tier.bank.weight.numpy(), tier.bank.state.numpy())
             up, down = ([tensor.numpy() for tensor in tensors] for tensors in (buffers.up, buffers.down))
             this.lanes.start(
-                up_lane, int(self._arrived[group]), this.gathered[group], this.planned[group], this.forwarded,
-                lists.begins, lists.ends, tier.num_hot_rows, buffers.moves.numpy(), *up, *bank, self._faults.poison,
+                up_lane, int(self._arrived[group]), this.gathered[group], this.planned[group], this.released,
+                lists.begins, lists.ends, tier.num_hot_rows, buffers.locations.numpy(), *up, *bank, self._faults.poison,
                 longest, seed + 2 * group,
             )  # fmt: skip
             if this.write_back:
@@ -193,9 +205,16 @@ class HostTransfer:
 
     def forward(self, position: int) -> None:
         """As `Transfer.forward`."""
-        for tier, buffers in zip(self._tiers, self._buffers, strict=True):
-            moves: npt.NDArray[np.int32] = buffers.moves[position % len(buffers.moves)].numpy()
-            forward_on_host(moves, tier.bank.weight.numpy(), tier.bank.state.numpy())
+        slot = position % self._depth
+        for group, (tier, buffers) in enumerate(zip(self._tiers, self._buffers, strict=True)):
+            lists = self._pass.lists[group]
+            count = int(lists.ends[position] - lists.begins[position])
+            listed = buffers.locations[position % len(buffers.locations), :count]
+            if self._by_location:
+                self.slot_locations[group][slot, :count] = listed
+                continue
+            first_row = tier.num_hot_rows + slot * tier.slot_rows
+            forward_on_host(listed.numpy(), first_row, tier.bank.weight.numpy(), tier.bank.state.numpy())
 
     def depart(self, position: int) -> None:
         """As `Transfer.depart`."""

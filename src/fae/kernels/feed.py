@@ -7,7 +7,8 @@ serves all batches.
 
 Words of the header: 0 real inputs; 1 learning rate of the rows (float32 bits; Adam's bias correction is in it); then
 eight for each group from `group_field` on: shift of cold addresses, blocks, long rows, offsets of block starts, block
-addresses, long rows (in words) and of the cold list (in units of two words), staging slot + 1 (0: none).
+addresses, long rows (in words) and of the list that says where cold rows are (in units of two words; in
+the feed itself or in memory of its own), cold rows.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class FeedLayout:
     Parameters
     ----------
     with_cold_lists
-        Whether the batch's lists of cold rows come along (every row is on the device).
+        Whether the batch's lists of cold rows come along (every row is on the device); else staging slots have lists.
     """
 
     def __init__(
@@ -139,14 +140,14 @@ class FeedLayout:
         for group in range(self.num_groups):
             field = group_field(group)
             headers[:, field] = np.maximum(slots, 0) * slot_rows[group]
-            headers[:, field + 7] = slots + 1
+            headers[:, field + 7] = np.diff(arrays.cold_offsets[:, group])[order]
             for place, lists in enumerate(_block_lists(batches, group, order)):
                 headers[:, field + 3 + place] = ends
                 counts = pieces.add_lists(lists, ends)
                 if place != 1:
                     headers[:, field + 1 + place // 2] = counts // (1 + place // 2)
                 ends = _aligned(ends + counts)
-            headers[:, field + 6] = ends // 2
+            headers[:, field + 6] = ends // 2 if self.with_cold_lists else headers[:, field]
             if self.with_cold_lists:
                 offsets = 2 * arrays.cold_offsets[:, group]
                 counts = pieces.add_lists([(arrays.cold_rows[group], offsets[order], offsets[order + 1])], ends)

@@ -38,8 +38,8 @@ def find_forwards(rows, earlier, first_row, source):
 
 
 @njit(cache=True, nogil=True)
-def list_moves(source, num_hot_rows, first_row, moves):
-    """Write down what `find_forwards` marked.
+def list_locations(source, num_hot_rows, first_row, locations):
+    """Where each row of a batch is to be read, from what `find_forwards` marked.
 
     Parameters
     ----------
@@ -47,21 +47,17 @@ def list_moves(source, num_hot_rows, first_row, moves):
         As `find_forwards` left it: staging rows.
     num_hot_rows, first_row
         Row of the bank of staging row 0; of the batch's own first row.
-    moves
-        int32: how many, one spare, then pairs of a row of the bank to read and one to write; written.
+    locations
+        int64: rows of the bank, written: where an earlier batch left the row, else the batch's own.
 
     Examples
     --------
     >>> import numpy as np
-    >>> moves = np.zeros(8, np.int32)
-    >>> list_moves(np.array([-1, 100, 102], np.int32), 10, 1000, moves)
-    >>> moves.tolist()
-    [2, 0, 110, 1001, 112, 1002, 0, 0]
+    >>> locations = np.zeros(4, np.int64)
+    >>> list_locations(np.array([-1, 100, 102], np.int32), 10, 1000, locations)
+    >>> locations.tolist()
+    [1000, 110, 112, 0]
     """
-    place = 2
     for i in range(source.size):
-        if source[i] >= 0:
-            moves[place] = source[i] + num_hot_rows
-            moves[place + 1] = i + first_row
-            place += 2
-    moves[0] = (place - 2) // 2
+        marked = source[i]
+        locations[i] = marked + num_hot_rows if marked >= 0 else first_row + i

@@ -3,7 +3,7 @@
 Place in the flow: `fae.embedding.pipeline` starts them with the counters at which they meet and says which invariants
 they keep; each loop waits for what its next batch needs, works, and raises its own counter. All of one group:
 
-* plan: which rows another batch in flight holds -> moves[position % ring];
+* plan: which rows another batch in flight holds -> locations[position % ring];
 * gather: host rows -> up[slot], a stretch of the batch's list each;
 * scatter: down[slot] -> host rows, those of one range of row numbers each, so a row's updates stay in order;
 * up, down: the copy engine where the bank is in host memory: up[slot] -> bank, bank -> down[slot].
@@ -23,18 +23,17 @@ from numba import njit
 
 from fae.core.counters import dawdle, publish, reach, reach_all
 from fae.core.prefetch import prefetch
-from fae.kernels.forwarding import find_forwards, list_moves
+from fae.kernels.forwarding import find_forwards, list_locations
 
 _AHEAD = 16  # rows between asking for one and copying it, as in `fae.kernels.cpu`
 
 
 @njit(cache=True, nogil=True)
 def plan_lane(
-    counters, own, free, first, step, rows, begins, ends, depth, reach_back, slot_rows, num_hot_rows, moves, longest,
-    seed,
+    counters, own, free, first, step, rows, begins, ends, depth, reach_back, num_hot_rows, locations, longest, seed
 ):  # fmt: skip
-    """Positions first, first + step, ...: `moves` (int32 ``[ring, 2 + 2 * slot_rows]``) is free after `free`."""
-    ring = len(moves)
+    """Positions first, first + step, ...: `locations` (int64 ``[ring, slot_rows]``) is free after `free`."""
+    ring, slot_rows = locations.shape
     sources = np.empty(slot_rows, np.int32)
     for position in range(first, len(begins), step):
         if not reach(counters, free, position - ring + 1):
@@ -45,7 +44,9 @@ def plan_lane(
         source[:] = -1
         for earlier in range(position - 1, max(-1, position - reach_back), -1):  # the latest first
             find_forwards(listed, rows[begins[earlier] : ends[earlier]], earlier % depth * slot_rows, source)
-        list_moves(source, num_hot_rows, num_hot_rows + position % depth * slot_rows, moves[position % ring])
+        list_locations(
+            source, num_hot_rows, num_hot_rows + position % depth * slot_rows, locations[position % ring]
+        )  # fmt: skip
         publish(counters, own, position + 1)
 
 
@@ -113,24 +114,25 @@ def scatter_lane(width: int, state_width: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def poison_forwarded(moves, first_row, values):
-    """NaN into the rows (``values[place - first_row]``) that are going to be forwarded."""
-    for move in range(moves[0]):
-        values[moves[3 + 2 * move] - first_row] = np.nan
+def poison_forwarded(locations, first_row, values):
+    """NaN into the rows of a batch (`values`) that are to be read elsewhere."""
+    for i in range(locations.size):
+        if locations[i] != first_row + i:
+            values[i] = np.nan
 
 
 @njit(cache=True, nogil=True)
 def up_lane(
-    counters, own, gathered, planned, forwarded, begins, ends, num_hot_rows, moves, up, up_state, bank, bank_state,
+    counters, own, gathered, planned, released, begins, ends, num_hot_rows, locations, up, up_state, bank, bank_state,
     poison, longest, seed,
 ):  # fmt: skip
-    """The transfer buffer into the slot, once the batch before it has forwarded what it needs of the slot."""
+    """The transfer buffer into the slot, once no other batch needs the slot any more."""
     depth, slot_rows = up.shape[0], up.shape[1]
     for position in range(len(begins)):
         if not (
             reach_all(counters, gathered, position + 1)
             and reach(counters, planned[position % planned.size], position + 1)
-            and reach(counters, forwarded, position)
+            and reach(counters, released, position)
         ):
             return
         seed = dawdle(seed, longest)
@@ -142,9 +144,9 @@ def up_lane(
         bank[first : first + count] = up[slot, :count]
         bank_state[first : first + count] = up_state[slot, :count]
         if poison:
-            listed = moves[position % len(moves)]
-            poison_forwarded(listed, first, bank[first : first + slot_rows])
-            poison_forwarded(listed, first, bank_state[first : first + slot_rows])
+            listed = locations[position % len(locations), :count]
+            poison_forwarded(listed, first, bank[first : first + count])
+            poison_forwarded(listed, first, bank_state[first : first + count])
         publish(counters, own, position + 1)
 
 
@@ -166,9 +168,10 @@ def down_lane(
 
 
 @njit(cache=True, nogil=True)
-def forward_on_host(moves, bank, bank_state):
-    """Copy rows and their state within a bank in host memory."""
-    for move in range(moves[0]):
-        origin, place = moves[2 + 2 * move], moves[3 + 2 * move]
-        bank[place] = bank[origin]
-        bank_state[place] = bank_state[origin]
+def forward_on_host(locations, first_row, bank, bank_state):
+    """Copy the rows of a batch that are elsewhere, and their state, to its own slot of a bank in host memory."""
+    for i in range(locations.size):
+        origin, place = locations[i], first_row + i
+        if origin != place:
+            bank[place] = bank[origin]
+            bank_state[place] = bank_state[origin]
