@@ -27,7 +27,6 @@ from fae.kernels.triton_rows import TritonGroupKernels
 from fae.packing.dataset import BatchSet, PackedBatch
 from fae.popularity.layout import RowLayout
 
-
 Rows = tuple[FeedViews, Tensor, int, Tensor]
 """A batch's feed, where its cold rows are, H and the bank."""
 
