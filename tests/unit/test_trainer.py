@@ -78,13 +78,14 @@ def without_times(result: dict) -> dict:
         ("interleaved", "adagrad", "tiered"),
         ("interleaved", "adam", "hybrid"),
         ("adaptive", "adam", "paper"),
+        ("fixed_rate", "rowwise_adagrad", "tiered"),
     ],
 )  # fmt: skip
 def test_resumed_is_uninterrupted(tmp_path, monkeypatch, order, optimizer, placement):
     setting = Setting(tmp_path, mixed=order == "shuffled")
     config = TrainConfig(
         batch_size=32, epochs=2, order=order, optimizer=optimizer, placement=placement, checkpoint_batches=5,
-        adaptive_rate=20,
+        adaptive_rate=20, adaptive_tail=0.1 if order == "fixed_rate" else 0.0,
     )  # fmt: skip
     whole = setting.trainer(tmp_path / "whole", config)
     expected = whole.fit()

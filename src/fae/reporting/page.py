@@ -142,7 +142,7 @@ def _details(run: Run) -> list[str]:
     lower = amounts.tiers(run) + _notes(run)
     parts.append(f'<div class="pair">{lower}</div>')
     parts.append(f'<section class="card long"><h3>Table by table</h3>{per_table(run)}</section>')
-    if run.text("recipe", "train", "order") == "adaptive" or run.items("train", "schedule"):
+    if run.text("recipe", "train", "order") in ("adaptive", "fixed_rate") or run.items("train", "schedule"):
         parts.append(charts.trace(run))
     return parts
 

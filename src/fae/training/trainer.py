@@ -101,11 +101,11 @@ class Trainer:
             epochs=config.epochs,
             seed=config.seed,
             rate=config.adaptive_rate,
+            tail=config.adaptive_tail,
         )
-        rate = config.learning_rate if config.dense_learning_rate is None else config.dense_learning_rate
         on_gpu = embeddings.device.type == "cuda"
         self.dense_optimizer = make_dense_optimizer(
-            config.optimizer, model, rate, flat=on_gpu, bf16=on_gpu and config.precision == "bf16"
+            config.optimizer, model, config.dense_rate, flat=on_gpu, bf16=on_gpu and config.precision == "bf16"
         )
         self._precision: Precision = config.precision if on_gpu else "fp32"
         self._runner = StepRunner(
@@ -188,7 +188,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"training diverged: the loss of a batch up to number {position.batches} is {loss}; lower [train] "
-                f"learning_rate ({self.config.learning_rate}) or dense_learning_rate"
+                f"learning_rate ({self.config.learning_rate}) or dense_learning_rate ({self.config.dense_rate})"
             )
         position.window_loss += loss
 
