@@ -35,6 +35,7 @@ from fae.stages import RunFolder  # noqa: E402
 from common import RESULTS, record, save_record  # noqa: E402
 
 IMAGES = ROOT / "docs/images"
+FRAPPE = "frappe_86k.csv.gz"
 COLOURS = {"threshold": "#0072B2", "peeling": "#D55E00", "bound": "#767676", "other": "#009E73", "more": "#CC79A7"}
 
 
@@ -122,7 +123,9 @@ def anonymous_bytes() -> int:
 
 
 @contextmanager
-def synthetic_log(folder: Path, shape: str, num_inputs: int, *, scale: float = 1.0, seed: int = 1) -> Iterator[ColumnarLog]:
+def synthetic_log(
+    folder: Path, shape: str, num_inputs: int, *, scale: float = 1.0, seed: int = 1, test_fraction: float = 0.1
+) -> Iterator[ColumnarLog]:
     """A made-up columnar log; removed at the end, because the large ones take 7 GB."""
     config = SyntheticConfig(
         shape=shape, num_inputs=num_inputs, scale=scale, seed=seed, **({"drift": 0.0} if shape == "zipf" else {})
@@ -131,15 +134,22 @@ def synthetic_log(folder: Path, shape: str, num_inputs: int, *, scale: float = 1
     shutil.rmtree(path, ignore_errors=True)
     say(f"making {num_inputs:,} inputs like {shape}")
     try:
-        write_columnar(config, path)
+        write_columnar(
+            config, path, test_fraction=test_fraction, validation_fraction=0.05 if test_fraction else 0.0
+        )
         yield ColumnarLog(path)
     finally:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def frappe_log(folder: Path) -> ColumnarLog:
-    """Frappe as ``recipes/frappe.toml`` reads it, ingested into `folder`."""
-    run = RunFolder(load_recipe(ROOT / "recipes/frappe.toml", []), folder / "frappe")
+    """Frappe as ``recipes/frappe.toml`` reads it, ingested into `folder`.
+
+    The file is looked for in ``shared/data`` beside the checkout or further up; see the recipe for where it is from.
+    """
+    data = next((up / "shared/data" / FRAPPE for up in ROOT.parents if (up / "shared/data" / FRAPPE).is_file()), None)
+    settings = [f"log.train={data}"] if data else []
+    run = RunFolder(load_recipe(ROOT / "recipes/frappe.toml", settings), folder / "frappe")
     run.stage("ingest")
     return ColumnarLog(run.path("ingest"))
 
