@@ -84,7 +84,7 @@ def measure_sample(log: ColumnarLog, config: HotConfig, sample: float, seed: int
         )
         inputs = everything.take(drawn).cached()
     counts = count_accesses(inputs, tables.features)
-    probe = StagingProbe(tables, inputs, len(everything), batch_size=batch_size, mixed=False, seed=seed)
+    probe = StagingProbe(tables, everything, len(everything), batch_size=batch_size, mixed=False, seed=seed)
     fitter = Fitter(tables=tables, config=config, probe=probe)
     choice = choose(fitter, inputs, counts, is_exact=is_exact, batch_size=batch_size, seed=seed)
     threshold = choice.threshold
@@ -93,6 +93,9 @@ def measure_sample(log: ColumnarLog, config: HotConfig, sample: float, seed: int
     if choice.winner.selection != "peeling":
         peeling = fitter.peeling(inputs, counts, threshold.small)
     assert peeling.fit is not None
+    # What the peeling would reserve if probe batches came from the inputs that it was fitted to.
+    of_sample = StagingProbe(tables, inputs, len(everything), batch_size=batch_size, mixed=False, seed=seed)
+    short_ring = of_sample.use_ranks(peeling.ranks).staging_rows(peeling.fit.num_hot)
     by_sample = picked_by_sample(
         tables, counts, threshold.small, threshold.fit.bytes, generator(seed, "sampled_counts", "ties")
     )
@@ -114,6 +117,7 @@ def measure_sample(log: ColumnarLog, config: HotConfig, sample: float, seed: int
         },
         "peeling": {
             "bytes": peeling.fit.bytes, "staging_bytes": peeling.fit.staging_bytes,
+            "staging_bytes_if_probed_on_sample": peeling.search.ring_bytes(short_ring),
             **shares(tables, peeling.ranks, peeling.fit.num_hot, **on),
         },
         "bytes_of_grid": {
