@@ -2,18 +2,19 @@
 
     python benchmarks/studies/rand_em_box.py [--draws 1000] [--seed 1] [--draw]
 
-Tables of 8,351,593 rows (Criteo Kaggle's C12). Three kinds of skew: a Zipf law, a log-normal one, and a step (a head of
-2 % of the rows with 90 % of the accesses, flat inside head and tail). Three orders of the rows: *popularity* (as ingest
-numbers them), *shuffled*, and *arrival* (numbered as they first appear in a log of 50 M accesses, as published Criteo
-preprocessing does). Hot shares 1e-1 to 1e-5; the threshold is placed so that exactly this share is hot.
+Tables of 8,351,593 rows (Criteo Kaggle's C12). Three kinds of skew: a Zipf law, a log-normal one, and a step (a head
+of 2 % of the rows with 90 % of the accesses, flat inside head and tail). Three orders of the rows: *popularity* (as
+ingest numbers them), *shuffled*, and *arrival* (numbered as they first appear in a log of 50 M accesses, as published
+Criteo preprocessing does). Hot shares 1e-1 to 1e-5; the threshold is placed so that exactly this share is hot.
 
-Forms: *shipped* is `fae.popularity.rand_em` as calibrate calls it; *published* is the paper's: 35 contiguous chunks of
-1,024 rows, Student's t. Each draw is one call for the Box and one a threshold for its interval, at 99.9 %. The shipped
-form must cover in 99.5 % or more of the draws of every cell; the study ends with exit status 1 if it does not.
+Forms: *shipped* is `fae.popularity.rand_em` as calibrate calls it; *published* is the paper's: 35 contiguous chunks
+of 1,024 rows, Student's t. Each draw is one call for the Box and one a threshold for its interval, at 99.9 %. The
+shipped form must cover in 99.5 % or more of the draws of every cell; the study ends with exit status 1 if it does
+not.
 
-Time: the Box (drawing, then one interval) and a full scan of the unordered counts, and the binary search that an order by
-popularity allows, on 8 M, 40 M and 188 M rows. Cells already in the JSON are not measured again; --draw makes
-docs/images/rand_em_box.svg from it and measures nothing. About 15 minutes on 2 cores.
+Time: the Box (drawing, then one interval) and a full scan of the unordered counts, and the binary search that an
+order by popularity allows, on 8 M, 40 M and 188 M rows. Cells already in the JSON are not measured again; --draw
+makes docs/images/rand_em_box.svg from it and measures nothing. About 15 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ import numpy as np
 import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fae.core.progress import say  # noqa: E402
-from fae.core.seeds import generator  # noqa: E402
-from fae.popularity.rand_em import Box, draw_contiguous, draw_scattered  # noqa: E402
-from fae.popularity.tables import num_at_least  # noqa: E402
+from fae.core.progress import say
+from fae.core.seeds import generator
+from fae.popularity.rand_em import Box, draw_contiguous, draw_scattered
+from fae.popularity.tables import num_at_least
 
-from study import COLOURS, Cells, new_figure, read_cells, save_svg  # noqa: E402
+from study import COLOURS, Cells, new_figure, read_cells, save_svg
 
 NAME = "rand_em_box"
 NUM_ROWS, CHUNKS, CHUNK_ROWS, CONFIDENCE = 8_351_593, 35, 1024, 0.999
@@ -178,7 +179,8 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="only draw the figure from the committed JSON")
     options = parser.parse_args()
     if options.draw:
-        return draw_figure()
+        draw_figure()
+        return
     cells = Cells(
         options.name,
         {"num_rows": NUM_ROWS, "chunks": CHUNKS, "chunk_rows": CHUNK_ROWS, "confidence": CONFIDENCE,
@@ -189,9 +191,7 @@ def main() -> None:
     keys = [(form, skew, order) for form in FORMS for skew in SKEWS for order in ORDERS]
     wanted = [key for key in keys if "/".join(key) not in cells]
     with ProcessPoolExecutor(options.workers) as pool:
-        running = {
-            key: pool.submit(cover, key[1], key[2], key[0], options.draws, options.seed) for key in wanted
-        }
+        running = {key: pool.submit(cover, key[1], key[2], key[0], options.draws, options.seed) for key in wanted}
         for key, future in running.items():
             cells.measure("/".join(key), future.result)
     lowest = {
@@ -201,7 +201,9 @@ def main() -> None:
     }  # fmt: skip
     say(f"lowest coverage: shipped {lowest['shipped']:.4f}, published {lowest['published']:.4f}")
     if lowest["shipped"] < MUST_COVER:
-        sys.exit(f"the shipped form covers in {lowest['shipped']:.2%} of the draws of some cell, not in {MUST_COVER:.1%}")
+        sys.exit(
+            f"the shipped form covers in {lowest['shipped']:.2%} of the draws of some cell, not in {MUST_COVER:.1%}"
+        )
 
 
 if __name__ == "__main__":

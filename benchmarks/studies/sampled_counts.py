@@ -2,14 +2,15 @@
 
     python benchmarks/studies/sampled_counts.py [--only frappe criteo] [--seeds 5] [--logs 3] [--draw]
 
-Samples of 1, 5, 10 and 20 % and all training inputs, on Frappe (``recipes/frappe.toml``) and on Criteo-shaped made-up logs
-(`fae synthetic --columnar`, 4 M inputs at scale 1). Each seed draws another sample; each made-up log has a seed too. Of every
-sample:
+Samples of 1, 5, 10 and 20 % and all training inputs, on Frappe (``recipes/frappe.toml``) and on Criteo-shaped made-up
+logs (`fae synthetic --columnar`, 4 M inputs at scale 1). Each seed draws another sample; each made-up log has a seed
+too. Of every sample:
 
-* *threshold, shipped*: access threshold, hot bytes, hot-input share on all training inputs and on later ones (the test
-  split). The sample fixes how long each table's hot prefix is, the exact counts of ingest who stands in it;
+* *threshold, shipped*: access threshold, hot bytes, hot-input share on all training inputs and on later ones (the
+  test split). The sample fixes how long each table's hot prefix is, the exact counts of ingest who stands in it;
 * *threshold, by the sample alone*: a set of as many bytes as the paper picks it, by sampled counts, ties at random;
-* *estimated bytes*: what the sample says the hot rows of a threshold of the paper's grid take, over what all inputs say;
+* *estimated bytes*: what the sample says the hot rows of a threshold of the paper's grid take, over what all inputs
+  say;
 * *peeling*: fitted on the sample, counted on the same inputs; and what ``auto`` took.
 
 Cells already in the JSON are not measured again; --draw makes docs/images/sampled_counts.svg from it and measures
@@ -28,18 +29,18 @@ import numpy as np
 import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fae.core.seeds import generator  # noqa: E402
-from fae.data.columnar import ColumnarLog  # noqa: E402
-from fae.popularity.choice import choose  # noqa: E402
-from fae.popularity.config import HotConfig  # noqa: E402
-from fae.popularity.counting import count_accesses  # noqa: E402
-from fae.popularity.fitting import Fitter  # noqa: E402
-from fae.popularity.sampling import sample_without_replacement  # noqa: E402
-from fae.popularity.staging import StagingProbe  # noqa: E402
-from fae.popularity.tables import IntArray, Tables  # noqa: E402
-from fae.popularity.threshold import ThresholdChain, threshold_grid  # noqa: E402
+from fae.core.seeds import generator
+from fae.data.columnar import ColumnarLog
+from fae.popularity.choice import choose
+from fae.popularity.config import HotConfig
+from fae.popularity.counting import count_accesses
+from fae.popularity.fitting import Fitter
+from fae.popularity.sampling import sample_without_replacement
+from fae.popularity.staging import StagingProbe
+from fae.popularity.tables import IntArray, Tables
+from fae.popularity.threshold import ThresholdChain, threshold_grid
 
-from study import COLOURS, Cells, frappe_log, inputs_of, new_figure, read_cells, save_svg, shares, synthetic_log  # noqa: E402, I001
+from study import COLOURS, Cells, frappe_log, inputs_of, new_figure, read_cells, save_svg, shares, synthetic_log
 
 NAME = "sampled_counts"
 SAMPLES = (0.01, 0.05, 0.1, 0.2, 1.0)
@@ -88,7 +89,9 @@ def measure_sample(log: ColumnarLog, config: HotConfig, sample: float, seed: int
     fitter = Fitter(tables=tables, config=config, probe=probe)
     choice = choose(fitter, inputs, counts, is_exact=is_exact, batch_size=batch_size, seed=seed)
     threshold = choice.threshold
-    assert threshold.fit is not None and threshold.stage is not None and isinstance(threshold.chain, ThresholdChain)
+    assert threshold.fit is not None
+    assert threshold.stage is not None
+    assert isinstance(threshold.chain, ThresholdChain)
     peeling = choice.winner
     if choice.winner.selection != "peeling":
         peeling = fitter.peeling(inputs, counts, threshold.small)
@@ -126,9 +129,7 @@ def measure_sample(log: ColumnarLog, config: HotConfig, sample: float, seed: int
     }  # fmt: skip
 
 
-def run_log(
-    cells: Cells, label: str, log: ColumnarLog, config: HotConfig, batch_size: int, seeds: int
-) -> None:
+def run_log(cells: Cells, label: str, log: ColumnarLog, config: HotConfig, batch_size: int, seeds: int) -> None:
     """All samples of one log; reading every input needs one seed only."""
     for sample in SAMPLES:
         for seed in range(1, (1 if sample >= 1 else seeds) + 1):
@@ -160,10 +161,14 @@ def draw_figure() -> None:
                 for sample in SAMPLES
             ]
             x = [100 * sample for sample in SAMPLES]
-            panel.semilogx(x, [np.mean(each) for each in points], "o-", color=COLOURS[colour], markersize=3, label=label)
+            panel.semilogx(
+                x, [np.mean(each) for each in points], "o-", color=COLOURS[colour], markersize=3, label=label
+            )
             panel.fill_between(x, [min(each) for each in points], [max(each) for each in points],
                                color=COLOURS[colour], alpha=0.15, linewidth=0)  # fmt: skip
-        panel.set(title=name.capitalize(), xlabel="sample, % of the training inputs", ylabel="hot inputs, %, later inputs")
+        panel.set(
+            title=name.capitalize(), xlabel="sample, % of the training inputs", ylabel="hot inputs, %, later inputs"
+        )
         panel.set_xticks([1, 5, 10, 20, 100], ["1", "5", "10", "20", "all"])
         panel.minorticks_off()
     panels[0].legend(fontsize=8, frameon=False)
@@ -181,7 +186,8 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="only draw the figure from the committed JSON")
     options = parser.parse_args()
     if options.draw:
-        return draw_figure()
+        draw_figure()
+        return
     cells = Cells(
         options.name,
         {"samples": list(SAMPLES), "criteo_inputs": options.inputs, "criteo_budget": CRITEO.budget,

@@ -4,20 +4,23 @@
     python benchmarks/studies/selections.py cost [--sizes 5000000 10000000 20000000 45000000]
     python benchmarks/studies/selections.py --draw
 
-*budgets*: five budgets on Frappe, on a Criteo-shaped made-up log and on independent Zipf 1.05 columns with Criteo Kaggle's
-tables (both `fae synthetic --columnar` at scale 1, 24 M inputs, of which 20.5 M are for training). Both selections read
-every training input. Of each: hot-input share on the inputs that the peeling chose from, on the packed log (all training
-inputs) and on later inputs (the test split, never seen), beside the bound that no set of rows of those bytes can pass on
-the inputs chosen from. Ends with exit status 1 if peeling is anywhere below the threshold on the inputs that it chose
-from.
+*budgets*: five budgets on Frappe, on a Criteo-shaped made-up log and on independent Zipf 1.05 columns with Criteo
+Kaggle's tables (both `fae synthetic --columnar` at scale 1, 24 M inputs, of which 20.5 M are for training). Both
+selections read every training input. Of each: hot-input share on the inputs that the peeling chose from, on the
+packed log (all training inputs) and on later inputs (the test split, never seen), beside the bound that no set of
+rows of those bytes can pass on the inputs chosen from. Where the peeling's order alone would serve fewer of the
+inputs that it chose from than the threshold, because its ring is larger, ``selection = "peeling"`` takes the
+threshold's rows; such a cell has the figures of the order alone too (`peeling_alone`). Ends with exit status 1 if
+peeling is anywhere below the threshold on the inputs that it chose from.
 
-*cost*: `fae calibrate` (512 MiB) on Criteo-shaped logs, all inputs for training: by default (5 % sample, auto), and with all inputs
-read by ``threshold`` and by ``peeling``: seconds, peak of the memory that is not mapped files, inputs that were peeled, hot
-inputs of the packed log.
+*cost*: `fae calibrate` (512 MiB) on Criteo-shaped logs, all inputs for training: by default (5 % sample, auto), and
+with all inputs read by ``threshold`` and by ``peeling``: seconds, peak of the memory that is not mapped files, inputs
+that were peeled, hot inputs of the packed log.
 
-Cells already in the JSON (benchmarks/results/selections.json, selections_cost.json) are not measured again; --draw makes
-docs/images/selections.svg and selections_cost.svg from them and measures nothing. *budgets* takes about 10 minutes on 2
-cores and 4 GB of disk in a temporary folder, *cost* about 15 minutes and 7 GB; each log is removed when it is done.
+Cells already in the JSON (benchmarks/results/selections.json, selections_cost.json) are not measured again; --draw
+makes docs/images/selections.svg and selections_cost.svg from them and measures nothing. *budgets* takes about 10
+minutes on 2 cores and 4 GB of disk in a temporary folder, *cost* about 15 minutes and 7 GB; each log is removed when
+it is done.
 """
 
 from __future__ import annotations
@@ -27,24 +30,37 @@ import contextlib
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fae.core.progress import say  # noqa: E402
-from fae.core.units import parse_bytes  # noqa: E402
-from fae.data.columnar import ColumnarLog  # noqa: E402
-from fae.popularity.calibrate import calibrate  # noqa: E402
-from fae.popularity.config import HotConfig  # noqa: E402
-from fae.popularity.fitting import Candidate, Fitter  # noqa: E402
-from fae.popularity.peeling_chain import PeelingChain  # noqa: E402
-from fae.popularity.profile import profile  # noqa: E402
-from fae.popularity.staging import StagingProbe  # noqa: E402
-from fae.popularity.tables import Tables  # noqa: E402
+from fae.core.progress import say
+from fae.core.units import parse_bytes
+from fae.data.columnar import ColumnarLog
+from fae.popularity.calibrate import calibrate
+from fae.popularity.choice import peeling_unless_below
+from fae.popularity.config import HotConfig
+from fae.popularity.fitting import Candidate, Fitter
+from fae.popularity.peeling_chain import PeelingChain
+from fae.popularity.profile import profile
+from fae.popularity.staging import StagingProbe
+from fae.popularity.tables import Tables
 
-from study import COLOURS, Cells, PeakMemory, frappe_log, inputs_of, new_figure, read_cells, save_svg, shares, synthetic_log  # noqa: E402, E501, I001
+from study import (
+    COLOURS,
+    Cells,
+    PeakMemory,
+    frappe_log,
+    inputs_of,
+    new_figure,
+    read_cells,
+    save_svg,
+    shares,
+    synthetic_log,
+)
 
 NAME, COST_NAME = "selections", "selections_cost"
 LOGS: dict[str, dict[str, Any]] = {
@@ -80,12 +96,13 @@ class LogStudy:
         """The peeling beside these small tables, and what it cost; made once."""
         if small not in self._peeled:
             with PeakMemory() as memory:
-                began = time.perf_counter()
+                began, cpu = time.perf_counter(), time.process_time()
                 candidate = fitter.peeling(self.packed, self.counts, small)
-                seconds = time.perf_counter() - began
+                seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
             assert isinstance(candidate.chain, PeelingChain)
             self._peeled[small] = candidate, {
-                "seconds": seconds, "peak_bytes": memory.bytes, "num_peeled_inputs": candidate.num_fitted,
+                "seconds": seconds, "cpu_seconds": cpu, "peak_bytes": memory.bytes,
+                "num_peeled_inputs": candidate.num_fitted,
                 "num_peeled_rows": int(candidate.chain.peeled.rows.size), "num_small_tables": len(small),
             }  # fmt: skip
         return self._peeled[small]
@@ -109,11 +126,15 @@ class LogStudy:
         found: dict[str, Any] = {"budget_bytes": config.budget_bytes, "fits": True}
         for candidate, fit in zip((threshold, peeling), fits.values(), strict=True):
             assert fit is not None
-            found[candidate.selection] = {
+            figures = {
                 "bytes": fit.bytes, "staging_bytes": fit.staging_bytes, "num_rows": int(fit.num_hot.sum()),
                 **shares(self.tables, candidate.ranks, fit.num_hot, **on),
             }  # fmt: skip
-            found[candidate.selection].setdefault("chosen_from", found[candidate.selection]["packed"])
+            figures.setdefault("chosen_from", figures["packed"])
+            found[candidate.selection] = figures
+        candidates = {"threshold": threshold, "peeling": replace(peeling, fit=fits["peeling"])}
+        if peeling_unless_below(candidates, self.tables, self.packed, {})[0] == "threshold":
+            found["peeling_alone"], found["peeling"] = found["peeling"], dict(found["threshold"])
         found["threshold"] |= {"seconds": seconds, "peak_bytes": memory.bytes}
         found["peeling"] |= cost
         assert isinstance(peeling.chain, PeelingChain)
@@ -133,9 +154,7 @@ def study_budgets(labels: list[str], inputs: int, folder: Path, name: str) -> No
         budgets = [budget for budget in LOGS[label]["budgets"] if f"{label}/{budget}" not in cells]
         if not budgets:
             continue
-        made = (
-            contextlib.nullcontext(frappe_log(folder)) if label == "frappe" else synthetic_log(folder, label, inputs)
-        )
+        made = contextlib.nullcontext(frappe_log(folder)) if label == "frappe" else synthetic_log(folder, label, inputs)
         with made as log:
             study = LogStudy(label, log)
             for budget in sorted(budgets, key=lambda text: -parse_bytes(text, what="budget")):
@@ -167,14 +186,14 @@ def cost_of(log: ColumnarLog, mode: str, folder: Path) -> dict[str, Any]:
     """One `fae profile` and `fae calibrate`: seconds, memory, and what the hot set serves of the packed log."""
     config = HotConfig(budget=COST_BUDGET, **MODES[mode])
     with PeakMemory() as memory:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         accesses = profile(log, config, folder / "profile", seed=1)
         middle = time.perf_counter()
         hot_set = calibrate(
             log, accesses, config, folder / "hot_set", embedding_dims=[DIM] * len(log.features), optimizer=OPTIMIZER,
             batch_size=2048, mixed=False, seed=1,
         )  # fmt: skip
-        end = time.perf_counter()
+        end, cpu = time.perf_counter(), time.process_time() - cpu
     layout = hot_set.layout
     ranks = [
         np.arange(feature.num_embeddings, dtype=np.int32) if rank is None else np.asarray(rank)
@@ -184,6 +203,7 @@ def cost_of(log: ColumnarLog, mode: str, folder: Path) -> dict[str, Any]:
     on_all = shares(tables, np.concatenate(ranks), np.array(layout.num_hot, np.int64), packed=inputs_of(log, "train"))
     return {
         "num_inputs": log.num_inputs, "profile_seconds": middle - began, "calibrate_seconds": end - middle,
+        "cpu_seconds": cpu,
         "peak_bytes": memory.bytes, "process_peak_bytes": memory.process_bytes, "num_read": accesses.num_inputs,
         "num_fitted_inputs": hot_set.summary["num_fitted_inputs"], "selection": hot_set.summary["selection"],
         "bytes": hot_set.summary["bytes"], "bound": hot_set.summary["bound"], "notes": hot_set.summary["notes"],
@@ -217,7 +237,9 @@ def draw_figures() -> None:
         found = [(budget, cells[f"{label}/{budget}"]) for budget in LOGS[label]["budgets"]]
         found = [(budget, cell) for budget, cell in found if cell["fits"]]
         x = [cell["budget_bytes"] for _, cell in found]
-        panel.semilogx(x, [100 * cell["bound"] for _, cell in found], ":", color=COLOURS["bound"], label="bound", base=2)
+        panel.semilogx(
+            x, [100 * cell["bound"] for _, cell in found], ":", color=COLOURS["bound"], label="bound", base=2
+        )
         for selection in ("threshold", "peeling"):
             for on, style in (("packed", "o-"), ("later", "s--")):
                 panel.plot(x, [100 * cell[selection][on]["input_share"] for _, cell in found], style, markersize=3,
@@ -259,7 +281,8 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="only draw the figures from the committed JSON")
     options = parser.parse_args()
     if options.draw:
-        return draw_figures()
+        draw_figures()
+        return
     if options.part is None:
         parser.error("name a part, budgets or cost, or give --draw")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:

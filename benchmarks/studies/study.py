@@ -1,7 +1,7 @@
 """What the calibrator's studies share: cells that survive a stop, memory at its peak, logs to study, figures as SVG.
 
-Invariants: a cell is measured once, its figures are on disk before the next one begins, and cells of other settings are
-never mixed in. A figure is drawn from the committed JSON alone. Decides nothing about hot sets.
+Invariants: a cell is measured once, its figures are on disk before the next one begins, and cells of other settings
+are never mixed in. A figure is drawn from the committed JSON alone. Decides nothing about hot sets.
 """
 
 from __future__ import annotations
@@ -134,9 +134,7 @@ def synthetic_log(
     shutil.rmtree(path, ignore_errors=True)
     say(f"making {num_inputs:,} inputs like {shape}")
     try:
-        write_columnar(
-            config, path, test_fraction=test_fraction, validation_fraction=0.05 if test_fraction else 0.0
-        )
+        write_columnar(config, path, test_fraction=test_fraction, validation_fraction=0.05 if test_fraction else 0.0)
         yield ColumnarLog(path)
     finally:
         shutil.rmtree(path, ignore_errors=True)
