@@ -93,7 +93,7 @@ def choose(fitter: Fitter, inputs: Inputs, counts: IntArray, *, is_exact: bool, 
         on_kept = fitter.threshold(kept, kept_counts)
         fitted = [on_kept, fitter.peeling(kept, kept_counts, on_kept.small)]
         final = []
-    results = {one.selection: one.measure(tables, judges) for one in fitted if one.fit is not None}
+    results: dict[str, Measured] = {one.selection: one.measure(tables, judges) for one in fitted if one.fit is not None}
     # Sorting is stable: the threshold stands first and stays first on ties.
     ranking = sorted(results, key=lambda name: -results[name].input_share)
     if not final:
@@ -101,7 +101,7 @@ def choose(fitter: Fitter, inputs: Inputs, counts: IntArray, *, is_exact: bool, 
         if config.selection == "peeling" or ranking[:1] != ["threshold"]:
             final.append(fitter.peeling(inputs, counts, threshold.small))
     _require(final, config, batch_size)
-    fits = {one.selection: one for one in final if one.fit is not None}
+    fits: dict[str, Candidate] = {one.selection: one for one in final if one.fit is not None}
     if config.selection == "peeling":
         ranking = peeling_unless_below(fits, tables, inputs, results if judges is inputs else {})
     winner = fits[next((name for name in ranking if name in fits), next(iter(fits)))]
