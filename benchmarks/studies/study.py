@@ -56,6 +56,8 @@ class Cells:
             found = json.loads(path.read_text())
             if found["settings"] == self.settings:
                 self.cells = found["cells"]
+                for cell in self.cells.values():  # cells of one file may come from several runs
+                    cell.setdefault("commit", found["commit"])
             else:
                 say(f"{path.name} has other settings: its cells are measured again")
 
@@ -67,9 +69,9 @@ class Cells:
         if key not in self.cells:
             load, began = os.getloadavg()[0], time.perf_counter()
             facts = work()
-            self.cells[key] = {**facts, "load_before": round(load, 2)}
-            say(f"{self.name} {key}: {time.perf_counter() - began:.1f} s")
             result = record(settings=self.settings, cells=self.cells)
+            self.cells[key] = {**facts, "load_before": round(load, 2), "commit": result["commit"]}
+            say(f"{self.name} {key}: {time.perf_counter() - began:.1f} s")
             save_record(self.name, result)
         return self.cells[key]
 
