@@ -13,9 +13,9 @@ inputs that it chose from than the threshold, because its ring is larger, ``sele
 threshold's rows; such a cell has the figures of the order alone too (`peeling_alone`). Ends with exit status 1 if
 peeling is anywhere below the threshold on the inputs that it chose from.
 
-*cost*: `fae calibrate` (128 MiB for 5 and 10 M inputs, 512 MiB above) on Criteo-shaped logs, all inputs for training: by default (5 % sample, auto), and
-with all inputs read by ``threshold`` and by ``peeling``: seconds, peak of the memory that is not mapped files, inputs
-that were peeled, hot inputs of the packed log.
+*cost*: `fae calibrate` (128 MiB for 5 and 10 M inputs, 512 MiB above) on Criteo-shaped logs, all inputs for
+training: by default (5 % sample, auto), and with all inputs read by ``threshold`` and by ``peeling``: seconds, peak
+of the memory that is not mapped files, inputs that were peeled, hot inputs of the packed log.
 
 Cells already in the JSON (benchmarks/results/selections.json, selections_cost.json) are not measured again; --draw
 makes docs/images/selections.svg and selections_cost.svg from them and measures nothing. *budgets* takes about 10
@@ -192,9 +192,9 @@ def cost_budget(num_inputs: int) -> str:
     return next((COST_BUDGETS[size] for size in sorted(COST_BUDGETS, reverse=True) if size <= num_inputs), "128MiB")
 
 
-def cost_of(log: ColumnarLog, mode: str, folder: Path) -> dict[str, Any]:
+def cost_of(log: ColumnarLog, mode: str, budget: str, folder: Path) -> dict[str, Any]:
     """One `fae profile` and `fae calibrate`: seconds, memory, and what the hot set serves of the packed log."""
-    config = HotConfig(budget=cost_budget(log.num_inputs), **MODES[mode])
+    config = HotConfig(budget=budget, **MODES[mode])
     with PeakMemory() as memory:
         began, cpu = time.perf_counter(), time.process_time()
         accesses = profile(log, config, folder / "profile", seed=1)
@@ -226,17 +226,18 @@ def study_cost(sizes: list[int], folder: Path, name: str) -> None:
     cells = Cells(
         name, {"budgets": COST_BUDGETS, "scale": 1, "embedding_dim": DIM, "optimizer": OPTIMIZER, "modes": MODES}
     )
-    with synthetic_log(folder, "criteo", 20_000, scale=0.001) as log:  # kernels are compiled before anything is timed
-        for mode in MODES:
-            with contextlib.suppress(Exception):
-                cost_of(log, mode, folder)
+    with synthetic_log(folder, "criteo", 200_000, scale=0.02, test_fraction=0.0) as log:
+        for mode in MODES:  # kernels are compiled before anything is timed
+            cost_of(log, mode, "8MiB", folder)
     for size in sizes:
         modes = [mode for mode in MODES if f"{size}/{mode}" not in cells]
         if not modes:
             continue
         with synthetic_log(folder, "criteo", size, test_fraction=0.0) as log:
             for mode in modes:
-                cells.measure(f"{size}/{mode}", lambda log=log, mode=mode: cost_of(log, mode, folder))
+                cells.measure(
+                    f"{size}/{mode}", lambda log=log, mode=mode: cost_of(log, mode, cost_budget(log.num_inputs), folder)
+                )
 
 
 def draw_figures() -> None:
