@@ -170,6 +170,31 @@ def draw_figure() -> None:
     save_svg(figure, NAME)
 
 
+def print_tables() -> None:
+    """The tables of docs/results.md, from the committed JSON."""
+    cells = read_cells(NAME)
+    print("| form | order | " + " | ".join(f"{share:.0e}" for share in HOT_SHARES) + " |\n|---|---|" + "---|" * 5)
+    for form in FORMS:
+        for order in ORDERS:
+            found = [cells[f"{form}/{skew}/{order}"]["by_hot_share"] for skew in SKEWS]
+            by_share = list(zip(*found, strict=True))
+            texts = [" / ".join(f"{100 * entry['coverage']:.1f}" for entry in entries) for entries in by_share]
+            print(f"| {form} | {order} | " + " | ".join(texts) + " |")
+    widths = [[cells[f"shipped/{skew}/shuffled"]["by_hot_share"] for skew in SKEWS]]
+    print("width / truth, shipped: ", end="")
+    print(
+        ", ".join(f"{np.mean([e['mean_width_over_truth'] for e in each]):.2f}" for each in zip(*widths[0], strict=True))
+    )
+    draws = [entry for key, cell in cells.items() if key.startswith("shipped/") for entry in cell["by_hot_share"]]
+    print(f"lowest shipped: {100 * min(entry['coverage'] for entry in draws):.1f} %; all cells together: ", end="")
+    print(f"{100 * np.mean([entry['coverage'] for entry in draws]):.2f} %\n")
+    names = ("full_scan", "shipped_draw", "shipped_interval", "published_draw", "published_interval", "binary_search")
+    print("| rows | " + " | ".join(name.replace("_", " ") for name in names) + " |\n|---|" + "---|" * len(names))
+    for num_rows in TIMED_ROWS:
+        medians = cells[f"time/{num_rows}"]["median_seconds"]
+        print(f"| {num_rows:,} | " + " | ".join(f"{1e3 * medians[name]:.3g}" for name in names) + " |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
@@ -177,9 +202,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes for the draws")
     parser.add_argument("--name", default=NAME, help="of the result file")
     parser.add_argument("--draw", action="store_true", help="only draw the figure from the committed JSON")
+    parser.add_argument("--table", action="store_true", help="only print the tables of docs/results.md from it")
     options = parser.parse_args()
-    if options.draw:
-        draw_figure()
+    if options.draw or options.table:
+        draw_figure() if options.draw else print_tables()
         return
     cells = Cells(
         options.name,

@@ -177,6 +177,56 @@ def draw_figure() -> None:
     save_svg(figure, NAME)
 
 
+def print_tables() -> None:
+    """The tables of docs/results.md, from the committed JSON: mean and range over seeds."""
+    cells = read_cells(NAME)
+    for name in ("frappe", "criteo"):
+        print(
+            f"{name}\n| sample | threshold | hot bytes | bytes at 1e-5, sample / exact | packed: shipped "
+            "| later: shipped | later: sample alone | later: peeling | ring, peeling / probed on its sample | auto took |\n|"
+            + "---|"
+            * 10
+        )
+        of_log = {key: cell for key, cell in cells.items() if key.startswith(name)}
+        exact = {key.split("/")[0]: cell for key, cell in of_log.items() if cell["sample"] == 1}
+        for sample in SAMPLES:
+            found = {key: cell for key, cell in of_log.items() if cell["sample"] == sample}
+            some = list(found.values())
+            texts = [
+                f"{100 * sample:g} %",
+                mean_text([1e6 * cell["threshold"]["threshold"] for cell in some], "{:.2f}") + "e-6",
+                mean_text([cell["threshold"]["bytes"] / 2**20 for cell in some], "{:.4g}") + " MiB",
+                mean_text([bytes_ratio(cell, exact[key.split("/")[0]]) for key, cell in found.items()], "{:.2f}"),
+            ]
+            for kind, on in (
+                ("threshold", "packed"), ("threshold", "later"), ("by_sample_alone", "later"), ("peeling", "later"),
+            ):  # fmt: skip
+                texts.append(mean_text([100 * cell[kind][on]["input_share"] for cell in some], "{:.2f}"))
+            rings = [
+                np.mean([cell["peeling"][which] / 2**10 for cell in some])
+                for which in ("staging_bytes", "staging_bytes_if_probed_on_sample")
+            ]
+            texts.append(" / ".join(f"{ring:,.0f} KiB" for ring in rings))
+            taken = [cell["auto"] for cell in some]
+            texts.append(", ".join(f"{kind} {taken.count(kind)}" for kind in sorted(set(taken))))
+            print("| " + " | ".join(texts) + " |")
+
+
+def mean_text(values: list[float], form: str) -> str:
+    """Mean, and the range in brackets where there is one.
+
+    >>> mean_text([1.0, 2.0], "{:.1f}"), mean_text([1.0], "{:.0f}")
+    ('1.5 (1.0-2.0)', '1')
+    """
+    low, high, mean = (form.format(value) for value in (min(values), max(values), float(np.mean(values))))
+    return mean if low == high else f"{mean} ({low}-{high})"
+
+
+def bytes_ratio(cell: dict[str, Any], exact: dict[str, Any]) -> float:
+    """Bytes that the sample says the paper's threshold of 1e-5 takes, over what all inputs say."""
+    return float(cell["bytes_of_grid"]["1e-05"] / exact["bytes_of_grid"]["1e-05"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=["frappe", "criteo"], choices=["frappe", "criteo"])
@@ -186,9 +236,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="where temporary logs go")
     parser.add_argument("--name", default=NAME, help="of the result file")
     parser.add_argument("--draw", action="store_true", help="only draw the figure from the committed JSON")
+    parser.add_argument("--table", action="store_true", help="only print the tables of docs/results.md from it")
     options = parser.parse_args()
-    if options.draw:
-        draw_figure()
+    if options.draw or options.table:
+        draw_figure() if options.draw else print_tables()
         return
     cells = Cells(
         options.name,

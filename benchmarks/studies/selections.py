@@ -56,6 +56,7 @@ from study import (
     frappe_log,
     inputs_of,
     new_figure,
+    percent,
     read_cells,
     save_svg,
     shares,
@@ -281,6 +282,43 @@ def draw_figures() -> None:
     save_svg(figure, COST_NAME)
 
 
+def print_tables() -> None:
+    """The tables of docs/results.md, from the committed JSON."""
+    cells = read_cells(NAME)
+    print(
+        "| log | budget | packed: threshold | peeling | bound | later: threshold | peeling "
+        "| ring: threshold | peeling |"
+    )
+    print("|" + "---|" * 9)
+    for label in LOGS:
+        for budget in LOGS[label]["budgets"]:
+            cell = cells[f"{label}/{budget}"]
+            one, other = cell["threshold"], cell["peeling"]
+            texts = [label, budget, *(percent(each["packed"]["input_share"], 4) for each in (one, other))]
+            texts += [percent(cell["bound"], 4), *(percent(each["later"]["input_share"], 4) for each in (one, other))]
+            texts += [f"{each['staging_bytes'] / 1024:,.0f} KiB" for each in (one, other)]
+            print("| " + " | ".join(texts) + " |" + (" made way" if "peeling_alone" in cell else ""))
+    for label in LOGS:
+        cell = cells[f"{label}/{LOGS[label]['budgets'][-1]}"]
+        cost = cell["peeling"]
+        print(
+            f"{label}: {cost['num_peeled_inputs']:,} inputs, {cost['num_peeled_rows']:,} rows, "
+            f"{cost['seconds']:.1f} s, {cost['peak_bytes'] / 2**30:.2f} GiB, load {cell['load_before']}"
+        )
+    cells = read_cells(COST_NAME)
+    print(
+        "\n| inputs | mode | profile, s | calibrate, s | CPU, s | peak, MiB | fitted on | took | hot inputs, packed |"
+    )
+    print("|" + "---|" * 9)
+    for size in SIZES:
+        for mode in MODES:
+            cell = cells[f"{size}/{mode}"]
+            texts = [f"{size:,}", mode, f"{cell['profile_seconds']:.1f}", f"{cell['calibrate_seconds']:.1f}"]
+            texts += [f"{cell['cpu_seconds']:.1f}", f"{cell['peak_bytes'] / 2**20:,.0f}"]
+            texts += [f"{cell['num_fitted_inputs']:,}", cell["selection"], percent(cell["packed"]["input_share"], 4)]
+            print("| " + " | ".join(texts) + " |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=["budgets", "cost"])
@@ -290,9 +328,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="where temporary logs go")
     parser.add_argument("--name", default=None, help="of the result file")
     parser.add_argument("--draw", action="store_true", help="only draw the figures from the committed JSON")
+    parser.add_argument("--table", action="store_true", help="only print the tables of docs/results.md from it")
     options = parser.parse_args()
-    if options.draw:
-        draw_figures()
+    if options.draw or options.table:
+        draw_figures() if options.draw else print_tables()
         return
     if options.part is None:
         parser.error("name a part, budgets or cost, or give --draw")

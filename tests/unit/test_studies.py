@@ -21,7 +21,7 @@ common, rand_em_box, sampled_counts, study = (
 )
 
 
-@pytest.mark.parametrize("name", ["study", "selections"])
+@pytest.mark.parametrize("name", ["study", "selections", "sampled_counts"])
 def test_examples_hold(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted
