@@ -153,7 +153,7 @@ def time_forms(num_rows: int, repeats: int = 15) -> dict[str, Any]:
 def draw_figure() -> None:
     """Coverage by hot share, one panel a form."""
     cells = read_cells(NAME)
-    figure, panels = new_figure(2, 4.2)
+    figure, panels = new_figure(2, 4.6)
     for panel, form in zip(panels, FORMS, strict=True):
         for style, skew in zip(("-", "--", ":"), SKEWS, strict=True):
             for colour, order in zip(("threshold", "peeling", "other"), ORDERS, strict=True):
@@ -166,7 +166,8 @@ def draw_figure() -> None:
         panel.set(title=form, xlabel="share of rows that is hot", ylabel="draws covered, %")
         panel.invert_xaxis()
     panels[0].set_ylim(99.0, 100.05)
-    panels[1].legend(fontsize=7, frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=7, frameon=False)
     save_svg(figure, NAME)
 
 

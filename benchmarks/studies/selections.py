@@ -2,6 +2,7 @@
 
     python benchmarks/studies/selections.py budgets [--only frappe criteo zipf] [--inputs 24000000]
     python benchmarks/studies/selections.py cost [--sizes 5000000 10000000 20000000 45000000]
+    python benchmarks/studies/selections.py skew
     python benchmarks/studies/selections.py --draw
 
 *budgets*: five budgets on Frappe, on a Criteo-shaped made-up log and on independent Zipf 1.05 columns with Criteo
@@ -17,10 +18,13 @@ peeling is anywhere below the threshold on the inputs that it chose from.
 training: by default (5 % sample, auto), and with all inputs read by ``threshold`` and by ``peeling``: seconds, peak
 of the memory that is not mapped files, inputs that were peeled, hot inputs of the packed log.
 
-Cells already in the JSON (benchmarks/results/selections.json, selections_cost.json) are not measured again; --draw
-makes docs/images/selections.svg and selections_cost.svg from them and measures nothing. *budgets* takes about 10
-minutes on 2 cores and 4 GB of disk in a temporary folder, *cost* about 15 minutes and 7 GB; each log is removed when
-it is done.
+*skew*: 26 independent columns with a hundredth of Criteo Kaggle's rows, from flat to steep: what the same share of the
+rows serves of lookups and of whole inputs, by either selection. 500,000 inputs, batches of 256, two minutes.
+
+Cells already in the JSON (benchmarks/results/selections.json, selections_cost.json, selections_skew.json) are not
+measured again; --draw makes docs/images/selections.svg and selections_cost.svg from them and measures nothing.
+*budgets* takes about 10 minutes on 2 quiet cores and 4 GB of disk in a temporary folder, *cost* about 15 minutes and 7
+GB; each log is removed when it is done.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 from fae.core.progress import say
 from fae.core.units import parse_bytes
@@ -49,6 +54,7 @@ from fae.popularity.profile import profile
 from fae.popularity.staging import StagingProbe
 from fae.popularity.tables import Tables
 
+from common import KAGGLE_ROWS, make_log
 from study import (
     COLOURS,
     Cells,
@@ -63,7 +69,7 @@ from study import (
     synthetic_log,
 )
 
-NAME, COST_NAME = "selections", "selections_cost"
+NAME, COST_NAME, SKEW_NAME = "selections", "selections_cost", "selections_skew"
 LOGS: dict[str, dict[str, Any]] = {
     "frappe": {"budgets": ["48KiB", "64KiB", "128KiB", "192KiB", "256KiB"], "batch_size": 128,
                "hot": {"small_table": "1KB", "ring_depth": 2}},
@@ -74,6 +80,7 @@ OPTIMIZER, DIM = "rowwise_adagrad", 16
 INPUTS, SIZES = 24_000_000, (5_000_000, 10_000_000, 20_000_000, 45_000_000)
 COST_BUDGETS = {5_000_000: "128MiB", 10_000_000: "128MiB", 20_000_000: "512MiB", 45_000_000: "512MiB"}
 """By inputs: a budget that does not hold every row, of which shorter logs show fewer. Peeling does not depend on it."""
+EXPONENTS, BUDGET_SHARES = (0.0, 0.5, 0.8, 1.05, 1.3), (0.02, 0.05, 0.1, 0.2, 0.5)
 MODES: dict[str, dict[str, Any]] = {
     "default": {"sample": 0.05, "selection": "auto"},
     "threshold": {"sample": 1.0, "selection": "threshold"},
@@ -241,6 +248,34 @@ def study_cost(sizes: list[int], folder: Path, name: str) -> None:
                 )
 
 
+def skew_at(log: ColumnarLog, budget_share: float) -> dict[str, Any]:
+    """Both selections where the budget is a share of the bytes of all rows."""
+    tables = Tables(log.features, log.counts, [DIM] * len(log.features), OPTIMIZER)
+    inputs = inputs_of(log, "train")
+    config = HotConfig(budget=int(budget_share * tables.total_bytes), small_table="16KB", ring_depth=2)
+    probe = StagingProbe(tables, inputs, len(inputs), batch_size=256, mixed=False, seed=1)
+    fitter, counts = Fitter(tables=tables, config=config, probe=probe), np.asarray(log.counts)
+    threshold = fitter.threshold(inputs, counts)
+    found: dict[str, Any] = {"budget_bytes": config.budget_bytes}
+    for candidate in (threshold, fitter.peeling(inputs, counts, threshold.small)):
+        if candidate.fit is not None:
+            found[candidate.selection] = {
+                "bytes": candidate.fit.bytes, "staging_bytes": candidate.fit.staging_bytes,
+                **shares(tables, candidate.ranks, candidate.fit.num_hot, packed=inputs),
+            }  # fmt: skip
+    return found
+
+
+def study_skew(folder: Path, name: str) -> None:
+    """Every exponent at every share."""
+    rows = [max(3, count // 100) for count in KAGGLE_ROWS]
+    cells = Cells(name, {"inputs": 500_000, "rows": rows, "embedding_dim": DIM, "optimizer": OPTIMIZER})
+    for exponent in EXPONENTS:
+        log = make_log(folder / f"zipf-{exponent}", 500_000, exponent=exponent, rows=rows, num_dense=0)
+        for share in BUDGET_SHARES:
+            cells.measure(f"{exponent:g}/{share:g}", lambda log=log, share=share: skew_at(log, share))
+
+
 def draw_figures() -> None:
     """Hot inputs over budgets, packed above and later below in one panel a log; seconds and memory over inputs."""
     cells = read_cells(NAME)
@@ -321,7 +356,7 @@ def print_tables() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["budgets", "cost"])
+    parser.add_argument("part", nargs="?", choices=["budgets", "cost", "skew"])
     parser.add_argument("--only", nargs="*", default=list(LOGS), choices=list(LOGS))
     parser.add_argument("--inputs", type=int, default=INPUTS, help="of the made-up logs of `budgets`")
     parser.add_argument("--sizes", nargs="*", type=int, default=list(SIZES), help="inputs of the logs of `cost`")
@@ -334,10 +369,12 @@ def main() -> None:
         draw_figures() if options.draw else print_tables()
         return
     if options.part is None:
-        parser.error("name a part, budgets or cost, or give --draw")
+        parser.error("name a part: budgets, cost or skew, or give --draw")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         if options.part == "budgets":
             study_budgets(options.only, options.inputs, Path(name), options.name or NAME)
+        elif options.part == "skew":
+            study_skew(Path(name), options.name or SKEW_NAME)
         else:
             study_cost(options.sizes, Path(name), options.name or COST_NAME)
 
