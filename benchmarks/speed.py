@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -181,6 +182,30 @@ class OurPlacement:
             return self.run(num_steps)
         finally:
             self.runner = runner
+
+    def run_timed(self, num_steps: int) -> dict[str, float]:
+        """Medians on the device, in seconds: of a step, and from one step's end to when the next one can start."""
+        marks = [tuple(torch.cuda.Event(enable_timing=True) for _ in range(2)) for _ in range(num_steps)]
+        pairs = iter(marks)
+        runner = self.runner
+
+        def timed(batch: Any) -> None:
+            begin, end = next(pairs)
+            begin.record()
+            runner(batch)
+            end.record()
+
+        self.runner = timed
+        try:
+            self.run(num_steps)
+        finally:
+            self.runner = runner
+        steps = [begin.elapsed_time(end) for begin, end in marks]
+        gaps = [before[1].elapsed_time(after[0]) for before, after in pairwise(marks)]
+        return {
+            "step": 1e-3 * float(np.median(steps)), "gap": 1e-3 * float(np.median(gaps)),
+            "mean step": 1e-3 * float(np.mean(steps)), "mean gap": 1e-3 * float(np.mean(gaps)),
+        }  # fmt: skip
 
     def run_graph(self, num_steps: int) -> float:
         """Seconds of replaying one captured step that many times: the step alone, its batch already there."""

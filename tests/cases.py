@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -157,6 +160,24 @@ def adversarial_logs() -> dict[str, Log]:
             **{**vars(random_log(2, lists=True)), "ids": np.where(np.arange(8) < 3, random_log(2, lists=True).ids, -1)}
         ),
     }
+
+
+def mapped(batches: BatchSet, folder: Path) -> BatchSet:
+    """The same batches in files of their own, mapped as training maps them."""
+    count = itertools.count()
+
+    def moved(value):
+        if isinstance(value, np.ndarray):
+            path = folder / f"{next(count)}.npy"
+            np.save(path, value)
+            return np.asarray(np.load(path, mmap_mode="r"))
+        if isinstance(value, tuple):
+            return tuple(moved(each) for each in value)
+        if dataclasses.is_dataclass(value):
+            return type(value)(**{name: moved(each) for name, each in vars(value).items()})
+        return value
+
+    return BatchSet(moved(batches.arrays), batches.num_hot_batches)
 
 
 def make_embeddings(

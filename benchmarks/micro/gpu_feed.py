@@ -1,15 +1,16 @@
-"""How fast batches come from a packed file to the device: threads, ways of copying, with and without steps. JSON.
+"""Ways to bring bytes of a mapped file to the device: through pinned buffers, or from registered pages. JSON.
 
-python benchmarks/micro/gpu_feed.py [--batch-size 32768] [--out FILE]
+python benchmarks/micro/gpu_feed.py [--megabytes 1024] [--folder DIR] [--out FILE]
+
+A file that is in the page cache; pieces of 4 MB, as a batch of 32,768 inputs has them. Copies into pinned memory by
+1 to 8 threads; seconds to register the map with the driver (whole, read-only), and the rate of copies out of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
-import statistics
+import mmap
 import sys
 import tempfile
 import threading
@@ -20,95 +21,87 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-import fae.embedding.base as base
-import fae.embedding.tiered as tiered
-from speed import OurPlacement, hot_set, open_log, packed_log
+from fae.core.counters import copy_bytes
 
-from common import KAGGLE_ROWS, RESULTS, record
+from common import RESULTS, record
 
-results: list[dict] = []
-
-
-def note(what: str, **facts) -> None:
-    results.append({"what": what, **facts})
-    print(what, facts, flush=True)
+PIECE = 4 * 2**20
+FLAGS = {"read-only": 8, "default": 0}
 
 
-def copies(path: Path) -> None:
-    """10 MB at a time out of a file in the page cache into pinned memory."""
-    size = 10 * 2**20
-    file = path / "train" / "addresses.npy"
-    mapped = np.memmap(file, np.uint8, "r")
-    count = min(8, len(mapped) // size)
-    pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-    target = pinned.numpy()
-    for threads in (1, 4, 8):
-        torch.set_num_threads(threads)
-        for again in ("first", "second"):
-            started = time.perf_counter()
-            for part in range(count):
-                pinned.copy_(torch.from_numpy(mapped[part * size : (part + 1) * size]))
-            note(
-                f"map, torch copy, {again} pass",
-                threads=threads,
-                gb_per_second=count * size / (time.perf_counter() - started) / 1e9,
-            )
-    fd = os.open(file, os.O_RDONLY)
-    for threads in (1, 2, 4, 8):
-        piece = size // threads
+def to_pinned(source: np.ndarray, threads: int) -> float:
+    """GB/s of `threads` threads, each with a buffer of its own."""
+    pinned = torch.empty((threads, PIECE), dtype=torch.uint8, pin_memory=True)
+    pieces = len(source) // PIECE
 
-        def read(index: int, piece: int = piece) -> None:
-            view = memoryview(target[index * piece : (index + 1) * piece])
-            for part in range(count):
-                os.preadv(fd, [view], part * size + index * piece)
+    def work(thread: int) -> None:
+        for piece in range(thread, pieces, threads):
+            copy_bytes(pinned[thread].data_ptr(), source.ctypes.data + piece * PIECE, PIECE)
 
+    running = [threading.Thread(target=work, args=(thread,)) for thread in range(threads)]
+    started = time.perf_counter()
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    return pieces * PIECE / (time.perf_counter() - started) / 1e9
+
+
+def registered(path: Path, kind: str, access: int) -> dict[str, object]:
+    """Register the whole map and copy out of it."""
+    facts: dict[str, object] = {"way": "registered", "flags": kind, "writable map": access == mmap.ACCESS_WRITE}
+    with path.open("r+b") as file:
+        region = mmap.mmap(file.fileno(), 0, access=access)
+        view = np.frombuffer(region, np.uint8)
+        runtime = torch.cuda.cudart()
         started = time.perf_counter()
-        running = [threading.Thread(target=read, args=(index,)) for index in range(threads)]
-        for thread in running:
-            thread.start()
-        for thread in running:
-            thread.join()
-        note("preadv", threads=threads, gb_per_second=count * size / (time.perf_counter() - started) / 1e9)
+        code = int(runtime.cudaHostRegister(view.ctypes.data, len(view), FLAGS[kind]))
+        facts |= {"error": code, "seconds per GB": (time.perf_counter() - started) / len(view) * 1e9}
+        if code == 0:
+            source, target = torch.from_numpy(view), torch.empty(PIECE, dtype=torch.uint8, device="cuda")
+            for _ in range(2):
+                torch.cuda.synchronize()
+                started = time.perf_counter()
+                for piece in range(len(view) // PIECE):
+                    target.copy_(source[piece * PIECE : (piece + 1) * PIECE], non_blocking=True)
+                issued = time.perf_counter() - started
+                torch.cuda.synchronize()
+            facts |= {
+                "GB/s": len(view) / (time.perf_counter() - started) / 1e9,
+                "asynchronous": issued < 0.5 * (time.perf_counter() - started),
+            }
+            runtime.cudaHostUnregister(view.ctypes.data)
+            del source
+        del view
+    return facts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, default=32768)
-    parser.add_argument("--inputs", type=int, default=800_000)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--megabytes", type=int, default=1024)
+    parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu_feed.json")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        log = open_log("zipf", folder, options.inputs, KAGGLE_ROWS)
-        hot = hot_set(log, 0.05, dim=16, batch_size=options.batch_size, mixed=True)
-        packed = packed_log(log, hot, folder)
-        copies(packed.path)
-        ours = {
-            placement: OurPlacement(packed, hot, placement, dim=16, optimizer="sgd", device="cuda")
-            for placement in ("device", "tiered")
-        }
-        for each in ours.values():
-            each.run(20)
-        for feeders in (1, 2, 3, 4):
-            for threads in (1, 2, 4, 8):
+    results: list[dict[str, object]] = []
 
-                @contextlib.contextmanager
-                def threads_of_copies(threads=threads):
-                    torch.set_num_threads(threads)
-                    yield
+    def note(**facts: object) -> None:
+        results.append(facts)
+        print(facts, flush=True)
 
-                base.copying_threads = tiered.copying_threads = threads_of_copies
-                facts = {}
-                for placement, each in ours.items():
-                    each.embeddings._gpu._feeds._num_threads = feeders
-                    for part in ("run_feeds", "run"):
-                        call = getattr(each, part)
-                        call(10)
-                        seconds = statistics.median(call(options.steps // 2) for _ in range(2)) / (options.steps // 2)
-                        facts[f"{placement} {part}"] = round(1e6 * seconds)
-                note("us a step", feeders=feeders, threads=threads, **facts)
-    options.out.write_text(json.dumps(record(torch_version=torch.__version__, rows=results), indent=1))
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        path = Path(name) / "bytes"
+        np.random.default_rng(1).integers(0, 255, options.megabytes * 2**20, np.uint8).tofile(path)
+        mapped = np.memmap(path, np.uint8, "r")
+        int(mapped[::4096].sum())
+        for threads in (1, 2, 4, 8):
+            note(way="pinned", threads=threads, **{"GB/s": [to_pinned(mapped, threads) for _ in range(2)]})
+        for kind in FLAGS:
+            for access in (mmap.ACCESS_READ, mmap.ACCESS_WRITE):
+                try:
+                    note(**registered(path, kind, access))
+                except RuntimeError as error:
+                    note(way="registered", flags=kind, error=str(error)[:200])
+    options.out.write_text(json.dumps(record(torch_version=torch.__version__, rows=results), indent=1) + "\n")
 
 
 if __name__ == "__main__":

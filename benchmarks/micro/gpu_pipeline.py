@@ -1,6 +1,10 @@
-"""Where the streaming pipeline waits: whole steps and moves alone, under several settings. JSON.
+"""Where the streaming pipeline waits: whole steps, moves alone and the step alone, under several settings. JSON.
 
-python benchmarks/micro/gpu_pipeline.py [--shares 0.05 0.01] [--folder DIR] [--out FILE]
+python benchmarks/micro/gpu_pipeline.py [--shares 0.05 0.01] [--log zipf] [--folder DIR] [--out FILE]
+
+`device` (every row on the GPU) and `tiered` take turns; a setting is threads of a kind (plan, gather, scatter), slots
+of the ring, yields and longest sleep (us) of a lane that waits, or feeds through pinned buffers. `waits` are the
+consumer's, for staging and for feeds; `cpu` is time of all threads; all in microseconds a step.
 """
 
 from __future__ import annotations
@@ -10,68 +14,94 @@ import json
 import statistics
 import sys
 import tempfile
-from collections import Counter
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
-import fae.embedding.gpu_transfer as gpu_transfer
-import fae.embedding.pipeline as pipeline
+from fae.core import lanes
+from fae.embedding import feed_ring
+from fae.embedding.pipeline import LaneCounts
 from speed import OurPlacement, hot_set, open_log, packed_log
 
 from common import KAGGLE_ROWS, RESULTS, record
 
-SETTINGS = {
+SETTINGS: dict[str, dict] = {
     "as it is": {},
-    "switch interval 100 us": {"switch": 1e-4},
-    "one thread a copy": {"min_rows": 10**9},
-    "one thread a copy, 100 us": {"min_rows": 10**9, "switch": 1e-4},
-    "one planner": {"planners": 1},
-    "one feeder": {"feeders": 1},
+    "feeds by lanes": {"smallest": 2**40},
+    "2 2 2": {"lanes": (2, 2, 2)},
+    "3 4 4": {"lanes": (3, 4, 4)},
+    "sleep": {"patience": (0, 32)},
+    "depth 6": {"depth": 6},
+    "depth 6, 3 4 4": {"depth": 6, "lanes": (3, 4, 4)},
     "depth 8": {"depth": 8},
-    "depth 8, 100 us": {"depth": 8, "switch": 1e-4},
-    "depth 8, one thread a copy, 100 us": {"depth": 8, "switch": 1e-4, "min_rows": 10**9},
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=2_000_000)
+    parser.add_argument("--inputs", type=int, default=4_000_000)
     parser.add_argument("--batch-size", type=int, default=32768)
+    parser.add_argument("--dim", type=int, default=16)
+    parser.add_argument("--optimizer", default="sgd")
+    parser.add_argument("--log", default="zipf")
+    parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS))
     parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.01])
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS))
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--device", default="cuda")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu_pipeline.json")
     options = parser.parse_args()
-    results = []
+    results, patience, smallest = [], lanes.PATIENCE, feed_ring._SMALLEST_MAPPED
+    kind = {"dim": options.dim, "optimizer": options.optimizer, "device": options.device}
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        log = open_log("zipf", Path(name), options.inputs, KAGGLE_ROWS)
+        log = open_log(options.log, Path(name), options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
+        device = None
         for share in options.shares:
             by_depth = {}
-            for depth in (4, 8):
-                hot = hot_set(log, share, dim=16, batch_size=options.batch_size, mixed=True, depth=depth)
+            for depth in sorted({SETTINGS[setting].get("depth", 4) for setting in ["as it is", *options.settings]}):
+                hot = hot_set(log, share, dim=options.dim, batch_size=options.batch_size, mixed=True, depth=depth)
                 packed = packed_log(log, hot, Path(name))
-                by_depth[depth] = OurPlacement(packed, hot, "tiered", dim=16, optimizer="sgd", device="cuda")
+                by_depth[depth] = OurPlacement(packed, hot, "tiered", **kind)
                 by_depth[depth].run(20)
+                if device is None:
+                    device = OurPlacement(packed, hot, "device", **kind)
+                    device.run(20)
             print("share", share, "cold rows a batch", packed.summary["cold_rows_per_batch"], flush=True)
-            for setting, values in SETTINGS.items():
+            for setting in options.settings:
+                values = SETTINGS[setting]
                 ours = by_depth[values.get("depth", 4)]
-                sys.setswitchinterval(values.get("switch", 0.005))
-                gpu_transfer._MIN_ROWS = values.get("min_rows", 12_288)
-                pipeline._PLANNERS = values.get("planners", 3)
-                ours.embeddings._gpu._feeds._num_threads = values.get("feeders", 2)
-                ours.run(12)
-                facts = {}
+                pipeline, feeds = ours.embeddings._pipeline, ours.embeddings._gpu and ours.embeddings._gpu._feeds
+                before = pipeline.counts
+                if "lanes" in values:
+                    plan, gather, scatter = values["lanes"]
+                    pipeline.counts = LaneCounts(plan=plan, gather=gather, scatter=scatter)
+                facts: dict[str, object] = {}
+                lanes.PATIENCE = values.get("patience", patience)
+                feed_ring._SMALLEST_MAPPED = values.get("smallest", smallest)
+                ours.run(8)
                 for part in ("run_feeds", "run"):
+                    used = time.process_time()
                     seconds = [getattr(ours, part)(options.steps) / options.steps for _ in range(2)]
                     facts[part] = round(1e6 * statistics.median(seconds))
-                waits = Counter()
-                for (_, stage), seconds in ours.embeddings._pipeline._worker.waited.items():
-                    waits[stage] += round(1e6 * seconds / options.steps)
-                results.append({"share": share, "setting": setting, **facts, "waits": dict(waits)})
-                print(f"{setting:36} {facts} waits for {dict(waits)}", flush=True)
-    options.out.write_text(json.dumps(record(torch_version=torch.__version__, rows=results), indent=1))
+                    facts[f"cpu of {part}"] = round(1e6 * (time.process_time() - used) / (2 * options.steps))
+                    waits = {"staging": pipeline.lanes.waited, "feed": feeds.source.waited if feeds else 0.0}
+                    facts[f"waits of {part}"] = {k: round(1e6 * v / options.steps) for k, v in waits.items()}
+                for part in ("run_feeds", "run", "run_graph"):
+                    if options.device == "cuda":
+                        facts[f"device {part}"] = round(1e6 * getattr(device, part)(options.steps) / options.steps)
+                if options.device == "cuda":
+                    for each, contender in (("tiered", ours), ("device", device)):
+                        times = contender.run_timed(options.steps)
+                        facts[f"{each} on the device"] = {k: round(1e6 * v) for k, v in times.items()}
+                pipeline.counts, lanes.PATIENCE = before, patience
+                feed_ring._SMALLEST_MAPPED = smallest
+                results.append({"share": share, "setting": setting, **facts})
+                print(f"{setting:12} {facts}", flush=True)
+            del by_depth
+    options.out.write_text(json.dumps(record(torch_version=torch.__version__, rows=results), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from fae.embedding.pipeline import FaultInjection
 from fae.embedding.rows import RowOptimizer
 from fae.popularity.memory import OPTIMIZERS
+from fae.training.step import train_step
 
 from cases import CPU, assert_same_bytes, make_embeddings, random_log, train, wide_log
 
@@ -78,12 +80,54 @@ def test_training_agrees_with_the_cpu_and_tiered_is_device(optimizer):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize("depth", [2, 4])
+def test_delays_and_poison_change_nothing_where_rows_are_read_by_location(depth):
+    log = random_log(5, num_inputs=90, batch_size=10, lists=True)
+    layout = log.layout(0.1, 5)
+    faults = FaultInjection(max_delay_seconds=0.002, poison=True, seed=depth)
+    ours = train(log, layout, "rowwise_adagrad", "tiered", engine="triton", depth=depth, faults=faults, device=DEVICE)
+    assert_same_bytes(ours, train(log, layout, "rowwise_adagrad", "device", engine="triton", device=DEVICE))
+
+
 def test_paper_swaps_through_the_engine():
     log = random_log(2, num_inputs=60)
     layout = log.layout(0.6, 1)
     ours = train(log, layout, "rowwise_adagrad", "paper", engine="triton", device=DEVICE)
     for one, other in zip(ours, train(log, layout, "rowwise_adagrad", "cpu"), strict=True):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
+
+
+class TwoWidths(nn.Module):
+    """Uses one group of features only."""
+
+    def __init__(self, feature):
+        super().__init__()
+        self.feature, self.weight = feature, nn.Parameter(torch.ones(1))
+
+    def forward(self, dense, features):
+        return features[self.feature].sum(1) * self.weight
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad", "adam"])
+@pytest.mark.parametrize("feature", ["a", "e"])
+def test_a_group_that_the_model_leaves_out_keeps_its_rows(optimizer, feature):
+    log = random_log(5, num_inputs=80, lists=True)
+    layout = log.layout(0.2, 1)
+    results = []
+    for placement, engine, device in (("tiered", "triton", DEVICE), ("cpu", "cpu", CPU)):
+        embeddings = make_embeddings(
+            placement, log, layout, RowOptimizer(name=optimizer, learning_rate=0.1), depth=4, device=device,
+            engine=engine,
+        )  # fmt: skip
+        embeddings.initialise(3)
+        model = TwoWidths(feature).to(embeddings.device)
+        steps = torch.optim.SGD(model.parameters(), lr=0.0)
+        packed = log.packed(layout)
+        for batch in embeddings.stream(packed, [*range(packed.num_batches)] * 2):
+            train_step(model, embeddings, steps, batch)
+        results.append([tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_long_rows_and_long_segments():

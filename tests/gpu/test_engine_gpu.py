@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fae.embedding import feed_ring
+from fae.embedding.feed_sources import LaneSource, MappedSource
 from fae.embedding.pipeline import FaultInjection
 from fae.popularity.memory import OPTIMIZERS
 
-from cases import adversarial_logs, assert_same_bytes, random_log, train, wide_log
+from cases import Log, adversarial_logs, assert_same_bytes, mapped, random_log, train, wide_log
 
 CUDA = torch.device("cuda")
 
@@ -53,3 +55,24 @@ def test_random_delays_and_poisoned_slots_captured(depth):
     faults = FaultInjection(max_delay_seconds=0.004, poison=True, seed=5)
     ours = train(log, layout, "rowwise_adagrad", "tiered", depth=depth, faults=faults, device=CUDA, precision="bf16")
     assert_same_bytes(ours, train(log, layout, "rowwise_adagrad", "device", device=CUDA, precision="bf16"))
+
+
+@pytest.mark.parametrize(("smallest", "kind"), [(2**40, LaneSource), (0, MappedSource)])
+def test_both_sources_of_feeds_give_the_same_bytes(smallest, kind, tmp_path, monkeypatch):
+    log = random_log(8, num_inputs=700, batch_size=16, lists=True)
+    layout = log.layout(0.2, 3)
+    expected = train(log, layout, "adam", "device", device=CUDA, epochs=2)  # from memory: pages are shared by arrays
+    in_files = mapped(log.packed(layout), tmp_path)
+    monkeypatch.setattr(Log, "packed", lambda self, layout: in_files)
+    monkeypatch.setattr(feed_ring, "_SMALLEST_MAPPED", smallest)
+    used, original = set(), feed_ring.FeedRing._open
+
+    def opened(ring, batches, table):
+        source = original(ring, batches, table)
+        used.add(type(source))
+        return source
+
+    monkeypatch.setattr(feed_ring.FeedRing, "_open", opened)
+    for placement in ("device", "tiered"):
+        assert_same_bytes(train(log, layout, "adam", placement, depth=3, device=CUDA, epochs=2), expected)
+    assert used == {kind}

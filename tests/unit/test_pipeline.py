@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
+from fae.embedding import pipeline, transfer
+from fae.embedding.pipeline import FaultInjection, LaneCounts
 from fae.embedding.rows import RowOptimizer
-from fae.embedding.transfer import HostTransfer
 from fae.models.registry import build_model
+from fae.packing.dataset import ColdLists
 from fae.training.dense import make_dense_optimizer
 from fae.training.step import train_step
 
@@ -57,20 +61,46 @@ def test_evaluation_changes_nothing():
     assert_same_bytes([embeddings.export_table(table)[0] for table in range(3)], before)
 
 
-@pytest.mark.parametrize("step", ["gather", "arrive", "depart", "scatter"])
-def test_a_failing_thread_reaches_the_consumer(step, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "lane"),
+    [(pipeline, "plan"), (pipeline, "gather"), (pipeline, "scatter"), (transfer, "up"), (transfer, "down")],
+)
+def test_a_failing_lane_reaches_the_consumer(module, lane, monkeypatch):
     calls = []
 
-    def fail(*arguments, **options):
-        calls.append(step)
+    def fail(*arguments):
+        calls.append(lane)
         raise MemoryError("no more")
 
-    monkeypatch.setattr(HostTransfer, step, fail)
+    makes_loops = lane in ("gather", "scatter")
+    monkeypatch.setattr(module, f"{lane}_lane", (lambda *widths: fail) if makes_loops else fail)
     with pytest.raises(RuntimeError, match="staging thread failed") as caught:
         train(random_log(6), random_log(6).layout(0.1, 1), "sgd", "tiered")
     assert isinstance(caught.value.__cause__, MemoryError)
-    assert set(calls) == {step}
+    assert set(calls) == {lane}
     assert staging_threads() == []
+
+
+@pytest.mark.parametrize("counts", [LaneCounts(plan=1, gather=1, scatter=1), LaneCounts(plan=3, gather=4, scatter=3)])
+def test_lanes_share_work_and_nothing_changes(counts, monkeypatch):
+    log = random_log(3, lists=True)
+    layout = log.layout(0.1, 1)
+    expected = train(log, layout, "rowwise_adagrad", "cpu")
+    monkeypatch.setattr(LaneCounts, "of_machine", classmethod(lambda cls, groups: counts))
+    faults = FaultInjection(max_delay_seconds=0.002, poison=True, seed=3)
+    for depth in (2, 4):
+        assert_same_bytes(train(log, layout, "rowwise_adagrad", "tiered", depth=depth, faults=faults), expected)
+
+
+def test_ranges_hold_equal_shares_of_entries():
+    rows = np.sort(np.random.default_rng(1).zipf(1.3, 4000) % 1000).astype(np.int64)
+    lists = ColdLists(rows=rows, begins=np.array([0, 2000]), ends=np.array([2000, 4000]))
+    cuts = pipeline.equal_ranges(lists, 4)
+    assert cuts[0] == 0
+    assert cuts[-1] > rows.max()
+    most = np.bincount(rows).max()
+    for low, high in pairwise(cuts):
+        assert ((rows >= low) & (rows < high)).sum() <= 1000 + most
 
 
 def test_rows_take_the_bytes_that_calibrate_counts():

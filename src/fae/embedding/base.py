@@ -15,7 +15,7 @@ come within reach; lookup and update are written once, here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
@@ -50,7 +50,7 @@ def make_gpu_rows(
     batch_size: int,
     device: torch.device,
     *,
-    by_list: bool,
+    staged: bool,
 ) -> GpuRows:
     """The GPU engine; imported here because Triton is not everywhere where a CPU is.
 
@@ -67,7 +67,7 @@ def make_gpu_rows(
             "run `pip install triton`, or choose --device cpu"
         ) from error
 
-    return GpuRows(layout, geometries, optimizer, batch_size, device, by_list=by_list)
+    return GpuRows(layout, geometries, optimizer, batch_size, device, staged=staged)
 
 
 class Embeddings(ABC):
@@ -85,8 +85,8 @@ class Embeddings(ABC):
         Where lookups happen and gradients come from.
     engine
         ``cpu`` (numba), ``reference`` (plain torch) or ``triton``; by default what `device` is made for.
-    by_list
-        For ``triton``: whether a cold address is looked up in its batch's list (else it is shifted to a staging slot).
+    staged
+        Whether a batch's cold rows are in staging slots of the bank, not where their numbers say.
 
     Attributes
     ----------
@@ -102,10 +102,11 @@ class Embeddings(ABC):
         device: torch.device,
         *,
         engine: Engine | None = None,
-        by_list: bool = True,
+        staged: bool = False,
     ) -> None:
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
         self.steps = 0
+        self._staging_rows: tuple[int, ...] = tuple(0 for _ in layout.groups)
         self.geometries = group_geometries(
             [feature.length for feature in layout.features],
             [feature.pooling for feature in layout.features],
@@ -116,7 +117,7 @@ class Embeddings(ABC):
         self._kernels: list[CpuGroupKernels | ReferenceGroupKernels] = []
         self._outputs: list[Tensor] = []
         if engine == "triton":
-            self._gpu = make_gpu_rows(layout, self.geometries, optimizer, batch_size, device, by_list=by_list)
+            self._gpu = make_gpu_rows(layout, self.geometries, optimizer, batch_size, device, staged=staged)
         for geometry in self.geometries if self._gpu is None else ():
             self._kernels.append(
                 CpuGroupKernels(geometry, batch_size, optimizer.name)
@@ -176,17 +177,23 @@ class Embeddings(ABC):
         self,
         batches: BatchSet,
         order: Sequence[int] | npt.NDArray[np.int64],
-        shifts: Callable[[int], Sequence[int]] | None = None,
+        slots: npt.NDArray[np.int64] | None = None,
     ) -> ReadyBatches:
-        """Batches on the device, in this order: through the feeds where kernels read them there."""
-        numbers = [int(index) for index in order]
+        """Batches on the device, in this order: through the feeds where kernels read them there.
+
+        Parameters
+        ----------
+        slots
+            int64 ``[n]``: staging slot of each batch, -1 for none; by default none.
+        """
+        numbers = np.asarray(order, np.int64)
         if self._gpu is None:
-            for index in numbers:
+            for index in numbers.tolist():
                 yield make_ready(batches.batch(index), self.device, 0)
             return
-        no_shift = [0] * len(self.geometries)
-        feeds = self._gpu.feeds(batches, numbers, shifts or (lambda _: no_shift), self.steps + 1)
-        with closing(feeds):
+        if slots is None:
+            slots = np.full(len(numbers), -1)
+        with closing(self._gpu.feeds(batches, numbers, slots, self._staging_rows, self.steps + 1)) as feeds:
             for packed, feed in feeds:
                 yield from_feed(packed, feed, 0)
 

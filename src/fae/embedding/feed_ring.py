@@ -1,24 +1,33 @@
 """A ring of feeds: batches from mapped files to the device, ahead of the step, on a stream of their own.
 
-Place in the flow: threads copy packed batches into pinned buffers, each thread every so many batches, and start one
-copy to the device; the consumer gets it when the computing stream has been told to wait for it. Invariant: a buffer is
-written again only when the copy out of it (pinned) or the step that reads it (device) is done; positions decide, never
-timing.
+Place in the flow: a `FeedSource` has the bytes of each batch; the consumer starts one batch's copy after the other, as
+far ahead as the ring goes, and gets a batch when the computing stream has been told to wait for its copy. Invariant: a
+buffer is written again only when the copy out of it (pinned) or the step that reads it (device) is done; positions
+decide, never timing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from functools import partial
+import contextlib
+import weakref
+from collections.abc import Generator
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fae.core.threads import num_threads
-from fae.core.worker import Worker
 from fae.embedding.batch import FeedSlot
-from fae.kernels.feed import FeedLayout, FeedViews
+from fae.embedding.feed_sources import FeedSource, LaneSource, MappedSource
+from fae.kernels.driver import RegisteredArrays, available_bytes
+from fae.kernels.feed import FeedLayout, FeedTable, FeedViews
 from fae.packing.dataset import BatchSet, PackedBatch
+
+_SMALLEST_MAPPED = 2**18
+"""Bytes of a batch that is worth eight copies instead of one."""
+_MEMORY_SHARE = 0.5
+"""Of the memory that the system could give: more of it is not locked."""
 
 
 class FeedRing:
@@ -28,13 +37,19 @@ class FeedRing:
     ----------
     generation
         Grows when the buffers are replaced by larger ones.
+    num_lanes
+        Threads that copy, where files are not copied from directly.
+    source
+        Of the latest run.
     """
+
+    source: FeedSource
 
     def __init__(self, layout: FeedLayout, depth: int, device: torch.device) -> None:
         self.layout, self._depth, self._device, self._on_gpu = layout, depth, device, device.type == "cuda"
         self.generation, self._num_words = 0, 0
-        # A thread copies some 8 GB/s; the batch of 10 MB of a step of half a millisecond wants four of them.
-        self._num_threads = max(1, min(4, num_threads() // 4)) if self._on_gpu else 1
+        # A thread copies some 8 GB/s; the batch of 10 MB of a step of half a millisecond wants three or four of them.
+        self.num_lanes = max(1, min(4, num_threads() // 4)) if self._on_gpu else 1
         self._host: list[Tensor] = []
         self._views: list[FeedViews] = []
         if self._on_gpu:
@@ -49,71 +64,97 @@ class FeedRing:
             return
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
-        self._num_words, self.generation = words, self.generation + 1
-        self._host = [torch.zeros(words, dtype=torch.int32, pin_memory=self._on_gpu) for _ in range(self._depth)]
+        self._num_words, self.generation, self._host = words, self.generation + 1, []
         self._views = [
             self.layout.views(torch.zeros(words, dtype=torch.int32, device=self._device)) for _ in range(self._depth)
         ]
 
     @property
     def device_bytes(self) -> int:
-        """Bytes of the buffers on the device."""
+        """Bytes of the buffers on the device; as many are pinned on the host, or files are."""
         return 4 * self._num_words * self._depth
 
     def run(
-        self,
-        batches: BatchSet,
-        order: Sequence[int],
-        shifts: Callable[[int], Sequence[int]],
-        rate: Callable[[int], float],
+        self, batches: BatchSet, order: npt.NDArray[np.int64], table: FeedTable
     ) -> Generator[tuple[PackedBatch, FeedSlot], None, None]:
         """Yield each batch with its feed; asking for the next one says that this one's work has been launched.
 
         Parameters
         ----------
-        shifts, rate
-            Of a position in `order`: what `FeedLayout.fill` writes beside the batch.
+        table
+            Of the same batches: `FeedLayout.table`.
         """
-        worker = Worker("fae-feed")
+        source = self.source = self._open(batches, table)
+        sent = copied = 0
 
-        def fill(first: int) -> None:
-            for position in range(first, len(order), self._num_threads):
-                slot = position % self._depth
-                worker.wait("consumed", position - self._depth + 1)
-                if self._on_gpu:
-                    self._arrived[slot].synchronize()  # the last copy out of the pinned buffer
-                packed = batches.batch(int(order[position]))
-                words = self.layout.fill(self._host[slot], packed, shifts=shifts(position), rate=rate(position))
-                worker.wait("fed", position)  # batches leave in order
-                self._send(slot, words)
-                worker.reached("fed", position + 1)
+        def send() -> None:
+            nonlocal sent
+            slot = sent % self._depth
+            target = self._views[slot].words
+            if self._on_gpu:
+                with torch.cuda.stream(self._stream):
+                    self._stream.wait_event(self._consumed[slot])
+                    source.start_copy(sent, target)
+                    self._arrived[slot].record(self._stream)
+            else:
+                source.start_copy(sent, target)
+            sent += 1
 
-        for first in range(self._num_threads):
-            worker.start(partial(fill, first))
+        def free() -> None:
+            nonlocal copied
+            before = copied
+            while copied < sent and self._has_arrived(copied % self._depth):
+                copied += 1
+            if copied > before:
+                source.copied(copied)
+
         try:
-            for position, index in enumerate(order):
+            for position, index in enumerate(order.tolist()):
+                free()
+                # As far ahead as places on the device are no longer needed.
+                while sent < min(len(order), position + self._depth) and source.has(sent):
+                    send()
+                if sent == position:
+                    source.wait(position, free)
+                    send()
                 slot = position % self._depth
-                worker.wait("fed", position + 1)
                 if self._on_gpu:
                     torch.cuda.current_stream(self._device).wait_event(self._arrived[slot])
                 try:
-                    yield (
-                        batches.batch(int(index)),
-                        FeedSlot(views=self._views[slot], index=slot, generation=self.generation),
-                    )
+                    feed = FeedSlot(views=self._views[slot], index=slot, generation=self.generation)
+                    yield batches.batch(index), feed
                 finally:
                     if self._on_gpu:
                         self._consumed[slot].record(torch.cuda.current_stream(self._device))
-                    worker.reached("consumed", position + 1)
         finally:
-            worker.stop()
+            source.stop()
+            if self._on_gpu:  # the next run may write what copies still read
+                self._stream.synchronize()
 
-    def _send(self, slot: int, words: int) -> None:
-        target, source = self._views[slot].words[:words], self._host[slot][:words]
-        if not self._on_gpu:
-            target.copy_(source)
-            return
-        with torch.cuda.stream(self._stream):
-            self._stream.wait_event(self._consumed[slot])
-            target.copy_(source, non_blocking=True)
-            self._arrived[slot].record(self._stream)
+    def _has_arrived(self, slot: int) -> bool:
+        return not self._on_gpu or bool(self._arrived[slot].query())  # type: ignore[no-untyped-call]
+
+    def _open(self, batches: BatchSet, table: FeedTable) -> FeedSource:
+        if self._on_gpu and 4 * self._num_words >= _SMALLEST_MAPPED and self._register(batches, table):
+            return MappedSource(table)
+        if not self._host:
+            self._host = [
+                torch.zeros(self._num_words, dtype=torch.int32, pin_memory=self._on_gpu) for _ in range(self._depth)
+            ]
+        return LaneSource(table, self._host, self.num_lanes)
+
+    def _register(self, batches: BatchSet, table: FeedTable) -> bool:
+        """Whether the device can copy from this split's own files; they are locked once, for all rings."""
+        if batches not in _registered:
+            _registered[batches] = RegisteredArrays()
+            weakref.finalize(batches, _release, _registered[batches])
+        missing = sum(array.nbytes for array in table.sources)
+        return missing <= _MEMORY_SHARE * available_bytes() and _registered[batches].add(table.sources)
+
+
+_registered: weakref.WeakKeyDictionary[BatchSet, RegisteredArrays] = weakref.WeakKeyDictionary()
+
+
+def _release(arrays: RegisteredArrays) -> None:
+    with contextlib.suppress(Exception):  # the driver may be gone at exit
+        arrays.release()

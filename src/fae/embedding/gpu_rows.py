@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from fae.embedding.batch import FeedSlot, ReadyBatch
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.feed_ring import FeedRing
 from fae.embedding.rows import RowOptimizer, RowStore
-from fae.kernels.feed import FeedLayout
+from fae.kernels.feed import FeedLayout, FeedViews
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.optimizers import bias_corrected_rate
 from fae.kernels.triton_interaction import InteractionKernels, can_fuse
@@ -25,8 +27,9 @@ from fae.kernels.triton_rows import TritonGroupKernels
 from fae.packing.dataset import BatchSet, PackedBatch
 from fae.popularity.layout import RowLayout
 
-Shifts = Callable[[int], Sequence[int]]
-"""Position in the order of batches to what is added to a cold address, per group."""
+
+Rows = tuple[FeedViews, Tensor, int, Tensor]
+"""A batch's feed, where its cold rows are, H and the bank."""
 
 
 class GpuRows:
@@ -34,10 +37,15 @@ class GpuRows:
 
     Parameters
     ----------
-    by_list
-        Whether every row is on the device, so that cold addresses go through the batch's own list.
+    staged
+        Whether a batch's cold rows are in staging slots (`slot_locations`), not where their numbers say.
     feed_depth
         Batches that may be on their way to the device or in use there.
+
+    Attributes
+    ----------
+    slot_locations
+        Where `staged`: per group, int64 ``[k, slot_rows]``, the row of the bank of each cold row of a slot's batch.
     """
 
     def __init__(
@@ -48,19 +56,20 @@ class GpuRows:
         batch_size: int,
         device: torch.device,
         *,
-        by_list: bool,
+        staged: bool,
         feed_depth: int = 8,
     ) -> None:
         self._layout, self._geometries, self._optimizer = layout, geometries, optimizer
-        self._batch_size, self._device, self._by_list, self._feed_depth = batch_size, device, by_list, feed_depth
+        self._batch_size, self._device, self._staged, self._feed_depth = batch_size, device, staged, feed_depth
         self._kernels = [
-            TritonGroupKernels(geometry, group, batch_size, optimizer.name, device, by_list=by_list)
+            TritonGroupKernels(geometry, group, batch_size, optimizer.name, device, staged=staged)
             for group, geometry in enumerate(geometries)
         ]
+        self.slot_locations: list[Tensor] = []
         self._outputs: list[Tensor | None] = [None] * len(geometries)
         self._interaction: InteractionKernels | None = None
         if len(geometries) == 1 and can_fuse(geometries[0]):
-            self._interaction = InteractionKernels(geometries[0], 0, batch_size, by_list=by_list)
+            self._interaction = InteractionKernels(geometries[0], 0, batch_size)
         self._row_gradients: Tensor | None = None
         self._interacted = self._has_read = self._updated_aside = False
         self._feeds: FeedRing | None = None
@@ -77,29 +86,50 @@ class GpuRows:
         return 0 if self._feeds is None else self._feeds.generation
 
     def feeds(
-        self, batches: BatchSet, order: Sequence[int], shifts: Shifts, first_step: int
+        self,
+        batches: BatchSet,
+        order: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
+        slot_rows: Sequence[int],
+        first_step: int,
     ) -> Generator[tuple[PackedBatch, FeedSlot], None, None]:
-        """Yield each batch with its feed; asking for the next one says that this one's work has been launched."""
+        """Yield each batch with its feed; asking for the next one says that this one's work has been launched.
+
+        Parameters
+        ----------
+        slots
+            int64 ``[n]``: staging slot of each batch, -1 for none.
+        slot_rows
+            Of each group: rows of a slot.
+        first_step
+            Number of the first batch's step, from 1, for Adam.
+        """
         if self._feeds is None:
             layout = FeedLayout(
                 batch_size=self._batch_size,
                 num_slots=self._layout.num_slots,
                 num_dense=batches.num_dense,
                 num_groups=len(self._layout.groups),
-                with_cold_lists=self._by_list,
+                with_cold_lists=not self._staged,
             )
             self._feeds = FeedRing(layout, self._feed_depth, self._device)
         self._feeds.reserve(batches)
         for kernels, (blocks, long_rows) in zip(self._kernels, batches.most_blocks, strict=bool(batches.most_blocks)):
             if kernels.reserve(blocks, long_rows):
                 self._feeds.generation += 1
-        return self._feeds.run(batches, order, shifts, lambda position: self._rate(first_step + position))
+        table = self._feeds.layout.table(
+            batches, order, slots=slots, slot_rows=slot_rows, rates=self._rates(first_step, len(order))
+        )
+        return self._feeds.run(batches, order, table)
 
-    def _rate(self, step: int) -> float:
+    def _rates(self, first_step: int, count: int) -> npt.NDArray[np.float32]:
         optimizer = self._optimizer
-        if optimizer.name == "adam":
-            return bias_corrected_rate(optimizer.learning_rate, optimizer.betas, step)
-        return optimizer.learning_rate
+        if optimizer.name != "adam":
+            return np.full(count, optimizer.learning_rate, np.float32)
+        steps = range(first_step, first_step + count)
+        return np.array(
+            [bias_corrected_rate(optimizer.learning_rate, optimizer.betas, step) for step in steps], np.float32
+        )
 
     def _output(self, group: int) -> Tensor:
         output = self._outputs[group]
@@ -130,7 +160,8 @@ class GpuRows:
             leaves = []
             for group, kernels in enumerate(self._kernels):
                 output = self._output(group)
-                kernels.lookup(feed.views, self._layout.groups[group].num_hot_rows, banks[group].weight, output)
+                num_hot_rows = self._layout.groups[group].num_hot_rows
+                kernels.lookup(feed.views, self._cold_lists(feed, group), num_hot_rows, banks[group].weight, output)
                 leaves.append(output.requires_grad_(requires_grad))
             return leaves
 
@@ -143,12 +174,15 @@ class GpuRows:
             self._interacted = requires_grad
             num_hot_rows = self._layout.groups[0].num_hot_rows
             joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
-                dense, self._interaction, feed.views, num_hot_rows, banks[0].weight, self._row_gradients,
-                lambda: self._update_aside(batch, banks),
+                dense, self._interaction, (feed.views, self._cold_lists(feed, 0), num_hot_rows, banks[0].weight),
+                self._row_gradients, lambda: self._update_aside(batch, banks),
             )  # fmt: skip
             return joined
 
         return FeatureEmbeddings(views, read, sequences.read(feed.views.addresses, self._device), interact)
+
+    def _cold_lists(self, feed: FeedSlot, group: int) -> Tensor:
+        return self.slot_locations[group].view(-1) if self._staged else feed.views.longs
 
     def _update_aside(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Called in the backward pass once all gradients of rows are there: update on a stream of its own."""
@@ -174,12 +208,14 @@ class GpuRows:
             if group == 0 and self._interacted:
                 assert self._row_gradients is not None
                 gradient = self._row_gradients if gradient is None else gradient + self._row_gradients
-            if gradient is None:  # the model did not use the group
-                continue
-            kernels.update(
-                batch.feed.views, self._layout.groups[group].num_hot_rows, bank.weight, bank.state,
-                gradient.contiguous(), optimizer.eps, optimizer.betas,
+            rows = (
+                batch.feed.views, self._cold_lists(batch.feed, group), self._layout.groups[group].num_hot_rows,
+                bank.weight, bank.state,
             )  # fmt: skip
+            if gradient is None:  # the model did not use the group
+                kernels.carry(*rows)
+            else:
+                kernels.update(*rows, gradient.contiguous(), optimizer.eps, optimizer.betas)
 
 
 class _Interaction(torch.autograd.Function):
@@ -187,18 +223,18 @@ class _Interaction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, dense: Tensor, kernels: InteractionKernels, feed: Any, num_hot_rows: int, weight: Tensor,
-        grad_rows: Tensor | None, then: Callable[[], None],
+        ctx: Any, dense: Tensor, kernels: InteractionKernels, rows: Rows, grad_rows: Tensor | None,
+        then: Callable[[], None],
     ) -> Tensor:  # fmt: skip
         dense = dense.contiguous()
         ctx.save_for_backward(dense)
-        ctx.rest = (kernels, feed, num_hot_rows, weight, grad_rows, then)
-        return kernels.forward(feed, num_hot_rows, weight, dense)
+        ctx.rest = (kernels, rows, grad_rows, then)
+        return kernels.forward(*rows, dense)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         (dense,) = ctx.saved_tensors
-        kernels, feed, num_hot_rows, weight, grad_rows, then = ctx.rest
-        grad = kernels.backward(feed, num_hot_rows, weight, dense, grad_out.contiguous(), grad_rows)
+        kernels, rows, grad_rows, then = ctx.rest
+        grad = kernels.backward(*rows, dense, grad_out.contiguous(), grad_rows)
         then()
-        return grad, None, None, None, None, None, None
+        return grad, None, None, None, None

@@ -1,70 +1,93 @@
 """The streaming pipeline: cold rows fetched before their batch, written back after it, forwarded in between.
 
 Only batches with cold rows take part; they are numbered c = 0, 1, 2, ... in training order and use slot ``c % k``.
-Threads of several kinds work at once: they plan forwards; fetch (gather host rows into a transfer buffer, then into the
-slot); let a batch depart (slot to buffer); scatter the buffer to the host; the consumer computes. Several of a kind
-share batches, those that scatter share rows: each has its own part of all cold rows, so a row's updates stay in order.
-Invariants, whatever the threads and streams do:
+Compiled lanes (`fae.kernels.streaming`) plan forwards, gather host rows into transfer buffers and scatter buffers to
+host rows; a `Transfer` copies between buffers and slots; the consumer computes, and is the only one to speak Python.
+Lanes that gather share the list of a batch, lanes that scatter share the rows: each has its own range of all cold
+rows, so a row's updates stay in order. Invariants, whatever threads and streams do:
 
-1. The host gather of c starts only after the scatter of c - k is complete; a row's scatters run in order.
-2. A row of c that was last listed by a batch j, c - k < j < c, is not taken from the host: it is forwarded from j's
-   slot, after the update of j and after c's rows have arrived, before c is looked up. Positions decide, never timing.
-3. A slot is written again only after its write-back and every forward from it are done.
+1. The host gather of c starts only after the scatter of c - r is complete, r <= k; a row's scatters run in order.
+2. A row of c that was last listed by a batch j, c - r < j < c, is not taken from the host: it is read in j's slot,
+   where the update of j left it. Kernels read it there and write it to c's slot (`by_location`), or it is copied to
+   c's slot before c is looked up. Positions decide, never timing.
+3. A slot is written again only when its write-back is done and no batch reads it any more. Where rows are copied, r = k
+   and the last reader's copy is that at the start of c - 1; by location r = k - 1 and the last reader is c - 2, so that
+   c's rows may arrive while c - 1 is computed.
 4. The iterator returns only when every write-back is complete (the pipeline is drained).
 """
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from fae.core.lanes import Lanes
 from fae.core.threads import num_threads
-from fae.core.worker import Worker
-from fae.embedding.transfer import HostTransfer, TierPair, Transfer
-from fae.kernels.forwarding import find_forwards
-from fae.packing.dataset import BatchSet, PackedBatch
+from fae.embedding.transfer import (
+    NO_FAULTS,
+    FaultInjection,
+    HostTransfer,
+    Pass,
+    TierPair,
+    Transfer,
+    TransferBuffers,
+)
+from fae.kernels.streaming import gather_lane, plan_lane, scatter_lane
+from fae.packing.dataset import BatchSet, ColdLists, PackedBatch
+
+__all__ = ["NO_FAULTS", "FaultInjection", "LaneCounts", "StagingPipeline"]
+
+_SAMPLED_ROWS = 2**12
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaultInjection:
-    """Random delays and poison, for tests of the invariants.
+class LaneCounts:
+    """Threads of each kind for one group.
 
     Attributes
     ----------
-    max_delay_seconds
-        Every step of every thread first sleeps up to this long.
-    poison
-        Fill freed slots and transfer buffers with NaN.
-    seed
-        Of the delays.
+    plan, gather, scatter
+        A row costs one core about 6 ns a slot of the ring to plan, 13 ns to gather and 13 ns to scatter.
     """
 
-    max_delay_seconds: float = 0.0
-    poison: bool = False
-    seed: int = 0
+    plan: int
+    gather: int
+    scatter: int
+
+    @classmethod
+    def of_machine(cls, num_groups: int) -> LaneCounts:
+        """Two thirds of the cores; the rest feeds batches and computes."""
+        third = max(1, (num_threads() + 2) // (5 * num_groups))
+        return cls(plan=min(3, third), gather=min(4, third), scatter=min(4, third))
 
 
-NO_FAULTS = FaultInjection()
-
-_PLANNERS = 3 if num_threads() >= 8 else 1
-_FETCHERS = 2 if num_threads() >= 8 else 1
-_SCATTERERS = 2 if num_threads() >= 8 else 1
-
-
-def make_transfer(tiers: Sequence[TierPair], depth: int, device: torch.device) -> Transfer:
+def make_transfer(
+    tiers: Sequence[TierPair],
+    buffers: Sequence[TransferBuffers],
+    depth: int,
+    device: torch.device,
+    faults: FaultInjection,
+    *,
+    by_location: bool,
+) -> Transfer:
     """The moves for banks on `device`."""
     if device.type == "cuda":
         from fae.embedding.gpu_transfer import GpuTransfer
 
-        return GpuTransfer(tiers, depth, device)
-    return HostTransfer(tiers, depth)
+        return GpuTransfer(tiers, buffers, depth, device, faults, by_location=by_location)
+    return HostTransfer(tiers, buffers, depth, faults, by_location=by_location)
+
+
+def equal_ranges(lists: ColdLists, parts: int) -> list[int]:
+    """Row numbers that cut the rows listed by these batches into `parts` ranges of about as many entries each."""
+    first, last = int(lists.begins.min()), int(lists.ends.max())
+    sample = np.sort(lists.rows[first : last : max(1, (last - first) // _SAMPLED_ROWS)])
+    inner = [int(sample[len(sample) * part // parts]) if len(sample) else 0 for part in range(1, parts)]
+    return [0, *inner, np.iinfo(np.int64).max]
 
 
 class StagingPipeline:
@@ -78,16 +101,44 @@ class StagingPipeline:
         Slots k, at least 2.
     device
         Of the banks.
+    by_location
+        Whether kernels read a batch's cold rows where `slot_locations` says, so that nothing needs to be copied.
+
+    Attributes
+    ----------
+    counts
+        Threads of each kind for a group.
+    lanes
+        Of the latest pass.
     """
 
     def __init__(
-        self, tiers: Sequence[TierPair], depth: int, device: torch.device, faults: FaultInjection = NO_FAULTS
+        self,
+        tiers: Sequence[TierPair],
+        depth: int,
+        device: torch.device,
+        faults: FaultInjection = NO_FAULTS,
+        *,
+        by_location: bool = False,
     ) -> None:
         self._tiers, self._depth, self._faults = list(tiers), depth, faults
-        self._transfer = make_transfer(tiers, depth, device)
-        self._random = random.Random(faults.seed)
-        self._worker = Worker("staging")
-        self._forwards: dict[int, list[npt.NDArray[np.int64]]] = {}
+        self.counts = LaneCounts.of_machine(len(tiers))
+        # Batches that may be copied up before the one in hand is computed.
+        self._early = 1 if by_location else 0
+        self._reach_back = depth - self._early
+        self._buffers = [TransferBuffers(tier, depth, pinned=device.type == "cuda") for tier in tiers]
+        self.lanes = Lanes("staging")
+        self._transfer = make_transfer(tiers, self._buffers, depth, device, faults, by_location=by_location)
+
+    @property
+    def slot_locations(self) -> list[torch.Tensor]:
+        """Per group, int64 ``[k, slot_rows]`` beside the bank: where each slot's batch reads its rows."""
+        return self._transfer.slot_locations
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of host memory of the transfer buffers; pinned where the bank is on a GPU."""
+        return sum(each.num_bytes for each in self._buffers)
 
     def run(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], *, write_back: bool
@@ -96,94 +147,99 @@ class StagingPipeline:
 
         Asking for the next batch says that the update of this one is done (on a GPU: has been launched).
         """
-        cold = [int(index) for index in order if batches.has_cold_rows[index]]
-        self._worker, self._forwards = Worker("staging"), {}
-        worker = self._worker
-        if cold:
-            for first in range(_PLANNERS):
-                worker.start(partial(self._plan, batches, cold, first))
-            for first in range(_FETCHERS):
-                worker.start(partial(self._fetch, batches, cold, first))
-            worker.start(partial(self._depart, batches, cold, write_back))
-            for part in range(_SCATTERERS):
-                worker.start(partial(self._scatter, batches, cold, write_back, part))
-        position = 0
+        numbers = np.asarray(order, np.int64)
+        cold = numbers[batches.has_cold_rows[numbers]]
+        lanes, transfer = Lanes("staging"), self._transfer
+        self.lanes = lanes
+        position = arrivals = 0
         try:
-            for index in map(int, order):
+            this = self._begin(lanes, batches.cold_lists(cold), write_back)
+            for index in numbers.tolist():
+                transfer.poll()
+                # Early: before the batch is asked for, also where batches without cold rows stand before it.
+                while arrivals <= position + self._early and arrivals < len(cold):
+                    if not lanes.have(this.sources(arrivals), arrivals + 1):
+                        break
+                    transfer.arrive(arrivals)
+                    arrivals += 1
                 packed = batches.batch(index)
                 if not packed.has_cold_rows:
                     yield packed, 0
                     continue
-                slot = position % self._depth
-                worker.wait("arrived", position + 1)
-                self._delay()
-                self._transfer.forward(slot, self._forwards.pop(position))
-                worker.reached("forwarded", position + 1)
+                if arrivals == position:
+                    lanes.wait(this.sources(position), position + 1, transfer.poll)
+                    transfer.arrive(position)
+                    arrivals += 1
+                transfer.forward(position)
                 position += 1
+                if not self._early:
+                    lanes.publish(this.released, position)
                 try:
-                    yield packed, slot
+                    yield packed, (position - 1) % self._depth
                 finally:
                     # Also when the consumer leaves here: it may have updated the batch.
-                    self._transfer.mark_updated(slot)
-                    worker.reached("updated", position)
+                    transfer.depart(position - 1)
+                    lanes.publish(this.updated, position)
+                    if self._early:
+                        lanes.publish(this.released, position + 1)
+            self._drain(this, position)
+        except GeneratorExit:
+            self._drain(this, position)
+            raise
         finally:
-            try:
-                self._wait_written_back(position)  # also when the consumer leaves: it has updated these
-            finally:
-                worker.stop()
+            lanes.stop()
 
-    def _plan(self, batches: BatchSet, cold: Sequence[int], first: int) -> None:
-        for position in range(first, len(cold), _PLANNERS):
-            self._worker.wait("arrived", position - 2 * self._depth)  # far enough ahead, and no further
-            forwards = self._plan_forwards(batches, cold, position)  # invariant 2
-            self._worker.wait("planned", position)
-            self._forwards[position] = forwards
-            self._worker.reached("planned", position + 1)
+    def _drain(self, this: Pass, position: int) -> None:
+        ends = np.concatenate(this.scattered) if this.write_back else this.departed
+        this.lanes.wait(ends, position, self._transfer.poll)
 
-    def _fetch(self, batches: BatchSet, cold: Sequence[int], first: int) -> None:
-        for position in range(first, len(cold), _FETCHERS):
-            slot, cold_rows = position % self._depth, batches.batch(cold[position]).cold_rows
-            self._worker.wait("planned", position + 1)
-            self._wait_written_back(position - self._depth + 1)  # invariant 1
-            self._delay()
-            self._transfer.gather(slot, cold_rows, self._forwards[position], poison=self._faults.poison)
-            self._worker.wait("forwarded", position)  # invariant 3: every earlier batch has taken what it needs
-            self._delay()
-            self._transfer.arrive(slot, cold_rows, poison=self._faults.poison)
-            self._worker.reached("arrived", position + 1)
+    def _begin(self, lanes: Lanes, lists: tuple[ColdLists, ...], write_back: bool) -> Pass:
+        counts, groups = self.counts, range(len(self._tiers))
+        this = Pass(
+            lanes=lanes,
+            lists=lists,
+            write_back=write_back,
+            planned=tuple(lanes.cells(counts.plan) for _ in groups),
+            gathered=tuple(lanes.cells(counts.gather) for _ in groups),
+            scattered=tuple(lanes.cells(counts.scatter) for _ in groups),
+            released=lanes.cell(),
+            updated=lanes.cell(),
+            departed=lanes.cells(len(self._tiers)),
+        )
+        if not len(lists[0].begins):
+            return this
+        lanes.publish(this.released, self._early)
+        for group in groups:
+            self._start_lanes(this, group)
+        self._transfer.begin(this)
+        return this
 
-    def _wait_written_back(self, count: int) -> None:
-        for part in range(_SCATTERERS):
-            self._worker.wait(f"written_back {part}", count)
-
-    def _plan_forwards(self, batches: BatchSet, cold: Sequence[int], position: int) -> list[npt.NDArray[np.int64]]:
-        in_flight = range(position - 1, max(-1, position - self._depth), -1)  # the latest first
-        forwards = []
-        for group, rows in enumerate(batches.batch(cold[position]).cold_rows):
-            source = np.full(len(rows), -1, np.int64)
-            for earlier in in_flight:
-                first_row = earlier % self._depth * self._tiers[group].slot_rows
-                find_forwards(rows, batches.batch(cold[earlier]).cold_rows[group], first_row, source)
-            forwards.append(source)
-        return forwards
-
-    def _depart(self, batches: BatchSet, cold: Sequence[int], write_back: bool) -> None:
-        for position, index in enumerate(cold):
-            self._worker.wait("updated", position + 1)
-            if write_back:
-                self._delay()
-                self._transfer.depart(position % self._depth, batches.batch(index).cold_rows)
-            self._worker.reached("departed", position + 1)
-
-    def _scatter(self, batches: BatchSet, cold: Sequence[int], write_back: bool, part: int) -> None:
-        for position, index in enumerate(cold):
-            self._worker.wait("departed", position + 1)
-            if write_back:
-                self._delay()
-                cold_rows = batches.batch(index).cold_rows
-                self._transfer.scatter(position % self._depth, cold_rows, part, _SCATTERERS)
-            self._worker.reached(f"written_back {part}", position + 1)
-
-    def _delay(self) -> None:
-        if self._faults.max_delay_seconds > 0:
-            time.sleep(self._random.random() * self._faults.max_delay_seconds)
+    def _start_lanes(self, this: Pass, group: int) -> None:
+        tier, buffers, lists, lanes = self._tiers[group], self._buffers[group], this.lists[group], this.lanes
+        counts, depth, reach_back, longest = self.counts, self._depth, self._reach_back, self._faults.longest
+        where = (lists.rows, lists.begins, lists.ends)
+        host = (tier.host.weight.numpy(), tier.host.state.numpy())
+        widths = tuple(each.shape[1] for each in host)
+        seeds = iter(range(1000 * (self._faults.seed + 1) + 100 * group, 2**62))
+        # Where nothing is updated, every row is the host's.
+        plan_back = reach_back if this.write_back else 1
+        for part, cell in enumerate(this.planned[group].tolist()):
+            lanes.start(
+                plan_lane, cell, int(this.departed[group]), part, counts.plan, *where, depth, plan_back,
+                tier.num_hot_rows, buffers.locations.numpy(), longest, next(seeds),
+            )  # fmt: skip
+        written_back = this.scattered[group] if this.write_back else this.departed[group : group + 1]
+        up, down = ([each.numpy() for each in tensors] for tensors in (buffers.up, buffers.down))
+        for part, cell in enumerate(this.gathered[group].tolist()):
+            lanes.start(
+                gather_lane(*widths), cell, written_back, part, counts.gather, *where, reach_back, tier.num_hot_rows,
+                *host, *up, longest, next(seeds),
+            )  # fmt: skip
+        if not this.write_back:
+            return
+        cuts = equal_ranges(lists, counts.scatter)
+        for part, cell in enumerate(this.scattered[group].tolist()):
+            lanes.start(
+                scatter_lane(*widths), cell, int(this.departed[group]), cuts[part], cuts[part + 1], *where,
+                tier.num_hot_rows, *host, *down, longest, next(seeds),
+            )  # fmt: skip

@@ -38,7 +38,7 @@ class PublishedEmbeddings(Embeddings):
         *,
         engine: Engine | None = None,
     ) -> None:
-        super().__init__(layout, optimizer, batch_size, device, engine=engine, by_list=False)
+        super().__init__(layout, optimizer, batch_size, device, engine=engine)
         self._cold_side = HybridEmbeddings(layout, optimizer, batch_size, device)
         self._banks = [
             RowStore.zeros(group.num_hot_rows, group.embedding_dim, optimizer, device) for group in layout.groups

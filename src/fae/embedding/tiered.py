@@ -51,7 +51,7 @@ class TieredEmbeddings(Embeddings):
         faults: FaultInjection = NO_FAULTS,
         engine: Engine | None = None,
     ) -> None:
-        super().__init__(layout, optimizer, batch_size, device, engine=engine, by_list=False)
+        super().__init__(layout, optimizer, batch_size, device, engine=engine, staged=True)
         self._staging_rows, self._ring_depth = tuple(staging_rows), ring_depth
         host = torch.device("cpu")
         self._tiers = [
@@ -65,21 +65,20 @@ class TieredEmbeddings(Embeddings):
             )
             for group, slot_rows in zip(layout.groups, self._staging_rows, strict=True)
         ]
-        self._pipeline = StagingPipeline(self._tiers, ring_depth, device, faults)
+        self._pipeline = StagingPipeline(self._tiers, ring_depth, device, faults, by_location=self._gpu is not None)
+        if self._gpu is not None:
+            self._gpu.slot_locations = self._pipeline.slot_locations
 
     def _stream(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], write_back: bool
     ) -> ReadyBatches:
-        numbers = [int(index) for index in order]
+        numbers = np.asarray(order, np.int64)
         is_cold = batches.has_cold_rows[numbers]
-        slots: list[int] = np.mod(np.cumsum(is_cold) - is_cold, self._ring_depth).tolist()
-
-        def shifts(position: int) -> list[int]:
-            return [slots[position] * rows for rows in self._staging_rows]
-
+        slots = np.mod(np.cumsum(is_cold) - is_cold, self._ring_depth)
+        slots[~is_cold] = -1
         with (
             closing(self._pipeline.run(batches, numbers, write_back=write_back)) as staged,
-            closing(self._ready(batches, numbers, shifts)) as ready,
+            closing(self._ready(batches, numbers, slots)) as ready,
         ):
             for (_, slot), batch in zip(staged, ready, strict=False):  # the pipeline ends last: it drains
                 yield dataclasses.replace(batch, slot=slot)

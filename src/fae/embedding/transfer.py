@@ -1,8 +1,9 @@
-"""The moves of the streaming pipeline in host memory: host rows -> transfer buffer -> slot, and back; slot -> slot.
+"""The moves of the streaming pipeline between transfer buffers and slots, in host memory.
 
-Place in the flow: `fae.embedding.pipeline` says when, this says how where the bank is in host memory too; it is what
-the pipeline's invariants are tested with. `fae.embedding.gpu_transfer` is the same for a GPU. Invariant: a call touches
-one slot and one buffer (`forward`: its own slot, reading others) and nothing else.
+Place in the flow: `fae.embedding.pipeline` gathers host rows into buffers and scatters buffers to host rows; between
+buffers and slots stands a `Transfer`. `HostTransfer` is that of a bank in host memory: two lanes play the copy engine,
+and the pipeline's invariants are tested with it. `fae.embedding.gpu_transfer` is that of a GPU. Invariant: a copy
+touches one slot and its buffers and nothing else; `forward` writes its own slot and reads others.
 """
 
 from __future__ import annotations
@@ -12,15 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fae.core.lanes import Cells, Lanes
 from fae.embedding.rows import RowStore
-from fae.kernels.cpu import copy_rows
-
-Rows = npt.NDArray[np.int64]
-_NAN = float("nan")
+from fae.kernels.streaming import down_lane, forward_on_host, up_lane
+from fae.packing.dataset import ColdLists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,97 +48,176 @@ class TierPair:
         first = self.num_hot_rows + index * self.slot_rows
         return self.bank.weight[first : first + self.slot_rows], self.bank.state[first : first + self.slot_rows]
 
-    def part(self, rows: Rows, part: int, num_parts: int) -> tuple[int, int]:
-        """Which stretch of a sorted list of cold rows belongs to one of `num_parts` equal parts of all cold rows."""
-        size = len(self.host.weight)
-        cuts = [self.num_hot_rows + size * edge // num_parts for edge in (part, part + 1)]
-        begin, end = np.searchsorted(rows, cuts).tolist()
-        return begin, end
+
+class TransferBuffers:
+    """One group's host memory between host rows and slots.
+
+    Attributes
+    ----------
+    up, down
+        Weight and state, float32 ``[depth, slot_rows, *]``: on the way to a slot, and from it.
+    locations
+        int64 ``[2 * depth, slot_rows]``: where to read each row, planned well ahead (`fae.kernels.forwarding`).
+    """
+
+    def __init__(self, tier: TierPair, depth: int, *, pinned: bool) -> None:
+        widths = (tier.bank.weight.shape[1], tier.bank.state.shape[1])
+
+        def rows() -> tuple[Tensor, ...]:
+            return tuple(torch.empty((depth, tier.slot_rows, width), pin_memory=pinned) for width in widths)
+
+        self.up, self.down = rows(), rows()
+        self.locations = torch.zeros((2 * depth, tier.slot_rows), dtype=torch.int64, pin_memory=pinned)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all of it."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.up, *self.down, self.locations))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultInjection:
+    """Random delays and poison, for tests of the invariants.
+
+    Attributes
+    ----------
+    max_delay_seconds
+        Every step of every thread, and of every stream of a GPU, first waits up to this long.
+    poison
+        Fill freed slots and rows that will be forwarded with NaN.
+    seed
+        Of the delays.
+    """
+
+    max_delay_seconds: float = 0.0
+    poison: bool = False
+    seed: int = 0
+
+    @property
+    def longest(self) -> int:
+        """Longest delay in microseconds."""
+        return round(1e6 * self.max_delay_seconds)
+
+
+NO_FAULTS = FaultInjection()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One pass over batches with cold rows.
+
+    Attributes
+    ----------
+    lists
+        Per group: their cold rows.
+    write_back
+        Whether rows go back to the host.
+    planned, gathered, scattered
+        Counters per group: of planners (each has every so many positions), of parts of a list, of ranges of rows.
+    released, updated, departed
+        Counters: of positions whose slots no earlier batch reads any more, of those updated, of those copied down.
+    """
+
+    lanes: Lanes
+    lists: tuple[ColdLists, ...]
+    write_back: bool
+    planned: tuple[Cells, ...]
+    gathered: tuple[Cells, ...]
+    scattered: tuple[Cells, ...]
+    released: int
+    updated: int
+    departed: Cells
+
+    def sources(self, position: int) -> Cells:
+        """Counters that have reached ``position + 1`` when a position can be copied up."""
+        plans = [cells[position % len(cells)] for cells in self.planned]
+        return np.concatenate([*self.gathered, np.array(plans)])
 
 
 class Transfer(Protocol):
-    """What the pipeline asks for; every list has one entry a group."""
+    """What the pipeline asks for, in the order of positions."""
 
-    def gather(self, slot: int, cold_rows: Sequence[Rows], forwards: Sequence[Rows], *, poison: bool) -> None:
-        """Host rows into the slot's upward buffer; those that will be forwarded may be anything."""
+    slot_locations: list[Tensor]
+    """Per group, int64 ``[k, slot_rows]`` beside the bank: where each slot's batch reads its rows."""
 
-    def arrive(self, slot: int, cold_rows: Sequence[Rows], *, poison: bool) -> None:
-        """The upward buffer into the slot."""
+    def begin(self, this: Pass) -> None:
+        """Start a pass."""
 
-    def forward(self, slot: int, forwards: Sequence[Rows]) -> None:
-        """Rows that an earlier batch in flight holds, from its slot into this one, before computation."""
+    def poll(self) -> None:
+        """See how far the copies down are and raise `Pass.departed`."""
 
-    def mark_updated(self, slot: int) -> None:
-        """The update of the batch in this slot is done (on a GPU: has been launched)."""
+    def arrive(self, position: int) -> None:
+        """Copy up: start it (on a GPU) or wait for it. Gathered, planned, and its slot released."""
 
-    def depart(self, slot: int, cold_rows: Sequence[Rows]) -> None:
-        """The slot into its downward buffer."""
+    def forward(self, position: int) -> None:
+        """Before computation: the rows that earlier batches hold, or where they are, where kernels read by location."""
 
-    def scatter(self, slot: int, cold_rows: Sequence[Rows], part: int, num_parts: int) -> None:
-        """The downward buffer into the host rows: those of one part of all rows, always the same for a row."""
+    def depart(self, position: int) -> None:
+        """The update is done (on a GPU: launched): copy down."""
 
 
 class HostTransfer:
-    """Buffers and copies of a ring of `depth` slots in host memory."""
+    """Two lanes a group copy; nothing else is needed.
 
-    def __init__(self, tiers: Sequence[TierPair], depth: int) -> None:
-        self._tiers, self._depth = list(tiers), depth
-        self._up = [self._buffers(tier) for tier in tiers for _ in range(depth)]
-        self._down = [self._buffers(tier) for tier in tiers for _ in range(depth)]
+    Parameters
+    ----------
+    by_location
+        Whether kernels read rows where they are (`slot_locations`); else `forward` copies them.
+    """
 
-    def _buffers(self, tier: TierPair) -> tuple[Tensor, Tensor]:
-        widths = (tier.bank.weight.shape[1], tier.bank.state.shape[1])
-        return torch.empty((tier.slot_rows, widths[0])), torch.empty((tier.slot_rows, widths[1]))
+    def __init__(
+        self,
+        tiers: Sequence[TierPair],
+        buffers: Sequence[TransferBuffers],
+        depth: int,
+        faults: FaultInjection,
+        *,
+        by_location: bool,
+    ) -> None:
+        self._tiers, self._buffers, self._depth, self._faults = list(tiers), list(buffers), depth, faults
+        self._by_location = by_location
+        self.slot_locations = [torch.zeros((depth, tier.slot_rows), dtype=torch.int64) for tier in tiers]
 
-    def _parts(
-        self, buffers: Sequence[tuple[Tensor, Tensor]], group: int, slot: int
-    ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """``(buffer, the slot's part of the bank, host rows)`` for weight and state."""
-        tier = self._tiers[group]
-        host = (tier.host.weight, tier.host.state)
-        return list(zip(buffers[group * self._depth + slot], tier.slot(slot), host, strict=True))
+    def begin(self, this: Pass) -> None:
+        """As `Transfer.begin`."""
+        self._pass, self._arrived = this, this.lanes.cells(len(self._tiers))
+        longest, seed = self._faults.longest, self._faults.seed
+        for group, (tier, buffers, lists) in enumerate(zip(self._tiers, self._buffers, this.lists, strict=True)):
+            bank = (tier.bank.weight.numpy(), tier.bank.state.numpy())
+            up, down = ([tensor.numpy() for tensor in tensors] for tensors in (buffers.up, buffers.down))
+            this.lanes.start(
+                up_lane, int(self._arrived[group]), this.gathered[group], this.planned[group], this.released,
+                lists.begins, lists.ends, tier.num_hot_rows, buffers.locations.numpy(), *up, *bank, self._faults.poison,
+                longest, seed + 2 * group,
+            )  # fmt: skip
+            if this.write_back:
+                this.lanes.start(
+                    down_lane, int(this.departed[group]), this.updated, lists.begins, lists.ends, tier.num_hot_rows,
+                    *bank, *down, longest, seed + 2 * group + 1,
+                )  # fmt: skip
 
-    def gather(self, slot: int, cold_rows: Sequence[Rows], forwards: Sequence[Rows], *, poison: bool) -> None:
-        """As `Transfer.gather`."""
-        for group, rows in enumerate(cold_rows):
-            places = np.where(forwards[group] < 0, np.arange(len(rows)), -1)
-            for buffer, _, host in self._parts(self._up, group, slot):
-                if poison:
-                    buffer.fill_(_NAN)
-                copy_rows(host, rows, buffer, places, source_shift=-self._tiers[group].num_hot_rows)
+    def poll(self) -> None:
+        """As `Transfer.poll`: the lanes raise it."""
 
-    def arrive(self, slot: int, cold_rows: Sequence[Rows], *, poison: bool) -> None:
+    def arrive(self, position: int) -> None:
         """As `Transfer.arrive`."""
-        for group, rows in enumerate(cold_rows):
-            for buffer, staged, _ in self._parts(self._up, group, slot):
-                if poison:
-                    staged.fill_(_NAN)
-                staged[: len(rows)].copy_(buffer[: len(rows)])
+        self._pass.lanes.wait(self._arrived, position + 1)
 
-    def forward(self, slot: int, forwards: Sequence[Rows]) -> None:
+    def forward(self, position: int) -> None:
         """As `Transfer.forward`."""
-        for group, source in enumerate(forwards):
-            tier, taken = self._tiers[group], np.flatnonzero(source >= 0)
-            if len(taken):
-                origin = source[taken] + tier.num_hot_rows
-                place = taken + tier.num_hot_rows + slot * tier.slot_rows
-                for tensor in (tier.bank.weight, tier.bank.state):
-                    copy_rows(tensor, origin, tensor, place)
+        slot = position % self._depth
+        for group, (tier, buffers) in enumerate(zip(self._tiers, self._buffers, strict=True)):
+            lists = self._pass.lists[group]
+            count = int(lists.ends[position] - lists.begins[position])
+            listed = buffers.locations[position % len(buffers.locations), :count]
+            if self._by_location:
+                self.slot_locations[group][slot, :count] = listed
+                continue
+            first_row = tier.num_hot_rows + slot * tier.slot_rows
+            forward_on_host(listed.numpy(), first_row, tier.bank.weight.numpy(), tier.bank.state.numpy())
 
-    def mark_updated(self, slot: int) -> None:
-        """As `Transfer.mark_updated`."""
-
-    def depart(self, slot: int, cold_rows: Sequence[Rows]) -> None:
+    def depart(self, position: int) -> None:
         """As `Transfer.depart`."""
-        for group, rows in enumerate(cold_rows):
-            for buffer, staged, _ in self._parts(self._down, group, slot):
-                buffer[: len(rows)].copy_(staged[: len(rows)])
-
-    def scatter(self, slot: int, cold_rows: Sequence[Rows], part: int, num_parts: int) -> None:
-        """As `Transfer.scatter`."""
-        for group, rows in enumerate(cold_rows):
-            tier = self._tiers[group]
-            begin, end = tier.part(rows, part, num_parts)
-            for buffer, _, host in self._parts(self._down, group, slot):
-                origins = np.arange(begin, end)
-                copy_rows(buffer, origins, host, rows[begin:end], target_shift=-tier.num_hot_rows)
+        if not self._pass.write_back:
+            for cell in self._pass.departed.tolist():
+                self._pass.lanes.publish(cell, position + 1)

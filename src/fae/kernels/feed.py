@@ -1,12 +1,14 @@
 """The feed: one contiguous block of int32 words that holds all that a GPU needs to know of one batch.
 
-Place in the flow: `FeedLayout.fill` copies a packed batch into a pinned buffer; one copy brings it to the device; every
-kernel of the step reads it there through `FeedViews`. Invariant: what varies in size stands behind what does not, and
-the header says where, so a batch is one copy of exactly its own bytes and the same graph serves all batches.
+Place in the flow: `feed_lane` copies packed batches into pinned buffers as `FeedLayout.table` says; one copy brings
+each to the device; every kernel of the step reads it there through `FeedViews`. Invariant: what varies in size stands
+behind what does not, and the header says where, so a batch is one copy of exactly its own bytes and the same graph
+serves all batches.
 
 Words of the header: 0 real inputs; 1 learning rate of the rows (float32 bits; Adam's bias correction is in it); then
 eight for each group from `group_field` on: shift of cold addresses, blocks, long rows, offsets of block starts, block
-addresses, long rows (in words) and of the cold list (in units of two words), one spare.
+addresses, long rows (in words) and of the list that says where cold rows are (in units of two words; in
+the feed itself or in memory of its own), cold rows.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from fae.packing.dataset import BatchSet, PackedBatch
+from fae.core.counters import copy_bytes, publish, reach
+from fae.packing.dataset import BatchSet
 
 _ALIGN = 32  # words: pieces begin on a multiple of 128 bytes
 
@@ -31,7 +34,7 @@ def group_field(group: int) -> int:
     return 8 + 8 * group
 
 
-def _aligned(words: int) -> int:
+def _aligned(words: Any) -> Any:
     return -(-words // _ALIGN) * _ALIGN
 
 
@@ -67,7 +70,7 @@ class FeedLayout:
     Parameters
     ----------
     with_cold_lists
-        Whether the batch's lists of cold rows come along (every row is on the device).
+        Whether the batch's lists of cold rows come along (every row is on the device); else staging slots have lists.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class FeedLayout:
 
     def num_words(self, batches: BatchSet) -> int:
         """Words that the largest of these batches may take."""
-        words = self._order + _aligned(self.batch_size * self.num_slots)
+        words = int(self._order + _aligned(self.batch_size * self.num_slots))
         for blocks, long_rows in batches.most_blocks:
             words += 2 * _aligned(blocks) + _aligned(2 * long_rows)
         if self.with_cold_lists:
@@ -102,69 +105,144 @@ class FeedLayout:
             order=order,
         )
 
-    def fill(self, words: Tensor, packed: PackedBatch, *, shifts: Sequence[int], rate: float) -> int:
-        """Write a batch into a host buffer (int32); returns how many words of it the device needs.
+    def table(
+        self,
+        batches: BatchSet,
+        order: npt.NDArray[np.int64],
+        *,
+        slots: npt.NDArray[np.int64],
+        slot_rows: Sequence[int],
+        rates: npt.NDArray[np.float32],
+    ) -> FeedTable:
+        """What to copy where for each batch of `order`.
 
         Parameters
         ----------
-        shifts
-            Per group: what is added to a cold address.
-        rate
-            Learning rate of the rows in this step.
+        slots
+            int64 ``[n]``: staging slot of each batch, -1 for none.
+        slot_rows
+            Of each group: rows of a slot. A cold address is shifted by those before the batch's own.
+        rates
+            float32 ``[n]``: learning rate of the rows in this step.
         """
-        buffer: npt.NDArray[np.int32] = words.numpy()
-        header = buffer[: group_field(self.num_groups)]
-        header[0] = packed.num_inputs
-        header[1:2].view(np.float32)[0] = rate
-        order = _NO_WORDS if packed.order is None else packed.order
-        _copy_fixed(
-            buffer, _words(packed.addresses), self._addresses, _words(packed.dense), self._dense,
-            _words(packed.labels), self._labels, _words(order), self._order,
-        )  # fmt: skip
-        end = self._order if packed.order is None else _aligned(self._order + order.size)
+        arrays, size = batches.arrays, self.batch_size
+        pieces = _Pieces(order)
+        headers = np.zeros((len(order), group_field(self.num_groups)), np.int32)
+        headers[:, 0] = arrays.num_inputs[order]
+        headers[:, 1] = rates.view(np.int32)
+        pieces.add_fixed(arrays.addresses, self._addresses)
+        pieces.add_fixed(arrays.dense, self._dense)
+        pieces.add_fixed(arrays.labels, self._labels)
+        ends = np.full(len(order), self._order, np.int64)
+        if arrays.order is not None:
+            pieces.add_fixed(arrays.order, self._order)
+            ends = np.full(len(order), _aligned(self._order + size * self.num_slots), np.int64)
         for group in range(self.num_groups):
-            header[group_field(group)] = shifts[group]
-            starts = addresses = long_rows = cold_rows = _NO_WORDS
-            if packed.blocks:
-                blocks = packed.blocks[group]
-                starts, addresses, long_rows = blocks.starts, blocks.addresses, _words(blocks.long_rows)
+            field = group_field(group)
+            headers[:, field] = np.maximum(slots, 0) * slot_rows[group]
+            headers[:, field + 7] = np.diff(arrays.cold_offsets[:, group])[order]
+            for place, lists in enumerate(_block_lists(batches, group, order)):
+                headers[:, field + 3 + place] = ends
+                counts = pieces.add_lists(lists, ends)
+                if place != 1:
+                    headers[:, field + 1 + place // 2] = counts // (1 + place // 2)
+                ends = _aligned(ends + counts)
+            headers[:, field + 6] = ends // 2 if self.with_cold_lists else headers[:, field]
             if self.with_cold_lists:
-                cold_rows = _words(packed.cold_rows[group])
-            end = _copy_lists(buffer, group_field(group), starts, addresses, long_rows, cold_rows, end)
-        return end
+                offsets = 2 * arrays.cold_offsets[:, group]
+                counts = pieces.add_lists([(arrays.cold_rows[group], offsets[order], offsets[order + 1])], ends)
+                ends = _aligned(ends + counts)
+        return FeedTable(headers=headers, pieces=pieces.table(), words=ends, sources=pieces.sources)
 
 
-_NO_WORDS = np.empty(0, np.int32)
-_NO_WORDS.setflags(write=False)  # the type that arrays of packed batches have
+@dataclass(frozen=True, kw_only=True)
+class FeedTable:
+    """Where the bytes of n batches are and where they go.
+
+    Attributes
+    ----------
+    headers
+        int32 ``[n, words of a header]``.
+    pieces
+        int64 ``[n, pieces, 3]``: address in host memory, place in the feed (bytes), bytes.
+    words
+        int64 ``[n]``: words of the feed that the device needs.
+    sources
+        The arrays that the addresses point into.
+    """
+
+    headers: npt.NDArray[np.int32]
+    pieces: npt.NDArray[np.int64]
+    words: npt.NDArray[np.int64]
+    sources: list[npt.NDArray[Any]]
 
 
-def _words(array: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    """The bytes of an array as int32 words, without a copy."""
-    return array.reshape(-1).view(np.int32)
+Stretches = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""An array and, for each batch, the words of it that are its own: begin and end."""
 
 
-# One call that releases the GIL for all of a batch: with a dozen threads about, every return to Python is a wait.
+class _Pieces:
+    """Columns of `FeedTable.pieces`."""
+
+    def __init__(self, order: npt.NDArray[np.int64]) -> None:
+        self._order = order
+        self._columns: list[tuple[npt.NDArray[np.int64], ...]] = []
+        self.sources: list[npt.NDArray[Any]] = []
+
+    def add_fixed(self, array: npt.NDArray[Any], place: int) -> None:
+        """A batch's entry of ``[N, ...]`` to a fixed place (words)."""
+        assert array.flags.c_contiguous
+        self.sources.append(array)
+        size = array[:1].nbytes if len(array) else 0
+        sources = array.ctypes.data + self._order * size
+        self._columns.append((sources, np.full_like(sources, 4 * place), np.full_like(sources, size)))
+
+    def add_lists(self, parts: list[Stretches], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Stretches of the first of several arrays that has any for the batch; returns their words."""
+        sources, counts = np.zeros_like(places), np.zeros_like(places)
+        for array, begins, ends in parts:
+            assert array.flags.c_contiguous
+            self.sources.append(array)
+            sources = np.where(ends > begins, array.ctypes.data + 4 * begins, sources)
+            counts += ends - begins
+        self._columns.append((sources, 4 * places, 4 * counts))
+        return counts
+
+    def table(self) -> npt.NDArray[np.int64]:
+        return np.ascontiguousarray(np.array(self._columns, np.int64).transpose(2, 0, 1))
+
+
+def _block_lists(batches: BatchSet, group: int, order: npt.NDArray[np.int64]) -> list[list[Stretches]]:
+    """Block starts, block addresses and long rows of a group, each from the hot batches' arrays or the others'."""
+    arrays, num_hot = batches.arrays, batches.num_hot_batches
+    lists: list[list[Stretches]] = [[], [], []]
+    if arrays.blocks is None:
+        return lists
+    hot_blocks = arrays.hot_blocks
+    number_of_hot = num_hot if hot_blocks is not None else 0
+    is_hot = order < number_of_hot
+    for part, chosen, first in ((hot_blocks, is_hot, 0), (arrays.blocks, ~is_hot, number_of_hot)):
+        if part is None:
+            continue
+        index = np.where(chosen, order - first, 0)
+        step = chosen.astype(np.int64)  # none of it for the batches of the other kind
+        offsets, long_offsets = part.offsets[:, group], 2 * part.long_offsets[:, group]
+        for place, (array, of) in enumerate(
+            ((part.starts, offsets), (part.addresses, offsets), (part.long_rows, long_offsets))
+        ):
+            lists[place].append((array[group], of[index], of[index + step]))
+    return lists
+
+
 @njit(cache=True, nogil=True)
-def _copy_fixed(buffer, addresses, at_addresses, dense, at_dense, labels, at_labels, order, at_order):
-    buffer[at_addresses : at_addresses + addresses.size] = addresses
-    buffer[at_dense : at_dense + dense.size] = dense
-    buffer[at_labels : at_labels + labels.size] = labels
-    buffer[at_order : at_order + order.size] = order
-
-
-@njit(cache=True, nogil=True)
-def _copy_lists(buffer, field, starts, addresses, long_rows, cold_rows, end):
-    """A group's lists behind `end`, and where they stand into the header; returns the new end."""
-    buffer[field + 1], buffer[field + 2] = starts.size, long_rows.size // 2
-    buffer[field + 3] = end
-    buffer[end : end + starts.size] = starts
-    end = (end + starts.size + _ALIGN - 1) // _ALIGN * _ALIGN
-    buffer[field + 4] = end
-    buffer[end : end + addresses.size] = addresses
-    end = (end + addresses.size + _ALIGN - 1) // _ALIGN * _ALIGN
-    buffer[field + 5] = end
-    buffer[end : end + long_rows.size] = long_rows
-    end = (end + long_rows.size + _ALIGN - 1) // _ALIGN * _ALIGN
-    buffer[field + 6] = end // 2
-    buffer[end : end + cold_rows.size] = cold_rows
-    return (end + cold_rows.size + _ALIGN - 1) // _ALIGN * _ALIGN
+def feed_lane(counters, own, freed, first, step, headers, pieces, buffers):
+    """Copy the batches first, first + step, ... into pinned `buffers` (addresses), free after `freed`."""
+    depth = len(buffers)
+    for position in range(first, len(headers), step):
+        if not reach(counters, freed, position - depth + 1):
+            return
+        buffer = buffers[position % depth]
+        copy_bytes(buffer, headers[position].ctypes.data, 4 * headers.shape[1])
+        for piece in range(pieces.shape[1]):
+            copy_bytes(buffer + pieces[position, piece, 1], pieces[position, piece, 0], pieces[position, piece, 2])
+        publish(counters, own, position + 1)

@@ -47,7 +47,7 @@ def can_fuse(geometry: GroupGeometry) -> bool:
 @triton.jit
 def _vectors(
     feed, cold_lists, addresses, weight, dense, field, b, num_hot_rows, batch_size,
-    FEATURES: tl.constexpr, DIM: tl.constexpr, VECTORS: tl.constexpr, BY_LIST: tl.constexpr,
+    FEATURES: tl.constexpr, DIM: tl.constexpr, VECTORS: tl.constexpr,
 ):  # fmt: skip
     """bfloat16 ``[inputs, VECTORS, D]``: the dense vector, then the rows of the features, then zeros."""
     v = tl.arange(0, VECTORS)
@@ -56,8 +56,7 @@ def _vectors(
     is_feature = inside[:, None] & (v > 0)[None, :] & (v <= FEATURES)[None, :]
     address = tl.load(addresses + b.to(tl.int64)[:, None] * FEATURES + (v - 1)[None, :], mask=is_feature, other=-1)
     present = address >= 0
-    shift = tl.load(feed + field)
-    row = to_row(address, num_hot_rows, shift, cold_lists + tl.load(feed + field + 6), BY_LIST)
+    row = to_row(address, num_hot_rows, cold_lists + tl.load(feed + field + 6))
     rows = tl.load(weight + row[:, :, None] * DIM + d[None, None, :], mask=present[:, :, None], other=0.0)
     is_dense = inside[:, None, None] & (v == 0)[None, :, None]
     dense_part = tl.load(
@@ -71,13 +70,12 @@ def _vectors(
 def _forward_kernel(
     feed, cold_lists, addresses, weight, dense, out, field, num_hot_rows, batch_size,
     FEATURES: tl.constexpr, DIM: tl.constexpr, VECTORS: tl.constexpr, WIDTH: tl.constexpr, INPUTS: tl.constexpr,
-    BY_LIST: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0) * INPUTS + tl.arange(0, INPUTS)
     inside = b < batch_size
     x = _vectors(
-        feed, cold_lists, addresses, weight, dense, field, b, num_hot_rows, batch_size, FEATURES, DIM, VECTORS, BY_LIST
-    )
+        feed, cold_lists, addresses, weight, dense, field, b, num_hot_rows, batch_size, FEATURES, DIM, VECTORS
+    )  # fmt: skip
     products = tl.dot(x, tl.permute(x, (0, 2, 1)))
     i = tl.arange(0, VECTORS)[:, None]
     j = tl.arange(0, VECTORS)[None, :]
@@ -103,13 +101,12 @@ def _forward_kernel(
 def _backward_kernel(
     feed, cold_lists, addresses, weight, dense, grad_out, grad_dense, grad_rows, field, num_hot_rows, batch_size,
     FEATURES: tl.constexpr, DIM: tl.constexpr, VECTORS: tl.constexpr, WIDTH: tl.constexpr, INPUTS: tl.constexpr,
-    BY_LIST: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0) * INPUTS + tl.arange(0, INPUTS)
     inside = b < batch_size
     x = _vectors(
-        feed, cold_lists, addresses, weight, dense, field, b, num_hot_rows, batch_size, FEATURES, DIM, VECTORS, BY_LIST
-    )
+        feed, cold_lists, addresses, weight, dense, field, b, num_hot_rows, batch_size, FEATURES, DIM, VECTORS
+    )  # fmt: skip
     i = tl.arange(0, VECTORS)[:, None]
     j = tl.arange(0, VECTORS)[None, :]
     high = tl.maximum(i, j)
@@ -147,31 +144,32 @@ class InteractionKernels:
         Its number.
     """
 
-    def __init__(self, geometry: GroupGeometry, group: int, batch_size: int, *, by_list: bool) -> None:
+    def __init__(self, geometry: GroupGeometry, group: int, batch_size: int) -> None:
         self._batch_size, self._field = batch_size, group_field(group)
         features, dim = len(geometry.slots), geometry.embedding_dim
         self.width = interaction_width(features, dim)
         self._constants: dict[str, Any] = {
             "FEATURES": features, "DIM": dim, "VECTORS": max(16, triton.next_power_of_2(features + 1)),
-            "WIDTH": self.width, "BY_LIST": by_list,
+            "WIDTH": self.width,
         }  # fmt: skip
 
-    def forward(self, feed: FeedViews, num_hot_rows: int, weight: Tensor, dense: Tensor) -> Tensor:
+    def forward(self, feed: FeedViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, dense: Tensor) -> Tensor:
         """Bfloat16 ``[B, width]`` from the bank ``[R, D]`` and the dense vectors, bfloat16 ``[B, D]``."""
         out = torch.empty((self._batch_size, self.width), dtype=torch.bfloat16, device=weight.device)
         _forward_kernel[(triton.cdiv(self._batch_size, FORWARD["inputs"]),)](
-            feed.words, feed.longs, feed.addresses, weight, dense, out, self._field, num_hot_rows, self._batch_size,
+            feed.words, cold_lists, feed.addresses, weight, dense, out, self._field, num_hot_rows, self._batch_size,
             INPUTS=FORWARD["inputs"], num_warps=FORWARD["num_warps"], **self._constants,
         )  # fmt: skip
         return out
 
     def backward(
-        self, feed: FeedViews, num_hot_rows: int, weight: Tensor, dense: Tensor, grad_out: Tensor, grad_rows: Tensor
-    ) -> Tensor:
+        self, feed: FeedViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, dense: Tensor, grad_out: Tensor,
+        grad_rows: Tensor,
+    ) -> Tensor:  # fmt: skip
         """Gradient of the dense vectors, bfloat16 ``[B, D]``; `grad_rows` ``[B, F * D]`` is written."""
         grad_dense = torch.empty_like(dense)
         _backward_kernel[(triton.cdiv(self._batch_size, BACKWARD["inputs"]),)](
-            feed.words, feed.longs, feed.addresses, weight, dense, grad_out, grad_dense, grad_rows, self._field,
+            feed.words, cold_lists, feed.addresses, weight, dense, grad_out, grad_dense, grad_rows, self._field,
             num_hot_rows, self._batch_size, INPUTS=BACKWARD["inputs"], num_warps=BACKWARD["num_warps"],
             **self._constants,
         )  # fmt: skip

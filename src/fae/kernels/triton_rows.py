@@ -1,4 +1,4 @@
-"""Row kernels in Triton: pooled lookup, sums by block, row optimizers, moves between staging slots.
+"""Row kernels in Triton: pooled lookup, sums by block, row optimizers.
 
 Place in the flow: what `fae.kernels.reference` defines, on a GPU, without a host copy or a wait: everything that varies
 from batch to batch is read from the batch's *feed* in device memory (`fae.kernels.feed`), so a whole step can be one
@@ -28,7 +28,8 @@ SUMS = {"floats": 256, "at_once": 4, "num_warps": 1}
 """Of a program of the sums: blocks times D, lookups of a block that are asked for together, warps
 (``benchmarks/micro/gpu_tiles.py``, H200). They change no result: lookups are added one after the other."""
 _PARTS_AT_ONCE = 64  # blocks of a long row; part of the order of sums
-_FORWARDS_PER_PROGRAM = 32
+_CARRIED_AT_ONCE = 32
+_CARRY_PROGRAMS = 264  # two for each processor of an H100
 
 
 INTERPRETED: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
@@ -45,14 +46,21 @@ def operand(x):
 
 
 @triton.jit
-def to_row(address, num_hot_rows, shift, cold_rows, BY_LIST: tl.constexpr):
-    """Row of the bank, int64, of an address that is not a pad; a pad gives something that must not be read."""
+def to_row(address, num_hot_rows, cold_rows):
+    """Row of the bank, int64, of an address that is not a pad; a pad gives something that must not be read.
+
+    `cold_rows` says where the batch's cold rows are.
+    """
     is_cold = address >= num_hot_rows
-    if BY_LIST:
-        listed = tl.load(cold_rows + (address - num_hot_rows), mask=is_cold, other=0)
-        row = tl.where(is_cold, listed, address.to(tl.int64))
-    else:
-        row = address.to(tl.int64) + tl.where(is_cold, shift, 0).to(tl.int64)
+    listed = tl.load(cold_rows + (address - num_hot_rows), mask=is_cold, other=0)
+    return tl.where(is_cold, listed, address.to(tl.int64))
+
+
+@triton.jit
+def _to_target(address, row, num_hot_rows, shift, STAGED: tl.constexpr):
+    """Row to write: a staged batch has its own place for every cold row, wherever it was read."""
+    if STAGED:
+        row = address.to(tl.int64) + tl.where(address >= num_hot_rows, shift, 0).to(tl.int64)
     return row
 
 
@@ -60,7 +68,7 @@ def to_row(address, num_hot_rows, shift, cold_rows, BY_LIST: tl.constexpr):
 def _lookup_kernel(
     feed, cold_lists, addresses, weight, out, inverse_count, first_slot, lengths, poolings, columns, field,
     num_hot_rows, batch_size, num_slots, width, num_features,
-    DIM: tl.constexpr, DIM_PADDED: tl.constexpr, BLOCK: tl.constexpr, BY_LIST: tl.constexpr,
+    DIM: tl.constexpr, DIM_PADDED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     feature = tl.program_id(1)
     b = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -70,7 +78,6 @@ def _lookup_kernel(
     length = tl.load(lengths + feature)
     pooling = tl.load(poolings + feature)
     column = tl.load(columns + feature)
-    shift = tl.load(feed + field)
     cold_rows = cold_lists + tl.load(feed + field + 6)
     total = tl.zeros((BLOCK, DIM_PADDED), tl.float32)
     count = tl.zeros((BLOCK,), tl.float32)
@@ -79,7 +86,7 @@ def _lookup_kernel(
     for step in range(length):
         address = tl.load(addresses + b.to(tl.int64) * num_slots + first + step, mask=inside, other=-1)
         present = address >= 0
-        row = to_row(address, num_hot_rows, shift, cold_rows, BY_LIST)
+        row = to_row(address, num_hot_rows, cold_rows)
         vector = tl.load(
             weight + row[:, None] * DIM + d[None, :], mask=present[:, None] & (d < DIM)[None, :], other=0.0
         )
@@ -98,24 +105,22 @@ def _lookup_kernel(
 
 @triton.jit
 def _apply(
-    weight, state, row, d, total, mask, row_mask, learning_rate, eps, decay, square_decay,
+    weight, state, row, target, d, total, mask, row_mask, learning_rate, eps, decay, square_decay,
     OPTIMIZER: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
-    """The optimizer on rows ``[n]`` from their summed gradients ``[n, D]``."""
-    place = weight + row[:, None] * DIM + d[None, :]
-    old = tl.load(place, mask=mask, other=0.0)
+    """The optimizer on rows ``[n]`` from their summed gradients ``[n, D]``; the result goes to rows `target`."""
+    old = tl.load(weight + row[:, None] * DIM + d[None, :], mask=mask, other=0.0)
     if OPTIMIZER == 0:
         new = old - learning_rate * total
     elif OPTIMIZER == 1:
         mean = tl.sum(total * total, axis=1) / DIM
         square = tl.load(state + row, mask=row_mask, other=0.0) + mean
-        tl.store(state + row, square, mask=row_mask)
+        tl.store(state + target, square, mask=row_mask)
         step = learning_rate / (tl.sqrt_rn(square) + eps)
         new = old - step[:, None] * total
     elif OPTIMIZER == 2:
-        squares = state + row[:, None] * DIM + d[None, :]
-        square = tl.load(squares, mask=mask, other=0.0) + total * total
-        tl.store(squares, square, mask=mask)
+        square = tl.load(state + row[:, None] * DIM + d[None, :], mask=mask, other=0.0) + total * total
+        tl.store(state + target[:, None] * DIM + d[None, :], square, mask=mask)
         new = old - learning_rate * (total / (tl.sqrt_rn(square) + eps))
     else:
         moments = state + row[:, None] * (2 * DIM) + d[None, :]
@@ -123,10 +128,11 @@ def _apply(
         moment = moment + (total - moment) * decay
         square = tl.load(moments + DIM, mask=mask, other=0.0)
         square = square + (total * total - square) * square_decay
-        tl.store(moments, moment, mask=mask)
-        tl.store(moments + DIM, square, mask=mask)
+        new_moments = state + target[:, None] * (2 * DIM) + d[None, :]
+        tl.store(new_moments, moment, mask=mask)
+        tl.store(new_moments + DIM, square, mask=mask)
         new = old - learning_rate * (moment / (tl.sqrt_rn(square) + eps))
-    tl.store(place, new, mask=mask)
+    tl.store(weight + target[:, None] * DIM + d[None, :], new, mask=mask)
 
 
 @triton.jit
@@ -134,7 +140,7 @@ def _block_sums_kernel(
     feed, cold_lists, order, gradient, weight, state, partial, inverse_count, slot_column, slot_feature, poolings,
     field, num_hot_rows, order_end, num_slots, width, num_features, eps, decay, square_decay,
     OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, BLOCKS: tl.constexpr, AT_ONCE: tl.constexpr,
-    FLAT: tl.constexpr, BY_LIST: tl.constexpr,
+    FLAT: tl.constexpr, STAGED: tl.constexpr,
 ):  # fmt: skip
     num_blocks = tl.load(feed + field + 1)
     first = tl.program_id(0) * BLOCKS
@@ -177,12 +183,14 @@ def _block_sums_kernel(
                     values = values * scale[:, None]
                 total += values
         shift = tl.load(feed + field)
-        row = to_row(tl.maximum(address, 0), num_hot_rows, shift, cold_lists + tl.load(feed + field + 6), BY_LIST)
+        address = tl.maximum(address, 0)
+        row = to_row(address, num_hot_rows, cold_lists + tl.load(feed + field + 6))
+        target = _to_target(address, row, num_hot_rows, shift, STAGED)
         fits = (d < DIM)[None, :]
         tl.store(partial + block.to(tl.int64)[:, None] * DIM + d[None, :], total, mask=is_part[:, None] & fits)
         whole = exists & (is_part == 0)
         _apply(
-            weight, state, row, d, total, whole[:, None] & fits, whole, learning_rate, eps, decay, square_decay,
+            weight, state, row, target, d, total, whole[:, None] & fits, whole, learning_rate, eps, decay, square_decay,
             OPTIMIZER, DIM,
         )  # fmt: skip
 
@@ -190,7 +198,7 @@ def _block_sums_kernel(
 @triton.jit
 def _long_rows_kernel(
     feed, cold_lists, weight, state, partial, field, num_hot_rows, eps, decay, square_decay,
-    OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, AT_ONCE: tl.constexpr, BY_LIST: tl.constexpr,
+    OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, AT_ONCE: tl.constexpr, STAGED: tl.constexpr,
 ):  # fmt: skip
     index = tl.program_id(0)
     if index < tl.load(feed + field + 2):
@@ -209,53 +217,37 @@ def _long_rows_kernel(
             total += tl.sum(values, axis=0)[None, :]
         address = tl.load(feed + tl.load(feed + field + 4) + first + tl.arange(0, 1))
         shift = tl.load(feed + field)
-        row = to_row(address, num_hot_rows, shift, cold_lists + tl.load(feed + field + 6), BY_LIST)
+        row = to_row(address, num_hot_rows, cold_lists + tl.load(feed + field + 6))
+        target = _to_target(address, row, num_hot_rows, shift, STAGED)
         exists = row >= 0
         _apply(
-            weight, state, row, d, total, exists[:, None] & fits, exists, learning_rate, eps, decay, square_decay,
-            OPTIMIZER, DIM,
+            weight, state, row, target, d, total, exists[:, None] & fits, exists, learning_rate, eps, decay,
+            square_decay, OPTIMIZER, DIM,
         )  # fmt: skip
 
 
 @triton.jit
-def _forward_kernel(
-    moves, weight, state, limit, DIM: tl.constexpr, DIM_PADDED: tl.constexpr,
+def _carry_kernel(
+    feed, cold_lists, weight, state, field, num_hot_rows, DIM: tl.constexpr, DIM_PADDED: tl.constexpr,
     STATE: tl.constexpr, STATE_PADDED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    count = tl.load(moves)
-    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    exists = index < count
-    origin = tl.load(moves + 1 + index, mask=exists, other=0).to(tl.int64)
-    place = tl.load(moves + 1 + limit + index, mask=exists, other=0).to(tl.int64)
+    count = tl.load(feed + field + 7)
+    cold_rows = cold_lists + tl.load(feed + field + 6)
+    first_row = num_hot_rows + tl.load(feed + field).to(tl.int64)
     d = tl.arange(0, DIM_PADDED)
-    fits = exists[:, None] & (d < DIM)[None, :]
-    rows = tl.load(weight + origin[:, None] * DIM + d[None, :], mask=fits, other=0.0)
-    tl.store(weight + place[:, None] * DIM + d[None, :], rows, mask=fits)
-    if STATE > 0:
-        e = tl.arange(0, STATE_PADDED)
-        fits_state = exists[:, None] & (e < STATE)[None, :]
-        states = tl.load(state + origin[:, None] * STATE + e[None, :], mask=fits_state, other=0.0)
-        tl.store(state + place[:, None] * STATE + e[None, :], states, mask=fits_state)
-
-
-def forward_rows(moves: Tensor, weight: Tensor, state: Tensor, num_moves: int) -> None:
-    """Copy rows and their state within a bank.
-
-    Parameters
-    ----------
-    moves
-        int32 ``[1 + 2 * limit]`` on the device: how many, then rows to read, then, from ``1 + limit``, rows to write.
-    num_moves
-        At least as many programs' worth are launched; the kernel reads the true count from `moves`.
-    """
-    if num_moves == 0:
-        return
-    dim, state_width = weight.shape[1], state.shape[1]
-    _forward_kernel[(triton.cdiv(num_moves, _FORWARDS_PER_PROGRAM),)](
-        moves, weight, state if state_width else weight, (moves.numel() - 1) // 2,
-        DIM=dim, DIM_PADDED=triton.next_power_of_2(dim),
-        STATE=state_width, STATE_PADDED=triton.next_power_of_2(max(1, state_width)), BLOCK=_FORWARDS_PER_PROGRAM,
-    )  # fmt: skip
+    e = tl.arange(0, STATE_PADDED)
+    for first in range(tl.program_id(0) * BLOCK, count, tl.num_programs(0) * BLOCK):
+        index = first + tl.arange(0, BLOCK)
+        place = first_row + index
+        origin = tl.load(cold_rows + index, mask=index < count, other=0)
+        moves = (index < count) & (origin != place)
+        fits = moves[:, None] & (d < DIM)[None, :]
+        rows = tl.load(weight + origin[:, None] * DIM + d[None, :], mask=fits, other=0.0)
+        tl.store(weight + place[:, None] * DIM + d[None, :], rows, mask=fits)
+        if STATE > 0:
+            fits_state = moves[:, None] & (e < STATE)[None, :]
+            states = tl.load(state + origin[:, None] * STATE + e[None, :], mask=fits_state, other=0.0)
+            tl.store(state + place[:, None] * STATE + e[None, :], states, mask=fits_state)
 
 
 class TritonGroupKernels:
@@ -273,9 +265,8 @@ class TritonGroupKernels:
         Key of `OPTIMIZER_CODE`.
     most_blocks, most_long_rows
         Of a batch: they size the grids and the buffer of partial sums.
-    by_list
-        Whether a cold address is looked up in the batch's own list (every row is on the device) or shifted to the
-        batch's staging slot.
+    staged
+        Whether updated cold rows are written to the batch's staging slot, wherever they were read; else in place.
     """
 
     def __init__(
@@ -286,9 +277,9 @@ class TritonGroupKernels:
         optimizer: str,
         device: torch.device,
         *,
-        by_list: bool,
+        staged: bool,
     ) -> None:
-        self.geometry, self.by_list = geometry, by_list
+        self.geometry, self._staged = geometry, staged
         self._optimizer, self._batch_size, self._field = OPTIMIZER_CODE[optimizer], batch_size, group_field(group)
         self._padded = triton.next_power_of_2(geometry.embedding_dim)
 
@@ -313,11 +304,13 @@ class TritonGroupKernels:
             self._partial = torch.empty(shape, device=self._inverse_count.device)
         return before != (self._most_blocks, self._most_long_rows)
 
-    def lookup(self, feed: FeedViews, num_hot_rows: int, weight: Tensor, out: Tensor) -> None:
+    def lookup(self, feed: FeedViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, out: Tensor) -> None:
         """Pool the rows of a batch.
 
         Parameters
         ----------
+        cold_lists
+            int64: holds, from where the header says, the row of the bank of each cold row of the batch.
         weight
             float32 ``[R, D]``, the bank.
         out
@@ -326,15 +319,15 @@ class TritonGroupKernels:
         geometry = self.geometry
         num_features = len(geometry.length)
         _lookup_kernel[(triton.cdiv(self._batch_size, _BLOCK_INPUTS), num_features)](
-            feed.words, feed.longs, feed.addresses, weight, out, self._inverse_count,
+            feed.words, cold_lists, feed.addresses, weight, out, self._inverse_count,
             self._first_slot, self._lengths, self._poolings, self._columns, self._field,
             num_hot_rows, self._batch_size, geometry.num_slots, geometry.width, num_features,
-            DIM=geometry.embedding_dim, DIM_PADDED=self._padded, BLOCK=_BLOCK_INPUTS, BY_LIST=self.by_list,
+            DIM=geometry.embedding_dim, DIM_PADDED=self._padded, BLOCK=_BLOCK_INPUTS,
         )  # fmt: skip
 
     def update(
-        self, feed: FeedViews, num_hot_rows: int, weight: Tensor, state: Tensor, gradient: Tensor, eps: float,
-        betas: Betas = DEFAULT_BETAS,
+        self, feed: FeedViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor, gradient: Tensor,
+        eps: float, betas: Betas = DEFAULT_BETAS,
     ) -> None:  # fmt: skip
         """Sum gradients by row and apply the optimizer, in place. The learning rate stands in the feed.
 
@@ -347,19 +340,30 @@ class TritonGroupKernels:
         state = state if state.numel() else weight
         order_end = self._batch_size * (geometry.order_start + len(geometry.slots))
         constants: dict[str, Any] = {
-            "OPTIMIZER": self._optimizer, "DIM": dim, "DIM_PADDED": self._padded, "BY_LIST": self.by_list,
+            "OPTIMIZER": self._optimizer, "DIM": dim, "DIM_PADDED": self._padded, "STAGED": self._staged,
         }  # fmt: skip
         decays = (eps, 1 - betas[0], 1 - betas[1])
         if self._most_blocks:
             blocks = min(64, max(1, SUMS["floats"] // self._padded))
             _block_sums_kernel[(triton.cdiv(self._most_blocks, blocks),)](
-                feed.words, feed.longs, feed.order, gradient, weight, state, self._partial, self._inverse_count,
+                feed.words, cold_lists, feed.order, gradient, weight, state, self._partial, self._inverse_count,
                 self._slot_column, self._slot_feature, self._poolings, self._field,
                 num_hot_rows, order_end, geometry.num_slots, geometry.width, len(geometry.length), *decays,
                 BLOCKS=blocks, AT_ONCE=SUMS["at_once"], FLAT=geometry.is_flat, num_warps=SUMS["num_warps"], **constants,
             )  # fmt: skip
         if self._most_long_rows:
             _long_rows_kernel[(self._most_long_rows,)](
-                feed.words, feed.longs, weight, state, self._partial, self._field, num_hot_rows, *decays,
+                feed.words, cold_lists, weight, state, self._partial, self._field, num_hot_rows, *decays,
                 AT_ONCE=_PARTS_AT_ONCE, num_warps=1, **constants,
             )  # fmt: skip
+
+    def carry(self, feed: FeedViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor) -> None:
+        """In place of `update` where the model did not use the group: cold rows to their places in the slot."""
+        dim, state_width = weight.shape[1], state.shape[1]
+        if not self._staged:
+            return
+        _carry_kernel[(_CARRY_PROGRAMS,)](
+            feed.words, cold_lists, weight, state if state_width else weight, self._field, num_hot_rows,
+            DIM=dim, DIM_PADDED=self._padded, STATE=state_width,
+            STATE_PADDED=triton.next_power_of_2(max(1, state_width)), BLOCK=_CARRIED_AT_ONCE,
+        )  # fmt: skip

@@ -122,6 +122,23 @@ class BlockArrays:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ColdLists:
+    """The cold rows of one group in n batches.
+
+    Attributes
+    ----------
+    rows
+        int64: ascending within a batch, each once; read-only.
+    begins, ends
+        int64 ``[n]``: where each batch's rows stand in `rows`.
+    """
+
+    rows: npt.NDArray[np.int64]
+    begins: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchArrays:
     """The arrays of one split, N batches of B inputs, as they stand in its files.
 
@@ -165,28 +182,30 @@ class BatchSet:
 
     Attributes
     ----------
+    arrays
+        As given: for compiled loops over many batches.
     batch
         Function of a batch's number, from 0, to its `PackedBatch`; an `IndexError` outside ``[0, num_batches)``.
     """
 
     def __init__(self, arrays: BatchArrays, num_hot_batches: int) -> None:
-        self._arrays = arrays
+        self.arrays = arrays
         self._sizes: list[int] = arrays.num_inputs.tolist()
         self.num_batches = len(self._sizes)
         self.num_hot_batches = num_hot_batches
         self.num_inputs = sum(self._sizes)
-        # Several threads of the streaming pipeline ask for the same batch one after the other.
+        # A placement and the feeds ask for the same batch one after the other.
         self.batch = lru_cache(maxsize=64)(self._batch)
 
     @property
     def inputs(self) -> npt.NDArray[np.int64]:
         """int64 ``[num_batches, B]``: index in the columnar log of each packed input, -1 in padding."""
-        return self._arrays.inputs
+        return self.arrays.inputs
 
     def _batch(self, index: int) -> PackedBatch:
         if not 0 <= index < self.num_batches:
             raise IndexError(f"batch {index} of {self.num_batches}")
-        arrays = self._arrays
+        arrays = self.arrays
         begin, end = arrays.cold_offsets[index].tolist(), arrays.cold_offsets[index + 1].tolist()
         return PackedBatch(
             addresses=arrays.addresses[index],
@@ -199,33 +218,43 @@ class BatchSet:
         )
 
     def _blocks(self, index: int) -> tuple[Blocks, ...]:
-        hot, others = self._arrays.hot_blocks, self._arrays.blocks
+        hot, others = self.arrays.hot_blocks, self.arrays.blocks
         if others is None:
             return ()
         if hot is not None and index < self.num_hot_batches:
             return hot.batch(index)
         return others.batch(index - self.num_hot_batches)
 
+    def cold_lists(self, numbers: npt.NDArray[np.int64]) -> tuple[ColdLists, ...]:
+        """Cold rows of these batches, per group."""
+        lists = []
+        for group, rows in enumerate(self.arrays.cold_rows):
+            view = rows.view()
+            view.setflags(write=False)  # one type for compiled loops, whether mapped or in memory
+            offsets = self.arrays.cold_offsets[:, group]
+            lists.append(ColdLists(rows=view, begins=offsets[numbers], ends=offsets[numbers + 1]))
+        return tuple(lists)
+
     @cached_property
     def has_cold_rows(self) -> npt.NDArray[np.bool_]:
         """bool ``[num_batches]``: which batches need any row from the host."""
-        return np.asarray(np.diff(self._arrays.cold_offsets, axis=0).any(axis=1))
+        return np.asarray(np.diff(self.arrays.cold_offsets, axis=0).any(axis=1))
 
     @property
     def num_dense(self) -> int:
         """K."""
-        return int(self._arrays.dense.shape[2])
+        return int(self.arrays.dense.shape[2])
 
     @property
     def most_blocks(self) -> tuple[tuple[int, int], ...]:
         """Per group: most blocks, and most rows of more than one block, that a batch has; empty without blocks."""
-        parts = [part.most for part in (self._arrays.hot_blocks, self._arrays.blocks) if part is not None]
+        parts = [part.most for part in (self.arrays.hot_blocks, self.arrays.blocks) if part is not None]
         return tuple((int(blocks), int(rows)) for blocks, rows in np.max(parts, axis=0).T) if parts else ()
 
     @property
     def most_cold_rows(self) -> tuple[int, ...]:
         """Per group: most unique cold rows that a batch has."""
-        return tuple(np.diff(self._arrays.cold_offsets, axis=0).max(axis=0, initial=0).tolist())
+        return tuple(np.diff(self.arrays.cold_offsets, axis=0).max(axis=0, initial=0).tolist())
 
 
 class PackedDataset:
