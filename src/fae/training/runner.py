@@ -12,7 +12,7 @@ import gc
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fae.core.progress import say
 from fae.embedding.base import Embeddings
@@ -32,6 +32,8 @@ class StepRunner:
 
     Attributes
     ----------
+    setting_up
+        Whether the latest step compiled kernels or captured a graph: seconds, not microseconds.
     not_captured
         Why steps run kernel by kernel although they might have been captured; empty where they are, or cannot be.
     """
@@ -56,17 +58,19 @@ class StepRunner:
             else None
         )
         self._pool: Any = None  # memory that the captured graphs share
-        self._eager_steps, self.not_captured = 0, ""
+        self._eager_steps, self.setting_up, self.not_captured = 0, False, ""
 
     def __call__(self, batch: ReadyBatch) -> None:
         """One step."""
         key = self._embeddings.graph_key(batch) if self._capture else None
+        self.setting_up = self._eager_steps < _WARM_UP_STEPS
         if key is None or batch.feed is None or self._eager_steps < _WARM_UP_STEPS:
             self._run_aside(batch)
             self._eager_steps += 1
             return
         place = (key, batch.feed.index)
         if place not in self._graphs:
+            self.setting_up = True
             steps = self._embeddings.steps
             try:
                 self._graphs[place] = self._captured(batch)
@@ -123,8 +127,35 @@ class StepRunner:
             "printing a tensor, or shapes that depend on data inside forward"
         )
 
-    def take_loss(self) -> float:
-        """Sum over the inputs since the last call of the loss before each one's update; waits for the device."""
-        value = float(self._loss_sum)
+    def mark_loss(self) -> LossMark:
+        """Start anew to sum losses; what was summed comes in time, without a wait."""
+        mark = LossMark(self._loss_sum)
         self._loss_sum.zero_()
-        return value
+        return mark
+
+    def take_loss(self) -> float:
+        """Sum over the inputs since the last call or mark of each one's loss before its update; waits for the device."""
+        return self.mark_loss().value()
+
+
+class LossMark:
+    """A float64 scalar on its way to the host."""
+
+    def __init__(self, source: Tensor) -> None:
+        on_gpu = source.device.type == "cuda"
+        self._host = torch.empty((), dtype=torch.float64, pin_memory=on_gpu)
+        self._host.copy_(source, non_blocking=True)
+        self._copied = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+        if self._copied is not None:
+            self._copied.record(torch.cuda.current_stream(source.device))
+
+    @property
+    def ready(self) -> bool:
+        """Whether `value` would not wait."""
+        return self._copied is None or bool(self._copied.query())  # type: ignore[no-untyped-call]
+
+    def value(self) -> float:
+        """The scalar; waits for it."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return float(self._host)

@@ -33,6 +33,7 @@ from fae.training.metrics import Metrics
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision
+from fae.training.windows import LossWindows
 
 _CURVE_POINTS = 200
 
@@ -113,6 +114,7 @@ class Trainer:
         )
         self._validation_sample = validation_sample(packed.validation)
         self._position = _Position()
+        self._windows = LossWindows(self._settled)
         self._curve_every = max(1, train.num_batches * config.epochs // _CURVE_POINTS)
         self._started = self._last_saved = time.monotonic()
 
@@ -159,7 +161,7 @@ class Trainer:
 
     def _train_stream(self, stream: Any, advance: Any) -> None:
         position, started = self._position, time.perf_counter()
-        first = True
+        first, was_timed = True, False
         for batch in stream:
             self._runner(batch)
             position.window_inputs += batch.num_inputs
@@ -170,9 +172,13 @@ class Trainer:
                 self._close_window()
             now = time.perf_counter()
             position.seconds += now - started
-            if not first:  # the first step of a stream also compiles and fills the pipeline
+            # The first step of a stream also fills the pipeline; some compile kernels or capture a graph.
+            was_timed = not (first or self._runner.setting_up)
+            if was_timed:
                 position.timed_seconds += now - started
                 position.timed_inputs += batch.num_inputs
+            else:
+                self._spent("setting_up", now - started)
             started, first = now, False
             advance(1, note=f"loss {position.curve[-1][1]:.4f}" if position.curve else "")
             minutes = self.config.checkpoint_minutes
@@ -180,24 +186,36 @@ class Trainer:
                 break
         self._take_loss()  # waits for the device, so what it still had to do is counted
         position.seconds += time.perf_counter() - started
+        if was_timed:
+            position.timed_seconds += time.perf_counter() - started
 
     def _take_loss(self) -> None:
-        """Add the loss of the steps since the last call to the open window; waits for the device."""
+        """Settle every window and add the loss of the steps since the last to the open one; waits for the device."""
         position = self._position
+        self._windows.settle(wait=True)
         loss = self._runner.take_loss()
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"training diverged: the loss of a batch up to number {position.batches} is {loss}; lower [train] "
-                f"learning_rate ({self.config.learning_rate}) or dense_learning_rate ({self.config.dense_rate})"
-            )
+        self._require_finite(loss, position.batches)
         position.window_loss += loss
 
     def _close_window(self) -> None:
         position = self._position
-        self._take_loss()
         if position.window_inputs:
-            position.curve.append([position.inputs, position.window_loss / position.window_inputs])
+            self._windows.close(
+                position.inputs, position.window_inputs, position.batches, position.window_loss,
+                self._runner.mark_loss(),
+            )  # fmt: skip
             position.window_loss, position.window_inputs = 0.0, 0
+
+    def _settled(self, inputs: int, window_inputs: int, batches: int, loss: float) -> None:
+        self._require_finite(loss, batches)
+        self._position.curve.append([inputs, loss / window_inputs])
+
+    def _require_finite(self, loss: float, batches: int) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"training diverged: the loss of a batch up to number {batches} is {loss}; lower [train] "
+                f"learning_rate ({self.config.learning_rate}) or dense_learning_rate ({self.config.dense_rate})"
+            )
 
     def _evaluate(self, batches: BatchSet, order: npt.NDArray[np.int64] | None = None, *, label: str) -> Metrics:
         return evaluate(self.model, self.embeddings, batches, order, label=label, precision=self._precision)
@@ -282,6 +300,7 @@ class Trainer:
     def _result(self) -> dict[str, Any]:
         position = self._position
         self._close_window()
+        self._windows.settle(wait=True)
         test = self._evaluate(self.packed.test, label="test")
         validation = self._evaluate(self.packed.validation, label="validate")
         timed = position.timed_seconds > 0

@@ -1,0 +1,41 @@
+"""Windows of the loss curve whose sums are still on their way from the device.
+
+Place in the flow: the trainer closes a window every so many batches without waiting for the device, which would cost a
+captured step its run-ahead; a window's loss is settled when its sum has come. Invariant: windows are settled in order,
+with the same sums as if each had been waited for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from fae.training.runner import LossMark
+
+_MOST_OPEN = 64
+"""Then the oldest is waited for, so that a loss that is no number is found in time."""
+
+
+class LossWindows:
+    """Closed windows without their losses.
+
+    Parameters
+    ----------
+    settled
+        Called with inputs seen, inputs of the window, batches seen, and the sum of the window's losses.
+    """
+
+    def __init__(self, settled: Callable[[int, int, int, float], None]) -> None:
+        self._settled = settled
+        self._open: deque[tuple[int, int, int, float, LossMark]] = deque()
+
+    def close(self, inputs: int, window_inputs: int, batches: int, carried: float, mark: LossMark) -> None:
+        """A window whose sum is `carried` (of an earlier process or segment) and what `mark` will say."""
+        self._open.append((inputs, window_inputs, batches, carried, mark))
+        self.settle(wait=False)
+
+    def settle(self, *, wait: bool) -> None:
+        """Settle those whose sums have come, or, waiting, all."""
+        while self._open and (wait or len(self._open) > _MOST_OPEN or self._open[0][4].ready):
+            inputs, window_inputs, batches, carried, mark = self._open.popleft()
+            self._settled(inputs, window_inputs, batches, carried + mark.value())
