@@ -276,6 +276,38 @@ def test_staging_is_near_what_cold_batches_bring(tmp_path: Path, selection: Any)
     assert hot_set.staging_rows[0] <= 1.15 * max(brought) + 6
 
 
+def test_peeling_makes_way_where_its_ring_costs_more_than_it_wins(tmp_path: Path) -> None:
+    """At every budget: never fewer hot inputs than the threshold, among the inputs that it chose from."""
+    log, taken = zipf_log(tmp_path, num_inputs=1500, sizes=(120, 200, 260), skew=1.0), []
+    for budget in range(3200, 9000, 400):
+        config = HotConfig(budget=budget, selection="peeling", ring_depth=2, small_table=1)
+        summary = run(log, config, tmp_path).summary
+        figures = summary["candidates"]
+        assert summary["input_share"] == max(one["input_share"] for one in figures.values())
+        assert any("peeling was asked for" in note for note in summary["notes"]) == (
+            summary["selection"] == "threshold"
+        )
+        taken.append(summary["selection"])
+    assert set(taken) == {"threshold", "peeling"}
+
+
+def test_the_ring_is_not_measured_on_inputs_that_the_peeling_chose(tmp_path: Path) -> None:
+    """A peeling of few inputs serves all of those: measured on them, the ring would be that of no cold rows."""
+    log = zipf_log(tmp_path, num_inputs=4000, sizes=(250,) * 6, skew=1.4, encoded=True)
+    config = HotConfig(
+        budget="9KiB", selection="peeling", ring_depth=2, small_table=1, sample=0.02, sample_min_inputs=0
+    )
+    hot_set = run(log, config, tmp_path)
+    assert hot_set.summary["selection"] == "peeling"
+    hot, ids = hot_lookups(hot_set, log), np.asarray(log.ids)
+    cold_inputs = np.flatnonzero(~hot.all(axis=1))
+    brought = [
+        sum(len(np.unique(ids[batch, slot][~hot[batch, slot]])) for slot in range(6))
+        for batch in np.array_split(cold_inputs, len(cold_inputs) // 32)
+    ]
+    assert max(brought) <= 1.1 * hot_set.staging_rows[0]
+
+
 def test_peeling_reads_a_part_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = zipf_log(tmp_path, num_inputs=2000)
     monkeypatch.setattr(fitting, "MEMORY_BYTES", 500 * 8 * 4)

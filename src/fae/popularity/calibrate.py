@@ -130,7 +130,10 @@ def calibrate(
             summary |= _everything_hot(tables, config, inputs, stop - start)
         else:
             inputs = inputs.cached()
-            probe = StagingProbe(tables, inputs, stop - start, batch_size=batch_size, mixed=mixed, seed=seed)
+            # Probe batches come from the whole training split: a peeling serves the very inputs of its sample far
+            # better than others, and a ring measured on those would be short.
+            everything = Inputs(log.ids, log.labels, range(start, stop))
+            probe = StagingProbe(tables, everything, stop - start, batch_size=batch_size, mixed=mixed, seed=seed)
             fitter = Fitter(tables=tables, config=config, probe=probe)
             counts = np.asarray(profile.counts)
             choice = choose(fitter, inputs, counts, is_exact=profile.is_exact, batch_size=batch_size, seed=seed)

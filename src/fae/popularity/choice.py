@@ -2,7 +2,8 @@
 
 Place in the flow: the heart of calibrate. Invariant: figures of the peeling never come from a thin sample that it was
 fitted to, because it over-fits; where every training input was read the figures are of the very inputs that will be
-packed, and in-sample is the honest measure. Ties go to the threshold.
+packed, and in-sample is the honest measure. Ties go to the threshold. What was asked for is overruled in one case: the
+peeling is never used where the threshold serves more of the very inputs that the peeling chose from.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fae.popularity.coverage import Measured
 from fae.popularity.fitting import Candidate, Fitter
 from fae.popularity.peeling_chain import PeelingChain
 from fae.popularity.sampling import Inputs, sample_without_replacement
-from fae.popularity.tables import IntArray
+from fae.popularity.tables import IntArray, Tables
 
 HELD_OUT_SHARE = 5
 """One input of so many is held out to choose between selections."""
@@ -92,17 +93,17 @@ def choose(fitter: Fitter, inputs: Inputs, counts: IntArray, *, is_exact: bool, 
         on_kept = fitter.threshold(kept, kept_counts)
         fitted = [on_kept, fitter.peeling(kept, kept_counts, on_kept.small)]
         final = []
-    results = {one.selection: one.measure(tables, judges) for one in fitted if one.fit is not None}
-    allowed = ["peeling"] if config.selection == "peeling" else ["threshold", "peeling"]
+    results: dict[str, Measured] = {one.selection: one.measure(tables, judges) for one in fitted if one.fit is not None}
     # Sorting is stable: the threshold stands first and stays first on ties.
-    ranking = sorted((name for name in allowed if name in results), key=lambda name: -results[name].input_share)
+    ranking = sorted(results, key=lambda name: -results[name].input_share)
     if not final:
         final = [threshold]
-        if ranking[:1] != ["threshold"]:
+        if config.selection == "peeling" or ranking[:1] != ["threshold"]:
             final.append(fitter.peeling(inputs, counts, threshold.small))
-    usable = [one for one in final if one.selection in allowed]
-    _require(usable, config, batch_size)
-    fits = {one.selection: one for one in usable if one.fit is not None}
+    _require(final, config, batch_size)
+    fits: dict[str, Candidate] = {one.selection: one for one in final if one.fit is not None}
+    if config.selection == "peeling":
+        ranking = peeling_unless_below(fits, tables, inputs, results if judges is inputs else {})
     winner = fits[next((name for name in ranking if name in fits), next(iter(fits)))]
     if winner.selection in results and (winner.selection == "peeling" or judges is inputs):
         measured, measured_on = results[winner.selection], judged_on
@@ -120,6 +121,32 @@ def choose(fitter: Fitter, inputs: Inputs, counts: IntArray, *, is_exact: bool, 
         candidates=figures,
         bound=_bound(peeled, [one.fit.bytes for one in [*final, *fitted] if one.fit is not None]),
     )
+
+
+def peeling_unless_below(
+    fits: dict[str, Candidate], tables: Tables, inputs: Inputs, on_inputs: dict[str, Measured]
+) -> list[str]:
+    """Which selection to take, best first, where the peeling was asked for.
+
+    The peeling, unless it serves fewer of the inputs that it chose from than the threshold does.
+
+    At equal bytes of rows it does not; but its batches bring more different cold rows, so that its ring is larger, and
+    where the ring is most of the budget that can cost more than the peeling wins.
+
+    Parameters
+    ----------
+    fits
+        The candidates that fit the budget, by selection.
+    on_inputs
+        What was counted on all of `inputs`, by selection; the rest is counted here.
+    """
+    if len(fits) < 2:
+        return list(fits)
+    chosen_from = inputs.evenly(fits["peeling"].num_fitted)
+    if chosen_from is not inputs:
+        on_inputs = {}
+    hot = {name: (on_inputs.get(name) or one.measure(tables, chosen_from)).num_hot_inputs for name, one in fits.items()}
+    return ["threshold", "peeling"] if hot["threshold"] > hot["peeling"] else ["peeling", "threshold"]
 
 
 def _hold_out(inputs: Inputs, seed: int) -> tuple[Inputs, Inputs]:

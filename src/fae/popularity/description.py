@@ -152,6 +152,11 @@ def notes(tables: Tables, config: HotConfig, choice: Choice, *, num_read: int, i
     if config.selection == "auto":
         shares = ", ".join(f"{name} {100 * one['input_share']:.2f} %" for name, one in choice.candidates.items())
         lines.append(f"auto took {winner.selection}; hot inputs on {_judged_on(choice)}: {shares}")
+    if config.selection == "peeling" and winner.selection == "threshold":
+        lines.append(
+            "peeling was asked for, but its batches need a larger ring, and at this budget the threshold serves more "
+            "of the inputs that were read: the threshold was taken"
+        )
     if not is_exact:
         fitted = f"{format_count(winner.num_fitted)} sampled inputs"
         lines.append(f"fitted on {fitted}; hot-input share counted on {choice.measured_on}")

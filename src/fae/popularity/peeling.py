@@ -26,8 +26,10 @@ from fae.popularity.tables import IntArray, Tables
 
 INCIDENCE_BYTES = 8
 
-MEMORY_BYTES = 2 * 2**30
-"""Incidences kept at most: 9 million inputs of 26 rows. Above it calibrate peels an even subsample."""
+MEMORY_BYTES = 4 * 2**30
+"""Incidences kept at most: 20 million inputs of 26 rows, or all 45 million of Criteo Kaggle, whose 17 small tables cost
+nothing. Above it calibrate peels an even subsample, and over-fits it: with half of this, two thirds of 45 million
+inputs, peeling was below the threshold on the whole log (``benchmarks/studies/selections.py cost``)."""
 
 
 @njit(cache=True, nogil=True)

@@ -1,4 +1,4 @@
-"""U_cap: how many unique cold rows a batch may bring, from probe batches drawn from the sample.
+"""U_cap: how many unique cold rows a batch may bring, from probe batches drawn from the training split.
 
 Place in the flow: the search asks it for every hot set that it weighs; pack closes a batch early where it would bring
 more, so what is reserved here is a promise. Invariants: it is never less than one input can need, never more than a
@@ -32,7 +32,7 @@ class StagingProbe:
     Parameters
     ----------
     inputs
-        The sample.
+        What probe batches are drawn from; not the sample that a peeling was fitted to.
     num_training_inputs
         Inputs that batches will be made of.
     mixed

@@ -1,0 +1,237 @@
+"""Rand-Em Box against the full scan: how often its interval covers the truth, how wide it is, what it costs.
+
+    python benchmarks/studies/rand_em_box.py [--draws 1000] [--seed 1] [--draw]
+
+Tables of 8,351,593 rows (Criteo Kaggle's C12). Three kinds of skew: a Zipf law, a log-normal one, and a step (a head
+of 2 % of the rows with 90 % of the accesses, flat inside head and tail). Three orders of the rows: *popularity* (as
+ingest numbers them), *shuffled*, and *arrival* (numbered as they first appear in a log of 50 M accesses, as published
+Criteo preprocessing does). Hot shares 1e-1 to 1e-5; the threshold is placed so that exactly this share is hot.
+
+Forms: *shipped* is `fae.popularity.rand_em` as calibrate calls it; *published* is the paper's: 35 contiguous chunks
+of 1,024 rows, Student's t. Each draw is one call for the Box and one a threshold for its interval, at 99.9 %. The
+shipped form must cover in 99.5 % or more of the draws of every cell; the study ends with exit status 1 if it does
+not.
+
+Time: the Box (drawing, then one interval) and a full scan of the unordered counts, and the binary search that an
+order by popularity allows, on 8 M, 40 M and 188 M rows. Cells already in the JSON are not measured again; --draw
+makes docs/images/rand_em_box.svg from it and measures nothing. About 15 minutes on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fae.core.progress import say
+from fae.core.seeds import generator
+from fae.popularity.rand_em import Box, draw_contiguous, draw_scattered
+from fae.popularity.tables import num_at_least
+
+from study import COLOURS, Cells, new_figure, read_cells, save_svg
+
+NAME = "rand_em_box"
+NUM_ROWS, CHUNKS, CHUNK_ROWS, CONFIDENCE = 8_351_593, 35, 1024, 0.999
+LOG_ACCESSES = 50_000_000
+HOT_SHARES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+MUST_COVER = 0.995
+FORMS: dict[str, Callable[..., Box]] = {"shipped": draw_scattered, "published": draw_contiguous}
+ORDERS = ("popularity", "shuffled", "arrival")
+TIMED_ROWS = (NUM_ROWS, 40_000_000, 187_767_399)
+
+
+def popularity(kind: str, num_rows: int) -> npt.NDArray[np.float64]:
+    """float64 ``[num_rows]``, descending, sum 1: each row's share of the accesses."""
+    place = np.arange(1, num_rows + 1, dtype=np.float64)
+    if kind == "zipf":
+        weights = place**-1.05
+    elif kind == "lognormal":  # its quantiles, so that the law is exact and every row differs
+        from scipy.special import ndtri
+
+        weights = np.exp(-2.5 * ndtri((place - 0.5) / num_rows))
+    else:
+        head = num_rows // 50
+        weights = np.where(place <= head, 0.9 / head, 0.1 / (num_rows - head))
+    return weights / weights.sum()
+
+
+SKEWS = ("zipf", "lognormal", "step")
+
+
+def rows_in_order(order: str, shares: npt.NDArray[np.float64], random: np.random.Generator) -> npt.NDArray[np.int64]:
+    """int64 ``[N]``: which row of the popularity order stands at each place of the table."""
+    if order == "popularity":
+        return np.arange(shares.size)
+    if order == "shuffled":
+        return random.permutation(shares.size)
+    # A row of share p first appears after a waiting time of mean 1/p; rows that the log does not show stand behind.
+    first_seen = random.standard_exponential(shares.size) / shares
+    unseen = first_seen > LOG_ACCESSES
+    first_seen[unseen] = LOG_ACCESSES * (1 + random.random(int(unseen.sum())))
+    return np.argsort(first_seen, kind="stable")
+
+
+def distinct_counts(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Counts that fall with popularity and never tie, so that any share of the rows can be cut off exactly.
+
+    How large the counts are does not matter to the Box, only which rows reach the threshold.
+    """
+    return rows.size - rows
+
+
+def cover(skew: str, order: str, form: str, draws: int, seed: int) -> dict[str, Any]:
+    """Coverage, mean width over the truth and methods of one form, at every hot share."""
+    random = generator(seed, "rand_em_box", skew, order, form)
+    counts = distinct_counts(rows_in_order(order, popularity(skew, NUM_ROWS), random))
+    truths = [round(share * NUM_ROWS) for share in HOT_SHARES]
+    thresholds = [NUM_ROWS - truth + 1 for truth in truths]
+    found = [{"covered": 0, "below": 0, "above": 0, "width": 0.0, "methods": Counter[str]()} for _ in truths]
+    for _ in range(draws):
+        box = FORMS[form](counts, CHUNKS, CHUNK_ROWS, random)
+        for entry, threshold, truth in zip(found, thresholds, truths, strict=True):
+            estimate = box.num_at_least(threshold, CONFIDENCE)
+            entry["covered"] += estimate.low <= truth <= estimate.high
+            entry["below"] += estimate.high < truth
+            entry["above"] += truth < estimate.low
+            entry["width"] += (estimate.high - estimate.low) / truth
+            entry["methods"][estimate.method] += 1
+    return {
+        "by_hot_share": [
+            {
+                "hot_share": share, "hot_rows": truth, "coverage": entry["covered"] / draws,
+                "interval_below_truth": entry["below"], "interval_above_truth": entry["above"],
+                "mean_width_over_truth": entry["width"] / draws, "methods": dict(entry["methods"]),
+            }
+            for share, truth, entry in zip(HOT_SHARES, truths, found, strict=True)
+        ]
+    }  # fmt: skip
+
+
+def seconds_of(work: Callable[[], object], repeats: int) -> list[float]:
+    """Seconds of each of several calls, after one that is not counted."""
+    work()
+    samples = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        samples.append(time.perf_counter() - began)
+    return samples
+
+
+def time_forms(num_rows: int, repeats: int = 15) -> dict[str, Any]:
+    """Seconds of the Box and of exact counting, in one thread, at a hot share of 1e-3."""
+    random = generator(1, "rand_em_box", "time", num_rows)
+    descending = np.arange(num_rows, 0, -1, dtype=np.int64)
+    counts = random.permutation(descending)
+    threshold = num_rows - num_rows // 1000 + 1
+    boxes = {form: draw(counts, CHUNKS, CHUNK_ROWS, random) for form, draw in FORMS.items()}
+    samples: dict[str, list[float]] = {
+        "full_scan": seconds_of(lambda: np.count_nonzero(counts >= threshold), repeats),
+        "binary_search": seconds_of(lambda: num_at_least(descending, threshold), repeats),
+    }
+    for form, draw in FORMS.items():
+        samples[f"{form}_draw"] = seconds_of(lambda draw=draw: draw(counts, CHUNKS, CHUNK_ROWS, random), repeats)
+        samples[f"{form}_interval"] = seconds_of(
+            lambda form=form: boxes[form].num_at_least(threshold, CONFIDENCE), repeats
+        )
+    return {
+        "num_rows": num_rows,
+        "median_seconds": {name: float(np.median(values)) for name, values in samples.items()},
+        "samples_seconds": samples,
+    }
+
+
+def draw_figure() -> None:
+    """Coverage by hot share, one panel a form."""
+    cells = read_cells(NAME)
+    figure, panels = new_figure(2, 4.6)
+    for panel, form in zip(panels, FORMS, strict=True):
+        for style, skew in zip(("-", "--", ":"), SKEWS, strict=True):
+            for colour, order in zip(("threshold", "peeling", "other"), ORDERS, strict=True):
+                found = cells[f"{form}/{skew}/{order}"]["by_hot_share"]
+                panel.semilogx(
+                    [entry["hot_share"] for entry in found], [100 * entry["coverage"] for entry in found],
+                    style, color=COLOURS[colour], marker="o", markersize=3, label=f"{order}, {skew}",
+                )  # fmt: skip
+        panel.axhline(99.5, color="#222222", linewidth=0.8)
+        panel.set(title=form, xlabel="share of rows that is hot", ylabel="draws covered, %")
+        panel.invert_xaxis()
+    panels[0].set_ylim(99.0, 100.05)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=7, frameon=False)
+    save_svg(figure, NAME)
+
+
+def print_tables() -> None:
+    """The tables of docs/results.md, from the committed JSON."""
+    cells = read_cells(NAME)
+    print("| form | order | " + " | ".join(f"{share:.0e}" for share in HOT_SHARES) + " |\n|---|---|" + "---|" * 5)
+    for form in FORMS:
+        for order in ORDERS:
+            found = [cells[f"{form}/{skew}/{order}"]["by_hot_share"] for skew in SKEWS]
+            by_share = list(zip(*found, strict=True))
+            texts = [" / ".join(f"{100 * entry['coverage']:.1f}" for entry in entries) for entries in by_share]
+            print(f"| {form} | {order} | " + " | ".join(texts) + " |")
+    widths = [[cells[f"shipped/{skew}/shuffled"]["by_hot_share"] for skew in SKEWS]]
+    print("width / truth, shipped: ", end="")
+    print(
+        ", ".join(f"{np.mean([e['mean_width_over_truth'] for e in each]):.2f}" for each in zip(*widths[0], strict=True))
+    )
+    draws = [entry for key, cell in cells.items() if key.startswith("shipped/") for entry in cell["by_hot_share"]]
+    print(f"lowest shipped: {100 * min(entry['coverage'] for entry in draws):.1f} %; all cells together: ", end="")
+    print(f"{100 * np.mean([entry['coverage'] for entry in draws]):.2f} %\n")
+    names = ("full_scan", "shipped_draw", "shipped_interval", "published_draw", "published_interval", "binary_search")
+    print("| rows | " + " | ".join(name.replace("_", " ") for name in names) + " |\n|---|" + "---|" * len(names))
+    for num_rows in TIMED_ROWS:
+        medians = cells[f"time/{num_rows}"]["median_seconds"]
+        print(f"| {num_rows:,} | " + " | ".join(f"{1e3 * medians[name]:.3g}" for name in names) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2, help="processes for the draws")
+    parser.add_argument("--name", default=NAME, help="of the result file")
+    parser.add_argument("--draw", action="store_true", help="only draw the figure from the committed JSON")
+    parser.add_argument("--table", action="store_true", help="only print the tables of docs/results.md from it")
+    options = parser.parse_args()
+    if options.draw or options.table:
+        draw_figure() if options.draw else print_tables()
+        return
+    cells = Cells(
+        options.name,
+        {"num_rows": NUM_ROWS, "chunks": CHUNKS, "chunk_rows": CHUNK_ROWS, "confidence": CONFIDENCE,
+         "draws": options.draws, "seed": options.seed},
+    )  # fmt: skip
+    for num_rows in TIMED_ROWS:  # first, while the machine is not busy with the draws
+        cells.measure(f"time/{num_rows}", lambda num_rows=num_rows: time_forms(num_rows))
+    keys = [(form, skew, order) for form in FORMS for skew in SKEWS for order in ORDERS]
+    wanted = [key for key in keys if "/".join(key) not in cells]
+    with ProcessPoolExecutor(options.workers) as pool:
+        running = {key: pool.submit(cover, key[1], key[2], key[0], options.draws, options.seed) for key in wanted}
+        for key, future in running.items():
+            cells.measure("/".join(key), future.result)
+    lowest = {
+        form: min(entry["coverage"] for key, cell in cells.cells.items() if key.startswith(form + "/")
+                  for entry in cell["by_hot_share"])
+        for form in FORMS
+    }  # fmt: skip
+    say(f"lowest coverage: shipped {lowest['shipped']:.4f}, published {lowest['published']:.4f}")
+    if lowest["shipped"] < MUST_COVER:
+        sys.exit(
+            f"the shipped form covers in {lowest['shipped']:.2%} of the draws of some cell, not in {MUST_COVER:.1%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
