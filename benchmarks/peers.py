@@ -6,135 +6,39 @@ packed file. FBGEMM gets our fused dense part and our loss kernel, so that only 
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fae.bench import plain
+from fae.bench.plain import NUM_BATCHES, read_batches
 from fae.data.columnar import ColumnarLog
-from fae.embedding.features import FeatureEmbeddings, FeatureViews
-from fae.embedding.rows import RowOptimizer
-from fae.kernels.geometry import group_geometries
 from fae.models.config import DLRMConfig
-from fae.models.registry import build_model
-from fae.training.dense import make_dense_optimizer
-from fae.training.plain import SparseRowwiseAdagrad
-from fae.training.step import autocast
-from speed import LEARNING_RATE, synchronize
+from speed import LEARNING_RATE
 
-NUM_BATCHES = 16
+__all__ = ["NUM_BATCHES", "Fbgemm", "Peer", "PlainPyTorch", "read_batches"]
 
 
-def read_batches(log: ColumnarLog, batch_size: int, seed: int = 1) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Random batches of the training split: ids int64 ``[B, F]``, dense float32, labels float32."""
-    start, stop = log.split("train")
-    order = start + np.random.default_rng(seed).permutation(stop - start)
-    count = min(NUM_BATCHES, len(order) // batch_size)
-    batches = []
-    for index in range(count):
-        chosen = np.sort(order[index * batch_size : (index + 1) * batch_size])
-        batches.append(
-            (
-                np.asarray(log.ids[chosen]).astype(np.int64),
-                np.array(log.dense[chosen]),
-                log.labels[chosen].astype(np.float32),
-            )
-        )
-    return batches
+def _with_dlrm(options: dict[str, Any]) -> dict[str, Any]:
+    """`dim` and `mlps` of these benchmarks as the model that `fae.bench.plain` takes."""
+    model = DLRMConfig(name="dlrm", embedding_dim=options.pop("dim"), **(options.pop("mlps", None) or {}))
+    return {**options, "model": model, "learning_rate": LEARNING_RATE}
 
 
-class Peer:
-    """What all have: the same model, batches taken in turn, a clock."""
-
-    gpu_row_bytes = 0
-    staging_bytes = 0
-
-    def __init__(
-        self, log: ColumnarLog, *, dim: int, batch_size: int, optimizer: str, device: str, mlps: dict | None = None
-    ) -> None:
-        self.device, self.dim, self.optimizer = torch.device(device), dim, optimizer
-        config = DLRMConfig(name="dlrm", embedding_dim=dim, **(mlps or {}))
-        self.model = build_model(config, log.features, len(log.dense_names), seed=1).to(self.device)
-        self.on_gpu = self.device.type == "cuda"
-        self.dense_optimizer = make_dense_optimizer(
-            optimizer, self.model, LEARNING_RATE, flat=self.on_gpu, bf16=self.on_gpu
-        )
-        self.rows = RowOptimizer(name=optimizer, learning_rate=LEARNING_RATE)
-        self.cardinalities = [feature.num_embeddings for feature in log.features]
-        geometries = group_geometries([1] * len(log.features), ["sum"] * len(log.features), [dim] * len(log.features))
-        self._views = FeatureViews([f.name for f in log.features], [range(len(log.features))], geometries)
-        self._next, self._loss_sum = 0, torch.zeros((), dtype=torch.float64, device=self.device)
-
-    def logits(self, dense: Tensor, pooled: Tensor) -> Tensor:
-        """From embeddings ``[B, F * D]``."""
-        with autocast(self.device, "bf16" if self.on_gpu else "fp32"):
-            result: Tensor = self.model(dense, FeatureEmbeddings(self._views, [pooled]))
-        return result
-
-    def dense_backward(self, dense: Tensor, labels: Tensor, pooled: Tensor) -> None:
-        """Loss, backward pass and the dense optimizer."""
-        self.dense_optimizer.zero_grad(set_to_none=True)
-        logits = self.logits(dense, pooled)
-        if self.on_gpu:
-            from fae.kernels.triton_dense import loss_and_gradient
-
-            words = torch.full((1,), len(labels), dtype=torch.int32, device=self.device)
-            _, grad = loss_and_gradient(logits.detach(), labels, words, self._loss_sum)
-            logits.backward(grad)
-        else:
-            nn.functional.binary_cross_entropy_with_logits(logits, labels).backward()
-        self.dense_optimizer.step()
-
-    def step(self, index: int) -> None:
-        raise NotImplementedError
-
-    def run(self, num_steps: int) -> float:
-        """Seconds of that many steps."""
-        synchronize(self.device)
-        started = time.perf_counter()
-        for _ in range(num_steps):
-            self.step(self._next % len(self.batches))
-            self._next += 1
-        synchronize(self.device)
-        return time.perf_counter() - started
-
-
-class PlainPyTorch(Peer):
-    """26 `nn.EmbeddingBag(sparse=True)` on the CPU and their sparse optimizer; the dense part on `device`."""
+class Peer(plain.Peer):
+    """`fae.bench.plain.Peer` of a DLRM."""
 
     def __init__(self, log: ColumnarLog, **options: Any) -> None:
-        super().__init__(log, **options)
-        self.tables = [
-            nn.EmbeddingBag.from_pretrained(torch.full((count, self.dim), 0.01), freeze=False, mode="sum", sparse=True)
-            for count in self.cardinalities
-        ]
-        parameters = [table.weight for table in self.tables]
-        self.row_optimizer = (
-            torch.optim.SGD(parameters, lr=LEARNING_RATE)
-            if self.optimizer == "sgd"
-            else SparseRowwiseAdagrad(parameters, self.rows)
-        )
-        self.batches = []
-        for ids, dense, labels in read_batches(log, options["batch_size"]):
-            columns = [torch.from_numpy(np.ascontiguousarray(ids[:, t])) for t in range(ids.shape[1])]
-            self.batches.append(
-                (columns, torch.from_numpy(dense).to(self.device), torch.from_numpy(labels).to(self.device))
-            )
-        self._offsets = torch.arange(options["batch_size"])
+        super().__init__(log, **_with_dlrm(options))
 
-    def step(self, index: int) -> None:
-        columns, dense, labels = self.batches[index]
-        outputs = [table(column, self._offsets) for table, column in zip(self.tables, columns, strict=True)]
-        pooled = torch.cat(outputs, 1)
-        leaf = pooled.detach().to(self.device).requires_grad_()
-        self.dense_backward(dense, labels, leaf)
-        assert leaf.grad is not None
-        pooled.backward(leaf.grad.cpu())
-        self.row_optimizer.step()
-        for table in self.tables:
-            table.weight.grad = None
+
+class PlainPyTorch(plain.PlainPyTorch):
+    """`fae.bench.plain.PlainPyTorch` of a DLRM."""
+
+    def __init__(self, log: ColumnarLog, **options: Any) -> None:
+        super().__init__(log, **_with_dlrm(options))
 
 
 class Fbgemm(Peer):

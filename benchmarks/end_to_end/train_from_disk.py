@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -20,8 +21,10 @@ import torch
 
 from fae.data.synthetic_columnar import write_columnar
 from fae.data.synthetic_config import SyntheticConfig
+from fae.packing.dataset import PackedDataset
 from fae.recipe import load_recipe
 from fae.stages import RunFolder
+from speed import OurPlacement
 
 from common import RESULTS, record
 
@@ -33,6 +36,7 @@ train = "log.tsv"
 name = "dlrm"
 [hot]
 budget = "{budget}"
+ring_depth = {ring_depth}
 selection = "threshold"
 [train]
 batch_size = {batch_size}
@@ -45,12 +49,29 @@ checkpoint_minutes = 0
 """
 
 
+def step_alone(run: RunFolder, placement: str, options: argparse.Namespace) -> dict[str, float]:
+    """Samples a second of one captured step on one feed, again and again, and of an epoch without `Trainer`."""
+    packed = PackedDataset(run.path("pack"))
+    kind = {"dim": 16, "optimizer": options.optimizer, "device": options.device}
+    ours = OurPlacement(packed, run.open_hot_set(), placement, **kind)
+    ours.run(60)
+    steps = len(ours._order)
+    epochs = [ours.run(steps) for _ in range(3)]
+    alone = [ours.run_graph(steps) for _ in range(3)]
+    inputs = steps * options.batch_size
+    return {
+        "step_alone_samples_per_second": inputs / statistics.median(alone),
+        "epoch_of_the_benchmark_samples_per_second": inputs / statistics.median(epochs),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=20_000_000)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--batch-size", type=int, default=32768)
     parser.add_argument("--budget", default="128MiB")
+    parser.add_argument("--ring-depth", type=int, default=6)
     parser.add_argument("--optimizer", default="rowwise_adagrad")
     parser.add_argument("--orders", nargs="+", default=["interleaved"])
     parser.add_argument("--placements", nargs="+", default=["tiered"])
@@ -86,11 +107,12 @@ def main() -> None:
                     rows[stage] = {"seconds": time.perf_counter() - started, "skipped": found["skipped"]}
                     print(order, placement, stage, rows[stage], flush=True)
                 result, hot = found["summary"], run.open_hot_set().summary
+                alone = step_alone(run, placement, options) if options.device == "cuda" else {}
                 results.append(
                     {"order": order, "placement": placement, "stages": {**seconds, **rows},
                      "samples_per_second": result["train"]["samples_per_second"],
                      "train_seconds": result["train"]["seconds"], "num_inputs": result["train"]["num_inputs"],
-                     "test": result["test"], "device_bytes": result["train"]["device_bytes"],
+                     "test": result["test"], **alone, "device_bytes": result["train"]["device_bytes"],
                      "hot_set": {key: hot[key] for key in ("coverage", "input_share", "bytes", "staging_bytes")}}
                 )  # fmt: skip
                 print(json.dumps(results[-1]["test"]), results[-1]["samples_per_second"], flush=True)

@@ -111,7 +111,7 @@ def _train_plain(recipe: Recipe, log: ColumnarLog) -> dict[str, Any]:
     embeddings = PlainEmbeddings(log.features, embedding_dims(recipe.model, log.features), seed=train.seed)
     model = build_model(recipe.model, log.features, len(log.dense_names), seed=train.seed)
     optimizer = RowOptimizer(name=train.optimizer, learning_rate=train.learning_rate)
-    trainer = PlainTrainer(model, embeddings, optimizer, dense_learning_rate=train.dense_learning_rate)
+    trainer = PlainTrainer(model, embeddings, optimizer, dense_learning_rate=train.dense_rate)
     say("demo: the same model, plain PyTorch (one nn.EmbeddingBag a table)")
     started = time.perf_counter()
     losses = trainer.fit(log, batch_size=train.batch_size, epochs=train.epochs, seed=train.seed)

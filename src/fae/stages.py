@@ -279,14 +279,11 @@ class RunFolder:
         from fae.models.registry import build_model
         from fae.training.trainer import Trainer
 
+        self._require_memory(packed, hot_set, device)
         embeddings = self.open_embeddings(hot_set, device)
         model = build_model(
             self.recipe.model, hot_set.layout.features, packed.num_dense, seed=self.recipe.train.seed
         ).to(embeddings.device)
-        say(
-            f"train: {self.recipe.train.placement} on {embeddings.device}, "
-            f"{format_bytes(embeddings.device_bytes)} of rows, state and staging on the device"
-        )
         trainer = Trainer(model, embeddings, packed, self.recipe.train, folder=self.out, plan=plan)
         if parent and not is_current(self.path("train"), plan):
             from fae.training.continuation import load_parent
@@ -294,6 +291,18 @@ class RunFolder:
             say(f"train: continuing {parent.checkpoint}")
             load_parent(parent, model, trainer.dense_optimizer, embeddings, seed=self.recipe.train.seed)
         trainer.fit()
+
+    def _require_memory(self, packed: PackedDataset, hot_set: HotSet, device: str) -> None:
+        """Say what training will take, and refuse what cannot fit, before anything is allocated."""
+        import torch
+
+        from fae.embedding.requirements import require_memory, requirements
+
+        train, on_gpu = self.recipe.train, device == "cuda"
+        splits = (packed.train, packed.validation, packed.test)
+        needs = requirements(train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu)
+        say(f"train: {train.placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}")
+        require_memory(needs, train.placement, device_free=torch.cuda.mem_get_info()[0] if on_gpu else None)
 
     def open_embeddings(self, hot_set: HotSet | None = None, device: str | None = None) -> Any:
         """Fresh embeddings of the recipe's placement, with their first values."""

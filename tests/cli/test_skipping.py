@@ -14,7 +14,7 @@ from commands import ARTIFACTS, STAGES, contents, strict_json, succeed, write_lo
 TIMED = {f"{name}/{file}" for name in ("checkpoint", "best") for file in ("progress.json", "manifest.json")}
 """Progress holds times, and the manifest beside it holds its checksum."""
 
-TIMES = {"seconds", "samples_per_second", "stage_seconds", "timed_seconds", "timed_inputs"}
+TIMES = {"seconds", "samples_per_second", "stage_seconds", "phase_seconds", "timed_seconds", "timed_inputs"}
 
 
 def without_times(value: Any) -> Any:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
 MODULES = sorted(SOURCE.rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *SOURCE.rglob("*.md")])
-VERBS = ("ingest", "profile", "calibrate", "pack", "train", "run", "report", "demo", "synthetic")
+VERBS = ("ingest", "profile", "calibrate", "pack", "train", "run", "report", "demo", "synthetic", "bench")
 
 
 def name_of(path: Path) -> str:

@@ -29,11 +29,12 @@ def run_epochs(schedule: Schedule, losses=None) -> list[list[int]]:
 
 
 @given(
-    counts, st.sampled_from(["interleaved", "adaptive"]), st.integers(1, 100), st.lists(st.floats(0, 1), max_size=30)
-)
-def test_every_batch_once_an_epoch(pair, order, rate, losses):
+    counts, st.sampled_from(["interleaved", "adaptive", "fixed_rate"]), st.integers(1, 100),
+    st.lists(st.floats(0, 1), max_size=30), st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+)  # fmt: skip
+def test_every_batch_once_an_epoch(pair, order, rate, losses, tail):
     hot, cold = pair
-    epochs = run_epochs(Schedule(order, num_hot=hot, num_cold=cold, epochs=2, seed=3, rate=rate), losses)
+    epochs = run_epochs(Schedule(order, num_hot=hot, num_cold=cold, epochs=2, seed=3, rate=rate, tail=tail), losses)
     assert len(epochs) == 2
     for batches in epochs:
         assert sorted(batches) == list(range(hot + cold))
@@ -88,12 +89,45 @@ def test_adaptive_doubles_after_four_falls():
     assert rates == [10, 10, 10, 10, 20, 20]
 
 
-@given(counts, st.integers(0, 20), st.lists(st.floats(0, 1), min_size=60, max_size=60))
-def test_restored_schedule_goes_on_the_same(pair, cut, losses):
+@pytest.mark.parametrize(("rate", "expected"), [
+    (100, [("cold", 99), ("hot", 100), ("cold", 1)]),
+    (50, [("cold", 50), ("hot", 50), ("cold", 49), ("hot", 50), ("cold", 1)]),
+])  # fmt: skip
+def test_fixed_rate_heeds_no_loss(rate, expected):
+    schedule = Schedule("fixed_rate", num_hot=100, num_cold=100, epochs=1, seed=1, rate=rate)
+    seen = []
+    while not schedule.done:
+        segment = schedule.next_segment()
+        seen.append((segment.phase, len(segment.batches)))
+        assert not segment.wants_loss
+    assert seen == expected
+
+
+def test_fixed_rate_is_the_adaptive_order_until_a_loss_rises():
+    fixed, adaptive = (
+        Schedule(order, num_hot=40, num_cold=30, epochs=1, seed=1, rate=20) for order in ("fixed_rate", "adaptive")
+    )
+    assert run_epochs(fixed) == run_epochs(adaptive, [0.5] * 60)
+
+
+def test_tail_runs_in_proportion():
+    schedule = Schedule("fixed_rate", num_hot=100, num_cold=60, epochs=2, seed=1, rate=100, tail=0.1)
+    first, _ = run_epochs(schedule)
+    assert [(entry["phase"], entry["batches"]) for entry in schedule.trace] == [
+        ("cold", 54), ("hot", 90), ("mixed", 16), ("cold", 54), ("hot", 90), ("mixed", 16),
+    ]  # fmt: skip
+    tail = np.array(first[-16:]) < 100
+    assert np.all(np.abs(np.cumsum(tail) - 10 / 16 * np.arange(1, 17)) <= 1.5)
+    whole = Schedule("fixed_rate", num_hot=100, num_cold=60, epochs=1, seed=1, rate=100, tail=1.0)
+    assert run_epochs(whole)[0] == run_epochs(Schedule("interleaved", num_hot=100, num_cold=60, epochs=1, seed=1))[0]
+
+
+@given(counts, st.integers(0, 20), st.lists(st.floats(0, 1), min_size=60, max_size=60), st.sampled_from([0.0, 0.2]))
+def test_restored_schedule_goes_on_the_same(pair, cut, losses, tail):
     hot, cold = pair
 
     def make() -> Schedule:
-        return Schedule("adaptive", num_hot=hot, num_cold=cold, epochs=2, seed=5, rate=30)
+        return Schedule("adaptive", num_hot=hot, num_cold=cold, epochs=2, seed=5, rate=30, tail=tail)
 
     def play(schedule: Schedule, step: int, most: int = 10**6) -> list[list[int]]:
         played = []

@@ -160,6 +160,23 @@ def test_click_rate_is_a_dial(tmp_path: Path) -> None:
     assert summary.click_rate == pytest.approx(0.03, abs=0.01)
 
 
+@pytest.mark.parametrize("gap", [-1.5, 0.0, 1.5])
+def test_label_gap_follows_popularity(gap: float) -> None:
+    """Clicks of the inputs that are hot at a budget of a tenth of the rows, against those of the others."""
+    config = SyntheticConfig(num_inputs=60_000, label_gap=gap)
+    ids, labels = draw(config, 60_000, "ids"), draw(config, 60_000, "labels")
+    rarest = np.full(len(ids), len(ids))
+    for column in range(ids.shape[1]):
+        _, inverse, count = np.unique(ids[:, column], return_inverse=True, return_counts=True)
+        rarest = np.minimum(rarest, count[inverse])
+    hot = rarest >= np.median(rarest)
+    difference = float(labels[hot].mean() - labels[~hot].mean())
+    assert abs(difference) < 0.06 if gap == 0 else 0.08 < difference * np.sign(gap) < 0.5
+    assert labels.mean() == pytest.approx(0.25, abs=0.02)
+    plain = SyntheticConfig(num_inputs=60_000)
+    assert (draw(plain, 20_000, "ids") == ids[:20_000]).all(), "the inputs are the same, only the clicks differ"
+
+
 def test_tiny_log(tmp_path: Path) -> None:
     summary = write_criteo_tsv(SyntheticConfig(num_inputs=1), tmp_path / "log.tsv")
     assert np.isnan(summary.best_auc)
@@ -231,6 +248,8 @@ def test_mixed_bits_are_even_and_differ_by_salt() -> None:
         ({"drift": 1.0}, "drift = 1.0 must be"),
         ({"click_rate": 1.0}, "click_rate = 1.0 must be"),
         ({"seed": -1}, "seed = -1 must be"),
+        ({"label_gap": 11.0}, "label_gap = 11.0 must be"),
+        ({"label_gap": 1.0, "shape": "taobao"}, "plain columns"),
     ],
 )
 def test_bad_configurations(values: dict, message: str) -> None:

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fae.cli import demo, report, run, stage, synthetic
+from fae.cli import bench, demo, report, run, stage, synthetic
 from fae.core.errors import FaeError
 from fae.core.files import MACHINE_FAULTS, json_values, reason
 
@@ -32,6 +32,7 @@ never changes the mathematics.
   fae calibrate R.toml --out DIR            one stage, in the folder of a run
   fae run R.toml --set train.from=runs/a    go on from an earlier run, with a new day's log
   fae report runs/a runs/b                  one HTML page: what came of it, runs side by side
+  fae bench paper rmc2                      the paper's table, measured on this machine
 """
 
 _EPILOG = """\
@@ -57,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_parser(verbs)
     demo.add_parser(verbs)
     synthetic.add_parser(verbs)
+    bench.add_parser(verbs)
     return parser
 
 

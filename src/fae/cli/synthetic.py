@@ -44,6 +44,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--drift", metavar="SHARE", type=float, default=0.005,
                         help="share of the large tables' values replaced every day (default: 0.005)")  # fmt: skip
     parser.add_argument("--click-rate", metavar="SHARE", type=float, default=0.25, help="clicked (default: 0.25)")
+    parser.add_argument("--label-gap", metavar="X", type=float, default=0.0,
+                        help="log-odds of a click by popularity, standard deviation (default: 0)")  # fmt: skip
     parser.add_argument("--columnar", action="store_true", help="write PATH/log and PATH/recipe.toml, no text")
     parser.add_argument("--encoded", action="store_true",
                         help="with --columnar: ids as drawn, not by popularity; unseen values keep rows")  # fmt: skip
@@ -59,5 +61,6 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     config = SyntheticConfig(
         shape=options.shape, num_inputs=options.inputs, scale=options.scale, seed=options.seed,
         num_days=options.days, drift=options.drift, click_rate=options.click_rate,
+        label_gap=options.label_gap,
     )  # fmt: skip
     return make_synthetic(config, options.out, columnar=options.columnar, encoded=options.encoded)

@@ -36,6 +36,10 @@ class SyntheticConfig:
         Share of those values that are replaced by new ones every day.
     click_rate
         Share of the inputs that are clicked.
+    label_gap
+        How much the log-odds of a click follow popularity, as a standard deviation: above 0 inputs of popular users
+        and items are clicked more often, below 0 less; 0, none. The gap between hot and cold inputs that comes of it
+        is in what pack finds (``label_rate``). For the shapes of plain columns.
     """
 
     shape: ShapeName = "criteo"
@@ -44,6 +48,7 @@ class SyntheticConfig:
     num_days: int = 7
     drift: float = 0.005
     click_rate: float = 0.25
+    label_gap: float = 0.0
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -59,6 +64,10 @@ class SyntheticConfig:
             raise RecipeError(f"synthetic drift = {self.drift} must be at least 0 and less than 1")
         if not 0 < self.click_rate < 1:
             raise RecipeError(f"synthetic click_rate = {self.click_rate} must be more than 0 and less than 1")
+        if not -10 <= self.label_gap <= 10:
+            raise RecipeError(f"synthetic label_gap = {self.label_gap} must be from -10 to 10")
+        if self.label_gap and self.shape == "taobao":
+            raise RecipeError("synthetic label_gap is for shapes of plain columns; taobao's clicks do not follow it")
         if self.seed < 0:
             raise RecipeError(f"synthetic seed = {self.seed} must be 0 or more")
         # Ids are int32; every value is there once for every generation of drift.

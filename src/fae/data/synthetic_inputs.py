@@ -177,7 +177,10 @@ class TableInputs:
                 values[missing[column.missing]] = -1
             ids[index] = values
         counts, weighted = self._draw_counts(random, size, keys["user"])
-        return Draw(ids=ids, counts=counts, parts=self._parts(ids, keys, weighted))
+        parts = self._parts(ids, keys, weighted)
+        if self._config.label_gap:
+            parts["popularity"] = _popularity(latent)
+        return Draw(ids=ids, counts=counts, parts=parts)
 
     def _drift(self, values: Int32Array, start: int, num_values: int) -> None:
         """Replace values, in place, whose turn has come: each has its own moment, and a day moves `drift` of them."""
@@ -236,6 +239,15 @@ class TableInputs:
             "counts": counts,
         }
         return parts if shape.counts else {name: part for name, part in parts.items() if name != "counts"}
+
+
+def _popularity(latent: list[npt.NDArray[np.uint64]]) -> Float32Array:
+    """From -1 to 0: minus the place in popularity of the rarer of user and item, which decides whether an input is hot.
+
+    A place is the share of the log that more popular ones take, so it is even over the log.
+    """
+    rarer = np.maximum(*latent)
+    return -(rarer >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def _drifts(column: ColumnShape) -> bool:

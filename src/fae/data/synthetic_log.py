@@ -58,8 +58,9 @@ class SyntheticLog:
         self.columns, self.dense_names = self._inputs.columns, self._inputs.dense_names
         # The parts are put to their weights, and the bias to the click rate, on inputs that are not in the log.
         draw = self._inputs.draw(generator(config.seed, "synthetic", "calibration"), 0, CHUNK_INPUTS)
+        weights = {**PART_WEIGHTS, "popularity": config.label_gap}
         self._factors = {
-            name: PART_WEIGHTS[name] / max(float(part.std(dtype=np.float64)), 1e-9) for name, part in draw.parts.items()
+            name: weights[name] / max(float(part.std(dtype=np.float64)), 1e-9) for name, part in draw.parts.items()
         }
         self._bias = -sum(self._factors[name] * float(part.mean(dtype=np.float64)) for name, part in draw.parts.items())
         self._bias += _bias_for(self._logits(draw), config.click_rate)

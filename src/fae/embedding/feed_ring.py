@@ -17,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fae.core.memory import available_bytes
 from fae.core.threads import num_threads
 from fae.embedding.batch import FeedSlot
 from fae.embedding.feed_sources import FeedSource, LaneSource, MappedSource
-from fae.kernels.driver import RegisteredArrays, available_bytes
+from fae.kernels.driver import RegisteredArrays
 from fae.kernels.feed import FeedLayout, FeedTable, FeedViews
 from fae.packing.dataset import BatchSet, PackedBatch
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from fae.embedding.batch import FeedSlot, ReadyBatch
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.feed_ring import FeedRing
+from fae.embedding.requirements import FEED_DEPTH
 from fae.embedding.rows import RowOptimizer, RowStore
 from fae.kernels.feed import FeedLayout, FeedViews
 from fae.kernels.geometry import GroupGeometry
@@ -26,7 +27,6 @@ from fae.kernels.triton_interaction import InteractionKernels, can_fuse
 from fae.kernels.triton_rows import TritonGroupKernels
 from fae.packing.dataset import BatchSet, PackedBatch
 from fae.popularity.layout import RowLayout
-
 
 Rows = tuple[FeedViews, Tensor, int, Tensor]
 """A batch's feed, where its cold rows are, H and the bank."""
@@ -57,7 +57,7 @@ class GpuRows:
         device: torch.device,
         *,
         staged: bool,
-        feed_depth: int = 8,
+        feed_depth: int = FEED_DEPTH,
     ) -> None:
         self._layout, self._geometries, self._optimizer = layout, geometries, optimizer
         self._batch_size, self._device, self._staged, self._feed_depth = batch_size, device, staged, feed_depth

@@ -8,6 +8,7 @@ else of this house (staging, forwards) is not here: this is what it is compared 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,6 +45,7 @@ class PublishedEmbeddings(Embeddings):
             RowStore.zeros(group.num_hot_rows, group.embedding_dim, optimizer, device) for group in layout.groups
         ]
         self._bank_is_stale, self._host_is_stale = False, False  # never both; at first, both sides are zeros
+        self._swap_seconds = {"to_device": 0.0, "to_host": 0.0}
         self._swaps = {"swaps": 0, "swap_bytes_to_device": 0, "swap_bytes_to_host": 0}
 
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
@@ -90,6 +92,8 @@ class PublishedEmbeddings(Embeddings):
 
     def _copy_hot_rows(self, *, to_host: bool) -> int:
         """Hot rows are the first rows of host memory, so a swap is one copy a group and array; returns its bytes."""
+        self._wait()  # for the steps before it, so that they are not counted as part of the swap
+        started = time.perf_counter()
         self._swaps["swaps"] += 1
         for group, bank in enumerate(self._banks):
             host = self._cold_side._bank(group)
@@ -98,7 +102,13 @@ class PublishedEmbeddings(Embeddings):
                     every[: len(hot)].copy_(hot)
                 else:
                     hot.copy_(every[: len(hot)])
+        self._wait()
+        self._swap_seconds["to_host" if to_host else "to_device"] += time.perf_counter() - started
         return self.device_bytes
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def _bank(self, group: int) -> RowStore:
         return self._banks[group]
@@ -123,3 +133,8 @@ class PublishedEmbeddings(Embeddings):
     def traffic(self) -> dict[str, int]:
         """Swaps (each copies every hot row with its state, the first fill of the bank included) and bytes moved."""
         return {**self._swaps, **self._cold_side.traffic}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of the swaps in each direction."""
+        return {f"swap_{direction}": seconds for direction, seconds in self._swap_seconds.items()}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fae.core.seeds import generator
+from fae.core.threads import run_ranges
 from fae.embedding.memory import host_zeros
 from fae.kernels.optimizers import DEFAULT_BETAS, Betas
 from fae.popularity.memory import state_width
@@ -82,29 +83,43 @@ class RowStore:
 
 
 def initial_rows(
-    seed: int, table: str, num_embeddings: int, embedding_dim: int, start: int, stop: int
+    seed: int,
+    table: str,
+    num_embeddings: int,
+    embedding_dim: int,
+    start: int,
+    stop: int,
+    *,
+    out: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """First values of the vocabulary ids ``[start, stop)`` of a table, float32 ``[stop - start, D]``.
 
     Uniform in +-1/sqrt(num_embeddings), as DLRM's reference code draws them. `start` must be a multiple of the chunk
-    of 65,536 rows.
+    of 65,536 rows. Chunks are drawn by all threads.
+
+    Parameters
+    ----------
+    out
+        Filled and returned instead of a new array.
     """
     assert start % _INITIAL_CHUNK_ROWS == 0
     scale = np.float32(1.0 / np.sqrt(num_embeddings))
-    values = np.empty((stop - start, embedding_dim), np.float32)
-    for first in range(start, stop, _INITIAL_CHUNK_ROWS):
-        last = min(first + _INITIAL_CHUNK_ROWS, stop)
-        stream = generator(seed, "initial rows", table, first // _INITIAL_CHUNK_ROWS)
-        part = values[first - start : last - start]
-        stream.random(out=part, dtype=np.float32)
-        part *= 2 * scale
-        part -= scale
+    values = np.empty((stop - start, embedding_dim), np.float32) if out is None else out
+
+    def draw(first_chunk: int, last_chunk: int) -> None:
+        for chunk in range(first_chunk, last_chunk):
+            begin = chunk * _INITIAL_CHUNK_ROWS
+            stream = generator(seed, "initial rows", table, start // _INITIAL_CHUNK_ROWS + chunk)
+            part = values[begin : begin + _INITIAL_CHUNK_ROWS]
+            stream.random(out=part, dtype=np.float32)
+            part *= 2 * scale
+            part -= scale
+
+    run_ranges(draw, -(-(stop - start) // _INITIAL_CHUNK_ROWS))
     return values
 
 
-def initial_chunks(num_embeddings: int) -> list[tuple[int, int]]:
-    """The ranges of ids to ask `initial_rows` for, each of bounded size."""
-    return [
-        (start, min(start + _INITIAL_CHUNK_ROWS, num_embeddings))
-        for start in range(0, num_embeddings, _INITIAL_CHUNK_ROWS)
-    ]
+def initial_chunks(num_embeddings: int, chunks: int = 1) -> list[tuple[int, int]]:
+    """The ranges of ids to ask `initial_rows` for, `chunks` streams in each."""
+    rows = chunks * _INITIAL_CHUNK_ROWS
+    return [(start, min(start + rows, num_embeddings)) for start in range(0, num_embeddings, rows)]

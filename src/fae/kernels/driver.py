@@ -93,15 +93,3 @@ class RegisteredArrays:
             if code == 0:
                 _driver().cuMemHostUnregister(ctypes.c_void_p(address))
         self._codes.clear()
-
-
-def available_bytes() -> int:
-    """Host memory that could be had, by the kernel's estimate; 0 where it makes none."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    return 0

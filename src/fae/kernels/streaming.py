@@ -34,7 +34,7 @@ def plan_lane(
 ):  # fmt: skip
     """Positions first, first + step, ...: `locations` (int64 ``[ring, slot_rows]``) is free after `free`."""
     ring, slot_rows = locations.shape
-    sources = np.empty(slot_rows, np.int32)
+    sources, scratch = np.empty(slot_rows, np.int32), np.empty((2, slot_rows + 1), np.int32)
     for position in range(first, len(begins), step):
         if not reach(counters, free, position - ring + 1):
             return
@@ -43,7 +43,7 @@ def plan_lane(
         source = sources[: len(listed)]
         source[:] = -1
         for earlier in range(position - 1, max(-1, position - reach_back), -1):  # the latest first
-            find_forwards(listed, rows[begins[earlier] : ends[earlier]], earlier % depth * slot_rows, source)
+            find_forwards(listed, rows[begins[earlier] : ends[earlier]], earlier % depth * slot_rows, source, scratch)
         list_locations(
             source, num_hot_rows, num_hot_rows + position % depth * slot_rows, locations[position % ring]
         )  # fmt: skip

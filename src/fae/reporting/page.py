@@ -14,7 +14,7 @@ from typing import Any
 
 from fae.core.errors import ArtifactError
 from fae.core.files import cannot_write, write_whole
-from fae.reporting import amounts, charts, recipes, tables
+from fae.reporting import amounts, charts, paper_table, recipes, tables
 from fae.reporting.markup import NOT_RECORDED
 from fae.reporting.per_table import per_table
 from fae.reporting.records import Run, load_runs
@@ -63,7 +63,36 @@ def build_page(runs: Sequence[Run]) -> str:
     """The page's text."""
     names = ", ".join(run.label for run in runs)
     title = f"FAE: {names}" if len(runs) <= 3 else f"FAE: {len(runs)} runs"
+    benches = [run for run in runs if paper_table.is_paper_table(run)]
+    everything, runs = runs, [run for run in runs if run not in benches]
     parts = [f"<header><h1>{escape(title)}</h1>{_lead(runs)}</header>"]
+    for bench in benches:
+        parts += paper_table.sections(bench)
+    if runs:
+        parts += _runs(runs)
+    versions = ("machine", "versions", "commit", "seed", "fingerprints")
+    facts = [_last_session(run) for run in everything]
+    made = recipes.values(facts, *versions, same="facts")
+    parts.append(f'<h2>Machine and versions</h2>{_machines(facts)}<section class="card long">{made}</section>')
+    parts.append(
+        "<footer>Drawn by <code>fae report</code> from run records alone; what a record lacks is said.</footer>"
+    )
+    return (
+        f'{_START}<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n<body>\n<main>\n" + "\n".join(parts) + "\n</main>\n"
+    )
+
+
+def _last_session(run: Run) -> Run:
+    """A record whose machine stands in its sessions, as one whose machine stands on top: the last one's."""
+    sessions = run.items("sessions")
+    return Run(label=run.label, record={**run.record, **sessions[-1]}) if sessions else run
+
+
+def _runs(runs: Sequence[Run]) -> list[str]:
+    """What there is to say of runs, one or several."""
+    parts = []
     if len(runs) == 1:
         parts.append(tables.tiles(runs[0]))
         parts += _details(runs[0])
@@ -78,16 +107,7 @@ def build_page(runs: Sequence[Run]) -> str:
         parts.append(f"<h2>How training went</h2>{_training(runs)}")
         for run in runs:
             parts += [f"<h2>{escape(run.label)}</h2>", tables.tiles(run), *_details(run)]
-    made = recipes.values(runs, "machine", "versions", "commit", "seed", "fingerprints", same="facts")
-    parts.append(f'<h2>Machine and versions</h2>{_machines(runs)}<section class="card long">{made}</section>')
-    parts.append(
-        "<footer>Drawn by <code>fae report</code> from run records alone; what a record lacks is said.</footer>"
-    )
-    return (
-        f'{_START}<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n<body>\n<main>\n" + "\n".join(parts) + "\n</main>\n"
-    )
+    return parts
 
 
 def _lead(runs: Sequence[Run]) -> str:
@@ -122,7 +142,7 @@ def _details(run: Run) -> list[str]:
     lower = amounts.tiers(run) + _notes(run)
     parts.append(f'<div class="pair">{lower}</div>')
     parts.append(f'<section class="card long"><h3>Table by table</h3>{per_table(run)}</section>')
-    if run.text("recipe", "train", "order") == "adaptive" or run.items("train", "schedule"):
+    if run.text("recipe", "train", "order") in ("adaptive", "fixed_rate") or run.items("train", "schedule"):
         parts.append(charts.trace(run))
     return parts
 

@@ -17,7 +17,9 @@ from typing import Any
 from fae.core.errors import ArtifactError
 
 RUN_RECORD = "run.json"
-_SECTIONS = ("recipe", "train", "test", "hot")
+BENCH_RECORD = "paper.json"
+"""What `fae bench paper` writes."""
+_SECTIONS = ("recipe", "train", "test", "hot", "workload")
 """A JSON object without any of these is no run record."""
 
 
@@ -136,8 +138,9 @@ def _record_file(path: Path) -> Path:
         raise ArtifactError(
             f"there is no run {path}; give the folder of a run (see `fae run --help`) or its {RUN_RECORD}"
         )
-    if (path / RUN_RECORD).is_file():
-        return path / RUN_RECORD
+    for name in (RUN_RECORD, BENCH_RECORD):
+        if (path / name).is_file():
+            return path / name
     inner = next((found.parent for found in sorted(path.glob(f"*/{RUN_RECORD}"))), None)
     if inner is not None:
         raise ArtifactError(f"{path} holds no {RUN_RECORD}, but {inner} does; type `fae report {inner}`")
@@ -162,7 +165,10 @@ def _load(file: Path) -> Mapping[str, Any]:
 
 def _labels(files: Sequence[Path]) -> list[str]:
     """The last part of each path that tells it from the others; a number behind runs that are given twice."""
-    parts = [(*file.parent.parts[1:], *([] if file.name == RUN_RECORD else [file.stem])) or ("run",) for file in files]
+    parts = [
+        (*file.parent.parts[1:], *([] if file.name in (RUN_RECORD, BENCH_RECORD) else [file.stem])) or ("run",)
+        for file in files
+    ]
     # A folder that is called run says nothing.
     depth, deepest = 2 if any(part[-1] == "run" for part in parts) else 1, max(map(len, parts), default=1)
     while depth < deepest and len({part[-depth:] for part in parts}) < len(set(parts)):

@@ -7,6 +7,9 @@ from typing import Literal
 
 from fae.core.errors import RecipeError
 
+DENSE_SHARE_OF_RATE = {"rowwise_adagrad": 0.1, "adagrad": 0.1}
+"""Default learning rate of the dense weights over the rows' (docs/results.md, "Learning rate of the dense part")."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -22,15 +25,20 @@ class TrainConfig:
     optimizer
         Of the rows; the dense weights take plain SGD, Adagrad or Adam beside it.
     learning_rate, dense_learning_rate
-        Of the rows; of the dense weights (the same where it is left out).
+        Of the rows; of the dense weights. Where the second is left out it is a tenth of the first under the two
+        Adagrads, whose first steps move *every* dense weight by the whole rate, and the same under ``sgd`` and
+        ``adam``: `dense_rate`.
     placement
         ``tiered`` (FAE), ``device`` (every row on the device), ``cpu`` (every row and all arithmetic on the CPU),
         ``hybrid`` (rows and their arithmetic on the CPU, dense part on the device), ``paper`` (FAE as published).
     order
         ``interleaved``: hot and cold batches in proportion; ``adaptive``: the paper's shuffle scheduler;
-        ``shuffled``: mixed batches of inputs in random order.
+        ``fixed_rate``: its phases without its adaptation; ``shuffled``: mixed batches of inputs in random order.
     adaptive_rate
-        First rate of the adaptive order, in per cent (the paper: R(50)).
+        First rate of the adaptive order, the rate of ``fixed_rate``: R(r) of the paper, in per cent (R(50)).
+    adaptive_tail
+        Share of an epoch that these two orders keep for its end, where hot and cold batches run in proportion; 0 is
+        the paper's order.
     precision
         Of the dense part on a GPU: ``fp32``, or ``bf16`` (products of bfloat16 operands, float32 weights and sums).
         Rows are float32 either way.
@@ -51,8 +59,9 @@ class TrainConfig:
     learning_rate: float = 0.02
     dense_learning_rate: float | None = None
     placement: Literal["tiered", "device", "cpu", "hybrid", "paper"] = "tiered"
-    order: Literal["interleaved", "adaptive", "shuffled"] = "interleaved"
+    order: Literal["interleaved", "adaptive", "fixed_rate", "shuffled"] = "interleaved"
     adaptive_rate: int = 50
+    adaptive_tail: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     capture: bool = True
     early_stopping: int = 0
@@ -80,5 +89,14 @@ class TrainConfig:
                 raise RecipeError(f"[train] {name} = {value} must be 0 or more")
         if not 1 <= self.adaptive_rate <= 100:
             raise RecipeError(f"[train] adaptive_rate = {self.adaptive_rate} must be from 1 to 100")
+        if not 0 <= self.adaptive_tail <= 1:
+            raise RecipeError(f"[train] adaptive_tail = {self.adaptive_tail} must be from 0 to 1")
         if self.batch_size > 2**20:
             raise RecipeError(f"[train] batch_size = {self.batch_size} is more than {2**20}")
+
+    @property
+    def dense_rate(self) -> float:
+        """Learning rate of the dense weights."""
+        if self.dense_learning_rate is not None:
+            return self.dense_learning_rate
+        return self.learning_rate * DENSE_SHARE_OF_RATE.get(self.optimizer, 1.0)

@@ -1,9 +1,10 @@
 """The first state of a run that continues another: its rows, dense weights, optimizer states and step counts.
 
-Place in the flow: between `fae.training.parent`, which has found and checked the parent, and the trainer. Invariants:
-a row of a known id starts with the parent's bytes, weight and optimizer state alike; a row that the parent does not
-have starts as in a fresh table of the new size (`fae.embedding.rows.initial_rows`), with state zero. Random streams are
-the new run's own.
+Place in the flow: between `fae.training.parent`, which has found and checked the parent, and the trainer; `move_rows`
+does the same within a process, from one hot set to the next. Invariants: a row of a known id starts with the parent's
+bytes, weight and optimizer state alike, whatever tier it was in and comes into; a row that the parent does not have
+starts as in a fresh table of the new size (`fae.embedding.rows.initial_rows`), with state zero. Random streams are the
+new run's own.
 """
 
 from __future__ import annotations
@@ -56,6 +57,47 @@ def load_parent(
         load_dense(parent.checkpoint, model, dense_optimizer, random_streams=False)
     except (RuntimeError, ValueError) as error:  # torch names the parameter
         raise ArtifactError(f"the dense weights of {parent.checkpoint} do not fit the model: {error}") from error
+
+
+def move_rows(old: Embeddings, new: Embeddings, *, seed: int) -> None:
+    """Re-calibrate without a restart: give every row of `old`, with its optimizer state, its place in `new`.
+
+    The two differ in their hot sets, and may differ in placement, budget and in rows that the log has shown since. No
+    stream of `old` may be open: then all its updates are in place. Takes one table at a time into host memory, beside
+    both; a process that lacks that memory goes through a checkpoint (``[train] from``).
+
+    Parameters
+    ----------
+    old, new
+        Of the same tables and the same row optimizer; `new` needs no first values.
+    seed
+        Of the first values of rows that `old` does not have.
+
+    Raises
+    ------
+    ArtifactError
+        If the tables are not the same ones, or the optimizers' states differ in form.
+    """
+    names = [[feature.name for feature in layout.features] for layout in (old.layout, new.layout)]
+    if names[0] != names[1] or old.layout.embedding_dims != new.layout.embedding_dims:
+        raise ArtifactError(
+            f"rows of the tables {names[0]} cannot move to {names[1]}: names, order and widths must agree"
+        )
+    if old.optimizer.name != new.optimizer.name:
+        raise ArtifactError(
+            f"rows trained with {old.optimizer.name} carry its state and cannot go on under {new.optimizer.name}"
+        )
+    for table, (before, after) in enumerate(zip(old.layout.features, new.layout.features, strict=True)):
+        if after.num_embeddings < before.num_embeddings:
+            raise ArtifactError(
+                f"the table {before.name!r} has {before.num_embeddings} rows, its successor {after.num_embeddings}: "
+                "ids are appended, never taken away"
+            )
+        weight, state = old.export_table(table)
+        if after != before:
+            weight, state = grown_table(weight, state, before, after, seed=seed)
+        new.import_table(table, weight, state)
+    new.steps = old.steps
 
 
 def grown_table(

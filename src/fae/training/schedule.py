@@ -4,15 +4,17 @@ Place in the flow: the trainer asks for the next `Segment`, trains it, and tells
 asks for it. Invariants: every batch once an epoch; the same seed and the same losses give the same order; an epoch
 never ends on hot batches alone; `state` says all, so a schedule restored from it goes on as if nothing had happened.
 
-Three orders (DESIGN: "Choosing the order"; measured in docs/results):
+The orders (measured in docs/results.md):
 
 * ``interleaved``: pure batches, hot and cold in proportion;
 * ``shuffled``: mixed batches (pack made them so), in random order;
-* ``adaptive``: the paper's shuffle scheduler.
+* ``adaptive``: the paper's shuffle scheduler, phases of cold and of hot batches;
+* ``fixed_rate``: the same phases at a rate that no loss changes, the paper's R(r).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,8 @@ import numpy.typing as npt
 
 from fae.core.seeds import generator
 
+PHASED = ("adaptive", "fixed_rate")
+"""Orders that train hot and cold batches in phases."""
 FALLS_BEFORE_DOUBLING = 4
 """Swaps in a row with a falling loss after which the paper's rate doubles."""
 
@@ -67,14 +71,22 @@ class Schedule:
     Parameters
     ----------
     order
-        ``interleaved``, ``shuffled`` or ``adaptive``.
+        ``interleaved``, ``shuffled``, ``adaptive`` or ``fixed_rate``.
     num_hot, num_cold
         Batches; hot ones are numbered ``[0, num_hot)``, cold (or mixed) ones behind them.
     rate
-        First rate of the adaptive order, in per cent.
+        Rate of the phases, in per cent of the hot (cold) batches; the adaptive order's first one.
+    tail
+        Share of the hot and of the cold batches that an epoch in phases keeps for its end, where they run in
+        proportion; 0: all in phases, as published, but for one cold batch.
     """
 
-    def __init__(self, order: str, *, num_hot: int, num_cold: int, epochs: int, seed: int, rate: int = 50) -> None:
+    def __init__(
+        self, order: str, *, num_hot: int, num_cold: int, epochs: int, seed: int, rate: int = 50, tail: float = 0.0
+    ) -> None:
+        # Without batches of both kinds there is nothing to be one-sided about.
+        both = num_hot > 0 and num_cold > 0
+        self._tail = {"hot": math.ceil(tail * num_hot) * both, "cold": math.ceil(tail * num_cold) * both}
         self._kind, self._num_hot, self._num_cold, self._epochs, self._seed = order, num_hot, num_cold, epochs, seed
         self.epoch, self._hot_done, self._cold_done = 0, 0, 0
         self.rate, self._falls, self._last_loss = rate, 0, float("nan")
@@ -97,7 +109,7 @@ class Schedule:
 
     def next_segment(self) -> Segment:
         """The batches that come next; advances the schedule."""
-        if self._kind != "adaptive":
+        if self._kind not in PHASED:
             order = interleave(self._shuffled("hot"), self._shuffled("cold"))
             self.epoch += 1
             return Segment(batches=order, phase="mixed", wants_loss=False, ends_epoch=True)
@@ -105,9 +117,12 @@ class Schedule:
 
     def _next_phase_segment(self) -> Segment:
         hot_left, cold_left = self._num_hot - self._hot_done, self._num_cold - self._cold_done
-        # One cold batch is kept for the end: an epoch that ends on hot batches alone ends on a one-sided log.
-        kept = 1 if hot_left and self._num_cold else 0
-        left = {"hot": hot_left, "cold": cold_left - kept}
+        left = {"hot": hot_left - self._tail["hot"], "cold": cold_left - self._tail["cold"]}
+        if not self._tail["cold"]:
+            # One cold batch is kept for the end: an epoch that ends on hot batches alone ends on a one-sided log.
+            left["cold"] -= 1 if hot_left and self._num_cold else 0
+        elif left["hot"] <= 0 and left["cold"] <= 0:
+            return self._tail_segment()
         phase = self._next_phase
         if left[phase] <= 0:
             phase = "hot" if phase == "cold" else "cold"
@@ -121,10 +136,17 @@ class Schedule:
             self._cold_done += count
         self._next_phase = "hot" if phase == "cold" else "cold"
         ends = self._hot_done == self._num_hot and self._cold_done == self._num_cold
+        return self._phase(phase, batches, ends)
+
+    def _tail_segment(self) -> Segment:
+        hot, cold = self._shuffled("hot")[self._hot_done :], self._shuffled("cold")[self._cold_done :]
+        return self._phase("mixed", interleave(hot, cold), ends=True)
+
+    def _phase(self, phase: str, batches: npt.NDArray[np.int64], ends: bool) -> Segment:
         self.trace.append({"epoch": self.epoch, "phase": phase, "rate": self.rate, "batches": len(batches)})
         if ends:
             self.epoch, self._hot_done, self._cold_done, self._next_phase = self.epoch + 1, 0, 0, "cold"
-        return Segment(batches=batches, phase=phase, wants_loss=True, ends_epoch=ends)
+        return Segment(batches=batches, phase=phase, wants_loss=self._kind == "adaptive", ends_epoch=ends)
 
     def observe(self, loss: float) -> None:
         """The validation loss at a swap: halve the rate where it rose, double it after four falls in a row."""

@@ -59,6 +59,8 @@ class _Position:
     timed_inputs: int = 0
     traffic: dict[str, int] = field(default_factory=dict)
     """What the placement counted before the last resume, and, in a checkpoint, up to it."""
+    phase_seconds: dict[str, float] = field(default_factory=dict)
+    """Likewise: steps by phase (``cold``, ``hot``, ``mixed``), ``validation``, and what the placement times itself."""
     stopped_early: bool = False
     complete: bool = False
     result: dict[str, Any] = field(default_factory=dict)
@@ -99,11 +101,11 @@ class Trainer:
             epochs=config.epochs,
             seed=config.seed,
             rate=config.adaptive_rate,
+            tail=config.adaptive_tail,
         )
-        rate = config.learning_rate if config.dense_learning_rate is None else config.dense_learning_rate
         on_gpu = embeddings.device.type == "cuda"
         self.dense_optimizer = make_dense_optimizer(
-            config.optimizer, model, rate, flat=on_gpu, bf16=on_gpu and config.precision == "bf16"
+            config.optimizer, model, config.dense_rate, flat=on_gpu, bf16=on_gpu and config.precision == "bf16"
         )
         self._precision: Precision = config.precision if on_gpu else "fp32"
         self._runner = StepRunner(
@@ -126,7 +128,9 @@ class Trainer:
             while not self.schedule.done and not self._position.stopped_early:
                 self._position.schedule = self.schedule.state()
                 segment = self.schedule.next_segment()
+                before = self._position.seconds
                 self._train_segment(segment, progress.advance)
+                self._spent(segment.phase, self._position.seconds - before)
                 self._position.in_segment = 0
                 if segment.wants_loss and len(self._validation_sample):
                     self.schedule.observe(self._validation_loss(whole=False))
@@ -184,7 +188,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"training diverged: the loss of a batch up to number {position.batches} is {loss}; lower [train] "
-                f"learning_rate ({self.config.learning_rate}) or dense_learning_rate"
+                f"learning_rate ({self.config.learning_rate}) or dense_learning_rate ({self.config.dense_rate})"
             )
         position.window_loss += loss
 
@@ -198,9 +202,14 @@ class Trainer:
     def _evaluate(self, batches: BatchSet, order: npt.NDArray[np.int64] | None = None, *, label: str) -> Metrics:
         return evaluate(self.model, self.embeddings, batches, order, label=label, precision=self._precision)
 
+    def _spent(self, phase: str, seconds: float) -> None:
+        spent = self._position.phase_seconds
+        spent[phase] = spent.get(phase, 0.0) + seconds
+
     def _validation_loss(self, *, whole: bool) -> float:
-        order = None if whole else self._validation_sample
+        order, started = None if whole else self._validation_sample, time.perf_counter()
         metrics = self._evaluate(self.packed.validation, order, label="validate")
+        self._spent("validation", time.perf_counter() - started)
         self._position.validation.append(
             {"inputs": self._position.inputs, "whole": whole, **dataclasses.asdict(metrics)}
         )
@@ -238,6 +247,7 @@ class Trainer:
             progress={
                 **dataclasses.asdict(self._position),
                 "traffic": self._traffic(),
+                "phase_seconds": self._phase_seconds(),
                 "stage_seconds": self._position.stage_seconds + time.monotonic() - self._started,
             },
         )
@@ -246,6 +256,13 @@ class Trainer:
         """Counted by the placement since the run began; exporting rows may itself move some."""
         before = self._position.traffic
         return {name: before.get(name, 0) + count for name, count in self.embeddings.traffic.items()}
+
+    def _phase_seconds(self) -> dict[str, float]:
+        """Seconds since the run began. Swaps are part of the phases and of the validations in which they happen."""
+        spent = dict(self._position.phase_seconds)
+        for name, seconds in self.embeddings.seconds.items():
+            spent[name] = spent.get(name, 0.0) + seconds
+        return spent
 
     def _resume(self) -> None:
         if self._folder is None or self._plan is None:
@@ -284,6 +301,7 @@ class Trainer:
                 "schedule": self.schedule.trace,
                 "device_bytes": self.embeddings.device_bytes,
                 "traffic": self._traffic(),
+                "phase_seconds": self._phase_seconds(),
             },
             "test": dataclasses.asdict(test),
             "validation": dataclasses.asdict(validation),

@@ -1,0 +1,97 @@
+"""What ``fae bench paper`` was asked to do. Imports no library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fae.bench.workloads import WORKLOADS
+from fae.core.config import nearest
+from fae.core.errors import RecipeError
+from fae.core.units import parse_bytes
+
+CONTENDERS = ("plain cpu", "plain hybrid", "cpu", "hybrid", "paper", "tiered", "device")
+"""In the order of the table."""
+LARGE_BATCH = 32768
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """One table.
+
+    Attributes
+    ----------
+    num_inputs
+        Of the made-up log; 0 takes the workload's own.
+    scale
+        Rows of the large tables as a share of the published log's.
+    log
+        A columnar log (folder of the artifact) of the workload's columns, instead of a made-up one.
+    budget
+        GPU memory of the hot set; empty: the recipe's budget times the share of all rows that the log touches, and
+        staging on top.
+    selection
+        Of the hot set of `tiered`. That of the published system is the threshold's; with the same for both, the system
+        alone differs.
+    batch_sizes
+        Empty: the paper's and 32,768.
+    contenders
+        A part of `CONTENDERS`.
+    rounds
+        Samples of every contender, taken in turns.
+    sample_seconds, min_batches
+        How long a sample is: at least both.
+    accuracy
+        Train an epoch to its end in the orders shuffled, adaptive and interleaved: at the first batch size
+        (``"first"``), at all, or not at all.
+    until_seconds
+        Start no cell after so many seconds; 0: no end.
+    """
+
+    workload: str
+    num_inputs: int = 0
+    scale: float = 1.0
+    log: str = ""
+    budget: str = ""
+    selection: Literal["threshold", "peeling", "auto"] = "threshold"
+    batch_sizes: tuple[int, ...] = ()
+    contenders: tuple[str, ...] = CONTENDERS
+    rounds: int = 3
+    sample_seconds: float = 1.0
+    min_batches: int = 3
+    accuracy: Literal["first", "all", "none"] = "first"
+    precision: Literal["bf16", "fp32"] = "bf16"
+    seed: int = 1
+    until_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.workload not in WORKLOADS:
+            raise RecipeError(
+                f"there is no workload {self.workload!r}; it is one of {', '.join(WORKLOADS)}, see "
+                "`fae bench paper --help`"
+            )
+        for name in self.contenders:
+            if name not in CONTENDERS:
+                raise RecipeError(f"there is no contender {name!r}; {nearest(name, CONTENDERS)}")
+        if not self.contenders:
+            raise RecipeError(f"--contenders names none; choose from {', '.join(CONTENDERS)}")
+        if self.num_inputs < 0 or 0 < self.num_inputs < 100:
+            raise RecipeError(f"--inputs {self.num_inputs} must be 100 or more (0: the workload's own)")
+        if not 0 < self.scale <= 4:
+            raise RecipeError(f"--scale {self.scale} must be more than 0 and at most 4")
+        for size in self.batch_sizes:
+            if not 1 <= size <= 2**20:
+                raise RecipeError(f"--batch-sizes {size} must be from 1 to {2**20}")
+        least = {"--rounds": self.rounds, "--min-batches": self.min_batches}
+        for option, value in least.items():
+            if value < 1:
+                raise RecipeError(f"{option} {value} must be 1 or more")
+        if not self.sample_seconds >= 0 or not self.until_seconds >= 0:
+            raise RecipeError("--seconds and --until must be 0 or more")
+        if self.budget:
+            parse_bytes(self.budget, what="--budget")
+
+    def sizes(self) -> tuple[int, ...]:
+        """Batch sizes, the paper's first."""
+        own = int(WORKLOADS[self.workload].train["batch_size"])
+        return self.batch_sizes or (own, LARGE_BATCH)

@@ -1,0 +1,279 @@
+"""Our placements as contenders: rows filled quickly, batches in the order that training takes them, a clock around.
+
+Place in the flow: `fae bench paper` makes them, warms them up and takes samples of them in turns. Invariants: all
+contenders train the same model with the same optimizer, batch size and precision; rows hold random values, which
+decide no address, no byte and no time; a sample's rate is that of an epoch with its own share of hot batches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fae.bench.plain import Peer, synchronize
+from fae.embedding.base import Embeddings
+from fae.embedding.memory import host_zeros
+from fae.embedding.placements import make_embeddings
+from fae.embedding.published import PublishedEmbeddings
+from fae.embedding.rows import RowOptimizer, RowStore
+from fae.models.config import ModelConfig
+from fae.models.registry import build_model
+from fae.packing.dataset import PackedDataset
+from fae.popularity.hotset import HotSet
+from fae.training.dense import make_dense_optimizer
+from fae.training.runner import StepRunner
+from fae.training.schedule import Schedule, interleave
+
+WARM_UP_BATCHES = 24
+"""For what captures graphs: three steps that compile, then one capture a feed slot."""
+_FILL_FLOATS = 2**24
+
+
+class Contender(Protocol):
+    """What is measured."""
+
+    @property
+    def device_bytes(self) -> int:
+        """Of rows, state and staging on the GPU."""
+
+    def warm_up(self, seconds: float) -> float:
+        """Train until everything is compiled, at most about `seconds` longer than that needs; seconds a batch."""
+
+    def sample(self, seconds: float, min_batches: int) -> dict[str, Any]:
+        """Train for so long, and so many batches: ``batches``, ``seconds``, ``samples_per_second``."""
+
+
+def random_rows(num_floats: int) -> Tensor:
+    """Host memory of small random values: one block drawn, then copied, which is as fast as the memory is."""
+    memory = host_zeros(num_floats, 1).view(-1)
+    fill(memory)
+    return memory
+
+
+def fill(weight: Tensor) -> None:
+    """Fill with small random values, in place; a block of 64 MiB is drawn and repeated."""
+    flat = weight.view(-1)
+    block = torch.empty(min(_FILL_FLOATS, flat.numel()), device=weight.device).normal_(std=0.02)
+    for start in range(0, flat.numel(), _FILL_FLOATS):
+        part = flat[start : start + _FILL_FLOATS]
+        part.copy_(block[: part.numel()])
+
+
+def row_stores(thing: Any, seen: set[int] | None = None) -> Iterator[RowStore]:
+    """Every `RowStore` that an embeddings object holds, however deep."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, RowStore):
+        yield thing
+    elif isinstance(thing, (list, tuple)):
+        for item in thing:
+            yield from row_stores(item, seen)
+    elif isinstance(thing, Embeddings) or type(thing).__name__ == "TierPair":
+        for item in vars(thing).values():
+            yield from row_stores(item, seen)
+
+
+class OurContender:
+    """FAE under one placement.
+
+    Parameters
+    ----------
+    filled
+        Whether the rows on the host hold values already (memory that contenders share).
+    """
+
+    def __init__(
+        self,
+        packed: PackedDataset,
+        hot_set: HotSet,
+        placement: str,
+        *,
+        model: ModelConfig,
+        optimizer: str,
+        learning_rate: float,
+        device: str,
+        precision: str,
+        filled: bool = False,
+    ) -> None:
+        self.packed = packed
+        rows = RowOptimizer(name=optimizer, learning_rate=learning_rate)
+        self.embeddings = make_embeddings(placement, hot_set, rows, device=device)
+        for store in row_stores(self.embeddings):
+            if store.weight.is_cuda or not filled:
+                fill(store.weight)
+        self.device = self.embeddings.device
+        on_gpu = self.device.type == "cuda"
+        module = build_model(model, hot_set.layout.features, packed.num_dense, seed=1).to(self.device)
+        bf16 = on_gpu and precision == "bf16"
+        dense = make_dense_optimizer(optimizer, module, learning_rate, flat=on_gpu, bf16=bf16)
+        self.runner = StepRunner(module, self.embeddings, dense, precision="bf16" if bf16 else "fp32")
+        self._next, self._a_batch = 0, 0.0
+        self._order = self._full(interleaved_order(packed))
+
+    @property
+    def device_bytes(self) -> int:
+        """Of rows, state and staging on the GPU."""
+        return self.embeddings.device_bytes if self.device.type == "cuda" else 0
+
+    def _full(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Without the batches that are not full: the last of a kind would count as a whole one."""
+        sizes = np.count_nonzero(self.packed.train.inputs[:, -1:] >= 0, axis=1)
+        return order[sizes[order] > 0] if (sizes[order] > 0).any() else order
+
+    def run(self, num_batches: int) -> float:
+        """Seconds of the next batches, with everything the device and the host had to do for them."""
+        places = (self._next + np.arange(num_batches)) % len(self._order)
+        self._next = int(places[-1] + 1)
+        return self.train(self._order[places])
+
+    def train(self, order: npt.NDArray[np.int64]) -> float:
+        """Seconds of these batches."""
+        synchronize(self.device)
+        started = time.perf_counter()
+        with closing(self.embeddings.stream(self.packed.train, order)) as stream:
+            for batch in stream:
+                self.runner(batch)
+        synchronize(self.device)
+        return time.perf_counter() - started
+
+    def warm_up(self, seconds: float) -> float:
+        """As `Contender.warm_up`."""
+        self._a_batch = warm_up(self.run, seconds, WARM_UP_BATCHES if self.device.type == "cuda" else 2)
+        return self._a_batch
+
+    def sample(self, seconds: float, min_batches: int) -> dict[str, Any]:
+        """As `Contender.sample`."""
+        return timed_sample(self.run, self._a_batch, seconds, min_batches, self.packed.batch_size)
+
+
+class PlainContender:
+    """`fae.bench.plain.PlainPyTorch` behind the same clock."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer, self._a_batch = peer, 0.0
+
+    @property
+    def device_bytes(self) -> int:
+        """None: rows are on the CPU."""
+        return 0
+
+    def warm_up(self, seconds: float) -> float:
+        """As `Contender.warm_up`."""
+        self._a_batch = warm_up(self.peer.run, seconds, 2)
+        return self._a_batch
+
+    def sample(self, seconds: float, min_batches: int) -> dict[str, Any]:
+        """As `Contender.sample`."""
+        return timed_sample(self.peer.run, self._a_batch, seconds, min_batches, self.peer.batch_size)
+
+
+class PaperContender(OurContender):
+    """FAE as published: cold batches, a swap, hot batches, a swap; an epoch is put together from the four."""
+
+    def __init__(self, packed: PackedDataset, hot_set: HotSet, **options: Any) -> None:
+        super().__init__(packed, hot_set, "paper", **options)
+        assert isinstance(self.embeddings, PublishedEmbeddings)
+        train = packed.train
+        self._hot = self._full(np.arange(train.num_hot_batches))
+        self._cold = self._full(np.arange(train.num_hot_batches, train.num_batches))
+        self._places = {"hot": 0, "cold": 0}
+        self.swaps = epoch_swaps(train.num_hot_batches, train.num_batches - train.num_hot_batches)
+
+    def _phase(self, kind: str, num_batches: int) -> tuple[float, dict[str, float]]:
+        """Seconds of the next batches of a kind without the swap before them, and of the swap, by direction."""
+        order, first = (self._hot if kind == "hot" else self._cold), self._places[kind]
+        if not len(order) or not num_batches:
+            return 0.0, {}
+        places = (first + np.arange(num_batches)) % len(order)
+        self._places[kind] = int(places[-1] + 1)
+        before = self.embeddings.seconds
+        seconds = self.train(order[places])
+        swap = {name: value - before[name] for name, value in self.embeddings.seconds.items()}
+        return seconds - sum(swap.values()), swap
+
+    def warm_up(self, seconds: float) -> float:
+        """As `Contender.warm_up`."""
+        for kind, order in (("cold", self._cold), ("hot", self._hot)):
+            if len(order):
+                least = WARM_UP_BATCHES if kind == "hot" and self.device.type == "cuda" else 2
+                warm_up(lambda count, kind=kind: self._phase(kind, count)[0], seconds / 2, least)
+        return 0.0
+
+    def sample(self, seconds: float, min_batches: int) -> dict[str, Any]:
+        """As `Contender.sample`; ``phases`` has what the rate was put together from."""
+        train = self.packed.train
+        batches = {"cold": train.num_batches - train.num_hot_batches, "hot": train.num_hot_batches}
+        phases: dict[str, Any] = {}
+        swaps = {"swap_to_device": 0.0, "swap_to_host": 0.0}
+        total = 0.0
+        for kind in ("cold", "hot"):
+            if not batches[kind]:
+                continue
+            # Unmeasured first: the swap that brings this side up to date, and how long a batch takes.
+            two, swap = self._phase(kind, 2)
+            for name, value in swap.items():
+                swaps[name] = max(swaps[name], value)
+            count = max(min_batches, math.ceil(seconds / 2 / max(two / 2, 1e-6))) if seconds else min_batches
+            count = min(count, batches[kind])
+            spent, _ = self._phase(kind, count)
+            phases[kind] = {"batches": count, "seconds": spent, "epoch_batches": batches[kind]}
+            total += spent / count * batches[kind]
+        phases["swaps"] = {"epoch_swaps": self.swaps, **swaps}
+        total += sum(swaps[f"swap_{direction}"] * count for direction, count in self.swaps.items())
+        return {
+            "batches": sum(phases[kind]["batches"] for kind in ("cold", "hot") if kind in phases),
+            "seconds": sum(phases[kind]["seconds"] for kind in ("cold", "hot") if kind in phases),
+            "samples_per_second": train.num_inputs / total if total else None,
+            "phases": phases,
+        }
+
+
+def warm_up(run: Any, seconds: float, least: int) -> float:
+    """At least so many batches; more while they take less than `seconds`. Seconds a batch of the last ones."""
+    run(least)
+    a_batch = run(1)
+    more = min(WARM_UP_BATCHES, int(seconds / max(a_batch, 1e-6)))
+    return run(more) / more if more else float(a_batch)
+
+
+def timed_sample(run: Any, a_batch: float, seconds: float, min_batches: int, batch_size: int) -> dict[str, Any]:
+    """One sample of at least `seconds` and `min_batches`."""
+    count = max(min_batches, math.ceil(seconds / a_batch) if a_batch else 0)
+    spent = run(count)
+    return {"batches": count, "seconds": spent, "samples_per_second": count * batch_size / spent}
+
+
+def interleaved_order(packed: PackedDataset) -> npt.NDArray[np.int64]:
+    """Hot and cold batches in proportion, each kind as it lies."""
+    hot = packed.train.num_hot_batches
+    return interleave(np.arange(hot), np.arange(hot, packed.train.num_batches))
+
+
+def epoch_swaps(num_hot: int, num_cold: int, rate: int = 50) -> dict[str, int]:
+    """Swaps of an epoch of the adaptive order whose rate never changes: to the device, to the host.
+
+    The epoch starts cold with both sides alike, as its predecessor ended.
+
+    >>> epoch_swaps(4, 4)
+    {'to_device': 2, 'to_host': 2}
+    """
+    schedule = Schedule("adaptive", num_hot=num_hot, num_cold=num_cold, epochs=1, seed=0, rate=rate)
+    phases = []
+    while not schedule.done:
+        phases.append(schedule.next_segment().phase)
+    pairs = list(pairwise(phases))
+    return {
+        "to_device": sum(pair == ("cold", "hot") for pair in pairs),
+        "to_host": sum(pair == ("hot", "cold") for pair in pairs),
+    }

@@ -1,0 +1,134 @@
+"""From measured cells to the paper's table: pure functions of JSON values.
+
+Place in the flow: `fae bench paper` calls `tables` after every cell and writes what it returns beside the cells;
+`fae report` and people's scripts read that. Invariant: every figure of a table follows from the cells and the facts
+that stand in the same record.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fae.bench.config import CONTENDERS
+from fae.bench.workloads import CLAIMS
+
+LABELS: Mapping[str, str] = {
+    "plain cpu": "plain PyTorch, CPU only",
+    "plain hybrid": "plain PyTorch, CPU-GPU",
+    "cpu": "FAE's kernels, CPU only",
+    "hybrid": "FAE's kernels, CPU-GPU",
+    "paper": "FAE as published",
+    "tiered": "FAE, tiered",
+    "device": "every row on the GPU",
+}
+ORDER_OF: Mapping[str, str] = {"paper": "adaptive", "tiered": "interleaved"}
+"""The order of batches whose accuracy a contender has; all others train shuffled inputs."""
+
+
+def tables(cells: Mapping[str, Any], sizes: Sequence[int], log: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One table a batch size.
+
+    Parameters
+    ----------
+    cells
+        ``"<batch size>/speed/<contender>"``, ``"<batch size>/accuracy/<order>"`` and ``"<batch size>/facts"``.
+    log
+        `Preparation.facts`.
+    """
+    return [_table(cells, size, log) for size in sizes]
+
+
+def _table(cells: Mapping[str, Any], size: int, log: Mapping[str, Any]) -> dict[str, Any]:
+    facts = cells.get(f"{size}/facts", {})
+    keys = {order: f"{size}/accuracy/{order}" for order in ("shuffled", "adaptive", "interleaved")}
+    accuracy = {order: cells[key] for order, key in keys.items() if key in cells}
+    rows, left_out = [], []
+    for name in CONTENDERS:
+        cell = cells.get(f"{size}/speed/{name}")
+        if cell is None:
+            continue
+        if cell.get("samples"):
+            rows.append(_row(name, cell, facts, accuracy, log))
+        else:
+            left_out.append({"contender": name, "label": LABELS[name], "why": cell.get("why", "not measured yet")})
+    rates = {row["contender"]: row["samples_per_second"] for row in rows}
+    for row in rows:
+        for base in ("plain cpu", "plain hybrid", "cpu", "hybrid"):
+            if rates.get(base):
+                row[f"over {base}"] = row["samples_per_second"] / rates[base]
+    claims = [
+        {
+            **claim,
+            "ours": {
+                name: rates[name] / rates[claim["over"]] for name in ("paper", "tiered") if name in rates
+            } if claim["over"] in rates else {},
+        }
+        for claim in CLAIMS
+    ]  # fmt: skip
+    return {
+        "batch_size": size, "rows": rows, "left_out": left_out, "claims": claims, "accuracy": accuracy, "facts": facts,
+        "published": _published(cells.get(f"{size}/speed/paper"), accuracy.get("adaptive")),
+    }  # fmt: skip
+
+
+def _row(
+    name: str, cell: Mapping[str, Any], facts: Mapping[str, Any], accuracy: Mapping[str, Any], log: Mapping[str, Any]
+) -> dict[str, Any]:
+    rates = [sample["samples_per_second"] for sample in cell["samples"]]
+    rate = statistics.median(rates)
+    order = ORDER_OF.get(name, "shuffled")
+    result = accuracy.get(order, {}).get("test", {})
+    pack = facts.get("threshold" if name == "paper" else "own", {})
+    to_device, to_host = _moved(name, cell, facts)
+    return {
+        "contender": name, "label": LABELS[name],
+        "samples_per_second": rate, "spread": [min(rates), max(rates)], "num_samples": len(rates),
+        "batches_measured": sum(sample["batches"] for sample in cell["samples"]),
+        "epoch_seconds": log["train_inputs"] / rate,
+        "auc": result.get("auc"), "log_loss": result.get("log_loss"), "accuracy_of_order": order if result else None,
+        "input_share": pack.get("input_share") if name in ORDER_OF else None,
+        "coverage": pack.get("coverage") if name in ORDER_OF else None,
+        "bytes_to_device": to_device, "bytes_to_host": to_host,
+        "swaps": sum(cell["swaps"].values()) if "swaps" in cell else 0,
+        "device_bytes": cell.get("device_bytes", 0),
+    }  # fmt: skip
+
+
+def _moved(name: str, cell: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[int, int]:
+    """Bytes of rows, pooled embeddings and gradients that cross the bus in an epoch, worked out from the packs."""
+    pooled = 4 * facts.get("width", 0)
+    if name in ("plain hybrid", "hybrid"):
+        both = pooled * facts.get("own", {}).get("train_inputs", 0)
+        return both, both
+    if name == "paper":
+        pack, swaps = facts.get("threshold", {}), cell.get("swaps", {})
+        cold = pooled * pack.get("cold_batches", 0) * facts.get("batch_size", 0)
+        swapped = {direction: count * pack.get("hot_bytes", 0) for direction, count in swaps.items()}
+        return cold + swapped.get("to_device", 0), cold + swapped.get("to_host", 0)
+    if name == "tiered":
+        both = facts.get("own", {}).get("staged_rows", 0) * facts.get("row_bytes", 0)
+        return both, both
+    return 0, 0
+
+
+def _published(cell: Mapping[str, Any] | None, epoch: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Where the published system's time goes: an epoch put together from samples, and one trained to its end."""
+    if not cell or not cell.get("samples"):
+        return None
+    seconds: dict[str, float] = {}
+    samples = [sample["phases"] for sample in cell["samples"]]
+    for kind in ("cold", "hot"):
+        known = [s[kind]["seconds"] / s[kind]["batches"] * s[kind]["epoch_batches"] for s in samples if kind in s]
+        if known:
+            seconds[kind] = statistics.median(known)
+    for direction in ("to_device", "to_host"):
+        one = statistics.median(s["swaps"][f"swap_{direction}"] for s in samples)
+        seconds[f"swaps_{direction}"] = one * cell["swaps"][direction]
+    result: dict[str, Any] = {"epoch_seconds": seconds, "swaps": cell["swaps"]}
+    if epoch:
+        result["whole_epoch"] = {
+            key: epoch["train"].get(key) for key in ("seconds", "phase_seconds", "traffic", "schedule", "num_inputs")
+        }
+    return result
