@@ -134,7 +134,7 @@ class StepRunner:
         return mark
 
     def take_loss(self) -> float:
-        """Sum over the inputs since the last call or mark of each one's loss before its update; waits for the device."""
+        """Sum of losses before their updates, over the inputs since the last call or mark; waits for the device."""
         return self.mark_loss().value()
 
 
