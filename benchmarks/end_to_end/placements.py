@@ -143,6 +143,7 @@ def open_log_once(name: str, folder: Path, options: argparse.Namespace) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="GROUP", help='groups such as "criteo 32768 16 sgd"')
     parser.add_argument("--cells", choices=("first", "core"), default="core")
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
@@ -168,6 +169,8 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         for group in groups(options.cells):
+            if options.only and key(group) not in options.only:
+                continue
             if key(group) in done["groups"] or time.monotonic() - started > options.until:
                 continue
             if options.quick:
