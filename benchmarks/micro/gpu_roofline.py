@@ -2,10 +2,10 @@
 
     python benchmarks/micro/gpu_roofline.py [--file benchmarks/results/gpu_step_h200.json] [--placement device]
 
-Bytes and operations are counted by hand for DLRM 13-512-256-64-16 / 512-256-1 over 26 tables, each operand once; lookups
-of rows as if none was in a cache. Ceilings: 4.03 TB/s (a copy on an H200, measured) and 989 TFLOP/s (bfloat16, data
-sheet). The ideal time is the larger of the two; a step that ran every part in its ideal time, one after the other, is
-the limit.
+Bytes and operations are counted by hand for DLRM 13-512-256-64-16 / 512-256-1 over 26 tables, each operand once, and
+lookups of rows as if none was in a cache. Ceilings: 4.03 TB/s (a copy on an H200, measured) and 989 TFLOP/s (bfloat16,
+data sheet). The ideal time is the larger of the two; a step that ran every part in its ideal time, one after the other,
+is the limit.
 """
 
 from __future__ import annotations

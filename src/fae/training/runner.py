@@ -20,6 +20,8 @@ from fae.embedding.batch import ReadyBatch
 from fae.training.step import Precision, train_step
 
 _WARM_UP_STEPS = 3
+MOST_MARKS = 128
+"""Of the loss, that may be on their way to the host."""
 
 
 class StepRunner:
@@ -57,6 +59,8 @@ class StepRunner:
             if self._capture
             else None
         )
+        self._marks: Tensor | None = None
+        self._num_marks = 0
         self._pool: Any = None  # memory that the captured graphs share
         self._eager_steps, self.setting_up, self.not_captured = 0, False, ""
 
@@ -128,8 +132,11 @@ class StepRunner:
         )
 
     def mark_loss(self) -> LossMark:
-        """Start anew to sum losses; what was summed comes in time, without a wait."""
-        mark = LossMark(self._loss_sum)
+        """Start anew to sum losses; what was summed comes in time, without a wait. Read it before `MOST_MARKS` more."""
+        if self._marks is None:  # pinned once: to pin memory may wait for the device
+            self._marks = torch.zeros(MOST_MARKS, dtype=torch.float64, pin_memory=self._loss_sum.is_cuda)
+        mark = LossMark(self._loss_sum, self._marks[self._num_marks % MOST_MARKS])
+        self._num_marks += 1
         self._loss_sum.zero_()
         return mark
 
@@ -141,11 +148,10 @@ class StepRunner:
 class LossMark:
     """A float64 scalar on its way to the host."""
 
-    def __init__(self, source: Tensor) -> None:
-        on_gpu = source.device.type == "cuda"
-        self._host = torch.empty((), dtype=torch.float64, pin_memory=on_gpu)
+    def __init__(self, source: Tensor, host: Tensor) -> None:
+        self._host = host
         self._host.copy_(source, non_blocking=True)
-        self._copied = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+        self._copied = torch.cuda.Event() if source.is_cuda else None  # type: ignore[no-untyped-call]
         if self._copied is not None:
             self._copied.record(torch.cuda.current_stream(source.device))
 

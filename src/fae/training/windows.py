@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from fae.training.runner import LossMark
+from fae.training.runner import MOST_MARKS, LossMark
 
-_MOST_OPEN = 64
+_MOST_OPEN = MOST_MARKS // 2
 """Then the oldest is waited for, so that a loss that is no number is found in time."""
 
 
