@@ -340,6 +340,7 @@ class _Bench:
         say(f"bench: an epoch to its end, batches of {size:,}, order {order}, placement {placement}")
         train = TrainConfig(
             batch_size=size, optimizer=prepared.optimizer, learning_rate=self.learning_rate,  # type: ignore[arg-type]
+            dense_learning_rate=prepared.workload.train.get("dense_learning_rate"),
             placement=placement, order=order,  # type: ignore[arg-type]
             precision=self.config.precision, seed=seed, checkpoint_minutes=0.0,
         )  # fmt: skip
