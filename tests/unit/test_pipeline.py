@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from itertools import pairwise
 
@@ -79,6 +82,23 @@ def test_a_failing_lane_reaches_the_consumer(module, lane, monkeypatch):
     assert isinstance(caught.value.__cause__, MemoryError)
     assert set(calls) == {lane}
     assert staging_threads() == []
+
+
+def test_a_stream_left_open_does_not_keep_the_process():
+    code = (
+        "from cases import *\n"
+        "log = random_log(1)\n"
+        "layout = log.layout(0.1, 1)\n"
+        "embeddings = make_embeddings('tiered', log, layout, RowOptimizer(), depth=3)\n"
+        "stream = embeddings.stream(log.packed(layout), range(9))\n"
+        "next(stream)\n"
+        "print('left')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 
 @pytest.mark.parametrize("counts", [LaneCounts(plan=1, gather=1, scatter=1), LaneCounts(plan=3, gather=4, scatter=3)])

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,19 @@ def sleep_exactly() -> None:
 
 def _nothing() -> None:
     pass
+
+
+_running: weakref.WeakSet[Lanes] = weakref.WeakSet()
+
+
+def _release_all() -> None:
+    for lanes in list(_running):
+        publish(lanes.counters, STOP, 1)
+
+
+# A stream that is never closed must not keep the process: this comes before threads are joined, atexit only after.
+if hasattr(threading, "_register_atexit"):
+    threading._register_atexit(_release_all)
 
 
 class Lanes:
@@ -83,6 +97,7 @@ class Lanes:
                 self._failure = error
                 publish(self.counters, STOP, 1)
 
+        _running.add(self)
         thread = threading.Thread(target=guarded, name=self._name)
         self._threads.append(thread)
         thread.start()
@@ -116,6 +131,8 @@ class Lanes:
                 self.waited += time.perf_counter() - started
                 return
             if state != NOT_YET:
+                if self._failure is None:  # the process ends with this pass unfinished
+                    return
                 raise RuntimeError(f"a {self._name} thread failed") from self._failure
             meanwhile()
 
@@ -124,3 +141,4 @@ class Lanes:
         publish(self.counters, STOP, 1)
         for thread in self._threads:
             thread.join()
+        _running.discard(self)
