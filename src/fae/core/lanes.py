@@ -27,7 +27,9 @@ _MOST_CELLS = 1024
 _MANY_CORES = 8
 # Of a waiting lane: yields before it sleeps (0.3 us each), longest sleep in microseconds. Waiting has a price: cores
 # often come in pairs, and whoever spins takes from its sibling; where they are few, it takes them from work.
-PATIENCE = (20, 32) if num_threads() >= _MANY_CORES else (0, 256)
+_MANY_PATIENCE, _FEW_PATIENCE = (20, 32), (0, 256)
+PATIENCE: tuple[int, int] | None = None
+"""Set by benchmarks in place of the two."""
 _SET_TIMER_SLACK = 29  # prctl
 
 
@@ -70,7 +72,8 @@ class Lanes:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.counters = new_counters(_MOST_CELLS, *PATIENCE)
+        patience = _MANY_PATIENCE if num_threads() >= _MANY_CORES else _FEW_PATIENCE
+        self.counters = new_counters(_MOST_CELLS, *(PATIENCE or patience))
         self._num_cells, self.waited = 0, 0.0
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None

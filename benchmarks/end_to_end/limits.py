@@ -1,0 +1,176 @@
+"""Two limits of `tiered`: few CPU threads for the host's side, and tables ten times as long. JSON.
+
+    python benchmarks/end_to_end/limits.py threads [--threads 2] [--logs zipf criteo] [--shares 0.05 0.01]
+    python benchmarks/end_to_end/limits.py rows [--times 10] [--shares 0.05]
+
+DLRM 13-512-256-64-16 / 512-256-1, SGD, bf16 on a GPU. ``threads``: `device` and `tiered` with mixed batches (what
+order = "shuffled" streams) and with hot and cold ones (order = "interleaved"), under all CPU threads and under few; what
+packing buys is the difference. ``rows``: the same accesses to the same hot rows, every cold row now one of `times`; the
+time of a step should not change. Parts that the output file has already are skipped. ``--quick`` runs it tiny, on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+
+from fae.core.artifact import Manifest, Plan, write_artifact
+from fae.core.config import to_table
+from fae.data.columnar import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
+from fae.popularity.layout import RowLayout
+from speed import OurPlacement, hot_set, interleaved_runs, open_log, packed_log
+
+from common import KAGGLE_ROWS, RESULTS, record
+
+DIM = 16
+
+
+def rates(contenders: dict[str, Any], steps: int, rounds: int, batch_size: int) -> dict[str, dict[str, Any]]:
+    """Median and all samples, inputs a second."""
+    samples = interleaved_runs(contenders, dict.fromkeys(contenders, steps), rounds, print)
+    return {
+        name: {
+            "samples_per_second": batch_size / statistics.median(seconds),
+            "samples": [batch_size / each for each in seconds],
+        }
+        for name, seconds in samples.items()
+    }
+
+
+def few_threads(options: argparse.Namespace, folder: Path, done: Callable[[dict[str, Any]], bool]) -> Any:
+    """One part a log and number of threads."""
+    kind: dict[str, Any] = {"dim": DIM, "optimizer": "sgd", "device": options.device}
+    everything, rows = sorted(os.sched_getaffinity(0)), [min(count, options.cap) for count in KAGGLE_ROWS]
+    for log_name in options.logs:
+        parts = [{"log": log_name, "threads": count} for count in (len(everything), options.threads)]
+        if all(done(part) for part in parts):
+            continue
+        log = open_log(log_name, folder, options.inputs, rows)
+        makers: dict[str, Callable[[], Any]] = {}
+        for share in options.shares:
+            for mixed in (True, False):
+                hot = hot_set(log, share, dim=DIM, batch_size=options.batch_size, mixed=mixed)
+                packed = packed_log(log, hot, folder)
+                order = "shuffled" if mixed else "interleaved"
+                if not makers:
+                    makers["device"] = lambda p=packed, h=hot: OurPlacement(p, h, "device", **kind)
+                makers[f"tiered {share} {order}"] = lambda p=packed, h=hot: OurPlacement(p, h, "tiered", **kind)
+        for part in parts:
+            if done(part):
+                continue
+            os.environ["FAE_NUM_THREADS"] = str(part["threads"])
+            os.sched_setaffinity(0, everything[: part["threads"]])
+            torch.set_num_threads(int(part["threads"]))
+            contenders = {name: make() for name, make in makers.items()}
+            yield {**part, "rates": rates(contenders, options.steps, options.rounds, options.batch_size)}
+            contenders.clear()
+            os.sched_setaffinity(0, everything)
+            del os.environ["FAE_NUM_THREADS"]
+
+
+def longer(log: ColumnarLog, hot: Any, times: int, path: Path) -> ColumnarLog:
+    """The log in storage order, every cold row now the first of `times`."""
+    layout, features, ranks = hot.layout, [], []
+    num_hot = [int(count) for count in layout.num_hot]
+    for table, feature in enumerate(log.features):
+        size = num_hot[table] + (feature.num_embeddings - num_hot[table]) * times
+        features.append(FeatureSchema(name=feature.name, num_embeddings=size))
+        ranks.append(layout.ranks[table])
+    summary = {**log.manifest.summary, "features": [to_table(feature) for feature in features]}
+    parameters = {"of": log.manifest.fingerprint, "times": times, "num_hot": num_hot}
+    plan = Plan(kind=KIND, format_version=FORMAT_VERSION, parameters=parameters, parents={}, command="limits.py")
+    with write_artifact(path, plan, summary) as folder:
+        ids = open_memmap(folder / "ids.npy", mode="w+", dtype=np.int32, shape=log.ids.shape)
+        counts = []
+        for table, hot_rows in enumerate(num_hot):
+            column = np.asarray(log.ids[:, table])
+            rank = column if ranks[table] is None else ranks[table][column]
+            ids[:, table] = np.where(rank < hot_rows, rank, hot_rows + (rank.astype(np.int64) - hot_rows) * times)
+            counts.append(np.bincount(ids[:, table], minlength=features[table].num_embeddings))
+        np.save(folder / "counts.npy", np.concatenate(counts).astype(np.int64))
+        np.save(folder / "dense.npy", np.asarray(log.dense))
+        np.save(folder / "labels.npy", np.asarray(log.labels))
+        ids.flush()
+    return ColumnarLog(path)
+
+
+def long_tables(options: argparse.Namespace, folder: Path, done: Callable[[dict[str, Any]], bool]) -> Any:
+    """One part a share."""
+    for share in options.shares:
+        part = {"share": share, "times": options.times}
+        if done(part):
+            continue
+        log = open_log("zipf", folder, options.inputs, [min(count, options.cap) for count in KAGGLE_ROWS])
+        hot = hot_set(log, share, dim=DIM, batch_size=options.batch_size, mixed=True)
+        contenders, rows = {}, {}
+        for times in (1, options.times):
+            stretched = longer(log, hot, times, folder / f"zipf_{share}_{times}")
+            parameters = {**hot.manifest.parameters, "share": f"{share}x{times}"}
+            chosen = SimpleNamespace(
+                **{
+                    **vars(hot),
+                    "layout": RowLayout(stretched.features, [DIM] * len(stretched.features), hot.layout.num_hot),
+                    "manifest": Manifest(
+                        kind="hot_set", format_version=1, fingerprint=f"{times:032d}", parameters=parameters
+                    ),
+                }
+            )
+            packed = packed_log(stretched, chosen, folder)
+            kind = {"dim": DIM, "optimizer": "sgd", "device": options.device}
+            contenders[f"tiered, {times} times the rows"] = OurPlacement(packed, chosen, "tiered", **kind)
+            rows[str(times)] = sum(feature.num_embeddings for feature in stretched.features)
+        found = rates(contenders, options.steps, options.rounds, options.batch_size)
+        yield {**part, "rows": rows, "rates": found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("threads", "rows"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--logs", nargs="+", default=["zipf", "criteo"])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.05])
+    parser.add_argument("--inputs", type=int, default=4_000_000)
+    parser.add_argument("--batch-size", type=int, default=32768)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--quick", action="store_true", help="tiny, on the CPU: shows that it runs")
+    options = parser.parse_args()
+    if options.quick:
+        options.device, options.inputs, options.cap, options.batch_size = "cpu", 20_000, 2000, 256
+        options.steps, options.rounds, options.threads = 3, 1, 1
+    out = options.out or RESULTS / f"limits_{options.what}.json"
+    found = json.loads(out.read_text())["parts"] if out.exists() else []
+
+    def done(part: dict[str, Any]) -> bool:
+        return any(all(each.get(key) == value for key, value in part.items()) for each in found)
+
+    work = few_threads if options.what == "threads" else long_tables
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        for part in work(options, Path(name), done):
+            found.append(part)
+            settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+            out.write_text(json.dumps(record(settings=settings, parts=found), indent=1) + "\n")
+            for contender, rate in part["rates"].items():
+                print(f"{contender:28} {rate['samples_per_second'] / 1e6:8.3f} M samples/s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
