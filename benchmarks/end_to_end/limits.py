@@ -3,10 +3,11 @@
     python benchmarks/end_to_end/limits.py threads [--threads 2] [--logs zipf criteo] [--shares 0.05 0.01]
     python benchmarks/end_to_end/limits.py rows [--times 10] [--shares 0.05]
 
-DLRM 13-512-256-64-16 / 512-256-1, SGD, bf16 on a GPU. ``threads``: `device` and `tiered` with mixed batches (what
-order = "shuffled" streams) and with hot and cold ones (order = "interleaved"), under all CPU threads and under few; what
-packing buys is the difference. ``rows``: the same accesses to the same hot rows, every cold row now one of `times`; the
-time of a step should not change. Parts that the output file has already are skipped. ``--quick`` runs it tiny, on a CPU.
+DLRM 13-512-256-64-16 / 512-256-1, SGD, bf16 on a GPU. ``threads``: `device` and `tiered` with mixed batches (as order =
+"shuffled" streams them) and with hot and cold ones (order = "interleaved"), under all CPU threads and under few; what
+packing buys is the difference. ``rows``: the same accesses to the same hot rows, every cold row now one of `times`;
+the time of a step should not change. Parts that the output file has already are skipped. ``--quick`` runs it tiny, on a
+CPU.
 """
 
 from __future__ import annotations
