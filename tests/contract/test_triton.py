@@ -89,6 +89,31 @@ def test_delays_and_poison_change_nothing_where_rows_are_read_by_location(depth)
     assert_same_bytes(ours, train(log, layout, "rowwise_adagrad", "device", engine="triton", device=DEVICE))
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad"])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_batch_that_is_not_updated_keeps_what_earlier_ones_did(optimizer, leaves):
+    """Its rows were to be read in other slots and written to its own by the update that does not come."""
+    log = random_log(5, num_inputs=60, batch_size=10, lists=True)
+    layout = log.layout(0.1, 5)
+    results = []
+    for placement in ("tiered", "device"):
+        embeddings = make_embeddings(
+            placement, log, layout, RowOptimizer(name=optimizer, learning_rate=0.1), depth=4, device=DEVICE,
+            engine="triton",
+        )  # fmt: skip
+        embeddings.initialise(3)
+        packed = log.packed(layout)
+        for number, batch in enumerate(embeddings.stream(packed, range(packed.num_batches))):
+            features = embeddings.lookup(batch)
+            if number == 3 and leaves:
+                break
+            if number % 3:
+                sum((features[feature.name] ** 2).sum() for feature in log.features).backward()
+                embeddings.update(batch)
+        results.append([tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)])
+    assert_same_bytes(*results)
+
+
 def test_paper_swaps_through_the_engine():
     log = random_log(2, num_inputs=60)
     layout = log.layout(0.6, 1)

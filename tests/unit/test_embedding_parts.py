@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
+import numpy as np
 import pytest
 import torch
 
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
 from fae.embedding.memory import host_zeros
 from fae.kernels.geometry import group_geometries
+
+from cases import random_log
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (40_000, 16), (7, 0), (0, 4)])
@@ -55,3 +60,87 @@ def test_gradients_reach_the_buffer():
 def test_a_stack_needs_pooled_features():
     features, _ = make_views([1, 2], ["sum", "none"], [4, 4])
     assert features.stacked is None
+
+
+def test_memory_is_locked_once_and_only_what_is_locked_is_trusted(monkeypatch):
+    from fae.kernels import driver
+
+    locked, released = {}, []
+
+    class Driver:
+        @staticmethod
+        def cuMemHostRegister_v2(address, size, flags):
+            assert flags.value if hasattr(flags, "value") else flags == 8
+            locked[address.value] = size.value
+            return 0
+
+        @staticmethod
+        def cuMemHostUnregister(address):
+            released.append(address.value)
+            return 0
+
+    monkeypatch.setattr(driver, "_driver", Driver)
+    page = 4096
+    memory = np.zeros(8 * page, np.uint8)
+    start = -memory.ctypes.data % page
+    small, large = memory[start + 8 : start + 40], memory[start + 64 : start + 64 + 3 * page]
+    own, empty = memory[start + 5 * page : start + 6 * page + 1], memory[:0]
+    arrays = driver.RegisteredArrays()
+    assert arrays.missing_bytes([own, empty]) == 2 * page
+    assert arrays.add([own, empty])
+    assert arrays.missing_bytes([own, empty]) == 0
+    assert arrays.add([own])
+    assert len(locked) == 1
+    assert arrays.add([small])
+    assert not arrays.add([small, large]), "it begins on a page of the small one; the others are not locked"
+    arrays.release()
+    assert sorted(released) == sorted(locked)
+    assert arrays.missing_bytes([own]) == 2 * page
+
+
+def test_a_feed_stays_as_it_is_while_its_batch_is_in_hand():
+    from fae.embedding.feed_ring import FeedRing
+    from fae.kernels.feed import FeedLayout
+
+    log = random_log(3, num_inputs=200, batch_size=8, lists=True)
+    packed = log.packed(log.layout(0.2, 1))
+    order = np.arange(packed.num_batches)
+    layout = FeedLayout(
+        batch_size=8, num_slots=log.ids.shape[1], num_dense=3, num_groups=len(packed.most_cold_rows),
+        with_cold_lists=True,
+    )  # fmt: skip
+    table = layout.table(
+        packed, order, slots=np.full(len(order), -1), slot_rows=(0, 0), rates=np.ones(len(order), np.float32)
+    )
+    for depth in (2, 5):
+        ring = FeedRing(layout, depth, torch.device("cpu"))
+        ring.reserve(packed)
+        for index, (batch, feed) in enumerate(ring.run(packed, order, table)):
+            time.sleep(0.002)  # lanes fill what they may
+            np.testing.assert_array_equal(feed.views.addresses.numpy(), packed.batch(index).addresses)
+            np.testing.assert_array_equal(feed.views.dense.numpy(), batch.dense)
+            np.testing.assert_array_equal(feed.views.order.numpy(), batch.order)
+            assert int(feed.views.words[0]) == batch.num_inputs
+        assert index == len(order) - 1
+
+
+def test_windows_settle_in_order_with_what_was_carried():
+    from fae.training.runner import LossMark
+    from fae.training.windows import LossWindows
+
+    settled = []
+    windows = LossWindows(lambda *window: settled.append(window))
+    marks = [LossMark(torch.tensor(value, dtype=torch.float64)) for value in (1.0, 2.0)]
+
+    class Late:
+        ready = False
+
+        def value(self):
+            return 3.0
+
+    windows.close(10, 10, 1, 0.5, Late())
+    windows.close(20, 10, 2, 0.0, marks[0])
+    assert settled == [], "the second has come, but the first has not"
+    windows.settle(wait=True)
+    windows.close(30, 10, 3, 4.0, marks[1])
+    assert settled == [(10, 10, 1, 3.5), (20, 10, 2, 1.0), (30, 10, 3, 6.0)]

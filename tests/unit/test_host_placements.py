@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from fae.embedding.base import Embeddings
 from fae.embedding.rows import RowOptimizer
 from fae.models.registry import build_model
 from fae.training.dense import make_dense_optimizer
+from fae.training.runner import StepRunner
 from fae.training.step import train_step
 
 from cases import Log, assert_same_bytes, make_embeddings, random_log, train
@@ -153,3 +155,48 @@ def test_hybrid_forgets_the_gradient_of_a_group_that_is_not_used():
         before = hybrid.export_table(4)[0]
         hybrid.update(batch)
         assert torch.equal(hybrid.export_table(4)[0], before) == bool(count)
+
+
+@pytest.mark.parametrize("order", [[0, 2, 1, 3, 4, 5, 0], [2, 0, 1, 4, 5]])
+def test_a_replayed_step_makes_the_host_stale_too(order):
+    """A captured step changes the bank and the step count, and `update` of the placement is not called."""
+    log = hot_and_cold_log()
+    layout = in_order_layout(log)
+    rows = RowOptimizer(name="adam", learning_rate=0.1)
+    paper = make_embeddings("paper", log, layout, rows)
+    whole = paper.update
+
+    def replayed(batch):
+        if batch.packed.has_cold_rows:
+            whole(batch)
+        else:
+            Embeddings.update(paper, batch)
+
+    paper.update = replayed
+    got = run(log, paper, order)
+    expected = run(log, make_embeddings("cpu", log, layout, rows), order)
+    assert_same_bytes([t.detach() for t in got], [t.detach() for t in expected])
+
+
+def test_hot_steps_warm_up_by_themselves():
+    """Cold batches run on the CPU: they compile nothing that a hot batch's capture could do without."""
+    pytest.importorskip("triton")
+    log = hot_and_cold_log()
+    layout = in_order_layout(log)
+    paper = make_embeddings("paper", log, layout, RowOptimizer(), engine="triton")
+    paper.initialise(7)
+    model = build_model(log.config(), log.features, log.dense.shape[1], seed=7)
+    runner = StepRunner(model, paper, make_dense_optimizer("rowwise_adagrad", model, log.dense_rate, flat=True))
+    runner._capture, captured = True, []  # as on a GPU; a graph that cannot be made is told by what it raises
+
+    def capture(batch):
+        captured.append(batch)
+        raise RuntimeError("no graphs here")
+
+    runner._captured, runner._give_up = capture, lambda error: setattr(runner, "_capture", False)
+    seen = []
+    for batch in paper.stream(log.packed(layout), [2, 3, 5, 2, 0, 1, 4, 0]):
+        runner(batch)
+        seen.append((runner.setting_up, len(captured)))
+    assert seen == [(True, 0)] * 3 + [(False, 0)] + [(True, 0)] * 3 + [(True, 1)]
+    assert paper.steps == 8

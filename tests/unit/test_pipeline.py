@@ -58,10 +58,31 @@ def test_evaluation_changes_nothing():
     embeddings.initialise(1)
     before = [embeddings.export_table(table)[0].clone() for table in range(3)]
     packed = log.packed(layout)
-    for batch in embeddings.stream_frozen(packed, range(packed.num_batches)):
-        embeddings.lookup(batch, requires_grad=False)
-        embeddings._bank(0).weight[layout.groups[0].num_hot_rows :] += 1.0  # staged copies may be spoilt
+    whole = make_embeddings("cpu", log, layout, RowOptimizer())
+    whole.initialise(1)
+    expected = whole.stream_frozen(packed, range(packed.num_batches))
+    for batch, other in zip(embeddings.stream_frozen(packed, range(packed.num_batches)), expected, strict=True):
+        rows = embeddings.lookup(batch, requires_grad=False).stacked
+        assert_same_bytes([rows], [whole.lookup(other, requires_grad=False).stacked])
+        # A later batch takes them from the host, not from here.
+        for part in embeddings._tiers[0].slot(batch.slot):
+            part += 1.0
     assert_same_bytes([embeddings.export_table(table)[0] for table in range(3)], before)
+
+
+def test_a_stream_within_a_stream_is_refused():
+    """Both would use the same slots; a stream that was closed, or that failed, is no hindrance."""
+    log = random_log(5)
+    layout = log.layout(0.1, 1)
+    embeddings = make_embeddings("tiered", log, layout, RowOptimizer(), depth=3)
+    embeddings.initialise(1)
+    packed = log.packed(layout)
+    outer = embeddings.stream(packed, range(packed.num_batches))
+    next(outer)
+    with pytest.raises(RuntimeError, match="still open"):
+        next(embeddings.stream_frozen(packed, [0]))
+    outer.close()
+    assert len(list(embeddings.stream_frozen(packed, range(packed.num_batches)))) == packed.num_batches
 
 
 @pytest.mark.parametrize(
@@ -110,6 +131,17 @@ def test_lanes_share_work_and_nothing_changes(counts, monkeypatch):
     faults = FaultInjection(max_delay_seconds=0.002, poison=True, seed=3)
     for depth in (2, 4):
         assert_same_bytes(train(log, layout, "rowwise_adagrad", "tiered", depth=depth, faults=faults), expected)
+
+
+def test_a_position_waits_for_every_gatherer_and_for_its_own_planner():
+    """What reads locations on a GPU waits for nothing else."""
+    plans, gathers = (np.array([5, 6, 7]), np.array([8, 9])), (np.array([1, 2]), np.array([3]))
+    this = transfer.Pass(
+        lanes=None, lists=(), write_back=True, planned=plans, gathered=gathers, scattered=(), released=0, updated=0,
+        departed=np.array([]),
+    )  # fmt: skip
+    assert sorted(this.sources(4).tolist()) == [1, 2, 3, 6, 8]
+    assert sorted(this.sources(5).tolist()) == [1, 2, 3, 7, 9]
 
 
 def test_ranges_hold_equal_shares_of_entries():

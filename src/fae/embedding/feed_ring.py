@@ -69,6 +69,8 @@ class FeedRing:
         self._views = [
             self.layout.views(torch.zeros(words, dtype=torch.int32, device=self._device)) for _ in range(self._depth)
         ]
+        if self._on_gpu:  # they are filled with zeros on the computing stream
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
 
     @property
     def device_bytes(self) -> int:
@@ -149,8 +151,11 @@ class FeedRing:
         if batches not in _registered:
             _registered[batches] = RegisteredArrays()
             weakref.finalize(batches, _release, _registered[batches])
-        missing = sum(array.nbytes for array in table.sources)
-        return missing <= _MEMORY_SHARE * available_bytes() and _registered[batches].add(table.sources)
+        registered = _registered[batches]
+        # What is locked already no longer counts as available: it must not be asked for twice.
+        return registered.missing_bytes(table.sources) <= _MEMORY_SHARE * available_bytes() and registered.add(
+            table.sources
+        )
 
 
 _registered: weakref.WeakKeyDictionary[BatchSet, RegisteredArrays] = weakref.WeakKeyDictionary()

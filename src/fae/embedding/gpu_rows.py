@@ -217,6 +217,15 @@ class GpuRows:
             else:
                 kernels.update(*rows, gradient.contiguous(), optimizer.eps, optimizer.betas)
 
+    def carry(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
+        """In place of `update`, for a batch that changes nothing."""
+        assert batch.feed is not None
+        for group, (kernels, bank) in enumerate(zip(self._kernels, banks, strict=True)):
+            num_hot_rows = self._layout.groups[group].num_hot_rows
+            kernels.carry(
+                batch.feed.views, self._cold_lists(batch.feed, group), num_hot_rows, bank.weight, bank.state
+            )  # fmt: skip
+
 
 class _Interaction(torch.autograd.Function):
     """The fused lookup and interaction; gradients of rows go to a buffer, not through autograd."""

@@ -127,7 +127,7 @@ class StagingPipeline:
         self._early = 1 if by_location else 0
         self._reach_back = depth - self._early
         self._buffers = [TransferBuffers(tier, depth, pinned=device.type == "cuda") for tier in tiers]
-        self.lanes = Lanes("staging")
+        self.lanes, self._is_running = Lanes("staging"), False
         self._transfer = make_transfer(tiers, self._buffers, depth, device, faults, by_location=by_location)
 
     @property
@@ -149,8 +149,12 @@ class StagingPipeline:
         """
         numbers = np.asarray(order, np.int64)
         cold = numbers[batches.has_cold_rows[numbers]]
+        if self._is_running:
+            raise RuntimeError(
+                "a stream of these embeddings is still open, and slots hold its rows; end or close it before the next"
+            )
         lanes, transfer = Lanes("staging"), self._transfer
-        self.lanes = lanes
+        self.lanes, self._is_running = lanes, True
         position = arrivals = 0
         try:
             this = self._begin(lanes, batches.cold_lists(cold), write_back)
@@ -188,6 +192,7 @@ class StagingPipeline:
             raise
         finally:
             lanes.stop()
+            self._is_running = False
 
     def _drain(self, this: Pass, position: int) -> None:
         ends = np.concatenate(this.scattered) if this.write_back else this.departed

@@ -55,7 +55,13 @@ class PublishedEmbeddings(Embeddings):
                 self._update_host()
             else:
                 self._update_bank()
-            yield batch
+            steps = self.steps
+            try:
+                yield batch
+            finally:
+                # Not left to `update`: a captured step is replayed without calling it.
+                if self.steps != steps and not batch.packed.has_cold_rows and not self._bank_is_stale:
+                    self._host_is_stale = True
 
     def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         return self.stream(batches, order)

@@ -81,7 +81,13 @@ class TieredEmbeddings(Embeddings):
             closing(self._ready(batches, numbers, slots)) as ready,
         ):
             for (_, slot), batch in zip(staged, ready, strict=False):  # the pipeline ends last: it drains
-                yield dataclasses.replace(batch, slot=slot)
+                ready_batch, steps = dataclasses.replace(batch, slot=slot), self.steps
+                try:
+                    yield ready_batch
+                finally:
+                    # Kernels that read by location write a batch's slot when they update it; who left it out has not.
+                    if write_back and self._gpu is not None and self.steps == steps:
+                        self._gpu.carry(ready_batch, [tier.bank for tier in self._tiers])
 
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         return self._stream(batches, order, write_back=True)

@@ -68,6 +68,12 @@ def copy_function() -> int:
     return address
 
 
+def _pages(array: npt.NDArray[Any]) -> tuple[int, int]:
+    """Address of the first page of an array's memory, and bytes of all its pages; 0 bytes where it is empty."""
+    first = array.ctypes.data // _PAGE * _PAGE
+    return first, -(-(array.ctypes.data + array.nbytes - first) // _PAGE) * _PAGE if array.nbytes else 0
+
+
 class RegisteredArrays:
     """Arrays whose memory the device may copy from directly, until `release`; read-only, so mapped files will do.
 
@@ -75,21 +81,26 @@ class RegisteredArrays:
     """
 
     def __init__(self) -> None:
-        self._codes: dict[int, int] = {}
+        self._codes: dict[int, tuple[int, int]] = {}  # of the first byte of a page: bytes from there on, error
+
+    def missing_bytes(self, arrays: list[npt.NDArray[Any]]) -> int:
+        """Bytes that `add` would lock anew."""
+        return sum(size for first, size in map(_pages, arrays) if size and first not in self._codes)
 
     def add(self, arrays: list[npt.NDArray[Any]]) -> bool:
         """Register those that are not yet; whether the driver took them all."""
-        for array in arrays:
-            first = array.ctypes.data // _PAGE * _PAGE
-            if array.nbytes and first not in self._codes:
-                size = -(-(array.ctypes.data + array.nbytes - first) // _PAGE) * _PAGE
+        took_all = True
+        for first, size in map(_pages, arrays):
+            if size and first not in self._codes:
                 register = _driver().cuMemHostRegister_v2
-                self._codes[first] = register(ctypes.c_void_p(first), ctypes.c_size_t(size), _READ_ONLY)
-        return all(self._codes[a.ctypes.data // _PAGE * _PAGE] == 0 for a in arrays if a.nbytes)
+                self._codes[first] = size, register(ctypes.c_void_p(first), ctypes.c_size_t(size), _READ_ONLY)
+            # A small array may begin on the page of another: then that one's pages are registered, not all of its own.
+            took_all &= not size or (self._codes[first][1] == 0 and self._codes[first][0] >= size)
+        return took_all
 
     def release(self) -> None:
         """Give the memory back; waits for the device."""
-        for address, code in self._codes.items():
+        for address, (_, code) in self._codes.items():
             if code == 0:
                 _driver().cuMemHostUnregister(ctypes.c_void_p(address))
         self._codes.clear()

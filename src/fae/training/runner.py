@@ -62,15 +62,18 @@ class StepRunner:
         self._marks: Tensor | None = None
         self._num_marks = 0
         self._pool: Any = None  # memory that the captured graphs share
-        self._eager_steps, self.setting_up, self.not_captured = 0, False, ""
+        # By whether they could have been captured: a cold batch of placement ``paper`` compiles nothing for a hot one.
+        self._eager_steps = {False: 0, True: 0}
+        self.setting_up, self.not_captured = False, ""
 
     def __call__(self, batch: ReadyBatch) -> None:
         """One step."""
         key = self._embeddings.graph_key(batch) if self._capture else None
-        self.setting_up = self._eager_steps < _WARM_UP_STEPS
-        if key is None or batch.feed is None or self._eager_steps < _WARM_UP_STEPS:
+        could_be = key is not None and batch.feed is not None
+        self.setting_up = self._eager_steps[could_be] < _WARM_UP_STEPS
+        if key is None or batch.feed is None or self.setting_up:
             self._run_aside(batch)
-            self._eager_steps += 1
+            self._eager_steps[could_be] += 1
             return
         place = (key, batch.feed.index)
         if place not in self._graphs:
