@@ -76,3 +76,13 @@ def test_both_sources_of_feeds_give_the_same_bytes(smallest, kind, tmp_path, mon
     for placement in ("device", "tiered"):
         assert_same_bytes(train(log, layout, "adam", placement, depth=3, device=CUDA, epochs=2), expected)
     assert used == {kind}
+
+
+def test_paper_swaps_behind_captured_steps_too():
+    """A replayed step calls nothing of the placement, which must know all the same that the host is out of date."""
+    log = random_log(4, num_inputs=160, batch_size=4, skew=1.5)
+    layout = log.layout(0.8, 1)
+    num_cold = int(log.packed(layout).has_cold_rows.sum())
+    assert 10 < num_cold < 30
+    eager = train(log, layout, "adam", "paper", device=CUDA, capture=False, epochs=4)
+    assert_same_bytes(train(log, layout, "adam", "paper", device=CUDA, epochs=4), eager)
