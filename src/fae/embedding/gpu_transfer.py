@@ -136,6 +136,10 @@ class GpuTransfer:
         self._launched = position + 1
         self.poll()
 
+    def end(self) -> None:
+        """As `Transfer.end`."""
+        self._up.synchronize()
+
     def _dawdle(self) -> None:
         """Keep the current stream busy for a while, for tests of the invariants."""
         if self._faults.max_delay_seconds > 0:

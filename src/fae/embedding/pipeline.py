@@ -121,6 +121,7 @@ class StagingPipeline:
         *,
         by_location: bool = False,
     ) -> None:
+        assert depth >= 2, f"{depth} slots; a batch is computed in one while the next one's rows arrive"
         self._tiers, self._depth, self._faults = list(tiers), depth, faults
         self.counts = LaneCounts.of_machine(len(tiers))
         # Batches that may be copied up before the one in hand is computed.
@@ -192,6 +193,7 @@ class StagingPipeline:
             raise
         finally:
             lanes.stop()
+            transfer.end()
             self._is_running = False
 
     def _drain(self, this: Pass, position: int) -> None:

@@ -155,6 +155,9 @@ class Transfer(Protocol):
     def depart(self, position: int) -> None:
         """The update is done (on a GPU: launched): copy down."""
 
+    def end(self) -> None:
+        """End a pass: wait for copies up of batches that nobody asked for."""
+
 
 class HostTransfer:
     """Two lanes a group copy; nothing else is needed.
@@ -221,3 +224,6 @@ class HostTransfer:
         if not self._pass.write_back:
             for cell in self._pass.departed.tolist():
                 self._pass.lanes.publish(cell, position + 1)
+
+    def end(self) -> None:
+        """As `Transfer.end`: the lanes end with the pass."""
