@@ -130,7 +130,9 @@ def test_windows_settle_in_order_with_what_was_carried():
 
     settled = []
     windows = LossWindows(lambda *window: settled.append(window))
-    marks = [LossMark(torch.tensor(value, dtype=torch.float64)) for value in (1.0, 2.0)]
+    host = torch.zeros(2, dtype=torch.float64)
+    sums = (torch.tensor(1.0, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64))
+    marks = [LossMark(value, host[place]) for place, value in enumerate(sums)]
 
     class Late:
         ready = False
