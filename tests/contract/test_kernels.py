@@ -181,13 +181,3 @@ def test_numba_is_the_reference(seed, shape, batch_size, optimizer):
         results.append((out, weight, state))
     for ours, reference in zip(*results, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)
-
-
-def test_copy_rows_leaves_out_negative_ones():
-    source, target = torch.arange(12.0).reshape(6, 2), torch.zeros((5, 2))
-    kernel = cpu._copy_kernel(2)
-    for copy in (kernel, kernel.py_func):
-        target.zero_()
-        rows, places = np.array([10, 12, 11]), np.array([0, -1, 4])
-        copy(source.numpy(), rows, -10, target.numpy(), places, 0, 0, 3)
-        assert target.tolist() == [[0, 1], [0, 0], [0, 0], [0, 0], [2, 3]]

@@ -105,12 +105,6 @@ def publish(counters, cell, count):
 
 
 @njit(cache=True, nogil=True)
-def count_of(counters, cell):
-    """Value of a counter."""
-    return _load(counters, cell)  # type: ignore[call-arg]
-
-
-@njit(cache=True, nogil=True)
 def reach(counters, cell, count):
     """Wait until a counter has reached `count`; False if all are to stop."""
     turns, sleep = 0, _FIRST_SLEEP

@@ -1,10 +1,10 @@
 """The moves of the streaming pipeline on a GPU: the copy engine moves, events order.
 
 Place in the flow: `fae.embedding.pipeline` says when, this says how. Cold rows lie in ordinary host memory; only the
-buffers of the ring are pinned. Only the consumer's thread calls the driver; no call waits for the device: copies up are
-started and leave an event, for which `forward` makes the computing stream wait; copies down leave one that `poll`
-looks at. Invariants: a pinned buffer is written again only after its slot's last write-back, which comes after the
-copy out of it; a slot is written again only after the last batch that may forward from it has done so.
+buffers of the ring are pinned. Only the consumer's thread calls the driver; no call but `end` waits for the device:
+copies up are started and leave an event, for which `forward` makes the computing stream wait; copies down leave one
+that `poll` looks at. Invariants: a pinned buffer is written again only after its slot's last write-back, which comes
+after the copy out of it; a slot is written again only after the last batch that may read it has done so.
 """
 
 from __future__ import annotations
