@@ -26,7 +26,7 @@ class PythonForm(CpuGroupKernels):
         with pytest.MonkeyPatch.context() as patch:
             for name in ("_translate", "_apply"):
                 patch.setattr(cpu, name, getattr(cpu, name).py_func)
-            for name in ("_gather_kernel", "_pool_kernel", "_update_kernel", "_copy_kernel"):
+            for name in ("_gather_kernel", "_pool_kernel", "_update_kernel"):
                 factory = getattr(cpu, name)
                 patch.setattr(cpu, name, lambda *key, factory=factory: factory(*key).py_func)
             return call(*arguments, **options)
