@@ -3,7 +3,8 @@
 Place in the flow: the streaming pipeline and the feeds start one lane for each kind of work; the consumer alone speaks
 Python and to the device. Why: a hand-over between Python threads costs 20 to 50 us, as much as copying a thousand rows;
 with a dozen threads and some 45 hand-overs a batch, that was three times a whole step. Invariant: whoever waits is
-released when a lane fails and when the consumer leaves; no thread outlives `Lanes.stop`.
+released when a lane fails or ends before its work is done, and when the consumer leaves; no thread outlives
+`Lanes.stop`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ _MANY_CORES = 8
 _MANY_PATIENCE, _FEW_PATIENCE = (20, 32), (0, 256)
 PATIENCE: tuple[int, int] | None = None
 """Set by benchmarks in place of the two."""
+_LOOK_AT_THREADS = 0.25
+"""Seconds that the consumer waits before it asks whether those that it waits for still run, and between such looks."""
 _SET_TIMER_SLACK = 29  # prctl
 
 
@@ -56,6 +60,20 @@ if hasattr(threading, "_register_atexit"):
     threading._register_atexit(_release_all)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Lane:
+    """A thread, the counter that it raises, and where that counter stands when its work is done."""
+
+    what: str
+    cell: int
+    end: int
+    thread: threading.Thread
+
+
+class LaneError(RuntimeError):
+    """A lane failed, or ended before its work was done: a defect, or no memory. The lane's own error is the cause."""
+
+
 class Lanes:
     """Counters and the threads that raise them.
 
@@ -75,8 +93,8 @@ class Lanes:
         patience = _MANY_PATIENCE if num_threads() >= _MANY_CORES else _FEW_PATIENCE
         self.counters = new_counters(_MOST_CELLS, *(PATIENCE or patience))
         self._num_cells, self.waited = 0, 0.0
-        self._threads: list[threading.Thread] = []
-        self._failure: BaseException | None = None
+        self._lanes: list[_Lane] = []
+        self._failure: tuple[str, BaseException | None] | None = None
 
     def cells(self, count: int) -> Cells:
         """Numbers of `count` new counters, at 0."""
@@ -89,21 +107,48 @@ class Lanes:
         """Number of one new counter, at 0."""
         return int(self.cells(1)[0])
 
-    def start(self, loop: Callable[..., object], *arguments: Any) -> None:
-        """Run ``loop(counters, *arguments)`` in a thread of its own."""
+    def start(self, what: str, loop: Callable[..., object], cell: int, *arguments: Any, end: int) -> None:
+        """Run ``loop(counters, cell, *arguments)`` in a thread of its own.
+
+        Parameters
+        ----------
+        what
+            The lane's name, for people.
+        cell
+            The counter that the loop raises.
+        end
+            Where it leaves it. A loop that ends below, though nobody asked it to stop, has failed.
+        """
 
         def guarded() -> None:
             sleep_exactly()
             try:
-                loop(self.counters, *arguments)
+                loop(self.counters, cell, *arguments)
             except BaseException as error:  # told to the consumer when it waits next
-                self._failure = error
-                publish(self.counters, STOP, 1)
+                self._fail(f"failed: {type(error).__name__}: {error}", what, error)
+                return
+            if self.counters[cell, 0] < end and not self.counters[STOP, 0]:
+                self._fail(self._unfinished(cell, end), what, None)
 
         _running.add(self)
-        thread = threading.Thread(target=guarded, name=self._name)
-        self._threads.append(thread)
+        thread = threading.Thread(target=guarded, name=f"{self._name}: {what}")
         thread.start()
+        self._lanes.append(_Lane(what=what, cell=cell, end=end, thread=thread))
+
+    def _unfinished(self, cell: int, end: int) -> str:
+        return f"ended, without an error, at {self.counters[cell, 0]} of {end} batches"
+
+    def _fail(self, how: str, what: str, error: BaseException | None) -> None:
+        if self._failure is None:
+            self._failure = f"{self._name} thread {what!r} {how}", error
+        publish(self.counters, STOP, 1)
+
+    def _look_at_threads(self, cells: Cells, count: int) -> None:
+        """Fail where a counter that is waited for has not come to `count` and nobody is left to raise it."""
+        for lane in self._lanes:
+            # In this order: what a thread does last is seen once it is known to have ended.
+            if lane.cell in cells and not lane.thread.is_alive() and self.counters[lane.cell, 0] < count:
+                self._fail(self._unfinished(lane.cell, count), lane.what, None)
 
     def publish(self, cell: int, count: int) -> None:
         """Raise a counter."""
@@ -118,12 +163,13 @@ class Lanes:
 
         Raises
         ------
-        RuntimeError
-            If a lane failed; its error is the cause.
+        LaneError
+            If a lane failed or has ended too early, with its name; within a second of that.
         """
         if self.have(cells, count):
             return
         started = time.perf_counter()
+        looked = started
         while True:
             state = look(self.counters, cells, count, 20)
             if state == REACHED:
@@ -132,12 +178,26 @@ class Lanes:
             if state != NOT_YET:
                 if self._failure is None:  # the process ends with this pass unfinished
                     return
-                raise RuntimeError(f"a {self._name} thread failed") from self._failure
+                message, error = self._failure
+                raise LaneError(message) from error
             meanwhile()
+            now = time.perf_counter()
+            if now > looked + _LOOK_AT_THREADS:
+                looked = now
+                self._look_at_threads(cells, count)
 
     def stop(self) -> None:
         """Release every waiting lane and wait for its end."""
         publish(self.counters, STOP, 1)
-        for thread in self._threads:
-            thread.join()
+        for lane in self._lanes:
+            lane.thread.join()
         _running.discard(self)
+
+
+def last_turn(first: int, step: int, count: int) -> int:
+    """Where a lane that takes positions first, first + step, ... of `count` leaves its counter.
+
+    >>> last_turn(1, 3, 9), last_turn(0, 3, 1), last_turn(2, 3, 2)
+    (8, 1, 0)
+    """
+    return first + (count - 1 - first) // step * step + 1 if count > first else 0

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fae.core.lanes import Lanes
+from fae.core.lanes import Lanes, last_turn
 from fae.kernels.driver import copy_function, start_copies
 from fae.kernels.feed import FeedTable, feed_lane
 
@@ -46,13 +46,18 @@ class LaneSource:
     """Lanes copy each batch into one of several host buffers (int32, pinned where the device is a GPU)."""
 
     def __init__(self, table: FeedTable, buffers: Sequence[Tensor], num_lanes: int) -> None:
-        self._lanes, self._buffers, self._words = Lanes("fae-feed"), buffers, table.words.tolist()
+        self._lanes, self._buffers, self._words = Lanes("feed"), buffers, table.words.tolist()
         self._fed, self._freed = self._lanes.cells(num_lanes), self._lanes.cell()
         addresses = np.array([buffer.data_ptr() for buffer in buffers], np.int64)
-        for first, cell in enumerate(self._fed.tolist()):
-            self._lanes.start(
-                feed_lane, cell, self._freed, first, num_lanes, table.headers, table.pieces, addresses
-            )  # fmt: skip
+        try:
+            for first, cell in enumerate(self._fed.tolist()):
+                self._lanes.start(
+                    f"feed {first}", feed_lane, cell, self._freed, first, num_lanes, table.headers, table.pieces,
+                    addresses, end=last_turn(first, num_lanes, len(table.headers)),
+                )  # fmt: skip
+        except BaseException:  # nobody else knows of those that have started
+            self._lanes.stop()
+            raise
 
     @property
     def waited(self) -> float:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fae.core.lanes import Lanes
+from fae.core.lanes import Lanes, last_turn
 from fae.core.threads import num_threads
 from fae.embedding.transfer import (
     NO_FAULTS,
@@ -224,7 +224,7 @@ class StagingPipeline:
     def _start_lanes(self, this: Pass, group: int) -> None:
         tier, buffers, lists, lanes = self._tiers[group], self._buffers[group], this.lists[group], this.lanes
         counts, depth, reach_back, longest = self.counts, self._depth, self._reach_back, self._faults.longest
-        where = (lists.rows, lists.begins, lists.ends)
+        where, count, of_group = (lists.rows, lists.begins, lists.ends), len(lists.begins), f"of group {group}"
         host = (tier.host.weight.numpy(), tier.host.state.numpy())
         widths = tuple(each.shape[1] for each in host)
         seeds = iter(range(1000 * (self._faults.seed + 1) + 100 * group, 2**62))
@@ -232,21 +232,22 @@ class StagingPipeline:
         plan_back = reach_back if this.write_back else 1
         for part, cell in enumerate(this.planned[group].tolist()):
             lanes.start(
-                plan_lane, cell, int(this.departed[group]), part, counts.plan, *where, depth, plan_back,
-                tier.num_hot_rows, buffers.locations.numpy(), longest, next(seeds),
+                f"plan {part} {of_group}", plan_lane, cell, int(this.departed[group]), part, counts.plan, *where,
+                depth, plan_back, tier.num_hot_rows, buffers.locations.numpy(), longest, next(seeds),
+                end=last_turn(part, counts.plan, count),
             )  # fmt: skip
         written_back = this.scattered[group] if this.write_back else this.departed[group : group + 1]
         up, down = ([each.numpy() for each in tensors] for tensors in (buffers.up, buffers.down))
         for part, cell in enumerate(this.gathered[group].tolist()):
             lanes.start(
-                gather_lane(*widths), cell, written_back, part, counts.gather, *where, reach_back, tier.num_hot_rows,
-                *host, *up, longest, next(seeds),
+                f"gather {part} {of_group}", gather_lane(*widths), cell, written_back, part, counts.gather, *where,
+                reach_back, tier.num_hot_rows, *host, *up, longest, next(seeds), end=count,
             )  # fmt: skip
         if not this.write_back:
             return
         cuts = equal_ranges(lists, counts.scatter)
         for part, cell in enumerate(this.scattered[group].tolist()):
             lanes.start(
-                scatter_lane(*widths), cell, int(this.departed[group]), cuts[part], cuts[part + 1], *where,
-                tier.num_hot_rows, *host, *down, longest, next(seeds),
+                f"scatter {part} {of_group}", scatter_lane(*widths), cell, int(this.departed[group]), cuts[part],
+                cuts[part + 1], *where, tier.num_hot_rows, *host, *down, longest, next(seeds), end=count,
             )  # fmt: skip

@@ -189,14 +189,15 @@ class HostTransfer:
             bank = (tier.bank.weight.numpy(), tier.bank.state.numpy())
             up, down = ([tensor.numpy() for tensor in tensors] for tensors in (buffers.up, buffers.down))
             this.lanes.start(
-                up_lane, int(self._arrived[group]), this.gathered[group], this.planned[group], this.released,
-                lists.begins, lists.ends, tier.num_hot_rows, buffers.locations.numpy(), *up, *bank, self._faults.poison,
-                longest, seed + 2 * group,
+                f"up of group {group}", up_lane, int(self._arrived[group]), this.gathered[group], this.planned[group],
+                this.released, lists.begins, lists.ends, tier.num_hot_rows, buffers.locations.numpy(), *up, *bank,
+                self._faults.poison, longest, seed + 2 * group, end=len(lists.begins),
             )  # fmt: skip
             if this.write_back:
                 this.lanes.start(
-                    down_lane, int(this.departed[group]), this.updated, lists.begins, lists.ends, tier.num_hot_rows,
-                    *bank, *down, longest, seed + 2 * group + 1,
+                    f"down of group {group}", down_lane, int(this.departed[group]), this.updated,
+                    lists.begins, lists.ends, tier.num_hot_rows, *bank, *down, longest, seed + 2 * group + 1,
+                    end=len(lists.begins),
                 )  # fmt: skip
 
     def poll(self) -> None:
