@@ -11,12 +11,15 @@ from torch import nn
 
 from fae.embedding.pipeline import FaultInjection
 from fae.embedding.rows import RowOptimizer
+from fae.kernels.optimizers import bias_corrected_rate
 from fae.popularity.memory import OPTIMIZERS
 from fae.training.step import train_step
 
 from cases import CPU, assert_same_bytes, make_embeddings, random_log, train, wide_log
 
 pytest.importorskip("triton")
+from fae.embedding.gpu_rows import GpuRows
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -112,6 +115,42 @@ def test_a_batch_that_is_not_updated_keeps_what_earlier_ones_did(optimizer, leav
                 embeddings.update(batch)
         results.append([tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)])
     assert_same_bytes(*results)
+
+
+@pytest.mark.parametrize("placement", ["device", "tiered", "paper"])
+def test_adam_counts_the_updates_that_were_made(placement):
+    """Rates are foreseen when a stream begins; batches that are left out must not count, or later rates are wrong."""
+    log = random_log(5, num_inputs=90, batch_size=10, lists=True)
+    layout = log.layout(0.4, 5)
+    packed = log.packed(layout)
+    optimizer = RowOptimizer(name="adam", learning_rate=0.1)
+    results, rates = [], []
+    for engine, device in (("triton", DEVICE), ("cpu", CPU)):
+        embeddings = make_embeddings(placement, log, layout, optimizer, depth=4, device=device, engine=engine)
+        embeddings.initialise(3)
+        for first, skipped in ((0, ()), (0, (0, 1, 4, 8)), (4, (2,))):  # the second and third stream go on counting
+            for number, batch in enumerate(embeddings.stream(packed, range(first, packed.num_batches))):
+                features = embeddings.lookup(batch)
+                if engine == "triton":
+                    rates.append((embeddings.steps + 1, batch.feed.views.words[1:2].cpu().numpy().view(np.float32)[0]))
+                if number not in skipped:
+                    sum((features[feature.name] ** 2).sum() for feature in log.features).backward()
+                    embeddings.update(batch)
+            list(embeddings.stream_frozen(packed, [0, 1, 2]))
+        assert embeddings.steps == 9 + 5 + 4
+        results.append([tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)])
+    expected = [bias_corrected_rate(0.1, optimizer.betas, step) for step, _ in rates]
+    np.testing.assert_array_equal([rate for _, rate in rates], np.array(expected, np.float32))
+    for ours, cpu in zip(*results, strict=True):
+        torch.testing.assert_close(ours, cpu, rtol=2e-4, atol=2e-5)
+
+
+def test_rates_are_left_alone_where_every_batch_is_updated(monkeypatch):
+    log = random_log(5, num_inputs=60, batch_size=10)
+    calls = []
+    monkeypatch.setattr(GpuRows, "set_step", lambda *arguments: calls.append(arguments))
+    train(log, log.layout(0.2, 1), "adam", "tiered", engine="triton", depth=3, device=DEVICE, epochs=2)
+    assert calls == []
 
 
 def test_paper_swaps_through_the_engine():

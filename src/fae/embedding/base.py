@@ -195,7 +195,11 @@ class Embeddings(ABC):
         if slots is None:
             slots = np.full(len(numbers), -1)
         with closing(self._gpu.feeds(batches, numbers, slots, self._staging_rows, self.steps + 1)) as feeds:
+            expected = self.steps
             for packed, feed in feeds:
+                if self.steps != expected and packed.order is not None:  # a batch before was not updated
+                    self._gpu.set_step(feed, self.steps + 1)
+                expected += 1
                 yield from_feed(packed, feed, 0)
 
     @property

@@ -102,7 +102,8 @@ class GpuRows:
         slot_rows
             Of each group: rows of a slot.
         first_step
-            Number of the first batch's step, from 1, for Adam.
+            Number of the first batch's step, from 1, for Adam; that of a later batch where every one is updated. Where
+            one is not, `set_step` says so.
         """
         if self._feeds is None:
             layout = FeedLayout(
@@ -130,6 +131,15 @@ class GpuRows:
         return np.array(
             [bias_corrected_rate(optimizer.learning_rate, optimizer.betas, step) for step in steps], np.float32
         )
+
+    def set_step(self, feed: FeedSlot, step: int) -> None:
+        """Before the work on a batch: its step's number, where it is not the one that `feeds` foresaw.
+
+        Feeds are on their way before it is known which batches are updated, so the word of the one at hand is written
+        anew on the computing stream. Only Adam's rate depends on the step.
+        """
+        if self._optimizer.name == "adam":
+            feed.views.words[1:2].fill_(int(self._rates(step, 1).view(np.int32)[0]))
 
     def _output(self, group: int) -> Tensor:
         output = self._outputs[group]
