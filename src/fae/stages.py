@@ -279,11 +279,10 @@ class RunFolder:
         from fae.models.registry import build_model
         from fae.training.trainer import Trainer
 
-        self._require_memory(packed, hot_set, device)
+        model = build_model(self.recipe.model, hot_set.layout.features, packed.num_dense, seed=self.recipe.train.seed)
+        self._require_memory(packed, hot_set, model, device)
         embeddings = self.open_embeddings(hot_set, device)
-        model = build_model(
-            self.recipe.model, hot_set.layout.features, packed.num_dense, seed=self.recipe.train.seed
-        ).to(embeddings.device)
+        model = model.to(embeddings.device)
         trainer = Trainer(model, embeddings, packed, self.recipe.train, folder=self.out, plan=plan)
         if parent and not is_current(self.path("train"), plan):
             from fae.training.continuation import load_parent
@@ -292,15 +291,18 @@ class RunFolder:
             load_parent(parent, model, trainer.dense_optimizer, embeddings, seed=self.recipe.train.seed)
         trainer.fit()
 
-    def _require_memory(self, packed: PackedDataset, hot_set: HotSet, device: str) -> None:
+    def _require_memory(self, packed: PackedDataset, hot_set: HotSet, model: Any, device: str) -> None:
         """Say what training will take, and refuse what cannot fit, before anything is allocated."""
         import torch
 
         from fae.embedding.requirements import require_memory, requirements
+        from fae.training.dense import dense_bytes
 
         train, on_gpu = self.recipe.train, device == "cuda"
         splits = (packed.train, packed.validation, packed.test)
-        needs = requirements(train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu)
+        flat = on_gpu and train.placement != "cpu"
+        dense = dense_bytes(train.optimizer, model, flat=flat, bf16=flat and train.precision == "bf16")
+        needs = requirements(train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense)
         say(f"train: {train.placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}")
         require_memory(needs, train.placement, device_free=torch.cuda.mem_get_info()[0] if on_gpu else None)
 

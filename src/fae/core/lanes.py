@@ -25,7 +25,7 @@ from fae.core.counters import NOT_YET, REACHED, STOP, look, new_counters, publis
 from fae.core.threads import num_threads
 
 Cells = npt.NDArray[np.int64]
-_MOST_CELLS = 1024
+MOST_CELLS = 1024
 _MANY_CORES = 8
 # Of a waiting lane: yields before it sleeps (0.3 us each), longest sleep in microseconds. Waiting has a price: cores
 # often come in pairs, and whoever spins takes from its sibling; where they are few, it takes them from work.
@@ -91,7 +91,7 @@ class Lanes:
     def __init__(self, name: str) -> None:
         self._name = name
         patience = _MANY_PATIENCE if num_threads() >= _MANY_CORES else _FEW_PATIENCE
-        self.counters = new_counters(_MOST_CELLS, *(PATIENCE or patience))
+        self.counters = new_counters(MOST_CELLS, *(PATIENCE or patience))
         self._num_cells, self.waited = 0, 0.0
         self._lanes: list[_Lane] = []
         self._failure: tuple[str, BaseException | None] | None = None
@@ -100,7 +100,7 @@ class Lanes:
         """Numbers of `count` new counters, at 0."""
         first = self._num_cells + 1
         self._num_cells += count
-        assert self._num_cells <= _MOST_CELLS
+        assert self._num_cells <= MOST_CELLS
         return np.arange(first, first + count)
 
     def cell(self) -> int:

@@ -65,7 +65,8 @@ class FeedRing:
             return
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
-        self._num_words, self.generation, self._host = words, self.generation + 1, []
+        self._num_words, self.generation = words, self.generation + 1
+        self._host, self._views = [], []  # before there are new ones: both would not be counted
         self._views = [
             self.layout.views(torch.zeros(words, dtype=torch.int32, device=self._device)) for _ in range(self._depth)
         ]

@@ -18,8 +18,8 @@ from torch import Tensor
 from fae.embedding.batch import FeedSlot, ReadyBatch
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.feed_ring import FeedRing
-from fae.embedding.requirements import FEED_DEPTH
 from fae.embedding.rows import RowOptimizer, RowStore
+from fae.embedding.working_memory import FEED_DEPTH
 from fae.kernels.feed import FeedLayout, FeedViews
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.optimizers import bias_corrected_rate

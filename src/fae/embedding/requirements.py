@@ -1,7 +1,9 @@
 """What a placement will take on the device and on the host, before anything is allocated; refusal of what cannot fit.
 
-Place in the flow: `fae train` asks between opening its inputs and making tables. Invariant: the bytes of rows, state
-and staging are exactly those that `Embeddings.device_bytes` and the host tables come to (a test compares them).
+Place in the flow: `fae train` asks between opening its inputs and making tables. Invariants: the bytes of rows, state
+and staging are exactly those that `Embeddings.device_bytes` and the host tables come to; everything that stands beside
+them while batches are streamed is counted and comes to no more than is said (tests compare both). Not counted: what a
+step computes and drops again, for which a GPU must have `_SPARE`.
 """
 
 from __future__ import annotations
@@ -13,14 +15,26 @@ from typing import Protocol
 from fae.core.errors import BudgetError
 from fae.core.memory import available_bytes
 from fae.core.units import format_bytes
+from fae.embedding.working_memory import (
+    FEED_DEPTH,
+    ROUNDED,
+    cpu_lookups,
+    feed_buffer,
+    feed_tables,
+    gpu_lookups,
+    hybrid_lookups,
+    locations,
+    loose_batches,
+    pass_tables,
+    pinned,
+    transfer_buffers,
+)
 from fae.kernels.feed import FeedLayout
+from fae.kernels.geometry import group_geometries
 from fae.packing.dataset import BatchSet
 from fae.popularity.layout import RowLayout
-from fae.popularity.memory import row_bytes
+from fae.popularity.memory import row_bytes, state_width
 
-FEED_DEPTH = 8
-"""Feeds on their way to a GPU or in use there."""
-_LOCATION_BYTES = 8
 _MIB = 2**20
 _SPARE = 512 * _MIB
 """Of a GPU, for the model's activations, captured graphs and the libraries' work space."""
@@ -45,31 +59,61 @@ class Requirements:
         On the device: rows, optimizer state and staging slots; what the budget bounds.
     device_feeds
         On a GPU beside them: batches on their way, and where staged rows are.
+    device_work
+        On the device: pooled rows and their gradients, partial sums; dense weights with gradients and state.
     host_rows
         In host memory: rows and state.
     host_buffers
-        In host memory: the streaming pipeline's buffers (locked, with a GPU).
+        In host memory: the streaming pipeline's buffers; with a GPU, locked, and with them those that batches
+        may have to go through (they are not made where files can be copied from directly).
+    host_work
+        In host memory: tables of a stream; lookups and dense weights where the host does them.
     """
 
     device_rows: int
     device_feeds: int
+    device_work: int = 0
     host_rows: int
     host_buffers: int
+    host_work: int = 0
+
+    @property
+    def device_beside(self) -> int:
+        """On the device, beside rows, state and staging."""
+        return self.device_feeds + self.device_work
+
+    @property
+    def on_host(self) -> int:
+        """All of it in host memory, where the device is another."""
+        return self.host_rows + self.host_buffers + self.host_work
 
     def describe(self, device: str) -> str:
         """One line for people."""
-        parts = [f"{format_bytes(self.device_rows)} of rows, state and staging"]
-        if self.device_feeds:
-            parts.append(f"{format_bytes(self.device_feeds)} of batches on their way")
-        host = [f"{format_bytes(self.host_rows)} of rows and state"] if self.host_rows else []
-        if self.host_buffers:
-            host.append(f"{format_bytes(self.host_buffers)} of buffers")
-        on_host = f"; on the host {' and '.join(host)}" if host else ""
-        return f"on {device} {' and '.join(parts)}{on_host}"
+        parts = _listed(
+            (self.device_rows, "rows, state and staging"), (self.device_feeds, "batches on their way"),
+            (self.device_work, "pooled rows, gradients and dense weights"),
+        )  # fmt: skip
+        host = _listed(
+            (self.host_rows, "rows and state"), (self.host_buffers, "buffers"), (self.host_work, "tables and the like")
+        )
+        on_host = f"; on the host {host}" if host else ""
+        return f"on {device} {parts or 'no rows'}{on_host}"
+
+
+def _listed(*parts: tuple[int, str]) -> str:
+    """Whatever is there of it, in words: "3 GiB of a, 2 MiB of b and 1 KiB of c"."""
+    words = [f"{format_bytes(size)} of {what}" for size, what in parts if size]
+    return " and ".join([part for part in (", ".join(words[:-1]), *words[-1:]) if part])
 
 
 def requirements(
-    placement: str, hot_set: _Hot, optimizer: str, splits: Sequence[BatchSet], *, on_gpu: bool
+    placement: str,
+    hot_set: _Hot,
+    optimizer: str,
+    splits: Sequence[BatchSet],
+    *,
+    on_gpu: bool,
+    dense_bytes: int = 0,
 ) -> Requirements:
     """What `placement` takes.
 
@@ -79,31 +123,61 @@ def requirements(
         Whose batches will be streamed; their largest sizes the feeds.
     on_gpu
         Whether the device is a GPU, whose batches go through feeds.
+    dense_bytes
+        Of the dense weights, their gradients and optimizer state: `fae.training.dense.dense_bytes`.
     """
-    layout, depth = hot_set.layout, hot_set.ring_depth
+    layout, batch_size, num_dense = hot_set.layout, hot_set.batch_size, splits[0].num_dense
     groups = list(zip(layout.groups, hot_set.staging_rows, strict=True))
+    geometries = group_geometries(
+        [feature.length for feature in layout.features], [feature.pooling for feature in layout.features],
+        layout.embedding_dims,
+    )  # fmt: skip
+    floats = [(group.embedding_dim, state_width(optimizer, group.embedding_dim)) for group in layout.groups]
     sizes = [row_bytes(optimizer, group.embedding_dim) for group in layout.groups]
     hot = sum(size * group.num_hot_rows for size, (group, _) in zip(sizes, groups, strict=True))
     cold = sum(size * group.num_cold_rows for size, (group, _) in zip(sizes, groups, strict=True))
-    slots = sum(size * depth * rows for size, (_, rows) in zip(sizes, groups, strict=True))
-    locations = sum(_LOCATION_BYTES * depth * rows for _, rows in groups)
-    feeds = 0
-    if on_gpu and placement in ("tiered", "device", "paper"):
-        feed = FeedLayout(
-            batch_size=hot_set.batch_size, num_slots=layout.num_slots, num_dense=splits[0].num_dense,
-            num_groups=len(groups), with_cold_lists=placement != "tiered",
-        )  # fmt: skip
-        feeds = 4 * FEED_DEPTH * max(feed.num_words(split) for split in splits if split.num_batches)
-    if placement == "tiered":
+    slots = sum(size * hot_set.ring_depth * rows for size, (_, rows) in zip(sizes, groups, strict=True))
+    most_batches = max(split.num_batches for split in splits)
+    on_cpu, loose = cpu_lookups(geometries, batch_size), loose_batches(batch_size, num_dense)
+
+    if placement == "cpu" or (placement == "hybrid" and not on_gpu):
         return Requirements(
-            device_rows=hot + slots, device_feeds=feeds + (locations if on_gpu else 0), host_rows=cold,
-            host_buffers=2 * slots + 2 * locations,
+            device_rows=0, device_feeds=0, host_rows=hot + cold, host_buffers=0, host_work=on_cpu + loose + dense_bytes
+        )
+    hybrid_on_gpu, hybrid_on_host = hybrid_lookups(geometries, batch_size) if on_gpu else (0, on_cpu)
+    if placement == "hybrid":
+        return Requirements(
+            device_rows=0, device_feeds=0, device_work=hybrid_on_gpu + loose + dense_bytes, host_rows=hot + cold,
+            host_buffers=0, host_work=hybrid_on_host,
+        )  # fmt: skip
+
+    feeds = host_feeds = host_work = 0
+    device_work = dense_bytes + (on_cpu + loose if not on_gpu else 0)
+    if on_gpu:
+        feed = FeedLayout(
+            batch_size=batch_size, num_slots=layout.num_slots, num_dense=num_dense, num_groups=len(groups),
+            with_cold_lists=placement != "tiered",
+        )  # fmt: skip
+        buffer = feed_buffer(feed, splits)
+        feeds, host_feeds = FEED_DEPTH * buffer, FEED_DEPTH * pinned(buffer)
+        device_work += gpu_lookups(geometries, batch_size, splits) + ROUNDED * (FEED_DEPTH + 3 * len(groups))
+        host_work += feed_tables(len(groups), most_batches)
+    if placement == "tiered":
+        host_work += pass_tables(hot_set, most_batches)
+        return Requirements(
+            device_rows=hot + slots, device_feeds=feeds + (locations(hot_set) if on_gpu else 0),
+            device_work=device_work, host_rows=cold,
+            host_buffers=host_feeds + transfer_buffers(hot_set, floats, on_gpu=on_gpu), host_work=host_work,
         )  # fmt: skip
     if placement == "device":
-        return Requirements(device_rows=hot + cold, device_feeds=feeds, host_rows=0, host_buffers=0)
-    if placement == "paper":
-        return Requirements(device_rows=hot, device_feeds=feeds, host_rows=hot + cold, host_buffers=0)
-    return Requirements(device_rows=0, device_feeds=0, host_rows=hot + cold, host_buffers=0)
+        return Requirements(
+            device_rows=hot + cold, device_feeds=feeds, device_work=device_work, host_rows=0, host_buffers=host_feeds,
+            host_work=host_work,
+        )  # fmt: skip
+    return Requirements(  # paper
+        device_rows=hot, device_feeds=feeds, device_work=device_work + hybrid_on_gpu, host_rows=hot + cold,
+        host_buffers=host_feeds, host_work=host_work + hybrid_on_host,
+    )  # fmt: skip
 
 
 def require_memory(
@@ -124,15 +198,15 @@ def require_memory(
         With the largest budget that would fit.
     """
     host_free = available_bytes() if host_free is None else host_free
-    on_host = needs.host_rows + needs.host_buffers
+    on_host = needs.on_host
     if device_free is None:
-        on_host += needs.device_rows
+        on_host += needs.device_rows + needs.device_beside
     else:
-        largest = (device_free - needs.device_feeds - _SPARE) // _MIB
+        largest = (device_free - needs.device_beside - _SPARE) // _MIB
         if needs.device_rows > largest * _MIB:
             what = (
                 f"placement = {placement!r} needs {format_bytes(needs.device_rows)} of GPU memory for rows, state and "
-                f"staging, and {format_bytes(needs.device_feeds + _SPARE)} beside them; "
+                f"staging, and {format_bytes(needs.device_beside + _SPARE)} beside them; "
                 f"{format_bytes(device_free)} are free"
             )
             if largest <= 0:

@@ -179,7 +179,9 @@ class HostTransfer:
     ) -> None:
         self._tiers, self._buffers, self._depth, self._faults = list(tiers), list(buffers), depth, faults
         self._by_location = by_location
-        self.slot_locations = [torch.zeros((depth, tier.slot_rows), dtype=torch.int64) for tier in tiers]
+        self.slot_locations = [
+            torch.zeros((depth, tier.slot_rows if by_location else 0), dtype=torch.int64) for tier in tiers
+        ]
 
     def begin(self, this: Pass) -> None:
         """As `Transfer.begin`."""

@@ -19,6 +19,7 @@ from fae.models.blocks import MLP
 
 _ALIGN = 64  # weights: parameters begin on a multiple of 128 bytes of their bfloat16 copy
 _PAD_COLUMNS = 8  # of weights in fused blocks: what tensor cores like
+_ROUNDED = 512  # bytes that torch may add to a tensor on a GPU
 _EPS = {"sgd": 0.0, "adagrad": 1e-10, "adam": 1e-8}
 
 
@@ -191,6 +192,28 @@ def make_dense_optimizer(
     if kind == "adam":
         return torch.optim.Adam(model.parameters(), lr=learning_rate)
     return torch.optim.Adagrad(model.parameters(), lr=learning_rate)
+
+
+def dense_bytes(name: str, model: nn.Module, *, flat: bool = False, bf16: bool = False) -> int:
+    """At most so many bytes are the weights, their gradients and the optimizer's state; arguments as above.
+
+    With `flat` a little more than there are: what is padded depends on which blocks fuse.
+    """
+    kind = name if name in ("sgd", "adam") else "adagrad"
+    moments = {"sgd": 0, "adagrad": 1, "adam": 2}[kind]
+    parameters = list(model.parameters())
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    exact = sum(parameter.numel() for parameter in parameters)
+    if not flat:
+        return 4 * exact * (2 + moments) + 4 * len(parameters) + buffers
+    padded = 2 * _ALIGN  # one more for each of two blocks' sums, which begin aligned
+    for parameter in parameters:
+        rows = len(parameter) if parameter.dim() > 1 else 1
+        columns = -(-(parameter.numel() // rows) // _PAD_COLUMNS) * _PAD_COLUMNS
+        padded += -(-rows * columns // _ALIGN) * _ALIGN + _ALIGN
+    # The flat vector, its gradient, moments and bfloat16 copy; autograd's own gradients beside them; some scalars.
+    one_by_one = 4 * exact + _ROUNDED * (len(parameters) + 8)
+    return 4 * padded * (2 + moments) + (2 * padded if bf16 else 0) + one_by_one + buffers
 
 
 assert math.gcd(_ALIGN, _PAD_COLUMNS) == _PAD_COLUMNS

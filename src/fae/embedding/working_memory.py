@@ -1,0 +1,132 @@
+"""Bytes of what stands beside rows and state while batches are streamed: feeds, lookups, transfer buffers, tables.
+
+Place in the flow: `fae.embedding.requirements` adds them up for a placement. Invariant: each function is beside no
+allocation of its own; it counts those of the module it names, and `tests/unit/test_requirements.py` compares them with
+what a training really holds. What a step makes and drops again (activations) is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from fae.core.counters import new_counters
+from fae.core.lanes import MOST_CELLS
+from fae.embedding.pipeline import LaneCounts
+from fae.kernels.feed import FeedLayout, group_field
+from fae.kernels.geometry import POOLING_CODE, GroupGeometry
+from fae.packing.dataset import BatchSet
+
+FEED_DEPTH = 8
+"""Feeds on their way to a GPU or in use there."""
+ROUNDED = 512
+"""To a multiple of this torch rounds what it allocates on a GPU."""
+_LOCATION_BYTES = 8
+_FIXED_PIECES, _GROUP_PIECES = 4, 4
+
+
+class _Sized(Protocol):
+    batch_size: int
+    ring_depth: int
+    staging_rows: tuple[int, ...]
+
+
+def pinned(num_bytes: int) -> int:
+    """What torch takes for so many bytes of page-locked memory: the next power of two.
+
+    >>> [pinned(size) for size in (0, 1, 4096, 4097)]
+    [0, 1, 4096, 8192]
+    """
+    return 1 << (num_bytes - 1).bit_length() if num_bytes else 0
+
+
+def _has_mean(geometry: GroupGeometry) -> bool:
+    return bool((geometry.pooling == POOLING_CODE["mean"]).any())
+
+
+def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Sequence[BatchSet]) -> int:
+    """Of `GpuRows` and its kernels: outputs, their gradients, partial sums, shapes; lengths of kept sequences."""
+    blocks = [split.most_blocks for split in splits if split.num_batches and split.most_blocks]
+    total = 0
+    for group, geometry in enumerate(geometries):
+        features = len(geometry.length)
+        outputs = 2 * 4 * batch_size * geometry.width
+        if len(geometries) == 1:
+            outputs += 2 * batch_size * geometry.width  # gradients of the fused kernels, bfloat16
+        shapes = 4 * (4 * features + 2 * geometry.num_slots)
+        counts = 4 * features * (batch_size if _has_mean(geometry) else 1)
+        most = max((of_split[group][0] for of_split in blocks), default=0)
+        has_long = any(of_split[group][1] for of_split in blocks)
+        partial = 4 * geometry.embedding_dim * most if has_long else 0
+        kept = geometry.length[geometry.pooling == POOLING_CODE["none"]]
+        lengths = batch_size * int((8 + kept).sum())
+        total += outputs + shapes + counts + partial + lengths + ROUNDED * (11 + 2 * len(kept))
+    return total
+
+
+def cpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> int:
+    """Of `Embeddings` and `CpuGroupKernels`: outputs, their gradients, addresses as rows, shapes."""
+    total = 0
+    for geometry in geometries:
+        features, slots = len(geometry.length), geometry.num_slots
+        kept = int((geometry.pooling == POOLING_CODE["none"]).sum())
+        total += batch_size * (2 * 4 * geometry.width + 8 * slots + 4 * features + 8 * kept) + 16 * slots
+    return total
+
+
+def hybrid_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> tuple[int, int]:
+    """Of `HybridEmbeddings` beside a GPU: bytes on it, and on the host, where outputs and gradients are pinned."""
+    sizes = [4 * batch_size * geometry.width for geometry in geometries]
+    on_gpu = sum(2 * (size + ROUNDED) for size in sizes)
+    on_host = cpu_lookups(geometries, batch_size) - 2 * sum(sizes) + 2 * sum(map(pinned, sizes))
+    return on_gpu, on_host
+
+
+def loose_batches(batch_size: int, num_dense: int) -> int:
+    """Of `make_ready`: dense features and labels of the batch in hand and of the next one."""
+    return 2 * (4 * batch_size * (num_dense + 2) + 3 * ROUNDED)
+
+
+def feed_buffer(layout: FeedLayout, splits: Sequence[BatchSet]) -> int:
+    """Of one feed, large enough for any batch."""
+    return 4 * max((layout.num_words(split) for split in splits if split.num_batches), default=0)
+
+
+def feed_tables(num_groups: int, num_batches: int) -> int:
+    """On the host: `FeedTable` of so many batches, and what a `FeedSource` makes of it."""
+    header, pieces = 4 * group_field(num_groups), _FIXED_PIECES + _GROUP_PIECES * num_groups
+    of_table = num_batches * (header + 24 * pieces + 8)
+    return counters() + of_table + pinned(num_batches * header) + num_batches * 24 * (pieces + 1)
+
+
+def locations(hot_set: _Sized) -> int:
+    """Where staged rows are: 8 bytes a slot row."""
+    return _LOCATION_BYTES * hot_set.ring_depth * sum(hot_set.staging_rows)
+
+
+def transfer_buffers(hot_set: _Sized, row_floats: Sequence[tuple[int, int]], *, on_gpu: bool) -> int:
+    """Of `TransferBuffers`: weight and state up and down, and twice the locations; each pinned by itself.
+
+    Parameters
+    ----------
+    row_floats
+        Per group: floats of a row's weight and of its state.
+    """
+    total = 0
+    for rows, widths in zip(hot_set.staging_rows, row_floats, strict=True):
+        slots = hot_set.ring_depth * rows
+        sizes = [4 * slots * width for width in widths for _ in range(2)] + [2 * _LOCATION_BYTES * slots]
+        total += sum(map(pinned, sizes) if on_gpu else sizes)
+    return total
+
+
+def pass_tables(hot_set: _Sized, num_batches: int) -> int:
+    """Of a `Pass` on the host: counters of the lanes, the lists' ends, what planners write on."""
+    groups = len(hot_set.staging_rows)
+    planners = LaneCounts.of_machine(groups).plan * sum(12 * (rows + 1) for rows in hot_set.staging_rows)
+    return counters() + planners + num_batches * (16 * groups + 24)
+
+
+def counters() -> int:
+    """Of the `Lanes` of one stream."""
+    return int(new_counters(MOST_CELLS, 0, 0).nbytes)
