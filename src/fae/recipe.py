@@ -102,6 +102,7 @@ def parse_recipe(tables: Mapping[str, Any], *, base: Path) -> Recipe:
     if "log" not in tables:
         raise RecipeError("the recipe has no section [log], which says where the click log is; see recipes/frappe.toml")
     parts: dict[str, Any] = {name: read(tables.get(name, {})) for name, read in _SECTIONS.items()}
+    parts["train"] = parts["train"].with_dense_share(parts["model"].dense_share)
     recipe = Recipe(**parts, base=base)
     names = [column.name for column in recipe.log.columns()]
     for name in recipe.model.embedding_dims:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fae.core.config import from_table, nearest
 from fae.core.errors import RecipeError
@@ -28,8 +28,12 @@ class ModelConfig:
         D of every table, 1 or 4 to 256.
     embedding_dims
         D of single tables by feature name, where it differs.
+    dense_share
+        Of the class, no option: learning rate of the dense weights over the rows' under the two Adagrads, where the
+        recipe gives none (docs/results.md, "Learning rate of the dense part").
     """
 
+    dense_share: ClassVar[float] = 0.5
     name: str
     embedding_dim: int = 16
     embedding_dims: dict[str, int] = field(default_factory=dict)
@@ -88,6 +92,8 @@ class DLRMConfig(ModelConfig):
         Hidden widths of the MLP over the interactions; its output is the logit.
     """
 
+    # A first step of half the rows' rate switches units of the bottom MLP off for good, on every log tried.
+    dense_share: ClassVar[float] = 0.1
     name: Literal["dlrm"] = "dlrm"
     bottom_mlp: Widths = (512, 256, 64)
     top_mlp: Widths = (512, 256)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 from fae.core.errors import RecipeError
 
-DENSE_SHARE_OF_RATE = {"rowwise_adagrad": 0.1, "adagrad": 0.1}
-"""Default learning rate of the dense weights over the rows' (docs/results.md, "Learning rate of the dense part")."""
+_ADAGRADS = ("rowwise_adagrad", "adagrad")
+_DENSE_SHARE = 0.1
+"""Of a model that does not say: the share that kills no units (docs/results.md, "Learning rate of the dense part")."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +27,10 @@ class TrainConfig:
     optimizer
         Of the rows; the dense weights take plain SGD, Adagrad or Adam beside it.
     learning_rate, dense_learning_rate
-        Of the rows; of the dense weights. Where the second is left out it is a tenth of the first under the two
-        Adagrads, whose first steps move *every* dense weight by the whole rate, and the same under ``sgd`` and
-        ``adam``: `dense_rate`.
+        Of the rows; of the dense weights. Where the second is left out it is a share of the first under the two
+        Adagrads, whose first steps move *every* dense weight by the whole rate: a tenth for ``dlrm``, half for the
+        other models (`fae.models.config.ModelConfig.dense_share`), a tenth for a model of your own. Under ``sgd`` and
+        ``adam`` it is the same.
     placement
         ``tiered`` (FAE), ``device`` (every row on the device), ``cpu`` (every row and all arithmetic on the CPU),
         ``hybrid`` (rows and their arithmetic on the CPU, dense part on the device), ``paper`` (FAE as published).
@@ -99,4 +102,11 @@ class TrainConfig:
         """Learning rate of the dense weights."""
         if self.dense_learning_rate is not None:
             return self.dense_learning_rate
-        return self.learning_rate * DENSE_SHARE_OF_RATE.get(self.optimizer, 1.0)
+        return self.learning_rate * (_DENSE_SHARE if self.optimizer in _ADAGRADS else 1.0)
+
+    def with_dense_share(self, share: float) -> TrainConfig:
+        """The same with `share` of the rows' rate for the dense weights, where that is not given and is no default."""
+        given = self.dense_learning_rate is not None
+        if given or self.optimizer not in _ADAGRADS or share == _DENSE_SHARE:
+            return self
+        return dataclasses.replace(self, dense_learning_rate=share * self.learning_rate)
