@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
 import time
 
 import numpy as np
@@ -62,40 +66,134 @@ def test_a_stack_needs_pooled_features():
     assert features.stacked is None
 
 
-def test_memory_is_locked_once_and_only_what_is_locked_is_trusted(monkeypatch):
+class FakeDriver:
+    """What `fae.kernels.driver` calls, with a stack of contexts for each thread, as CUDA has it."""
+
+    def __init__(self, context=7):
+        self.stacks = {threading.get_ident(): [context] if context else []}
+        self.locked, self.released, self.is_gone = {}, [], False
+
+    @property
+    def stack(self):
+        return self.stacks.setdefault(threading.get_ident(), [])
+
+    def cuCtxGetCurrent(self, context):
+        context._obj.value = self.stack[-1] if self.stack else None
+        return 0
+
+    def cuCtxPushCurrent_v2(self, context):
+        if self.is_gone:
+            return 4  # CUDA_ERROR_DEINITIALIZED
+        self.stack.append(context.value)
+        return 0
+
+    def cuCtxPopCurrent_v2(self, context):
+        context._obj.value = self.stack.pop()
+        return 0
+
+    def cuMemHostRegister_v2(self, address, size, flags):
+        assert flags == 8
+        if not self.stack:
+            return 201  # CUDA_ERROR_INVALID_CONTEXT
+        self.locked[address.value] = size.value
+        return 0
+
+    def cuMemHostUnregister(self, address):
+        assert self.stack == [7] or self.stack == [7, 7], "without a context the driver refuses, or worse"
+        assert not self.is_gone
+        self.released.append(address.value)
+        return 0
+
+
+@pytest.fixture
+def fake_driver(monkeypatch):
     from fae.kernels import driver
 
-    locked, released = {}, []
+    fake = FakeDriver()
+    monkeypatch.setattr(driver, "_driver", lambda: fake)
+    return fake
 
-    class Driver:
-        @staticmethod
-        def cuMemHostRegister_v2(address, size, flags):
-            assert flags.value if hasattr(flags, "value") else flags == 8
-            locked[address.value] = size.value
-            return 0
 
-        @staticmethod
-        def cuMemHostUnregister(address):
-            released.append(address.value)
-            return 0
+def test_memory_is_locked_once_and_only_what_is_locked_is_trusted(fake_driver):
+    from fae.kernels.driver import RegisteredArrays
 
-    monkeypatch.setattr(driver, "_driver", Driver)
     page = 4096
     memory = np.zeros(8 * page, np.uint8)
     start = -memory.ctypes.data % page
     small, large = memory[start + 8 : start + 40], memory[start + 64 : start + 64 + 3 * page]
     own, empty = memory[start + 5 * page : start + 6 * page + 1], memory[:0]
-    arrays = driver.RegisteredArrays()
+    arrays = RegisteredArrays()
     assert arrays.missing_bytes([own, empty]) == 2 * page
     assert arrays.add([own, empty])
     assert arrays.missing_bytes([own, empty]) == 0
     assert arrays.add([own])
-    assert len(locked) == 1
+    assert len(fake_driver.locked) == 1
     assert arrays.add([small])
     assert not arrays.add([small, large]), "it begins on a page of the small one; the others are not locked"
     arrays.release()
-    assert sorted(released) == sorted(locked)
+    assert sorted(fake_driver.released) == sorted(fake_driver.locked)
     assert arrays.missing_bytes([own]) == 2 * page
+    arrays.release()
+    assert len(fake_driver.released) == 2, "once is enough"
+
+
+def test_memory_is_unlocked_from_a_thread_without_a_context(fake_driver):
+    """The garbage collector comes in any thread; there the driver would refuse, and the pages stay locked."""
+    from fae.kernels.driver import RegisteredArrays
+
+    arrays = RegisteredArrays()
+    assert arrays.add([np.zeros(100, np.uint8)])
+    thread = threading.Thread(target=arrays.release)
+    thread.start()
+    thread.join()
+    assert sorted(fake_driver.released) == sorted(fake_driver.locked)
+    assert all(stack == ([7] if owner == threading.get_ident() else []) for owner, stack in fake_driver.stacks.items())
+
+
+def test_memory_is_left_alone_where_the_context_is_gone(fake_driver):
+    from fae.kernels.driver import RegisteredArrays
+
+    arrays = RegisteredArrays()
+    assert arrays.add([np.zeros(100, np.uint8)])
+    fake_driver.is_gone = True
+    arrays.release()
+    assert fake_driver.released == []
+    fake_driver.stacks.clear()
+    fake_driver.is_gone = False
+    without = RegisteredArrays()
+    assert not without.add([np.zeros(100, np.uint8)]), "nobody has made a context yet"
+    without.release()
+    assert fake_driver.released == []
+
+
+def test_nothing_is_unlocked_at_exit():
+    """By then the driver may be gone; what a process leaves is unlocked by the system."""
+    code = (
+        "import numpy as np, torch\n"
+        "from cases import random_log\n"
+        "from fae.embedding import feed_ring\n"
+        "from fae.kernels.feed import FeedLayout\n"
+        "class Driver:\n"
+        "    def cuCtxGetCurrent(self, context): context._obj.value = 7; return 0\n"
+        "    def cuMemHostRegister_v2(self, address, size, flags): print('locked'); return 0\n"
+        "    def cuCtxPushCurrent_v2(self, context): print('pushed'); return 0\n"
+        "    def __getattr__(self, name): print(name); raise SystemExit(3)\n"
+        "import fae.kernels.driver as driver\n"
+        "driver._driver = lambda fake=Driver(): fake\n"
+        "log = random_log(1)\n"
+        "packed = log.packed(log.layout(0.1, 1))\n"
+        "layout = FeedLayout(batch_size=16, num_slots=3, num_dense=3, num_groups=1, with_cold_lists=False)\n"
+        "ring = feed_ring.FeedRing(layout, 2, torch.device('cpu'))\n"
+        "order = np.arange(3)\n"
+        "table = layout.table(packed, order, slots=order, slot_rows=(1,), rates=np.ones(3, np.float32))\n"
+        "ring._register(packed, table)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(done.stdout.split()) == {"locked"}
 
 
 def test_a_feed_stays_as_it_is_while_its_batch_is_in_hand():

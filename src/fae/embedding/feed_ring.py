@@ -151,7 +151,8 @@ class FeedRing:
         """Whether the device can copy from this split's own files; they are locked once, for all rings."""
         if batches not in _registered:
             _registered[batches] = RegisteredArrays()
-            weakref.finalize(batches, _release, _registered[batches])
+            # Not at exit: the system unlocks what a process leaves, and the driver may be gone before us.
+            weakref.finalize(batches, _release, _registered[batches]).atexit = False
         registered = _registered[batches]
         # What is locked already no longer counts as available: it must not be asked for twice.
         return registered.missing_bytes(table.sources) <= _MEMORY_SHARE * available_bytes() and registered.add(
@@ -163,5 +164,5 @@ _registered: weakref.WeakKeyDictionary[BatchSet, RegisteredArrays] = weakref.Wea
 
 
 def _release(arrays: RegisteredArrays) -> None:
-    with contextlib.suppress(Exception):  # the driver may be gone at exit
+    with contextlib.suppress(Exception):  # called by the garbage collector, who has nobody to tell
         arrays.release()
