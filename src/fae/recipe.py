@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fae.core.config import from_table, nearest
 from fae.core.errors import RecipeError
@@ -20,6 +20,9 @@ from fae.data.config import LogConfig
 from fae.models.config import DLRMConfig, ModelConfig, model_config
 from fae.popularity.config import HotConfig
 from fae.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from fae.data.columnar import FeatureSchema
 
 _SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "log": partial(from_table, LogConfig, where="[log]"),
@@ -50,17 +53,39 @@ class Recipe:
         """Whether batches mix hot and cold inputs."""
         return self.train.order == "shuffled"
 
-    def check_model(self) -> None:
+    def check_model(self, features: Sequence[FeatureSchema] | None = None) -> None:
         """Refuse a log that the model cannot take before hours are spent on it; single stages do not ask.
+
+        Parameters
+        ----------
+        features
+            Of a log that is columnar already; by default the columns are those that the recipe names.
 
         Raises
         ------
         RecipeError
             As `ModelConfig.check`.
         """
-        self.model.check(
-            {column.name: column.max_length if column.pooling == "none" else 1 for column in self.log.columns()}
+        columns = (
+            [(column.name, column.max_length, column.pooling) for column in self.log.columns()]
+            if features is None
+            else [(feature.name, feature.length, feature.pooling) for feature in features]
         )
+        self.model.check({name: length if pooling == "none" else 1 for name, length, pooling in columns})
+
+    def check_dims(self, names: Sequence[str]) -> None:
+        """Refuse ``[model] embedding_dims`` of columns that are not there.
+
+        Raises
+        ------
+        RecipeError
+            Naming the first, and the nearest of `names`.
+        """
+        for name in self.model.embedding_dims:
+            if name not in names:
+                raise RecipeError(
+                    f"[model] embedding_dims names {name!r}, no categorical column; {nearest(name, names)}"
+                )
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -104,10 +129,8 @@ def parse_recipe(tables: Mapping[str, Any], *, base: Path) -> Recipe:
     parts: dict[str, Any] = {name: read(tables.get(name, {})) for name, read in _SECTIONS.items()}
     parts["train"] = parts["train"].with_dense_share(parts["model"].dense_share)
     recipe = Recipe(**parts, base=base)
-    names = [column.name for column in recipe.log.columns()]
-    for name in recipe.model.embedding_dims:
-        if name not in names:
-            raise RecipeError(f"[model] embedding_dims names {name!r}, no categorical column; {nearest(name, names)}")
+    if not recipe.log.is_columnar:  # else the log says, and it is not opened here
+        recipe.check_dims([column.name for column in recipe.log.columns()])
     return recipe
 
 

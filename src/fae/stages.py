@@ -70,11 +70,17 @@ class RunFolder:
             raise RecipeError(
                 f"[train] from = {recipe.train.from_!r} is the folder that this run writes to; choose another --out"
             )
-        parent.check_fits(recipe.log, recipe.model, recipe.train)
+        if recipe.log.is_columnar:
+            parent.check_continued_by(self._log())
+        parent.check_fits(None if recipe.log.is_columnar else recipe.log, recipe.model, recipe.train)
         return parent
 
     def path(self, stage: str) -> Path:
-        """Folder of a stage's artifact."""
+        """Folder of a stage's artifact; a log that is columnar already stays where it is."""
+        if stage == "ingest" and self.recipe.log.is_columnar:
+            from fae.data.given import find_given
+
+            return find_given(self.recipe.log, self.recipe.base)
         return self.out / ARTIFACTS[stage]
 
     @contextlib.contextmanager
@@ -83,14 +89,14 @@ class RunFolder:
         with locked_folder(self.out):
             for name in (*ARTIFACTS.values(), "best"):
                 recover_folder(self.out / name)
-            for name in (RUN_RECORD, TIMINGS, sidecar(self.path("ingest")).name):
+            for name in (RUN_RECORD, TIMINGS, sidecar(self.out / ARTIFACTS["ingest"]).name):
                 with contextlib.suppress(OSError):  # what stands in the way is named by who writes there
                     being_written(self.out / name).unlink(missing_ok=True)
             yield
 
     def run(self) -> dict[str, Any]:
         """All stages, then ``run.json``; returns the record."""
-        self.recipe.check_model()
+        self.recipe.check_model(self._log().features if self.recipe.log.is_columnar else None)
         with self.locked():
             self.parent()  # one that is not there or does not fit is better found out now than after hours of ingest
             if self._device_name == "cuda":
@@ -123,8 +129,9 @@ class RunFolder:
         path = self.path(name)
         skipped = is_current(path, plan) and self._is_finished(name)
         if skipped:
-            say(f"{name}: already there, {path}")
-            if name == "ingest":
+            is_given = name == "ingest" and self.recipe.log.is_columnar
+            say(f"{name}: nothing to read, {path} is columnar" if is_given else f"{name}: already there, {path}")
+            if name == "ingest" and not is_given:
                 from fae.data.partial import discard_partial
 
                 discard_partial(path)
@@ -190,7 +197,13 @@ class RunFolder:
     # Opening a parent checks that it is there, whole, and made from the parents in the folder.
 
     def _log(self) -> ColumnarLog:
-        return ColumnarLog(self.path("ingest"))
+        if not self.recipe.log.is_columnar:
+            return ColumnarLog(self.path("ingest"))
+        from fae.data.given import open_given
+
+        log = open_given(self.recipe.log, self.recipe.base)
+        self.recipe.check_dims([feature.name for feature in log.features])
+        return log
 
     def _profile(self) -> AccessProfile:
         from fae.popularity.profile import AccessProfile
@@ -219,6 +232,10 @@ class RunFolder:
         from fae.data.ingest import ingest, plan_ingest
 
         config, base, parent = self.recipe.log, self.recipe.base, self.parent()
+        if config.is_columnar:
+            from fae.data.given import given_plan
+
+            return given_plan(self._log()), lambda path: None  # it is there, and so never made
         known = parent.log if parent else None
         plan = plan_ingest(config, base=base, previous=self.path("ingest"), parent=known)
         return plan, lambda path: ingest(config, path, base=base, parent=known)

@@ -175,8 +175,9 @@ def test_verb_makes_a_run_folder_that_goes_on(tmp_path: Path, capsys: pytest.Cap
     result = json.loads(capsys.readouterr().out)
     assert result["log"]["num_inputs"] == 3000
     assert result["path"] == str(out / "log")
+    assert (out / "recipe.toml").read_text() == '[log]\nformat = "columnar"\ntrain = "log"\n'
     assert main(["profile", str(out / "recipe.toml"), "--out", str(out), "--json"]) == 0
-    assert "next, `fae profile" not in capsys.readouterr().out
+    assert "next, `fae run" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shape_of", SHAPES)

@@ -12,6 +12,12 @@ Run every stage of a recipe: ingest, profile, calibrate, pack, train. A stage wh
 made from the same parents with the same parameters, is skipped; a training that was cut off goes on from its last
 checkpoint. With [train] from = RUN it continues that run: its ids are kept, new ones are appended, and training
 starts from its rows and weights. Writes DIR/run.json.
+
+A log that is columnar already, made by `fae ingest` or `fae synthetic --columnar`, is read where it stands:
+
+  [log]
+  format = "columnar"
+  train = "runs/big/log"          its folder, from the recipe's folder on
 """
 
 

@@ -11,7 +11,8 @@ from fae.cli.options import add_recipe_options, open_run_folder
 _STAGES = {
     "ingest": (
         "text to ids: the columnar log",
-        "Read the raw log ([log]) into DIR/log: contiguous ids in order of popularity, float32 dense features, splits.",
+        "Read the raw log ([log]) into DIR/log: contiguous ids by popularity, float32 dense features, splits.\n"
+        'Nothing to do where [log] format = "columnar": train then names the folder of a log that is there.',
     ),
     "profile": (
         "count the accesses of a sample of the inputs",

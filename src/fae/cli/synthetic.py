@@ -21,7 +21,7 @@ Text (a file, for `fae ingest`) or, with --columnar, straight what ingest would 
 
   fae synthetic --shape criteo --inputs 200000 --out log.tsv
   fae synthetic --inputs 10000000 --scale 1 --columnar --out runs/big
-  fae profile runs/big/recipe.toml --out runs/big        and so on: calibrate, pack, train
+  fae run runs/big/recipe.toml --out runs/big
 
 The best AUC it prints is that of the probabilities from which the labels were drawn: no model can beat it.
 """

@@ -9,7 +9,7 @@ from fae.core.errors import RecipeError
 from fae.data.formats import KNOWN_LOGS, KnownLog
 
 Pooling = Literal["sum", "mean", "none"]
-Format = Literal["csv", "parquet", "criteo", "criteo_kaggle", "criteo_terabyte", "avazu", "taobao"]
+Format = Literal["csv", "parquet", "criteo", "criteo_kaggle", "criteo_terabyte", "avazu", "taobao", "columnar"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +56,12 @@ class LogConfig:
     ----------
     train, test
         Files or globs, in log order; plain, ``.gz`` or ``.zst``. Relative paths are taken from the recipe's folder.
+        Of ``columnar`` the one folder.
     format
         ``csv`` (with a header line), ``parquet``, ``criteo`` (tab-separated, no header: label, 13 counts, 26 ids), or a
         public log: ``criteo_kaggle``, ``criteo_terabyte``, ``avazu``, ``taobao``. Those have their published split,
-        unless the recipe gives `test`, `test_fraction` or `validation_fraction`.
+        unless the recipe gives `test`, `test_fraction` or `validation_fraction`. ``columnar``: what ingest or ``fae
+        synthetic --columnar`` has written, read where it stands; columns and splits are its own (`fae.data.given`).
     label
         Column with 0 or 1.
     categorical, dense
@@ -101,7 +103,9 @@ class LogConfig:
                 f"[log] format = {self.format} has its own columns; leave `categorical` and `dense` out, or read the "
                 "file as csv"
             )
-        if not self.known and not self.categorical:
+        if self.is_columnar:
+            self._check_columnar()
+        elif not self.known and not self.categorical:
             raise RecipeError("[log] needs `categorical`, the names of the id columns")
         if self.format == "taobao" and not self.has_published_split():
             raise RecipeError(
@@ -113,13 +117,35 @@ class LogConfig:
             if names.count(name) > 1:
                 raise RecipeError(f"[log] names the column {name!r} {names.count(name)} times; name each once")
 
+    def _check_columnar(self) -> None:
+        if not isinstance(self.train, str) and len(self.train) != 1:
+            raise RecipeError(
+                f"[log] format = columnar takes one folder, and train names {len(self.train)}; name the log/ of one run"
+            )
+        made = {
+            "test": self.test or None, "test_fraction": self.test_fraction,
+            "validation_fraction": self.validation_fraction,
+            "min_frequency": None if self.min_frequency == 1 else self.min_frequency,
+        }  # fmt: skip
+        for name, value in made.items():
+            if value is not None:
+                raise RecipeError(
+                    f"[log] {name} = {value!r} was decided when the columnar log was made; leave it out, or make the "
+                    "log anew from raw files"
+                )
+
+    @property
+    def is_columnar(self) -> bool:
+        """Whether the log has been through ingest, or never was text."""
+        return self.format == "columnar"
+
     @property
     def known(self) -> KnownLog | None:
         """What the format stands for, where it is a log with columns of its own."""
         return KNOWN_LOGS.get(self.format)
 
     def columns(self) -> tuple[ColumnConfig, ...]:
-        """Every categorical column in full form, in the order of the recipe."""
+        """Every categorical column in full form, in the order of the recipe; of ``columnar`` maybe none."""
         if self.known:
             lists = dict(self.known.lists)
             return tuple(

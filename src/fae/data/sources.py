@@ -71,6 +71,8 @@ def find_sources(config: LogConfig, base: Path) -> list[SourceFile]:
     LogError
         If a name or glob matches no file, a file is empty, or one file is named twice.
     """
+    if config.is_columnar:
+        raise LogError("[log] format = columnar is no raw log; open it with fae.data.columnar.ColumnarLog")
     sources: list[SourceFile] = []
     roles: tuple[tuple[Role, str | tuple[str, ...]], ...] = (("train", config.train), ("test", config.test))
     for role, value in roles:

@@ -18,7 +18,7 @@ from fae.core.units import format_bytes, format_count
 from fae.data.config import LogConfig
 from fae.data.synthetic import log_config, write_text
 from fae.data.synthetic_columnar import write_columnar
-from fae.data.synthetic_config import CRITEO_FORMAT, SyntheticConfig
+from fae.data.synthetic_config import SyntheticConfig
 
 
 def make_synthetic(config: SyntheticConfig, out: str | Path, *, columnar: bool, encoded: bool) -> dict[str, Any]:
@@ -36,8 +36,7 @@ def make_synthetic(config: SyntheticConfig, out: str | Path, *, columnar: bool, 
         raise RecipeError("--encoded is about ids, and text has none; add --columnar")
     started = time.perf_counter()
     path = out / "log" if columnar else out
-    # The text that the recipe names is made by the same command without --columnar; only ingest looks for it.
-    reading = log_config(config, ("log.tsv" if config.shape in CRITEO_FORMAT else "log.csv") if columnar else out.name)
+    reading = LogConfig(train=path.name, format="columnar") if columnar else log_config(config, out.name)
     recipe = recipe_text(reading)
     if columnar:
         with locked_folder(out):
@@ -52,7 +51,7 @@ def make_synthetic(config: SyntheticConfig, out: str | Path, *, columnar: bool, 
     )
     say(f"synthetic: click rate {summary.click_rate:.4f}, best possible AUC {summary.best_auc:.4f}")
     if columnar:
-        say(f"synthetic: next, `fae profile {out / 'recipe.toml'} --out {out}`, then calibrate, pack and train")
+        say(f"synthetic: next, `fae run {out / 'recipe.toml'} --out {out}`")
     else:
         say(f"synthetic: a recipe reads it with\n{recipe}".rstrip())
     return {

@@ -58,15 +58,35 @@ class ParentRun:
         """What makes it again."""
         return _command(self.checkpoint.parent)
 
-    def check_fits(self, log: LogConfig, model: ModelConfig, train: TrainConfig) -> None:
+    def check_continued_by(self, log: ColumnarLog) -> None:
+        """Refuse a columnar log whose ids are not this run's with new ones behind them.
+
+        Raises
+        ------
+        ArtifactError
+            If it was not made by an ingest that continued this run's log.
+        """
+        if log.manifest.parents.get(LOG_KIND) != self.log.manifest.fingerprint:
+            raise ArtifactError(
+                f"{log.path} was not made to continue {self.log.path}, so its ids mean other values; ingest its raw "
+                "files with the same [train] from, or leave [train] from out to start anew"
+            )
+
+    def check_fits(self, log: LogConfig | None, model: ModelConfig, train: TrainConfig) -> None:
         """Refuse a recipe whose rows or dense weights could not start from this run's. Instant.
+
+        Parameters
+        ----------
+        log
+            None for a columnar one: `check_continued_by`.
 
         Raises
         ------
         ArtifactError
             Naming the first thing that differs, with both values.
         """
-        check_same_columns(self.log, log)
+        if log is not None:
+            check_same_columns(self.log, log)
         made_with = self.manifest.parameters
         if not {"model", "train"} <= made_with.keys():
             raise ArtifactError(f"{self.checkpoint} was not made by `fae run` or `fae train`; continue it in Python")
@@ -104,7 +124,12 @@ def find_parent(name: str, base: Path) -> ParentRun:
     manifest = open_checkpoint(checkpoint, command=command)
     if not read_progress(checkpoint)["complete"]:
         raise ArtifactError(f"the training in {checkpoint} is not finished, so none can continue it; run `{command}`")
-    log = ColumnarLog(run / "log", command=command)
+    if not (run / LOG_KIND / MANIFEST).exists():
+        raise ArtifactError(
+            f"there is no log in {run}, whose ids are to be continued; run `{command}` or, where that run took a "
+            f"columnar log from elsewhere ([log] format), link it to {run / LOG_KIND}"
+        )
+    log = ColumnarLog(run / LOG_KIND, command=command)
     trained_on, here = manifest.parents.get(LOG_KIND, "unnamed"), log.manifest.fingerprint
     if trained_on != here:
         raise ArtifactError(
