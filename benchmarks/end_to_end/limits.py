@@ -18,9 +18,7 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +34,7 @@ from fae.data.columnar import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
 from fae.popularity.layout import RowLayout
 from speed import OurPlacement, hot_set, interleaved_runs, open_log, packed_log
 
-from common import KAGGLE_ROWS, RESULTS, record
+from common import KAGGLE_ROWS, RESULTS, record, working_folder
 
 DIM = 16
 
@@ -168,8 +166,8 @@ def main() -> None:
         return any(all(each.get(key) == value for key, value in part.items()) for each in found)
 
     work = few_threads if options.what == "threads" else long_tables
-    with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as name:
-        for part in work(options, Path(name), done):
+    with working_folder(options.folder) as folder:
+        for part in work(options, folder, done):
             found.append(part)
             settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
             out.write_text(json.dumps(record(settings=settings, parts=found), indent=1) + "\n")

@@ -19,10 +19,8 @@ import os
 import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ import torch
 from peers import Fbgemm, PlainPyTorch
 from speed import OurPlacement, hot_set, interleaved_runs, open_log, packed_log
 
-from common import KAGGLE_ROWS, RESULTS, record
+from common import KAGGLE_ROWS, RESULTS, record, working_folder
 
 Group = dict[str, Any]
 
@@ -179,8 +177,7 @@ def main() -> None:
     out = options.out or RESULTS / f"placements_{gpu}_{time.strftime('%Y%m%d')}.json"
     done = json.loads(out.read_text()) if out.exists() else {"rows": [], "groups": []}
     started = time.monotonic()
-    kept = nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory()
-    with kept as name:
+    with working_folder(options.folder) as folder:
         for group in groups(options.cells):
             if options.only and key(group) not in options.only:
                 continue
@@ -189,11 +186,11 @@ def main() -> None:
             if options.quick:
                 group["batch_size"] = min(256, group["batch_size"])
             if options.prepare:
-                prepare(group, options, Path(name))
+                prepare(group, options, folder)
                 continue
-            rows = measure(group, options, Path(name), has_fbgemm)
+            rows = measure(group, options, folder, has_fbgemm)
             if not options.folder:
-                for packed in Path(name).glob("packed_*"):  # disks are small
+                for packed in folder.glob("packed_*"):  # disks are small
                     shutil.rmtree(packed)
             done = {
                 **record(torch_version=torch.__version__, load_average=os.getloadavg(), fbgemm=has_fbgemm),
