@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fae.core.memory import keep_freed_memory
 from fae.core.seeds import generator
 from fae.data.columnar import ColumnarLog, first_slots
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
@@ -25,7 +26,7 @@ from fae.models.config import ModelConfig
 from fae.models.registry import build_model
 from fae.training.dense import make_dense_optimizer
 from fae.training.plain import SparseRowwiseAdagrad
-from fae.training.step import autocast
+from fae.training.step import Precision, autocast
 
 NUM_BATCHES = 16
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]
@@ -65,7 +66,12 @@ class Peer:
     device
         Of the dense part.
     bf16
-        On a GPU: products of bfloat16 operands, as ours.
+        Products of bfloat16 operands; None: on a GPU, as ours.
+
+    Attributes
+    ----------
+    precision
+        Of the next step's dense part; on a CPU it may be changed between steps.
     """
 
     gpu_row_bytes = 0
@@ -80,15 +86,16 @@ class Peer:
         optimizer: str,
         learning_rate: float,
         device: str | torch.device,
-        bf16: bool = True,
+        bf16: bool | None = None,
     ) -> None:
+        keep_freed_memory()
         self.device, self.dim, self.optimizer = torch.device(device), model.embedding_dim, optimizer
         self.learning_rate, self.batch_size = learning_rate, batch_size
         self.model = build_model(model, log.features, len(log.dense_names), seed=1).to(self.device)
         self.on_gpu = self.device.type == "cuda"
-        self._precision = "bf16" if self.on_gpu and bf16 else "fp32"
+        self.precision: Precision = "bf16" if (self.on_gpu if bf16 is None else bf16) else "fp32"
         self.dense_optimizer = make_dense_optimizer(
-            optimizer, self.model, learning_rate, flat=self.on_gpu, bf16=self._precision == "bf16"
+            optimizer, self.model, learning_rate, flat=self.on_gpu, bf16=self.on_gpu and self.precision == "bf16"
         )
         self.rows = RowOptimizer(name=optimizer, learning_rate=learning_rate)
         self.cardinalities = [feature.num_embeddings for feature in log.features]
@@ -104,7 +111,7 @@ class Peer:
 
     def logits(self, dense: Tensor, pooled: Tensor, lengths: dict[str, Tensor] | None = None) -> Tensor:
         """From embeddings ``[B, W]``, features side by side."""
-        with autocast(self.device, "bf16" if self._precision == "bf16" else "fp32"):
+        with autocast(self.device, self.precision):
             result: Tensor = self.model(dense, FeatureEmbeddings(self._views, [pooled], lengths))
         return result
 
@@ -121,7 +128,7 @@ class Peer:
             _, grad = loss_and_gradient(logits.detach(), labels, words, self._loss_sum)
             logits.backward(grad.to(logits.dtype))  # type: ignore[no-untyped-call]
         else:
-            nn.functional.binary_cross_entropy_with_logits(logits, labels).backward()  # type: ignore[no-untyped-call]
+            nn.functional.binary_cross_entropy_with_logits(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         self.dense_optimizer.step()
 
     def step(self, index: int) -> None:
@@ -173,7 +180,7 @@ class PlainPyTorch(Peer):
         optimizer: str,
         learning_rate: float,
         device: str | torch.device,
-        bf16: bool = True,
+        bf16: bool | None = None,
         num_batches: int = NUM_BATCHES,
         tables: Tensor | None = None,
     ) -> None:

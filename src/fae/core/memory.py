@@ -46,5 +46,7 @@ def keep_freed_memory() -> bool:
         mallopt = library.mallopt
     except (OSError, AttributeError):
         return False
-    wanted = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, _TOP_PAD_BYTES))
-    return all([mallopt(ctypes.c_int(option), ctypes.c_int(value)) == 1 for option, value in wanted])
+    done = True
+    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, _TOP_PAD_BYTES)):
+        done = mallopt(ctypes.c_int(option), ctypes.c_int(value)) == 1 and done
+    return bool(done)
