@@ -20,6 +20,7 @@ from fae.core.memory import keep_freed_memory
 from fae.core.seeds import generator
 from fae.data.columnar import ColumnarLog, first_slots
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
+from fae.embedding.memory import host_zeros
 from fae.embedding.rows import RowOptimizer
 from fae.kernels.geometry import group_geometries
 from fae.models.config import ModelConfig
@@ -168,7 +169,8 @@ class PlainPyTorch(Peer):
     num_batches
         Different batches to have in memory.
     tables
-        float32 memory for the rows of all tables, one table behind the other; None takes new memory.
+        float32 memory for the rows of all tables, one table behind the other; None takes new memory, on
+        huge pages like ours.
     """
 
     def __init__(
@@ -189,7 +191,7 @@ class PlainPyTorch(Peer):
             bf16=bf16,
         )  # fmt: skip
         self._features = log.features
-        rows = torch.full((sum(self.cardinalities), self.dim), 0.01) if tables is None else (
+        rows = host_zeros(sum(self.cardinalities), self.dim).fill_(0.01) if tables is None else (
             tables[: sum(self.cardinalities) * self.dim].view(-1, self.dim)
         )  # fmt: skip
         self.tables: list[nn.Module] = []
@@ -235,7 +237,16 @@ class PlainPyTorch(Peer):
 
     def step(self, index: int) -> None:
         """As `Peer.step`."""
-        columns, dense, labels, lengths = self._batches[index]
+        _, dense, labels, lengths = self._batches[index]
+        pooled = self.look_up(index)
+        leaf = pooled.detach().to(self.device).requires_grad_()
+        self.dense_backward(dense, labels, leaf, lengths)
+        assert leaf.grad is not None
+        self.update(pooled, leaf.grad.cpu())
+
+    def look_up(self, index: int) -> Tensor:
+        """Pooled embeddings ``[B, W]`` of a batch, on the CPU, features side by side."""
+        columns, _, labels, _ = self._batches[index]
         outputs = []
         for feature, table, column in zip(self._features, self.tables, columns, strict=True):
             if column.places is None:
@@ -244,11 +255,11 @@ class PlainPyTorch(Peer):
             vectors = table(column.ids)
             kept = vectors.new_zeros((len(labels) * feature.length, self.dim))
             outputs.append(kept.index_copy(0, column.places, vectors).view(len(labels), feature.length * self.dim))
-        pooled = torch.cat(outputs, 1)
-        leaf = pooled.detach().to(self.device).requires_grad_()
-        self.dense_backward(dense, labels, leaf, lengths)
-        assert leaf.grad is not None
-        pooled.backward(leaf.grad.cpu())  # type: ignore[no-untyped-call]
+        return torch.cat(outputs, 1)
+
+    def update(self, pooled: Tensor, grad: Tensor) -> None:
+        """Gradients of rows from those of what `look_up` returned, and the sparse optimizer."""
+        pooled.backward(grad)  # type: ignore[no-untyped-call]
         self.row_optimizer.step()
         for parameter in self._parameters:
             parameter.grad = None
