@@ -1,7 +1,7 @@
 """What a machine gives: the ceilings under which `baseline_roofline.py` puts a step.
 
-Matrix products at the shapes of the model's own layers and at a square, a copy of memory, random rows of 64 bytes, and the
-bus to a GPU. Every ceiling is the best of several calls, with all threads; buffers are made and touched beforehand.
+Matrix products at the shapes of the model's own layers and at a square, a copy of memory, random rows of 64 bytes, and
+the bus to a GPU. Every ceiling is the best of several calls, with all threads; buffers are made and touched beforehand.
 """
 
 from __future__ import annotations
