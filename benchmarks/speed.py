@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fae.core.artifact import Manifest
+from fae.core.memory import keep_freed_memory
 from fae.data.columnar import ColumnarLog
 from fae.data.synthetic_columnar import write_columnar
 from fae.data.synthetic_config import SyntheticConfig
@@ -141,7 +142,10 @@ def fill_rows(embeddings: Embeddings) -> None:
 
 
 class OurPlacement:
-    """FAE under one placement; `run` trains batches in the order that the schedule would choose."""
+    """FAE under one placement; `run` trains batches in the order that the schedule would choose.
+
+    `precision` of the dense part: None takes bf16 on a GPU and fp32 on a CPU.
+    """
 
     def __init__(
         self,
@@ -152,10 +156,11 @@ class OurPlacement:
         dim: int,
         optimizer: str,
         device: str,
-        precision: str = "bf16",
+        precision: str | None = None,
         capture: bool = True,
         mlps: dict[str, tuple[int, ...]] | None = None,
     ) -> None:
+        keep_freed_memory()
         self.packed = packed
         rows = RowOptimizer(name=optimizer, learning_rate=LEARNING_RATE)
         self.embeddings = make_embeddings(placement, hot, rows, device=device)
@@ -163,10 +168,9 @@ class OurPlacement:
         config = DLRMConfig(name="dlrm", embedding_dim=dim, **(mlps or {}))
         model = build_model(config, hot.layout.features, packed.num_dense, seed=1).to(self.embeddings.device)
         on_gpu = self.embeddings.device.type == "cuda"
+        precision = precision or ("bf16" if on_gpu else "fp32")
         dense = make_dense_optimizer(optimizer, model, LEARNING_RATE, flat=on_gpu, bf16=on_gpu and precision == "bf16")
-        self.runner = StepRunner(
-            model, self.embeddings, dense, precision=precision if on_gpu else "fp32", capture=capture
-        )
+        self.runner = StepRunner(model, self.embeddings, dense, precision=precision, capture=capture)
         self.device = self.embeddings.device
         self._order = interleaved_order(packed)
         self._next = 0

@@ -2,7 +2,8 @@
 
     python benchmarks/end_to_end/placements.py [--cells core] [--out FILE] [--folder DIR] [--prepare] [--quick]
 
-DLRM 13-512-256-64-D / 512-256-1 over Criteo Kaggle's tables (33.8 M rows); bf16 dense part on a GPU, float32 rows.
+DLRM 13-512-256-64-D / 512-256-1 over Criteo Kaggle's tables (33.8 M rows); bf16 dense part on a GPU (on a CPU where
+the name says so: it needs AMX to be fast), float32 rows.
 Logs: ``zipf`` (independent columns, exponent 1.05; the hard case) and ``criteo`` (columns from latent users and items).
 Ours read packed batches from the file system; the others find theirs on the device. Contenders of a group run in turns,
 one warm-up and then several samples each. `budget_fraction` counts hot rows; `staging_bytes` stand beside them, and
@@ -95,6 +96,9 @@ def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm:
                 few = 6
                 makers["hybrid"] = (0.0, few, lambda p=packed, h=hot: OurPlacement(p, h, "hybrid", **common))
                 makers["cpu"] = (0.0, few, lambda p=packed, h=hot: OurPlacement(p, h, "cpu", **common))
+                makers["cpu bf16"] = (
+                    0.0, few, lambda p=packed, h=hot: OurPlacement(p, h, "cpu", precision="bf16", **common),
+                )  # fmt: skip
         makers[f"tiered {share}"] = (share, steps, lambda p=packed, h=hot: OurPlacement(p, h, "tiered", **common))
     if group.get("slow"):
         # FAE as published runs pure batches in long phases; here a run is one cold and one hot phase in proportion.
@@ -106,6 +110,9 @@ def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm:
         plain = {**common, "batch_size": batch_size}
         makers["plain PyTorch hybrid"] = (0.0, 3, lambda: PlainPyTorch(log, **plain))
         makers["plain PyTorch cpu"] = (0.0, 3, lambda: PlainPyTorch(log, **{**plain, "device": "cpu"}))
+        makers["plain PyTorch cpu bf16"] = (
+            0.0, 3, lambda: PlainPyTorch(log, **{**plain, "device": "cpu", "bf16": True}),
+        )  # fmt: skip
     if has_fbgemm:
         peer = {**common, "batch_size": batch_size}
         many = max(20, round(options.seconds / 3.5e-3))

@@ -23,7 +23,14 @@ import torch
 from torch import Tensor
 
 from fae.bench.config import CONTENDERS, BenchConfig
-from fae.bench.contenders import Contender, OurContender, PaperContender, PlainContender, random_rows
+from fae.bench.contenders import (
+    Contender,
+    OurContender,
+    PaperContender,
+    PlainContender,
+    random_rows,
+    take_faster_precision,
+)
 from fae.bench.plain import PlainPyTorch
 from fae.bench.preparation import Preparation
 from fae.bench.table import LABELS, tables
@@ -263,12 +270,14 @@ class _Bench:
         common: dict[str, Any] = {
             "model": prepared.model, "optimizer": prepared.optimizer, "learning_rate": self.learning_rate,
         }  # fmt: skip
+        on_gpu = self.device == "cuda" and name not in ("plain cpu", "cpu")
         if name.startswith("plain"):
             where = self.device if name == "plain hybrid" else "cpu"
             each = size * (2 * self.log_facts["input_bytes"] + 16)
             contender = PlainContender(
                 PlainPyTorch(
-                    prepared.log, **common, batch_size=size, device=where, bf16=self.config.precision == "bf16",
+                    prepared.log, **common, batch_size=size, device=where,
+                    bf16=where != "cpu" and self.config.precision == "bf16",
                     num_batches=max(4, min(_PLAIN_BATCHES, _PLAIN_BATCH_BYTES // each)), tables=self._plain_tables(),
                 )
             )  # fmt: skip
@@ -278,16 +287,20 @@ class _Bench:
             packed = PackedDataset(packed.path)
             with self._memory():
                 options = {
-                    **common, "device": "cpu" if name == "cpu" else self.device, "precision": self.config.precision,
-                    "filled": self._shares,
+                    **common, "device": "cpu" if name == "cpu" else self.device,
+                    "precision": self.config.precision if on_gpu else "fp32", "filled": self._shares,
                 }  # fmt: skip
                 contender = (
                     PaperContender(packed, hot_set, **options)
                     if name == "paper"
                     else OurContender(packed, hot_set, name, **options)
                 )
-        contender.warm_up(min(1.0, self.config.sample_seconds))
+        seconds = min(1.0, self.config.sample_seconds)
+        if not on_gpu and self.config.precision == "bf16":
+            take_faster_precision(contender, seconds)
+        contender.warm_up(seconds)
         cell = self.cells[f"{size}/speed/{name}"]
+        cell["precision"] = contender.precision
         cell["device_bytes"] = contender.device_bytes
         if isinstance(contender, PaperContender):
             cell["swaps"] = contender.swaps

@@ -37,7 +37,7 @@ def add_parser(verbs: Any) -> None:
     paper.add_argument("--accuracy", choices=("first", "all", "none"), default="first",
                        help="epochs to the end: at the first batch size, at all, none (default: first)")  # fmt: skip
     paper.add_argument("--precision", choices=("bf16", "fp32"), default="bf16",
-                       help="of the dense part on a GPU (default: bf16)")  # fmt: skip
+                       help="of the dense part; on a CPU the faster, if that is allowed (default: bf16)")  # fmt: skip
     paper.add_argument("--until", metavar="S", type=float, default=0.0, help="start no cell after so many seconds")
     paper.add_argument("--prepare", action="store_true",
                        help="make the log and the packed batches, and measure nothing")  # fmt: skip
