@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fae.bench.plain import Peer, synchronize
+from fae.core.memory import keep_freed_memory
 from fae.embedding.base import Embeddings
 from fae.embedding.memory import host_zeros
 from fae.embedding.placements import make_embeddings
@@ -32,6 +33,7 @@ from fae.popularity.hotset import HotSet
 from fae.training.dense import make_dense_optimizer
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, interleave
+from fae.training.step import Precision, cpu_multiplies_bf16
 
 WARM_UP_BATCHES = 24
 """For what captures graphs: three steps that compile, then one capture a feed slot."""
@@ -40,6 +42,8 @@ _FILL_FLOATS = 2**24
 
 class Contender(Protocol):
     """What is measured."""
+
+    precision: Precision
 
     @property
     def device_bytes(self) -> int:
@@ -84,11 +88,29 @@ def row_stores(thing: Any, seen: set[int] | None = None) -> Iterator[RowStore]:
             yield from row_stores(item, seen)
 
 
+def take_faster_precision(contender: Contender, seconds: float) -> None:
+    """Let a contender whose dense part is on a CPU train in fp32 or bf16, whichever a sample of each shows faster.
+
+    Where the CPU has no units for bfloat16 products it stays with fp32, unmeasured.
+    """
+    contender.precision = "fp32"
+    if not cpu_multiplies_bf16():
+        return
+    rates: dict[Precision, float] = {}
+    for precision in ("fp32", "bf16"):
+        contender.precision = precision
+        contender.warm_up(seconds / 2)
+        rates[precision] = contender.sample(seconds, 2)["samples_per_second"] or 0.0
+    contender.precision = max(rates, key=lambda name: rates[name])
+
+
 class OurContender:
     """FAE under one placement.
 
     Parameters
     ----------
+    precision
+        Of the dense part; on a CPU it may be changed between samples.
     filled
         Whether the rows on the host hold values already (memory that contenders share).
     """
@@ -103,9 +125,10 @@ class OurContender:
         optimizer: str,
         learning_rate: float,
         device: str,
-        precision: str,
+        precision: Precision,
         filled: bool = False,
     ) -> None:
+        keep_freed_memory()
         self.packed = packed
         rows = RowOptimizer(name=optimizer, learning_rate=learning_rate)
         self.embeddings = make_embeddings(placement, hot_set, rows, device=device)
@@ -117,9 +140,18 @@ class OurContender:
         module = build_model(model, hot_set.layout.features, packed.num_dense, seed=1).to(self.device)
         bf16 = on_gpu and precision == "bf16"
         dense = make_dense_optimizer(optimizer, module, learning_rate, flat=on_gpu, bf16=bf16)
-        self.runner = StepRunner(module, self.embeddings, dense, precision="bf16" if bf16 else "fp32")
+        self.runner = StepRunner(module, self.embeddings, dense, precision=precision)
         self._next, self._a_batch = 0, 0.0
         self._order = self._full(interleaved_order(packed))
+
+    @property
+    def precision(self) -> Precision:
+        """Of the dense part."""
+        return self.runner.precision
+
+    @precision.setter
+    def precision(self, value: Precision) -> None:
+        self.runner.precision = value
 
     @property
     def device_bytes(self) -> int:
@@ -162,6 +194,15 @@ class PlainContender:
 
     def __init__(self, peer: Peer) -> None:
         self.peer, self._a_batch = peer, 0.0
+
+    @property
+    def precision(self) -> Precision:
+        """Of the dense part."""
+        return self.peer.precision
+
+    @precision.setter
+    def precision(self, value: Precision) -> None:
+        self.peer.precision = value
 
     @property
     def device_bytes(self) -> int:

@@ -23,7 +23,14 @@ import torch
 from torch import Tensor
 
 from fae.bench.config import CONTENDERS, BenchConfig
-from fae.bench.contenders import Contender, OurContender, PaperContender, PlainContender, random_rows
+from fae.bench.contenders import (
+    Contender,
+    OurContender,
+    PaperContender,
+    PlainContender,
+    random_rows,
+    take_faster_precision,
+)
 from fae.bench.plain import PlainPyTorch
 from fae.bench.preparation import Preparation
 from fae.bench.table import LABELS, tables
@@ -155,6 +162,8 @@ class _Bench:
             f"({format_bytes(facts['table_bytes'])} with state), of which the log touches "
             f"{format_count(facts['touched_rows'])}; on {self.device}"
         )
+        if self.config.prepare_only:
+            return self._prepare()
         for size in self.config.sizes():
             self._speed(size)
         for key in self._accuracy_cells():
@@ -167,6 +176,16 @@ class _Bench:
         for text in summary_lines(self.record):
             say(text)
         say(f"bench: the record is {self.out / RECORD}; `fae report {self.out}` draws it")
+        return self.record
+
+    def _prepare(self) -> dict[str, Any]:
+        """Make every pack that the cells of this command read."""
+        needed = {(size, kind) for size in self.config.sizes() for kind in ("own", "threshold")}
+        needed |= {(int(key.split("/")[0]), ORDERS[key.split("/")[2]]) for key in self._accuracy_cells()}
+        for size, kind in sorted(needed):
+            self.prepared.packed(kind, size)
+        self._save()
+        say(f"bench: everything is prepared in {self.out}; the same command without --prepare measures")
         return self.record
 
     # Speed.
@@ -251,12 +270,14 @@ class _Bench:
         common: dict[str, Any] = {
             "model": prepared.model, "optimizer": prepared.optimizer, "learning_rate": self.learning_rate,
         }  # fmt: skip
+        on_gpu = self.device == "cuda" and name not in ("plain cpu", "cpu")
         if name.startswith("plain"):
             where = self.device if name == "plain hybrid" else "cpu"
             each = size * (2 * self.log_facts["input_bytes"] + 16)
             contender = PlainContender(
                 PlainPyTorch(
-                    prepared.log, **common, batch_size=size, device=where, bf16=self.config.precision == "bf16",
+                    prepared.log, **common, batch_size=size, device=where,
+                    bf16=where != "cpu" and self.config.precision == "bf16",
                     num_batches=max(4, min(_PLAIN_BATCHES, _PLAIN_BATCH_BYTES // each)), tables=self._plain_tables(),
                 )
             )  # fmt: skip
@@ -266,16 +287,20 @@ class _Bench:
             packed = PackedDataset(packed.path)
             with self._memory():
                 options = {
-                    **common, "device": "cpu" if name == "cpu" else self.device, "precision": self.config.precision,
-                    "filled": self._shares,
+                    **common, "device": "cpu" if name == "cpu" else self.device,
+                    "precision": self.config.precision if on_gpu else "fp32", "filled": self._shares,
                 }  # fmt: skip
                 contender = (
                     PaperContender(packed, hot_set, **options)
                     if name == "paper"
                     else OurContender(packed, hot_set, name, **options)
                 )
-        contender.warm_up(min(1.0, self.config.sample_seconds))
+        seconds = min(1.0, self.config.sample_seconds)
+        if not on_gpu and self.config.precision == "bf16":
+            take_faster_precision(contender, seconds)
+        contender.warm_up(seconds)
         cell = self.cells[f"{size}/speed/{name}"]
+        cell["precision"] = contender.precision
         cell["device_bytes"] = contender.device_bytes
         if isinstance(contender, PaperContender):
             cell["swaps"] = contender.swaps
@@ -398,6 +423,7 @@ def summary_lines(record: dict[str, Any]) -> list[str]:
 def _settings(config: BenchConfig, device: str) -> dict[str, Any]:
     """What must be the same for cells to stand in one table."""
     values = asdict(config)
-    for name in ("batch_sizes", "contenders", "rounds", "accuracy", "until_seconds", "sample_seconds", "min_batches"):
+    free = ("batch_sizes", "contenders", "rounds", "accuracy", "until_seconds", "sample_seconds", "min_batches")
+    for name in (*free, "prepare_only"):
         del values[name]
     return {**values, "device": device}

@@ -16,16 +16,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fae.core.memory import keep_freed_memory
 from fae.core.seeds import generator
 from fae.data.columnar import ColumnarLog, first_slots
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
+from fae.embedding.memory import host_zeros
 from fae.embedding.rows import RowOptimizer
 from fae.kernels.geometry import group_geometries
 from fae.models.config import ModelConfig
 from fae.models.registry import build_model
 from fae.training.dense import make_dense_optimizer
 from fae.training.plain import SparseRowwiseAdagrad
-from fae.training.step import autocast
+from fae.training.step import Precision, autocast
 
 NUM_BATCHES = 16
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]
@@ -65,7 +67,12 @@ class Peer:
     device
         Of the dense part.
     bf16
-        On a GPU: products of bfloat16 operands, as ours.
+        Products of bfloat16 operands; None: on a GPU, as ours.
+
+    Attributes
+    ----------
+    precision
+        Of the next step's dense part; on a CPU it may be changed between steps.
     """
 
     gpu_row_bytes = 0
@@ -80,15 +87,16 @@ class Peer:
         optimizer: str,
         learning_rate: float,
         device: str | torch.device,
-        bf16: bool = True,
+        bf16: bool | None = None,
     ) -> None:
+        keep_freed_memory()
         self.device, self.dim, self.optimizer = torch.device(device), model.embedding_dim, optimizer
         self.learning_rate, self.batch_size = learning_rate, batch_size
         self.model = build_model(model, log.features, len(log.dense_names), seed=1).to(self.device)
         self.on_gpu = self.device.type == "cuda"
-        self._precision = "bf16" if self.on_gpu and bf16 else "fp32"
+        self.precision: Precision = "bf16" if (self.on_gpu if bf16 is None else bf16) else "fp32"
         self.dense_optimizer = make_dense_optimizer(
-            optimizer, self.model, learning_rate, flat=self.on_gpu, bf16=self._precision == "bf16"
+            optimizer, self.model, learning_rate, flat=self.on_gpu, bf16=self.on_gpu and self.precision == "bf16"
         )
         self.rows = RowOptimizer(name=optimizer, learning_rate=learning_rate)
         self.cardinalities = [feature.num_embeddings for feature in log.features]
@@ -104,7 +112,7 @@ class Peer:
 
     def logits(self, dense: Tensor, pooled: Tensor, lengths: dict[str, Tensor] | None = None) -> Tensor:
         """From embeddings ``[B, W]``, features side by side."""
-        with autocast(self.device, "bf16" if self._precision == "bf16" else "fp32"):
+        with autocast(self.device, self.precision):
             result: Tensor = self.model(dense, FeatureEmbeddings(self._views, [pooled], lengths))
         return result
 
@@ -121,7 +129,7 @@ class Peer:
             _, grad = loss_and_gradient(logits.detach(), labels, words, self._loss_sum)
             logits.backward(grad.to(logits.dtype))  # type: ignore[no-untyped-call]
         else:
-            nn.functional.binary_cross_entropy_with_logits(logits, labels).backward()  # type: ignore[no-untyped-call]
+            nn.functional.binary_cross_entropy_with_logits(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         self.dense_optimizer.step()
 
     def step(self, index: int) -> None:
@@ -161,7 +169,8 @@ class PlainPyTorch(Peer):
     num_batches
         Different batches to have in memory.
     tables
-        float32 memory for the rows of all tables, one table behind the other; None takes new memory.
+        float32 memory for the rows of all tables, one table behind the other; None takes new memory, on
+        huge pages like ours.
     """
 
     def __init__(
@@ -173,7 +182,7 @@ class PlainPyTorch(Peer):
         optimizer: str,
         learning_rate: float,
         device: str | torch.device,
-        bf16: bool = True,
+        bf16: bool | None = None,
         num_batches: int = NUM_BATCHES,
         tables: Tensor | None = None,
     ) -> None:
@@ -182,7 +191,7 @@ class PlainPyTorch(Peer):
             bf16=bf16,
         )  # fmt: skip
         self._features = log.features
-        rows = torch.full((sum(self.cardinalities), self.dim), 0.01) if tables is None else (
+        rows = host_zeros(sum(self.cardinalities), self.dim).fill_(0.01) if tables is None else (
             tables[: sum(self.cardinalities) * self.dim].view(-1, self.dim)
         )  # fmt: skip
         self.tables: list[nn.Module] = []
@@ -228,7 +237,16 @@ class PlainPyTorch(Peer):
 
     def step(self, index: int) -> None:
         """As `Peer.step`."""
-        columns, dense, labels, lengths = self._batches[index]
+        _, dense, labels, lengths = self._batches[index]
+        pooled = self.look_up(index)
+        leaf = pooled.detach().to(self.device).requires_grad_()
+        self.dense_backward(dense, labels, leaf, lengths)
+        assert leaf.grad is not None
+        self.update(pooled, leaf.grad.cpu())
+
+    def look_up(self, index: int) -> Tensor:
+        """Pooled embeddings ``[B, W]`` of a batch, on the CPU, features side by side."""
+        columns, _, labels, _ = self._batches[index]
         outputs = []
         for feature, table, column in zip(self._features, self.tables, columns, strict=True):
             if column.places is None:
@@ -237,11 +255,11 @@ class PlainPyTorch(Peer):
             vectors = table(column.ids)
             kept = vectors.new_zeros((len(labels) * feature.length, self.dim))
             outputs.append(kept.index_copy(0, column.places, vectors).view(len(labels), feature.length * self.dim))
-        pooled = torch.cat(outputs, 1)
-        leaf = pooled.detach().to(self.device).requires_grad_()
-        self.dense_backward(dense, labels, leaf, lengths)
-        assert leaf.grad is not None
-        pooled.backward(leaf.grad.cpu())  # type: ignore[no-untyped-call]
+        return torch.cat(outputs, 1)
+
+    def update(self, pooled: Tensor, grad: Tensor) -> None:
+        """Gradients of rows from those of what `look_up` returned, and the sparse optimizer."""
+        pooled.backward(grad)  # type: ignore[no-untyped-call]
         self.row_optimizer.step()
         for parameter in self._parameters:
             parameter.grad = None

@@ -43,8 +43,8 @@ class TrainConfig:
         Share of an epoch that these two orders keep for its end, where hot and cold batches run in proportion; 0 is
         the paper's order.
     precision
-        Of the dense part on a GPU: ``fp32``, or ``bf16`` (products of bfloat16 operands, float32 weights and sums).
-        Rows are float32 either way.
+        Of the dense part: ``fp32``, or ``bf16`` (products of bfloat16 operands, float32 weights and sums) on a GPU and
+        on CPUs with AMX; other CPUs train in ``fp32`` and say so. Rows are float32 either way.
     capture
         On a GPU: whole steps as CUDA graphs. False launches every kernel by itself, which is slower, to find faults.
     early_stopping

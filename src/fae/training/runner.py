@@ -34,6 +34,8 @@ class StepRunner:
 
     Attributes
     ----------
+    precision
+        Of the next step's dense part.
     setting_up
         Whether the latest step compiled kernels or captured a graph: seconds, not microseconds.
     not_captured
@@ -50,7 +52,7 @@ class StepRunner:
         capture: bool = True,
     ) -> None:
         self._model, self._embeddings, self._dense_optimizer = model, embeddings, dense_optimizer
-        self._precision: Precision = precision
+        self.precision: Precision = precision
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=embeddings.device)
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._capture = capture and embeddings.device.type == "cuda"
@@ -92,9 +94,7 @@ class StepRunner:
         self._embeddings.steps += 1
 
     def _run(self, batch: ReadyBatch) -> None:
-        train_step(
-            self._model, self._embeddings, self._dense_optimizer, batch, self._precision, loss_sum=self._loss_sum
-        )
+        train_step(self._model, self._embeddings, self._dense_optimizer, batch, self.precision, loss_sum=self._loss_sum)
 
     def _run_aside(self, batch: ReadyBatch) -> None:
         """A step on the stream that captures: autograd remembers the stream on which it met a weight first."""
@@ -109,8 +109,8 @@ class StepRunner:
 
     def _captured(self, batch: ReadyBatch) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        # Whatever the garbage collector destroys on the device while a graph is captured would spoil the capture.
-        gc.collect()
+        # Whatever the garbage collector destroys on the device while a graph is captured would spoil the capture. To
+        # collect before would take longer than the capture does.
         was_enabled = gc.isenabled()
         gc.disable()
         try:

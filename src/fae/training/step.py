@@ -49,6 +49,17 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has units for products of bfloat16 matrices (AMX: Intel's Sapphire Rapids and later)."""
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported is not None and supported())
+
+
+def honoured_precision(device: torch.device, wanted: Precision) -> Precision:
+    """What a dense part on `device` is trained in: ``bf16`` on a CPU only where that is faster than ``fp32``."""
+    return wanted if device.type != "cpu" or cpu_multiplies_bf16() else "fp32"
+
+
 def train_step(
     model: nn.Module,
     embeddings: Embeddings,

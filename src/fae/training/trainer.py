@@ -21,6 +21,7 @@ from torch import nn
 
 from fae.core.artifact import Plan, is_current
 from fae.core.errors import ArtifactError, TrainingError
+from fae.core.memory import keep_freed_memory
 from fae.core.progress import say, task
 from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
@@ -32,7 +33,7 @@ from fae.training.evaluate import evaluate, validation_sample
 from fae.training.metrics import Metrics
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
-from fae.training.step import Precision
+from fae.training.step import Precision, honoured_precision
 from fae.training.windows import LossWindows
 
 _CURVE_POINTS = 200
@@ -105,10 +106,14 @@ class Trainer:
             tail=config.adaptive_tail,
         )
         on_gpu = embeddings.device.type == "cuda"
+        if not on_gpu:
+            keep_freed_memory()
+        self._precision: Precision = honoured_precision(embeddings.device, config.precision)
+        if self._precision != config.precision:
+            say(f"train: precision {self._precision}: this CPU has no units for {config.precision} (AMX)")
         self.dense_optimizer = make_dense_optimizer(
             config.optimizer, model, config.dense_rate, flat=on_gpu, bf16=on_gpu and config.precision == "bf16"
         )
-        self._precision: Precision = config.precision if on_gpu else "fp32"
         self._runner = StepRunner(
             model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture
         )
@@ -318,6 +323,7 @@ class Trainer:
                 "loss_curve": position.curve,
                 "validation_curve": position.validation,
                 "schedule": self.schedule.trace,
+                "precision": self._precision,
                 "device_bytes": self.embeddings.device_bytes,
                 "traffic": self._traffic(),
                 "phase_seconds": self._phase_seconds(),

@@ -1,0 +1,362 @@
+"""How near the baselines are to what the machine could do: ceilings, and each part of a step under them. Markdown.
+
+    python benchmarks/micro/baseline_roofline.py [--device cuda] [--out FILE] [--folder DIR] [--quick]
+
+Baselines: `cpu` and `hybrid` (FAE's CPU kernels) and plain PyTorch in the same two forms, each with its dense part in
+fp32 or, on a CPU as well, in bf16. Work: DLRM 13-512-256-64-16 / 512-256-1, Criteo Kaggle's tables, batches of 32,768,
+dim 16, independent Zipf columns (exponent 1.05). A part's ideal time is the larger of (operations / rate of the best
+product measured here) and (bytes that the step cannot do without, each operand once / bandwidth of a copy); of rows,
+(different rows of a batch / rows a second of a bare loop). Parts are timed one by one in runs that wait behind each;
+"the whole step" runs as training does. Ideals are added up: an exact step has no parts that could overlap, since the
+next batch reads what this one writes. What the output file has already is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's threads spin
+
+import numpy as np
+import torch
+
+from fae.embedding.base import Embeddings
+from fae.embedding.resident import ResidentEmbeddings
+from fae.training.step import autocast, backward, cpu_multiplies_bf16
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from baseline_ceilings import bus_rates, copy_rate, product_rates, row_rates
+
+from peers import PlainPyTorch
+from speed import OurPlacement, hot_set, open_log, packed_log
+
+from common import KAGGLE_ROWS, RESULTS, record
+
+FEATURES, DIM, NUM_DENSE = 26, 16, 13
+LAYERS = [(NUM_DENSE, 512), (512, 256), (256, 64), (64, DIM), (DIM + 351, 512), (512, 256), (256, 1)]
+OPTIMIZERS = ("sgd", "rowwise_adagrad")
+WARM_UP = 4  # as many steps compile a GPU's kernels
+
+
+class Clock:
+    """Seconds of the parts of steps, by name."""
+
+    def __init__(self, on_gpu: bool) -> None:
+        self._on_gpu, self.samples, self._last = on_gpu, {}, 0.0
+
+    def start(self) -> None:
+        if self._on_gpu:
+            torch.cuda.synchronize()
+        self._last = time.perf_counter()
+
+    def part(self, name: str) -> None:
+        """What happened since the last part, or the start, is this part."""
+        if self._on_gpu:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.samples.setdefault(name, []).append(now - self._last)
+        self._last = time.perf_counter()
+
+
+def run_ours_by_part(ours: OurPlacement, num_steps: int) -> dict[str, float]:
+    """Median seconds of each part of `fae.training.step.train_step`, with the contender's own functions."""
+    embeddings, runner = ours.embeddings, ours.runner
+    model, optimizer = runner._model, runner._dense_optimizer
+    clock, loss_sum = Clock(ours.device.type == "cuda"), torch.zeros((), dtype=torch.float64, device=ours.device)
+    moves = bool(getattr(embeddings, "_leaves", []))
+    with closing(embeddings.stream(ours.packed.train, ours._order[np.arange(num_steps) % len(ours._order)])) as stream:
+        batches = iter(stream)
+        for _ in range(num_steps):
+            clock.start()
+            batch = next(batches)
+            clock.part("batch")
+            if moves:
+                ResidentEmbeddings.lookup(embeddings, batch, requires_grad=False)
+                clock.part("lookup")
+                for leaf, output in zip(embeddings._leaves, embeddings._outputs, strict=True):
+                    leaf.requires_grad_(False).grad = None
+                    leaf.copy_(output, non_blocking=True)
+                    leaf.requires_grad_(True)
+                features = embeddings._features(batch, embeddings._leaves)
+                clock.part("to device")
+            else:
+                features = embeddings.lookup(batch)
+                clock.part("lookup")
+            with autocast(ours.device, runner.precision):
+                logits = model(batch.dense, features)
+            optimizer.zero_grad(set_to_none=True)
+            clock.part("dense, forward")
+            backward(logits, batch, loss_sum)
+            clock.part("dense, backward")
+            if moves:
+                for index, leaf in enumerate(embeddings._leaves):
+                    embeddings._outputs[index].grad = embeddings._gradients[index].copy_(leaf.grad)
+                clock.part("to host")
+                Embeddings.update(embeddings, batch)
+            else:
+                embeddings.update(batch)
+            clock.part("update")
+            optimizer.step()
+            clock.part("dense, update")
+    return medians(clock)
+
+
+def run_plain_by_part(peer: PlainPyTorch, num_steps: int) -> dict[str, float]:
+    """The same of plain PyTorch; its dense part is one call."""
+    clock = Clock(peer.on_gpu)
+    for number in range(num_steps):
+        index = number % len(peer.batches)
+        _, dense, labels, lengths = peer._batches[index]
+        clock.start()
+        pooled = peer.look_up(index)
+        clock.part("lookup")
+        leaf = pooled.detach().to(peer.device).requires_grad_()
+        if peer.on_gpu:
+            clock.part("to device")
+        peer.dense_backward(dense, labels, leaf, lengths)
+        clock.part("dense")
+        grad = leaf.grad.cpu()
+        if peer.on_gpu:
+            clock.part("to host")
+        peer.update(pooled, grad)
+        clock.part("update")
+    return medians(clock)
+
+
+def medians(clock: Clock) -> dict[str, float]:
+    """Of the steps behind the first, which may have filled caches and pipelines."""
+    return {name: statistics.median(values[1:] or values) for name, values in clock.samples.items()}
+
+
+def needed(batch_size: int, optimizer: str, unique_rows: int, precision: str) -> dict[str, dict[str, float]]:
+    """Operations, bytes and rows that each part cannot do without."""
+    each = 2 if precision == "bf16" else 4  # bytes of an activation
+    forward = sum(2.0 * a * b for a, b in LAYERS) + 2.0 * 351 * DIM
+    # Gradients of weights and of inputs; those of the dense features are not wanted.
+    back = 2 * forward - 2.0 * LAYERS[0][0] * LAYERS[0][1]
+    moved_forward = sum(each * (a + b) for a, b in LAYERS) + 4 * FEATURES * DIM
+    moved_back = sum(each * (2 * a + b) for a, b in LAYERS) + 2 * 4 * FEATURES * DIM
+    pooled = 4.0 * batch_size * FEATURES * DIM
+    lists = batch_size * FEATURES
+    lines = 1 if optimizer == "sgd" else 2  # of 64 bytes a row: the weight, and its state
+    return {
+        "lookup": {"bytes": pooled + 4.0 * lists, "rows": unique_rows},
+        "to device": {"bus": pooled},
+        "dense": {
+            "operations": batch_size * (forward + back), "bytes": batch_size * (moved_forward + moved_back),
+        },
+        "to host": {"bus": pooled},
+        "update": {"bytes": pooled + 4.0 * lists, "rows written": unique_rows * lines},
+    }  # fmt: skip
+
+
+def ideals(
+    need: dict[str, dict[str, float]], ceilings: dict[str, Any], on_gpu: bool, precision: str
+) -> dict[str, float]:
+    """Seconds of each part under the ceilings."""
+    side, rows = ceilings["gpu" if on_gpu else "cpu"], ceilings["rows"]
+    rate = max(side[precision].values())
+    read = max(value for name, value in rows.items() if "written" not in name and "of a batch" in name)
+    host = ceilings["cpu"]["copy"]
+    seconds = {
+        "lookup": max(need["lookup"]["bytes"] / host, need["lookup"]["rows"] / read),
+        "dense": max(need["dense"]["operations"] / rate, need["dense"]["bytes"] / side["copy"]),
+        "update": max(
+            need["update"]["bytes"] / host,
+            need["update"]["rows written"] / rows["of a batch, read and written ascending"],
+        ),
+    }
+    if on_gpu:
+        seconds |= {way: need[way]["bus"] / ceilings["bus"][way] for way in ("to device", "to host")}
+    return seconds
+
+
+def measure_ceilings(batch_size: int, of_batch: np.ndarray, num_rows: int, options: Any) -> dict[str, Any]:
+    """All of them; seconds each about ``options.seconds``. bf16 on a CPU where its steps are measured, too."""
+    cpu, seconds, threads = torch.device("cpu"), options.seconds, torch.get_num_threads()
+    ceilings: dict[str, Any] = {"cpu": {}, "threads": {"torch": threads}}
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    for precision in ("fp32", "bf16") if options.bf16 else ("fp32",):
+        ceilings["cpu"][precision] = product_rates(LAYERS[:-1], batch_size, kinds[precision], cpu, seconds)
+        if threads > 1:
+            torch.set_num_threads(threads // 2)
+            half = product_rates(LAYERS[4:5], batch_size, kinds[precision], cpu, seconds)
+            ceilings["cpu"][f"{precision}, half the threads, one layer"] = half
+            torch.set_num_threads(threads)
+    ceilings["cpu"]["copy"] = copy_rate(options.copy_bytes, cpu, seconds)
+    from fae.embedding.memory import host_zeros
+
+    table = host_zeros(num_rows, DIM).fill_(0.01)
+    ceilings["rows"] = row_rates(table.numpy(), of_batch, seconds)
+    if options.device == "cuda":
+        gpu = torch.device("cuda")
+        ceilings["gpu"] = {
+            precision: product_rates(LAYERS[:-1], batch_size, dtype, gpu, seconds / 10)
+            for precision, dtype in kinds.items()
+        }
+        ceilings["gpu"]["copy"] = copy_rate(4 * options.copy_bytes, gpu, seconds / 4)
+        ceilings["bus"] = bus_rates(options.copy_bytes // 4, gpu, seconds / 2)
+    return ceilings
+
+
+def rows_of_batch(packed: Any, hot: Any) -> np.ndarray:
+    """Different rows of one batch as placement ``cpu`` numbers them, ascending, int64."""
+    batch, hot_rows = packed.train.batch(0), hot.layout.groups[0].num_hot_rows
+    addresses = np.unique(np.asarray(batch.addresses)).astype(np.int64)
+    cold = np.asarray(batch.cold_rows[0])
+    is_cold = addresses >= hot_rows
+    return np.unique(
+        np.concatenate([addresses[~is_cold & (addresses >= 0)], cold[addresses[is_cold] - hot_rows]])
+    ).astype(np.int64)
+
+
+def contenders(log: Any, packed: Any, hot: Any, optimizer: str, batch_size: int, options: Any) -> Iterator[Any]:
+    """(contender, names by precision, function by part), one at a time: two would not fit everywhere."""
+    common = {"dim": DIM, "optimizer": optimizer}
+    both = {"fp32": "", "bf16": " bf16"} if options.bf16 else {"fp32": ""}
+    names = {precision: "cpu" + suffix for precision, suffix in both.items()}
+    yield names, lambda: OurPlacement(packed, hot, "cpu", device="cpu", **common), run_ours_by_part
+    if options.device == "cuda":
+        yield {"bf16": "hybrid"}, lambda: OurPlacement(packed, hot, "hybrid", device="cuda", **common), run_ours_by_part
+    plain = {**common, "batch_size": batch_size, "num_batches": 4}
+    names = {precision: "plain PyTorch cpu" + suffix for precision, suffix in both.items()}
+    yield names, lambda: PlainPyTorch(log, device="cpu", **plain), run_plain_by_part
+    if options.device == "cuda":
+        yield {"bf16": "plain PyTorch hybrid"}, lambda: PlainPyTorch(log, device="cuda", **plain), run_plain_by_part
+
+
+def measure(
+    name: str, precision: str, contender: Any, by_part: Callable[[Any, int], dict[str, float]], options: Any
+) -> dict[str, Any]:
+    """Samples of whole steps, then parts."""
+    on_gpu = contender.device.type == "cuda"
+    if not on_gpu:
+        (contender.runner if isinstance(contender, OurPlacement) else contender).precision = precision
+    contender.run(WARM_UP if on_gpu else 2)
+    steps = 12 if isinstance(contender, OurPlacement) and on_gpu else 3
+    samples = [contender.run(steps) / steps for _ in range(options.rounds)]
+    result = {
+        "contender": name, "precision": precision, "on_gpu": on_gpu, "seconds_a_step": samples,
+        "parts": by_part(contender, 1 + steps),
+    }  # fmt: skip
+    threads = torch.get_num_threads()
+    if not on_gpu and threads > 1:
+        torch.set_num_threads(threads // 2)
+        contender.run(1)
+        result["seconds_a_step_with_half_of_torchs_threads"] = contender.run(2) / 2
+        torch.set_num_threads(threads)
+    return result
+
+
+def table_of(row: dict[str, Any], ceilings: dict[str, Any], batch_size: int, unique_rows: int) -> list[str]:
+    """Markdown of one contender."""
+    need = needed(batch_size, row["optimizer"], unique_rows, row["precision"])
+    ideal = row["ideal"] = ideals(need, ceilings, row["on_gpu"], row["precision"])
+    parts = dict.fromkeys([*ideal], 0.0)
+    for name, seconds in row["parts"].items():
+        key = name.split(",")[0]
+        parts[key] = parts.get(key, 0.0) + seconds
+    step = statistics.median(row["seconds_a_step"])
+    lines = [
+        f"\n{row['contender']}, {row['optimizer']}: {batch_size / step / 1e6:.3f} M samples/s\n",
+        "| part | ms | MB | Gop | thousand rows | ideal ms | share of the ceiling |\n|---|---|---|---|---|---|---|",
+    ]
+    for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
+        amounts = need.get(name, {})
+        moved = amounts.get("bytes", amounts.get("bus", 0.0)) / 1e6
+        rows = amounts.get("rows", amounts.get("rows written", 0.0)) / 1e3
+        share = f"{100 * ideal[name] / seconds:.0f} %" if name in ideal and seconds else ""
+        floor = f"{1e3 * ideal[name]:.2f}" if name in ideal else ""
+        lines.append(
+            f"| {name} | {1e3 * seconds:.2f} | {moved:.0f} | {amounts.get('operations', 0.0) / 1e9:.1f} | {rows:.0f} "
+            f"| {floor} | {share} |"
+        )
+    floor = sum(ideal.values())
+    row["share"] = floor / step
+    lines.append(f"| the whole step | {1e3 * step:.2f} | | | | {1e3 * floor:.2f} | {100 * floor / step:.0f} % |")
+    return lines
+
+
+def ceiling_lines(ceilings: dict[str, Any]) -> list[str]:
+    """Markdown of the ceilings."""
+    lines = ["| ceiling | |\n|---|---|"]
+    for side in ("cpu", "gpu"):
+        for name, value in ceilings.get(side, {}).items():
+            if isinstance(value, dict):
+                own = f"{value['all layers'] / 1e12:.3f} TFLOP/s at the model's layers, "
+                best = max(value, key=lambda key: value[key])
+                lines.append(f"| {side} products, {name} | {own}{value[best] / 1e12:.3f} at best ({best}) |")
+            else:
+                lines.append(f"| {side} {name} | {value / 1e9:.1f} GB/s |")
+    lines += [f"| rows of 64 bytes, {name} | {rate / 1e6:.0f} M/s |" for name, rate in ceilings["rows"].items()]
+    lines += [f"| bus {way} | {rate / 1e9:.1f} GB/s |" for way, rate in ceilings.get("bus", {}).items()]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
+    parser.add_argument("--bf16", choices=("auto", "yes", "no"), default="auto", help="on the CPU (auto: with AMX)")
+    parser.add_argument("--inputs", type=int, default=300_000)
+    parser.add_argument("--batch-size", type=int, default=32_768)
+    parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.2, help="of a ceiling, about")
+    parser.add_argument("--until", type=float, default=float("inf"), help="start no contender after so many seconds")
+    parser.add_argument("--out", type=Path, default=RESULTS / "baseline_roofline.json")
+    parser.add_argument("--folder", type=Path, default=None, help="of the log and its batches; default: temporary")
+    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs")
+    options = parser.parse_args()
+    options.bf16 = cpu_multiplies_bf16() if options.bf16 == "auto" else options.bf16 == "yes"
+    options.copy_bytes = 2**28
+    if options.quick:
+        options.inputs, options.cap, options.rounds, options.seconds = 40_000, 2000, 1, 0.01
+        options.batch_size, options.copy_bytes = 1024, 2**24
+    started, batch_size = time.monotonic(), options.batch_size
+    done = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        log = open_log("zipf", Path(folder), options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
+        hot = hot_set(log, 0.05, dim=DIM, batch_size=batch_size, mixed=True)
+        packed = packed_log(log, hot, Path(folder))
+        of_batch, num_rows = rows_of_batch(packed, hot), sum(feature.num_embeddings for feature in log.features)
+        print(f"log and batches: {time.monotonic() - started:.0f} s", file=sys.stderr)
+        ceilings = measure_ceilings(batch_size, of_batch, num_rows, options)
+        print(f"ceilings: {time.monotonic() - started:.0f} s", file=sys.stderr)
+        print("\n".join(ceiling_lines(ceilings)), flush=True)
+        for optimizer in options.optimizers:
+            for names, make, by_part in contenders(log, packed, hot, optimizer, batch_size, options):
+                missing = {
+                    precision: name for precision, name in names.items()
+                    if not any((row["contender"], row["optimizer"]) == (name, optimizer) for row in done["rows"])
+                }  # fmt: skip
+                if not missing or time.monotonic() - started > options.until:
+                    continue
+                contender = make()
+                for precision, name in missing.items():
+                    row = {"optimizer": optimizer, **measure(name, precision, contender, by_part, options)}
+                    print("\n".join(table_of(row, ceilings, batch_size, len(of_batch))), flush=True)
+                    done = {
+                        **record(batch_size=batch_size, num_rows=num_rows, rows_of_a_batch=len(of_batch)),
+                        "gpu": torch.cuda.get_device_name() if options.device == "cuda" else None,
+                        "ceilings": ceilings, "rows": [*done["rows"], row],
+                    }  # fmt: skip
+                    options.out.write_text(json.dumps(done, indent=1) + "\n")
+                    print(f"{name}, {optimizer}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+                del contender
+                gc.collect()
+    print(f"wrote {options.out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
