@@ -85,11 +85,13 @@ def live_tensors() -> dict[int, int]:
     return {storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
-    ("placement", "engine"),
-    [*((placement, "cpu") for placement in PLACEMENTS), ("tiered", "triton"), ("device", "triton")],
-)
+    ("placement", "engine", "optimizer"),
+    [
+        *((placement, "cpu", optimizer) for placement in PLACEMENTS for optimizer in OPTIMIZERS),
+        ("tiered", "triton", "sgd"), ("tiered", "triton", "adam"), ("device", "triton", "rowwise_adagrad"),
+    ],
+)  # fmt: skip
 def test_a_training_holds_what_was_said(placement, engine, optimizer):
     """Every tensor and every array that is there while a stream is open, against the statement."""
     on_gpu = engine == "triton"
