@@ -29,7 +29,7 @@ def best_seconds(
     synchronize: Callable[[], None] = lambda: None,
     before: Callable[[], Any] = lambda: None,
 ) -> float:
-    """The shortest of calls that take `seconds` together, of five at least; one more warms up. `before` takes no time."""
+    """The shortest of calls that take `seconds` together, five at least; one more warms up. `before` takes no time."""
     work()
     synchronize()
     best, spent, calls = float("inf"), 0.0, 0
