@@ -281,6 +281,12 @@ def table_of(row: dict[str, Any], ceilings: dict[str, Any], batch_size: int, uni
             f"| {name} | {1e3 * seconds:.2f} | {moved:.0f} | {amounts.get('operations', 0.0) / 1e9:.1f} | {rows:.0f} "
             f"| {floor} | {share} |"
         )
+    side = ceilings["gpu" if row["on_gpu"] else "cpu"][row["precision"]]
+    products = row["dense_products_at_their_own_rates"] = need["dense"]["operations"] / side["all layers"]
+    lines.append(
+        f"| of dense, its products alone as fast as they run here | {1e3 * products:.2f} | | | | "
+        f"{1e3 * ideal['dense']:.2f} | {100 * ideal['dense'] / products:.0f} % |"
+    )
     floor = sum(ideal.values())
     row["share"] = floor / step
     lines.append(f"| the whole step | {1e3 * step:.2f} | | | | {1e3 * floor:.2f} | {100 * floor / step:.0f} % |")
