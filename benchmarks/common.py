@@ -11,7 +11,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -138,6 +140,17 @@ def _exchange_neighbours(size: int) -> npt.NDArray[np.int32]:
     even = size - size % 2
     ranks[:even] = ranks[:even].reshape(-1, 2)[:, ::-1].reshape(-1)
     return ranks
+
+
+@contextmanager
+def working_folder(folder: Path | None) -> Iterator[Path]:
+    """For logs and packed batches: `folder`, where they stay for the next start, or one that goes afterwards."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
 
 
 def record(**facts: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,11 +44,25 @@ LEARNING_RATE = 0.01
 def open_log(name: str, folder: Path, num_inputs: int, rows: Sequence[int] = KAGGLE_ROWS) -> ColumnarLog:
     """``zipf``: independent columns, exponent 1.05; ``criteo``: columns from latent users and items. Made once."""
     path = folder / name
+    if path.exists():
+        return ColumnarLog(path)
     if name == "zipf":
         return make_log(path, num_inputs, rows=rows)
     scale = min(1.0, max(rows) / max(KAGGLE_ROWS))
     write_columnar(SyntheticConfig(shape="criteo", num_inputs=num_inputs, scale=scale), path, ids="encoded")
     return ColumnarLog(path)
+
+
+@lru_cache(maxsize=4)
+def ranks_of(path: Path) -> list[np.ndarray | None]:
+    """Of every table of a log: rows' ranks by their counts, None where they are the ids."""
+    log, ranks = ColumnarLog(path), []
+    counts = np.asarray(log.counts)
+    for first, last in pairwise(log.table_offsets):
+        rank = np.empty(last - first, np.int32)
+        rank[np.argsort(-counts[first:last], kind="stable")] = np.arange(len(rank), dtype=np.int32)
+        ranks.append(None if np.array_equal(rank, np.arange(len(rank))) else rank)
+    return ranks
 
 
 def hot_set(
@@ -63,7 +78,7 @@ def hot_set(
     """The most accessed `share` of all rows hot, in storage order of their counts; staging for the largest batch."""
     counts = np.asarray(log.counts)
     tables = [slice(log.table_offsets[t], log.table_offsets[t + 1]) for t in range(len(log.features))]
-    ranks, sizes = [], [part.stop - part.start for part in tables]
+    ranks, sizes = ranks_of(log.path), [part.stop - part.start for part in tables]
     wanted = round(share * len(counts))
     if wanted >= len(counts):
         num_hot = sizes
@@ -75,10 +90,6 @@ def hot_set(
             more = min(missing, sizes[table] - num_hot[table])
             num_hot[table] += more
             missing -= more
-    for part in tables:
-        rank = np.empty(part.stop - part.start, np.int32)
-        rank[np.argsort(-counts[part], kind="stable")] = np.arange(len(rank), dtype=np.int32)
-        ranks.append(None if np.array_equal(rank, np.arange(len(rank))) else rank)
     layout = RowLayout(log.features, [dim] * len(log.features), num_hot, ranks)
     start, stop = log.split("train")
     most = 0

@@ -6,7 +6,8 @@
 DLRM 13-512-256-64-16 / 512-256-1, SGD, bf16 on a GPU. ``threads``: `device` and `tiered` with mixed batches (as order =
 "shuffled" streams them) and with hot and cold ones (order = "interleaved"), under all CPU threads and under few; what
 packing buys is the difference. ``rows``: the same accesses to the same hot rows, every cold row now one of `times`;
-the time of a step should not change. Parts that the output file has already are skipped. ``--quick`` runs it tiny, on a
+the time of a step should not change. Parts that the output file has already are skipped; with ``--folder`` logs and
+packed batches stay, and those of placements.py are taken. ``--quick`` runs it tiny, on a
 CPU.
 """
 
@@ -17,7 +18,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ from fae.data.columnar import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
 from fae.popularity.layout import RowLayout
 from speed import OurPlacement, hot_set, interleaved_runs, open_log, packed_log
 
-from common import KAGGLE_ROWS, RESULTS, record
+from common import KAGGLE_ROWS, RESULTS, record, working_folder
 
 DIM = 16
 
@@ -84,6 +84,8 @@ def few_threads(options: argparse.Namespace, folder: Path, done: Callable[[dict[
 
 def longer(log: ColumnarLog, hot: Any, times: int, path: Path) -> ColumnarLog:
     """The log in storage order, every cold row now the first of `times`."""
+    if path.exists():
+        return ColumnarLog(path)
     layout, features, ranks = hot.layout, [], []
     num_hot = [int(count) for count in layout.num_hot]
     for table, feature in enumerate(log.features):
@@ -164,8 +166,8 @@ def main() -> None:
         return any(all(each.get(key) == value for key, value in part.items()) for each in found)
 
     work = few_threads if options.what == "threads" else long_tables
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        for part in work(options, Path(name), done):
+    with working_folder(options.folder) as folder:
+        for part in work(options, folder, done):
             found.append(part)
             settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
             out.write_text(json.dumps(record(settings=settings, parts=found), indent=1) + "\n")

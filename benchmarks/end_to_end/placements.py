@@ -1,6 +1,6 @@
 """Samples a second of every placement and of a user's other choices, on one log, model, optimizer and precision.
 
-    python benchmarks/end_to_end/placements.py [--cells core] [--out FILE] [--folder DIR] [--quick]
+    python benchmarks/end_to_end/placements.py [--cells core] [--out FILE] [--folder DIR] [--prepare] [--quick]
 
 DLRM 13-512-256-64-D / 512-256-1 over Criteo Kaggle's tables (33.8 M rows); bf16 dense part on a GPU (on a CPU where
 the name says so: it needs AMX to be fast), float32 rows.
@@ -8,7 +8,7 @@ Logs: ``zipf`` (independent columns, exponent 1.05; the hard case) and ``criteo`
 Ours read packed batches from the file system; the others find theirs on the device. Contenders of a group run in turns,
 one warm-up and then several samples each. `budget_fraction` counts hot rows; `staging_bytes` stand beside them, and
 FBGEMM's caches get the sum of both. Groups that are in the output file already are skipped, so a run goes on after a
-kill.
+kill. With ``--folder`` logs and packed batches stay for the next start; ``--prepare`` makes them and measures nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import os
 import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +31,7 @@ import torch
 from peers import Fbgemm, PlainPyTorch
 from speed import OurPlacement, hot_set, interleaved_runs, open_log, packed_log
 
-from common import KAGGLE_ROWS, RESULTS, record
+from common import KAGGLE_ROWS, RESULTS, record, working_folder
 
 Group = dict[str, Any]
 
@@ -62,17 +61,32 @@ def key(group: Group) -> str:
     return f"{group['log']} {group['batch_size']} {group['dim']} {group['optimizer']}"
 
 
+def packed_for(group: Group, log: Any, folder: Path, share: float, *, mixed: bool = True) -> tuple[Any, Any]:
+    """Hot set and packed batches of one contender."""
+    kind = {name: group[name] for name in ("dim", "batch_size", "optimizer")}
+    hot = hot_set(log, share, mixed=mixed, **kind)
+    return hot, packed_log(log, hot, folder)
+
+
+def prepare(group: Group, options: argparse.Namespace, folder: Path) -> None:
+    """Everything that `measure` reads."""
+    log = log_of(group, options, folder)
+    for share in group["shares"]:
+        packed_for(group, log, folder, share)
+    if group.get("slow"):
+        packed_for(group, log, folder, 0.05, mixed=False)
+
+
 def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm: bool) -> list[dict[str, Any]]:
     """All contenders of a group, in turns."""
     batch_size, dim, optimizer = group["batch_size"], group["dim"], group["optimizer"]
-    log = open_log_once(group["log"], folder, options)
+    log = log_of(group, options, folder)
     common = {"dim": dim, "optimizer": optimizer, "device": options.device}
     steps = max(40, round(options.seconds * 40e6 / batch_size / (dim / 16)))
     makers: dict[str, tuple[float, int, Callable[[], Any]]] = {}
     cache_bytes = 0
     for share in group["shares"]:
-        hot = hot_set(log, share, dim=dim, batch_size=batch_size, mixed=True, optimizer=optimizer)
-        packed = packed_log(log, hot, folder)
+        hot, packed = packed_for(group, log, folder, share)
         if share == group["shares"][0]:
             makers["device"] = (1.0, steps, lambda p=packed, h=hot: OurPlacement(p, h, "device", **common))
             row_bytes = 4 * (dim + hot_state(optimizer))
@@ -88,8 +102,7 @@ def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm:
         makers[f"tiered {share}"] = (share, steps, lambda p=packed, h=hot: OurPlacement(p, h, "tiered", **common))
     if group.get("slow"):
         # FAE as published runs pure batches in long phases; here a run is one cold and one hot phase in proportion.
-        hot = hot_set(log, 0.05, dim=dim, batch_size=batch_size, mixed=False, optimizer=optimizer)
-        separate = packed_log(log, hot, folder)
+        hot, separate = packed_for(group, log, folder, 0.05, mixed=False)
         makers["tiered 0.05 interleaved"] = (
             0.05, steps, lambda p=separate, h=hot: OurPlacement(p, h, "tiered", **common),
         )  # fmt: skip
@@ -140,26 +153,23 @@ def hot_state(optimizer: str) -> int:
     return {"sgd": 0, "rowwise_adagrad": 1}[optimizer]
 
 
-def open_log_once(name: str, folder: Path, options: argparse.Namespace) -> Any:
-    from fae.data.columnar import ColumnarLog
-
-    if (folder / name).exists():
-        return ColumnarLog(folder / name)
-    return open_log(name, folder, options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
+def log_of(group: Group, options: argparse.Namespace, folder: Path) -> Any:
+    return open_log(group["log"], folder, options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="GROUP", help='groups such as "criteo 32768 16 sgd"')
     parser.add_argument("--cells", choices=("first", "core"), default="core")
-    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--inputs", type=int, default=4_000_000)
     parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.6, help="of a sample, about")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--until", type=float, default=float("inf"), help="start no group after so many seconds")
     parser.add_argument("--out", type=Path, default=None)
-    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--folder", type=Path, default=None, help="for logs and packed batches, which stay there")
+    parser.add_argument("--prepare", action="store_true", help="make logs and packed batches, measure nothing")
     parser.add_argument("--quick", action="store_true", help="tiny, on the CPU: shows that it runs")
     options = parser.parse_args()
     if options.quick:
@@ -174,7 +184,7 @@ def main() -> None:
     out = options.out or RESULTS / f"placements_{gpu}_{time.strftime('%Y%m%d')}.json"
     done = json.loads(out.read_text()) if out.exists() else {"rows": [], "groups": []}
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+    with working_folder(options.folder) as folder:
         for group in groups(options.cells):
             if options.only and key(group) not in options.only:
                 continue
@@ -182,15 +192,20 @@ def main() -> None:
                 continue
             if options.quick:
                 group["batch_size"] = min(256, group["batch_size"])
-            rows = measure(group, options, Path(name), has_fbgemm)
-            for packed in Path(name).glob("packed_*"):  # disks are small
-                shutil.rmtree(packed)
+            if options.prepare:
+                prepare(group, options, folder)
+                continue
+            rows = measure(group, options, folder, has_fbgemm)
+            if not options.folder:
+                for packed in folder.glob("packed_*"):  # disks are small
+                    shutil.rmtree(packed)
             done = {
                 **record(torch_version=torch.__version__, load_average=os.getloadavg(), fbgemm=has_fbgemm),
                 "rows": done["rows"] + rows, "groups": [*done["groups"], key(group)],
             }  # fmt: skip
             out.write_text(json.dumps(done, indent=1) + "\n")
-    print(f"wrote {out}", file=sys.stderr)
+    if not options.prepare:
+        print(f"wrote {out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from fae.embedding import feed_ring
 from fae.embedding.pipeline import LaneCounts
 from speed import OurPlacement, hot_set, open_log, packed_log
 
-from common import KAGGLE_ROWS, RESULTS, record
+from common import KAGGLE_ROWS, RESULTS, record, working_folder
 
 SETTINGS: dict[str, dict] = {
     "as it is": {},
@@ -56,14 +55,14 @@ def main() -> None:
     options = parser.parse_args()
     results, patience, smallest = [], lanes.PATIENCE, feed_ring._SMALLEST_MAPPED
     kind = {"dim": options.dim, "optimizer": options.optimizer, "device": options.device}
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        log = open_log(options.log, Path(name), options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
+    with working_folder(options.folder) as folder:
+        log = open_log(options.log, folder, options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
         device = None
         for share in options.shares:
             by_depth = {}
             for depth in sorted({SETTINGS[setting].get("depth", 4) for setting in ["as it is", *options.settings]}):
                 hot = hot_set(log, share, dim=options.dim, batch_size=options.batch_size, mixed=True, depth=depth)
-                packed = packed_log(log, hot, Path(name))
+                packed = packed_log(log, hot, folder)
                 by_depth[depth] = OurPlacement(packed, hot, "tiered", **kind)
                 by_depth[depth].run(20)
                 if device is None:

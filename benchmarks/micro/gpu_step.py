@@ -12,7 +12,6 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,7 +19,7 @@ import torch
 
 from speed import OurPlacement, hot_set, interleaved_runs, kernel_table, open_log, packed_log
 
-from common import KAGGLE_ROWS, RESULTS, record
+from common import KAGGLE_ROWS, RESULTS, record, working_folder
 
 
 def main() -> None:
@@ -41,8 +40,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
     results = []
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
+    with working_folder(options.folder) as folder:
         for log_name in options.logs:
             log = open_log(log_name, folder, options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
             for batch_size in options.batch_sizes:

@@ -1,7 +1,7 @@
 """Accuracy by the order of batches: AUC and log loss on held-out inputs against inputs seen.
 
     python benchmarks/studies/accuracy.py WORKLOAD [--seeds N] [--orders NAME ...] [--until SECONDS]
-    python benchmarks/studies/accuracy.py WORKLOAD --table | --draw
+    python benchmarks/studies/accuracy.py WORKLOAD --table [--against FILE] | --draw
 
 Workloads: ``frappe`` (the real log, its recipe), ``planted`` (a made-up log whose clicks hardly differ between hot and
 cold inputs), ``planted-gap`` (they differ a lot), ``planted-reversed`` (hot inputs are clicked less), ``rmc2`` and
@@ -56,7 +56,7 @@ from fae.training.dense import make_dense_optimizer
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule
-from studies.accuracy_tables import draw, print_table, summarise
+from studies.accuracy_tables import draw, print_difference, print_table, summarise
 
 from common import RESULTS, record
 
@@ -332,6 +332,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the result file (default: accuracy_WORKLOAD)")
     parser.add_argument("--out", type=Path, help="the result file, where it is not in benchmarks/results")
     parser.add_argument("--table", action="store_true", help="print the tables of a result and do nothing else")
+    parser.add_argument("--against", type=Path, help="with --table: also the difference to this result, by seed")
     parser.add_argument("--draw", action="store_true", help="draw a result into docs/images and do nothing else")
     options = parser.parse_args()
     started = time.perf_counter()
@@ -342,6 +343,9 @@ def main() -> None:
         if options.draw:
             draw(result, ROOT / "docs/images" / f"{name}.svg")
         print_table(result)
+        if options.against:
+            print()
+            print_difference(result, json.loads(options.against.read_text()))
         return
     workload = WORKLOADS[options.workload]
     # Both batch sizes of RMC2 share a log; every pair of packed forms beside it takes 13 GB.

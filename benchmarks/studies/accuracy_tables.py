@@ -87,6 +87,22 @@ def print_table(result: dict[str, Any]) -> None:
         print(f"| {order} | {entry.get('test_auc', {}).get('seeds', 0)} | " + " | ".join(cells) + " |")
 
 
+def print_difference(result: dict[str, Any], other: dict[str, Any]) -> None:
+    """As Markdown: this result minus the other, paired by order and seed."""
+    cells = {(c["order"], c["seed"]): c for c in other["cells"] if not c["diverged"]}
+    print("| order | seeds | test AUC | test log loss |\n|---|---|---|---|")
+    for order in result["summary"]:
+        pairs = [
+            (c, cells[order, c["seed"]]) for c in result["cells"]
+            if c["order"] == order and not c["diverged"] and (order, c["seed"]) in cells
+        ]  # fmt: skip
+        if pairs:
+            found = [
+                interval([one["test"][name] - two["test"][name] for one, two in pairs]) for name in ("auc", "log_loss")
+            ]
+            print(f"| {order} | {len(pairs)} | " + " | ".join(_text(each, 6, "+") for each in found) + " |")
+
+
 def draw(result: dict[str, Any], path: Path) -> None:
     """Validation AUC against inputs seen, and the paired difference to ``shuffled``: a line an order."""
     figure = Figure(figsize=(9.6, 3.9), layout="constrained")

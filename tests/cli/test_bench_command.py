@@ -120,6 +120,18 @@ def test_killed_and_typed_again(tmp_path: Path) -> None:
             assert samples[: len(cell.get("samples", []))] == cell.get("samples", [])
 
 
+def test_prepared_and_then_measured(tmp_path: Path) -> None:
+    out = tmp_path / "rmc1"
+    some = ("--contenders", "tiered,paper", "--accuracy", "first", "--out", out)
+    prepared = succeed("bench", "paper", "rmc1", *TINY, *some, "--prepare", "--json").result
+    assert not prepared["complete"]
+    assert not [cell for cell in prepared["cells"].values() if cell.get("samples")]
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
+    assert {path.parts[-4] for path in made if "packed" in path.parts} == {"threshold", "mixed"}
+    assert succeed("bench", "paper", "rmc1", *TINY, *some, "--json").result["complete"]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")} == made
+
+
 def test_sequences_and_a_log_of_ones_own(tmp_path: Path) -> None:
     """TBSM under Adagrad; and the log of a run folder in the place of a made-up one."""
     words = ("bench", "paper", "rmc1", *TINY, "--contenders", "plain cpu,cpu", "--accuracy", "none", "--json")

@@ -46,6 +46,8 @@ class BenchConfig:
         (``"first"``), at all, or not at all.
     until_seconds
         Start no cell after so many seconds; 0: no end.
+    prepare_only
+        Make the log, hot sets and packed batches that the same command would need, and measure nothing.
     """
 
     workload: str
@@ -63,6 +65,7 @@ class BenchConfig:
     precision: Literal["bf16", "fp32"] = "bf16"
     seed: int = 1
     until_seconds: float = 0.0
+    prepare_only: bool = False
 
     def __post_init__(self) -> None:
         if self.workload not in WORKLOADS:

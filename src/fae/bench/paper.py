@@ -162,6 +162,8 @@ class _Bench:
             f"({format_bytes(facts['table_bytes'])} with state), of which the log touches "
             f"{format_count(facts['touched_rows'])}; on {self.device}"
         )
+        if self.config.prepare_only:
+            return self._prepare()
         for size in self.config.sizes():
             self._speed(size)
         for key in self._accuracy_cells():
@@ -174,6 +176,16 @@ class _Bench:
         for text in summary_lines(self.record):
             say(text)
         say(f"bench: the record is {self.out / RECORD}; `fae report {self.out}` draws it")
+        return self.record
+
+    def _prepare(self) -> dict[str, Any]:
+        """Make every pack that the cells of this command read."""
+        needed = {(size, kind) for size in self.config.sizes() for kind in ("own", "threshold")}
+        needed |= {(int(key.split("/")[0]), ORDERS[key.split("/")[2]]) for key in self._accuracy_cells()}
+        for size, kind in sorted(needed):
+            self.prepared.packed(kind, size)
+        self._save()
+        say(f"bench: everything is prepared in {self.out}; the same command without --prepare measures")
         return self.record
 
     # Speed.
@@ -411,6 +423,7 @@ def summary_lines(record: dict[str, Any]) -> list[str]:
 def _settings(config: BenchConfig, device: str) -> dict[str, Any]:
     """What must be the same for cells to stand in one table."""
     values = asdict(config)
-    for name in ("batch_sizes", "contenders", "rounds", "accuracy", "until_seconds", "sample_seconds", "min_batches"):
+    free = ("batch_sizes", "contenders", "rounds", "accuracy", "until_seconds", "sample_seconds", "min_batches")
+    for name in (*free, "prepare_only"):
         del values[name]
     return {**values, "device": device}

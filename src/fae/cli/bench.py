@@ -39,6 +39,8 @@ def add_parser(verbs: Any) -> None:
     paper.add_argument("--precision", choices=("bf16", "fp32"), default="bf16",
                        help="of the dense part; on a CPU the faster, if that is allowed (default: bf16)")  # fmt: skip
     paper.add_argument("--until", metavar="S", type=float, default=0.0, help="start no cell after so many seconds")
+    paper.add_argument("--prepare", action="store_true",
+                       help="make the log and the packed batches, and measure nothing")  # fmt: skip
     paper.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     paper.add_argument("--seed", type=int, default=1, help="of everything (default: 1)")
     add_output_options(paper)
@@ -60,6 +62,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         contenders=tuple(name.strip() for name in options.contenders.split(",") if name.strip()) or CONTENDERS,
         rounds=options.rounds, sample_seconds=options.seconds, min_batches=options.min_batches,
         accuracy=options.accuracy, precision=options.precision, seed=options.seed, until_seconds=options.until,
+        prepare_only=options.prepare,
     )  # fmt: skip
     from fae.bench.paper import run_bench
 
