@@ -151,6 +151,7 @@ class OurContender:
 
     @precision.setter
     def precision(self, value: Precision) -> None:
+        """From the next step on."""
         self.runner.precision = value
 
     @property
@@ -202,6 +203,7 @@ class PlainContender:
 
     @precision.setter
     def precision(self, value: Precision) -> None:
+        """From the next step on."""
         self.peer.precision = value
 
     @property

@@ -31,7 +31,7 @@ def keep_freed_memory() -> bool:
 
     glibc maps every block of more than 32 MiB anew and unmaps it when it is freed. A training step on a CPU makes and
     frees dozens of such activations, and the kernel clears every page of them, every step (docs/journal.md). Memory is
-    then the most that was in use at once, for the rest of the process; it does not grow from step to step.
+    then the most that was in use at once and what holes between blocks cost, for the rest of the process.
 
     Returns
     -------
