@@ -37,7 +37,7 @@ from fae.training.runner import StepRunner
 
 from common import KAGGLE_ROWS, make_log
 
-RING_DEPTH = 6
+RING_DEPTH = 8
 LEARNING_RATE = 0.01
 
 

@@ -188,19 +188,20 @@ class Embeddings(ABC):
             int64 ``[n]``: staging slot of each batch, -1 for none; by default none.
         """
         numbers = np.asarray(order, np.int64)
-        if self._gpu is None:
-            for index in numbers.tolist():
-                yield make_ready(batches.batch(index), self.device, 0)
-            return
         if slots is None:
             slots = np.full(len(numbers), -1)
+        places = np.maximum(slots, 0).tolist()
+        if self._gpu is None:
+            for index, slot in zip(numbers.tolist(), places, strict=True):
+                yield make_ready(batches.batch(index), self.device, slot)
+            return
         with closing(self._gpu.feeds(batches, numbers, slots, self._staging_rows, self.steps + 1)) as feeds:
             expected = self.steps
-            for packed, feed in feeds:
+            for (packed, feed), slot in zip(feeds, places, strict=True):
                 if self.steps != expected and packed.order is not None:  # a batch before was not updated
                     self._gpu.set_step(feed, self.steps + 1)
                 expected += 1
-                yield from_feed(packed, feed, 0)
+                yield from_feed(packed, feed, slot)
 
     @property
     def traffic(self) -> dict[str, int]:

@@ -20,8 +20,8 @@ from torch import Tensor
 from fae.core.memory import available_bytes
 from fae.core.threads import num_threads
 from fae.embedding.batch import FeedSlot
-from fae.embedding.feed_sources import FeedSource, LaneSource, MappedSource
-from fae.kernels.driver import RegisteredArrays
+from fae.embedding.feed_sources import FeedSource, FeedTarget, LaneSource, MappedSource
+from fae.kernels.driver import RegisteredArrays, new_events
 from fae.kernels.feed import FeedLayout, FeedTable, FeedViews
 from fae.packing.dataset import BatchSet, PackedBatch
 
@@ -53,10 +53,10 @@ class FeedRing:
         self.num_lanes = max(1, min(4, num_threads() // 4)) if self._on_gpu else 1
         self._host: list[Tensor] = []
         self._views: list[FeedViews] = []
+        self._targets: list[FeedTarget] = []
         if self._on_gpu:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            self._arrived = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
-            self._consumed = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
+            self._arrived, self._consumed = (new_events(depth, self._stream) for _ in range(2))
 
     def reserve(self, batches: BatchSet) -> None:
         """Make room for the largest of these batches."""
@@ -66,12 +66,17 @@ class FeedRing:
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
         self._num_words, self.generation = words, self.generation + 1
-        self._host, self._views = [], []  # before there are new ones: both would not be counted
+        self._host, self._views, self._targets = [], [], []  # before there are new ones: both would not be counted
         self._views = [
             self.layout.views(torch.zeros(words, dtype=torch.int32, device=self._device)) for _ in range(self._depth)
         ]
+        self._targets = [FeedTarget(words=views.words) for views in self._views]
         if self._on_gpu:  # they are filled with zeros on the computing stream
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
+            self._targets = [
+                FeedTarget(words=views.words, stream=self._stream, arrived=arrived, consumed=consumed)
+                for views, arrived, consumed in zip(self._views, self._arrived, self._consumed, strict=True)
+            ]
 
     @property
     def device_bytes(self) -> int:
@@ -93,15 +98,7 @@ class FeedRing:
 
         def send() -> None:
             nonlocal sent
-            slot = sent % self._depth
-            target = self._views[slot].words
-            if self._on_gpu:
-                with torch.cuda.stream(self._stream):
-                    self._stream.wait_event(self._consumed[slot])
-                    source.start_copy(sent, target)
-                    self._arrived[slot].record(self._stream)
-            else:
-                source.start_copy(sent, target)
+            source.start_copy(sent, self._targets[sent % self._depth])
             sent += 1
 
         def free() -> None:
@@ -114,7 +111,8 @@ class FeedRing:
 
         try:
             for position, index in enumerate(order.tolist()):
-                free()
+                if source.reuses_buffers:
+                    free()
                 # As far ahead as places on the device are no longer needed.
                 while sent < min(len(order), position + self._depth) and source.has(sent):
                     send()
@@ -140,7 +138,7 @@ class FeedRing:
 
     def _open(self, batches: BatchSet, table: FeedTable) -> FeedSource:
         if self._on_gpu and 4 * self._num_words >= _SMALLEST_MAPPED and self._register(batches, table):
-            return MappedSource(table)
+            return MappedSource(table, self._targets)
         if not self._host:
             self._host = [
                 torch.zeros(self._num_words, dtype=torch.int32, pin_memory=self._on_gpu) for _ in range(self._depth)

@@ -8,6 +8,7 @@ all of them at once. Invariant: whatever the source, the device gets the same by
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,12 +16,35 @@ import torch
 from torch import Tensor
 
 from fae.core.lanes import Lanes, last_turn
-from fae.kernels.driver import copy_function, start_copies
+from fae.kernels.driver import COPY, RECORD, WAIT, Commands, command_table
 from fae.kernels.feed import FeedTable, feed_lane
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedTarget:
+    """A place of the ring on the device.
+
+    Attributes
+    ----------
+    words
+        int32, the feed.
+    stream
+        Of the copies; None where the device is a CPU, which has no events either.
+    arrived, consumed
+        The copy is done; the last step that reads the place is.
+    """
+
+    words: Tensor
+    stream: torch.cuda.Stream | None = None
+    arrived: torch.cuda.Event | None = None
+    consumed: torch.cuda.Event | None = None
 
 
 class FeedSource(Protocol):
     """What a ring of feeds asks for; positions in order."""
+
+    reuses_buffers: bool
+    """Whether it wants to know (`copied`) which copies are done."""
 
     @property
     def waited(self) -> float:
@@ -32,8 +56,8 @@ class FeedSource(Protocol):
     def wait(self, position: int, meanwhile: Callable[[], None]) -> None:
         """Wait until they are."""
 
-    def start_copy(self, position: int, target: Tensor) -> None:
-        """Start the copy to `target` (int32 words) on the current stream."""
+    def start_copy(self, position: int, target: FeedTarget) -> None:
+        """Start the copy to a place of the ring, once that is consumed."""
 
     def copied(self, count: int) -> None:
         """The copies of so many batches are done."""
@@ -44,6 +68,8 @@ class FeedSource(Protocol):
 
 class LaneSource:
     """Lanes copy each batch into one of several host buffers (int32, pinned where the device is a GPU)."""
+
+    reuses_buffers = True
 
     def __init__(self, table: FeedTable, buffers: Sequence[Tensor], num_lanes: int) -> None:
         self._lanes, self._buffers, self._words = Lanes("feed"), buffers, table.words.tolist()
@@ -72,10 +98,17 @@ class LaneSource:
         """As `FeedSource.wait`."""
         self._lanes.wait(self._fed[[position % len(self._fed)]], position + 1, meanwhile)
 
-    def start_copy(self, position: int, target: Tensor) -> None:
+    def start_copy(self, position: int, target: FeedTarget) -> None:
         """As `FeedSource.start_copy`."""
         words = self._words[position]
-        target[:words].copy_(self._buffers[position % len(self._buffers)][:words], non_blocking=True)
+        source = self._buffers[position % len(self._buffers)][:words]
+        if target.stream is None or target.consumed is None or target.arrived is None:
+            target.words[:words].copy_(source)
+            return
+        with torch.cuda.stream(target.stream):
+            target.stream.wait_event(target.consumed)
+            target.words[:words].copy_(source, non_blocking=True)
+            target.arrived.record(target.stream)
 
     def copied(self, count: int) -> None:
         """As `FeedSource.copied`."""
@@ -87,16 +120,35 @@ class LaneSource:
 
 
 class MappedSource:
-    """The files' own pages, which the driver has locked (`fae.kernels.driver.RegisteredArrays`)."""
+    """The files' own pages, which the driver has locked (`fae.kernels.driver.RegisteredArrays`).
 
-    def __init__(self, table: FeedTable) -> None:
-        self._function = copy_function()
+    Parameters
+    ----------
+    targets
+        The ring's places; batch p goes to place ``p % len(targets)``.
+    """
+
+    reuses_buffers = False
+
+    def __init__(self, table: FeedTable, targets: Sequence[FeedTarget]) -> None:
+        self._driver, count = Commands(), len(table.headers)
         self._headers = torch.from_numpy(table.headers).pin_memory()
-        places = np.zeros((len(table.headers), 1, 3), np.int64)
-        row_bytes = 4 * table.headers.shape[1]
-        places[:, 0, 0] = self._headers.data_ptr() + row_bytes * np.arange(len(table.headers))
-        places[:, 0, 2] = row_bytes
-        self._pieces = np.concatenate([places, table.pieces], axis=1)
+        places = np.arange(count) % len(targets)
+        words = np.array([target.words.data_ptr() for target in targets])[places]
+        arrived, consumed = (
+            np.array([getattr(target, name).cuda_event for target in targets])[places]
+            for name in ("arrived", "consumed")
+        )
+        assert targets[0].stream is not None
+        stream, row_bytes = targets[0].stream.cuda_stream, 4 * table.headers.shape[1]
+        header = self._headers.data_ptr() + row_bytes * np.arange(count)
+        pieces = [
+            (COPY, words + place, source, size, stream) for source, place, size in np.transpose(table.pieces, (1, 2, 0))
+        ]
+        self._commands = command_table(
+            count,
+            [(WAIT, stream, consumed), (COPY, words, header, row_bytes, stream), *pieces, (RECORD, arrived, stream)],
+        )
 
     @property
     def waited(self) -> float:
@@ -110,12 +162,9 @@ class MappedSource:
     def wait(self, position: int, meanwhile: Callable[[], None]) -> None:
         """As `FeedSource.wait`."""
 
-    def start_copy(self, position: int, target: Tensor) -> None:
+    def start_copy(self, position: int, target: FeedTarget) -> None:
         """As `FeedSource.start_copy`."""
-        stream = torch.cuda.current_stream(target.device).cuda_stream
-        code = start_copies(self._function, stream, target.data_ptr(), self._pieces[position])
-        if code != 0:
-            raise RuntimeError(f"the driver refused a copy out of the packed files (CUDA error {code})")
+        self._driver.run(self._commands[position])
 
     def copied(self, count: int) -> None:
         """As `FeedSource.copied`."""

@@ -3,8 +3,10 @@
 Place in the flow: `fae.embedding.pipeline` says when, this says how. Cold rows lie in ordinary host memory; only the
 buffers of the ring are pinned. Only the consumer's thread calls the driver; no call but `end` waits for the device:
 copies up are started and leave an event, for which `forward` makes the computing stream wait; copies down leave one
-that `poll` looks at. Invariants: a pinned buffer is written again only after its slot's last write-back, which comes
-after the copy out of it; a slot is written again only after the last batch that may read it has done so.
+that `poll` looks at. What is waited for, copied and recorded for each batch stands in tables that are made when a pass
+begins; a batch's share of them is one call. Invariants: a pinned buffer is written again only after its slot's last
+write-back, which comes after the copy out of it; a slot is written again only after the last batch that may read it
+has done so.
 """
 
 from __future__ import annotations
@@ -12,9 +14,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from fae.embedding.transfer import FaultInjection, Pass, TierPair, TransferBuffers
+from fae.kernels.driver import COPY, RECORD, WAIT, Commands, command_table, new_events
 from fae.kernels.streaming import poison_forwarded
 
 _NAN = float("nan")
@@ -43,7 +48,6 @@ class GpuTransfer:
         self._tiers, self._buffers, self._depth, self._device = list(tiers), list(buffers), depth, device
         self._faults, self._random, self._by_location = faults, random.Random(faults.seed), by_location
         self.slot_locations = [torch.zeros((depth, tier.slot_rows), dtype=torch.int64, device=device) for tier in tiers]
-        # What a copy needs, once for each slot: cutting tensors costs as much as starting the copy.
         self._slots = [
             [
                 tuple(
@@ -58,15 +62,48 @@ class GpuTransfer:
         self._launched = self._seen = 0
         self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._forwarded = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._arrived = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
-        self._updated = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
-        self._departed = [torch.cuda.Event() for _ in range(depth)]  # type: ignore[no-untyped-call]
+        (self._forwarded,) = new_events(1, self._up)
+        self._arrived, self._updated, self._departed = (new_events(depth, self._up) for _ in range(3))
+        self._driver, self._is_tested = Commands(), faults.poison or faults.max_delay_seconds > 0
 
     def begin(self, this: Pass) -> None:
         """As `Transfer.begin`."""
         self._pass, self._launched, self._seen = this, 0, 0
-        self._counts = [(each.ends - each.begins).tolist() for each in this.lists]
+        counts = [each.ends - each.begins for each in this.lists]
+        self._counts = [each.tolist() for each in counts]
+        positions = np.arange(len(counts[0]))
+        slots, up, down = positions % self._depth, self._up.cuda_stream, self._down.cuda_stream
+
+        def of(events: Sequence[torch.cuda.Event], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+            return np.array([event.cuda_event for event in events])[places]
+
+        arrivals, departures = [], []
+        for rows, tier, each in zip(counts, self._tiers, self._buffers, strict=True):
+            first = tier.num_hot_rows + slots * tier.slot_rows
+            for bank, above, below in zip((tier.bank.weight, tier.bank.state), each.up, each.down, strict=True):
+                row_bytes = 4 * bank.shape[1]
+                staged, in_buffer = bank.data_ptr() + row_bytes * first, row_bytes * slots * tier.slot_rows
+                arrivals.append((COPY, staged, above.data_ptr() + in_buffer, row_bytes * rows, up))
+                departures.append((COPY, below.data_ptr() + in_buffer, staged, row_bytes * rows, down))
+        for rows, tier, each, locations in zip(counts, self._tiers, self._buffers, self.slot_locations, strict=True):
+            planned = each.locations.data_ptr() + 8 * tier.slot_rows * (positions % len(each.locations))
+            arrivals.append((COPY, locations.data_ptr() + 8 * tier.slot_rows * slots, planned, 8 * rows, up))
+        # Of the last batch that may read this slot: it is two before, or the one before and read at its start.
+        last_read = (
+            of(self._updated, (positions - 2) % self._depth) if self._by_location else self._forwarded.cuda_event
+        )
+        self._arrivals = command_table(
+            len(positions), [(WAIT, up, last_read), *arrivals, (RECORD, of(self._arrived, slots), up)]
+        )
+        updated, departed = of(self._updated, slots), of(self._departed, slots)
+        # The computing stream's handle is not known yet.
+        self._departures = command_table(
+            len(positions),
+            [
+                (RECORD, updated, 0), (WAIT, down, updated), *(departures if this.write_back else ()),
+                (RECORD, departed, down),
+            ],
+        )  # fmt: skip
 
     def poll(self) -> None:
         """As `Transfer.poll`."""
@@ -81,19 +118,15 @@ class GpuTransfer:
 
     def arrive(self, position: int) -> None:
         """As `Transfer.arrive`."""
-        slot = position % self._depth
-        with torch.cuda.stream(self._up):
-            # Of the last batch that may read this slot: it is two before, or the one before and read at its start.
-            self._up.wait_event(self._updated[(position - 2) % self._depth] if self._by_location else self._forwarded)
-            self._dawdle()
-            for group, tensors in enumerate(self._slots[slot]):
-                rows = self._counts[group][position]
-                if self._faults.poison:
+        commands = self._arrivals[position]
+        if self._is_tested:
+            self._driver.run(commands[:1])
+            with torch.cuda.stream(self._up):
+                self._dawdle()
+                for group in range(len(self._tiers) if self._faults.poison else 0):
                     self._poison(group, position)
-                for up, staged, _ in tensors:
-                    staged[:rows].copy_(up[:rows], non_blocking=True)
-                self.slot_locations[group][slot, :rows].copy_(self._planned(group, position), non_blocking=True)
-            self._arrived[slot].record(self._up)
+            commands = commands[1:]
+        self._driver.run(commands)
 
     def _planned(self, group: int, position: int) -> torch.Tensor:
         planned = self._buffers[group].locations
@@ -123,16 +156,14 @@ class GpuTransfer:
 
     def depart(self, position: int) -> None:
         """As `Transfer.depart`."""
-        slot = position % self._depth
-        self._updated[slot].record(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._down):
-            self._down.wait_event(self._updated[slot])
-            self._dawdle()
-            for group, tensors in enumerate(self._slots[slot] if self._pass.write_back else ()):
-                rows = self._counts[group][position]
-                for _, staged, down in tensors:
-                    down[:rows].copy_(staged[:rows], non_blocking=True)
-            self._departed[slot].record(self._down)
+        commands = self._departures[position]
+        commands[0, 2] = torch.cuda.current_stream(self._device).cuda_stream
+        if self._is_tested:
+            self._driver.run(commands[:2])
+            with torch.cuda.stream(self._down):
+                self._dawdle()
+            commands = commands[2:]
+        self._driver.run(commands)
         self._launched = position + 1
         self.poll()
 

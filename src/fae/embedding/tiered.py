@@ -6,7 +6,6 @@ slot q is row ``a + q * U_cap``. Invariant: the bank and its state never take mo
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -80,8 +79,8 @@ class TieredEmbeddings(Embeddings):
             closing(self._pipeline.run(batches, numbers, write_back=write_back)) as staged,
             closing(self._ready(batches, numbers, slots)) as ready,
         ):
-            for (_, slot), batch in zip(staged, ready, strict=False):  # the pipeline ends last: it drains
-                ready_batch, steps = dataclasses.replace(batch, slot=slot), self.steps
+            for _, ready_batch in zip(staged, ready, strict=False):  # the pipeline ends last: it drains
+                steps = self.steps
                 try:
                     yield ready_batch
                 finally:

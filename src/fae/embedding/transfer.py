@@ -8,8 +8,10 @@ touches one slot and its buffers and nothing else; `forward` writes its own slot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -130,8 +132,13 @@ class Pass:
 
     def sources(self, position: int) -> Cells:
         """Counters that have reached ``position + 1`` when a position can be copied up."""
-        plans = [cells[position % len(cells)] for cells in self.planned]
-        return np.concatenate([*self.gathered, np.array(plans)])
+        return self._sources[position % len(self._sources)]
+
+    @cached_property
+    def _sources(self) -> list[Cells]:
+        turns = math.lcm(*(len(cells) for cells in self.planned))
+        plans = [[cells[turn % len(cells)] for cells in self.planned] for turn in range(turns)]
+        return [np.concatenate([*self.gathered, np.array(each)]) for each in plans]
 
 
 class Transfer(Protocol):

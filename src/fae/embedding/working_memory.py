@@ -22,6 +22,7 @@ FEED_DEPTH = 8
 ROUNDED = 512
 """To a multiple of this torch rounds what it allocates on a GPU."""
 _LOCATION_BYTES = 8
+_COMMAND_BYTES = 40
 _FIXED_PIECES, _GROUP_PIECES = 4, 4
 
 
@@ -96,7 +97,7 @@ def feed_tables(num_groups: int, num_batches: int) -> int:
     """On the host: `FeedTable` of so many batches, and what a `FeedSource` makes of it."""
     header, pieces = 4 * group_field(num_groups), _FIXED_PIECES + _GROUP_PIECES * num_groups
     of_table = num_batches * (header + 24 * pieces + 8)
-    return counters() + of_table + pinned(num_batches * header) + num_batches * 24 * (pieces + 1)
+    return counters() + of_table + pinned(num_batches * header) + num_batches * _COMMAND_BYTES * (pieces + 3)
 
 
 def locations(hot_set: _Sized) -> int:
@@ -121,10 +122,10 @@ def transfer_buffers(hot_set: _Sized, row_floats: Sequence[tuple[int, int]], *, 
 
 
 def pass_tables(hot_set: _Sized, num_batches: int) -> int:
-    """Of a `Pass` on the host: counters of the lanes, the lists' ends, what planners write on."""
+    """Of a `Pass` on the host: counters of the lanes, the lists' ends, what planners write on; a GPU's commands."""
     groups = len(hot_set.staging_rows)
     planners = LaneCounts.of_machine(groups).plan * sum(12 * (rows + 1) for rows in hot_set.staging_rows)
-    return counters() + planners + num_batches * (16 * groups + 24)
+    return counters() + planners + num_batches * (16 * groups + 24 + _COMMAND_BYTES * (5 * groups + 5))
 
 
 def counters() -> int:

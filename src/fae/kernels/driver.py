@@ -1,58 +1,118 @@
-"""Calls of the CUDA driver from compiled loops: several copies started by one call, maps registered for copying.
+"""Calls of the CUDA driver from compiled loops: whole lists of copies, waits and records by one call; locked maps.
 
-Place in the flow: the feeds copy a batch's pieces straight out of the mapped file. torch starts such a copy in about
-6 us of Python; a batch has eight. Invariant: copies are only started here; the stream orders them.
+Place in the flow: the feeds copy a batch's pieces straight out of the mapped file, the streaming pipeline copies rows
+to slots and back. From Python a copy costs 12 us or more, with the views that it needs and its stream made current; a
+step of half a millisecond has a dozen of them and as many waits and records. Invariant: commands are only started
+here; the streams order them.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
+import torch
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+
+WAIT, COPY, RECORD = 0, 1, 2
+"""Kinds of commands: ``(WAIT, stream, event, 0, 0)``, ``(COPY, target, source, bytes, stream)`` and ``(RECORD, event,
+stream, 0, 0)``, every word an int64 (addresses and handles). A copy of no bytes is none."""
 
 _READ_ONLY = 8  # CU_MEMHOSTREGISTER_READ_ONLY
 _PAGE = 4096
 
 
-@intrinsic
-def _call_copy(
-    typing_context: Any, function: Any, target: Any, source: Any, num_bytes: Any, stream: Any
-) -> Any:  # pragma: no cover (runs in the compiler)
+def _generate(num_arguments: int) -> Any:  # pragma: no cover (runs in the compiler)
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         word = ir.IntType(64)
-        kind = ir.FunctionType(ir.IntType(32), [word] * 4).as_pointer()
+        kind = ir.FunctionType(ir.IntType(32), [word] * num_arguments).as_pointer()
         code = builder.call(builder.inttoptr(arguments[0], kind), list(arguments[1:]))
         return builder.sext(code, word)
 
-    return types.int64(types.int64, types.int64, types.int64, types.int64, types.int64), generate
+    return types.int64(*[types.int64] * (1 + num_arguments)), generate
+
+
+@intrinsic
+def _call_two(typing_context: Any, function: Any, first: Any, second: Any) -> Any:  # pragma: no cover
+    return _generate(2)
+
+
+@intrinsic
+def _call_three(typing_context: Any, function: Any, first: Any, second: Any, third: Any) -> Any:  # pragma: no cover
+    return _generate(3)
+
+
+@intrinsic
+def _call_four(
+    typing_context: Any, function: Any, first: Any, second: Any, third: Any, fourth: Any
+) -> Any:  # pragma: no cover
+    return _generate(4)
 
 
 @njit(cache=True, nogil=True)
-def start_copies(function, stream, target, pieces):
-    """Start one copy to the device for each piece that is not empty; returns one of the driver's errors, or 0.
+def run_commands(functions, commands):
+    """Start commands one after the other; returns the first of the driver's errors and stops there, or 0.
 
     Parameters
     ----------
-    function
-        Address of the driver's ``cuMemcpyAsync``: `copy_function`.
-    stream
-        Handle of the stream.
-    target
-        Address on the device.
-    pieces
-        int64 ``[n, 3]``: address in page-locked host memory, place behind `target` (bytes), bytes.
+    functions
+        int64 ``[3]``: `command_functions`.
+    commands
+        int64 ``[n, 5]``, see `WAIT`.
     """
-    worst = 0
-    for piece in range(len(pieces)):
-        if pieces[piece, 2] > 0:
-            place, source, size = target + pieces[piece, 1], pieces[piece, 0], pieces[piece, 2]
-            worst = max(worst, _call_copy(function, place, source, size, stream))  # type: ignore[call-arg]
-    return worst
+    for index in range(len(commands)):
+        kind, code = commands[index, 0], 0
+        first, second, third, fourth = commands[index, 1], commands[index, 2], commands[index, 3], commands[index, 4]
+        if kind == WAIT:
+            code = _call_three(functions[WAIT], first, second, 0)  # type: ignore[call-arg]
+        elif kind == RECORD:
+            code = _call_two(functions[RECORD], first, second)  # type: ignore[call-arg]
+        elif third > 0:
+            code = _call_four(functions[COPY], first, second, third, fourth)  # type: ignore[call-arg]
+        if code != 0:
+            return code
+    return 0
+
+
+def command_table(count: int, commands: Sequence[Sequence[Any]]) -> npt.NDArray[np.int64]:
+    """int64 ``[count, n, 5]``: n commands for each of `count` batches; each word a number or an array ``[count]``."""
+    table = np.zeros((count, len(commands), 5), np.int64)
+    for index, command in enumerate(commands):
+        for word, value in enumerate(command):
+            table[:, index, word] = value
+    return table
+
+
+class Commands:
+    """Runs lists of commands with the driver's own functions.
+
+    Parameters
+    ----------
+    functions
+        int64 ``[3]``: addresses of ``cuStreamWaitEvent``, ``cuMemcpyAsync`` and ``cuEventRecord``, by default the
+        driver's; others in tests.
+    """
+
+    def __init__(self, functions: npt.NDArray[np.int64] | None = None) -> None:
+        self._functions = command_functions() if functions is None else functions
+
+    def run(self, commands: npt.NDArray[np.int64]) -> None:
+        """Start them.
+
+        Raises
+        ------
+        RuntimeError
+            If the driver refuses one.
+        """
+        code = run_commands(self._functions, commands)
+        if code != 0:
+            raise RuntimeError(f"the driver refused a copy, or to wait for one (CUDA error {code})")
 
 
 @cache
@@ -60,12 +120,20 @@ def _driver() -> Any:
     return ctypes.CDLL("libcuda.so.1")
 
 
+def new_events(count: int, stream: torch.cuda.Stream) -> list[torch.cuda.Event]:
+    """Events that have a handle: torch makes it when an event is recorded first."""
+    events = [torch.cuda.Event() for _ in range(count)]
+    for event in events:
+        event.record(stream)
+    return events
+
+
 @cache
-def copy_function() -> int:
-    """Address of ``cuMemcpyAsync``."""
-    address = ctypes.cast(_driver().cuMemcpyAsync, ctypes.c_void_p).value
-    assert address is not None
-    return address
+def command_functions() -> npt.NDArray[np.int64]:
+    """Addresses of the driver's functions by kind of command."""
+    driver = _driver()
+    functions = (driver.cuStreamWaitEvent, driver.cuMemcpyAsync, driver.cuEventRecord)
+    return np.array([ctypes.cast(function, ctypes.c_void_p).value for function in functions], np.int64)
 
 
 def _current_context() -> int:

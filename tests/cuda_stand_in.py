@@ -1,0 +1,88 @@
+"""A driver of CPU memory: streams that do everything at once, so what the GPU's moves ask for is done where they ask.
+
+What the real driver overlaps is not tested with it; that every byte goes where it should is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import nullcontext
+from itertools import count
+
+import numpy as np
+import torch
+
+from fae.embedding import pipeline
+from fae.embedding.gpu_transfer import GpuTransfer
+from fae.kernels import driver
+
+_handles = count(1)
+
+
+class Stream:
+    """A handle."""
+
+    def __init__(self, *_: object) -> None:
+        self.cuda_stream = next(_handles)
+
+    def wait_event(self, event: Event) -> None:
+        """Nothing: it has happened."""
+
+    def synchronize(self) -> None:
+        """Nothing."""
+
+
+class Event:
+    """A handle, once it is recorded."""
+
+    def __init__(self) -> None:
+        self.cuda_event = 0
+
+    def record(self, stream: Stream) -> None:
+        """Make the handle."""
+        self.cuda_event = self.cuda_event or next(_handles)
+
+    def query(self) -> bool:
+        """It has happened."""
+        return True
+
+
+class Driver:
+    """The three functions, as `fae.kernels.driver.command_functions` gives them; `refuse` is a call that fails."""
+
+    def __init__(self) -> None:
+        word = ctypes.c_uint64
+        self.calls: list[tuple] = []
+        self.refuse: tuple | None = None
+        self._kept = (
+            ctypes.CFUNCTYPE(ctypes.c_int, word, word, word)(lambda *given: self._call("wait", *given)),
+            ctypes.CFUNCTYPE(ctypes.c_int, word, word, word, word)(self._copy),
+            ctypes.CFUNCTYPE(ctypes.c_int, word, word)(lambda *given: self._call("record", *given)),
+        )
+        self.functions = np.array([ctypes.cast(each, ctypes.c_void_p).value for each in self._kept], np.int64)
+
+    def _call(self, *call) -> int:
+        self.calls.append(call)
+        return 700 if call == self.refuse else 0
+
+    def _copy(self, target, source, num_bytes, stream) -> int:
+        ctypes.memmove(target, source, num_bytes)
+        return self._call("copy", num_bytes, stream)
+
+
+def stand_in(monkeypatch) -> Driver:
+    """From here on, placement ``tiered`` on a CPU moves rows as on a GPU, by this driver."""
+    made, current = Driver(), Stream()
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(driver, "command_functions", lambda: made.functions)
+
+    def transfer(tiers, buffers, depth, device, faults, *, by_location):
+        return GpuTransfer(tiers, buffers, depth, device, faults, by_location=by_location)
+
+    monkeypatch.setattr(pipeline, "make_transfer", transfer)
+    return made
