@@ -198,7 +198,7 @@ class Embeddings(ABC):
         with closing(self._gpu.feeds(batches, numbers, slots, self._staging_rows, self.steps + 1)) as feeds:
             expected = self.steps
             for (packed, feed), slot in zip(feeds, places, strict=True):
-                if self.steps != expected and packed.order is not None:  # a batch before was not updated
+                if self.steps != expected and packed.is_ordered:  # a batch before was not updated
                     self._gpu.set_step(feed, self.steps + 1)
                 expected += 1
                 yield from_feed(packed, feed, slot)

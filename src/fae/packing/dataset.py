@@ -44,42 +44,74 @@ class Blocks:
     long_rows: npt.NDArray[np.int32]
 
 
-@dataclass(frozen=True, kw_only=True)
 class PackedBatch:
-    """One batch of at most B inputs; every array is a read-only view.
+    """One batch of at most B inputs; every array is a read-only view, cut when it is first asked for.
 
     Attributes
     ----------
-    addresses
-        int32 ``[B, S]``: ``a < H`` is the hot row with that number, ``a >= H`` is entry ``a - H`` of `cold_rows` of
-        the slot's group, -1 is no lookup. Padded inputs are all -1.
-    order
-        int32 ``[B * S]``: lookups ``b * S + s``, group by group, within a group sorted by address, ties by lookup,
-        pads first; None outside the training split.
-    dense
-        float32 ``[B, K]``, 0 in padded inputs.
-    labels
-        float32 ``[B]``, 0 in padded inputs.
     num_inputs
         Real inputs; they stand first.
-    cold_rows
-        Per group, int64 ``[U]``: ascending row numbers (``>= H``), each once.
-    blocks
-        Per group; empty outside the training split.
+    has_cold_rows
+        Whether any lookup needs a row from the host.
     """
 
-    addresses: npt.NDArray[np.int32]
-    order: npt.NDArray[np.int32] | None
-    dense: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.float32]
-    num_inputs: int
-    cold_rows: tuple[npt.NDArray[np.int64], ...]
-    blocks: tuple[Blocks, ...] = ()
+    def __init__(
+        self, arrays: BatchArrays, index: int, *, num_inputs: int, has_cold_rows: bool, num_hot_batches: int
+    ) -> None:
+        self._arrays, self._index, self._num_hot_batches = arrays, index, num_hot_batches
+        self.num_inputs, self.has_cold_rows = num_inputs, has_cold_rows
+
+    @cached_property
+    def addresses(self) -> npt.NDArray[np.int32]:
+        """int32 ``[B, S]``: ``a < H`` is the hot row with that number, ``a >= H`` entry ``a - H`` of `cold_rows`.
+
+        `cold_rows` of the slot's group; -1 is no lookup. Padded inputs are all -1.
+        """
+        found: npt.NDArray[np.int32] = self._arrays.addresses[self._index]
+        return found
 
     @property
-    def has_cold_rows(self) -> bool:
-        """Whether any lookup needs a row from the host."""
-        return any(len(rows) for rows in self.cold_rows)
+    def is_ordered(self) -> bool:
+        """Whether there is an `order`."""
+        return self._arrays.order is not None
+
+    @cached_property
+    def order(self) -> npt.NDArray[np.int32] | None:
+        """int32 ``[B * S]``: lookups ``b * S + s``, group by group, sorted by address, ties by lookup, pads first.
+
+        None outside the training split.
+        """
+        order = self._arrays.order
+        return None if order is None else order[self._index]
+
+    @cached_property
+    def dense(self) -> npt.NDArray[np.float32]:
+        """float32 ``[B, K]``, 0 in padded inputs."""
+        found: npt.NDArray[np.float32] = self._arrays.dense[self._index]
+        return found
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.float32]:
+        """float32 ``[B]``, 0 in padded inputs."""
+        found: npt.NDArray[np.float32] = self._arrays.labels[self._index]
+        return found
+
+    @cached_property
+    def cold_rows(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """Per group, int64 ``[U]``: ascending row numbers (``>= H``), each once."""
+        offsets = self._arrays.cold_offsets
+        begin, end = offsets[self._index].tolist(), offsets[self._index + 1].tolist()
+        return tuple(rows[begin[g] : end[g]] for g, rows in enumerate(self._arrays.cold_rows))
+
+    @cached_property
+    def blocks(self) -> tuple[Blocks, ...]:
+        """Per group; empty outside the training split."""
+        hot, others = self._arrays.hot_blocks, self._arrays.blocks
+        if others is None:
+            return ()
+        if hot is not None and self._index < self._num_hot_batches:
+            return hot.batch(self._index)
+        return others.batch(self._index - self._num_hot_batches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,25 +237,10 @@ class BatchSet:
     def _batch(self, index: int) -> PackedBatch:
         if not 0 <= index < self.num_batches:
             raise IndexError(f"batch {index} of {self.num_batches}")
-        arrays = self.arrays
-        begin, end = arrays.cold_offsets[index].tolist(), arrays.cold_offsets[index + 1].tolist()
         return PackedBatch(
-            addresses=arrays.addresses[index],
-            order=None if arrays.order is None else arrays.order[index],
-            dense=arrays.dense[index],
-            labels=arrays.labels[index],
-            num_inputs=self._sizes[index],
-            cold_rows=tuple(rows[begin[g] : end[g]] for g, rows in enumerate(arrays.cold_rows)),
-            blocks=self._blocks(index),
-        )
-
-    def _blocks(self, index: int) -> tuple[Blocks, ...]:
-        hot, others = self.arrays.hot_blocks, self.arrays.blocks
-        if others is None:
-            return ()
-        if hot is not None and index < self.num_hot_batches:
-            return hot.batch(index)
-        return others.batch(index - self.num_hot_batches)
+            self.arrays, index, num_inputs=self._sizes[index], has_cold_rows=self._are_cold[index],
+            num_hot_batches=self.num_hot_batches,
+        )  # fmt: skip
 
     def cold_lists(self, numbers: npt.NDArray[np.int64]) -> tuple[ColdLists, ...]:
         """Cold rows of these batches, per group."""
@@ -239,6 +256,11 @@ class BatchSet:
     def has_cold_rows(self) -> npt.NDArray[np.bool_]:
         """bool ``[num_batches]``: which batches need any row from the host."""
         return np.asarray(np.diff(self.arrays.cold_offsets, axis=0).any(axis=1))
+
+    @cached_property
+    def _are_cold(self) -> list[bool]:
+        are_cold: list[bool] = self.has_cold_rows.tolist()
+        return are_cold
 
     @property
     def num_dense(self) -> int:
