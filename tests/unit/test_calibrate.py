@@ -12,6 +12,7 @@ import pytest
 from fae.core.errors import ArtifactError, BudgetError, RecipeError
 from fae.core.units import parse_bytes
 from fae.data.columnar import ColumnarLog, FeatureSchema
+from fae.packing.pack import pack
 from fae.popularity import fitting
 from fae.popularity.calibrate import calibrate, plan_calibrate
 from fae.popularity.config import HotConfig
@@ -306,6 +307,23 @@ def test_the_ring_is_not_measured_on_inputs_that_the_peeling_chose(tmp_path: Pat
         for batch in np.array_split(cold_inputs, len(cold_inputs) // 32)
     ]
     assert max(brought) <= 1.1 * hot_set.staging_rows[0]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_ring_holds_what_held_out_batches_bring(tmp_path: Path, mixed: bool) -> None:
+    """All that training touches is hot; held-out inputs bring rows of their own, and must not be cut into crumbs."""
+    random = np.random.default_rng(1)
+    ids = np.concatenate([random.integers(0, 200, (3000, 3)), random.integers(200, 2000, (1000, 3))])
+    log = make_log(
+        tmp_path, ids, random.integers(0, 2, 4000),
+        features=[FeatureSchema(name=f"C{slot}", num_embeddings=2000) for slot in range(3)], num_validation=500,
+        num_test=500,
+    )  # fmt: skip
+    hot_set = run(log, HotConfig(budget="96KiB", ring_depth=2, small_table=1), tmp_path, batch_size=128, mixed=mixed)
+    assert hot_lookups(hot_set, log).all()
+    packed = pack(log, hot_set, tmp_path / "packed", seed=1)
+    assert packed.test.num_batches <= 5
+    assert packed.validation.num_batches <= 5
 
 
 def test_peeling_reads_a_part_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

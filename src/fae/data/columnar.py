@@ -28,6 +28,7 @@ from fae.data.config import Pooling
 
 KIND = "log"
 FORMAT_VERSION = 2
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.core.artifact import Manifest, read_manifest
+from fae.data.columnar import SPLITS
 
 KIND = "packed"
 FORMAT_VERSION = 2
 COMMAND = "fae pack RECIPE.toml"
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from fae.core.artifact import Plan, require_parent, write_artifact
 from fae.core.errors import RecipeError
 from fae.core.progress import task
 from fae.core.units import format_bytes
-from fae.data.columnar import ColumnarLog
+from fae.data.columnar import SPLITS, ColumnarLog
 from fae.popularity.choice import choose
 from fae.popularity.config import HotConfig
 from fae.popularity.coverage import measure
@@ -28,7 +28,7 @@ from fae.popularity.profile import COMMAND as PROFILE_COMMAND
 from fae.popularity.profile import AccessProfile
 from fae.popularity.sampling import Inputs
 from fae.popularity.search import Fit
-from fae.popularity.staging import StagingProbe
+from fae.popularity.staging import StagingProbe, StagingProbes
 from fae.popularity.sweep import sweep
 from fae.popularity.tables import Tables
 
@@ -63,6 +63,7 @@ def plan_calibrate(
         "batch_size": batch_size,
         "mixed": mixed,
         "seed": seed,
+        "ring_measured_on": list(SPLITS),
     }
     if config.selection != "threshold":
         parameters["peeling_passes"] = config.peeling_passes
@@ -130,10 +131,16 @@ def calibrate(
             summary |= _everything_hot(tables, config, inputs, stop - start)
         else:
             inputs = inputs.cached()
-            # Probe batches come from the whole training split: a peeling serves the very inputs of its sample far
-            # better than others, and a ring measured on those would be short.
-            everything = Inputs(log.ids, log.labels, range(start, stop))
-            probe = StagingProbe(tables, everything, stop - start, batch_size=batch_size, mixed=mixed, seed=seed)
+            # Probe batches come from whole splits: a peeling serves the very inputs of its sample far better than
+            # others, and a ring measured on those would be short.
+            splits = [Inputs(log.ids, log.labels, range(*log.split(name))) for name in SPLITS]
+            probe = StagingProbes(
+                [
+                    StagingProbe(tables, each, len(each), batch_size=batch_size, mixed=mixed, seed=seed)
+                    for each in splits
+                    if len(each)
+                ]
+            )
             fitter = Fitter(tables=tables, config=config, probe=probe)
             counts = np.asarray(profile.counts)
             choice = choose(fitter, inputs, counts, is_exact=profile.is_exact, batch_size=batch_size, seed=seed)

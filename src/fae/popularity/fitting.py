@@ -18,7 +18,7 @@ from fae.popularity.peeling import INCIDENCE_BYTES, MEMORY_BYTES, peel
 from fae.popularity.peeling_chain import PeelingChain
 from fae.popularity.sampling import Inputs
 from fae.popularity.search import Fit, Search
-from fae.popularity.staging import StagingProbe
+from fae.popularity.staging import StagingProbe, StagingProbes
 from fae.popularity.tables import IntArray, Tables
 from fae.popularity.threshold import Stage, ThresholdChain
 
@@ -71,7 +71,7 @@ class Fitter:
 
     tables: Tables
     config: HotConfig
-    probe: StagingProbe
+    probe: StagingProbe | StagingProbes
 
     def threshold(self, inputs: Inputs, counts: IntArray) -> Candidate:
         """Fit the paper's statistical optimizer. `counts` (int64, flat) are the inputs' accesses."""

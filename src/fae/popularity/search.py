@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fae.popularity.chain import Chain
-from fae.popularity.staging import StagingProbe
+from fae.popularity.staging import StagingProbe, StagingProbes
 from fae.popularity.tables import IntArray, Tables
 
 _FIRST_ANCHOR_BYTES = 64
@@ -55,7 +55,7 @@ class Search:
         In the storage order of the chain.
     """
 
-    def __init__(self, tables: Tables, chain: Chain, probe: StagingProbe, ring_depth: int) -> None:
+    def __init__(self, tables: Tables, chain: Chain, probe: StagingProbe | StagingProbes, ring_depth: int) -> None:
         self._tables, self._chain, self._probe, self._ring_depth = tables, chain, probe, ring_depth
         self._staging: dict[int, IntArray] = {}
 
