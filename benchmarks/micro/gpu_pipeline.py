@@ -2,7 +2,7 @@
 
 python benchmarks/micro/gpu_pipeline.py [--shares 0.05 0.01] [--log zipf] [--folder DIR] [--out FILE]
 
-`device` (every row on the GPU) and `tiered` take turns; a setting is threads of a kind (plan, gather, scatter), slots
+`device` (every row on the GPU) and `tiered` take turns; a setting is threads of a kind (gather, scatter), slots
 of the ring, yields and longest sleep (us) of a lane that waits, or feeds through pinned buffers. `waits` are the
 consumer's, for staging and for feeds; `cpu` is time of all threads; all in microseconds a step.
 """
@@ -29,11 +29,11 @@ from common import KAGGLE_ROWS, RESULTS, record, working_folder
 SETTINGS: dict[str, dict] = {
     "as it is": {},
     "feeds by lanes": {"smallest": 2**40},
-    "2 2 2": {"lanes": (2, 2, 2)},
-    "3 4 4": {"lanes": (3, 4, 4)},
+    "2 2": {"lanes": (2, 2)},
+    "4 4": {"lanes": (4, 4)},
     "sleep": {"patience": (0, 32)},
     "depth 6": {"depth": 6},
-    "depth 6, 3 4 4": {"depth": 6, "lanes": (3, 4, 4)},
+    "depth 8, 4 4": {"depth": 8, "lanes": (4, 4)},
     "depth 8": {"depth": 8},
 }
 
@@ -75,8 +75,8 @@ def main() -> None:
                 pipeline, feeds = ours.embeddings._pipeline, ours.embeddings._gpu and ours.embeddings._gpu._feeds
                 before = pipeline.counts
                 if "lanes" in values:
-                    plan, gather, scatter = values["lanes"]
-                    pipeline.counts = LaneCounts(plan=plan, gather=gather, scatter=scatter)
+                    gather, scatter = values["lanes"]
+                    pipeline.counts = LaneCounts(gather=gather, scatter=scatter)
                 facts: dict[str, object] = {}
                 lanes.PATIENCE = values.get("patience", patience)
                 feed_ring._SMALLEST_MAPPED = values.get("smallest", smallest)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(300)  # a hang is what these tests are about
 
 SOON = 2.0
 MODULES = {
-    "plan": pipeline, "gather": pipeline, "scatter": pipeline, "up": transfer, "down": transfer, "feed": feed_sources,
+    "gather": pipeline, "scatter": pipeline, "up": transfer, "down": transfer, "feed": feed_sources,
 }  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def check(caught, kind, how):
 
 
 @pytest.mark.parametrize("how", ["ends", "fails"])
-@pytest.mark.parametrize("kind", ["plan", "gather", "scatter", "up", "down"])
+@pytest.mark.parametrize("kind", ["gather", "scatter", "up", "down"])
 def test_a_lane_cut_short_ends_the_training(kind, how, monkeypatch):
     log = random_log(6)
     inject(monkeypatch, kind, how)
@@ -204,7 +204,7 @@ class LikeAGpu(transfer.HostTransfer):
         self._launched = position + 1
 
 
-@pytest.mark.parametrize("kind", ["", "plan", "gather", "scatter"])
+@pytest.mark.parametrize("kind", ["", "gather", "scatter"])
 def test_where_only_the_device_raises_counters(kind, monkeypatch):
     """The consumer that waits for lanes polls the device meanwhile; nothing tells a dead lane from a slow device."""
     log = random_log(6)

@@ -87,7 +87,7 @@ def test_a_stream_within_a_stream_is_refused():
 
 @pytest.mark.parametrize(
     ("module", "lane"),
-    [(pipeline, "plan"), (pipeline, "gather"), (pipeline, "scatter"), (transfer, "up"), (transfer, "down")],
+    [(pipeline, "gather"), (pipeline, "scatter"), (transfer, "up"), (transfer, "down")],
 )
 def test_a_failing_lane_reaches_the_consumer(module, lane, monkeypatch):
     calls = []
@@ -122,7 +122,7 @@ def test_a_stream_left_open_does_not_keep_the_process():
     assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 
-@pytest.mark.parametrize("counts", [LaneCounts(plan=1, gather=1, scatter=1), LaneCounts(plan=3, gather=4, scatter=3)])
+@pytest.mark.parametrize("counts", [LaneCounts(gather=1, scatter=1), LaneCounts(gather=4, scatter=3)])
 def test_lanes_share_work_and_nothing_changes(counts, monkeypatch):
     log = random_log(3, lists=True)
     layout = log.layout(0.1, 1)
@@ -133,15 +133,12 @@ def test_lanes_share_work_and_nothing_changes(counts, monkeypatch):
         assert_same_bytes(train(log, layout, "rowwise_adagrad", "tiered", depth=depth, faults=faults), expected)
 
 
-def test_a_position_waits_for_every_gatherer_and_for_its_own_planner():
-    """What reads locations on a GPU waits for nothing else."""
-    plans, gathers = (np.array([5, 6, 7]), np.array([8, 9])), (np.array([1, 2]), np.array([3]))
+def test_a_position_waits_for_every_gatherer():
     this = transfer.Pass(
-        lanes=None, lists=(), write_back=True, planned=plans, gathered=gathers, scattered=(), released=0, updated=0,
-        departed=np.array([]),
+        lanes=None, lists=(), write_back=True, gathered=(np.array([1, 2]), np.array([3])), scattered=(), released=0,
+        updated=0, departed=np.array([]),
     )  # fmt: skip
-    assert sorted(this.sources(4).tolist()) == [1, 2, 3, 6, 8]
-    assert sorted(this.sources(5).tolist()) == [1, 2, 3, 7, 9]
+    assert this.sources.tolist() == [1, 2, 3]
 
 
 def test_ranges_hold_equal_shares_of_entries():

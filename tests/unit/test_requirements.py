@@ -139,9 +139,9 @@ def test_locked_memory_is_counted_as_torch_rounds_it():
     hot_set = SimpleNamespace(layout=layout, ring_depth=3, batch_size=log.batch_size, staging_rows=(5,))
     needs = [requirements("tiered", hot_set, "sgd", [packed], on_gpu=on_gpu) for on_gpu in (False, True)]
     rows = 3 * 5
-    assert needs[0].host_buffers == 2 * 4 * 8 * rows + 2 * 8 * rows
+    assert needs[0].host_buffers == 2 * 4 * 8 * rows + 8 * rows
     feed = (needs[1].device_feeds - 8 * rows) // 8
-    assert needs[1].host_buffers == 2 * 512 + 256 + 8 * pinned(feed)  # 480, 480 and 240 bytes, each by itself
+    assert needs[1].host_buffers == 2 * 512 + 128 + 8 * pinned(feed)  # 480, 480 and 120 bytes, each by itself
 
 
 NEEDS = Requirements(device_rows=3000 * MIB, device_feeds=100 * MIB, host_rows=5000 * MIB, host_buffers=50 * MIB)

@@ -86,7 +86,7 @@ class GpuTransfer:
                 arrivals.append((COPY, staged, above.data_ptr() + in_buffer, row_bytes * rows, up))
                 departures.append((COPY, below.data_ptr() + in_buffer, staged, row_bytes * rows, down))
         for rows, tier, each, locations in zip(counts, self._tiers, self._buffers, self.slot_locations, strict=True):
-            planned = each.locations.data_ptr() + 8 * tier.slot_rows * (positions % len(each.locations))
+            planned = each.locations.data_ptr() + 8 * tier.slot_rows * slots
             arrivals.append((COPY, locations.data_ptr() + 8 * tier.slot_rows * slots, planned, 8 * rows, up))
         # Of the last batch that may read this slot: it is two before, or the one before and read at its start.
         last_read = (
@@ -129,8 +129,7 @@ class GpuTransfer:
         self._driver.run(commands)
 
     def _planned(self, group: int, position: int) -> torch.Tensor:
-        planned = self._buffers[group].locations
-        return planned[position % len(planned), : self._counts[group][position]]
+        return self._buffers[group].locations[position % self._depth, : self._counts[group][position]]
 
     def _poison(self, group: int, position: int) -> None:
         slot, tier = position % self._depth, self._tiers[group]

@@ -1,10 +1,10 @@
 """The streaming pipeline: cold rows fetched before their batch, written back after it, forwarded in between.
 
 Only batches with cold rows take part; they are numbered c = 0, 1, 2, ... in training order and use slot ``c % k``.
-Compiled lanes (`fae.kernels.streaming`) plan forwards, gather host rows into transfer buffers and scatter buffers to
-host rows; a `Transfer` copies between buffers and slots; the consumer computes, and is the only one to speak Python.
-Lanes that gather share the list of a batch, lanes that scatter share the rows: each has its own range of all cold
-rows, so a row's updates stay in order. Invariants, whatever threads and streams do:
+Compiled lanes (`fae.kernels.streaming`) gather host rows into transfer buffers, or note which batch in flight holds
+them, and scatter buffers to host rows; a `Transfer` copies between buffers and slots; the consumer computes, and is the
+only one to speak Python. Each lane has its own range of all cold rows, so a row's updates, and the marks that say who
+listed it last, stay in order. Invariants, whatever threads and streams do:
 
 1. The host gather of c starts only after the scatter of c - r is complete, r <= k; a row's scatters run in order.
 2. A row of c that was last listed by a batch j, c - r < j < c, is not taken from the host: it is read in j's slot,
@@ -25,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fae.core.lanes import Lanes, last_turn
+from fae.core.lanes import Lanes
 from fae.core.threads import num_threads
+from fae.embedding.memory import host_zeros
 from fae.embedding.transfer import (
     NO_FAULTS,
     FaultInjection,
@@ -36,7 +37,7 @@ from fae.embedding.transfer import (
     Transfer,
     TransferBuffers,
 )
-from fae.kernels.streaming import gather_lane, plan_lane, scatter_lane
+from fae.kernels.streaming import MOST_SLOTS, PLACE_BITS, gather_lane, scatter_lane
 from fae.packing.dataset import BatchSet, ColdLists, PackedBatch
 
 __all__ = ["NO_FAULTS", "FaultInjection", "LaneCounts", "StagingPipeline"]
@@ -50,19 +51,18 @@ class LaneCounts:
 
     Attributes
     ----------
-    plan, gather, scatter
-        A row costs one core about 3 ns a slot of the ring to plan, 13 to 20 ns to gather, as much to scatter.
+    gather, scatter
+        A row costs one core 13 to 20 ns to gather, 10 to 15 to scatter.
     """
 
-    plan: int
     gather: int
     scatter: int
 
     @classmethod
     def of_machine(cls, num_groups: int) -> LaneCounts:
-        """Three quarters of the cores; the rest feeds batches and computes."""
-        each = max(1, min(4, num_threads() // (4 * num_groups)))
-        return cls(plan=each, gather=each, scatter=each)
+        """Five eighths of the cores; the rest feeds batches and computes."""
+        gather, scatter = 3 * num_threads() // (8 * num_groups), num_threads() // (4 * num_groups)
+        return cls(gather=max(1, min(6, gather)), scatter=max(1, min(4, scatter)))
 
 
 def make_transfer(
@@ -121,13 +121,16 @@ class StagingPipeline:
         *,
         by_location: bool = False,
     ) -> None:
-        assert depth >= 2, f"{depth} slots; a batch is computed in one while the next one's rows arrive"
+        assert 2 <= depth <= MOST_SLOTS, f"{depth} slots; a batch is computed in one while the next one's rows arrive"
+        assert all(tier.slot_rows <= 2**PLACE_BITS for tier in tiers), "a slot has more rows than a mark can name"
         self._tiers, self._depth, self._faults = list(tiers), depth, faults
         self.counts = LaneCounts.of_machine(len(tiers))
         # Batches that may be copied up before the one in hand is computed.
         self._early = 1 if by_location else 0
         self._reach_back = depth - self._early
         self._buffers = [TransferBuffers(tier, depth, pinned=device.type == "cuda") for tier in tiers]
+        # On huge pages like the rows: they are read at the same random places.
+        self._marks = [host_zeros(len(tier.host.weight), 1).view(-1).numpy().view(np.uint32) for tier in tiers]
         self.lanes, self._is_running = Lanes("staging"), False
         self._transfer = make_transfer(tiers, self._buffers, depth, device, faults, by_location=by_location)
 
@@ -163,7 +166,7 @@ class StagingPipeline:
                 transfer.poll()
                 # Early: before the batch is asked for, also where batches without cold rows stand before it.
                 while arrivals <= position + self._early and arrivals < len(cold):
-                    if not lanes.have(this.sources(arrivals), arrivals + 1):
+                    if not lanes.have(this.sources, arrivals + 1):
                         break
                     transfer.arrive(arrivals)
                     arrivals += 1
@@ -172,7 +175,7 @@ class StagingPipeline:
                     yield packed, 0
                     continue
                 if arrivals == position:
-                    lanes.wait(this.sources(position), position + 1, transfer.poll)
+                    lanes.wait(this.sources, position + 1, transfer.poll)
                     transfer.arrive(position)
                     arrivals += 1
                 transfer.forward(position)
@@ -206,7 +209,6 @@ class StagingPipeline:
             lanes=lanes,
             lists=lists,
             write_back=write_back,
-            planned=tuple(lanes.cells(counts.plan) for _ in groups),
             gathered=tuple(lanes.cells(counts.gather) for _ in groups),
             scattered=tuple(lanes.cells(counts.scatter) for _ in groups),
             released=lanes.cell(),
@@ -223,25 +225,21 @@ class StagingPipeline:
 
     def _start_lanes(self, this: Pass, group: int) -> None:
         tier, buffers, lists, lanes = self._tiers[group], self._buffers[group], this.lists[group], this.lanes
-        counts, depth, reach_back, longest = self.counts, self._depth, self._reach_back, self._faults.longest
+        counts, reach_back, longest = self.counts, self._reach_back, self._faults.longest
         where, count, of_group = (lists.rows, lists.begins, lists.ends), len(lists.begins), f"of group {group}"
         host = (tier.host.weight.numpy(), tier.host.state.numpy())
         widths = tuple(each.shape[1] for each in host)
         seeds = iter(range(1000 * (self._faults.seed + 1) + 100 * group, 2**62))
         # Where nothing is updated, every row is the host's.
         plan_back = reach_back if this.write_back else 1
-        for part, cell in enumerate(this.planned[group].tolist()):
-            lanes.start(
-                f"plan {part} {of_group}", plan_lane, cell, int(this.departed[group]), part, counts.plan, *where,
-                depth, plan_back, tier.num_hot_rows, buffers.locations.numpy(), longest, next(seeds),
-                end=last_turn(part, counts.plan, count),
-            )  # fmt: skip
         written_back = this.scattered[group] if this.write_back else this.departed[group : group + 1]
         up, down = ([each.numpy() for each in tensors] for tensors in (buffers.up, buffers.down))
+        cuts = equal_ranges(lists, counts.gather)
         for part, cell in enumerate(this.gathered[group].tolist()):
             lanes.start(
-                f"gather {part} {of_group}", gather_lane(*widths), cell, written_back, part, counts.gather, *where,
-                reach_back, tier.num_hot_rows, *host, *up, longest, next(seeds), end=count,
+                f"gather {part} {of_group}", gather_lane(*widths), cell, written_back, cuts[part], cuts[part + 1],
+                *where, reach_back, plan_back, tier.num_hot_rows, *host, self._marks[group], buffers.locations.numpy(),
+                *up, longest, next(seeds), end=count,
             )  # fmt: skip
         if not this.write_back:
             return

@@ -25,6 +25,7 @@ from fae.embedding.working_memory import (
     hybrid_lookups,
     locations,
     loose_batches,
+    marks,
     pass_tables,
     pinned,
     transfer_buffers,
@@ -163,7 +164,7 @@ def requirements(
         device_work += gpu_lookups(geometries, batch_size, splits) + ROUNDED * (FEED_DEPTH + 3 * len(groups))
         host_work += feed_tables(len(groups), most_batches)
     if placement == "tiered":
-        host_work += pass_tables(hot_set, most_batches)
+        host_work += pass_tables(hot_set, most_batches) + marks(sum(g.num_cold_rows for g in layout.groups))
         return Requirements(
             device_rows=hot + slots, device_feeds=feeds + (locations(hot_set) if on_gpu else 0),
             device_work=device_work, host_rows=cold,

@@ -8,7 +8,6 @@ touches one slot and its buffers and nothing else; `forward` writes its own slot
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,7 +58,7 @@ class TransferBuffers:
     up, down
         Weight and state, float32 ``[depth, slot_rows, *]``: on the way to a slot, and from it.
     locations
-        int64 ``[2 * depth, slot_rows]``: where to read each row, planned well ahead (`fae.kernels.forwarding`).
+        int64 ``[depth, slot_rows]``: rows of the bank, where to read each row.
     """
 
     def __init__(self, tier: TierPair, depth: int, *, pinned: bool) -> None:
@@ -69,7 +68,7 @@ class TransferBuffers:
             return tuple(torch.empty((depth, tier.slot_rows, width), pin_memory=pinned) for width in widths)
 
         self.up, self.down = rows(), rows()
-        self.locations = torch.zeros((2 * depth, tier.slot_rows), dtype=torch.int64, pin_memory=pinned)
+        self.locations = torch.zeros((depth, tier.slot_rows), dtype=torch.int64, pin_memory=pinned)
 
     @property
     def num_bytes(self) -> int:
@@ -114,8 +113,8 @@ class Pass:
         Per group: their cold rows.
     write_back
         Whether rows go back to the host.
-    planned, gathered, scattered
-        Counters per group: of planners (each has every so many positions), of parts of a list, of ranges of rows.
+    gathered, scattered
+        Counters per group, one a range of rows.
     released, updated, departed
         Counters: of positions whose slots no earlier batch reads any more, of those updated, of those copied down.
     """
@@ -123,22 +122,16 @@ class Pass:
     lanes: Lanes
     lists: tuple[ColdLists, ...]
     write_back: bool
-    planned: tuple[Cells, ...]
     gathered: tuple[Cells, ...]
     scattered: tuple[Cells, ...]
     released: int
     updated: int
     departed: Cells
 
-    def sources(self, position: int) -> Cells:
-        """Counters that have reached ``position + 1`` when a position can be copied up."""
-        return self._sources[position % len(self._sources)]
-
     @cached_property
-    def _sources(self) -> list[Cells]:
-        turns = math.lcm(*(len(cells) for cells in self.planned))
-        plans = [[cells[turn % len(cells)] for cells in self.planned] for turn in range(turns)]
-        return [np.concatenate([*self.gathered, np.array(each)]) for each in plans]
+    def sources(self) -> Cells:
+        """Counters that have reached ``position + 1`` when a position can be copied up."""
+        return np.concatenate(self.gathered)
 
 
 class Transfer(Protocol):
@@ -154,7 +147,7 @@ class Transfer(Protocol):
         """See how far the copies down are and raise `Pass.departed`."""
 
     def arrive(self, position: int) -> None:
-        """Copy up: start it (on a GPU) or wait for it. Gathered, planned, and its slot released."""
+        """Copy up: start it (on a GPU) or wait for it. Gathered, and its slot released."""
 
     def forward(self, position: int) -> None:
         """Before computation: the rows that earlier batches hold, or where they are, where kernels read by location."""
@@ -198,8 +191,8 @@ class HostTransfer:
             bank = (tier.bank.weight.numpy(), tier.bank.state.numpy())
             up, down = ([tensor.numpy() for tensor in tensors] for tensors in (buffers.up, buffers.down))
             this.lanes.start(
-                f"up of group {group}", up_lane, int(self._arrived[group]), this.gathered[group], this.planned[group],
-                this.released, lists.begins, lists.ends, tier.num_hot_rows, buffers.locations.numpy(), *up, *bank,
+                f"up of group {group}", up_lane, int(self._arrived[group]), this.gathered[group], this.released,
+                lists.begins, lists.ends, tier.num_hot_rows, buffers.locations.numpy(), *up, *bank,
                 self._faults.poison, longest, seed + 2 * group, end=len(lists.begins),
             )  # fmt: skip
             if this.write_back:
@@ -222,7 +215,7 @@ class HostTransfer:
         for group, (tier, buffers) in enumerate(zip(self._tiers, self._buffers, strict=True)):
             lists = self._pass.lists[group]
             count = int(lists.ends[position] - lists.begins[position])
-            listed = buffers.locations[position % len(buffers.locations), :count]
+            listed = buffers.locations[slot, :count]
             if self._by_location:
                 self.slot_locations[group][slot, :count] = listed
                 continue

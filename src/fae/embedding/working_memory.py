@@ -12,7 +12,6 @@ from typing import Protocol
 
 from fae.core.counters import new_counters
 from fae.core.lanes import MOST_CELLS
-from fae.embedding.pipeline import LaneCounts
 from fae.kernels.feed import FeedLayout, group_field
 from fae.kernels.geometry import POOLING_CODE, GroupGeometry
 from fae.packing.dataset import BatchSet
@@ -106,7 +105,7 @@ def locations(hot_set: _Sized) -> int:
 
 
 def transfer_buffers(hot_set: _Sized, row_floats: Sequence[tuple[int, int]], *, on_gpu: bool) -> int:
-    """Of `TransferBuffers`: weight and state up and down, and twice the locations; each pinned by itself.
+    """Of `TransferBuffers`: weight and state up and down, and the locations; each pinned by itself.
 
     Parameters
     ----------
@@ -116,16 +115,20 @@ def transfer_buffers(hot_set: _Sized, row_floats: Sequence[tuple[int, int]], *, 
     total = 0
     for rows, widths in zip(hot_set.staging_rows, row_floats, strict=True):
         slots = hot_set.ring_depth * rows
-        sizes = [4 * slots * width for width in widths for _ in range(2)] + [2 * _LOCATION_BYTES * slots]
+        sizes = [4 * slots * width for width in widths for _ in range(2)] + [_LOCATION_BYTES * slots]
         total += sum(map(pinned, sizes) if on_gpu else sizes)
     return total
 
 
 def pass_tables(hot_set: _Sized, num_batches: int) -> int:
-    """Of a `Pass` on the host: counters of the lanes, the lists' ends, what planners write on; a GPU's commands."""
+    """Of a `Pass` on the host: counters of the lanes, the lists' ends, a GPU's commands."""
     groups = len(hot_set.staging_rows)
-    planners = LaneCounts.of_machine(groups).plan * sum(12 * (rows + 1) for rows in hot_set.staging_rows)
-    return counters() + planners + num_batches * (16 * groups + 24 + _COMMAND_BYTES * (5 * groups + 5))
+    return counters() + num_batches * (16 * groups + 24 + _COMMAND_BYTES * (5 * groups + 5))
+
+
+def marks(num_cold_rows: int) -> int:
+    """Of the streaming pipeline: 4 bytes a cold row, that say which batch listed it last."""
+    return 4 * num_cold_rows
 
 
 def counters() -> int:

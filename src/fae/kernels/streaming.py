@@ -3,14 +3,13 @@
 Place in the flow: `fae.embedding.pipeline` starts them with the counters at which they meet and says which invariants
 they keep; each loop waits for what its next batch needs, works, and raises its own counter. All of one group:
 
-* plan: which rows another batch in flight holds -> locations[position % ring];
-* gather: host rows -> up[slot], a stretch of the batch's list each;
-* scatter: down[slot] -> host rows, those of one range of row numbers each, so a row's updates stay in order;
+* gather: host rows -> up[slot], or where an earlier batch in flight holds them; those of one range of row numbers each;
+* scatter: down[slot] -> host rows, of one range of row numbers each, so a row's updates stay in order;
 * up, down: the copy engine where the bank is in host memory: up[slot] -> bank, bank -> down[slot].
 
 Position c counts batches with cold rows; its slot is ``c % depth``; `reach_back` is r of the pipeline's invariants.
-Invariant: what a loop touches is its own until it
-raises its counter. `longest` and `seed` are delays for tests (`fae.core.counters.dawdle`).
+Invariant: what a loop touches is its own until it raises its counter. `longest` and `seed` are delays for tests
+(`fae.core.counters.dawdle`).
 """
 
 from __future__ import annotations
@@ -23,59 +22,72 @@ from numba import njit
 
 from fae.core.counters import dawdle, publish, reach, reach_all
 from fae.core.prefetch import prefetch
-from fae.kernels.forwarding import find_forwards, list_locations
 
-_AHEAD = 16  # rows between asking for one and copying it, as in `fae.kernels.cpu`
+_AHEAD = 32  # rows between asking for one and copying it; two lanes a core and a mark a row want more than kernels do
+
+PLACE_BITS = 26
+"""Of a mark: place in the list of the batch that listed the row last; its position stands above, modulo 64."""
+_POSITIONS = 2 ** (32 - PLACE_BITS)
+MOST_SLOTS = _POSITIONS - 1
 
 
-@njit(cache=True, nogil=True)
-def plan_lane(
-    counters, own, free, first, step, rows, begins, ends, depth, reach_back, num_hot_rows, locations, longest, seed
-):  # fmt: skip
-    """Positions first, first + step, ...: `locations` (int64 ``[ring, slot_rows]``) is free after `free`."""
-    ring, slot_rows = locations.shape
-    sources, scratch = np.empty(slot_rows, np.int32), np.empty((2, slot_rows + 1), np.int32)
-    for position in range(first, len(begins), step):
-        if not reach(counters, free, position - ring + 1):
-            return
-        seed = dawdle(seed, longest)
-        listed = rows[begins[position] : ends[position]]
-        source = sources[: len(listed)]
-        source[:] = -1
-        for earlier in range(position - 1, max(-1, position - reach_back), -1):  # the latest first
-            find_forwards(listed, rows[begins[earlier] : ends[earlier]], earlier % depth * slot_rows, source, scratch)
-        list_locations(
-            source, num_hot_rows, num_hot_rows + position % depth * slot_rows, locations[position % ring]
-        )  # fmt: skip
-        publish(counters, own, position + 1)
+@njit(cache=True, nogil=True, inline="always")
+def _earlier(mark, row, position, plan_back, rows, begins, ends):
+    """The batch in flight that listed this row last, and the row's place in it; -1 for none.
+
+    A mark may be of a pass before or of 64 positions ago. But a batch of this pass that lists the row where the mark
+    says has written it, and nobody has since: so whoever is found is the last.
+    """
+    age, place = (position - (mark >> PLACE_BITS)) % _POSITIONS, mark & (2**PLACE_BITS - 1)
+    if 0 < age < plan_back and age <= position:
+        earlier = position - age
+        if begins[earlier] + place < ends[earlier] and rows[begins[earlier] + place] == row:
+            return earlier, place
+    return -1, place
 
 
 @cache
 def gather_lane(width: int, state_width: int) -> Any:
-    """The loop for rows of so many floats: part `part` of `parts` of each list."""
+    """The loop for rows of so many floats: row numbers in ``[low, high)``.
+
+    `locations` (int64 ``[depth, slot_rows]``) is filled with the row of the bank where each row is to be read. `marks`
+    (uint32, one a host row) say who listed a row last; `plan_back` is `reach_back`, or 1 where nothing is updated and
+    every row is the host's. A row that another batch holds is not copied: its place in `up` keeps what was there.
+    """
 
     @njit(cache=True, nogil=True)
     def gather(
-        counters, own, written_back, part, parts, rows, begins, ends, reach_back, num_hot_rows, weight, state, up,
-        up_state, longest, seed,
+        counters, own, written_back, low, high, rows, begins, ends, reach_back, plan_back, num_hot_rows, weight, state,
+        marks, locations, up, up_state, longest, seed,
     ):  # fmt: skip
-        depth = len(up)
+        depth, slot_rows = locations.shape
         for position in range(len(begins)):
             if not reach_all(counters, written_back, position - reach_back + 1):
                 return
             seed = dawdle(seed, longest)
-            first, count, slot = begins[position], ends[position] - begins[position], position % depth
-            stop = first + count * (part + 1) // parts
-            for index in range(first + count * part // parts, stop):
+            slot, listed = position % depth, rows[begins[position] : ends[position]]
+            first_row, stop = num_hot_rows + slot * slot_rows, np.searchsorted(listed, high)
+            for index in range(np.searchsorted(listed, low), stop):
                 if index + _AHEAD < stop:
-                    prefetch(weight, rows[index + _AHEAD] - num_hot_rows)
+                    following = listed[index + _AHEAD] - num_hot_rows
+                    prefetch(weight, following)
+                    prefetch(marks, following)
                     if state_width > 0:
-                        prefetch(state, rows[index + _AHEAD] - num_hot_rows)
-                row, place = rows[index] - num_hot_rows, index - first
+                        prefetch(state, following)
+                row = listed[index] - num_hot_rows
+                if plan_back > 1:
+                    earlier, place = _earlier(
+                        np.int64(marks[row]), listed[index], position, plan_back, rows, begins, ends
+                    )
+                    marks[row] = np.uint32((position % _POSITIONS) << PLACE_BITS | index)
+                    if earlier >= 0:
+                        locations[slot, index] = num_hot_rows + earlier % depth * slot_rows + place
+                        continue
+                locations[slot, index] = first_row + index
                 for d in range(width):
-                    up[slot, place, d] = weight[row, d]
+                    up[slot, index, d] = weight[row, d]
                 for d in range(state_width):
-                    up_state[slot, place, d] = state[row, d]
+                    up_state[slot, index, d] = state[row, d]
             publish(counters, own, position + 1)
 
     return gather
@@ -123,17 +135,13 @@ def poison_forwarded(locations, first_row, values):
 
 @njit(cache=True, nogil=True)
 def up_lane(
-    counters, own, gathered, planned, released, begins, ends, num_hot_rows, locations, up, up_state, bank, bank_state,
+    counters, own, gathered, released, begins, ends, num_hot_rows, locations, up, up_state, bank, bank_state,
     poison, longest, seed,
 ):  # fmt: skip
     """The transfer buffer into the slot, once no other batch needs the slot any more."""
     depth, slot_rows = up.shape[0], up.shape[1]
     for position in range(len(begins)):
-        if not (
-            reach_all(counters, gathered, position + 1)
-            and reach(counters, planned[position % planned.size], position + 1)
-            and reach(counters, released, position)
-        ):
+        if not (reach_all(counters, gathered, position + 1) and reach(counters, released, position)):
             return
         seed = dawdle(seed, longest)
         count, slot = ends[position] - begins[position], position % depth
@@ -144,7 +152,7 @@ def up_lane(
         bank[first : first + count] = up[slot, :count]
         bank_state[first : first + count] = up_state[slot, :count]
         if poison:
-            listed = locations[position % len(locations), :count]
+            listed = locations[slot, :count]
             poison_forwarded(listed, first, bank[first : first + count])
             poison_forwarded(listed, first, bank_state[first : first + count])
         publish(counters, own, position + 1)
