@@ -2,9 +2,8 @@
 
     python benchmarks/micro/streaming_lanes.py [--shares 0.05 0.01] [--dims 16 64] [--folder DIR] [--quick]
 
-Criteo Kaggle's tables, independent Zipf 1.05 columns, mixed batches of 32,768; `share` of all rows is hot. Each lane runs
-alone over all batches with everything it waits for there already, so the time is its work, and a pipeline of so many
-lanes can do no more than one batch in its longest lane's share of it.
+Criteo Kaggle's tables, independent Zipf 1.05 columns, mixed batches of 32,768; `share` of all rows is hot. Each lane
+runs alone over all batches with everything it waits for there already, so the time is its work.
 """
 
 from __future__ import annotations

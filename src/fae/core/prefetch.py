@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
+
+_LINE = 16  # floats of a cache line
 
 
 def prefetch(array: Any, index: Any) -> None:
@@ -46,3 +48,14 @@ def _overload_prefetch(array, index):  # pragma: no cover (runs in the compiler)
         _prefetch(array, index)  # type: ignore[call-arg]  # the typing context is numba's
 
     return implementation
+
+
+@njit(cache=True, nogil=True, inline="always")
+def prefetch_row(flat, row, width):
+    """Ask for every cache line of row `row` of a table of `width` floats a row, which `flat` is (``[rows * width]``).
+
+    A row of 64 floats has four lines, and asking for the first leaves three to be waited for: copying it takes 55 ns
+    instead of 150 (``benchmarks/micro/streaming_lanes.py``).
+    """
+    for part in range(0, width, _LINE):
+        prefetch(flat, row * width + part)

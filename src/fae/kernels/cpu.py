@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from numba import njit
 
-from fae.core.prefetch import prefetch
+from fae.core.prefetch import prefetch, prefetch_row
 from fae.core.threads import run_ranges
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas, bias_corrected_rate
@@ -27,7 +27,6 @@ Int = npt.NDArray[np.int64]
 
 _AHEAD = 16  # lookups between asking for a row and using it: best of 4, 8, 16, 32 on an AMD EPYC with 32 MiB of L3
 _MIN_LOOKUPS = 4096  # a thread is not worth waking for less
-_LINE_FLOATS = 16  # of a cache line of 64 bytes
 
 
 @njit(cache=True, nogil=True)
@@ -76,9 +75,10 @@ def _apply(weight, state, row, total, optimizer, learning_rate, eps, decay, squa
 def _gather_kernel(dim: int) -> Any:
     @njit(cache=True, nogil=True)
     def gather(weight, rows, out, start, stop):
+        flat = weight.reshape(-1)
         for lookup in range(start, stop):
             if lookup + _AHEAD < stop:
-                prefetch(weight, max(rows[lookup + _AHEAD], 0))
+                prefetch_row(flat, max(rows[lookup + _AHEAD], 0), dim)
             row = rows[lookup]
             if row >= 0:
                 for d in range(dim):
@@ -94,7 +94,11 @@ def _gather_kernel(dim: int) -> Any:
 def _pool_kernel(dim: int) -> Any:
     @njit(cache=True, nogil=True)
     def pool(weight, rows, first_slot, length, pooling, column, out, inverse_count, start, stop):
+        flat, inputs_ahead = weight.reshape(-1), 1 + _AHEAD // rows.shape[1]
         for b in range(start, stop):
+            if b + inputs_ahead < stop:
+                for slot in range(rows.shape[1]):
+                    prefetch_row(flat, max(rows[b + inputs_ahead, slot], 0), dim)
             for f in range(first_slot.size):
                 count, c = 0, column[f]
                 if pooling[f] != 2:
@@ -126,7 +130,7 @@ def _update_kernel(dim: int, flat: bool) -> Any:
         inverse_count, optimizer, learning_rate, eps, decay, square_decay, start, stop,
     ):  # fmt: skip
         total = np.zeros(dim, np.float32)
-        state_width = state.shape[1]
+        state_width, flat_weight = state.shape[1], weight.reshape(-1)
         i = start
         # A segment belongs to the range in which it begins.
         while 0 < i < stop and rows[order[i]] == rows[order[i - 1]]:
@@ -139,13 +143,10 @@ def _update_kernel(dim: int, flat: bool) -> Any:
                 prefetch(rows, np.int64(order[i + 2 * _AHEAD]))
                 ahead = np.int64(order[i + _AHEAD])
                 row_ahead = max(rows[ahead], 0)
-                prefetch(weight, row_ahead)
-                part = 0
-                while part < state_width:  # Adam's state of 16 floats a row takes two cache lines
-                    prefetch(flat_state, row_ahead * state_width + part)
-                    part += _LINE_FLOATS
+                prefetch_row(flat_weight, row_ahead, dim)
+                prefetch_row(flat_state, row_ahead, state_width)  # Adam's of 16 floats a row takes two cache lines
                 if flat:
-                    prefetch(grad, ahead * dim)
+                    prefetch_row(grad, ahead, dim)
             lookup = np.int64(order[i])
             row = rows[lookup]
             if row != current:

@@ -21,29 +21,14 @@ import numpy as np
 from numba import njit
 
 from fae.core.counters import dawdle, publish, reach, reach_all
-from fae.core.prefetch import prefetch
+from fae.core.prefetch import prefetch, prefetch_row
 
 _AHEAD = 32  # rows between asking for one and copying it; two lanes a core and a mark a row want more than kernels do
 
 PLACE_BITS = 26
 """Of a mark: place in the list of the batch that listed the row last; its position stands above, modulo 64."""
-_POSITIONS = 2 ** (32 - PLACE_BITS)
-MOST_SLOTS = _POSITIONS - 1
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _earlier(mark, row, position, plan_back, rows, begins, ends):
-    """The batch in flight that listed this row last, and the row's place in it; -1 for none.
-
-    A mark may be of a pass before or of 64 positions ago. But a batch of this pass that lists the row where the mark
-    says has written it, and nobody has since: so whoever is found is the last.
-    """
-    age, place = (position - (mark >> PLACE_BITS)) % _POSITIONS, mark & (2**PLACE_BITS - 1)
-    if 0 < age < plan_back and age <= position:
-        earlier = position - age
-        if begins[earlier] + place < ends[earlier] and rows[begins[earlier] + place] == row:
-            return earlier, place
-    return -1, place
+_POSITION_MASK, _PLACE_MASK = 2 ** (32 - PLACE_BITS) - 1, 2**PLACE_BITS - 1
+MOST_SLOTS = _POSITION_MASK
 
 
 @cache
@@ -53,6 +38,9 @@ def gather_lane(width: int, state_width: int) -> Any:
     `locations` (int64 ``[depth, slot_rows]``) is filled with the row of the bank where each row is to be read. `marks`
     (uint32, one a host row) say who listed a row last; `plan_back` is `reach_back`, or 1 where nothing is updated and
     every row is the host's. A row that another batch holds is not copied: its place in `up` keeps what was there.
+
+    A mark may be of a pass before or of 64 positions ago. But a batch of this pass that lists the row where the mark
+    says has written that mark, and nobody has since: so whoever is found is the last.
     """
 
     @njit(cache=True, nogil=True)
@@ -61,33 +49,36 @@ def gather_lane(width: int, state_width: int) -> Any:
         marks, locations, up, up_state, longest, seed,
     ):  # fmt: skip
         depth, slot_rows = locations.shape
+        flat_weight, flat_state = weight.reshape(-1), state.reshape(-1)
         for position in range(len(begins)):
             if not reach_all(counters, written_back, position - reach_back + 1):
                 return
             seed = dawdle(seed, longest)
             slot, listed = position % depth, rows[begins[position] : ends[position]]
+            stamp = (position & _POSITION_MASK) << PLACE_BITS
             first_row, stop = num_hot_rows + slot * slot_rows, np.searchsorted(listed, high)
             for index in range(np.searchsorted(listed, low), stop):
                 if index + _AHEAD < stop:
                     following = listed[index + _AHEAD] - num_hot_rows
-                    prefetch(weight, following)
+                    prefetch_row(flat_weight, following, width)
+                    prefetch_row(flat_state, following, state_width)
                     prefetch(marks, following)
-                    if state_width > 0:
-                        prefetch(state, following)
-                row = listed[index] - num_hot_rows
+                row, location = listed[index] - num_hot_rows, first_row + index
                 if plan_back > 1:
-                    earlier, place = _earlier(
-                        np.int64(marks[row]), listed[index], position, plan_back, rows, begins, ends
-                    )
-                    marks[row] = np.uint32((position % _POSITIONS) << PLACE_BITS | index)
-                    if earlier >= 0:
-                        locations[slot, index] = num_hot_rows + earlier % depth * slot_rows + place
-                        continue
-                locations[slot, index] = first_row + index
-                for d in range(width):
-                    up[slot, index, d] = weight[row, d]
-                for d in range(state_width):
-                    up_state[slot, index, d] = state[row, d]
+                    # Masks, not remainders, and in the loop itself: a call took as long as all the rest.
+                    mark = np.int64(marks[row])
+                    marks[row] = np.uint32(stamp | index)
+                    age, place = (position - (mark >> PLACE_BITS)) & _POSITION_MASK, mark & _PLACE_MASK
+                    if age > 0 and age < plan_back and age <= position:
+                        earlier = position - age
+                        if begins[earlier] + place < ends[earlier] and rows[begins[earlier] + place] == listed[index]:
+                            location = num_hot_rows + earlier % depth * slot_rows + place
+                locations[slot, index] = location
+                if location == first_row + index:
+                    for d in range(width):
+                        up[slot, index, d] = weight[row, d]
+                    for d in range(state_width):
+                        up_state[slot, index, d] = state[row, d]
             publish(counters, own, position + 1)
 
     return gather
@@ -103,6 +94,7 @@ def scatter_lane(width: int, state_width: int) -> Any:
         longest, seed,
     ):  # fmt: skip
         depth = len(down)
+        flat_weight, flat_state = weight.reshape(-1), state.reshape(-1)
         for position in range(len(begins)):
             if not reach(counters, departed, position + 1):
                 return
@@ -112,9 +104,8 @@ def scatter_lane(width: int, state_width: int) -> Any:
             stop = np.searchsorted(listed, high)
             for index in range(np.searchsorted(listed, low), stop):
                 if index + _AHEAD < stop:
-                    prefetch(weight, listed[index + _AHEAD] - num_hot_rows)
-                    if state_width > 0:
-                        prefetch(state, listed[index + _AHEAD] - num_hot_rows)
+                    prefetch_row(flat_weight, listed[index + _AHEAD] - num_hot_rows, width)
+                    prefetch_row(flat_state, listed[index + _AHEAD] - num_hot_rows, state_width)
                 row = listed[index] - num_hot_rows
                 for d in range(width):
                     weight[row, d] = down[slot, index, d]
