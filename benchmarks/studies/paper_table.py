@@ -141,9 +141,10 @@ def limit_lines(records: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def fill(page: Path, parts: dict[str, str]) -> None:
+def fill(page: Path, parts: dict[str, str], markers: dict[str, tuple[str, str]]) -> None:
+    """Put texts between their markers."""
     text = page.read_text()
-    for name, (begin, end) in MARKERS.items():
+    for name, (begin, end) in markers.items():
         before, found, rest = text.partition(begin)
         _, found_end, after = rest.partition(end)
         if not found or not found_end:
@@ -169,7 +170,7 @@ def main() -> None:
         "limits": "\n".join(limit_lines(records)),
     }
     if options.fill:
-        fill(options.fill, parts)
+        fill(options.fill, parts, MARKERS)
     else:
         print(parts["table"] + "\n" + parts["limits"])
 
