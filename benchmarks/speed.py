@@ -44,7 +44,7 @@ LEARNING_RATE = 0.01
 def open_log(name: str, folder: Path, num_inputs: int, rows: Sequence[int] = KAGGLE_ROWS) -> ColumnarLog:
     """``zipf``: independent columns, exponent 1.05; ``criteo``: columns from latent users and items. Made once.
 
-    The latter touches fewer rows: it is five times as long, or 5 % of the rows would be all that it touches.
+    The latter touches fewer rows: it is two and a half times as long, or 5 % of the rows would be all that it touches.
     """
     path = folder / name
     if path.exists():
@@ -52,7 +52,7 @@ def open_log(name: str, folder: Path, num_inputs: int, rows: Sequence[int] = KAG
     if name == "zipf":
         return make_log(path, num_inputs, rows=rows)
     scale = min(1.0, max(rows) / max(KAGGLE_ROWS))
-    write_columnar(SyntheticConfig(shape="criteo", num_inputs=5 * num_inputs, scale=scale), path, ids="encoded")
+    write_columnar(SyntheticConfig(shape="criteo", num_inputs=5 * num_inputs // 2, scale=scale), path, ids="encoded")
     return ColumnarLog(path)
 
 

@@ -1,0 +1,219 @@
+"""Everything that a GPU is asked, one after the other, within a limit of time; the same command goes on.
+
+    python benchmarks/gpu_session.py --folder /dev/shm/fae --seconds 560 [--only NAME ...] [--list]
+
+Whoever rents a machine by the minute wants the order of things settled before. Logs, packed batches and compiled
+kernels are made first, side by side, untimed; then whatever is timed runs alone, most wanted first. A step that ended
+well is not run again; each is a command that anybody can type (``--list``), and most go on where they were cut off.
+Results go to ``benchmarks/results/<name>_<gpu>.json``, or ``--results``; logs of the steps beside the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from common import RESULTS
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACEMENTS = "end_to_end/placements.py --folder {data}/placements --seconds 0.4 --out {results}/placements_{gpu}.json"
+PAPER = "-m fae.cli.main bench paper {0} --out {{data}}/{0}"
+CORE = "'zipf 32768 16 sgd' 'criteo 32768 16 sgd'"
+_LEAST = 12.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command.
+
+    Attributes
+    ----------
+    command
+        Arguments of Python: a script under ``benchmarks/`` or ``-m``; ``{data}``, ``{results}``, ``{gpu}`` and
+        ``{left}`` (seconds) are filled in.
+    limit
+        Seconds after which it is cut off.
+    aside
+        Whether it is made ready beside others: not timed.
+    keep
+        File of the data that is copied to the results afterwards, and its name there.
+    """
+
+    name: str
+    command: str
+    limit: float
+    aside: bool = False
+    keep: tuple[str, str] | None = None
+
+
+STEPS = (
+    Step(name="prepare_core", command=f"{PLACEMENTS} --prepare --only {CORE}", limit=170, aside=True),
+    Step(name="prepare_rmc2", command=PAPER.format("rmc2") + " --prepare", limit=170, aside=True),
+    Step(name="prepare_rmc1", command=PAPER.format("rmc1") + " --prepare", limit=170, aside=True),
+    Step(
+        name="compile",
+        command="end_to_end/placements.py --folder {data}/small --inputs 300000 --cap 20000 --rounds 1 --seconds 0.01 "
+        "--out {data}/small.json --only 'zipf 32768 16 sgd' 'zipf 2048 16 rowwise_adagrad' 'zipf 32768 64 sgd' "
+        "'zipf 32768 64 rowwise_adagrad'",
+        limit=150, aside=True,
+    ),
+    Step(
+        name="tests", command="-m pytest tests/gpu -q -p no:cacheprovider --durations=8", limit=400, aside=True,
+    ),
+    Step(name="core", command=f"{PLACEMENTS} --until {{left}} --only {CORE}", limit=220),
+    Step(
+        name="disk", limit=110,
+        command="end_to_end/train_from_disk.py --folder {data} --out {results}/train_from_disk_{gpu}.json",
+    ),
+    Step(
+        name="rmc2", command=PAPER.format("rmc2") + " --seconds 0.7 --until {left}", limit=190,
+        keep=("rmc2/paper.json", "paper_rmc2_{gpu}.json"),
+    ),
+    Step(
+        name="rmc1", command=PAPER.format("rmc1") + " --seconds 0.7 --until {left}", limit=190,
+        keep=("rmc1/paper.json", "paper_rmc1_{gpu}.json"),
+    ),
+    Step(
+        name="accuracy", limit=260,
+        command="studies/accuracy.py rmc2 --orders shuffled interleaved --seeds 20 --folder {data}/accuracy "
+        "--until {left} --out {results}/accuracy_rmc2.json",
+    ),
+    Step(
+        name="rows", limit=100,
+        command="end_to_end/limits.py rows --folder {data}/placements --steps 400 "
+        "--out {results}/limits_rows_{gpu}.json",
+    ),
+    Step(
+        name="threads", limit=130,
+        command="end_to_end/limits.py threads --folder {data}/placements --steps 400 "
+        "--out {results}/limits_threads_{gpu}.json",
+    ),
+    Step(name="others", command=f"{PLACEMENTS} --until {{left}}", limit=420),
+    Step(
+        name="rmc3", limit=240,
+        command=PAPER.format("rmc3") + " --inputs 4000000 --accuracy none --seconds 0.6 --until {left}",
+        keep=("rmc3/paper.json", "paper_rmc3_{gpu}.json"),
+    ),
+    Step(
+        name="baselines", command="micro/baseline_roofline.py --out {results}/baseline_roofline_{gpu}.json", limit=110,
+    ),
+    Step(
+        name="step", limit=70,
+        command="micro/gpu_step.py --inputs 4000000 --folder {data}/placements --out {results}/gpu_step_{gpu}.json",
+    ),
+    Step(
+        name="pipeline", limit=60,
+        command="micro/gpu_pipeline.py --folder {data}/placements --steps 400 --settings 'depth 6' 'depth 8' "
+        "--out {results}/gpu_pipeline_{gpu}.json",
+    ),
+)  # fmt: skip
+
+
+class Session:
+    """Runs steps until `deadline` (of `time.monotonic`)."""
+
+    def __init__(self, data: Path, results: Path, gpu: str, deadline: float) -> None:
+        self._data, self._results, self._gpu, self._deadline = data, results, gpu, deadline
+        self._started, self._say = time.monotonic(), threading.Lock()
+        for folder in (data, results, data / "done"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def words(self, step: Step, left: float) -> list[str]:
+        """What is typed."""
+        text = step.command.format(data=self._data, results=self._results, gpu=self._gpu, left=int(left))
+        first, *rest = shlex.split(text)
+        return [sys.executable, *([first] if first == "-m" else [str(ROOT / "benchmarks" / first)]), *rest]
+
+    def is_done(self, step: Step) -> bool:
+        """Whether it has ended well before."""
+        return (self._data / "done" / step.name).exists()
+
+    def run(self, step: Step, threads: int = 0) -> None:
+        """One step, unless it is done or there is no time for it."""
+        left = min(step.limit, self._deadline - time.monotonic())
+        if self.is_done(step) or left < _LEAST:
+            self._tell(step, "done before" if self.is_done(step) else "no time", 0.0)
+            return
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
+        }
+        if threads:
+            environment |= {"OMP_NUM_THREADS": str(threads), "FAE_NUM_THREADS": str(threads)}
+        begun, log = time.monotonic(), self._data / f"{step.name}.log"
+        with log.open("a") as output:
+            process = subprocess.Popen(
+                self.words(step, left - _LEAST / 2), cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                how = f"status {process.wait(left)}"
+            except subprocess.TimeoutExpired:
+                how = "cut off"
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode == 0:
+            (self._data / "done" / step.name).touch()
+        if step.keep and (self._data / step.keep[0]).exists():
+            target = self._results / step.keep[1].format(gpu=self._gpu)
+            target.write_bytes((self._data / step.keep[0]).read_bytes())
+        self._tell(step, how, time.monotonic() - begun, log.read_text(errors="replace")[-400:])
+
+    def _tell(self, step: Step, how: str, seconds: float, end: str = "") -> None:
+        with self._say:
+            print(
+                f"== {step.name}: {how}, {seconds:.0f} s, at {time.monotonic() - self._started:.0f} s\n{end}",
+                flush=True,
+            )
+
+    def run_aside(self, steps: list[Step]) -> None:
+        """All of these at once, each with a share of the cores."""
+        threads = max(1, len(os.sched_getaffinity(0)) // max(1, min(4, len(steps))))
+        running = [threading.Thread(target=self.run, args=(step, threads)) for step in steps]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [step.name for step in STEPS]
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/fae_gpu_session"), help="for logs and packed batches")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="no step lasts longer than so long from now"
+    )
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--without", nargs="+", choices=names, default=[], metavar="NAME", help="leave these out")
+    parser.add_argument("--gpu", help="part of the results' names (default: what torch calls it)")
+    parser.add_argument("--list", action="store_true", help="print the commands and do nothing else")
+    options = parser.parse_args()
+    steps = [step for step in STEPS if step.name in (options.only or names) and step.name not in options.without]
+    if not options.gpu:
+        import torch
+
+        options.gpu = torch.cuda.get_device_name().split()[1].lower() if torch.cuda.is_available() else "cpu"
+    session = Session(options.folder, options.results, options.gpu, time.monotonic() + options.seconds)
+    if options.list:
+        for step in steps:
+            when = "aside" if step.aside else f"{step.limit:.0f} s"
+            print(f"{step.name:14} {when:6} {shlex.join(session.words(step, step.limit))}")
+        return
+    session.run_aside([step for step in steps if step.aside and not session.is_done(step)])
+    for step in steps:
+        if not step.aside:
+            session.run(step)
+
+
+if __name__ == "__main__":
+    main()
