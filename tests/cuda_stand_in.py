@@ -1,6 +1,7 @@
 """A driver of CPU memory: streams that do everything at once, so what the GPU's moves ask for is done where they ask.
 
-What the real driver overlaps is not tested with it; that every byte goes where it should is.
+What the real driver overlaps does not happen here; that every byte goes where it should is tested with it. What must
+wait for what is written down in `order`, for tests to follow.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from fae.embedding.gpu_transfer import GpuTransfer
 from fae.kernels import driver
 
 _handles = count(1)
+order: list[tuple] = []
+"""All that was asked of streams since `stand_in`: ``("wait", stream, event)``, ``("record", stream, event)``, ``("copy",
+stream, target, source, bytes)``, ``("seen", event)`` of the host; tests add what is computed."""
 
 
 class Stream:
@@ -26,7 +30,8 @@ class Stream:
         self.cuda_stream = next(_handles)
 
     def wait_event(self, event: Event) -> None:
-        """Nothing: it has happened."""
+        """Nothing to do: it has happened."""
+        order.append(("wait", self.cuda_stream, event.cuda_event))
 
     def synchronize(self) -> None:
         """Nothing."""
@@ -41,9 +46,11 @@ class Event:
     def record(self, stream: Stream) -> None:
         """Make the handle."""
         self.cuda_event = self.cuda_event or next(_handles)
+        order.append(("record", stream.cuda_stream, self.cuda_event))
 
     def query(self) -> bool:
         """It has happened."""
+        order.append(("seen", self.cuda_event))
         return True
 
 
@@ -55,9 +62,9 @@ class Driver:
         self.calls: list[tuple] = []
         self.refuse: tuple | None = None
         self._kept = (
-            ctypes.CFUNCTYPE(ctypes.c_int, word, word, word)(lambda *given: self._call("wait", *given)),
+            ctypes.CFUNCTYPE(ctypes.c_int, word, word, word)(self._wait),
             ctypes.CFUNCTYPE(ctypes.c_int, word, word, word, word)(self._copy),
-            ctypes.CFUNCTYPE(ctypes.c_int, word, word)(lambda *given: self._call("record", *given)),
+            ctypes.CFUNCTYPE(ctypes.c_int, word, word)(self._record),
         )
         self.functions = np.array([ctypes.cast(each, ctypes.c_void_p).value for each in self._kept], np.int64)
 
@@ -65,14 +72,24 @@ class Driver:
         self.calls.append(call)
         return 700 if call == self.refuse else 0
 
+    def _wait(self, stream, event, flags) -> int:
+        order.append(("wait", stream, event))
+        return self._call("wait", stream, event, flags)
+
+    def _record(self, event, stream) -> int:
+        order.append(("record", stream, event))
+        return self._call("record", event, stream)
+
     def _copy(self, target, source, num_bytes, stream) -> int:
         ctypes.memmove(target, source, num_bytes)
+        order.append(("copy", stream, target, source, num_bytes))
         return self._call("copy", num_bytes, stream)
 
 
 def stand_in(monkeypatch) -> Driver:
     """From here on, placement ``tiered`` on a CPU moves rows as on a GPU, by this driver."""
     made, current = Driver(), Stream()
+    order.clear()
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: current)

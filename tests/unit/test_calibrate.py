@@ -326,6 +326,25 @@ def test_the_ring_holds_what_held_out_batches_bring(tmp_path: Path, mixed: bool)
     assert packed.validation.num_batches <= 5
 
 
+def test_held_out_batches_take_any_input(tmp_path: Path) -> None:
+    """They are packed in log order, also where hot and cold training inputs are apart: a ring of only cold ones lies."""
+    random = np.random.default_rng(1)
+    ids = random.integers(0, 200, (4000, 3))
+    fresh = 3000 + np.flatnonzero(random.random(1000) < 0.1)  # one held-out input in ten brings three unseen rows
+    ids[fresh] = random.integers(200, 2000, (len(fresh), 3))
+    log = make_log(
+        tmp_path, ids, random.integers(0, 2, 4000),
+        features=[FeatureSchema(name=f"C{slot}", num_embeddings=2000) for slot in range(3)], num_validation=500,
+        num_test=500,
+    )  # fmt: skip
+    hot_set = run(log, HotConfig(budget="96KiB", ring_depth=2, small_table=1), tmp_path, batch_size=128)
+    assert hot_lookups(hot_set, log).all()
+    packed = pack(log, hot_set, tmp_path / "packed", seed=1)
+    assert packed.test.num_batches == packed.validation.num_batches == 4
+    brought = max(*packed.test.most_cold_rows, *packed.validation.most_cold_rows)
+    assert brought <= hot_set.staging_rows[0] <= 1.5 * brought
+
+
 def test_peeling_reads_a_part_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = zipf_log(tmp_path, num_inputs=2000)
     monkeypatch.setattr(fitting, "MEMORY_BYTES", 500 * 8 * 4)

@@ -47,6 +47,24 @@ def test_done_is_done_and_late_is_cut_off(tmp_path, monkeypatch, capsys):
     assert not (data / "never").exists()
 
 
+def test_who_started_nothing_more_goes_on_next_time(tmp_path, monkeypatch, capsys):
+    """Commands with ``--until`` end with status 0 also where they left cells out."""
+    monkeypatch.setattr(gpu_session, "_LEAST", 0.2)
+    partly = tmp_path / "partly.py"
+    partly.write_text(
+        "import pathlib, sys, time\n"
+        "cells = pathlib.Path(sys.argv[2])\n"
+        "had = cells.read_text() if cells.exists() else ''\n"
+        "cells.write_text(had + 'x')\n"
+        "time.sleep(0 if had else float(sys.argv[1]))\n"
+    )
+    step = Step(name="partly", command=f"{partly} {{left}} {{data}}/cells", limit=3)
+    for _ in range(3):
+        Session(tmp_path / "data", tmp_path / "results", "cpu", time.monotonic() + 60).run(step)
+    assert capsys.readouterr().out.count("partly: status 0") == 2
+    assert (tmp_path / "data" / "cells").read_text() == "xx"
+
+
 def test_nothing_begins_behind_the_end(tmp_path, capsys):
     session = Session(tmp_path / "data", tmp_path / "results", "cpu", time.monotonic() - 1)
     session.run(Step(name="late", command="-m this", limit=100))

@@ -63,7 +63,7 @@ def plan_calibrate(
         "batch_size": batch_size,
         "mixed": mixed,
         "seed": seed,
-        "ring_measured_on": list(SPLITS),
+        "ring_measured_on": {name: "any inputs" if _takes_any(name, mixed=mixed) else "cold" for name in SPLITS},
     }
     if config.selection != "threshold":
         parameters["peeling_passes"] = config.peeling_passes
@@ -133,14 +133,16 @@ def calibrate(
             inputs = inputs.cached()
             # Probe batches come from whole splits: a peeling serves the very inputs of its sample far better than
             # others, and a ring measured on those would be short.
-            splits = [Inputs(log.ids, log.labels, range(*log.split(name))) for name in SPLITS]
+            splits = {name: Inputs(log.ids, log.labels, range(*log.split(name))) for name in SPLITS}
             probe = StagingProbes(
                 [
-                    StagingProbe(tables, each, len(each), batch_size=batch_size, mixed=mixed, seed=seed)
-                    for each in splits
+                    StagingProbe(
+                        tables, each, len(each), batch_size=batch_size, mixed=_takes_any(name, mixed=mixed), seed=seed
+                    )
+                    for name, each in splits.items()
                     if len(each)
                 ]
-            )
+            )  # fmt: skip
             fitter = Fitter(tables=tables, config=config, probe=probe)
             counts = np.asarray(profile.counts)
             choice = choose(fitter, inputs, counts, is_exact=profile.is_exact, batch_size=batch_size, seed=seed)
@@ -173,6 +175,11 @@ def calibrate(
         if ranks is not None:
             write_ranks(temporary, np.split(ranks, tables.offsets[1:-1]))
     return HotSet(path)
+
+
+def _takes_any(split: str, *, mixed: bool) -> bool:
+    """Whether a split's batches take any input: what is held out is packed in log order, whatever training does."""
+    return mixed or split != "train"
 
 
 def _everything_hot(tables: Tables, config: HotConfig, inputs: Inputs, num_training_inputs: int) -> dict[str, Any]:
