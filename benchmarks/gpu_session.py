@@ -4,8 +4,9 @@
 
 Whoever rents a machine by the minute wants the order of things settled before. Logs, packed batches and compiled
 kernels are made first, side by side, untimed; then whatever is timed runs alone, most wanted first. A step that ended
-well, before it had to hurry, is not run again; each is a command that anybody can type (``--list``), and most go on where they were cut off.
-Results go to ``benchmarks/results/<name>_<gpu>.json``, or ``--results``; logs of the steps beside the data.
+well, and before it was to start nothing more, is not run again; each is a command that anybody can type (``--list``),
+and most go on where they were cut off. Results go to ``benchmarks/results/<name>_<gpu>.json``, or ``--results``; logs
+of the steps beside the data.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from fae.kernels import driver
 
 _handles = count(1)
 order: list[tuple] = []
-"""All that was asked of streams since `stand_in`: ``("wait", stream, event)``, ``("record", stream, event)``, ``("copy",
-stream, target, source, bytes)``, ``("seen", event)`` of the host; tests add what is computed."""
+"""All that was asked of streams since `stand_in`: ``("wait", stream, event)``, ``("record", stream, event)``, and
+``("copy", stream, target, source, bytes)``, ``("seen", event)`` of the host; tests add what is computed."""
 
 
 class Stream:

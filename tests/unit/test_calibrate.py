@@ -327,7 +327,7 @@ def test_the_ring_holds_what_held_out_batches_bring(tmp_path: Path, mixed: bool)
 
 
 def test_held_out_batches_take_any_input(tmp_path: Path) -> None:
-    """They are packed in log order, also where hot and cold training inputs are apart: a ring of only cold ones lies."""
+    """They are packed in log order, even if hot and cold training inputs are apart: a ring of cold ones is too much."""
     random = np.random.default_rng(1)
     ids = random.integers(0, 200, (4000, 3))
     fresh = 3000 + np.flatnonzero(random.random(1000) < 0.1)  # one held-out input in ten brings three unseen rows
@@ -343,6 +343,22 @@ def test_held_out_batches_take_any_input(tmp_path: Path) -> None:
     assert packed.test.num_batches == packed.validation.num_batches == 4
     brought = max(*packed.test.most_cold_rows, *packed.validation.most_cold_rows)
     assert brought <= hot_set.staging_rows[0] <= 1.5 * brought
+
+
+def test_a_held_out_split_of_less_than_a_batch_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Twenty test inputs bring what they bring, however many inputs training has; there is no validation."""
+    random = np.random.default_rng(1)
+    ids = np.concatenate([random.integers(0, 200, (3000, 3)), random.integers(200, 2000, (20, 3))])
+    log = make_log(
+        tmp_path, ids, random.integers(0, 2, len(ids)),
+        features=[FeatureSchema(name=f"C{slot}", num_embeddings=2000) for slot in range(3)], num_test=20,
+    )  # fmt: skip
+    for mixed in (False, True):
+        hot_set = run(
+            log, HotConfig(budget="96KiB", ring_depth=2, small_table=1), tmp_path, batch_size=512, mixed=mixed
+        )  # fmt: skip
+        assert hot_lookups(hot_set, log).all()
+        assert 55 <= hot_set.staging_rows[0] <= 1.1 * 60 + 4
 
 
 def test_peeling_reads_a_part_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,8 @@ class Gathered:
                     assert copied[position][place].tolist() == [
                         *self.weight[row - NUM_HOT].tolist(), *self.state[row - NUM_HOT].tolist(),
                     ]  # fmt: skip
+                elif position < self.depth:  # the first in its slot
+                    assert np.isnan(copied[position][place]).all(), "the host's row is old, and is left alone"
 
 
 rows = st.sets(st.integers(NUM_HOT, NUM_HOT + 30), max_size=12).map(lambda some: np.array(sorted(some), np.int64))
@@ -98,6 +100,15 @@ def test_many_positions_go_round_the_marks(plan_back):
     lists = [np.unique(NUM_HOT + random.integers(0, 400, 6)) for _ in range(150)]
     lists[64 + 2], lists[128 + 2] = lists[2].copy(), lists[2].copy()  # the same rows at the same places
     table.check(lists, 7, plan_back)
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 128])
+def test_the_end_of_a_pass_is_not_before_the_beginning_of_the_next(count):
+    """The last of 64 batches stands, modulo 64, one before the first; it has no slot in another pass."""
+    table = Gathered(20, 4, 4)
+    lists = [np.array([NUM_HOT + 3, NUM_HOT + 5])] * count
+    for _ in range(2):
+        table.check(lists, 4, 4)
 
 
 def test_ranges_share_the_rows():
