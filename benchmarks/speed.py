@@ -269,7 +269,7 @@ def interleaved_runs(
     for round_number in range(rounds + 1):
         for name in list(samples):
             try:
-                few = min(steps[name], 24)
+                few = min(steps[name], max(24, steps[name] // 4))
                 count = steps[name] if round_number else few
                 if count > few:  # what ran before it has left its marks on caches and clocks
                     contenders[name].run(few)
