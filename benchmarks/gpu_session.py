@@ -67,7 +67,9 @@ STEPS = (
         limit=150, aside=True,
     ),
     Step(
-        name="tests", command="-m pytest tests/gpu -q -p no:cacheprovider --durations=8", limit=400, aside=True,
+        name="tests_short", limit=150, aside=True,
+        command="-m pytest tests/gpu/test_engine_gpu.py tests/gpu/test_memory_gpu.py -q -p no:cacheprovider -k "
+        "'delays or both_sources or paper or (500 and bf16 and sgd) or memory_gpu'",
     ),
     Step(name="core", command=f"{PLACEMENTS} --until {{left}} --only {CORE}", limit=220),
     Step(
@@ -110,6 +112,7 @@ STEPS = (
         name="step", limit=70,
         command="micro/gpu_step.py --inputs 4000000 --folder {data}/placements --out {results}/gpu_step_{gpu}.json",
     ),
+    Step(name="tests", command="-m pytest tests/gpu -q -p no:cacheprovider --durations=8", limit=450),
     Step(
         name="pipeline", limit=60,
         command="micro/gpu_pipeline.py --folder {data}/placements --steps 400 --settings 'depth 6' 'depth 8' "
