@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from peers import Fbgemm, PlainPyTorch
-from speed import OurPlacement, hot_set, interleaved_runs, open_log, packed_log
+from speed import OurPlacement, PaperPlacement, hot_set, interleaved_runs, open_log, packed_log
 
 from common import KAGGLE_ROWS, RESULTS, record, working_folder
 
@@ -101,12 +101,11 @@ def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm:
                 )  # fmt: skip
         makers[f"tiered {share}"] = (share, steps, lambda p=packed, h=hot: OurPlacement(p, h, "tiered", **common))
     if group.get("slow"):
-        # FAE as published runs pure batches in long phases; here a run is one cold and one hot phase in proportion.
         hot, separate = packed_for(group, log, folder, 0.05, mixed=False)
         makers["tiered 0.05 interleaved"] = (
             0.05, steps, lambda p=separate, h=hot: OurPlacement(p, h, "tiered", **common),
         )  # fmt: skip
-        makers["paper"] = (0.05, 8, lambda p=separate, h=hot: OurPlacement(p, h, "paper", **common))
+        makers["paper"] = (0.05, 8, lambda p=separate, h=hot: PaperPlacement(p, h, **common))
         plain = {**common, "batch_size": batch_size}
         makers["plain PyTorch hybrid"] = (0.0, 3, lambda: PlainPyTorch(log, **plain))
         makers["plain PyTorch cpu"] = (0.0, 3, lambda: PlainPyTorch(log, **{**plain, "device": "cpu"}))
