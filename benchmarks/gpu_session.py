@@ -28,6 +28,9 @@ from common import RESULTS
 ROOT = Path(__file__).resolve().parents[1]
 PLACEMENTS = "end_to_end/placements.py --folder {data}/placements --seconds 0.4 --out {results}/placements_{gpu}.json"
 PAPER = "-m fae.cli.main bench paper {0} --out {{data}}/{0}"
+SMALL = (
+    " --scale 0.01 --inputs 100000 --rounds 1 --seconds 0.05 --min-batches 1 --accuracy none --contenders paper,tiered"
+)
 CORE = "'zipf 32768 16 sgd' 'criteo 32768 16 sgd'"
 _LEAST = 12.0
 
@@ -67,8 +70,12 @@ STEPS = (
         "'zipf 32768 64 rowwise_adagrad'",
         limit=150, aside=True,
     ),
+    Step(name="compile_rmc1", command=PAPER.format("rmc1").replace("/rmc1", "/small1") + SMALL, limit=150, aside=True),
+    Step(name="compile_rmc3", command=PAPER.format("rmc3").replace("/rmc3", "/small3") + SMALL, limit=150, aside=True),
     Step(
-        name="tests", command="-m pytest tests/gpu -q -p no:cacheprovider --durations=8", limit=400, aside=True,
+        name="tests_short", limit=150, aside=True,
+        command="-m pytest tests/gpu/test_engine_gpu.py tests/gpu/test_memory_gpu.py -q -p no:cacheprovider -k "
+        "'delays or both_sources or paper or (500 and bf16 and sgd) or memory_gpu'",
     ),
     Step(name="core", command=f"{PLACEMENTS} --until {{left}} --only {CORE}", limit=220),
     Step(
@@ -111,6 +118,7 @@ STEPS = (
         name="step", limit=70,
         command="micro/gpu_step.py --inputs 4000000 --folder {data}/placements --out {results}/gpu_step_{gpu}.json",
     ),
+    Step(name="tests", command="-m pytest tests/gpu -q -p no:cacheprovider --durations=8", limit=450),
     Step(
         name="pipeline", limit=60,
         command="micro/gpu_pipeline.py --folder {data}/placements --steps 400 --settings 'depth 6' 'depth 8' "

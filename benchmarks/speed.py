@@ -1,14 +1,13 @@
 """What the speed benchmarks share: logs packed for a hot share, and contenders that all train the same model on them.
 
 Invariant: every contender of a group trains the same DLRM with the same optimizers, batch size and precision on the
-same inputs; rows are filled with constants instead of drawn, which changes no address and no byte that is moved.
+same inputs; rows hold small random values, which decide no address and no byte that is moved.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -17,23 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from fae.bench.contenders import OurContender, PaperContender
+from fae.bench.plain import synchronize
 from fae.core.artifact import Manifest
-from fae.core.memory import keep_freed_memory
 from fae.data.columnar import SPLITS, ColumnarLog
 from fae.data.synthetic_columnar import write_columnar
 from fae.data.synthetic_config import SyntheticConfig
 from fae.embedding.base import Embeddings
-from fae.embedding.placements import make_embeddings
-from fae.embedding.rows import RowOptimizer
 from fae.models.config import DLRMConfig
-from fae.models.registry import build_model
 from fae.packing.dataset import PackedDataset
 from fae.packing.pack import pack
 from fae.popularity.layout import RowLayout
-from fae.training.dense import make_dense_optimizer
-from fae.training.runner import StepRunner
 
 from common import KAGGLE_ROWS, make_log
 
@@ -129,27 +123,54 @@ def packed_log(log: ColumnarLog, hot: Any, folder: Path) -> PackedDataset:
     return pack(log, hot, path, seed=1)
 
 
-def fill_rows(embeddings: Embeddings) -> None:
-    """Touch every row: small random values on a device, a constant in host memory."""
-    stores = []
-    for name in ("_stores", "_banks"):
-        stores += getattr(embeddings, name, [])
-    stores += [store for tier in getattr(embeddings, "_tiers", []) for store in (tier.bank, tier.host)]
-    if hasattr(embeddings, "_cold_side"):
-        stores += embeddings._cold_side._stores
-    for store in stores:
-        if store.weight.is_cuda:
-            store.weight.normal_(std=0.02)
-        else:
-            store.weight.fill_(0.01)
-            store.state.fill_(0.0)
+def contender_options(
+    dim: int, optimizer: str, device: str, precision: str | None, mlps: dict[str, tuple[int, ...]] | None
+) -> dict[str, Any]:
+    """Of this file's DLRM, as `fae.bench.contenders` takes them; no precision: bf16 on a GPU and fp32 on a CPU."""
+    return {
+        "model": DLRMConfig(name="dlrm", embedding_dim=dim, **(mlps or {})), "optimizer": optimizer,
+        "learning_rate": LEARNING_RATE, "device": device,
+        "precision": precision or ("bf16" if torch.device(device).type == "cuda" else "fp32"),
+    }  # fmt: skip
 
 
-class OurPlacement:
-    """FAE under one placement; `run` trains batches in the order that the schedule would choose.
+class Measured:
+    """What the speed benchmarks ask of FAE's contenders, beside `run`."""
 
-    `precision` of the dense part: None takes bf16 on a GPU and fp32 on a CPU.
-    """
+    packed: PackedDataset
+    embeddings: Embeddings
+    device: torch.device
+
+    @property
+    def gpu_row_bytes(self) -> int:
+        return self.embeddings.device_bytes if self.device.type == "cuda" else 0
+
+    @property
+    def staging_bytes(self) -> int:
+        tiers = getattr(self.embeddings, "_tiers", [])
+        return sum(
+            RING_DEPTH * tier.slot_rows * 4 * (tier.bank.weight.shape[1] + tier.bank.state.shape[1]) for tier in tiers
+        )
+
+
+class PaperPlacement(Measured, PaperContender):
+    """FAE as published; a run's seconds are those of its share of an epoch at R(50), swaps included."""
+
+    def __init__(self, packed: PackedDataset, hot: Any, *, dim: int, optimizer: str, device: str) -> None:
+        super().__init__(packed, hot, **contender_options(dim, optimizer, device, None, None))
+        self._is_warm = False
+
+    def run(self, num_steps: int) -> float:
+        """Half of the batches cold, half of them hot; a step of the epoch they belong to, so many times."""
+        if not self._is_warm:
+            self.warm_up(0.0)
+            self._is_warm = True
+        found = self.sample(0.0, max(1, num_steps // 2))
+        return num_steps * self.packed.batch_size / float(found["samples_per_second"])
+
+
+class OurPlacement(Measured, OurContender):
+    """FAE under one placement; `run` trains batches in the order that the schedule would choose."""
 
     def __init__(
         self,
@@ -164,35 +185,8 @@ class OurPlacement:
         capture: bool = True,
         mlps: dict[str, tuple[int, ...]] | None = None,
     ) -> None:
-        keep_freed_memory()
-        self.packed = packed
-        rows = RowOptimizer(name=optimizer, learning_rate=LEARNING_RATE)
-        self.embeddings = make_embeddings(placement, hot, rows, device=device)
-        fill_rows(self.embeddings)
-        config = DLRMConfig(name="dlrm", embedding_dim=dim, **(mlps or {}))
-        model = build_model(config, hot.layout.features, packed.num_dense, seed=1).to(self.embeddings.device)
-        on_gpu = self.embeddings.device.type == "cuda"
-        precision = precision or ("bf16" if on_gpu else "fp32")
-        dense = make_dense_optimizer(optimizer, model, LEARNING_RATE, flat=on_gpu, bf16=on_gpu and precision == "bf16")
-        self.runner = StepRunner(model, self.embeddings, dense, precision=precision, capture=capture)
-        self.device = self.embeddings.device
-        self._order = interleaved_order(packed)
-        self._next = 0
-        # Batches that are not full (the last of a kind) would count as full ones.
-        sizes = np.array(packed.train._sizes)
-        self._order = self._order[sizes[self._order] == packed.batch_size]
-
-    def run(self, num_steps: int) -> float:
-        """Train that many batches; seconds, with everything the device and the host had to do for them."""
-        places = (self._next + np.arange(num_steps)) % len(self._order)
-        self._next = int(places[-1] + 1)
-        synchronize(self.device)
-        started = time.perf_counter()
-        with closing(self.embeddings.stream(self.packed.train, self._order[places])) as stream:
-            for batch in stream:
-                self.runner(batch)
-        synchronize(self.device)
-        return time.perf_counter() - started
+        options = contender_options(dim, optimizer, device, precision, mlps)
+        super().__init__(packed, hot, placement, capture=capture, **options)
 
     def run_feeds(self, num_steps: int) -> float:
         """Seconds of bringing so many batches, and their cold rows, to the device and back, with no step in between."""
@@ -236,30 +230,6 @@ class OurPlacement:
         synchronize(self.device)
         return time.perf_counter() - started
 
-    @property
-    def gpu_row_bytes(self) -> int:
-        return self.embeddings.device_bytes if self.device.type == "cuda" else 0
-
-    @property
-    def staging_bytes(self) -> int:
-        tiers = getattr(self.embeddings, "_tiers", [])
-        return sum(
-            RING_DEPTH * tier.slot_rows * 4 * (tier.bank.weight.shape[1] + tier.bank.state.shape[1]) for tier in tiers
-        )
-
-
-def interleaved_order(packed: PackedDataset) -> np.ndarray:
-    """Hot and cold batches in proportion, each kind as it lies."""
-    from fae.training.schedule import interleave
-
-    hot = packed.train.num_hot_batches
-    return interleave(np.arange(hot), np.arange(hot, packed.train.num_batches))
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
 
 def interleaved_runs(
     contenders: dict[str, Any], steps: dict[str, int], rounds: int, say: Callable[[str], None]
@@ -269,7 +239,7 @@ def interleaved_runs(
     for round_number in range(rounds + 1):
         for name in list(samples):
             try:
-                few = min(steps[name], 24)
+                few = min(steps[name], max(24, steps[name] // 4))
                 count = steps[name] if round_number else few
                 if count > few:  # what ran before it has left its marks on caches and clocks
                     contenders[name].run(few)
@@ -300,7 +270,3 @@ def kernel_table(contender: Any, num_steps: int) -> list[dict[str, Any]]:
         if event.self_device_time_total > 0
     ]
     return sorted(rows, key=lambda row: -row["microseconds_a_step"])
-
-
-def to_tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values))

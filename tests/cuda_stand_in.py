@@ -13,7 +13,7 @@ from itertools import count
 import numpy as np
 import torch
 
-from fae.embedding import pipeline
+from fae.embedding import feed_ring, pipeline
 from fae.embedding.gpu_transfer import GpuTransfer
 from fae.kernels import driver
 
@@ -32,6 +32,9 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         """Nothing to do: it has happened."""
         order.append(("wait", self.cuda_stream, event.cuda_event))
+
+    def wait_stream(self, stream: Stream) -> None:
+        """Nothing: it has happened."""
 
     def synchronize(self) -> None:
         """Nothing."""
@@ -103,3 +106,18 @@ def stand_in(monkeypatch) -> Driver:
 
     monkeypatch.setattr(pipeline, "make_transfer", transfer)
     return made
+
+
+def feed_by_commands(monkeypatch) -> None:
+    """After `stand_in`: feeds, too, come as on a GPU whose driver has locked the files."""
+    made = feed_ring.FeedRing.__init__
+
+    def on_gpu(ring, layout, depth, device) -> None:
+        made(ring, layout, depth, device)
+        ring._on_gpu, ring._stream = True, Stream()
+        ring._arrived, ring._consumed = (driver.new_events(depth, ring._stream) for _ in range(2))
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
+    monkeypatch.setattr(feed_ring.FeedRing, "__init__", on_gpu)
+    monkeypatch.setattr(feed_ring.FeedRing, "_register", lambda ring, batches, table: True)
+    monkeypatch.setattr(feed_ring, "_SMALLEST_MAPPED", 0)

@@ -98,8 +98,8 @@ def main() -> None:
     lines: list[str] = []
     for path in sorted(RESULTS.glob("placements_*.json"), reverse=True):
         if not path.stem.endswith("_threads"):
-            # `paper` of the first H200 file left out the updates of hot batches (docs/journal.md).
-            lines += placements(path, {"paper"} if path.stem == "placements_h200_20261124" else set())
+            # `paper` of the first day left updates out, or swapped behind every batch (docs/journal.md).
+            lines += placements(path, {"paper"} if path.stem.endswith("_20261124") else set())
     for path in sorted(RESULTS.glob("limits_*.json")):
         lines += limits(path)
     text = "\n".join(lines).strip() + "\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cuda_stand_in import Driver, Event, Stream, stand_in
+from cuda_stand_in import Driver, Event, Stream, feed_by_commands, stand_in
 from fae.embedding.feed_sources import FeedTarget, LaneSource, MappedSource
 from fae.embedding.pipeline import FaultInjection
 from fae.embedding.rows import RowOptimizer
@@ -80,11 +80,24 @@ def test_poison_and_delays_take_the_same_commands_apart(monkeypatch):
 
 
 def test_by_location(monkeypatch):
+    pytest.importorskip("triton")
     log = random_log(2, num_inputs=48, batch_size=8)
     layout = log.layout(0.2, 1)
     expected = train(log, layout, "rowwise_adagrad", "device", engine="triton")
     stand_in(monkeypatch)
     assert_same_bytes(train(log, layout, "rowwise_adagrad", "tiered", depth=3, engine="triton"), expected)
+
+
+@pytest.mark.parametrize("placement", ["device", "tiered"])
+def test_feeds_too_come_by_commands(placement, monkeypatch):
+    pytest.importorskip("triton")
+    log = random_log(2, num_inputs=96, batch_size=8)
+    layout = log.layout(0.2, 1)
+    expected = train(log, layout, "adam", "device", engine="triton", epochs=2)
+    driver = stand_in(monkeypatch)
+    feed_by_commands(monkeypatch)
+    assert_same_bytes(train(log, layout, "adam", placement, depth=3, engine="triton", epochs=2), expected)
+    assert "copy" in {call[0] for call in driver.calls}
 
 
 def test_evaluation_copies_nothing_back(monkeypatch):

@@ -113,6 +113,8 @@ class OurContender:
         Of the dense part; on a CPU it may be changed between samples.
     filled
         Whether the rows on the host hold values already (memory that contenders share).
+    capture
+        False runs every step kernel by kernel.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class OurContender:
         device: str,
         precision: Precision,
         filled: bool = False,
+        capture: bool = True,
     ) -> None:
         keep_freed_memory()
         self.packed = packed
@@ -140,7 +143,7 @@ class OurContender:
         module = build_model(model, hot_set.layout.features, packed.num_dense, seed=1).to(self.device)
         bf16 = on_gpu and precision == "bf16"
         dense = make_dense_optimizer(optimizer, module, learning_rate, flat=on_gpu, bf16=bf16)
-        self.runner = StepRunner(module, self.embeddings, dense, precision=precision)
+        self.runner = StepRunner(module, self.embeddings, dense, precision=precision, capture=capture)
         self._next, self._a_batch = 0, 0.0
         self._order = self._full(interleaved_order(packed))
 

@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,15 @@ _LOOK_AT_THREADS = 0.25
 _SET_TIMER_SLACK = 29  # prctl
 
 
+@cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)  # once: every lane of every pass asks for it
+
+
 def sleep_exactly() -> None:
     """Let short sleeps of this thread end on time (Linux adds 50 us else); elsewhere they are longer."""
     with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(_SET_TIMER_SLACK, 1000, 0, 0, 0)
+        _c_library().prctl(_SET_TIMER_SLACK, 1000, 0, 0, 0)
 
 
 def _nothing() -> None:
