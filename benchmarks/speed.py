@@ -90,7 +90,8 @@ def hot_set(
     layout = RowLayout(log.features, [dim] * len(log.features), num_hot, ranks)
     most = 0
     random = np.random.default_rng(1)
-    for start, stop in (log.split(name) for name in 2 * SPLITS):
+    for name in 2 * SPLITS:
+        start, stop = log.split(name)
         if start == stop:
             continue
         chosen = random.choice(stop - start, min(2 * batch_size, stop - start), replace=False) + start
@@ -99,7 +100,7 @@ def hot_set(
             [ids[:, t] if ranks[t] is None else ranks[t][ids[:, t]] for t in range(len(log.features))], axis=1
         )
         cold = rank_of >= np.array(num_hot)
-        if not mixed:
+        if not mixed and name == "train":  # held-out batches take any inputs
             keep = cold.any(axis=1)
             cold, rank_of = cold[keep], rank_of[keep]
         cold, rank_of = cold[:batch_size], rank_of[:batch_size]
