@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -242,3 +245,11 @@ def assert_same_bytes(ours, expected) -> None:
     for index, (one, other) in enumerate(zip(ours, expected, strict=True)):
         assert not torch.isnan(one).any(), f"tensor {index} has NaN"
         assert one.numpy().tobytes() == other.contiguous().numpy().tobytes(), f"tensor {index} differs"
+
+
+def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, with this one's modules to import."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip

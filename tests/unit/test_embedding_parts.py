@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -16,7 +13,7 @@ from fae.embedding.features import FeatureEmbeddings, FeatureViews
 from fae.embedding.memory import host_zeros
 from fae.kernels.geometry import group_geometries
 
-from cases import random_log
+from cases import in_a_process, random_log
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (40_000, 16), (7, 0), (0, 4)])
@@ -188,10 +185,7 @@ def test_nothing_is_unlocked_at_exit():
         "table = layout.table(packed, order, slots=order, slot_rows=(1,), rates=np.ones(3, np.float32))\n"
         "ring._register(packed, table)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    done = in_a_process(code)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(done.stdout.split()) == {"locked"}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import threading
 from itertools import pairwise
@@ -20,7 +18,7 @@ from fae.packing.dataset import ColdLists
 from fae.training.dense import make_dense_optimizer
 from fae.training.step import train_step
 
-from cases import assert_same_bytes, make_embeddings, random_log, train
+from cases import assert_same_bytes, in_a_process, make_embeddings, random_log, train
 
 
 def staging_threads() -> list[str]:
@@ -115,10 +113,7 @@ def test_a_stream_left_open_does_not_keep_the_process():
         "next(stream)\n"
         "print('left')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    done = in_a_process(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 
@@ -187,7 +182,6 @@ def test_first_values_do_not_depend_on_the_placement():
 
 
 def test_without_triton_the_error_says_what_to_install(monkeypatch):
-    import sys
 
     from fae.core.errors import DeviceError
 
