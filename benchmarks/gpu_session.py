@@ -3,10 +3,12 @@
     python benchmarks/gpu_session.py --folder /dev/shm/fae --seconds 560 [--only NAME ...] [--list]
 
 Whoever rents a machine by the minute wants the order of things settled before. Logs, packed batches and compiled
-kernels are made first, side by side, untimed; then whatever is timed runs alone, most wanted first. A step that ended
-well, and before it was to start nothing more, is not run again; each is a command that anybody can type (``--list``),
-and most go on where they were cut off. Results go to ``benchmarks/results/<name>_<gpu>.json``, or ``--results``; logs
-of the steps beside the data.
+kernels are made first, side by side, untimed. Contenders that compute on the CPU then have the machine to themselves,
+on the cores that one GPU's share of it has. What times a GPU alone has a GPU and those cores; where there are two
+GPUs, tests and studies, which nobody times, run on the other one with the other cores meanwhile, else behind it. A step
+that ended well, and before it was to start nothing more, is not run again; each is a command that anybody can type
+(``--list``), and most go on where they were cut off. Results go to ``benchmarks/results/<name>_<gpu>.json``, or
+``--results``; logs of the steps beside the data.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from common import RESULTS
@@ -32,6 +37,7 @@ SMALL = (
     " --scale 0.01 --inputs 100000 --rounds 1 --seconds 0.05 --min-batches 1 --accuracy none --contenders paper,tiered"
 )
 CORE = "'zipf 32768 16 sgd' 'criteo 32768 16 sgd'"
+TESTS = "-m pytest -q -p no:cacheprovider --durations=4 tests/gpu/"
 _LEAST = 12.0
 
 
@@ -45,86 +51,117 @@ class Step:
         Arguments of Python: a script under ``benchmarks/`` or ``-m``; ``{data}``, ``{results}``, ``{gpu}`` and
         ``{left}`` (seconds) are filled in.
     limit
-        Seconds after which it is cut off.
-    aside
-        Whether it is made ready beside others: not timed.
+        Seconds after which it is cut off; what cannot be told to end in time does not begin with less than half of it.
+    when
+        ``before``: made ready side by side with others, untimed. ``alone``: nothing else may run. ``apart``: timed on
+        one GPU; steps ``beside`` it, untimed, may run on another one.
     keep
         File of the data that is copied to the results afterwards, and its name there.
+    under
+        Program that runs Python.
     """
 
     name: str
     command: str
     limit: float
-    aside: bool = False
+    when: Literal["before", "alone", "apart", "beside"]
     keep: tuple[str, str] | None = None
+    under: tuple[str, ...] = ()
 
 
 STEPS = (
-    Step(name="prepare_core", command=f"{PLACEMENTS} --prepare --only {CORE}", limit=170, aside=True),
-    Step(name="prepare_rmc2", command=PAPER.format("rmc2") + " --prepare", limit=170, aside=True),
-    Step(name="prepare_rmc1", command=PAPER.format("rmc1") + " --prepare", limit=170, aside=True),
+    Step(name="prepare_core", command=f"{PLACEMENTS} --prepare --only {CORE}", limit=170, when="before"),
+    Step(name="prepare_rmc2", command=PAPER.format("rmc2") + " --prepare", limit=170, when="before"),
+    Step(name="prepare_rmc1", command=PAPER.format("rmc1") + " --prepare", limit=170, when="before"),
     Step(
-        name="compile",
+        name="compile", limit=150, when="before",
         command="end_to_end/placements.py --folder {data}/small --inputs 300000 --cap 20000 --rounds 1 --seconds 0.01 "
         "--out {data}/small.json --only 'zipf 32768 16 sgd' 'zipf 2048 16 rowwise_adagrad' 'zipf 32768 64 sgd' "
         "'zipf 32768 64 rowwise_adagrad'",
-        limit=150, aside=True,
-    ),
-    Step(name="compile_rmc1", command=PAPER.format("rmc1").replace("/rmc1", "/small1") + SMALL, limit=150, aside=True),
-    Step(name="compile_rmc3", command=PAPER.format("rmc3").replace("/rmc3", "/small3") + SMALL, limit=150, aside=True),
-    Step(
-        name="tests_short", limit=150, aside=True,
-        command="-m pytest tests/gpu/test_engine_gpu.py tests/gpu/test_memory_gpu.py -q -p no:cacheprovider -k "
-        "'delays or both_sources or paper or (500 and bf16 and sgd) or memory_gpu'",
-    ),
-    Step(name="core", command=f"{PLACEMENTS} --until {{left}} --only {CORE}", limit=220),
-    Step(
-        name="disk", limit=110,
-        command="end_to_end/train_from_disk.py --folder {data} --out {results}/train_from_disk_{gpu}.json",
     ),
     Step(
-        name="rmc2", command=PAPER.format("rmc2") + " --seconds 0.7 --until {left}", limit=190,
+        name="compile_rmc1", command=PAPER.format("rmc1").replace("/rmc1", "/small1") + SMALL, limit=150, when="before",
+    ),
+    Step(
+        name="compile_rmc3", command=PAPER.format("rmc3").replace("/rmc3", "/small3") + SMALL, limit=150, when="before",
+    ),
+    Step(name="core", command=f"{PLACEMENTS} --until {{left}} --only {CORE}", limit=220, when="alone"),
+    Step(
+        name="rmc2", command=PAPER.format("rmc2") + " --seconds 0.7 --until {left}", limit=190, when="alone",
         keep=("rmc2/paper.json", "paper_rmc2_{gpu}.json"),
     ),
     Step(
-        name="rmc1", command=PAPER.format("rmc1") + " --seconds 0.7 --until {left}", limit=190,
+        name="rmc1", command=PAPER.format("rmc1") + " --seconds 0.7 --until {left}", limit=190, when="alone",
         keep=("rmc1/paper.json", "paper_rmc1_{gpu}.json"),
     ),
     Step(
-        name="accuracy", limit=260,
-        command="studies/accuracy.py rmc2 --orders shuffled interleaved --seeds 20 --folder {data}/accuracy "
-        "--until {left} --out {results}/accuracy_rmc2.json",
+        name="disk", limit=110, when="apart",
+        command="end_to_end/train_from_disk.py --folder {data} --out {results}/train_from_disk_{gpu}.json",
     ),
     Step(
-        name="rows", limit=100,
+        name="rows", limit=100, when="apart",
         command="end_to_end/limits.py rows --folder {data}/placements --steps 400 "
         "--out {results}/limits_rows_{gpu}.json",
     ),
     Step(
-        name="threads", limit=130,
+        name="threads", limit=130, when="apart",
         command="end_to_end/limits.py threads --folder {data}/placements --steps 400 "
         "--out {results}/limits_threads_{gpu}.json",
     ),
-    Step(name="others", command=f"{PLACEMENTS} --until {{left}}", limit=420),
+    Step(name="others", command=f"{PLACEMENTS} --until {{left}}", limit=420, when="apart"),
     Step(
-        name="rmc3", limit=240,
+        name="step", limit=70, when="apart",
+        command="micro/gpu_step.py --inputs 4000000 --folder {data}/placements --out {results}/gpu_step_{gpu}.json",
+    ),
+    Step(
+        name="pipeline", limit=60, when="apart",
+        command="micro/gpu_pipeline.py --folder {data}/placements --steps 400 --settings 'depth 6' 'depth 8' "
+        "--out {results}/gpu_pipeline_{gpu}.json",
+    ),
+    Step(name="tests_engine", command=TESTS + "test_engine_gpu.py", limit=400, when="beside"),
+    Step(
+        name="tests_models", command=TESTS + "test_models_gpu.py tests/gpu/test_memory_gpu.py", limit=400,
+        when="beside",
+    ),
+    Step(name="tests_placements", command=TESTS + "test_placements_gpu.py", limit=400, when="beside"),
+    Step(
+        name="memcheck", command=TESTS + "test_engine_gpu.py -k 'captured_steps and sgd'", limit=150, when="beside",
+        under=("compute-sanitizer", "--tool", "memcheck"),
+    ),
+    Step(
+        name="accuracy", limit=400, when="beside",
+        command="studies/accuracy.py rmc2 --orders shuffled interleaved --seeds 20 --folder {data}/accuracy "
+        "--until {left} --out {results}/accuracy_rmc2.json",
+    ),
+    Step(
+        name="rmc3", limit=240, when="alone",
         command=PAPER.format("rmc3") + " --inputs 4000000 --accuracy none --seconds 0.6 --until {left}",
         keep=("rmc3/paper.json", "paper_rmc3_{gpu}.json"),
     ),
     Step(
         name="baselines", command="micro/baseline_roofline.py --out {results}/baseline_roofline_{gpu}.json", limit=110,
-    ),
-    Step(
-        name="step", limit=70,
-        command="micro/gpu_step.py --inputs 4000000 --folder {data}/placements --out {results}/gpu_step_{gpu}.json",
-    ),
-    Step(name="tests", command="-m pytest tests/gpu -q -p no:cacheprovider --durations=8", limit=450),
-    Step(
-        name="pipeline", limit=60,
-        command="micro/gpu_pipeline.py --folder {data}/placements --steps 400 --settings 'depth 6' 'depth 8' "
-        "--out {results}/gpu_pipeline_{gpu}.json",
+        when="alone",
     ),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of the machine: cores of the host, and which GPU (None: those that the environment names)."""
+
+    cores: tuple[int, ...]
+    gpu: int | None = None
+
+    def halves(self) -> tuple[Share, Share]:
+        """The same for each of two GPUs."""
+        middle = len(self.cores) // 2
+        return Share(self.cores[:middle], 0), Share(self.cores[middle:], 1)
+
+
+def phases(steps: list[Step]) -> Iterator[tuple[str, list[Step]]]:
+    """Steps that belong together, in order: ``before``, ``alone`` or ``apart`` (with those beside)."""
+    for when, together in groupby(steps, lambda step: "apart" if step.when == "beside" else step.when):
+        yield when, list(together)
 
 
 class Session:
@@ -140,30 +177,37 @@ class Session:
         """What is typed."""
         text = step.command.format(data=self._data, results=self._results, gpu=self._gpu, left=int(left))
         first, *rest = shlex.split(text)
-        return [sys.executable, *([first] if first == "-m" else [str(ROOT / "benchmarks" / first)]), *rest]
+        return [*step.under, sys.executable, *([first] if first == "-m" else [str(ROOT / "benchmarks" / first)]), *rest]
 
     def is_done(self, step: Step) -> bool:
         """Whether it has ended well before."""
         return (self._data / "done" / step.name).exists()
 
-    def run(self, step: Step, threads: int = 0) -> None:
+    def run(self, step: Step, share: Share, threads: int = 0) -> None:
         """One step, unless it is done or there is no time for it."""
         left = min(step.limit, self._deadline - time.monotonic())
-        if self.is_done(step) or left < _LEAST:
+        if self.is_done(step) or left < (_LEAST if "{left}" in step.command else max(_LEAST, step.limit / 2)):
             self._tell(step, "done before" if self.is_done(step) else "no time", 0.0)
             return
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
         }
+        if share.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = str(share.gpu)
         if threads:
             environment |= {"OMP_NUM_THREADS": str(threads), "FAE_NUM_THREADS": str(threads)}
         begun, log, told = time.monotonic(), self._data / f"{step.name}.log", left - _LEAST / 2
+        os.sched_setaffinity(0, share.cores)  # of this thread, and of what it starts
         with log.open("a") as output:
-            process = subprocess.Popen(
-                self.words(step, told), cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
+            try:
+                process = subprocess.Popen(
+                    self.words(step, told), cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                self._tell(step, f"cannot be started: {error}", 0.0)
+                return
             try:
                 how = f"status {process.wait(left)}"
             except subprocess.TimeoutExpired:
@@ -186,14 +230,36 @@ class Session:
                 flush=True,
             )
 
-    def run_aside(self, steps: list[Step]) -> None:
-        """All of these at once, each with a share of the cores."""
-        threads = max(1, len(os.sched_getaffinity(0)) // max(1, min(4, len(steps))))
-        running = [threading.Thread(target=self.run, args=(step, threads)) for step in steps]
+    def run_together(self, steps: list[Step], shares: list[Share]) -> None:
+        """All of these at once, on these shares by turns, each with a part of the cores."""
+        threads = max(1, sum(len(share.cores) for share in shares) // max(1, min(4, len(steps))))
+        running = [
+            threading.Thread(target=self.run, args=(step, shares[place % len(shares)], threads))
+            for place, step in enumerate(steps)
+        ]
         for thread in running:
             thread.start()
         for thread in running:
             thread.join()
+
+    def run_all(self, steps: list[Step], machine: Share, num_gpus: int) -> None:
+        """Phase after phase."""
+        first, other = machine.halves() if num_gpus > 1 else (machine, None)
+        everywhere = [Share(machine.cores, gpu) for gpu in range(num_gpus)] if other else [machine]
+        for when, together in phases(steps):
+            if when == "before":
+                self.run_together([step for step in together if not self.is_done(step)], everywhere)
+                continue
+            beside = [step for step in together if step.when == "beside"]
+            behind = threading.Thread(target=self.run_together, args=(beside, [other or machine]))
+            if other:
+                behind.start()
+            for step in together:
+                if step.when != "beside":
+                    self.run(step, first)
+            if not other:
+                behind.start()
+            behind.join()
 
 
 def main() -> None:
@@ -210,20 +276,20 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the commands and do nothing else")
     options = parser.parse_args()
     steps = [step for step in STEPS if step.name in (options.only or names) and step.name not in options.without]
-    if not options.gpu:
+    num_gpus = 1
+    if not (options.gpu and options.list):
         import torch
 
-        options.gpu = torch.cuda.get_device_name().split()[1].lower() if torch.cuda.is_available() else "cpu"
+        num_gpus = max(1, torch.cuda.device_count())
+        options.gpu = options.gpu or (
+            torch.cuda.get_device_name().split()[1].lower() if torch.cuda.is_available() else "cpu"
+        )
     session = Session(options.folder, options.results, options.gpu, time.monotonic() + options.seconds)
     if options.list:
         for step in steps:
-            when = "aside" if step.aside else f"{step.limit:.0f} s"
-            print(f"{step.name:14} {when:6} {shlex.join(session.words(step, step.limit))}")
+            print(f"{step.name:16} {step.when:6} {step.limit:4.0f} s  {shlex.join(session.words(step, step.limit))}")
         return
-    session.run_aside([step for step in steps if step.aside and not session.is_done(step)])
-    for step in steps:
-        if not step.aside:
-            session.run(step)
+    session.run_all(steps, Share(tuple(sorted(os.sched_getaffinity(0)))), num_gpus)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 import gpu_session  # noqa: E402
-from gpu_session import STEPS, Session, Step  # noqa: E402
+from gpu_session import STEPS, Session, Share, Step, phases  # noqa: E402
+
+HERE = Share(tuple(sorted(os.sched_getaffinity(0))))
+
+
+@pytest.fixture(autouse=True)
+def _same_cores_afterwards():
+    yield
+    os.sched_setaffinity(0, HERE.cores)
 
 
 def test_every_step_is_a_command_that_is_there(tmp_path):
@@ -18,9 +30,10 @@ def test_every_step_is_a_command_that_is_there(tmp_path):
     for step in STEPS:
         words = session.words(step, 100.0)
         assert not [word for word in words if "{" in word], words
-        assert words[1] == "-m" or Path(words[1]).is_file(), words
+        script = words[len(step.under) + 1]
+        assert script == "-m" or Path(script).is_file(), words
         writes = any("h200" in word for word in words) or step.keep or "accuracy" in step.name
-        assert writes or step.aside or "pytest" in words
+        assert writes or step.when == "before" or "pytest" in words
 
 
 def test_done_is_done_and_late_is_cut_off(tmp_path, monkeypatch, capsys):
@@ -30,15 +43,21 @@ def test_done_is_done_and_late_is_cut_off(tmp_path, monkeypatch, capsys):
     slow.write_text("import sys, time; open(sys.argv[1], 'w').write('{}'); time.sleep(60)")
     data, results = tmp_path / "data", tmp_path / "results"
     steps = [
-        Step(name="good", command=f"{good} {{data}}/x", limit=30),
-        Step(name="slow", command=f"{slow} {{data}}/part.json", limit=3, keep=("part.json", "slow_{gpu}.json")),
-        Step(name="never", command=f"{good} {{data}}/never", limit=0.1),
+        Step(name="good", command=f"{good} {{data}}/x", limit=20, when="before"),
+        Step(
+            name="slow",
+            command=f"{slow} {{data}}/part.json",
+            limit=3,
+            when="alone",
+            keep=("part.json", "slow_{gpu}.json"),
+        ),
+        Step(name="never", command=f"{good} {{data}}/never", limit=0.1, when="alone"),
     ]
     for _ in range(2):
         session = Session(data, results, "cpu", time.monotonic() + 60)
-        session.run_aside(steps[:1])
+        session.run_together(steps[:1], [HERE])
         for step in steps[1:]:
-            session.run(step)
+            session.run(step, HERE)
     said = capsys.readouterr().out
     assert (data / "x").read_text() == "x", "it ran once"
     assert said.count("good: status 0") == said.count("good: done before") == 1
@@ -59,16 +78,16 @@ def test_who_started_nothing_more_goes_on_next_time(tmp_path, monkeypatch, capsy
         "cells.write_text(had + 'x')\n"
         "time.sleep(0 if had else float(sys.argv[1]))\n"
     )
-    step = Step(name="partly", command=f"{partly} {{left}} {{data}}/cells", limit=3)
+    step = Step(name="partly", command=f"{partly} {{left}} {{data}}/cells", limit=3, when="alone")
     for _ in range(3):
-        Session(tmp_path / "data", tmp_path / "results", "cpu", time.monotonic() + 60).run(step)
+        Session(tmp_path / "data", tmp_path / "results", "cpu", time.monotonic() + 60).run(step, HERE)
     assert capsys.readouterr().out.count("partly: status 0") == 2
     assert (tmp_path / "data" / "cells").read_text() == "xx"
 
 
 def test_nothing_begins_behind_the_end(tmp_path, capsys):
     session = Session(tmp_path / "data", tmp_path / "results", "cpu", time.monotonic() - 1)
-    session.run(Step(name="late", command="-m this", limit=100))
+    session.run(Step(name="late", command="-m this", limit=100, when="apart"), HERE)
     assert "late: no time" in capsys.readouterr().out
 
 
@@ -76,3 +95,61 @@ def test_it_says_what_it_would_do(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["gpu_session.py", "--list", "--folder", str(tmp_path), "--gpu", "h200"])
     gpu_session.main()
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [step.name for step in STEPS]
+
+
+def test_phases_follow_the_list():
+    found = list(phases(list(STEPS)))
+    assert [when for when, _ in found] == ["before", "alone", "apart", "alone"]
+    assert [step for _, together in found for step in together] == list(STEPS)
+    assert {step.when for step in found[2][1]} == {"apart", "beside"}
+
+
+@pytest.mark.parametrize("num_gpus", [1, 2])
+def test_untimed_steps_take_the_other_gpu_or_wait(tmp_path, num_gpus):
+    """Each step writes when it ran, on which GPU and cores; what is alone overlaps with nothing."""
+    if len(HERE.cores) < 2:
+        pytest.skip("one core")
+    script = tmp_path / "says.py"
+    script.write_text(
+        "import json, os, sys, time\n"
+        "begin = time.monotonic()\n"
+        "time.sleep(0.5)\n"
+        "facts = [begin, time.monotonic(), os.environ.get('CUDA_VISIBLE_DEVICES'), sorted(os.sched_getaffinity(0))]\n"
+        "open(sys.argv[1], 'w').write(json.dumps(facts))\n"
+    )
+    kinds = {
+        "early": "alone",
+        "timed": "apart",
+        "timed_too": "apart",
+        "tests": "beside",
+        "study": "beside",
+        "late": "alone",
+    }
+    steps = [
+        Step(name=name, command=f"{script} {{data}}/{name}.json", limit=20, when=when) for name, when in kinds.items()
+    ]
+    session = Session(tmp_path / "data", tmp_path / "results", "cpu", time.monotonic() + 60)
+    session.run_all(steps, Share(HERE.cores[:2]), num_gpus)
+    ran = {name: json.loads((tmp_path / "data" / f"{name}.json").read_text()) for name in kinds}
+
+    def overlap(one, two):
+        return ran[one][0] < ran[two][1] and ran[two][0] < ran[one][1]
+
+    for one in ("early", "late"):
+        assert not [other for other in kinds if other != one and overlap(one, other)]
+    assert overlap("tests", "study")
+    assert not overlap("timed", "timed_too")
+    timed_with_tests = overlap("timed", "tests") or overlap("timed_too", "tests")
+    if num_gpus == 2:
+        assert timed_with_tests
+        assert ran["early"][2:] == ran["timed"][2:] == ["0", [HERE.cores[0]]]
+        assert ran["tests"][2:] == ["1", [HERE.cores[1]]]
+    else:
+        assert not timed_with_tests
+        assert ran["timed"][2:] == ran["tests"][2:] == [os.environ.get("CUDA_VISIBLE_DEVICES"), list(HERE.cores[:2])]
+
+
+def test_a_program_that_is_not_there_is_said(tmp_path, capsys):
+    session = Session(tmp_path / "data", tmp_path / "results", "cpu", time.monotonic() + 60)
+    session.run(Step(name="checked", command="-m this", limit=20, when="beside", under=("no-such-checker",)), HERE)
+    assert "checked: cannot be started" in capsys.readouterr().out
