@@ -10,7 +10,7 @@ from fae.embedding.feed_sources import LaneSource, MappedSource
 from fae.embedding.pipeline import FaultInjection
 from fae.popularity.memory import OPTIMIZERS
 
-from cases import Log, adversarial_logs, assert_same_bytes, mapped, random_log, train, wide_log
+from cases import Log, adversarial_logs, assert_same_bytes, history_log, mapped, random_log, train, wide_log
 
 CUDA = torch.device("cuda")
 
@@ -86,3 +86,16 @@ def test_paper_swaps_behind_captured_steps_too():
     assert 10 < num_cold < 30
     eager = train(log, layout, "adam", "paper", device=CUDA, capture=False, epochs=4)
     assert_same_bytes(train(log, layout, "adam", "paper", device=CUDA, epochs=4), eager)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_steps_are_the_same_for_every_placement_and_close_to_the_model_itself(precision, capsys):
+    log = history_log(3, num_inputs=600, batch_size=32, length=7)
+    layout = log.layout(0.2, 1)
+    kind = {"device": CUDA, "precision": precision, "epochs": 2}
+    expected = train(log, layout, "adagrad", "device", compiled=True, **kind)
+    assert_same_bytes(train(log, layout, "adagrad", "tiered", depth=3, compiled=True, **kind), expected)
+    assert "cannot be" not in capsys.readouterr().err
+    if precision == "fp32":
+        for ours, plain in zip(expected, train(log, layout, "adagrad", "device", **kind), strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-3)

@@ -44,6 +44,8 @@ class BenchConfig:
     accuracy
         Train an epoch to its end in the orders shuffled, adaptive and interleaved: at the first batch size
         (``"first"``), at all, or not at all.
+    no_compile
+        Leave `torch.compile` out where the workload's recipe has it.
     until_seconds
         Start no cell after so many seconds; 0: no end.
     prepare_only
@@ -63,6 +65,7 @@ class BenchConfig:
     min_batches: int = 3
     accuracy: Literal["first", "all", "none"] = "first"
     precision: Literal["bf16", "fp32"] = "bf16"
+    no_compile: bool = False
     seed: int = 1
     until_seconds: float = 0.0
     prepare_only: bool = False
@@ -98,3 +101,7 @@ class BenchConfig:
         """Batch sizes, the paper's first."""
         own = int(WORKLOADS[self.workload].train["batch_size"])
         return self.batch_sizes or (own, LARGE_BATCH)
+
+    def compiled(self) -> bool:
+        """Whether dense parts run through `torch.compile` (on a GPU)."""
+        return bool(WORKLOADS[self.workload].train.get("compile")) and not self.no_compile

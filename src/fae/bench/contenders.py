@@ -115,6 +115,8 @@ class OurContender:
         Whether the rows on the host hold values already (memory that contenders share).
     capture
         False runs every step kernel by kernel.
+    compiled
+        As `StepRunner` takes it.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class OurContender:
         precision: Precision,
         filled: bool = False,
         capture: bool = True,
+        compiled: bool = False,
     ) -> None:
         keep_freed_memory()
         self.packed = packed
@@ -143,7 +146,9 @@ class OurContender:
         module = build_model(model, hot_set.layout.features, packed.num_dense, seed=1).to(self.device)
         bf16 = on_gpu and precision == "bf16"
         dense = make_dense_optimizer(optimizer, module, learning_rate, flat=on_gpu, bf16=bf16)
-        self.runner = StepRunner(module, self.embeddings, dense, precision=precision, capture=capture)
+        self.runner = StepRunner(
+            module, self.embeddings, dense, precision=precision, capture=capture, compiled=compiled
+        )
         self._next, self._a_batch = 0, 0.0
         self._order = self._full(interleaved_order(packed))
 

@@ -277,7 +277,7 @@ class _Bench:
             contender = PlainContender(
                 PlainPyTorch(
                     prepared.log, **common, batch_size=size, device=where,
-                    bf16=where != "cpu" and self.config.precision == "bf16",
+                    bf16=where != "cpu" and self.config.precision == "bf16", compiled=self.config.compiled(),
                     num_batches=max(4, min(_PLAIN_BATCHES, _PLAIN_BATCH_BYTES // each)), tables=self._plain_tables(),
                 )
             )  # fmt: skip
@@ -289,6 +289,7 @@ class _Bench:
                 options = {
                     **common, "device": "cpu" if name == "cpu" else self.device,
                     "precision": self.config.precision if on_gpu else "fp32", "filled": self._shares,
+                    "compiled": self.config.compiled(),
                 }  # fmt: skip
                 contender = (
                     PaperContender(packed, hot_set, **options)
@@ -368,6 +369,7 @@ class _Bench:
             dense_learning_rate=prepared.workload.train.get("dense_learning_rate"),
             placement=placement, order=order,  # type: ignore[arg-type]
             precision=self.config.precision, seed=seed, checkpoint_minutes=0.0,
+            compile=self.config.compiled(),
         )  # fmt: skip
         rows = RowOptimizer(name=prepared.optimizer, learning_rate=self.learning_rate)
         started = time.perf_counter()

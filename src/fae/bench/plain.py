@@ -8,7 +8,7 @@ the clock starts; tables may lie in memory that is handed in; on a GPU it gets o
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from fae.embedding.rows import RowOptimizer
 from fae.kernels.geometry import group_geometries
 from fae.models.config import ModelConfig
 from fae.models.registry import build_model
+from fae.training.compiled import CompiledModel, can_compile
 from fae.training.dense import make_dense_optimizer
 from fae.training.plain import SparseRowwiseAdagrad
 from fae.training.step import Precision, autocast
@@ -68,6 +69,8 @@ class Peer:
         Of the dense part.
     bf16
         Products of bfloat16 operands; None: on a GPU, as ours.
+    compiled
+        Run the model through `torch.compile` on a GPU, as ours.
 
     Attributes
     ----------
@@ -88,6 +91,7 @@ class Peer:
         learning_rate: float,
         device: str | torch.device,
         bf16: bool | None = None,
+        compiled: bool = False,
     ) -> None:
         keep_freed_memory()
         self.device, self.dim, self.optimizer = torch.device(device), model.embedding_dim, optimizer
@@ -98,6 +102,9 @@ class Peer:
         self.dense_optimizer = make_dense_optimizer(
             optimizer, self.model, learning_rate, flat=self.on_gpu, bf16=self.on_gpu and self.precision == "bf16"
         )
+        self._forward: Callable[..., Tensor] = self.model
+        if compiled and self.on_gpu and can_compile(self.model):
+            self._forward = CompiledModel(self.model)
         self.rows = RowOptimizer(name=optimizer, learning_rate=learning_rate)
         self.cardinalities = [feature.num_embeddings for feature in log.features]
         geometries = group_geometries(
@@ -113,7 +120,7 @@ class Peer:
     def logits(self, dense: Tensor, pooled: Tensor, lengths: dict[str, Tensor] | None = None) -> Tensor:
         """From embeddings ``[B, W]``, features side by side."""
         with autocast(self.device, self.precision):
-            result: Tensor = self.model(dense, FeatureEmbeddings(self._views, [pooled], lengths))
+            result: Tensor = self._forward(dense, FeatureEmbeddings(self._views, [pooled], lengths))
         return result
 
     def dense_backward(
@@ -183,12 +190,13 @@ class PlainPyTorch(Peer):
         learning_rate: float,
         device: str | torch.device,
         bf16: bool | None = None,
+        compiled: bool = False,
         num_batches: int = NUM_BATCHES,
         tables: Tensor | None = None,
     ) -> None:
         super().__init__(
             log, model=model, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, device=device,
-            bf16=bf16,
+            bf16=bf16, compiled=compiled,
         )  # fmt: skip
         self._features = log.features
         rows = host_zeros(sum(self.cardinalities), self.dim).fill_(0.01) if tables is None else (

@@ -59,7 +59,10 @@ WORKLOADS: Mapping[str, Workload] = {
             "attention": "mlp", "attention_mlp": [15, 15], "final_mlp": [60],
         },
         hot={"budget": "256MiB"},
-        train={"batch_size": 256, "optimizer": "adagrad", "learning_rate": 0.05, "dense_learning_rate": 0.05},
+        train={
+            "batch_size": 256, "optimizer": "adagrad", "learning_rate": 0.05, "dense_learning_rate": 0.05,
+            "compile": True,
+        },
     ),
     "rmc2": Workload(
         name="rmc2",

@@ -38,6 +38,8 @@ def add_parser(verbs: Any) -> None:
                        help="epochs to the end: at the first batch size, at all, none (default: first)")  # fmt: skip
     paper.add_argument("--precision", choices=("bf16", "fp32"), default="bf16",
                        help="of the dense part; on a CPU the faster, if that is allowed (default: bf16)")  # fmt: skip
+    paper.add_argument("--no-compile", action="store_true",
+                       help="leave torch.compile out where the recipe has it (rmc1, on a GPU)")  # fmt: skip
     paper.add_argument("--until", metavar="S", type=float, default=0.0, help="start no cell after so many seconds")
     paper.add_argument("--prepare", action="store_true",
                        help="make the log and the packed batches, and measure nothing")  # fmt: skip
@@ -61,7 +63,8 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         budget=options.budget, selection=options.selection, batch_sizes=sizes,
         contenders=tuple(name.strip() for name in options.contenders.split(",") if name.strip()) or CONTENDERS,
         rounds=options.rounds, sample_seconds=options.seconds, min_batches=options.min_batches,
-        accuracy=options.accuracy, precision=options.precision, seed=options.seed, until_seconds=options.until,
+        accuracy=options.accuracy, precision=options.precision,
+        no_compile=options.no_compile, seed=options.seed, until_seconds=options.until,
         prepare_only=options.prepare,
     )  # fmt: skip
     from fae.bench.paper import run_bench

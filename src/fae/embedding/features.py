@@ -8,7 +8,6 @@ a tenth of the lookup.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -105,12 +104,17 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
     ) -> None:
         self._views, self._source, self._lengths, self._interact = views, buffers, lengths or {}, interact
 
-    @cached_property
     def _buffers(self) -> Sequence[Tensor]:
-        return self._source() if callable(self._source) else self._source
+        if callable(self._source):
+            self._source = self._source()
+        return self._source
+
+    def parts(self) -> tuple[FeatureViews, Sequence[Tensor], dict[str, Tensor]]:
+        """What another one of the same features can be made from: views, buffers, lengths."""
+        return self._views, self._buffers(), dict(self._lengths)
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._views.view(self._buffers, name)
+        return self._views.view(self._buffers(), name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._views.names)
@@ -121,7 +125,7 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
     @property
     def stacked(self) -> Tensor | None:
         """All features as one ``[B, F, D]`` without a copy, or None where they differ in width."""
-        return self._views.stacked(self._buffers)
+        return self._views.stacked(self._buffers())
 
     def dot_interaction(self, dense: Tensor) -> Tensor | None:
         """All features with `dense`, in one kernel: ``[B, D + pairs]``, padded with zeros to a multiple of 8 columns.

@@ -47,6 +47,10 @@ class TrainConfig:
         on CPUs with AMX; other CPUs train in ``fp32`` and say so. Rows are float32 either way.
     capture
         On a GPU: whole steps as CUDA graphs. False launches every kernel by itself, which is slower, to find faults.
+    compile
+        On a GPU: run the dense part through `torch.compile`, which takes half a minute and then spares launches: worth
+        it for a model without kernels of ours (TBSM, one of your own) at small batches. A model that has them (DLRM's
+        in ``bf16``) is left as it is.
     early_stopping
         Stop after this many epochs without a lower validation loss, keeping the best; 0 trains all epochs.
     checkpoint_minutes, checkpoint_batches
@@ -67,6 +71,7 @@ class TrainConfig:
     adaptive_tail: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     capture: bool = True
+    compile: bool = False
     early_stopping: int = 0
     checkpoint_minutes: float = 10.0
     checkpoint_batches: int = 0

@@ -9,6 +9,7 @@ same kernels; nothing here waits for the device but `take_loss`.
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from fae.core.progress import say
 from fae.embedding.base import Embeddings
 from fae.embedding.batch import ReadyBatch
+from fae.training.compiled import CompiledModel, can_compile
 from fae.training.step import Precision, train_step
 
 _WARM_UP_STEPS = 3
@@ -31,6 +33,8 @@ class StepRunner:
     ----------
     capture
         False runs every step kernel by kernel.
+    compiled
+        Run the model through `torch.compile` on a GPU, unless it has fused blocks.
 
     Attributes
     ----------
@@ -40,6 +44,8 @@ class StepRunner:
         Whether the latest step compiled kernels or captured a graph: seconds, not microseconds.
     not_captured
         Why steps run kernel by kernel although they might have been captured; empty where they are, or cannot be.
+    is_compiled
+        Whether the model runs through `torch.compile`.
     """
 
     def __init__(
@@ -50,8 +56,13 @@ class StepRunner:
         *,
         precision: Precision = "fp32",
         capture: bool = True,
+        compiled: bool = False,
     ) -> None:
         self._model, self._embeddings, self._dense_optimizer = model, embeddings, dense_optimizer
+        self._forward: Callable[..., Tensor] = model
+        if compiled and embeddings.device.type == "cuda" and can_compile(model):
+            self._forward = CompiledModel(model)
+        self._is_proven = not self.is_compiled
         self.precision: Precision = precision
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=embeddings.device)
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
@@ -93,8 +104,30 @@ class StepRunner:
         self._graphs[place].replay()
         self._embeddings.steps += 1
 
+    @property
+    def is_compiled(self) -> bool:
+        """As above."""
+        return isinstance(self._forward, CompiledModel)
+
     def _run(self, batch: ReadyBatch) -> None:
-        train_step(self._model, self._embeddings, self._dense_optimizer, batch, self.precision, loss_sum=self._loss_sum)
+        if self._is_proven:
+            self._step(batch)
+            return
+        before = self._loss_sum.clone()
+        try:
+            self._step(batch)
+        except Exception as error:  # torch's compiler raises of every kind; no weight has changed yet
+            self._forward = self._model
+            self._loss_sum.copy_(before)
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            say(f"train: {type(self._model).__name__} cannot be compiled ({reason}); it runs as it is")
+            self._step(batch)
+        self._is_proven = True
+
+    def _step(self, batch: ReadyBatch) -> None:
+        train_step(
+            self._forward, self._embeddings, self._dense_optimizer, batch, self.precision, loss_sum=self._loss_sum
+        )
 
     def _run_aside(self, batch: ReadyBatch) -> None:
         """A step on the stream that captures: autograd remembers the stream on which it met a weight first."""

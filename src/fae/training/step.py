@@ -5,6 +5,7 @@ Invariant: the loss is the mean over the real inputs of a batch; padding contrib
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -61,7 +62,7 @@ def honoured_precision(device: torch.device, wanted: Precision) -> Precision:
 
 
 def train_step(
-    model: nn.Module,
+    model: Callable[..., Tensor],
     embeddings: Embeddings,
     dense_optimizer: torch.optim.Optimizer,
     batch: ReadyBatch,
@@ -73,6 +74,8 @@ def train_step(
 
     Parameters
     ----------
+    model
+        An `nn.Module`, or what runs one.
     loss_sum
         float64 scalar on the device, to which the loss of every real input is added.
 

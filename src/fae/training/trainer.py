@@ -115,8 +115,9 @@ class Trainer:
             config.optimizer, model, config.dense_rate, flat=on_gpu, bf16=on_gpu and config.precision == "bf16"
         )
         self._runner = StepRunner(
-            model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture
-        )
+            model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture,
+            compiled=config.compile,
+        )  # fmt: skip
         self._validation_sample = validation_sample(packed.validation)
         self._position = _Position()
         self._windows = LossWindows(self._settled)

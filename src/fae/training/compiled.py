@@ -1,0 +1,60 @@
+"""The dense part of a step as `torch.compile` makes it: fewer and larger kernels, for models without kernels of ours.
+
+Place in the flow: `fae.training.runner` runs a model through this on a GPU where ``[train] compile`` asks for it. What
+it buys is launches: TBSM's dense part is some 170 kernels of 3 us, which at batches of 256 is the whole step. Blocks
+that `fae.training.dense` has fused write their gradients past autograd, so a model that has one is left as it is.
+Invariant: same function as the model, up to the rounding of sums; no kernel is chosen by a measurement, so the same
+inputs give the same bytes in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fae.embedding.features import FeatureEmbeddings, FeatureViews
+from fae.models.blocks import MLP
+
+_OPTIONS: dict[str, Any] = {"deterministic": True}
+_MOST_FORMS = 64
+"""Compiled forms of one function before torch gives up and says so only in its log: each model of a process is one."""
+
+
+class CompiledModel:
+    """Called as the model is, with the features of a batch; compiled at the first call, which takes half a minute.
+
+    Parameters
+    ----------
+    model
+        Without fused blocks: see `can_compile`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        import torch._dynamo.config as dynamo
+
+        dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_FORMS)
+        self.model = model
+        self._views: FeatureViews | None = None
+        # To measure which of several forms of a kernel is the fastest would choose the order of its sums.
+        self._compiled = torch.compile(self._forward, dynamic=False, options=_OPTIONS)
+
+    def __call__(self, dense: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+        """Logits ``[B]``."""
+        if not isinstance(features, FeatureEmbeddings):
+            return self.model(dense, features)  # type: ignore[no-any-return]
+        # Made anew inside, from tensors: a mapping that reads when it is asked would have to be traced.
+        self._views, buffers, lengths = features.parts()
+        result: Tensor = self._compiled(dense, buffers, lengths)
+        return result
+
+    def _forward(self, dense: Tensor, buffers: Sequence[Tensor], lengths: Mapping[str, Tensor]) -> Any:
+        assert self._views is not None
+        return self.model(dense, FeatureEmbeddings(self._views, buffers, lengths))
+
+
+def can_compile(model: nn.Module) -> bool:
+    """Whether no block of the model has been fused."""
+    return not any(isinstance(block, MLP) and block.fused is not None for block in model.modules())
