@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MARKERS = {
     "table": ("<!-- paper table: begin -->", "<!-- paper table: end -->"),
     "limits": ("<!-- where it does not help: begin -->", "<!-- where it does not help: end -->"),
+    "orders": ("<!-- accuracy of orders: begin -->", "<!-- accuracy of orders: end -->"),
 }
 HEAD = (
     "| | samples/s (range) | an epoch | over plain CPU | over plain CPU-GPU | test AUC | log loss | hot inputs "
@@ -108,7 +109,7 @@ def record_lines(record: dict[str, Any]) -> list[str]:
         f"{format_count(log['num_rows'])} rows ({format_bytes(log['table_bytes'])} with state), of which it touches "
         f"{format_count(log['touched_rows'])}; budget with staging {budgets}; {best}an input takes "
         f"{log['input_bytes']} bytes beside what is counted. {session['machine']['gpu'] or 'No GPU'}, "
-        f"{session['machine']['cores']} cores; commit {str(session['commit'])[:7]}; `{session['command']}`.",
+        f"{session['threads']} cores of the host; commit {str(session['commit'])[:7]}; `{session['command']}`.",
     ]
     for table in record["tables"]:
         lines += [f"\nBatches of {table['batch_size']:,}:\n", *table_lines(table)]
@@ -141,6 +142,26 @@ def limit_lines(records: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def order_lines(records: list[dict[str, Any]]) -> list[str]:
+    """Accuracy by the order of batches, of records that have all three."""
+    lines = [
+        "| workload | rows | training inputs | batch | order | test AUC | log loss | trained on |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        log, session = record["log"], record["sessions"][-1]
+        for table in record["tables"]:
+            found = table["accuracy"] if len(table["accuracy"]) == 3 else {}
+            for order in ("shuffled", "adaptive", "interleaved") if found else ():
+                test = found[order]["test"]
+                lines.append(
+                    f"| {record['workload']['name']} | {format_count(log['num_rows'])} "
+                    f"| {format_count(log['train_inputs'])} | {table['batch_size']:,} | {order} | {test['auc']:.4f} "
+                    f"| {test['log_loss']:.4f} | {session['machine']['gpu'] or session['machine']['processor']} |"
+                )
+    return lines
+
+
 def fill(page: Path, parts: dict[str, str], markers: dict[str, tuple[str, str]]) -> None:
     """Put texts between their markers."""
     text = page.read_text()
@@ -159,20 +180,25 @@ def main() -> None:
     parser.add_argument("records", nargs="*", type=Path, help="records of fae bench paper")
     parser.add_argument("--fill", metavar="PAGE", type=Path, help="put the tables between the markers of this page")
     options = parser.parse_args()
-    paths = options.records or sorted((ROOT / "benchmarks" / "results").glob("paper_rmc[123]*.json"))
+    results = ROOT / "benchmarks" / "results"
+    paths = options.records or sorted(results.glob("paper_rmc[123]*.json"))
     if not paths:
         raise SystemExit(
             "no record: run `fae bench paper rmc2` and copy its paper.json to benchmarks/results/paper_rmc2.json"
         )
     records = [json.loads(path.read_text()) for path in paths]
+    # What a GPU's time did not reach was trained on a CPU: an order's accuracy is that of every placement.
+    orders = [] if options.records else [json.loads(path.read_text()) for path in results.glob("paper_orders_*.json")]
+    by_name = sorted([*records, *orders], key=lambda record: str(record["workload"]["name"]))
     parts = {
         "table": "\n".join(line for record in records for line in record_lines(record)),
         "limits": "\n".join(limit_lines(records)),
+        "orders": "\n".join(order_lines(by_name)),
     }
     if options.fill:
         fill(options.fill, parts, MARKERS)
     else:
-        print(parts["table"] + "\n" + parts["limits"])
+        print("\n".join(parts.values()))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--fill", metavar="PAGE", type=Path, help="put the tables between the markers of this page")
     options = parser.parse_args()
     lines: list[str] = []
-    for path in sorted(RESULTS.glob("placements_*.json"), reverse=True):
+    for path in sorted(RESULTS.glob("placements_*.json"), key=lambda path: path.stem.split("_")[2], reverse=True):
         if not path.stem.endswith("_threads"):
             # `paper` of the first day left updates out, or swapped behind every batch (docs/journal.md).
             lines += placements(path, {"paper"} if path.stem.endswith("_20261124") else set())

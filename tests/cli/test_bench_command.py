@@ -168,6 +168,18 @@ def test_a_foreign_record_never_breaks_the_page(measured: Path, tmp_path: Path) 
     assert "not recorded" in (tmp_path / "page.html").read_text()
 
 
+def test_a_record_from_before_a_setting_was_there_goes_on(measured: Path, tmp_path: Path) -> None:
+    """It was made with what is the setting's default now."""
+    out = tmp_path / "older"
+    shutil.copytree(measured, out)
+    record = strict_json((out / "paper.json").read_text())
+    assert record["settings"].pop("no_compile") is False
+    (out / "paper.json").write_text(json.dumps(record))
+    again = succeed("bench", "paper", "rmc2", *TINY, "--out", out, "--json").result
+    assert again["cells"] == record["cells"]
+    fault(fae("bench", "paper", "rmc2", *TINY, "--out", out, "--no-compile"), "no_compile = False and not True")
+
+
 def test_what_a_user_can_do_wrong_is_one_line(measured: Path, tmp_path: Path) -> None:
     fault(fae("bench"), "KIND", "--help")
     fault(fae("bench", "paper"), "WORKLOAD")

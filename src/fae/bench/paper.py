@@ -114,10 +114,12 @@ class _Bench:
             except (OSError, ValueError, KeyError, TypeError, AssertionError):
                 raise ArtifactError(f"{path} is no record of `fae bench paper`; choose another --out") from None
             for name, value in self.settings.items():
-                if before.get(name) != value:
+                # A record from before there was such a setting was made with what is its default now.
+                had = before.get(name, getattr(BenchConfig, name, None))
+                if had != value:
                     raise ArtifactError(
-                        f"{path} was measured with {name} = {before.get(name)!r} and not {value!r}; choose another "
-                        "--out, or delete it"
+                        f"{path} was measured with {name} = {had!r} and not {value!r}; choose another --out, or "
+                        "delete it"
                     )
             record = found
         record["sessions"].append(
