@@ -115,8 +115,17 @@ STEPS = (
     ),
     Step(
         name="pipeline", limit=60, when="apart",
-        command="micro/gpu_pipeline.py --folder {data}/placements --steps 400 --settings 'depth 6' 'depth 8' "
+        command="micro/gpu_pipeline.py --folder {data}/placements --steps 400 --settings 'depth 8' 'depth 8, 6 6' "
         "--out {results}/gpu_pipeline_{gpu}.json",
+    ),
+    Step(
+        name="pipeline_64", limit=60, when="apart",
+        command="micro/gpu_pipeline.py --folder {data}/placements --dim 64 --shares 0.05 --steps 200 "
+        "--settings 'depth 8' 'depth 8, 6 6' --out {results}/gpu_pipeline_dim64_{gpu}.json",
+    ),
+    Step(
+        name="kernels_rmc1", limit=100, when="apart",
+        command="micro/workload_kernels.py rmc1 --folder {data}/rmc1 --out {results}/workload_kernels_rmc1_{gpu}.json",
     ),
     Step(name="tests_engine", command=TESTS + "test_engine_gpu.py", limit=400, when="beside"),
     Step(

@@ -219,6 +219,7 @@ def train(
     precision="fp32",
     capture=True,
     compiled=False,
+    dense_graph=None,
 ) -> list[torch.Tensor]:
     """Train on the log's batches in order; every table (vocabulary order), its state, and every dense weight."""
     optimizer = RowOptimizer(name=optimizer_name, learning_rate=0.1)
@@ -231,7 +232,10 @@ def train(
     dense_optimizer = make_dense_optimizer(
         optimizer_name, model, log.dense_rate, flat=flat, bf16=flat and precision == "bf16"
     )
-    runner = StepRunner(model, embeddings, dense_optimizer, precision=precision, capture=capture, compiled=compiled)
+    runner = StepRunner(
+        model, embeddings, dense_optimizer, precision=precision, capture=capture, compiled=compiled,
+        dense_graph=dense_graph,
+    )  # fmt: skip
     packed = log.packed(layout)
     for _ in range(epochs):
         for batch in embeddings.stream(packed, range(packed.num_batches)):

@@ -8,7 +8,7 @@ import torch
 from fae.embedding.pipeline import FaultInjection
 from fae.popularity.memory import OPTIMIZERS
 
-from cases import adversarial_logs, assert_same_bytes, random_log, train
+from cases import adversarial_logs, assert_same_bytes, history_log, random_log, train, wide_log
 
 CUDA = torch.device("cuda")
 optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -34,6 +34,20 @@ def test_cpu_agrees_within_rounding(optimizer, placement):
         train(log, layout, optimizer, placement, device=CUDA), train(log, layout, optimizer, "cpu"), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
+
+
+@optimizers
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("placement", ["hybrid", "paper"])
+def test_captured_dense_parts_are_the_same_steps(optimizer, placement, compiled, capsys):
+    log = history_log(3) if compiled else wide_log(random_log(3))
+    layout = log.layout(0.2, 1)
+    kind = {"device": CUDA, "precision": "bf16", "epochs": 3, "compiled": compiled}
+    captured = train(log, layout, optimizer, placement, dense_graph=True, **kind)
+    assert "cannot be" not in capsys.readouterr().err
+    for one, other in zip(captured, train(log, layout, optimizer, placement, **kind), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert_same_bytes(train(log, layout, optimizer, placement, dense_graph=True, **kind), captured)
 
 
 @pytest.mark.parametrize("name", adversarial_logs())

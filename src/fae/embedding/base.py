@@ -174,6 +174,10 @@ class Embeddings(ABC):
         """What a captured graph of this batch's step depends on besides its feed slot; None: it cannot be captured."""
         return None
 
+    def computes_on_host(self, batch: ReadyBatch) -> bool:
+        """Whether the CPU looks up and updates this batch's rows although the model is on a GPU."""
+        return False
+
     def _ready(
         self,
         batches: BatchSet,

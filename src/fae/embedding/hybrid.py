@@ -69,6 +69,9 @@ class HybridEmbeddings(ResidentEmbeddings):
         self._pooled_bytes["gradient_bytes_to_host"] += 4 * sum(output.numel() for output in used)
         super().update(batch)
 
+    def computes_on_host(self, batch: ReadyBatch) -> bool:
+        return bool(self._leaves)
+
     def _counted(self, features: FeatureEmbeddings) -> FeatureEmbeddings:
         self._pooled_bytes["pooled_bytes_to_device"] += 4 * sum(output.numel() for output in self._outputs)
         return features

@@ -96,6 +96,9 @@ class PublishedEmbeddings(Embeddings):
     def graph_key(self, batch: ReadyBatch) -> int | None:
         return None if self._gpu is None or batch.packed.has_cold_rows else self._gpu.generation
 
+    def computes_on_host(self, batch: ReadyBatch) -> bool:
+        return batch.packed.has_cold_rows and self._cold_side.computes_on_host(batch)
+
     def _copy_hot_rows(self, *, to_host: bool) -> int:
         """Hot rows are the first rows of host memory, so a swap is one copy a group and array; returns its bytes."""
         self._wait()  # for the steps before it, so that they are not counted as part of the swap

@@ -9,7 +9,7 @@ same kernels; nothing here waits for the device but `take_loss`.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,9 +19,12 @@ from fae.core.progress import say
 from fae.embedding.base import Embeddings
 from fae.embedding.batch import ReadyBatch
 from fae.training.compiled import CompiledModel, can_compile
+from fae.training.dense_graph import DenseGraph
 from fae.training.step import Precision, train_step
 
 _WARM_UP_STEPS = 3
+DENSE_GRAPHS = False
+"""Becomes True when tests/gpu has passed with it on a GPU (docs/journal.md, "What a GPU is asked next")."""
 MOST_MARKS = 128
 """Of the loss, that may be on their way to the host."""
 
@@ -35,6 +38,9 @@ class StepRunner:
         False runs every step kernel by kernel.
     compiled
         Run the model through `torch.compile` on a GPU, unless it has fused blocks.
+    dense_graph
+        On a GPU, capture the dense part also of batches whose rows the CPU looks up and updates; default
+        `DENSE_GRAPHS`.
 
     Attributes
     ----------
@@ -57,6 +63,7 @@ class StepRunner:
         precision: Precision = "fp32",
         capture: bool = True,
         compiled: bool = False,
+        dense_graph: bool | None = None,
     ) -> None:
         self._model, self._embeddings, self._dense_optimizer = model, embeddings, dense_optimizer
         self._forward: Callable[..., Tensor] = model
@@ -72,6 +79,14 @@ class StepRunner:
             if self._capture
             else None
         )
+        self._dense_graph = (
+            DenseGraph(
+                self._through_forward, embeddings, dense_optimizer, self._loss_sum, aside=self._aside,
+                capture=self._capture_dense, warm_up_steps=_WARM_UP_STEPS,
+            )
+            if self._capture and (DENSE_GRAPHS if dense_graph is None else dense_graph)
+            else None
+        )  # fmt: skip
         self._marks: Tensor | None = None
         self._num_marks = 0
         self._pool: Any = None  # memory that the captured graphs share
@@ -81,6 +96,9 @@ class StepRunner:
 
     def __call__(self, batch: ReadyBatch) -> None:
         """One step."""
+        if self._dense_graph is not None and self._capture and self._embeddings.computes_on_host(batch):
+            self._run_on_host(batch, self._dense_graph)
+            return
         key = self._embeddings.graph_key(batch) if self._capture else None
         could_be = key is not None and batch.feed is not None
         self.setting_up = self._eager_steps[could_be] < _WARM_UP_STEPS
@@ -133,14 +151,45 @@ class StepRunner:
         """A step on the stream that captures: autograd remembers the stream on which it met a weight first."""
         if self._stream is None:
             self._run(batch)
+        else:
+            self._aside(lambda: self._run(batch))
+
+    def _run_on_host(self, batch: ReadyBatch, dense_graph: DenseGraph) -> None:
+        """A step whose rows the CPU computes."""
+        if not self._is_proven:  # compiles, which may fail
+            self.setting_up = True
+            self._run_aside(batch)
             return
+        steps = self._embeddings.steps
+        try:
+            dense_graph(batch, self.precision)
+        except RuntimeError as error:
+            if self._embeddings.steps != steps:  # not of the capture: the step had been made
+                raise
+            self._give_up(error)
+            self._run_aside(batch)
+        self.setting_up = dense_graph.setting_up
+
+    def _through_forward(self, dense: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+        return self._forward(dense, features)
+
+    def _aside(self, work: Callable[[], None]) -> None:
+        assert self._stream is not None
         current = torch.cuda.current_stream(self._embeddings.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            self._run(batch)
+            work()
         current.wait_stream(self._stream)
 
+    def _capture_dense(self, work: Callable[[], None]) -> Callable[[], None]:
+        return self._recorded(work, None).replay
+
     def _captured(self, batch: ReadyBatch) -> torch.cuda.CUDAGraph:
+        graph = self._recorded(lambda: self._run(batch), self._pool)
+        self._pool = graph.pool()
+        return graph
+
+    def _recorded(self, work: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         # Whatever the garbage collector destroys on the device while a graph is captured would spoil the capture. To
         # collect before would take longer than the capture does.
@@ -148,12 +197,11 @@ class StepRunner:
         gc.disable()
         try:
             # The threads that feed batches call the driver meanwhile, on streams of their own.
-            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                self._run(batch)
+            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
+                work()
         finally:
             if was_enabled:
                 gc.enable()
-        self._pool = graph.pool()
         return graph
 
     def _give_up(self, error: RuntimeError) -> None:
