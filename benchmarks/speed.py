@@ -6,6 +6,8 @@ same inputs; rows hold small random values, which decide no address and no byte 
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -234,10 +236,31 @@ class OurPlacement(Measured, OurContender):
         return time.perf_counter() - started
 
 
+_STATE = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_event_reasons.active")
+
+
+def gpu_state() -> dict[str, str]:
+    """Clocks (MHz), power (W), temperature and what holds clocks back of the first GPU; empty where nothing says so."""
+    which = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
+    command = ["nvidia-smi", f"--query-gpu={','.join(_STATE)}", "--format=csv,noheader,nounits", "-i", which]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return dict(zip(_STATE, (each.strip() for each in said.strip().split(",")), strict=False))
+
+
 def interleaved_runs(
-    contenders: dict[str, Any], steps: dict[str, int], rounds: int, say: Callable[[str], None]
+    contenders: dict[str, Any],
+    steps: dict[str, int],
+    rounds: int,
+    say: Callable[[str], None],
+    states: dict[str, list[dict[str, str]]] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds a step of every contender, in turns, one warm-up run each; what fails is left out and said."""
+    """Seconds a step of every contender, in turns, one warm-up run each; what fails is left out and said.
+
+    `states`, where given, is filled with `gpu_state` behind every sample: an H100 had samples on two levels, 9 % apart.
+    """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for round_number in range(rounds + 1):
         for name in list(samples):
@@ -253,6 +276,8 @@ def interleaved_runs(
                 continue
             if round_number:
                 samples[name].append(seconds)
+                if states is not None:
+                    states.setdefault(name, []).append(gpu_state())
     return samples
 
 

@@ -130,7 +130,8 @@ def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm:
         except Exception as error:
             print(f"{name}: cannot be made: {type(error).__name__}: {str(error)[:300]}", flush=True)
     counts = {name: makers[name][1] for name in contenders}
-    samples = interleaved_runs(contenders, counts, options.rounds, lambda text: print(text, flush=True))
+    states: dict[str, list[dict[str, str]]] | None = {} if options.device == "cuda" else None
+    samples = interleaved_runs(contenders, counts, options.rounds, lambda text: print(text, flush=True), states)
     rows = []
     for name, seconds in samples.items():
         rates = [batch_size / each for each in seconds]
@@ -141,6 +142,7 @@ def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm:
                 "log": group["log"], "placement": name, "dim": dim, "batch_size": batch_size, "optimizer": optimizer,
                 "budget_fraction": makers[name][0], "samples_per_second": statistics.median(rates), "samples": rates,
                 "gpu_row_bytes": contender.gpu_row_bytes, "staging_bytes": contender.staging_bytes,
+                **({"gpu_states": states[name]} if states else {}),
             }
         )  # fmt: skip
     contenders.clear()

@@ -119,17 +119,17 @@ def run_plain_by_part(peer: PlainPyTorch, num_steps: int) -> dict[str, float]:
         index = number % len(peer.batches)
         _, dense, labels, lengths = peer._batches[index]
         clock.start()
-        pooled = peer.look_up(index)
+        outputs = peer.look_up(index)
         clock.part("lookup")
-        leaf = pooled.detach().to(peer.device).requires_grad_()
+        leaf = peer.to_device(outputs)
         if peer.on_gpu:
             clock.part("to device")
         peer.dense_backward(dense, labels, leaf, lengths)
         clock.part("dense")
-        grad = leaf.grad.cpu()
+        grad = peer.to_host(leaf.grad)
         if peer.on_gpu:
             clock.part("to host")
-        peer.update(pooled, grad)
+        peer.update(outputs, grad)
         clock.part("update")
     return medians(clock)
 

@@ -221,6 +221,7 @@ class PlainPyTorch(Peer):
             self.row_optimizer = torch.optim.SparseAdam(parameters, lr=learning_rate)
         else:
             self.row_optimizer = SparseRowwiseAdagrad(parameters, self.rows)
+        self._pinned = torch.zeros((batch_size if self.on_gpu else 0, self.width), pin_memory=self.on_gpu)
         self.batches = self._batches = [
             self._prepare(*batch) for batch in read_batches(log, batch_size, num_batches=num_batches)
         ]
@@ -246,14 +247,27 @@ class PlainPyTorch(Peer):
     def step(self, index: int) -> None:
         """As `Peer.step`."""
         _, dense, labels, lengths = self._batches[index]
-        pooled = self.look_up(index)
-        leaf = pooled.detach().to(self.device).requires_grad_()
+        outputs = self.look_up(index)
+        leaf = self.to_device(outputs)
         self.dense_backward(dense, labels, leaf, lengths)
         assert leaf.grad is not None
-        self.update(pooled, leaf.grad.cpu())
+        self.update(outputs, self.to_host(leaf.grad))
 
-    def look_up(self, index: int) -> Tensor:
-        """Pooled embeddings ``[B, W]`` of a batch, on the CPU, features side by side."""
+    def to_device(self, outputs: Sequence[Tensor]) -> Tensor:
+        """A leaf ``[B, W]`` on the device, features side by side; through pinned memory where that is a GPU."""
+        parts = [output.detach() for output in outputs]
+        if not self.on_gpu:
+            return torch.cat(parts, 1).requires_grad_()
+        torch.cat(parts, 1, out=self._pinned)
+        return self._pinned.to(self.device, non_blocking=True).requires_grad_()
+
+    def to_host(self, grad: Tensor) -> Tensor:
+        """A leaf's gradient, in host memory."""
+        # Into the same buffer: what it held arrived before this gradient could be computed.
+        return self._pinned.copy_(grad) if self.on_gpu else grad
+
+    def look_up(self, index: int) -> list[Tensor]:
+        """Pooled embeddings of a batch's features, each ``[B, D]`` (lists ``[B, L * D]``), on the CPU."""
         columns, _, labels, _ = self._batches[index]
         outputs = []
         for feature, table, column in zip(self._features, self.tables, columns, strict=True):
@@ -263,11 +277,12 @@ class PlainPyTorch(Peer):
             vectors = table(column.ids)
             kept = vectors.new_zeros((len(labels) * feature.length, self.dim))
             outputs.append(kept.index_copy(0, column.places, vectors).view(len(labels), feature.length * self.dim))
-        return torch.cat(outputs, 1)
+        return outputs
 
-    def update(self, pooled: Tensor, grad: Tensor) -> None:
-        """Gradients of rows from those of what `look_up` returned, and the sparse optimizer."""
-        pooled.backward(grad)  # type: ignore[no-untyped-call]
+    def update(self, outputs: Sequence[Tensor], grad: Tensor) -> None:
+        """Gradients of rows from those ``[B, W]`` of what `look_up` returned, and the sparse optimizer."""
+        widths = [output.shape[1] for output in outputs]
+        torch.autograd.backward(outputs, torch.split(grad, widths, 1))
         self.row_optimizer.step()
         for parameter in self._parameters:
             parameter.grad = None
