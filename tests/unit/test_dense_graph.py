@@ -100,12 +100,17 @@ def test_the_same_steps(make_log):
 
 def test_another_precision_is_captured_anew():
     log = random_log(4, num_inputs=96, batch_size=16)
-    recorders, states = [], []
+    recorders, states, in_bf16 = [], [], []
 
     def changing(model, embeddings, optimizer, loss_sum):
         recorders.append(Recorder(model, embeddings, loss_sum))
+
+        def forward(dense, features):
+            in_bf16.append(torch.is_autocast_enabled("cpu"))
+            return model(dense, features)
+
         graph = DenseGraph(
-            model, embeddings, optimizer, loss_sum, aside=recorders[-1].aside, capture=recorders[-1].capture,
+            forward, embeddings, optimizer, loss_sum, aside=recorders[-1].aside, capture=recorders[-1].capture,
             warm_up_steps=0,
         )  # fmt: skip
 
@@ -118,6 +123,8 @@ def test_another_precision_is_captured_anew():
     trained(log, changing)
     assert recorders[0].captures == 2
     assert states == [True, False, False, False, True, *[False] * 7]
+    # Captures and replays: 1 + 4, then 1 + 8.
+    assert in_bf16 == [*[False] * 5, *[True] * 9]
 
 
 def test_where_nothing_is_on_a_gpu_nothing_is_computed_for_one():
