@@ -156,7 +156,7 @@ STEPS = (
 
 @dataclass(frozen=True)
 class Share:
-    """A part of the machine: cores of the host, and which GPU (None: those that the environment names)."""
+    """A part of the machine: cores of the host, and which of the GPUs that the environment names (None: all)."""
 
     cores: tuple[int, ...]
     gpu: int | None = None
@@ -203,7 +203,8 @@ class Session:
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
         }
         if share.gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = str(share.gpu)
+            named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+            environment["CUDA_VISIBLE_DEVICES"] = named[share.gpu] if named else str(share.gpu)
         if threads:
             environment |= {"OMP_NUM_THREADS": str(threads), "FAE_NUM_THREADS": str(threads)}
         begun, log, told = time.monotonic(), self._data / f"{step.name}.log", left - _LEAST / 2
@@ -241,7 +242,8 @@ class Session:
 
     def run_together(self, steps: list[Step], shares: list[Share]) -> None:
         """All of these at once, on these shares by turns, each with a part of the cores."""
-        threads = max(1, sum(len(share.cores) for share in shares) // max(1, min(4, len(steps))))
+        cores = {core for share in shares for core in share.cores}  # shares of several GPUs have the same cores
+        threads = max(1, len(cores) // max(1, min(4, len(steps))))
         running = [
             threading.Thread(target=self.run, args=(step, shares[place % len(shares)], threads))
             for place, step in enumerate(steps)

@@ -274,10 +274,11 @@ class RunFolder:
         packed, hot_set, log, parent = self._packed(), self._hot_set(), self._log(), self.parent()
         device = self.device()
         # How often to save does not shape the result, so it does not name it; a parent is named by its fingerprint.
+        # `compile` names it only where it is asked for: runs from before there was such a setting are still those runs.
         train = {
             key: value
             for key, value in to_table(self.recipe.train).items()
-            if key != "from" and not key.startswith("checkpoint_")
+            if key != "from" and not key.startswith("checkpoint_") and (key != "compile" or value)
         }
         parents = {artifact.kind: artifact.fingerprint for artifact in (packed.manifest, log.manifest)}
         if parent:

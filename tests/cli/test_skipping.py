@@ -46,6 +46,13 @@ def made_again(folder: Path, *arguments: object, recipe: str = "recipe.toml") ->
     return again
 
 
+def test_a_setting_that_came_later_is_no_part_of_a_run_that_leaves_it_out(finished: Path) -> None:
+    """Else every run from before it would be made again, and half a run would start anew."""
+    manifest = strict_json((finished / "run" / "checkpoint" / "manifest.json").read_text())
+    assert {"capture", "precision"} <= set(manifest["parameters"]["train"])
+    assert "compile" not in manifest["parameters"]["train"]
+
+
 def test_nothing_changed(finished: Path) -> None:
     run = finished / "run"
     before, record = contents(run), strict_json((run / "run.json").read_text())

@@ -284,6 +284,21 @@ def test_mean_loss_ignores_padding():
     torch.testing.assert_close(grad, torch.cat([usual.grad, torch.zeros(1, device=DEVICE)]))
 
 
+def test_logits_may_be_a_column_of_something_wider():
+    """As a model of one's own may return them: the kernel reads one number behind the other."""
+    from fae.kernels.triton_dense import loss_and_gradient
+
+    wide = torch.randn(5, 3, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    labels, num_inputs = torch.ones(5, device=DEVICE), torch.tensor([5], dtype=torch.int32, device=DEVICE)
+    found = [
+        loss_and_gradient(logits, labels, num_inputs, torch.zeros((), dtype=torch.float64, device=DEVICE))
+        for logits in (wide[:, 1], wide[:, 1].clone(), wide[0, 1].expand(5), wide[0, 1].repeat(5))
+    ]
+    for (loss, grad), (expected_loss, expected_grad) in (found[:2], found[2:]):
+        assert torch.equal(loss, expected_loss)
+        assert torch.equal(grad, expected_grad)
+
+
 def test_fused_mlp_is_the_layers():
     from fae.models.blocks import MLP
     from fae.training.dense import make_dense_optimizer

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from fae.bench import paper
+from fae.bench.config import BenchConfig
 from fae.bench.contenders import epoch_swaps, fill, random_rows
 from fae.bench.plain import PlainPyTorch, read_batches
 from fae.bench.table import tables
+from fae.core.errors import ArtifactError
 from fae.data.columnar import ColumnarLog
 from fae.data.synthetic_columnar import write_columnar
 from fae.data.synthetic_config import SyntheticConfig
@@ -137,3 +142,22 @@ def test_a_table_follows_from_its_cells():
         "cold": 20.0, "hot": 4.0, "swaps_to_device": 1.0, "swaps_to_host": 0.25
     }  # fmt: skip
     assert table["claims"][0]["ours"] == {"paper": 2.0, "tiered": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("workload", "device", "was_left_out"), [("rmc1", "cuda", True), ("rmc1", "cpu", False), ("rmc2", "cuda", False)]
+)
+def test_a_record_from_before_models_were_compiled_goes_on_without(tmp_path, workload, device, was_left_out):
+    """Cells of both kinds in one table would compare what was never compared."""
+
+    def opened(no_compile):
+        bench = object.__new__(paper._Bench)
+        bench.config, bench.out, bench.device = BenchConfig(workload=workload, no_compile=no_compile), tmp_path, device
+        bench.settings = paper._settings(bench.config, device)
+        older = {name: value for name, value in bench.settings.items() if name != "no_compile"}
+        (tmp_path / paper.RECORD).write_text(json.dumps({"settings": older, "cells": {"a": 1}, "sessions": []}))
+        return bench._open_record()
+
+    assert opened(was_left_out)["cells"] == {"a": 1}
+    with pytest.raises(ArtifactError, match=f"no_compile = {was_left_out} and not {not was_left_out}"):
+        opened(not was_left_out)

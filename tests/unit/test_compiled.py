@@ -86,6 +86,22 @@ def test_every_shape_of_a_process_has_room(traced_whole):
     assert len(traced_whole) == 12
 
 
+class First(torch.nn.Module):
+    """Looks at one feature by its name."""
+
+    def forward(self, dense, embeddings):
+        return embeddings["user"].sum(1)
+
+
+def test_features_that_stand_elsewhere_are_found_there(traced_whole):
+    """Sides of placement ``paper`` have views of their own."""
+    compiled, (geometry,) = CompiledModel(First()), group_geometries([1, 1], ["sum", "sum"], [8, 8])
+    buffer = torch.arange(32.0).view(2, 16)
+    for order, columns in (([0, 1], slice(8)), ([1, 0], slice(8, 16)), ([0, 1], slice(8))):
+        features = FeatureEmbeddings(FeatureViews(["user", "item"], [order], [geometry]), [buffer])
+        assert torch.equal(compiled(torch.zeros(2, 2), features), buffer[:, columns].sum(1))
+
+
 def test_features_of_another_kind_go_to_the_model_itself(traced_whole):
     schemas, features, _ = features_of(DLRM)
     model = build_model(DLRM, schemas, 2, seed=1)
@@ -115,15 +131,18 @@ class Fails(CompiledModel):
         return logits
 
 
-@pytest.mark.parametrize("where", ["forward", "backward"])
-def test_what_cannot_be_compiled_runs_as_it_is(where, monkeypatch, capsys):
-    """The step is done once, with the same weights and the same loss as without."""
+@pytest.mark.parametrize(
+    ("where", "engine"), [("forward", None), ("backward", None), ("forward", "triton"), ("backward", "triton")]
+)
+def test_what_cannot_be_compiled_runs_as_it_is(where, engine, monkeypatch, capsys):
+    """The step is done once, with the same weights and the same loss as without; on a GPU the loss comes first."""
     monkeypatch.setattr(Fails, "where", where)
     found = []
     for fails in (False, True):
         log = random_log(1, num_inputs=64, batch_size=16)
         layout = log.layout(0.3, 1)
-        embeddings = make_embeddings("cpu", log, layout, RowOptimizer(name="sgd", learning_rate=0.1))
+        rows = RowOptimizer(name="sgd", learning_rate=0.1)
+        embeddings = make_embeddings("device" if engine else "cpu", log, layout, rows, engine=engine)
         embeddings.initialise(7)
         model = build_model(log.config(), log.features, log.dense.shape[1], seed=7)
         runner = StepRunner(model, embeddings, make_dense_optimizer("sgd", model, 0.1))

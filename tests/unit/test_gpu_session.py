@@ -105,8 +105,28 @@ def test_phases_follow_the_list():
 
 
 @pytest.mark.parametrize("num_gpus", [1, 2])
-def test_untimed_steps_take_the_other_gpu_or_wait(tmp_path, num_gpus):
+def test_what_is_made_ready_shares_the_cores_and_takes_the_gpus_by_turns(tmp_path, monkeypatch, num_gpus):
+    script = tmp_path / "says.py"
+    script.write_text(
+        "import json, os, sys\n"
+        "facts = [os.environ[name] for name in ('CUDA_VISIBLE_DEVICES', 'FAE_NUM_THREADS', 'OMP_NUM_THREADS')]\n"
+        "open(sys.argv[1], 'w').write(json.dumps(facts))\n"
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5")
+    steps = [Step(name=f"s{n}", command=f"{script} {{data}}/s{n}.json", limit=20, when="before") for n in range(3)]
+    session, started = Session(tmp_path / "data", tmp_path / "results", "cpu", time.monotonic() + 60), []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: started.append(cores))
+    session.run_all(steps, Share(tuple(range(12))), num_gpus)
+    found = [json.loads((tmp_path / "data" / f"s{n}.json").read_text()) for n in range(3)]
+    gpus = ["4", "GPU-5", "4"] if num_gpus == 2 else ["4,GPU-5"] * 3
+    assert found == [[gpu, "4", "4"] for gpu in gpus], "three at once on 12 cores"
+    assert started == [tuple(range(12))] * 3
+
+
+@pytest.mark.parametrize("num_gpus", [1, 2])
+def test_untimed_steps_take_the_other_gpu_or_wait(tmp_path, monkeypatch, num_gpus):
     """Each step writes when it ran, on which GPU and cores; what is alone overlaps with nothing."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if len(HERE.cores) < 2:
         pytest.skip("one core")
     script = tmp_path / "says.py"
@@ -146,7 +166,7 @@ def test_untimed_steps_take_the_other_gpu_or_wait(tmp_path, num_gpus):
         assert ran["tests"][2:] == ["1", [HERE.cores[1]]]
     else:
         assert not timed_with_tests
-        assert ran["timed"][2:] == ran["tests"][2:] == [os.environ.get("CUDA_VISIBLE_DEVICES"), list(HERE.cores[:2])]
+        assert ran["timed"][2:] == ran["tests"][2:] == [None, list(HERE.cores[:2])]
 
 
 def test_a_program_that_is_not_there_is_said(tmp_path, capsys):

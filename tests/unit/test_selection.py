@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from fae.popularity.peeling import peel
 from fae.popularity.peeling_chain import PeelingChain
 from fae.popularity.sampling import Inputs
 from fae.popularity.search import Search, _anchor_below, _anchor_bytes
-from fae.popularity.staging import StagingProbe
+from fae.popularity.staging import MARGIN, StagingProbe
 from fae.popularity.tables import Tables, num_at_least
 from fae.popularity.threshold import ThresholdChain, threshold_grid, thresholds_above
 
@@ -334,6 +335,42 @@ def test_staging_holds_the_cold_rows_of_any_one_input() -> None:
     probe = StagingProbe(tables, inputs, 50, batch_size=1, mixed=False, seed=1)
     assert probe.staging_rows(np.array([1, 1])).tolist() == [4]
     assert probe.staging_rows(np.array([8, 2])).tolist() == [1]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("seed", range(30))
+def test_staging_is_to_the_row_what_plain_counting_gives(seed: int, mixed: bool) -> None:
+    """Lists with pads and rows that come twice, groups of two widths, pools of few inputs or none that is cold."""
+    random = np.random.default_rng(seed)
+    num_tables = random.integers(1, 5)
+    sizes, lengths = random.integers(1, 60, num_tables), random.integers(1, 4, num_tables)
+    dims, num_inputs = random.integers(1, 3, num_tables), int(random.integers(1, 200))
+    columns = [random.random((num_inputs, n)) ** 2 * size for size, n in zip(sizes, lengths, strict=True)]
+    ids = np.concatenate(columns, 1).astype(np.int32)
+    ids[random.random(ids.shape) < random.choice([0.0, 0.3, 1.0])] = -1
+    tables, inputs, _ = made(ids, sizes.tolist(), dims.tolist(), lengths.tolist())
+    ranks = None if seed % 3 == 0 else np.concatenate([random.permutation(size) for size in sizes]).astype(np.int32)
+    batch_size = int(random.integers(1, 50))
+    probe = StagingProbe(tables, inputs, 4 * num_inputs, batch_size=batch_size, mixed=mixed, seed=seed)
+    probe = probe.use_ranks(ranks)
+    group_of = tables.group_of_table[tables.table_of_slot]
+    slots = np.bincount(group_of, minlength=len(tables.group_row_bytes))
+    for num_hot in (np.zeros_like(sizes), random.integers(0, sizes + 1), random.integers(0, sizes + 1), sizes):
+        cold = probe._ranks >= num_hot[tables.table_of_slot]
+        chosen = [b for b in range(len(cold)) if mixed or cold[b].any()]
+        batches = [chosen[first : first + batch_size] for first in range(0, len(chosen), batch_size)][:8]
+        batches = [batch for batch in batches if len(batch) == batch_size] or batches[:1]
+        scale = max(1.0, min(batch_size, len(chosen) * probe._inputs_per_probed) / max(1, len(chosen)))
+        for group, rows in enumerate(probe.staging_rows(num_hot)):
+            most = 0
+            for batch in batches:
+                lookups = [(b, s) for b in batch for s in np.flatnonzero(cold[b] & (group_of == group))]
+                most = max(most, len({(int(tables.table_of_slot[s]), int(probe._ranks[b, s])) for b, s in lookups}))
+            of_group = tables.group_of_table == group
+            left = sizes - num_hot
+            least = int(np.minimum(left, lengths)[of_group].sum())
+            wanted = max(math.ceil(MARGIN * scale * most) + slots[group], least)
+            assert rows == min(wanted, left[of_group].sum(), batch_size * slots[group]) * bool(left.any())
 
 
 def test_staging_is_scaled_up_where_the_sample_is_less_than_a_batch() -> None:

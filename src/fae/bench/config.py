@@ -104,4 +104,8 @@ class BenchConfig:
 
     def compiled(self) -> bool:
         """Whether dense parts run through `torch.compile` (on a GPU)."""
-        return bool(WORKLOADS[self.workload].train.get("compile")) and not self.no_compile
+        return self.compiles() and not self.no_compile
+
+    def compiles(self) -> bool:
+        """Whether the workload's recipe has it so."""
+        return bool(WORKLOADS[self.workload].train.get("compile"))

@@ -114,8 +114,7 @@ class _Bench:
             except (OSError, ValueError, KeyError, TypeError, AssertionError):
                 raise ArtifactError(f"{path} is no record of `fae bench paper`; choose another --out") from None
             for name, value in self.settings.items():
-                # A record from before there was such a setting was made with what is its default now.
-                had = before.get(name, getattr(BenchConfig, name, None))
+                had = before.get(name, self._without(name))
                 if had != value:
                     raise ArtifactError(
                         f"{path} was measured with {name} = {had!r} and not {value!r}; choose another --out, or "
@@ -130,6 +129,12 @@ class _Bench:
             }
         )  # fmt: skip
         return record
+
+    def _without(self, name: str) -> Any:
+        """What a record was made with that is from before there was such a setting: mostly what is its default now."""
+        if name == "no_compile":  # nothing was compiled then
+            return self.device == "cuda" and self.config.compiles()
+        return getattr(BenchConfig, name, None)
 
     def _save(self) -> None:
         self.record["tables"] = tables(self.cells, self._sizes(), self.log_facts)

@@ -228,7 +228,7 @@ def loss_and_gradient(logits: Tensor, labels: Tensor, feed: Tensor, loss_sum: Te
     Parameters
     ----------
     logits, labels
-        ``[B]``; labels float32.
+        ``[B]``; labels float32. Logits may be a column of something wider.
     loss_sum
         float64 scalar; the sum over the real inputs is added to it.
 
@@ -240,7 +240,7 @@ def loss_and_gradient(logits: Tensor, labels: Tensor, feed: Tensor, loss_sum: Te
     parts = torch.empty(num_parts, dtype=torch.float32, device=logits.device)
     grad = torch.empty(num_parts * _LOSS_BLOCK, dtype=torch.float32, device=logits.device)
     loss = torch.empty((), dtype=torch.float32, device=logits.device)
-    _loss_kernel[(num_parts,)](logits, labels, feed, grad, parts, BLOCK=_LOSS_BLOCK)
+    _loss_kernel[(num_parts,)](logits.contiguous(), labels, feed, grad, parts, BLOCK=_LOSS_BLOCK)
     _loss_sum_kernel[(1,)](parts, feed, loss, loss_sum, NUM_PARTS=num_parts, PADDED=triton.next_power_of_2(num_parts))
     return loss, grad[: len(logits)]
 

@@ -22,6 +22,10 @@ from fae.training.step import Precision, autocast
 Work = Callable[[], None]
 
 
+class CannotCapture(RuntimeError):
+    """The dense part cannot be captured; no weight and no row has changed, so the step can still be made."""
+
+
 class DenseGraph:
     """Whole steps: lookup, copies, the captured part, update of the rows.
 
@@ -61,7 +65,13 @@ class DenseGraph:
         self.setting_up = False
 
     def __call__(self, batch: ReadyBatch, precision: Precision) -> None:
-        """One step."""
+        """One step.
+
+        Raises
+        ------
+        CannotCapture
+            Before anything was computed. Whatever else goes wrong is raised as it is: the step may be half done.
+        """
         views, leaves, lengths = self._embeddings.lookup(batch).parts()
         self._fill(batch, lengths)
         self.setting_up = self._replay is None or precision != self._precision
@@ -70,7 +80,10 @@ class DenseGraph:
             self._aside(lambda: self._dense_part(views, leaves, precision))
         else:
             if self.setting_up:
-                self._replay = self._capture(lambda: self._dense_part(views, leaves, precision))
+                try:
+                    self._replay = self._capture(lambda: self._dense_part(views, leaves, precision))
+                except RuntimeError as error:
+                    raise CannotCapture(str(error) or type(error).__name__) from error
                 self._gradients = [leaf.grad for leaf in leaves]
                 self._precision = precision
             assert self._replay is not None

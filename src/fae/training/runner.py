@@ -19,7 +19,7 @@ from fae.core.progress import say
 from fae.embedding.base import Embeddings
 from fae.embedding.batch import ReadyBatch
 from fae.training.compiled import CompiledModel, can_compile
-from fae.training.dense_graph import DenseGraph
+from fae.training.dense_graph import CannotCapture, DenseGraph
 from fae.training.step import Precision, train_step
 
 _WARM_UP_STEPS = 3
@@ -160,12 +160,9 @@ class StepRunner:
             self.setting_up = True
             self._run_aside(batch)
             return
-        steps = self._embeddings.steps
         try:
             dense_graph(batch, self.precision)
-        except RuntimeError as error:
-            if self._embeddings.steps != steps:  # not of the capture: the step had been made
-                raise
+        except CannotCapture as error:
             self._give_up(error)
             self._run_aside(batch)
         self.setting_up = dense_graph.setting_up
@@ -196,8 +193,12 @@ class StepRunner:
         was_enabled = gc.isenabled()
         gc.disable()
         try:
-            # The threads that feed batches call the driver meanwhile, on streams of their own.
-            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
+            # The threads that feed batches call the driver meanwhile, on streams of their own. Where a capture cannot
+            # be ended torch.cuda.graph stays on its stream; the outer context goes back.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream(self._embeddings.device)),
+                torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"),
+            ):
                 work()
         finally:
             if was_enabled:
