@@ -8,8 +8,10 @@ import torch
 from fae.embedding import feed_ring
 from fae.embedding.feed_sources import LaneSource, MappedSource
 from fae.embedding.pipeline import FaultInjection
+from fae.models.registry import build_model
 from fae.popularity.memory import OPTIMIZERS
 
+import cases
 from cases import Log, adversarial_logs, assert_same_bytes, history_log, mapped, random_log, train, wide_log
 
 CUDA = torch.device("cuda")
@@ -99,3 +101,31 @@ def test_compiled_steps_are_the_same_for_every_placement_and_close_to_the_model_
     if precision == "fp32":
         for ours, plain in zip(expected, train(log, layout, "adagrad", "device", **kind), strict=True):
             torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-3)
+
+
+class ReadsOnTheHost(torch.nn.Module):
+    """A model that waits for the device in its forward pass, which no capture allows."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, dense, embeddings):
+        logits = self.model(dense, embeddings)
+        return logits + 0 * logits.sum().item()
+
+
+@pytest.mark.parametrize("placement", ["device", "tiered", "hybrid", "paper"])
+def test_a_model_that_cannot_be_captured_trains_all_the_same(placement, monkeypatch, capsys):
+    log = random_log(6)
+    layout = log.layout(0.2, 1)
+    expected = train(log, layout, "adagrad", placement, device=CUDA, capture=False, epochs=2)
+    monkeypatch.setattr(cases, "build_model", lambda *args, **kind: ReadsOnTheHost(build_model(*args, **kind)))
+    ours = train(log, layout, "adagrad", placement, device=CUDA, dense_graph=True, epochs=2)
+    assert "cannot be captured" in capsys.readouterr().err
+    for one, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    # What follows in this process is captured again.
+    monkeypatch.undo()
+    train(log, layout, "adagrad", placement, device=CUDA, dense_graph=True)
+    assert "cannot be" not in capsys.readouterr().err
