@@ -104,8 +104,8 @@ class BenchConfig:
 
     def compiled(self) -> bool:
         """Whether dense parts run through `torch.compile` (on a GPU)."""
-        return self.compiles() and not self.no_compile
+        return self.recipe_compiles() and not self.no_compile
 
-    def compiles(self) -> bool:
+    def recipe_compiles(self) -> bool:
         """Whether the workload's recipe has it so."""
         return bool(WORKLOADS[self.workload].train.get("compile"))

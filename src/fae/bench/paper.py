@@ -133,7 +133,7 @@ class _Bench:
     def _without(self, name: str) -> Any:
         """What a record was made with that is from before there was such a setting: mostly what is its default now."""
         if name == "no_compile":  # nothing was compiled then
-            return self.device == "cuda" and self.config.compiles()
+            return self.device == "cuda" and self.config.recipe_compiles()
         return getattr(BenchConfig, name, None)
 
     def _save(self) -> None:

@@ -8,7 +8,7 @@ the clock starts; tables may lie in memory that is handed in; on a GPU it gets o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +25,10 @@ from fae.embedding.rows import RowOptimizer
 from fae.kernels.geometry import group_geometries
 from fae.models.config import ModelConfig
 from fae.models.registry import build_model
-from fae.training.compiled import CompiledModel, can_compile
+from fae.training.compiled import forward_of
 from fae.training.dense import make_dense_optimizer
 from fae.training.plain import SparseRowwiseAdagrad
-from fae.training.step import Precision, autocast
+from fae.training.step import Precision, autocast, backward_on_device
 
 NUM_BATCHES = 16
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]
@@ -102,9 +102,7 @@ class Peer:
         self.dense_optimizer = make_dense_optimizer(
             optimizer, self.model, learning_rate, flat=self.on_gpu, bf16=self.on_gpu and self.precision == "bf16"
         )
-        self._forward: Callable[..., Tensor] = self.model
-        if compiled and self.on_gpu and can_compile(self.model):
-            self._forward = CompiledModel(self.model)
+        self._forward = forward_of(self.model, self.device, compiled=compiled)
         self.rows = RowOptimizer(name=optimizer, learning_rate=learning_rate)
         self.cardinalities = [feature.num_embeddings for feature in log.features]
         geometries = group_geometries(
@@ -130,11 +128,8 @@ class Peer:
         self.dense_optimizer.zero_grad(set_to_none=True)
         logits = self.logits(dense, pooled, lengths)
         if self.on_gpu:
-            from fae.kernels.triton_dense import loss_and_gradient
-
             words = torch.full((1,), len(labels), dtype=torch.int32, device=self.device)
-            _, grad = loss_and_gradient(logits.detach(), labels, words, self._loss_sum)
-            logits.backward(grad.to(logits.dtype))  # type: ignore[no-untyped-call]
+            backward_on_device(logits, labels, words, self._loss_sum)
         else:
             nn.functional.binary_cross_entropy_with_logits(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         self.dense_optimizer.step()

@@ -17,6 +17,7 @@ from numba import njit
 
 from fae.core.seeds import generator
 from fae.core.threads import run_ranges
+from fae.popularity.counting import count_hot_lookups
 from fae.popularity.sampling import Inputs, sample_without_replacement
 from fae.popularity.tables import IntArray, Tables
 
@@ -28,16 +29,6 @@ POOL_BATCHES = 16
 
 MARGIN = 1.1
 """Reserved beyond the largest probe: the largest of hundreds of batches lies above the largest of eight."""
-
-
-@njit(cache=True, nogil=True)
-def cold_inputs_kernel(ranks: Any, num_hot_of_slot: Any, is_cold: Any, start: int, stop: int) -> None:
-    """Whether each of the inputs ``[start, stop)`` has a cold lookup, uint8."""
-    for b in range(start, stop):
-        for s in range(ranks.shape[1]):
-            if ranks[b, s] >= num_hot_of_slot[s]:
-                is_cold[b] = 1
-                break
 
 
 @njit(cache=True, nogil=True)
@@ -164,9 +155,5 @@ class StagingProbe:
         """int64: inputs of the pool that batches with cold rows take."""
         if self._mixed:
             return np.arange(len(self._ranks))
-        is_cold = np.zeros(len(self._ranks), np.uint8)
-        run_ranges(
-            lambda start, stop: cold_inputs_kernel(self._ranks, num_hot_of_slot, is_cold, start, stop),
-            len(is_cold), min_range=4096,
-        )  # fmt: skip
-        return np.flatnonzero(is_cold)
+        lookups, hot_lookups = count_hot_lookups(self._ranks, self._tables.slot_offsets, None, num_hot_of_slot)
+        return np.flatnonzero(hot_lookups < lookups)

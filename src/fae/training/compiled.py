@@ -9,7 +9,7 @@ inputs give the same bytes in every process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,3 +58,8 @@ class CompiledModel:
 def can_compile(model: nn.Module) -> bool:
     """Whether no block of the model has been fused."""
     return not any(isinstance(block, MLP) and block.fused is not None for block in model.modules())
+
+
+def forward_of(model: nn.Module, device: torch.device, *, compiled: bool) -> Callable[..., Tensor]:
+    """What runs a model on `device`: itself, or on a GPU its compiled form where that is wanted and can be."""
+    return CompiledModel(model) if compiled and device.type == "cuda" and can_compile(model) else model

@@ -17,7 +17,7 @@ from torch import Tensor
 from fae.embedding.base import Embeddings
 from fae.embedding.batch import ReadyBatch
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
-from fae.training.step import Precision, autocast
+from fae.training.step import Precision, autocast, backward_on_device
 
 Work = Callable[[], None]
 
@@ -54,7 +54,7 @@ class DenseGraph:
         capture: Callable[[Work], Work],
         warm_up_steps: int,
     ) -> None:
-        self.forward, self._embeddings, self._dense_optimizer = forward, embeddings, dense_optimizer
+        self._forward, self._embeddings, self._dense_optimizer = forward, embeddings, dense_optimizer
         self._loss_sum, self._aside, self._capture = loss_sum, aside, capture
         self._steps_to_warm_up = warm_up_steps
         self._inputs: tuple[Tensor, ...] = ()
@@ -106,12 +106,9 @@ class DenseGraph:
             self._lengths[name].copy_(each)
 
     def _dense_part(self, views: FeatureViews, leaves: Sequence[Tensor], precision: Precision) -> None:
-        from fae.kernels.triton_dense import loss_and_gradient
-
         dense, labels, words = self._inputs
         with autocast(labels.device, precision):
-            logits = self.forward(dense, FeatureEmbeddings(views, leaves, self._lengths))
+            logits = self._forward(dense, FeatureEmbeddings(views, leaves, self._lengths))
         self._dense_optimizer.zero_grad(set_to_none=True)
-        _, gradient = loss_and_gradient(logits.detach(), labels, words, self._loss_sum)
-        logits.backward(gradient.to(logits.dtype))  # type: ignore[no-untyped-call]
+        backward_on_device(logits, labels, words, self._loss_sum)
         self._dense_optimizer.step()

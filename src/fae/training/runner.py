@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fae.core.progress import say
 from fae.embedding.base import Embeddings
 from fae.embedding.batch import ReadyBatch
-from fae.training.compiled import CompiledModel, can_compile
+from fae.training.compiled import CompiledModel, forward_of
 from fae.training.dense_graph import CannotCapture, DenseGraph
 from fae.training.step import Precision, train_step
 
@@ -66,9 +66,7 @@ class StepRunner:
         dense_graph: bool | None = None,
     ) -> None:
         self._model, self._embeddings, self._dense_optimizer = model, embeddings, dense_optimizer
-        self._forward: Callable[..., Tensor] = model
-        if compiled and embeddings.device.type == "cuda" and can_compile(model):
-            self._forward = CompiledModel(model)
+        self._forward = forward_of(model, embeddings.device, compiled=compiled)
         self._is_proven = not self.is_compiled
         self.precision: Precision = precision
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=embeddings.device)

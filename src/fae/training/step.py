@@ -37,10 +37,15 @@ def backward(logits: Tensor, batch: ReadyBatch, loss_sum: Tensor) -> Tensor:
         loss.backward()  # type: ignore[no-untyped-call]
         loss_sum += loss.detach().double() * batch.num_inputs
         return loss.detach()
+    # The number of real inputs is on the device: a graph must not hold that of the batch it was captured with.
+    return backward_on_device(logits, batch.labels, batch.feed.views.words, loss_sum)
+
+
+def backward_on_device(logits: Tensor, labels: Tensor, words: Tensor, loss_sum: Tensor) -> Tensor:
+    """The same on a GPU, of inputs whose number is the first of `words`, int32; nothing waits for the device."""
     from fae.kernels.triton_dense import loss_and_gradient
 
-    # The number of real inputs is on the device: a graph must not hold that of the batch it was captured with.
-    loss, grad = loss_and_gradient(logits.detach(), batch.labels, batch.feed.views.words, loss_sum)
+    loss, grad = loss_and_gradient(logits.detach(), labels, words, loss_sum)
     logits.backward(grad.to(logits.dtype))  # type: ignore[no-untyped-call]
     return loss
 
