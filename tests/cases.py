@@ -219,7 +219,7 @@ def train(
     precision="fp32",
     capture=True,
     compiled=False,
-    dense_graph=None,
+    dense_graph=True,
 ) -> list[torch.Tensor]:
     """Train on the log's batches in order; every table (vocabulary order), its state, and every dense weight."""
     optimizer = RowOptimizer(name=optimizer_name, learning_rate=0.1)

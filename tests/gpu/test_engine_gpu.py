@@ -121,11 +121,11 @@ def test_a_model_that_cannot_be_captured_trains_all_the_same(placement, monkeypa
     layout = log.layout(0.2, 1)
     expected = train(log, layout, "adagrad", placement, device=CUDA, capture=False, epochs=2)
     monkeypatch.setattr(cases, "build_model", lambda *args, **kind: ReadsOnTheHost(build_model(*args, **kind)))
-    ours = train(log, layout, "adagrad", placement, device=CUDA, dense_graph=True, epochs=2)
+    ours = train(log, layout, "adagrad", placement, device=CUDA, epochs=2)
     assert "cannot be captured" in capsys.readouterr().err
     for one, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     # What follows in this process is captured again.
     monkeypatch.undo()
-    train(log, layout, "adagrad", placement, device=CUDA, dense_graph=True)
+    train(log, layout, "adagrad", placement, device=CUDA)
     assert "cannot be" not in capsys.readouterr().err

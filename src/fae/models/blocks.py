@@ -14,6 +14,45 @@ from torch import Tensor, nn
 
 from fae.embedding.features import FeatureEmbeddings
 
+_EVEN = 8
+"""Widths of bfloat16 products are multiples of this: others fall to kernels that do not split long sums. In RMC1 at 256
+inputs six products for gradients of 15 by 22 weights took 228 of a step's 540 us (docs/journal.md)."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear`, with widths padded by zeros where tensor cores multiply in bfloat16."""
+    if not _multiplies_bf16(x):
+        return nn.functional.linear(x, weight, bias)
+    return _even_linear(x, weight, bias)[:, : len(weight)]
+
+
+def _multiplies_bf16(x: Tensor) -> bool:
+    return x.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
+
+
+def _even_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same, columns of zeros kept behind the last; `x` may have some already."""
+    rows, columns = (-size % _EVEN for size in weight.shape)
+    weight = nn.functional.pad(weight, (0, columns, 0, rows))
+    if bias is not None:
+        bias = nn.functional.pad(bias, (0, rows))
+    return nn.functional.linear(nn.functional.pad(x, (0, weight.shape[1] - x.shape[1])), weight, bias)
+
+
+_MOST_PRODUCTS = 64
+"""Of a pair of matrices, that a compiler may take as sums: 27 vectors of a DLRM have 729."""
+
+
+def small_products(a: Tensor, b: Tensor) -> Tensor:
+    """`torch.bmm` of many small matrices, ``[B, m, k]`` and ``[B, k, n]``.
+
+    Under `torch.compile` they are sums that become part of the kernels around them: for RMC1's 688,128 products of 4 by
+    16 and 16 by 4 (32,768 inputs) the library's take half of the step (docs/journal.md).
+    """
+    if torch.compiler.is_compiling() and a.shape[1] * b.shape[2] <= _MOST_PRODUCTS:
+        return (a.float().unsqueeze(3) * b.float().unsqueeze(1)).sum(2)
+    return torch.bmm(a, b)
+
 
 class MLP(nn.Sequential):
     """Linear layers with ReLU between them (and behind the last where `final_relu`).
@@ -40,8 +79,13 @@ class MLP(nn.Sequential):
         """``[B, out]`` from ``[B, in]``; columns behind the last layer input's (zeros of a padded input) are let go."""
         if self.fused is not None:
             return self.fused(x)
-        result: Tensor = super().forward(x[:, : self.linears[0].in_features])  # type: ignore[no-untyped-call]
-        return result
+        x = x[:, : self.linears[0].in_features]
+        if not _multiplies_bf16(x):
+            result: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return result
+        for layer in self:  # ReLU keeps the zeros
+            x = _even_linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(x)
+        return x[:, : self.linears[-1].out_features]
 
     def can_fuse(self) -> bool:
         """Whether `fae.models.fused_mlp` takes these widths."""
@@ -65,7 +109,10 @@ class DotInteraction(nn.Module):
         self.num_pairs = len(rows)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        products = torch.bmm(vectors, vectors.transpose(1, 2))
+        products = small_products(vectors, vectors.transpose(1, 2))
+        if torch.compiler.is_compiling() and self.num_pairs <= _MOST_PRODUCTS:  # its gradient is a sum, not a scatter
+            count = vectors.shape[1]
+            return torch.stack([products[:, row, column] for row in range(count) for column in range(row)], 1)
         return products.flatten(1).index_select(1, self.triangle)
 
 

@@ -3,14 +3,16 @@
 Place in the flow: `fae.training.dense` gives one to every `fae.models.blocks.MLP` of a model that is trained in bf16 on
 a GPU; the block then calls it instead of its layers. Forward: bias and ReLU in the product's epilogue. Backward: the
 ReLU's mask and the bias's gradient in the epilogue of the product below; gradients of weights go straight into the flat
-gradient of `fae.training.dense`. Invariant: same function as the layers under torch's autocast, up to the rounding of
-sums; products are summed in float32.
+gradient of `fae.training.dense`, on a stream beside the chain of products that leads down. Invariants: same function as
+the layers under torch's autocast, up to the rounding of sums; products are summed in float32; gradients are whole, and
+what they were computed from may be given up, once `join` was called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,6 +63,8 @@ class FusedMLP:
     def __init__(self, layers: Sequence[FusedLayer], anchor: Tensor, grad_sums: Tensor, *, final_relu: bool) -> None:
         self.layers, self.anchor, self.grad_sums, self.final_relu = list(layers), anchor, grad_sums, final_relu
         self._parts = grad_sums.new_zeros((0, len(grad_sums)))
+        self._aside = torch.cuda.Stream(grad_sums.device) if grad_sums.is_cuda else None  # type: ignore[no-untyped-call]
+        self._operands: list[Tensor] = []  # of work on that stream: freed before, torch would give their memory away
 
     def parts(self, num_inputs: int) -> Tensor:
         """Parts of the sums, ``[ceil(inputs / 128), sums]``; columns between those of layers stay zero."""
@@ -68,6 +72,22 @@ class FusedMLP:
         if len(self._parts) != num_parts:
             self._parts = self.grad_sums.new_zeros((num_parts, len(self.grad_sums)))
         return self._parts
+
+    def aside(self, operands: Sequence[Tensor], work: Callable[[], None]) -> None:
+        """Do what waits for everything before and what nothing waits for but `join`."""
+        if self._aside is None:
+            work()
+            return
+        self._operands += operands
+        self._aside.wait_stream(torch.cuda.current_stream(self._aside.device))
+        with torch.cuda.stream(self._aside):
+            work()
+
+    def join(self) -> None:
+        """Let the current stream wait for the gradients of the latest backward pass."""
+        if self._aside is not None and self._operands:
+            torch.cuda.current_stream(self._aside.device).wait_stream(self._aside)
+            self._operands = []
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[B, out]`` from ``[B, in]`` or, with zeros behind, ``[B, in padded]``: bfloat16, logits float32."""
@@ -132,11 +152,11 @@ class _Function(torch.autograd.Function):
             grad = relu_backward(grad.contiguous(), out, sums(last), masked=mlp.final_relu)
         while index >= 0:
             layer, x = mlp.layers[index], inputs[index]
-            _product_float32(grad.t(), x, layer.grad_weight)
+            mlp.aside([grad, x], partial(_product_float32, grad.t(), x, layer.grad_weight))
             if index > 0:
                 grad = masked_product(grad, layer.weight, x, sums(mlp.layers[index - 1]))
             index -= 1
-        sum_parts(parts, mlp.grad_sums)
+        mlp.aside([parts], lambda: sum_parts(parts, mlp.grad_sums))
         if not ctx.needs_x:
             return None, None, None
         down = torch.mm(grad, mlp.layers[0].weight)

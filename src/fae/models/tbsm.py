@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.data.columnar import FeatureSchema
-from fae.models.blocks import MLP, DotInteraction, sequence_lengths
+from fae.models.blocks import MLP, DotInteraction, linear, sequence_lengths, small_products
 from fae.models.config import TBSMConfig
 
 _SHORTEST = 1e-6
@@ -69,7 +69,7 @@ class TBSM(nn.Module):
         last = sequence_lengths(embeddings, self.sequence).unsqueeze(1) - 1
         steps = self._steps(dense, embeddings, last)
         # One row of this picks the candidate's slot; in padded inputs (no slot in use) nothing.
-        candidate = torch.bmm((self.slots == last).to(steps.dtype).unsqueeze(1), steps).squeeze(1)
+        candidate = small_products((self.slots == last).to(steps.dtype).unsqueeze(1), steps).squeeze(1)
         context = self.attention(candidate, steps, last)
         logits: Tensor = self.final(torch.cat([context, candidate], 1))
         return logits.squeeze(1)
@@ -108,11 +108,11 @@ class TimeSeriesLayer(nn.Module):
         """Context ``[B, width]`` of candidates ``[B, width]``, steps ``[B, L, width]`` and the candidates' slots."""
         query = candidate
         if self.inner != "dot":
-            query = nn.functional.linear(query, self.matrix)
+            query = linear(query, self.matrix)
         if self.inner == "definite":
-            query = nn.functional.linear(query, self.matrix.t())
+            query = linear(query, self.matrix.t())
         is_history = self.slots < last
-        products = torch.bmm(steps, query.unsqueeze(2)).squeeze(2).masked_fill(~is_history, 0)
+        products = small_products(steps, query.unsqueeze(2)).squeeze(2).masked_fill(~is_history, 0)
         if self.kind == "mlp":
             weights = self._weigh(products, last)
         elif self.kind == "softmax":
@@ -120,7 +120,7 @@ class TimeSeriesLayer(nn.Module):
             weights = torch.softmax(products.masked_fill(~is_history, -1e4), 1)
         else:
             weights = products
-        return torch.bmm(weights.masked_fill(~is_history, 0).unsqueeze(1), steps).squeeze(1)
+        return small_products(weights.masked_fill(~is_history, 0).unsqueeze(1), steps).squeeze(1)
 
     def _weigh(self, products: Tensor, last: Tensor) -> Tensor:
         """Coefficients of the products ``[B, L]``; the MLP sees them with the youngest step always in its last place.

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fae.kernels.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE
 from fae.models.blocks import MLP
+
+if TYPE_CHECKING:  # needs Triton
+    from fae.models.fused_mlp import FusedMLP
 
 _ALIGN = 64  # weights: parameters begin on a multiple of 128 bytes of their bfloat16 copy
 _PAD_COLUMNS = 8  # of weights in fused blocks: what tensor cores like
@@ -74,8 +77,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         self._fused_ids = {id(p) for block in fused for p in block.parameters()}
         self._others = [parameter for parameter in parameters if id(parameter) not in self._fused_ids]
         self.refresh()
-        for block, (start, stop) in zip(fused, self._sums, strict=True):
-            self._fuse(block, start, stop)
+        self._fused = [self._fuse(block, start, stop) for block, (start, stop) in zip(fused, self._sums, strict=True)]
 
     def _whole(self, flat: Tensor, parameter: Tensor) -> Tensor:
         """A parameter's rows and columns in one of the flat vectors, padding included."""
@@ -89,7 +91,7 @@ class FlatOptimizer(torch.optim.Optimizer):
             return whole.view(parameter.shape)
         return whole[:, : parameter.shape[1]]
 
-    def _fuse(self, block: MLP, start: int, stop: int) -> None:
+    def _fuse(self, block: MLP, start: int, stop: int) -> FusedMLP:
         from fae.models.fused_mlp import FusedLayer, FusedMLP
 
         layers = [
@@ -102,7 +104,9 @@ class FlatOptimizer(torch.optim.Optimizer):
             for linear in block.linears
         ]
         grad_sums = self._grad[start:stop]
-        block.fused = FusedMLP(layers, block.linears[0].weight, grad_sums, final_relu=block.final_relu)
+        fused = FusedMLP(layers, block.linears[0].weight, grad_sums, final_relu=block.final_relu)
+        block.fused = fused
+        return fused
 
     def refresh(self) -> None:
         """Bring the bfloat16 copy up to date after weights were loaded."""
@@ -114,6 +118,8 @@ class FlatOptimizer(torch.optim.Optimizer):
         """Update every weight from the gradients of this step; only launches."""
         from fae.kernels.triton_dense import dense_update
 
+        for block in self._fused:
+            block.join()
         with_grad = [p for p in self._others if p.grad is not None]
         without = [p for p in self._others if p.grad is None]
         if with_grad:

@@ -23,8 +23,6 @@ from fae.training.dense_graph import CannotCapture, DenseGraph
 from fae.training.step import Precision, train_step
 
 _WARM_UP_STEPS = 3
-DENSE_GRAPHS = False
-"""Becomes True when tests/gpu has passed with it on a GPU (docs/journal.md, "What a GPU is asked next")."""
 MOST_MARKS = 128
 """Of the loss, that may be on their way to the host."""
 
@@ -39,8 +37,7 @@ class StepRunner:
     compiled
         Run the model through `torch.compile` on a GPU, unless it has fused blocks.
     dense_graph
-        On a GPU, capture the dense part also of batches whose rows the CPU looks up and updates; default
-        `DENSE_GRAPHS`.
+        On a GPU, capture the dense part also of batches whose rows the CPU looks up and updates.
 
     Attributes
     ----------
@@ -63,7 +60,7 @@ class StepRunner:
         precision: Precision = "fp32",
         capture: bool = True,
         compiled: bool = False,
-        dense_graph: bool | None = None,
+        dense_graph: bool = True,
     ) -> None:
         self._model, self._embeddings, self._dense_optimizer = model, embeddings, dense_optimizer
         self._forward = forward_of(model, embeddings.device, compiled=compiled)
@@ -82,7 +79,7 @@ class StepRunner:
                 self._through_forward, embeddings, dense_optimizer, self._loss_sum, aside=self._aside,
                 capture=self._capture_dense, warm_up_steps=_WARM_UP_STEPS,
             )
-            if self._capture and (DENSE_GRAPHS if dense_graph is None else dense_graph)
+            if self._capture and dense_graph
             else None
         )  # fmt: skip
         self._marks: Tensor | None = None
