@@ -8,7 +8,8 @@ on the cores that one GPU's share of it has. What times a GPU alone has a GPU an
 GPUs, tests and studies, which nobody times, run on the other one with the other cores meanwhile, else behind it. A step
 that ended well, and before it was to start nothing more, is not run again; each is a command that anybody can type
 (``--list``), and most go on where they were cut off. Results go to ``benchmarks/results/<name>_<gpu>.json``, or
-``--results``; logs of the steps beside the data.
+``--results``; logs of the steps beside the data; both, after every step, to ``--archive``: whoever is cut off has what
+was measured until then.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -95,6 +97,15 @@ STEPS = (
         keep=("rmc1/paper.json", "paper_rmc1_{gpu}.json"),
     ),
     Step(
+        name="rmc3", limit=240, when="alone",
+        command=PAPER.format("rmc3") + " --inputs 4000000 --accuracy none --seconds 0.6 --until {left}",
+        keep=("rmc3/paper.json", "paper_rmc3_{gpu}.json"),
+    ),
+    Step(
+        name="dim64", limit=110, when="apart",
+        command=f"{PLACEMENTS} --until {{left}} --only 'zipf 32768 64 sgd' 'zipf 32768 64 rowwise_adagrad'",
+    ),
+    Step(
         name="disk", limit=110, when="apart",
         command="end_to_end/train_from_disk.py --folder {data} --out {results}/train_from_disk_{gpu}.json",
     ),
@@ -143,11 +154,6 @@ STEPS = (
         "--until {left} --out {results}/accuracy_rmc2.json",
     ),
     Step(
-        name="rmc3", limit=240, when="alone",
-        command=PAPER.format("rmc3") + " --inputs 4000000 --accuracy none --seconds 0.6 --until {left}",
-        keep=("rmc3/paper.json", "paper_rmc3_{gpu}.json"),
-    ),
-    Step(
         name="baselines", command="micro/baseline_roofline.py --out {results}/baseline_roofline_{gpu}.json", limit=110,
         when="alone",
     ),
@@ -176,8 +182,9 @@ def phases(steps: list[Step]) -> Iterator[tuple[str, list[Step]]]:
 class Session:
     """Runs steps until `deadline` (of `time.monotonic`)."""
 
-    def __init__(self, data: Path, results: Path, gpu: str, deadline: float) -> None:
+    def __init__(self, data: Path, results: Path, gpu: str, deadline: float, archive: Path | None = None) -> None:
         self._data, self._results, self._gpu, self._deadline = data, results, gpu, deadline
+        self._archive = archive
         self._started, self._say = time.monotonic(), threading.Lock()
         for folder in (data, results, data / "done"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -239,6 +246,15 @@ class Session:
                 f"== {step.name}: {how}, {seconds:.0f} s, at {time.monotonic() - self._started:.0f} s\n{end}",
                 flush=True,
             )
+            if self._archive:
+                self._pack(self._archive)
+
+    def _pack(self, archive: Path) -> None:
+        part = archive.with_name(f"{archive.name}.part")
+        with tarfile.open(part, "w:gz") as tar:
+            for path in sorted([*self._results.glob("*.json"), *self._data.glob("*.log")]):
+                tar.add(path, arcname=f"{'results' if path.suffix == '.json' else 'logs'}/{path.name}")
+        part.replace(archive)
 
     def run_together(self, steps: list[Step], shares: list[Share]) -> None:
         """All of these at once, on these shares by turns, each with a part of the cores."""
@@ -283,6 +299,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--without", nargs="+", choices=names, default=[], metavar="NAME", help="leave these out")
+    parser.add_argument("--archive", type=Path, metavar="TGZ", help="results and logs, written anew after every step")
     parser.add_argument("--gpu", help="part of the results' names (default: what torch calls it)")
     parser.add_argument("--list", action="store_true", help="print the commands and do nothing else")
     options = parser.parse_args()
@@ -295,7 +312,9 @@ def main() -> None:
         options.gpu = options.gpu or (
             torch.cuda.get_device_name().split()[1].lower() if torch.cuda.is_available() else "cpu"
         )
-    session = Session(options.folder, options.results, options.gpu, time.monotonic() + options.seconds)
+    session = Session(
+        options.folder, options.results, options.gpu, time.monotonic() + options.seconds, options.archive
+    )  # fmt: skip
     if options.list:
         for step in steps:
             print(f"{step.name:16} {step.when:6} {step.limit:4.0f} s  {shlex.join(session.words(step, step.limit))}")

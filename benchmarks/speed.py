@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from fae.bench.contenders import OurContender, PaperContender
+from fae.bench.host import product_gflops
 from fae.bench.plain import synchronize
 from fae.core.artifact import Manifest
 from fae.data.columnar import SPLITS, ColumnarLog
@@ -259,7 +260,8 @@ def interleaved_runs(
 ) -> dict[str, list[float]]:
     """Seconds a step of every contender, in turns, one warm-up run each; what fails is left out and said.
 
-    `states`, where given, is filled with `gpu_state` behind every sample: an H100 had samples on two levels, 9 % apart.
+    `states`, where given, is filled with `gpu_state` and the rate of the host's products behind every sample: where
+    samples stood on two levels, others used the host.
     """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for round_number in range(rounds + 1):
@@ -277,7 +279,7 @@ def interleaved_runs(
             if round_number:
                 samples[name].append(seconds)
                 if states is not None:
-                    states.setdefault(name, []).append(gpu_state())
+                    states.setdefault(name, []).append({**gpu_state(), "host_gflops": f"{product_gflops():.0f}"})
     return samples
 
 

@@ -24,7 +24,7 @@ from commands import fae, fault, strict_json, succeed
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("--scale", 0.0005, "--inputs", 1500, "--batch-sizes", 64, "--seconds", 0, "--min-batches", 1, "--rounds", 2,
         "--device", "cpu")  # fmt: skip
-ON_THE_CPU = ["plain cpu", "cpu", "paper", "tiered"]
+ON_THE_CPU = ["plain cpu", "cpu", "paper", "tiered", "tiered shuffled"]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,12 @@ def test_the_record_says_all(measured: Path) -> None:
             row["samples_per_second"] / rows["plain cpu"]["samples_per_second"]
         )
         assert 0 < row["log_loss"] < 1
+    for name in ON_THE_CPU:
+        for sample in record["cells"][f"{table['batch_size']}/speed/{name}"]["samples"]:
+            assert sample["host_gflops"] > 0
+            assert sample["stolen_core_seconds"] >= 0
+    assert table["facts"]["mixed"]["hot_batches"] == 0
+    assert rows["tiered shuffled"]["accuracy_of_order"] == "shuffled"
     assert rows["plain cpu"]["auc"] == rows["cpu"]["auc"]
     assert rows["paper"]["accuracy_of_order"] == "adaptive"
     assert rows["tiered"]["accuracy_of_order"] == "interleaved"

@@ -11,6 +11,7 @@ import torch
 from fae.bench import paper
 from fae.bench.config import BenchConfig
 from fae.bench.contenders import epoch_swaps, fill, random_rows
+from fae.bench.host import product_gflops, stolen_seconds, warning
 from fae.bench.plain import PlainPyTorch, read_batches
 from fae.bench.table import tables
 from fae.core.errors import ArtifactError
@@ -120,9 +121,13 @@ def test_a_table_follows_from_its_cells():
         "input_share": 0.4, "coverage": 0.9,
     }  # fmt: skip
     cells = {
-        "10/facts": {"width": 3, "row_bytes": 8, "batch_size": 10, "own": pack, "threshold": pack},
+        "10/facts": {
+            "width": 3, "row_bytes": 8, "batch_size": 10, "own": pack, "threshold": pack,
+            "mixed": {**pack, "staged_rows": 9},
+        },
         "10/speed/plain cpu": speed(9.0, 11.0, 10.0), "10/speed/plain hybrid": {"samples": [], "why": "no GPU"},
         "10/speed/paper": paper, "10/speed/tiered": speed(100.0),
+        "10/speed/tiered shuffled": speed(90.0),
         "10/accuracy/interleaved": {"test": {"auc": 0.7, "log_loss": 0.5}, "train": {}},
     }  # fmt: skip
     (table,) = tables(cells, [10], {"train_inputs": 600})
@@ -135,6 +140,7 @@ def test_a_table_follows_from_its_cells():
     assert rows["tiered"]["auc"] == 0.7
     assert rows["paper"]["auc"] is None
     assert (rows["tiered"]["bytes_to_device"], rows["tiered"]["bytes_to_host"]) == (56, 56)
+    assert (rows["tiered shuffled"]["bytes_to_device"], rows["tiered shuffled"]["auc"]) == (72, None)
     assert (rows["paper"]["bytes_to_device"], rows["paper"]["bytes_to_host"]) == (4800 + 2000, 4800 + 1000)
     assert rows["paper"]["swaps"] == 3
     assert table["left_out"] == [{"contender": "plain hybrid", "label": "plain PyTorch, CPU-GPU", "why": "no GPU"}]
@@ -161,3 +167,14 @@ def test_a_record_from_before_models_were_compiled_goes_on_without(tmp_path, wor
     assert opened(was_left_out)["cells"] == {"a": 1}
     with pytest.raises(ArtifactError, match=f"no_compile = {was_left_out} and not {not was_left_out}"):
         opened(not was_left_out)
+
+
+def test_a_disturbed_host_is_noticed(tmp_path):
+    assert product_gflops() > 0
+    assert warning([]) == warning([1200.0]) == warning([1200.0, 801.0, 1000.0]) == ""
+    assert "540 to 1,280 GFLOP/s" in warning([1280.0, 540.0, 900.0])
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  10 20 30 40 50 60 70 850 90 0\ncpu0 1 2 3 4 5 6 7 8 9 0\n")
+    assert stolen_seconds(stat) == 8.5
+    stat.write_text("cpu  10 20\n")
+    assert stolen_seconds(stat) == 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -53,8 +54,9 @@ def test_done_is_done_and_late_is_cut_off(tmp_path, monkeypatch, capsys):
         ),
         Step(name="never", command=f"{good} {{data}}/never", limit=0.1, when="alone"),
     ]
+    archive = tmp_path / "all.tgz"
     for _ in range(2):
-        session = Session(data, results, "cpu", time.monotonic() + 60)
+        session = Session(data, results, "cpu", time.monotonic() + 60, archive)
         session.run_together(steps[:1], [HERE])
         for step in steps[1:]:
             session.run(step, HERE)
@@ -65,6 +67,9 @@ def test_done_is_done_and_late_is_cut_off(tmp_path, monkeypatch, capsys):
     assert (results / "slow_cpu.json").read_text() == "{}", "what it had is kept"
     assert said.count("never: no time") == 2
     assert not (data / "never").exists()
+    with tarfile.open(archive) as tar:
+        assert tar.getnames() == ["logs/good.log", "logs/slow.log", "results/slow_cpu.json"]
+        assert tar.extractfile("logs/good.log").read() == b"measured\n"
 
 
 def test_who_started_nothing_more_goes_on_next_time(tmp_path, monkeypatch, capsys):

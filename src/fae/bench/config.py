@@ -10,7 +10,7 @@ from fae.core.config import nearest
 from fae.core.errors import RecipeError
 from fae.core.units import parse_bytes
 
-CONTENDERS = ("plain cpu", "plain hybrid", "cpu", "hybrid", "paper", "tiered", "device")
+CONTENDERS = ("plain cpu", "plain hybrid", "cpu", "hybrid", "paper", "tiered", "tiered shuffled", "device")
 """In the order of the table."""
 LARGE_BATCH = 32768
 

@@ -31,9 +31,10 @@ from fae.bench.contenders import (
     random_rows,
     take_faster_precision,
 )
+from fae.bench.host import product_gflops, stolen_seconds, warning
 from fae.bench.plain import PlainPyTorch
 from fae.bench.preparation import Preparation
-from fae.bench.table import LABELS, tables
+from fae.bench.table import LABELS, PACK_OF, tables
 from fae.core.artifact import write_record
 from fae.core.errors import ArtifactError, DeviceError, FaeError
 from fae.core.files import json_values, locked_folder
@@ -182,12 +183,23 @@ class _Bench:
             say("bench: not complete; the same command goes on from here")
         for text in summary_lines(self.record):
             say(text)
+        if text := warning(self._host_readings()):
+            say(f"bench: {text}")
         say(f"bench: the record is {self.out / RECORD}; `fae report {self.out}` draws it")
         return self.record
 
+    def _host_readings(self) -> list[float]:
+        """Taken beside the samples of this command: another one may have had another machine."""
+        session = len(self.record["sessions"]) - 1
+        return [
+            sample["host_gflops"] for cell in self.cells.values() for sample in cell.get("samples", [])
+            if sample.get("session") == session and "host_gflops" in sample
+        ]  # fmt: skip
+
     def _prepare(self) -> dict[str, Any]:
         """Make every pack that the cells of this command read."""
-        needed = {(size, kind) for size in self.config.sizes() for kind in ("own", "threshold")}
+        kinds = {"own", *(PACK_OF.get(name, "own") for name in self.config.contenders)}
+        needed = {(size, kind) for size in self.config.sizes() for kind in kinds}
         needed |= {(int(key.split("/")[0]), ORDERS[key.split("/")[2]]) for key in self._accuracy_cells()}
         for size, kind in sorted(needed):
             self.prepared.packed(kind, size)
@@ -212,9 +224,8 @@ class _Bench:
         if not missing or self._late():
             self._save()
             return
-        packs = {"own": self.prepared.packed("own", size)}
-        if "paper" in missing:
-            packs["threshold"] = self.prepared.packed("threshold", size)
+        kinds = ["own", *(PACK_OF[name] for name in missing if name in PACK_OF)]
+        packs = {kind: self.prepared.packed(kind, size) for kind in kinds}
         self._note_facts(size, packs)
         self._take_turns(size, missing, packs)
         self._tidy()  # out here: inside, a variable would still hold the last contender and its tables
@@ -236,11 +247,14 @@ class _Bench:
                     if len(cell["samples"]) > number or self._late():
                         continue
                     take = partial(contenders[name].sample, self.config.sample_seconds, self.config.min_batches)
+                    host = {"host_gflops": product_gflops()}
+                    stolen = stolen_seconds()
                     sample = self._attempt(size, name, take)
                     if sample is None:
                         del contenders[name]
                         continue
-                    cell["samples"].append({**sample, "session": len(self.record["sessions"]) - 1})
+                    host["stolen_core_seconds"] = stolen_seconds() - stolen
+                    cell["samples"].append({**sample, **host, "session": len(self.record["sessions"]) - 1})
                     self._save()
                     progress.advance(1, note=f"{name} {format_count(sample['samples_per_second'])} samples/s")
 
@@ -289,7 +303,7 @@ class _Bench:
                 )
             )  # fmt: skip
         else:
-            hot_set, packed = packs["threshold" if name == "paper" else "own"]
+            hot_set, packed = packs[PACK_OF.get(name, "own")]
             # A map of its own: the driver locks mapped pages once, and whoever came second would be fed more slowly.
             packed = PackedDataset(packed.path)
             with self._memory():
@@ -301,7 +315,7 @@ class _Bench:
                 contender = (
                     PaperContender(packed, hot_set, **options)
                     if name == "paper"
-                    else OurContender(packed, hot_set, name, **options)
+                    else OurContender(packed, hot_set, name.split()[0], **options)
                 )
         seconds = min(1.0, self.config.sample_seconds)
         if not on_gpu and self.config.precision == "bf16":

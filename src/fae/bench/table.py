@@ -21,10 +21,13 @@ LABELS: Mapping[str, str] = {
     "hybrid": "FAE's kernels, CPU-GPU",
     "paper": "FAE as published",
     "tiered": "FAE, tiered",
+    "tiered shuffled": "FAE, tiered, shuffled",
     "device": "every row on the GPU",
 }
 ORDER_OF: Mapping[str, str] = {"paper": "adaptive", "tiered": "interleaved"}
 """The order of batches whose accuracy a contender has; all others train shuffled inputs."""
+PACK_OF: Mapping[str, str] = {"paper": "threshold", "tiered shuffled": "mixed"}
+"""The packed batches that a contender reads; all others read ``own``."""
 
 
 def tables(cells: Mapping[str, Any], sizes: Sequence[int], log: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -80,7 +83,7 @@ def _row(
     rate = statistics.median(rates)
     order = ORDER_OF.get(name, "shuffled")
     result = accuracy.get(order, {}).get("test", {})
-    pack = facts.get("threshold" if name == "paper" else "own", {})
+    pack = facts.get(PACK_OF.get(name, "own"), {})
     to_device, to_host = _moved(name, cell, facts)
     return {
         "contender": name, "label": LABELS[name],
@@ -107,8 +110,8 @@ def _moved(name: str, cell: Mapping[str, Any], facts: Mapping[str, Any]) -> tupl
         cold = pooled * pack.get("cold_batches", 0) * facts.get("batch_size", 0)
         swapped = {direction: count * pack.get("hot_bytes", 0) for direction, count in swaps.items()}
         return cold + swapped.get("to_device", 0), cold + swapped.get("to_host", 0)
-    if name == "tiered":
-        both = facts.get("own", {}).get("staged_rows", 0) * facts.get("row_bytes", 0)
+    if name.startswith("tiered"):
+        both = facts.get(PACK_OF.get(name, "own"), {}).get("staged_rows", 0) * facts.get("row_bytes", 0)
         return both, both
     return 0, 0
 
