@@ -1,10 +1,10 @@
 """How near each part of a GPU step is to what the device could do, from the kernel times of `gpu_step.py`. Markdown.
 
-    python benchmarks/micro/gpu_roofline.py [--file benchmarks/results/gpu_step_h200.json] [--placement device]
+    python benchmarks/micro/gpu_roofline.py [--file benchmarks/results/gpu_step_h100.json] [--placement device]
 
 Bytes and operations are counted by hand for DLRM 13-512-256-64-16 / 512-256-1 over 26 tables, each operand once, and
-lookups of rows as if none was in a cache. Ceilings: 4.03 TB/s (a copy on an H200, measured) and 989 TFLOP/s (bfloat16,
-data sheet). The ideal time is the larger of the two; a step that ran every part in its ideal time, one after the other,
+lookups of rows as if none was in a cache. Ceilings: 4.03 TB/s on an H200 and 2.96 TB/s on an H100 (a copy, measured),
+and 989 TFLOP/s (bfloat16, data sheet). The ideal time is the larger of the two; a step that ran every part in its ideal time, one after the other,
 is the limit.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import RESULTS
 
-BYTES_A_SECOND = 4.03e12
+BYTES_A_SECOND = {"H200": 4.03e12, "H100": 2.96e12}
 OPERATIONS_A_SECOND = 989e12
 FEATURES, DIM, PADDED_DENSE, JOINED = 26, 16, 16, 368
 BOTTOM = [(PADDED_DENSE, 512), (512, 256), (256, 64), (64, DIM)]
@@ -80,7 +80,7 @@ def parts() -> list[Part]:
     ]  # fmt: skip
 
 
-def rows_of(kernels: list[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+def rows_of(kernels: list[dict[str, Any]], batch_size: int, bytes_a_second: float) -> list[dict[str, Any]]:
     """One row a part: microseconds, megabytes, billions of operations, ideal microseconds."""
     table = [
         {"part": part.what, "us": 0.0, "mb": part.bytes_an_input * batch_size / 1e6,
@@ -96,24 +96,28 @@ def rows_of(kernels: list[dict[str, Any]], batch_size: int) -> list[dict[str, An
             if "Memcpy" not in kernel["kernel"]:
                 raise SystemExit(f"no part holds the kernel {kernel['kernel']}")
     for row in table:
-        row["ideal"] = max(row["mb"] * 1e12 / BYTES_A_SECOND, row["gop"] * 1e15 / OPERATIONS_A_SECOND)
+        row["ideal"] = max(row["mb"] * 1e12 / bytes_a_second, row["gop"] * 1e15 / OPERATIONS_A_SECOND)
     return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, default=RESULTS / "gpu_step_h200.json")
+    parser.add_argument("--file", type=Path, default=RESULTS / "gpu_step_h100.json")
     parser.add_argument("--placement", default="device")
     parser.add_argument("--optimizer", default="sgd")
     options = parser.parse_args()
+    record = json.loads(options.file.read_text())
+    gpu = record["machine"]["gpu"]
+    if (card := next((name for name in BYTES_A_SECOND if name in gpu), None)) is None:
+        raise SystemExit(f"no ceiling is known of {gpu}; measure a copy and add it to BYTES_A_SECOND")
     found = [
-        row for row in json.loads(options.file.read_text())["rows"]
+        row for row in record["rows"]
         if row["placement"] == options.placement and row["optimizer"] == options.optimizer and row["dim"] == DIM
     ]  # fmt: skip
     if not found:
         raise SystemExit(f"{options.file} has no {options.placement} with {options.optimizer} at dim {DIM}")
     step = found[0]
-    table = rows_of(step["kernels"], step["batch_size"])
+    table = rows_of(step["kernels"], step["batch_size"], BYTES_A_SECOND[card])
     print("| part | us | MB | Gop | ideal us | share of the ceiling |\n|---|---|---|---|---|---|")
     for row in sorted(table, key=lambda row: -row["us"]):
         share = f"{100 * row['ideal'] / row['us']:.0f} %" if row["us"] and row["ideal"] else ""

@@ -63,7 +63,8 @@ def placements(path: Path, without: set[str]) -> Iterator[str]:
     found = json.loads(path.read_text())
     machine = found["machine"]
     commit = found["commit"][:7]
-    yield f"\n**{machine['gpu']}, {machine['threads']} cores of the host** (`{path.name}`, commit `{commit}`):"
+    note = f" {found['note']}" if "note" in found else ""
+    yield f"\n**{machine['gpu']}, {machine['threads']} cores of the host** (`{path.name}`, commit `{commit}`):{note}"
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in found["rows"]:
         if row["placement"] not in without:
