@@ -135,6 +135,11 @@ STEPS = (
         "--settings 'depth 8' 'depth 8, 6 6' --out {results}/gpu_pipeline_dim64_{gpu}.json",
     ),
     Step(
+        name="pipeline_2048", limit=60, when="apart",
+        command="micro/gpu_pipeline.py --folder {data}/placements --batch-size 2048 --shares 0.05 --steps 2000 "
+        "--settings 'as it is' 'depth 8' 'depth 16' --out {results}/gpu_pipeline_2048_{gpu}.json",
+    ),
+    Step(
         name="kernels_rmc1", limit=100, when="apart",
         command="micro/workload_kernels.py rmc1 --folder {data}/rmc1 --out {results}/workload_kernels_rmc1_{gpu}.json",
     ),

@@ -108,9 +108,9 @@ def stand_in(monkeypatch) -> Driver:
     return made
 
 
-def feed_by_commands(monkeypatch) -> None:
-    """After `stand_in`: feeds, too, come as on a GPU whose driver has locked the files."""
-    made = feed_ring.FeedRing.__init__
+def feed_by_commands(monkeypatch, *, locked: bool = True) -> None:
+    """After `stand_in`: feeds, too, come as on a GPU, whose driver has locked the files or has not."""
+    made, zeros = feed_ring.FeedRing.__init__, torch.zeros
 
     def on_gpu(ring, layout, depth, device) -> None:
         made(ring, layout, depth, device)
@@ -119,5 +119,6 @@ def feed_by_commands(monkeypatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     monkeypatch.setattr(feed_ring.FeedRing, "__init__", on_gpu)
-    monkeypatch.setattr(feed_ring.FeedRing, "_register", lambda ring, batches, table: True)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, pin_memory=False, **kind: zeros(*shape, **kind))
+    monkeypatch.setattr(feed_ring.FeedRing, "_register", lambda ring, batches, table: locked)
     monkeypatch.setattr(feed_ring, "_SMALLEST_MAPPED", 0)

@@ -35,6 +35,7 @@ SETTINGS: dict[str, dict] = {
     "depth 6": {"depth": 6},
     "depth 8, 4 4": {"depth": 8, "lanes": (4, 4)},
     "depth 8": {"depth": 8},
+    "depth 16": {"depth": 16},
     "depth 8, 6 6": {"depth": 8, "lanes": (6, 6)},
 }
 

@@ -88,16 +88,19 @@ def test_by_location(monkeypatch):
     assert_same_bytes(train(log, layout, "rowwise_adagrad", "tiered", depth=3, engine="triton"), expected)
 
 
+@pytest.mark.parametrize("locked", [True, False], ids=["from files", "from pinned buffers"])
 @pytest.mark.parametrize("placement", ["device", "tiered"])
-def test_feeds_too_come_by_commands(placement, monkeypatch):
+def test_feeds_too_come_by_commands(placement, locked, monkeypatch):
     pytest.importorskip("triton")
     log = random_log(2, num_inputs=96, batch_size=8)
     layout = log.layout(0.2, 1)
     expected = train(log, layout, "adam", "device", engine="triton", epochs=2)
     driver = stand_in(monkeypatch)
-    feed_by_commands(monkeypatch)
+    feed_by_commands(monkeypatch, locked=locked)
     assert_same_bytes(train(log, layout, "adam", placement, depth=3, engine="triton", epochs=2), expected)
-    assert "copy" in {call[0] for call in driver.calls}
+    if placement == "device":
+        pieces = sum(call[0] == "copy" for call in driver.calls) / sum(call[0] == "record" for call in driver.calls)
+        assert pieces > 3 if locked else pieces == 1
 
 
 def test_evaluation_copies_nothing_back(monkeypatch):
@@ -115,7 +118,7 @@ def test_evaluation_copies_nothing_back(monkeypatch):
     assert sum(call[1] for call in driver.calls if call[0] == "copy") == rows * each
 
 
-def test_a_mapped_source_feeds_the_same_bytes(monkeypatch):
+def test_every_source_feeds_the_same_bytes(monkeypatch):
     driver = stand_in(monkeypatch)
     log = random_log(4, lists=True)
     layout = log.layout(0.2, 1)
@@ -138,19 +141,33 @@ def test_a_mapped_source_feeds_the_same_bytes(monkeypatch):
         FeedTarget(words=torch.zeros(words, dtype=torch.int32), stream=stream, arrived=arrived, consumed=consumed)
         for arrived, consumed in events
     ]
-    lanes, mapped = LaneSource(table, buffers, 1), MappedSource(table, targets)
+    on_a_cpu = [FeedTarget(words=torch.zeros(words, dtype=torch.int32)) for _ in range(3)]
+    plain = LaneSource(table, [torch.zeros_like(buffer) for buffer in buffers], 1, on_a_cpu)
+    lanes, mapped = LaneSource(table, buffers, 2, targets), MappedSource(table, targets)
     for position in range(5):
-        own = FeedTarget(words=torch.zeros(words, dtype=torch.int32))
-        lanes.wait(position, lambda: None)
-        lanes.start_copy(position, own)
-        lanes.copied(position + 1)
-        target = targets[position % 3]
+        own, target, length = on_a_cpu[position % 3], targets[position % 3], table.words[position]
+        ends = (
+            ("wait", stream.cuda_stream, target.consumed.cuda_event, 0),
+            ("record", target.arrived.cuda_event, stream.cuda_stream),
+        )
+        for source in (plain, lanes):
+            source.wait(position, lambda: None)
+        plain.start_copy(position, own)
+        target.words.zero_()
+        driver.calls.clear()
+        lanes.start_copy(position, target)
+        assert driver.calls == [ends[0], ("copy", 4 * length, stream.cuda_stream), ends[1]]
+        assert_same_bytes([target.words[: table.headers.shape[1]]], [own.words[: table.headers.shape[1]]])
+        for place, size in table.pieces[position][:, 1:]:
+            assert_same_bytes(
+                [own.words[place // 4 : (place + size) // 4]], [target.words[place // 4 : (place + size) // 4]]
+            )
+        for source in (plain, lanes):
+            source.copied(position + 1)
         target.words.zero_()
         driver.calls.clear()
         mapped.start_copy(position, target)
-        assert driver.calls[0] == ("wait", stream.cuda_stream, target.consumed.cuda_event, 0)
-        assert driver.calls[-1] == ("record", target.arrived.cuda_event, stream.cuda_stream)
-        length = table.words[position]
+        assert (driver.calls[0], driver.calls[-1]) == ends
         filled = own.words[:length].clone()
         # Between pieces the buffers of lanes hold what was there before.
         for place, size in table.pieces[position][:, 1:]:
@@ -158,4 +175,5 @@ def test_a_mapped_source_feeds_the_same_bytes(monkeypatch):
                 [filled[place // 4 : (place + size) // 4]], [target.words[place // 4 : (place + size) // 4]]
             )
         assert_same_bytes([filled[: table.headers.shape[1]]], [target.words[: table.headers.shape[1]]])
-    lanes.stop()
+    for source in (plain, lanes):
+        source.stop()

@@ -143,7 +143,7 @@ class FeedRing:
             self._host = [
                 torch.zeros(self._num_words, dtype=torch.int32, pin_memory=self._on_gpu) for _ in range(self._depth)
             ]
-        return LaneSource(table, self._host, self.num_lanes)
+        return LaneSource(table, self._host, self.num_lanes, self._targets)
 
     def _register(self, batches: BatchSet, table: FeedTable) -> bool:
         """Whether the device can copy from this split's own files; they are locked once, for all rings."""

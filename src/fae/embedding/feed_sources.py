@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -66,15 +67,56 @@ class FeedSource(Protocol):
         """End; copies may still be on their way."""
 
 
+def copy_commands(
+    targets: Sequence[FeedTarget],
+    count: int,
+    copies: Callable[[npt.NDArray[np.int64], int], Sequence[Sequence[Any]]],
+) -> npt.NDArray[np.int64]:
+    """Of `count` batches, to the ring's places in turn: wait until the place is consumed, copy, record the arrival.
+
+    Parameters
+    ----------
+    copies
+        The copies of ``(words, stream)``: int64 ``[count]``, where each batch's feed lies, and the stream's handle.
+    """
+    places = np.arange(count) % len(targets)
+    words = np.array([target.words.data_ptr() for target in targets], np.int64)[places]
+    arrived, consumed = (
+        np.array([getattr(target, name).cuda_event for target in targets], np.int64)[places]
+        for name in ("arrived", "consumed")
+    )
+    assert targets[0].stream is not None
+    stream = targets[0].stream.cuda_stream
+    return command_table(count, [(WAIT, stream, consumed), *copies(words, stream), (RECORD, arrived, stream)])
+
+
 class LaneSource:
-    """Lanes copy each batch into one of several host buffers (int32, pinned where the device is a GPU)."""
+    """Lanes copy each batch into one of several host buffers (int32, pinned where the device is a GPU).
+
+    Parameters
+    ----------
+    buffers
+        As many as there are `targets`.
+    targets
+        The ring's places; batch p goes to place ``p % len(targets)``, and into the buffer of that number before.
+    """
 
     reuses_buffers = True
 
-    def __init__(self, table: FeedTable, buffers: Sequence[Tensor], num_lanes: int) -> None:
+    def __init__(
+        self, table: FeedTable, buffers: Sequence[Tensor], num_lanes: int, targets: Sequence[FeedTarget]
+    ) -> None:
+        assert len(buffers) == len(targets)
         self._lanes, self._buffers, self._words = Lanes("feed"), buffers, table.words.tolist()
         self._fed, self._freed = self._lanes.cells(num_lanes), self._lanes.cell()
+        self._fed_by = [self._fed[lane : lane + 1] for lane in range(num_lanes)]
         addresses = np.array([buffer.data_ptr() for buffer in buffers], np.int64)
+        self._driver = None if targets[0].stream is None else Commands()
+        if self._driver is not None:  # from Python a copy with its wait and its record takes ten times as long
+            sources, sizes = addresses[np.arange(len(self._words)) % len(addresses)], 4 * table.words
+            self._commands = copy_commands(
+                targets, len(self._words), lambda words, stream: [(COPY, words, sources, sizes, stream)]
+            )
         try:
             for first, cell in enumerate(self._fed.tolist()):
                 self._lanes.start(
@@ -92,23 +134,19 @@ class LaneSource:
 
     def has(self, position: int) -> bool:
         """As `FeedSource.has`."""
-        return self._lanes.have(self._fed[[position % len(self._fed)]], position + 1)
+        return self._lanes.have(self._fed_by[position % len(self._fed_by)], position + 1)
 
     def wait(self, position: int, meanwhile: Callable[[], None]) -> None:
         """As `FeedSource.wait`."""
-        self._lanes.wait(self._fed[[position % len(self._fed)]], position + 1, meanwhile)
+        self._lanes.wait(self._fed_by[position % len(self._fed_by)], position + 1, meanwhile)
 
     def start_copy(self, position: int, target: FeedTarget) -> None:
         """As `FeedSource.start_copy`."""
-        words = self._words[position]
-        source = self._buffers[position % len(self._buffers)][:words]
-        if target.stream is None or target.consumed is None or target.arrived is None:
-            target.words[:words].copy_(source)
+        if self._driver is not None:
+            self._driver.run(self._commands[position])
             return
-        with torch.cuda.stream(target.stream):
-            target.stream.wait_event(target.consumed)
-            target.words[:words].copy_(source, non_blocking=True)
-            target.arrived.record(target.stream)
+        words = self._words[position]
+        target.words[:words].copy_(self._buffers[position % len(self._buffers)][:words])
 
     def copied(self, count: int) -> None:
         """As `FeedSource.copied`."""
@@ -133,22 +171,17 @@ class MappedSource:
     def __init__(self, table: FeedTable, targets: Sequence[FeedTarget]) -> None:
         self._driver, count = Commands(), len(table.headers)
         self._headers = torch.from_numpy(table.headers).pin_memory()
-        places = np.arange(count) % len(targets)
-        words = np.array([target.words.data_ptr() for target in targets])[places]
-        arrived, consumed = (
-            np.array([getattr(target, name).cuda_event for target in targets])[places]
-            for name in ("arrived", "consumed")
-        )
-        assert targets[0].stream is not None
-        stream, row_bytes = targets[0].stream.cuda_stream, 4 * table.headers.shape[1]
+        row_bytes = 4 * table.headers.shape[1]
         header = self._headers.data_ptr() + row_bytes * np.arange(count)
-        pieces = [
-            (COPY, words + place, source, size, stream) for source, place, size in np.transpose(table.pieces, (1, 2, 0))
-        ]
-        self._commands = command_table(
-            count,
-            [(WAIT, stream, consumed), (COPY, words, header, row_bytes, stream), *pieces, (RECORD, arrived, stream)],
-        )
+
+        def copies(words: npt.NDArray[np.int64], stream: int) -> Sequence[Sequence[Any]]:
+            pieces = np.transpose(table.pieces, (1, 2, 0))
+            return [
+                (COPY, words, header, row_bytes, stream),
+                *((COPY, words + place, source, size, stream) for source, place, size in pieces),
+            ]
+
+        self._commands = copy_commands(targets, count, copies)
 
     @property
     def waited(self) -> float:
