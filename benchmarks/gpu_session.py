@@ -15,6 +15,7 @@ was measured until then.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shlex
 import signal
@@ -191,7 +192,7 @@ class Session:
         self._data, self._results, self._gpu, self._deadline = data, results, gpu, deadline
         self._archive = archive
         self._started, self._say = time.monotonic(), threading.Lock()
-        for folder in (data, results, data / "done"):
+        for folder in (data, results, data / "done", *([archive.parent] if archive else [])):
             folder.mkdir(parents=True, exist_ok=True)
 
     def words(self, step: Step, left: float) -> list[str]:
@@ -255,11 +256,22 @@ class Session:
                 self._pack(self._archive)
 
     def _pack(self, archive: Path) -> None:
+        """Never the end of a session: what cannot be read or written is said, and there is a next step."""
         part = archive.with_name(f"{archive.name}.part")
-        with tarfile.open(part, "w:gz") as tar:
-            for path in sorted([*self._results.glob("*.json"), *self._data.glob("*.log")]):
-                tar.add(path, arcname=f"{'results' if path.suffix == '.json' else 'logs'}/{path.name}")
-        part.replace(archive)
+        unfinished = [self._data / step.keep[0] for step in STEPS if step.keep]
+        named = {f"results/{path.name}": path for path in self._results.glob("*.json")}
+        named |= {f"unfinished/{path.parent.name}_{path.name}": path for path in unfinished if path.exists()}
+        named |= {f"logs/{path.name}": path for path in self._data.glob("*.log")}
+        try:
+            with tarfile.open(part, "w:gz") as tar:
+                for name, path in sorted(named.items()):
+                    content = path.read_bytes()  # at once: it may be written meanwhile
+                    entry = tarfile.TarInfo(name)
+                    entry.size, entry.mtime = len(content), int(time.time())
+                    tar.addfile(entry, io.BytesIO(content))
+            part.replace(archive)
+        except OSError as error:
+            print(f"== the archive was not written: {error}", flush=True)
 
     def run_together(self, steps: list[Step], shares: list[Share]) -> None:
         """All of these at once, on these shares by turns, each with a part of the cores."""

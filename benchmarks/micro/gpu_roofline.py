@@ -4,8 +4,8 @@
 
 Bytes and operations are counted by hand for DLRM 13-512-256-64-16 / 512-256-1 over 26 tables, each operand once, and
 lookups of rows as if none was in a cache. Ceilings: 4.03 TB/s on an H200 and 2.96 TB/s on an H100 (a copy, measured),
-and 989 TFLOP/s (bfloat16, data sheet). The ideal time is the larger of the two; a step that ran every part in its ideal time, one after the other,
-is the limit.
+and 989 TFLOP/s (bfloat16, data sheet). The ideal time is the larger of the two; a step that ran every part in its ideal
+time, one after the other, is the limit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import RESULTS
 
-BYTES_A_SECOND = {"H200": 4.03e12, "H100": 2.96e12}
+BYTES_A_SECOND = {"H200": 4.03e12, "H100 80GB HBM3": 2.96e12}
 OPERATIONS_A_SECOND = 989e12
 FEATURES, DIM, PADDED_DENSE, JOINED = 26, 16, 16, 368
 BOTTOM = [(PADDED_DENSE, 512), (512, 256), (256, 64), (64, DIM)]
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--optimizer", default="sgd")
     options = parser.parse_args()
     record = json.loads(options.file.read_text())
-    gpu = record["machine"]["gpu"]
+    gpu = str(record["machine"]["gpu"])
     if (card := next((name for name in BYTES_A_SECOND if name in gpu), None)) is None:
         raise SystemExit(f"no ceiling is known of {gpu}; measure a copy and add it to BYTES_A_SECOND")
     found = [

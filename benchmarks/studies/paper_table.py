@@ -112,7 +112,9 @@ def record_lines(record: dict[str, Any]) -> list[str]:
         f"{session['threads']} cores of the host; commit {str(session['commit'])[:7]}; `{session['command']}`.",
     ]
     for table in record["tables"]:
-        lines += [f"\nBatches of {table['batch_size']:,}:\n", *table_lines(table)]
+        warning = table.get("host", {}).get("warning", "")
+        lines.append(f"\nBatches of {table['batch_size']:,}{f' ({warning})' if warning else ''}:\n")
+        lines += table_lines(table)
         lines += [*published_lines(table), *claim_lines(table)]
     return [*lines, ""]
 
@@ -121,7 +123,7 @@ def limit_lines(records: list[dict[str, Any]]) -> list[str]:
     """FAE tiered beside what needs no hot set."""
     lines = [
         "| workload | batch | hot inputs | tiered, samples/s | over every row on the GPU | over our CPU-GPU | over FAE "
-        "as published | of it with mixed batches | staged bytes an input |",
+        "as published | mixed batches over this | staged bytes an input |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for record in records:

@@ -171,9 +171,12 @@ def test_compiles_without_a_break(name):
     model, batch = case.build(), make_batch(case, LENGTHS)
     expected = model(batch.dense, batch.embeddings)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
-    assert torch.equal(compiled(batch.dense, batch.embeddings), expected)
+    # A compiler may sum small products in another order.
+    torch.testing.assert_close(compiled(batch.dense, batch.embeddings), expected, rtol=1e-5, atol=1e-6)
     other = make_batch(case, LENGTHS[::-1], seed=8)
-    assert torch.equal(compiled(other.dense, other.embeddings), model(other.dense, other.embeddings))
+    torch.testing.assert_close(
+        compiled(other.dense, other.embeddings), model(other.dense, other.embeddings), rtol=1e-5, atol=1e-6
+    )
 
 
 @every_model

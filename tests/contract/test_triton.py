@@ -319,6 +319,47 @@ def test_fused_mlp_is_the_layers():
             assert torch.norm(gradient - parameter.grad) < 0.03 * torch.norm(parameter.grad) + 1e-4
 
 
+def test_gradients_beside_are_joined_before_they_are_used(monkeypatch):
+    """The order in which two streams are asked for work, where there are none."""
+    from contextlib import nullcontext
+
+    from fae.kernels import triton_dense
+    from fae.models import fused_mlp
+    from fae.models.blocks import MLP
+    from fae.training.dense import make_dense_optimizer
+
+    class Stream:
+        def __init__(self, name):
+            self.name, self.device = name, DEVICE
+
+        def wait_stream(self, other):
+            asked.append(f"{self.name} waits for {other.name}")
+
+    asked: list[str] = []
+    current, aside = Stream("main"), Stream("aside")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    for module, name in ((fused_mlp, "_product_float32"), (fused_mlp, "masked_product"), (fused_mlp, "sum_parts"),
+                         (triton_dense, "dense_update")):  # fmt: skip
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, _n=name, _r=real, **kw: asked.append(_n) or _r(*args, **kw))
+    block = MLP([16, 32, 16, 1], final_relu=False).to(DEVICE)
+    optimizer = make_dense_optimizer("sgd", block, 1.0, flat=True, bf16=True)
+    block.fused._aside = aside
+    block(torch.randn(200, 16, device=DEVICE)).sum().backward()
+    held = block.fused._operands
+    assert len(held) == 5, "a gradient and an input of each product, and the parts of the sums"
+    optimizer.step()
+    assert asked == [
+        "aside waits for main", "_product_float32", "masked_product", "aside waits for main", "_product_float32",
+        "aside waits for main", "sum_parts", "main waits for aside", "dense_update",
+    ]  # fmt: skip
+    assert not block.fused._operands
+    asked.clear()
+    optimizer.step()
+    assert asked == ["dense_update"], "nothing to wait for"
+
+
 def test_batches_of_ids_never_seen_are_all_padding_safe():
     log = random_log(9, num_inputs=10, batch_size=16)  # a batch that is mostly padding
     log = dataclasses.replace(log, ids=np.where(log.ids > 3, -1, log.ids).astype(np.int32))

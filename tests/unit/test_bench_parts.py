@@ -11,9 +11,9 @@ import torch
 from fae.bench import paper
 from fae.bench.config import BenchConfig
 from fae.bench.contenders import epoch_swaps, fill, random_rows
-from fae.bench.host import product_gflops, stolen_seconds, warning
+from fae.bench.host import product_gflops, stolen_seconds
 from fae.bench.plain import PlainPyTorch, read_batches
-from fae.bench.table import tables
+from fae.bench.table import host_warning, tables
 from fae.core.errors import ArtifactError
 from fae.data.columnar import ColumnarLog
 from fae.data.synthetic_columnar import write_columnar
@@ -148,6 +148,14 @@ def test_a_table_follows_from_its_cells():
         "cold": 20.0, "hot": 4.0, "swaps_to_device": 1.0, "swaps_to_host": 0.25
     }  # fmt: skip
     assert table["claims"][0]["ours"] == {"paper": 2.0, "tiered": 10.0}
+    assert table["host"] == {}, "of a record from before the host was read"
+    cells["10/speed/tiered"]["samples"][0] |= {"host_gflops": 1200.0, "session": 0}
+    cells["10/speed/plain cpu"]["samples"][0] |= {"host_gflops": 500.0, "session": 1}
+    (table,) = tables(cells, [10], {"train_inputs": 600})
+    assert table["host"] == {"gflops": [500.0, 1200.0]}, "two machines may differ"
+    cells["10/speed/plain cpu"]["samples"][0]["session"] = 0
+    (table,) = tables(cells, [10], {"train_inputs": 600})
+    assert "500 to 1,200 GFLOP/s" in table["host"]["warning"]
 
 
 @pytest.mark.parametrize(
@@ -171,8 +179,8 @@ def test_a_record_from_before_models_were_compiled_goes_on_without(tmp_path, wor
 
 def test_a_disturbed_host_is_noticed(tmp_path):
     assert product_gflops() > 0
-    assert warning([]) == warning([1200.0]) == warning([1200.0, 801.0, 1000.0]) == ""
-    assert "540 to 1,280 GFLOP/s" in warning([1280.0, 540.0, 900.0])
+    assert host_warning([]) == host_warning([1200.0]) == host_warning([1200.0, 801.0, 1000.0]) == ""
+    assert "540 to 1,280 GFLOP/s" in host_warning([1280.0, 540.0, 900.0])
     stat = tmp_path / "stat"
     stat.write_text("cpu  10 20 30 40 50 60 70 850 90 0\ncpu0 1 2 3 4 5 6 7 8 9 0\n")
     assert stolen_seconds(stat) == 8.5

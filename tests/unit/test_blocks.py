@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fae.models import blocks
-from fae.models.blocks import MLP, linear
+from fae.models.blocks import MLP, DotInteraction, linear
 
 
 def outputs_and_gradients(make, inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -46,6 +46,29 @@ def test_one_product_with_padded_widths(monkeypatch):
     monkeypatch.setattr(blocks, "_multiplies_bf16", lambda x: True)
     torch.testing.assert_close(linear(inputs, weight), plain, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(linear(inputs, weight, torch.ones(13)), plain + 1, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_even_is_left_alone(monkeypatch):
+    monkeypatch.setattr(blocks, "_multiplies_bf16", lambda x: True)
+    monkeypatch.setattr(torch.nn.functional, "pad", lambda *_: pytest.fail("copied"))
+    MLP((32, 64, 24, 8), final_relu=False)(torch.randn(4, 32))
+
+
+@pytest.mark.parametrize("width", [15, 16])
+def test_a_product_of_more_dimensions(width, monkeypatch):
+    inputs, weight, bias = torch.randn(2, 5, width), torch.randn(3, width), torch.randn(3)
+    expected = torch.nn.functional.linear(inputs, weight, bias)
+    monkeypatch.setattr(blocks, "_multiplies_bf16", lambda x: True)
+    torch.testing.assert_close(linear(inputs, weight, bias), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("vectors", [1, 2, 3, 8, 12])
+def test_interactions_under_a_compiler_are_the_same(vectors, monkeypatch):
+    inputs = torch.randn(6, vectors, 4)
+    interaction = DotInteraction(vectors)
+    expected = interaction(inputs)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(interaction(inputs), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_nothing_is_padded_on_a_cpu(monkeypatch):

@@ -90,6 +90,22 @@ def test_who_started_nothing_more_goes_on_next_time(tmp_path, monkeypatch, capsy
     assert (tmp_path / "data" / "cells").read_text() == "xx"
 
 
+def test_an_archive_that_cannot_be_written_ends_nothing(tmp_path, capsys):
+    """What a bench has measured of a step that is cut off lies with the data; so does all else that is wanted."""
+    archive = tmp_path / "not" / "there" / "all.tgz"
+    session = Session(tmp_path / "data", tmp_path / "results", "cpu", time.monotonic() + 60, archive)
+    (tmp_path / "data" / "rmc1").mkdir()
+    (tmp_path / "data" / "rmc1" / "paper.json").write_text("{}")
+    step = Step(name="quick", command="-c pass", limit=50, when="alone")
+    session.run(step, HERE)
+    with tarfile.open(archive) as tar:
+        assert tar.getnames() == ["logs/quick.log", "unfinished/rmc1_paper.json"]
+    archive.unlink()
+    archive.mkdir()
+    session.run(step, HERE)
+    assert "the archive was not written" in capsys.readouterr().out
+
+
 def test_nothing_begins_behind_the_end(tmp_path, capsys):
     session = Session(tmp_path / "data", tmp_path / "results", "cpu", time.monotonic() - 1)
     session.run(Step(name="late", command="-m this", limit=100, when="apart"), HERE)

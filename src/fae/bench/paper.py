@@ -31,7 +31,7 @@ from fae.bench.contenders import (
     random_rows,
     take_faster_precision,
 )
-from fae.bench.host import product_gflops, stolen_seconds, warning
+from fae.bench.host import product_gflops, stolen_seconds
 from fae.bench.plain import PlainPyTorch
 from fae.bench.preparation import Preparation
 from fae.bench.table import LABELS, PACK_OF, tables
@@ -183,18 +183,11 @@ class _Bench:
             say("bench: not complete; the same command goes on from here")
         for text in summary_lines(self.record):
             say(text)
-        if text := warning(self._host_readings()):
-            say(f"bench: {text}")
+        for table in self.record["tables"]:
+            if table["host"].get("warning"):
+                say(f"bench: batches of {table['batch_size']:,}: {table['host']['warning']}")
         say(f"bench: the record is {self.out / RECORD}; `fae report {self.out}` draws it")
         return self.record
-
-    def _host_readings(self) -> list[float]:
-        """Taken beside the samples of this command: another one may have had another machine."""
-        session = len(self.record["sessions"]) - 1
-        return [
-            sample["host_gflops"] for cell in self.cells.values() for sample in cell.get("samples", [])
-            if sample.get("session") == session and "host_gflops" in sample
-        ]  # fmt: skip
 
     def _prepare(self) -> dict[str, Any]:
         """Make every pack that the cells of this command read."""
@@ -247,13 +240,14 @@ class _Bench:
                     if len(cell["samples"]) > number or self._late():
                         continue
                     take = partial(contenders[name].sample, self.config.sample_seconds, self.config.min_batches)
-                    host = {"host_gflops": product_gflops()}
-                    stolen = stolen_seconds()
+                    before, stolen = product_gflops(), stolen_seconds()
                     sample = self._attempt(size, name, take)
                     if sample is None:
                         del contenders[name]
                         continue
-                    host["stolen_core_seconds"] = stolen_seconds() - stolen
+                    host = {
+                        "host_gflops": min(before, product_gflops()), "stolen_core_seconds": stolen_seconds() - stolen,
+                    }  # fmt: skip
                     cell["samples"].append({**sample, **host, "session": len(self.record["sessions"]) - 1})
                     self._save()
                     progress.advance(1, note=f"{name} {format_count(sample['samples_per_second'])} samples/s")

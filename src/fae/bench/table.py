@@ -26,6 +26,10 @@ LABELS: Mapping[str, str] = {
 }
 ORDER_OF: Mapping[str, str] = {"paper": "adaptive", "tiered": "interleaved"}
 """The order of batches whose accuracy a contender has; all others train shuffled inputs."""
+_STEADY = 1.5
+"""Readings of a quiet host differ by less than this factor."""
+HOT_SETS = ("paper", "tiered", "tiered shuffled")
+"""Contenders to whom it matters which rows are hot."""
 PACK_OF: Mapping[str, str] = {"paper": "threshold", "tiered shuffled": "mixed"}
 """The packed batches that a contender reads; all others read ``own``."""
 
@@ -72,8 +76,41 @@ def _table(cells: Mapping[str, Any], size: int, log: Mapping[str, Any]) -> dict[
     ]  # fmt: skip
     return {
         "batch_size": size, "rows": rows, "left_out": left_out, "claims": claims, "accuracy": accuracy, "facts": facts,
+        "host": _host(cells, size),
         "published": _published(cells.get(f"{size}/speed/paper"), accuracy.get("adaptive")),
     }  # fmt: skip
+
+
+def host_warning(readings: Sequence[float]) -> str:
+    """What to say of readings that are far apart; empty where they are not.
+
+    >>> host_warning([1200.0, 1100.0])
+    ''
+    """
+    if not readings or max(readings) < _STEADY * min(readings):
+        return ""
+    return (
+        f"the host was not steady: its products ran at {min(readings):,.0f} to {max(readings):,.0f} GFLOP/s; ratios "
+        "over what computes on the CPU may be far off, run it again on a quiet machine"
+    )
+
+
+def _host(cells: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The host's speed beside a table's samples, least and most, and a warning where they are far apart.
+
+    Of every session by itself: another one may have had another machine. Empty for records from before it was read.
+    """
+    readings: dict[Any, list[float]] = {}
+    for key, cell in cells.items():
+        if key.startswith(f"{size}/speed/"):
+            for sample in cell.get("samples", []):
+                if "host_gflops" in sample:
+                    readings.setdefault(sample.get("session"), []).append(sample["host_gflops"])
+    if not readings:
+        return {}
+    every = [value for values in readings.values() for value in values]
+    said = [text for values in readings.values() if (text := host_warning(values))]
+    return {"gflops": [min(every), max(every)], **({"warning": said[0]} if said else {})}
 
 
 def _row(
@@ -91,8 +128,8 @@ def _row(
         "batches_measured": sum(sample["batches"] for sample in cell["samples"]),
         "epoch_seconds": log["train_inputs"] / rate,
         "auc": result.get("auc"), "log_loss": result.get("log_loss"), "accuracy_of_order": order if result else None,
-        "input_share": pack.get("input_share") if name in ORDER_OF else None,
-        "coverage": pack.get("coverage") if name in ORDER_OF else None,
+        "input_share": pack.get("input_share") if name in HOT_SETS else None,
+        "coverage": pack.get("coverage") if name in HOT_SETS else None,
         "bytes_to_device": to_device, "bytes_to_host": to_host,
         "swaps": sum(cell["swaps"].values()) if "swaps" in cell else 0,
         "device_bytes": cell.get("device_bytes", 0),

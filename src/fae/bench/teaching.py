@@ -14,6 +14,7 @@ Contenders, all with the same model, optimizer, batch size and precision:
   cpu, hybrid   the same two with FAE's CPU kernels: our strongest baselines
   paper         FAE as published: threshold selection, adaptive order, swaps
   tiered        FAE as it is here: interleaved order, cold rows streamed; by default with the hot set of paper
+  tiered shuffled  the same with mixed batches, in random order
   device        every row on the GPU, where it fits
 
 They take turns, --rounds times; a sample is --seconds long and --min-batches at least, and is extrapolated to an epoch

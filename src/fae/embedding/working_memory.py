@@ -53,14 +53,14 @@ def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Se
         outputs = 2 * 4 * batch_size * geometry.width
         if len(geometries) == 1:
             outputs += 2 * batch_size * geometry.width  # gradients of the fused kernels, bfloat16
-        shapes = 4 * (4 * features + 2 * geometry.num_slots)
+        shapes = 4 * (4 * features + 2 * geometry.num_slots + geometry.lookup_pieces.size)
         counts = 4 * features * (batch_size if _has_mean(geometry) else 1)
         most = max((of_split[group][0] for of_split in blocks), default=0)
         has_long = any(of_split[group][1] for of_split in blocks)
         partial = 4 * geometry.embedding_dim * most if has_long else 0
         kept = geometry.length[geometry.pooling == POOLING_CODE["none"]]
         lengths = batch_size * int((8 + kept).sum())
-        total += outputs + shapes + counts + partial + lengths + ROUNDED * (11 + 2 * len(kept))
+        total += outputs + shapes + counts + partial + lengths + ROUNDED * (12 + 2 * len(kept))
     return total
 
 

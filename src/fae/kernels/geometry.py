@@ -54,6 +54,14 @@ class GroupGeometry:
         return len(self.slots) == self.num_slots and not pooled_lists.any()
 
     @property
+    def lookup_pieces(self) -> npt.NDArray[np.int64]:
+        """int64 ``[p, 2]``: the lookup's independent parts, as a feature and the first of its slots: every slot of an
+        unpooled feature is one, a pooled feature is one as a whole."""
+        parts = np.where(self.pooling == POOLING_CODE["none"], self.length, 1)
+        shares = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
+        return np.stack([np.repeat(np.arange(len(parts)), parts), shares], 1)
+
+    @property
     def slot_column(self) -> npt.NDArray[np.int64]:
         """int64 ``[S]``: first output column of each slot's lookup, -1 for slots of other groups."""
         columns = np.full(self.num_slots, -1, np.int64)
@@ -79,6 +87,8 @@ def group_geometries(
     >>> small, large = group_geometries([1, 3, 2], ["sum", "mean", "none"], [16, 16, 8])
     >>> small.width, large.width, large.slots.tolist(), large.order_start
     (16, 32, [0, 1, 2, 3], 2)
+    >>> small.lookup_pieces.tolist(), large.lookup_pieces.tolist()
+    ([[0, 0], [0, 1]], [[0, 0], [1, 0]])
     """
     first = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     geometries, slots_before = [], 0

@@ -66,12 +66,14 @@ def _to_target(address, row, num_hot_rows, shift, STAGED: tl.constexpr):
 
 @triton.jit
 def _lookup_kernel(
-    feed, cold_lists, addresses, weight, out, inverse_count, first_slot, lengths, poolings, columns, field,
+    feed, cold_lists, addresses, weight, out, inverse_count, pieces, first_slot, lengths, poolings, columns, field,
     num_hot_rows, batch_size, num_slots, width, num_features,
     DIM: tl.constexpr, DIM_PADDED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    feature = tl.program_id(1)
-    b = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    num_blocks = tl.cdiv(batch_size, BLOCK)
+    piece = tl.program_id(0) // num_blocks
+    feature, share = tl.load(pieces + 2 * piece), tl.load(pieces + 2 * piece + 1)
+    b = (tl.program_id(0) - piece * num_blocks) * BLOCK + tl.arange(0, BLOCK)
     d = tl.arange(0, DIM_PADDED)
     inside = b < batch_size
     first = tl.load(first_slot + feature)
@@ -83,10 +85,8 @@ def _lookup_kernel(
     count = tl.zeros((BLOCK,), tl.float32)
     target = out + b.to(tl.int64)[:, None] * width + column + d[None, :]
     fits = inside[:, None] & (d < DIM)[None, :]
-    # Slots that are not pooled wait for nothing but themselves: each has a program. One program pools.
-    share = tl.program_id(2)
-    is_pooled = (pooling != 2) & (share == 0)
-    last = tl.where(pooling == 2, tl.minimum(share + 1, length), tl.where(is_pooled, length, share))
+    # Slots that are not pooled wait for nothing but themselves: each is a piece of its own, from `share` on.
+    last = tl.where(pooling == 2, share + 1, length)
     for step in range(share, last):
         address = tl.load(addresses + b.to(tl.int64) * num_slots + first + step, mask=inside, other=-1)
         present = address >= 0
@@ -99,11 +99,11 @@ def _lookup_kernel(
         else:
             total += vector
             count += tl.where(present, 1.0, 0.0)
-    if is_pooled:
-        if pooling == 1:
-            inverse = 1.0 / tl.maximum(count, 1.0)
-            tl.store(inverse_count + b.to(tl.int64) * num_features + feature, inverse, mask=inside)
-            total = total * inverse[:, None]
+    if pooling == 1:
+        inverse = 1.0 / tl.maximum(count, 1.0)
+        tl.store(inverse_count + b.to(tl.int64) * num_features + feature, inverse, mask=inside)
+        total = total * inverse[:, None]
+    if pooling != 2:
         tl.store(target, total, mask=fits)
 
 
@@ -294,8 +294,7 @@ class TritonGroupKernels:
         self._poolings, self._columns = on_device(geometry.pooling), on_device(geometry.column)
         self._slot_column, self._slot_feature = on_device(geometry.slot_column), on_device(geometry.slot_feature)
         self._has_mean = bool((geometry.pooling == POOLING_CODE["mean"]).any())
-        kept = geometry.length[geometry.pooling == POOLING_CODE["none"]]
-        self._shares = int(kept.max()) if len(kept) else 1  # of what the lookup does for a feature
+        self._pieces = on_device(geometry.lookup_pieces)
         self._inverse_count = torch.ones((batch_size if self._has_mean else 1, len(geometry.length)), device=device)
         self._partial = torch.empty((0, geometry.embedding_dim), device=device)
         self._most_blocks = self._most_long_rows = 0
@@ -324,8 +323,8 @@ class TritonGroupKernels:
         """
         geometry = self.geometry
         num_features = len(geometry.length)
-        _lookup_kernel[(triton.cdiv(self._batch_size, _BLOCK_INPUTS), num_features, self._shares)](
-            feed.words, cold_lists, feed.addresses, weight, out, self._inverse_count,
+        _lookup_kernel[(triton.cdiv(self._batch_size, _BLOCK_INPUTS) * len(self._pieces),)](
+            feed.words, cold_lists, feed.addresses, weight, out, self._inverse_count, self._pieces,
             self._first_slot, self._lengths, self._poolings, self._columns, self._field,
             num_hot_rows, self._batch_size, geometry.num_slots, geometry.width, num_features,
             DIM=geometry.embedding_dim, DIM_PADDED=self._padded, BLOCK=_BLOCK_INPUTS,

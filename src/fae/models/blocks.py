@@ -23,7 +23,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear`, with widths padded by zeros where tensor cores multiply in bfloat16."""
     if not _multiplies_bf16(x):
         return nn.functional.linear(x, weight, bias)
-    return _even_linear(x, weight, bias)[:, : len(weight)]
+    return _even_linear(x, weight, bias)[..., : len(weight)]
 
 
 def _multiplies_bf16(x: Tensor) -> bool:
@@ -33,10 +33,13 @@ def _multiplies_bf16(x: Tensor) -> bool:
 def _even_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The same, columns of zeros kept behind the last; `x` may have some already."""
     rows, columns = (-size % _EVEN for size in weight.shape)
-    weight = nn.functional.pad(weight, (0, columns, 0, rows))
-    if bias is not None:
-        bias = nn.functional.pad(bias, (0, rows))
-    return nn.functional.linear(nn.functional.pad(x, (0, weight.shape[1] - x.shape[1])), weight, bias)
+    weight = _pad(weight, 0, columns, 0, rows)
+    bias = None if bias is None else _pad(bias, 0, rows)
+    return nn.functional.linear(_pad(x, 0, weight.shape[1] - x.shape[-1]), weight, bias)
+
+
+def _pad(x: Tensor, *sizes: int) -> Tensor:
+    return nn.functional.pad(x, sizes) if any(sizes) else x  # torch copies also where there is nothing to add
 
 
 _MOST_PRODUCTS = 64
@@ -110,7 +113,9 @@ class DotInteraction(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         products = small_products(vectors, vectors.transpose(1, 2))
-        if torch.compiler.is_compiling() and self.num_pairs <= _MOST_PRODUCTS:  # its gradient is a sum, not a scatter
+        if (
+            torch.compiler.is_compiling() and 0 < self.num_pairs <= _MOST_PRODUCTS
+        ):  # its gradient is a sum, not a scatter
             count = vectors.shape[1]
             return torch.stack([products[:, row, column] for row in range(count) for column in range(row)], 1)
         return products.flatten(1).index_select(1, self.triangle)

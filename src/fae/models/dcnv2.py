@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.data.columnar import FeatureSchema
-from fae.models.blocks import MLP, concat_features
+from fae.models.blocks import MLP, concat_features, linear
 from fae.models.config import DCNv2Config
 
 
@@ -33,14 +33,15 @@ class CrossLayer(nn.Module):
         super().__init__()
         self.down = nn.Linear(width, rank, bias=False) if rank else None
         self.up = nn.Linear(rank or width, width)
-        for linear in (self.down, self.up):
-            if linear is not None:
-                nn.init.normal_(linear.weight, std=math.sqrt(2 / (linear.in_features + linear.out_features)))
+        for layer in (self.down, self.up):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=math.sqrt(2 / (layer.in_features + layer.out_features)))
         nn.init.zeros_(self.up.bias)
 
     def forward(self, first: Tensor, last: Tensor) -> Tensor:
         """``x_{l+1}`` of ``x_0`` and ``x_l``, all ``[B, width]``."""
-        crossed: Tensor = self.up(last if self.down is None else self.down(last))
+        low = last if self.down is None else linear(last, self.down.weight)
+        crossed = linear(low, self.up.weight, self.up.bias)
         return first * crossed + last
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fae.data.columnar import FeatureSchema
 from fae.embedding.features import FeatureEmbeddings
-from fae.models.blocks import MLP, DotInteraction
+from fae.models.blocks import MLP, DotInteraction, linear
 from fae.models.config import DLRMConfig
 
 
@@ -66,4 +66,8 @@ class DLRM(nn.Module):
 
     def _vector(self, index: int, embedding: Tensor) -> Tensor:
         flat = embedding.flatten(1)  # an unpooled feature of one id is [B, 1, D]
-        return self.projections[str(index)](flat) if str(index) in self.projections else flat
+        if str(index) not in self.projections:
+            return flat
+        weight = self.projections[str(index)].weight
+        assert isinstance(weight, Tensor)
+        return linear(flat, weight)

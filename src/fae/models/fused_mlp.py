@@ -5,7 +5,7 @@ a GPU; the block then calls it instead of its layers. Forward: bias and ReLU in 
 ReLU's mask and the bias's gradient in the epilogue of the product below; gradients of weights go straight into the flat
 gradient of `fae.training.dense`, on a stream beside the chain of products that leads down. Invariants: same function as
 the layers under torch's autocast, up to the rounding of sums; products are summed in float32; gradients are whole, and
-what they were computed from may be given up, once `join` was called.
+what they were computed from may be given up, once `join` was called; every backward pass writes them anew, none adds.
 """
 
 from __future__ import annotations
@@ -58,12 +58,22 @@ class FusedMLP:
     grad_sums
         float32: gradients that are sums over inputs (of biases, and of the weight of a layer of width 1, which stands
         last), as they lie in the flat gradient; written by the backward pass.
+    aside
+        Stream for the gradients of weights; None: none but the current one.
     """
 
-    def __init__(self, layers: Sequence[FusedLayer], anchor: Tensor, grad_sums: Tensor, *, final_relu: bool) -> None:
+    def __init__(
+        self,
+        layers: Sequence[FusedLayer],
+        anchor: Tensor,
+        grad_sums: Tensor,
+        *,
+        final_relu: bool,
+        aside: torch.cuda.Stream | None = None,
+    ) -> None:
         self.layers, self.anchor, self.grad_sums, self.final_relu = list(layers), anchor, grad_sums, final_relu
         self._parts = grad_sums.new_zeros((0, len(grad_sums)))
-        self._aside = torch.cuda.Stream(grad_sums.device) if grad_sums.is_cuda else None  # type: ignore[no-untyped-call]
+        self._aside = aside
         self._operands: list[Tensor] = []  # of work on that stream: freed before, torch would give their memory away
 
     def parts(self, num_inputs: int) -> Tensor:

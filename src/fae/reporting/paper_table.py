@@ -52,7 +52,7 @@ def sections(run: Run) -> list[str]:
         at = Run(label=run.label, record=one)
         size = at.number("batch_size")
         parts.append(f"<h3>Batches of {size:,.0f}</h3>" if size is not None else "<h3>Batches</h3>")
-        parts.append(f'<section class="card long">{_table(at)}{_left_out(at)}</section>')
+        parts.append(f'<section class="card long">{_table(at)}{_left_out(at)}{_host(at)}</section>')
         parts.append(f'<div class="pair">{_bars(at)}{_published(at)}</div>')
         parts.append(_claims(at))
     return parts
@@ -112,6 +112,11 @@ def _left_out(at: Run) -> str:
         f"<li>{escape(str(one.get('label')))}: {escape(str(one.get('why')))}</li>" for one in at.items("left_out")
     )
     return f'<p class="note">Left out:</p><ul>{items}</ul>' if items else ""
+
+
+def _host(at: Run) -> str:
+    said = at.text("host", "warning")
+    return f'<p class="note">{escape(said[:1].upper() + said[1:])}.</p>' if said else ""
 
 
 def _bars(at: Run) -> str:
