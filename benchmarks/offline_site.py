@@ -6,7 +6,8 @@
 The machine has Python, torch with CUDA, Triton and what those bring. FBGEMM's wheel of 465 MB keeps its host code and,
 of its kernels, those that the benchmarks launch on one architecture; the others are overwritten with zeros, so one of
 them fails at its launch. Training from packed batches needs no pyarrow, and nor do the benchmarks. All together
-60 MB; pyarrow, for tests that read text, 19 MB more. Packing takes ten minutes, and needs pip, readelf and zstandard.
+59 MB; pyarrow, for tests that read text, 19 MB more. Packing takes ten minutes and some 4 GB of memory, and needs pip,
+binutils and zstandard.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ LEFT_OUT = (
 LIBRARIES_WITHOUT_KERNELS = ("vbe", "gwd", "inference", "dense", "index_select", "inplace_ops")
 """Ends of the names of FBGEMM's libraries of which no kernel is launched."""
 _FATBIN, _CUBIN, _ZSTD, _ELF = 0xBA55ED50, 2, b"(\xb5/\xfd", b"\x7fELF"
-_DICTIONARY = 2**26
+_DICTIONARY = 3 * 2**26  # bytes: the largest library
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ def pack_one(name: str, out: Path, python: str, arch: int) -> str:
             unzip(wheel, site)
         for library in site.glob("fbgemm_gpu/*.so"):
             blank_kernels(library, arch)
+        if name != "fbgemm":  # a library of its size is not worth it
+            subprocess.run(["strip", "--strip-unneeded", *site.rglob("*.so*")], check=True)
         filters = [
             {"id": lzma.FILTER_X86},
             {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": _DICTIONARY},
@@ -156,8 +159,8 @@ def main() -> None:
     unpacking.add_argument("site", type=Path, help="new folder for PYTHONPATH")
     options = parser.parse_args()
     if options.command == "pack":
-        if shutil.which("readelf") is None:
-            raise SystemExit("readelf is not there; it comes with binutils")
+        if missing := [tool for tool in ("readelf", "strip") if shutil.which(tool) is None]:
+            raise SystemExit(f"{' and '.join(missing)} cannot be found; they come with binutils")
         options.folder.mkdir(parents=True, exist_ok=True)
         names = [name for name in ARCHIVES if name != "pyarrow" or options.with_pyarrow]
         with ProcessPoolExecutor() as pool:
