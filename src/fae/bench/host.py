@@ -3,7 +3,8 @@
 Place in the flow: `fae bench paper` takes a reading before and behind every sample, so that a table whose baselines
 were disturbed says so itself. On 2026-11-27 samples of plain PyTorch fell from 9,000 to 2,500 a second within one
 table, where a quiet machine of the kind does 24,000, and those of a GPU that held all rows stayed within 0.1 %
-(docs/journal.md).
+(docs/journal.md). Invariant: a reading is of work that is done here and timed; nothing is asked of the load average,
+which saw none of it.
 """
 
 from __future__ import annotations

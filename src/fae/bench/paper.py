@@ -309,7 +309,7 @@ class _Bench:
                 contender = (
                     PaperContender(packed, hot_set, **options)
                     if name == "paper"
-                    else OurContender(packed, hot_set, name.split()[0], **options)
+                    else OurContender(packed, hot_set, "tiered" if name in PACK_OF else name, **options)
                 )
         seconds = min(1.0, self.config.sample_seconds)
         if not on_gpu and self.config.precision == "bf16":

@@ -26,12 +26,12 @@ LABELS: Mapping[str, str] = {
 }
 ORDER_OF: Mapping[str, str] = {"paper": "adaptive", "tiered": "interleaved"}
 """The order of batches whose accuracy a contender has; all others train shuffled inputs."""
-_STEADY = 1.5
-"""Readings of a quiet host differ by less than this factor."""
 HOT_SETS = ("paper", "tiered", "tiered shuffled")
 """Contenders to whom it matters which rows are hot."""
 PACK_OF: Mapping[str, str] = {"paper": "threshold", "tiered shuffled": "mixed"}
 """The packed batches that a contender reads; all others read ``own``."""
+_STEADY = 1.5
+"""Readings of a quiet host differ by less than this factor."""
 
 
 def tables(cells: Mapping[str, Any], sizes: Sequence[int], log: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ from fae.embedding.features import FeatureEmbeddings
 _EVEN = 8
 """Widths of bfloat16 products are multiples of this: others fall to kernels that do not split long sums. In RMC1 at 256
 inputs six products for gradients of 15 by 22 weights took 228 of a step's 540 us (docs/journal.md)."""
+_MOST_PRODUCTS = 64
+"""Of a pair of matrices, that a compiler may take as sums: 27 vectors of a DLRM have 729."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -40,10 +42,6 @@ def _even_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _pad(x: Tensor, *sizes: int) -> Tensor:
     return nn.functional.pad(x, sizes) if any(sizes) else x  # torch copies also where there is nothing to add
-
-
-_MOST_PRODUCTS = 64
-"""Of a pair of matrices, that a compiler may take as sums: 27 vectors of a DLRM have 729."""
 
 
 def small_products(a: Tensor, b: Tensor) -> Tensor:
@@ -113,9 +111,8 @@ class DotInteraction(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         products = small_products(vectors, vectors.transpose(1, 2))
-        if (
-            torch.compiler.is_compiling() and 0 < self.num_pairs <= _MOST_PRODUCTS
-        ):  # its gradient is a sum, not a scatter
+        if torch.compiler.is_compiling() and 0 < self.num_pairs <= _MOST_PRODUCTS:
+            # Not selected: the gradient of a selection is a scatter, and this one's is a sum.
             count = vectors.shape[1]
             return torch.stack([products[:, row, column] for row in range(count) for column in range(row)], 1)
         return products.flatten(1).index_select(1, self.triangle)
