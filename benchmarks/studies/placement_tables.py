@@ -3,8 +3,9 @@
     python benchmarks/studies/placement_tables.py                         print it
     python benchmarks/studies/placement_tables.py --fill docs/results.md  put it between the page's markers
 
-Reads benchmarks/results/placements_*.json (not those named as older) and limits_*.json. It works out nothing but
-medians and ratios of samples that stand in one file, and in one group of contenders that took turns.
+Reads benchmarks/results/placements_GPU_DATE.json, of each GPU the latest (older ones are named), and limits_*.json. It
+works out nothing but medians and ratios of samples that stand in one file, and in one group of contenders that took
+turns.
 """
 
 from __future__ import annotations
@@ -97,10 +98,13 @@ def main() -> None:
     parser.add_argument("--fill", metavar="PAGE", type=Path, help="put the tables between the markers of this page")
     options = parser.parse_args()
     lines: list[str] = []
-    for path in sorted(RESULTS.glob("placements_*.json"), key=lambda path: path.stem.split("_")[2], reverse=True):
-        if not path.stem.endswith("_threads"):
-            # `paper` of the first day left updates out, or swapped behind every batch (docs/journal.md).
-            lines += placements(path, {"paper"} if path.stem.endswith("_20261124") else set())
+    by_gpu: dict[str, list[Path]] = {}
+    for path in sorted(RESULTS.glob("placements_*_????????.json"), reverse=True):
+        by_gpu.setdefault(path.stem.split("_")[1], []).append(path)
+    for latest, *older in by_gpu.values():
+        # `paper` of the first day left updates out, or swapped behind every batch (docs/journal.md).
+        lines += placements(latest, {"paper"} if latest.stem.endswith("_20261124") else set())
+        lines += [f"\nOf an older engine: {', '.join(f'`{path.name}`' for path in older)}."] if older else []
     for path in sorted(RESULTS.glob("limits_*.json")):
         lines += limits(path)
     text = "\n".join(lines).strip() + "\n"
