@@ -17,6 +17,7 @@ from fae.embedding import feed_ring, pipeline
 from fae.embedding.gpu_transfer import GpuTransfer
 from fae.kernels import driver
 
+NOT_READY = 600
 _handles = count(1)
 order: list[tuple] = []
 """All that was asked of streams since `stand_in`: ``("wait", stream, event)``, ``("record", stream, event)``, and
@@ -51,23 +52,29 @@ class Event:
         self.cuda_event = self.cuda_event or next(_handles)
         order.append(("record", stream.cuda_stream, self.cuda_event))
 
-    def query(self) -> bool:
-        """It has happened."""
-        order.append(("seen", self.cuda_event))
-        return True
-
 
 class Driver:
-    """The three functions, as `fae.kernels.driver.command_functions` gives them; `refuse` is a call that fails."""
+    """The functions, as `fae.kernels.driver.command_functions` gives them.
+
+    Attributes
+    ----------
+    refuse
+        A call that fails.
+    patience
+        How often the host is told that an event has not happened before it is told that it has; events have happened
+        all the same.
+    """
 
     def __init__(self) -> None:
         word = ctypes.c_uint64
         self.calls: list[tuple] = []
         self.refuse: tuple | None = None
+        self.patience = self._asked = 0
         self._kept = (
             ctypes.CFUNCTYPE(ctypes.c_int, word, word, word)(self._wait),
             ctypes.CFUNCTYPE(ctypes.c_int, word, word, word, word)(self._copy),
             ctypes.CFUNCTYPE(ctypes.c_int, word, word)(self._record),
+            ctypes.CFUNCTYPE(ctypes.c_int, word)(self._query),
         )
         self.functions = np.array([ctypes.cast(each, ctypes.c_void_p).value for each in self._kept], np.int64)
 
@@ -82,6 +89,13 @@ class Driver:
     def _record(self, event, stream) -> int:
         order.append(("record", stream, event))
         return self._call("record", event, stream)
+
+    def _query(self, event) -> int:
+        self._asked += 1
+        if self._asked % (self.patience + 1):
+            return NOT_READY
+        order.append(("seen", event))
+        return 700 if ("query", event) == self.refuse else 0
 
     def _copy(self, target, source, num_bytes, stream) -> int:
         ctypes.memmove(target, source, num_bytes)
@@ -100,6 +114,7 @@ def stand_in(monkeypatch) -> Driver:
     monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(driver, "command_functions", lambda: made.functions)
+    monkeypatch.setattr(driver, "current_stream", lambda device: current.cuda_stream)
 
     def transfer(tiers, buffers, depth, device, faults, *, by_location):
         return GpuTransfer(tiers, buffers, depth, device, faults, by_location=by_location)

@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+import cuda_stand_in
 from cuda_stand_in import Driver, Event, Stream, feed_by_commands, stand_in
 from fae.embedding.feed_sources import FeedTarget, LaneSource, MappedSource
 from fae.embedding.pipeline import FaultInjection
 from fae.embedding.rows import RowOptimizer
-from fae.kernels.driver import COPY, RECORD, WAIT, Commands, command_table
+from fae.kernels.driver import (
+    COPY,
+    RECORD,
+    WAIT,
+    command_table,
+    count_done,
+    require_success,
+    run_commands,
+)
 from fae.kernels.feed import FeedLayout
 
 from cases import adversarial_logs, assert_same_bytes, make_embeddings, random_log, train
@@ -29,28 +38,40 @@ def test_in_order_and_without_empty_copies():
         ],
     )
     assert table.shape == (3, 3, 5)
-    commands = Commands(driver.functions)
-    commands.run(table[0])
+    assert run_commands(driver.functions, table[0]) == 0
     assert driver.calls == [("wait", 11, 21, 0), ("record", 31, 11)]
-    commands.run(table[2])
+    assert run_commands(driver.functions, table[2]) == 0
     assert driver.calls[2:] == [("wait", 11, 21, 0), ("copy", 8, 11), ("record", 33, 11)]
     np.testing.assert_array_equal(target, [0, 1, 0, 0, 0, 0])
-    commands.run(table[2][:1])
+    run_commands(driver.functions, table[2][:1])
     assert driver.calls[5:] == [("wait", 11, 21, 0)]
 
 
 def test_the_first_refusal_is_the_last_command():
     driver = Driver()
     driver.refuse = ("record", 1, 2)
+    code = run_commands(driver.functions, command_table(1, [(RECORD, 1, 2), (RECORD, 3, 4)])[0])
+    assert (code, driver.calls) == (700, [("record", 1, 2)])
     with pytest.raises(RuntimeError, match="CUDA error 700"):
-        Commands(driver.functions).run(command_table(1, [(RECORD, 1, 2), (RECORD, 3, 4)])[0])
-    assert driver.calls == [("record", 1, 2)]
+        require_success(code)
 
 
 def test_handles_above_two_to_the_31():
     driver, large = Driver(), 0x7FFF_FFFF_FFF0
-    Commands(driver.functions).run(command_table(1, [(WAIT, large, large - 1)])[0])
+    run_commands(driver.functions, command_table(1, [(WAIT, large, large - 1)])[0])
     assert driver.calls == [("wait", large, large - 1, 0)]
+
+
+def test_events_are_looked_at_in_order_until_one_has_not_happened():
+    driver, events = Driver(), np.array([21, 22, 23])
+    assert count_done(driver.functions, events, 2, 7) == (7, 0)
+    assert [entry[1] for entry in cuda_stand_in.order[-5:]] == [23, 21, 22, 23, 21]
+    driver.patience = 1  # every second time: yes, then not yet
+    assert count_done(driver.functions, events, 7, 9) == (8, 0)
+    driver.patience = 9
+    assert count_done(driver.functions, events, 8, 9) == (8, 0)
+    driver.patience, driver.refuse = 0, ("query", 23)
+    assert count_done(driver.functions, events, 7, 9) == (8, 700), "22 has happened, 23 fails"
 
 
 @pytest.mark.parametrize("name", ["plain", *adversarial_logs()])
@@ -99,7 +120,8 @@ def test_feeds_too_come_by_commands(placement, locked, monkeypatch):
     feed_by_commands(monkeypatch, locked=locked)
     assert_same_bytes(train(log, layout, "adam", placement, depth=3, engine="triton", epochs=2), expected)
     if placement == "device":
-        pieces = sum(call[0] == "copy" for call in driver.calls) / sum(call[0] == "record" for call in driver.calls)
+        copies, records = (sum(call[0] == kind for call in driver.calls) for kind in ("copy", "record"))
+        pieces = 2 * copies / records  # a feed leaves two events: it has arrived, it is consumed
         assert pieces > 3 if locked else pieces == 1
 
 
@@ -118,62 +140,120 @@ def test_evaluation_copies_nothing_back(monkeypatch):
     assert sum(call[1] for call in driver.calls if call[0] == "copy") == rows * each
 
 
-def test_every_source_feeds_the_same_bytes(monkeypatch):
-    driver = stand_in(monkeypatch)
-    log = random_log(4, lists=True)
-    layout = log.layout(0.2, 1)
-    packed = log.packed(layout)
-    feed = FeedLayout(
-        batch_size=log.batch_size, num_slots=layout.num_slots, num_dense=packed.num_dense,
-        num_groups=len(layout.groups), with_cold_lists=True,
-    )  # fmt: skip
-    order = np.array([2, 0, 1, 3, 2])
-    table = feed.table(
-        packed, order, slots=np.full(5, -1), slot_rows=[0] * len(layout.groups), rates=np.full(5, 0.5, np.float32)
-    )
-    words, stream = feed.num_words(packed), Stream()
-    buffers = [torch.zeros(words, dtype=torch.int32) for _ in range(3)]
-    events = [(Event(), Event()) for _ in range(3)]
-    for pair in events:
-        for event in pair:
-            event.record(stream)
-    targets = [
-        FeedTarget(words=torch.zeros(words, dtype=torch.int32), stream=stream, arrived=arrived, consumed=consumed)
-        for arrived, consumed in events
-    ]
-    on_a_cpu = [FeedTarget(words=torch.zeros(words, dtype=torch.int32)) for _ in range(3)]
-    plain = LaneSource(table, [torch.zeros_like(buffer) for buffer in buffers], 1, on_a_cpu)
-    lanes, mapped = LaneSource(table, buffers, 2, targets), MappedSource(table, targets)
-    for position in range(5):
-        own, target, length = on_a_cpu[position % 3], targets[position % 3], table.words[position]
-        ends = (
-            ("wait", stream.cuda_stream, target.consumed.cuda_event, 0),
-            ("record", target.arrived.cuda_event, stream.cuda_stream),
+DEPTH = 3
+
+
+class Sources:
+    """The same five feeds, of four batches, from everywhere: pinned buffers, files, and for a CPU."""
+
+    def __init__(self):
+        log = random_log(4, lists=True)
+        layout = log.layout(0.2, 1)
+        packed = log.packed(layout)
+        feed = FeedLayout(
+            batch_size=log.batch_size, num_slots=layout.num_slots, num_dense=packed.num_dense,
+            num_groups=len(layout.groups), with_cold_lists=True,
+        )  # fmt: skip
+        order = np.array([2, 0, 1, 3, 2])
+        self.table = feed.table(
+            packed, order, slots=np.full(5, -1), slot_rows=[0] * len(layout.groups), rates=np.full(5, 0.5, np.float32)
         )
-        for source in (plain, lanes):
-            source.wait(position, lambda: None)
-        plain.start_copy(position, own)
-        target.words.zero_()
-        driver.calls.clear()
-        lanes.start_copy(position, target)
-        assert driver.calls == [ends[0], ("copy", 4 * length, stream.cuda_stream), ends[1]]
-        assert_same_bytes([target.words[: table.headers.shape[1]]], [own.words[: table.headers.shape[1]]])
-        for place, size in table.pieces[position][:, 1:]:
-            assert_same_bytes(
-                [own.words[place // 4 : (place + size) // 4]], [target.words[place // 4 : (place + size) // 4]]
+        self.words = feed.num_words(packed)
+
+    def targets(self, stream):
+        events = [(Event(), Event()) if stream else (None, None) for _ in range(DEPTH)]
+        for event in (event for pair in events for event in pair if event):
+            event.record(stream)
+        return [
+            FeedTarget(
+                words=torch.zeros(self.words, dtype=torch.int32), stream=stream, arrived=arrived, consumed=consumed
             )
-        for source in (plain, lanes):
-            source.copied(position + 1)
-        target.words.zero_()
-        driver.calls.clear()
-        mapped.start_copy(position, target)
-        assert (driver.calls[0], driver.calls[-1]) == ends
-        filled = own.words[:length].clone()
+            for arrived, consumed in events
+        ]
+
+    def lanes(self, targets, num_lanes):
+        buffers = [torch.zeros(self.words, dtype=torch.int32) for _ in range(DEPTH)]
+        return LaneSource(self.table, buffers, num_lanes, targets)
+
+
+def bring(source, position):
+    if not source.bring(position):
+        source.wait(position)
+        assert source.bring(position)
+
+
+def test_every_source_feeds_the_same_bytes(monkeypatch):
+    stand_in(monkeypatch)
+    sources = Sources()
+    places = {"cpu": sources.targets(None), "lanes": sources.targets(Stream()), "mapped": sources.targets(Stream())}
+    made = {
+        "cpu": sources.lanes(places["cpu"], 1), "lanes": sources.lanes(places["lanes"], 2),
+        "mapped": MappedSource(sources.table, places["mapped"]),
+    }  # fmt: skip
+    for position in range(5):
+        for source in made.values():
+            bring(source, position)
+        own, *others = (targets[position % DEPTH].words for targets in places.values())
+        header = sources.table.headers[position]
+        assert own[: len(header)].tolist() == header.tolist()
         # Between pieces the buffers of lanes hold what was there before.
-        for place, size in table.pieces[position][:, 1:]:
-            assert_same_bytes(
-                [filled[place // 4 : (place + size) // 4]], [target.words[place // 4 : (place + size) // 4]]
-            )
-        assert_same_bytes([filled[: table.headers.shape[1]]], [target.words[: table.headers.shape[1]]])
-    for source in (plain, lanes):
+        for place, size in [(0, 4 * len(header)), *sources.table.pieces[position][:, 1:].tolist()]:
+            for other in others:
+                part = slice(place // 4, (place + size) // 4)
+                assert_same_bytes([own[part]], [other[part]])
+    for source in made.values():
+        source.leave(5)
         source.stop()
+
+
+@pytest.mark.parametrize("patience", [0, 3])
+@pytest.mark.parametrize("kind", ["lanes", "mapped"])
+def test_places_and_buffers_of_feeds_are_written_when_nobody_reads_them(kind, patience, monkeypatch):
+    made = stand_in(monkeypatch)
+    made.patience, sources, stream = patience, Sources(), Stream()
+    targets, compute = sources.targets(stream), torch.cuda.current_stream().cuda_stream
+    consumed = {target.consumed.cuda_event: place for place, target in enumerate(targets)}
+    source = sources.lanes(targets, 2) if kind == "lanes" else MappedSource(sources.table, targets)
+    cuda_stand_in.order.clear()
+    for position in range(5):
+        bring(source, position)
+        cuda_stand_in.order.append(("compute", position))
+    source.leave(5)
+    source.stop()
+    done, recorded, sent, seen, left = {stream.cuda_stream: set(), compute: set()}, {}, -1, 0, 0
+    for entry in cuda_stand_in.order:
+        if entry[0] == "wait":
+            done[entry[1]] |= recorded.get(entry[2], set())
+            sent += entry[1] == stream.cuda_stream
+        elif entry[0] == "copy":
+            assert sent < DEPTH or ("computed", sent - DEPTH) in done[stream.cuda_stream]
+            if kind == "lanes":
+                assert sent < DEPTH + seen, "a lane has written the buffer again"
+            place = targets[sent % DEPTH].words
+            assert 0 <= entry[2] - place.data_ptr() < 4 * len(place)
+            done[stream.cuda_stream].add(("copied", sent))
+        elif entry[0] == "record":
+            if entry[2] in consumed:
+                assert (entry[1], consumed[entry[2]]) == (compute, left % DEPTH)
+                left += 1
+            recorded[entry[2]] = set(done[entry[1]])
+        elif entry[0] == "seen":
+            assert ("copied", seen) in recorded[entry[1]]
+            seen += 1
+        else:
+            assert ("copied", entry[1]) in done[compute]
+            done[compute].add(("computed", entry[1]))
+    assert (sent, left) == (4, 5)
+    assert seen if kind == "lanes" else not seen
+
+
+def test_a_feed_that_the_driver_refuses_ends_the_pass(monkeypatch):
+    made = stand_in(monkeypatch)
+    sources, stream = Sources(), Stream()
+    targets = sources.targets(stream)
+    source = MappedSource(sources.table, targets)
+    bring(source, 0)
+    made.refuse = ("wait", stream.cuda_stream, targets[0].consumed.cuda_event, 0)
+    with pytest.raises(RuntimeError, match="CUDA error 700"):
+        source.bring(1)  # sends batch 3 to place 0
+    source.stop()

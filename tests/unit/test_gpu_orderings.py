@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import cuda_stand_in
-from fae.embedding import gpu_transfer
 from fae.embedding.pipeline import StagingPipeline
 from fae.embedding.rows import RowOptimizer, RowStore
 from fae.embedding.transfer import TierPair
@@ -19,25 +18,21 @@ from cases import CPU, adversarial_logs, random_log
 OPTIMIZER = RowOptimizer(name="rowwise_adagrad", learning_rate=0.1)
 
 
-class Moves(gpu_transfer.GpuTransfer):
-    """Writes down which batch is moved."""
-
-    def arrive(self, position):
-        cuda_stand_in.order.append(("arrive", position))
-        super().arrive(position)
-
-    def forward(self, position):
-        cuda_stand_in.order.append(("forward", position))
-        super().forward(position)
-
-    def depart(self, position):
-        cuda_stand_in.order.append(("depart", position))
-        super().depart(position)
+def with_moves(order, transfer, compute):
+    """`order` with ``("arrive", p)``, ``("forward", p)`` and ``("depart", p)`` before what each asks of the streams."""
+    up, updated = transfer._up.cuda_stream, set(transfer._updated.tolist())
+    positions = {what: itertools.count() for what in ("arrive", "forward", "depart")}
+    for entry in order:
+        what = {("wait", up): "arrive", ("wait", compute): "forward"}.get(entry[:2])
+        if entry[:2] == ("record", compute) and entry[2] in updated:
+            what = "depart"
+        if what:
+            yield what, next(positions[what])
+        yield entry
 
 
 def make_pipeline(monkeypatch, log, layout, depth, *, by_location):
-    cuda_stand_in.stand_in(monkeypatch)
-    monkeypatch.setattr(cuda_stand_in, "GpuTransfer", Moves)
+    driver = cuda_stand_in.stand_in(monkeypatch)
     packed, tiers = log.packed(layout), []
     for group, of_group in enumerate(layout.groups):
         rows = packed.most_cold_rows[group]
@@ -48,7 +43,7 @@ def make_pipeline(monkeypatch, log, layout, depth, *, by_location):
         tiers.append(TierPair(num_hot_rows=of_group.num_hot_rows, slot_rows=rows, bank=bank, host=host))
     pipeline = StagingPipeline(tiers, depth, CPU, by_location=by_location)
     cuda_stand_in.order.clear()
-    return packed, pipeline
+    return packed, pipeline, driver
 
 
 def follow(order, *, by_location, compute, rows, write_back):
@@ -57,7 +52,7 @@ def follow(order, *, by_location, compute, rows, write_back):
     A stream has done what it did before and what was done when the events that it waited for were recorded.
     """
     done, recorded = {}, {}  # of a stream, and of an event: sets of ("up", position, n), ("computed", position), ...
-    moving, at, computed = None, -1, -1
+    moving, at, computed, seen = None, -1, -1, -1
     copied = {"up": {}, "down": {}}
     for entry in order:
         kind = entry[0]
@@ -91,20 +86,23 @@ def follow(order, *, by_location, compute, rows, write_back):
         elif kind == "seen":
             events = recorded[entry[1]]
             # What the host has seen to depart may be scattered, and its slot filled again.
-            assert ("computed", computed) in events
-            downs = copied["down"].get(computed, 0)
-            assert downs == (2 * rows[computed] if write_back else 0)
-            assert {("down", computed, n + 1) for n in range(downs)} <= events
+            seen += 1
+            assert ("computed", seen) in events
+            downs = copied["down"].get(seen, 0)
+            assert downs == (2 * rows[seen] if write_back else 0)
+            assert {("down", seen, n + 1) for n in range(downs)} <= events
+    assert seen == computed, "drained"
     return computed + 1
 
 
+@pytest.mark.parametrize("patience", [0, 3])
 @pytest.mark.parametrize("by_location", [False, True])
 @pytest.mark.parametrize("depth", [2, 3, 5])
 @pytest.mark.parametrize("name", ["two widths", "nothing but padding in lists", "batches of one input"])
-def test_everybody_waits_for_whom_he_must(name, depth, by_location, monkeypatch):
+def test_everybody_waits_for_whom_he_must(name, depth, by_location, patience, monkeypatch):
     log = random_log(3, lists=True) if name == "two widths" else adversarial_logs()[name]
-    packed, pipeline = make_pipeline(monkeypatch, log, log.layout(0.2, 1), depth, by_location=by_location)
-    compute = torch.cuda.current_stream().cuda_stream
+    packed, pipeline, driver = make_pipeline(monkeypatch, log, log.layout(0.2, 1), depth, by_location=by_location)
+    driver.patience, compute = patience, torch.cuda.current_stream().cuda_stream
     numbers = np.arange(packed.num_batches)
     passes = [(numbers, True, 99), (numbers[::-1], False, 99), (numbers, True, 4), (numbers[3:], True, 99)]
     for batches, write_back, leave in passes:  # pass after pass: evaluation in between, and one that is left early
@@ -121,7 +119,6 @@ def test_everybody_waits_for_whom_he_must(name, depth, by_location, monkeypatch)
         stream.close()
         expected = min(len(cold), leave + 1)
         assert expected > 3
-        found = follow(
-            list(cuda_stand_in.order), by_location=by_location, compute=compute, rows=rows, write_back=write_back
-        )
+        moves = list(with_moves(cuda_stand_in.order, pipeline._transfer, compute))
+        found = follow(moves, by_location=by_location, compute=compute, rows=rows, write_back=write_back)
         assert found == expected

@@ -196,8 +196,16 @@ class LikeAGpu(transfer.HostTransfer):
             for staged, host in zip(tier.slot(slot), buffers.up if up else buffers.down, strict=True):
                 (staged if up else host[slot])[rows] = (host[slot] if up else staged)[rows]
 
-    def arrive(self, position):
+    def advance(self, position):
+        self.poll()
+
+    def bring(self, position):
+        self.poll()
+        if not self._pass.lanes.have(self._pass.sources, position + 1):
+            return False
         self._copy(position, up=True)
+        self._forward(position)
+        return True
 
     def depart(self, position):
         self._copy(position, up=False)

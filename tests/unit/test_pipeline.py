@@ -130,8 +130,8 @@ def test_lanes_share_work_and_nothing_changes(counts, monkeypatch):
 
 def test_a_position_waits_for_every_gatherer():
     this = transfer.Pass(
-        lanes=None, lists=(), write_back=True, gathered=(np.array([1, 2]), np.array([3])), scattered=(), released=0,
-        updated=0, departed=np.array([]),
+        lanes=None, lists=(), write_back=True, gathered=(np.array([1, 2]), np.array([3])), scattered=(),
+        departed=np.array([]),
     )  # fmt: skip
     assert this.sources.tolist() == [1, 2, 3]
 

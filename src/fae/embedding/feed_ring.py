@@ -94,47 +94,22 @@ class FeedRing:
             Of the same batches: `FeedLayout.table`.
         """
         source = self.source = self._open(batches, table)
-        sent = copied = 0
-
-        def send() -> None:
-            nonlocal sent
-            source.start_copy(sent, self._targets[sent % self._depth])
-            sent += 1
-
-        def free() -> None:
-            nonlocal copied
-            before = copied
-            while copied < sent and self._has_arrived(copied % self._depth):
-                copied += 1
-            if copied > before:
-                source.copied(copied)
-
+        slots = [
+            FeedSlot(views=views, index=index, generation=self.generation) for index, views in enumerate(self._views)
+        ]
+        launched = 0
         try:
             for position, index in enumerate(order.tolist()):
-                if source.reuses_buffers:
-                    free()
-                # As far ahead as places on the device are no longer needed.
-                while sent < min(len(order), position + self._depth) and source.has(sent):
-                    send()
-                if sent == position:
-                    source.wait(position, free)
-                    send()
-                slot = position % self._depth
-                if self._on_gpu:
-                    torch.cuda.current_stream(self._device).wait_event(self._arrived[slot])
-                try:
-                    feed = FeedSlot(views=self._views[slot], index=slot, generation=self.generation)
-                    yield batches.batch(index), feed
-                finally:
-                    if self._on_gpu:
-                        self._consumed[slot].record(torch.cuda.current_stream(self._device))
+                if not source.bring(position):
+                    source.wait(position)
+                    source.bring(position)
+                launched = position + 1  # or given up by whoever got it, which is the same to us
+                yield batches.batch(index), slots[position % self._depth]
         finally:
+            source.leave(launched)
             source.stop()
             if self._on_gpu:  # the next run may write what copies still read
                 self._stream.synchronize()
-
-    def _has_arrived(self, slot: int) -> bool:
-        return not self._on_gpu or bool(self._arrived[slot].query())  # type: ignore[no-untyped-call]
 
     def _open(self, batches: BatchSet, table: FeedTable) -> FeedSource:
         if self._on_gpu and 4 * self._num_words >= _SMALLEST_MAPPED and self._register(batches, table):

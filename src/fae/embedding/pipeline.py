@@ -125,9 +125,8 @@ class StagingPipeline:
         assert all(tier.slot_rows <= 2**PLACE_BITS for tier in tiers), "a slot has more rows than a mark can name"
         self._tiers, self._depth, self._faults = list(tiers), depth, faults
         self.counts = LaneCounts.of_machine(len(tiers))
-        # Batches that may be copied up before the one in hand is computed.
-        self._early = 1 if by_location else 0
-        self._reach_back = depth - self._early
+        # By location the next batch, too, may be copied up before the one in hand is computed.
+        self._reach_back = depth - 1 if by_location else depth
         self._buffers = [TransferBuffers(tier, depth, pinned=device.type == "cuda") for tier in tiers]
         # On huge pages like the rows: they are read at the same random places.
         self._marks = [host_zeros(len(tier.host.weight), 1).view(-1).numpy().view(np.uint32) for tier in tiers]
@@ -159,37 +158,24 @@ class StagingPipeline:
             )
         lanes, transfer = Lanes("staging"), self._transfer
         self.lanes, self._is_running = lanes, True
-        position = arrivals = 0
+        position = 0
         try:
             this = self._begin(lanes, batches.cold_lists(cold), write_back)
             for index in numbers.tolist():
-                transfer.poll()
-                # Early: before the batch is asked for, also where batches without cold rows stand before it.
-                while arrivals <= position + self._early and arrivals < len(cold):
-                    if not lanes.have(this.sources, arrivals + 1):
-                        break
-                    transfer.arrive(arrivals)
-                    arrivals += 1
                 packed = batches.batch(index)
                 if not packed.has_cold_rows:
+                    if len(cold):
+                        transfer.advance(position)
                     yield packed, 0
                     continue
-                if arrivals == position:
+                if not transfer.bring(position):
                     lanes.wait(this.sources, position + 1, transfer.poll)
-                    transfer.arrive(position)
-                    arrivals += 1
-                transfer.forward(position)
+                    transfer.bring(position)
                 position += 1
-                if not self._early:
-                    lanes.publish(this.released, position)
                 try:
                     yield packed, (position - 1) % self._depth
                 finally:
-                    # Also when the consumer leaves here: it may have updated the batch.
-                    transfer.depart(position - 1)
-                    lanes.publish(this.updated, position)
-                    if self._early:
-                        lanes.publish(this.released, position + 1)
+                    transfer.depart(position - 1)  # also when the consumer leaves here: it may have updated the batch
             self._drain(this, position)
         except GeneratorExit:
             self._drain(this, position)
@@ -211,13 +197,10 @@ class StagingPipeline:
             write_back=write_back,
             gathered=tuple(lanes.cells(counts.gather) for _ in groups),
             scattered=tuple(lanes.cells(counts.scatter) for _ in groups),
-            released=lanes.cell(),
-            updated=lanes.cell(),
             departed=lanes.cells(len(self._tiers)),
         )
         if not len(lists[0].begins):
             return this
-        lanes.publish(this.released, self._early)
         for group in groups:
             self._start_lanes(this, group)
         self._transfer.begin(this)

@@ -115,8 +115,8 @@ class Pass:
         Whether rows go back to the host.
     gathered, scattered
         Counters per group, one a range of rows.
-    released, updated, departed
-        Counters: of positions whose slots no earlier batch reads any more, of those updated, of those copied down.
+    departed
+        Counters of positions copied down, one a group.
     """
 
     lanes: Lanes
@@ -124,8 +124,6 @@ class Pass:
     write_back: bool
     gathered: tuple[Cells, ...]
     scattered: tuple[Cells, ...]
-    released: int
-    updated: int
     departed: Cells
 
     @cached_property
@@ -146,11 +144,14 @@ class Transfer(Protocol):
     def poll(self) -> None:
         """See how far the copies down are and raise `Pass.departed`."""
 
-    def arrive(self, position: int) -> None:
-        """Copy up: start it (on a GPU) or wait for it. Gathered, and its slot released."""
+    def advance(self, position: int) -> None:
+        """Before a batch without cold rows, where `position` is the next that has some: start what can be."""
 
-    def forward(self, position: int) -> None:
-        """Before computation: the rows that earlier batches hold, or where they are, where kernels read by location."""
+    def bring(self, position: int) -> bool:
+        """Before computation: copy up, and forward the rows that earlier batches hold (or say where they are).
+
+        On a GPU that is started, in order behind the computation; False where the rows are not gathered yet.
+        """
 
     def depart(self, position: int) -> None:
         """The update is done (on a GPU: launched): copy down."""
@@ -185,19 +186,23 @@ class HostTransfer:
 
     def begin(self, this: Pass) -> None:
         """As `Transfer.begin`."""
-        self._pass, self._arrived = this, this.lanes.cells(len(self._tiers))
+        lanes = this.lanes
+        self._pass, self._arrived = this, lanes.cells(len(self._tiers))
+        # Counters of positions whose slots no earlier batch reads any more, and of those updated.
+        self._released, self._updated = lanes.cell(), lanes.cell()
+        lanes.publish(self._released, 1 if self._by_location else 0)
         longest, seed = self._faults.longest, self._faults.seed
         for group, (tier, buffers, lists) in enumerate(zip(self._tiers, self._buffers, this.lists, strict=True)):
             bank = (tier.bank.weight.numpy(), tier.bank.state.numpy())
             up, down = ([tensor.numpy() for tensor in tensors] for tensors in (buffers.up, buffers.down))
-            this.lanes.start(
-                f"up of group {group}", up_lane, int(self._arrived[group]), this.gathered[group], this.released,
+            lanes.start(
+                f"up of group {group}", up_lane, int(self._arrived[group]), this.gathered[group], self._released,
                 lists.begins, lists.ends, tier.num_hot_rows, buffers.locations.numpy(), *up, *bank,
                 self._faults.poison, longest, seed + 2 * group, end=len(lists.begins),
             )  # fmt: skip
             if this.write_back:
-                this.lanes.start(
-                    f"down of group {group}", down_lane, int(this.departed[group]), this.updated,
+                lanes.start(
+                    f"down of group {group}", down_lane, int(this.departed[group]), self._updated,
                     lists.begins, lists.ends, tier.num_hot_rows, *bank, *down, longest, seed + 2 * group + 1,
                     end=len(lists.begins),
                 )  # fmt: skip
@@ -205,12 +210,18 @@ class HostTransfer:
     def poll(self) -> None:
         """As `Transfer.poll`: the lanes raise it."""
 
-    def arrive(self, position: int) -> None:
-        """As `Transfer.arrive`."""
-        self._pass.lanes.wait(self._arrived, position + 1)
+    def advance(self, position: int) -> None:
+        """As `Transfer.advance`: the lanes do."""
 
-    def forward(self, position: int) -> None:
-        """As `Transfer.forward`."""
+    def bring(self, position: int) -> bool:
+        """As `Transfer.bring`; waits."""
+        self._pass.lanes.wait(self._arrived, position + 1)
+        self._forward(position)
+        if not self._by_location:
+            self._pass.lanes.publish(self._released, position + 1)
+        return True
+
+    def _forward(self, position: int) -> None:
         slot = position % self._depth
         for group, (tier, buffers) in enumerate(zip(self._tiers, self._buffers, strict=True)):
             lists = self._pass.lists[group]
@@ -224,9 +235,13 @@ class HostTransfer:
 
     def depart(self, position: int) -> None:
         """As `Transfer.depart`."""
+        lanes = self._pass.lanes
         if not self._pass.write_back:
             for cell in self._pass.departed.tolist():
-                self._pass.lanes.publish(cell, position + 1)
+                lanes.publish(cell, position + 1)
+        lanes.publish(self._updated, position + 1)
+        if self._by_location:
+            lanes.publish(self._released, position + 2)
 
     def end(self) -> None:
         """As `Transfer.end`: the lanes end with the pass."""

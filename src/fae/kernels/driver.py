@@ -23,6 +23,8 @@ from numba.extending import intrinsic
 WAIT, COPY, RECORD = 0, 1, 2
 """Kinds of commands: ``(WAIT, stream, event, 0, 0)``, ``(COPY, target, source, bytes, stream)`` and ``(RECORD, event,
 stream, 0, 0)``, every word an int64 (addresses and handles). A copy of no bytes is none."""
+_QUERY = 3
+_NOT_READY = 600  # CUDA_ERROR_NOT_READY
 
 _READ_ONLY = 8  # CU_MEMHOSTREGISTER_READ_ONLY
 _PAGE = 4096
@@ -36,6 +38,11 @@ def _generate(num_arguments: int) -> Any:  # pragma: no cover (runs in the compi
         return builder.sext(code, word)
 
     return types.int64(*[types.int64] * (1 + num_arguments)), generate
+
+
+@intrinsic
+def _call_one(typing_context: Any, function: Any, first: Any) -> Any:  # pragma: no cover
+    return _generate(1)
 
 
 @intrinsic
@@ -62,7 +69,7 @@ def run_commands(functions, commands):
     Parameters
     ----------
     functions
-        int64 ``[3]``: `command_functions`.
+        `command_functions`.
     commands
         int64 ``[n, 5]``, see `WAIT`.
     """
@@ -80,6 +87,34 @@ def run_commands(functions, commands):
     return 0
 
 
+@njit(cache=True, nogil=True)
+def wait_for(functions, stream, event):
+    """Let a stream wait for an event; the driver's error, or 0."""
+    return _call_three(functions[WAIT], stream, event, 0)  # type: ignore[call-arg]
+
+
+@njit(cache=True, nogil=True)
+def record(functions, event, stream):
+    """Record an event in a stream; the driver's error, or 0."""
+    return _call_two(functions[RECORD], event, stream)  # type: ignore[call-arg]
+
+
+@njit(cache=True, nogil=True)
+def count_done(functions, events, count, limit):
+    """How many of `limit` positions are done, if the first `count` are, and the driver's error, or 0.
+
+    Position p has event ``p % len(events)`` (handles); one that is recorded anew before it was seen is not done.
+    """
+    while count < limit:
+        code: int = _call_one(functions[_QUERY], events[count % len(events)])  # type: ignore[call-arg]
+        if code == _NOT_READY:
+            break
+        if code != 0:
+            return count, code
+        count += 1
+    return count, 0
+
+
 def command_table(count: int, commands: Sequence[Sequence[Any]]) -> npt.NDArray[np.int64]:
     """int64 ``[count, n, 5]``: n commands for each of `count` batches; each word a number or an array ``[count]``."""
     table = np.zeros((count, len(commands), 5), np.int64)
@@ -89,30 +124,16 @@ def command_table(count: int, commands: Sequence[Sequence[Any]]) -> npt.NDArray[
     return table
 
 
-class Commands:
-    """Runs lists of commands with the driver's own functions.
+def require_success(code: int) -> None:
+    """Raise what the driver said, unless that is 0.
 
-    Parameters
-    ----------
-    functions
-        int64 ``[3]``: addresses of ``cuStreamWaitEvent``, ``cuMemcpyAsync`` and ``cuEventRecord``, by default the
-        driver's; others in tests.
+    Raises
+    ------
+    RuntimeError
+        If the driver refused a command.
     """
-
-    def __init__(self, functions: npt.NDArray[np.int64] | None = None) -> None:
-        self._functions = command_functions() if functions is None else functions
-
-    def run(self, commands: npt.NDArray[np.int64]) -> None:
-        """Start them.
-
-        Raises
-        ------
-        RuntimeError
-            If the driver refuses one.
-        """
-        code = run_commands(self._functions, commands)
-        if code != 0:
-            raise RuntimeError(f"the driver refused a copy, or to wait for one (CUDA error {code})")
+    if code != 0:
+        raise RuntimeError(f"the driver refused a copy, or to wait for one (CUDA error {code})")
 
 
 @cache
@@ -128,11 +149,26 @@ def new_events(count: int, stream: torch.cuda.Stream) -> list[torch.cuda.Event]:
     return events
 
 
+def handles(events: Sequence[torch.cuda.Event]) -> npt.NDArray[np.int64]:
+    """int64 ``[n]``: what the driver calls them."""
+    return np.array([event.cuda_event for event in events], np.int64)
+
+
+_current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # 0.1 us, where torch.cuda's takes 2
+
+
+def current_stream(device: torch.device) -> int:
+    """Handle of the stream that this thread computes on."""
+    if _current_stream is None:
+        return int(torch.cuda.current_stream(device).cuda_stream)
+    return int(_current_stream(torch.cuda.current_device() if device.index is None else device.index))
+
+
 @cache
 def command_functions() -> npt.NDArray[np.int64]:
-    """Addresses of the driver's functions by kind of command."""
+    """int64 ``[4]``: addresses of the driver's functions by kind of command, and of ``cuEventQuery``."""
     driver = _driver()
-    functions = (driver.cuStreamWaitEvent, driver.cuMemcpyAsync, driver.cuEventRecord)
+    functions = (driver.cuStreamWaitEvent, driver.cuMemcpyAsync, driver.cuEventRecord, driver.cuEventQuery)
     return np.array([ctypes.cast(function, ctypes.c_void_p).value for function in functions], np.int64)
 
 
