@@ -17,7 +17,7 @@ from fae.embedding import feed_ring, pipeline
 from fae.embedding.gpu_transfer import GpuTransfer
 from fae.kernels import driver
 
-NOT_READY = 600
+NOT_READY, SLEEP = 600, 12345
 _handles = count(1)
 order: list[tuple] = []
 """All that was asked of streams since `stand_in`: ``("wait", stream, event)``, ``("record", stream, event)``, and
@@ -58,8 +58,8 @@ class Driver:
 
     Attributes
     ----------
-    refuse
-        A call that fails.
+    refuse, refuse_number
+        A call that fails, by what it says or by its number, from 1.
     patience
         How often the host is told that an event has not happened before it is told that it has; events have happened
         all the same.
@@ -69,18 +69,22 @@ class Driver:
         word = ctypes.c_uint64
         self.calls: list[tuple] = []
         self.refuse: tuple | None = None
+        self.refuse_number = 0
         self.patience = self._asked = 0
         self._kept = (
             ctypes.CFUNCTYPE(ctypes.c_int, word, word, word)(self._wait),
             ctypes.CFUNCTYPE(ctypes.c_int, word, word, word, word)(self._copy),
             ctypes.CFUNCTYPE(ctypes.c_int, word, word)(self._record),
+            ctypes.CFUNCTYPE(ctypes.c_int, word, ctypes.c_uint32, word, word)(self._fill),
+            ctypes.CFUNCTYPE(ctypes.c_int, word, word, word)(self._dawdle),
             ctypes.CFUNCTYPE(ctypes.c_int, word)(self._query),
         )
-        self.functions = np.array([ctypes.cast(each, ctypes.c_void_p).value for each in self._kept], np.int64)
+        addresses = [ctypes.cast(each, ctypes.c_void_p).value for each in self._kept]
+        self.functions = np.array([*addresses, SLEEP], np.int64)
 
     def _call(self, *call) -> int:
         self.calls.append(call)
-        return 700 if call == self.refuse else 0
+        return 700 if call == self.refuse or len(self.calls) == self.refuse_number else 0
 
     def _wait(self, stream, event, flags) -> int:
         order.append(("wait", stream, event))
@@ -89,6 +93,14 @@ class Driver:
     def _record(self, event, stream) -> int:
         order.append(("record", stream, event))
         return self._call("record", event, stream)
+
+    def _fill(self, target, bits, count, stream) -> int:
+        np.ctypeslib.as_array(ctypes.cast(target, ctypes.POINTER(ctypes.c_uint32)), (count,))[:] = bits
+        return self._call("fill", count, stream)
+
+    def _dawdle(self, stream, function, microseconds) -> int:
+        assert function == SLEEP
+        return self._call("dawdle", microseconds, stream)
 
     def _query(self, event) -> int:
         self._asked += 1
@@ -115,6 +127,7 @@ def stand_in(monkeypatch) -> Driver:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(driver, "command_functions", lambda: made.functions)
     monkeypatch.setattr(driver, "current_stream", lambda device: current.cuda_stream)
+    monkeypatch.setattr(driver, "current_context", lambda: 0)
 
     def transfer(tiers, buffers, depth, device, faults, *, by_location):
         return GpuTransfer(tiers, buffers, depth, device, faults, by_location=by_location)

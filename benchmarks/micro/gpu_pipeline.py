@@ -36,6 +36,8 @@ SETTINGS: dict[str, dict] = {
     "depth 8, 4 4": {"depth": 8, "lanes": (4, 4)},
     "depth 8": {"depth": 8},
     "depth 16": {"depth": 16},
+    "depth 8, feeds by lanes": {"depth": 8, "smallest": 2**40},
+    "depth 8, awake": {"depth": 8, "patience": (400, 8)},
     "depth 8, 6 6": {"depth": 8, "lanes": (6, 6)},
 }
 

@@ -54,7 +54,7 @@ def measure(packed, hot, dim: int, depth: int, rounds: int) -> dict[str, object]
             plan_back = depth - 1 if what == "gather" else 1
             gather(
                 counters, 2, np.array([1]), 0, _ALL, *where, depth - 1, plan_back, num_hot, weight, state, marks,
-                locations, moved, no_state, 0, 1,
+                locations, moved, no_state, False, 0, 1,
             )  # fmt: skip
         return 1e6 * (time.perf_counter() - started) / batches
 

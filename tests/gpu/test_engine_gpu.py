@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -37,6 +39,21 @@ def test_500_steps_are_the_same_bytes_for_every_budget_and_depth(optimizer, prec
         for depth in (2, 4):
             ours = train(log, layout, optimizer, "tiered", depth=depth, device=CUDA, precision=precision, epochs=10)
             assert_same_bytes(ours, expected)
+
+
+def test_a_thread_that_has_not_used_the_device_yet():
+    """Lanes that move take their context from the thread that asks for batches."""
+    log = wide_log(random_log(4, num_inputs=400))
+    layout, trained = log.layout(0.1, 1), []
+    expected = train(log, layout, "sgd", "device", device=CUDA, precision="bf16")
+
+    def run():
+        trained.append(train(log, layout, "sgd", "tiered", depth=3, device=CUDA, precision="bf16"))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert_same_bytes(trained[0], expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -18,19 +18,6 @@ from cases import CPU, adversarial_logs, random_log
 OPTIMIZER = RowOptimizer(name="rowwise_adagrad", learning_rate=0.1)
 
 
-def with_moves(order, transfer, compute):
-    """`order` with ``("arrive", p)``, ``("forward", p)`` and ``("depart", p)`` before what each asks of the streams."""
-    up, updated = transfer._up.cuda_stream, set(transfer._updated.tolist())
-    positions = {what: itertools.count() for what in ("arrive", "forward", "depart")}
-    for entry in order:
-        what = {("wait", up): "arrive", ("wait", compute): "forward"}.get(entry[:2])
-        if entry[:2] == ("record", compute) and entry[2] in updated:
-            what = "depart"
-        if what:
-            yield what, next(positions[what])
-        yield entry
-
-
 def make_pipeline(monkeypatch, log, layout, depth, *, by_location):
     driver = cuda_stand_in.stand_in(monkeypatch)
     packed, tiers = log.packed(layout), []
@@ -46,51 +33,50 @@ def make_pipeline(monkeypatch, log, layout, depth, *, by_location):
     return packed, pipeline, driver
 
 
-def follow(order, *, by_location, compute, rows, write_back):
+def follow(order, transfer, *, by_location, compute, rows, write_back):
     """Check one pass; returns how many batches were computed.
 
     A stream has done what it did before and what was done when the events that it waited for were recorded.
     """
-    done, recorded = {}, {}  # of a stream, and of an event: sets of ("up", position, n), ("computed", position), ...
-    moving, at, computed, seen = None, -1, -1, -1
-    copied = {"up": {}, "down": {}}
-    for entry in order:
-        kind = entry[0]
-        if kind in ("arrive", "forward", "depart"):
-            moving, at = entry
-            if kind == "forward":
-                done.setdefault(compute, set())
-        elif kind == "wait":
-            done.setdefault(entry[1], set()).update(recorded.get(entry[2], ()))
+    up, down, updated = transfer._up.cuda_stream, transfer._down.cuda_stream, set(transfer._updated.tolist())
+    done, recorded = {stream: set() for stream in (up, down, compute)}, {}  # of a stream, and of an event
+    at, copied = {up: -1, down: -1}, {}  # a wait begins what either does for a position
+    forwarded = computed = seen = -1
+    for kind, *what in order:
+        if kind == "wait":
+            stream, event = what
+            done[stream] |= recorded.get(event, set())
+            if stream in at:
+                at[stream] += 1
         elif kind == "record":
-            if not by_location and moving == "forward" and entry[1] == compute:
-                done[compute].add(("forwarded", at))
-            recorded[entry[2]] = set(done.setdefault(entry[1], set()))
+            stream, event = what
+            if stream == compute and event not in updated:
+                forwarded += 1
+                done[compute].add(("forwarded", forwarded))
+            recorded[event] = set(done[stream])
         elif kind == "copy":
-            stream, way = entry[1], "up" if moving == "arrive" else "down"
-            before = done.setdefault(stream, set())
-            assert stream != compute
-            if way == "up":
+            stream, position = what[0], at[what[0]]
+            if stream == up:
                 # Nobody reads the slot any more: whoever may was computed, or has copied what it needs.
-                readers = range(at - 1) if by_location else range(at)
-                assert {("computed" if by_location else "forwarded", reader) for reader in readers} <= before
+                readers = range(position - 1) if by_location else range(position)
+                assert {("computed" if by_location else "forwarded", reader) for reader in readers} <= done[up]
             else:
-                assert ("computed", at) in before, "copied down before it is updated"
-            copied[way][at] = copied[way].get(at, 0) + 1
-            before.add((way, at, copied[way][at]))
+                assert ("computed", position) in done[down], "copied down before it is updated"
+            copied[stream, position] = copied.get((stream, position), 0) + 1
+            done[stream].add((stream, position, copied[stream, position]))
         elif kind == "compute":
-            assert {("up", entry[1], n + 1) for n in range(copied["up"][entry[1]])} <= done[compute]
-            assert copied["up"][entry[1]] == 3 * rows[entry[1]], "weight, state and places of every group that has rows"
-            done[compute].add(("computed", entry[1]))
-            computed = entry[1]
+            (computed,) = what
+            ups = copied.get((up, computed), 0)
+            assert ups == 3 * rows[computed], "weight, state and places of every group that has rows"
+            assert {(up, computed, n + 1) for n in range(ups)} <= done[compute]
+            done[compute].add(("computed", computed))
         elif kind == "seen":
-            events = recorded[entry[1]]
             # What the host has seen to depart may be scattered, and its slot filled again.
-            seen += 1
+            events, seen = recorded[what[0]], seen + 1
             assert ("computed", seen) in events
-            downs = copied["down"].get(seen, 0)
+            downs = copied.get((down, seen), 0)
             assert downs == (2 * rows[seen] if write_back else 0)
-            assert {("down", seen, n + 1) for n in range(downs)} <= events
+            assert {(down, seen, n + 1) for n in range(downs)} <= events
     assert seen == computed, "drained"
     return computed + 1
 
@@ -119,6 +105,8 @@ def test_everybody_waits_for_whom_he_must(name, depth, by_location, patience, mo
         stream.close()
         expected = min(len(cold), leave + 1)
         assert expected > 3
-        moves = list(with_moves(cuda_stand_in.order, pipeline._transfer, compute))
-        found = follow(moves, by_location=by_location, compute=compute, rows=rows, write_back=write_back)
+        found = follow(
+            list(cuda_stand_in.order), pipeline._transfer, by_location=by_location, compute=compute, rows=rows,
+            write_back=write_back,
+        )  # fmt: skip
         assert found == expected

@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 import pytest
-import torch
 from numba import njit
 
+from cuda_stand_in import stand_in
 from fae.core.counters import publish, reach
 from fae.core.lanes import LaneError, Lanes, last_turn
 from fae.embedding import feed_sources, pipeline, transfer
@@ -177,60 +177,25 @@ def test_a_feed_cut_short_ends_the_training(placement, how, monkeypatch):
     check(caught, "feed", how)
 
 
-class LikeAGpu(transfer.HostTransfer):
-    """Copies in the consumer and raises `departed` when it is polled, as `GpuTransfer` does: no lanes of its own."""
-
-    def begin(self, this):
-        self._pass, self._launched, self._polls = this, 0, 0
-
-    def poll(self):
-        self._polls += 1
-        if self._polls % 3 == 0:  # copies take their time
-            for cell in self._pass.departed.tolist():
-                self._pass.lanes.publish(cell, self._launched)
-
-    def _copy(self, position, up):
-        for group, (tier, buffers) in enumerate(zip(self._tiers, self._buffers, strict=True)):
-            lists, slot = self._pass.lists[group], position % self._depth
-            rows = slice(0, int(lists.ends[position] - lists.begins[position]))
-            for staged, host in zip(tier.slot(slot), buffers.up if up else buffers.down, strict=True):
-                (staged if up else host[slot])[rows] = (host[slot] if up else staged)[rows]
-
-    def advance(self, position):
-        self.poll()
-
-    def bring(self, position):
-        self.poll()
-        if not self._pass.lanes.have(self._pass.sources, position + 1):
-            return False
-        self._copy(position, up=True)
-        self._forward(position)
-        return True
-
-    def depart(self, position):
-        self._copy(position, up=False)
-        self._launched = position + 1
-
-
-@pytest.mark.parametrize("kind", ["", "gather", "scatter"])
-def test_where_only_the_device_raises_counters(kind, monkeypatch):
-    """The consumer that waits for lanes polls the device meanwhile; nothing tells a dead lane from a slow device."""
+@pytest.mark.parametrize("kind", ["gather", "scatter"])
+def test_a_lane_cut_short_beside_one_that_moves(kind, monkeypatch):
+    """Nothing tells a dead lane from a slow device; the lane that moves goes on."""
     log = random_log(6)
-    layout = log.layout(0.1, 1)
-    expected = train(log, layout, "sgd", "cpu")
-    monkeypatch.setattr(
-        pipeline, "make_transfer",
-        lambda tiers, buffers, depth, device, faults, *, by_location: LikeAGpu(
-            tiers, buffers, depth, faults, by_location=by_location
-        ),
-    )  # fmt: skip
-    if not kind:
-        assert all(torch.equal(*pair) for pair in zip(train(log, layout, "sgd", "tiered"), expected, strict=True))
-        return
+    stand_in(monkeypatch)
     inject(monkeypatch, kind, "ends")
     with pytest.raises(LaneError) as caught:
-        train(log, layout, "sgd", "tiered")
+        train(log, log.layout(0.1, 1), "sgd", "tiered")
     check(caught, kind, "ends")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 20, 21, 22, 23, 24, 25, 26])
+def test_a_driver_that_refuses_ends_the_training(number, monkeypatch):
+    """Whichever command it is, of the lane that moves or of the consumer."""
+    log = random_log(6)
+    stand_in(monkeypatch).refuse_number = number
+    with pytest.raises(RuntimeError, match="CUDA error 700"):
+        train(log, log.layout(0.1, 1), "sgd", "tiered")
+    assert staged_threads() == []
 
 
 def test_a_consumer_that_leaves_after_a_lane_failed_is_told(monkeypatch):

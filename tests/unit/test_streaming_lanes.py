@@ -42,7 +42,8 @@ class Gathered:
             for part, (low, high) in enumerate(ranges):
                 gather_lane(2, 1)(
                     counters, 2 + part, np.array([1]), low, high, flat, begins[: position + 1], ends[: position + 1],
-                    reach_back, plan_back, NUM_HOT, self.weight, self.state, self.marks, of_slot, up, up_state, 0, 1,
+                    reach_back, plan_back, NUM_HOT, self.weight, self.state, self.marks, of_slot, up, up_state,
+                    False, 0, 1,
                 )  # fmt: skip
             if position + 1 < len(lists):
                 self.marks[:] = kept

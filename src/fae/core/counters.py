@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 Counters = npt.NDArray[np.int64]
 STOP = 0
 REACHED, STOPPED, NOT_YET = 0, 1, 2
-_FIRST_SLEEP = 8  # microseconds; doubled each time
+_FIRST_SLEEP, _MOST_DOUBLINGS = 8, 16  # microseconds; doubled each time
 
 
 def new_counters(count: int, yields: int, longest_sleep: int) -> Counters:
@@ -105,18 +105,36 @@ def publish(counters, cell, count):
 
 
 @njit(cache=True, nogil=True)
+def raised(counters, cell):
+    """Where a counter stands."""
+    return _load(counters, cell)  # type: ignore[call-arg]
+
+
+@njit(cache=True, nogil=True)
+def stopped(counters):
+    """Whether all are to stop."""
+    return _load(counters, STOP) != 0  # type: ignore[call-arg]
+
+
+@njit(cache=True, nogil=True)
+def pause(counters, turns):
+    """Wait a little, after so many turns in which nothing happened: yield at first, then sleep, longer and longer."""
+    if turns < counters[STOP, 1]:
+        _yield()  # type: ignore[call-arg]
+        return
+    doublings = min(turns - counters[STOP, 1], _MOST_DOUBLINGS)
+    _sleep(min(counters[STOP, 2], _FIRST_SLEEP << doublings))  # type: ignore[call-arg]
+
+
+@njit(cache=True, nogil=True)
 def reach(counters, cell, count):
     """Wait until a counter has reached `count`; False if all are to stop."""
-    turns, sleep = 0, _FIRST_SLEEP
-    while _load(counters, cell) < count:  # type: ignore[call-arg]
-        if _load(counters, STOP) != 0:
+    turns = 0
+    while raised(counters, cell) < count:
+        if stopped(counters):
             return False
-        if turns < counters[STOP, 1]:
-            turns += 1
-            _yield()
-        else:
-            _sleep(sleep)
-            sleep = min(counters[STOP, 2], 2 * sleep)
+        pause(counters, turns)
+        turns += 1
     return True
 
 
@@ -133,13 +151,13 @@ def reach_all(counters, cells, count):
 def look(counters, cells, count, turns):
     """`REACHED` where all these counters have reached `count`, else, after so many looks, `NOT_YET` or `STOPPED`."""
     for index in range(cells.size):
-        while _load(counters, cells[index]) < count:  # type: ignore[call-arg]
-            if _load(counters, STOP) != 0:
+        while raised(counters, cells[index]) < count:
+            if stopped(counters):
                 return STOPPED
             if turns <= 0:
                 return NOT_YET
             turns -= 1
-            _yield()
+            _yield()  # type: ignore[call-arg]
     return REACHED
 
 

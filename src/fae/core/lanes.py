@@ -49,10 +49,6 @@ def sleep_exactly() -> None:
         _c_library().prctl(_SET_TIMER_SLACK, 1000, 0, 0, 0)
 
 
-def _nothing() -> None:
-    pass
-
-
 _running: weakref.WeakSet[Lanes] = weakref.WeakSet()
 
 
@@ -164,8 +160,8 @@ class Lanes:
         """Whether all these counters have reached `count`."""
         return bool(look(self.counters, cells, count, 0) == REACHED)
 
-    def wait(self, cells: Cells, count: int, meanwhile: Callable[[], None] = _nothing) -> None:
-        """Wait in the consumer until all these counters have reached `count`, calling `meanwhile` every 10 us or so.
+    def wait(self, cells: Cells, count: int) -> None:
+        """Wait in the consumer until all these counters have reached `count`.
 
         Raises
         ------
@@ -186,7 +182,6 @@ class Lanes:
                     return
                 message, error = self._failure
                 raise LaneError(message) from error
-            meanwhile()
             now = time.perf_counter()
             if now > looked + _LOOK_AT_THREADS:
                 looked = now

@@ -1,9 +1,9 @@
 """A ring of feeds: batches from mapped files to the device, ahead of the step, on a stream of their own.
 
-Place in the flow: a `FeedSource` has the bytes of each batch; the consumer starts one batch's copy after the other, as
-far ahead as the ring goes, and gets a batch when the computing stream has been told to wait for its copy. Invariant: a
-buffer is written again only when the copy out of it (pinned) or the step that reads it (device) is done; positions
-decide, never timing.
+Place in the flow: a `FeedSource` has the bytes of each batch; a lane starts one batch's copy after the other, as far
+ahead as the ring goes, and the consumer gets a batch when the computing stream has been told to wait for its copy.
+Invariant: a buffer is written again only when the copy out of it (pinned) or the step that reads it (device) is done;
+positions decide, never timing.
 """
 
 from __future__ import annotations
@@ -97,16 +97,14 @@ class FeedRing:
         slots = [
             FeedSlot(views=views, index=index, generation=self.generation) for index, views in enumerate(self._views)
         ]
-        launched = 0
         try:
             for position, index in enumerate(order.tolist()):
-                if not source.bring(position):
-                    source.wait(position)
-                    source.bring(position)
-                launched = position + 1  # or given up by whoever got it, which is the same to us
-                yield batches.batch(index), slots[position % self._depth]
+                source.bring(position)
+                try:
+                    yield batches.batch(index), slots[position % self._depth]
+                finally:
+                    source.leave(position)
         finally:
-            source.leave(launched)
             source.stop()
             if self._on_gpu:  # the next run may write what copies still read
                 self._stream.synchronize()

@@ -2,9 +2,10 @@
 
 Only batches with cold rows take part; they are numbered c = 0, 1, 2, ... in training order and use slot ``c % k``.
 Compiled lanes (`fae.kernels.streaming`) gather host rows into transfer buffers, or note which batch in flight holds
-them, and scatter buffers to host rows; a `Transfer` copies between buffers and slots; the consumer computes, and is the
-only one to speak Python. Each lane has its own range of all cold rows, so a row's updates, and the marks that say who
-listed it last, stay in order. Invariants, whatever threads and streams do:
+them, and scatter buffers to host rows; a `Transfer` copies between buffers and slots, with lanes of its own; the
+consumer computes, and is the only one to speak Python. A lane that gathers or scatters has its own range of all cold
+rows, so a row's updates, and the marks that say who listed it last, stay in order. Invariants, whatever threads and
+streams do:
 
 1. The host gather of c starts only after the scatter of c - r is complete, r <= k; a row's scatters run in order.
 2. A row of c that was last listed by a batch j, c - r < j < c, is not taken from the host: it is read in j's slot,
@@ -164,13 +165,9 @@ class StagingPipeline:
             for index in numbers.tolist():
                 packed = batches.batch(index)
                 if not packed.has_cold_rows:
-                    if len(cold):
-                        transfer.advance(position)
                     yield packed, 0
                     continue
-                if not transfer.bring(position):
-                    lanes.wait(this.sources, position + 1, transfer.poll)
-                    transfer.bring(position)
+                transfer.bring(position)
                 position += 1
                 try:
                     yield packed, (position - 1) % self._depth
@@ -187,7 +184,7 @@ class StagingPipeline:
 
     def _drain(self, this: Pass, position: int) -> None:
         ends = np.concatenate(this.scattered) if this.write_back else this.departed
-        this.lanes.wait(ends, position, self._transfer.poll)
+        this.lanes.wait(ends, position)
 
     def _begin(self, lanes: Lanes, lists: tuple[ColdLists, ...], write_back: bool) -> Pass:
         counts, groups = self.counts, range(len(self._tiers))
@@ -222,7 +219,7 @@ class StagingPipeline:
             lanes.start(
                 f"gather {part} {of_group}", gather_lane(*widths), cell, written_back, cuts[part], cuts[part + 1],
                 *where, reach_back, plan_back, tier.num_hot_rows, *host, self._marks[group], buffers.locations.numpy(),
-                *up, longest, next(seeds), end=count,
+                *up, self._faults.poison, longest, next(seeds), end=count,
             )  # fmt: skip
         if not this.write_back:
             return

@@ -141,16 +141,10 @@ class Transfer(Protocol):
     def begin(self, this: Pass) -> None:
         """Start a pass."""
 
-    def poll(self) -> None:
-        """See how far the copies down are and raise `Pass.departed`."""
-
-    def advance(self, position: int) -> None:
-        """Before a batch without cold rows, where `position` is the next that has some: start what can be."""
-
-    def bring(self, position: int) -> bool:
+    def bring(self, position: int) -> None:
         """Before computation: copy up, and forward the rows that earlier batches hold (or say where they are).
 
-        On a GPU that is started, in order behind the computation; False where the rows are not gathered yet.
+        Waits; on a GPU only until that is started, in order before what will be computed.
         """
 
     def depart(self, position: int) -> None:
@@ -197,7 +191,7 @@ class HostTransfer:
             up, down = ([tensor.numpy() for tensor in tensors] for tensors in (buffers.up, buffers.down))
             lanes.start(
                 f"up of group {group}", up_lane, int(self._arrived[group]), this.gathered[group], self._released,
-                lists.begins, lists.ends, tier.num_hot_rows, buffers.locations.numpy(), *up, *bank,
+                lists.begins, lists.ends, tier.num_hot_rows, *up, *bank,
                 self._faults.poison, longest, seed + 2 * group, end=len(lists.begins),
             )  # fmt: skip
             if this.write_back:
@@ -207,21 +201,9 @@ class HostTransfer:
                     end=len(lists.begins),
                 )  # fmt: skip
 
-    def poll(self) -> None:
-        """As `Transfer.poll`: the lanes raise it."""
-
-    def advance(self, position: int) -> None:
-        """As `Transfer.advance`: the lanes do."""
-
-    def bring(self, position: int) -> bool:
-        """As `Transfer.bring`; waits."""
+    def bring(self, position: int) -> None:
+        """As `Transfer.bring`."""
         self._pass.lanes.wait(self._arrived, position + 1)
-        self._forward(position)
-        if not self._by_location:
-            self._pass.lanes.publish(self._released, position + 1)
-        return True
-
-    def _forward(self, position: int) -> None:
         slot = position % self._depth
         for group, (tier, buffers) in enumerate(zip(self._tiers, self._buffers, strict=True)):
             lists = self._pass.lists[group]
@@ -232,6 +214,8 @@ class HostTransfer:
                 continue
             first_row = tier.num_hot_rows + slot * tier.slot_rows
             forward_on_host(listed.numpy(), first_row, tier.bank.weight.numpy(), tier.bank.state.numpy())
+        if not self._by_location:
+            self._pass.lanes.publish(self._released, position + 1)
 
     def depart(self, position: int) -> None:
         """As `Transfer.depart`."""

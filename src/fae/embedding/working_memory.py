@@ -123,7 +123,7 @@ def transfer_buffers(hot_set: _Sized, row_floats: Sequence[tuple[int, int]], *, 
 def pass_tables(hot_set: _Sized, num_batches: int) -> int:
     """Of a `Pass` on the host: counters of the lanes, the lists' ends, a GPU's commands."""
     groups = len(hot_set.staging_rows)
-    return counters() + num_batches * (16 * groups + 24 + _COMMAND_BYTES * (5 * groups + 5))
+    return counters() + num_batches * (16 * groups + 24 + _COMMAND_BYTES * (5 * groups + 4))
 
 
 def marks(num_cold_rows: int) -> int:

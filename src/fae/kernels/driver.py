@@ -9,7 +9,7 @@ here; the streams order them.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -20,10 +20,12 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-WAIT, COPY, RECORD = 0, 1, 2
+WAIT, COPY, RECORD, FILL, DAWDLE = 0, 1, 2, 3, 4
 """Kinds of commands: ``(WAIT, stream, event, 0, 0)``, ``(COPY, target, source, bytes, stream)`` and ``(RECORD, event,
-stream, 0, 0)``, every word an int64 (addresses and handles). A copy of no bytes is none."""
-_QUERY = 3
+stream, 0, 0)``, every word an int64 (addresses and handles). A copy of no bytes is none. For tests of what streams
+guarantee: ``(FILL, target, floats, stream, 0)`` with NaN and ``(DAWDLE, stream, microseconds, 0, 0)``."""
+_QUERY, _SLEEP = 5, 6
+_NAN_BITS = 0x7FC00000
 _NOT_READY = 600  # CUDA_ERROR_NOT_READY
 
 _READ_ONLY = 8  # CU_MEMHOSTREGISTER_READ_ONLY
@@ -80,6 +82,10 @@ def run_commands(functions, commands):
             code = _call_three(functions[WAIT], first, second, 0)  # type: ignore[call-arg]
         elif kind == RECORD:
             code = _call_two(functions[RECORD], first, second)  # type: ignore[call-arg]
+        elif kind == FILL:
+            code = _call_four(functions[FILL], first, _NAN_BITS, second, third)  # type: ignore[call-arg]
+        elif kind == DAWDLE:
+            code = _call_three(functions[DAWDLE], first, functions[_SLEEP], second)  # type: ignore[call-arg]
         elif third > 0:
             code = _call_four(functions[COPY], first, second, third, fourth)  # type: ignore[call-arg]
         if code != 0:
@@ -166,17 +172,35 @@ def current_stream(device: torch.device) -> int:
 
 @cache
 def command_functions() -> npt.NDArray[np.int64]:
-    """int64 ``[4]``: addresses of the driver's functions by kind of command, and of ``cuEventQuery``."""
+    """int64 ``[7]``: addresses of the driver's functions by kind of command, ``cuEventQuery``, and C's ``usleep``."""
     driver = _driver()
-    functions = (driver.cuStreamWaitEvent, driver.cuMemcpyAsync, driver.cuEventRecord, driver.cuEventQuery)
+    functions = (
+        driver.cuStreamWaitEvent, driver.cuMemcpyAsync, driver.cuEventRecord, driver.cuMemsetD32Async,
+        driver.cuLaunchHostFunc, driver.cuEventQuery, ctypes.CDLL(None).usleep,
+    )  # fmt: skip
     return np.array([ctypes.cast(function, ctypes.c_void_p).value for function in functions], np.int64)
 
 
-def _current_context() -> int:
+def current_context() -> int:
     """Handle of this thread's context; 0 for none."""
     context = ctypes.c_void_p()
     failed = _driver().cuCtxGetCurrent(ctypes.byref(context))
     return 0 if failed else context.value or 0
+
+
+def calling_driver(loop: Callable[..., int], device: torch.device) -> Callable[..., None]:
+    """A lane's loop that calls the driver and returns its error or 0, for a thread that has no context of its own."""
+    context = current_context()
+    if not context and device.type == "cuda":  # this thread has not used the device yet
+        torch.cuda.synchronize(device)
+        context = current_context()
+
+    def run(*arguments: Any) -> None:
+        if context:
+            require_success(int(_driver().cuCtxSetCurrent(ctypes.c_void_p(context))))
+        require_success(loop(*arguments))
+
+    return run
 
 
 def _pages(array: npt.NDArray[Any]) -> tuple[int, int]:
@@ -204,7 +228,7 @@ class RegisteredArrays:
     def add(self, arrays: list[npt.NDArray[Any]]) -> bool:
         """Register those that are not yet; whether the driver took them all."""
         took_all = True
-        self._context = self._context or _current_context()
+        self._context = self._context or current_context()
         for first, size in map(_pages, arrays):
             if size and first not in self._codes:
                 register = _driver().cuMemHostRegister_v2

@@ -37,7 +37,8 @@ def gather_lane(width: int, state_width: int) -> Any:
 
     `locations` (int64 ``[depth, slot_rows]``) is filled with the row of the bank where each row is to be read. `marks`
     (uint32, one a host row) say who listed a row last; `plan_back` is `reach_back`, or 1 where nothing is updated and
-    every row is the host's. A row that another batch holds is not copied: its place in `up` keeps what was there.
+    every row is the host's. A row that another batch holds is not copied: its place in `up` keeps what was there, or,
+    for tests, gets NaN (`poison`).
 
     A mark may be of a pass before or of 64 positions ago. But a batch of this pass that lists the row where the mark
     says has written that mark, and nobody has since: so whoever is found is the last.
@@ -46,7 +47,7 @@ def gather_lane(width: int, state_width: int) -> Any:
     @njit(cache=True, nogil=True)
     def gather(
         counters, own, written_back, low, high, rows, begins, ends, reach_back, plan_back, num_hot_rows, weight, state,
-        marks, locations, up, up_state, longest, seed,
+        marks, locations, up, up_state, poison, longest, seed,
     ):  # fmt: skip
         depth, slot_rows = locations.shape
         flat_weight, flat_state = weight.reshape(-1), state.reshape(-1)
@@ -79,6 +80,8 @@ def gather_lane(width: int, state_width: int) -> Any:
                         up[slot, index, d] = weight[row, d]
                     for d in range(state_width):
                         up_state[slot, index, d] = state[row, d]
+                elif poison:
+                    up[slot, index], up_state[slot, index] = np.nan, np.nan
             publish(counters, own, position + 1)
 
     return gather
@@ -117,16 +120,8 @@ def scatter_lane(width: int, state_width: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def poison_forwarded(locations, first_row, values):
-    """NaN into the rows of a batch (`values`) that are to be read elsewhere."""
-    for i in range(locations.size):
-        if locations[i] != first_row + i:
-            values[i] = np.nan
-
-
-@njit(cache=True, nogil=True)
 def up_lane(
-    counters, own, gathered, released, begins, ends, num_hot_rows, locations, up, up_state, bank, bank_state,
+    counters, own, gathered, released, begins, ends, num_hot_rows, up, up_state, bank, bank_state,
     poison, longest, seed,
 ):  # fmt: skip
     """The transfer buffer into the slot, once no other batch needs the slot any more."""
@@ -142,10 +137,6 @@ def up_lane(
             bank_state[first : first + slot_rows] = np.nan
         bank[first : first + count] = up[slot, :count]
         bank_state[first : first + count] = up_state[slot, :count]
-        if poison:
-            listed = locations[slot, :count]
-            poison_forwarded(listed, first, bank[first : first + count])
-            poison_forwarded(listed, first, bank_state[first : first + count])
         publish(counters, own, position + 1)
 
 

@@ -1,0 +1,75 @@
+"""A lane that asks the driver for copies, seen from the consumer: it waits for what has started, and says what is done.
+
+Place in the flow: the streaming pipeline on a GPU and each ring of feeds have one. The consumer's thread makes two
+calls a batch of each; one asks the driver to let the computing stream wait, the other to record an event behind the
+step. Invariant: when `bring` returns, whatever is launched next on the computing stream finds the batch's bytes there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fae.core.lanes import Lanes
+from fae.kernels import driver
+from fae.kernels.driver import require_success
+from fae.kernels.moves import NOT_THERE, join, leave
+
+
+class Mover:
+    """The lane of one pass.
+
+    Parameters
+    ----------
+    lanes
+        Get the lane.
+    device
+        Whose current stream computes.
+    arrived, behind
+        int64 ``[k]``, handles of events; position p has number ``p % k``: its bytes are there (recorded by the lane);
+        its step is done (recorded here).
+    loop
+        `fae.kernels.moves.move_rows` or `move_feeds`.
+    count
+        Positions.
+    arguments
+        Of the loop, behind `launched`.
+    """
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        device: torch.device,
+        arrived: npt.NDArray[np.int64],
+        behind: npt.NDArray[np.int64],
+        loop: Callable[..., int],
+        count: int,
+        *arguments: Any,
+    ) -> None:
+        self._lanes, self._device, self._arrived, self._behind = lanes, device, arrived, behind
+        self._cells, self._launched = lanes.cells(1), lanes.cell()
+        self._started, self._functions = int(self._cells[0]), driver.command_functions()
+        lanes.start(
+            "moves", driver.calling_driver(loop, device), self._started, self._functions, self._launched, *arguments,
+            end=count,
+        )  # fmt: skip
+
+    def bring(self, position: int) -> None:
+        """Let the computing stream wait for a batch's bytes; waits itself until their copy is started."""
+        compute = driver.current_stream(self._device)
+        code = join(self._functions, self._lanes.counters, self._started, position, self._arrived, compute)
+        if code == NOT_THERE:
+            self._lanes.wait(self._cells, position + 1)
+            code = join(self._functions, self._lanes.counters, self._started, position, self._arrived, compute)
+        require_success(code)
+
+    def leave(self, position: int) -> None:
+        """The batch's step is launched, on the computing stream."""
+        compute = driver.current_stream(self._device)
+        require_success(
+            leave(self._functions, self._lanes.counters, self._launched, position, self._behind, compute)
+        )  # fmt: skip

@@ -1,0 +1,146 @@
+"""Lanes that move: they ask the driver for all copies of a pass, so that the consumer only launches steps.
+
+Place in the flow: the streaming pipeline on a GPU starts `move_rows`, the ring of feeds `move_feeds`; the consumer
+meets them at counters (`join` before a batch's step, `leave` behind it). Why: a batch with cold rows takes some
+eighteen calls of the driver and a dozen looks at counters and events; all in the consumer's thread they took longer
+than a step of 2,048 inputs. Invariants: commands of one kind are started in the order of positions; a lane lets a
+stream wait for an event of the consumer's only when that is recorded, and the consumer records it anew only when the
+lane has (each loop says why).
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from fae.core.counters import REACHED, look, pause, publish, raised, stopped
+from fae.kernels.driver import count_done, record, run_commands, wait_for
+
+NOT_THERE = -1
+"""In place of the driver's errors, which are positive, and of 0: nothing failed, and the batch is not there yet."""
+
+
+@njit(cache=True, nogil=True)
+def publish_all(counters, cells, count):
+    """Raise several counters."""
+    for index in range(cells.size):
+        publish(counters, cells[index], count)
+
+
+@njit(cache=True, nogil=True)
+def move_rows(
+    counters, own, functions, launched, sources, arrivals, departures, departed_cells, departed, early
+):  # fmt: skip
+    """Start each position's copies up once all `sources` have it, and down once its step is launched.
+
+    Raises `own` to the positions whose arrival is started and `departed_cells` to those that are back in host memory.
+    Events: ``updated`` of p, for which p's departure and the arrival of p + 2 wait, is recorded by the consumer behind
+    p's step. It is recorded anew for p + k, whose arrival this lane has started by then: behind that of p + 2 (k >= 2),
+    and behind p's departure, since gathering p + k waited until p had departed.
+
+    Parameters
+    ----------
+    launched
+        Cell: positions whose step is launched, with its event.
+    early
+        Batches that may be copied up before the one in hand is launched.
+
+    Returns
+    -------
+    int
+        The driver's error, or 0: all have departed, or all are to stop.
+    """
+    count, started, left, seen, turns = len(arrivals), 0, 0, 0, 0
+    while seen < count:
+        before, ready = started + left + seen, raised(counters, launched)
+        while left < ready:
+            code = run_commands(functions, departures[left])
+            if code != 0:
+                return code
+            left += 1
+        done, code = count_done(functions, departed, seen, left)
+        if code != 0:
+            return code
+        if done > seen:
+            seen = done
+            publish_all(counters, departed_cells, seen)
+        while started < min(count, ready + early + 1) and look(counters, sources, started + 1, 0) == REACHED:
+            code = run_commands(functions, arrivals[started])
+            if code != 0:
+                return code
+            started += 1
+            publish(counters, own, started)
+        if started + left + seen > before:
+            turns = 0
+        elif stopped(counters):
+            return 0
+        else:
+            pause(counters, turns)
+            turns += 1
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def move_feeds(counters, own, functions, launched, fed, freed, commands, arrived):
+    """Send feeds to the ring's places, once these are no longer needed; raises `own` to those that are on their way.
+
+    A place's ``consumed`` event is recorded by the consumer behind the step that reads it, and recorded anew behind the
+    next step that does, whose feed this lane has sent by then.
+
+    Parameters
+    ----------
+    launched
+        Cell: batches whose step is launched, with its event.
+    fed, freed
+        Counters of lanes that fill a buffer for a feed, by turns, and one cell that tells them which copies are done;
+        both empty where the files are copied from.
+    """
+    depth, count, started, seen, turns = len(arrived), len(commands), 0, 0, 0
+    while started < count:
+        before = started + seen
+        if freed.size:
+            done, code = count_done(functions, arrived, seen, started)
+            if code != 0:
+                return code
+            if done > seen:
+                seen = done
+                publish_all(counters, freed, seen)
+        ready = raised(counters, launched) + depth
+        while started < min(count, ready):
+            if fed.size and raised(counters, fed[started % fed.size]) <= started:
+                break
+            code = run_commands(functions, commands[started])
+            if code != 0:
+                return code
+            started += 1
+            publish(counters, own, started)
+        if started + seen > before:
+            turns = 0
+        elif stopped(counters):
+            return 0
+        else:
+            pause(counters, turns)
+            turns += 1
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def join(functions, counters, cell, position, arrived, compute):
+    """The consumer before a step: `compute` waits for what a lane that moves has started.
+
+    Returns
+    -------
+    int
+        0, the driver's error, or `NOT_THERE`.
+    """
+    if raised(counters, cell) <= position:
+        return NOT_THERE
+    return wait_for(functions, compute, arrived[position % len(arrived)])
+
+
+@njit(cache=True, nogil=True)
+def leave(functions, counters, launched, position, events, compute):
+    """The consumer behind a step: `compute` says when it is done, and lanes may count on that; 0 or an error."""
+    code = record(functions, events[position % len(events)], compute)
+    if code == 0:
+        publish(counters, launched, position + 1)
+    return code
