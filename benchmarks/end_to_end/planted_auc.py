@@ -125,7 +125,7 @@ def one_seed(
     # The recipe names a text that is not there: no stage behind ingest looks for it.
     tables: dict[str, dict[str, Any]] = {
         "log": {"train": "log.tsv", "format": log_config(config, "log.tsv").format},
-        "hot": {"budget": "4MiB"},
+        "hot": {"budget": "4MiB", "ring_depth": 4},
         "train": {"seed": seed},
     }
     for override in options.overrides:

@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="where the temporary log goes")
     parser.add_argument("--name", default="profile_calibrate", help="of the result file")
     options = parser.parse_args()
-    config = HotConfig(budget=options.budget, selection=options.selection)
+    config = HotConfig(budget=options.budget, selection=options.selection, ring_depth=4)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         small = make_correlated_log(folder / "small", 5000, (50, 400, 3000))

@@ -110,7 +110,7 @@ def small_planted(gap: float) -> Workload:
     return Workload(
         recipe={
             "model": {"name": "dlrm", "embedding_dim": 16, "bottom_mlp": [64], "top_mlp": [64]},
-            "hot": {"budget": "4MiB"},
+            "hot": {"budget": "4MiB", "ring_depth": 4},
             "train": {"batch_size": 256},
         },
         log=SyntheticConfig(num_inputs=400_000, label_gap=gap),
@@ -125,7 +125,7 @@ def rmc1_quarter() -> Workload:
                 "name": "tbsm", "embedding_dim": 16, "bottom_mlp": [], "top_mlp": [15, 15], "inner": "definite",
                 "attention": "mlp", "attention_mlp": [15, 15], "final_mlp": [60],
             },
-            "hot": {"budget": "64MiB"},
+            "hot": {"budget": "64MiB", "ring_depth": 4},
             "train": {
                 "batch_size": 256, "optimizer": "adagrad", "learning_rate": 0.05, "dense_learning_rate": 0.05,
             },
@@ -144,7 +144,7 @@ def rmc2(train: dict[str, Any]) -> Workload:
     return Workload(
         recipe={
             "model": {"name": "dlrm", "embedding_dim": 16, "bottom_mlp": [512, 256, 64], "top_mlp": [512, 256]},
-            "hot": {"budget": "256MiB"},
+            "hot": {"budget": "256MiB", "ring_depth": 4},
             "train": {"precision": "bf16", **train},
         },
         log=SyntheticConfig(num_inputs=22_200_000, scale=1.0),
@@ -161,7 +161,7 @@ def rmc3_tenth() -> Workload:
     return Workload(
         recipe={
             "model": {"name": "dlrm", "embedding_dim": 64, "bottom_mlp": [512, 256], "top_mlp": [512, 512, 256]},
-            "hot": {"budget": "13MiB"},
+            "hot": {"budget": "13MiB", "ring_depth": 4},
             "train": {"batch_size": 2048, "optimizer": "sgd", "learning_rate": 0.1},
         },
         log=SyntheticConfig(shape="terabyte", num_inputs=2_000_000, scale=0.1, drift=0.0),

@@ -125,7 +125,7 @@ class Chain:
     def __init__(self, days: Days, policy: str, options: argparse.Namespace, seed: int) -> None:
         self.days, self.policy, self.options, self.seed = days, policy, options, seed
         self.config = TrainConfig(batch_size=options.batch_size, seed=seed, placement=options.placement)
-        self.hot = HotConfig(budget=options.budget)
+        self.hot = HotConfig(budget=options.budget, ring_depth=4)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{policy}_", dir=days.folder))
         self.hot_set: Any = None
         self.embeddings: Embeddings | None = None

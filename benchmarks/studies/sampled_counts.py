@@ -45,7 +45,7 @@ from study import COLOURS, Cells, frappe_log, inputs_of, new_figure, read_cells,
 NAME = "sampled_counts"
 SAMPLES = (0.01, 0.05, 0.1, 0.2, 1.0)
 FRAPPE = HotConfig(budget="128KiB", small_table="1KB", ring_depth=2)
-CRITEO = HotConfig(budget="64MiB")
+CRITEO = HotConfig(budget="64MiB", ring_depth=4)
 BATCH = {"frappe": 128, "criteo": 2048}
 CRITEO_INPUTS = 4_000_000
 CRITEO_SAMPLES = 1

@@ -73,8 +73,9 @@ NAME, COST_NAME, SKEW_NAME = "selections", "selections_cost", "selections_skew"
 LOGS: dict[str, dict[str, Any]] = {
     "frappe": {"budgets": ["48KiB", "64KiB", "128KiB", "192KiB", "256KiB"], "batch_size": 128,
                "hot": {"small_table": "1KB", "ring_depth": 2}},
-    "criteo": {"budgets": ["32MiB", "64MiB", "128MiB", "256MiB", "512MiB"], "batch_size": 2048, "hot": {}},
-    "zipf": {"budgets": ["32MiB", "64MiB", "128MiB", "256MiB", "512MiB"], "batch_size": 2048, "hot": {}},
+    "criteo": {"budgets": ["32MiB", "64MiB", "128MiB", "256MiB", "512MiB"], "batch_size": 2048,
+               "hot": {"ring_depth": 4}},
+    "zipf": {"budgets": ["32MiB", "64MiB", "128MiB", "256MiB", "512MiB"], "batch_size": 2048, "hot": {"ring_depth": 4}},
 }  # fmt: skip
 OPTIMIZER, DIM = "rowwise_adagrad", 16
 INPUTS, SIZES = 24_000_000, (5_000_000, 10_000_000, 20_000_000, 45_000_000)
@@ -202,7 +203,7 @@ def cost_budget(num_inputs: int) -> str:
 
 def cost_of(log: ColumnarLog, mode: str, budget: str, folder: Path) -> dict[str, Any]:
     """One `fae profile` and `fae calibrate`: seconds, memory, and what the hot set serves of the packed log."""
-    config = HotConfig(budget=budget, **MODES[mode])
+    config = HotConfig(budget=budget, ring_depth=4, **MODES[mode])
     with PeakMemory() as memory:
         began, cpu = time.perf_counter(), time.process_time()
         accesses = profile(log, config, folder / "profile", seed=1)

@@ -245,7 +245,7 @@ def test_list_columns_and_empty_inputs(tmp_path: Path) -> None:
 def test_too_small_a_budget_names_one_that_works(tmp_path: Path, selection: Any) -> None:
     log = zipf_log(tmp_path, num_inputs=1500)
     config = HotConfig(budget="300B", selection=selection)
-    with pytest.raises(BudgetError, match=r"budget = '300B' .* batch_size = 32 and ring_depth = 4") as caught:
+    with pytest.raises(BudgetError, match=r"budget = '300B' .* batch_size = 32 and ring_depth = 8") as caught:
         run(log, config, tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "hot_set").exists()
