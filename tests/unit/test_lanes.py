@@ -89,6 +89,23 @@ def test_who_waits_for_another_lane_is_told_too():
     lanes.stop()
 
 
+@pytest.mark.parametrize("cores", [2, 16])
+def test_who_waits_on_few_cores_leaves_them_to_work(cores, monkeypatch):
+    monkeypatch.setattr("fae.core.lanes.num_threads", lambda: cores)
+    lanes = Lanes("staging")
+    cell = lanes.cell()
+    assert not lanes.have(np.array([cell]), 1)  # compiles
+    timer = threading.Timer(0.3, lambda: lanes.publish(cell, 1))
+    timer.start()
+    used = time.thread_time()
+    lanes.wait(np.array([cell]), 1)
+    used = time.thread_time() - used
+    assert lanes.waited > 0.2
+    if cores == 2:
+        assert used < lanes.waited / 4
+    lanes.stop()
+
+
 def test_lanes_that_are_asked_to_stop_have_not_failed():
     lanes = Lanes("staging")
     own, ready = lanes.cell(), lanes.cell()

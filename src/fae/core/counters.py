@@ -148,16 +148,23 @@ def reach_all(counters, cells, count):
 
 
 @njit(cache=True, nogil=True)
-def look(counters, cells, count, turns):
-    """`REACHED` where all these counters have reached `count`, else, after so many looks, `NOT_YET` or `STOPPED`."""
+def look(counters, cells, count, turns, sleeps):
+    """`REACHED` where all these counters have reached `count`, else, after so many looks, `NOT_YET` or `STOPPED`.
+
+    Between looks it yields or, if it `sleeps`, does as a lane that waits.
+    """
+    looks = 0
     for index in range(cells.size):
         while raised(counters, cells[index]) < count:
             if stopped(counters):
                 return STOPPED
-            if turns <= 0:
+            if looks >= turns:
                 return NOT_YET
-            turns -= 1
-            _yield()  # type: ignore[call-arg]
+            if sleeps:
+                pause(counters, looks)
+            else:
+                _yield()  # type: ignore[call-arg]
+            looks += 1
     return REACHED
 
 

@@ -33,6 +33,7 @@ _MANY_CORES = 8
 _MANY_PATIENCE, _FEW_PATIENCE = (20, 32), (0, 256)
 PATIENCE: tuple[int, int] | None = None
 """Set by benchmarks in place of the two."""
+_LOOKS = 20  # of the consumer, between those that Python has a part in: 6 us of yields or 4 ms of sleep
 _LOOK_AT_THREADS = 0.25
 """Seconds that the consumer waits before it asks whether those that it waits for still run, and between such looks."""
 _SET_TIMER_SLACK = 29  # prctl
@@ -92,7 +93,9 @@ class Lanes:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        patience = _MANY_PATIENCE if num_threads() >= _MANY_CORES else _FEW_PATIENCE
+        # The consumer, too, takes the cores from work where it looks on and on; where they are many it is to be quick.
+        self._sleeps = num_threads() < _MANY_CORES
+        patience = _FEW_PATIENCE if self._sleeps else _MANY_PATIENCE
         self.counters = new_counters(MOST_CELLS, *(PATIENCE or patience))
         self._num_cells, self.waited = 0, 0.0
         self._lanes: list[_Lane] = []
@@ -158,7 +161,7 @@ class Lanes:
 
     def have(self, cells: Cells, count: int) -> bool:
         """Whether all these counters have reached `count`."""
-        return bool(look(self.counters, cells, count, 0) == REACHED)
+        return bool(look(self.counters, cells, count, 0, False) == REACHED)
 
     def wait(self, cells: Cells, count: int) -> None:
         """Wait in the consumer until all these counters have reached `count`.
@@ -173,7 +176,7 @@ class Lanes:
         started = time.perf_counter()
         looked = started
         while True:
-            state = look(self.counters, cells, count, 20)
+            state = look(self.counters, cells, count, _LOOKS, self._sleeps)
             if state == REACHED:
                 self.waited += time.perf_counter() - started
                 return

@@ -63,7 +63,7 @@ def move_rows(
         if done > seen:
             seen = done
             publish_all(counters, departed_cells, seen)
-        while started < min(count, ready + early + 1) and look(counters, sources, started + 1, 0) == REACHED:
+        while started < min(count, ready + early + 1) and look(counters, sources, started + 1, 0, False) == REACHED:
             code = run_commands(functions, arrivals[started])
             if code != 0:
                 return code
