@@ -20,8 +20,9 @@ from fae.kernels import driver
 NOT_READY, SLEEP = 600, 12345
 _handles = count(1)
 order: list[tuple] = []
-"""All that was asked of streams since `stand_in`: ``("wait", stream, event)``, ``("record", stream, event)``, and
-``("copy", stream, target, source, bytes)``, ``("seen", event)`` of the host; tests add what is computed."""
+"""All that was asked of streams since `stand_in`: ``("wait", stream, event)``, ``("record", stream, event)``,
+``("copy", stream, target, source, bytes)``, ``("fill", stream)``, and of the host ``("seen", event)`` and
+``("synchronize", stream)``; tests add what is computed."""
 
 
 class Stream:
@@ -38,7 +39,8 @@ class Stream:
         """Nothing: it has happened."""
 
     def synchronize(self) -> None:
-        """Nothing."""
+        """It has happened."""
+        order.append(("synchronize", self.cuda_stream))
 
 
 class Event:
@@ -60,6 +62,8 @@ class Driver:
     ----------
     refuse, refuse_number
         A call that fails, by what it says or by its number, from 1.
+    refuse_query
+        An event at which the host may not look, by its number among all looks, from 1.
     patience
         How often the host is told that an event has not happened before it is told that it has; events have happened
         all the same.
@@ -69,7 +73,7 @@ class Driver:
         word = ctypes.c_uint64
         self.calls: list[tuple] = []
         self.refuse: tuple | None = None
-        self.refuse_number = 0
+        self.refuse_number = self.refuse_query = 0
         self.patience = self._asked = 0
         self._kept = (
             ctypes.CFUNCTYPE(ctypes.c_int, word, word, word)(self._wait),
@@ -96,6 +100,7 @@ class Driver:
 
     def _fill(self, target, bits, count, stream) -> int:
         np.ctypeslib.as_array(ctypes.cast(target, ctypes.POINTER(ctypes.c_uint32)), (count,))[:] = bits
+        order.append(("fill", stream))
         return self._call("fill", count, stream)
 
     def _dawdle(self, stream, function, microseconds) -> int:
@@ -104,10 +109,12 @@ class Driver:
 
     def _query(self, event) -> int:
         self._asked += 1
+        if self._asked == self.refuse_query:
+            return 700
         if self._asked % (self.patience + 1):
             return NOT_READY
         order.append(("seen", event))
-        return 700 if ("query", event) == self.refuse else 0
+        return 0
 
     def _copy(self, target, source, num_bytes, stream) -> int:
         ctypes.memmove(target, source, num_bytes)

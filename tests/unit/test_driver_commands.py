@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 import cuda_stand_in
 from cuda_stand_in import Driver, Event, Stream, feed_by_commands, stand_in
 from fae.core.lanes import LaneError
+from fae.embedding import feed_sources
 from fae.embedding.feed_sources import FeedTarget, LaneSource, MappedSource
 from fae.embedding.pipeline import FaultInjection
 from fae.embedding.rows import RowOptimizer
@@ -71,7 +74,7 @@ def test_events_are_looked_at_in_order_until_one_has_not_happened():
     assert count_done(driver.functions, events, 7, 9) == (8, 0)
     driver.patience = 9
     assert count_done(driver.functions, events, 8, 9) == (8, 0)
-    driver.patience, driver.refuse = 0, ("query", 23)
+    driver.patience, driver.refuse_query = 0, driver._asked + 2
     assert count_done(driver.functions, events, 7, 9) == (8, 700), "22 has happened, 23 fails"
 
 
@@ -128,6 +131,9 @@ def test_feeds_too_come_by_commands(placement, locked, monkeypatch):
         copies, records = (sum(call[0] == kind for call in driver.calls) for kind in ("copy", "record"))
         pieces = 2 * copies / records  # a feed leaves two events: it has arrived, it is consumed
         assert pieces > 3 if locked else pieces == 1
+    # Of feeds and of rows: what the next pass writes, copies of this one may still read.
+    ends = {entry for entry in cuda_stand_in.order[-4:] if entry[0] == "synchronize"}
+    assert len(ends) == (1 if placement == "device" else 2)
 
 
 def test_evaluation_copies_nothing_back(monkeypatch):
@@ -206,6 +212,29 @@ def test_every_source_feeds_the_same_bytes(monkeypatch):
         source.stop()
 
 
+def test_a_feed_is_sent_when_its_buffer_is_full(monkeypatch):
+    stand_in(monkeypatch)
+    sources = Sources()
+    real, targets, own = feed_sources.feed_lane, sources.targets(Stream()), sources.targets(None)
+    expected = sources.lanes(own, 1)
+
+    def slowly(*arguments):
+        time.sleep(0.1)
+        real(*arguments)
+
+    monkeypatch.setattr(feed_sources, "feed_lane", slowly)
+    source = sources.lanes(targets, 2)
+    for position in range(5):
+        for each in (source, expected):
+            each.bring(position)
+        words = int(sources.table.words[position])
+        assert_same_bytes([targets[position % DEPTH].words[:words]], [own[position % DEPTH].words[:words]])
+        for each in (source, expected):
+            each.leave(position)
+    for each in (source, expected):
+        each.stop()
+
+
 @pytest.mark.parametrize("patience", [0, 3])
 @pytest.mark.parametrize("kind", ["lanes", "mapped"])
 def test_places_and_buffers_of_feeds_are_written_when_nobody_reads_them(kind, patience, monkeypatch):
@@ -219,6 +248,7 @@ def test_places_and_buffers_of_feeds_are_written_when_nobody_reads_them(kind, pa
         source.bring(position)
         cuda_stand_in.order.append(("compute", position))
         source.leave(position)
+        time.sleep(0.02)  # the lane that moves goes as far as it may
     source.stop()
     done, recorded, sent, seen, left = {stream.cuda_stream: set(), compute: set()}, {}, -1, 0, 0
     for entry in cuda_stand_in.order:
@@ -245,6 +275,21 @@ def test_places_and_buffers_of_feeds_are_written_when_nobody_reads_them(kind, pa
             done[compute].add(("computed", entry[1]))
     assert (sent, left) == (4, 5)
     assert seen if kind == "lanes" else not seen
+
+
+def test_a_feed_whose_arrival_cannot_be_seen_ends_the_pass(monkeypatch):
+    made = stand_in(monkeypatch)
+    made.refuse_query, sources = 2, Sources()
+    source = sources.lanes(sources.targets(Stream()), 2)
+
+    def go_on():
+        for position in range(5):
+            source.bring(position)
+            source.leave(position)
+
+    with pytest.raises(LaneError, match=r"thread 'moves' failed: RuntimeError: the driver refused.*CUDA error 700"):
+        go_on()
+    source.stop()
 
 
 def test_a_feed_that_the_driver_refuses_ends_the_pass(monkeypatch):

@@ -11,14 +11,14 @@ import torch
 import cuda_stand_in
 from fae.embedding.pipeline import StagingPipeline
 from fae.embedding.rows import RowOptimizer, RowStore
-from fae.embedding.transfer import TierPair
+from fae.embedding.transfer import FaultInjection, TierPair
 
 from cases import CPU, adversarial_logs, random_log
 
 OPTIMIZER = RowOptimizer(name="rowwise_adagrad", learning_rate=0.1)
 
 
-def make_pipeline(monkeypatch, log, layout, depth, *, by_location):
+def make_pipeline(monkeypatch, log, layout, depth, *, by_location, poison=False):
     driver = cuda_stand_in.stand_in(monkeypatch)
     packed, tiers = log.packed(layout), []
     for group, of_group in enumerate(layout.groups):
@@ -28,7 +28,7 @@ def make_pipeline(monkeypatch, log, layout, depth, *, by_location):
             for count in (of_group.num_hot_rows + depth * rows, of_group.num_cold_rows)
         )
         tiers.append(TierPair(num_hot_rows=of_group.num_hot_rows, slot_rows=rows, bank=bank, host=host))
-    pipeline = StagingPipeline(tiers, depth, CPU, by_location=by_location)
+    pipeline = StagingPipeline(tiers, depth, CPU, FaultInjection(poison=poison), by_location=by_location)
     cuda_stand_in.order.clear()
     return packed, pipeline, driver
 
@@ -54,7 +54,7 @@ def follow(order, transfer, *, by_location, compute, rows, write_back):
                 forwarded += 1
                 done[compute].add(("forwarded", forwarded))
             recorded[event] = set(done[stream])
-        elif kind == "copy":
+        elif kind in ("copy", "fill"):
             stream, position = what[0], at[what[0]]
             if stream == up:
                 # Nobody reads the slot any more: whoever may was computed, or has copied what it needs.
@@ -62,8 +62,11 @@ def follow(order, transfer, *, by_location, compute, rows, write_back):
                 assert {("computed" if by_location else "forwarded", reader) for reader in readers} <= done[up]
             else:
                 assert ("computed", position) in done[down], "copied down before it is updated"
-            copied[stream, position] = copied.get((stream, position), 0) + 1
-            done[stream].add((stream, position, copied[stream, position]))
+            if kind == "copy":
+                copied[stream, position] = copied.get((stream, position), 0) + 1
+                done[stream].add((stream, position, copied[stream, position]))
+            else:
+                assert (stream, position) not in copied, "poison in place of what was copied"
         elif kind == "compute":
             (computed,) = what
             ups = copied.get((up, computed), 0)
@@ -87,7 +90,9 @@ def follow(order, transfer, *, by_location, compute, rows, write_back):
 @pytest.mark.parametrize("name", ["two widths", "nothing but padding in lists", "batches of one input"])
 def test_everybody_waits_for_whom_he_must(name, depth, by_location, patience, monkeypatch):
     log = random_log(3, lists=True) if name == "two widths" else adversarial_logs()[name]
-    packed, pipeline, driver = make_pipeline(monkeypatch, log, log.layout(0.2, 1), depth, by_location=by_location)
+    packed, pipeline, driver = make_pipeline(
+        monkeypatch, log, log.layout(0.2, 1), depth, by_location=by_location, poison=patience > 0
+    )
     driver.patience, compute = patience, torch.cuda.current_stream().cuda_stream
     numbers = np.arange(packed.num_batches)
     passes = [(numbers, True, 99), (numbers[::-1], False, 99), (numbers, True, 4), (numbers[3:], True, 99)]
@@ -110,3 +115,4 @@ def test_everybody_waits_for_whom_he_must(name, depth, by_location, patience, mo
             write_back=write_back,
         )  # fmt: skip
         assert found == expected
+        assert cuda_stand_in.order[-1] == ("synchronize", pipeline._transfer._up.cuda_stream), "the next pass is safe"

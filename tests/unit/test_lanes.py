@@ -215,6 +215,14 @@ def test_a_driver_that_refuses_ends_the_training(number, monkeypatch):
     assert staged_threads() == []
 
 
+def test_a_departure_that_cannot_be_seen_ends_the_training(monkeypatch):
+    log = random_log(6)
+    stand_in(monkeypatch).refuse_query = 3
+    with pytest.raises(LaneError, match="staging thread 'moves' failed: RuntimeError: the driver refused"):
+        train(log, log.layout(0.1, 1), "sgd", "tiered")
+    assert staged_threads() == []
+
+
 def test_a_consumer_that_leaves_after_a_lane_failed_is_told(monkeypatch):
     """Its last updates were to be written back."""
     log = random_log(6)

@@ -125,3 +125,22 @@ def test_marks_of_another_pass_that_happen_to_fit():
     table = Gathered(10, 4, 4)
     table.check([np.array([8]), np.array([9]), np.array([10])], 4, 4)
     table.check([np.array([8]), np.array([11]), np.array([9, 11])], 4, 4)
+
+
+def test_poison_stands_where_a_row_is_read_elsewhere():
+    rows = np.array([8, 9, 10, 9, 10, 11], np.int64)
+    rows.setflags(write=False)
+    begins, ends = np.array([0, 3]), np.array([3, 6])
+    weight, state = np.ones((20, 2), np.float32), np.ones((20, 1), np.float32)
+    up, up_state = np.zeros((4, 4, 2), np.float32), np.zeros((4, 4, 1), np.float32)
+    counters, locations = new_counters(2, 0, 0), np.zeros((4, 4), np.int64)
+    counters[1, 0] = 2
+    gather_lane(2, 1)(
+        counters, 2, np.array([1]), *EVERYTHING, rows, begins, ends, 4, 4, NUM_HOT, weight, state,
+        np.zeros(20, np.uint32), locations, up, up_state, True, 0, 1,
+    )  # fmt: skip
+    assert locations[1, :3].tolist() == [NUM_HOT + 1, NUM_HOT + 2, NUM_HOT + 4 + 2]
+    for values in (up, up_state):
+        assert np.isnan(values[1, :2]).all()
+        assert (values[0, :3] == 1).all()
+        assert (values[1, 2] == 1).all()
