@@ -105,6 +105,7 @@ class Driver:
 
     def _dawdle(self, stream, function, microseconds) -> int:
         assert function == SLEEP
+        order.append(("dawdle", stream))
         return self._call("dawdle", microseconds, stream)
 
     def _query(self, event) -> int:

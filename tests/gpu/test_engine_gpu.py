@@ -41,8 +41,8 @@ def test_500_steps_are_the_same_bytes_for_every_budget_and_depth(optimizer, prec
             assert_same_bytes(ours, expected)
 
 
-def test_a_thread_that_has_not_used_the_device_yet():
-    """Lanes that move take their context from the thread that asks for batches."""
+def test_a_thread_of_ones_own():
+    """Lanes that move take their context from the thread that asks for batches, whichever that is."""
     log = wide_log(random_log(4, num_inputs=400))
     layout, trained = log.layout(0.1, 1), []
     expected = train(log, layout, "sgd", "device", device=CUDA, precision="bf16")

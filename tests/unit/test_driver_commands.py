@@ -11,7 +11,7 @@ import torch
 import cuda_stand_in
 from cuda_stand_in import Driver, Event, Stream, feed_by_commands, stand_in
 from fae.core.lanes import LaneError
-from fae.embedding import feed_sources
+from fae.embedding import feed_ring, feed_sources
 from fae.embedding.feed_sources import FeedTarget, LaneSource, MappedSource
 from fae.embedding.pipeline import FaultInjection
 from fae.embedding.rows import RowOptimizer
@@ -98,14 +98,25 @@ def test_poison_and_delays_stand_between_the_same_commands(monkeypatch):
     assert_same_bytes(train(log, layout, "rowwise_adagrad", "tiered", depth=3), expected)
     plain = [call[0] for call in driver.calls]
     driver.calls.clear()
+    cuda_stand_in.order.clear()
     faults = FaultInjection(max_delay_seconds=0.001, poison=True, seed=2)
     assert_same_bytes(train(log, layout, "rowwise_adagrad", "tiered", depth=3, faults=faults), expected)
     tested = [call[0] for call in driver.calls]
+    made = {kind for kind, *_ in cuda_stand_in.order} - {"record"}
+    assert made == {"wait", "copy", "fill", "dawdle", "seen", "synchronize"}
+    # Events are recorded once when they are made.
+    begin = next(place for place, entry in enumerate(cuda_stand_in.order) if entry[0] == "wait")
+    order = cuda_stand_in.order[begin:]
     # Streams take turns differently, but nothing is left out.
     assert sorted(kind for kind in tested if kind not in ("fill", "dawdle")) == sorted(plain)
     batches = plain.count("record") // 3
     assert tested.count("fill") == 2 * batches, "weight and state of every slot that is filled"
     assert tested.count("dawdle") == 2 * batches, "before copies up, and before copies down"
+    first = [kind for kind, stream, *_ in order if kind != "seen" and stream == order[0][1]][:7]
+    assert first == ["wait", "dawdle", "fill", "fill", "copy", "copy", "copy"], "of the first arrival"
+    (down,) = {stream for kind, stream, *_ in order if kind == "dawdle"} - {order[0][1]}
+    departure = [kind for kind, stream, *_ in order if kind != "seen" and stream == down][:5]
+    assert departure == ["wait", "dawdle", "copy", "copy", "record"]
 
 
 def test_by_location(monkeypatch):
@@ -133,7 +144,7 @@ def test_feeds_too_come_by_commands(placement, locked, monkeypatch):
         assert pieces > 3 if locked else pieces == 1
     # Of feeds and of rows: what the next pass writes, copies of this one may still read.
     ends = {entry for entry in cuda_stand_in.order[-4:] if entry[0] == "synchronize"}
-    assert len(ends) == (1 if placement == "device" else 2)
+    assert len(ends) == (1 if placement == "device" else 3)
 
 
 def test_evaluation_copies_nothing_back(monkeypatch):
@@ -165,10 +176,11 @@ class Sources:
             batch_size=log.batch_size, num_slots=layout.num_slots, num_dense=packed.num_dense,
             num_groups=len(layout.groups), with_cold_lists=True,
         )  # fmt: skip
-        order = np.array([2, 0, 1, 3, 2])
+        self.layout, self.packed, self.order = feed, packed, np.array([2, 0, 1, 3, 2])
         self.table = feed.table(
-            packed, order, slots=np.full(5, -1), slot_rows=[0] * len(layout.groups), rates=np.full(5, 0.5, np.float32)
-        )
+            packed, self.order, slots=np.full(5, -1), slot_rows=[0] * len(layout.groups),
+            rates=np.full(5, 0.5, np.float32),
+        )  # fmt: skip
         self.words = feed.num_words(packed)
 
     def targets(self, stream):
@@ -212,6 +224,48 @@ def test_every_source_feeds_the_same_bytes(monkeypatch):
         source.stop()
 
 
+def reach_sent(stream, count):
+    """Wait until so many feeds are sent: as far ahead as places are free."""
+    end = time.monotonic() + 20
+    while sum(entry[:2] == ("wait", stream.cuda_stream) for entry in list(cuda_stand_in.order)) < count:
+        assert time.monotonic() < end, "the lane sends fewer feeds ahead than there are places"
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("locked", [True, False], ids=["from files", "from pinned buffers"])
+def test_a_ring_that_is_left_early_can_be_used_again(locked, monkeypatch):
+    stand_in(monkeypatch)
+    feed_by_commands(monkeypatch, locked=locked)
+    sources, log = Sources(), random_log(4, lists=True)
+    ring = feed_ring.FeedRing(sources.layout, DEPTH, torch.device("cpu"))
+    ring.reserve(sources.packed)
+    compute = torch.cuda.current_stream().cuda_stream
+    cuda_stand_in.order.clear()
+    for leave_at in (1, 99, 3, 0, 99):
+        stream = ring.run(sources.packed, sources.order, sources.table)
+        for position, (_, slot) in enumerate(stream):
+            assert slot.views.words[0] == log.batch_size
+            cuda_stand_in.order.append(("compute", slot.index))
+            if position == leave_at:
+                break
+        stream.close()
+    feeds = ring._stream.cuda_stream
+    places = [(target.words.data_ptr(), 4 * len(target.words)) for target in ring._targets]
+    done, recorded, reading = {feeds: set(), compute: set()}, {}, {}
+    for number, entry in enumerate(cuda_stand_in.order):
+        if entry[0] == "wait":
+            done[entry[1]] |= recorded.get(entry[2], set())
+        elif entry[0] == "record":
+            recorded[entry[2]] = set(done[entry[1]])
+        elif entry[0] == "copy":
+            (place,) = (index for index, (first, size) in enumerate(places) if 0 <= entry[2] - first < size)
+            assert reading.get(place, "nobody") in {"nobody", *done[feeds]}, "a step may still read this place"
+        elif entry[0] == "compute":
+            reading[entry[1]] = number
+            done[compute].add(number)
+    assert len(reading) == DEPTH
+
+
 def test_a_feed_is_sent_when_its_buffer_is_full(monkeypatch):
     stand_in(monkeypatch)
     sources = Sources()
@@ -248,7 +302,8 @@ def test_places_and_buffers_of_feeds_are_written_when_nobody_reads_them(kind, pa
         source.bring(position)
         cuda_stand_in.order.append(("compute", position))
         source.leave(position)
-        time.sleep(0.02)  # the lane that moves goes as far as it may
+        reach_sent(stream, min(5, position + 1 + DEPTH))
+        time.sleep(0.01)  # and not further
     source.stop()
     done, recorded, sent, seen, left = {stream.cuda_stream: set(), compute: set()}, {}, -1, 0, 0
     for entry in cuda_stand_in.order:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -115,4 +116,19 @@ def test_everybody_waits_for_whom_he_must(name, depth, by_location, patience, mo
             write_back=write_back,
         )  # fmt: skip
         assert found == expected
-        assert cuda_stand_in.order[-1] == ("synchronize", pipeline._transfer._up.cuda_stream), "the next pass is safe"
+        streams = {pipeline._transfer._up.cuda_stream, pipeline._transfer._down.cuda_stream}
+        assert {*cuda_stand_in.order[-2:]} == {("synchronize", each) for each in streams}, "the next pass is safe"
+
+
+def test_rows_arrive_while_the_batch_before_is_computed(monkeypatch):
+    """By location; what overlaps is most of what streaming costs."""
+    log = random_log(3)
+    packed, pipeline, _ = make_pipeline(monkeypatch, log, log.layout(0.2, 1), 4, by_location=True)
+    up, count = pipeline._transfer._up.cuda_stream, int(packed.has_cold_rows.sum())
+    assert count == packed.num_batches > 4
+    for position, _ in enumerate(pipeline.run(packed, np.arange(count), write_back=True)):
+        end = time.monotonic() + 20
+        # This batch is not launched yet; the arrival of the next one is.
+        while sum(entry[:2] == ("wait", up) for entry in list(cuda_stand_in.order)) < min(count, position + 2):
+            assert time.monotonic() < end
+            time.sleep(0.001)

@@ -103,9 +103,11 @@ def test_a_failing_lane_reaches_the_consumer(module, lane, monkeypatch):
     assert staging_threads() == []
 
 
-def test_a_stream_left_open_does_not_keep_the_process():
+@pytest.mark.parametrize("moves", ["", "from cuda_stand_in import stand_in\nstand_in(pytest.MonkeyPatch())\n"])
+def test_a_stream_left_open_does_not_keep_the_process(moves):
     code = (
-        "from cases import *\n"
+        "import pytest\nfrom cases import *\n"
+        f"{moves}"
         "log = random_log(1)\n"
         "layout = log.layout(0.1, 1)\n"
         "embeddings = make_embeddings('tiered', log, layout, RowOptimizer(), depth=3)\n"

@@ -1,10 +1,9 @@
 """Lanes: threads that each run one compiled loop over all batches of a pass, and meet at counters.
 
 Place in the flow: the streaming pipeline and the feeds start one lane for each kind of work; the consumer alone speaks
-Python and to the device. Why: a hand-over between Python threads costs 20 to 50 us, as much as copying a thousand rows;
-with a dozen threads and some 45 hand-overs a batch, that was three times a whole step. Invariant: whoever waits is
-released when a lane fails or ends before its work is done, and when the consumer leaves; no thread outlives
-`Lanes.stop`.
+Python. Why: a hand-over between Python threads costs 20 to 50 us, as much as copying a thousand rows; with a dozen
+threads and some 45 hand-overs a batch, that was three times a whole step. Invariant: whoever waits is released when a
+lane fails or ends before its work is done, and when the consumer leaves; no thread outlives `Lanes.stop`.
 """
 
 from __future__ import annotations

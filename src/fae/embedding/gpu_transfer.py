@@ -60,7 +60,8 @@ class GpuTransfer:
         arrivals, departures = self._tables([each.ends - each.begins for each in this.lists], this.write_back)
         self._mover = Mover(
             this.lanes, self._device, self._arrived, self._updated, move_rows, len(arrivals), this.sources, arrivals,
-            departures, this.departed, self._departed, 1 if self._by_location else 0,
+            departures, this.departed, self._departed, 1 if self._by_location else 0, self._faults.longest,
+            self._faults.seed,
         )  # fmt: skip
 
     def _tables(
@@ -100,6 +101,7 @@ class GpuTransfer:
         )  # fmt: skip
 
     def _delays(self, stream: int, count: int) -> list[tuple[Any, ...]]:
+        # Functions of the host: the driver may call those of both streams one after the other.
         if self._faults.longest <= 0:
             return []
         return [(DAWDLE, stream, np.array([self._random.randint(0, self._faults.longest) for _ in range(count)]))]
@@ -128,6 +130,7 @@ class GpuTransfer:
     def end(self) -> None:
         """As `Transfer.end`."""
         self._up.synchronize()
+        self._down.synchronize()  # of a pass that failed
 
     def _dawdle(self) -> None:
         """Keep the current stream busy for a while, for tests of the invariants."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fae.core.lanes import Lanes
+from fae.core.lanes import LaneError, Lanes
 from fae.kernels import driver
 from fae.kernels.driver import require_success
 from fae.kernels.moves import NOT_THERE, join, leave
@@ -65,6 +65,8 @@ class Mover:
         if code == NOT_THERE:
             self._lanes.wait(self._cells, position + 1)
             code = join(self._functions, self._lanes.counters, self._started, position, self._arrived, compute)
+        if code == NOT_THERE:
+            raise LaneError("the process ends, and this pass over batches with it")
         require_success(code)
 
     def leave(self, position: int) -> None:

@@ -179,8 +179,8 @@ class StagingPipeline:
             raise
         finally:
             lanes.stop()
-            transfer.end()
             self._is_running = False
+            transfer.end()
 
     def _drain(self, this: Pass, position: int) -> None:
         ends = np.concatenate(this.scattered) if this.write_back else this.departed

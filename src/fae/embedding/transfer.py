@@ -3,7 +3,7 @@
 Place in the flow: `fae.embedding.pipeline` gathers host rows into buffers and scatters buffers to host rows; between
 buffers and slots stands a `Transfer`. `HostTransfer` is that of a bank in host memory: two lanes play the copy engine,
 and the pipeline's invariants are tested with it. `fae.embedding.gpu_transfer` is that of a GPU. Invariant: a copy
-touches one slot and its buffers and nothing else; `forward` writes its own slot and reads others.
+touches one slot and its buffers and nothing else; forwarding writes its own slot and reads others.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class HostTransfer:
     Parameters
     ----------
     by_location
-        Whether kernels read rows where they are (`slot_locations`); else `forward` copies them.
+        Whether kernels read rows where they are (`slot_locations`); else `bring` copies them.
     """
 
     def __init__(

@@ -139,7 +139,10 @@ def require_success(code: int) -> None:
         If the driver refused a command.
     """
     if code != 0:
-        raise RuntimeError(f"the driver refused a copy, or to wait for one (CUDA error {code})")
+        raise RuntimeError(
+            f"the driver refused a copy, or to wait for one (CUDA error {code}); "
+            "where it is 700 or 719 a kernel before it may be what failed: try CUDA_LAUNCH_BLOCKING=1"
+        )
 
 
 @cache

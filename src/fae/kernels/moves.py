@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from numba import njit
 
-from fae.core.counters import REACHED, look, pause, publish, raised, stopped
+from fae.core.counters import REACHED, dawdle, look, pause, publish, raised, stopped
 from fae.kernels.driver import count_done, record, run_commands, wait_for
 
+_CONSUMERS = "int64(int64[::1], int64[:, ::1], int64, int64, int64[::1], int64)"
+"""Of `join` and `leave`, which are compiled at once: a stream that is left open is closed while the interpreter ends,
+when nothing can be loaded any more."""
 NOT_THERE = -1
 """In place of the driver's errors, which are positive, and of 0: nothing failed, and the batch is not there yet."""
 
@@ -28,14 +31,16 @@ def publish_all(counters, cells, count):
 
 @njit(cache=True, nogil=True)
 def move_rows(
-    counters, own, functions, launched, sources, arrivals, departures, departed_cells, departed, early
+    counters, own, functions, launched, sources, arrivals, departures, departed_cells, departed, early, longest, seed
 ):  # fmt: skip
     """Start each position's copies up once all `sources` have it, and down once its step is launched.
 
     Raises `own` to the positions whose arrival is started and `departed_cells` to those that are back in host memory.
-    Events: ``updated`` of p, for which p's departure and the arrival of p + 2 wait, is recorded by the consumer behind
-    p's step. It is recorded anew for p + k, whose arrival this lane has started by then: behind that of p + 2 (k >= 2),
-    and behind p's departure, since gathering p + k waited until p had departed.
+    Events: ``updated`` of p, for which p's departure and, by location, the arrival of p + 2 wait, is recorded by the
+    consumer behind p's step. It is recorded anew for p + k, whose arrival this lane has started by then: behind that of
+    p + 2 (k >= 2), and behind p's departure, since gathering p + k waited until p had departed. Where rows are copied,
+    arrivals wait for the one event ``forwarded``: that of p is recorded behind the arrival of p, and the arrival of
+    p + 1 is started only when p is launched.
 
     Parameters
     ----------
@@ -43,6 +48,8 @@ def move_rows(
         Cell: positions whose step is launched, with its event.
     early
         Batches that may be copied up before the one in hand is launched.
+    longest, seed
+        Delays, for tests.
 
     Returns
     -------
@@ -53,6 +60,7 @@ def move_rows(
     while seen < count:
         before, ready = started + left + seen, raised(counters, launched)
         while left < ready:
+            seed = dawdle(seed, longest)
             code = run_commands(functions, departures[left])
             if code != 0:
                 return code
@@ -61,12 +69,15 @@ def move_rows(
         if code != 0:
             return code
         if done > seen:
+            seed = dawdle(seed, longest)
             seen = done
             publish_all(counters, departed_cells, seen)
         while started < min(count, ready + early + 1) and look(counters, sources, started + 1, 0, False) == REACHED:
+            seed = dawdle(seed, longest)
             code = run_commands(functions, arrivals[started])
             if code != 0:
                 return code
+            seed = dawdle(seed, longest)
             started += 1
             publish(counters, own, started)
         if started + left + seen > before:
@@ -81,7 +92,7 @@ def move_rows(
 
 @njit(cache=True, nogil=True)
 def move_feeds(counters, own, functions, launched, fed, freed, commands, arrived):
-    """Send feeds to the ring's places, once these are no longer needed; raises `own` to those that are on their way.
+    """Send feeds to the ring's places, once whoever reads them is launched; raises `own` to those on their way.
 
     A place's ``consumed`` event is recorded by the consumer behind the step that reads it, and recorded anew behind the
     next step that does, whose feed this lane has sent by then.
@@ -123,7 +134,7 @@ def move_feeds(counters, own, functions, launched, fed, freed, commands, arrived
     return 0
 
 
-@njit(cache=True, nogil=True)
+@njit(_CONSUMERS, cache=True, nogil=True)
 def join(functions, counters, cell, position, arrived, compute):
     """The consumer before a step: `compute` waits for what a lane that moves has started.
 
@@ -137,7 +148,7 @@ def join(functions, counters, cell, position, arrived, compute):
     return wait_for(functions, compute, arrived[position % len(arrived)])
 
 
-@njit(cache=True, nogil=True)
+@njit(_CONSUMERS, cache=True, nogil=True)
 def leave(functions, counters, launched, position, events, compute):
     """The consumer behind a step: `compute` says when it is done, and lanes may count on that; 0 or an error."""
     code = record(functions, events[position % len(events)], compute)
