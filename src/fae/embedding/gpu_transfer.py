@@ -52,7 +52,7 @@ class GpuTransfer:
         self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         (self._forwarded,) = new_events(1, self._up)
-        self._events = [new_events(depth, self._up) for _ in range(3)]
+        self._events = [new_events(depth, self._up) for _ in range(3)]  # kept: what follows are only their handles
         self._arrived, self._updated, self._departed = map(driver.handles, self._events)
 
     def begin(self, this: Pass) -> None:

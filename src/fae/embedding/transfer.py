@@ -83,7 +83,7 @@ class FaultInjection:
     Attributes
     ----------
     max_delay_seconds
-        Every step of every thread, and of every stream of a GPU, first waits up to this long.
+        Every step of every thread and of every stream of the pipeline first waits up to this long; feeds do not.
     poison
         Fill freed slots and rows that will be forwarded with NaN.
     seed

@@ -30,6 +30,17 @@ def publish_all(counters, cells, count):
 
 
 @njit(cache=True, nogil=True)
+def rest(counters, turns, has_moved):
+    """After a turn: how many there were in which nothing moved, having waited a little; -1 if all are to stop."""
+    if has_moved:
+        return 0
+    if stopped(counters):
+        return -1
+    pause(counters, turns)
+    return turns + 1
+
+
+@njit(cache=True, nogil=True)
 def move_rows(
     counters, own, functions, launched, sources, arrivals, departures, departed_cells, departed, early, longest, seed
 ):  # fmt: skip
@@ -80,13 +91,9 @@ def move_rows(
             seed = dawdle(seed, longest)
             started += 1
             publish(counters, own, started)
-        if started + left + seen > before:
-            turns = 0
-        elif stopped(counters):
+        turns = rest(counters, turns, started + left + seen > before)
+        if turns < 0:
             return 0
-        else:
-            pause(counters, turns)
-            turns += 1
     return 0
 
 
@@ -124,13 +131,9 @@ def move_feeds(counters, own, functions, launched, fed, freed, commands, arrived
                 return code
             started += 1
             publish(counters, own, started)
-        if started + seen > before:
-            turns = 0
-        elif stopped(counters):
+        turns = rest(counters, turns, started + seen > before)
+        if turns < 0:
             return 0
-        else:
-            pause(counters, turns)
-            turns += 1
     return 0
 
 
