@@ -4,7 +4,7 @@ python benchmarks/micro/gpu_pipeline.py [--shares 0.05 0.01] [--log zipf] [--fol
 
 `device` (every row on the GPU) and `tiered` take turns; "as it is" has four slots; a setting is threads of a kind
 (gather, scatter), slots of the ring, yields and longest sleep (us) of a lane that waits, or feeds through pinned
-buffers. `waits` are the consumer's, for staging and for feeds; `cpu` is time of all threads; all in microseconds a step.
+buffers. `waits` are the consumer's, for staging and for feeds; `cpu` is of all threads; all in microseconds a step.
 """
 
 from __future__ import annotations
