@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
-from fae.core.artifact import Manifest, Plan, write_artifact
+from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
+from fae.artifacts.manifest import Manifest, Plan, write_artifact
+from fae.artifacts.row_layout import RowLayout
 from fae.core.config import to_table
 from fae.core.seeds import generator
 from fae.core.threads import num_threads, run_ranges
-from fae.data.columnar import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
-from fae.popularity.layout import RowLayout
-from fae.training.record import library_versions, machine, source_commit
+from fae.run.record import library_versions, machine, source_commit
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fae.bench import plain
-from fae.bench.plain import NUM_BATCHES, read_batches
-from fae.data.columnar import ColumnarLog
+from fae.artifacts.columnar_log import ColumnarLog
+from fae.bench import plain_contender
+from fae.bench.plain_contender import NUM_BATCHES, read_batches
 from fae.models.config import DLRMConfig
 from speed import LEARNING_RATE
 
@@ -22,20 +22,20 @@ __all__ = ["NUM_BATCHES", "Fbgemm", "Peer", "PlainPyTorch", "read_batches"]
 
 
 def _with_dlrm(options: dict[str, Any]) -> dict[str, Any]:
-    """`dim` and `mlps` of these benchmarks as the model that `fae.bench.plain` takes."""
+    """`dim` and `mlps` of these benchmarks as the model that `fae.bench.plain_contender` takes."""
     model = DLRMConfig(name="dlrm", embedding_dim=options.pop("dim"), **(options.pop("mlps", None) or {}))
     return {**options, "model": model, "learning_rate": LEARNING_RATE}
 
 
-class Peer(plain.Peer):
-    """`fae.bench.plain.Peer` of a DLRM."""
+class Peer(plain_contender.Peer):
+    """`fae.bench.plain_contender.Peer` of a DLRM."""
 
     def __init__(self, log: ColumnarLog, **options: Any) -> None:
         super().__init__(log, **_with_dlrm(options))
 
 
-class PlainPyTorch(plain.PlainPyTorch):
-    """`fae.bench.plain.PlainPyTorch` of a DLRM."""
+class PlainPyTorch(plain_contender.PlainPyTorch):
+    """`fae.bench.plain_contender.PlainPyTorch` of a DLRM."""
 
     def __init__(self, log: ColumnarLog, **options: Any) -> None:
         super().__init__(log, **_with_dlrm(options))

@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from fae.artifacts.columnar_log import SPLITS, ColumnarLog
+from fae.artifacts.manifest import Manifest
+from fae.artifacts.packed import PackedDataset
+from fae.artifacts.row_layout import RowLayout
 from fae.bench.contenders import OurContender, PaperContender
 from fae.bench.host import product_gflops
-from fae.bench.plain import synchronize
-from fae.core.artifact import Manifest
-from fae.data.columnar import SPLITS, ColumnarLog
-from fae.data.synthetic_columnar import write_columnar
-from fae.data.synthetic_config import SyntheticConfig
+from fae.bench.plain_contender import synchronize
 from fae.embedding.base import Embeddings
 from fae.models.config import DLRMConfig
-from fae.packing.dataset import PackedDataset
-from fae.packing.pack import pack
-from fae.popularity.layout import RowLayout
+from fae.pack.pack import pack
+from fae.synthetic.columnar_writer import write_columnar
+from fae.synthetic.config import SyntheticConfig
 
 from common import KAGGLE_ROWS, make_log
 

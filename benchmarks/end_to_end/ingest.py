@@ -53,8 +53,8 @@ def training_inputs(num_inputs: int) -> int:
 
 def run_fae(text: Path, out: Path) -> None:
     """The stage as a recipe runs it."""
-    from fae.data.config import LogConfig
-    from fae.data.ingest import ingest
+    from fae.ingest.config import LogConfig
+    from fae.ingest.ingest import ingest
 
     ingest(LogConfig(train=text.name, format="criteo"), out / "log", base=text.parent)
     for name in FILES:
@@ -168,7 +168,7 @@ WAYS: dict[str, Callable[[Path, Path], None]] = {
 def child(way: str, text: Path, out: Path) -> None:
     """One run, in a process of its own; prints what it took."""
     if way == "fae":
-        import fae.data.ingest  # noqa: F401
+        import fae.ingest.ingest  # noqa: F401
     else:
         __import__(way.split("_")[0])
     start, cpu = time.perf_counter(), time.process_time()
@@ -239,7 +239,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
         return
-    from fae.data.synthetic import SyntheticConfig, write_text
+    from fae.synthetic.text_writer import SyntheticConfig, write_text
 
     from common import record, save_record
 

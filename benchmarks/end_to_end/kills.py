@@ -37,7 +37,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from fae.core.artifact import file_checksum  # noqa: E402
+from fae.artifacts.checksums import file_checksum
 
 from common import record, save_record  # noqa: E402
 
@@ -88,7 +88,7 @@ _NOT_BYTES = ("run.json", "timings.json", ".lock", "log.sources.json", "progress
 _LOOK_EVERY_SECONDS = 0.003
 _VICTIM = """\
 import faulthandler, os, signal, sys
-import numba, pyarrow.parquet, torch._dynamo, fae.cli.main, fae.stages, fae.training.trainer
+import numba, pyarrow.parquet, torch._dynamo, fae.cli.main, fae.run.folder, fae.training.trainer
 faulthandler.register(signal.SIGUSR1, file={pipe}, all_threads=False)
 os.write({pipe}, b"ready\\n")
 from fae.cli.main import main

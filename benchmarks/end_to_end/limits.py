@@ -28,10 +28,10 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from fae.core.artifact import Manifest, Plan, write_artifact
+from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
+from fae.artifacts.manifest import Manifest, Plan, write_artifact
+from fae.artifacts.row_layout import RowLayout
 from fae.core.config import to_table
-from fae.data.columnar import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
-from fae.popularity.layout import RowLayout
 from speed import OurPlacement, hot_set, interleaved_runs, open_log, packed_log
 
 from common import KAGGLE_ROWS, RESULTS, record, working_folder

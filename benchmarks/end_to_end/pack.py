@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fae.core.artifact import file_checksum
+from fae.artifacts.checksums import file_checksum
 from fae.core.threads import run_ranges
-from fae.packing.inputs import input_bytes
-from fae.packing.pack import pack
+from fae.pack.log_reader import input_bytes
+from fae.pack.pack import pack
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import KAGGLE_DENSE, KAGGLE_ROWS, make_hot_set, make_log, record, save_record

@@ -3,7 +3,7 @@
     python benchmarks/end_to_end/planted_auc.py [--inputs 500000 2000000] [--seeds 3] [--set section.key=value ...]
     python benchmarks/end_to_end/planted_auc.py --table [--name NAME]
 
-A seed makes a log (`fae.data.synthetic_columnar`, ``scale`` 0.01) and a training of it with the default recipe: DLRM,
+A seed makes a log (`fae.synthetic.columnar_writer`, ``scale`` 0.01) and a training of it with the default recipe: DLRM,
 tiered, interleaved, one epoch; only the budget is smaller (4 MiB), so that rows are cold. On the last tenth of the
 inputs, which training never reads, the AUC and the log loss of
 
@@ -39,15 +39,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 import fae
+from fae.checkpoint.save_load import read_progress
 from fae.core.config import to_table
 from fae.core.units import format_count
-from fae.data.synthetic import log_config
-from fae.data.synthetic_columnar import write_columnar
-from fae.data.synthetic_config import SyntheticConfig
-from fae.data.synthetic_inputs import CHUNK_INPUTS
-from fae.data.synthetic_log import SyntheticLog
-from fae.recipe import Recipe
-from fae.training.checkpoint import read_progress
+from fae.run.recipe import Recipe
+from fae.synthetic.click_log import SyntheticLog
+from fae.synthetic.columnar_writer import write_columnar
+from fae.synthetic.config import SyntheticConfig
+from fae.synthetic.inputs import CHUNK_INPUTS
+from fae.synthetic.text_writer import log_config
 from fae.training.metrics import compute_metrics
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

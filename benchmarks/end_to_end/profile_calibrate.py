@@ -22,15 +22,15 @@ from numpy.lib.format import open_memmap
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from fae.core.artifact import Plan, write_artifact  # noqa: E402
+from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema  # noqa: E402
+from fae.artifacts.manifest import Plan, write_artifact
+from fae.calibrate.calibrate import calibrate  # noqa: E402
 from fae.core.config import to_table  # noqa: E402
 from fae.core.progress import say  # noqa: E402
 from fae.core.seeds import derive_seed, generator  # noqa: E402
 from fae.core.threads import run_ranges  # noqa: E402
-from fae.data.columnar import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema  # noqa: E402
-from fae.popularity.calibrate import calibrate  # noqa: E402
-from fae.popularity.config import HotConfig  # noqa: E402
-from fae.popularity.profile import profile  # noqa: E402
+from fae.profile.config import HotConfig  # noqa: E402
+from fae.profile.profile import profile
 
 from common import KAGGLE_ROWS, record, save_record, zipf_ids  # noqa: E402
 

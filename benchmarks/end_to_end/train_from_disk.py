@@ -19,11 +19,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
-from fae.data.synthetic_columnar import write_columnar
-from fae.data.synthetic_config import SyntheticConfig
-from fae.packing.dataset import PackedDataset
-from fae.recipe import load_recipe
-from fae.stages import RunFolder
+from fae.artifacts.packed import PackedDataset
+from fae.run.folder import RunFolder
+from fae.run.recipe import load_recipe
+from fae.synthetic.columnar_writer import write_columnar
+from fae.synthetic.config import SyntheticConfig
 from speed import OurPlacement
 
 from common import RESULTS, record

@@ -16,7 +16,7 @@ from numba import njit
 
 from fae.core.prefetch import prefetch
 from fae.core.threads import run_ranges
-from fae.embedding.memory import host_zeros
+from fae.streaming.huge_pages import host_zeros
 
 ROW_FLOATS = 16
 _AHEAD = 16

@@ -195,7 +195,7 @@ def measure_ceilings(batch_size: int, of_batch: np.ndarray, num_rows: int, optio
             ceilings["cpu"][f"{precision}, half the threads, one layer"] = half
             torch.set_num_threads(threads)
     ceilings["cpu"]["copy"] = copy_rate(options.copy_bytes, cpu, seconds)
-    from fae.embedding.memory import host_zeros
+    from fae.streaming.huge_pages import host_zeros
 
     table = host_zeros(num_rows, DIM).fill_(0.01)
     ceilings["rows"] = row_rates(table.numpy(), of_batch, seconds)

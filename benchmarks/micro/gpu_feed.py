@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from fae.core.counters import copy_bytes
+from fae.streaming.counters import copy_bytes
 
 from common import RESULTS, record
 

@@ -19,9 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
-from fae.core import lanes
-from fae.embedding import feed_ring
-from fae.embedding.pipeline import LaneCounts
+from fae.streaming import input_ring, workers
+from fae.streaming.staging import WorkerCounts
 from speed import OurPlacement, hot_set, open_log, packed_log
 
 from common import KAGGLE_ROWS, RESULTS, record, working_folder
@@ -57,7 +56,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu_pipeline.json")
     options = parser.parse_args()
-    results, patience, smallest = [], lanes.PATIENCE, feed_ring._SMALLEST_MAPPED
+    results, patience, smallest = [], workers.PATIENCE, input_ring._SMALLEST_MAPPED
     kind = {"dim": options.dim, "optimizer": options.optimizer, "device": options.device}
     with working_folder(options.folder) as folder:
         log = open_log(options.log, folder, options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
@@ -80,10 +79,10 @@ def main() -> None:
                 before = pipeline.counts
                 if "lanes" in values:
                     gather, scatter = values["lanes"]
-                    pipeline.counts = LaneCounts(gather=gather, scatter=scatter)
+                    pipeline.counts = WorkerCounts(gather=gather, scatter=scatter)
                 facts: dict[str, object] = {}
-                lanes.PATIENCE = values.get("patience", patience)
-                feed_ring._SMALLEST_MAPPED = values.get("smallest", smallest)
+                workers.PATIENCE = values.get("patience", patience)
+                input_ring._SMALLEST_MAPPED = values.get("smallest", smallest)
                 ours.run(8)
                 for part in ("run_feeds", "run"):
                     used = time.process_time()
@@ -99,8 +98,8 @@ def main() -> None:
                     for each, contender in (("tiered", ours), ("device", device)):
                         times = contender.run_timed(options.steps)
                         facts[f"{each} on the device"] = {k: round(1e6 * v) for k, v in times.items()}
-                pipeline.counts, lanes.PATIENCE = before, patience
-                feed_ring._SMALLEST_MAPPED = smallest
+                pipeline.counts, workers.PATIENCE = before, patience
+                input_ring._SMALLEST_MAPPED = smallest
                 results.append({"share": share, "setting": setting, **facts})
                 print(f"{setting:12} {facts}", flush=True)
             del by_depth

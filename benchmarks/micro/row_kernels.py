@@ -22,15 +22,15 @@ import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's t
 import numpy as np
 import torch
 
-from fae.data.columnar import FeatureSchema
-from fae.embedding.batch import make_ready
+from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.row_layout import RowLayout
+from fae.core.optimizers import OPTIMIZERS
 from fae.embedding.resident import ResidentEmbeddings
-from fae.embedding.rows import RowOptimizer
 from fae.models.config import DLRMConfig
 from fae.models.registry import build_model
-from fae.packing.compose import pack_groups
-from fae.popularity.layout import RowLayout
-from fae.popularity.memory import OPTIMIZERS
+from fae.pack.compose import pack_groups
+from fae.streaming.ready_batch import make_ready
+from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import make_dense_optimizer
 from fae.training.plain import PlainEmbeddings, PlainTrainer
 from fae.training.step import train_step

@@ -18,9 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
-from fae.core.counters import new_counters
-from fae.embedding.memory import host_zeros
-from fae.kernels.streaming import gather_lane, scatter_lane
+from fae.streaming.counters import new_counters
+from fae.streaming.huge_pages import host_zeros
+from fae.streaming.row_loops import gather_loop, scatter_loop
 from speed import hot_set, open_log, packed_log
 
 from common import KAGGLE_ROWS, RESULTS, record, working_folder
@@ -42,7 +42,7 @@ def measure(packed, hot, dim: int, depth: int, rounds: int) -> dict[str, object]
     no_state = np.zeros((depth, slot_rows, 0), np.float32)
     locations = np.zeros((depth, slot_rows), np.int64)
     counters = new_counters(2, 0, 0)
-    gather, scatter = gather_lane(dim, 0), scatter_lane(dim, 0)
+    gather, scatter = gather_loop(dim, 0), scatter_loop(dim, 0)
 
     def run(what: str, batches: int) -> float:
         counters[1:, 0] = _THERE

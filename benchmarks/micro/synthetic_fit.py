@@ -4,7 +4,7 @@
 
 A column's counts in a sample are taken as Poisson, so what a curve should show there (distinct values, shares of the
 top values, values seen once) is an exact sum, not a simulation. Needs scipy, which scikit-learn brings. What it printed
-stands in `fae.data.synthetic_shapes`.
+stands in `fae.synthetic.shapes`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from scipy.optimize import minimize
 from scipy.stats import poisson
 
 from fae.core.progress import say
-from fae.data.synthetic_columns import CELL_BITS, FINE_CELL_BITS, ColumnShape
-from fae.data.synthetic_shapes import CRITEO
+from fae.synthetic.columns import CELL_BITS, FINE_CELL_BITS, ColumnShape
+from fae.synthetic.shapes import CRITEO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from synthetic_shape import NUM_INPUTS, REAL_COLUMNS

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from fae.data.synthetic import SyntheticConfig, SyntheticLog
-from fae.data.synthetic_inputs import CHUNK_INPUTS
-from fae.data.synthetic_log import ClickTally
+from fae.synthetic.click_log import ClickTally
+from fae.synthetic.inputs import CHUNK_INPUTS
+from fae.synthetic.text_writer import SyntheticConfig, SyntheticLog
 
 from common import RESULTS, record, save_record
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fae.core.progress import say
-from fae.data.synthetic import SyntheticConfig, write_text
-from fae.data.synthetic_columnar import write_columnar
+from fae.synthetic.columnar_writer import write_columnar
+from fae.synthetic.text_writer import SyntheticConfig, write_text
 
 from common import record, save_record
 

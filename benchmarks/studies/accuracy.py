@@ -39,20 +39,21 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import fae
-from fae.core.artifact import is_current
+from fae.artifacts.access_profile import AccessProfile
+from fae.artifacts.hot_set import HotSet
+from fae.artifacts.manifest import is_current
+from fae.artifacts.packed import PackedDataset
+from fae.calibrate.calibrate import calibrate, plan_calibrate
 from fae.core.seeds import derive_seed
-from fae.data.ingest import ingest
-from fae.data.synthetic_columnar import write_columnar
-from fae.data.synthetic_config import SyntheticConfig
 from fae.embedding.placements import make_embeddings
-from fae.embedding.rows import RowOptimizer
+from fae.ingest.ingest import ingest
 from fae.models.registry import build_model
-from fae.packing.dataset import PackedDataset
-from fae.packing.pack import pack, plan_pack
-from fae.popularity.calibrate import calibrate, plan_calibrate
-from fae.popularity.hotset import HotSet
-from fae.popularity.profile import AccessProfile, plan_profile, profile
-from fae.recipe import Recipe
+from fae.pack.pack import pack, plan_pack
+from fae.profile.profile import plan_profile, profile
+from fae.run.recipe import Recipe
+from fae.streaming.row_store import RowOptimizer
+from fae.synthetic.columnar_writer import write_columnar
+from fae.synthetic.config import SyntheticConfig
 from fae.training.dense import make_dense_optimizer
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.runner import StepRunner

@@ -16,7 +16,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from fae.reporting.figures import PALETTE
+from fae.report.figures import PALETTE
 
 Cells = list[dict[str, Any]]
 BASE = "shuffled"

@@ -27,9 +27,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import fae
-from fae.data.synthetic import log_config, write_text
-from fae.data.synthetic_config import SyntheticConfig
 from fae.models.registry import build_model
+from fae.synthetic.config import SyntheticConfig
+from fae.synthetic.text_writer import log_config, write_text
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.trainer import Trainer
 from studies.accuracy_tables import interval

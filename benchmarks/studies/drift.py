@@ -10,7 +10,7 @@ the same model, in the same process:
 
 * ``kept``: the hot set of day 1 as it was; what was appended since is cold;
 * ``recalibrated``: profile and calibrate on the day's own log, then every row moves to its place, with its optimizer
-  state (`fae.training.continuation.move_rows`). That no bit of any row changes on the way is checked each night.
+  state (`fae.checkpoint.continuation.move_rows`). That no bit of any row changes on the way is checked each night.
 
 A day's cell says coverage (hot lookups), hot-input share, batches, cold rows a batch, rows that changed tier, seconds
 of every stage and the held-out AUC. ``yesterday``, without training, is what a hot set of the day before would serve.
@@ -36,23 +36,23 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import fae
-from fae.data.columnar import FeatureSchema
-from fae.data.config import LogConfig
-from fae.data.ingest import ingest
-from fae.data.synthetic import write_text
-from fae.data.synthetic_config import SyntheticConfig
+from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.row_layout import RowLayout
+from fae.calibrate.calibrate import calibrate
+from fae.checkpoint.continuation import move_rows
 from fae.embedding.base import Embeddings
 from fae.embedding.placements import make_embeddings
-from fae.embedding.rows import RowOptimizer
+from fae.ingest.config import LogConfig
+from fae.ingest.ingest import ingest
 from fae.models.config import DLRMConfig
 from fae.models.registry import build_model
-from fae.packing.pack import pack
-from fae.popularity.calibrate import calibrate
-from fae.popularity.config import HotConfig
-from fae.popularity.layout import RowLayout
-from fae.popularity.profile import profile
+from fae.pack.pack import pack
+from fae.profile.config import HotConfig
+from fae.profile.profile import profile
+from fae.streaming.row_store import RowOptimizer
+from fae.synthetic.config import SyntheticConfig
+from fae.synthetic.text_writer import write_text
 from fae.training.config import TrainConfig
-from fae.training.continuation import move_rows
 from fae.training.trainer import Trainer
 from studies.drift_tables import draw, print_table
 
@@ -119,7 +119,7 @@ def served(log: fae.ColumnarLog, layout: RowLayout) -> dict[str, float]:
     return {"coverage": float(hot.mean()), "input_share": float(hot.all(axis=1).mean())}
 
 
-class Chain:
+class NestedSets:
     """One policy over all days: the model goes on from day to day, its rows through every hot set."""
 
     def __init__(self, days: Days, policy: str, options: argparse.Namespace, seed: int) -> None:
@@ -313,7 +313,7 @@ def main() -> None:
                     print(f"stopped after {options.until:.0f} s; the same command goes on", file=sys.stderr)
                     return
                 days = Days(root / f"drift{drift}_seed{seed}", options, drift, seed)
-                cells = Chain(days, policy, options, seed).run()
+                cells = NestedSets(days, policy, options, seed).run()
                 chains.append(
                     {"drift": drift, "seed": seed, "policy": policy, "commit": header["commit"], "days": cells}
                 )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fae.reporting.figures import PALETTE
+from fae.report.figures import PALETTE
 from studies.accuracy_tables import interval, save_svg
 
 HOT_SETS = {"kept": "day 1's hot set", "recalibrated": "its own"}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fae.core.units import format_bytes, format_count
-from fae.reporting.markup import seconds_text
+from fae.report.markup import seconds_text
 
 ROOT = Path(__file__).resolve().parents[2]
 

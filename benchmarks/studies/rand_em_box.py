@@ -7,7 +7,7 @@ of 2 % of the rows with 90 % of the accesses, flat inside head and tail). Three 
 ingest numbers them), *shuffled*, and *arrival* (numbered as they first appear in a log of 50 M accesses, as published
 Criteo preprocessing does). Hot shares 1e-1 to 1e-5; the threshold is placed so that exactly this share is hot.
 
-Forms: *shipped* is `fae.popularity.rand_em` as calibrate calls it; *published* is the paper's: 35 contiguous chunks
+Forms: *shipped* is `fae.calibrate.rand_em` as calibrate calls it; *published* is the paper's: 35 contiguous chunks
 of 1,024 rows, Student's t. Each draw is one call for the Box and one a threshold for its interval, at 99.9 %. The
 shipped form must cover in 99.5 % or more of the draws of every cell; the study ends with exit status 1 if it does
 not.
@@ -32,10 +32,10 @@ import numpy as np
 import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parent))
+from fae.calibrate.rand_em import Box, draw_contiguous, draw_scattered
+from fae.calibrate.table_facts import num_at_least
 from fae.core.progress import say
 from fae.core.seeds import generator
-from fae.popularity.rand_em import Box, draw_contiguous, draw_scattered
-from fae.popularity.tables import num_at_least
 
 from study import COLOURS, Cells, new_figure, read_cells, save_svg
 

@@ -29,16 +29,16 @@ import numpy as np
 import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parent))
+from fae.artifacts.columnar_log import ColumnarLog
+from fae.calibrate.candidates import CandidateBuilder
+from fae.calibrate.selection import choose
+from fae.calibrate.staging_rows import StagingProbe
+from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.threshold import ThresholdSets, threshold_grid
 from fae.core.seeds import generator
-from fae.data.columnar import ColumnarLog
-from fae.popularity.choice import choose
-from fae.popularity.config import HotConfig
-from fae.popularity.counting import count_accesses
-from fae.popularity.fitting import Fitter
-from fae.popularity.sampling import sample_without_replacement
-from fae.popularity.staging import StagingProbe
-from fae.popularity.tables import IntArray, Tables
-from fae.popularity.threshold import ThresholdChain, threshold_grid
+from fae.profile.config import HotConfig
+from fae.profile.counting import count_accesses
+from fae.profile.sampling import sample_without_replacement
 
 from study import COLOURS, Cells, frappe_log, inputs_of, new_figure, read_cells, save_svg, shares, synthetic_log
 
@@ -88,12 +88,12 @@ def measure_sample(log: ColumnarLog, config: HotConfig, sample: float, seed: int
         inputs = everything.take(drawn).cached()
     counts = count_accesses(inputs, tables.features)
     probe = StagingProbe(tables, everything, len(everything), batch_size=batch_size, mixed=False, seed=seed)
-    fitter = Fitter(tables=tables, config=config, probe=probe)
+    fitter = CandidateBuilder(tables=tables, config=config, probe=probe)
     choice = choose(fitter, inputs, counts, is_exact=is_exact, batch_size=batch_size, seed=seed)
     threshold = choice.threshold
     assert threshold.fit is not None
     assert threshold.stage is not None
-    assert isinstance(threshold.chain, ThresholdChain)
+    assert isinstance(threshold.chain, ThresholdSets)
     peeling = choice.winner
     if choice.winner.selection != "peeling":
         peeling = fitter.peeling(inputs, counts, threshold.small)

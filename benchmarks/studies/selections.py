@@ -42,17 +42,17 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
+from fae.artifacts.columnar_log import ColumnarLog
+from fae.calibrate.calibrate import calibrate
+from fae.calibrate.candidates import Candidate, CandidateBuilder
+from fae.calibrate.peeled_sets import PeeledSets
+from fae.calibrate.selection import peeling_unless_below
+from fae.calibrate.staging_rows import StagingProbe
+from fae.calibrate.table_facts import Tables
 from fae.core.progress import say
 from fae.core.units import parse_bytes
-from fae.data.columnar import ColumnarLog
-from fae.popularity.calibrate import calibrate
-from fae.popularity.choice import peeling_unless_below
-from fae.popularity.config import HotConfig
-from fae.popularity.fitting import Candidate, Fitter
-from fae.popularity.peeling_chain import PeelingChain
-from fae.popularity.profile import profile
-from fae.popularity.staging import StagingProbe
-from fae.popularity.tables import Tables
+from fae.profile.config import HotConfig
+from fae.profile.profile import profile
 
 from common import KAGGLE_ROWS, make_log
 from study import (
@@ -102,14 +102,14 @@ class LogStudy:
         )
         self._peeled: dict[tuple[int, ...], tuple[Candidate, dict[str, Any]]] = {}
 
-    def peeling(self, fitter: Fitter, small: tuple[int, ...]) -> tuple[Candidate, dict[str, Any]]:
+    def peeling(self, fitter: CandidateBuilder, small: tuple[int, ...]) -> tuple[Candidate, dict[str, Any]]:
         """The peeling beside these small tables, and what it cost; made once."""
         if small not in self._peeled:
             with PeakMemory() as memory:
                 began, cpu = time.perf_counter(), time.process_time()
                 candidate = fitter.peeling(self.packed, self.counts, small)
                 seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-            assert isinstance(candidate.chain, PeelingChain)
+            assert isinstance(candidate.chain, PeeledSets)
             self._peeled[small] = candidate, {
                 "seconds": seconds, "cpu_seconds": cpu, "peak_bytes": memory.bytes,
                 "num_peeled_inputs": candidate.num_fitted,
@@ -120,7 +120,7 @@ class LogStudy:
     def at(self, budget: str) -> dict[str, Any]:
         """Both selections at one budget."""
         config = HotConfig(budget=budget, **self.settings["hot"])
-        fitter = Fitter(tables=self.tables, config=config, probe=self.probe)
+        fitter = CandidateBuilder(tables=self.tables, config=config, probe=self.probe)
         with PeakMemory() as memory:
             began = time.perf_counter()
             threshold = fitter.threshold(self.packed, self.counts)
@@ -147,7 +147,7 @@ class LogStudy:
             found["peeling_alone"], found["peeling"] = found["peeling"], dict(found["threshold"])
         found["threshold"] |= {"seconds": seconds, "peak_bytes": memory.bytes}
         found["peeling"] |= cost
-        assert isinstance(peeling.chain, PeelingChain)
+        assert isinstance(peeling.chain, PeeledSets)
         num_bytes = max(fit.bytes for fit in fits.values() if fit is not None)
         found["bound"] = peeling.chain.peeled.bound(peeling.chain.row_bytes, num_bytes)
         return found
@@ -255,7 +255,7 @@ def skew_at(log: ColumnarLog, budget_share: float) -> dict[str, Any]:
     inputs = inputs_of(log, "train")
     config = HotConfig(budget=int(budget_share * tables.total_bytes), small_table="16KB", ring_depth=2)
     probe = StagingProbe(tables, inputs, len(inputs), batch_size=256, mixed=False, seed=1)
-    fitter, counts = Fitter(tables=tables, config=config, probe=probe), np.asarray(log.counts)
+    fitter, counts = CandidateBuilder(tables=tables, config=config, probe=probe), np.asarray(log.counts)
     threshold = fitter.threshold(inputs, counts)
     found: dict[str, Any] = {"budget_bytes": config.budget_bytes}
     for candidate in (threshold, fitter.peeling(inputs, counts, threshold.small)):

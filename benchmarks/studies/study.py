@@ -22,15 +22,15 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
+from fae.artifacts.columnar_log import ColumnarLog  # noqa: E402
+from fae.calibrate.coverage import MeasuredCoverage, measure  # noqa: E402
+from fae.calibrate.table_facts import IntArray, Tables  # noqa: E402
 from fae.core.progress import say  # noqa: E402
-from fae.data.columnar import ColumnarLog  # noqa: E402
-from fae.data.synthetic_columnar import write_columnar  # noqa: E402
-from fae.data.synthetic_config import SyntheticConfig  # noqa: E402
-from fae.popularity.coverage import Measured, measure  # noqa: E402
-from fae.popularity.sampling import Inputs  # noqa: E402
-from fae.popularity.tables import IntArray, Tables  # noqa: E402
-from fae.recipe import load_recipe  # noqa: E402
-from fae.stages import RunFolder  # noqa: E402
+from fae.profile.sampling import SampledInputs  # noqa: E402
+from fae.run.folder import RunFolder  # noqa: E402
+from fae.run.recipe import load_recipe  # noqa: E402
+from fae.synthetic.columnar_writer import write_columnar  # noqa: E402
+from fae.synthetic.config import SyntheticConfig  # noqa: E402
 
 from common import RESULTS, record, save_record  # noqa: E402
 
@@ -154,14 +154,14 @@ def frappe_log(folder: Path) -> ColumnarLog:
     return ColumnarLog(run.path("ingest"))
 
 
-def inputs_of(log: ColumnarLog, split: str) -> Inputs:
+def inputs_of(log: ColumnarLog, split: str) -> SampledInputs:
     """All inputs of a split."""
-    return Inputs(log.ids, log.labels, range(*log.split(split)))
+    return SampledInputs(log.ids, log.labels, range(*log.split(split)))
 
 
-def shares(tables: Tables, ranks: Any, num_hot: IntArray, **inputs: Inputs) -> dict[str, dict[str, Any]]:
+def shares(tables: Tables, ranks: Any, num_hot: IntArray, **inputs: SampledInputs) -> dict[str, dict[str, Any]]:
     """Hot-input share and coverage on each of the named inputs."""
-    found: dict[str, Measured] = {name: measure(tables, some, ranks, num_hot) for name, some in inputs.items()}
+    found: dict[str, MeasuredCoverage] = {name: measure(tables, some, ranks, num_hot) for name, some in inputs.items()}
     return {
         name: {"input_share": one.input_share, "num_hot_inputs": one.num_hot_inputs, "num_inputs": one.num_inputs,
                "coverage": one.coverage}

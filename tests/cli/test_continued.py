@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file
 from test_kill import Victim
 
-from fae.data.columnar import ColumnarLog
-from fae.embedding.rows import initial_rows
+from fae.artifacts.columnar_log import ColumnarLog
+from fae.checkpoint.save_load import read_progress
 from fae.models.registry import build_model
-from fae.recipe import load_recipe
-from fae.stages import RunFolder
-from fae.training.checkpoint import read_progress
+from fae.run.folder import RunFolder
+from fae.run.recipe import load_recipe
+from fae.streaming.row_store import initial_rows
 from fae.training.trainer import Trainer
 
 from commands import (
@@ -423,7 +423,7 @@ def test_a_damaged_parent_is_refused(copied: Path, case: str) -> None:
 def test_damage_in_a_file_too_large_to_be_read_at_opening(
     copied: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    monkeypatch.setattr("fae.core.artifact._SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("fae.artifacts.checksums._SMALL_FILE_BYTES", 0)
     before = (copied / "day1" / file).stat()
     flip(copied / "day1" / file)
     # Damage that leaves no trace in the file's times: newer files are read in full at once, whatever their size.

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from fae.core.artifact import file_checksum, fingerprint
-from fae.recipe import load_recipe
-from fae.stages import RunFolder
+from fae.artifacts.checksums import file_checksum
+from fae.artifacts.manifest import fingerprint
+from fae.run.folder import RunFolder
+from fae.run.recipe import load_recipe
 
 from commands import ARTIFACTS, STAGES, artifacts, contents, fae, fault, succeed, unfinished, write_log, write_recipe
 
@@ -209,14 +210,14 @@ def test_large_files_are_read_where_they_are_newer_than_their_manifest(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits for a terabyte to be read again, and yet nobody's edit goes unnoticed."""
-    monkeypatch.setattr("fae.core.artifact._SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("fae.artifacts.checksums._SMALL_FILE_BYTES", 0)
     read: list[Path] = []
 
     def checksum(path: Path) -> str:
         read.append(path)
         return file_checksum(path)
 
-    monkeypatch.setattr("fae.core.artifact.file_checksum", checksum)
+    monkeypatch.setattr("fae.artifacts.checksums.file_checksum", checksum)
     log = finished / "run" / "log"
     succeed("profile", *in_place(finished))
     assert not [path for path in read if log in path.parents]

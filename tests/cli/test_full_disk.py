@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fae.core.artifact import write_record
+from fae.core.files import write_record
 
 from commands import ARTIFACTS, STAGES, Done, contents, fae, fault, succeed, unfinished, write_recipe
 from disks import PAGE, SmallDisk, small_disk
@@ -126,7 +126,7 @@ def test_record_on_a_full_disk(disk: tuple[SmallDisk, Path], name: str, monkeypa
             small.resize(small.used_bytes)
         write_record(path, value)
 
-    monkeypatch.setattr("fae.stages.write_record", on_a_full_disk)
+    monkeypatch.setattr("fae.run.folder.write_record", on_a_full_disk)
     fault(fae("run", recipe, "--out", run), f"cannot write to {run / name}", NO_SPACE)
     assert not (run / name).exists()
     assert not unfinished(run)

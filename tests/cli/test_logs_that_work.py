@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fae.data.columnar import ColumnarLog
+from fae.artifacts.columnar_log import ColumnarLog
 
 from commands import HEADER, contents, csv_text, strict_json, succeed, write_log, write_recipe, zipf_inputs
 

@@ -80,7 +80,7 @@ def test_record(finished_run: Path) -> None:
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fae.demo._BUDGET_SHARES", (0.01, 1.0))  # one that does not fit, one that does
+    monkeypatch.setattr("fae.run.demo._BUDGET_SHARES", (0.01, 1.0))  # one that does not fit, one that does
     done = succeed("demo", "--inputs", 5000, "--out", tmp_path / "demo", "--seed", 3, "--json")
     check_record(done.result["run"])
     assert done.result["run"]["seed"] == 3
@@ -169,7 +169,7 @@ def test_interrupted(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fae.stages.RunFolder.run", interrupt)
+    monkeypatch.setattr("fae.run.folder.RunFolder.run", interrupt)
     done = fae("run", finished / "recipe.toml", "--out", finished / "run")
     assert (done.status, done.stdout) == (130, "")
     assert done.stderr == "fae: interrupted; the same command goes on from here\n"

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fae.kernels.cpu as cpu
+from fae.core.optimizers import OPTIMIZERS, state_width
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import group_geometries
 from fae.kernels.reference import ReferenceGroupKernels
-from fae.popularity.memory import OPTIMIZERS, state_width
 
 NO_ROWS = np.empty(0, np.int64)
 FLAT = ([1, 1, 1], ["sum", "sum", "mean"])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from fae.embedding.rows import RowOptimizer
 from fae.models.config import MODEL_CONFIGS
 from fae.models.registry import MODELS
+from fae.streaming.row_store import RowOptimizer
 from fae.training.plain import PlainEmbeddings, PlainTrainer
 
 from model_cases import CASES, HISTORY, Case, make_batch

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from fae.embedding.pipeline import FaultInjection
-from fae.embedding.rows import RowOptimizer
-from fae.kernels.optimizers import bias_corrected_rate
-from fae.popularity.memory import OPTIMIZERS
+from fae.core.optimizers import OPTIMIZERS, bias_corrected_rate
+from fae.streaming.row_store import RowOptimizer
+from fae.streaming.staging import FaultInjection
 from fae.training.step import train_step
 
 from cases import CPU, assert_same_bytes, make_embeddings, random_log, train, wide_log
@@ -87,7 +86,7 @@ def test_training_agrees_with_the_cpu_and_tiered_is_device(optimizer):
 def test_delays_and_poison_change_nothing_where_rows_are_read_by_location(depth):
     log = random_log(5, num_inputs=90, batch_size=10, lists=True)
     layout = log.layout(0.1, 5)
-    faults = FaultInjection(max_delay_seconds=0.002, poison=True, seed=depth)
+    faults = FaultInjection(max_delay_seconds=0.002, fill_with_nan=True, seed=depth)
     ours = train(log, layout, "rowwise_adagrad", "tiered", engine="triton", depth=depth, faults=faults, device=DEVICE)
     assert_same_bytes(ours, train(log, layout, "rowwise_adagrad", "device", engine="triton", device=DEVICE))
 
@@ -300,7 +299,7 @@ def test_logits_may_be_a_column_of_something_wider():
 
 
 def test_fused_mlp_is_the_layers():
-    from fae.models.blocks import MLP
+    from fae.models.layers import MLP
     from fae.training.dense import make_dense_optimizer
 
     torch.manual_seed(2)
@@ -325,7 +324,7 @@ def test_gradients_beside_are_joined_before_they_are_used(monkeypatch):
 
     from fae.kernels import triton_dense
     from fae.models import fused_mlp
-    from fae.models.blocks import MLP
+    from fae.models.layers import MLP
     from fae.training.dense import make_dense_optimizer
 
     class Stream:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from fae.embedding.pipeline import FaultInjection
-from fae.embedding.rows import RowOptimizer
+from fae.core.optimizers import OPTIMIZERS
 from fae.models.config import DCNv2Config, DeepFMConfig, TBSMConfig, WideDeepConfig
 from fae.models.registry import build_model
-from fae.popularity.memory import OPTIMIZERS
+from fae.streaming.row_store import RowOptimizer
+from fae.streaming.staging import FaultInjection
 from fae.training.plain import PlainEmbeddings, PlainTrainer
 
 from cases import assert_same_bytes, history_log, make_embeddings, random_log, train
@@ -44,7 +44,7 @@ def test_histories_under_delays_and_poison():
     """A pad or a slot that was freed, read by mistake, would show as NaN."""
     log = history_log(5, num_inputs=200, batch_size=8)
     layout = log.layout(0.1, 5)
-    faults = FaultInjection(max_delay_seconds=0.004, poison=True, seed=5)
+    faults = FaultInjection(max_delay_seconds=0.004, fill_with_nan=True, seed=5)
     ours = train(log, layout, "adagrad", "tiered", depth=3, faults=faults)
     assert_same_bytes(ours, train(log, layout, "adagrad", "cpu"))
 

@@ -8,10 +8,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fae.embedding.pipeline import FaultInjection
-from fae.embedding.rows import RowOptimizer
+from fae.core.optimizers import OPTIMIZERS
 from fae.models.registry import build_model
-from fae.popularity.memory import OPTIMIZERS
+from fae.streaming.row_store import RowOptimizer
+from fae.streaming.staging import FaultInjection
 from fae.training.plain import PlainEmbeddings, PlainTrainer
 
 from cases import adversarial_logs, assert_same_bytes, random_log, train
@@ -67,7 +67,7 @@ def test_adversarial_batches(name, optimizer):
 def test_random_delays_and_poisoned_slots(depth, seed):
     log = random_log(seed, num_inputs=200, batch_size=8)
     layout = log.layout(0.1, seed)
-    faults = FaultInjection(max_delay_seconds=0.004, poison=True, seed=seed)
+    faults = FaultInjection(max_delay_seconds=0.004, fill_with_nan=True, seed=seed)
     optimizer = "adam" if seed == 0 else "rowwise_adagrad"
     ours = train(log, layout, optimizer, "tiered", depth=depth, faults=faults)
     assert_same_bytes(ours, train(log, layout, optimizer, "cpu"))

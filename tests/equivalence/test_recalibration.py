@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.row_layout import RowLayout
+from fae.checkpoint.continuation import move_rows
 from fae.core.errors import ArtifactError
-from fae.data.columnar import FeatureSchema
-from fae.embedding.rows import RowOptimizer, initial_rows
 from fae.models.registry import build_model
-from fae.popularity.layout import RowLayout
-from fae.training.continuation import move_rows
+from fae.streaming.row_store import RowOptimizer, initial_rows
 from fae.training.dense import make_dense_optimizer
 from fae.training.runner import StepRunner
 

@@ -7,11 +7,11 @@ import threading
 import pytest
 import torch
 
-from fae.embedding import feed_ring
-from fae.embedding.feed_sources import LaneSource, MappedSource
-from fae.embedding.pipeline import FaultInjection
+from fae.core.optimizers import OPTIMIZERS
 from fae.models.registry import build_model
-from fae.popularity.memory import OPTIMIZERS
+from fae.streaming import input_ring
+from fae.streaming.input_sources import BufferSource, MappedSource
+from fae.streaming.staging import FaultInjection
 
 import cases
 from cases import Log, adversarial_logs, assert_same_bytes, history_log, mapped, random_log, train, wide_log
@@ -42,7 +42,7 @@ def test_500_steps_are_the_same_bytes_for_every_budget_and_depth(optimizer, prec
 
 
 def test_a_thread_of_ones_own():
-    """Lanes that move take their context from the thread that asks for batches, whichever that is."""
+    """WorkerGroup that move take their context from the thread that asks for batches, whichever that is."""
     log = wide_log(random_log(4, num_inputs=400))
     layout, trained = log.layout(0.1, 1), []
     expected = train(log, layout, "sgd", "device", device=CUDA, precision="bf16")
@@ -71,27 +71,27 @@ def test_adversarial_batches_captured(name, precision):
 def test_random_delays_and_poisoned_slots_captured(depth):
     log = wide_log(random_log(5, num_inputs=400, batch_size=8))
     layout = log.layout(0.1, 5)
-    faults = FaultInjection(max_delay_seconds=0.004, poison=True, seed=5)
+    faults = FaultInjection(max_delay_seconds=0.004, fill_with_nan=True, seed=5)
     ours = train(log, layout, "rowwise_adagrad", "tiered", depth=depth, faults=faults, device=CUDA, precision="bf16")
     assert_same_bytes(ours, train(log, layout, "rowwise_adagrad", "device", device=CUDA, precision="bf16"))
 
 
-@pytest.mark.parametrize(("smallest", "kind"), [(2**40, LaneSource), (0, MappedSource)])
+@pytest.mark.parametrize(("smallest", "kind"), [(2**40, BufferSource), (0, MappedSource)])
 def test_both_sources_of_feeds_give_the_same_bytes(smallest, kind, tmp_path, monkeypatch):
     log = random_log(8, num_inputs=700, batch_size=16, lists=True)
     layout = log.layout(0.2, 3)
     expected = train(log, layout, "adam", "device", device=CUDA, epochs=2)  # from memory: pages are shared by arrays
     in_files = mapped(log.packed(layout), tmp_path)
     monkeypatch.setattr(Log, "packed", lambda self, layout: in_files)
-    monkeypatch.setattr(feed_ring, "_SMALLEST_MAPPED", smallest)
-    used, original = set(), feed_ring.FeedRing._open
+    monkeypatch.setattr(input_ring, "_SMALLEST_MAPPED", smallest)
+    used, original = set(), input_ring.InputRing._open
 
     def opened(ring, batches, table):
         source = original(ring, batches, table)
         used.add(type(source))
         return source
 
-    monkeypatch.setattr(feed_ring.FeedRing, "_open", opened)
+    monkeypatch.setattr(input_ring.InputRing, "_open", opened)
     for placement in ("device", "tiered"):
         assert_same_bytes(train(log, layout, "adam", placement, depth=3, device=CUDA, epochs=2), expected)
     assert used == {kind}

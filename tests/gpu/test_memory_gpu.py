@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from fae.artifacts.hot_set import HotSet
+from fae.artifacts.packed import PackedDataset
+from fae.calibrate.calibrate import calibrate
+from fae.core.optimizers import OPTIMIZERS, row_bytes
+from fae.embedding.memory_plan import MemoryPlan, plan_memory
 from fae.embedding.placements import make_embeddings
-from fae.embedding.requirements import Requirements, requirements
-from fae.embedding.rows import RowOptimizer
 from fae.embedding.working_memory import ROUNDED
 from fae.models.config import DLRMConfig
 from fae.models.registry import build_model
-from fae.packing.dataset import PackedDataset
-from fae.packing.pack import pack
-from fae.popularity.calibrate import calibrate
-from fae.popularity.config import HotConfig
-from fae.popularity.hotset import HotSet
-from fae.popularity.memory import OPTIMIZERS, row_bytes
-from fae.popularity.profile import profile
+from fae.pack.pack import pack
+from fae.profile.config import HotConfig
+from fae.profile.profile import profile
+from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import dense_bytes, make_dense_optimizer
 
 from logs import zipf_log
@@ -53,9 +53,9 @@ def prepared(folder: Path, optimizer: str, budget: int) -> tuple[HotSet, PackedD
     return hot_set, pack(log, hot_set, folder / "packed", seed=1)
 
 
-def said(placement: str, hot_set: HotSet, packed: PackedDataset, optimizer: str) -> Requirements:
+def said(placement: str, hot_set: HotSet, packed: PackedDataset, optimizer: str) -> MemoryPlan:
     splits = (packed.train, packed.validation, packed.test)
-    return requirements(placement, hot_set, optimizer, splits, on_gpu=True)
+    return plan_memory(placement, hot_set, optimizer, splits, on_gpu=True)
 
 
 def a_few_steps(embeddings, batches, count):
@@ -97,7 +97,7 @@ def test_tiered_keeps_to_the_budget_and_to_what_was_said(share, optimizer, tmp_p
     del batch
     stream.close()
     assert streaming <= needs.device_rows + needs.device_beside, (streaming, needs)
-    assert streaming - needs.device_rows >= needs.device_feeds, "the feeds are there, or something is not measured"
+    assert streaming - needs.device_rows >= needs.device_inputs, "the feeds are there, or something is not measured"
     assert pinned <= needs.host_buffers + needs.host_work, (pinned, needs)
 
     for batch in embeddings.stream_frozen(packed.validation, np.arange(packed.validation.num_batches)):

@@ -1,12 +1,12 @@
-"""On a GPU: tiered is device, bit for bit; the CPU agrees within rounding; delays and poison change nothing."""
+"""On a GPU: tiered is device, bit for bit; the CPU agrees within rounding; delays and fill_with_nan change nothing."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from fae.embedding.pipeline import FaultInjection
-from fae.popularity.memory import OPTIMIZERS
+from fae.core.optimizers import OPTIMIZERS
+from fae.streaming.staging import FaultInjection
 
 from cases import adversarial_logs, assert_same_bytes, history_log, random_log, train, wide_log
 
@@ -62,6 +62,6 @@ def test_adversarial_batches(name):
 def test_random_delays_and_poisoned_slots(depth):
     log = random_log(5, num_inputs=200, batch_size=8)
     layout = log.layout(0.1, 5)
-    faults = FaultInjection(max_delay_seconds=0.004, poison=True, seed=5)
+    faults = FaultInjection(max_delay_seconds=0.004, fill_with_nan=True, seed=5)
     ours = train(log, layout, "rowwise_adagrad", "tiered", depth=depth, faults=faults, device=CUDA)
     assert_same_bytes(ours, train(log, layout, "rowwise_adagrad", "device", device=CUDA))

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fae.core.errors import LogError
-from fae.data import criteo
-from fae.data.config import LogConfig
-from fae.data.formats import KNOWN_LOGS
-from fae.data.ingest import ingest
+from fae.ingest.config import LogConfig
+from fae.ingest.formats import KNOWN_LOGS
+from fae.ingest.ingest import ingest
+from fae.ingest.readers import criteo
 
 DENSE, IDS = KNOWN_LOGS["criteo"].dense, KNOWN_LOGS["criteo"].categorical
 COUNT = st.one_of(

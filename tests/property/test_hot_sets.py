@@ -10,13 +10,13 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
+from fae.artifacts.hot_set import HotSet
+from fae.calibrate.calibrate import calibrate
 from fae.core.errors import BudgetError
-from fae.data.columnar import ColumnarLog, FeatureSchema
-from fae.popularity.calibrate import calibrate
-from fae.popularity.config import HotConfig
-from fae.popularity.hotset import HotSet
-from fae.popularity.memory import OPTIMIZERS, row_bytes
-from fae.popularity.profile import profile
+from fae.core.optimizers import OPTIMIZERS, row_bytes
+from fae.profile.config import HotConfig
+from fae.profile.profile import profile
 
 from logs import make_log
 

@@ -19,11 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.errors import LogError
-from fae.data import finish, ranking, readers_parquet, readers_text
-from fae.data.columnar import ColumnarLog
-from fae.data.config import ColumnConfig, LogConfig
-from fae.data.ingest import ingest
+from fae.ingest import final_ids, second_pass
+from fae.ingest.config import ColumnConfig, LogConfig
+from fae.ingest.ingest import ingest
+from fae.ingest.readers import csv as csv_reader
+from fae.ingest.readers import parquet
 
 WORDS = st.text(alphabet='ab7é, "\n', max_size=3)
 ROW = st.fixed_dictionaries(
@@ -155,11 +157,11 @@ def check_ids(log: ColumnarLog, expected: dict[str, Any]) -> None:
 
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers_text, "_BLOCK_BYTES", 256)
-    monkeypatch.setattr(readers_parquet, "_BATCH_INPUTS", 7)
-    monkeypatch.setattr(finish, "_STEP_BYTES", 160)
-    monkeypatch.setattr(finish, "_VALUES_PER_ROW_GROUP", 3)
-    monkeypatch.setattr(ranking, "_STEP", 3)
+    monkeypatch.setattr(csv_reader, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(parquet, "_BATCH_INPUTS", 7)
+    monkeypatch.setattr(second_pass, "_STEP_BYTES", 160)
+    monkeypatch.setattr(second_pass, "_VALUES_PER_ROW_GROUP", 3)
+    monkeypatch.setattr(final_ids, "_STEP", 3)
 
 
 @given(data=st.data(), rows=st.lists(ROW, min_size=2, max_size=60))

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fae.data.columnar import FeatureSchema
-from fae.packing import shuffle
-from fae.packing.classify import translate_inputs
-from fae.packing.compose import pack_groups
-from fae.packing.pack import pack
-from fae.popularity.layout import RowLayout
+from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.row_layout import RowLayout
+from fae.pack import shuffle
+from fae.pack.classify import translate_inputs
+from fae.pack.compose import pack_groups
+from fae.pack.pack import pack
 
 from logs import make_log
 from packs import check_packed, random_ranks, row_numbers, stub_hot_set

@@ -19,17 +19,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.bench.plain import Peer, synchronize
-from fae.core.memory import keep_freed_memory
+from fae.artifacts.hot_set import HotSet
+from fae.artifacts.packed import PackedDataset
+from fae.bench.plain_contender import Peer, synchronize
+from fae.core.host_memory import keep_freed_memory
 from fae.embedding.base import Embeddings
-from fae.embedding.memory import host_zeros
+from fae.embedding.paper import PaperEmbeddings
 from fae.embedding.placements import make_embeddings
-from fae.embedding.published import PublishedEmbeddings
-from fae.embedding.rows import RowOptimizer, RowStore
 from fae.models.config import ModelConfig
 from fae.models.registry import build_model
-from fae.packing.dataset import PackedDataset
-from fae.popularity.hotset import HotSet
+from fae.streaming.huge_pages import host_zeros
+from fae.streaming.row_store import RowOptimizer, RowStore
 from fae.training.dense import make_dense_optimizer
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, interleave
@@ -199,7 +199,7 @@ class OurContender:
 
 
 class PlainContender:
-    """`fae.bench.plain.PlainPyTorch` behind the same clock."""
+    """`fae.bench.plain_contender.PlainPyTorch` behind the same clock."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer, self._a_batch = peer, 0.0
@@ -234,7 +234,7 @@ class PaperContender(OurContender):
 
     def __init__(self, packed: PackedDataset, hot_set: HotSet, **options: Any) -> None:
         super().__init__(packed, hot_set, "paper", **options)
-        assert isinstance(self.embeddings, PublishedEmbeddings)
+        assert isinstance(self.embeddings, PaperEmbeddings)
         train = packed.train
         self._hot = self._full(np.arange(train.num_hot_batches))
         self._cold = self._full(np.arange(train.num_hot_batches, train.num_batches))

@@ -12,23 +12,24 @@ from typing import Any
 
 import numpy as np
 
+from fae.artifacts.access_profile import AccessProfile
+from fae.artifacts.columnar_log import ColumnarLog
+from fae.artifacts.hot_set import HotSet
+from fae.artifacts.manifest import Plan, is_current
+from fae.artifacts.packed import PackedDataset
 from fae.bench.config import BenchConfig
 from fae.bench.workloads import WORKLOADS, Workload
-from fae.core.artifact import Plan, is_current
+from fae.calibrate.calibrate import calibrate, plan_calibrate
 from fae.core.errors import BudgetError, RecipeError
+from fae.core.optimizers import row_bytes
 from fae.core.progress import say
 from fae.core.units import format_bytes, parse_bytes
-from fae.data.columnar import ColumnarLog
-from fae.data.synthetic_columnar import write_columnar
-from fae.data.synthetic_config import SyntheticConfig
 from fae.models.config import ModelConfig, model_config
-from fae.packing.dataset import PackedDataset
-from fae.packing.pack import pack, plan_pack
-from fae.popularity.calibrate import calibrate, plan_calibrate
-from fae.popularity.config import HotConfig
-from fae.popularity.hotset import HotSet
-from fae.popularity.memory import row_bytes
-from fae.popularity.profile import AccessProfile, plan_profile, profile
+from fae.pack.pack import pack, plan_pack
+from fae.profile.config import HotConfig
+from fae.profile.profile import plan_profile, profile
+from fae.synthetic.columnar_writer import write_columnar
+from fae.synthetic.config import SyntheticConfig
 
 KINDS = ("threshold", "own", "mixed")
 """Packs of a batch size: the published system's, ours, and ours with batches that mix hot and cold inputs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae.bench.teaching import PAPER
+from fae.bench.help_text import PAPER
 from fae.cli.options import add_output_options
 
 
@@ -67,6 +67,6 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         no_compile=options.no_compile, seed=options.seed, until_seconds=options.until,
         prepare_only=options.prepare,
     )  # fmt: skip
-    from fae.bench.paper import run_bench
+    from fae.bench.evaluation import run_bench
 
     return run_bench(config, options.out or f"runs/bench_{options.workload}", device=options.device)

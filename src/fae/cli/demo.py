@@ -30,7 +30,7 @@ def add_parser(verbs: Any) -> None:
 
 def work(options: argparse.Namespace) -> dict[str, Any]:
     """Run it."""
-    from fae.demo import run_demo
+    from fae.run.demo import run_demo
 
     return run_demo(
         options.out, num_inputs=options.inputs, budget=options.budget, device=options.device, seed=options.seed

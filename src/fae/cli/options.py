@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fae.stages import RunFolder
+    from fae.run.folder import RunFolder
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +31,8 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
 
 def open_run_folder(options: argparse.Namespace) -> RunFolder:
     """The run that the options describe."""
-    from fae.recipe import load_recipe
-    from fae.stages import RunFolder
+    from fae.run.folder import RunFolder
+    from fae.run.recipe import load_recipe
 
     overrides = list(options.overrides)
     if options.budget is not None:

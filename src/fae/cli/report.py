@@ -32,7 +32,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     """Write it."""
     from fae.core.progress import say
     from fae.core.units import format_bytes
-    from fae.reporting.page import report
+    from fae.report.page import report
 
     result = report(options.runs, options.out)
     runs = f"{len(result['runs'])} runs" if len(result["runs"]) > 1 else result["runs"][0]

@@ -55,8 +55,8 @@ def add_parser(verbs: Any) -> None:
 
 def work(options: argparse.Namespace) -> dict[str, Any]:
     """Make it."""
-    from fae.data.synthetic_config import SyntheticConfig
-    from fae.data.synthetic_verb import make_synthetic
+    from fae.synthetic.config import SyntheticConfig
+    from fae.synthetic.make import make_synthetic
 
     config = SyntheticConfig(
         shape=options.shape, num_inputs=options.inputs, scale=options.scale, seed=options.seed,

@@ -1,6 +1,6 @@
 """Folders that are replaced whole, and what a kill in the middle of that leaves behind.
 
-Place in the flow: beneath `fae.core.artifact` and the run folder. Invariants: only what FAE itself made is ever
+Place in the flow: beneath `fae.artifacts.manifest` and the run folder. Invariants: only what FAE itself made is ever
 replaced or removed; at every moment the old or the new folder is whole, under its own name or the ``.old`` one; one
 process at a time writes to a folder.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import math
 import os
 import shutil
@@ -199,3 +200,31 @@ def json_values(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [json_values(item) for item in value]
     return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON durably: to a temporary name, flushed to the disk, then renamed. NaN and infinity become null."""
+    temporary = being_written(path)
+    try:
+        with temporary.open("w") as file:
+            json.dump(json_values(value), file, indent=1, sort_keys=True, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_record(path: Path, value: Any) -> None:
+    """`write_json` for a file of the run folder that is no part of an artifact.
+
+    Raises
+    ------
+    ArtifactError
+        If it cannot be written.
+    """
+    try:
+        write_json(path, value)
+    except OSError as error:
+        raise cannot_write(path, error) from error

@@ -10,7 +10,8 @@ sure that ranges touch disjoint memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 _pool: ThreadPoolExecutor | None = None
@@ -52,3 +53,27 @@ def run_ranges(function: Callable[[int, int], None], size: int, *, min_range: in
     function(bounds[0], bounds[1])
     for future in waiting:
         future.result()
+
+
+def run_jobs(jobs: Sequence[Callable[[], None]]) -> None:
+    """Run jobs over all threads, each thread taking the next one that waits: columns differ much in their work.
+
+    All jobs end before this returns; of several that fail, the first in the list is the one reported.
+    """
+    waiting = deque(enumerate(jobs))
+    failures: dict[int, Exception] = {}
+
+    def work(start: int, stop: int) -> None:
+        while True:
+            try:
+                index, job = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                job()
+            except Exception as error:
+                failures[index] = error
+
+    run_ranges(work, min(num_threads(), len(jobs)))
+    if failures:
+        raise failures[min(failures)]

@@ -24,18 +24,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fae.artifacts.columnar_log import first_slots
+from fae.artifacts.packed import BatchSet
+from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import DeviceError
 from fae.core.threads import num_threads
-from fae.data.columnar import first_slots
-from fae.embedding.batch import ReadyBatch, from_feed, make_ready
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
-from fae.embedding.memory import host_zeros
-from fae.embedding.rows import RowOptimizer, RowStore, initial_chunks, initial_rows
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import GroupGeometry, group_geometries
 from fae.kernels.reference import ReferenceGroupKernels
-from fae.packing.dataset import BatchSet
-from fae.popularity.layout import RowLayout
+from fae.streaming.huge_pages import host_zeros
+from fae.streaming.ready_batch import ReadyBatch, make_ready, ready_from_buffer
+from fae.streaming.row_store import RowOptimizer, RowStore, initial_chunks, initial_rows
 
 if TYPE_CHECKING:
     from fae.embedding.gpu_rows import GpuRows
@@ -205,7 +205,7 @@ class Embeddings(ABC):
                 if self.steps != expected and packed.is_ordered:  # a batch before was not updated
                     self._gpu.set_step(feed, self.steps + 1)
                 expected += 1
-                yield from_feed(packed, feed, slot)
+                yield ready_from_buffer(packed, feed, slot)
 
     @property
     def traffic(self) -> dict[str, int]:
@@ -268,7 +268,7 @@ class Embeddings(ABC):
             )  # fmt: skip
 
     def initialise(self, seed: int) -> None:
-        """Give every row its first value (`fae.embedding.rows.initial_rows`) and zero state."""
+        """Give every row its first value (`fae.streaming.row_store.initial_rows`) and zero state."""
         self.steps = 0
         for table, feature in enumerate(self.layout.features):
             dim, rows = self.layout.embedding_dims[table], self.layout.row_numbers(table)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.kernels.geometry import POOLING_CODE, GroupGeometry
+from fae.core.pooling import POOLING_CODE
+from fae.kernels.geometry import GroupGeometry
 
 
 class FeatureViews:
@@ -131,7 +132,7 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
         """All features with `dense`, in one kernel: ``[B, D + pairs]``, padded with zeros to a multiple of 8 columns.
 
         Columns are those of `dense` (bfloat16 ``[B, D]``), then the dot products of all pairs of vectors, `dense`
-        first, as `fae.models.blocks.DotInteraction` orders them. None where no such kernel is at hand: then the model
+        first, as `fae.models.layers.DotInteraction` orders them. None where no such kernel is at hand: then the model
         does the same from the features.
         """
         return None if self._interact is None else self._interact(dense)

@@ -15,20 +15,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.embedding.batch import FeedSlot, ReadyBatch
+from fae.artifacts.packed import BatchSet, PackedBatch
+from fae.artifacts.row_layout import RowLayout
+from fae.core.optimizers import bias_corrected_rate
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
-from fae.embedding.feed_ring import FeedRing
-from fae.embedding.rows import RowOptimizer, RowStore
-from fae.embedding.working_memory import FEED_DEPTH
-from fae.kernels.feed import FeedLayout, FeedViews
+from fae.embedding.working_memory import INPUT_RING_DEPTH
 from fae.kernels.geometry import GroupGeometry
-from fae.kernels.optimizers import bias_corrected_rate
+from fae.kernels.input_views import InputViews
 from fae.kernels.triton_interaction import InteractionKernels, can_fuse
 from fae.kernels.triton_rows import TritonGroupKernels
-from fae.packing.dataset import BatchSet, PackedBatch
-from fae.popularity.layout import RowLayout
+from fae.streaming.input_layout import InputLayout
+from fae.streaming.input_ring import InputRing
+from fae.streaming.ready_batch import InputSlot, ReadyBatch
+from fae.streaming.row_store import RowOptimizer, RowStore
 
-Rows = tuple[FeedViews, Tensor, int, Tensor]
+Rows = tuple[InputViews, Tensor, int, Tensor]
 """A batch's feed, where its cold rows are, H and the bank."""
 
 
@@ -57,7 +58,7 @@ class GpuRows:
         device: torch.device,
         *,
         staged: bool,
-        feed_depth: int = FEED_DEPTH,
+        feed_depth: int = INPUT_RING_DEPTH,
     ) -> None:
         self._layout, self._geometries, self._optimizer = layout, geometries, optimizer
         self._batch_size, self._device, self._staged, self._feed_depth = batch_size, device, staged, feed_depth
@@ -72,7 +73,7 @@ class GpuRows:
             self._interaction = InteractionKernels(geometries[0], 0, batch_size)
         self._row_gradients: Tensor | None = None
         self._interacted = self._has_read = self._updated_aside = False
-        self._feeds: FeedRing | None = None
+        self._feeds: InputRing | None = None
         # Rows are updated beside the rest of the backward pass: they wait for memory, it computes.
         self._aside = (
             torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -92,7 +93,7 @@ class GpuRows:
         slots: npt.NDArray[np.int64],
         slot_rows: Sequence[int],
         first_step: int,
-    ) -> Generator[tuple[PackedBatch, FeedSlot], None, None]:
+    ) -> Generator[tuple[PackedBatch, InputSlot], None, None]:
         """Yield each batch with its feed; asking for the next one says that this one's work has been launched.
 
         Parameters
@@ -106,14 +107,14 @@ class GpuRows:
             one is not, `set_step` says so.
         """
         if self._feeds is None:
-            layout = FeedLayout(
+            layout = InputLayout(
                 batch_size=self._batch_size,
                 num_slots=self._layout.num_slots,
                 num_dense=batches.num_dense,
                 num_groups=len(self._layout.groups),
                 with_cold_lists=not self._staged,
             )
-            self._feeds = FeedRing(layout, self._feed_depth, self._device)
+            self._feeds = InputRing(layout, self._feed_depth, self._device)
         self._feeds.reserve(batches)
         for kernels, (blocks, long_rows) in zip(self._kernels, batches.most_blocks, strict=bool(batches.most_blocks)):
             if kernels.reserve(blocks, long_rows):
@@ -132,7 +133,7 @@ class GpuRows:
             [bias_corrected_rate(optimizer.learning_rate, optimizer.betas, step) for step in steps], np.float32
         )
 
-    def set_step(self, feed: FeedSlot, step: int) -> None:
+    def set_step(self, feed: InputSlot, step: int) -> None:
         """Before the work on a batch: its step's number, where it is not the one that `feeds` foresaw.
 
         Feeds are on their way before it is known which batches are updated, so the word of the one at hand is written
@@ -191,7 +192,7 @@ class GpuRows:
 
         return FeatureEmbeddings(views, read, sequences.read(feed.views.addresses, self._device), interact)
 
-    def _cold_lists(self, feed: FeedSlot, group: int) -> Tensor:
+    def _cold_lists(self, feed: InputSlot, group: int) -> Tensor:
         return self.slot_locations[group].view(-1) if self._staged else feed.views.longs
 
     def _update_aside(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fae.embedding.batch import ReadyBatch
+from fae.artifacts.row_layout import RowLayout
 from fae.embedding.features import FeatureEmbeddings
 from fae.embedding.resident import ResidentEmbeddings
-from fae.embedding.rows import RowOptimizer
-from fae.popularity.layout import RowLayout
+from fae.streaming.ready_batch import ReadyBatch
+from fae.streaming.row_store import RowOptimizer
 
 
 class HybridEmbeddings(ResidentEmbeddings):

@@ -9,14 +9,14 @@ import torch
 from fae.core.errors import RecipeError
 from fae.embedding.base import Embeddings
 from fae.embedding.hybrid import HybridEmbeddings
-from fae.embedding.pipeline import NO_FAULTS, FaultInjection
-from fae.embedding.published import PublishedEmbeddings
+from fae.embedding.paper import PaperEmbeddings
 from fae.embedding.resident import ResidentEmbeddings
-from fae.embedding.rows import RowOptimizer
 from fae.embedding.tiered import TieredEmbeddings
+from fae.streaming.row_store import RowOptimizer
+from fae.streaming.staging import NO_FAULTS, FaultInjection
 
 if TYPE_CHECKING:
-    from fae.popularity.hotset import HotSet
+    from fae.artifacts.hot_set import HotSet
 
 PLACEMENTS = ("tiered", "device", "cpu", "hybrid", "paper")
 
@@ -49,7 +49,7 @@ def make_embeddings(
     if placement == "hybrid":
         return HybridEmbeddings(hot_set.layout, optimizer, hot_set.batch_size, where)
     if placement == "paper":
-        return PublishedEmbeddings(hot_set.layout, optimizer, hot_set.batch_size, where)
+        return PaperEmbeddings(hot_set.layout, optimizer, hot_set.batch_size, where)
     if placement == "tiered":
         return TieredEmbeddings(
             hot_set.layout,

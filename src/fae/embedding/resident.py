@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fae.artifacts.packed import BatchSet
+from fae.artifacts.row_layout import RowLayout
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
-from fae.embedding.batch import ReadyBatch
-from fae.embedding.rows import RowOptimizer, RowStore
-from fae.packing.dataset import BatchSet
-from fae.popularity.layout import RowLayout
+from fae.streaming.ready_batch import ReadyBatch
+from fae.streaming.row_store import RowOptimizer, RowStore
 
 
 class ResidentEmbeddings(Embeddings):

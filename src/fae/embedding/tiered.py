@@ -14,13 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fae.artifacts.packed import BatchSet
+from fae.artifacts.row_layout import RowLayout
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
-from fae.embedding.batch import ReadyBatch
-from fae.embedding.pipeline import NO_FAULTS, FaultInjection, StagingPipeline
-from fae.embedding.rows import RowOptimizer, RowStore
-from fae.embedding.transfer import TierPair
-from fae.packing.dataset import BatchSet
-from fae.popularity.layout import RowLayout
+from fae.streaming.ready_batch import ReadyBatch
+from fae.streaming.row_store import RowOptimizer, RowStore
+from fae.streaming.staging import NO_FAULTS, FaultInjection, StagingPipeline
+from fae.streaming.transfer import TierPair
 
 _NO_ROWS = np.empty(0, np.int64)
 
@@ -35,7 +35,7 @@ class TieredEmbeddings(Embeddings):
     ring_depth
         Staging slots k.
     faults
-        Delays and poison for tests.
+        Delays and fill_with_nan for tests.
     """
 
     def __init__(

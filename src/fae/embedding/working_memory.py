@@ -1,6 +1,6 @@
 """Bytes of what stands beside rows and state while batches are streamed: feeds, lookups, transfer buffers, tables.
 
-Place in the flow: `fae.embedding.requirements` adds them up for a placement. Invariant: each function is beside no
+Place in the flow: `fae.embedding.memory_plan` adds them up for a placement. Invariant: each function is beside no
 allocation of its own; it counts those of the module it names, and `tests/unit/test_requirements.py` compares them with
 what a training really holds. What a step makes and drops again (activations) is not here.
 """
@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from fae.core.counters import new_counters
-from fae.core.lanes import MOST_CELLS
-from fae.kernels.feed import FeedLayout, group_field
-from fae.kernels.geometry import POOLING_CODE, GroupGeometry
-from fae.packing.dataset import BatchSet
+from fae.artifacts.packed import BatchSet
+from fae.core.pooling import POOLING_CODE
+from fae.kernels.geometry import GroupGeometry
+from fae.kernels.input_views import group_field
+from fae.streaming.counters import new_counters
+from fae.streaming.input_layout import InputLayout
+from fae.streaming.workers import MOST_COUNTERS
 
-FEED_DEPTH = 8
+INPUT_RING_DEPTH = 8
 """Feeds on their way to a GPU or in use there."""
 ROUNDED = 512
 """To a multiple of this torch rounds what it allocates on a GPU."""
@@ -87,13 +89,13 @@ def loose_batches(batch_size: int, num_dense: int) -> int:
     return 2 * (4 * batch_size * (num_dense + 2) + 3 * ROUNDED)
 
 
-def feed_buffer(layout: FeedLayout, splits: Sequence[BatchSet]) -> int:
+def input_buffer_bytes(layout: InputLayout, splits: Sequence[BatchSet]) -> int:
     """Of one feed, large enough for any batch."""
     return 4 * max((layout.num_words(split) for split in splits if split.num_batches), default=0)
 
 
-def feed_tables(num_groups: int, num_batches: int) -> int:
-    """On the host: `FeedTable` of so many batches, and what a `FeedSource` makes of it."""
+def input_tables(num_groups: int, num_batches: int) -> int:
+    """On the host: `InputTable` of so many batches, and what a `InputSource` makes of it."""
     header, pieces = 4 * group_field(num_groups), _FIXED_PIECES + _GROUP_PIECES * num_groups
     of_table = num_batches * (header + 24 * pieces + 8)
     return counters() + of_table + pinned(num_batches * header) + num_batches * _COMMAND_BYTES * (pieces + 3)
@@ -132,5 +134,5 @@ def marks(num_cold_rows: int) -> int:
 
 
 def counters() -> int:
-    """Of the `Lanes` of one stream."""
-    return int(new_counters(MOST_CELLS, 0, 0).nbytes)
+    """Of the `WorkerGroup` of one stream."""
+    return int(new_counters(MOST_COUNTERS, 0, 0).nbytes)

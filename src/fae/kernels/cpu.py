@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from numba import njit
 
+from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas, bias_corrected_rate
 from fae.core.prefetch import prefetch, prefetch_row
 from fae.core.threads import run_ranges
 from fae.kernels.geometry import GroupGeometry
-from fae.kernels.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas, bias_corrected_rate
 
 Int = npt.NDArray[np.int64]
 

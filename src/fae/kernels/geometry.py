@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-Pooling = Literal["sum", "mean", "none"]
-POOLING_CODE: dict[Pooling, int] = {"sum": 0, "mean": 1, "none": 2}
+from fae.core.pooling import POOLING_CODE, Pooling
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.kernels.geometry import POOLING_CODE, GroupGeometry
-from fae.kernels.optimizers import DEFAULT_BETAS, Betas, bias_corrected_rate
+from fae.core.optimizers import DEFAULT_BETAS, Betas, bias_corrected_rate
+from fae.core.pooling import POOLING_CODE
+from fae.kernels.geometry import GroupGeometry
 
 
 class ReferenceGroupKernels:

@@ -19,8 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fae.kernels.feed import FeedViews, group_field
 from fae.kernels.geometry import GroupGeometry
+from fae.kernels.input_views import InputViews, group_field
 from fae.kernels.triton_rows import operand, to_row
 
 FORWARD = {"inputs": 2, "num_warps": 1}
@@ -153,7 +153,7 @@ class InteractionKernels:
             "WIDTH": self.width,
         }  # fmt: skip
 
-    def forward(self, feed: FeedViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, dense: Tensor) -> Tensor:
+    def forward(self, feed: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, dense: Tensor) -> Tensor:
         """Bfloat16 ``[B, width]`` from the bank ``[R, D]`` and the dense vectors, bfloat16 ``[B, D]``."""
         out = torch.empty((self._batch_size, self.width), dtype=torch.bfloat16, device=weight.device)
         _forward_kernel[(triton.cdiv(self._batch_size, FORWARD["inputs"]),)](
@@ -163,7 +163,7 @@ class InteractionKernels:
         return out
 
     def backward(
-        self, feed: FeedViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, dense: Tensor, grad_out: Tensor,
+        self, feed: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, dense: Tensor, grad_out: Tensor,
         grad_rows: Tensor,
     ) -> Tensor:  # fmt: skip
         """Gradient of the dense vectors, bfloat16 ``[B, D]``; `grad_rows` ``[B, F * D]`` is written."""

@@ -1,7 +1,7 @@
 """Row kernels in Triton: pooled lookup, sums by block, row optimizers.
 
 Place in the flow: what `fae.kernels.reference` defines, on a GPU, without a host copy or a wait: everything that varies
-from batch to batch is read from the batch's *feed* in device memory (`fae.kernels.feed`), so a whole step can be one
+from batch to batch is read from the batch's *feed* in device memory (`fae.streaming.input_layout`), so a whole step can be one
 CUDA graph. Invariant: the gradients of a row are summed block by block (at most 32 lookups, in order), and the
 blocks of a long row in order, always counted from the row's own first lookup: the same bytes for every placement and
 budget, and no atomics.
@@ -19,9 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fae.kernels.feed import FeedViews, group_field
-from fae.kernels.geometry import POOLING_CODE, GroupGeometry
-from fae.kernels.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas
+from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas
+from fae.core.pooling import POOLING_CODE
+from fae.kernels.geometry import GroupGeometry
+from fae.kernels.input_views import InputViews, group_field
 
 _BLOCK_INPUTS = 32  # inputs of a program of the lookup
 SUMS = {"floats": 256, "at_once": 4, "num_warps": 1}
@@ -309,7 +310,7 @@ class TritonGroupKernels:
             self._partial = torch.empty(shape, device=self._inverse_count.device)
         return before != (self._most_blocks, self._most_long_rows)
 
-    def lookup(self, feed: FeedViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, out: Tensor) -> None:
+    def lookup(self, feed: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, out: Tensor) -> None:
         """Pool the rows of a batch.
 
         Parameters
@@ -331,7 +332,7 @@ class TritonGroupKernels:
         )  # fmt: skip
 
     def update(
-        self, feed: FeedViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor, gradient: Tensor,
+        self, feed: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor, gradient: Tensor,
         eps: float, betas: Betas = DEFAULT_BETAS,
     ) -> None:  # fmt: skip
         """Sum gradients by row and apply the optimizer, in place. The learning rate stands in the feed.
@@ -362,7 +363,7 @@ class TritonGroupKernels:
                 AT_ONCE=_PARTS_AT_ONCE, num_warps=1, **constants,
             )  # fmt: skip
 
-    def carry(self, feed: FeedViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor) -> None:
+    def carry(self, feed: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor) -> None:
         """In place of `update` where the model did not use the group: cold rows to their places in the slot."""
         dim, state_width = weight.shape[1], state.shape[1]
         if not self._staged:

@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fae.data.columnar import FeatureSchema
-from fae.models.blocks import MLP, concat_features, linear
+from fae.artifacts.columnar_log import FeatureSchema
 from fae.models.config import DCNv2Config
+from fae.models.layers import MLP, concat_features, linear
 
 
 class CrossLayer(nn.Module):

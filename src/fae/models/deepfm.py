@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fae.data.columnar import FeatureSchema
-from fae.models.blocks import MLP, concat_features, stack_features
+from fae.artifacts.columnar_log import FeatureSchema
 from fae.models.config import DeepFMConfig
+from fae.models.layers import MLP, concat_features, stack_features
 
 
 class DeepFM(nn.Module):

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fae.data.columnar import FeatureSchema
+from fae.artifacts.columnar_log import FeatureSchema
 from fae.embedding.features import FeatureEmbeddings
-from fae.models.blocks import MLP, DotInteraction, linear
 from fae.models.config import DLRMConfig
+from fae.models.layers import MLP, DotInteraction, linear
 
 
 class DLRM(nn.Module):

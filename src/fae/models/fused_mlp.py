@@ -1,6 +1,6 @@
 """A multi-layer perceptron in bfloat16 whose passes over activations are folded into its matrix products.
 
-Place in the flow: `fae.training.dense` gives one to every `fae.models.blocks.MLP` of a model that is trained in bf16 on
+Place in the flow: `fae.training.dense` gives one to every `fae.models.layers.MLP` of a model that is trained in bf16 on
 a GPU; the block then calls it instead of its layers. Forward: bias and ReLU in the product's epilogue. Backward: the
 ReLU's mask and the bias's gradient in the epilogue of the product below; gradients of weights go straight into the flat
 gradient of `fae.training.dense`, on a stream beside the chain of products that leads down. Invariants: same function as

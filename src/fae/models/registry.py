@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fae.artifacts.columnar_log import FeatureSchema
 from fae.core.seeds import derive_seed
-from fae.data.columnar import FeatureSchema
 from fae.models.config import ModelConfig
 from fae.models.dcnv2 import DCNv2
 from fae.models.deepfm import DeepFM

@@ -28,9 +28,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fae.data.columnar import FeatureSchema
-from fae.models.blocks import MLP, DotInteraction, linear, sequence_lengths, small_products
+from fae.artifacts.columnar_log import FeatureSchema
 from fae.models.config import TBSMConfig
+from fae.models.layers import MLP, DotInteraction, linear, sequence_lengths, small_products
 
 _SHORTEST = 1e-6
 """Steps shorter than this are not stretched to length 1: torch's own 1e-12 lets gradients overflow half precision."""

@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fae.data.columnar import FeatureSchema
-from fae.models.blocks import MLP, stack_features
+from fae.artifacts.columnar_log import FeatureSchema
 from fae.models.config import WideDeepConfig
+from fae.models.layers import MLP, stack_features
 
 
 class WideDeep(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
-from fae.models.blocks import MLP
+from fae.models.layers import MLP
 
 _OPTIONS: dict[str, Any] = {"deterministic": True}
 _MOST_FORMS = 64

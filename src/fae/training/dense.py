@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fae.kernels.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE
-from fae.models.blocks import MLP
+from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE
+from fae.models.layers import MLP
 
 if TYPE_CHECKING:  # needs Triton
     from fae.models.fused_mlp import FusedMLP

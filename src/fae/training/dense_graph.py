@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fae.embedding.base import Embeddings
-from fae.embedding.batch import ReadyBatch
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
+from fae.streaming.ready_batch import ReadyBatch
 from fae.training.step import Precision, autocast, backward_on_device
 
 Work = Callable[[], None]

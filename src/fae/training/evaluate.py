@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from fae.artifacts.packed import BatchSet
 from fae.core.progress import task
 from fae.embedding.base import Embeddings
-from fae.packing.dataset import BatchSet
 from fae.training.metrics import Metrics, compute_metrics
 from fae.training.step import Precision, autocast
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, first_slots
 from fae.core.seeds import generator
-from fae.data.columnar import ColumnarLog, FeatureSchema, first_slots
-from fae.embedding.rows import RowOptimizer, initial_chunks, initial_rows
+from fae.streaming.row_store import RowOptimizer, initial_chunks, initial_rows
 from fae.training.dense import make_dense_optimizer
 
 

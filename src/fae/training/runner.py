@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fae.core.progress import say
 from fae.embedding.base import Embeddings
-from fae.embedding.batch import ReadyBatch
+from fae.streaming.ready_batch import ReadyBatch
 from fae.training.compiled import CompiledModel, forward_of
 from fae.training.dense_graph import CannotCapture, DenseGraph
 from fae.training.step import Precision, train_step

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.embedding.base import Embeddings
-from fae.embedding.batch import ReadyBatch
+from fae.streaming.ready_batch import ReadyBatch
 
 Precision = Literal["fp32", "bf16"]
 

@@ -19,22 +19,22 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fae.core.artifact import Plan, is_current
+from fae.artifacts.manifest import Plan, is_current
+from fae.artifacts.packed import BatchSet, PackedDataset
+from fae.checkpoint.save_load import load_dense, load_tables, open_checkpoint, read_progress, save_checkpoint
 from fae.core.errors import ArtifactError, TrainingError
-from fae.core.memory import keep_freed_memory
+from fae.core.host_memory import keep_freed_memory
 from fae.core.progress import say, task
 from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
-from fae.packing.dataset import BatchSet, PackedDataset
-from fae.training.checkpoint import load_dense, load_tables, open_checkpoint, read_progress, save_checkpoint
 from fae.training.config import TrainConfig
 from fae.training.dense import make_dense_optimizer
 from fae.training.evaluate import evaluate, validation_sample
+from fae.training.loss_windows import LossWindows
 from fae.training.metrics import Metrics
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision, honoured_precision
-from fae.training.windows import LossWindows
 
 _CURVE_POINTS = 200
 
@@ -125,7 +125,7 @@ class Trainer:
         self._started = self._last_saved = time.monotonic()
 
     def fit(self) -> dict[str, Any]:
-        """Train to the end (or resume), and return what `fae.training.record` writes under ``train`` and ``test``."""
+        """Train to the end (or resume), and return what `fae.run.record` writes under ``train`` and ``test``."""
         torch.manual_seed(derive_seed(self.config.seed, "training"))
         self._resume()
         if self._position.complete:

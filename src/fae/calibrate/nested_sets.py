@@ -1,0 +1,71 @@
+"""Chains: growing hot sets, from none to every row, of which a budget takes the largest that fits.
+
+Place in the flow: both selections are chains; `fae.calibrate.budget_search` picks from them. Invariant: a chain depends on
+no budget, so the hot sets of growing budgets are nested by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from fae.calibrate.table_facts import IntArray, Tables, num_at_least
+
+
+class NestedSets(Protocol):
+    """Growing hot sets in one storage order."""
+
+    def largest(self, num_bytes: int) -> IntArray:
+        """int64 ``[F]``: hot rows of each table in the largest hot set of at most so many bytes."""
+        ...
+
+
+class PopularityTail:
+    """Rows that the sample did not see but the training split did, taken by their accesses in the training split.
+
+    The sample often sees fewer rows than the budget holds; ingest counted every access, so the next best rows are
+    known. Rows without any access are never taken.
+
+    Parameters
+    ----------
+    counts
+        Per table, the accesses of those rows, descending.
+    """
+
+    def __init__(self, tables: Tables, counts: Sequence[IntArray]) -> None:
+        self._tables, self._counts = tables, counts
+        self._most = max((int(of_table[0]) for of_table in counts if of_table.size), default=0)
+
+    def _at_least(self, count: int) -> IntArray:
+        return np.array([num_at_least(of_table, count) for of_table in self._counts], np.int64)
+
+    def largest(self, num_bytes: int) -> IntArray:
+        """int64 ``[F]``: rows of each table; all rows of a higher count go before one of a lower count."""
+        low, high = 1, self._most + 1  # the smallest count whose rows all fit lies in [low, high]
+        while low < high:
+            middle = (low + high) // 2
+            if self._tables.bytes(self._at_least(middle)) <= num_bytes:
+                high = middle
+            else:
+                low = middle + 1
+        taken = self._at_least(low)
+        if low <= 1:
+            return taken
+        # One count further not all fit; they are equally good, so they go table by table.
+        room = num_bytes - self._tables.bytes(taken)
+        for table, wanted in enumerate(self._at_least(low - 1) - taken):
+            more = min(int(wanted), room // int(self._tables.row_bytes[table]))
+            taken[table] += more
+            room -= more * int(self._tables.row_bytes[table])
+            if more < wanted:
+                break
+        return taken
+
+
+def small_tables(tables: Tables, limit_bytes: int) -> IntArray:
+    """Tables of at most so many bytes, smallest first (PAPER: tables under 1 MB are wholly hot)."""
+    sizes = tables.sizes * tables.row_bytes
+    candidates = np.flatnonzero(sizes <= limit_bytes)
+    return candidates[np.argsort(sizes[candidates], kind="stable")].astype(np.int64)

@@ -1,0 +1,88 @@
+"""The chain of hot sets behind ``selection = "peeling"``.
+
+Place in the flow: `fae.calibrate.peeling` orders the rows, this turns the order into growing hot sets and into a
+storage order; `fae.calibrate.budget_search` picks from it. Invariant: within each table a hot set is a prefix of the storage
+order. Row widths may differ: rows are taken from the hot end while the bytes last.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from fae.calibrate.nested_sets import PopularityTail
+from fae.calibrate.peeling import Peeled
+from fae.calibrate.table_facts import IntArray, Tables
+
+
+class PeeledSets:
+    """Growing hot sets by removal order: small tables first, then what was removed last, then what was not seen.
+
+    Parameters
+    ----------
+    small
+        The tables that were free, smallest first.
+    """
+
+    def __init__(self, tables: Tables, peeled: Peeled, small: tuple[int, ...]) -> None:
+        self.tables, self.peeled, self.small = tables, peeled, small
+        self._ends = np.cumsum(self.row_bytes)
+        self._num_seen = np.bincount(peeled.table, minlength=len(tables)).astype(np.int64)
+        seen = np.zeros(int(tables.offsets[-1]), bool)
+        seen[peeled.rows] = True
+        # Per table, the places in popularity order of the rows that were accessed but not seen. What was never
+        # accessed stands behind them all.
+        self._unseen = []
+        for table in range(len(tables)):
+            of_table, order = seen[tables.offsets[table] : tables.offsets[table + 1]], tables.order(table)
+            in_order = of_table if order is None else of_table[order]
+            self._unseen.append(np.flatnonzero(~in_order[: tables.num_accessed[table]]).astype(np.int64))
+
+    @cached_property
+    def row_bytes(self) -> IntArray:
+        """int64 ``[V]``: bytes of each peeled row."""
+        return self.tables.row_bytes[self.peeled.table]
+
+    @cached_property
+    def _tail(self) -> PopularityTail:
+        nothing = np.empty(0, np.int64)
+        return PopularityTail(
+            self.tables,
+            [
+                nothing if table in self.small else self.tables.popular_counts(table)[unseen]
+                for table, unseen in enumerate(self._unseen)
+            ],
+        )
+
+    def ranks(self) -> npt.NDArray[np.int32]:
+        """int32, flat: storage rank of every id of every table; rows not seen follow by popularity."""
+        tables = self.tables
+        ranks = np.empty(int(tables.offsets[-1]), np.int32)
+        by_table = np.argsort(self.peeled.table, kind="stable")
+        first = np.concatenate([[0], np.cumsum(self._num_seen)])
+        for table, unseen in enumerate(self._unseen):
+            seen = self.peeled.rows[by_table[first[table] : first[table + 1]]]
+            ranks[seen] = np.arange(seen.size, dtype=np.int32)
+            of_table, order = ranks[tables.offsets[table] : tables.offsets[table + 1]], tables.order(table)
+            accessed = int(tables.num_accessed[table])
+            of_table[unseen if order is None else order[unseen]] = np.arange(seen.size, accessed, dtype=np.int32)
+            never = slice(accessed, None) if order is None else order[accessed:]
+            of_table[never] = np.arange(accessed, of_table.size, dtype=np.int32)
+        return ranks
+
+    def largest(self, num_bytes: int) -> IntArray:
+        """int64 ``[F]``: hot rows of each table in the largest hot set of at most so many bytes."""
+        num_hot = np.zeros(len(self.tables), np.int64)
+        for table in self.small:
+            table_bytes = int(self.tables.sizes[table] * self.tables.row_bytes[table])
+            if table_bytes > num_bytes:
+                return num_hot
+            num_hot[table] = self.tables.sizes[table]
+            num_bytes -= table_bytes
+        taken = int(np.searchsorted(self._ends, num_bytes, side="right"))
+        num_hot += np.bincount(self.peeled.table[:taken], minlength=len(self.tables))
+        if taken == self._ends.size:
+            num_hot += self._tail.largest(num_bytes - (int(self._ends[-1]) if taken else 0))
+        return num_hot

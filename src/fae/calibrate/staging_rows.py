@@ -1,0 +1,159 @@
+"""U_cap: how many unique cold rows a batch may bring, from probe batches drawn from every split.
+
+Place in the flow: the search asks it for every hot set that it weighs; pack closes a batch early where it would bring
+more, so what is reserved here is a promise. Invariants: it is never less than one input can need, never more than a
+batch can bring or than there are cold rows; the probe batches do not depend on the budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from fae.calibrate.table_facts import IntArray, Tables
+from fae.core.seeds import generator
+from fae.core.threads import run_ranges
+from fae.profile.counting import count_hot_lookups
+from fae.profile.sampling import SampledInputs, sample_without_replacement
+
+PROBE_BATCHES = 8
+"""Probe batches at most; the largest of them counts."""
+
+POOL_BATCHES = 16
+"""Inputs that probe batches are drawn from, in batches: enough for all probes while half of the inputs are cold."""
+
+MARGIN = 1.1
+"""Reserved beyond the largest probe: the largest of hundreds of batches lies above the largest of eight."""
+
+
+@njit(cache=True, nogil=True)
+def unique_rows_kernel(
+    ranks: Any, batches: Any, num_hot_of_slot: Any, slot_offsets: Any, group_of_slot: Any, marks: Any, unique: Any,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    """Unique cold rows of the batches ``[start, stop)``, by group.
+
+    Why a bit a row: sorting the lookups of eight batches of 32,768 inputs with 43 slots takes up to a second, and a
+    calibration with its table of other budgets asks 500 times.
+
+    Parameters
+    ----------
+    batches
+        int64 ``[batches, batch size]``: which inputs.
+    marks
+        uint8 ``[batches, rows of all tables / 8]``, 0; bits become 1.
+    unique
+        int64 ``[batches, groups]``, 0, filled.
+    """
+    for batch in range(start, stop):
+        marked, found = marks[batch], unique[batch]
+        for b in batches[batch]:
+            for s in range(ranks.shape[1]):
+                if ranks[b, s] >= num_hot_of_slot[s]:
+                    row = slot_offsets[s] + ranks[b, s]
+                    bit = np.uint8(1 << (row & 7))
+                    if not marked[row >> 3] & bit:
+                        marked[row >> 3] |= bit
+                        found[group_of_slot[s]] += 1
+
+
+class StagingProbes:
+    """Estimates U_cap of a hot set for several splits: what the largest needs.
+
+    Inputs that are held out bring rows that training never saw, and they are streamed through the same ring. Where a
+    budget holds all that training touches, a ring for training alone held 26 rows, and a test batch of 32,768 inputs
+    was closed after some hundred of them, padded to its full size: 60,000 inputs took 12 GB.
+    """
+
+    def __init__(self, probes: Sequence[StagingProbe]) -> None:
+        self._probes = tuple(probes)
+
+    def use_ranks(self, ranks: npt.NDArray[np.int32] | None) -> StagingProbes:
+        """As `StagingProbe.use_ranks`."""
+        return StagingProbes([probe.use_ranks(ranks) for probe in self._probes])
+
+    def staging_rows(self, num_hot: IntArray) -> IntArray:
+        """As `StagingProbe.staging_rows`."""
+        most: IntArray = np.max([probe.staging_rows(num_hot) for probe in self._probes], axis=0)
+        return most
+
+
+class StagingProbe:
+    """Estimates U_cap of a hot set for the batches of one split.
+
+    Parameters
+    ----------
+    inputs
+        What probe batches are drawn from; not the sample that a peeling was fitted to.
+    num_inputs
+        Inputs that batches will be made of.
+    mixed
+        Whether batches take any input (else a batch with cold lookups takes only inputs that are not hot).
+    """
+
+    def __init__(
+        self, tables: Tables, inputs: SampledInputs, num_inputs: int, *, batch_size: int, mixed: bool, seed: int
+    ) -> None:
+        self._tables, self._batch_size, self._mixed = tables, batch_size, mixed
+        random = generator(seed, "calibrate", "probe")
+        size = min(len(inputs), POOL_BATCHES * batch_size)
+        pool = inputs.take(sample_without_replacement(random, len(inputs), size))
+        self._ids = pool.block(0, size)[0][random.permutation(size)]
+        self._inputs_per_probed = num_inputs / max(1, size)
+        self._ranks = self._ids
+        self._group_of_slot = tables.group_of_table[tables.table_of_slot]
+
+    def use_ranks(self, ranks: npt.NDArray[np.int32] | None) -> StagingProbe:
+        """A probe of the same inputs under another storage order (int32, flat; None for the identity)."""
+        probe = object.__new__(StagingProbe)
+        probe.__dict__.update(self.__dict__)
+        probe._ranks = self._ids
+        if ranks is not None:
+            probe._ranks = np.where(self._ids >= 0, ranks[self._tables.slot_offsets + np.maximum(self._ids, 0)], -1)
+        return probe
+
+    def staging_rows(self, num_hot: IntArray) -> IntArray:
+        """int64 ``[groups]``: rows of staging that a batch needs under this hot set."""
+        tables = self._tables
+        cold_rows = tables.cold_rows(num_hot)
+        if not cold_rows.any():
+            return cold_rows
+        num_hot_of_slot = num_hot[tables.table_of_slot]
+        chosen = self._inputs_taken(num_hot_of_slot)
+        # With fewer inputs than a batch takes, unique rows are scaled up in proportion: too many, never too few. But
+        # no batch has more inputs than there are.
+        available = len(chosen) * self._inputs_per_probed
+        scale = max(1.0, min(self._batch_size, available) / max(1, len(chosen)))
+        num_probes = max(1, min(PROBE_BATCHES, len(chosen) // self._batch_size))
+        batches = chosen[: num_probes * self._batch_size].reshape(num_probes, -1)
+        unique = np.zeros((num_probes, len(cold_rows)), np.int64)
+        marks = np.zeros((num_probes, -(-int(tables.sizes.sum()) // 8)), np.uint8)
+        run_ranges(
+            lambda start, stop: unique_rows_kernel(
+                self._ranks, batches, num_hot_of_slot, tables.slot_offsets, self._group_of_slot, marks, unique, start,
+                stop,
+            ),
+            num_probes,
+        )  # fmt: skip
+        most = unique.max(axis=0)
+        slots = np.bincount(tables.group_of_table, weights=tables.lengths, minlength=len(cold_rows)).astype(np.int64)
+        cold_of_table = tables.sizes - num_hot
+        one_input = np.bincount(
+            tables.group_of_table, weights=np.minimum(cold_of_table, tables.lengths), minlength=len(cold_rows)
+        ).astype(np.int64)
+        wanted = np.array([math.ceil(MARGIN * scale * rows) for rows in most], np.int64) + slots
+        reserved: IntArray = np.minimum(np.maximum(wanted, one_input), cold_rows)
+        np.minimum(reserved, self._batch_size * slots, out=reserved)
+        return reserved
+
+    def _inputs_taken(self, num_hot_of_slot: IntArray) -> IntArray:
+        """int64: inputs of the pool that batches with cold rows take."""
+        if self._mixed:
+            return np.arange(len(self._ranks))
+        lookups, hot_lookups = count_hot_lookups(self._ranks, self._tables.slot_offsets, None, num_hot_of_slot)
+        return np.flatnonzero(hot_lookups < lookups)

@@ -1,0 +1,129 @@
+"""What calibrate needs to know of every table: size, bytes of a row, accesses in the training split, popularity order.
+
+Place in the flow: built once by calibrate, read by both selections. Invariant: `popular_counts` of a table never
+rises along the table, and a row that was never accessed stands behind every row that was.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from fae.artifacts.columnar_log import FeatureSchema, first_slots
+from fae.core.optimizers import row_bytes
+from fae.profile.counting import slot_offsets
+
+IntArray = npt.NDArray[np.int64]
+
+
+def num_at_least(descending: IntArray, count: int) -> int:
+    """How many entries of a descending array are `count` or more, by binary search (works on a memory map).
+
+    >>> num_at_least(np.array([9, 5, 5, 1]), 5)
+    3
+    """
+    return bisect_right(descending, -count, key=lambda value: -int(value))
+
+
+class Tables:
+    """The tables of a log, F of them, their rows numbered one behind the other (*flat row numbers*).
+
+    Parameters
+    ----------
+    counts
+        int64 ``[sum of num_embeddings]``: accesses in the training split (`ColumnarLog.counts`).
+    embedding_dims
+        D of each table.
+    optimizer
+        Its state is part of a row's bytes.
+
+    Attributes
+    ----------
+    sizes, row_bytes, num_accessed
+        int64 ``[F]``: rows; bytes of one row with its state; rows with at least one access.
+    offsets
+        int64 ``[F + 1]``: first flat row number of each table.
+    group_of_table
+        int64 ``[F]``: index of its embedding_dim among the different ones, ascending, as in `RowLayout`.
+    """
+
+    def __init__(
+        self, features: Sequence[FeatureSchema], counts: IntArray, embedding_dims: Sequence[int], optimizer: str
+    ) -> None:
+        if len(embedding_dims) != len(features):
+            raise ValueError(f"{len(embedding_dims)} embedding_dims for {len(features)} tables")
+        self.features = tuple(features)
+        self.embedding_dims = tuple(int(dim) for dim in embedding_dims)
+        self.counts = np.asarray(counts)
+        self.sizes = np.array([feature.num_embeddings for feature in features], np.int64)
+        self.offsets = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int64)
+        self.row_bytes = np.array([row_bytes(optimizer, dim) for dim in embedding_dims], np.int64)
+        dims = sorted(set(embedding_dims))
+        self.group_of_table = np.array([dims.index(dim) for dim in embedding_dims], np.int64)
+        self.group_row_bytes = np.array([row_bytes(optimizer, dim) for dim in dims], np.int64)
+        self.lengths = np.array([feature.length for feature in features], np.int64)
+        self.first_slots = first_slots(features)
+        self.slot_offsets = slot_offsets(features)
+        self.table_of_slot = np.repeat(np.arange(len(features), dtype=np.int64), self.lengths)
+        self._sorted_counts: dict[int, IntArray] = {}
+        self._orders = [self._order(table) for table in range(len(features))]
+        self.num_accessed = np.array([num_at_least(self.popular_counts(t), 1) for t in range(len(features))], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @cached_property
+    def total_bytes(self) -> int:
+        """Bytes of every row of every table."""
+        return self.bytes(self.sizes)
+
+    def bytes(self, num_rows: IntArray) -> int:
+        """Bytes of so many rows of each table, int64 ``[F]``."""
+        return int((num_rows * self.row_bytes).sum())
+
+    def of_table(self, flat: npt.NDArray[np.int64], table: int) -> IntArray:
+        """The part of a flat array that belongs to a table."""
+        return flat[self.offsets[table] : self.offsets[table + 1]]
+
+    def order(self, table: int) -> IntArray | None:
+        """int64 ``[num_embeddings]``: the table's ids by popularity in the training split; None for the identity."""
+        return self._orders[table]
+
+    def by_popularity(self, flat: npt.NDArray[np.int64], table: int) -> IntArray:
+        """The table's part of a flat array, put into popularity order."""
+        of_table, order = self.of_table(flat, table), self._orders[table]
+        return of_table if order is None else of_table[order]
+
+    def popular_counts(self, table: int) -> IntArray:
+        """int64 ``[num_embeddings]``: accesses in the training split, most accessed row first."""
+        if self._orders[table] is None:
+            return self.of_table(self.counts, table)
+        if table not in self._sorted_counts:
+            self._sorted_counts[table] = self.by_popularity(self.counts, table)
+        return self._sorted_counts[table]
+
+    def popularity_ranks(self) -> npt.NDArray[np.int32] | None:
+        """int32, flat: storage rank of every id where popularity is the order; None if it is the identity for all."""
+        if all(order is None for order in self._orders):
+            return None
+        ranks = np.empty(int(self.offsets[-1]), np.int32)
+        for table, order in enumerate(self._orders):
+            of_table = ranks[self.offsets[table] : self.offsets[table + 1]]
+            of_table[slice(None) if order is None else order] = np.arange(of_table.size, dtype=np.int32)
+        return ranks
+
+    def cold_rows(self, num_hot: IntArray) -> IntArray:
+        """int64 ``[groups]``: rows of each group that are not hot."""
+        return np.bincount(
+            self.group_of_table, weights=self.sizes - num_hot, minlength=len(self.group_row_bytes)
+        ).astype(np.int64)
+
+    def _order(self, table: int) -> IntArray | None:
+        counts = self.of_table(self.counts, table)
+        if np.all(counts[1:] <= counts[:-1]):
+            return None
+        return np.argsort(-counts, kind="stable").astype(np.int64)

@@ -1,0 +1,133 @@
+"""The first state of a run that continues another: its rows, dense weights, optimizer states and step counts.
+
+Place in the flow: between `fae.checkpoint.parent`, which has found and checked the parent, and the trainer; `move_rows`
+does the same within a process, from one hot set to the next. Invariants: a row of a known id starts with the parent's
+bytes, weight and optimizer state alike, whatever tier it was in and comes into; a row that the parent does not have
+starts as in a fresh table of the new size (`fae.streaming.row_store.initial_rows`), with state zero. Random streams are the
+new run's own.
+"""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fae.artifacts.checksums import check_contents
+from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.lineage import moved_reserved_id
+from fae.checkpoint.parent import ParentRun
+from fae.checkpoint.save_load import load_dense
+from fae.core.errors import ArtifactError
+from fae.embedding.base import Embeddings
+from fae.streaming.row_store import initial_chunks, initial_rows
+
+
+def load_parent(
+    parent: ParentRun,
+    model: nn.Module,
+    dense_optimizer: torch.optim.Optimizer,
+    embeddings: Embeddings,
+    *,
+    seed: int,
+) -> None:
+    """Start from a parent that fits (`ParentRun.check_fits`) and whose vocabulary the log continues.
+
+    Takes one table at a time into host memory.
+
+    Parameters
+    ----------
+    seed
+        Of the first values of new rows.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is damaged, or the dense weights are of another model.
+    """
+    check_contents(parent.checkpoint, parent.manifest.files, "", command=parent.command)
+    for table, (old, new) in enumerate(zip(parent.log.features, embeddings.layout.features, strict=True)):
+        tensors = load_file(parent.checkpoint / "tables" / f"{table}.safetensors")
+        weight, state = tensors["weight"], tensors["state"]
+        if new != old:
+            weight, state = grown_table(weight, state, old, new, seed=seed)
+        embeddings.import_table(table, weight, state)
+    embeddings.steps = int(parent.manifest.summary["row_steps"])
+    try:
+        load_dense(parent.checkpoint, model, dense_optimizer, random_streams=False)
+    except (RuntimeError, ValueError) as error:  # torch names the parameter
+        raise ArtifactError(f"the dense weights of {parent.checkpoint} do not fit the model: {error}") from error
+
+
+def move_rows(old: Embeddings, new: Embeddings, *, seed: int) -> None:
+    """Re-calibrate without a restart: give every row of `old`, with its optimizer state, its place in `new`.
+
+    The two differ in their hot sets, and may differ in placement, budget and in rows that the log has shown since. No
+    stream of `old` may be open: then all its updates are in place. Takes one table at a time into host memory, beside
+    both; a process that lacks that memory goes through a checkpoint (``[train] from``).
+
+    Parameters
+    ----------
+    old, new
+        Of the same tables and the same row optimizer; `new` needs no first values.
+    seed
+        Of the first values of rows that `old` does not have.
+
+    Raises
+    ------
+    ArtifactError
+        If the tables are not the same ones, or the optimizers' states differ in form.
+    """
+    names = [[feature.name for feature in layout.features] for layout in (old.layout, new.layout)]
+    if names[0] != names[1] or old.layout.embedding_dims != new.layout.embedding_dims:
+        raise ArtifactError(
+            f"rows of the tables {names[0]} cannot move to {names[1]}: names, order and widths must agree"
+        )
+    if old.optimizer.name != new.optimizer.name:
+        raise ArtifactError(
+            f"rows trained with {old.optimizer.name} carry its state and cannot go on under {new.optimizer.name}"
+        )
+    for table, (before, after) in enumerate(zip(old.layout.features, new.layout.features, strict=True)):
+        if after.num_embeddings < before.num_embeddings:
+            raise ArtifactError(
+                f"the table {before.name!r} has {before.num_embeddings} rows, its successor {after.num_embeddings}: "
+                "ids are appended, never taken away"
+            )
+        weight, state = old.export_table(table)
+        if after != before:
+            weight, state = grown_table(weight, state, before, after, seed=seed)
+        new.import_table(table, weight, state)
+    new.steps = old.steps
+
+
+def grown_table(
+    weight: Tensor, state: Tensor, old: FeatureSchema, new: FeatureSchema, *, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The parent's table with the rows that it lacks.
+
+    Parameters
+    ----------
+    weight, state
+        ``[old.num_embeddings, D]`` and ``[old.num_embeddings, width]``, on the host.
+    old, new
+        The table there and here; here it has at least as many rows.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Weight ``[new.num_embeddings, D]`` and state ``[new.num_embeddings, width]``.
+    """
+    known, dim = old.num_embeddings, weight.shape[1]
+    moved = moved_reserved_id(old, new)
+    fresh = known if moved is None else min(known, moved[0])
+    larger = torch.empty((new.num_embeddings, dim))
+    larger_state = torch.zeros((new.num_embeddings, state.shape[1]))
+    for first, last in initial_chunks(new.num_embeddings):
+        if last > fresh:
+            values = initial_rows(seed, new.name, new.num_embeddings, dim, first, last)
+            larger[first:last] = torch.from_numpy(values)
+    larger[:fresh] = weight[:fresh]
+    larger_state[:fresh] = state[:fresh]
+    if moved is not None:  # an encoded table: the reserved id is the last one, before and after
+        larger[moved[1]], larger_state[moved[1]] = weight[moved[0]], state[moved[0]]
+    return larger, larger_state

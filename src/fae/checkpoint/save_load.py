@@ -1,0 +1,146 @@
+"""Checkpoints: tables in vocabulary order, dense weights, optimizer state, and where training stands.
+
+Files of the artifact ``checkpoint`` (format version 1), all safetensors and JSON:
+
+* ``tables/<feature index>.safetensors``: ``weight`` ``[num_embeddings, D]``, ``state`` ``[num_embeddings, width]``;
+* ``dense.safetensors``: ``model.*``, ``optimizer.<parameter>.<name>``, ``random.*``;
+* ``progress.json``: schedule, position in its segment, losses, results.
+
+The manifest's summary names the tables and holds ``row_steps``, the one step count of all rows (Adam's bias
+correction). Vocabulary order makes a checkpoint independent of hot set, budget and placement: it loads under any
+other. Invariant: a checkpoint is written whole or not at all (`fae.artifacts.manifest`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fae.artifacts.checkpoint import COMMAND, FORMAT_VERSION, KIND, open_checkpoint, read_progress
+from fae.artifacts.manifest import Plan, write_artifact
+from fae.core.errors import ArtifactError
+from fae.embedding.base import Embeddings
+
+__all__ = [
+    "COMMAND", "FORMAT_VERSION", "KIND", "load_dense", "load_tables", "open_checkpoint", "read_progress",
+    "save_checkpoint",
+]  # fmt: skip
+
+
+def save_checkpoint(
+    path: Path,
+    plan: Plan,
+    *,
+    model: nn.Module,
+    dense_optimizer: torch.optim.Optimizer,
+    embeddings: Embeddings,
+    progress: dict[str, Any],
+) -> None:
+    """Write everything that training needs to go on. The embeddings must be drained (no stream open)."""
+    summary = {
+        "tables": [
+            {"name": feature.name, "num_embeddings": feature.num_embeddings, "embedding_dim": dim}
+            for feature, dim in zip(embeddings.layout.features, embeddings.layout.embedding_dims, strict=True)
+        ],
+        "row_steps": embeddings.steps,
+    }
+    with write_artifact(path, plan, summary) as folder:
+        (folder / "tables").mkdir()
+        for table in range(len(embeddings.layout.features)):
+            weight, state = embeddings.export_table(table)
+            tensors = {"weight": weight.contiguous(), "state": state.contiguous()}
+            _save_tensors(folder / "tables" / f"{table}.safetensors", tensors)
+        _save_tensors(folder / "dense.safetensors", _dense_tensors(model, dense_optimizer))
+        (folder / "progress.json").write_text(json.dumps(progress, sort_keys=True))
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file; what the system refuses is an `OSError` with its number, as everywhere else."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        if number := re.search(r"(?:os error |code: )(\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
+
+
+def load_tables(path: Path, embeddings: Embeddings) -> None:
+    """Load rows, their state and step count into embeddings of any placement, budget and hot set.
+
+    Raises
+    ------
+    ArtifactError
+        If tables differ in name or shape.
+    """
+    expected = [
+        (feature.name, feature.num_embeddings, dim)
+        for feature, dim in zip(embeddings.layout.features, embeddings.layout.embedding_dims, strict=True)
+    ]
+    summary = open_checkpoint(path).summary
+    found = [(t["name"], t["num_embeddings"], t["embedding_dim"]) for t in summary["tables"]]
+    for wanted, there in zip(expected, found, strict=False):
+        if wanted != there:
+            raise ArtifactError(
+                f"{path} has table {there[0]!r} of {there[1]} rows x {there[2]}, expected {wanted[0]!r} of {wanted[1]} "
+                f"x {wanted[2]}; train again with `{COMMAND}`"
+            )
+    if len(expected) != len(found):
+        raise ArtifactError(f"{path} has {len(found)} tables, expected {len(expected)}; train again with `{COMMAND}`")
+    for table, feature in enumerate(embeddings.layout.features):
+        tensors = load_file(path / "tables" / f"{table}.safetensors")
+        width = embeddings.optimizer.state_width(embeddings.layout.embedding_dims[table])
+        if tensors["state"].shape[1] != width:
+            raise ArtifactError(
+                f"{path} carries {tensors['state'].shape[1]} floats of optimizer state a row for {feature.name!r}, "
+                f"{embeddings.optimizer.name} needs {width}; set [train] optimizer to what trained it"
+            )
+        embeddings.import_table(table, tensors["weight"], tensors["state"])
+    embeddings.steps = int(summary.get("row_steps", 0))  # older checkpoints are of optimizers that do not count
+
+
+def load_dense(
+    path: Path,
+    model: nn.Module,
+    dense_optimizer: torch.optim.Optimizer | None = None,
+    *,
+    random_streams: bool = True,
+) -> None:
+    """Load the dense weights and, where given, their optimizer state and, unless switched off, the random streams."""
+    tensors = load_file(path / "dense.safetensors")
+    model.load_state_dict(
+        {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    )
+    if dense_optimizer is None:
+        return
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, parameter, key = name.split(".", 2)
+            state.setdefault(int(parameter), {})[key] = tensor
+    groups = dense_optimizer.state_dict()["param_groups"]
+    dense_optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if not random_streams:
+        return
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+
+
+def _dense_tensors(model: nn.Module, dense_optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for parameter, values in dense_optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            tensors[f"optimizer.{parameter}.{key}"] = torch.as_tensor(value)
+    tensors["random.cpu"] = torch.get_rng_state()
+    if any(tensor.is_cuda for tensor in tensors.values()):
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    # A clone each: safetensors refuses tensors that share memory (tied weights).
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,149 @@
+"""Placement ``paper``: FAE as published. Hot batches on the device; cold batches look up and update on the CPU.
+
+The hot rows are there twice: in the device's bank, and in host memory among all rows. A batch without cold rows runs
+on the bank; any other runs as placement ``hybrid`` does. Invariant: a side is never read while the other side has
+newer hot rows; at a swap they are copied over whole, *with their optimizer state*, and the copy is counted. Everything
+else of this house (staging, forwards) is not here: this is what it is compared with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fae.artifacts.packed import BatchSet
+from fae.artifacts.row_layout import RowLayout
+from fae.embedding.base import Embeddings, Engine, ReadyBatches
+from fae.embedding.features import FeatureEmbeddings
+from fae.embedding.hybrid import HybridEmbeddings
+from fae.streaming.ready_batch import ReadyBatch
+from fae.streaming.row_store import RowOptimizer, RowStore
+
+_NO_ROWS = np.empty(0, np.int64)
+
+
+class PaperEmbeddings(Embeddings):
+    """A replicated bank of hot rows on `device` beside all rows in host memory."""
+
+    def __init__(
+        self,
+        layout: RowLayout,
+        optimizer: RowOptimizer,
+        batch_size: int,
+        device: torch.device,
+        *,
+        engine: Engine | None = None,
+    ) -> None:
+        super().__init__(layout, optimizer, batch_size, device, engine=engine)
+        self._cold_side = HybridEmbeddings(layout, optimizer, batch_size, device)
+        self._banks = [
+            RowStore.zeros(group.num_hot_rows, group.embedding_dim, optimizer, device) for group in layout.groups
+        ]
+        self._bank_is_stale, self._host_is_stale = False, False  # never both; at first, both sides are zeros
+        self._swap_seconds = {"to_device": 0.0, "to_host": 0.0}
+        self._swaps = {"swaps": 0, "swap_bytes_to_device": 0, "swap_bytes_to_host": 0}
+
+    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
+        for batch in self._ready(batches, order):
+            # A swap belongs to no step: it is done here, outside of what may be captured.
+            if batch.packed.has_cold_rows:
+                self._update_host()
+            else:
+                self._update_bank()
+            steps = self.steps
+            try:
+                yield batch
+            finally:
+                # Not left to `update`: a captured step is replayed without calling it.
+                if self.steps != steps and not batch.packed.has_cold_rows and not self._bank_is_stale:
+                    self._host_is_stale = True
+
+    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
+        return self.stream(batches, order)
+
+    def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
+        """As `Embeddings.lookup`, on the side the batch belongs to; `stream` has brought it up to date."""
+        if batch.packed.has_cold_rows:
+            return self._cold_side.lookup(batch, requires_grad=requires_grad)
+        return super().lookup(batch, requires_grad=requires_grad)
+
+    def update(self, batch: ReadyBatch) -> None:
+        """As `Embeddings.update`; the other side's hot rows are stale from here on."""
+        if batch.packed.has_cold_rows:
+            self._cold_side.steps = self.steps  # one step count for all rows
+            self._cold_side.update(batch)
+            self.steps = self._cold_side.steps
+            self._bank_is_stale = True
+        else:
+            super().update(batch)
+            self._host_is_stale = True
+
+    def _update_bank(self) -> None:
+        if self._bank_is_stale:
+            self._bank_is_stale = False
+            self._swaps["swap_bytes_to_device"] += self._copy_hot_rows(to_host=False)
+
+    def _update_host(self) -> None:
+        if self._host_is_stale:
+            self._host_is_stale = False
+            self._swaps["swap_bytes_to_host"] += self._copy_hot_rows(to_host=True)
+
+    def graph_key(self, batch: ReadyBatch) -> int | None:
+        return None if self._gpu is None or batch.packed.has_cold_rows else self._gpu.generation
+
+    def computes_on_host(self, batch: ReadyBatch) -> bool:
+        return batch.packed.has_cold_rows and self._cold_side.computes_on_host(batch)
+
+    def _copy_hot_rows(self, *, to_host: bool) -> int:
+        """Hot rows are the first rows of host memory, so a swap is one copy a group and array; returns its bytes."""
+        self._wait()  # for the steps before it, so that they are not counted as part of the swap
+        started = time.perf_counter()
+        self._swaps["swaps"] += 1
+        for group, bank in enumerate(self._banks):
+            host = self._cold_side._bank(group)
+            for hot, every in ((bank.weight, host.weight), (bank.state, host.state)):
+                if to_host:
+                    every[: len(hot)].copy_(hot)
+                else:
+                    hot.copy_(every[: len(hot)])
+        self._wait()
+        self._swap_seconds["to_host" if to_host else "to_device"] += time.perf_counter() - started
+        return self.device_bytes
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _bank(self, group: int) -> RowStore:
+        return self._banks[group]
+
+    def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
+        return 0, _NO_ROWS  # asked for hot batches only
+
+    def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        self._update_host()
+        return self._cold_side._read_rows(group, rows)
+
+    def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
+        self._update_host()
+        self._cold_side._write_rows(group, rows, weight, state)
+        self._bank_is_stale = True
+
+    @property
+    def device_bytes(self) -> int:
+        return sum(bank.num_bytes for bank in self._banks)
+
+    @property
+    def traffic(self) -> dict[str, int]:
+        """Swaps (each copies every hot row with its state, the first fill of the bank included) and bytes moved."""
+        return {**self._swaps, **self._cold_side.traffic}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of the swaps in each direction."""
+        return {f"swap_{direction}": seconds for direction, seconds in self._swap_seconds.items()}

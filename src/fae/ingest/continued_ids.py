@@ -1,0 +1,108 @@
+"""A log that continues another: the values its parent knows keep their ids, new ones stand behind them.
+
+Place in the flow: ingest, where ``[train] from`` names a run to continue. Invariants: a value with an id of its own in
+the parent has the same id here, however often this log shows it; an id is never given twice; the result depends on
+this log, the configuration and the parent's vocabulary alone, so a chain of logs needs only its last link.
+
+The reserved id of rare values keeps its number. That of an encoded column always stands behind the largest number, so
+there it moves when the table grows (`fae.artifacts.lineage.moved_reserved_id`), and training moves its row with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fae.artifacts.checksums import check_contents
+from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
+from fae.artifacts.lineage import check_same_columns
+from fae.core.errors import ArtifactError
+from fae.ingest.config import LogConfig
+from fae.ingest.hex_vocabulary import HexVocabulary
+from fae.ingest.readers.criteo_parser import ID_DIGITS
+from fae.ingest.vocabulary import Vocabulary
+
+COMMAND = "fae run RECIPE.toml"
+_HEX = f"^[0-9a-f]{{0,{ID_DIGITS}}}$"
+
+
+class KnownIds:
+    """What the parent knows of one column.
+
+    Attributes
+    ----------
+    schema
+        Of its table there.
+    size
+        Its `num_embeddings` there.
+    """
+
+    def __init__(self, parent: ColumnarLog, feature: int) -> None:
+        self.schema: FeatureSchema = parent.features[feature]
+        self.size = self.schema.num_embeddings
+        self._path = parent.path / "vocabulary" / f"{feature}.parquet"
+
+    def enter(self, vocabulary: Vocabulary | HexVocabulary) -> None:
+        """Make the parent's values the first ones of an empty vocabulary, in id order, the reserved id left out.
+
+        Raises
+        ------
+        ArtifactError
+            If the parent's file does not hold one value for every other id, or others than the vocabulary can.
+        """
+        for batch in self._batches():
+            values = batch.drop_null()
+            is_hex = pc.all(pc.match_substring_regex(values, _HEX), min_count=0).as_py()
+            if isinstance(vocabulary, HexVocabulary) and not is_hex:
+                raise ArtifactError(
+                    f"{self._path} holds values of {self.schema.name!r} that are no hex ids of up to {ID_DIGITS} "
+                    "digits, so no log in Criteo's format can continue it; read this log in the format of that one"
+                )
+            vocabulary.encode(values)
+        if vocabulary.size != self.size - 1:
+            raise self._damaged(f"{vocabulary.size} different values for {self.size} ids")
+
+    def own_ids(self) -> npt.NDArray[np.bool_]:
+        """bool ``[size]``: ids that a value of their own has; the others of an encoded column share the reserved id.
+
+        Raises
+        ------
+        ArtifactError
+            If the parent's file has another number of lines.
+        """
+        own = np.concatenate([np.zeros(0, np.bool_), *(np.asarray(pc.is_valid(values)) for values in self._batches())])
+        if len(own) != self.size:
+            raise self._damaged(f"{len(own)} lines for {self.size} ids")
+        return own.astype(np.bool_)
+
+    def _batches(self) -> Iterator[Any]:
+        try:
+            with pq.ParquetFile(self._path) as file:
+                for batch in file.iter_batches(columns=["value"]):
+                    yield batch.column(0).cast(pa.string())
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, what: str) -> ArtifactError:
+        return ArtifactError(f"{self._path} is damaged ({what}); delete the log and run `{COMMAND}` of that run again")
+
+
+def known_ids(parent: ColumnarLog | None, config: LogConfig) -> list[KnownIds | None]:
+    """What a parent knows, column by column; Nones without a parent.
+
+    Raises
+    ------
+    ArtifactError
+        If the parent has other columns, no vocabulary, or a damaged one.
+    """
+    if parent is None:
+        return [None] * len(config.columns())
+    check_same_columns(parent, **config.column_facts())
+    check_contents(parent.path, parent.manifest.files, "vocabulary/", command=COMMAND)
+    return [KnownIds(parent, index) for index in range(len(parent.features))]

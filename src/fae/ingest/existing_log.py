@@ -1,0 +1,93 @@
+"""A columnar log that is there already: ``[log] format = "columnar"``, in the place of ingest.
+
+Place in the flow: `fae.run.folder` opens it where it would else read a raw log. Invariants: it is read where it stands,
+never copied, never written to; it is known by its fingerprint, so moving it changes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog
+from fae.artifacts.manifest import Plan
+from fae.core.errors import ArtifactError, LogError, RecipeError
+from fae.core.files import MANIFEST
+from fae.ingest.config import LogConfig
+
+COMMAND = "fae synthetic --columnar --out RUN"
+_NAME_ONE = (
+    f"name the log/ folder of a run: `{COMMAND}` makes one without text, `fae ingest RECIPE.toml` one from a raw log"
+)
+
+
+def find_given(config: LogConfig, base: Path) -> Path:
+    """The folder that ``[log] train`` names: a columnar log, or a run folder with one in it.
+
+    Parameters
+    ----------
+    base
+        The recipe's folder, from which a relative name starts.
+
+    Raises
+    ------
+    LogError
+        If there is no such folder, or no columnar log in it.
+    """
+    (name,) = (config.train,) if isinstance(config.train, str) else config.train
+    place = (base / Path(name).expanduser()).absolute()
+    where = f'[log] format = "columnar", train = {name!r}:'
+    if place.is_file():
+        raise LogError(f"{where} {place} is a file, and a columnar log is a folder; {_NAME_ONE}, or set [log] format")
+    if not place.is_dir():
+        raise LogError(f"{where} there is no folder {place}; {_NAME_ONE}")
+    for folder in (place, place / KIND):
+        if (folder / MANIFEST).is_file():
+            break
+    else:
+        raise LogError(f"{where} {place} holds no columnar log (no {MANIFEST} in it or in its {KIND}/); {_NAME_ONE}")
+    return folder
+
+
+def open_given(config: LogConfig, base: Path) -> ColumnarLog:
+    """The log that ``[log] train`` names.
+
+    Raises
+    ------
+    LogError
+        As `find_given`, or if what is there is another artifact, or damaged.
+    RecipeError
+        If the recipe names other columns than the log has; one that names none takes the log's.
+    """
+    folder = find_given(config, base)
+    try:
+        log = ColumnarLog(folder, command=COMMAND)
+    except ArtifactError as error:
+        # Whose it is is not known, so nobody is told to delete it.
+        raise LogError(f"[log] train: {str(error).split('; ')[0]}; {_NAME_ONE}") from error
+    _check_columns(log, config)
+    return log
+
+
+def given_plan(log: ColumnarLog) -> Plan:
+    """What ingest would have had to make, where it has nothing to do."""
+    made = log.manifest
+    return Plan(
+        kind=KIND, format_version=FORMAT_VERSION, parameters=made.parameters, parents=made.parents, command=COMMAND
+    )
+
+
+def _check_columns(log: ColumnarLog, config: LogConfig) -> None:
+    there = [(f.name, f.length, f.pooling if f.length > 1 else "") for f in log.features]
+    here = [(c.name, c.max_length, c.pooling if c.max_length > 1 else "") for c in config.columns()]
+    names_there, names_here = [name for name, *_ in there], [name for name, *_ in here]
+    mend = "set it to that, or leave it out and take the log's own"
+    if here and names_here != names_there:
+        raise RecipeError(f"[log] categorical = {names_here!r}, and {log.path} has {names_there!r}; {mend}")
+    for given, found in zip(here, there, strict=False):
+        if given != found:
+            raise RecipeError(
+                f"[log] categorical {given[0]}: max_length = {given[1]} and pooling = {given[2] or 'any'!r}, and "
+                f"{log.path} has {found[1]} and {found[2] or 'any'!r}; {mend}"
+            )
+    if config.dense and list(config.dense) != list(log.dense_names):
+        raise RecipeError(f"[log] dense = {list(config.dense)!r}, and {log.path} has {list(log.dense_names)!r}; {mend}")

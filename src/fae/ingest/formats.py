@@ -1,0 +1,61 @@
+"""Logs that are known by one word: their columns, and the split with which results on them are published.
+
+Place in the flow: constants for `fae.ingest.config`; imports no library. Invariant: a format that is named after a public
+log is the file as its publisher gives it, unpacked or not; nothing here reads it. Sources of the splits:
+`fae.ingest.splits`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["kaggle", "last file", "last day", "users"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownLog:
+    """What the word stands for.
+
+    Attributes
+    ----------
+    label
+        Name of the label's column; None leaves it to the recipe.
+    dense, categorical
+        Names of its columns.
+    lists
+        Those of `categorical` that are kept as sequences, with their length.
+    split
+        The published one: ``kaggle`` takes six of seven equal parts for training and halves the seventh; ``last file``
+        halves the last file; ``last day`` takes the last day for the test; ``users`` is by user. None: by fractions.
+    """
+
+    label: str | None = None
+    dense: tuple[str, ...] = ()
+    categorical: tuple[str, ...]
+    lists: tuple[tuple[str, int], ...] = ()
+    split: Split | None = None
+
+
+HISTORY = 20
+"""Time steps of TBSM's published runs; the candidate follows in one more slot."""
+_COUNTS = tuple(f"I{index}" for index in range(1, 14))
+_IDS = tuple(f"C{index}" for index in range(1, 27))
+_AVAZU = (
+    "hour", "C1", "banner_pos", "site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category",
+    "device_id", "device_ip", "device_model", "device_type", "device_conn_type", "C14", "C15", "C16", "C17", "C18",
+    "C19", "C20", "C21",
+)  # fmt: skip
+
+KNOWN_LOGS = {
+    "criteo": KnownLog(dense=_COUNTS, categorical=_IDS),
+    "criteo_kaggle": KnownLog(dense=_COUNTS, categorical=_IDS, split="kaggle"),
+    "criteo_terabyte": KnownLog(dense=_COUNTS, categorical=_IDS, split="last file"),
+    "avazu": KnownLog(label="click", categorical=_AVAZU, split="last day"),
+    "taobao": KnownLog(
+        categorical=("user", "item", "category"),
+        lists=(("item", HISTORY + 1), ("category", HISTORY + 1)),
+        split="users",
+    ),
+}
+CRITEO_FORMATS = ("criteo", "criteo_kaggle", "criteo_terabyte")

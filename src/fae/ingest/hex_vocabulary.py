@@ -1,0 +1,192 @@
+"""Exact vocabulary of a column of hex ids of up to eight digits, as Criteo's logs have them.
+
+Place in the flow: ingest's first pass, in the place of `fae.ingest.vocabulary.Vocabulary` where a reader gives *keys*,
+not text: ``length << 32 | number``, so that ``7`` and ``07`` are two values and no two texts share a key. Invariant: as
+there, id i is the i-th distinct value that was ever encoded, whatever the chunks were.
+
+Layout: ``keys[i]`` is value i; an open-addressing table of int64 entries, the number (32 bits) above the id (31 bits).
+Ids of eight digits, which nearly all are, are found without looking at `keys`. The missing value is not in the table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fae.core.errors import LogError
+from fae.core.prefetch import prefetch
+from fae.ingest.readers.criteo_parser import ID_DIGITS
+from fae.ingest.scratch import Scratch
+from fae.ingest.vocabulary import MAX_VALUES, Int64, compiled
+
+_ID_MASK = 0x7FFFFFFF
+_NUMBER_MASK = 0xFFFFFFFF
+_AHEAD = 16
+"""Values looked up meanwhile: the table of a large column is far larger than the cache."""
+
+
+@compiled
+def spread(key: int) -> int:
+    """32 well-mixed bits of a key. No product exceeds 63 bits, so plain Python agrees."""
+    mixed = np.int64(key) & np.int64(_NUMBER_MASK)
+    mixed ^= (np.int64(key) >> np.int64(32)) << np.int64(27)
+    mixed ^= mixed >> np.int64(16)
+    mixed = (mixed * np.int64(0x7FEB352D)) & np.int64(_NUMBER_MASK)
+    mixed ^= mixed >> np.int64(15)
+    mixed = (mixed * np.int64(0x2C1B3C6D)) & np.int64(_NUMBER_MASK)
+    return int(mixed ^ (mixed >> np.int64(16)))
+
+
+@compiled
+def encode_keys(
+    keys: Int64, known: Int64, table: Int64, size: int, missing: int, ids: npt.NDArray[np.int32], state: Int64
+) -> None:
+    """Look up or append each key; fill `ids`.
+
+    Parameters
+    ----------
+    known
+        int64: keys by id, with room for all that may be new.
+    missing
+        Id of the missing value, -1 before it was seen.
+    ids
+        int32 ``[n]``, may be strided: one slot of a block of inputs.
+    state
+        int64 ``[3]``: whether `known` has a value that is neither missing nor of eight digits (in and out), the number
+        of values and the id of the missing one (out).
+    """
+    mask = np.int64(table.size - 1)
+    short = state[0] != 0
+    for i in range(keys.size):
+        if i + _AHEAD < keys.size:
+            prefetch(table, spread(keys[i + _AHEAD]) & mask)
+        key = keys[i]
+        if key == 0:
+            if missing < 0:
+                missing = size
+                known[size] = 0
+                size += 1
+            ids[i] = missing
+            continue
+        number = key & np.int64(_NUMBER_MASK)
+        short = short or (key >> np.int64(32)) != ID_DIGITS
+        slot = spread(key) & mask
+        while True:
+            entry = table[slot]
+            if entry < 0:
+                found = np.int64(size)
+                known[size] = key
+                table[slot] = (number << np.int64(31)) | found
+                size += 1
+                break
+            if entry >> np.int64(31) == number:
+                found = entry & np.int64(_ID_MASK)
+                if not short or known[found] == key:
+                    break
+            slot = (slot + 1) & mask
+        ids[i] = found
+    state[0], state[1], state[2] = 1 if short else 0, size, missing
+
+
+@compiled
+def enter_keys(known: Int64, size: int, table: Int64) -> None:
+    """Enter values ``0 .. size - 1`` into an empty (all -1) table."""
+    mask = np.int64(table.size - 1)
+    for value in range(size):
+        if known[value] != 0:
+            slot = spread(known[value]) & mask
+            while table[slot] >= 0:
+                slot = (slot + 1) & mask
+            table[slot] = ((known[value] & np.int64(_NUMBER_MASK)) << np.int64(31)) | np.int64(value)
+
+
+@compiled
+def write_hex(keys: Int64, offsets: npt.NDArray[np.int32], text: npt.NDArray[np.uint8]) -> None:
+    """The digits of each key, one text behind the other; `offsets` ``[n + 1]`` says where each begins."""
+    end = np.int64(0)
+    offsets[0] = 0
+    for i in range(keys.size):
+        for place in range((keys[i] >> np.int64(32)) - 1, -1, -1):
+            digit = (keys[i] >> np.int64(4 * place)) & np.int64(15)
+            text[end] = digit + (48 if digit < 10 else 87)
+            end += 1
+        offsets[i + 1] = end
+
+
+def keys_of(values: Any) -> Int64:
+    """Keys of an Arrow string array of hex ids without nulls."""
+    lengths = np.asarray(pc.binary_length(values)).astype(np.int64)
+    numbers = np.fromiter((int(text or "0", 16) for text in values.to_pylist()), np.int64, len(values))
+    return (lengths << np.int64(32)) | numbers
+
+
+class HexVocabulary:
+    """The distinct values of one column of hex ids; the interface is `Vocabulary`'s.
+
+    Attributes
+    ----------
+    size
+        Distinct values so far.
+    missing_id
+        Provisional id of the missing value, or -1 while it was not seen.
+    """
+
+    def __init__(self, column: str, scratch: Scratch) -> None:
+        self.column = column
+        self.size = 0
+        self.missing_id = -1
+        self._scratch = scratch
+        self._state = np.zeros(3, np.int64)
+        self._known = scratch.array(1 << 10, np.int64)
+        self._table = scratch.array(1 << 11, np.int64)
+        self._table[:] = -1
+
+    @property
+    def keys(self) -> Int64:
+        """int64 ``[size]``: the values in the order of their provisional ids."""
+        return self._known[: self.size]
+
+    def encode(self, values: Any) -> npt.NDArray[np.int32]:
+        """Provisional ids, int32 ``[n]``, of an Arrow string array without nulls; unknown values are appended."""
+        ids = np.empty(len(values), np.int32)
+        self.encode_keys(keys_of(values), ids)
+        return ids
+
+    def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
+        """Fill `ids`, int32 ``[n]`` of any stride, with the provisional ids of keys; unknown ones are appended."""
+        self._reserve(len(keys))
+        encode_keys(keys, self._known, self._table, self.size, self.missing_id, ids, self._state)
+        self.size, self.missing_id = int(self._state[1]), int(self._state[2])
+
+    def _reserve(self, num_values: int) -> None:
+        need = self.size + num_values
+        if need > MAX_VALUES:
+            raise LogError(
+                f"the column {self.column!r} has more than {MAX_VALUES:,} distinct values, more than an id can number; "
+                "leave it out or hash it into fewer"
+            )
+        if need > len(self._known):
+            self._known = self._scratch.grow(self._known, max(need, 2 * len(self._known)))
+        if 2 * need > len(self._table):
+            self._scratch.release(self._table)
+            self._table = self._scratch.array(1 << (2 * need - 1).bit_length(), np.int64)
+            self._table[:] = -1
+            enter_keys(self._known, self.size, self._table)
+
+    def seal(self) -> None:
+        """Give up what only encoding needs."""
+        self._scratch.release(self._table)
+
+    def values(self, ids: npt.NDArray[np.int32]) -> Any:
+        """The values of provisional ids as an Arrow string array; a null where the id is negative."""
+        nulls = ids < 0
+        keys = np.where(nulls, np.int64(0), self._known[np.maximum(ids, 0)])
+        offsets = np.empty(len(ids) + 1, np.int32)
+        text = np.empty(len(ids) * ID_DIGITS, np.uint8)
+        write_hex(keys, offsets, text)
+        array = pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(text))
+        return pc.if_else(pa.array(nulls), pa.scalar(None, pa.string()), array) if nulls.any() else array

@@ -1,0 +1,96 @@
+"""Provisional ids of one categorical column, chunk by chunk, whatever kind of column it is.
+
+Place in the flow: ingest's first pass, one object per feature. Invariant: a column sees its chunks in log order, so
+its provisional ids depend on the log alone; different columns share nothing and may be encoded on different threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fae.ingest.config import ColumnConfig
+from fae.ingest.continued_ids import KnownIds
+from fae.ingest.final_ids import Numbering, number_appended, number_by_popularity, number_encoded
+from fae.ingest.hex_vocabulary import HexVocabulary
+from fae.ingest.scratch import Scratch
+from fae.ingest.values import Locate, as_text, list_items, whole_numbers
+from fae.ingest.vocabulary import Int64, Vocabulary
+
+
+class Column:
+    """One categorical column on its way to ids.
+
+    Provisional ids are those of its `Vocabulary`, or the numbers themselves where the column is `encoded`; -2 stands
+    for a missing number and -1 for an unused slot.
+
+    Parameters
+    ----------
+    hexadecimal
+        Values come as the keys of `fae.ingest.hex_vocabulary`, not as text.
+    known
+        Of the log that this one continues: its values are the first ones, in the order of their ids there.
+    """
+
+    def __init__(
+        self,
+        config: ColumnConfig,
+        first_slot: int,
+        scratch: Scratch,
+        *,
+        hexadecimal: bool = False,
+        known: KnownIds | None = None,
+    ) -> None:
+        self.config = config
+        self.first_slot = first_slot
+        self.known = known
+        self.vocabulary: Vocabulary | HexVocabulary | None = None
+        if not config.encoded:
+            self.vocabulary = (HexVocabulary if hexadecimal else Vocabulary)(config.name, scratch)
+            if known is not None:
+                known.enter(self.vocabulary)
+
+    @property
+    def slots(self) -> slice:
+        """Its slots in a row of ids."""
+        return slice(self.first_slot, self.first_slot + self.config.max_length)
+
+    @property
+    def missing_id(self) -> int:
+        """Provisional id of the missing value, -1 if there is none."""
+        return -2 if self.vocabulary is None else self.vocabulary.missing_id
+
+    def encode(self, array: Any, ids: npt.NDArray[np.int32], locate: Locate) -> None:
+        """Write the provisional ids of one chunk into its slots of ``ids [n, S]``."""
+        name = self.config.name
+        if self.config.max_length == 1:
+            ids[:, self.first_slot] = self._codes(as_text(array, name, locate), locate)
+            return
+        items = list_items(array, self.config.separator, self.config.max_length, name, locate)
+        ids[:, self.slots] = -1
+        codes = self._codes(items.values, lambda index: locate(int(items.rows[index])))
+        ids[items.rows, self.first_slot + items.slots] = codes
+
+    def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
+        """The same for a plain column whose values come as keys."""
+        assert isinstance(self.vocabulary, HexVocabulary)
+        self.vocabulary.encode_keys(keys, ids[:, self.first_slot])
+
+    def _codes(self, values: Any, locate: Locate) -> npt.NDArray[Any]:
+        if self.vocabulary is not None:
+            return self.vocabulary.encode(values)
+        return whole_numbers(values, self.config.name, locate)
+
+    def number(self, counts: Int64, minimum: int, scratch: Scratch) -> Numbering:
+        """Final ids from the counts of `fae.ingest.final_ids.count_ids` over the training split."""
+        num_values, known = len(counts) - 2, self.known
+        if self.vocabulary is None:
+            own = None if known is None else known.own_ids()
+            return number_encoded(counts[:num_values], minimum, scratch, missing=int(counts[num_values]), own=own)
+        if known is None:
+            return number_by_popularity(counts[:num_values], minimum, scratch)
+        return number_appended(
+            counts[:num_values], minimum, scratch, known=known.size - 1, unknown_id=known.schema.unknown_id
+        )

@@ -1,0 +1,39 @@
+"""Avazu's CSV: the CSV reader, and its `hour` (YYMMDDHH) taken apart.
+
+Place in the flow: one of the readers behind `fae.ingest.readers.dispatch`. Invariant: the column `hour` holds the hour of the day.
+The published split is by day, so an hour with its date would be unknown in every test input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from fae.core.errors import LogError
+from fae.ingest.config import LogConfig
+from fae.ingest.readers.chunk import Chunk
+from fae.ingest.readers.csv import read_text
+
+_HOUR = "^[0-9]{6}([01][0-9]|2[0-3])$"
+_DAY_DIGITS = 6
+
+
+def read_avazu(config: LogConfig, path: Path) -> Iterator[Chunk]:
+    """Stream a file of Avazu's format. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
+    for chunk in read_text(config, path):
+        hours = chunk.categorical[0]
+        bad = ~np.asarray(pc.match_substring_regex(hours, _HOUR))
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise LogError(
+                f"{chunk.locate(row)}: hour is {hours[row].as_py()!r}, expected eight digits YYMMDDHH; mend the line"
+            )
+        yield dataclasses.replace(
+            chunk,
+            categorical=(pc.utf8_slice_codeunits(hours, _DAY_DIGITS), *chunk.categorical[1:]),
+            days=pc.utf8_slice_codeunits(hours, 0, _DAY_DIGITS),
+        )

@@ -1,0 +1,97 @@
+"""Criteo's text: tab-separated lines without a header, plain, gz or zst, parsed and checked by a loop of our own.
+
+Place in the flow: one of the readers behind `fae.ingest.readers.dispatch`. Invariants: every field of every line is checked (label
+0 or 1, whole numbers, hex ids) and the first fault is named with its line; blank lines are skipped; a chunk does not
+depend on where the file's blocks end. What values mean beyond that is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fae.core.errors import LogError
+from fae.ingest.config import LogConfig
+from fae.ingest.readers.chunk import CriteoChunk
+from fae.ingest.readers.criteo_parser import ID_DIGITS, MAX_DIGITS, NUM_COUNTS, NUM_IDS, parse_lines
+from fae.ingest.readers.text_files import faulty_line, line_blocks, shown
+
+_BLOCK_BYTES = 4 * 2**20
+"""Text parsed at a time, and the longest line. As in the CSV reader."""
+_MOST_INPUTS = 1 << 15
+"""Of a chunk: lines are at least 41 bytes long, but seldom under 200."""
+_NUM_FIELDS = 1 + NUM_COUNTS + NUM_IDS
+
+
+def read_criteo(config: LogConfig, path: Path) -> Iterator[CriteoChunk]:
+    """Stream a file of Criteo's format. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
+    parser, line, found = _Parser(config), 1, False
+    for buffer, start, stop, num_bytes in line_blocks(path, _BLOCK_BYTES):
+        begin, raw_bytes = start, num_bytes
+        while begin < stop:
+            chunk, begin, num_lines, fault = parser.parse(buffer, begin, stop, raw_bytes)
+            line += num_lines
+            if chunk.num_inputs:
+                found, raw_bytes = True, 0
+                yield chunk
+            if fault:
+                text = faulty_line(buffer, begin, stop)
+                raise LogError(f"{path}, line {line}: {explain_criteo_fault(text, config.label_column())}")
+    if not found:
+        raise LogError(f"{path} holds no inputs; copy it again or take it out of the recipe")
+
+
+class _Parser:
+    """Calls the compiled loop and finishes what it leaves: counts too large for the table of small ones."""
+
+    def __init__(self, config: LogConfig) -> None:
+        self._transform = config.dense_transform
+        counts = np.arange(1 << 16 if self._transform == "log1p" else 0, dtype=np.float64)
+        self._small = np.log1p(counts).astype(np.float32)
+        self._large = np.empty((NUM_COUNTS * _MOST_INPUTS, 2), np.int64)
+        self._end = np.zeros(4, np.int64)
+
+    def parse(
+        self, data: npt.NDArray[np.uint8], begin: int, stop: int, raw_bytes: int
+    ) -> tuple[CriteoChunk, int, int, bool]:
+        """The inputs from `begin` on, the first byte behind them, their lines, and whether a faulty one follows."""
+        most = min(_MOST_INPUTS, (stop - begin) // _NUM_FIELDS + 1)
+        labels, dense = np.empty(most, np.uint8), np.empty((most, NUM_COUNTS), np.float32)
+        keys = np.empty((NUM_IDS, most), np.int64)
+        count = parse_lines(data, begin, stop, self._small, labels, dense, keys, self._large, self._end)
+        position, num_lines, num_large, fault = map(int, self._end)
+        if num_large:
+            places, values = self._large[:num_large].T
+            dense.reshape(-1)[places] = np.log1p(values.astype(np.float64)).astype(np.float32)
+        chunk = CriteoChunk(labels=labels[:count], dense=dense[:count], keys=keys[:, :count], raw_bytes=raw_bytes)
+        return chunk, position, num_lines, bool(fault)
+
+
+def explain_criteo_fault(line: bytes, label: str) -> str:
+    """What is wrong with a line that the compiled loop refused.
+
+    >>> explain_criteo_fault(b"1\\t2", "label")
+    '2 fields, expected 40; mend or remove the line'
+    """
+    fields = line.split(b"\t")
+    if len(fields) != _NUM_FIELDS:
+        return f"{len(fields)} fields, expected {_NUM_FIELDS}; mend or remove the line"
+    if fields[0] not in (b"0", b"1"):
+        return f"the label {label!r} is {shown(fields[0])}, expected 0 or 1; mend or remove the line"
+    for index, field in enumerate(fields[1 : 1 + NUM_COUNTS], 1):
+        digits = field.removeprefix(b"-")
+        if field and not (digits.isdigit() and len(digits) <= MAX_DIGITS):
+            return (
+                f"the count I{index} (field {index + 1}) is {shown(field)}, expected a whole number of at most "
+                f"{MAX_DIGITS} digits, or nothing; mend or remove the line"
+            )
+    for index, field in enumerate(fields[1 + NUM_COUNTS :], 1):
+        if len(field) > ID_DIGITS or field.strip(b"0123456789abcdef"):
+            return (
+                f"the id C{index} (field {index + 1 + NUM_COUNTS}) is {shown(field)}, expected at most {ID_DIGITS} "
+                "hex digits (0-9, a-f), or nothing; mend or remove the line"
+            )
+    return "it is not a line of Criteo's format; mend or remove it"

@@ -1,0 +1,52 @@
+"""Parquet logs, read batch by batch within their row groups.
+
+Place in the flow: one of the readers behind `fae.ingest.readers.dispatch`. Invariant: columns keep the type they are stored with;
+`fae.ingest.values` and `fae.ingest.dense_values` decide what the types mean. Nested columns other than lists are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fae.core.errors import LogError
+from fae.ingest.config import LogConfig
+from fae.ingest.readers.chunk import Chunk, column_positions
+
+_BATCH_INPUTS = 32_768
+
+
+def read_parquet(config: LogConfig, path: Path) -> Iterator[Chunk]:
+    """Stream a Parquet file. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
+    first_row = 0
+    num_dense = len(config.dense_columns())
+    try:
+        with pq.ParquetFile(path) as file:
+            num_inputs = file.metadata.num_rows
+            if num_inputs == 0:
+                raise LogError(f"{path} holds no inputs; write it again or take it out of the recipe")
+            header = file.schema_arrow.names
+            names = [header[position] for position in column_positions(config, header, path)]
+            bytes_per_input = path.stat().st_size / num_inputs
+            # Not use_threads: the next stage has its own threads, and this runs ahead of it already.
+            for batch in file.iter_batches(batch_size=_BATCH_INPUTS, columns=names, use_threads=False):
+                yield Chunk(
+                    num_inputs=batch.num_rows,
+                    label=batch.column(names[0]),
+                    dense=tuple(batch.column(name) for name in names[1 : 1 + num_dense]),
+                    categorical=tuple(batch.column(name) for name in names[1 + num_dense :]),
+                    locate=partial(_locate, path, first_row),
+                    raw_bytes=round(batch.num_rows * bytes_per_input),
+                )
+                first_row += batch.num_rows
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise LogError(f"{path} cannot be read as Parquet ({reason}); write it again or set [log] format") from error
+
+
+def _locate(path: Path, first_row: int, row: int) -> str:
+    return f"{path}, input {first_row + row + 1}"

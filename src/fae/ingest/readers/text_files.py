@@ -1,0 +1,129 @@
+"""Text files as blocks of whole lines, for the loops that parse bytes themselves; plain, gz or zst.
+
+Place in the flow: under `fae.ingest.readers.criteo` and `fae.ingest.readers.taobao`. Invariants: every byte of the text stands in one
+block, in order; a block ends in a line end (one is put behind the last line where it has none); memory is two blocks.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fae.core.errors import LogError
+from fae.core.units import format_bytes
+
+PADDING = 16
+"""Bytes behind a block that may be read (not used): a loop can look ahead of the field it is in."""
+_BOM = b"\xef\xbb\xbf"
+
+
+def line_blocks(path: Path, block_bytes: int) -> Iterator[tuple[npt.NDArray[np.uint8], int, int, int]]:
+    """Blocks as ``(buffer, begin, stop, raw_bytes)``; the text is ``buffer[begin:stop]``, until the next one comes.
+
+    `raw_bytes` are bytes of the file, as it is on disk, that were read since the block before.
+
+    Raises
+    ------
+    LogError
+        If the file is damaged, not named by its compression, or has a line longer than `block_bytes`.
+    """
+    check_suffix(path)
+    bytes_before, first, num_lines = 0, True, 0
+    try:
+        stream, raw = open_bytes(path)
+        with raw, stream:
+            buffer = np.empty(2 * block_bytes + PADDING, np.uint8)
+            view, held, ended = memoryview(buffer.data), 0, False
+            while not ended:
+                num_read = _fill(stream, view[held : held + block_bytes])
+                ended = num_read < block_bytes
+                held += num_read
+                begin = len(_BOM) if first and bytes(view[: len(_BOM)]) == _BOM else 0
+                if ended and held > begin and buffer[held - 1] != ord("\n"):
+                    buffer[held] = ord("\n")
+                    held += 1
+                stop = _last_line_end(buffer[:held])
+                if stop == 0 and held >= block_bytes:
+                    longest = format_bytes(block_bytes)
+                    raise LogError(f"{path}, line {num_lines + 1}: it is longer than {longest}; mend the file")
+                if stop > begin:
+                    bytes_read = raw.tell()
+                    yield buffer, begin, stop, bytes_read - bytes_before
+                    bytes_before, first = bytes_read, False
+                    num_lines += int(np.count_nonzero(buffer[begin:stop] == ord("\n")))
+                buffer[: held - stop] = buffer[stop:held].copy()
+                held -= stop
+    except OSError as error:
+        raise cut_short(path, error) from error
+
+
+def _fill(stream: Any, view: memoryview) -> int:
+    """Read until `view` is full or the file ends; return the bytes read."""
+    filled = 0
+    while filled < len(view):
+        count = stream.readinto(view[filled:])
+        if not count:
+            break
+        filled += count
+    return filled
+
+
+def _last_line_end(data: npt.NDArray[np.uint8]) -> int:
+    """Place behind the last line end, 0 if there is none."""
+    for stop in range(len(data), 0, -4096):
+        places = np.flatnonzero(data[max(stop - 4096, 0) : stop] == ord("\n"))
+        if len(places):
+            return max(stop - 4096, 0) + int(places[-1]) + 1
+    return 0
+
+
+def faulty_line(buffer: npt.NDArray[np.uint8], begin: int, stop: int) -> bytes:
+    """The line that begins at `begin`, without its end."""
+    return bytes(buffer[begin:stop]).split(b"\n", 1)[0].removesuffix(b"\r")
+
+
+def shown(field: bytes, longest: int = 40) -> str:
+    """A field in quotes for a message, cut where it is long."""
+    text = field.decode("utf-8", "backslashreplace")
+    return repr(text if len(text) <= longest else text[:longest] + "...")
+
+
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+
+
+_MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+
+
+def cut_short(path: Path, error: OSError) -> LogError:
+    """The error that says that a file ends too early."""
+    return LogError(
+        f"{path} cannot be read to its end ({error.strerror or error}): it is cut short or damaged; copy it again"
+    )
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a compressed file that is not named so: the name decides how a file is opened."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    for magic, suffix in _MAGIC.items():
+        if start.startswith(magic) and path.suffix.lower() != suffix:
+            raise LogError(f"{path} is compressed but not named so; rename it to {path.name}{suffix}")
+
+
+def open_bytes(path: Path) -> tuple[Any, Any]:
+    """The file as bytes after decompression, and the raw file whose ``tell()`` says how far it was read."""
+    raw = pa.OSFile(str(path))
+    compression = _COMPRESSIONS.get(path.suffix.lower())
+    return (pa.CompressedInputStream(raw, compression) if compression else raw), raw
+
+
+def open_lines(path: Path) -> io.TextIOWrapper:
+    """The file as text for Python's csv module; bytes that are not UTF-8 become surrogates."""
+    stream, _ = open_bytes(path)
+    return io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")

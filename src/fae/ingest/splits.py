@@ -1,0 +1,131 @@
+"""Which inputs train, which validate and which test: by fractions, or as published for a log that is known by one word.
+
+Place in the flow: beside ingest's first pass, which shows it every chunk. Invariants: the training split comes first in
+the log and is never empty; every split is one range; what is remembered between files is JSON.
+
+Sources: DLRM's public code cuts Criteo Kaggle's one file into seven equal parts (the first ones one longer) and takes
+the last for evaluation, of the Terabyte log the last file; the first half of it, rounded up, is the test and the rest
+validates. Avazu's competition was to predict the day behind ten days of training: here the tenth is the test.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from fae.core.errors import LogError
+from fae.ingest.config import LogConfig
+
+Splits = dict[str, list[int]]
+_KAGGLE_DAYS = 7
+
+
+class SplitFinder:
+    """Sees every chunk of the log in order, and says then where the splits are.
+
+    Attributes
+    ----------
+    state
+        What it has seen, as JSON values; give it to a new one to go on from there.
+    """
+
+    def __init__(self, config: LogConfig, state: dict[str, Any] | None = None) -> None:
+        self._config = config
+        self.state: dict[str, Any] = state or {"files": [], "day": "", "day_start": 0}
+
+    def start_file(self, role: str) -> None:
+        """The chunks that follow are of another file, of ``[log] train`` or ``test``."""
+        self.state["files"].append([role, 0])
+
+    def see(self, chunk: Any) -> None:
+        """Count a chunk."""
+        if getattr(chunk, "days", None) is not None and self._config.has_published_split():
+            self._see_days(chunk)
+        if split := getattr(chunk, "split", ""):
+            sizes = self.state.setdefault("sizes", {"train": 0, "validation": 0, "test": 0})
+            sizes[split] += chunk.num_inputs
+        self.state["files"][-1][1] += chunk.num_inputs
+
+    @property
+    def num_inputs(self) -> int:
+        """Inputs so far."""
+        return sum(count for _, count in self.state["files"])
+
+    def _see_days(self, chunk: Any) -> None:
+        runs = pc.run_end_encode(chunk.days)
+        starts = [0, *np.asarray(runs.run_ends).tolist()]
+        for day, start in zip(runs.values.to_pylist(), starts, strict=False):
+            if day < self.state["day"]:
+                raise LogError(
+                    f"{chunk.locate(start)}: day {day} follows {self.state['day']}, and the split by days wants them "
+                    "in order; sort the log by hour, or set [log] test_fraction"
+                )
+            if day > self.state["day"]:
+                self.state["day"], self.state["day_start"] = day, self.num_inputs + start
+
+    def splits(self) -> Splits:
+        """Ranges ``[start, stop]`` of the splits in log order.
+
+        Raises
+        ------
+        LogError
+            If nothing is left to train on.
+        """
+        config, files = self._config, self.state["files"]
+        total = self.num_inputs
+        if not config.has_published_split() or config.known is None:
+            num_test = sum(count for role, count in files if role == "test")
+            return split_ranges(config, total - num_test, num_test)
+        published = config.known.split
+        if published == "last day":
+            return _evaluated(config, total, self.state["day_start"])
+        if published == "users":
+            sizes = self.state.get("sizes", {"train": 0, "validation": 0})
+            train, validation = sizes["train"], sizes["validation"]
+            _require_training(config, total, train)
+            return {"train": [0, train], "validation": [train, train + validation], "test": [train + validation, total]}
+        last = total // _KAGGLE_DAYS if published == "kaggle" else files[-1][1]
+        train = total - last
+        _require_training(config, total, train)
+        middle = train + (last + 1) // 2
+        return {"train": [0, train], "validation": [middle, total], "test": [train, middle]}
+
+
+def _require_training(config: LogConfig, num_inputs: int, num_training: int) -> None:
+    if num_training <= 0:
+        raise LogError(
+            f"the log has {num_inputs} inputs, and none is left for training by the published split of {config.format} "
+            "(see docs/ingest.md); add the files that are missing, or set [log] test_fraction"
+        )
+
+
+def _evaluated(config: LogConfig, num_inputs: int, test_start: int) -> Splits:
+    train = test_start - int(test_start * config.effective_validation_fraction() + 0.5)
+    _require_training(config, num_inputs, train)
+    return {"train": [0, train], "validation": [train, test_start], "test": [test_start, num_inputs]}
+
+
+def split_ranges(config: LogConfig, num_train_inputs: int, num_test_inputs: int) -> Splits:
+    """Ranges ``[start, stop]`` of the splits in log order, from the inputs of the train and of the test files.
+
+    Fractions are rounded to the nearest input.
+
+    Raises
+    ------
+    LogError
+        If nothing is left to train on.
+    """
+    num_inputs = num_train_inputs + num_test_inputs
+    test_start = num_train_inputs
+    if not config.test:
+        test_start -= int(num_inputs * config.effective_test_fraction() + 0.5)
+    train_stop = test_start - int(test_start * config.effective_validation_fraction() + 0.5)
+    if train_stop <= 0:
+        raise LogError(
+            f"the log has {num_inputs} inputs, and none is left for training after [log] test_fraction = "
+            f"{config.effective_test_fraction()} and validation_fraction = "
+            f"{config.effective_validation_fraction()}; lower them"
+        )
+    return {"train": [0, train_stop], "validation": [train_stop, test_start], "test": [test_start, num_inputs]}

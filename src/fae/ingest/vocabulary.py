@@ -1,0 +1,201 @@
+"""Exact vocabulary of one column: from value bytes to provisional ids, in order of first appearance.
+
+Place in the flow: ingest's first pass. Values are compared by their bytes, never by hash alone, so no two values share
+an id. Invariant: id i is the i-th distinct value that was ever encoded, whatever the chunks were. Final ids are given
+by `fae.ingest.final_ids`, once the training split and its counts are known.
+
+Layout: one arena of value bytes; `starts[i] : starts[i + 1]` is value i; `hashes[i]` its hash; an open-addressing table
+of int64 entries, each 32 bits of the hash above 31 bits of id, so that a probe touches the arena only where the value
+is very likely the one sought. About 33 bytes a value beside its own bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+from fae.core.errors import LogError
+from fae.ingest.scratch import Scratch
+
+F = TypeVar("F", bound=Callable[..., Any])
+Int64 = npt.NDArray[np.int64]
+
+MAX_VALUES = 2**31 - 4
+"""Ids are int32, and a table has a reserved id beside its values."""
+
+
+def compiled(function: F) -> F:
+    """numba's ``njit`` as every loop here wants it: cached on disk, without the GIL, its type kept."""
+    return cast(F, njit(cache=True, nogil=True)(function))
+
+
+@compiled
+def hash_bytes(data: npt.NDArray[np.uint8], start: np.int64, stop: np.int64) -> np.int64:
+    """63-bit hash of ``data[start:stop]``: two 32-bit lanes over four bytes at a time.
+
+    Every product stays below 2^63, so compiled and plain Python agree and nothing overflows.
+    """
+    high = np.int64(0x9E3779B9)
+    low = np.int64(stop - start) ^ np.int64(0x85EBCA6B)
+    position = start
+    while position < stop:
+        word = np.int64(0)
+        shift = np.int64(0)
+        while position < stop and shift < 32:
+            word |= np.int64(data[position]) << shift
+            shift += np.int64(8)
+            position += 1
+        high = (high ^ word) * np.int64(0x7FEB352D)
+        high = (high ^ (high >> np.int64(31))) & np.int64(0xFFFFFFFF)
+        low = (low ^ word) * np.int64(0x5BD1E995)
+        low = (low ^ (low >> np.int64(29))) & np.int64(0xFFFFFFFF)
+    low = ((low ^ (high >> np.int64(7))) * np.int64(0x2C1B3C6D)) & np.int64(0x7FFFFFFFFFFFFFFF)
+    low = (low ^ (low >> np.int64(30))) & np.int64(0x7FFFFFFF)
+    return (high << np.int64(31)) | low
+
+
+@compiled
+def encode_values(
+    data: npt.NDArray[np.uint8],
+    offsets: npt.NDArray[np.int32],
+    arena: npt.NDArray[np.uint8],
+    starts: Int64,
+    hashes: Int64,
+    table: Int64,
+    size: int,
+    ids: npt.NDArray[np.int32],
+) -> int:
+    """Look up or append each value ``data[offsets[i]:offsets[i+1]]``; fill `ids`; return the new number of values."""
+    mask = np.int64(table.size - 1)
+    id_mask = np.int64(0x7FFFFFFF)
+    for i in range(ids.size):
+        start, stop = np.int64(offsets[i]), np.int64(offsets[i + 1])
+        value_hash = hash_bytes(data, start, stop)
+        tag = value_hash >> np.int64(31)
+        slot = value_hash & mask
+        while True:
+            entry = table[slot]
+            if entry < 0:
+                known = np.int64(size)
+                place = starts[known]
+                for position in range(start, stop):
+                    arena[place + position - start] = data[position]
+                starts[known + 1] = place + stop - start
+                hashes[known] = value_hash
+                table[slot] = (tag << np.int64(31)) | known
+                size += 1
+                break
+            if entry >> np.int64(31) == tag:
+                known = entry & id_mask
+                place = starts[known]
+                if starts[known + 1] - place == stop - start:
+                    position = int(start)
+                    while position < stop and arena[place + position - start] == data[position]:
+                        position += 1
+                    if position == stop:
+                        break
+            slot = (slot + 1) & mask
+        ids[i] = known
+    return size
+
+
+@compiled
+def rebuild_table(hashes: Int64, size: int, table: Int64) -> None:
+    """Enter values ``0 .. size - 1`` into an empty (all -1) table."""
+    mask = np.int64(table.size - 1)
+    for known in range(size):
+        slot = hashes[known] & mask
+        while table[slot] >= 0:
+            slot = (slot + 1) & mask
+        table[slot] = ((hashes[known] >> np.int64(31)) << np.int64(31)) | np.int64(known)
+
+
+class Vocabulary:
+    """The distinct values of one column.
+
+    Parameters
+    ----------
+    scratch
+        Gives the arrays; they spill to disk when they are many.
+
+    Attributes
+    ----------
+    size
+        Distinct values so far.
+    missing_id
+        Provisional id of the empty text, or -1 while it was not seen.
+    """
+
+    def __init__(self, column: str, scratch: Scratch) -> None:
+        self.column = column
+        self.size = 0
+        self.missing_id = -1
+        self._scratch = scratch
+        self._arena = scratch.array(1 << 14, np.uint8)
+        self._starts = scratch.array(1 << 10, np.int64)
+        self._hashes = scratch.array(1 << 10, np.int64)
+        self._table = scratch.array(1 << 11, np.int64)
+        self._starts[0] = 0
+        self._table[:] = -1
+
+    def encode(self, values: Any) -> npt.NDArray[np.int32]:
+        """Provisional ids, int32 ``[n]``, of an Arrow string array without nulls; unknown values are appended."""
+        count = len(values)
+        ids = np.empty(count, np.int32)
+        if count == 0:
+            return ids
+        _, offsets_buffer, data_buffer = values.buffers()
+        offsets = np.frombuffer(offsets_buffer, np.int32, count + 1, values.offset * 4)
+        data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.empty(0, np.uint8)
+        self._reserve(count, int(offsets[-1]) - int(offsets[0]))
+        self.size = int(
+            encode_values(data, offsets, self._arena, self._starts, self._hashes, self._table, self.size, ids)
+        )
+        if self.missing_id < 0:
+            empty = offsets[1:] == offsets[:-1]
+            if empty.any():
+                self.missing_id = int(ids[int(np.argmax(empty))])
+        return ids
+
+    def _reserve(self, num_values: int, num_bytes: int) -> None:
+        """Room for so many more values and bytes, were all of them new: the loop then never has to stop."""
+        need = self.size + num_values
+        if need > MAX_VALUES:
+            raise LogError(
+                f"the column {self.column!r} has more than {MAX_VALUES:,} distinct values, more than an id can number; "
+                "leave it out or hash it into fewer"
+            )
+        arena_need = int(self._starts[self.size]) + num_bytes
+        if arena_need > len(self._arena):
+            self._arena = self._scratch.grow(self._arena, max(arena_need, 2 * len(self._arena)))
+        if need + 1 > len(self._starts):
+            capacity = max(need + 1, 2 * len(self._starts))
+            self._starts = self._scratch.grow(self._starts, capacity)
+            self._hashes = self._scratch.grow(self._hashes, capacity)
+        if 2 * need > len(self._table):
+            self._scratch.release(self._table)
+            self._table = self._scratch.array(1 << (2 * need - 1).bit_length(), np.int64)
+            self._table[:] = -1
+            rebuild_table(self._hashes, self.size, self._table)
+
+    def text(self, start: int, stop: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+        """The bytes of values ``start .. stop - 1``: the length of each, and all of them one behind the other."""
+        begin, end = int(self._starts[start]), int(self._starts[stop])
+        return np.diff(self._starts[start : stop + 1]).astype(np.int32), self._arena[begin:end]
+
+    def seal(self) -> None:
+        """Give up what only `encode` needs."""
+        self._scratch.release(self._table)
+        self._scratch.release(self._hashes)
+
+    def values(self, ids: npt.NDArray[np.int32]) -> Any:
+        """The values of provisional ids as an Arrow string array; a null where the id is negative."""
+        everything = pa.LargeStringArray.from_buffers(
+            self.size, pa.py_buffer(self._starts[: self.size + 1]), pa.py_buffer(self._arena)
+        )
+        return everything.take(pa.array(ids, mask=ids < 0)).cast(pa.string())

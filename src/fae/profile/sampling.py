@@ -1,0 +1,119 @@
+"""Which inputs are read: seeded samples without replacement, and blocks of inputs in log order.
+
+Place in the flow: profile draws its sample here, calibrate its held-out inputs and probe batches. Invariant: every
+set of the asked size is equally likely, and what is drawn depends on the seed alone. Counts and chooses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fae.artifacts.access_profile import AccessProfile
+from fae.artifacts.columnar_log import ColumnarLog
+
+BLOCK_INPUTS = 65_536
+"""Inputs read at once: large enough to feed the threads, small enough (7 MB at 26 columns) to stay in the cache."""
+
+CACHE_BYTES = 2**30
+"""A scattered sample up to this size is copied into memory once: calibrate reads it several times."""
+
+
+def sample_without_replacement(random: np.random.Generator, population: int, size: int) -> npt.NDArray[np.int64]:
+    """Draw `size` distinct numbers of ``[0, population)``, ascending; every such set is equally likely.
+
+    Memory follows `size` (or, above half of the population, one byte per number that could be drawn), unlike a
+    permutation of the whole population.
+
+    Examples
+    --------
+    >>> sample_without_replacement(np.random.default_rng(1), 5, 5).tolist()
+    [0, 1, 2, 3, 4]
+    """
+    if not 0 <= size <= population:
+        raise ValueError(f"cannot draw {size} of {population}")
+    if size > population // 2:
+        kept = np.ones(population, bool)
+        kept[_draw(random, population, population - size)] = False
+        return np.flatnonzero(kept).astype(np.int64)
+    return _draw(random, population, size)
+
+
+def _draw(random: np.random.Generator, population: int, size: int) -> npt.NDArray[np.int64]:
+    drawn = np.empty(0, np.int64)
+    while drawn.size < size:
+        missing = size - drawn.size
+        more = random.integers(0, population, missing + missing // 4 + 16, dtype=np.int64)
+        drawn = np.unique(np.concatenate([drawn, more]))
+    # Too many now. Whatever size the set has, it is uniform among sets of that size; so it stays if a uniform
+    # choice of its members goes.
+    extra = drawn.size - size
+    if extra == 0:
+        return drawn
+    kept: npt.NDArray[np.int64] = np.delete(drawn, random.choice(drawn.size, extra, replace=False))
+    return kept
+
+
+@dataclass(frozen=True, eq=False)
+class SampledInputs:
+    """Some inputs of a log, ascending, read block by block.
+
+    Attributes
+    ----------
+    ids
+        int32 ``[num_inputs of the log, S]``, usually a memory map.
+    labels
+        uint8 ``[num_inputs of the log]``.
+    indices
+        Which inputs: a ``range`` of step 1, or int64 ascending.
+    """
+
+    ids: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.uint8]
+    indices: range | npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def block(self, start: int, stop: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+        """Ids int32 ``[stop - start, S]`` and labels of the selected inputs ``[start, stop)``."""
+        where: slice | npt.NDArray[np.int64]
+        if isinstance(self.indices, range):
+            where = slice(self.indices.start + start, self.indices.start + stop)
+        else:
+            where = self.indices[start:stop]
+        return np.ascontiguousarray(self.ids[where]), np.asarray(self.labels[where])
+
+    def blocks(self) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]]:
+        """All of them, `BLOCK_INPUTS` at a time."""
+        for start in range(0, len(self), BLOCK_INPUTS):
+            yield self.block(start, min(start + BLOCK_INPUTS, len(self)))
+
+    def take(self, positions: npt.NDArray[np.int64]) -> SampledInputs:
+        """The selected inputs at these ascending positions of the selection."""
+        if isinstance(self.indices, range):
+            return SampledInputs(self.ids, self.labels, positions + self.indices.start)
+        return SampledInputs(self.ids, self.labels, self.indices[positions])
+
+    def evenly(self, count: int) -> SampledInputs:
+        """At most `count` of them at even distances, so that every part of the log keeps its share."""
+        if count >= len(self):
+            return self
+        return self.take(np.arange(count, dtype=np.int64) * len(self) // max(1, count))
+
+    def cached(self, limit_bytes: int = CACHE_BYTES) -> SampledInputs:
+        """The same inputs, copied into memory if they are scattered over the log and small enough."""
+        if isinstance(self.indices, range) or len(self) * self.ids.shape[1] * 4 > limit_bytes:
+            return self
+        ids, labels = self.block(0, len(self))
+        return SampledInputs(ids, labels, range(len(self)))
+
+
+def profiled_inputs(profile: AccessProfile, log: ColumnarLog) -> SampledInputs:
+    """The inputs of `log` that the profile counted."""
+    return SampledInputs(
+        log.ids, log.labels, range(*log.split("train")) if profile.is_exact else np.asarray(profile.indices)
+    )

@@ -1,0 +1,121 @@
+"""Bytes and seconds of a report: what stands in which tier, and which stage took how long.
+
+Place in the flow: as `fae.report.charts`; `fae.report.side_by_side` asks it for the same sums. Invariant: sizes that a
+record does not say are worked out from those that it does, or left out; never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fae.core.units import format_bytes
+from fae.report.markup import bars, figure, seconds_text
+from fae.report.records import Run, as_number
+
+STAGES = ("ingest", "profile", "calibrate", "pack", "train")
+
+
+def tiers(run: Run) -> str:
+    """Bytes per tier."""
+    title = "Where the embedding bytes are"
+    sizes = [("hot rows", run.number("hot", "bytes")), ("staging ring", run.number("hot", "staging_bytes"))]
+    total = total_bytes(run)
+    if total is not None and sizes[0][1] is not None:
+        sizes.append(("cold rows", total - sizes[0][1]))
+    known = [(name, size) for name, size in sizes if size is not None and size >= 0]
+    if not known:
+        return figure(title, None)
+    budget = run.number("hot", "budget_bytes")
+    largest = max([size for _, size in known] + [budget or 0]) or 1
+    rows: list[tuple[str, list[tuple[str, float, str]], str]] = [
+        (name, [(f"s{index}", size / largest, name)], format_bytes(int(size)))
+        for index, (name, size) in enumerate(known)
+    ]
+    if budget is not None:
+        rows.append(("budget", [("others", budget / largest, "budget")], format_bytes(int(budget))))
+    on_device = run.number("train", "device_bytes")
+    placement = run.text("recipe", "train", "placement")
+    where = {
+        "tiered": "hot rows and staging on the device, cold rows in host memory",
+        "device": "all rows on the device, whatever the hot set",
+        "cpu": "all rows in host memory, whatever the hot set",
+        "hybrid": "all rows in host memory, whatever the hot set",
+        "paper": "hot rows on the device in hot phases, cold batches look up in host memory",
+    }.get(placement or "", "")
+    caption = "Rows with their optimizer state."
+    if placement:
+        caption += f" Placement {placement}" + (f": {where}" if where else "")
+        caption += f"; {format_bytes(int(on_device))} on the device while training." if on_device is not None else "."
+    return figure(title, bars(rows), caption=caption)
+
+
+def row_bytes_of(run: Run) -> dict[str, float]:
+    """Bytes of a row with its state, by table; for older records from tables of the same width with hot rows."""
+    known = {
+        str(table.get("name")): size for table in run.items("tables") if (size := as_number(table.get("row_bytes")))
+    }
+    tables, of_width = run.items("hot", "tables"), dict[float | None, float]()
+    for table in tables:
+        size, num_hot = as_number(table.get("bytes")), as_number(table.get("num_hot"))
+        if size and num_hot:
+            of_width[as_number(table.get("embedding_dim"))] = size / num_hot
+    for table in tables:
+        if (width := as_number(table.get("embedding_dim"))) in of_width:
+            known.setdefault(str(table.get("name")), of_width[width])
+    return known
+
+
+def total_bytes(run: Run) -> float | None:
+    """Bytes of all rows of all tables, or None where one is not known."""
+    widths, tables = row_bytes_of(run), run.items("hot", "tables")
+    sizes = [(as_number(table.get("num_embeddings")), widths.get(str(table.get("name")))) for table in tables]
+    if not sizes or any(rows is None or width is None for rows, width in sizes):
+        return None
+    return sum((rows or 0) * (width or 0) for rows, width in sizes)
+
+
+def time_parts(run: Run) -> list[tuple[str, float]]:
+    """Seconds of each stage; training is split into its steps and the rest where both are known."""
+    stages = run.table("stage_seconds")
+    names = [name for name in STAGES if name in stages] + sorted(name for name in stages if name not in STAGES)
+    parts = [(name, seconds) for name in names if (seconds := as_number(stages[name])) is not None and seconds >= 0]
+    steps = run.number("train", "seconds")
+    whole = dict(parts).get("train")
+    # A training that was resumed has more steps behind it than its last stage took.
+    if whole is None or steps is None or not 0 <= steps <= whole:
+        return parts
+    return [part for part in parts if part[0] != "train"] + [
+        ("train: steps", steps),
+        ("train: the rest", whole - steps),
+    ]
+
+
+def time(runs: Sequence[Run]) -> str:
+    """Where the time went, a bar a run."""
+    title = "Where the time went"
+    parts = [time_parts(run) for run in runs]
+    longest = max((math.fsum(seconds for _, seconds in one) for one in parts), default=0.0)
+    names = list(dict.fromkeys(name for one in parts for name, _ in one))
+    if not names or not longest:
+        return figure(title, None)
+    rows = [
+        (
+            run.label,
+            [
+                (f"s{names.index(name) % 6}", seconds / longest, f"{name}: {seconds_text(seconds)}")
+                for name, seconds in one
+            ],
+            seconds_text(math.fsum(seconds for _, seconds in one)) if one else "not recorded",
+        )
+        for run, one in zip(runs, parts, strict=True)
+    ]
+    legend = [
+        (f"s{index % 6}", name + (f" {seconds_text(dict(parts[0])[name])}" if len(runs) == 1 else ""))
+        for index, name in enumerate(names)
+    ]
+    return figure(
+        title, bars(rows), legend=legend,
+        caption="Seconds of each stage when it was last carried out. Of training, the rest is start-up, validation, "
+        "the test and checkpoints.",
+    )  # fmt: skip

@@ -1,0 +1,149 @@
+"""Recipes: one TOML file that says everything about a run.
+
+Place in the flow: the command line reads a recipe and hands its parts to the stages. Invariant: every table of a
+recipe is the configuration class of its owner (`LogConfig`, `ModelConfig`, `HotConfig`, `TrainConfig`); this module
+knows none of their keys. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fae.core.config import from_table, nearest
+from fae.core.errors import RecipeError
+from fae.ingest.config import LogConfig
+from fae.models.config import DLRMConfig, ModelConfig, model_config
+from fae.profile.config import HotConfig
+from fae.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from fae.artifacts.columnar_log import FeatureSchema
+
+_SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "log": partial(from_table, LogConfig, where="[log]"),
+    "model": model_config,
+    "hot": partial(from_table, HotConfig, where="[hot]"),
+    "train": partial(from_table, TrainConfig, where="[train]"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole run.
+
+    Attributes
+    ----------
+    base
+        Folder that relative file names in ``[log]`` start from: the recipe's own.
+    """
+
+    log: LogConfig
+    model: ModelConfig = field(default_factory=DLRMConfig)
+    hot: HotConfig = field(default_factory=HotConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    base: Path = Path()
+
+    @property
+    def mixed(self) -> bool:
+        """Whether batches mix hot and cold inputs."""
+        return self.train.order == "shuffled"
+
+    def check_model(self, features: Sequence[FeatureSchema] | None = None) -> None:
+        """Refuse a log that the model cannot take before hours are spent on it; single stages do not ask.
+
+        Parameters
+        ----------
+        features
+            Of a log that is columnar already; by default the columns are those that the recipe names.
+
+        Raises
+        ------
+        RecipeError
+            As `ModelConfig.check`.
+        """
+        columns = (
+            [(column.name, column.max_length, column.pooling) for column in self.log.columns()]
+            if features is None
+            else [(feature.name, feature.length, feature.pooling) for feature in features]
+        )
+        self.model.check({name: length if pooling == "none" else 1 for name, length, pooling in columns})
+
+    def check_dims(self, names: Sequence[str]) -> None:
+        """Refuse ``[model] embedding_dims`` of columns that are not there.
+
+        Raises
+        ------
+        RecipeError
+            Naming the first, and the nearest of `names`.
+        """
+        for name in self.model.embedding_dims:
+            if name not in names:
+                raise RecipeError(
+                    f"[model] embedding_dims names {name!r}, no categorical column; {nearest(name, names)}"
+                )
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Parameters
+    ----------
+    path
+        The TOML file.
+    overrides
+        ``"section.key=value"`` texts that replace single values, as ``--set`` takes them.
+
+    Raises
+    ------
+    RecipeError
+        If the file is not there, is not TOML, or says something that cannot be.
+    """
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(f"there is no recipe {path}; start from one in recipes/, or try `fae demo`") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}") from None
+    for override in overrides:
+        _apply_override(tables, override)
+    return parse_recipe(tables, base=path.resolve().parent)
+
+
+def parse_recipe(tables: Mapping[str, Any], *, base: Path) -> Recipe:
+    """Build a recipe from parsed tables; see `load_recipe`."""
+    for name, table in tables.items():
+        if name not in _SECTIONS:
+            raise RecipeError(f"the recipe has a section [{name}]; {nearest(name, _SECTIONS)}")
+        if not isinstance(table, Mapping):
+            raise RecipeError(f"the recipe's {name} = {table!r} must be a section, [{name}]")
+    if "log" not in tables:
+        raise RecipeError("the recipe has no section [log], which says where the click log is; see recipes/frappe.toml")
+    parts: dict[str, Any] = {name: read(tables.get(name, {})) for name, read in _SECTIONS.items()}
+    parts["train"] = parts["train"].with_dense_share(parts["model"].dense_share)
+    recipe = Recipe(**parts, base=base)
+    if not recipe.log.is_columnar:  # else the log says, and it is not opened here
+        recipe.check_dims([column.name for column in recipe.log.columns()])
+    return recipe
+
+
+def _apply_override(tables: dict[str, Any], override: str) -> None:
+    target, equals, text = override.partition("=")
+    section, dot, key = target.strip().partition(".")
+    if not (equals and dot and key):
+        raise RecipeError(f"--set {override!r} must look like section.key=value, such as hot.budget=64MiB")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # bare words are text, so that quotes need no escaping in a shell
+    table = tables.setdefault(section, {})
+    if not isinstance(table, dict):
+        raise RecipeError(f"--set {override!r}: the recipe's {section} is not a section")
+    table[key.strip()] = value

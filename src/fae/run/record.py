@@ -1,0 +1,127 @@
+"""The run record, ``run.json``: what was done, on what, and what came of it; JSON values only.
+
+Place in the flow: written at the end of a run, read by `fae report` and by people's scripts. Invariant: keys are only
+added, never renamed; times and versions stand here and in no artifact, so artifacts stay reproducible.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fae.artifacts.columnar_log import ColumnarLog
+from fae.artifacts.packed import PackedDataset
+from fae.checkpoint.save_load import read_progress
+from fae.core.config import to_table
+from fae.core.optimizers import row_bytes
+from fae.profile.skew import skew_curve
+
+if TYPE_CHECKING:
+    from fae.artifacts.access_profile import AccessProfile
+    from fae.artifacts.hot_set import HotSet
+    from fae.checkpoint.parent import ParentRun
+    from fae.run.recipe import Recipe
+
+_LIBRARIES = ("fae", "torch", "numpy", "numba", "pyarrow", "safetensors")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that shape a result."""
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory in bytes and GPU of this machine."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, StopIteration, ValueError):
+        processor, memory = platform.processor(), 0
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "memory_bytes": memory,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+    }
+
+
+def source_commit() -> str | None:
+    """Commit of the checkout that this package runs from, or None."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def table_facts(log: ColumnarLog, hot_set: HotSet) -> list[dict[str, Any]]:
+    """Of each table: bytes of a row with its optimizer state, accesses in the training split and their skew."""
+    return [
+        {
+            "name": feature.name,
+            "num_embeddings": feature.num_embeddings,
+            "row_bytes": row_bytes(hot_set.optimizer, table["embedding_dim"]),
+            **skew_curve(log.counts[start:stop]),
+        }
+        for feature, table, start, stop in zip(
+            log.features, hot_set.summary["tables"], log.table_offsets[:-1], log.table_offsets[1:], strict=True
+        )
+    ]
+
+
+def make_record(
+    recipe: Recipe,
+    *,
+    log: ColumnarLog,
+    profile: AccessProfile,
+    hot_set: HotSet,
+    packed: PackedDataset,
+    checkpoint: Path,
+    stage_seconds: dict[str, float | None],
+    parent: ParentRun | None = None,
+) -> dict[str, Any]:
+    """Put the record together from the artifacts of a run."""
+    result = read_progress(checkpoint)["result"]
+    hot, pack = hot_set.summary, packed.manifest.summary
+    return {
+        "recipe": {name: to_table(getattr(recipe, name)) for name in ("log", "model", "hot", "train")},
+        "seed": recipe.train.seed,
+        "versions": library_versions(),
+        "machine": machine(),
+        "commit": source_commit(),
+        "log": log.manifest.summary,
+        "profile": profile.manifest.summary,
+        # Over the packed training split, so exact; what calibrate predicted from its sample stands beside.
+        "hot": {
+            **hot,
+            "input_share": pack["input_share"],
+            "coverage": pack["coverage"],
+            "predicted": {"input_share": hot["input_share"], "coverage": hot["coverage"]},
+        },
+        "pack": pack,
+        "tables": table_facts(log, hot_set),
+        "train": result["train"],
+        "validation": result["validation"],
+        "test": result["test"],
+        "stage_seconds": stage_seconds,
+        "fingerprints": {
+            artifact.manifest.kind: artifact.manifest.fingerprint for artifact in (log, profile, hot_set, packed)
+        },
+        "parent": parent and {"path": str(parent.checkpoint), "fingerprints": parent.fingerprints},
+    }

@@ -1,0 +1,218 @@
+"""The feed: one contiguous block of int32 words that holds all that a GPU needs to know of one batch.
+
+Place in the flow: `fill_buffers` copies packed batches into pinned buffers as `InputLayout.table` says; one copy brings
+each to the device; every kernel of the step reads it there through `InputViews`. Invariant: what varies in size stands
+behind what does not, and the header says where, so a batch is one copy of exactly its own bytes and the same graph
+serves all batches.
+
+Words of the header: 0 real inputs; 1 learning rate of the rows (float32 bits; Adam's bias correction is in it); then
+eight for each group from `group_field` on: shift of cold addresses, blocks, long rows, offsets of block starts, block
+addresses, long rows (in words) and of the list that says where cold rows are (in units of two words; in
+the feed itself or in memory of its own), cold rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba import njit
+from torch import Tensor
+
+from fae.artifacts.packed import BatchSet
+from fae.kernels.input_views import InputViews, group_field
+from fae.streaming.counters import copy_bytes, publish, reach
+
+_ALIGN = 32  # words: pieces begin on a multiple of 128 bytes
+
+
+def _aligned(words: Any) -> Any:
+    return -(-words // _ALIGN) * _ALIGN
+
+
+class InputLayout:
+    """Where things stand in the feeds of batches of one shape.
+
+    Parameters
+    ----------
+    with_cold_lists
+        Whether the batch's lists of cold rows come along (every row is on the device); else staging slots have lists.
+    """
+
+    def __init__(
+        self, *, batch_size: int, num_slots: int, num_dense: int, num_groups: int, with_cold_lists: bool
+    ) -> None:
+        self.batch_size, self.num_slots, self.num_dense, self.num_groups = batch_size, num_slots, num_dense, num_groups
+        self.with_cold_lists = with_cold_lists
+        self._addresses = _aligned(group_field(num_groups))
+        self._dense = _aligned(self._addresses + batch_size * num_slots)
+        self._labels = _aligned(self._dense + batch_size * num_dense)
+        self._order = _aligned(self._labels + batch_size)
+
+    def num_words(self, batches: BatchSet) -> int:
+        """Words that the largest of these batches may take."""
+        words = int(self._order + _aligned(self.batch_size * self.num_slots))
+        for blocks, long_rows in batches.most_blocks:
+            words += 2 * _aligned(blocks) + _aligned(2 * long_rows)
+        if self.with_cold_lists:
+            words += sum(_aligned(2 * rows) for rows in batches.most_cold_rows)
+        return words
+
+    def views(self, words: Tensor) -> InputViews:
+        """Cut a buffer (int32) of `num_words` or more."""
+        size, slots, dense = self.batch_size, self.num_slots, self.num_dense
+        order = words[self._order : self._order + size * slots]
+        return InputViews(
+            words=words,
+            longs=words[: len(words) // 2 * 2].view(torch.int64),
+            addresses=words[self._addresses : self._addresses + size * slots].view(size, slots),
+            dense=words[self._dense : self._dense + size * dense].view(torch.float32).view(size, dense),
+            labels=words[self._labels : self._labels + size].view(torch.float32),
+            order=order,
+        )
+
+    def table(
+        self,
+        batches: BatchSet,
+        order: npt.NDArray[np.int64],
+        *,
+        slots: npt.NDArray[np.int64],
+        slot_rows: Sequence[int],
+        rates: npt.NDArray[np.float32],
+    ) -> InputTable:
+        """What to copy where for each batch of `order`.
+
+        Parameters
+        ----------
+        slots
+            int64 ``[n]``: staging slot of each batch, -1 for none.
+        slot_rows
+            Of each group: rows of a slot. A cold address is shifted by those before the batch's own.
+        rates
+            float32 ``[n]``: learning rate of the rows in this step.
+        """
+        arrays, size = batches.arrays, self.batch_size
+        pieces = _Pieces(order)
+        headers = np.zeros((len(order), group_field(self.num_groups)), np.int32)
+        headers[:, 0] = arrays.num_inputs[order]
+        headers[:, 1] = rates.view(np.int32)
+        pieces.add_fixed(arrays.addresses, self._addresses)
+        pieces.add_fixed(arrays.dense, self._dense)
+        pieces.add_fixed(arrays.labels, self._labels)
+        ends = np.full(len(order), self._order, np.int64)
+        if arrays.order is not None:
+            pieces.add_fixed(arrays.order, self._order)
+            ends = np.full(len(order), _aligned(self._order + size * self.num_slots), np.int64)
+        for group in range(self.num_groups):
+            field = group_field(group)
+            headers[:, field] = np.maximum(slots, 0) * slot_rows[group]
+            headers[:, field + 7] = np.diff(arrays.cold_offsets[:, group])[order]
+            for place, lists in enumerate(_block_lists(batches, group, order)):
+                headers[:, field + 3 + place] = ends
+                counts = pieces.add_lists(lists, ends)
+                if place != 1:
+                    headers[:, field + 1 + place // 2] = counts // (1 + place // 2)
+                ends = _aligned(ends + counts)
+            headers[:, field + 6] = ends // 2 if self.with_cold_lists else headers[:, field]
+            if self.with_cold_lists:
+                offsets = 2 * arrays.cold_offsets[:, group]
+                counts = pieces.add_lists([(arrays.cold_rows[group], offsets[order], offsets[order + 1])], ends)
+                ends = _aligned(ends + counts)
+        return InputTable(headers=headers, pieces=pieces.table(), words=ends, sources=pieces.sources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputTable:
+    """Where the bytes of n batches are and where they go.
+
+    Attributes
+    ----------
+    headers
+        int32 ``[n, words of a header]``.
+    pieces
+        int64 ``[n, pieces, 3]``: address in host memory, place in the feed (bytes), bytes.
+    words
+        int64 ``[n]``: words of the feed that the device needs.
+    sources
+        The arrays that the addresses point into.
+    """
+
+    headers: npt.NDArray[np.int32]
+    pieces: npt.NDArray[np.int64]
+    words: npt.NDArray[np.int64]
+    sources: list[npt.NDArray[Any]]
+
+
+Stretches = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""An array and, for each batch, the words of it that are its own: begin and end."""
+
+
+class _Pieces:
+    """Columns of `InputTable.pieces`."""
+
+    def __init__(self, order: npt.NDArray[np.int64]) -> None:
+        self._order = order
+        self._columns: list[tuple[npt.NDArray[np.int64], ...]] = []
+        self.sources: list[npt.NDArray[Any]] = []
+
+    def add_fixed(self, array: npt.NDArray[Any], place: int) -> None:
+        """A batch's entry of ``[N, ...]`` to a fixed place (words)."""
+        assert array.flags.c_contiguous
+        self.sources.append(array)
+        size = array[:1].nbytes if len(array) else 0
+        sources = array.ctypes.data + self._order * size
+        self._columns.append((sources, np.full_like(sources, 4 * place), np.full_like(sources, size)))
+
+    def add_lists(self, parts: list[Stretches], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Stretches of the first of several arrays that has any for the batch; returns their words."""
+        sources, counts = np.zeros_like(places), np.zeros_like(places)
+        for array, begins, ends in parts:
+            assert array.flags.c_contiguous
+            self.sources.append(array)
+            sources = np.where(ends > begins, array.ctypes.data + 4 * begins, sources)
+            counts += ends - begins
+        self._columns.append((sources, 4 * places, 4 * counts))
+        return counts
+
+    def table(self) -> npt.NDArray[np.int64]:
+        return np.ascontiguousarray(np.array(self._columns, np.int64).transpose(2, 0, 1))
+
+
+def _block_lists(batches: BatchSet, group: int, order: npt.NDArray[np.int64]) -> list[list[Stretches]]:
+    """Block starts, block addresses and long rows of a group, each from the hot batches' arrays or the others'."""
+    arrays, num_hot = batches.arrays, batches.num_hot_batches
+    lists: list[list[Stretches]] = [[], [], []]
+    if arrays.blocks is None:
+        return lists
+    hot_blocks = arrays.hot_blocks
+    number_of_hot = num_hot if hot_blocks is not None else 0
+    is_hot = order < number_of_hot
+    for part, chosen, first in ((hot_blocks, is_hot, 0), (arrays.blocks, ~is_hot, number_of_hot)):
+        if part is None:
+            continue
+        index = np.where(chosen, order - first, 0)
+        step = chosen.astype(np.int64)  # none of it for the batches of the other kind
+        offsets, long_offsets = part.offsets[:, group], 2 * part.long_offsets[:, group]
+        for place, (array, of) in enumerate(
+            ((part.starts, offsets), (part.addresses, offsets), (part.long_rows, long_offsets))
+        ):
+            lists[place].append((array[group], of[index], of[index + step]))
+    return lists
+
+
+@njit(cache=True, nogil=True)
+def fill_buffers(counters, own, freed, first, step, headers, pieces, buffers):
+    """Copy the batches first, first + step, ... into pinned `buffers` (addresses), free after `freed`."""
+    depth = len(buffers)
+    for position in range(first, len(headers), step):
+        if not reach(counters, freed, position - depth + 1):
+            return
+        buffer = buffers[position % depth]
+        copy_bytes(buffer, headers[position].ctypes.data, 4 * headers.shape[1])
+        for piece in range(pieces.shape[1]):
+            copy_bytes(buffer + pieces[position, piece, 1], pieces[position, piece, 0], pieces[position, piece, 2])
+        publish(counters, own, position + 1)

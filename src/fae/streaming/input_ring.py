@@ -1,0 +1,140 @@
+"""A ring of feeds: batches from mapped files to the device, ahead of the step, on a stream of their own.
+
+Place in the flow: a `InputSource` has the bytes of each batch; a lane starts one batch's copy after the other, as far
+ahead as the ring goes, and the consumer gets a batch when the computing stream has been told to wait for its copy.
+Invariant: a buffer is written again only when the copy out of it (pinned) or the step that reads it (device) is done;
+positions decide, never timing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Generator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fae.artifacts.packed import BatchSet, PackedBatch
+from fae.core.host_memory import available_bytes
+from fae.core.threads import num_threads
+from fae.kernels.input_views import InputViews
+from fae.streaming.cuda_commands import RegisteredArrays, new_events
+from fae.streaming.input_layout import InputLayout, InputTable
+from fae.streaming.input_sources import BufferSource, InputSource, InputTarget, MappedSource
+from fae.streaming.ready_batch import InputSlot
+
+_SMALLEST_MAPPED = 2**18
+"""Bytes of a batch that is worth eight copies instead of one."""
+_MEMORY_SHARE = 0.5
+"""Of the memory that the system could give: more of it is not locked."""
+
+
+class InputRing:
+    """Buffers of `depth` feeds.
+
+    Attributes
+    ----------
+    generation
+        Grows when the buffers are replaced by larger ones.
+    num_workers
+        Threads that copy, where files are not copied from directly.
+    source
+        Of the latest run.
+    """
+
+    source: InputSource
+
+    def __init__(self, layout: InputLayout, depth: int, device: torch.device) -> None:
+        self.layout, self._depth, self._device, self._on_gpu = layout, depth, device, device.type == "cuda"
+        self.generation, self._num_words = 0, 0
+        # A thread copies some 8 GB/s; the batch of 10 MB of a step of half a millisecond wants three or four of them.
+        self.num_workers = max(1, min(4, num_threads() // 4)) if self._on_gpu else 1
+        self._host: list[Tensor] = []
+        self._views: list[InputViews] = []
+        self._targets: list[InputTarget] = []
+        if self._on_gpu:
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._arrived, self._consumed = (new_events(depth, self._stream) for _ in range(2))
+
+    def reserve(self, batches: BatchSet) -> None:
+        """Make room for the largest of these batches."""
+        words = self.layout.num_words(batches)
+        if words <= self._num_words:
+            return
+        if self._on_gpu:
+            torch.cuda.synchronize(self._device)
+        self._num_words, self.generation = words, self.generation + 1
+        self._host, self._views, self._targets = [], [], []  # before there are new ones: both would not be counted
+        self._views = [
+            self.layout.views(torch.zeros(words, dtype=torch.int32, device=self._device)) for _ in range(self._depth)
+        ]
+        self._targets = [InputTarget(words=views.words) for views in self._views]
+        if self._on_gpu:  # they are filled with zeros on the computing stream
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
+            self._targets = [
+                InputTarget(words=views.words, stream=self._stream, arrived=arrived, consumed=consumed)
+                for views, arrived, consumed in zip(self._views, self._arrived, self._consumed, strict=True)
+            ]
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes of the buffers on the device; as many are pinned on the host, or files are."""
+        return 4 * self._num_words * self._depth
+
+    def run(
+        self, batches: BatchSet, order: npt.NDArray[np.int64], table: InputTable
+    ) -> Generator[tuple[PackedBatch, InputSlot], None, None]:
+        """Yield each batch with its feed; asking for the next one says that this one's work has been launched.
+
+        Parameters
+        ----------
+        table
+            Of the same batches: `InputLayout.table`.
+        """
+        source = self.source = self._open(batches, table)
+        slots = [
+            InputSlot(views=views, index=index, generation=self.generation) for index, views in enumerate(self._views)
+        ]
+        try:
+            for position, index in enumerate(order.tolist()):
+                source.acquire(position)
+                try:
+                    yield batches.batch(index), slots[position % self._depth]
+                finally:
+                    source.release(position)
+        finally:
+            source.stop()
+            if self._on_gpu:  # the next run may write what copies still read
+                self._stream.synchronize()
+
+    def _open(self, batches: BatchSet, table: InputTable) -> InputSource:
+        if self._on_gpu and 4 * self._num_words >= _SMALLEST_MAPPED and self._register(batches, table):
+            return MappedSource(table, self._targets)
+        if not self._host:
+            self._host = [
+                torch.zeros(self._num_words, dtype=torch.int32, pin_memory=self._on_gpu) for _ in range(self._depth)
+            ]
+        return BufferSource(table, self._host, self.num_workers, self._targets)
+
+    def _register(self, batches: BatchSet, table: InputTable) -> bool:
+        """Whether the device can copy from this split's own files; they are locked once, for all rings."""
+        if batches not in _registered:
+            _registered[batches] = RegisteredArrays()
+            # Not at exit: the system unlocks what a process leaves, and the driver may be gone before us.
+            weakref.finalize(batches, _release, _registered[batches]).atexit = False
+        registered = _registered[batches]
+        # What is locked already no longer counts as available: it must not be asked for twice.
+        return registered.missing_bytes(table.sources) <= _MEMORY_SHARE * available_bytes() and registered.add(
+            table.sources
+        )
+
+
+_registered: weakref.WeakKeyDictionary[BatchSet, RegisteredArrays] = weakref.WeakKeyDictionary()
+
+
+def _release(arrays: RegisteredArrays) -> None:
+    with contextlib.suppress(Exception):  # called by the garbage collector, who has nobody to tell
+        arrays.release()

@@ -1,0 +1,88 @@
+"""A batch that is ready to be computed: its tensors on the device, its rows within reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fae.artifacts.packed import PackedBatch
+
+if TYPE_CHECKING:
+    from fae.kernels.input_views import InputViews
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSlot:
+    """Where a batch's feed stands on the device.
+
+    Attributes
+    ----------
+    views
+        Its tensors; the same memory for every batch of this slot and generation.
+    index, generation
+        Which graph may run on it.
+    """
+
+    views: InputViews
+    index: int
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadyBatch:
+    """What `Embeddings.stream` yields.
+
+    Attributes
+    ----------
+    packed
+        The packed batch, on the host.
+    dense
+        float32 ``[B, K]`` on the device.
+    labels
+        float32 ``[B]`` on the device, 0 in padded inputs.
+    slot
+        Staging slot that holds its cold rows; 0 where there is none.
+    feed
+        On a GPU, the batch as its kernels read it.
+    """
+
+    packed: PackedBatch
+    dense: Tensor
+    labels: Tensor
+    slot: int
+    feed: InputSlot | None = None
+
+    @property
+    def num_inputs(self) -> int:
+        """Inputs that are not padding."""
+        return self.packed.num_inputs
+
+    @cached_property
+    def real(self) -> Tensor:
+        """float32 ``[B]`` on the device: 1 for inputs, 0 for padding."""
+        size, device = len(self.labels), self.labels.device
+        if self.feed is not None:
+            return (torch.arange(size, device=device) < self.feed.views.words[0]).float()
+        real = np.zeros(size, np.float32)
+        real[: self.num_inputs] = 1.0
+        return torch.from_numpy(real).to(device)
+
+
+def make_ready(packed: PackedBatch, device: torch.device, slot: int) -> ReadyBatch:
+    """Copy what the model needs to `device`."""
+
+    def to_device(array: np.ndarray) -> Tensor:
+        # A copy on purpose: packed arrays are views of a memory-mapped file.
+        return torch.from_numpy(np.array(array, dtype=np.float32)).to(device)
+
+    return ReadyBatch(packed=packed, dense=to_device(packed.dense), labels=to_device(packed.labels), slot=slot)
+
+
+def ready_from_buffer(packed: PackedBatch, feed: InputSlot, slot: int) -> ReadyBatch:
+    """A batch whose tensors are the feed's own."""
+    return ReadyBatch(packed=packed, dense=feed.views.dense, labels=feed.views.labels, slot=slot, feed=feed)

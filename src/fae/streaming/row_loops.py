@@ -1,0 +1,167 @@
+"""The lanes of the streaming pipeline: compiled loops over all batches of a pass, one thread each.
+
+Place in the flow: `fae.streaming.staging` starts them with the counters at which they meet and says which invariants
+they keep; each loop waits for what its next batch needs, works, and raises its own counter. All of one group:
+
+* gather: host rows -> up[slot], or where an earlier batch in flight holds them; those of one range of row numbers each;
+* scatter: down[slot] -> host rows, of one range of row numbers each, so a row's updates stay in order;
+* up, down: the copy engine where the bank is in host memory: up[slot] -> bank, bank -> down[slot].
+
+Position c counts batches with cold rows; its slot is ``c % depth``; `reach_back` is r of the pipeline's invariants.
+Invariant: what a loop touches is its own until it raises its counter. `longest` and `seed` are delays for tests
+(`fae.streaming.counters.random_delay`).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from fae.core.prefetch import prefetch, prefetch_row
+from fae.streaming.counters import publish, random_delay, reach, reach_all
+
+_AHEAD = 32  # rows between asking for one and copying it; two lanes a core and a mark a row want more than kernels do
+
+PLACE_BITS = 26
+"""Of a mark: place in the list of the batch that listed the row last; its position stands above, modulo 64."""
+_POSITION_MASK, _PLACE_MASK = 2 ** (32 - PLACE_BITS) - 1, 2**PLACE_BITS - 1
+MOST_SLOTS = _POSITION_MASK
+
+
+@cache
+def gather_loop(width: int, state_width: int) -> Any:
+    """The loop for rows of so many floats: row numbers in ``[low, high)``.
+
+    `locations` (int64 ``[depth, slot_rows]``) is filled with the row of the bank where each row is to be read. `marks`
+    (uint32, one a host row) say who listed a row last; `plan_back` is `reach_back`, or 1 where nothing is updated and
+    every row is the host's. A row that another batch holds is not copied: its place in `up` keeps what was there, or,
+    for tests, gets NaN (`fill_with_nan`).
+
+    A mark may be of a pass before or of 64 positions ago. But a batch of this pass that lists the row where the mark
+    says has written that mark, and nobody has since: so whoever is found is the last.
+    """
+
+    @njit(cache=True, nogil=True)
+    def gather(
+        counters, own, written_back, low, high, rows, begins, ends, reach_back, plan_back, num_hot_rows, weight, state,
+        marks, locations, up, up_state, fill_with_nan, longest, seed,
+    ):  # fmt: skip
+        depth, slot_rows = locations.shape
+        flat_weight, flat_state = weight.reshape(-1), state.reshape(-1)
+        for position in range(len(begins)):
+            if not reach_all(counters, written_back, position - reach_back + 1):
+                return
+            seed = random_delay(seed, longest)
+            slot, listed = position % depth, rows[begins[position] : ends[position]]
+            stamp = (position & _POSITION_MASK) << PLACE_BITS
+            first_row, stop = num_hot_rows + slot * slot_rows, np.searchsorted(listed, high)
+            for index in range(np.searchsorted(listed, low), stop):
+                if index + _AHEAD < stop:
+                    following = listed[index + _AHEAD] - num_hot_rows
+                    prefetch_row(flat_weight, following, width)
+                    prefetch_row(flat_state, following, state_width)
+                    prefetch(marks, following)
+                row, location = listed[index] - num_hot_rows, first_row + index
+                if plan_back > 1:
+                    # Masks, not remainders, and in the loop itself: a call took as long as all the rest.
+                    mark = np.int64(marks[row])
+                    marks[row] = np.uint32(stamp | index)
+                    age, place = (position - (mark >> PLACE_BITS)) & _POSITION_MASK, mark & _PLACE_MASK
+                    if age > 0 and age < plan_back and age <= position:
+                        earlier = position - age
+                        if begins[earlier] + place < ends[earlier] and rows[begins[earlier] + place] == listed[index]:
+                            location = num_hot_rows + earlier % depth * slot_rows + place
+                locations[slot, index] = location
+                if location == first_row + index:
+                    for d in range(width):
+                        up[slot, index, d] = weight[row, d]
+                    for d in range(state_width):
+                        up_state[slot, index, d] = state[row, d]
+                elif fill_with_nan:
+                    up[slot, index], up_state[slot, index] = np.nan, np.nan
+            publish(counters, own, position + 1)
+
+    return gather
+
+
+@cache
+def scatter_loop(width: int, state_width: int) -> Any:
+    """The loop for rows of so many floats: row numbers in ``[low, high)``."""
+
+    @njit(cache=True, nogil=True)
+    def scatter(
+        counters, own, departed, low, high, rows, begins, ends, num_hot_rows, weight, state, down, down_state,
+        longest, seed,
+    ):  # fmt: skip
+        depth = len(down)
+        flat_weight, flat_state = weight.reshape(-1), state.reshape(-1)
+        for position in range(len(begins)):
+            if not reach(counters, departed, position + 1):
+                return
+            seed = random_delay(seed, longest)
+            first, slot = begins[position], position % depth
+            listed = rows[first : ends[position]]
+            stop = np.searchsorted(listed, high)
+            for index in range(np.searchsorted(listed, low), stop):
+                if index + _AHEAD < stop:
+                    prefetch_row(flat_weight, listed[index + _AHEAD] - num_hot_rows, width)
+                    prefetch_row(flat_state, listed[index + _AHEAD] - num_hot_rows, state_width)
+                row = listed[index] - num_hot_rows
+                for d in range(width):
+                    weight[row, d] = down[slot, index, d]
+                for d in range(state_width):
+                    state[row, d] = down_state[slot, index, d]
+            publish(counters, own, position + 1)
+
+    return scatter
+
+
+@njit(cache=True, nogil=True)
+def up_loop(
+    counters, own, gathered, released, begins, ends, num_hot_rows, up, up_state, bank, bank_state,
+    fill_with_nan, longest, seed,
+):  # fmt: skip
+    """The transfer buffer into the slot, once no other batch needs the slot any more."""
+    depth, slot_rows = up.shape[0], up.shape[1]
+    for position in range(len(begins)):
+        if not (reach_all(counters, gathered, position + 1) and reach(counters, released, position)):
+            return
+        seed = random_delay(seed, longest)
+        count, slot = ends[position] - begins[position], position % depth
+        first = num_hot_rows + slot * slot_rows
+        if fill_with_nan:
+            bank[first : first + slot_rows] = np.nan
+            bank_state[first : first + slot_rows] = np.nan
+        bank[first : first + count] = up[slot, :count]
+        bank_state[first : first + count] = up_state[slot, :count]
+        publish(counters, own, position + 1)
+
+
+@njit(cache=True, nogil=True)
+def down_loop(
+    counters, own, updated, begins, ends, num_hot_rows, bank, bank_state, down, down_state, longest, seed
+):  # fmt: skip
+    """The slot into its transfer buffer after the update."""
+    depth, slot_rows = down.shape[0], down.shape[1]
+    for position in range(len(begins)):
+        if not reach(counters, updated, position + 1):
+            return
+        seed = random_delay(seed, longest)
+        count, slot = ends[position] - begins[position], position % depth
+        first = num_hot_rows + slot * slot_rows
+        down[slot, :count] = bank[first : first + count]
+        down_state[slot, :count] = bank_state[first : first + count]
+        publish(counters, own, position + 1)
+
+
+@njit(cache=True, nogil=True)
+def forward_on_host(locations, first_row, bank, bank_state):
+    """Copy the rows of a batch that are elsewhere, and their state, to its own slot of a bank in host memory."""
+    for i in range(locations.size):
+        origin, place = locations[i], first_row + i
+        if origin != place:
+            bank[place] = bank[origin]
+            bank_state[place] = bank_state[origin]

@@ -1,0 +1,124 @@
+"""Rows with their optimizer state, and their first values.
+
+Invariant: a row's first value depends on the seed, the table's name and the vocabulary id alone, so no placement,
+budget or hot set can change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fae.core.optimizers import DEFAULT_BETAS, Betas, state_width
+from fae.core.seeds import generator
+from fae.core.threads import run_ranges
+from fae.streaming.huge_pages import host_zeros
+
+_INITIAL_CHUNK_ROWS = 65_536
+"""Rows drawn from one random stream; part of the definition of the first values, so never change it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptimizer:
+    """How a row is updated from the sum of its gradients.
+
+    ``sgd``: w -= lr g. ``rowwise_adagrad`` (one number a row): s += mean(g^2); w -= lr g / (sqrt(s) + eps).
+    ``adagrad`` (torch.optim.Adagrad; D numbers a row): s += g^2, the same step. ``adam`` (torch.optim.SparseAdam; 2 D
+    numbers a row): moments of the rows of a batch only, one step count for all rows.
+
+    Attributes
+    ----------
+    eps
+        0 takes the optimizer's own: 1e-8, for ``adagrad`` 1e-10 (as torch).
+    betas
+        For ``adam``: decay of the first and second moment.
+    """
+
+    name: str = "rowwise_adagrad"
+    learning_rate: float = 0.02
+    eps: float = 0.0
+    betas: Betas = DEFAULT_BETAS
+
+    def __post_init__(self) -> None:
+        if self.eps == 0:
+            object.__setattr__(self, "eps", 1e-10 if self.name == "adagrad" else 1e-8)
+
+    def state_width(self, embedding_dim: int) -> int:
+        """Floats of state a row carries."""
+        return state_width(self.name, embedding_dim)
+
+
+@dataclass(frozen=True)
+class RowStore:
+    """Rows of one group in one memory.
+
+    Attributes
+    ----------
+    weight
+        float32 ``[R, D]``.
+    state
+        float32 ``[R, state width]``; width 0 for optimizers without state.
+    """
+
+    weight: Tensor
+    state: Tensor
+
+    @classmethod
+    def zeros(cls, num_rows: int, embedding_dim: int, optimizer: RowOptimizer, device: torch.device) -> RowStore:
+        """A store of zeros on `device`."""
+        widths = (embedding_dim, optimizer.state_width(embedding_dim))
+        if device.type == "cpu":
+            return cls(*(host_zeros(num_rows, width) for width in widths))
+        return cls(*(torch.zeros((num_rows, width), dtype=torch.float32, device=device) for width in widths))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of rows and state."""
+        return 4 * (self.weight.numel() + self.state.numel())
+
+
+def initial_rows(
+    seed: int,
+    table: str,
+    num_embeddings: int,
+    embedding_dim: int,
+    start: int,
+    stop: int,
+    *,
+    out: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[np.float32]:
+    """First values of the vocabulary ids ``[start, stop)`` of a table, float32 ``[stop - start, D]``.
+
+    Uniform in +-1/sqrt(num_embeddings), as DLRM's reference code draws them. `start` must be a multiple of the chunk
+    of 65,536 rows. Chunks are drawn by all threads.
+
+    Parameters
+    ----------
+    out
+        Filled and returned instead of a new array.
+    """
+    assert start % _INITIAL_CHUNK_ROWS == 0
+    scale = np.float32(1.0 / np.sqrt(num_embeddings))
+    values = np.empty((stop - start, embedding_dim), np.float32) if out is None else out
+
+    def draw(first_chunk: int, last_chunk: int) -> None:
+        for chunk in range(first_chunk, last_chunk):
+            begin = chunk * _INITIAL_CHUNK_ROWS
+            stream = generator(seed, "initial rows", table, start // _INITIAL_CHUNK_ROWS + chunk)
+            part = values[begin : begin + _INITIAL_CHUNK_ROWS]
+            stream.random(out=part, dtype=np.float32)
+            part *= 2 * scale
+            part -= scale
+
+    run_ranges(draw, -(-(stop - start) // _INITIAL_CHUNK_ROWS))
+    return values
+
+
+def initial_chunks(num_embeddings: int, chunks: int = 1) -> list[tuple[int, int]]:
+    """The ranges of ids to ask `initial_rows` for, `chunks` streams in each."""
+    rows = chunks * _INITIAL_CHUNK_ROWS
+    return [(start, min(start + rows, num_embeddings)) for start in range(0, num_embeddings, rows)]

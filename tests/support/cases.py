@@ -1,0 +1,260 @@
+"""Logs, batches and trainings for the equivalence suites: the same batches under any hot set and placement."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.packed import BatchSet
+from fae.artifacts.row_layout import RowLayout
+from fae.embedding.base import Embeddings
+from fae.embedding.hybrid import HybridEmbeddings
+from fae.embedding.paper import PaperEmbeddings
+from fae.embedding.resident import ResidentEmbeddings
+from fae.embedding.tiered import TieredEmbeddings
+from fae.models.config import DLRMConfig, ModelConfig, TBSMConfig
+from fae.models.registry import build_model
+from fae.pack.compose import compose_batch_set
+from fae.streaming.row_store import RowOptimizer
+from fae.streaming.staging import NO_FAULTS
+from fae.training.dense import make_dense_optimizer
+from fae.training.runner import StepRunner
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """A small log and the groups of inputs that make its batches."""
+
+    ids: np.ndarray
+    dense: np.ndarray
+    labels: np.ndarray
+    groups: list[np.ndarray]
+    features: tuple[FeatureSchema, ...]
+    embedding_dims: tuple[int, ...]
+    batch_size: int
+    dense_rate: float = 0.05
+    model: ModelConfig | None = None
+
+    def layout(self, share: float, seed: int) -> RowLayout:
+        """A hot set of about `share` of each table under a random storage order."""
+        random = np.random.default_rng(seed)
+        ranks = [random.permutation(f.num_embeddings).astype(np.int32) for f in self.features]
+        num_hot = [round(share * f.num_embeddings) for f in self.features]
+        return RowLayout(self.features, self.embedding_dims, num_hot, ranks)
+
+    def packed(self, layout: RowLayout) -> BatchSet:
+        return compose_batch_set(self.ids, self.dense, self.labels, self.groups, layout, self.batch_size)
+
+    def config(self) -> ModelConfig:
+        if self.model is not None:
+            return self.model
+        dim = max(self.embedding_dims)
+        dims = {f.name: d for f, d in zip(self.features, self.embedding_dims, strict=True) if d != dim}
+        return DLRMConfig(embedding_dim=dim, embedding_dims=dims, bottom_mlp=(8,), top_mlp=(8,))
+
+
+def random_log(seed, *, num_inputs=150, batch_size=16, skew=1.2, lists=False, num_dense=3) -> Log:
+    """Zipf-like ids over three or four tables; with `lists` also pooled lists and a second width."""
+    random = np.random.default_rng(seed)
+    features = [
+        FeatureSchema(name="a", num_embeddings=50),
+        FeatureSchema(name="b", num_embeddings=7),
+        FeatureSchema(name="c", num_embeddings=120),
+    ]
+    dims = [8, 8, 8]
+    if lists:
+        features += [
+            FeatureSchema(name="d", num_embeddings=40, length=3, pooling="mean"),
+            FeatureSchema(name="e", num_embeddings=30, length=2, pooling="sum"),
+        ]
+        dims += [8, 4]
+    columns = []
+    for feature in features:
+        ids = np.minimum(random.zipf(skew, (num_inputs, feature.length)) - 1, feature.num_embeddings - 1)
+        if feature.length > 1:
+            lengths = random.integers(0, feature.length + 1, num_inputs)
+            ids[np.arange(feature.length)[None, :] >= lengths[:, None]] = -1
+        columns.append(ids)
+    order = random.permutation(num_inputs)
+    return Log(
+        ids=np.concatenate(columns, 1).astype(np.int32),
+        dense=random.normal(size=(num_inputs, num_dense)).astype(np.float32),
+        labels=(random.random(num_inputs) < 0.3).astype(np.uint8),
+        groups=[order[first : first + batch_size] for first in range(0, num_inputs, batch_size)],
+        features=tuple(features),
+        embedding_dims=tuple(dims),
+        batch_size=batch_size,
+    )
+
+
+def history_log(seed, *, num_inputs=150, batch_size=16, length=5, model: ModelConfig | None = None) -> Log:
+    """A user, and sequences of items and categories of every length from none to whole; the last is the candidate."""
+    random = np.random.default_rng(seed)
+    features = (
+        FeatureSchema(name="user", num_embeddings=30),
+        FeatureSchema(name="item", num_embeddings=100, length=length, pooling="none"),
+        FeatureSchema(name="category", num_embeddings=12, length=length, pooling="none"),
+    )
+    items = np.minimum(random.zipf(1.2, (num_inputs, length)) - 1, 99)
+    items[np.arange(length) >= random.integers(0, length + 1, num_inputs)[:, None]] = -1
+    users = np.minimum(random.zipf(1.2, (num_inputs, 1)) - 1, 29)
+    order = random.permutation(num_inputs)
+    return Log(
+        ids=np.concatenate([users, items, np.where(items < 0, -1, items % 12)], 1).astype(np.int32),
+        dense=np.empty((num_inputs, 0), np.float32),
+        labels=(random.random(num_inputs) < 0.4).astype(np.uint8),
+        groups=[order[first : first + batch_size] for first in range(0, num_inputs, batch_size)],
+        features=features,
+        embedding_dims=(8, 8, 8),
+        batch_size=batch_size,
+        model=model or TBSMConfig(embedding_dim=8, top_mlp=(9, 9), attention_mlp=(7,), final_mlp=(11,)),
+    )
+
+
+class WideLog(Log):
+    """A log whose model the fused kernels take: width 16, layers of multiples of 16."""
+
+    def config(self) -> DLRMConfig:
+        return DLRMConfig(name="dlrm", embedding_dim=16, bottom_mlp=(32,), top_mlp=(32, 16))
+
+
+def wide_log(log: Log) -> WideLog:
+    """The same log for `WideLog`'s model."""
+    return WideLog(**{**vars(log), "embedding_dims": tuple(16 for _ in log.features)})
+
+
+def adversarial_logs() -> dict[str, Log]:
+    """Batches made to break a pipeline."""
+    base = random_log(0)
+    ids = base.ids.copy()
+
+    def with_ids(new, **changes) -> Log:
+        values = {**vars(base), "ids": new.astype(np.int32), **changes}
+        return Log(**values)
+
+    same = ids.copy()
+    for group in base.groups:  # consecutive batches that share all their rows
+        same[group] = ids[base.groups[0]][: len(group)]
+    dominated = ids.copy()
+    dominated[np.random.default_rng(1).random(len(ids)) < 0.94, 2] = 5  # one id takes 94 % of a column
+    shared = np.repeat(ids[:, 1:2] % 7, 3, axis=1)  # the same id in every table's list
+    alternating = ids.copy()
+    for number, group in enumerate(base.groups):  # rows that come back every second batch
+        alternating[group, 2] = (np.arange(len(group)) + 60 * (number % 2)) % 120
+    return {
+        "consecutive batches share all rows": with_ids(same),
+        "one id takes 94 % of a column": with_ids(dominated),
+        "the same ids in every table": with_ids(shared),
+        "rows come back every second batch": with_ids(alternating),
+        "batches of one input": with_ids(ids, groups=[np.array([i]) for i in range(12)]),
+        "nothing but padding in lists": Log(
+            **{**vars(random_log(2, lists=True)), "ids": np.where(np.arange(8) < 3, random_log(2, lists=True).ids, -1)}
+        ),
+    }
+
+
+def mapped(batches: BatchSet, folder: Path) -> BatchSet:
+    """The same batches in files of their own, mapped as training maps them."""
+    count = itertools.count()
+
+    def moved(value):
+        if isinstance(value, np.ndarray):
+            path = folder / f"{next(count)}.npy"
+            np.save(path, value)
+            return np.asarray(np.load(path, mmap_mode="r"))
+        if isinstance(value, tuple):
+            return tuple(moved(each) for each in value)
+        if dataclasses.is_dataclass(value):
+            return type(value)(**{name: moved(each) for name, each in vars(value).items()})
+        return value
+
+    return BatchSet(moved(batches.arrays), batches.num_hot_batches)
+
+
+def make_embeddings(
+    placement, log: Log, layout: RowLayout, optimizer, *, depth=2, faults=NO_FAULTS, device=CPU, engine=None
+) -> Embeddings:
+    """Embeddings of a layout; staging of exactly what the largest batch needs."""
+    if placement == "cpu":
+        return ResidentEmbeddings(layout, optimizer, log.batch_size, CPU)
+    if placement == "device":
+        return ResidentEmbeddings(layout, optimizer, log.batch_size, device, engine=engine)
+    if placement == "hybrid":
+        return HybridEmbeddings(layout, optimizer, log.batch_size, device)
+    if placement == "paper":
+        return PaperEmbeddings(layout, optimizer, log.batch_size, device, engine=engine)
+    packed = log.packed(layout)
+    staging = [
+        max(len(packed.batch(index).cold_rows[group]) for index in range(packed.num_batches))
+        for group in range(len(layout.groups))
+    ]
+    return TieredEmbeddings(
+        layout, optimizer, log.batch_size, device, staging_rows=staging, ring_depth=depth, faults=faults, engine=engine
+    )
+
+
+def train(
+    log: Log,
+    layout,
+    optimizer_name,
+    placement,
+    *,
+    depth=2,
+    faults=NO_FAULTS,
+    epochs=1,
+    device=CPU,
+    engine=None,
+    precision="fp32",
+    capture=True,
+    compiled=False,
+    dense_graph=True,
+) -> list[torch.Tensor]:
+    """Train on the log's batches in order; every table (vocabulary order), its state, and every dense weight."""
+    optimizer = RowOptimizer(name=optimizer_name, learning_rate=0.1)
+    embeddings = make_embeddings(
+        placement, log, layout, optimizer, depth=depth, faults=faults, device=device, engine=engine
+    )
+    embeddings.initialise(7)
+    model = build_model(log.config(), log.features, log.dense.shape[1], seed=7).to(embeddings.device)
+    flat = device.type == "cuda" or engine == "triton"
+    dense_optimizer = make_dense_optimizer(
+        optimizer_name, model, log.dense_rate, flat=flat, bf16=flat and precision == "bf16"
+    )
+    runner = StepRunner(
+        model, embeddings, dense_optimizer, precision=precision, capture=capture, compiled=compiled,
+        dense_graph=dense_graph,
+    )  # fmt: skip
+    packed = log.packed(layout)
+    for _ in range(epochs):
+        for batch in embeddings.stream(packed, range(packed.num_batches)):
+            runner(batch)
+    assert math.isfinite(runner.take_loss())
+    tables = [tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)]
+    return [*tables, *(parameter.detach().cpu() for parameter in model.parameters())]
+
+
+def assert_same_bytes(ours, expected) -> None:
+    """Equal bit for bit (so NaN shows too)."""
+    for index, (one, other) in enumerate(zip(ours, expected, strict=True)):
+        assert not torch.isnan(one).any(), f"tensor {index} has NaN"
+        assert one.numpy().tobytes() == other.contiguous().numpy().tobytes(), f"tensor {index} differs"
+
+
+def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, with this one's modules to import."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip

@@ -1,0 +1,162 @@
+"""Hot sets for packing tests, and the check of everything a packed artifact promises, written in plain numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
+from fae.artifacts.manifest import Manifest
+from fae.artifacts.packed import BatchSet, Blocks, PackedDataset
+from fae.artifacts.row_layout import RowLayout
+from fae.pack.sort_kernels import BLOCK_LOOKUPS
+
+
+def stub_hot_set(layout: RowLayout, *, batch_size: int, staging_rows: Sequence[int] = (), mixed: bool = False) -> Any:
+    """What pack reads of a hot set; by default staging for any batch."""
+    return SimpleNamespace(
+        layout=layout, ring_depth=4, batch_size=batch_size, mixed=mixed, optimizer="sgd",
+        staging_rows=tuple(staging_rows) or tuple(batch_size * layout.num_slots for _ in layout.groups),
+        manifest=Manifest(kind="hot_set", format_version=1, fingerprint="5" * 32),
+    )  # fmt: skip
+
+
+def random_ranks(random: np.random.Generator, features: Sequence[FeatureSchema]) -> list[np.ndarray | None]:
+    """A storage order for every second table; the others keep the vocabulary's."""
+    return [
+        random.permutation(feature.num_embeddings).astype(np.int32) if table % 2 == 0 else None
+        for table, feature in enumerate(features)
+    ]
+
+
+def row_numbers(ids: np.ndarray, layout: RowLayout) -> np.ndarray:
+    """int64 ``[n, S]``: each lookup's row number, -1 for none; through the layout's own tables."""
+    rows = np.full(ids.shape, -1, np.int64)
+    for slot, table in enumerate(layout.table_of_slot):
+        used = ids[:, slot] >= 0
+        rows[used, slot] = layout.row_numbers(int(table))[ids[used, slot]]
+    return rows
+
+
+def check_packed(packed: PackedDataset, log: ColumnarLog, hot_set: Any) -> None:
+    """Every promise of format.md, batch by batch."""
+    layout, batch_size = hot_set.layout, hot_set.batch_size
+    rows = row_numbers(np.asarray(log.ids), layout)
+    group_of_slot = layout.group_of_table[layout.table_of_slot]
+    num_hot_rows = np.array([group.num_hot_rows for group in layout.groups])[group_of_slot]
+    hot = np.all((rows < 0) | (rows < num_hot_rows), axis=1)
+    for name in ("train", "validation", "test"):
+        batches: BatchSet = getattr(packed, name)
+        start, stop = log.split(name)
+        inputs = batches.inputs
+        assert inputs.shape == (batches.num_batches, batch_size)
+        real = inputs[inputs >= 0]
+        # A permutation of the split; in log order outside training.
+        assert np.array_equal(np.sort(real) if name == "train" else real, np.arange(start, stop))
+        assert batches.num_inputs == stop - start
+        for index in range(batches.num_batches):
+            check_batch(batches, index, rows, log, hot_set, ordered=name == "train")
+        if name == "train" and not hot_set.mixed:
+            members = [hot[batch[batch >= 0]] for batch in inputs]
+            assert all(np.all(member) for member in members[: batches.num_hot_batches])
+            assert not any(np.any(member) for member in members[batches.num_hot_batches :])
+            sizes = np.array([len(member) for member in members[: batches.num_hot_batches]])
+            assert np.all(sizes[:-1] == batch_size)
+        else:
+            assert batches.num_hot_batches == 0
+        check_cuts(batches, rows, hot_set)
+    summary = packed.summary
+    start, stop = log.split("train")
+    assert summary["num_inputs"] == stop - start
+    assert summary["num_hot_inputs"] == np.count_nonzero(hot[start:stop])
+    used = rows[start:stop] >= 0
+    if used.any():
+        warm = used & (rows[start:stop] < num_hot_rows)
+        assert np.isclose(summary["coverage"], warm.sum() / used.sum())
+
+
+def check_batch(
+    batches: BatchSet, index: int, rows: np.ndarray, log: ColumnarLog, hot_set: Any, *, ordered: bool
+) -> None:
+    """One batch: addresses, cold lists, order, dense features, labels, padding."""
+    layout, batch_size = hot_set.layout, hot_set.batch_size
+    batch, num_slots = batches.batch(index), layout.num_slots
+    chosen = batches.inputs[index]
+    assert 0 < batch.num_inputs <= batch_size
+    assert np.all(chosen[: batch.num_inputs] >= 0)
+    assert np.all(chosen[batch.num_inputs :] == -1)
+    chosen = chosen[: batch.num_inputs]
+    assert np.array_equal(batch.dense[: batch.num_inputs], log.dense[chosen])
+    assert np.array_equal(batch.labels[: batch.num_inputs], log.labels[chosen].astype(np.float32))
+    assert not batch.dense[batch.num_inputs :].any()
+    assert not batch.labels[batch.num_inputs :].any()
+    assert np.all(batch.addresses[batch.num_inputs :] == -1)
+    assert batch.addresses.dtype == np.int32
+    assert batch.labels.dtype == batch.dense.dtype == np.float32
+    for array in (batch.addresses, batch.dense, batch.labels, *batch.cold_rows):
+        assert not array.flags.writeable
+    assert len(batch.cold_rows) == len(layout.groups)
+    first = 0
+    for g, group in enumerate(layout.groups):
+        slots = layout.group_slots(g)
+        cold = batch.cold_rows[g]
+        assert cold.dtype == np.int64
+        assert np.all(np.diff(cold) > 0)
+        expected = rows[chosen][:, slots]
+        assert np.array_equal(cold, np.unique(expected[expected >= group.num_hot_rows]))
+        assert len(cold) <= hot_set.staging_rows[g]
+        if ordered and index < batches.num_hot_batches:
+            assert len(cold) == 0
+        addresses = batch.addresses[: batch.num_inputs][:, slots].astype(np.int64)
+        assert np.all(addresses < group.num_hot_rows + len(cold))
+        table = np.concatenate([np.arange(group.num_hot_rows), cold, [-1]])  # entry -1 is a pad
+        assert np.array_equal(table[addresses], expected)
+        if ordered:
+            lookups = (np.arange(batch_size)[:, None] * num_slots + slots).reshape(-1)
+            flat = batch.addresses.reshape(-1)[lookups]
+            part = batch.order[batch_size * first : batch_size * (first + len(slots))]
+            assert np.array_equal(part, lookups[np.argsort(flat, kind="stable")])
+            check_blocks(batch.blocks[g], np.sort(flat), batch_size * first)
+        first += len(slots)
+    assert (batch.order is not None) == ordered
+    assert len(batch.blocks) == (len(layout.groups) if ordered else 0)
+    if ordered:
+        assert batch.order.dtype == np.int32
+        assert not batch.order.flags.writeable
+
+
+def check_blocks(blocks: Blocks, addresses: np.ndarray, first: int) -> None:
+    """Blocks of a group against its sorted addresses, whose first lookup stands at `first` in the order."""
+    starts, of_block, long_rows = [], [], []
+    for address in np.unique(addresses[addresses >= 0]):
+        begin, end = np.searchsorted(addresses, [address, address + 1])
+        cuts = range(begin, end, BLOCK_LOOKUPS)
+        if len(cuts) > 1:
+            long_rows.append((len(starts), len(cuts)))
+        starts += [first + cut for cut in cuts]
+        of_block += [address] * len(cuts)
+    assert blocks.starts.dtype == blocks.addresses.dtype == blocks.long_rows.dtype == np.int32
+    assert blocks.starts.tolist() == starts
+    assert blocks.addresses.tolist() == of_block
+    assert blocks.long_rows.tolist() == [list(pair) for pair in long_rows]
+    for array in vars(blocks).values():
+        assert not array.flags.writeable
+
+
+def check_cuts(batches: BatchSet, rows: np.ndarray, hot_set: Any) -> None:
+    """A batch that is not full is its kind's last, or the next input of its kind would not have fitted."""
+    layout = hot_set.layout
+    for index in range(batches.num_batches):
+        last = index in (batches.num_hot_batches - 1, batches.num_batches - 1)
+        batch = batches.batch(index)
+        if last or batch.num_inputs == hot_set.batch_size:
+            continue
+        chosen = np.append(batches.inputs[index][: batch.num_inputs], batches.inputs[index + 1][0])
+        sizes = []
+        for g, group in enumerate(layout.groups):
+            wanted = rows[chosen][:, layout.group_slots(g)]
+            sizes.append(len(np.unique(wanted[wanted >= group.num_hot_rows])))
+        assert any(size > most for size, most in zip(sizes, hot_set.staging_rows, strict=True))

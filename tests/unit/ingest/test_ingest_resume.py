@@ -1,0 +1,366 @@
+"""Ingest that dies goes on where it was, and the log has the bytes of one that did not.
+
+The process dies in every step that matters (``os._exit`` in the place of a function's n-th call, which no handler
+sees), at random moments (SIGKILL), or ends in an error; then the same call is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fae.artifacts.columnar_log import FORMAT_VERSION
+from fae.artifacts.manifest import read_manifest
+from fae.core.errors import LogError
+from fae.core.npy import RowFile, RowWriter
+from fae.ingest import ingest as module
+from fae.ingest import resume as partial_module
+from fae.ingest.config import ColumnConfig, LogConfig
+from fae.ingest.ingest import ingest
+from fae.ingest.renumbering import SlotNumbering, renumber
+from fae.ingest.resume import discard_partial
+
+NUM_FILES = 4
+CRITEO = LogConfig(train="day_*.tsv", format="criteo", min_frequency=2)
+CSV = LogConfig(
+    train="day_*.csv",
+    dense=("price",),
+    categorical=(
+        "user",
+        ColumnConfig(name="items", max_length=3, pooling="mean"),
+        ColumnConfig(name="code", encoded=True),
+    ),
+)
+
+
+def write_days(folder: Path, num_inputs: int = 300) -> None:
+    """Four days of both formats; every day shows new values, and old ones."""
+    rng = np.random.default_rng(8)
+    for day in range(NUM_FILES):
+        tsv, csv = [], ["label,user,items,code,price\n"]
+        for _ in range(num_inputs):
+            ids = [f"{int(v) % 400 + 60 * day:08x}" if v % 5 else "" for v in rng.zipf(1.3, 26)]
+            tsv.append("\t".join([str(rng.integers(2)), *map(str, rng.integers(-1, 90000, 13)), *ids]) + "\n")
+            items = "|".join(f"i{int(v) % 90 + 20 * day}" for v in rng.zipf(1.3, int(rng.integers(4))))
+            code = rng.integers(50) if rng.random() < 0.9 else ""
+            csv.append(f"{rng.integers(2)},ü{int(rng.zipf(1.3)) % 200 + 50 * day},{items},{code},{rng.random():.3f}\n")
+        (folder / f"day_{day}.tsv").write_text("".join(tsv))
+        (folder / f"day_{day}.csv").write_text("".join(csv))
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("days")
+    write_days(folder)
+    for name, config in (("tsv", CRITEO), ("csv", CSV)):
+        ingest(config, folder / f"whole_{name}", base=folder)
+    return folder
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if "partial" in path.name or "writing" in path.name]
+
+
+DYING = """
+import os, sys
+from pathlib import Path
+from test_ingest_resume import CRITEO, CSV, small_steps
+from fae.ingest.ingest import ingest
+owner, name, calls, base, out, kind = sys.argv[1:]
+small_steps()
+module, _, cls = owner.partition(":")
+target = __import__(module, fromlist=["x"])
+target = getattr(target, cls) if cls else target
+real, left = getattr(target, name), [int(calls)]
+def dying(*arguments, **options):
+    left[0] -= 1
+    if left[0] == 0:
+        os._exit(9)
+    return real(*arguments, **options)
+setattr(target, name, dying)
+ingest(CRITEO if kind == "tsv" else CSV, Path(out), base=Path(base))
+"""
+
+
+def small_steps() -> None:
+    """Blocks and steps so small that these logs have many of them."""
+    from fae.ingest import renumbering, second_pass
+    from fae.ingest.readers import criteo
+    from fae.ingest.readers import csv as csv_reader
+
+    criteo._BLOCK_BYTES = 1 << 15
+    csv_reader._BLOCK_BYTES = 1 << 12
+    second_pass._STEP_BYTES = 1 << 12
+    renumbering._CACHED_ROWS = 7
+
+
+DEATHS = [
+    # where, in which call, files that are not read again
+    ("fae.core.npy:RowWriter", "append", 5, 0),
+    ("fae.core.npy:RowWriter", "append", 20, 2),
+    ("fae.ingest.resume:Partial", "mark", 1, 0),
+    ("fae.ingest.resume", "write_json", 1, 0),
+    ("fae.ingest.resume:Partial", "mark", 2, 1),
+    ("fae.core.npy:RowWriter", "flush", 5, 1),
+    ("fae.ingest.resume", "write_json", 3, 2),
+    ("fae.ingest.resume:Partial", "mark", 4, 3),
+    ("fae.ingest.second_pass", "write_vocabulary", 1, 4),
+    ("fae.ingest.second_pass", "write_vocabulary", 3, 4),
+    ("fae.ingest.resume:Partial", "save", 5, 4),
+    ("fae.ingest.renumbering", "_write_head", 1, 4),
+    ("fae.ingest.renumbering", "_write_head", 6, 4),
+    ("fae.ingest.renumbering", "renumber_slots", 4, 4),
+    ("fae.core.npy:RowFile", "write", 2, 4),
+    ("fae.ingest.resume:Partial", "finish", 1, 4),
+    ("fae.artifacts.manifest", "_describe_files", 1, 4),
+    ("fae.artifacts.manifest", "replace_folder", 1, 4),
+    ("fae.ingest.resume:Partial", "discard", 1, -1),
+]
+
+
+CASES = [("tsv", *death) for death in DEATHS] + [
+    ("csv", "fae.core.npy:RowWriter", "append", 5, 0),
+    ("csv", "fae.ingest.resume", "write_json", 3, 2),
+    ("csv", "fae.ingest.resume:Partial", "mark", 4, 3),
+    ("csv", "fae.ingest.second_pass", "write_vocabulary", 3, 4),
+    ("csv", "fae.ingest.renumbering", "renumber_slots", 4, 4),
+]
+
+
+@pytest.mark.parametrize(("kind", "owner", "name", "calls", "kept"), CASES)
+def test_dies_and_goes_on(
+    days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, owner: str, name: str, calls: int, kept: int
+) -> None:
+    out, config = tmp_path / "log", CRITEO if kind == "tsv" else CSV
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", DYING, owner, name, str(calls), str(days), str(out), kind]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 9, done.stderr
+    read: list[str] = []
+    real = module.read_chunks
+    monkeypatch.setattr(module, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
+    ingest(config, out, base=days)
+    assert contents(out) == contents(days / f"whole_{kind}")
+    assert not leftovers(tmp_path)
+    if kept >= 0:
+        assert read == [f"day_{day}.{kind}" for day in range(kept, NUM_FILES)]
+
+
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    """SIGKILL again and again, a little later each time; nobody knows where it hits."""
+    write_days(tmp_path, 6000)
+    ingest(CRITEO, tmp_path / "whole", base=tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from test_ingest_resume import CRITEO;"
+        "from fae.ingest.ingest import ingest;"
+        "print('go', flush=True); ingest(CRITEO, Path(sys.argv[1]) / 'log', base=Path(sys.argv[1]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    num_killed = 0
+    for attempt in range(14):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.05 + 0.15 * attempt)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if process.returncode == 0:
+            break
+        num_killed += 1
+    assert num_killed > 2
+    ingest(CRITEO, tmp_path / "log", base=tmp_path)
+    assert contents(tmp_path / "log") == contents(tmp_path / "whole")
+    assert not leftovers(tmp_path)
+
+
+def test_a_bad_line_in_a_late_file_costs_that_file_alone(
+    days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for day in range(NUM_FILES):
+        (tmp_path / f"day_{day}.tsv").write_bytes((days / f"day_{day}.tsv").read_bytes())
+    good = (tmp_path / "day_2.tsv").read_text()
+    (tmp_path / "day_2.tsv").write_text(good + good[:100] + "\n")
+    with pytest.raises(LogError, match=r"day_2.tsv, line 301"):
+        ingest(CRITEO, tmp_path / "log", base=tmp_path)
+    assert "ingest: 2 of 4 files are read and kept in" in capsys.readouterr().err
+    assert leftovers(tmp_path)
+    (tmp_path / "day_2.tsv").write_text(good)
+    read: list[str] = []
+    real = module.read_chunks
+    monkeypatch.setattr(module, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
+    ingest(CRITEO, tmp_path / "log", base=tmp_path)
+    assert "ingest: going on behind 2 of 4 files" in capsys.readouterr().err
+    assert read == ["day_2.tsv", "day_3.tsv"]
+    assert contents(tmp_path / "log") == contents(days / "whole_tsv")
+    assert not leftovers(tmp_path)
+
+
+def interrupted(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch, config: LogConfig = CRITEO) -> None:
+    """Leave an ingest that has read two files."""
+    with monkeypatch.context() as patch:
+        real = module.read_chunks
+
+        def stop(c: LogConfig, path: Path) -> Any:
+            if path.name.startswith("day_2"):
+                raise KeyboardInterrupt
+            return real(c, path)
+
+        patch.setattr(module, "read_chunks", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(config, out, base=folder)
+    assert len(leftovers(out.parent)) == 2
+
+
+CHANGES: dict[str, Any] = {
+    "another threshold": lambda folder: {"min_frequency": 1},
+    "another transform": lambda folder: {"dense_transform": "none"},
+    "another split": lambda folder: {"test_fraction": 0.5},
+    "an early file changed": lambda folder: (
+        (folder / "day_1.tsv").write_text((folder / "day_0.tsv").read_text()) and {}
+    ),
+    "a file in front": lambda folder: {"train": ("day_3.tsv", "day_0.tsv", "day_1.tsv", "day_2.tsv")},
+    "files of the test": lambda folder: {"train": "day_0.tsv", "test": ("day_1.tsv", "day_2.tsv")},
+    "one file": lambda folder: {"train": "day_0.tsv"},
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_what_is_left_of_another_log_is_not_used(
+    days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    for day in range(NUM_FILES):
+        (tmp_path / f"day_{day}.tsv").write_bytes((days / f"day_{day}.tsv").read_bytes())
+    interrupted(tmp_path, tmp_path / "log", monkeypatch)
+    config = LogConfig(**{**vars(CRITEO), **CHANGES[case](tmp_path)})
+    ingest(config, tmp_path / "log", base=tmp_path)
+    ingest(config, tmp_path / "fresh", base=tmp_path)
+    assert contents(tmp_path / "log") == contents(tmp_path / "fresh")
+    assert not leftovers(tmp_path)
+
+
+def test_more_files_behind_the_ones_that_are_read_are_fine(
+    days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(days, tmp_path / "log", monkeypatch)
+    config = LogConfig(**{**vars(CRITEO), "train": ("day_0.tsv", "day_1.tsv", "day_3.tsv")})
+    ingest(config, tmp_path / "log", base=days)
+    assert "going on behind 2 of 3 files" in capsys.readouterr().err
+    ingest(config, tmp_path / "fresh", base=days)
+    assert contents(tmp_path / "log") == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["no progress", "not JSON", "a list", "no rows", "short rows", "short journal", "no folder", "other version"],
+)
+def test_damaged_leftovers_cost_time_alone(
+    days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    interrupted(days, tmp_path / "log", monkeypatch)
+    progress, folder = tmp_path / ".log.partial.json", tmp_path / ".log.partial"
+    if damage == "no progress":
+        progress.unlink()
+    elif damage == "not JSON":
+        progress.write_text("{")
+    elif damage == "a list":
+        progress.write_text("[]")
+    elif damage == "no rows":
+        (folder / "ids.npy").unlink()
+    elif damage == "short rows":
+        os.truncate(folder / "ids.npy", 1000)
+    elif damage == "short journal":
+        os.truncate(folder / "work" / "journal", 100)
+    elif damage == "no folder":
+        folder.rename(tmp_path / "elsewhere")
+    else:
+        progress.write_text(json.dumps({**json.loads(progress.read_text()), "version": 0}))
+    ingest(CRITEO, tmp_path / "log", base=days)
+    assert contents(tmp_path / "log") == contents(days / "whole_tsv")
+
+
+def test_after_another_boot_the_second_pass_is_not_believed(
+    days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "finish_log", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ingest(CRITEO, tmp_path / "log", base=days)
+    read: list[str] = []
+    real = module.read_chunks
+    monkeypatch.setattr(module, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
+    monkeypatch.setattr(partial_module, "_boot", lambda: "another")
+    ingest(CRITEO, tmp_path / "log", base=days)
+    assert len(read) == NUM_FILES
+    assert contents(tmp_path / "log") == contents(days / "whole_tsv")
+
+
+def test_a_current_log_clears_what_is_left(days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(days, tmp_path / "log", monkeypatch)
+    discard_partial(tmp_path / "log")
+    assert not leftovers(tmp_path)
+    discard_partial(tmp_path / "log")
+    ingest(CRITEO, tmp_path / "log", base=days)
+    assert read_manifest(tmp_path / "log", "log", FORMAT_VERSION, command="x").files.keys() == {
+        *(name for name in contents(days / "whole_tsv") if name != "manifest.json")
+    }
+
+
+@pytest.mark.parametrize("stop_after", range(1, 12))
+def test_renumbering_stopped_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int) -> None:
+    """Every write, torn in two: the first half is done, then the process is gone."""
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, 5, (10, 3)).astype(np.int32)
+    final = np.array([4, 3, 2, 1, 0, 7, -1], np.int32)
+    numberings = [SlotNumbering(slots=slice(0, 3), encoded=False, final=final)]
+    with RowWriter(tmp_path / "ids.npy", np.int32, 3) as writer:
+        writer.append(rows)
+
+    class Gone(Exception):
+        pass
+
+    left = [stop_after]
+    with monkeypatch.context() as patch:
+        real = RowFile.write
+
+        def torn(self: RowFile, start: int, part: Any) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                real(self, start, part[: len(part) // 2])
+                raise Gone
+            real(self, start, part)
+
+        from fae.ingest import renumbering
+
+        head = renumbering._write_head
+
+        def no_head(file: Any, kept: int, start: int) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Gone
+            head(file, kept, start)
+
+        patch.setattr(RowFile, "write", torn)
+        patch.setattr(renumbering, "_write_head", no_head)
+        with RowFile(tmp_path / "ids.npy", writable=True) as ids, pytest.raises(Gone):
+            renumber(ids, numberings, tmp_path / "undo", step_bytes=40)
+    with RowFile(tmp_path / "ids.npy", writable=True) as ids:
+        renumber(ids, numberings, tmp_path / "undo", step_bytes=40)
+    assert (np.load(tmp_path / "ids.npy") == final[rows]).all()

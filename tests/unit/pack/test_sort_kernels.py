@@ -1,0 +1,199 @@
+"""The compiled loops of pack, in their plain Python form too, on inputs small enough to check by eye or by numpy."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.row_layout import RowLayout
+from fae.core.errors import RecipeError
+from fae.pack import classify as classify_module
+from fae.pack import sort_kernels
+from fae.pack.classify import classify, to_ranks, translate_inputs
+from fae.pack.compose import Composer, check_address_space, pack_groups
+
+
+def plain(function: Any) -> Any:
+    """The Python form of a compiled function (itself where compiling is switched off)."""
+    return getattr(function, "py_func", function)
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both forms of every loop; arithmetic that leaves its type is an error in the plain one."""
+    if request.param == "plain":
+        for module, names in (
+            (classify_module, ("_apply_ranks", "_classify")),
+            (sort_kernels, ("_sort_by_rank", "find_bounds", "compose_batch")),
+        ):
+            for name in names:
+                monkeypatch.setattr(module, name, plain(getattr(module, name)))
+    return str(request.param)
+
+
+def layout_of(sizes: list[int], num_hot: list[int], lengths: list[int] | None = None, **options: Any) -> RowLayout:
+    features = [
+        FeatureSchema(name=f"C{t}", num_embeddings=size, length=(lengths or [1] * len(sizes))[t])
+        for t, size in enumerate(sizes)
+    ]
+    return RowLayout(features, options.get("dims", [4] * len(sizes)), num_hot, options.get("ranks"))
+
+
+def test_ranks_replace_ids_where_the_order_differs(loops: str) -> None:
+    layout = layout_of([3, 3], [1, 1], ranks=[np.array([2, 0, 1], np.int32), None])
+    ids = np.array([[0, 0], [1, 2], [-1, -1]], np.int32)
+    to_ranks(ids, layout)
+    assert ids.tolist() == [[2, 0], [0, 2], [-1, -1]]
+
+
+def test_an_input_is_hot_only_if_every_lookup_is(loops: str) -> None:
+    layout = layout_of([4, 4], [2, 1], [1, 2])
+    ids = np.array([[1, 0, -1], [2, 0, 0], [0, 0, 1], [-1, -1, -1]], np.int32)
+    hot, counts = classify(ids, layout)
+    assert hot.tolist() == [True, False, False, True]
+    assert (counts.lookups, counts.hot_lookups) == (8, 6)
+
+
+@pytest.mark.parametrize("largest", [0, 5, 300, 70_000, 2**31 - 1])
+@pytest.mark.parametrize("count", [0, 1, 50, 5000])
+def test_radix_sort_is_stable(largest: int, count: int) -> None:
+    if count == 5000 and largest > 300:
+        largest = 3000  # two digits of the large kind
+    keys = np.random.default_rng(count).integers(0, largest, count, endpoint=True).astype(np.int32)
+    scratch = sort_kernels.Scratch(
+        np.array(keys), np.zeros_like(keys), np.arange(count, dtype=np.int32), np.zeros_like(keys),
+        np.zeros(2048, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32),
+    )  # fmt: skip
+    found, lookups = plain(sort_kernels._sort_by_rank)(scratch, count, largest)
+    order = np.argsort(keys, kind="stable")
+    assert np.array_equal(found[:count], keys[order])
+    assert np.array_equal(lookups[:count], order)
+
+
+def find(layout: RowLayout, ranks: list[list[int]], batch_size: int, staging: list[int]) -> list[int]:
+    bounds = np.zeros(10, np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        closed, _ = sort_kernels.find_bounds(
+            np.array(ranks, np.int32), len(ranks), batch_size, sort_kernels.make_geometry(layout),
+            np.array(staging, np.int64), sort_kernels.make_seen_rows(sum(staging) + 1), 1, bounds,
+        )  # fmt: skip
+    return bounds[: closed + 1].tolist()
+
+
+def test_batches_end_full_or_before_the_row_too_many(loops: str) -> None:
+    layout = layout_of([2**31 - 1, 10], [1, 1])
+    # Rows of the largest ranks: the hash must not leave its type.
+    far = 2**31 - 2
+    ranks = [[far, 0], [far, -1], [far - 1, 0], [far - 2, 0], [far - 2, 9], [1, 0]]
+    assert find(layout, ranks, 4, [2]) == [0, 3, 5]  # two rows each; the last batch is still open
+    assert find(layout, ranks, 3, [100]) == [0, 3, 6]
+    assert find(layout, ranks, 1, [2]) == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_each_group_has_its_own_limit(loops: str) -> None:
+    layout = layout_of([10, 10], [0, 0], dims=[4, 8])
+    ranks = [[1, 1], [1, 2], [2, 3], [3, 3]]
+    assert find(layout, ranks, 4, [2, 9]) == [0, 3]
+    assert find(layout, ranks, 4, [9, 2]) == [0, 2]
+
+
+def block_buffers(num_lookups: int, num_bounds: int) -> tuple[np.ndarray, ...]:
+    """Buffers for starts, addresses and bounds of blocks, long rows and their bounds."""
+    starts, of_block = np.zeros((2, num_lookups), np.int32)
+    long_rows = np.zeros((num_lookups // sort_kernels.BLOCK_LOOKUPS + 1, 2), np.int32)
+    return starts, of_block, np.zeros(num_bounds, np.int64), long_rows, np.zeros(num_bounds, np.int64)
+
+
+def test_a_batch_worked_out_by_hand(loops: str) -> None:
+    """Two tables and 2 hot rows each: hot rows 0-1 and 2-3, cold rows from 4 (first table) and from 7 (second)."""
+    layout = layout_of([5, 5], [2, 2], [1, 2])
+    # Compose through the module, so that the plain form is used where it is asked for.
+    ranks = np.array([[4, 0, 3], [1, 1, -1]], np.int32)
+    addresses, order = np.zeros(9, np.int32), np.zeros(9, np.int32)
+    cold_rows, cold_bounds = np.zeros(9, np.int64), np.zeros(2, np.int64)
+    starts, of_block, bounds, long_rows, long_bounds = block_buffers(addresses.size, cold_bounds.size)
+    sort_kernels.compose_batch(
+        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_scratch(layout, 3), 3, addresses, order, cold_rows,
+        cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
+    )  # fmt: skip
+    assert cold_bounds.tolist() == [0, 2]
+    assert cold_rows[:2].tolist() == [6, 8]
+    assert addresses.tolist() == [4, 2, 5, 1, 3, -1, -1, -1, -1]
+    assert order.tolist() == [5, 6, 7, 8, 3, 1, 4, 0, 2]
+    assert bounds.tolist() == [0, 5]
+    assert starts[:5].tolist() == [4, 5, 6, 7, 8]
+    assert of_block[:5].tolist() == [1, 2, 3, 4, 5]
+    assert long_bounds.tolist() == [0, 0]
+
+
+def test_two_groups_count_their_cold_rows_apart(loops: str) -> None:
+    layout = layout_of([4, 4], [1, 2], dims=[8, 4])  # group 0 is the second table (width 4)
+    ranks = np.array([[3, 3], [0, 2], [3, 3]], np.int32)
+    addresses, order = np.zeros(6, np.int32), np.zeros(6, np.int32)
+    cold_rows, cold_bounds = np.zeros(6, np.int64), np.zeros(3, np.int64)
+    starts, of_block, bounds, long_rows, long_bounds = block_buffers(addresses.size, cold_bounds.size)
+    sort_kernels.compose_batch(
+        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_scratch(layout, 3), 3, addresses, order, cold_rows,
+        cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
+    )  # fmt: skip
+    assert cold_bounds.tolist() == [0, 2, 3]
+    assert cold_rows[:3].tolist() == [2, 3, 3]
+    assert addresses.reshape(3, 2).tolist() == [[1, 3], [0, 2], [1, 3]]
+    assert order.tolist() == [3, 1, 5, 2, 0, 4]
+    assert bounds.tolist() == [0, 2, 4]
+    assert starts[:4].tolist() == [0, 1, 3, 4]
+    assert of_block[:4].tolist() == [2, 3, 0, 1]
+
+
+def test_long_rows_are_cut_from_their_own_start(loops: str) -> None:
+    layout, count = layout_of([3], [1]), 3 * sort_kernels.BLOCK_LOOKUPS + 2
+    ranks = np.ones((count, 1), np.int32)
+    ranks[::3] = 0  # a third of them
+    addresses, order = np.zeros(count, np.int32), np.zeros(count, np.int32)
+    cold_rows, cold_bounds = np.zeros(count, np.int64), np.zeros(2, np.int64)
+    starts, of_block, bounds, long_rows, long_bounds = block_buffers(count, 2)
+    sort_kernels.compose_batch(
+        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_scratch(layout, count), count, addresses, order, cold_rows,
+        cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
+    )  # fmt: skip
+    assert bounds.tolist() == [0, 5]  # 33 lookups of the hot row, 65 of the cold one
+    assert starts[:5].tolist() == [0, 32, 33, 65, 97]
+    assert of_block[:5].tolist() == [0, 0, 1, 1, 1]
+    assert long_rows[: long_bounds[1]].tolist() == [[0, 2], [2, 3]]
+
+
+def test_row_numbers_beyond_int32() -> None:
+    layout = layout_of([2**31 - 1] * 3, [1, 1, 1])
+    ids = np.array([[5, 7, 2**31 - 2]], np.int32)
+    expected = [3 + 4, 3 + (2**31 - 2) + 6, 3 + 2 * (2**31 - 2) + 2**31 - 3]
+    assert translate_inputs(ids, layout).tolist() == [expected]
+    (batch,) = pack_groups(ids, np.zeros((1, 0), np.float32), np.ones(1), [np.array([0])], layout, 1)
+    assert batch.cold_rows[0].tolist() == expected
+    assert batch.addresses.tolist() == [[3, 4, 5]]
+
+
+def test_groups_must_fit_and_exist() -> None:
+    layout, ids, dense = layout_of([2], [1]), np.zeros((3, 1), np.int32), np.zeros((3, 0), np.float32)
+    with pytest.raises(ValueError, match="a group has 3 inputs, a batch holds 2"):
+        pack_groups(ids, dense, np.zeros(3), [np.arange(3)], layout, 2)
+    with pytest.raises(ValueError, match="outside"):
+        pack_groups(ids, dense, np.zeros(3), [np.array([3])], layout, 2)
+    assert pack_groups(ids, dense, np.zeros(3), [], layout, 2) == []
+
+
+def test_addresses_that_int32_cannot_name_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"batch_size = 2000000000 with 2 lookups .* choose at most 1073741823"):
+        check_address_space(layout_of([5, 5], [1, 1]), 2_000_000_000)
+    with pytest.raises(RecipeError, match="choose a smaller budget"):
+        check_address_space(layout_of([2**31 - 1] * 2, [2**31 - 1, 0]), 4)
+
+
+def test_a_chunk_has_as_many_batches_as_its_bytes_allow() -> None:
+    layout = layout_of([100], [50])
+    assert Composer(layout, 1, 64, None).max_batches > 1000
+    assert 1 <= Composer(layout, 1, 2**20, [10]).max_batches <= 16

@@ -1,0 +1,397 @@
+"""Reports: that a page says what the records say, whatever they lack or hold, and nothing else comes with it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fae.core.errors import ArtifactError
+from fae.profile.skew import skew_curve
+from fae.report import amounts, charts, per_table, settings, side_by_side
+from fae.report.markup import NOT_DEFINED, NOT_RECORDED
+from fae.report.page import build_page, report
+from fae.report.records import Run, load_runs
+from fae.report.svg import Axis, Plot, percent, series_class
+
+VOID = {"meta", "link", "br"}
+OPTIONAL = {"html", "body"}
+"""Their end tags may be left out; the parser of the tests takes them as left open."""
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every tag closed in order; collects tags, attributes and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID | OPTIONAL:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def count(self, tag: str, css: str = "") -> int:
+        return sum(name == tag and set(css.split()) <= set((at.get("class") or "").split()) for name, at in self.tags)
+
+
+def make_record() -> dict[str, Any]:
+    """A small record with everything in it."""
+    counts = {"user": np.arange(400, 0, -1), "item": 1000 // np.arange(1, 201), "site": np.array([9, 9, 2])}
+    num_hot = {"user": 40, "item": 60, "site": 3}
+    return {
+        "recipe": {
+            "log": {"train": "log.csv", "categorical": ["user", "item", "site"]},
+            "model": {"name": "dlrm", "embedding_dim": 4},
+            "hot": {"budget": "4KiB"},
+            "train": {"order": "adaptive", "placement": "tiered", "optimizer": "sgd", "learning_rate": 0.1},
+        },
+        "seed": 7,
+        "versions": {"fae": "0.1.0", "python": "3.11.7", "torch": "2.13.0"},
+        "machine": {"processor": "A processor", "cores": 2, "memory_bytes": 2**33, "gpu": None, "system": "Linux"},
+        "commit": "abc",
+        "log": {"num_inputs": 600, "features": [{"name": name} for name in counts]},
+        "hot": {
+            "selection": "peeling", "budget_bytes": 4096, "bytes": 1648, "staging_bytes": 900, "num_rows": 103,
+            "coverage": 0.71, "input_share": 0.345, "predicted": {"input_share": 0.35}, "bound": 0.5,
+            "notes": ["auto took peeling"], "candidates": {"threshold": {"input_share": 0.2, "coverage": 0.8}},
+            "tables": [
+                {"name": name, "num_embeddings": len(counts[name]), "embedding_dim": 4, "num_hot": hot,
+                 "bytes": 16 * hot, "coverage": 0.6}
+                for name, hot in num_hot.items()
+            ],
+            "budgets": {
+                "selection": "peeling", "num_inputs": 432,
+                "points": [
+                    {"budget_bytes": 1024 << step, "coverage": 0.3 + step / 10, "input_share": step / 10}
+                    for step in range(4)
+                ],
+            },
+        },
+        "pack": {"num_batches": {"hot": 5, "cold": 9}, "padding_share": 0.01, "label_rate": {"hot": 0.4, "cold": None}},
+        "tables": [
+            {"name": name, "num_embeddings": len(of), "row_bytes": 16, **skew_curve(of)} for name, of in counts.items()
+        ],
+        "train": {
+            "samples_per_second": 1234.5, "seconds": 3.0, "num_inputs": 432, "device_bytes": 2548,
+            "loss_curve": [[100, 0.6], [200, 0.5], [432, 0.45]],
+            "validation_curve": [
+                {"inputs": 200, "whole": False, "log_loss": 0.9}, {"inputs": 432, "whole": True, "log_loss": 0.47},
+            ],
+            "schedule": [
+                {"epoch": 0, "phase": "cold", "rate": 50, "batches": 5, "validation_loss": 0.6},
+                {"epoch": 0, "phase": "hot", "rate": 50, "batches": 5, "validation_loss": 0.5},
+                {"epoch": 0, "phase": "cold", "rate": 25, "batches": 4},
+            ],
+            "swaps": {"count": 2, "moved_bytes": 2048, "copy_seconds": 0.5},
+        },
+        "validation": {"auc": 0.7, "log_loss": 0.47},
+        "test": {"auc": 0.723456, "log_loss": 0.48, "normalized_entropy": None, "num_inputs": 120},
+        "stage_seconds": {"ingest": 1.0, "profile": 0.5, "calibrate": 0.5, "pack": 1.0, "train": 5.0},
+        "fingerprints": {"log": "f00"},
+    }  # fmt: skip
+
+
+def make_run(label: str = "a", **changes: Any) -> Run:
+    return Run(label=label, record={**make_record(), **changes})
+
+
+def without(record: dict[str, Any], *path: str) -> dict[str, Any]:
+    record = copy.deepcopy(record)
+    inner = record
+    for key in path[:-1]:
+        inner = inner[key]
+    del inner[path[-1]]
+    return record
+
+
+def write(folder: Path, record: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(record if isinstance(record, str) else json.dumps(record))
+    return folder
+
+
+def test_one_run_whole(tmp_path: Path) -> None:
+    result = report([write(tmp_path / "mine", make_record())])
+    path = tmp_path / "mine" / "report.html"
+    assert result == {"path": str(path), "bytes": path.stat().st_size, "runs": ["mine"], "differences": []}
+    page = Page(path.read_text())
+    for words in (
+        "0.7235 test AUC", "not defined", "103 hot rows of 603", "71.0 % coverage", "34.5 % hot-input share",
+        "2.5 KiB of a budget of 4.0 KiB", "auto took peeling", "threshold would serve 20.00 % hot inputs",
+        "no hot set of this size serves more than 50.00 %", "A processor, 2 cores, 8 GiB of memory, no GPU",
+        "hot rows and staging on the device", "train: steps 3.00 s", "train: the rest 2.00 s", "3 phases",
+        "swaps.moved_bytes 2.0 KiB", "swaps.copy_seconds 0.50 s", "swaps.count 2",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert page.text.count("not recorded") == 0
+    assert page.count("svg") == 6, "skew, budgets, two losses, rate and loss of the scheduler"
+
+
+def test_the_page_is_complete_in_itself() -> None:
+    page = Page(build_page([make_run("a"), make_run("b")]))
+    assert not {tag for tag, _ in page.tags} & {"script", "iframe", "img", "object", "embed", "base", "form"}
+    links = [value for _, at in page.tags for name, value in at.items() if name in ("src", "href", "srcset", "data")]
+    assert links == ["data:,"]
+    assert not [name for _, at in page.tags for name in at if name.startswith("on")]
+    text = build_page([make_run()])
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "default-src 'none'" in text
+
+
+def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
+    folders = [write(tmp_path / "a", make_record()), write(tmp_path / "b", make_record())]
+    report(folders, tmp_path / "1.html")
+    report(folders, tmp_path / "2.html")
+    assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
+
+
+def test_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = make_record()
+    other["recipe"]["train"] |= {"order": "interleaved", "momentum": 0.9}
+    other["test"] = {**other["test"], "auc": 0.75}
+    other["train"]["schedule"] = []
+    monkeypatch.chdir(tmp_path)
+    folders = [write(tmp_path / "a" / "run", make_record()), write(tmp_path / "b" / "run", other)]
+    result = report(folders)
+    assert (result["path"], result["runs"]) == ("report.html", ["a/run", "b/run"])
+    assert sorted(result["differences"]) == ["train.momentum", "train.order"]
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert page.count("tr", "differs") == 2
+    assert '<td class="best">0.7500</td>' in text
+    assert '<td class="best">0.4800</td>' not in text, "equal figures have no best"
+    assert text.count("The shuffle scheduler") == 1, "only of the run that has one"
+    assert page.count("path", "line s1") > page.count("path", "line s1 d1")
+
+
+def test_every_part_of_an_old_record_may_be_missing() -> None:
+    """Down to single keys: the page is still a page, and says what is not there."""
+    whole = make_record()
+    paths = [(key,) for key in whole] + [
+        (key, inner) for key in whole if isinstance(whole[key], dict) for inner in whole[key]
+    ]
+    for path in paths:
+        Page(build_page([Run(label="a", record=without(whole, *path)), make_run("b")]))
+    page = Page(build_page([Run(label="a", record={"train": {}})]))
+    assert page.text.count("not recorded") > 30
+    assert page.count("svg") == 0
+
+
+@pytest.mark.parametrize("value", [None, "text", 3, -1.5, True, [], [1, "x", None], {}, {"name": 3}, [{}], 0, 10**400])
+def test_values_of_any_kind_raise_nothing(value: Any) -> None:
+    """Records are read by people's scripts, and written by them too."""
+
+    def replaced(inner: Any) -> Any:
+        """Every way to put the value in the place of one thing of the record."""
+        if isinstance(inner, dict):
+            for key in inner:
+                for other in replaced(inner[key]):
+                    yield {**inner, key: other}
+        elif isinstance(inner, list) and inner:
+            for other in replaced(inner[0]):
+                yield [other, *inner[1:]]
+        yield value
+
+    for record in replaced({key: item for key, item in make_record().items() if key not in ("fingerprints", "commit")}):
+        if isinstance(record, dict):
+            Page(build_page([Run(label="a", record=record)]))
+
+
+def test_text_of_a_record_stays_text() -> None:
+    evil = "</td><script>alert('\"&')</script>"
+    record = json.loads(json.dumps(make_record()).replace('"user"', json.dumps(evil)).replace("tiered", "<b>x</b>"))
+    record["hot"]["notes"] = [evil]
+    page = Page(build_page([Run(label=evil, record=record), make_run()]))
+    assert not page.count("script")
+    assert "<b>x</b> placement" in page.text
+    assert evil in " ".join(page.words)
+
+
+def test_skew_dots_stand_where_the_record_says() -> None:
+    text = charts.skew(make_run())
+    assert text.count("<circle") == 2, "site is wholly hot and has none"
+    assert "40 hot rows (10 %) serve 60.0 %" in text
+    many = [{"name": f"t{i}", "num_embeddings": 50 + i, **skew_curve(np.arange(50 + i))} for i in range(9)]
+    text = charts.skew(make_run(tables=many))
+    assert text.count("line others") == 3
+    assert "3 smaller tables" in text
+    assert NOT_RECORDED in charts.skew(make_run(tables=[{"name": "x", "num_embeddings": 5, "rows": [], "share": []}]))
+    assert "<svg" in charts.skew(make_run(tables=[{"name": "x", "num_embeddings": 1, "rows": [1], "share": [1.0]}]))
+
+
+def test_losses_compare_whole_validation_splits_only() -> None:
+    text = charts.losses([make_run()], validation=True)
+    assert "0.4700 after 432 inputs" in text
+    assert "0.9000" not in text
+    assert "b (not recorded)" in charts.losses([make_run(), make_run("b", train={})], validation=False)
+
+
+def test_bytes_of_older_records_come_from_tables_of_the_same_width() -> None:
+    run = make_run(tables=[])
+    assert amounts.total_bytes(run) == 16 * 603
+    record = make_record()
+    record["hot"]["tables"][0]["embedding_dim"] = 8
+    record["hot"]["tables"][0]["num_hot"] = 0
+    old = Run(label="a", record=without(record, "tables"))
+    assert amounts.total_bytes(old) is None
+    assert "<b>cold rows" not in amounts.tiers(old)
+    assert "<b>cold rows" in amounts.tiers(run)
+
+
+def test_time_of_a_resumed_training_is_not_split() -> None:
+    record = make_record()
+    record["train"]["seconds"] = 50.0
+    assert amounts.time_parts(Run(label="a", record=record))[-1] == ("train", 5.0)
+    record["stage_seconds"] = {"train": None, "fetch": 2}
+    assert amounts.time_parts(Run(label="a", record=record)) == [("fetch", 2)]
+    assert "not recorded" in amounts.time([make_run(stage_seconds={}), make_run("b")])
+
+
+def test_skew_in_words() -> None:
+    text = per_table.per_table(make_run())
+    assert "&ndash;" in text, "three rows have no hottest hundredth"
+    curve = make_record()["tables"][1]
+    exact = (1000 // np.arange(1, 201))[:2].sum() / curve["accesses"]
+    assert f"<td>{100 * exact:.1f} %</td>" in text
+    idle = [{"name": "item", "num_embeddings": 200, "rows": [], "share": [], "accesses": 0}]
+    assert "no access" in per_table.per_table(make_run(tables=idle))
+
+
+def test_null_and_missing_are_told_apart() -> None:
+    text = side_by_side.tiles(make_run(test={"auc": None}))
+    assert text.count(NOT_DEFINED) == 1
+    assert text.count(NOT_RECORDED) == 1
+
+
+def test_differences_see_missing_and_null() -> None:
+    runs = [make_run(recipe={"a": {"x": 1, "y": None}}), make_run(recipe={"a": {"x": 1, "z": {}}})]
+    assert settings.differences(runs, "recipe") == (["a.y", "a.z"], ["a.x"])
+    assert "The same in all runs." in settings.values([make_run(), make_run("b")], "recipe", same="values")
+
+
+def test_axes() -> None:
+    axis = Axis(low=1e-4, high=1.0, label="", form=percent, base=10)
+    assert axis.ticks() == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+    assert axis.place(1e-2) == pytest.approx(0.5)
+    assert Axis(low=0.0, high=1.0, label="", form=percent).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    budgets = Axis(low=2**10, high=2**30, label="", form=percent, base=2).ticks()
+    assert budgets[-1] == 2**30
+    assert len(budgets) <= 8
+    point = Axis(low=3.0, high=3.0, label="", form=percent, base=2)
+    assert (point.ticks(), point.place(3.0)) == ([3.0], 0.5)
+    assert Axis(low=2.0, high=2.0, label="", form=percent).ticks() == [2.0]
+    plot = Plot(label="x", x=axis, y=Axis(low=0.0, high=1.0, label="", form=percent))
+    plot.line([], "s0")
+    assert "line" not in plot.render()
+    assert [series_class(index) for index in (0, 6, 12)] == ["s0", "s0 d1", "s0 d2"]
+
+
+def test_labels_tell_runs_apart(tmp_path: Path) -> None:
+    folders = [write(tmp_path / name, make_record()) for name in ("x/run", "y/run", "z")]
+    (tmp_path / "z" / "kept.json").write_text(json.dumps(make_record()))
+    labels = [run.label for run in load_runs([*folders, tmp_path / "z" / "kept.json", folders[0]])]
+    assert len(set(labels)) == 5
+    assert labels[0].endswith("x/run")
+    assert labels[4].endswith("x/run (2)")
+    assert load_runs([folders[2] / "run.json"])[0].label == "z"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "is not JSON"),
+        ("", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
+        ("[]", "is JSON but no run record"),
+        ('{"train": 3}', "is JSON but no run record"),
+    ],
+)
+def test_what_is_no_record(tmp_path: Path, content: str | bytes, expected: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ArtifactError, match=expected) as caught:
+        load_runs([tmp_path])
+    assert f"fae run RECIPE.toml --out {tmp_path}" in str(caught.value)
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="there is no run"):
+        load_runs([tmp_path / "none"])
+    with pytest.raises(ArtifactError, match="nothing was run there, or not to the end"):
+        load_runs([tmp_path])
+    write(tmp_path / "run", make_record())
+    with pytest.raises(ArtifactError, match=f"type `fae report {tmp_path / 'run'}`"):
+        load_runs([tmp_path])
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", make_record())
+    (tmp_path / "notes.html").write_text("<p>mine</p>")
+    with pytest.raises(ArtifactError, match="is no report of fae"):
+        report([run], tmp_path / "notes.html")
+    assert (tmp_path / "notes.html").read_text() == "<p>mine</p>"
+    with pytest.raises(ArtifactError, match="is a folder"):
+        report([run], tmp_path)
+    with pytest.raises(ArtifactError, match="cannot write"):
+        report([run], tmp_path / "notes.html" / "page.html")
+    report([run], tmp_path / "new" / "page.html")
+    report([run], tmp_path / "new" / "page.html")  # a report may be replaced
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
+
+
+def test_reports_load_no_library() -> None:
+    code = "import sys, fae.report.page; sys.exit(bool({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_skew_curves_are_exact_and_short() -> None:
+    counts = np.random.default_rng(1).permutation(10**6 // np.arange(1, 5001))
+    curve = skew_curve(counts)
+    ordered = np.sort(counts)[::-1]
+    assert curve["share"] == [round(float(ordered[:rows].sum() / ordered.sum()), 6) for rows in curve["rows"]]
+    assert 40 < len(curve["rows"]) <= 60
+    assert (curve["rows"][0], curve["rows"][-1], curve["share"][-1]) == (1, 5000, 1.0)
+    assert skew_curve(ordered) == curve
+    assert (curve["accesses"], curve["num_accessed_rows"]) == (int(counts.sum()), 5000)
+    assert skew_curve(np.zeros(3, np.int64))["rows"] == []
+    assert skew_curve(np.array([4]))["share"] == [1.0]
+
+
+def test_a_record_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    run = write(tmp_path / "run", make_record())
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ArtifactError, match=r"cannot read .*run\.json: Permission denied"):
+        load_runs([run])

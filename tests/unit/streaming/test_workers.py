@@ -1,0 +1,244 @@
+"""WorkerGroup that fail or end too early: whoever waits for them is told so, by name, and soon."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+
+import numpy as np
+import pytest
+from numba import njit
+
+from cuda_stand_in import stand_in
+from fae.streaming import input_sources, staging, transfer
+from fae.streaming.counters import publish, reach
+from fae.streaming.row_store import RowOptimizer
+from fae.streaming.workers import WorkerError, WorkerGroup, last_turn
+
+from cases import make_embeddings, random_log, train
+
+pytestmark = pytest.mark.timeout(300)  # a hang is what these tests are about
+
+SOON = 2.0
+MODULES = {
+    "gather": staging, "scatter": staging, "up": transfer, "down": transfer, "feed": input_sources,
+}  # fmt: skip
+
+
+@njit(nogil=True)
+def three_then_nothing(counters, own, ready):
+    for count in range(3):
+        if not reach(counters, ready, count):
+            return
+        publish(counters, own, count + 1)
+
+
+@njit(nogil=True)
+def three_then_an_error(counters, own, ready):
+    for count in range(3):
+        publish(counters, own, count + 1)
+    raise ValueError("row out of range")
+
+
+@njit(nogil=True)
+def waits(counters, own, forever):
+    reach(counters, forever, 1)
+
+
+def staged_threads() -> list[str]:
+    return [each.name for each in threading.enumerate() if each.name.startswith(("staging:", "feed:"))]
+
+
+@pytest.mark.parametrize(
+    ("loop", "end", "message"),
+    [
+        (three_then_nothing, 5, "staging thread 'gather 1' ended, without an error, at 3 of 5 batches"),
+        # It did what it had to; who waits for more would wait for ever.
+        (three_then_nothing, 3, "staging thread 'gather 1' ended, without an error, at 3 of 5 batches"),
+        (three_then_an_error, 5, "staging thread 'gather 1' failed: ValueError: row out of range"),
+    ],
+)
+def test_who_waits_for_a_lane_that_ended_is_told(loop, end, message):
+    lanes = WorkerGroup("staging")
+    own, ready, other, forever = (lanes.cell() for _ in range(4))
+    lanes.publish(ready, 9)
+    lanes.start("waits", waits, other, forever, end=1)
+    lanes.start("gather 1", loop, own, ready, end=end)
+    cells = np.array([own])
+    lanes.wait(cells, 3)
+    started = time.perf_counter()
+    with pytest.raises(WorkerError) as caught:
+        lanes.wait(cells, 5)
+    assert time.perf_counter() - started < SOON
+    assert str(caught.value) == message
+    assert isinstance(caught.value.__cause__, ValueError if loop is three_then_an_error else type(None))
+    lanes.stop()
+    assert staged_threads() == []
+
+
+def test_who_waits_for_another_lane_is_told_too():
+    """The one that failed is not the one that is waited for, which waits for it in turn."""
+    lanes = WorkerGroup("staging")
+    short, own, ready = (lanes.cell() for _ in range(3))
+    lanes.publish(ready, 9)
+    lanes.start("scatter 0", three_then_nothing, short, ready, end=4)
+    lanes.start("gather 0", three_then_nothing, own, short, end=3)
+    with pytest.raises(WorkerError, match="'scatter 0' ended"):
+        lanes.wait(np.array([own]), 9)
+    lanes.stop()
+
+
+@pytest.mark.parametrize("cores", [2, 16])
+def test_who_waits_on_few_cores_leaves_them_to_work(cores, monkeypatch):
+    monkeypatch.setattr("fae.streaming.workers.num_threads", lambda: cores)
+    lanes = WorkerGroup("staging")
+    cell = lanes.cell()
+    assert not lanes.have(np.array([cell]), 1)  # compiles
+    timer = threading.Timer(0.3, lambda: lanes.publish(cell, 1))
+    timer.start()
+    used = time.thread_time()
+    lanes.wait(np.array([cell]), 1)
+    used = time.thread_time() - used
+    assert lanes.waited > 0.2
+    if cores == 2:
+        assert used < lanes.waited / 4
+    lanes.stop()
+
+
+def test_lanes_that_are_asked_to_stop_have_not_failed():
+    lanes = WorkerGroup("staging")
+    own, ready = lanes.cell(), lanes.cell()
+    lanes.start("gather 0", three_then_nothing, own, ready, end=3)
+    lanes.stop()
+    assert lanes._failure is None
+
+
+def test_a_lane_that_cannot_start_leaves_no_other(monkeypatch):
+    """The system has no thread left: those that are there go, and stopping does not fail over the one that is not."""
+    start, left = threading.Thread.start, iter([True, False])
+
+    def scarce(thread):
+        if not next(left, False):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    lanes = WorkerGroup("staging")
+    cells = lanes.cells(3)
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    lanes.start("a", waits, int(cells[0]), int(cells[2]), end=1)
+    with pytest.raises(RuntimeError, match="new thread"):
+        lanes.start("b", waits, int(cells[1]), int(cells[2]), end=1)
+    lanes.stop()
+    assert staged_threads() == []
+
+
+@pytest.mark.parametrize(("first", "step", "count"), [(0, 1, 5), (1, 3, 9), (2, 3, 2), (0, 4, 0), (3, 4, 4)])
+def test_last_turn(first, step, count):
+    assert last_turn(first, step, count) == max([0, *(at + 1 for at in range(first, count, step))])
+
+
+def cut_short(loop, how):
+    """The same loop over fewer batches: it ends when it has done them, or fails then."""
+    names = list(inspect.signature(loop.py_func).parameters)
+
+    def short(*arguments):
+        given = list(arguments)
+        for name in ("begins", "ends", "headers"):
+            if name in names:
+                given[names.index(name)] = given[names.index(name)][:5]
+        loop(*given)
+        if how == "fails":
+            raise MemoryError("no more")
+
+    return short
+
+
+def inject(monkeypatch, kind, how):
+    module = MODULES[kind]
+    real = getattr(module, f"{kind}_lane")
+    if kind in ("gather", "scatter"):
+        monkeypatch.setattr(module, f"{kind}_lane", lambda *widths: cut_short(real(*widths), how))
+    else:
+        monkeypatch.setattr(module, f"{kind}_lane", cut_short(real, how))
+
+
+def check(caught, kind, how):
+    assert f"thread '{kind} " in str(caught.value)
+    if how == "fails":
+        assert isinstance(caught.value.__cause__, MemoryError)
+        assert "MemoryError: no more" in str(caught.value)
+    else:
+        assert "ended, without an error, at 5 of " in str(caught.value)
+    assert staged_threads() == []
+
+
+@pytest.mark.parametrize("how", ["ends", "fails"])
+@pytest.mark.parametrize("kind", ["gather", "scatter", "up", "down"])
+def test_a_lane_cut_short_ends_the_training(kind, how, monkeypatch):
+    log = random_log(6)
+    inject(monkeypatch, kind, how)
+    with pytest.raises(WorkerError) as caught:
+        train(log, log.layout(0.1, 1), "sgd", "tiered")
+    check(caught, kind, how)
+
+
+@pytest.mark.parametrize("how", ["ends", "fails"])
+@pytest.mark.parametrize("placement", ["device", "tiered"])
+def test_a_feed_cut_short_ends_the_training(placement, how, monkeypatch):
+    pytest.importorskip("triton")
+    log = random_log(6)
+    inject(monkeypatch, "feed", how)
+    with pytest.raises(WorkerError) as caught:
+        train(log, log.layout(0.1, 1), "sgd", placement, depth=3, engine="triton")
+    check(caught, "feed", how)
+
+
+@pytest.mark.parametrize("kind", ["gather", "scatter"])
+def test_a_lane_cut_short_beside_one_that_moves(kind, monkeypatch):
+    """Nothing tells a dead lane from a slow device; the lane that moves goes on."""
+    log = random_log(6)
+    stand_in(monkeypatch)
+    inject(monkeypatch, kind, "ends")
+    with pytest.raises(WorkerError) as caught:
+        train(log, log.layout(0.1, 1), "sgd", "tiered")
+    check(caught, kind, "ends")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 20, 21, 22, 23, 24, 25, 26])
+def test_a_driver_that_refuses_ends_the_training(number, monkeypatch):
+    """Whichever command it is, of the lane that moves or of the consumer."""
+    log = random_log(6)
+    stand_in(monkeypatch).refuse_number = number
+    with pytest.raises(RuntimeError, match="CUDA error 700"):
+        train(log, log.layout(0.1, 1), "sgd", "tiered")
+    assert staged_threads() == []
+
+
+def test_a_departure_that_cannot_be_seen_ends_the_training(monkeypatch):
+    log = random_log(6)
+    stand_in(monkeypatch).refuse_query = 3
+    with pytest.raises(WorkerError, match="staging thread 'moves' failed: RuntimeError: the driver refused"):
+        train(log, log.layout(0.1, 1), "sgd", "tiered")
+    assert staged_threads() == []
+
+
+def test_a_consumer_that_leaves_after_a_lane_failed_is_told(monkeypatch):
+    """Its last updates were to be written back."""
+    log = random_log(6)
+    layout = log.layout(0.1, 1)
+    inject(monkeypatch, "scatter", "ends")
+    embeddings = make_embeddings("tiered", log, layout, RowOptimizer(), depth=4)
+    embeddings.initialise(1)
+    packed = log.packed(layout)
+    stream = embeddings.stream(packed, range(packed.num_batches))
+
+    def leave_after(count):
+        for _ in range(count):
+            next(stream)
+        stream.close()
+
+    with pytest.raises(WorkerError, match="'scatter 0 of group 0' ended"):
+        leave_after(6)
+    assert staged_threads() == []
+    assert len(list(embeddings.stream_frozen(packed, range(packed.num_batches)))) == packed.num_batches
