@@ -46,16 +46,16 @@ def test_cells_are_measured_once_and_never_mixed_with_other_settings(results: Pa
             raise KeyboardInterrupt
         return {"figure": len(calls)}
 
-    first = study.CounterIds("some", {"inputs": (1, 2)})
+    first = study.Cells("some", {"inputs": (1, 2)})
     assert first.measure("a", lambda: work("a"))["figure"] == 1
     with pytest.raises(KeyboardInterrupt):  # a stop loses the cell at hand and no other
         first.measure("b", lambda: work("stop"))
-    again = study.CounterIds("some", {"inputs": (1, 2)})
+    again = study.Cells("some", {"inputs": (1, 2)})
     assert again.measure("a", lambda: work("a"))["figure"] == 1
     assert again.measure("b", lambda: work("b"))["figure"] == 3
     assert calls == ["a", "stop", "b"]
     assert set(study.read_cells("some")) == {"a", "b"}
-    assert "a" not in study.CounterIds("some", {"inputs": (1, 3)})
+    assert "a" not in study.Cells("some", {"inputs": (1, 3)})
 
 
 def test_peak_memory_counts_what_was_held_in_between() -> None:

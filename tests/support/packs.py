@@ -10,9 +10,9 @@ import numpy as np
 
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.manifest import Manifest
-from fae.artifacts.packed import BatchSet, Blocks, PackedDataset
+from fae.artifacts.packed import BatchSet, PackedDataset, Segments
 from fae.artifacts.row_layout import RowLayout
-from fae.pack.sort_kernels import BLOCK_LOOKUPS
+from fae.pack.sort_kernels import SEGMENT_LOOKUPS
 
 
 def stub_hot_set(layout: RowLayout, *, batch_size: int, staging_rows: Sequence[int] = (), mixed: bool = False) -> Any:
@@ -119,21 +119,21 @@ def check_batch(
             flat = batch.addresses.reshape(-1)[lookups]
             part = batch.order[batch_size * first : batch_size * (first + len(slots))]
             assert np.array_equal(part, lookups[np.argsort(flat, kind="stable")])
-            check_blocks(batch.blocks[g], np.sort(flat), batch_size * first)
+            check_blocks(batch.segments[g], np.sort(flat), batch_size * first)
         first += len(slots)
     assert (batch.order is not None) == ordered
-    assert len(batch.blocks) == (len(layout.groups) if ordered else 0)
+    assert len(batch.segments) == (len(layout.groups) if ordered else 0)
     if ordered:
         assert batch.order.dtype == np.int32
         assert not batch.order.flags.writeable
 
 
-def check_blocks(blocks: Blocks, addresses: np.ndarray, first: int) -> None:
-    """Blocks of a group against its sorted addresses, whose first lookup stands at `first` in the order."""
+def check_blocks(blocks: Segments, addresses: np.ndarray, first: int) -> None:
+    """Segments of a group against its sorted addresses, whose first lookup stands at `first` in the order."""
     starts, of_block, long_rows = [], [], []
     for address in np.unique(addresses[addresses >= 0]):
         begin, end = np.searchsorted(addresses, [address, address + 1])
-        cuts = range(begin, end, BLOCK_LOOKUPS)
+        cuts = range(begin, end, SEGMENT_LOOKUPS)
         if len(cuts) > 1:
             long_rows.append((len(starts), len(cuts)))
         starts += [first + cut for cut in cuts]

@@ -23,8 +23,8 @@ COMMAND = "fae pack RECIPE.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blocks:
-    """The lookups of one group in blocks: every row's stretch of `order`, cut every `BLOCK_LOOKUPS` from its start.
+class Segments:
+    """The lookups of one group in blocks: every row's stretch of `order`, cut every `SEGMENT_LOOKUPS` from its start.
 
     What a GPU sums in parallel and yet in a fixed order (decision 45).
 
@@ -104,9 +104,9 @@ class PackedBatch:
         return tuple(rows[begin[g] : end[g]] for g, rows in enumerate(self._arrays.cold_rows))
 
     @cached_property
-    def blocks(self) -> tuple[Blocks, ...]:
+    def blocks(self) -> tuple[Segments, ...]:
         """Per group; empty outside the training split."""
-        hot, others = self._arrays.hot_blocks, self._arrays.blocks
+        hot, others = self._arrays.hot_segments, self._arrays.segments
         if others is None:
             return ()
         if hot is not None and self._index < self._num_hot_batches:
@@ -115,8 +115,8 @@ class PackedBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockArrays:
-    """The `Blocks` of n batches, G groups.
+class SegmentArrays:
+    """The `Segments` of n batches, G groups.
 
     Attributes
     ----------
@@ -134,12 +134,12 @@ class BlockArrays:
     long_rows: tuple[npt.NDArray[np.int32], ...]
     long_offsets: npt.NDArray[np.int64]
 
-    def batch(self, index: int) -> tuple[Blocks, ...]:
-        """Blocks of batch `index`, per group."""
+    def batch(self, index: int) -> tuple[Segments, ...]:
+        """Segments of batch `index`, per group."""
         begin, end = self.offsets[index].tolist(), self.offsets[index + 1].tolist()
         long_begin, long_end = self.long_offsets[index].tolist(), self.long_offsets[index + 1].tolist()
         return tuple(
-            Blocks(
+            Segments(
                 starts=self.starts[g][begin[g] : end[g]],
                 addresses=self.addresses[g][begin[g] : end[g]],
                 long_rows=self.long_rows[g][long_begin[g] : long_end[g]],
@@ -186,7 +186,7 @@ class BatchArrays:
         Per group, int64: the lists of all batches, one behind the other.
     cold_offsets
         int64 ``[N + 1, G]``: where each batch's list begins.
-    blocks, hot_blocks
+    blocks, hot_segments
         Of the cold (or all) batches, and of the hot ones that stand before them; None outside the training split.
     """
 
@@ -198,8 +198,8 @@ class BatchArrays:
     inputs: npt.NDArray[np.int64]
     cold_rows: tuple[npt.NDArray[np.int64], ...]
     cold_offsets: npt.NDArray[np.int64]
-    blocks: BlockArrays | None = None
-    hot_blocks: BlockArrays | None = None
+    segments: SegmentArrays | None = None
+    hot_segments: SegmentArrays | None = None
 
 
 class BatchSet:
@@ -268,9 +268,9 @@ class BatchSet:
         return int(self.arrays.dense.shape[2])
 
     @property
-    def most_blocks(self) -> tuple[tuple[int, int], ...]:
+    def most_segments(self) -> tuple[tuple[int, int], ...]:
         """Per group: most blocks, and most rows of more than one block, that a batch has; empty without blocks."""
-        parts = [part.most for part in (self.arrays.hot_blocks, self.arrays.blocks) if part is not None]
+        parts = [part.most for part in (self.arrays.hot_segments, self.arrays.segments) if part is not None]
         return tuple((int(blocks), int(rows)) for blocks, rows in np.max(parts, axis=0).T) if parts else ()
 
     @property
@@ -324,10 +324,10 @@ class PackedDataset:
 
         groups = range(self.summary["num_groups"])
 
-        def blocks(kind: str) -> BlockArrays | None:
+        def blocks(kind: str) -> SegmentArrays | None:
             if split != "train":
                 return None
-            return BlockArrays(
+            return SegmentArrays(
                 starts=tuple(mapped(f"{kind}_block_starts_{group}") for group in groups),
                 addresses=tuple(mapped(f"{kind}_block_addresses_{group}") for group in groups),
                 offsets=mapped(f"{kind}_block_offsets"),
@@ -344,7 +344,7 @@ class PackedDataset:
             inputs=mapped("inputs"),
             cold_rows=tuple(mapped(f"cold_rows_{group}") for group in groups),
             cold_offsets=mapped("cold_offsets"),
-            blocks=blocks("cold"),
-            hot_blocks=blocks("hot"),
+            segments=blocks("cold"),
+            hot_segments=blocks("hot"),
         )
         return BatchSet(arrays, self.summary["splits"][split]["num_hot_batches"])

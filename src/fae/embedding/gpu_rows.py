@@ -116,7 +116,9 @@ class GpuRows:
             )
             self._feeds = InputRing(layout, self._feed_depth, self._device)
         self._feeds.reserve(batches)
-        for kernels, (blocks, long_rows) in zip(self._kernels, batches.most_blocks, strict=bool(batches.most_blocks)):
+        for kernels, (blocks, long_rows) in zip(
+            self._kernels, batches.most_segments, strict=bool(batches.most_segments)
+        ):
             if kernels.reserve(blocks, long_rows):
                 self._feeds.generation += 1
         table = self._feeds.layout.table(

@@ -48,7 +48,7 @@ def _has_mean(geometry: GroupGeometry) -> bool:
 
 def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Sequence[BatchSet]) -> int:
     """Of `GpuRows` and its kernels: outputs, their gradients, partial sums, shapes; lengths of kept sequences."""
-    blocks = [split.most_blocks for split in splits if split.num_batches and split.most_blocks]
+    blocks = [split.most_segments for split in splits if split.num_batches and split.most_segments]
     total = 0
     for group, geometry in enumerate(geometries):
         features = len(geometry.length)

@@ -20,7 +20,7 @@ _NAME_ONE = (
 )
 
 
-def find_given(config: LogConfig, base: Path) -> Path:
+def find_existing(config: LogConfig, base: Path) -> Path:
     """The folder that ``[log] train`` names: a columnar log, or a run folder with one in it.
 
     Parameters
@@ -48,17 +48,17 @@ def find_given(config: LogConfig, base: Path) -> Path:
     return folder
 
 
-def open_given(config: LogConfig, base: Path) -> ColumnarLog:
+def open_existing(config: LogConfig, base: Path) -> ColumnarLog:
     """The log that ``[log] train`` names.
 
     Raises
     ------
     LogError
-        As `find_given`, or if what is there is another artifact, or damaged.
+        As `find_existing`, or if what is there is another artifact, or damaged.
     RecipeError
         If the recipe names other columns than the log has; one that names none takes the log's.
     """
-    folder = find_given(config, base)
+    folder = find_existing(config, base)
     try:
         log = ColumnarLog(folder, command=COMMAND)
     except ArtifactError as error:
@@ -68,7 +68,7 @@ def open_given(config: LogConfig, base: Path) -> ColumnarLog:
     return log
 
 
-def given_plan(log: ColumnarLog) -> Plan:
+def existing_plan(log: ColumnarLog) -> Plan:
     """What ingest would have had to make, where it has nothing to do."""
     made = log.manifest
     return Plan(

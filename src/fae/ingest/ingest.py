@@ -26,7 +26,7 @@ from fae.ingest.continued_ids import known_ids
 from fae.ingest.first_pass import first_pass, make_columns
 from fae.ingest.resume import Partial
 from fae.ingest.scratch import Scratch
-from fae.ingest.second_pass import finish_log
+from fae.ingest.second_pass import write_second_pass
 from fae.ingest.sources import SourceFile, digest_sources, find_sources, remember
 from fae.ingest.splits import SplitFinder
 
@@ -112,7 +112,7 @@ def ingest(
             if reading:
                 partial.restore(columns)
                 first_pass(config, sources, columns, finder, partial)
-            summary.update(finish_log(config, columns, finder.splits(), partial, scratch))
+            summary.update(write_second_pass(config, columns, finder.splits(), partial, scratch))
             scratch.close()
     except BaseException as error:
         # A log that was read to its end and is not accepted will not be the next time either.

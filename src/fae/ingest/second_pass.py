@@ -40,7 +40,7 @@ _STEP_BYTES = 4 * 2**20
 _VALUES_PER_ROW_GROUP = 1 << 18
 
 
-def finish_log(
+def write_second_pass(
     config: LogConfig, columns: Sequence[Column], splits: Splits, partial: Partial, scratch: Scratch
 ) -> dict[str, Any]:
     """Turn the provisional ids of an unfinished log into final ones and write the rest of it; return its summary.

@@ -268,7 +268,7 @@ class TritonGroupKernels:
         B.
     optimizer
         Key of `OPTIMIZER_CODE`.
-    most_blocks, most_long_rows
+    most_segments, most_long_rows
         Of a batch: they size the grids and the buffer of partial sums.
     staged
         Whether updated cold rows are written to the batch's staging slot, wherever they were read; else in place.
@@ -300,10 +300,10 @@ class TritonGroupKernels:
         self._partial = torch.empty((0, geometry.embedding_dim), device=device)
         self._most_blocks = self._most_long_rows = 0
 
-    def reserve(self, most_blocks: int, most_long_rows: int) -> bool:
+    def reserve(self, most_segments: int, most_long_rows: int) -> bool:
         """Make room for batches of so many blocks; returns whether graphs captured before are out of date."""
         before = (self._most_blocks, self._most_long_rows)
-        self._most_blocks = max(self._most_blocks, most_blocks)
+        self._most_blocks = max(self._most_blocks, most_segments)
         self._most_long_rows = max(self._most_long_rows, most_long_rows)
         if self._most_long_rows and len(self._partial) < self._most_blocks:
             shape = (self._most_blocks, self.geometry.embedding_dim)

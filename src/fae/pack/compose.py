@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.packed import BatchArrays, BatchSet, BlockArrays, PackedBatch
+from fae.artifacts.packed import BatchArrays, BatchSet, PackedBatch, SegmentArrays
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import RecipeError
 from fae.core.threads import num_threads, run_ranges
 from fae.pack.classify import to_ranks
 from fae.pack.log_reader import LogInputs
 from fae.pack.sort_kernels import (
-    BLOCK_LOOKUPS,
+    SEGMENT_LOOKUPS,
     SortScratch,
     compose_batch,
     find_bounds,
@@ -106,7 +106,7 @@ class Composer:
         self._block_starts = np.zeros((max_batches, batch_size * num_slots), np.int32)
         self._block_addresses = np.zeros((max_batches, batch_size * num_slots), np.int32)
         self._block_bounds = np.zeros((max_batches, num_groups + 1), np.int64)
-        self._long_rows = np.zeros((max_batches, batch_size * num_slots // BLOCK_LOOKUPS + 1, 2), np.int32)
+        self._long_rows = np.zeros((max_batches, batch_size * num_slots // SEGMENT_LOOKUPS + 1, 2), np.int32)
         self._long_bounds = np.zeros((max_batches, num_groups + 1), np.int64)
 
     def next_chunk(self, inputs: LogInputs, positions: Int64, *, last: bool, cold: bool = True) -> BatchChunk:
@@ -194,7 +194,7 @@ class Composer:
             inputs=self._inputs[:num_batches],
             cold_rows=cold_rows,
             cold_offsets=cold_offsets,
-            blocks=BlockArrays(
+            segments=SegmentArrays(
                 starts=block_starts,
                 addresses=block_addresses,
                 offsets=block_offsets,
@@ -269,8 +269,8 @@ def compose_batch_set(
     composer = Composer(layout, inputs.dense.shape[1], batch_size, None, max_batches=max(1, len(groups)))
     arrays = composer.compose_groups(inputs, positions, bounds).arrays
     # Read-only like the mapped files, so that compiled loops meet one type of array.
-    assert arrays.blocks is not None
-    blocks = arrays.blocks
+    assert arrays.segments is not None
+    blocks = arrays.segments
     parts: list[npt.NDArray[np.generic] | None] = [arrays.addresses, arrays.order, arrays.dense, arrays.labels]
     for of_groups in (arrays.cold_rows, blocks.starts, blocks.addresses, blocks.long_rows):
         parts.extend(of_groups)

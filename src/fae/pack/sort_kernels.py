@@ -26,7 +26,7 @@ _DIGIT_BITS = 11  # of the radix sort: 2,048 counters of 4 bytes stay in a core'
 _SMALL_DIGIT_BITS = 8  # for few lookups, where clearing the counters would cost more than the sorting
 _SMALL_SORT = 4096
 
-BLOCK_LOOKUPS = 32
+SEGMENT_LOOKUPS = 32
 """Lookups of a block at most: what one lane of a GPU sums at a time. Part of the format version."""
 
 
@@ -235,7 +235,7 @@ def compose_batch(
     block_starts, block_addresses, block_bounds
         int32 ``[B * S]`` and int64 ``[G + 1]``, filled: first place in `order` and address of every block.
     long_rows, long_bounds
-        int32 ``[B * S // BLOCK_LOOKUPS + 1, 2]`` and int64 ``[G + 1]``, filled: rows of more than one block, as their
+        int32 ``[B * S // SEGMENT_LOOKUPS + 1, 2]`` and int64 ``[G + 1]``, filled: rows of more than one block, as their
         first block (counted within the group) and how many.
     """
     num_inputs, num_slots = ranks.shape
@@ -281,7 +281,7 @@ def compose_batch(
             previous, in_block = -1, 0
             for i in range(count):
                 rank, lookup = int(keys[i]), int(lookups[i])
-                begins = rank != previous or in_block == BLOCK_LOOKUPS
+                begins = rank != previous or in_block == SEGMENT_LOOKUPS
                 in_block = 1 if begins else in_block + 1
                 if rank < table_hot:
                     address = hot_base + rank

@@ -59,7 +59,7 @@ class GrowingArray:
 Kind = tuple[type[np.generic], tuple[int, ...]]
 
 
-def _block_files(kind: str) -> dict[str, Kind]:
+def _segment_files(kind: str) -> dict[str, Kind]:
     return {f"{kind}_block_starts": (np.int32, ()), f"{kind}_block_addresses": (np.int32, ())}
 
 
@@ -132,7 +132,7 @@ class SplitWriter:
         # Hot and cold batches come at once: their lists grow in files of their own.
         self._blocks = {
             kind: (
-                _ListFiles(folder, f"{kind}_block_offsets", _block_files(kind), num_groups),
+                _ListFiles(folder, f"{kind}_block_offsets", _segment_files(kind), num_groups),
                 _ListFiles(folder, f"{kind}_long_offsets", {f"{kind}_long_rows": (np.int32, (2,))}, num_groups),
             )
             for kind in (("hot", "cold") if with_order else ())
@@ -152,7 +152,7 @@ class SplitWriter:
         if kind == "cold":
             self._cold_rows.append(arrays.cold_offsets, arrays.cold_rows)
         if self._blocks:
-            lists, (blocks, long_rows) = arrays.blocks, self._blocks[kind]
+            lists, (blocks, long_rows) = arrays.segments, self._blocks[kind]
             assert lists is not None
             blocks.append(lists.offsets, lists.starts, lists.addresses)
             long_rows.append(lists.long_offsets, lists.long_rows)

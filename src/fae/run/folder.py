@@ -78,9 +78,9 @@ class RunFolder:
     def path(self, stage: str) -> Path:
         """Folder of a stage's artifact; a log that is columnar already stays where it is."""
         if stage == "ingest" and self.recipe.log.is_columnar:
-            from fae.ingest.existing_log import find_given
+            from fae.ingest.existing_log import find_existing
 
-            return find_given(self.recipe.log, self.recipe.base)
+            return find_existing(self.recipe.log, self.recipe.base)
         return self.out / ARTIFACTS[stage]
 
     @contextlib.contextmanager
@@ -199,9 +199,9 @@ class RunFolder:
     def _log(self) -> ColumnarLog:
         if not self.recipe.log.is_columnar:
             return ColumnarLog(self.path("ingest"))
-        from fae.ingest.existing_log import open_given
+        from fae.ingest.existing_log import open_existing
 
-        log = open_given(self.recipe.log, self.recipe.base)
+        log = open_existing(self.recipe.log, self.recipe.base)
         self.recipe.check_dims([feature.name for feature in log.features])
         return log
 
@@ -233,9 +233,9 @@ class RunFolder:
 
         config, base, parent = self.recipe.log, self.recipe.base, self.parent()
         if config.is_columnar:
-            from fae.ingest.existing_log import given_plan
+            from fae.ingest.existing_log import existing_plan
 
-            return given_plan(self._log()), lambda path: None  # it is there, and so never made
+            return existing_plan(self._log()), lambda path: None  # it is there, and so never made
         known = parent.log if parent else None
         plan = plan_ingest(config, base=base, previous=self.path("ingest"), parent=known)
         return plan, lambda path: ingest(config, path, base=base, parent=known)

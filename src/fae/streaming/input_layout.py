@@ -56,7 +56,7 @@ class InputLayout:
     def num_words(self, batches: BatchSet) -> int:
         """Words that the largest of these batches may take."""
         words = int(self._order + _aligned(self.batch_size * self.num_slots))
-        for blocks, long_rows in batches.most_blocks:
+        for blocks, long_rows in batches.most_segments:
             words += 2 * _aligned(blocks) + _aligned(2 * long_rows)
         if self.with_cold_lists:
             words += sum(_aligned(2 * rows) for rows in batches.most_cold_rows)
@@ -111,7 +111,7 @@ class InputLayout:
             field = group_field(group)
             headers[:, field] = np.maximum(slots, 0) * slot_rows[group]
             headers[:, field + 7] = np.diff(arrays.cold_offsets[:, group])[order]
-            for place, lists in enumerate(_block_lists(batches, group, order)):
+            for place, lists in enumerate(_segment_lists(batches, group, order)):
                 headers[:, field + 3 + place] = ends
                 counts = pieces.add_lists(lists, ends)
                 if place != 1:
@@ -182,16 +182,16 @@ class _Pieces:
         return np.ascontiguousarray(np.array(self._columns, np.int64).transpose(2, 0, 1))
 
 
-def _block_lists(batches: BatchSet, group: int, order: npt.NDArray[np.int64]) -> list[list[Stretches]]:
+def _segment_lists(batches: BatchSet, group: int, order: npt.NDArray[np.int64]) -> list[list[Stretches]]:
     """Block starts, block addresses and long rows of a group, each from the hot batches' arrays or the others'."""
     arrays, num_hot = batches.arrays, batches.num_hot_batches
     lists: list[list[Stretches]] = [[], [], []]
-    if arrays.blocks is None:
+    if arrays.segments is None:
         return lists
-    hot_blocks = arrays.hot_blocks
-    number_of_hot = num_hot if hot_blocks is not None else 0
+    hot_segments = arrays.hot_segments
+    number_of_hot = num_hot if hot_segments is not None else 0
     is_hot = order < number_of_hot
-    for part, chosen, first in ((hot_blocks, is_hot, 0), (arrays.blocks, ~is_hot, number_of_hot)):
+    for part, chosen, first in ((hot_segments, is_hot, 0), (arrays.segments, ~is_hot, number_of_hot)):
         if part is None:
             continue
         index = np.where(chosen, order - first, 0)

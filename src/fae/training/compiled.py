@@ -1,7 +1,7 @@
 """The dense part of a step as `torch.compile` makes it: fewer and larger kernels, for models without kernels of ours.
 
 Place in the flow: `fae.training.runner` runs a model through this on a GPU where ``[train] compile`` asks for it. What
-it buys is launches: TBSM's dense part is some 170 kernels of 3 us, which at batches of 256 is the whole step. Blocks
+it buys is launches: TBSM's dense part is some 170 kernels of 3 us, which at batches of 256 is the whole step. Segments
 that `fae.training.dense` has fused write their gradients past autograd, so a model that has one is left as it is.
 Invariant: same function as the model, up to the rounding of sums; no kernel is chosen by a measurement, so the same
 inputs give the same bytes in every process.

@@ -23,7 +23,7 @@ from fae.training.trainer import Trainer
 
 from model_cases import CASES, make_batch
 
-# Blocks of 40 MiB are always mapped anew by glibc, and no block is used before the answer is known.
+# Segments of 40 MiB are always mapped anew by glibc, and no block is used before the answer is known.
 _FAULTS = """
 import ctypes, resource
 from fae.core.host_memory import keep_freed_memory

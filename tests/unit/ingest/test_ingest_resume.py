@@ -22,6 +22,7 @@ from fae.artifacts.columnar_log import FORMAT_VERSION
 from fae.artifacts.manifest import read_manifest
 from fae.core.errors import LogError
 from fae.core.npy import RowFile, RowWriter
+from fae.ingest import first_pass
 from fae.ingest import ingest as module
 from fae.ingest import resume as partial_module
 from fae.ingest.config import ColumnConfig, LogConfig
@@ -96,7 +97,7 @@ ingest(CRITEO if kind == "tsv" else CSV, Path(out), base=Path(base))
 
 
 def small_steps() -> None:
-    """Blocks and steps so small that these logs have many of them."""
+    """Segments and steps so small that these logs have many of them."""
     from fae.ingest import renumbering, second_pass
     from fae.ingest.readers import criteo
     from fae.ingest.readers import csv as csv_reader
@@ -125,7 +126,7 @@ DEATHS = [
     ("fae.ingest.renumbering", "renumber_slots", 4, 4),
     ("fae.core.npy:RowFile", "write", 2, 4),
     ("fae.ingest.resume:Partial", "finish", 1, 4),
-    ("fae.artifacts.manifest", "_describe_files", 1, 4),
+    ("fae.artifacts.manifest", "describe_files", 1, 4),
     ("fae.artifacts.manifest", "replace_folder", 1, 4),
     ("fae.ingest.resume:Partial", "discard", 1, -1),
 ]
@@ -150,8 +151,8 @@ def test_dies_and_goes_on(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 9, done.stderr
     read: list[str] = []
-    real = module.read_chunks
-    monkeypatch.setattr(module, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
+    real = first_pass.read_chunks
+    monkeypatch.setattr(first_pass, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
     ingest(config, out, base=days)
     assert contents(out) == contents(days / f"whole_{kind}")
     assert not leftovers(tmp_path)
@@ -204,8 +205,8 @@ def test_a_bad_line_in_a_late_file_costs_that_file_alone(
     assert leftovers(tmp_path)
     (tmp_path / "day_2.tsv").write_text(good)
     read: list[str] = []
-    real = module.read_chunks
-    monkeypatch.setattr(module, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
+    real = first_pass.read_chunks
+    monkeypatch.setattr(first_pass, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
     ingest(CRITEO, tmp_path / "log", base=tmp_path)
     assert "ingest: going on behind 2 of 4 files" in capsys.readouterr().err
     assert read == ["day_2.tsv", "day_3.tsv"]
@@ -216,14 +217,14 @@ def test_a_bad_line_in_a_late_file_costs_that_file_alone(
 def interrupted(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch, config: LogConfig = CRITEO) -> None:
     """Leave an ingest that has read two files."""
     with monkeypatch.context() as patch:
-        real = module.read_chunks
+        real = first_pass.read_chunks
 
         def stop(c: LogConfig, path: Path) -> Any:
             if path.name.startswith("day_2"):
                 raise KeyboardInterrupt
             return real(c, path)
 
-        patch.setattr(module, "read_chunks", stop)
+        patch.setattr(first_pass, "read_chunks", stop)
         with pytest.raises(KeyboardInterrupt):
             ingest(config, out, base=folder)
     assert len(leftovers(out.parent)) == 2
@@ -300,12 +301,12 @@ def test_after_another_boot_the_second_pass_is_not_believed(
     days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(module, "finish_log", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(module, "write_second_pass", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ingest(CRITEO, tmp_path / "log", base=days)
     read: list[str] = []
-    real = module.read_chunks
-    monkeypatch.setattr(module, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
+    real = first_pass.read_chunks
+    monkeypatch.setattr(first_pass, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
     monkeypatch.setattr(partial_module, "_boot", lambda: "another")
     ingest(CRITEO, tmp_path / "log", base=days)
     assert len(read) == NUM_FILES

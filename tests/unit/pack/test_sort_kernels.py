@@ -64,7 +64,7 @@ def test_radix_sort_is_stable(largest: int, count: int) -> None:
     if count == 5000 and largest > 300:
         largest = 3000  # two digits of the large kind
     keys = np.random.default_rng(count).integers(0, largest, count, endpoint=True).astype(np.int32)
-    scratch = sort_kernels.Scratch(
+    scratch = sort_kernels.SortScratch(
         np.array(keys), np.zeros_like(keys), np.arange(count, dtype=np.int32), np.zeros_like(keys),
         np.zeros(2048, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32),
     )  # fmt: skip
@@ -102,10 +102,10 @@ def test_each_group_has_its_own_limit(loops: str) -> None:
     assert find(layout, ranks, 4, [9, 2]) == [0, 2]
 
 
-def block_buffers(num_lookups: int, num_bounds: int) -> tuple[np.ndarray, ...]:
+def segment_buffers(num_lookups: int, num_bounds: int) -> tuple[np.ndarray, ...]:
     """Buffers for starts, addresses and bounds of blocks, long rows and their bounds."""
     starts, of_block = np.zeros((2, num_lookups), np.int32)
-    long_rows = np.zeros((num_lookups // sort_kernels.BLOCK_LOOKUPS + 1, 2), np.int32)
+    long_rows = np.zeros((num_lookups // sort_kernels.SEGMENT_LOOKUPS + 1, 2), np.int32)
     return starts, of_block, np.zeros(num_bounds, np.int64), long_rows, np.zeros(num_bounds, np.int64)
 
 
@@ -116,9 +116,9 @@ def test_a_batch_worked_out_by_hand(loops: str) -> None:
     ranks = np.array([[4, 0, 3], [1, 1, -1]], np.int32)
     addresses, order = np.zeros(9, np.int32), np.zeros(9, np.int32)
     cold_rows, cold_bounds = np.zeros(9, np.int64), np.zeros(2, np.int64)
-    starts, of_block, bounds, long_rows, long_bounds = block_buffers(addresses.size, cold_bounds.size)
+    starts, of_block, bounds, long_rows, long_bounds = segment_buffers(addresses.size, cold_bounds.size)
     sort_kernels.compose_batch(
-        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_scratch(layout, 3), 3, addresses, order, cold_rows,
+        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_sort_scratch(layout, 3), 3, addresses, order, cold_rows,
         cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
     )  # fmt: skip
     assert cold_bounds.tolist() == [0, 2]
@@ -136,9 +136,9 @@ def test_two_groups_count_their_cold_rows_apart(loops: str) -> None:
     ranks = np.array([[3, 3], [0, 2], [3, 3]], np.int32)
     addresses, order = np.zeros(6, np.int32), np.zeros(6, np.int32)
     cold_rows, cold_bounds = np.zeros(6, np.int64), np.zeros(3, np.int64)
-    starts, of_block, bounds, long_rows, long_bounds = block_buffers(addresses.size, cold_bounds.size)
+    starts, of_block, bounds, long_rows, long_bounds = segment_buffers(addresses.size, cold_bounds.size)
     sort_kernels.compose_batch(
-        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_scratch(layout, 3), 3, addresses, order, cold_rows,
+        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_sort_scratch(layout, 3), 3, addresses, order, cold_rows,
         cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
     )  # fmt: skip
     assert cold_bounds.tolist() == [0, 2, 3]
@@ -151,14 +151,14 @@ def test_two_groups_count_their_cold_rows_apart(loops: str) -> None:
 
 
 def test_long_rows_are_cut_from_their_own_start(loops: str) -> None:
-    layout, count = layout_of([3], [1]), 3 * sort_kernels.BLOCK_LOOKUPS + 2
+    layout, count = layout_of([3], [1]), 3 * sort_kernels.SEGMENT_LOOKUPS + 2
     ranks = np.ones((count, 1), np.int32)
     ranks[::3] = 0  # a third of them
     addresses, order = np.zeros(count, np.int32), np.zeros(count, np.int32)
     cold_rows, cold_bounds = np.zeros(count, np.int64), np.zeros(2, np.int64)
-    starts, of_block, bounds, long_rows, long_bounds = block_buffers(count, 2)
+    starts, of_block, bounds, long_rows, long_bounds = segment_buffers(count, 2)
     sort_kernels.compose_batch(
-        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_scratch(layout, count), count, addresses, order, cold_rows,
+        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_sort_scratch(layout, count), count, addresses, order, cold_rows,
         cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
     )  # fmt: skip
     assert bounds.tolist() == [0, 5]  # 33 lookups of the hot row, 65 of the cold one

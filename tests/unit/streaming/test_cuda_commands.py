@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import cuda_stand_in
-from cuda_stand_in import Driver, Event, Stream, feed_by_commands, stand_in
+import fake_cuda
 from fae.streaming import input_ring, input_sources
 from fae.streaming.cuda_commands import (
     COPY,
@@ -25,6 +24,7 @@ from fae.streaming.input_sources import BufferSource, InputTarget, MappedSource
 from fae.streaming.row_store import RowOptimizer
 from fae.streaming.staging import FaultInjection
 from fae.streaming.workers import WorkerError
+from fake_cuda import Driver, Event, Stream, feed_by_commands, stand_in
 
 from cases import adversarial_logs, assert_same_bytes, make_embeddings, random_log, train
 
@@ -69,7 +69,7 @@ def test_handles_above_two_to_the_31():
 def test_events_are_looked_at_in_order_until_one_has_not_happened():
     driver, events = Driver(), np.array([21, 22, 23])
     assert count_done(driver.functions, events, 2, 7) == (7, 0)
-    assert [entry[1] for entry in cuda_stand_in.order[-5:]] == [23, 21, 22, 23, 21]
+    assert [entry[1] for entry in fake_cuda.order[-5:]] == [23, 21, 22, 23, 21]
     driver.patience = 1  # every second time: yes, then not yet
     assert count_done(driver.functions, events, 7, 9) == (8, 0)
     driver.patience = 9
@@ -98,15 +98,15 @@ def test_poison_and_delays_stand_between_the_same_commands(monkeypatch):
     assert_same_bytes(train(log, layout, "rowwise_adagrad", "tiered", depth=3), expected)
     plain = [call[0] for call in driver.calls]
     driver.calls.clear()
-    cuda_stand_in.order.clear()
+    fake_cuda.order.clear()
     faults = FaultInjection(max_delay_seconds=0.001, fill_with_nan=True, seed=2)
     assert_same_bytes(train(log, layout, "rowwise_adagrad", "tiered", depth=3, faults=faults), expected)
     tested = [call[0] for call in driver.calls]
-    made = {kind for kind, *_ in cuda_stand_in.order} - {"record"}
+    made = {kind for kind, *_ in fake_cuda.order} - {"record"}
     assert made == {"wait", "copy", "fill", "random_delay", "seen", "synchronize"}
     # Events are recorded once when they are made.
-    begin = next(place for place, entry in enumerate(cuda_stand_in.order) if entry[0] == "wait")
-    order = cuda_stand_in.order[begin:]
+    begin = next(place for place, entry in enumerate(fake_cuda.order) if entry[0] == "wait")
+    order = fake_cuda.order[begin:]
     # Streams take turns differently, but nothing is left out.
     assert sorted(kind for kind in tested if kind not in ("fill", "random_delay")) == sorted(plain)
     batches = plain.count("record") // 3
@@ -143,7 +143,7 @@ def test_feeds_too_come_by_commands(placement, locked, monkeypatch):
         pieces = 2 * copies / records  # a feed leaves two events: it has arrived, it is consumed
         assert pieces > 3 if locked else pieces == 1
     # Of feeds and of rows: what the next pass writes, copies of this one may still read.
-    ends = {entry for entry in cuda_stand_in.order[-4:] if entry[0] == "synchronize"}
+    ends = {entry for entry in fake_cuda.order[-4:] if entry[0] == "synchronize"}
     assert len(ends) == (1 if placement == "device" else 3)
 
 
@@ -227,7 +227,7 @@ def test_every_source_feeds_the_same_bytes(monkeypatch):
 def reach_sent(stream, count):
     """Wait until so many feeds are sent: as far ahead as places are free."""
     end = time.monotonic() + 20
-    while sum(entry[:2] == ("wait", stream.cuda_stream) for entry in list(cuda_stand_in.order)) < count:
+    while sum(entry[:2] == ("wait", stream.cuda_stream) for entry in list(fake_cuda.order)) < count:
         assert time.monotonic() < end, "the lane sends fewer feeds ahead than there are places"
         time.sleep(0.001)
 
@@ -240,19 +240,19 @@ def test_a_ring_that_is_left_early_can_be_used_again(locked, monkeypatch):
     ring = input_ring.InputRing(sources.layout, DEPTH, torch.device("cpu"))
     ring.reserve(sources.packed)
     compute = torch.cuda.current_stream().cuda_stream
-    cuda_stand_in.order.clear()
+    fake_cuda.order.clear()
     for leave_at in (1, 99, 3, 0, 99):
         stream = ring.run(sources.packed, sources.order, sources.table)
         for position, (_, slot) in enumerate(stream):
             assert slot.views.words[0] == log.batch_size
-            cuda_stand_in.order.append(("compute", slot.index))
+            fake_cuda.order.append(("compute", slot.index))
             if position == leave_at:
                 break
         stream.close()
     feeds = ring._stream.cuda_stream
     places = [(target.words.data_ptr(), 4 * len(target.words)) for target in ring._targets]
     done, recorded, reading = {feeds: set(), compute: set()}, {}, {}
-    for number, entry in enumerate(cuda_stand_in.order):
+    for number, entry in enumerate(fake_cuda.order):
         if entry[0] == "wait":
             done[entry[1]] |= recorded.get(entry[2], set())
         elif entry[0] == "record":
@@ -296,17 +296,17 @@ def test_places_and_buffers_of_feeds_are_written_when_nobody_reads_them(kind, pa
     made.patience, sources, stream = patience, Sources(), Stream()
     targets, compute = sources.targets(stream), torch.cuda.current_stream().cuda_stream
     consumed = {target.consumed.cuda_event: place for place, target in enumerate(targets)}
-    cuda_stand_in.order.clear()
+    fake_cuda.order.clear()
     source = sources.lanes(targets, 2) if kind == "lanes" else MappedSource(sources.table, targets)
     for position in range(5):
         source.acquire(position)
-        cuda_stand_in.order.append(("compute", position))
+        fake_cuda.order.append(("compute", position))
         source.release(position)
         reach_sent(stream, min(5, position + 1 + DEPTH))
         time.sleep(0.01)  # and not further
     source.stop()
     done, recorded, sent, seen, left = {stream.cuda_stream: set(), compute: set()}, {}, -1, 0, 0
-    for entry in cuda_stand_in.order:
+    for entry in fake_cuda.order:
         if entry[0] == "wait":
             done[entry[1]] |= recorded.get(entry[2], set())
             sent += entry[1] == stream.cuda_stream

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-import cuda_stand_in
+import fake_cuda
 from fae.streaming.row_store import RowOptimizer, RowStore
 from fae.streaming.staging import StagingPipeline
 from fae.streaming.transfer import FaultInjection, TierPair
@@ -20,7 +20,7 @@ OPTIMIZER = RowOptimizer(name="rowwise_adagrad", learning_rate=0.1)
 
 
 def make_pipeline(monkeypatch, log, layout, depth, *, by_location, fill_with_nan=False):
-    driver = cuda_stand_in.stand_in(monkeypatch)
+    driver = fake_cuda.stand_in(monkeypatch)
     packed, tiers = log.packed(layout), []
     for group, of_group in enumerate(layout.groups):
         rows = packed.most_cold_rows[group]
@@ -30,7 +30,7 @@ def make_pipeline(monkeypatch, log, layout, depth, *, by_location, fill_with_nan
         )
         tiers.append(TierPair(num_hot_rows=of_group.num_hot_rows, slot_rows=rows, bank=bank, host=host))
     pipeline = StagingPipeline(tiers, depth, CPU, FaultInjection(fill_with_nan=fill_with_nan), by_location=by_location)
-    cuda_stand_in.order.clear()
+    fake_cuda.order.clear()
     return packed, pipeline, driver
 
 
@@ -98,26 +98,26 @@ def test_everybody_waits_for_whom_he_must(name, depth, by_location, patience, mo
     numbers = np.arange(packed.num_batches)
     passes = [(numbers, True, 99), (numbers[::-1], False, 99), (numbers, True, 4), (numbers[3:], True, 99)]
     for batches, write_back, leave in passes:  # pass after pass: evaluation in between, and one that is left early
-        cuda_stand_in.order.clear()
+        fake_cuda.order.clear()
         cold = [index for index in batches.tolist() if packed.batch(index).has_cold_rows]
         rows = [sum(len(part) > 0 for part in packed.batch(index).cold_rows) for index in cold]
         stream, positions = pipeline.run(packed, batches, write_back=write_back), itertools.count()
         for ready, _ in stream:
             if ready.has_cold_rows:
                 position = next(positions)
-                cuda_stand_in.order.append(("compute", position))
+                fake_cuda.order.append(("compute", position))
                 if position == leave:
                     break
         stream.close()
         expected = min(len(cold), leave + 1)
         assert expected > 3
         found = follow(
-            list(cuda_stand_in.order), pipeline._transfer, by_location=by_location, compute=compute, rows=rows,
+            list(fake_cuda.order), pipeline._transfer, by_location=by_location, compute=compute, rows=rows,
             write_back=write_back,
         )  # fmt: skip
         assert found == expected
         streams = {pipeline._transfer._up.cuda_stream, pipeline._transfer._down.cuda_stream}
-        assert {*cuda_stand_in.order[-2:]} == {("synchronize", each) for each in streams}, "the next pass is safe"
+        assert {*fake_cuda.order[-2:]} == {("synchronize", each) for each in streams}, "the next pass is safe"
 
 
 def test_rows_arrive_while_the_batch_before_is_computed(monkeypatch):
@@ -129,6 +129,6 @@ def test_rows_arrive_while_the_batch_before_is_computed(monkeypatch):
     for position, _ in enumerate(pipeline.run(packed, np.arange(count), write_back=True)):
         end = time.monotonic() + 20
         # This batch is not launched yet; the arrival of the next one is.
-        while sum(entry[:2] == ("wait", up) for entry in list(cuda_stand_in.order)) < min(count, position + 2):
+        while sum(entry[:2] == ("wait", up) for entry in list(fake_cuda.order)) < min(count, position + 2):
             assert time.monotonic() < end
             time.sleep(0.001)

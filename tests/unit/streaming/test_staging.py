@@ -103,7 +103,7 @@ def test_a_failing_lane_reaches_the_consumer(module, lane, monkeypatch):
     assert staging_threads() == []
 
 
-@pytest.mark.parametrize("moves", ["", "from cuda_stand_in import stand_in\nstand_in(pytest.MonkeyPatch())\n"])
+@pytest.mark.parametrize("moves", ["", "from fake_cuda import stand_in\nstand_in(pytest.MonkeyPatch())\n"])
 def test_a_stream_left_open_does_not_keep_the_process(moves):
     code = (
         "import pytest\nfrom cases import *\n"

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numba import njit
 
-from cuda_stand_in import stand_in
 from fae.streaming import input_sources, staging, transfer
 from fae.streaming.counters import publish, reach
 from fae.streaming.row_store import RowOptimizer
 from fae.streaming.workers import WorkerError, WorkerGroup, last_turn
+from fake_cuda import stand_in
 
 from cases import make_embeddings, random_log, train
 

@@ -24,7 +24,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def line_blocks(path: Path, block_bytes: int) -> Iterator[tuple[npt.NDArray[np.uint8], int, int, int]]:
-    """Blocks as ``(buffer, begin, stop, raw_bytes)``; the text is ``buffer[begin:stop]``, until the next one comes.
+    """Segments as ``(buffer, begin, stop, raw_bytes)``; the text is ``buffer[begin:stop]``, until the next one comes.
 
     `raw_bytes` are bytes of the file, as it is on disk, that were read since the block before.
 
