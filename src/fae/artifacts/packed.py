@@ -104,7 +104,7 @@ class PackedBatch:
         return tuple(rows[begin[g] : end[g]] for g, rows in enumerate(self._arrays.cold_rows))
 
     @cached_property
-    def blocks(self) -> tuple[Segments, ...]:
+    def segments(self) -> tuple[Segments, ...]:
         """Per group; empty outside the training split."""
         hot, others = self._arrays.hot_segments, self._arrays.segments
         if others is None:
@@ -324,7 +324,7 @@ class PackedDataset:
 
         groups = range(self.summary["num_groups"])
 
-        def blocks(kind: str) -> SegmentArrays | None:
+        def read_segments(kind: str) -> SegmentArrays | None:
             if split != "train":
                 return None
             return SegmentArrays(
@@ -344,7 +344,7 @@ class PackedDataset:
             inputs=mapped("inputs"),
             cold_rows=tuple(mapped(f"cold_rows_{group}") for group in groups),
             cold_offsets=mapped("cold_offsets"),
-            segments=blocks("cold"),
-            hot_segments=blocks("hot"),
+            segments=read_segments("cold"),
+            hot_segments=read_segments("hot"),
         )
         return BatchSet(arrays, self.summary["splits"][split]["num_hot_batches"])

@@ -168,7 +168,7 @@ def test_nothing_is_unlocked_at_exit():
     code = (
         "import numpy as np, torch\n"
         "from cases import random_log\n"
-        "from fae.embedding import feed_ring\n"
+        "from fae.streaming import input_ring\n"
         "from fae.streaming.input_layout import InputLayout\n"
         "class Driver:\n"
         "    def cuCtxGetCurrent(self, context): context._obj.value = 7; return 0\n"
@@ -180,7 +180,7 @@ def test_nothing_is_unlocked_at_exit():
         "log = random_log(1)\n"
         "packed = log.packed(log.layout(0.1, 1))\n"
         "layout = InputLayout(batch_size=16, num_slots=3, num_dense=3, num_groups=1, with_cold_lists=False)\n"
-        "ring = feed_ring.InputRing(layout, 2, torch.device('cpu'))\n"
+        "ring = input_ring.InputRing(layout, 2, torch.device('cpu'))\n"
         "order = np.arange(3)\n"
         "table = layout.table(packed, order, slots=order, slot_rows=(1,), rates=np.ones(3, np.float32))\n"
         "ring._register(packed, table)\n"

@@ -95,7 +95,7 @@ def test_a_failing_lane_reaches_the_consumer(module, lane, monkeypatch):
         raise MemoryError("no more")
 
     makes_loops = lane in ("gather", "scatter")
-    monkeypatch.setattr(module, f"{lane}_lane", (lambda *widths: fail) if makes_loops else fail)
+    monkeypatch.setattr(module, f"{lane}_loop", (lambda *widths: fail) if makes_loops else fail)
     with pytest.raises(RuntimeError, match=f"staging thread .{lane} .*failed: MemoryError: no more") as caught:
         train(random_log(6), random_log(6).layout(0.1, 1), "sgd", "tiered")
     assert isinstance(caught.value.__cause__, MemoryError)

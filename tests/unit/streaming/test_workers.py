@@ -18,6 +18,14 @@ from fake_cuda import stand_in
 
 from cases import make_embeddings, random_log, train
 
+LOOPS = {
+    "gather": "gather_loop",
+    "scatter": "scatter_loop",
+    "up": "up_loop",
+    "down": "down_loop",
+    "feed": "fill_buffers",
+}
+
 pytestmark = pytest.mark.timeout(300)  # a hang is what these tests are about
 
 SOON = 2.0
@@ -156,11 +164,11 @@ def cut_short(loop, how):
 
 def inject(monkeypatch, kind, how):
     module = MODULES[kind]
-    real = getattr(module, f"{kind}_lane")
+    real = getattr(module, LOOPS[kind])
     if kind in ("gather", "scatter"):
-        monkeypatch.setattr(module, f"{kind}_lane", lambda *widths: cut_short(real(*widths), how))
+        monkeypatch.setattr(module, LOOPS[kind], lambda *widths: cut_short(real(*widths), how))
     else:
-        monkeypatch.setattr(module, f"{kind}_lane", cut_short(real, how))
+        monkeypatch.setattr(module, LOOPS[kind], cut_short(real, how))
 
 
 def check(caught, kind, how):
