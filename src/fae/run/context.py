@@ -1,0 +1,92 @@
+"""What every stage of a run knows: the recipe, the folder, the device, the run it continues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fae.artifacts.columnar_log import ColumnarLog
+from fae.core.errors import DeviceError, RecipeError
+
+if TYPE_CHECKING:
+    from fae.checkpoint.parent import ParentRun
+    from fae.run.recipe import Recipe
+
+
+class RunContext:
+    """One recipe in one folder.
+
+    Parameters
+    ----------
+    recipe
+        What to do.
+    out
+        Folder of the artifacts; made where it does not exist.
+    device
+        ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
+    """
+
+    def __init__(self, recipe: Recipe, out: str | Path, *, device: str | None = None) -> None:
+        self.recipe, self.out, self.requested_device = recipe, Path(out), device
+
+    def artifact_path(self, kind: str) -> Path:
+        """Folder of an artifact of this run, by its kind; an existing columnar log stays where it is."""
+        if kind == "log" and self.recipe.log.is_columnar:
+            from fae.ingest.existing_log import find_existing
+
+            return find_existing(self.recipe.log, self.recipe.base)
+        return self.out / kind
+
+    def existing_log(self) -> ColumnarLog:
+        """The columnar log that the recipe names, checked against the model's ``embedding_dims``.
+
+        Raises
+        ------
+        LogError
+            If there is none, or it is damaged.
+        RecipeError
+            If the recipe names columns that it does not have.
+        """
+        from fae.ingest.existing_log import open_existing
+
+        log = open_existing(self.recipe.log, self.recipe.base)
+        self.recipe.check_dims([feature.name for feature in log.features])
+        return log
+
+    def parent(self) -> ParentRun | None:
+        """The run that this one continues, ``[train] from``; None where the recipe names none.
+
+        Raises
+        ------
+        FaeError
+            If it is missing, incomplete, or does not fit the recipe.
+        """
+        recipe = self.recipe
+        if recipe.train.from_ is None:
+            return None
+        from fae.checkpoint.parent import find_parent
+
+        parent = find_parent(recipe.train.from_, recipe.base)
+        if parent.checkpoint.resolve().parent == self.out.resolve():
+            raise RecipeError(
+                f"[train] from = {recipe.train.from_!r} is the folder that this run writes to; choose another --out"
+            )
+        if recipe.log.is_columnar:
+            parent.check_continued_by(self.existing_log())
+        parent.check_fits(None if recipe.log.is_columnar else recipe.log, recipe.model, recipe.train.optimizer)
+        return parent
+
+    def device(self) -> str:
+        """The device that training will use: ``"cpu"`` or ``"cuda"``.
+
+        Raises
+        ------
+        DeviceError
+            If a GPU was requested and there is none.
+        """
+        import torch
+
+        wanted = self.requested_device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise DeviceError("there is no CUDA device here (or torch is a CPU build); run with --device cpu")
+        return "cpu" if self.recipe.train.placement == "cpu" else wanted

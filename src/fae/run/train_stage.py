@@ -1,0 +1,132 @@
+"""The last stage of a run: training from packed batches, resumed from its own checkpoint or started from another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fae.artifacts.checkpoint import COMMAND, FORMAT_VERSION, KIND, open_checkpoint, read_progress
+from fae.artifacts.hot_set import HotSet
+from fae.artifacts.manifest import Manifest, Plan, is_current, require_parent
+from fae.artifacts.packed import PackedDataset
+from fae.core.config import to_table
+from fae.core.progress import say
+from fae.core.units import format_count
+from fae.run.context import RunContext
+from fae.run.stages import CALIBRATE, INGEST, PACK, Stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fae.embedding.base import Embeddings
+
+
+class TrainStage(Stage[Manifest]):
+    """Train and evaluate the model of the recipe."""
+
+    name, kind, parents = "train", KIND, ("packed", "log")
+
+    def plan(self, run: RunContext) -> Plan:
+        """As `Stage.plan`."""
+        packed, log, parent = PACK.open(run), INGEST.open(run), run.parent()
+        # How often to save does not shape the result, so it does not name it; a parent is named by its fingerprint.
+        # `compile` names the run only where it is on: runs from before that setting existed are still those runs.
+        train = {
+            key: value
+            for key, value in to_table(run.recipe.train).items()
+            if key != "from" and not key.startswith("checkpoint_") and (key != "compile" or value)
+        }
+        parents = {artifact.kind: artifact.fingerprint for artifact in (packed.manifest, log.manifest)}
+        if parent:
+            require_parent(log.manifest, parent.log.manifest, command="fae ingest RECIPE.toml")
+            parents[KIND] = parent.manifest.fingerprint
+        return Plan(
+            kind=KIND,
+            format_version=FORMAT_VERSION,
+            parameters={"model": to_table(run.recipe.model), "train": train, "device": run.device()},
+            parents=parents,
+            command=COMMAND,
+        )
+
+    def work(self, run: RunContext, plan: Plan, path: Path) -> None:
+        """As `Stage.work`."""
+        from fae.models.registry import build_model
+        from fae.training.trainer import Trainer
+
+        packed, hot_set, train = PACK.open(run), CALIBRATE.open(run), run.recipe.train
+        model = build_model(run.recipe.model, hot_set.layout.features, packed.num_dense, seed=train.seed)
+        require_enough_memory(run, packed, hot_set, model)
+        embeddings = fresh_embeddings(run, hot_set)
+        model = model.to(embeddings.device)
+        trainer = Trainer(model, embeddings, packed, train, folder=run.out, plan=plan)
+        parent = run.parent()
+        if parent and not is_current(path, plan):
+            from fae.checkpoint.continuation import load_parent
+
+            say(f"train: continuing {parent.checkpoint}")
+            load_parent(parent, model, trainer.dense_optimizer, embeddings, seed=train.seed)
+        trainer.fit()
+
+    def open(self, run: RunContext) -> Manifest:
+        """As `Stage.open`; tensors are loaded by `fae.load_tables` and `fae.load_dense`."""
+        return open_checkpoint(self.path(run))
+
+    def is_finished(self, run: RunContext) -> bool:
+        """As `Stage.is_finished`: a checkpoint may lie in the middle of training."""
+        return bool(read_progress(self.path(run))["complete"])
+
+    def earlier_seconds(self, run: RunContext, plan: Plan) -> float:
+        """As `Stage.earlier_seconds`, up to the last checkpoint of each process."""
+        if not is_current(self.path(run), plan):
+            return 0.0
+        return float(read_progress(self.path(run)).get("stage_seconds", 0.0))
+
+    def describe(self, run: RunContext) -> dict[str, Any]:
+        """As `Stage.describe`."""
+        result: dict[str, Any] = read_progress(self.path(run))["result"]
+        test, train = result["test"], result["train"]
+        rate = train["samples_per_second"]
+        say(
+            f"train: {format_count(train['num_inputs'])} inputs in {train['seconds']:.1f} s"
+            + (f" ({format_count(rate)} inputs/s)" if rate else "")
+            + (f"; test AUC {test['auc']:.5f}" if test["auc"] is not None else "; test AUC not defined")
+            + (f", log loss {test['log_loss']:.5f}" if test["log_loss"] is not None else "")
+        )
+        return result
+
+
+def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSet, model: nn.Module) -> None:
+    """Print what training will take, and refuse what cannot fit, before anything is allocated.
+
+    Raises
+    ------
+    BudgetError
+        Naming what is needed, what is free, and the largest budget that fits.
+    """
+    import torch
+
+    from fae.embedding.memory_plan import plan_memory, require_memory
+    from fae.training.dense import dense_bytes
+
+    train, on_gpu = run.recipe.train, run.device() == "cuda"
+    splits = (packed.train, packed.validation, packed.test)
+    flat = on_gpu and train.placement != "cpu"
+    dense = dense_bytes(train.optimizer, model, flat=flat, bf16=flat and train.precision == "bf16")
+    needs = plan_memory(train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense)
+    say(f"train: {train.placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}")
+    require_memory(needs, train.placement, device_free=torch.cuda.mem_get_info()[0] if on_gpu else None)
+
+
+def fresh_embeddings(run: RunContext, hot_set: HotSet) -> Embeddings:
+    """Embeddings of the recipe's placement, with their first values."""
+    from fae.embedding.placements import make_embeddings
+    from fae.streaming.row_store import RowOptimizer
+
+    train = run.recipe.train
+    optimizer = RowOptimizer(name=train.optimizer, learning_rate=train.learning_rate)
+    embeddings = make_embeddings(train.placement, hot_set, optimizer, device=run.device())
+    embeddings.initialise(train.seed)
+    return embeddings
+
+
+TRAIN = TrainStage()
