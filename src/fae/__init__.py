@@ -16,39 +16,75 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# torch's OpenMP threads spin for milliseconds behind every parallel operation and keep the cores from the row kernels'
-# threads; a short spin makes those up to 1.7 times faster and slows nothing (docs/journal.md). Read when torch is
-# loaded, so import fae first; a value of your own is kept.
+# torch's OpenMP threads spin for milliseconds after every parallel operation and keep the cores from the row kernels'
+# threads; a short spin makes those up to 1.7 times faster and slows nothing (docs/journal). torch reads it when it is
+# loaded, so import fae first; a value that is set already is kept.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
+if TYPE_CHECKING:
+    from fae.artifacts.columnar_log import ColumnarLog as ColumnarLog
+    from fae.artifacts.hot_set import HotSet as HotSet
+    from fae.artifacts.packed import PackedDataset as PackedDataset
+    from fae.checkpoint.save_load import load_dense as load_dense
+    from fae.checkpoint.save_load import load_tables as load_tables
+    from fae.core.errors import FaeError as FaeError
+    from fae.embedding.placements import make_embeddings as make_embeddings
+    from fae.run.folder import RunFolder as RunFolder
+    from fae.run.recipe import Recipe as Recipe
+    from fae.run.recipe import load_recipe as load_recipe
+    from fae.run.recipe import parse_recipe as parse_recipe
+    from fae.streaming.row_store import RowOptimizer as RowOptimizer
+    from fae.training.config import TrainConfig as TrainConfig
+    from fae.training.evaluate import evaluate as evaluate
+    from fae.training.step import train_step as train_step
+    from fae.training.trainer import Trainer as Trainer
+
 _EXPORTS = {
-    "load_recipe": "fae.run.recipe",
-    "parse_recipe": "fae.run.recipe",
-    "Recipe": "fae.run.recipe",
-    "RunFolder": "fae.run.folder",
     "ColumnarLog": "fae.artifacts.columnar_log",
+    "FaeError": "fae.core.errors",
     "HotSet": "fae.artifacts.hot_set",
     "PackedDataset": "fae.artifacts.packed",
-    "FaeError": "fae.core.errors",
-    "Trainer": "fae.training.trainer",
-    "TrainConfig": "fae.training.config",
+    "Recipe": "fae.run.recipe",
     "RowOptimizer": "fae.streaming.row_store",
-    "make_embeddings": "fae.embedding.placements",
-    "load_tables": "fae.checkpoint.save_load",
-    "load_dense": "fae.checkpoint.save_load",
+    "RunFolder": "fae.run.folder",
+    "TrainConfig": "fae.training.config",
+    "Trainer": "fae.training.trainer",
     "evaluate": "fae.training.evaluate",
+    "load_dense": "fae.checkpoint.save_load",
+    "load_recipe": "fae.run.recipe",
+    "load_tables": "fae.checkpoint.save_load",
+    "make_embeddings": "fae.embedding.placements",
+    "parse_recipe": "fae.run.recipe",
     "train_step": "fae.training.step",
 }
 
-__all__ = sorted(_EXPORTS)
+__all__ = [
+    "ColumnarLog",
+    "FaeError",
+    "HotSet",
+    "PackedDataset",
+    "Recipe",
+    "RowOptimizer",
+    "RunFolder",
+    "TrainConfig",
+    "Trainer",
+    "evaluate",
+    "load_dense",
+    "load_recipe",
+    "load_tables",
+    "make_embeddings",
+    "parse_recipe",
+    "train_step",
+]
 
+if not TYPE_CHECKING:  # a type checker sees the imports above, and refuses a name that is not among them
 
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'fae' has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _EXPORTS:
+            raise AttributeError(f"module 'fae' has no attribute {name!r}")
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -22,13 +22,13 @@ def add_parser(verbs: Any) -> None:
     )  # fmt: skip
     paper.add_argument("workload", metavar="WORKLOAD", help="rmc1, rmc2 or rmc3")
     paper.add_argument("--out", metavar="DIR", help="folder (default: runs/bench_<workload>)")
-    paper.add_argument("--inputs", metavar="N", type=int, default=0, help="of the made-up log (default: 4 to 8 M)")
+    paper.add_argument("--inputs", metavar="N", type=int, default=0, help="of the synthetic log (default: 4 to 8 M)")
     paper.add_argument("--scale", metavar="S", type=float, default=1.0,
                        help="rows of the large tables, 1 for the published numbers (default: 1)")  # fmt: skip
-    paper.add_argument("--log", metavar="DIR", default="", help="a columnar log instead of a made-up one")
+    paper.add_argument("--log", metavar="DIR", default="", help="a columnar log instead of a synthetic one")
     paper.add_argument("--budget", metavar="SIZE", default="", help="GPU memory for the hot set (default: see above)")
     paper.add_argument("--selection", choices=("threshold", "peeling", "auto"), default="threshold",
-                       help="of the hot set of tiered (default: threshold, as published)")  # fmt: skip
+                       help="of the hot set of tiered (default: threshold, the paper's)")  # fmt: skip
     paper.add_argument("--batch-sizes", metavar="B,B", default="", help="default: the paper's and 32768")
     paper.add_argument("--contenders", metavar="NAME,NAME", default="", help="some of them (default: all)")
     paper.add_argument("--rounds", metavar="N", type=int, default=3, help="samples of each (default: 3)")
@@ -40,7 +40,7 @@ def add_parser(verbs: Any) -> None:
                        help="of the dense part; on a CPU the faster, if that is allowed (default: bf16)")  # fmt: skip
     paper.add_argument("--no-compile", action="store_true",
                        help="leave torch.compile out where the recipe has it (rmc1, on a GPU)")  # fmt: skip
-    paper.add_argument("--until", metavar="S", type=float, default=0.0, help="start no cell after so many seconds")
+    paper.add_argument("--until", metavar="S", type=float, default=0.0, help="start no cell after that many seconds")
     paper.add_argument("--prepare", action="store_true",
                        help="make the log and the packed batches, and measure nothing")  # fmt: skip
     paper.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")

@@ -1,7 +1,7 @@
 """``fae``: parse, run one verb, turn what a user can cause into one line and exit status 2.
 
-Invariant: importing this module imports neither numpy nor torch, so ``fae --help`` answers at once; stdout carries
-results only (``--json``), everything for people goes to stderr.
+Importing this module imports neither numpy nor torch, so ``fae --help`` answers at once. Stdout carries results only
+(``--json``); everything for people goes to stderr.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ never changes the mathematics.
   fae run recipes/frappe.toml               every stage, skipping what is already done
   fae run R.toml --set hot.budget=64MiB     the one dial: GPU memory for rows, state and staging
   fae calibrate R.toml --out DIR            one stage, in the folder of a run
-  fae run R.toml --set train.from=runs/a    go on from an earlier run, with a new day's log
+  fae run R.toml --set train.from=runs/a    continue an earlier run, with a new day's log
   fae report runs/a runs/b                  one HTML page: what came of it, runs side by side
   fae bench paper rmc2                      the paper's table, measured on this machine
 """
 
 _EPILOG = """\
 A recipe is one TOML file with [log], [model], [hot] and [train]; all but [log] have defaults. See recipes/ and docs/.
-Exit status: 0 done, 2 something in the recipe, the log or the folder (one line says what), 1 a defect of ours.
+Exit status: 0 done, 2 something in the recipe, the log or the folder (one line says what), 1 a defect of FAE.
 """
 
 
@@ -47,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Build the parser of the whole command line."""
     parser = _Parser(
         prog="fae", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -86,18 +86,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             traceback.print_exc()
         else:
-            # What a message quotes (a file name, a field) may hold line ends.
+            # A quoted file name or field may hold line ends.
             print("fae:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
     except OSError as error:
-        # Where a library of ours writes without our knowing (a cache, a figure), the machine's faults are no defects.
+        # A library may write a cache by itself; a full disk there is a fault of the machine and no defect.
         if error.errno not in MACHINE_FAULTS or options.debug:
             raise
         where = f" {error.filename}" if error.filename else ""
         print(f"fae: cannot read or write{where}: {reason(error)}; {MACHINE_FAULTS[error.errno]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("fae: interrupted; the same command goes on from here", file=sys.stderr)
+        print("fae: interrupted; the same command continues from here", file=sys.stderr)
         return 130
     if options.json:
         print(json.dumps(json_values(result), sort_keys=True, allow_nan=False))

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """``--json`` and ``--debug``, of every verb."""
+    """Add ``--json`` and ``--debug``, which every verb has."""
     parser.add_argument("--json", action="store_true", help="print one result object on stdout")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    """The recipe, where its artifacts go, single values, the device."""
+    """Add the recipe, the folder of its artifacts, replaced values and the device."""
     parser.add_argument("recipe", metavar="RECIPE.toml", help="the run, see recipes/")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<name of the recipe>)")
     parser.add_argument(
@@ -30,7 +30,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
 
 
 def open_run_folder(options: argparse.Namespace) -> RunFolder:
-    """The run that the options describe."""
+    """Open the run that the options describe."""
     from fae.run.folder import RunFolder
     from fae.run.recipe import load_recipe
 

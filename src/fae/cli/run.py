@@ -9,7 +9,7 @@ from fae.cli.options import add_recipe_options, open_run_folder
 
 _DESCRIPTION = """\
 Run every stage of a recipe: ingest, profile, calibrate, pack, train. A stage whose artifact is already in the folder,
-made from the same parents with the same parameters, is skipped; a training that was cut off goes on from its last
+made from the same parents with the same parameters, is skipped; an interrupted training continues from its last
 checkpoint. With [train] from = RUN it continues that run: its ids are kept, new ones are appended, and training
 starts from its rows and weights. Writes DIR/run.json.
 

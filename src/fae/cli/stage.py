@@ -12,7 +12,7 @@ _STAGES = {
     "ingest": (
         "text to ids: the columnar log",
         "Read the raw log ([log]) into DIR/log: contiguous ids by popularity, float32 dense features, splits.\n"
-        'Nothing to do where [log] format = "columnar": train then names the folder of a log that is there.',
+        'Nothing to do where [log] format = "columnar": train then names the folder of an existing log.',
     ),
     "profile": (
         "count the accesses of a sample of the inputs",
@@ -29,7 +29,7 @@ _STAGES = {
     ),
     "train": (
         "train and evaluate the model",
-        "Train the model ([model], [train]) from DIR/packed, going on from the last checkpoint if there is one, and\n"
+        "Train the model ([model], [train]) from DIR/packed, from the last checkpoint where there is one, and\n"
         "evaluate it on the test split: DIR/checkpoint.",
     ),
 }

@@ -1,0 +1,1 @@
+"""A run: recipe, folder, stages, record; the one way from a log to packed batches."""

@@ -1,8 +1,7 @@
 """Recipes: one TOML file that says everything about a run.
 
-Place in the flow: the command line reads a recipe and hands its parts to the stages. Invariant: every table of a
-recipe is the configuration class of its owner (`LogConfig`, `ModelConfig`, `HotConfig`, `TrainConfig`); this module
-knows none of their keys. Imports nothing heavy.
+Every table of a recipe is the configuration class of its owner (`LogConfig`, `ModelConfig`, `HotConfig`,
+`TrainConfig`); this module knows none of their keys, and imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ _SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole run.
+    """Everything that a run is told.
 
     Attributes
     ----------
     base
-        Folder that relative file names in ``[log]`` start from: the recipe's own.
+        Folder that relative file names in ``[log]`` start from: the folder of the recipe file.
     """
 
     log: LogConfig
@@ -54,12 +53,12 @@ class Recipe:
         return self.train.order == "shuffled"
 
     def check_model(self, features: Sequence[FeatureSchema] | None = None) -> None:
-        """Refuse a log that the model cannot take before hours are spent on it; single stages do not ask.
+        """Refuse a log that the model cannot take, before hours are spent on it. `RunFolder.run` calls this.
 
         Parameters
         ----------
         features
-            Of a log that is columnar already; by default the columns are those that the recipe names.
+            Features of a log that is columnar already; None takes the columns that the recipe names.
 
         Raises
         ------
@@ -74,12 +73,12 @@ class Recipe:
         self.model.check({name: length if pooling == "none" else 1 for name, length, pooling in columns})
 
     def check_dims(self, names: Sequence[str]) -> None:
-        """Refuse ``[model] embedding_dims`` of columns that are not there.
+        """Refuse ``[model] embedding_dims`` that name a column which the log does not have.
 
         Raises
         ------
         RecipeError
-            Naming the first, and the nearest of `names`.
+            It names the first such column, and the nearest of `names`.
         """
         for name in self.model.embedding_dims:
             if name not in names:
@@ -101,7 +100,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises
     ------
     RecipeError
-        If the file is not there, is not TOML, or says something that cannot be.
+        If the file is missing, is not TOML, or holds a key or a value that is not allowed.
     """
     path = Path(path)
     try:
@@ -129,7 +128,7 @@ def parse_recipe(tables: Mapping[str, Any], *, base: Path) -> Recipe:
     parts: dict[str, Any] = {name: read(tables.get(name, {})) for name, read in _SECTIONS.items()}
     parts["train"] = parts["train"].with_dense_share(parts["model"].dense_share)
     recipe = Recipe(**parts, base=base)
-    if not recipe.log.is_columnar:  # else the log says, and it is not opened here
+    if not recipe.log.is_columnar:  # the columns of an existing log are checked when it is opened
         recipe.check_dims([column.name for column in recipe.log.columns()])
     return recipe
 

@@ -1,7 +1,7 @@
 """The run record, ``run.json``: what was done, on what, and what came of it; JSON values only.
 
-Place in the flow: written at the end of a run, read by `fae report` and by people's scripts. Invariant: keys are only
-added, never renamed; times and versions stand here and in no artifact, so artifacts stay reproducible.
+`fae report` and people's scripts read it, so keys are added and never renamed. Times and versions are recorded here and
+in no artifact, so artifacts stay reproducible.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fae.artifacts.packed import PackedDataset
 from fae.checkpoint.save_load import read_progress
 from fae.core.config import to_table
 from fae.core.optimizers import row_bytes
+from fae.core.units import format_bytes, format_count
 from fae.profile.skew import skew_curve
 
 if TYPE_CHECKING:
@@ -31,8 +32,21 @@ if TYPE_CHECKING:
 _LIBRARIES = ("fae", "torch", "numpy", "numba", "pyarrow", "safetensors")
 
 
+class RunRecord(dict[str, Any]):
+    """A run record: a dictionary of JSON values that prints as one line in a notebook."""
+
+    def __repr__(self) -> str:
+        test, hot, train = self["test"], self["hot"], self["train"]
+        auc = "not defined" if test["auc"] is None else f"{test['auc']:.5f}"
+        return (
+            f"RunRecord(test AUC {auc}, {format_count(train['num_inputs'])} inputs trained, coverage "
+            f"{100 * hot['coverage']:.1f} %, hot-input share {100 * hot['input_share']:.1f} %, "
+            f"{format_bytes(hot['bytes'])} of hot rows; keys: {', '.join(self)})"
+        )
+
+
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that shape a result."""
+    """Return the versions of Python and of the libraries that shape a result."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -43,7 +57,7 @@ def library_versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory in bytes and GPU of this machine."""
+    """Return processor, cores, memory in bytes and GPU of this machine."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -60,7 +74,7 @@ def machine() -> dict[str, Any]:
 
 
 def source_commit() -> str | None:
-    """Commit of the checkout that this package runs from, or None."""
+    """Return the commit of the checkout that this package runs from, or None."""
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
@@ -71,7 +85,7 @@ def source_commit() -> str | None:
 
 
 def table_facts(log: ColumnarLog, hot_set: HotSet) -> list[dict[str, Any]]:
-    """Of each table: bytes of a row with its optimizer state, accesses in the training split and their skew."""
+    """Return, for each table, the bytes of a row with its state, the accesses in the training split and their skew."""
     return [
         {
             "name": feature.name,
@@ -95,33 +109,35 @@ def make_record(
     checkpoint: Path,
     stage_seconds: dict[str, float | None],
     parent: ParentRun | None = None,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Put the record together from the artifacts of a run."""
     result = read_progress(checkpoint)["result"]
     hot, pack = hot_set.summary, packed.manifest.summary
-    return {
-        "recipe": {name: to_table(getattr(recipe, name)) for name in ("log", "model", "hot", "train")},
-        "seed": recipe.train.seed,
-        "versions": library_versions(),
-        "machine": machine(),
-        "commit": source_commit(),
-        "log": log.manifest.summary,
-        "profile": profile.manifest.summary,
-        # Over the packed training split, so exact; what calibrate predicted from its sample stands beside.
-        "hot": {
-            **hot,
-            "input_share": pack["input_share"],
-            "coverage": pack["coverage"],
-            "predicted": {"input_share": hot["input_share"], "coverage": hot["coverage"]},
-        },
-        "pack": pack,
-        "tables": table_facts(log, hot_set),
-        "train": result["train"],
-        "validation": result["validation"],
-        "test": result["test"],
-        "stage_seconds": stage_seconds,
-        "fingerprints": {
-            artifact.manifest.kind: artifact.manifest.fingerprint for artifact in (log, profile, hot_set, packed)
-        },
-        "parent": parent and {"path": str(parent.checkpoint), "fingerprints": parent.fingerprints},
-    }
+    return RunRecord(
+        {
+            "recipe": {name: to_table(getattr(recipe, name)) for name in ("log", "model", "hot", "train")},
+            "seed": recipe.train.seed,
+            "versions": library_versions(),
+            "machine": machine(),
+            "commit": source_commit(),
+            "log": log.manifest.summary,
+            "profile": profile.manifest.summary,
+            # Exact, over the packed training split; what calibrate predicted from its sample is kept beside it.
+            "hot": {
+                **hot,
+                "input_share": pack["input_share"],
+                "coverage": pack["coverage"],
+                "predicted": {"input_share": hot["input_share"], "coverage": hot["coverage"]},
+            },
+            "pack": pack,
+            "tables": table_facts(log, hot_set),
+            "train": result["train"],
+            "validation": result["validation"],
+            "test": result["test"],
+            "stage_seconds": stage_seconds,
+            "fingerprints": {
+                artifact.manifest.kind: artifact.manifest.fingerprint for artifact in (log, profile, hot_set, packed)
+            },
+            "parent": parent and {"path": str(parent.checkpoint), "fingerprints": parent.fingerprints},
+        }
+    )

@@ -1,4 +1,4 @@
-"""The last stage of a run: training from packed batches, resumed from its own checkpoint or started from another run."""
+"""The training stage of a run: resumed from its own checkpoint, or started from another run."""
 
 from __future__ import annotations
 
