@@ -2,7 +2,7 @@
 
     python benchmarks/end_to_end/ingest.py [--inputs 2000000] [--scale 1.0] [--repeats 5] [--folder DIR] [--quick]
 
-Work: a synthetic log of Criteo's format (docs/synthetic.md), one file, in the page cache. Each way reads it and writes
+Work: a synthetic log of Criteo's format (docs/guide/synthetic.md), one file, in the page cache. Each way reads it and writes
 ``labels.npy``, ``dense.npy`` (log1p, float32), ``ids.npy`` (int32, by popularity in the training split, ties by first
 appearance, one more id for what that split never shows) and ``counts.npy``. Their bytes must be equal.
 

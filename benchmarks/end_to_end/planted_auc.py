@@ -15,7 +15,7 @@ inputs, which training never reads, the AUC and the log loss of
 
 ``planted_auc.json`` is of ``--set train.dense_learning_rate=0.02``, which was the default then; the same with today's
 is ``--no-linear --name planted_auc_dense_rate``. Differences are paired by seed; intervals are 95 % Student-t over
-seeds. Writes ``results/<name>.json``; ``--table`` prints the rows of the table in docs/synthetic.md from it.
+seeds. Writes ``results/<name>.json``; ``--table`` prints the rows of the table in docs/guide/synthetic.md from it.
 """
 
 from __future__ import annotations

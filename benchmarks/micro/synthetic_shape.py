@@ -1,7 +1,7 @@
 """How close the Criteo-shaped log comes to the real one: skew per column, hot-input share, drift, best AUC. JSON.
 
     python benchmarks/micro/synthetic_shape.py            # measure, write benchmarks/results/synthetic_shape.json
-    python benchmarks/micro/synthetic_shape.py --table    # print the tables of docs/synthetic.md from that file
+    python benchmarks/micro/synthetic_shape.py --table    # print the tables of docs/guide/synthetic.md from that file
 
 The figures of the real log (79,335 Criteo Kaggle inputs) are constants below; the budget is a share of the rows that
 the log accesses, and the hot set is the globally most frequent rows. A missing value counts as an id.
@@ -130,7 +130,7 @@ def measure(scale: float, seed: int) -> dict[str, object]:
 
 
 def tables(result: dict) -> str:
-    """The tables of docs/synthetic.md."""
+    """The tables of docs/guide/synthetic.md."""
     runs = [run for run in result["runs"] if run["scale"] == 1.0]
 
     def mean(*path: str | int) -> float:

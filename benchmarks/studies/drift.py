@@ -4,7 +4,7 @@
     python benchmarks/studies/drift.py --table | --draw
 
 A made-up log of Criteo's shape is cut into days, and ``--drifts`` of the large columns' values are replaced by new ones
-every day (0.005 is what the generator has by default, see docs/synthetic.md). Day 1 is ingested, profiled, calibrated,
+every day (0.005 is what the generator has by default, see docs/guide/synthetic.md). Day 1 is ingested, profiled, calibrated,
 packed and trained on; every later day is ingested behind it (ids that it shows first are appended) and trained on with
 the same model, in the same process:
 

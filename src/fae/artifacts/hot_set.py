@@ -39,7 +39,7 @@ class HotSet:
     batch_size, mixed, optimizer
         What it was calibrated for.
     summary
-        What calibrate found: see ``docs/calibrate.md``.
+        What calibrate found: see ``docs/guide/calibrate.md``.
     """
 
     def __init__(self, path: Path, *, command: str = COMMAND) -> None:

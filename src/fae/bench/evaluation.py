@@ -1,6 +1,6 @@
 """``fae bench paper``: one workload over all placements, cell by cell, into one JSON record.
 
-Place in the flow: `fae.cli.bench` calls `run_bench`; the record's schema stands in ``docs/bench.md``. Invariants: the
+Place in the flow: `fae.cli.bench` calls `run_bench`; the record's schema stands in ``docs/guide/bench.md``. Invariants: the
 record is written after every sample, so the same command goes on behind a kill; samples of one table are taken in
 turns; what cannot be measured here stands in the record with its reason.
 """

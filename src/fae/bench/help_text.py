@@ -32,5 +32,5 @@ short a log would else fit whole. Without a GPU, contenders that need one are le
   fae report runs/bench_rmc2                              draw it
 
 A sample that is there is not taken again: a command that was killed goes on when it is typed again.
-Writes DIR/paper.json (docs/bench.md describes it).
+Writes DIR/paper.json (docs/guide/bench.md describes it).
 """

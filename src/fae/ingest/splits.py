@@ -97,7 +97,7 @@ def _require_training(config: LogConfig, num_inputs: int, num_training: int) -> 
     if num_training <= 0:
         raise LogError(
             f"the log has {num_inputs} inputs, and none is left for training by the published split of {config.format} "
-            "(see docs/ingest.md); add the files that are missing, or set [log] test_fraction"
+            "(see docs/guide/ingest.md); add the files that are missing, or set [log] test_fraction"
         )
 
 

@@ -2,7 +2,7 @@
 
 Every input has a user and an item, both popular by a Zipf law; a column shows one of them (or neither) through a fixed
 function, now and then replaced by noise. So columns of one input agree on how popular it is, which is what decides the
-hot-input share: independent columns with the same skew miss it by a factor of fifteen (docs/synthetic.md).
+hot-input share: independent columns with the same skew miss it by a factor of fifteen (docs/guide/synthetic.md).
 The clicks follow a planted model of user, item and counts, so the AUC that no model can beat is known.
 
 Invariant: the inputs of a chunk depend on the configuration and its index alone, so chunks are drawn in any order and

@@ -21,7 +21,7 @@ class TrainConfig:
     ----------
     from_
         ``from`` in a recipe: the run folder (or its checkpoint) whose training this one continues, see
-        ``docs/train.md``; None starts anew. It is named in artifacts by its fingerprint, not by this path.
+        ``docs/guide/train.md``; None starts anew. It is named in artifacts by its fingerprint, not by this path.
     batch_size
         Inputs of a (global) batch, B.
     optimizer

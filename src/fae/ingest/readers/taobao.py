@@ -2,7 +2,7 @@
 
 Place in the flow: one of the readers behind `fae.ingest.readers.dispatch`. The file has no header: user, item, category, behaviour
 (pv, buy, cart, fav: all count), time in seconds, all lines of a user together. It is read once for the items and the
-users' last times, and once for each split. What an input is follows TBSM's public preprocessing (see docs/ingest.md):
+users' last times, and once for each split. What an input is follows TBSM's public preprocessing (see docs/guide/ingest.md):
 
 * The 30 % of users who were seen last are test users: the last click is the candidate, or an item
   drawn in its place, one for one in the mean; the 20 clicks before it are the history.
