@@ -22,7 +22,7 @@ from fae.run.train_stage import TRAIN, fresh_embeddings
 
 if TYPE_CHECKING:
     from fae.embedding.base import Embeddings
-    from fae.run.record import RunRecord
+    from fae.run.record import RunResult
 
 STAGES: tuple[Stage[Any], ...] = (INGEST, PROFILE, CALIBRATE, PACK, TRAIN)
 RUN_RECORD = "run.json"
@@ -72,7 +72,7 @@ class RunFolder(RunContext):
                     being_written(self.out / name).unlink(missing_ok=True)
             yield
 
-    def run(self) -> RunRecord:
+    def run(self) -> RunResult:
         """Run every stage, write ``run.json`` and return that record.
 
         Raises

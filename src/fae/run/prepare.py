@@ -71,7 +71,7 @@ class PackOptions:
         }
 
 
-def plan_profile(log: ColumnarLog, options: PackOptions) -> Plan:
+def planned_profile(log: ColumnarLog, options: PackOptions) -> Plan:
     """Name the access profile of `log` before it is made."""
     from fae.profile import profile
 
@@ -85,7 +85,7 @@ def make_profile(log: ColumnarLog, options: PackOptions, path: Path) -> AccessPr
     return profile.profile(log, options.hot, path, seed=options.seed)
 
 
-def plan_hot_set(log: ColumnarLog, profile: AccessProfile, options: PackOptions) -> Plan:
+def planned_hot_set(log: ColumnarLog, profile: AccessProfile, options: PackOptions) -> Plan:
     """Name the hot set before it is chosen."""
     from fae.calibrate import calibrate
 
@@ -99,7 +99,7 @@ def make_hot_set(log: ColumnarLog, profile: AccessProfile, options: PackOptions,
     return calibrate.calibrate(log, profile, options.hot, path, **options.calibration)
 
 
-def plan_packed(log: ColumnarLog, hot_set: HotSet, options: PackOptions) -> Plan:
+def planned_packed(log: ColumnarLog, hot_set: HotSet, options: PackOptions) -> Plan:
     """Name the packed batches before they are written."""
     from fae.pack import pack
 
@@ -154,18 +154,20 @@ def prepare_packed(
     def line(verb: str) -> str:
         return note and f"{verb}: {note}"
 
-    make_missing(where, plan_profile(log, options), lambda path: make_profile(log, options, path), note=line("profile"))
+    make_missing(
+        where, planned_profile(log, options), lambda path: make_profile(log, options, path), note=line("profile")
+    )
     profile = AccessProfile(where)
     make_missing(
         folder / "hot_set",
-        plan_hot_set(log, profile, options),
+        planned_hot_set(log, profile, options),
         lambda path: make_hot_set(log, profile, options, path),
         note=line("calibrate"),
     )
     hot_set = HotSet(folder / "hot_set")
     make_missing(
         folder / "packed",
-        plan_packed(log, hot_set, options),
+        planned_packed(log, hot_set, options),
         lambda path: make_packed(log, hot_set, options, path),
         note=line("pack"),
     )

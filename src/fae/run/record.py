@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 _LIBRARIES = ("fae", "torch", "numpy", "numba", "pyarrow", "safetensors")
 
 
-class RunRecord(dict[str, Any]):
+class RunResult(dict[str, Any]):
     """A run record: a dictionary of JSON values that prints as one line in a notebook."""
 
     def __repr__(self) -> str:
         test, hot, train = self["test"], self["hot"], self["train"]
         auc = "not defined" if test["auc"] is None else f"{test['auc']:.5f}"
         return (
-            f"RunRecord(test AUC {auc}, {format_count(train['num_inputs'])} inputs trained, coverage "
+            f"RunResult(test AUC {auc}, {format_count(train['num_inputs'])} inputs trained, coverage "
             f"{100 * hot['coverage']:.1f} %, hot-input share {100 * hot['input_share']:.1f} %, "
             f"{format_bytes(hot['bytes'])} of hot rows; keys: {', '.join(self)})"
         )
@@ -109,11 +109,11 @@ def make_record(
     checkpoint: Path,
     stage_seconds: dict[str, float | None],
     parent: ParentRun | None = None,
-) -> RunRecord:
+) -> RunResult:
     """Put the record together from the artifacts of a run."""
     result = read_progress(checkpoint)["result"]
     hot, pack = hot_set.summary, packed.manifest.summary
-    return RunRecord(
+    return RunResult(
         {
             "recipe": {name: to_table(getattr(recipe, name)) for name in ("log", "model", "hot", "train")},
             "seed": recipe.train.seed,

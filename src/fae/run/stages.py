@@ -133,7 +133,7 @@ class ProfileStage(Stage[AccessProfile]):
     def plan(self, run: RunContext) -> Plan:
         """As `Stage.plan`."""
         log = INGEST.open(run)
-        return prepare.plan_profile(log, PackOptions.from_recipe(run.recipe, log.features))
+        return prepare.planned_profile(log, PackOptions.from_recipe(run.recipe, log.features))
 
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:
         """As `Stage.work`."""
@@ -162,7 +162,7 @@ class CalibrateStage(Stage[HotSet]):
     def plan(self, run: RunContext) -> Plan:
         """As `Stage.plan`."""
         log, profile = INGEST.open(run), PROFILE.open(run)
-        return prepare.plan_hot_set(log, profile, PackOptions.from_recipe(run.recipe, log.features))
+        return prepare.planned_hot_set(log, profile, PackOptions.from_recipe(run.recipe, log.features))
 
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:
         """As `Stage.work`."""
@@ -198,7 +198,7 @@ class PackStage(Stage[PackedDataset]):
     def plan(self, run: RunContext) -> Plan:
         """As `Stage.plan`."""
         log, hot_set = INGEST.open(run), CALIBRATE.open(run)
-        return prepare.plan_packed(log, hot_set, PackOptions.from_recipe(run.recipe, log.features))
+        return prepare.planned_packed(log, hot_set, PackOptions.from_recipe(run.recipe, log.features))
 
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:
         """As `Stage.work`."""
