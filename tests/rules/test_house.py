@@ -1,4 +1,4 @@
-"""The rules of the house, as tests: sizes, docstrings, what may be imported where, recipes, links."""
+"""What holds everywhere in the code and its pages: docstrings, forbidden calls, light imports, recipes, links."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
 MODULES = sorted(SOURCE.rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *SOURCE.rglob("*.md")])
+DATA_PACKAGES = ("core", "artifacts", "ingest", "profile", "calibrate", "pack", "synthetic", "report")
+TRAINING_PACKAGES = ("core", "artifacts", "kernels", "streaming", "embedding", "models", "training")
 VERBS = ("ingest", "profile", "calibrate", "pack", "train", "run", "report", "demo", "synthetic", "bench")
 
 
@@ -49,11 +51,6 @@ def packages(*names: str) -> list[str]:
     """Import statements for every module of these packages."""
     paths = [path for name in names for path in sorted((SOURCE / "fae" / name).rglob("*.py"))]
     return [f"import {dotted(path)}" for path in paths if "triton" not in path.name]
-
-
-@pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "benchmarks").rglob("*.py"))], ids=name_of)
-def test_files_stay_under_600_lines(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 600
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -113,7 +110,7 @@ def test_command_line_files_are_short_and_assert_nothing(path: Path) -> None:
 def test_help_imports_nothing_heavy_and_names_every_verb() -> None:
     loaded = loaded_after("import fae.cli.main", "fae.cli.main.build_parser().format_help()")
     assert not loaded & {"numpy", "torch", "numba", "pyarrow", "matplotlib", "rich", "safetensors"}
-    done = subprocess.run([sys.executable, "-m", "fae.cli.main", "--help"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "fae", "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert not [verb for verb in VERBS if not re.search(rf"^ +{verb}\b", done.stdout, re.MULTILINE)]
 
@@ -124,13 +121,13 @@ def test_configuration_imports_no_library() -> None:
 
 
 def test_stages_before_training_import_no_torch() -> None:
-    """Also not through somebody else, which import-linter is told to let pass."""
-    loaded = loaded_after(*packages("core", "data", "popularity", "packing", "reporting"))
+    """Indirect imports count too; import-linter lets them pass."""
+    loaded = loaded_after(*packages(*DATA_PACKAGES))
     assert not loaded & {"torch", "triton"}
 
 
 def test_training_imports_no_table_library() -> None:
-    loaded = loaded_after(*packages("core", "packing", "kernels", "embedding", "models", "training"))
+    loaded = loaded_after(*packages(*TRAINING_PACKAGES))
     assert not loaded & {"pyarrow", "polars", "pandas", "matplotlib", "sklearn"}
 
 

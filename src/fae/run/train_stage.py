@@ -105,7 +105,8 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
     """
     import torch
 
-    from fae.embedding.memory_plan import plan_memory, require_memory
+    from fae.embedding.memory_plan import require_memory
+    from fae.embedding.placements import plan_memory
     from fae.training.dense import dense_bytes
 
     train, on_gpu = run.recipe.train, run.device() == "cuda"
