@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.packed import PackedDataset
-from fae.bench.plain_contender import Peer, synchronize
+from fae.bench.plain_contender import OtherSystem, synchronize
 from fae.core.host_memory import keep_freed_memory
 from fae.embedding.base import Embeddings
 from fae.embedding.paper import PaperEmbeddings
@@ -201,18 +201,18 @@ class OurContender:
 class PlainContender:
     """`fae.bench.plain_contender.PlainPyTorch` behind the same clock."""
 
-    def __init__(self, peer: Peer) -> None:
-        self.peer, self._a_batch = peer, 0.0
+    def __init__(self, system: OtherSystem) -> None:
+        self.system, self._a_batch = system, 0.0
 
     @property
     def precision(self) -> Precision:
         """Of the dense part."""
-        return self.peer.precision
+        return self.system.precision
 
     @precision.setter
     def precision(self, value: Precision) -> None:
         """From the next step on."""
-        self.peer.precision = value
+        self.system.precision = value
 
     @property
     def device_bytes(self) -> int:
@@ -221,12 +221,12 @@ class PlainContender:
 
     def warm_up(self, seconds: float) -> float:
         """As `Contender.warm_up`."""
-        self._a_batch = warm_up(self.peer.run, seconds, 2)
+        self._a_batch = warm_up(self.system.run, seconds, 2)
         return self._a_batch
 
     def sample(self, seconds: float, min_batches: int) -> dict[str, Any]:
         """As `Contender.sample`."""
-        return timed_sample(self.peer.run, self._a_batch, seconds, min_batches, self.peer.batch_size)
+        return timed_sample(self.system.run, self._a_batch, seconds, min_batches, self.system.batch_size)
 
 
 class PaperContender(OurContender):

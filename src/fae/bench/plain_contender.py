@@ -1,22 +1,21 @@
-"""Plain PyTorch as a contender: `nn.EmbeddingBag(sparse=True)` on the CPU, the dense part there or on a GPU.
+"""Plain PyTorch as a contender: the tables of `fae.training.plain` on the CPU, the dense part there or on a GPU.
 
-Place in the flow: the paper's two baselines in `fae bench paper`, and contenders of the speed benchmarks
-(``benchmarks/peers.py``). Invariant: it is at its best: batches are drawn, cut into columns and on the device before
-the clock starts; tables may lie in memory that is handed in; on a GPU it gets our fused dense part and loss kernel.
+These are the paper's two baselines, at their best: batches are drawn, cut by feature and on the device before the clock
+starts; tables may be in memory that the caller gives, on huge pages; on a GPU the dense part is FAE's fused one.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fae.artifacts.columnar_log import ColumnarLog, first_slots
+from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.host_memory import keep_freed_memory
 from fae.core.seeds import generator
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
@@ -27,7 +26,7 @@ from fae.streaming.huge_pages import host_zeros
 from fae.streaming.row_store import RowOptimizer
 from fae.training.compiled import forward_of
 from fae.training.dense import make_dense_optimizer
-from fae.training.plain import SparseRowwiseAdagrad
+from fae.training.plain import FeatureLookups, PlainEmbeddings, PlainRowUpdate, cut_lookups
 from fae.training.step import Precision, autocast, backward_on_device
 
 NUM_BATCHES = 16
@@ -35,7 +34,7 @@ Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.flo
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for a GPU."""
+    """Wait until a GPU has done everything; returns at once for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -58,24 +57,26 @@ def read_batches(log: ColumnarLog, batch_size: int, seed: int = 1, num_batches: 
     return batches
 
 
-class Peer:
-    """What contenders that are not ours have in common: the same model, batches taken in turn, a clock.
+class OtherSystem:
+    """Base class of the systems that FAE is compared with: the same model, batches taken in turn, a clock.
 
     Parameters
     ----------
     model
-        What both sides train. Embeddings must have one width.
+        What both sides train. All tables must have one embedding_dim.
     device
-        Of the dense part.
+        Device of the dense part.
     bf16
-        Products of bfloat16 operands; None: on a GPU, as ours.
+        Whether products take bfloat16 operands; None: on a GPU, as FAE does.
     compiled
-        Run the model through `torch.compile` on a GPU, as ours.
+        Run the model through `torch.compile` on a GPU, as FAE does.
 
     Attributes
     ----------
     precision
-        Of the next step's dense part; on a CPU it may be changed between steps.
+        Precision of the next step's dense part; on a CPU it may be changed between steps.
+    gpu_row_bytes, staging_bytes
+        Bytes of GPU memory that rows, and buffers for rows on their way, take.
     """
 
     gpu_row_bytes = 0
@@ -113,10 +114,10 @@ class Peer:
         self.width = geometries[0].width
         self._views = FeatureViews([f.name for f in log.features], [range(len(log.features))], geometries)
         self._next, self._loss_sum = 0, torch.zeros((), dtype=torch.float64, device=self.device)
-        self.batches: Sequence[object] = ()
+        self.batches: Sequence[Any] = ()
 
     def logits(self, dense: Tensor, pooled: Tensor, lengths: dict[str, Tensor] | None = None) -> Tensor:
-        """From embeddings ``[B, W]``, features side by side."""
+        """Logits ``[B]`` from embeddings ``[B, W]``, features side by side."""
         with autocast(self.device, self.precision):
             result: Tensor = self._forward(dense, FeatureEmbeddings(self._views, [pooled], lengths))
         return result
@@ -139,7 +140,7 @@ class Peer:
         raise NotImplementedError
 
     def run(self, num_steps: int) -> float:
-        """Seconds of that many steps."""
+        """Train that many steps; seconds that they took, with everything the device had to do for them."""
         synchronize(self.device)
         started = time.perf_counter()
         for _ in range(num_steps):
@@ -149,102 +150,76 @@ class Peer:
         return time.perf_counter() - started
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Column:
-    """One feature of one batch: where its vectors come from and, for lists, where they go.
+class PlainBatch(NamedTuple):
+    """One batch of `PlainPyTorch`, ready before the clock starts.
 
-    `ids` int64 of the slots in use; `offsets` of bags, `places` (row ``b * L + l``) of kept sequences.
+    Attributes
+    ----------
+    lookups
+        Lookups by feature, on the CPU.
+    dense, labels
+        float32 ``[B, K]`` and ``[B]``, on the device of the dense part.
+    lengths
+        int64 ``[B]`` for each kept sequence, on that device: how many of its places are in use.
     """
 
-    ids: Tensor
-    offsets: Tensor | None
-    places: Tensor | None
+    lookups: list[FeatureLookups]
+    dense: Tensor
+    labels: Tensor
+    lengths: dict[str, Tensor]
 
 
-class PlainPyTorch(Peer):
-    """One `nn.EmbeddingBag(sparse=True)` a table on the CPU and its sparse optimizer; the dense part on `device`.
-
-    A kept sequence (``pooling = "none"``) takes `nn.Embedding(sparse=True)`; its pads are not looked up.
+class PlainPyTorch(OtherSystem):
+    """`fae.training.plain.PlainEmbeddings` on the CPU and their sparse optimizer; the dense part on `device`.
 
     Parameters
     ----------
     num_batches
-        Different batches to have in memory.
+        How many different batches to keep in memory.
     tables
-        float32 memory for the rows of all tables, one table behind the other; None takes new memory, on
-        huge pages like ours.
+        float32 memory for the rows of all tables, one table after the other; None takes new memory, on huge pages
+        like FAE's.
+    **options
+        Those of `OtherSystem`.
     """
 
     def __init__(
-        self,
-        log: ColumnarLog,
-        *,
-        model: ModelConfig,
-        batch_size: int,
-        optimizer: str,
-        learning_rate: float,
-        device: str | torch.device,
-        bf16: bool | None = None,
-        compiled: bool = False,
-        num_batches: int = NUM_BATCHES,
-        tables: Tensor | None = None,
+        self, log: ColumnarLog, *, num_batches: int = NUM_BATCHES, tables: Tensor | None = None, **options: Any
     ) -> None:
-        super().__init__(
-            log, model=model, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, device=device,
-            bf16=bf16, compiled=compiled,
-        )  # fmt: skip
-        self._features = log.features
-        rows = host_zeros(sum(self.cardinalities), self.dim).fill_(0.01) if tables is None else (
-            tables[: sum(self.cardinalities) * self.dim].view(-1, self.dim)
-        )  # fmt: skip
-        self.tables: list[nn.Module] = []
-        for feature, weight in zip(log.features, torch.split(rows, self.cardinalities), strict=True):
-            if feature.pooling == "none":
-                self.tables.append(nn.Embedding.from_pretrained(weight, freeze=False, sparse=True))  # type: ignore[no-untyped-call]
-            else:
-                self.tables.append(
-                    nn.EmbeddingBag.from_pretrained(weight, freeze=False, mode=feature.pooling, sparse=True)
-                )
-        parameters = [parameter for table in self.tables for parameter in table.parameters()]
-        self._parameters = parameters
-        self.row_optimizer: SparseRowwiseAdagrad | torch.optim.Optimizer
-        if optimizer == "sgd":
-            self.row_optimizer = torch.optim.SGD(parameters, lr=learning_rate)
-        elif optimizer == "adagrad":
-            self.row_optimizer = torch.optim.Adagrad(parameters, lr=learning_rate)
-        elif optimizer == "adam":
-            self.row_optimizer = torch.optim.SparseAdam(parameters, lr=learning_rate)
-        else:
-            self.row_optimizer = SparseRowwiseAdagrad(parameters, self.rows)
-        self._pinned = torch.zeros((batch_size if self.on_gpu else 0, self.width), pin_memory=self.on_gpu)
-        self.batches = self._batches = [
-            self._prepare(*batch) for batch in read_batches(log, batch_size, num_batches=num_batches)
+        super().__init__(log, **options)
+        num_rows = sum(self.cardinalities)
+        rows = (
+            host_zeros(num_rows, self.dim).fill_(0.01)
+            if tables is None
+            else tables[: num_rows * self.dim].view(-1, self.dim)
+        )
+        weights = torch.split(rows, self.cardinalities)
+        self.embeddings = PlainEmbeddings(log.features, [self.dim] * len(log.features), weights=weights)
+        self.row_update = PlainRowUpdate(self.embeddings, self.rows)
+        self._pinned = torch.zeros((self.batch_size if self.on_gpu else 0, self.width), pin_memory=self.on_gpu)
+        self.batches: Sequence[PlainBatch] = [
+            self._prepare(*batch) for batch in read_batches(log, self.batch_size, num_batches=num_batches)
         ]
 
     def _prepare(
         self, ids: npt.NDArray[np.int64], dense: npt.NDArray[np.float32], labels: npt.NDArray[np.float32]
-    ) -> tuple[list[_Column], Tensor, Tensor, dict[str, Tensor]]:
-        columns, lengths, slots = [], {}, first_slots(self._features)
-        for index, feature in enumerate(self._features):
-            part = ids[:, slots[index] : slots[index + 1]]
-            present = part >= 0
-            counts = present.sum(axis=1)
-            chosen = torch.from_numpy(np.ascontiguousarray(part[present]))
-            if feature.pooling == "none":
-                places = torch.from_numpy(np.flatnonzero(present))
-                columns.append(_Column(ids=chosen, offsets=None, places=places))
-                lengths[feature.name] = torch.from_numpy(counts).to(self.device)
-            else:
-                offsets = torch.from_numpy(np.cumsum(counts) - counts)
-                columns.append(_Column(ids=chosen, offsets=offsets, places=None))
-        return columns, torch.from_numpy(dense).to(self.device), torch.from_numpy(labels).to(self.device), lengths
+    ) -> PlainBatch:
+        lookups = cut_lookups(self.embeddings.features, torch.from_numpy(ids))
+        lengths = {
+            feature.name: torch.bincount(places // feature.length, minlength=len(ids)).to(self.device)
+            for feature, (_, _, places) in zip(self.embeddings.features, lookups, strict=True)
+            if places is not None
+        }
+        return PlainBatch(
+            lookups, torch.from_numpy(dense).to(self.device), torch.from_numpy(labels).to(self.device), lengths
+        )
 
     def step(self, index: int) -> None:
-        """As `Peer.step`."""
-        _, dense, labels, lengths = self._batches[index]
+        """Train batch `index` of `batches`."""
+        batch = self.batches[index]
         outputs = self.look_up(index)
         leaf = self.to_device(outputs)
-        self.dense_backward(dense, labels, leaf, lengths)
+        self.dense_backward(batch.dense, batch.labels, leaf, batch.lengths)
         assert leaf.grad is not None
         self.update(outputs, self.to_host(leaf.grad))
 
@@ -262,22 +237,12 @@ class PlainPyTorch(Peer):
         return self._pinned.copy_(grad) if self.on_gpu else grad
 
     def look_up(self, index: int) -> list[Tensor]:
-        """Pooled embeddings of a batch's features, each ``[B, D]`` (lists ``[B, L * D]``), on the CPU."""
-        columns, _, labels, _ = self._batches[index]
-        outputs = []
-        for feature, table, column in zip(self._features, self.tables, columns, strict=True):
-            if column.places is None:
-                outputs.append(table(column.ids, column.offsets))
-                continue
-            vectors = table(column.ids)
-            kept = vectors.new_zeros((len(labels) * feature.length, self.dim))
-            outputs.append(kept.index_copy(0, column.places, vectors).view(len(labels), feature.length * self.dim))
-        return outputs
+        """Pooled embeddings of a batch's features, each ``[B, D]`` (kept sequences ``[B, L * D]``), on the CPU."""
+        batch = self.batches[index]
+        return self.embeddings.look_up(batch.lookups, len(batch.labels))
 
     def update(self, outputs: Sequence[Tensor], grad: Tensor) -> None:
         """Gradients of rows from those ``[B, W]`` of what `look_up` returned, and the sparse optimizer."""
         widths = [output.shape[1] for output in outputs]
         torch.autograd.backward(outputs, torch.split(grad, widths, 1))
-        self.row_optimizer.step()
-        for parameter in self._parameters:
-            parameter.grad = None
+        self.row_update.step()

@@ -1,13 +1,14 @@
-"""The plain trainer: one `nn.EmbeddingBag` a table and nothing of FAE, for comparison.
+"""Plain PyTorch: one `nn.EmbeddingBag` a table and its sparse optimizer, which everything of FAE is compared with.
 
-Place in the flow: the demo and the benchmarks train the same model with it on the same columnar log; the equivalence
-tests check FAE against it. It gets the same care as ours: sparse gradients, torch's own sparse Adagrad and Adam,
-row-wise Adagrad written with coalesced tensors, inputs gathered batch by batch.
+`PlainTrainer` trains it on a columnar log (the demo, accuracy studies, equivalence tests); the speed contender of
+`fae.bench.plain_contender` times the same tables, lookups and updates. It gets the same care as FAE: sparse gradients,
+torch's own sparse SGD, Adagrad and Adam, row-wise Adagrad over coalesced gradients, pads that are never looked up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,29 +21,68 @@ from fae.streaming.row_store import RowOptimizer, initial_chunks, initial_rows
 from fae.training.dense import make_dense_optimizer
 
 
+class FeatureLookups(NamedTuple):
+    """The lookups of one feature in one batch.
+
+    Attributes
+    ----------
+    ids
+        int64, the slots in use, input by input.
+    offsets
+        int64 ``[B]``, where each input's bag begins in `ids`; None for kept sequences.
+    places
+        int64, the place ``b * L + l`` of each id in a kept sequence; None for bags.
+    """
+
+    ids: Tensor
+    offsets: Tensor | None
+    places: Tensor | None
+
+
+def cut_lookups(features: Sequence[FeatureSchema], ids: Tensor) -> list[FeatureLookups]:
+    """The lookups of a batch by feature, from its ids int64 ``[B, S]``; -1 pads lists only."""
+    lookups, slots = [], first_slots(features)
+    for index, feature in enumerate(features):
+        columns = ids[:, slots[index] : slots[index + 1]]
+        if feature.length == 1 and feature.pooling != "none":
+            lookups.append(FeatureLookups(columns[:, 0].contiguous(), torch.arange(len(ids)), None))
+            continue
+        present = columns >= 0
+        if feature.pooling == "none":
+            # Pads must not be looked up: a gradient of zero would still move a row under Adam.
+            lookups.append(FeatureLookups(columns[present], None, present.flatten().nonzero().flatten()))
+        else:
+            lengths = present.sum(1)
+            lookups.append(FeatureLookups(columns[present], torch.cumsum(lengths, 0) - lengths, None))
+    return lookups
+
+
 class PlainEmbeddings(nn.Module):
     """Tables in vocabulary order, one `nn.EmbeddingBag` (or `nn.Embedding` for kept sequences) each.
 
     Parameters
     ----------
     seed
-        First values as FAE draws them, so both start from the same tables.
+        Seed of the first values, which are those of FAE, so that both start from the same tables.
+    weights
+        Memory of the tables, float32 ``[num_embeddings, D]`` each, used in place of freshly drawn values.
     """
 
     def __init__(
-        self, features: Sequence[FeatureSchema], embedding_dims: Sequence[int], *, seed: int, sparse: bool = True
+        self,
+        features: Sequence[FeatureSchema],
+        embedding_dims: Sequence[int],
+        *,
+        seed: int = 1,
+        sparse: bool = True,
+        weights: Iterable[Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.features, self._slots = tuple(features), first_slots(features)
+        self.features, self.embedding_dims = tuple(features), tuple(embedding_dims)
+        if weights is None:
+            weights = (_first_values(feature, dim, seed) for feature, dim in zip(features, embedding_dims, strict=True))
         tables: list[nn.Module] = []
-        for feature, dim in zip(features, embedding_dims, strict=True):
-            size = feature.num_embeddings
-            weight = torch.cat(
-                [
-                    torch.from_numpy(initial_rows(seed, feature.name, size, dim, start, stop))
-                    for start, stop in initial_chunks(size)
-                ]
-            )
+        for feature, weight in zip(features, weights, strict=True):
             if feature.pooling == "none":
                 table = nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse)  # type: ignore[no-untyped-call]
                 tables.append(table)
@@ -52,26 +92,37 @@ class PlainEmbeddings(nn.Module):
                 )
         self.tables = nn.ModuleList(tables)
 
+    def look_up(self, lookups: Sequence[FeatureLookups], batch_size: int) -> list[Tensor]:
+        """Embeddings of a batch's features: ``[B, D]`` each, of kept sequences ``[B, L * D]`` with zeros for pads."""
+        outputs = []
+        for feature, dim, table, (ids, offsets, places) in zip(
+            self.features, self.embedding_dims, self.tables, lookups, strict=True
+        ):
+            if places is None:
+                outputs.append(table(ids, offsets))
+                continue
+            vectors = table(ids)
+            kept = vectors.new_zeros((batch_size * feature.length, dim))
+            outputs.append(kept.index_copy(0, places, vectors).view(batch_size, feature.length * dim))
+        return outputs
+
     def forward(self, ids: Tensor) -> dict[str, Tensor]:
         """Embeddings by feature name of ids ``[B, S]`` (int64): ``[B, D]`` or ``[B, L, D]``; -1 pads lists only."""
-        embeddings = {}
-        one_each = torch.arange(len(ids))
-        for index, (feature, table) in enumerate(zip(self.features, self.tables, strict=True)):
-            columns = ids[:, self._slots[index] : self._slots[index + 1]]
-            if feature.length == 1 and feature.pooling != "none":
-                embeddings[feature.name] = table(columns[:, 0].contiguous(), one_each)
-                continue
-            present = columns >= 0
-            if feature.pooling == "none":
-                # Pads must not be looked up: a gradient of zero would still move a row under Adam.
-                vectors = table(columns[present])
-                kept = vectors.new_zeros((*columns.shape, vectors.shape[1]))
-                embeddings[feature.name] = kept.index_put((present,), vectors)
-                continue
-            lengths = present.sum(1)
-            offsets = torch.cumsum(lengths, 0) - lengths
-            embeddings[feature.name] = table(columns[present], offsets)
-        return embeddings
+        outputs = self.look_up(cut_lookups(self.features, ids), len(ids))
+        return {
+            feature.name: output.view(len(ids), feature.length, dim) if feature.pooling == "none" else output
+            for feature, dim, output in zip(self.features, self.embedding_dims, outputs, strict=True)
+        }
+
+
+def _first_values(feature: FeatureSchema, dim: int, seed: int) -> Tensor:
+    size = feature.num_embeddings
+    return torch.cat(
+        [
+            torch.from_numpy(initial_rows(seed, feature.name, size, dim, start, stop))
+            for start, stop in initial_chunks(size)
+        ]
+    )
 
 
 class SparseRowwiseAdagrad:
@@ -82,7 +133,7 @@ class SparseRowwiseAdagrad:
         self.states = [torch.zeros(len(parameter)) for parameter in self._parameters]
 
     def step(self) -> None:
-        """Update the rows that have a gradient, then forget the gradients."""
+        """Update the rows that have a gradient."""
         for parameter, state in zip(self._parameters, self.states, strict=True):
             if parameter.grad is None:
                 continue
@@ -91,6 +142,28 @@ class SparseRowwiseAdagrad:
             state[rows] += (values * values).mean(1)
             scale = self._optimizer.learning_rate / (state[rows].sqrt() + self._optimizer.eps)
             parameter.data.index_add_(0, rows, values * scale.unsqueeze(1), alpha=-1)
+
+
+class PlainRowUpdate:
+    """The sparse optimizer of `PlainEmbeddings`: torch's own, or `SparseRowwiseAdagrad`."""
+
+    def __init__(self, embeddings: PlainEmbeddings, optimizer: RowOptimizer) -> None:
+        self._parameters = list(embeddings.parameters())
+        rate, eps = optimizer.learning_rate, optimizer.eps
+        self.optimizer: SparseRowwiseAdagrad | torch.optim.Optimizer
+        if optimizer.name == "sgd":
+            self.optimizer = torch.optim.SGD(self._parameters, lr=rate)
+        elif optimizer.name == "adagrad":
+            self.optimizer = torch.optim.Adagrad(self._parameters, lr=rate, eps=eps)
+        elif optimizer.name == "adam":
+            self.optimizer = torch.optim.SparseAdam(self._parameters, lr=rate, betas=optimizer.betas, eps=eps)
+        else:
+            self.optimizer = SparseRowwiseAdagrad(self._parameters, optimizer)
+
+    def step(self) -> None:
+        """Update the rows that have a gradient, then forget the gradients."""
+        self.optimizer.step()
+        for parameter in self._parameters:
             parameter.grad = None
 
 
@@ -102,7 +175,7 @@ class PlainTrainer:
     model
         The same module that FAE trains.
     dense_learning_rate
-        Of the dense weights; the rows' where None.
+        Learning rate of the dense weights; None takes the rows'.
     """
 
     def __init__(
@@ -116,28 +189,15 @@ class PlainTrainer:
         self.model, self.embeddings = model, embeddings
         rate = optimizer.learning_rate if dense_learning_rate is None else dense_learning_rate
         self._dense_optimizer = make_dense_optimizer(optimizer.name, model, rate)
-        parameters = list(embeddings.parameters())
-        self._row_optimizer: SparseRowwiseAdagrad | torch.optim.Optimizer
-        if optimizer.name == "sgd":
-            self._row_optimizer = torch.optim.SGD(parameters, lr=optimizer.learning_rate)
-        elif optimizer.name == "adagrad":
-            self._row_optimizer = torch.optim.Adagrad(parameters, lr=optimizer.learning_rate, eps=optimizer.eps)
-        elif optimizer.name == "adam":
-            self._row_optimizer = torch.optim.SparseAdam(
-                parameters, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.eps
-            )
-        else:
-            self._row_optimizer = SparseRowwiseAdagrad(parameters, optimizer)
+        self.row_update = PlainRowUpdate(embeddings, optimizer)
 
     def step(self, ids: Tensor, dense: Tensor, labels: Tensor) -> float:
         """One update; ids int64 ``[B, S]``, dense ``[B, K]``, labels ``[B]``. Returns the loss before it."""
         self._dense_optimizer.zero_grad()
-        for parameter in self.embeddings.parameters():
-            parameter.grad = None
         logits = self.model(dense, self.embeddings(ids))
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._row_optimizer.step()
+        self.row_update.step()
         self._dense_optimizer.step()
         return float(loss.detach())
 

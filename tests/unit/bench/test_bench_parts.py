@@ -40,14 +40,14 @@ def test_plain_pytorch_is_the_plain_trainer(tmp_path, shape, optimizer):
     options = {"batch_size": 32, "optimizer": optimizer, "learning_rate": 0.05, "device": "cpu"}
     peer = PlainPyTorch(log, model=config, num_batches=3, **options)
     embeddings = PlainEmbeddings(log.features, [4] * len(log.features), seed=1)
-    for ours, theirs in zip(peer.tables, embeddings.tables, strict=True):
+    for ours, theirs in zip(peer.embeddings.tables, embeddings.tables, strict=True):
         theirs.weight.data.copy_(ours.weight.data)
     model = build_model(config, log.features, len(log.dense_names), seed=1)
     trainer = PlainTrainer(model, embeddings, RowOptimizer(name=optimizer, learning_rate=0.05))
     peer.run(3)
     for ids, dense, labels in read_batches(log, 32, num_batches=3):
         trainer.step(torch.from_numpy(ids), torch.from_numpy(dense), torch.from_numpy(labels))
-    for ours, theirs in zip(peer.tables, embeddings.tables, strict=True):
+    for ours, theirs in zip(peer.embeddings.tables, embeddings.tables, strict=True):
         torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-6)
 
 

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-from test_trainer import Setting
 
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.bench import contenders
@@ -20,6 +19,7 @@ from fae.synthetic.config import SyntheticConfig
 from fae.training import step
 from fae.training.config import TrainConfig
 from fae.training.trainer import Trainer
+from train_setting import Setting
 
 from model_cases import CASES, make_batch
 
