@@ -1,7 +1,6 @@
-"""Bytes and seconds of a report: what stands in which tier, and which stage took how long.
+"""Bytes and seconds of runs: where the embedding bytes are, and which stage took how long.
 
-Place in the flow: as `fae.report.charts`; `fae.report.side_by_side` asks it for the same sums. Invariant: sizes that a
-record does not say are worked out from those that it does, or left out; never guessed.
+Sizes that a record does not hold are worked out from those that it does, or left out; they are never guessed.
 """
 
 from __future__ import annotations
@@ -10,14 +9,23 @@ import math
 from collections.abc import Sequence
 
 from fae.core.units import format_bytes
-from fae.report.markup import bars, figure, seconds_text
-from fae.report.records import Run, as_number
+from fae.report.cards import Bar, BarPart, Card
+from fae.report.records import RunRecord, as_number
+from fae.report.shown_values import seconds_text
 
-STAGES = ("ingest", "profile", "calibrate", "pack", "train")
+_STAGES = ("ingest", "profile", "calibrate", "pack", "train")
+_WHERE = {
+    "tiered": "hot rows and staging on the device, cold rows in host memory",
+    "device": "all rows on the device, whatever the hot set",
+    "cpu": "all rows in host memory, whatever the hot set",
+    "hybrid": "all rows in host memory, whatever the hot set",
+    "paper": "hot rows on the device in hot phases, cold batches look up in host memory",
+}
+"""Where each placement keeps the rows."""
 
 
-def tiers(run: Run) -> str:
-    """Bytes per tier."""
+def tiers_card(run: RunRecord) -> Card:
+    """Bytes of hot rows, staging and cold rows, beside the budget."""
     title = "Where the embedding bytes are"
     sizes = [("hot rows", run.number("hot", "bytes")), ("staging ring", run.number("hot", "staging_bytes"))]
     total = total_bytes(run)
@@ -25,33 +33,31 @@ def tiers(run: Run) -> str:
         sizes.append(("cold rows", total - sizes[0][1]))
     known = [(name, size) for name, size in sizes if size is not None and size >= 0]
     if not known:
-        return figure(title, None)
+        return Card(title=title)
     budget = run.number("hot", "budget_bytes")
     largest = max([size for _, size in known] + [budget or 0]) or 1
-    rows: list[tuple[str, list[tuple[str, float, str]], str]] = [
-        (name, [(f"s{index}", size / largest, name)], format_bytes(int(size)))
-        for index, (name, size) in enumerate(known)
-    ]
+    colours = [(name, size, f"s{index}") for index, (name, size) in enumerate(known)]
     if budget is not None:
-        rows.append(("budget", [("others", budget / largest, "budget")], format_bytes(int(budget))))
+        colours.append(("budget", budget, "others"))
+    bars = [
+        Bar(name=name, parts=[BarPart(css=css, share=size / largest, tip=name)], text=format_bytes(int(size)))
+        for name, size, css in colours
+    ]
     on_device = run.number("train", "device_bytes")
     placement = run.text("recipe", "train", "placement")
-    where = {
-        "tiered": "hot rows and staging on the device, cold rows in host memory",
-        "device": "all rows on the device, whatever the hot set",
-        "cpu": "all rows in host memory, whatever the hot set",
-        "hybrid": "all rows in host memory, whatever the hot set",
-        "paper": "hot rows on the device in hot phases, cold batches look up in host memory",
-    }.get(placement or "", "")
     caption = "Rows with their optimizer state."
     if placement:
+        where = _WHERE.get(placement)
         caption += f" Placement {placement}" + (f": {where}" if where else "")
         caption += f"; {format_bytes(int(on_device))} on the device while training." if on_device is not None else "."
-    return figure(title, bars(rows), caption=caption)
+    return Card(title=title, bars=bars, caption=caption)
 
 
-def row_bytes_of(run: Run) -> dict[str, float]:
-    """Bytes of a row with its state, by table; for older records from tables of the same width with hot rows."""
+def row_bytes_by_table(run: RunRecord) -> dict[str, float]:
+    """Bytes of a row with its optimizer state, by table.
+
+    Older records say them for no table; there they come from a table of the same width that has hot rows.
+    """
     known = {
         str(table.get("name")): size for table in run.items("tables") if (size := as_number(table.get("row_bytes")))
     }
@@ -66,23 +72,23 @@ def row_bytes_of(run: Run) -> dict[str, float]:
     return known
 
 
-def total_bytes(run: Run) -> float | None:
+def total_bytes(run: RunRecord) -> float | None:
     """Bytes of all rows of all tables, or None where one is not known."""
-    widths, tables = row_bytes_of(run), run.items("hot", "tables")
+    widths, tables = row_bytes_by_table(run), run.items("hot", "tables")
     sizes = [(as_number(table.get("num_embeddings")), widths.get(str(table.get("name")))) for table in tables]
     if not sizes or any(rows is None or width is None for rows, width in sizes):
         return None
     return sum((rows or 0) * (width or 0) for rows, width in sizes)
 
 
-def time_parts(run: Run) -> list[tuple[str, float]]:
-    """Seconds of each stage; training is split into its steps and the rest where both are known."""
+def seconds_by_part(run: RunRecord) -> list[tuple[str, float]]:
+    """Seconds of each stage; training is split into its steps and what remains where both are known."""
     stages = run.table("stage_seconds")
-    names = [name for name in STAGES if name in stages] + sorted(name for name in stages if name not in STAGES)
+    names = [name for name in _STAGES if name in stages] + sorted(name for name in stages if name not in _STAGES)
     parts = [(name, seconds) for name in names if (seconds := as_number(stages[name])) is not None and seconds >= 0]
     steps = run.number("train", "seconds")
     whole = dict(parts).get("train")
-    # A training that was resumed has more steps behind it than its last stage took.
+    # The steps of a resumed training took longer than its last process did.
     if whole is None or steps is None or not 0 <= steps <= whole:
         return parts
     return [part for part in parts if part[0] != "train"] + [
@@ -91,22 +97,24 @@ def time_parts(run: Run) -> list[tuple[str, float]]:
     ]
 
 
-def time(runs: Sequence[Run]) -> str:
-    """Where the time went, a bar a run."""
+def stage_times_card(runs: Sequence[RunRecord]) -> Card:
+    """Where the time went, a bar for each run."""
     title = "Where the time went"
-    parts = [time_parts(run) for run in runs]
+    parts = [seconds_by_part(run) for run in runs]
     longest = max((math.fsum(seconds for _, seconds in one) for one in parts), default=0.0)
     names = list(dict.fromkeys(name for one in parts for name, _ in one))
     if not names or not longest:
-        return figure(title, None)
-    rows = [
-        (
-            run.label,
-            [
-                (f"s{names.index(name) % 6}", seconds / longest, f"{name}: {seconds_text(seconds)}")
+        return Card(title=title)
+    bars = [
+        Bar(
+            name=run.label,
+            parts=[
+                BarPart(
+                    css=f"s{names.index(name) % 6}", share=seconds / longest, tip=f"{name}: {seconds_text(seconds)}"
+                )
                 for name, seconds in one
             ],
-            seconds_text(math.fsum(seconds for _, seconds in one)) if one else "not recorded",
+            text=seconds_text(math.fsum(seconds for _, seconds in one)) if one else "not recorded",
         )
         for run, one in zip(runs, parts, strict=True)
     ]
@@ -114,8 +122,8 @@ def time(runs: Sequence[Run]) -> str:
         (f"s{index % 6}", name + (f" {seconds_text(dict(parts[0])[name])}" if len(runs) == 1 else ""))
         for index, name in enumerate(names)
     ]
-    return figure(
-        title, bars(rows), legend=legend,
-        caption="Seconds of each stage when it was last carried out. Of training, the rest is start-up, validation, "
+    return Card(
+        title=title, bars=bars, legend=legend,
+        caption="Seconds of each stage when it was last carried out. The rest of training is start-up, validation, "
         "the test and checkpoints.",
     )  # fmt: skip

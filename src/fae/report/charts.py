@@ -1,8 +1,6 @@
-"""The curves of a report: skew, budgets, losses, the scheduler's trace.
+"""The curves of a report: skew, budgets, losses, the scheduler's phases.
 
-Place in the flow: `fae.report.page` puts them together; each reads one or more records and returns one card of HTML,
-which says "not recorded" where a record is too old to know. Invariant: nothing is computed that the record does not
-say; a curve is drawn through recorded points only. The demo's PNG pictures are `fae.report.figures`'.
+Curves go through recorded points only. Where a record is too old to have them, the card says "not recorded".
 """
 
 from __future__ import annotations
@@ -11,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fae.core.units import format_bytes, format_count
-from fae.report.markup import figure
-from fae.report.records import Run, as_number, points_of
+from fae.report.cards import Card
+from fae.report.records import RunRecord, as_number, points_of
 from fae.report.svg import WIDE, Axis, Plot, percent, series_class, short_bytes, short_count
 
 _NAMED_TABLES = 6
@@ -28,12 +26,12 @@ def skew_points(table: Mapping[str, Any]) -> list[tuple[float, float]]:
     return [(row / size, share) for row, share in points if 0 < row <= size and 0 <= share <= 1]
 
 
-def skew(run: Run) -> str:
+def skew_card(run: RunRecord) -> Card:
     """Cumulative share of accesses against share of rows; a dot marks each hot prefix."""
     title = "A few rows serve most lookups"
     drawn = [(table, points) for table in run.items("tables") if (points := skew_points(table))]
     if not drawn:
-        return figure(title, None)
+        return Card(title=title)
     drawn.sort(key=lambda item: -(as_number(item[0].get("num_embeddings")) or 0))
     hot = {str(table.get("name")): table for table in run.items("hot", "tables")}
     plot = Plot(
@@ -63,14 +61,14 @@ def skew(run: Run) -> str:
     others = len(drawn) - _NAMED_TABLES
     if others > 0:
         legend.append(("others", f"{others} smaller tables"))
-    return figure(
-        title, plot.render(), legend=legend,
+    return Card(
+        title=title, pictures=[plot.render()], legend=legend,
         caption="Accesses in the training split. Dots: the rows kept hot, and the share of lookups they serve; a dot "
         "under its curve was chosen by whole inputs, not by popularity. Tables that are wholly hot have none.",
     )  # fmt: skip
 
 
-def budgets(run: Run) -> str:
+def budgets_card(run: RunRecord) -> Card:
     """Hot-input share and coverage over budgets, with the one that was chosen."""
     title = "What a memory budget buys"
     points = sorted(
@@ -81,7 +79,7 @@ def budgets(run: Run) -> str:
         and (share := as_number(point.get("input_share"))) is not None
     )  # fmt: skip
     if not points:
-        return figure(title, None)
+        return Card(title=title)
     chosen = run.number("hot", "budget_bytes")
     ends = [point[0] for point in points] + ([chosen] if chosen and chosen > 0 else [])
     plot = Plot(
@@ -101,8 +99,8 @@ def budgets(run: Run) -> str:
         plot.marker(chosen, f"this run: {format_bytes(int(chosen))}")
     selection = run.text("hot", "budgets", "selection") or "selection not recorded"
     counted = run.number("hot", "budgets", "num_inputs")
-    return figure(
-        title, plot.render(),
+    return Card(
+        title=title, pictures=[plot.render()],
         legend=[
             ("s1", "coverage: lookups that hot rows serve"), ("s0", "hot-input share: inputs with hot lookups only"),
         ],
@@ -112,14 +110,14 @@ def budgets(run: Run) -> str:
     )  # fmt: skip
 
 
-def losses(runs: Sequence[Run], *, validation: bool) -> str:
+def losses_card(runs: Sequence[RunRecord], *, validation: bool) -> Card:
     """Training or validation loss of all runs against the inputs they had seen."""
     what = "validation log loss" if validation else "training log loss"
     curves = [(_validation(run) if validation else points_of(run.get("train", "loss_curve"))) for run in runs]
     known = [point for curve in curves for point in curve]
     title = what[:1].upper() + what[1:]
     if not known:
-        return figure(title, None)
+        return Card(title=title)
     lowest, highest = min(y for _, y in known), max(y for _, y in known)
     margin = 0.06 * (highest - lowest) or 0.01
     plot = Plot(
@@ -134,18 +132,21 @@ def losses(runs: Sequence[Run], *, validation: bool) -> str:
             plot.dot(seen, loss, css, tip=f"{run.label}: {loss:.4f} after {format_count(seen)} inputs")
     names = [run.label + ("" if curve else " (not recorded)") for run, curve in zip(runs, curves, strict=True)]
     caption = "The whole validation split, at the end of each epoch." if validation else "Means over a few batches."
-    return figure(
-        title, plot.render(), legend=[(series_class(index), name) for index, name in enumerate(names)], caption=caption
+    return Card(
+        title=title,
+        pictures=[plot.render()],
+        legend=[(series_class(index), name) for index, name in enumerate(names)],
+        caption=caption,
     )
 
 
-def _validation(run: Run) -> list[tuple[float, float]]:
-    """Only figures of the whole split: the scheduler's come from a part of it, and are not to be compared with them."""
+def _validation(run: RunRecord) -> list[tuple[float, float]]:
+    """Losses of the whole split only: those of the scheduler come from a part of it and cannot be compared."""
     points = run.items("train", "validation_curve")
     return points_of([[point.get("inputs"), point.get("log_loss")] for point in points if point.get("whole") is True])
 
 
-def trace(run: Run) -> str:
+def schedule_card(run: RunRecord) -> Card:
     """What the adaptive order did: a bar a phase, as wide as its batches and as high as the rate."""
     title = "The shuffle scheduler"
     steps = [
@@ -155,7 +156,7 @@ def trace(run: Run) -> str:
         and (rate := as_number(step.get("rate"))) is not None
     ]  # fmt: skip
     if not steps:
-        return figure(title, None)
+        return Card(title=title)
     total = sum(step[0] for step in steps)
     x = Axis(low=0.0, high=total, label="batches trained", form=short_count)
     rates = Plot(
@@ -172,7 +173,7 @@ def trace(run: Run) -> str:
         done += batches
         if loss is not None:
             seen.append((done, loss))
-    body = rates.render()
+    pictures = [rates.render()]
     if seen:
         low, high = min(loss for _, loss in seen), max(loss for _, loss in seen)
         margin = 0.06 * (high - low) or 0.01
@@ -184,9 +185,9 @@ def trace(run: Run) -> str:
         plot.line(seen, "s2")
         for place, loss in seen if len(seen) <= 60 else []:
             plot.dot(place, loss, "s2", tip=f"{loss:.5f} after {format_count(place)} batches", radius=3)
-        body += plot.render()
-    return figure(
-        title, body,
+        pictures.append(plot.render())
+    return Card(
+        title=title, pictures=pictures,
         legend=[
             ("s0", "cold batches"), ("s1", "hot batches"), *([("s2", "log loss, validation sample")] * bool(seen)),
         ],

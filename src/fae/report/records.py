@@ -1,7 +1,7 @@
-"""Run records as reports read them: found, checked, named, and asked for values that may not be there.
+"""Run records as reports read them: found, checked, labelled, and read value by value.
 
-Place in the flow: beneath every part of a report. Invariant: a record of any age or of a foreign hand never raises
-once it is loaded; what is missing, or is of another kind than expected, is None or empty. Reads JSON only.
+A record of any age, or written by another program, never raises once it is loaded: what is missing, or is of another
+type than expected, is None or empty.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import Any
 
 from fae.core.errors import ArtifactError
 
-RUN_RECORD = "run.json"
-BENCH_RECORD = "paper.json"
-"""What `fae bench paper` writes."""
+_RUN_FILE = "run.json"
+_BENCH_FILE = "paper.json"
+"""The record of `fae bench paper`."""
 _SECTIONS = ("recipe", "train", "test", "hot", "workload")
 """A JSON object without any of these is no run record."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One run.
+class RunRecord:
+    """The record of one run, and its name on the page.
 
     Attributes
     ----------
     label
         Short, and different from the other runs'.
     record
-        What ``run.json`` says.
+        The JSON object of ``run.json``.
     """
 
     label: str
@@ -46,31 +46,31 @@ class Run:
         return value
 
     def has(self, *path: str) -> bool:
-        """Whether something stands at a path, be it null: recorded, though perhaps not defined."""
+        """Whether the record has a value at a path, also null: recorded, though perhaps not defined."""
         return isinstance(parent := self.get(*path[:-1]), Mapping) and path[-1] in parent
 
     def number(self, *path: str) -> float | None:
-        """A finite number, or None."""
+        """The finite number at a path, or None."""
         return as_number(self.get(*path))
 
     def text(self, *path: str) -> str | None:
-        """A text that is not empty, or None."""
+        """The text at a path if it is not empty, or None."""
         value = self.get(*path)
         return value if isinstance(value, str) and value else None
 
     def table(self, *path: str) -> Mapping[str, Any]:
-        """An object; an empty one where there is none."""
+        """The object at a path; an empty one where there is none."""
         value = self.get(*path)
         return value if isinstance(value, Mapping) else {}
 
     def items(self, *path: str) -> list[Mapping[str, Any]]:
-        """The objects of a list; none where there is no list."""
+        """The objects of the list at a path; none where there is no list."""
         value = self.get(*path)
         return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def as_number(value: Any) -> float | None:
-    """A finite number, or None.
+    """The value if it is a finite number, or None.
 
     >>> as_number(3), as_number("3"), as_number(True), as_number(float("nan"))
     (3, None, None, None)
@@ -79,7 +79,7 @@ def as_number(value: Any) -> float | None:
         return None
     try:
         return value if math.isfinite(value) else None
-    except OverflowError:  # JSON's integers have no end
+    except OverflowError:  # an integer of JSON may be too large for a float
         return None
 
 
@@ -99,7 +99,7 @@ def points_of(value: Any) -> list[tuple[float, float]]:
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no object, under its dotted name.
+    """Every value that is not an object, under its dotted name.
 
     >>> list(flatten({"hot": {"budget": "1MiB"}, "seed": 1}))
     [('hot.budget', '1MiB'), ('seed', 1)]
@@ -111,22 +111,22 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def load_runs(paths: Sequence[str | Path]) -> list[Run]:
+def load_runs(paths: Sequence[str | Path]) -> list[RunRecord]:
     """Read the records of some runs.
 
     Parameters
     ----------
     paths
-        Run folders, or records themselves.
+        Folders of runs, or files of records.
 
     Raises
     ------
     ArtifactError
-        If one is not there or is no run record.
+        If one is not there or is not a run record.
     """
     files = [_record_file(Path(path)) for path in paths]
     return [
-        Run(label=label, record=_load(file))
+        RunRecord(label=label, record=_load(file))
         for label, file in zip(_labels([Path(os.path.abspath(file)) for file in files]), files, strict=True)
     ]
 
@@ -136,37 +136,37 @@ def _record_file(path: Path) -> Path:
         return path
     if not path.exists():
         raise ArtifactError(
-            f"there is no run {path}; give the folder of a run (see `fae run --help`) or its {RUN_RECORD}"
+            f"there is no run {path}; give the folder of a run (see `fae run --help`) or its {_RUN_FILE}"
         )
-    for name in (RUN_RECORD, BENCH_RECORD):
+    for name in (_RUN_FILE, _BENCH_FILE):
         if (path / name).is_file():
             return path / name
-    inner = next((found.parent for found in sorted(path.glob(f"*/{RUN_RECORD}"))), None)
+    inner = next((found.parent for found in sorted(path.glob(f"*/{_RUN_FILE}"))), None)
     if inner is not None:
-        raise ArtifactError(f"{path} holds no {RUN_RECORD}, but {inner} does; type `fae report {inner}`")
+        raise ArtifactError(f"{path} holds no {_RUN_FILE}, but {inner} does; type `fae report {inner}`")
     raise ArtifactError(
-        f"{path} holds no {RUN_RECORD}: nothing was run there, or not to the end; finish it with "
+        f"{path} holds no {_RUN_FILE}: nothing was run there, or not to the end; finish it with "
         f"`fae run RECIPE.toml --out {path}`"
     )
 
 
 def _load(file: Path) -> Mapping[str, Any]:
-    mend = f"make it again with `fae run RECIPE.toml --out {file.parent}`"
+    fix = f"make it again with `fae run RECIPE.toml --out {file.parent}`"
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ArtifactError(f"cannot read {file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{file} is not JSON ({error}); {mend}") from None
+        raise ArtifactError(f"{file} is not JSON ({error}); {fix}") from None
     if not isinstance(record, dict) or not any(isinstance(record.get(name), dict) for name in _SECTIONS):
-        raise ArtifactError(f"{file} is JSON but no run record (it has none of {', '.join(_SECTIONS)}); {mend}")
+        raise ArtifactError(f"{file} is JSON but no run record (it has none of {', '.join(_SECTIONS)}); {fix}")
     return record
 
 
 def _labels(files: Sequence[Path]) -> list[str]:
-    """The last part of each path that tells it from the others; a number behind runs that are given twice."""
+    """The shortest end of each path that tells it from the others; a number behind a path that is there twice."""
     parts = [
-        (*file.parent.parts[1:], *([] if file.name in (RUN_RECORD, BENCH_RECORD) else [file.stem])) or ("run",)
+        (*file.parent.parts[1:], *([] if file.name in (_RUN_FILE, _BENCH_FILE) else [file.stem])) or ("run",)
         for file in files
     ]
     # A folder that is called run says nothing.

@@ -1,71 +1,70 @@
-"""What runs were asked to do and where they did it: values that differ stand out, the others are folded.
-
-Place in the flow: as `fae.report.side_by_side`. Invariant: every value of the sections asked for is on the page once.
-"""
+"""Recipes, machines and versions of runs, value by value: those that differ and those that are the same in all runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
-from fae.report.markup import NOT_RECORDED, show_value, table
-from fae.report.records import Run, flatten
+from fae.report.records import RunRecord, flatten
+from fae.report.shown_values import Absent, Shown, show_value
 
 _MISSING = object()
 
 
-def differences(runs: Sequence[Run], *sections: str) -> tuple[list[str], list[str]]:
+@dataclass(frozen=True, kw_only=True)
+class ComparedSettings:
+    """Values of some sections of the records of runs; every value is in it once.
+
+    Attributes
+    ----------
+    labels
+        Names of the runs, in the order of the cells.
+    differing
+        ``(dotted name, a cell for each run)`` of what differs.
+    equal
+        ``(dotted name, value)`` of what is the same in all runs.
+    what
+        What the equal ones are called, such as "values of the recipe".
+    """
+
+    labels: Sequence[str]
+    differing: Sequence[tuple[str, Sequence[Shown]]]
+    equal: Sequence[tuple[str, Shown]]
+    what: str
+
+
+def compare_settings(runs: Sequence[RunRecord], *sections: str, what: str) -> ComparedSettings:
+    """The values of some sections of the records, told apart; see `ComparedSettings`."""
+    differing, equal = differing_names(runs, *sections)
+    values = [_named_values(run, sections) for run in runs]
+    return ComparedSettings(
+        labels=[run.label for run in runs],
+        differing=[
+            (name, [show_value(one[name]) if name in one else Absent.NOT_RECORDED for one in values])
+            for name in differing
+        ],
+        equal=[(name, show_value(values[0][name])) for name in equal],
+        what=what,
+    )
+
+
+def differing_names(runs: Sequence[RunRecord], *sections: str) -> tuple[list[str], list[str]]:
     """Names of the values of some sections that differ between runs, and of those that are the same in all."""
-    flat = [_flat(run, sections) for run in runs]
-    names = list(dict.fromkeys(name for one in flat for name in one))
-    differ = [name for name in names if any(one.get(name, _MISSING) != flat[0].get(name, _MISSING) for one in flat[1:])]
-    return differ, [name for name in names if name not in differ]
+    values = [_named_values(run, sections) for run in runs]
+    names = list(dict.fromkeys(name for one in values for name in one))
+    differing = [
+        name for name in names if any(one.get(name, _MISSING) != values[0].get(name, _MISSING) for one in values[1:])
+    ]
+    return differing, [name for name in names if name not in differing]
 
 
-def _flat(run: Run, sections: Sequence[str]) -> dict[str, Any]:
+def _named_values(run: RunRecord, sections: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for section in sections:
         value = run.get(section)
-        # The recipe's own sections name its values well enough.
+        # The sections of the recipe name its values well enough.
         prefix = "" if section == "recipe" else f"{section}."
         if value is not None:
             found.update(flatten(value, prefix) if isinstance(value, dict) else [(section, value)])
     return found
-
-
-def values(runs: Sequence[Run], *sections: str, same: str) -> str:
-    """Values of some sections: those that differ between runs stand first and are marked, the others are folded.
-
-    Parameters
-    ----------
-    same
-        What the folded ones are, such as "values of the recipe".
-    """
-    differ, equal = differences(runs, *sections)
-    if not differ and not equal:
-        return f"<p>{NOT_RECORDED}</p>"
-    flat, head = [_flat(run, sections) for run in runs], ["", *(run.label for run in runs)]
-
-    def cells(name: str) -> str:
-        return "".join(
-            f'<td class="text">{NOT_RECORDED if name not in one else show_value(one[name])}</td>' for one in flat
-        )
-
-    parts = []
-    if differ:
-        rows = [
-            f'<tr class="differs"><th scope="row"><code>{escape(name)}</code></th>{cells(name)}</tr>' for name in differ
-        ]
-        parts.append(table(head, rows, run_columns=True, words=True))
-    elif len(runs) > 1:
-        parts.append('<p class="note">The same in all runs.</p>')
-    if equal:
-        count = f"{len(equal)} {same}" + (", the same in all runs" if len(runs) > 1 else "")
-        rows = [
-            f'<tr><th scope="row"><code>{escape(name)}</code></th>'
-            f'<td class="text">{show_value(flat[0][name])}</td></tr>'
-            for name in equal
-        ]
-        parts.append(f"<details><summary>{escape(count)}</summary>{table(['', 'value'], rows, words=True)}</details>")
-    return "".join(parts)

@@ -1,7 +1,6 @@
-"""Runs side by side, and the figures of one run at a glance.
+"""Numbers of runs side by side, and the most important ones of a single run.
 
-Place in the flow: as `fae.report.charts`. Invariant: a cell that a record does not fill says so; the best of a row
-is marked only where all runs of it can be compared.
+The best of a line is marked only where every run has a value.
 """
 
 from __future__ import annotations
@@ -9,21 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from fae.core.units import format_bytes, format_count
-from fae.report.amounts import time_parts, total_bytes
-from fae.report.markup import (
-    NOT_DEFINED,
-    NOT_RECORDED,
+from fae.report.amounts import seconds_by_part, total_bytes
+from fae.report.records import RunRecord, as_number, flatten
+from fae.report.shown_values import (
+    Absent,
+    Shown,
     show_bytes,
     show_count,
     show_metric,
+    show_number,
     show_seconds,
     show_share,
-    table,
 )
-from fae.report.records import Run, as_number, flatten
 
 _KNOWN_TRAIN = {
     "samples_per_second", "seconds", "num_inputs", "num_batches", "epochs", "stopped_early", "device_bytes",
@@ -32,155 +30,155 @@ _KNOWN_TRAIN = {
 
 
 @dataclass(frozen=True)
-class _Line:
-    """One row of the comparison: what it is called, where it stands, how it prints, which way is better."""
+class _Measure:
+    """One line of the comparison: its name, its path in the record, how it prints, and which way is better (1, -1)."""
 
     name: str
-    path: str | Callable[[Run], float | None]
-    show: Callable[[float | None], str]
+    path: str | Callable[[RunRecord], float | None]
+    show: Callable[[float | None], Shown]
     better: int = 0
 
-    def value(self, run: Run) -> float | None:
+    def value(self, run: RunRecord) -> float | None:
         return self.path(run) if callable(self.path) else run.number(*self.path.split("."))
 
-    def cell(self, run: Run) -> str:
+    def shown(self, run: RunRecord) -> Shown:
         value = self.value(run)
         if value is None and isinstance(self.path, str) and run.has(*self.path.split(".")):
-            return NOT_DEFINED
+            return Absent.NOT_DEFINED
         return self.show(value)
 
 
-def _all_rows(run: Run) -> float | None:
+@dataclass(frozen=True, kw_only=True)
+class ComparisonLine:
+    """One line of the table of runs.
+
+    Attributes
+    ----------
+    is_key
+        Whether `name` is a key of the record, which the page sets as code.
+    cells
+        A value for each run.
+    best
+        Places in `cells` of the best value.
+    """
+
+    name: str
+    cells: Sequence[Shown]
+    best: frozenset[int] = frozenset()
+    is_key: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonGroup:
+    """Lines under one heading of the table of runs."""
+
+    name: str
+    lines: Sequence[ComparisonLine]
+
+
+def _all_rows(run: RunRecord) -> float | None:
     sizes = [as_number(one.get("num_embeddings")) for one in run.items("hot", "tables")]
     return sum(size or 0 for size in sizes) if sizes else None
 
 
-def _all_seconds(run: Run) -> float | None:
-    parts = time_parts(run)
+def _all_seconds(run: RunRecord) -> float | None:
+    parts = seconds_by_part(run)
     return math.fsum(seconds for _, seconds in parts) if parts else None
 
 
-_COMPARISON: tuple[tuple[str, tuple[_Line, ...]], ...] = (
-    (
-        "Model",
-        (
-            _Line("test AUC", "test.auc", show_metric, 1),
-            _Line("test log loss", "test.log_loss", show_metric, -1),
-            _Line("test normalized entropy", "test.normalized_entropy", show_metric, -1),
-            _Line("test inputs", "test.num_inputs", show_count),
-            _Line("validation AUC", "validation.auc", show_metric, 1),
-            _Line("validation log loss", "validation.log_loss", show_metric, -1),
-        ),
+_MEASURES: dict[str, tuple[_Measure, ...]] = {
+    "Model": (
+        _Measure("test AUC", "test.auc", show_metric, 1),
+        _Measure("test log loss", "test.log_loss", show_metric, -1),
+        _Measure("test normalized entropy", "test.normalized_entropy", show_metric, -1),
+        _Measure("test inputs", "test.num_inputs", show_count),
+        _Measure("validation AUC", "validation.auc", show_metric, 1),
+        _Measure("validation log loss", "validation.log_loss", show_metric, -1),
     ),
-    (
-        "Speed",
-        (
-            _Line("training samples/s", "train.samples_per_second", show_count, 1),
-            _Line("training steps", "train.seconds", show_seconds),
-            _Line("inputs trained", "train.num_inputs", show_count),
-            _Line("all stages", _all_seconds, show_seconds),
-        ),
+    "Speed": (
+        _Measure("training inputs/s", "train.samples_per_second", show_count, 1),
+        _Measure("training steps", "train.seconds", show_seconds),
+        _Measure("inputs trained", "train.num_inputs", show_count),
+        _Measure("all stages", _all_seconds, show_seconds),
     ),
-    (
-        "Hot rows",
-        (
-            _Line("budget", "hot.budget_bytes", show_bytes),
-            _Line("hot rows", "hot.num_rows", show_count),
-            _Line("of all rows", _all_rows, show_count),
-            _Line("bytes of hot rows", "hot.bytes", show_bytes),
-            _Line("bytes of staging", "hot.staging_bytes", show_bytes),
-            _Line("bytes of all rows", total_bytes, show_bytes),
-            _Line("on the device while training", "train.device_bytes", show_bytes),
-            _Line("coverage", "hot.coverage", show_share),
-            _Line("hot-input share", "hot.input_share", show_share),
-            _Line("hot-input share as predicted", "hot.predicted.input_share", show_share),
-        ),
+    "Hot rows": (
+        _Measure("budget", "hot.budget_bytes", show_bytes),
+        _Measure("hot rows", "hot.num_rows", show_count),
+        _Measure("of all rows", _all_rows, show_count),
+        _Measure("bytes of hot rows", "hot.bytes", show_bytes),
+        _Measure("bytes of staging", "hot.staging_bytes", show_bytes),
+        _Measure("bytes of all rows", total_bytes, show_bytes),
+        _Measure("on the device while training", "train.device_bytes", show_bytes),
+        _Measure("coverage", "hot.coverage", show_share),
+        _Measure("hot-input share", "hot.input_share", show_share),
+        _Measure("hot-input share as predicted", "hot.predicted.input_share", show_share),
     ),
-    (
-        "Batches",
-        (
-            _Line("hot batches", "pack.num_batches.hot", show_count),
-            _Line("cold or mixed batches", "pack.num_batches.cold", show_count),
-            _Line("padding", "pack.padding_share", show_share),
-            _Line("ones among hot inputs", "pack.label_rate.hot", show_share),
-            _Line("ones among cold inputs", "pack.label_rate.cold", show_share),
-        ),
+    "Batches": (
+        _Measure("hot batches", "pack.num_batches.hot", show_count),
+        _Measure("cold or mixed batches", "pack.num_batches.cold", show_count),
+        _Measure("padding", "pack.padding_share", show_share),
+        _Measure("ones among hot inputs", "pack.label_rate.hot", show_share),
+        _Measure("ones among cold inputs", "pack.label_rate.cold", show_share),
     ),
-)
+}
 
 
-def side_by_side(runs: Sequence[Run]) -> str:
-    """What the runs came to, a column each."""
-    rows = []
-    for group, lines in _COMPARISON:
-        rows.append(_group(group, len(runs)))
-        if group == "Hot rows":
-            rows.append(_text_row("selection", [run.text("hot", "selection") for run in runs]))
-        for line in lines:
-            best = _best([line.value(run) for run in runs], line.better)
-            cells = "".join(
-                f'<td class="best">{line.cell(run)}</td>' if index in best else f"<td>{line.cell(run)}</td>"
-                for index, run in enumerate(runs)
+def compare_runs(runs: Sequence[RunRecord]) -> list[ComparisonGroup]:
+    """What came of the runs, a cell for each of them."""
+    groups = []
+    for name, measures in _MEASURES.items():
+        lines = [
+            ComparisonLine(
+                name=one.name, cells=[one.shown(run) for run in runs],
+                best=_best([one.value(run) for run in runs], one.better),
             )
-            rows.append(f'<tr><th scope="row">{escape(line.name)}</th>{cells}</tr>')
-    extra = [dict(_extra_numbers(run)) for run in runs]
+            for one in measures
+        ]  # fmt: skip
+        if name == "Hot rows":
+            selections = [run.text("hot", "selection") or Absent.NOT_RECORDED for run in runs]
+            lines.insert(0, ComparisonLine(name="selection", cells=selections))
+        groups.append(ComparisonGroup(name=name, lines=lines))
+    extra = [_extra_numbers(run) for run in runs]
     if names := sorted({name for one in extra for name in one}):
-        rows.append(_group("Also counted while training", len(runs)))
-        for name in names:
-            values = [_plain_number(name, one[name]) if name in one else NOT_RECORDED for one in extra]
-            cells = "".join(f"<td>{value}</td>" for value in values)
-            rows.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}</tr>')
-    return table(["", *(run.label for run in runs)], rows, run_columns=True)
+        lines = [
+            ComparisonLine(
+                name=name, is_key=True,
+                cells=[show_number(name, one[name]) if name in one else Absent.NOT_RECORDED for one in extra],
+            )
+            for name in names
+        ]  # fmt: skip
+        groups.append(ComparisonGroup(name="Also counted while training", lines=lines))
+    return groups
 
 
-def _group(name: str, num_runs: int) -> str:
-    return f'<tr class="group"><th scope="rowgroup" colspan="{num_runs + 1}">{escape(name)}</th></tr>'
-
-
-def _text_row(name: str, values: Sequence[str | None]) -> str:
-    cells = "".join(f"<td>{NOT_RECORDED if value is None else escape(value)}</td>" for value in values)
-    return f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
-
-
-def _best(values: Sequence[float | None], better: int) -> set[int]:
-    """Which runs are best in a row, as far as they print apart; none where nothing can be said."""
+def _best(values: Sequence[float | None], better: int) -> frozenset[int]:
+    """Places of the best values; none where a run has none or where all are equal."""
     known = [value for value in values if value is not None]
     if not better or len(known) < max(2, len(values)) or max(known) == min(known):
-        return set()
+        return frozenset()
     best = max(known) if better > 0 else min(known)
-    return {index for index, value in enumerate(values) if value == best}
+    return frozenset(index for index, value in enumerate(values) if value == best)
 
 
-def _extra_numbers(run: Run) -> list[tuple[str, float]]:
-    """Numbers under ``train`` that this report has no place for: what a placement counted."""
-    known = {key: value for key, value in run.table("train").items() if key not in _KNOWN_TRAIN}
-    return [(name, number) for name, value in flatten(known) if (number := as_number(value)) is not None]
+def _extra_numbers(run: RunRecord) -> dict[str, float]:
+    """Numbers under ``train`` that no line above shows: what a placement counted."""
+    extra = {key: value for key, value in run.table("train").items() if key not in _KNOWN_TRAIN}
+    return {name: number for name, value in flatten(extra) if (number := as_number(value)) is not None}
 
 
-def _plain_number(name: str, value: float) -> str:
-    if name.endswith("_bytes"):
-        return show_bytes(value)
-    if name.endswith("_seconds"):
-        return show_seconds(value)
-    return format_count(value) if value == int(value) else f"{value:.6g}"
-
-
-def tiles(run: Run) -> str:
-    """What came of one run, in eight figures."""
+def headline_tiles(run: RunRecord) -> list[tuple[Shown, str]]:
+    """What came of one run: seven values, each with its name."""
     rows, total = run.number("hot", "num_rows"), _all_rows(run)
     of_rows = f"hot rows of {format_count(total)}" if total else "hot rows"
     budget = run.number("hot", "budget_bytes")
     used = [run.number("hot", "bytes"), run.number("hot", "staging_bytes")]
     memory = None if None in used else sum(size or 0 for size in used)
-    shown = [
-        (_Line("", "test.auc", show_metric).cell(run), "test AUC"),
-        (_Line("", "test.log_loss", show_metric).cell(run), "test log loss"),
-        (_Line("", "train.samples_per_second", show_count).cell(run), "training samples/s"),
+    return [
+        (_Measure("", "test.auc", show_metric).shown(run), "test AUC"),
+        (_Measure("", "test.log_loss", show_metric).shown(run), "test log loss"),
+        (_Measure("", "train.samples_per_second", show_count).shown(run), "training inputs/s"),
         (show_count(rows), of_rows),
         (show_share(run.number("hot", "coverage")), "coverage of lookups"),
         (show_share(run.number("hot", "input_share")), "hot-input share"),
         (show_bytes(memory), f"of a budget of {format_bytes(int(budget))}" if budget else "hot rows and staging"),
     ]
-    return '<div class="tiles">' + "".join(
-        f'<div class="tile"><b>{value}</b><span>{escape(name)}</span></div>' for value, name in shown
-    ) + "</div>"  # fmt: skip

@@ -1,8 +1,9 @@
 """Line plots as SVG text: axes, curves, bars, marks.
 
-Place in the flow: `fae.report.charts` draws with it. Invariants: equal numbers give equal text; no colour is named
-here, only the classes of `fae.report.style`, so a picture follows the page into dark mode and onto paper; no
-identifiers, so any number of pictures can share a page. Knows nothing of runs.
+The text is put together here and not by a template: nearly all of it is coordinates, worked out point by point, and a
+plot is built up by calls. Every text in it is escaped here, so the templates take a picture as `Markup`. Pictures name
+classes of ``templates/style.css`` and no colours, so they follow the page into dark mode and onto paper; they have no
+identifiers, so one page can hold any number of them.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from markupsafe import Markup
+
 from fae.core.units import format_bytes
 
 WIDTH, WIDE, HEIGHT = 560, 1150, 290
-"""Units are about a pixel: a picture fills half of the page, or with `WIDE` all of it, so text keeps its size."""
+"""In units of about a pixel: a picture fills half of the page, or with `WIDE` all of it, so text keeps its size."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 12, 46
 _MOST_TICKS = 7
 
@@ -27,14 +30,14 @@ def series_class(index: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One axis.
+    """One axis of a plot.
 
     Attributes
     ----------
     base
         2 or 10 for a logarithmic axis, None for a linear one.
     form
-        Prints a tick.
+        Turns the value of a tick into text.
     """
 
     low: float
@@ -44,7 +47,7 @@ class Axis:
     base: int | None = None
 
     def place(self, value: float) -> float:
-        """Where a value stands: 0 at `low`, 1 at `high`."""
+        """Where a value lies on the axis: 0 at `low`, 1 at `high`."""
         if self.base is None:
             span = self.high - self.low
             return (value - self.low) / span if span else 0.5
@@ -75,14 +78,14 @@ def _log_ticks(low: float, high: float, base: int) -> list[float]:
 
 @dataclass(kw_only=True)
 class Plot:
-    """One picture, put together part by part.
+    """One picture, built up part by part.
 
     Attributes
     ----------
     label
-        What it shows, for those who cannot see it.
+        What it shows, for readers who cannot see it.
     width, height
-        Of the whole picture.
+        Size of the whole picture.
     """
 
     label: str
@@ -93,7 +96,7 @@ class Plot:
     _parts: list[str] = field(default_factory=list)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point stands in the picture."""
+        """Left and top of a point in the picture."""
         return (
             _LEFT + self.x.place(x) * (self.width - _LEFT - _RIGHT),
             self.height - _BOTTOM - self.y.place(y) * (self.height - _TOP - _BOTTOM),
@@ -107,7 +110,7 @@ class Plot:
             self._parts.append(f'<path class="line {css}" d="{path}">{_tip(tip)}</path>')
 
     def dot(self, x: float, y: float, css: str, *, tip: str = "", radius: float = 4.5) -> None:
-        """A mark that tells its value under the pointer."""
+        """A mark; `tip` is shown under the pointer."""
         left, top = self.at(x, y)
         self._parts.append(
             f'<circle class="dot {css}" cx="{left:.1f}" cy="{top:.1f}" r="{radius:g}">{_tip(tip)}</circle>'
@@ -132,9 +135,9 @@ class Plot:
             f'<text class="word" x="{left + shift:.1f}" y="{self.height - _BOTTOM - 8}"{side}>{escape(text)}</text>'
         )
 
-    def render(self) -> str:
-        """The picture, as one element."""
-        return (
+    def render(self) -> Markup:
+        """The picture as one SVG element; all text in it is escaped."""
+        return Markup(
             f'<svg viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(self.label)}">'
             f"{self._axes()}{''.join(self._parts)}</svg>"
         )

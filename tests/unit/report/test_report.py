@@ -1,4 +1,4 @@
-"""Reports: that a page says what the records say, whatever they lack or hold, and nothing else comes with it."""
+"""Reports: a page says what the records say, whatever they lack or hold, and loads nothing else."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
 from fae.core.errors import ArtifactError
 from fae.profile.skew import skew_curve
-from fae.report import amounts, charts, per_table, settings, side_by_side
-from fae.report.markup import NOT_DEFINED, NOT_RECORDED
+from fae.report import amounts, charts
 from fae.report.page import build_page, report
-from fae.report.records import Run, load_runs
+from fae.report.records import RunRecord, load_runs
+from fae.report.settings import differing_names
 from fae.report.svg import Axis, Plot, percent, series_class
+from fae.report.templates import render_template
 
 VOID = {"meta", "link", "br"}
 OPTIONAL = {"html", "body"}
@@ -117,8 +119,8 @@ def make_record() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_run(label: str = "a", **changes: Any) -> Run:
-    return Run(label=label, record={**make_record(), **changes})
+def make_run(label: str = "a", **changes: Any) -> RunRecord:
+    return RunRecord(label=label, record={**make_record(), **changes})
 
 
 def without(record: dict[str, Any], *path: str) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def test_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     page = Page(text)
     assert page.count("tr", "differs") == 2
     assert '<td class="best">0.7500</td>' in text
-    assert '<td class="best">0.4800</td>' not in text, "equal figures have no best"
+    assert '<td class="best">0.4800</td>' not in text, "equal values have no best"
     assert text.count("The shuffle scheduler") == 1, "only of the run that has one"
     assert page.count("path", "line s1") > page.count("path", "line s1 d1")
 
@@ -200,8 +202,8 @@ def test_every_part_of_an_old_record_may_be_missing() -> None:
         (key, inner) for key in whole if isinstance(whole[key], dict) for inner in whole[key]
     ]
     for path in paths:
-        Page(build_page([Run(label="a", record=without(whole, *path)), make_run("b")]))
-    page = Page(build_page([Run(label="a", record={"train": {}})]))
+        Page(build_page([RunRecord(label="a", record=without(whole, *path)), make_run("b")]))
+    page = Page(build_page([RunRecord(label="a", record={"train": {}})]))
     assert page.text.count("not recorded") > 30
     assert page.count("svg") == 0
 
@@ -223,36 +225,60 @@ def test_values_of_any_kind_raise_nothing(value: Any) -> None:
 
     for record in replaced({key: item for key, item in make_record().items() if key not in ("fingerprints", "commit")}):
         if isinstance(record, dict):
-            Page(build_page([Run(label="a", record=record)]))
+            Page(build_page([RunRecord(label="a", record=record)]))
 
 
 def test_text_of_a_record_stays_text() -> None:
-    evil = "</td><script>alert('\"&')</script>"
+    """In words, in attributes, in pictures, and with quotes of both kinds."""
+    evil = "</td></title></style><script>alert('\"&')</script>"
     record = json.loads(json.dumps(make_record()).replace('"user"', json.dumps(evil)).replace("tiered", "<b>x</b>"))
     record["hot"]["notes"] = [evil]
-    page = Page(build_page([Run(label=evil, record=record), make_run()]))
+    page = Page(build_page([RunRecord(label=evil, record=record), make_run()]))
     assert not page.count("script")
     assert "<b>x</b> placement" in page.text
     assert evil in " ".join(page.words)
 
 
-def test_skew_dots_stand_where_the_record_says() -> None:
-    text = charts.skew(make_run())
-    assert text.count("<circle") == 2, "site is wholly hot and has none"
-    assert "40 hot rows (10 %) serve 60.0 %" in text
+def test_terminal_escapes_and_halves_of_characters_do_not_reach_the_page(tmp_path: Path) -> None:
+    record = json.dumps(make_record()).replace('"user"', r'"\u001b[31mred\u0007\u0000\ud800"')
+    report([write(tmp_path / "run", record)])
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "\ufffd[31mred\ufffd\ufffd\ufffd" in text
+    assert not {char for char in text if ord(char) < 32} - {"\n"}
+
+
+def test_a_name_that_a_template_does_not_know_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        render_template("page.html.j2", title="no more than that")
+
+
+def test_a_plain_trainer_beside_a_run() -> None:
+    """Its record has no hot set; the page says so once, and not on every card of its part."""
+    plain = {key: make_record()[key] for key in ("recipe", "log", "test", "validation", "train")}
+    del plain["train"]["schedule"]
+    page = Page(build_page([make_run("fae"), RunRecord(label="plain", record=plain)]))
+    assert page.text.count("The record of this run has no hot set") == 1
+    assert page.text.count("Table by table") == 1
+
+
+def test_skew_dots_are_where_the_record_says() -> None:
+    svg = charts.skew_card(make_run()).pictures[0]
+    assert svg.count("<circle") == 2, "site is wholly hot and has none"
+    assert "40 hot rows (10 %) serve 60.0 %" in svg
     many = [{"name": f"t{i}", "num_embeddings": 50 + i, **skew_curve(np.arange(50 + i))} for i in range(9)]
-    text = charts.skew(make_run(tables=many))
-    assert text.count("line others") == 3
-    assert "3 smaller tables" in text
-    assert NOT_RECORDED in charts.skew(make_run(tables=[{"name": "x", "num_embeddings": 5, "rows": [], "share": []}]))
-    assert "<svg" in charts.skew(make_run(tables=[{"name": "x", "num_embeddings": 1, "rows": [1], "share": [1.0]}]))
+    card = charts.skew_card(make_run(tables=many))
+    assert card.pictures[0].count("line others") == 3
+    assert ("others", "3 smaller tables") in card.legend
+    assert not charts.skew_card(make_run(tables=[{"name": "x", "num_embeddings": 5, "rows": [], "share": []}])).pictures
+    assert charts.skew_card(make_run(tables=[{"name": "x", "num_embeddings": 1, "rows": [1], "share": [1.0]}])).pictures
 
 
 def test_losses_compare_whole_validation_splits_only() -> None:
-    text = charts.losses([make_run()], validation=True)
-    assert "0.4700 after 432 inputs" in text
-    assert "0.9000" not in text
-    assert "b (not recorded)" in charts.losses([make_run(), make_run("b", train={})], validation=False)
+    svg = charts.losses_card([make_run()], validation=True).pictures[0]
+    assert "0.4700 after 432 inputs" in svg
+    assert "0.9000" not in svg
+    names = [name for _, name in charts.losses_card([make_run(), make_run("b", train={})], validation=False).legend]
+    assert names == ["a", "b (not recorded)"]
 
 
 def test_bytes_of_older_records_come_from_tables_of_the_same_width() -> None:
@@ -261,41 +287,43 @@ def test_bytes_of_older_records_come_from_tables_of_the_same_width() -> None:
     record = make_record()
     record["hot"]["tables"][0]["embedding_dim"] = 8
     record["hot"]["tables"][0]["num_hot"] = 0
-    old = Run(label="a", record=without(record, "tables"))
+    old = RunRecord(label="a", record=without(record, "tables"))
     assert amounts.total_bytes(old) is None
-    assert "<b>cold rows" not in amounts.tiers(old)
-    assert "<b>cold rows" in amounts.tiers(run)
+    assert "cold rows" not in [bar.name for bar in amounts.tiers_card(old).bars]
+    assert "cold rows" in [bar.name for bar in amounts.tiers_card(run).bars]
 
 
 def test_time_of_a_resumed_training_is_not_split() -> None:
     record = make_record()
     record["train"]["seconds"] = 50.0
-    assert amounts.time_parts(Run(label="a", record=record))[-1] == ("train", 5.0)
+    assert amounts.seconds_by_part(RunRecord(label="a", record=record))[-1] == ("train", 5.0)
     record["stage_seconds"] = {"train": None, "fetch": 2}
-    assert amounts.time_parts(Run(label="a", record=record)) == [("fetch", 2)]
-    assert "not recorded" in amounts.time([make_run(stage_seconds={}), make_run("b")])
+    assert amounts.seconds_by_part(RunRecord(label="a", record=record)) == [("fetch", 2)]
+    assert amounts.stage_times_card([make_run(stage_seconds={}), make_run("b")]).bars[0].text == "not recorded"
 
 
 def test_skew_in_words() -> None:
-    text = per_table.per_table(make_run())
-    assert "&ndash;" in text, "three rows have no hottest hundredth"
+    page = Page(build_page([make_run()])).text
+    assert "site 3 4 3 100.0 % 60.0 % 48 B 0 B 20 \N{EN DASH}" in page, "three rows have no hottest hundredth"
     curve = make_record()["tables"][1]
     exact = (1000 // np.arange(1, 201))[:2].sum() / curve["accesses"]
-    assert f"<td>{100 * exact:.1f} %</td>" in text
+    assert f" {100 * exact:.1f} %" in page
     idle = [{"name": "item", "num_embeddings": 200, "rows": [], "share": [], "accesses": 0}]
-    assert "no access" in per_table.per_table(make_run(tables=idle))
+    assert "no access" in Page(build_page([make_run(tables=idle)])).text
 
 
 def test_null_and_missing_are_told_apart() -> None:
-    text = side_by_side.tiles(make_run(test={"auc": None}))
-    assert text.count(NOT_DEFINED) == 1
-    assert text.count(NOT_RECORDED) == 1
+    page = Page(build_page([make_run(test={"auc": None})])).text
+    assert "not defined test AUC" in page
+    assert "not recorded test log loss" in page
 
 
 def test_differences_see_missing_and_null() -> None:
     runs = [make_run(recipe={"a": {"x": 1, "y": None}}), make_run(recipe={"a": {"x": 1, "z": {}}})]
-    assert settings.differences(runs, "recipe") == (["a.y", "a.z"], ["a.x"])
-    assert "The same in all runs." in settings.values([make_run(), make_run("b")], "recipe", same="values")
+    assert differing_names(runs, "recipe") == (["a.y", "a.z"], ["a.x"])
+    page = Page(build_page(runs)).text
+    assert "a.y none not recorded a.z not recorded {}" in page
+    assert "The same in all runs." in Page(build_page([make_run(), make_run("b")])).text
 
 
 def test_axes() -> None:
