@@ -1,8 +1,8 @@
-"""What the benchmark scripts share: a synthetic columnar log, a hot set for it, and the record around the figures.
+"""Share logs, hot sets, packed batches and the record around a result between the benchmark scripts.
 
-Invariant: every result file says on which machine, with which versions and from which commit its samples came. The
-log's columns are independent Zipf draws: right for speed, wrong for the share of hot inputs of a real log, whose
-columns are correlated.
+Every result file says on which machine, with which versions and from which commit its figures came. The columns of the
+``zipf`` log are independent draws: right for speed, wrong for the share of hot inputs of a real log, whose columns are
+correlated.
 """
 
 from __future__ import annotations
@@ -14,23 +14,30 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
-from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
+from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, SPLITS, ColumnarLog, FeatureSchema
 from fae.artifacts.manifest import Manifest, Plan, write_artifact
+from fae.artifacts.packed import PackedDataset
 from fae.artifacts.row_layout import RowLayout
 from fae.core.config import to_table
 from fae.core.seeds import generator
 from fae.core.threads import num_threads, run_ranges
+from fae.pack.pack import pack
 from fae.run.record import library_versions, machine, source_commit
+from fae.synthetic.columnar_writer import write_columnar
+from fae.synthetic.config import SyntheticConfig
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 # Criteo Kaggle: 26 tables, 33,762,577 rows; 13 dense features.
 KAGGLE_ROWS = (
@@ -38,8 +45,14 @@ KAGGLE_ROWS = (
     2173, 4, 7046547, 18, 15, 286181, 105, 142572,
 )  # fmt: skip
 KAGGLE_DENSE = 13
+RING_DEPTH = 8
 
 _BLOCK_INPUTS = 65536
+
+
+def capped_rows(cap: int) -> list[int]:
+    """Criteo Kaggle's cardinalities, none above `cap`."""
+    return [min(count, cap) for count in KAGGLE_ROWS]
 
 
 def zipf_ids(draws: npt.NDArray[np.float64], num_rows: int, exponent: float) -> npt.NDArray[np.int64]:
@@ -92,59 +105,117 @@ def make_log(
     return ColumnarLog(path)
 
 
-def make_hot_set(
-    log: ColumnarLog, hot_share: float, *, embedding_dim: int, batch_size: int, permuted: bool = False, seed: int = 1
-) -> Any:
-    """A hot set of the most accessed rows, with the attributes that pack reads.
+def open_log(name: str, folder: Path, num_inputs: int, rows: Sequence[int] = KAGGLE_ROWS) -> ColumnarLog:
+    """Open the log ``zipf`` or ``criteo`` in `folder`; make it where it is missing.
 
-    Parameters
-    ----------
-    hot_share
-        Of all rows.
-    permuted
-        Give every table a storage order that is not the vocabulary's, as peeling does: neighbours are exchanged, so
-        that popularity hardly changes but every lookup goes through the table of ranks.
+    ``zipf`` has independent columns of exponent 1.05. ``criteo`` has columns from latent users and items; it touches
+    fewer rows, so it is two and a half times as long, or 5 % of the rows would be all that it touches.
+    """
+    path = folder / name
+    if path.exists():
+        return ColumnarLog(path)
+    if name == "zipf":
+        return make_log(path, num_inputs, rows=rows)
+    scale, longer = min(1.0, max(rows) / max(KAGGLE_ROWS)), 5 * num_inputs // 2
+    # Without drift: values that come and go would double the tables.
+    config = SyntheticConfig(shape="criteo", num_inputs=longer, scale=scale, drift=0.0)
+    write_columnar(config, path, ids="encoded")
+    return ColumnarLog(path)
+
+
+StorageOrder = Literal["accesses", "vocabulary", "neighbours"]
+
+
+@lru_cache(maxsize=4)
+def storage_ranks(path: Path, order: StorageOrder) -> list[np.ndarray | None]:
+    """Rank of every row of each table of a log in this storage order; None where ranks are the ids.
+
+    ``neighbours`` exchanges neighbours: popularity hardly changes, but every lookup goes through the table of ranks, as
+    it does after peeling.
+    """
+    log = ColumnarLog(path)
+    ranks: list[np.ndarray | None] = []
+    counts = np.asarray(log.counts)
+    for first, last in pairwise(log.table_offsets):
+        size = last - first
+        rank = np.arange(size, dtype=np.int32)
+        if order == "accesses":
+            rank[np.argsort(-counts[first:last], kind="stable")] = np.arange(size, dtype=np.int32)
+        elif order == "neighbours":
+            even = size - size % 2
+            rank[:even] = rank[:even].reshape(-1, 2)[:, ::-1].reshape(-1)
+        ranks.append(None if np.array_equal(rank, np.arange(size)) else rank)
+    return ranks
+
+
+def hot_set(
+    log: ColumnarLog,
+    share: float,
+    *,
+    dim: int,
+    batch_size: int,
+    mixed: bool,
+    optimizer: str = "sgd",
+    depth: int = RING_DEPTH,
+    order: StorageOrder = "accesses",
+) -> Any:
+    """Make the most accessed `share` of all rows hot, with staging for the largest batch of a sample.
+
+    Returns an object with the attributes of `fae.artifacts.hot_set.HotSet` that pack and the placements read.
     """
     counts = np.asarray(log.counts)
-    wanted = int(hot_share * len(counts))
-    limit = np.partition(counts, len(counts) - wanted)[len(counts) - wanted]
-    above = counts > limit
-    num_hot = [
-        int(np.count_nonzero(above[log.table_offsets[table] : log.table_offsets[table + 1]]))
-        for table in range(len(log.features))
-    ]
-    # What is missing are ties at the limit: the largest table takes them.
-    largest = int(np.argmax([feature.num_embeddings for feature in log.features]))
-    num_hot[largest] += wanted - sum(num_hot)
-    ranks: list[npt.NDArray[np.int32] | None] = [None] * len(log.features)
-    if permuted:
-        ranks = [_exchange_neighbours(feature.num_embeddings) for feature in log.features]
-    layout = RowLayout(log.features, [embedding_dim] * len(log.features), num_hot, ranks)
-    # The batches that need staging are those of cold inputs.
-    sample = np.asarray(log.ids[: 16 * batch_size])
-    sample = sample[np.any(sample >= np.array(num_hot), axis=1)]
-    cold = [
-        sum(len(np.unique(column[column >= hot])) for column, hot in zip(batch.T, num_hot, strict=True))
-        for batch in np.split(sample, range(batch_size, len(sample), batch_size))
-    ]
-    parameters = {"hot_share": hot_share, "permuted": permuted, "batch_size": batch_size}
+    tables = [slice(log.table_offsets[t], log.table_offsets[t + 1]) for t in range(len(log.features))]
+    ranks, sizes = storage_ranks(log.path, order), [part.stop - part.start for part in tables]
+    wanted = round(share * len(counts))
+    if wanted >= len(counts):
+        num_hot = sizes
+    else:
+        limit = np.partition(counts, len(counts) - wanted)[len(counts) - wanted] if wanted else counts.max() + 1
+        num_hot = [int(np.count_nonzero(counts[part] > limit)) for part in tables]
+        missing = wanted - sum(num_hot)
+        for table in np.argsort(sizes)[::-1]:  # ties at the limit: the largest tables take them
+            more = min(missing, sizes[table] - num_hot[table])
+            num_hot[table] += more
+            missing -= more
+    layout = RowLayout(log.features, [dim] * len(log.features), num_hot, ranks)
+    most = 0
+    random = np.random.default_rng(1)
+    for name in 2 * SPLITS:
+        start, stop = log.split(name)
+        if start == stop:
+            continue
+        chosen = random.choice(stop - start, min(2 * batch_size, stop - start), replace=False) + start
+        ids = np.asarray(log.ids[chosen]).astype(np.int64)
+        columns = [ids[:, t] if rank is None else rank[ids[:, t]] for t, rank in enumerate(ranks)]
+        rank_of = np.stack(columns, axis=1)
+        cold = rank_of >= np.array(num_hot)
+        if not mixed and name == "train":  # held-out batches take any inputs
+            keep = cold.any(axis=1)
+            cold, rank_of = cold[keep], rank_of[keep]
+        cold, rank_of = cold[:batch_size], rank_of[:batch_size]
+        most = max(most, sum(len(np.unique(rank_of[cold[:, t], t])) for t in range(len(log.features))))
+    parameters = {"share": share, "mixed": mixed, "batch_size": batch_size}
+    staging = min(int(1.08 * most) + len(log.features), sum(sizes) - sum(num_hot))
     return SimpleNamespace(
-        layout=layout, ring_depth=4, staging_rows=(int(1.1 * max(cold)) + len(log.features),), batch_size=batch_size,
-        mixed=False, optimizer="sgd",
+        layout=layout, ring_depth=depth, staging_rows=(staging,), batch_size=batch_size, mixed=mixed,
+        optimizer=optimizer,
         manifest=Manifest(kind="hot_set", format_version=1, fingerprint="0" * 32, parameters=parameters),
     )  # fmt: skip
 
 
-def _exchange_neighbours(size: int) -> npt.NDArray[np.int32]:
-    ranks = np.arange(size, dtype=np.int32)
-    even = size - size % 2
-    ranks[:even] = ranks[:even].reshape(-1, 2)[:, ::-1].reshape(-1)
-    return ranks
+def packed_log(log: ColumnarLog, hot: Any, folder: Path) -> PackedDataset:
+    """Open the packed batches of a hot set in `folder`; make them where they are missing."""
+    parameters = hot.manifest.parameters
+    name = f"packed_{log.path.name}_{parameters['share']}_{parameters['mixed']}_{parameters['batch_size']}"
+    path = folder / name
+    if path.exists():
+        return PackedDataset(path)
+    return pack(log, hot, path, seed=1)
 
 
 @contextmanager
 def working_folder(folder: Path | None) -> Iterator[Path]:
-    """For logs and packed batches: `folder`, where they stay for the next start, or one that goes afterwards."""
+    """Yield `folder`, where logs and packed batches stay for the next start, or a temporary one."""
     if folder is None:
         with tempfile.TemporaryDirectory() as name:
             yield Path(name)
@@ -154,14 +225,10 @@ def working_folder(folder: Path | None) -> Iterator[Path]:
 
 
 def record(**facts: Any) -> dict[str, Any]:
-    """The record of a benchmark: command, machine, versions and commit, and what the caller adds."""
-    changes = subprocess.run(
-        ["git", "status", "--porcelain", "src"], capture_output=True, text=True, cwd=Path(__file__).parents[1]
-    ).stdout
-    script = Path(sys.argv[0]).resolve()
-    root = Path(__file__).resolve().parents[1]
+    """Return the record of a benchmark: command, machine, versions and commit, and what the caller adds."""
+    changes = subprocess.run(["git", "status", "--porcelain", "src"], capture_output=True, text=True, cwd=ROOT).stdout
     return {
-        "command": " ".join(["python", os.path.relpath(script, root), *sys.argv[1:]]),
+        "command": " ".join(["python", os.path.relpath(Path(sys.argv[0]).resolve(), ROOT), *sys.argv[1:]]),
         "machine": {**machine(), "threads": num_threads()},
         "versions": library_versions(),
         "commit": (source_commit() or "unknown") + ("+changes" if changes.strip() else ""),
@@ -169,10 +236,12 @@ def record(**facts: Any) -> dict[str, Any]:
     }
 
 
-def save_record(name: str, result: dict[str, Any]) -> Path:
-    """Write a record to ``benchmarks/results/<name>.json`` and say so on stderr."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+def save_record(path: Path | str, result: dict[str, Any]) -> Path:
+    """Write a record to `path`, or to ``benchmarks/results/<name>.json``, whole or not at all."""
+    path = RESULTS / f"{path}.json" if isinstance(path, str) else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.replace(path)
     print(f"wrote {path}", file=sys.stderr)
     return path

@@ -35,6 +35,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from studies.drift_tables import draw, print_table
+
 import fae
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.row_layout import RowLayout
@@ -54,7 +56,6 @@ from fae.synthetic.config import SyntheticConfig
 from fae.synthetic.text_writer import write_text
 from fae.training.config import TrainConfig
 from fae.training.trainer import Trainer
-from studies.drift_tables import draw, print_table
 
 from common import RESULTS, record
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
+from fae.report.figures import PALETTE
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-
-from fae.report.figures import PALETTE
 
 Cells = list[dict[str, Any]]
 BASE = "shuffled"

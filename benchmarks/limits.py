@@ -1,14 +1,15 @@
-"""Two limits of `tiered`: few CPU threads for the host's side, and tables ten times as long. JSON.
+"""Two limits of `tiered`: few CPU threads for the host's side, and tables ten times as long.
 
-    python benchmarks/end_to_end/limits.py threads [--threads 2] [--logs zipf criteo] [--shares 0.05 0.01]
-    python benchmarks/end_to_end/limits.py rows [--times 10] [--shares 0.05]
+    python benchmarks/limits.py threads [--threads 2] [--logs zipf criteo] [--shares 0.05 0.01]
+    python benchmarks/limits.py rows [--times 10] [--shares 0.05]
 
-DLRM 13-512-256-64-16 / 512-256-1, SGD, bf16 on a GPU. ``threads``: `device` and `tiered` with mixed batches (as order =
-"shuffled" streams them) and with hot and cold ones (order = "interleaved"), under all CPU threads and under few; what
-packing buys is the difference. ``rows``: the same accesses to the same hot rows, every cold row now one of `times`;
-the time of a step should not change. Parts that the output file has already are skipped; with ``--folder`` logs and
-packed batches stay, and those of placements.py are taken. ``--quick`` runs it tiny, on a
-CPU.
+What does packing buy where the host has few cores, and does the length of the tables matter? DLRM 13-512-256-64-16 /
+512-256-1, SGD, bf16 on a GPU. ``threads``: `device` and `tiered` with mixed batches (order = "shuffled") and with hot
+and cold ones (order = "interleaved"), under all CPU threads and under few. ``rows``: the same accesses to the same hot
+rows, every cold row now one of `times`; the time of a step should not change.
+
+Writes benchmarks/results/limits_<threads or rows>.json. Parts that the output file has already are skipped; with
+``--folder`` logs and packed batches stay, and those of placements.py are taken. ``--quick``: tiny, on a CPU.
 """
 
 from __future__ import annotations
@@ -17,31 +18,29 @@ import argparse
 import json
 import os
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
+from contenders import OurPlacement, interleaved_runs
 from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
 from fae.artifacts.manifest import Manifest, Plan, write_artifact
 from fae.artifacts.row_layout import RowLayout
 from fae.core.config import to_table
-from speed import OurPlacement, hot_set, interleaved_runs, open_log, packed_log
 
-from common import KAGGLE_ROWS, RESULTS, record, working_folder
+from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder
 
 DIM = 16
 
 
 def rates(contenders: dict[str, Any], steps: int, rounds: int, batch_size: int) -> dict[str, dict[str, Any]]:
-    """Median and all samples, inputs a second."""
-    samples = interleaved_runs(contenders, dict.fromkeys(contenders, steps), rounds, print)
+    """Inputs a second of every contender: median and all samples."""
+    samples = interleaved_runs(contenders, dict.fromkeys(contenders, steps), rounds)
     return {
         name: {
             "samples_per_second": batch_size / statistics.median(seconds),
@@ -52,9 +51,9 @@ def rates(contenders: dict[str, Any], steps: int, rounds: int, batch_size: int) 
 
 
 def few_threads(options: argparse.Namespace, folder: Path, done: Callable[[dict[str, Any]], bool]) -> Any:
-    """One part a log and number of threads."""
+    """Yield one part a log and number of threads."""
     kind: dict[str, Any] = {"dim": DIM, "optimizer": "sgd", "device": options.device}
-    everything, rows = sorted(os.sched_getaffinity(0)), [min(count, options.cap) for count in KAGGLE_ROWS]
+    everything, rows = sorted(os.sched_getaffinity(0)), capped_rows(options.cap)
     for log_name in options.logs:
         parts = [{"log": log_name, "threads": count} for count in (len(everything), options.threads)]
         if all(done(part) for part in parts):
@@ -111,12 +110,12 @@ def longer(log: ColumnarLog, hot: Any, times: int, path: Path) -> ColumnarLog:
 
 
 def long_tables(options: argparse.Namespace, folder: Path, done: Callable[[dict[str, Any]], bool]) -> Any:
-    """One part a share."""
+    """Yield one part a share."""
     for share in options.shares:
         part = {"share": share, "times": options.times}
         if done(part):
             continue
-        log = open_log("zipf", folder, options.inputs, [min(count, options.cap) for count in KAGGLE_ROWS])
+        log = open_log("zipf", folder, options.inputs, capped_rows(options.cap))
         hot = hot_set(log, share, dim=DIM, batch_size=options.batch_size, mixed=True)
         contenders, rows = {}, {}
         for times in (1, options.times):
@@ -170,9 +169,9 @@ def main() -> None:
         for part in work(options, folder, done):
             found.append(part)
             settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-            out.write_text(json.dumps(record(settings=settings, parts=found), indent=1) + "\n")
+            save_record(out, record(settings=settings, parts=found))
             for contender, rate in part["rates"].items():
-                print(f"{contender:28} {rate['samples_per_second'] / 1e6:8.3f} M samples/s", flush=True)
+                print(f"{contender:28} {rate['samples_per_second'] / 1e6:8.3f} M inputs/s", flush=True)
 
 
 if __name__ == "__main__":

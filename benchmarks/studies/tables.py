@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fae.core.units import format_bytes, format_count
 from fae.report.markup import seconds_text
+
+from fae.core.units import format_bytes, format_count
 
 ROOT = Path(__file__).resolve().parents[2]
 

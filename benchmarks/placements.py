@@ -1,14 +1,17 @@
-"""Samples a second of every placement and of a user's other choices, on one log, model, optimizer and precision.
+"""Inputs a second of every placement and of a user's other choices, on one log, model, optimizer and precision.
 
-    python benchmarks/end_to_end/placements.py [--cells core] [--out FILE] [--folder DIR] [--prepare] [--quick]
+    python benchmarks/placements.py [--only GROUP ...] [--out FILE] [--folder DIR] [--prepare] [--quick]
 
-DLRM 13-512-256-64-D / 512-256-1 over Criteo Kaggle's tables (33.8 M rows); bf16 dense part on a GPU (on a CPU where
-the name says so: it needs AMX to be fast), float32 rows.
-Logs: ``zipf`` (independent columns, exponent 1.05; the hard case) and ``criteo`` (columns from latent users and items).
-Ours read packed batches from the file system; the others find theirs on the device. Contenders of a group run in turns,
-one warm-up and then several samples each. `budget_fraction` counts hot rows; `staging_bytes` stand beside them, and
-FBGEMM's caches get the sum of both. Groups that are in the output file already are skipped, so a run goes on after a
-kill. With ``--folder`` logs and packed batches stay for the next start; ``--prepare`` makes them and measures nothing.
+How fast is each place for the rows, beside plain PyTorch and FBGEMM? DLRM 13-512-256-64-D / 512-256-1 over Criteo
+Kaggle's tables (33.8 M rows); bf16 dense part on a GPU (on a CPU where the name says so: it needs AMX to be fast),
+float32 rows. Logs: ``zipf`` (independent columns, exponent 1.05; the hard case) and ``criteo`` (columns from latent
+users and items). Ours read packed batches from the file system; the others find theirs on the device. Contenders of a
+group run in turns, one warm-up and then several samples each. `budget_fraction` counts hot rows; `staging_bytes` come
+on top, and FBGEMM's caches get the sum of both.
+
+Writes benchmarks/results/placements_<gpu>_<date>.json. Groups that are in the output file already are skipped, so the
+same command continues after a kill. With ``--folder`` logs and packed batches stay for the next start; ``--prepare``
+makes them and measures nothing.
 """
 
 from __future__ import annotations
@@ -19,24 +22,22 @@ import json
 import os
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
-from peers import Fbgemm, PlainPyTorch
-from speed import OurPlacement, PaperPlacement, hot_set, interleaved_runs, open_log, packed_log
+from contenders import Fbgemm, OurPlacement, PaperPlacement, PlainPyTorch, interleaved_runs, staging_bytes
+from fae.core.optimizers import row_bytes
 
-from common import KAGGLE_ROWS, RESULTS, record, working_folder
+from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder
 
 Group = dict[str, Any]
 
 
-def groups(cells: str) -> Iterator[Group]:
+def groups() -> Iterator[Group]:
     """What is measured together. `slow` groups add what runs on the CPU."""
 
     def group(log: str, batch_size: int, optimizer: str, dim: int = 16, **more: Any) -> Group:
@@ -47,8 +48,6 @@ def groups(cells: str) -> Iterator[Group]:
         yield group(log, 32768, "sgd", slow=True)
     for log in ("zipf", "criteo"):
         yield group(log, 32768, "rowwise_adagrad")
-    if cells == "first":
-        return
     for optimizer in ("sgd", "rowwise_adagrad"):
         for log in ("zipf", "criteo"):
             for batch_size in (2048, 8192):
@@ -58,6 +57,7 @@ def groups(cells: str) -> Iterator[Group]:
 
 
 def key(group: Group) -> str:
+    """Name of a group: log, batch size, dim, optimizer."""
     return f"{group['log']} {group['batch_size']} {group['dim']} {group['optimizer']}"
 
 
@@ -69,51 +69,47 @@ def packed_for(group: Group, log: Any, folder: Path, share: float, *, mixed: boo
 
 
 def prepare(group: Group, options: argparse.Namespace, folder: Path) -> None:
-    """Everything that `measure` reads."""
-    log = log_of(group, options, folder)
+    """Make everything that `measure` reads."""
+    log = open_log(group["log"], folder, options.inputs, capped_rows(options.cap))
     for share in group["shares"]:
         packed_for(group, log, folder, share)
     if group.get("slow"):
         packed_for(group, log, folder, 0.05, mixed=False)
 
 
-def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm: bool) -> list[dict[str, Any]]:
-    """All contenders of a group, in turns."""
+def contender_makers(
+    group: Group, log: Any, options: argparse.Namespace, folder: Path, has_fbgemm: bool
+) -> dict[str, tuple[float, int, Callable[[], Any]]]:
+    """Budget fraction, steps of a sample and constructor of every contender of a group, by name."""
     batch_size, dim, optimizer = group["batch_size"], group["dim"], group["optimizer"]
-    log = log_of(group, options, folder)
     common = {"dim": dim, "optimizer": optimizer, "device": options.device}
     steps = max(40, round(options.seconds * 40e6 / batch_size / (dim / 16)))
     makers: dict[str, tuple[float, int, Callable[[], Any]]] = {}
-    cache_bytes = 0
+
+    def ours(name: str, share: float, count: int, kind: tuple[Any, Any], placement: str, **more: Any) -> None:
+        hot, packed = kind
+        makers[name] = (share, count, lambda: OurPlacement(packed, hot, placement, **{**common, **more}))
+
+    first = packed_for(group, log, folder, group["shares"][0])
+    hot_rows = sum(each.num_hot_rows for each in first[0].layout.groups)
+    cache_bytes = row_bytes(optimizer, dim) * hot_rows + staging_bytes(first[0], dim, optimizer)
+    ours("device", 1.0, steps, first, "device")
+    if group.get("slow"):
+        for name, more in (("hybrid", {}), ("cpu", {}), ("cpu bf16", {"precision": "bf16"})):
+            ours(name, 0.0, 6, first, name.split()[0], **more)
     for share in group["shares"]:
-        hot, packed = packed_for(group, log, folder, share)
-        if share == group["shares"][0]:
-            makers["device"] = (1.0, steps, lambda p=packed, h=hot: OurPlacement(p, h, "device", **common))
-            row_bytes = 4 * (dim + hot_state(optimizer))
-            hot_rows = sum(g.num_hot_rows for g in hot.layout.groups)
-            cache_bytes = row_bytes * (hot_rows + hot.ring_depth * sum(hot.staging_rows))
-            if group.get("slow"):
-                few = 6
-                makers["hybrid"] = (0.0, few, lambda p=packed, h=hot: OurPlacement(p, h, "hybrid", **common))
-                makers["cpu"] = (0.0, few, lambda p=packed, h=hot: OurPlacement(p, h, "cpu", **common))
-                makers["cpu bf16"] = (
-                    0.0, few, lambda p=packed, h=hot: OurPlacement(p, h, "cpu", precision="bf16", **common),
-                )  # fmt: skip
-        makers[f"tiered {share}"] = (share, steps, lambda p=packed, h=hot: OurPlacement(p, h, "tiered", **common))
+        ours(f"tiered {share}", share, steps, packed_for(group, log, folder, share), "tiered")
+    peer = {**common, "batch_size": batch_size}
     if group.get("slow"):
         hot, separate = packed_for(group, log, folder, 0.05, mixed=False)
-        makers["tiered 0.05 interleaved"] = (
-            0.05, steps, lambda p=separate, h=hot: OurPlacement(p, h, "tiered", **common),
-        )  # fmt: skip
-        makers["paper"] = (0.05, 8, lambda p=separate, h=hot: PaperPlacement(p, h, **common))
-        plain = {**common, "batch_size": batch_size}
-        makers["plain PyTorch hybrid"] = (0.0, 3, lambda: PlainPyTorch(log, **plain))
-        makers["plain PyTorch cpu"] = (0.0, 3, lambda: PlainPyTorch(log, **{**plain, "device": "cpu"}))
+        ours("tiered 0.05 interleaved", 0.05, steps, (hot, separate), "tiered")
+        makers["paper"] = (0.05, 8, lambda: PaperPlacement(separate, hot, **common))
+        makers["plain PyTorch hybrid"] = (0.0, 3, lambda: PlainPyTorch(log, **peer))
+        makers["plain PyTorch cpu"] = (0.0, 3, lambda: PlainPyTorch(log, **{**peer, "device": "cpu"}))
         makers["plain PyTorch cpu bf16"] = (
-            0.0, 3, lambda: PlainPyTorch(log, **{**plain, "device": "cpu", "bf16": True}),
+            0.0, 3, lambda: PlainPyTorch(log, **{**peer, "device": "cpu", "bf16": True}),
         )  # fmt: skip
     if has_fbgemm:
-        peer = {**common, "batch_size": batch_size}
         many = max(20, round(options.seconds / 3.5e-3))
         for mode in ("device", "device graph"):
             makers[f"fbgemm {mode}"] = (1.0, many, lambda m=mode: Fbgemm(log, mode=m, **peer))
@@ -121,9 +117,15 @@ def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm:
             makers[f"fbgemm {mode}"] = (
                 group["shares"][0], many, lambda m=mode: Fbgemm(log, mode=m, cache_bytes=cache_bytes, **peer),
             )  # fmt: skip
-    contenders = {}
-    # Whoever computes on the CPU comes last: the GPU's clocks fall meanwhile, and who came next would pay for it.
-    makers = dict(sorted(makers.items(), key=lambda item: uses_cpu(item[0])))
+    # What computes on the CPU comes last: the GPU's clocks fall meanwhile, and the next contender would pay for it.
+    return dict(sorted(makers.items(), key=lambda item: uses_cpu(item[0])))
+
+
+def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm: bool) -> list[dict[str, Any]]:
+    """All contenders of a group, in turns."""
+    log = open_log(group["log"], folder, options.inputs, capped_rows(options.cap))
+    makers = contender_makers(group, log, options, folder, has_fbgemm)
+    contenders: dict[str, Any] = {}
     for name, (_, _, make) in makers.items():
         try:
             contenders[name] = make()
@@ -131,17 +133,19 @@ def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm:
             print(f"{name}: cannot be made: {type(error).__name__}: {str(error)[:300]}", flush=True)
     counts = {name: makers[name][1] for name in contenders}
     states: dict[str, list[dict[str, str]]] | None = {} if options.device == "cuda" else None
-    samples = interleaved_runs(contenders, counts, options.rounds, lambda text: print(text, flush=True), states)
+    samples = interleaved_runs(contenders, counts, options.rounds, states=states)
     rows = []
     for name, seconds in samples.items():
-        rates = [batch_size / each for each in seconds]
+        rates = [group["batch_size"] / each for each in seconds]
         contender = contenders[name]
-        print(f"{key(group)} {name:26} {statistics.median(rates) / 1e6:8.3f} M samples/s", flush=True)
+        memory = contender.device_bytes if hasattr(contender, "device_bytes") else contender.gpu_row_bytes
+        print(f"{key(group)} {name:26} {statistics.median(rates) / 1e6:8.3f} M inputs/s", flush=True)
         rows.append(
             {
-                "log": group["log"], "placement": name, "dim": dim, "batch_size": batch_size, "optimizer": optimizer,
-                "budget_fraction": makers[name][0], "samples_per_second": statistics.median(rates), "samples": rates,
-                "gpu_row_bytes": contender.gpu_row_bytes, "staging_bytes": contender.staging_bytes,
+                "log": group["log"], "placement": name, "dim": group["dim"], "batch_size": group["batch_size"],
+                "optimizer": group["optimizer"], "budget_fraction": makers[name][0],
+                "samples_per_second": statistics.median(rates), "samples": rates, "gpu_row_bytes": memory,
+                "staging_bytes": getattr(contender, "staging_bytes", 0),
                 **({"gpu_states": states[name]} if states else {}),
             }
         )  # fmt: skip
@@ -157,24 +161,15 @@ def uses_cpu(contender: str) -> bool:
     return contender in ("hybrid", "cpu", "cpu bf16", "paper") or contender.startswith("plain PyTorch")
 
 
-def hot_state(optimizer: str) -> int:
-    return {"sgd": 0, "rowwise_adagrad": 1}[optimizer]
-
-
-def log_of(group: Group, options: argparse.Namespace, folder: Path) -> Any:
-    return open_log(group["log"], folder, options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="GROUP", help='groups such as "criteo 32768 16 sgd"')
-    parser.add_argument("--cells", choices=("first", "core"), default="core")
     parser.add_argument("--inputs", type=int, default=4_000_000)
     parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.6, help="of a sample, about")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--until", type=float, default=float("inf"), help="start no group after so many seconds")
+    parser.add_argument("--until", type=float, default=float("inf"), help="start no group after that many seconds")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--folder", type=Path, default=None, help="for logs and packed batches, which stay there")
     parser.add_argument("--prepare", action="store_true", help="make logs and packed batches, measure nothing")
@@ -193,7 +188,7 @@ def main() -> None:
     done = json.loads(out.read_text()) if out.exists() else {"rows": [], "groups": []}
     started = time.monotonic()
     with working_folder(options.folder) as folder:
-        for group in groups(options.cells):
+        for group in groups():
             if options.only and key(group) not in options.only:
                 continue
             if key(group) in done["groups"] or time.monotonic() - started > options.until:
@@ -211,9 +206,7 @@ def main() -> None:
                 **record(torch_version=torch.__version__, load_average=os.getloadavg(), fbgemm=has_fbgemm),
                 "rows": done["rows"] + rows, "groups": [*done["groups"], key(group)],
             }  # fmt: skip
-            out.write_text(json.dumps(done, indent=1) + "\n")
-    if not options.prepare:
-        print(f"wrote {out}", file=sys.stderr)
+            save_record(out, done)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""How near the baselines are to what the machine could do: ceilings, and each part of a step under them. Markdown.
+"""How near the CPU baselines are to what the machine could do: ceilings, and each part of a step under them.
 
-    python benchmarks/micro/baseline_roofline.py [--device cuda] [--out FILE] [--folder DIR] [--quick]
+    python benchmarks/roofline.py [--device cuda] [--out FILE] [--folder DIR] [--quick]
 
-Baselines: `cpu` and `hybrid` (FAE's CPU kernels) and plain PyTorch in the same two forms, each with its dense part in
-fp32 or, on a CPU as well, in bf16. Work: DLRM 13-512-256-64-16 / 512-256-1, Criteo Kaggle's tables, batches of 32,768,
-dim 16, independent Zipf columns (exponent 1.05). A part's ideal time is the larger of (operations / rate of the best
-product measured here) and (bytes that the step cannot do without, each operand once / bandwidth of a copy); of rows,
-(different rows of a batch / rows a second of a bare loop). Parts are timed one by one in runs that wait behind each;
-"the whole step" runs as training does. Ideals are added up: an exact step has no parts that could overlap, since the
-next batch reads what this one writes. What the output file has already is not measured again, and ceilings of several
-runs are the highest.
+Are the baselines as fast as they could be? They are `cpu` and `hybrid` (FAE's CPU kernels) and plain PyTorch in the
+same two forms, each with its dense part in fp32 or, on a CPU as well, in bf16. Work: DLRM 13-512-256-64-16 / 512-256-1,
+Criteo Kaggle's tables, batches of 32,768, dim 16, independent Zipf columns (exponent 1.05). A part's ideal time is the
+larger of (operations / rate of the best product measured here) and (bytes that the step cannot do without, each operand
+once / bandwidth of a copy); of rows, (different rows of a batch / rows a second of a bare loop); on a GPU's host, lookup
+and update include the bus. Parts are timed one by one in runs that wait after each; "the whole step" runs as training
+does. Ideals are added up: an exact step has no parts that could overlap, since the next batch reads what this one
+writes. Writes Markdown to stdout and benchmarks/results/baseline_roofline.json. What the output file has already is not
+measured again, and ceilings of several runs are the highest.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import gc
 import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -30,23 +30,151 @@ import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's t
 
 import numpy as np
 import torch
+from numba import njit
 
-from fae.embedding.base import Embeddings
-from fae.embedding.resident import ResidentEmbeddings
+from contenders import OurPlacement, PlainPyTorch
+from fae.core.prefetch import prefetch
+from fae.core.threads import run_ranges
+from fae.streaming.huge_pages import host_zeros
 from fae.training.step import autocast, backward, cpu_multiplies_bf16
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from baseline_ceilings import bus_rates, copy_rate, product_rates, row_rates
-
-from peers import PlainPyTorch
-from speed import OurPlacement, hot_set, open_log, packed_log
-
-from common import KAGGLE_ROWS, RESULTS, record
+from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder
 
 FEATURES, DIM, NUM_DENSE = 26, 16, 13
 LAYERS = [(NUM_DENSE, 512), (512, 256), (256, 64), (64, DIM), (DIM + 351, 512), (512, 256), (256, 1)]
 OPTIMIZERS = ("sgd", "rowwise_adagrad")
-WARM_UP = 4  # as many steps compile a GPU's kernels
+WARM_UP = 4  # that many steps compile a GPU's kernels
+_AHEAD = 16
+_FLUSH_BYTES = 2**29  # more than any last-level cache
+
+
+def best_seconds(
+    work: Callable[[], Any],
+    seconds: float,
+    synchronize: Callable[[], None] = lambda: None,
+    before: Callable[[], Any] = lambda: None,
+) -> float:
+    """The shortest of calls that take `seconds` together, five at least; one more warms up. `before` takes no time."""
+    work()
+    synchronize()
+    best, spent, calls = float("inf"), 0.0, 0
+    while spent < seconds or calls < 5:
+        before()
+        started = time.perf_counter()
+        work()
+        synchronize()
+        taken = time.perf_counter() - started
+        best, spent, calls = min(best, taken), spent + taken, calls + 1
+        if spent > 8 * seconds and calls >= 2:
+            break
+    return best
+
+
+def product_rates(
+    layers: list[tuple[int, int]], batch_size: int, dtype: torch.dtype, device: torch.device, seconds: float
+) -> dict[str, float]:
+    """Operations a second of the three products of every layer, of all of them together, and of a square."""
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+    rates, total, operations = {}, 0.0, 0.0
+
+    def filled(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=device).to(dtype)
+
+    for a, b in layers:
+        x, weight, grad = filled(batch_size, a), filled(a, b), filled(batch_size, b)
+        y, grad_weight, grad_x = torch.empty_like(grad), torch.empty_like(weight), torch.empty_like(x)
+        products = {
+            "forward": lambda x=x, w=weight, y=y: torch.mm(x, w, out=y),
+            "weights": lambda x=x, g=grad, out=grad_weight: torch.mm(x.t(), g, out=out),
+            "inputs": lambda g=grad, w=weight, out=grad_x: torch.mm(g, w.t(), out=out),
+        }
+        for name, product in products.items():
+            taken = best_seconds(product, seconds / 4, synchronize)
+            count = 2.0 * batch_size * a * b
+            rates[f"{a}x{b} {name}"] = count / taken
+            total, operations = total + taken, operations + count
+    rates["all layers"] = operations / total
+    size, taken = 512, 0.0
+    while taken < seconds / 8 and size < 8192:
+        size *= 2
+        a, b, out = filled(size, size), filled(size, size), filled(size, size)
+        taken = best_seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), seconds / 4, synchronize)
+        rates["square"] = max(rates.get("square", 0.0), 2.0 * size**3 / taken)
+    return rates
+
+
+def copy_rate(num_bytes: int, device: torch.device, seconds: float) -> float:
+    """Bytes a second of a copy inside one memory, read and written."""
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+    if device.type == "cuda":
+        source, target = (torch.ones(num_bytes // 4, device=device) for _ in range(2))
+    else:
+        source, target = (host_zeros(num_bytes // 4, 1).view(-1).fill_(1.0) for _ in range(2))
+    return 2 * num_bytes / best_seconds(lambda: target.copy_(source), seconds, synchronize)
+
+
+def bus_rates(num_bytes: int, device: torch.device, seconds: float) -> dict[str, float]:
+    """Bytes a second between pinned host memory and the device."""
+    host, there = torch.ones(num_bytes // 4, pin_memory=True), torch.ones(num_bytes // 4, device=device)
+    return {
+        "to device": num_bytes
+        / best_seconds(lambda: there.copy_(host, non_blocking=True), seconds, torch.cuda.synchronize),
+        "to host": num_bytes
+        / best_seconds(lambda: host.copy_(there, non_blocking=True), seconds, torch.cuda.synchronize),
+    }
+
+
+@njit(nogil=True)
+def _read(rows, where, sums, start, stop):
+    total = np.zeros(DIM, np.float32)
+    for index in range(start, stop):
+        if index + _AHEAD < stop:
+            prefetch(rows, where[index + _AHEAD])
+        row = where[index]
+        for d in range(DIM):
+            total[d] += rows[row, d]
+    sums[start] = total.sum()
+
+
+@njit(nogil=True)
+def _rewrite(rows, where, sums, start, stop):
+    for index in range(start, stop):
+        if index + _AHEAD < stop:
+            prefetch(rows, where[index + _AHEAD])
+        row = where[index]
+        for d in range(DIM):
+            rows[row, d] += np.float32(1e-9)
+    sums[start] = 1.0
+
+
+def row_rates(rows: np.ndarray, of_batch: np.ndarray, seconds: float) -> dict[str, float]:
+    """Rows of 64 bytes a second, by one loop with all threads, none of them in a cache: what lies between a step's
+    lookup and the next one's has driven them out.
+
+    Parameters
+    ----------
+    rows
+        float32 ``[R, 16]``; read, and written where it says so.
+    of_batch
+        int64: different rows that a batch touches, ascending.
+    """
+    random = np.random.default_rng(1)
+    uniform = random.integers(0, len(rows), max(len(of_batch), 2**20))
+    orders = {
+        "uniform, read": (_read, uniform),
+        "of a batch, read in random order": (_read, random.permutation(of_batch)),
+        "of a batch, read ascending": (_read, of_batch),
+        "of a batch, read and written ascending": (_rewrite, of_batch),
+    }
+    rates, other = {}, host_zeros(_FLUSH_BYTES // 4, 1).view(-1)
+    for name, (loop, where) in orders.items():
+        sums = np.zeros(len(where), np.float32)
+
+        def work(loop=loop, where=where, sums=sums) -> None:
+            run_ranges(lambda start, stop: loop(rows, where, sums, start, stop), len(where), min_range=4096)
+
+        rates[name] = len(where) / best_seconds(work, seconds / 4, before=lambda: other.add_(1.0))
+    return rates
 
 
 class Clock:
@@ -61,7 +189,7 @@ class Clock:
         self._last = time.perf_counter()
 
     def part(self, name: str) -> None:
-        """What happened since the last part, or the start, is this part."""
+        """Count the seconds since the last part, or the start, for this part."""
         if self._on_gpu:
             torch.cuda.synchronize()
         now = time.perf_counter()
@@ -70,42 +198,25 @@ class Clock:
 
 
 def run_ours_by_part(ours: OurPlacement, num_steps: int) -> dict[str, float]:
-    """Median seconds of each part of `fae.training.step.train_step`, with the contender's own functions."""
-    embeddings, runner = ours.embeddings, ours.runner
-    model, optimizer = runner._model, runner._dense_optimizer
+    """Median seconds of each part of `fae.training.step.train_step`; rows that cross the bus count as their lookup."""
+    embeddings, model, optimizer = ours.embeddings, ours.model, ours.dense_optimizer
     clock, loss_sum = Clock(ours.device.type == "cuda"), torch.zeros((), dtype=torch.float64, device=ours.device)
-    moves = bool(getattr(embeddings, "_leaves", []))
-    with closing(embeddings.stream(ours.packed.train, ours._order[np.arange(num_steps) % len(ours._order)])) as stream:
+    order = np.arange(num_steps) % ours.packed.train.num_batches
+    with closing(embeddings.stream(ours.packed.train, order)) as stream:
         batches = iter(stream)
         for _ in range(num_steps):
             clock.start()
             batch = next(batches)
             clock.part("batch")
-            if moves:
-                ResidentEmbeddings.lookup(embeddings, batch, requires_grad=False)
-                clock.part("lookup")
-                for leaf, output in zip(embeddings._leaves, embeddings._outputs, strict=True):
-                    leaf.requires_grad_(False).grad = None
-                    leaf.copy_(output, non_blocking=True)
-                    leaf.requires_grad_(True)
-                features = embeddings._features(batch, embeddings._leaves)
-                clock.part("to device")
-            else:
-                features = embeddings.lookup(batch)
-                clock.part("lookup")
-            with autocast(ours.device, runner.precision):
+            features = embeddings.lookup(batch)
+            clock.part("lookup")
+            with autocast(ours.device, ours.runner.precision):
                 logits = model(batch.dense, features)
             optimizer.zero_grad(set_to_none=True)
             clock.part("dense, forward")
             backward(logits, batch, loss_sum)
             clock.part("dense, backward")
-            if moves:
-                for index, leaf in enumerate(embeddings._leaves):
-                    embeddings._outputs[index].grad = embeddings._gradients[index].copy_(leaf.grad)
-                clock.part("to host")
-                Embeddings.update(embeddings, batch)
-            else:
-                embeddings.update(batch)
+            embeddings.update(batch)
             clock.part("update")
             optimizer.step()
             clock.part("dense, update")
@@ -113,29 +224,24 @@ def run_ours_by_part(ours: OurPlacement, num_steps: int) -> dict[str, float]:
 
 
 def run_plain_by_part(peer: PlainPyTorch, num_steps: int) -> dict[str, float]:
-    """The same of plain PyTorch; its dense part is one call."""
+    """Median seconds of each part of plain PyTorch's step; its dense part is one call."""
     clock = Clock(peer.on_gpu)
     for number in range(num_steps):
         index = number % len(peer.batches)
-        _, dense, labels, lengths = peer._batches[index]
+        _, dense, labels, lengths = peer.batches[index]
         clock.start()
         outputs = peer.look_up(index)
-        clock.part("lookup")
         leaf = peer.to_device(outputs)
-        if peer.on_gpu:
-            clock.part("to device")
+        clock.part("lookup")
         peer.dense_backward(dense, labels, leaf, lengths)
         clock.part("dense")
-        grad = peer.to_host(leaf.grad)
-        if peer.on_gpu:
-            clock.part("to host")
-        peer.update(outputs, grad)
+        peer.update(outputs, peer.to_host(leaf.grad))
         clock.part("update")
     return medians(clock)
 
 
 def medians(clock: Clock) -> dict[str, float]:
-    """Of the steps behind the first, which may have filled caches and pipelines."""
+    """Median seconds of each part, without the first step, which may have filled caches and pipelines."""
     return {name: statistics.median(values[1:] or values) for name, values in clock.samples.items()}
 
 
@@ -151,13 +257,11 @@ def needed(batch_size: int, optimizer: str, unique_rows: int, precision: str) ->
     lists = batch_size * FEATURES
     lines = 1 if optimizer == "sgd" else 2  # of 64 bytes a row: the weight, and its state
     return {
-        "lookup": {"bytes": pooled + 4.0 * lists, "rows": unique_rows},
-        "to device": {"bus": pooled},
+        "lookup": {"bytes": pooled + 4.0 * lists, "rows": unique_rows, "bus": pooled},
         "dense": {
             "operations": batch_size * (forward + back), "bytes": batch_size * (moved_forward + moved_back),
         },
-        "to host": {"bus": pooled},
-        "update": {"bytes": pooled + 4.0 * lists, "rows written": unique_rows * lines},
+        "update": {"bytes": pooled + 4.0 * lists, "rows written": unique_rows * lines, "bus": pooled},
     }  # fmt: skip
 
 
@@ -178,12 +282,13 @@ def ideals(
         ),
     }
     if on_gpu:
-        seconds |= {way: need[way]["bus"] / ceilings["bus"][way] for way in ("to device", "to host")}
+        seconds["lookup"] += need["lookup"]["bus"] / ceilings["bus"]["to device"]
+        seconds["update"] += need["update"]["bus"] / ceilings["bus"]["to host"]
     return seconds
 
 
 def measure_ceilings(batch_size: int, of_batch: np.ndarray, num_rows: int, options: Any) -> dict[str, Any]:
-    """All of them; seconds each about ``options.seconds``. bf16 on a CPU where its steps are measured, too."""
+    """All ceilings, about ``options.seconds`` each; bf16 on a CPU where its steps are measured, too."""
     cpu, seconds, threads = torch.device("cpu"), options.seconds, torch.get_num_threads()
     ceilings: dict[str, Any] = {"cpu": {}, "threads": {"torch": threads}}
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -195,8 +300,6 @@ def measure_ceilings(batch_size: int, of_batch: np.ndarray, num_rows: int, optio
             ceilings["cpu"][f"{precision}, half the threads, one layer"] = half
             torch.set_num_threads(threads)
     ceilings["cpu"]["copy"] = copy_rate(options.copy_bytes, cpu, seconds)
-    from fae.streaming.huge_pages import host_zeros
-
     table = host_zeros(num_rows, DIM).fill_(0.01)
     ceilings["rows"] = row_rates(table.numpy(), of_batch, seconds)
     if options.device == "cuda":
@@ -242,7 +345,7 @@ def measure(
     """Samples of whole steps, then parts."""
     on_gpu = contender.device.type == "cuda"
     if not on_gpu:
-        (contender.runner if isinstance(contender, OurPlacement) else contender).precision = precision
+        contender.precision = precision
     contender.run(WARM_UP if on_gpu else 2)
     steps = 12 if isinstance(contender, OurPlacement) and on_gpu else 3
     samples = [contender.run(steps) / steps for _ in range(options.rounds)]
@@ -269,12 +372,12 @@ def table_of(row: dict[str, Any], ceilings: dict[str, Any], batch_size: int, uni
         parts[key] = parts.get(key, 0.0) + seconds
     step = statistics.median(row["seconds_a_step"])
     lines = [
-        f"\n{row['contender']}, {row['optimizer']}: {batch_size / step / 1e6:.3f} M samples/s\n",
+        f"\n{row['contender']}, {row['optimizer']}: {batch_size / step / 1e6:.3f} M inputs/s\n",
         "| part | ms | MB | Gop | thousand rows | ideal ms | share of the ceiling |\n|---|---|---|---|---|---|---|",
     ]
     for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
         amounts = need.get(name, {})
-        moved = amounts.get("bytes", amounts.get("bus", 0.0)) / 1e6
+        moved = amounts.get("bytes", 0.0) / 1e6
         rows = amounts.get("rows", amounts.get("rows written", 0.0)) / 1e3
         share = f"{100 * ideal[name] / seconds:.0f} %" if name in ideal and seconds else ""
         floor = f"{1e3 * ideal[name]:.2f}" if name in ideal else ""
@@ -327,7 +430,7 @@ def main() -> None:
     parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.2, help="of a ceiling, about")
-    parser.add_argument("--until", type=float, default=float("inf"), help="start no contender after so many seconds")
+    parser.add_argument("--until", type=float, default=float("inf"), help="start no contender after that many seconds")
     parser.add_argument("--out", type=Path, default=RESULTS / "baseline_roofline.json")
     parser.add_argument("--folder", type=Path, default=None, help="of the log and its batches; default: temporary")
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs")
@@ -339,10 +442,10 @@ def main() -> None:
         options.batch_size, options.copy_bytes = 1024, 2**24
     started, batch_size = time.monotonic(), options.batch_size
     done = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        log = open_log("zipf", Path(folder), options.inputs, [min(rows, options.cap) for rows in KAGGLE_ROWS])
+    with working_folder(options.folder) as folder:
+        log = open_log("zipf", folder, options.inputs, capped_rows(options.cap))
         hot = hot_set(log, 0.05, dim=DIM, batch_size=batch_size, mixed=True)
-        packed = packed_log(log, hot, Path(folder))
+        packed = packed_log(log, hot, folder)
         of_batch, num_rows = rows_of_batch(packed, hot), sum(feature.num_embeddings for feature in log.features)
         print(f"log and batches: {time.monotonic() - started:.0f} s", file=sys.stderr)
         ceilings = measure_ceilings(batch_size, of_batch, num_rows, options)
@@ -368,11 +471,10 @@ def main() -> None:
                         "gpu": torch.cuda.get_device_name() if options.device == "cuda" else None,
                         "ceilings": ceilings, "rows": [*done["rows"], row],
                     }  # fmt: skip
-                    options.out.write_text(json.dumps(done, indent=1) + "\n")
+                    save_record(options.out, done)
                     print(f"{name}, {optimizer}: {time.monotonic() - started:.0f} s", file=sys.stderr)
                 del contender
                 gc.collect()
-    print(f"wrote {options.out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

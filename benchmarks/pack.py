@@ -1,7 +1,8 @@
 """Inputs a second through pack, everything included: classify, shuffle, translate, sort, write, checksum.
 
-    python benchmarks/end_to_end/pack.py [--inputs 4000000] [--repeats 3] [--folder DIR] [--quick]
+    python benchmarks/pack.py [--inputs 4000000] [--repeats 3] [--folder DIR] [--quick]
 
+What does pack cost, and what do another storage order and little memory add? Writes benchmarks/results/pack.json.
 Work: Criteo Kaggle's shape (26 tables, 33.8 M rows, 13 dense features), independent Zipf columns, 5 % of the rows hot,
 batches of 8,192. Three ways, taking turns: rows stored in vocabulary order; in another order, which sends every lookup
 through a table of ranks; and with a fifth of the memory the log takes, which sends the log through the spill. The log
@@ -24,8 +25,7 @@ from fae.core.threads import run_ranges
 from fae.pack.log_reader import input_bytes
 from fae.pack.pack import pack
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import KAGGLE_DENSE, KAGGLE_ROWS, make_hot_set, make_log, record, save_record
+from common import KAGGLE_DENSE, capped_rows, hot_set, make_log, record, save_record
 
 BATCH_SIZE, HOT_SHARE, DIM = 8192, 0.05, 16
 
@@ -41,8 +41,9 @@ def checksum_seconds(path: Path) -> float:
 def measure(folder: Path, num_inputs: int, repeats: int, cardinalities: list[int], batch_size: int) -> list[dict]:
     """Pack the same log in every way, in turns."""
     log = make_log(folder / "log", num_inputs, rows=cardinalities)
-    plain = make_hot_set(log, HOT_SHARE, embedding_dim=DIM, batch_size=batch_size)
-    permuted = make_hot_set(log, HOT_SHARE, embedding_dim=DIM, batch_size=batch_size, permuted=True)
+    kind: dict[str, Any] = {"dim": DIM, "batch_size": batch_size, "mixed": False, "depth": 4}
+    plain = hot_set(log, HOT_SHARE, order="vocabulary", **kind)
+    permuted = hot_set(log, HOT_SHARE, order="neighbours", **kind)
     log_bytes = num_inputs * input_bytes(len(cardinalities), KAGGLE_DENSE)
     ways: dict[str, tuple[Any, int]] = {
         "vocabulary_order": (plain, 2 * log_bytes),
@@ -50,14 +51,14 @@ def measure(folder: Path, num_inputs: int, repeats: int, cardinalities: list[int
         "spilled": (plain, log_bytes // 5),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    # Of all threads: what other programs on the machine take shows as the difference to twice the elapsed seconds.
+    # CPU seconds of all threads: what other programs on the machine take shows as the difference to twice the elapsed seconds.
     cpu_seconds: dict[str, list[float]] = {name: [] for name in ways}
     checksums: dict[str, list[float]] = {name: [] for name in ways}
     summaries: dict[str, dict[str, Any]] = {}
     for repeat in range(repeats + 1):
-        for name, (hot_set, memory_bytes) in ways.items():
+        for name, (hot, memory_bytes) in ways.items():
             start, cpu_start = time.perf_counter(), time.process_time()
-            packed = pack(log, hot_set, folder / "packed", seed=1, memory_bytes=memory_bytes)
+            packed = pack(log, hot, folder / "packed", seed=1, memory_bytes=memory_bytes)
             elapsed, cpu = time.perf_counter() - start, time.process_time() - cpu_start
             if repeat:
                 seconds[name].append(elapsed)
@@ -92,10 +93,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small log, one repeat: shows that it runs")
     options = parser.parse_args()
     num_inputs, repeats, batch_size = options.inputs, options.repeats, BATCH_SIZE
-    cardinalities = list(KAGGLE_ROWS)
+    cardinalities = capped_rows(2**31)
     if options.quick:
-        num_inputs, repeats, batch_size = 20_000, 1, 512
-        cardinalities = [min(count, 2000) for count in cardinalities]
+        num_inputs, repeats, batch_size, cardinalities = 20_000, 1, 512, capped_rows(2000)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         rows = measure(Path(folder), num_inputs, repeats, cardinalities, batch_size)
     result = record(rows=rows)
