@@ -1,6 +1,6 @@
 # Everything from a fresh clone; needs Python >= 3.11, pip and make.
 #
-#   make demo    set up, then see FAE work on a made-up log
+#   make demo    set up, then see FAE work on a synthetic log
 #   make test    set up, then run all tests with coverage
 #   make check   set up, then lint, format, types, import floors
 #   make clean   remove the environment and what tools left behind

@@ -51,7 +51,7 @@ LOGS: dict[str, tuple[bytes, list[str]]] = {
 
 
 def refused(folder: Path, expected: list[str], **log: Any) -> None:
-    """Run on the log as it stands in `folder`, into a new folder and over a good run."""
+    """Run on the log in `folder`, into a new folder and over a good run."""
     recipe = write_recipe(folder, log=log)
     fault(fae("run", recipe, "--out", folder / "new"), *expected)
     assert not artifacts(folder / "new")
@@ -153,7 +153,7 @@ def test_public_logs(finished: Path) -> None:
 
 
 def test_log_that_changes_between_stages_of_one_run(finished: Path) -> None:
-    """A new log under old artifacts: the later stages still stand on the old one, and say so when asked for alone."""
+    """A new log under old artifacts: the later stages still belong to the old one, and say so when they are run alone."""
     (finished / "log.csv").write_text(csv_text(zipf_inputs(100, seed=9)))
     recipe, run = finished / "recipe.toml", finished / "run"
     assert fae("ingest", recipe, "--out", run).status == 0

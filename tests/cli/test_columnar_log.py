@@ -1,4 +1,4 @@
-"""`[log] format = "columnar"`: a log that is through ingest, or never was text, read where it stands."""
+"""`[log] format = "columnar"`: a log that is through ingest, or never was text, read where it is."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def behind_the_log(run: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A made-up run folder: its log, and a recipe that names it."""
+    """A synthetic run folder: its log, and a recipe that names it."""
     out = tmp_path_factory.mktemp("synthetic") / "big"
     succeed("synthetic", "--inputs", 3000, "--scale", 0.0005, "--columnar", "--out", out)
     return out

@@ -1,4 +1,4 @@
-"""`[train] from`: a new day's log goes on from an earlier run; untouched rows keep their bytes, misfits are refused."""
+"""`[train] from`: a new day's log continues an earlier run; untouched rows keep their bytes, misfits are refused."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def copied(days: Path, tmp_path: Path) -> Path:
 
 
 def day_recipe(folder: Path, name: str, parent: str | None, **train: Any) -> Path:
-    """A recipe that goes on from the run `parent` of the same folder."""
+    """A recipe that continues the run `parent` of the same folder."""
     hot = {"budget": "64KiB" if "batch_size" in train else BUDGETS[train.get("optimizer", "rowwise_adagrad")]}
     train = {**train, "from": parent}
     return write_recipe(folder, f"{name}.toml", log={**LOG, "train": f"{name}.csv"}, hot=hot, train=train)
@@ -306,7 +306,7 @@ def test_names_start_from_the_recipe_and_then_from_here(copied: Path, monkeypatc
 
 
 def test_single_stages(copied: Path) -> None:
-    """The verbs one by one do what `run` does, and training asks for a log that continues the parent's."""
+    """The verbs one by one do what `run` does, and training requires a log that continues the parent's."""
     recipe = day_recipe(copied, "day2", "day1")
     for stage in STAGES:
         succeed(stage, recipe, "--out", copied / "stages")

@@ -101,7 +101,7 @@ def test_edited_manifest(finished: Path, case: str, stage: str) -> None:
     assert differing(original, contents(finished / "run")) <= TIMED
     if stage in CHILDREN:
         done = succeed(CHILDREN[stage], *in_place(finished), "--json")
-        assert done.result["skipped"], "the artifact is what it was, so all that was made from it stands"
+        assert done.result["skipped"], "the artifact is what it was, so all that was made from it is current"
 
 
 TIMED = {"checkpoint/progress.json", "checkpoint/manifest.json"}
@@ -128,7 +128,7 @@ DAMAGES: dict[str, Callable[[Path, bytes], Any]] = {
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_every_file_of_an_artifact_damaged(finished: Path, stage: str, damage: str) -> None:
-    """One file at a time; each is named, nothing is touched, and deleting the artifact mends the run."""
+    """One file at a time; each is named, nothing is touched, and deleting the artifact repairs the run."""
     original = contents(finished / "run")
     artifact = finished / "run" / ARTIFACTS[stage]
     files = sorted(path for path in artifact.rglob("*") if path.is_file() and path.name != "manifest.json")
@@ -235,7 +235,7 @@ def test_large_files_are_read_where_they_are_newer_than_their_manifest(
 
 
 def test_out_that_cannot_be(finished: Path) -> None:
-    """A file stands there, or above it; nothing is written to it."""
+    """A file is in the place of the folder, or above it; nothing is written to it."""
     file = finished / "log.csv"
     content = file.read_bytes()
     for out in (file, file / "below"):

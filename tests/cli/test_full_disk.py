@@ -24,7 +24,7 @@ CHANGES: dict[str, list[str]] = {
     "pack": ["train.seed=8"],
     "train": ["train.learning_rate=0.3", "train.checkpoint_batches=5", "train.early_stopping=2", "train.epochs=2"],
 }
-"""What has a stage made again, while the artifact of before stands in its place."""
+"""Change what makes a stage run again while its old artifact is still there."""
 
 NO_SPACE = "No space left on device; free some space or choose another folder with --out"
 
@@ -90,7 +90,7 @@ def test_stage_on_a_full_disk(disk: tuple[SmallDisk, Path], stage: str, kind: st
 
 
 def test_run_from_nothing_on_a_growing_disk(disk: tuple[SmallDisk, Path]) -> None:
-    """Every stage in turn does not fit; each run goes on with what the ones before it left, to the same bytes."""
+    """Every stage in turn does not fit; each run continues with what the ones before it left, to the same bytes."""
     small, recipe = disk
     expected = contents(small.path / "run")
     shutil.rmtree(small.path / "run")

@@ -314,7 +314,7 @@ def test_text_of_all_kinds(tmp_path: Path) -> None:
 
 
 def test_ids_of_the_log_are_by_popularity(finished_run: Path) -> None:
-    """And the counts of the training split stand beside them."""
+    """The counts of the training split are beside them."""
     log = ColumnarLog(finished_run / "run" / "log")
     for table, feature in enumerate(log.features):
         counts = log.counts[log.table_offsets[table] : log.table_offsets[table + 1]]

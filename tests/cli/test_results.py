@@ -1,4 +1,4 @@
-"""What the verbs give back: one JSON object on stdout, words on stderr, and the run record on disk."""
+"""What the verbs return: one JSON object on stdout, words on stderr, and the run record on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def at(record: Any, dotted: str) -> Any:
 
 
 def check_record(record: dict[str, Any]) -> None:
-    """What every run record promises."""
+    """Check what every run record has."""
     for name in PROMISED:
         assert isinstance(at(record, name), (int, float)), name
     assert 0 <= record["hot"]["input_share"] <= record["hot"]["coverage"] <= 1
@@ -75,20 +75,25 @@ def test_record(finished_run: Path) -> None:
     assert record["hot"]["budget_bytes"] == 4096
     assert 0 < record["hot"]["input_share"] < 1, "the log of these tests has hot and cold inputs"
     assert record["test"]["num_inputs"] == 120
-    assert 0.5 < record["test"]["auc"] < 1, "the planted relation is there to be found"
+    assert 0.5 < record["test"]["auc"] < 1, "the planted relation can be found"
     assert record["train"]["num_inputs"] == 432
 
 
-def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fae.run.demo._BUDGET_SHARES", (0.01, 1.0))  # one that does not fit, one that does
-    done = succeed("demo", "--inputs", 5000, "--out", tmp_path / "demo", "--seed", 3, "--json")
+def test_demo(tmp_path: Path) -> None:
+    demo = tmp_path / "demo"
+    done = succeed("demo", "--inputs", 5000, "--out", demo, "--seed", 3, "--json")
     check_record(done.result["run"])
     assert done.result["run"]["seed"] == 3
     assert 0 < done.result["plain"]["test"]["log_loss"] < 5
-    assert all(Path(name).stat().st_size > 1000 for name in done.result["figures"])
-    assert strict_json((tmp_path / "demo" / "demo.json").read_text()) == done.result
-    assert "How they compare" in done.stderr
-    again = succeed("run", tmp_path / "demo" / "demo.toml", "--out", tmp_path / "demo" / "run")
+    assert strict_json((demo / "demo.json").read_text()) == done.result
+    lines = done.stderr.splitlines()
+    assert [line.split()[0] for line in lines] == ["log", *STAGES, "plain", "the", "all"]
+    assert lines[-1].endswith(f"  {demo / 'report.html'}")
+    assert "hot-input share" in (demo / "stages.log").read_text(), "what the stages said is kept"
+    page = (demo / "report.html").read_text()
+    for record in (done.result["run"], done.result["plain"]):
+        assert f"{record['test']['auc']:.4f}" in page
+    again = succeed("run", demo / "demo.toml", "--out", demo / "run")
     assert again.stderr.count("already there") == len(STAGES), "the demo's recipe is the run that it made"
 
 
@@ -147,7 +152,7 @@ def test_debug_shows_where(tmp_path: Path) -> None:
 
 
 def test_folder_of_a_run_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``runs/<name of the recipe>`` where one stands; the log is looked for beside the recipe."""
+    """``runs/<name of the recipe>`` in the current folder; the log is looked for beside the recipe."""
     (tmp_path / "elsewhere").mkdir()
     write_log(tmp_path, 50)
     recipe = write_recipe(tmp_path, "small.toml")
@@ -172,7 +177,7 @@ def test_interrupted(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fae.run.folder.RunFolder.run", interrupt)
     done = fae("run", finished / "recipe.toml", "--out", finished / "run")
     assert (done.status, done.stdout) == (130, "")
-    assert done.stderr == "fae: interrupted; the same command goes on from here\n"
+    assert done.stderr == "fae: interrupted; the same command continues from here\n"
 
 
 def test_streams_of_a_real_process(finished: Path) -> None:

@@ -1,4 +1,4 @@
-"""Recipes of made-up logs do what stands in them: the commands in their comments, with fewer inputs."""
+"""Recipes of synthetic logs: the commands in their comments run, with fewer inputs."""
 
 from __future__ import annotations
 

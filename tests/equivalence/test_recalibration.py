@@ -1,4 +1,4 @@
-"""Re-calibration between two days: rows change tier with weight and state, bit for bit, and training goes on."""
+"""Re-calibration between two days: rows change tier with weight and state, bit for bit, and training continues."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def losses(record: dict) -> dict:
 
 
 def main(folder: Path) -> None:
-    """Run the three recipes, and an older run that stands between two epochs."""
+    """Run the three recipes, and an older run that was killed in its first epoch."""
     found = {}
     for name in NAMES:
         out = folder / name
