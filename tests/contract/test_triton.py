@@ -131,7 +131,7 @@ def test_adam_counts_the_updates_that_were_made(placement):
             for number, batch in enumerate(embeddings.stream(packed, range(first, packed.num_batches))):
                 features = embeddings.lookup(batch)
                 if engine == "triton":
-                    rates.append((embeddings.steps + 1, batch.feed.views.words[1:2].cpu().numpy().view(np.float32)[0]))
+                    rates.append((embeddings.steps + 1, batch.buffer.views.words[1:2].cpu().numpy().view(np.float32)[0]))
                 if number not in skipped:
                     sum((features[feature.name] ** 2).sum() for feature in log.features).backward()
                     embeddings.update(batch)

@@ -13,8 +13,8 @@ from fae.artifacts.hot_set import HotSet
 from fae.artifacts.packed import PackedDataset
 from fae.calibrate.calibrate import calibrate
 from fae.core.optimizers import OPTIMIZERS, row_bytes
-from fae.embedding.memory_plan import MemoryPlan, plan_memory
-from fae.embedding.placements import make_embeddings
+from fae.embedding.memory_plan import MemoryPlan
+from fae.embedding.placements import make_embeddings, plan_memory
 from fae.embedding.working_memory import ROUNDED
 from fae.models.config import DLRMConfig
 from fae.models.registry import build_model

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +20,7 @@ from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.embedding.base import Embeddings
-from fae.embedding.hybrid import HybridEmbeddings
-from fae.embedding.paper import PaperEmbeddings
-from fae.embedding.resident import ResidentEmbeddings
-from fae.embedding.tiered import TieredEmbeddings
+from fae.embedding.placements import find_placement
 from fae.models.config import DLRMConfig, ModelConfig, TBSMConfig
 from fae.models.registry import build_model
 from fae.pack.compose import compose_batch_set
@@ -187,22 +186,16 @@ def make_embeddings(
     placement, log: Log, layout: RowLayout, optimizer, *, depth=2, faults=NO_FAULTS, device=CPU, engine=None
 ) -> Embeddings:
     """Embeddings of a layout; staging of exactly what the largest batch needs."""
-    if placement == "cpu":
-        return ResidentEmbeddings(layout, optimizer, log.batch_size, CPU)
-    if placement == "device":
-        return ResidentEmbeddings(layout, optimizer, log.batch_size, device, engine=engine)
-    if placement == "hybrid":
-        return HybridEmbeddings(layout, optimizer, log.batch_size, device)
-    if placement == "paper":
-        return PaperEmbeddings(layout, optimizer, log.batch_size, device, engine=engine)
-    packed = log.packed(layout)
-    staging = [
-        max(len(packed.batch(index).cold_rows[group]) for index in range(packed.num_batches))
-        for group in range(len(layout.groups))
-    ]
-    return TieredEmbeddings(
-        layout, optimizer, log.batch_size, device, staging_rows=staging, ring_depth=depth, faults=faults, engine=engine
-    )
+    hot_set = sized_hot_set(log, layout, depth=depth)
+    return find_placement(placement).make(hot_set, optimizer, device, engine=engine, faults=faults)
+
+
+def sized_hot_set(log: Log, layout: RowLayout, *, depth: int) -> Any:
+    """What placements read of a hot set, with slots of exactly what the largest batch needs."""
+    return SimpleNamespace(
+        layout=layout, ring_depth=depth, batch_size=log.batch_size,
+        staging_rows=tuple(log.packed(layout).most_cold_rows),
+    )  # fmt: skip
 
 
 def train(

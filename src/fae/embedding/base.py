@@ -8,8 +8,8 @@
         loss.backward()
         embeddings.update(batch)                      # reads the leaves' gradients
 
-Invariant: placement never changes the mathematics. Subclasses say only where rows live and how a batch's cold rows
-come within reach; lookup and update are written once, here.
+Placement never changes the mathematics: lookup and update are written once, here. A subclass says only where rows live
+and how the kernels find the cold rows of a batch.
 """
 
 from __future__ import annotations
@@ -29,16 +29,19 @@ from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import DeviceError
 from fae.core.threads import num_threads
+from fae.core.units import format_bytes, format_count
+from fae.embedding.cpu_rows import CpuRows
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
-from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import GroupGeometry, group_geometries
-from fae.kernels.reference import ReferenceGroupKernels
-from fae.streaming.huge_pages import host_zeros
 from fae.streaming.ready_batch import ReadyBatch, make_ready, ready_from_buffer
 from fae.streaming.row_store import RowOptimizer, RowStore, initial_chunks, initial_rows
+from fae.streaming.staging import NO_FAULTS, FaultInjection
 
 if TYPE_CHECKING:
+    from fae.artifacts.hot_set import HotSet
     from fae.embedding.gpu_rows import GpuRows
+    from fae.embedding.memory_plan import MemoryPlan
+    from fae.embedding.memory_request import MemoryRequest
 
 Engine = Literal["cpu", "reference", "triton"]
 ReadyBatches = Generator[ReadyBatch, None, None]
@@ -53,7 +56,7 @@ def make_gpu_rows(
     *,
     staged: bool,
 ) -> GpuRows:
-    """The GPU engine; imported here because Triton is not everywhere where a CPU is.
+    """Make the GPU engine; imported here because Triton is not installed on every machine.
 
     Raises
     ------
@@ -79,21 +82,25 @@ class Embeddings(ABC):
     layout
         Tables, storage order and hot prefixes.
     optimizer
-        Of the rows.
+        Optimizer of the rows.
     batch_size
         B of every batch that will be streamed.
     device
         Where lookups happen and gradients come from.
     engine
-        ``cpu`` (numba), ``reference`` (plain torch) or ``triton``; by default what `device` is made for.
+        ``cpu`` (numba), ``reference`` (plain torch) or ``triton``; by default the one made for `device`.
     staged
         Whether a batch's cold rows are in staging slots of the bank, not where their numbers say.
 
     Attributes
     ----------
+    placement
+        Name of the placement they were made by; empty where a class was called directly.
     steps
-        Batches that have updated rows; Adam's one step count. Saved in checkpoints.
+        Number of batches that have updated rows; Adam's one step count. Saved in checkpoints.
     """
+
+    placement = ""
 
     def __init__(
         self,
@@ -115,21 +122,13 @@ class Embeddings(ABC):
         )
         engine = engine or ("triton" if device.type == "cuda" else "cpu")
         self._gpu: GpuRows | None = None
-        self._kernels: list[CpuGroupKernels | ReferenceGroupKernels] = []
+        self._cpu: CpuRows | None = None
         self._outputs: list[Tensor] = []
         if engine == "triton":
             self._gpu = make_gpu_rows(layout, self.geometries, optimizer, batch_size, device, staged=staged)
-        for geometry in self.geometries if self._gpu is None else ():
-            self._kernels.append(
-                CpuGroupKernels(geometry, batch_size, optimizer.name)
-                if engine == "cpu"
-                else ReferenceGroupKernels(geometry, batch_size, optimizer.name, device)
-            )
-            self._outputs.append(
-                host_zeros(batch_size, geometry.width)
-                if device.type == "cpu"
-                else torch.zeros((batch_size, geometry.width), device=device)
-            )
+        else:
+            self._cpu = CpuRows(layout, self.geometries, optimizer, batch_size, device, engine=engine)
+            self._outputs = self._cpu.outputs
         self._views = FeatureViews(
             [feature.name for feature in layout.features], [group.tables for group in layout.groups], self.geometries
         )
@@ -141,17 +140,52 @@ class Embeddings(ABC):
             ]
         )
 
+    @classmethod
+    def from_hot_set(
+        cls,
+        hot_set: HotSet,
+        optimizer: RowOptimizer,
+        device: torch.device,
+        *,
+        engine: Engine | None = None,
+        faults: FaultInjection = NO_FAULTS,
+    ) -> Embeddings:
+        """Embeddings of a hot set, rows not initialised yet; `faults` matters where rows are staged."""
+        return cls(hot_set.layout, optimizer, hot_set.batch_size, device, engine=engine)
+
+    @staticmethod
+    @abstractmethod
+    def plan_memory(request: MemoryRequest) -> MemoryPlan:
+        """What these embeddings will take of the device and of host memory."""
+
+    def __repr__(self) -> str:
+        def said(stores: Sequence[RowStore], where: str) -> str:
+            rows, size = sum(len(store.weight) for store in stores), sum(store.num_bytes for store in stores)
+            return f"{format_count(rows)} rows on {where} ({format_bytes(size)})"
+
+        return (
+            f"<{self.placement or type(self).__name__}: {len(self.layout.features)} tables, {self.optimizer.name}, "
+            f"batches of {self.batch_size:,}; {said(self.device_stores, str(self.device))}, "
+            f"{said(self.host_stores, 'the host')}>"
+        )
+
     @abstractmethod
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
-        """Yield the batches of a training split, in this order; when the iterator ends, every update is in place."""
+        """Yield the batches of a training split in this order; when the iterator ends, every update is in place.
+
+        Raises
+        ------
+        RuntimeError
+            Where another stream is open that stages rows in the same slots.
+        """
 
     @abstractmethod
     def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
-        """The same for evaluation: rows are read and not written back."""
+        """Yield batches for evaluation: rows are read and not written back."""
 
     @abstractmethod
     def _bank(self, group: int) -> RowStore:
-        """Rows that lookups of a group address."""
+        """The rows that lookups of a group address."""
 
     @abstractmethod
     def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
@@ -167,11 +201,26 @@ class Embeddings(ABC):
 
     @property
     @abstractmethod
+    def device_stores(self) -> Sequence[RowStore]:
+        """Rows, with state and staging slots, on `device`, one store a group; empty where the CPU alone has them."""
+
+    @property
+    @abstractmethod
+    def host_stores(self) -> Sequence[RowStore]:
+        """Rows with state in host memory beside `device_stores`, one store a group; empty where there are none."""
+
+    @property
     def device_bytes(self) -> int:
         """Bytes of rows, state and staging on the device."""
+        return sum(store.num_bytes for store in self.device_stores)
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of rows and state in host memory beside those on the device."""
+        return sum(store.num_bytes for store in self.host_stores)
 
     def graph_key(self, batch: ReadyBatch) -> int | None:
-        """What a captured graph of this batch's step depends on besides its feed slot; None: it cannot be captured."""
+        """What a captured graph of this step depends on besides the input buffer; None where it cannot be captured."""
         return None
 
     def computes_on_host(self, batch: ReadyBatch) -> bool:
@@ -184,12 +233,12 @@ class Embeddings(ABC):
         order: Sequence[int] | npt.NDArray[np.int64],
         slots: npt.NDArray[np.int64] | None = None,
     ) -> ReadyBatches:
-        """Batches on the device, in this order: through the feeds where kernels read them there.
+        """Yield batches on the device, in this order; through input buffers where the kernels read those.
 
         Parameters
         ----------
         slots
-            int64 ``[n]``: staging slot of each batch, -1 for none; by default none.
+            int64 ``[n]``: staging slot of each batch, -1 for none; by default -1 for all.
         """
         numbers = np.asarray(order, np.int64)
         if slots is None:
@@ -199,22 +248,22 @@ class Embeddings(ABC):
             for index, slot in zip(numbers.tolist(), places, strict=True):
                 yield make_ready(batches.batch(index), self.device, slot)
             return
-        with closing(self._gpu.feeds(batches, numbers, slots, self._staging_rows, self.steps + 1)) as feeds:
+        with closing(self._gpu.buffered(batches, numbers, slots, self._staging_rows, self.steps + 1)) as buffered:
             expected = self.steps
-            for (packed, feed), slot in zip(feeds, places, strict=True):
+            for (packed, buffer), slot in zip(buffered, places, strict=True):
                 if self.steps != expected and packed.is_ordered:  # a batch before was not updated
-                    self._gpu.set_step(feed, self.steps + 1)
+                    self._gpu.set_step(buffer, self.steps + 1)
                 expected += 1
-                yield ready_from_buffer(packed, feed, slot)
+                yield ready_from_buffer(packed, buffer, slot)
 
     @property
     def traffic(self) -> dict[str, int]:
-        """What a placement counts of its moves between host and device; empty where it counts nothing."""
+        """Bytes and swaps between host and device that the placement counts, by name; empty where it counts nothing."""
         return {}
 
     @property
     def seconds(self) -> dict[str, float]:
-        """What a placement times of its own work, by name; empty where it times nothing."""
+        """Seconds of its own work that the placement measures, by name; empty where it measures nothing."""
         return {}
 
     def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
@@ -225,47 +274,25 @@ class Embeddings(ABC):
         FeatureEmbeddings
             Views of leaf tensors; valid until the next lookup.
         """
+        banks = [self._bank(group) for group in range(len(self.geometries))]
         if self._gpu is not None:
-            banks = [self._bank(group) for group in range(len(self.geometries))]
             return self._gpu.lookup(batch, banks, self._views, self._sequences, requires_grad=requires_grad)
-        leaves = []
-        for group, (kernels, output) in enumerate(zip(self._kernels, self._outputs, strict=True)):
-            output.requires_grad_(False).grad = None
-            shift, cold_rows = self._cold_rows(batch, group)
-            kernels.lookup(
-                batch.packed.addresses,
-                self.layout.groups[group].num_hot_rows,
-                self._bank(group).weight,
-                output,
-                shift=shift,
-                cold_rows=cold_rows,
-            )
-            leaves.append(output.requires_grad_(requires_grad))
-        return self._features(batch, leaves)
+        assert self._cpu is not None
+        return self._features(batch, self._cpu.lookup(batch, banks, self._cold_rows, requires_grad=requires_grad))
 
     def _features(self, batch: ReadyBatch, leaves: Sequence[Tensor]) -> FeatureEmbeddings:
         return FeatureEmbeddings(self._views, leaves, self._sequences.read(batch.packed.addresses, leaves[0].device))
 
     def update(self, batch: ReadyBatch) -> None:
         """Apply the optimizer to the rows of the batch that was looked up last, from the gradients of its leaves."""
-        order = batch.packed.order
-        assert order is not None, "batches of this split carry no order; they are for evaluation"
-        optimizer = self.optimizer
+        assert batch.packed.is_ordered, "batches of this split carry no order; they are for evaluation"
         self.steps += 1
+        banks = [self._bank(group) for group in range(len(self.geometries))]
         if self._gpu is not None:
-            self._gpu.update(batch, [self._bank(group) for group in range(len(self.geometries))])
+            self._gpu.update(batch, banks)
             return
-        for group, (kernels, output) in enumerate(zip(self._kernels, self._outputs, strict=True)):
-            if output.grad is None:  # the model did not use the group
-                continue
-            geometry, bank = self.geometries[group], self._bank(group)
-            start = self.batch_size * geometry.order_start
-            part = order[start : start + self.batch_size * len(geometry.slots)]
-            gradient = output.grad.detach()
-            kernels.update(
-                bank.weight, bank.state, part, gradient, optimizer.learning_rate, optimizer.eps,
-                betas=optimizer.betas, step=self.steps,
-            )  # fmt: skip
+        assert self._cpu is not None
+        self._cpu.update(batch, banks, step=self.steps)
 
     def initialise(self, seed: int) -> None:
         """Give every row its first value (`fae.streaming.row_store.initial_rows`) and zero state."""

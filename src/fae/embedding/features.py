@@ -1,8 +1,7 @@
 """What a model receives: the embeddings of a batch's features, by name, as views of one buffer per group.
 
-Invariant: a view is valid until the next lookup of the same embeddings; the buffers are reused, because fresh ones
-cost more than the lookup itself. A view is made when it is asked for: 26 slices that autograd tracks cost as much as
-a tenth of the lookup.
+A view is valid until the next lookup of the same embeddings; the buffers are reused, because fresh ones cost more than
+the lookup itself. A view is made when it is read: 26 slices that autograd tracks cost a tenth of the lookup.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from fae.kernels.geometry import GroupGeometry
 
 
 class FeatureViews:
-    """Where each feature stands in the groups' output buffers; made once per embeddings.
+    """Where each feature is in the groups' output buffers; made once per embeddings.
 
     Parameters
     ----------
@@ -44,20 +43,20 @@ class FeatureViews:
         self._stacked_dim = geometries[0].embedding_dim if one_width else 0
 
     def view(self, buffers: Sequence[Tensor], name: str) -> Tensor:
-        """One feature: ``[B, D]``, or ``[B, L, D]`` where its sequence is kept."""
+        """One feature, ``[B, D]``, or ``[B, L, D]`` where its sequence is kept."""
         group, column, length, dim, is_sequence = self._places[name]
         part = buffers[group][:, column : column + length * dim]
         return part.view(len(part), length, dim) if is_sequence else part
 
     def stacked(self, buffers: Sequence[Tensor]) -> Tensor | None:
-        """All features as one ``[B, F, D]`` without a copy, where they have one width and lie side by side."""
+        """All features as one ``[B, F, D]`` without a copy, where they have one width and are side by side."""
         if not self._stacked_dim:
             return None
         return buffers[0].view(len(buffers[0]), len(self.names), self._stacked_dim)
 
 
 class SequenceLengths:
-    """How many slots of each kept sequence are in use, read from the addresses: a pad's row of zeros does not say.
+    """How many slots of each kept sequence are in use, read from the addresses (a row of zeros may be no pad).
 
     Parameters
     ----------
@@ -87,13 +86,13 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
     Parameters
     ----------
     views
-        Where the features stand.
+        Where the features are.
     buffers
-        One per group, float32 ``[B, W]``, or a function that reads them when the first feature is asked for.
+        One per group, float32 ``[B, W]``, or a function that reads them when the first feature is used.
     interact
         The fused lookup and dot interaction, where there is one.
     lengths
-        Of kept sequences, int64 ``[B]``, by feature name.
+        Slots in use of kept sequences, int64 ``[B]``, by feature name.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
         return self._source
 
     def parts(self) -> tuple[FeatureViews, Sequence[Tensor], dict[str, Tensor]]:
-        """What another one of the same features can be made from: views, buffers, lengths."""
+        """Views, buffers and lengths, from which another one of the same features can be made."""
         return self._views, self._buffers(), dict(self._lengths)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -132,11 +131,11 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
         """All features with `dense`, in one kernel: ``[B, D + pairs]``, padded with zeros to a multiple of 8 columns.
 
         Columns are those of `dense` (bfloat16 ``[B, D]``), then the dot products of all pairs of vectors, `dense`
-        first, as `fae.models.layers.DotInteraction` orders them. None where no such kernel is at hand: then the model
+        first, as `fae.models.layers.DotInteraction` orders them. None where there is no such kernel: then the model
         does the same from the features.
         """
         return None if self._interact is None else self._interact(dense)
 
     def lengths(self, name: str) -> Tensor:
-        """Slots in use of a kept sequence, int64 ``[B]``: they stand first, pads behind them are rows of zeros."""
+        """Slots in use of a kept sequence, int64 ``[B]``: the first ones; the pads after them are rows of zeros."""
         return self._lengths[name]

@@ -1,8 +1,7 @@
-"""Lookup and update of all groups through the GPU kernels, fed by batches that are already on the device.
+"""Lookup and update of all groups through the GPU kernels, for batches that are already on the device.
 
-Place in the flow: `fae.embedding.base` has one of these where the engine is ``triton``. Invariant: between
-`GpuRows.feeds` handing out a batch and the next one being asked for, nothing here waits for the device or reads host
-memory, so lookup, model, backward pass and update can be captured in one CUDA graph a feed slot.
+From the moment `GpuRows.buffered` yields a batch until the next one is requested, nothing here waits for the device or
+reads host memory. So lookup, model, backward pass and update can be captured in one CUDA graph for each input buffer.
 """
 
 from __future__ import annotations
@@ -30,23 +29,23 @@ from fae.streaming.ready_batch import InputSlot, ReadyBatch
 from fae.streaming.row_store import RowOptimizer, RowStore
 
 Rows = tuple[InputViews, Tensor, int, Tensor]
-"""A batch's feed, where its cold rows are, H and the bank."""
+"""A batch's input buffer, the list of its cold rows, H and the bank."""
 
 
 class GpuRows:
-    """Kernels, buffers and feeds of the groups of one layout.
+    """Kernels, output buffers and input buffers of the groups of one layout.
 
     Parameters
     ----------
     staged
         Whether a batch's cold rows are in staging slots (`slot_locations`), not where their numbers say.
-    feed_depth
+    num_buffers
         Batches that may be on their way to the device or in use there.
 
     Attributes
     ----------
     slot_locations
-        Where `staged`: per group, int64 ``[k, slot_rows]``, the row of the bank of each cold row of a slot's batch.
+        With `staged`, per group int64 ``[k, slot_rows]``: the row of the bank of each cold row of a slot's batch.
     """
 
     def __init__(
@@ -58,10 +57,10 @@ class GpuRows:
         device: torch.device,
         *,
         staged: bool,
-        feed_depth: int = INPUT_RING_DEPTH,
+        num_buffers: int = INPUT_RING_DEPTH,
     ) -> None:
         self._layout, self._geometries, self._optimizer = layout, geometries, optimizer
-        self._batch_size, self._device, self._staged, self._feed_depth = batch_size, device, staged, feed_depth
+        self._batch_size, self._device, self._staged, self._num_buffers = batch_size, device, staged, num_buffers
         self._kernels = [
             TritonGroupKernels(geometry, group, batch_size, optimizer.name, device, staged=staged)
             for group, geometry in enumerate(geometries)
@@ -73,8 +72,8 @@ class GpuRows:
             self._interaction = InteractionKernels(geometries[0], 0, batch_size)
         self._row_gradients: Tensor | None = None
         self._interacted = self._has_read = self._updated_aside = False
-        self._feeds: InputRing | None = None
-        # Rows are updated beside the rest of the backward pass: they wait for memory, it computes.
+        self._ring: InputRing | None = None
+        # Row updates wait for memory while the rest of the backward pass computes, so they run beside each other.
         self._aside = (
             torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             if device.type == "cuda"
@@ -84,9 +83,9 @@ class GpuRows:
     @property
     def generation(self) -> int:
         """Grows whenever buffers that a captured graph may hold have been replaced."""
-        return 0 if self._feeds is None else self._feeds.generation
+        return 0 if self._ring is None else self._ring.generation
 
-    def feeds(
+    def buffered(
         self,
         batches: BatchSet,
         order: npt.NDArray[np.int64],
@@ -94,19 +93,19 @@ class GpuRows:
         slot_rows: Sequence[int],
         first_step: int,
     ) -> Generator[tuple[PackedBatch, InputSlot], None, None]:
-        """Yield each batch with its feed; asking for the next one says that this one's work has been launched.
+        """Yield each batch with its input buffer; requesting the next one says that this one's work has been launched.
 
         Parameters
         ----------
         slots
             int64 ``[n]``: staging slot of each batch, -1 for none.
         slot_rows
-            Of each group: rows of a slot.
+            Rows of a staging slot, per group.
         first_step
-            Number of the first batch's step, from 1, for Adam; that of a later batch where every one is updated. Where
-            one is not, `set_step` says so.
+            Step number of the first batch, from 1, for Adam; the following ones count on from it. Where a batch is not
+            updated, `set_step` corrects the next one.
         """
-        if self._feeds is None:
+        if self._ring is None:
             layout = InputLayout(
                 batch_size=self._batch_size,
                 num_slots=self._layout.num_slots,
@@ -114,17 +113,17 @@ class GpuRows:
                 num_groups=len(self._layout.groups),
                 with_cold_lists=not self._staged,
             )
-            self._feeds = InputRing(layout, self._feed_depth, self._device)
-        self._feeds.reserve(batches)
-        for kernels, (blocks, long_rows) in zip(
+            self._ring = InputRing(layout, self._num_buffers, self._device)
+        self._ring.reserve(batches)
+        for kernels, (segments, long_rows) in zip(
             self._kernels, batches.most_segments, strict=bool(batches.most_segments)
         ):
-            if kernels.reserve(blocks, long_rows):
-                self._feeds.generation += 1
-        table = self._feeds.layout.table(
+            if kernels.reserve(segments, long_rows):
+                self._ring.generation += 1
+        table = self._ring.layout.table(
             batches, order, slots=slots, slot_rows=slot_rows, rates=self._rates(first_step, len(order))
         )
-        return self._feeds.run(batches, order, table)
+        return self._ring.run(batches, order, table)
 
     def _rates(self, first_step: int, count: int) -> npt.NDArray[np.float32]:
         optimizer = self._optimizer
@@ -135,14 +134,14 @@ class GpuRows:
             [bias_corrected_rate(optimizer.learning_rate, optimizer.betas, step) for step in steps], np.float32
         )
 
-    def set_step(self, feed: InputSlot, step: int) -> None:
-        """Before the work on a batch: its step's number, where it is not the one that `feeds` foresaw.
+    def set_step(self, buffer: InputSlot, step: int) -> None:
+        """Correct the step number of a batch, before the work on it, where it is not the one that `buffered` expected.
 
-        Feeds are on their way before it is known which batches are updated, so the word of the one at hand is written
+        Input buffers are sent before it is known which batches are updated, so the learning rate of this one is written
         anew on the computing stream. Only Adam's rate depends on the step.
         """
         if self._optimizer.name == "adam":
-            feed.views.words[1:2].fill_(int(self._rates(step, 1).view(np.int32)[0]))
+            buffer.views.words[1:2].fill_(int(self._rates(step, 1).view(np.int32)[0]))
 
     def _output(self, group: int) -> Tensor:
         output = self._outputs[group]
@@ -160,9 +159,9 @@ class GpuRows:
         *,
         requires_grad: bool,
     ) -> FeatureEmbeddings:
-        """Embeddings of a batch; a group's rows are read when the model first asks for one of its features."""
-        feed = batch.feed
-        assert feed is not None
+        """Embeddings of a batch; the rows of a group are read when the model first reads one of its features."""
+        buffer = batch.buffer
+        assert buffer is not None
         self._interacted = self._has_read = self._updated_aside = False
         for output in self._outputs:
             if output is not None:
@@ -174,7 +173,7 @@ class GpuRows:
             for group, kernels in enumerate(self._kernels):
                 output = self._output(group)
                 num_hot_rows = self._layout.groups[group].num_hot_rows
-                kernels.lookup(feed.views, self._cold_lists(feed, group), num_hot_rows, banks[group].weight, output)
+                kernels.lookup(buffer.views, self._cold_lists(buffer, group), num_hot_rows, banks[group].weight, output)
                 leaves.append(output.requires_grad_(requires_grad))
             return leaves
 
@@ -187,18 +186,18 @@ class GpuRows:
             self._interacted = requires_grad
             num_hot_rows = self._layout.groups[0].num_hot_rows
             joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
-                dense, self._interaction, (feed.views, self._cold_lists(feed, 0), num_hot_rows, banks[0].weight),
+                dense, self._interaction, (buffer.views, self._cold_lists(buffer, 0), num_hot_rows, banks[0].weight),
                 self._row_gradients, lambda: self._update_aside(batch, banks),
             )  # fmt: skip
             return joined
 
-        return FeatureEmbeddings(views, read, sequences.read(feed.views.addresses, self._device), interact)
+        return FeatureEmbeddings(views, read, sequences.read(buffer.views.addresses, self._device), interact)
 
-    def _cold_lists(self, feed: InputSlot, group: int) -> Tensor:
-        return self.slot_locations[group].view(-1) if self._staged else feed.views.longs
+    def _cold_lists(self, buffer: InputSlot, group: int) -> Tensor:
+        return self.slot_locations[group].view(-1) if self._staged else buffer.views.longs
 
     def _update_aside(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
-        """Called in the backward pass once all gradients of rows are there: update on a stream of its own."""
+        """Update on a separate stream; called in the backward pass once all gradients of rows are there."""
         if self._aside is None or self._has_read or len(self._kernels) > 1:
             return
         current = torch.cuda.current_stream(self._device)
@@ -209,7 +208,7 @@ class GpuRows:
 
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Sum the gradients of the batch that was looked up last and apply the optimizer."""
-        assert batch.feed is not None
+        assert batch.buffer is not None
         if self._updated_aside:
             assert self._aside is not None
             torch.cuda.current_stream(self._device).wait_stream(self._aside)
@@ -222,7 +221,7 @@ class GpuRows:
                 assert self._row_gradients is not None
                 gradient = self._row_gradients if gradient is None else gradient + self._row_gradients
             rows = (
-                batch.feed.views, self._cold_lists(batch.feed, group), self._layout.groups[group].num_hot_rows,
+                batch.buffer.views, self._cold_lists(batch.buffer, group), self._layout.groups[group].num_hot_rows,
                 bank.weight, bank.state,
             )  # fmt: skip
             if gradient is None:  # the model did not use the group
@@ -231,12 +230,12 @@ class GpuRows:
                 kernels.update(*rows, gradient.contiguous(), optimizer.eps, optimizer.betas)
 
     def carry(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
-        """In place of `update`, for a batch that changes nothing."""
-        assert batch.feed is not None
+        """Copy the rows of a batch that is not updated to its staging slot, in place of `update`."""
+        assert batch.buffer is not None
         for group, (kernels, bank) in enumerate(zip(self._kernels, banks, strict=True)):
             num_hot_rows = self._layout.groups[group].num_hot_rows
             kernels.carry(
-                batch.feed.views, self._cold_lists(batch.feed, group), num_hot_rows, bank.weight, bank.state
+                batch.buffer.views, self._cold_lists(batch.buffer, group), num_hot_rows, bank.weight, bank.state
             )  # fmt: skip
 
 
@@ -250,13 +249,13 @@ class _Interaction(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         dense = dense.contiguous()
         ctx.save_for_backward(dense)
-        ctx.rest = (kernels, rows, grad_rows, then)
+        ctx.parts = (kernels, rows, grad_rows, then)
         return kernels.forward(*rows, dense)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         (dense,) = ctx.saved_tensors
-        kernels, rows, grad_rows, then = ctx.rest
+        kernels, rows, grad_rows, then = ctx.parts
         grad = kernels.backward(*rows, dense, grad_out.contiguous(), grad_rows)
         then()
         return grad, None, None, None, None

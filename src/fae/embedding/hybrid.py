@@ -1,20 +1,30 @@
 """Placement ``hybrid``: rows and their arithmetic in host memory, the dense part on the device.
 
 The usual CPU-GPU baseline: the CPU looks up and pools, pooled embeddings go to the device, their gradients come back,
-the CPU updates. Nothing else moves. Invariant: rows pass through the same CPU kernels as placement ``cpu``; where the
-device is the CPU nothing is copied at all.
+the CPU updates. Rows pass through the same CPU kernels as under placement ``cpu``; where the device is the CPU nothing
+is copied.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fae.artifacts.row_layout import RowLayout
+from fae.embedding.base import Engine
 from fae.embedding.features import FeatureEmbeddings
-from fae.embedding.resident import ResidentEmbeddings
+from fae.embedding.memory_plan import MemoryPlan
+from fae.embedding.memory_request import MemoryRequest
+from fae.embedding.resident import ResidentEmbeddings, plan_cpu_memory
 from fae.streaming.ready_batch import ReadyBatch
-from fae.streaming.row_store import RowOptimizer
+from fae.streaming.row_store import RowOptimizer, RowStore
+from fae.streaming.staging import NO_FAULTS, FaultInjection
+
+if TYPE_CHECKING:
+    from fae.artifacts.hot_set import HotSet
 
 
 class HybridEmbeddings(ResidentEmbeddings):
@@ -23,7 +33,7 @@ class HybridEmbeddings(ResidentEmbeddings):
     Parameters
     ----------
     device
-        Of the model.
+        Device of the model.
     """
 
     def __init__(self, layout: RowLayout, optimizer: RowOptimizer, batch_size: int, device: torch.device) -> None:
@@ -36,10 +46,38 @@ class HybridEmbeddings(ResidentEmbeddings):
         if device.type != "cpu":
             self._make_leaves()
 
+    @classmethod
+    def from_hot_set(
+        cls,
+        hot_set: HotSet,
+        optimizer: RowOptimizer,
+        device: torch.device,
+        *,
+        engine: Engine | None = None,
+        faults: FaultInjection = NO_FAULTS,
+    ) -> HybridEmbeddings:
+        """As `Embeddings.from_hot_set`; `engine` is always the CPU's."""
+        return cls(hot_set.layout, optimizer, hot_set.batch_size, device)
+
+    @staticmethod
+    def plan_memory(request: MemoryRequest) -> MemoryPlan:
+        """Rows in host memory; on a GPU the dense part and pooled rows."""
+        if not request.on_gpu:
+            return plan_cpu_memory(request)
+        on_gpu, on_host = request.hybrid_work
+        return MemoryPlan(
+            device_rows=0,
+            device_inputs=0,
+            device_work=on_gpu + request.loose_batches + request.dense_bytes,
+            host_rows=request.hot_rows + request.cold_rows,
+            host_buffers=0,
+            host_work=on_host,
+        )
+
     def _make_leaves(self) -> None:
         """Buffers on the device, and pinned ones in host memory to copy from and to."""
         on_gpu, shapes = self.device.type == "cuda", [output.shape for output in self._outputs]
-        self._outputs = [torch.zeros(shape, pin_memory=on_gpu) for shape in shapes]
+        self._outputs[:] = [torch.zeros(shape, pin_memory=on_gpu) for shape in shapes]
         self._gradients = [torch.zeros(shape, pin_memory=on_gpu) for shape in shapes]
         self._leaves = [torch.zeros(shape, device=self.device) for shape in shapes]
         if on_gpu:
@@ -77,8 +115,12 @@ class HybridEmbeddings(ResidentEmbeddings):
         return features
 
     @property
-    def device_bytes(self) -> int:
-        return 0
+    def device_stores(self) -> Sequence[RowStore]:
+        return ()
+
+    @property
+    def host_stores(self) -> Sequence[RowStore]:
+        return self._stores
 
     @property
     def traffic(self) -> dict[str, int]:

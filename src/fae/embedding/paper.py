@@ -1,9 +1,9 @@
-"""Placement ``paper``: FAE as published. Hot batches on the device; cold batches look up and update on the CPU.
+"""Placement ``paper``: FAE of the paper. Hot batches run on the device; cold batches look up and update on the CPU.
 
-The hot rows are there twice: in the device's bank, and in host memory among all rows. A batch without cold rows runs
-on the bank; any other runs as placement ``hybrid`` does. Invariant: a side is never read while the other side has
-newer hot rows; at a swap they are copied over whole, *with their optimizer state*, and the copy is counted. Everything
-else of this house (staging, forwards) is not here: this is what it is compared with.
+The hot rows exist twice: in the device's bank, and in host memory among all rows. A batch without cold rows runs on the
+bank; any other runs as under placement ``hybrid``. A side is never read while the other side has newer hot rows: at a
+swap they are all copied over *with their optimizer state*, and the copy is counted. Staging and forwards are not used:
+this is what they are compared with.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from fae.artifacts.row_layout import RowLayout
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
 from fae.embedding.features import FeatureEmbeddings
 from fae.embedding.hybrid import HybridEmbeddings
+from fae.embedding.memory_plan import MemoryPlan
+from fae.embedding.memory_request import MemoryRequest
 from fae.streaming.ready_batch import ReadyBatch
 from fae.streaming.row_store import RowOptimizer, RowStore
 
@@ -28,7 +30,7 @@ _NO_ROWS = np.empty(0, np.int64)
 
 
 class PaperEmbeddings(Embeddings):
-    """A replicated bank of hot rows on `device` beside all rows in host memory."""
+    """A copy of the hot rows on `device` beside all rows in host memory."""
 
     def __init__(
         self,
@@ -47,6 +49,19 @@ class PaperEmbeddings(Embeddings):
         self._bank_is_stale, self._host_is_stale = False, False  # never both; at first, both sides are zeros
         self._swap_seconds = {"to_device": 0.0, "to_host": 0.0}
         self._swaps = {"swaps": 0, "swap_bytes_to_device": 0, "swap_bytes_to_host": 0}
+
+    @staticmethod
+    def plan_memory(request: MemoryRequest) -> MemoryPlan:
+        """Hot rows on the device, every row in host memory, and work of both sides."""
+        inputs, (on_device, on_host) = request.input_memory(with_cold_lists=True), request.hybrid_work
+        return MemoryPlan(
+            device_rows=request.hot_rows,
+            device_inputs=inputs.device,
+            device_work=request.device_work + on_device,
+            host_rows=request.hot_rows + request.cold_rows,
+            host_buffers=inputs.host,
+            host_work=inputs.tables + on_host,
+        )
 
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         for batch in self._ready(batches, order):
@@ -67,7 +82,7 @@ class PaperEmbeddings(Embeddings):
         return self.stream(batches, order)
 
     def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
-        """As `Embeddings.lookup`, on the side the batch belongs to; `stream` has brought it up to date."""
+        """As `Embeddings.lookup`, on the side that the batch belongs to; `stream` has updated that side."""
         if batch.packed.has_cold_rows:
             return self._cold_side.lookup(batch, requires_grad=requires_grad)
         return super().lookup(batch, requires_grad=requires_grad)
@@ -123,7 +138,7 @@ class PaperEmbeddings(Embeddings):
         return self._banks[group]
 
     def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
-        return 0, _NO_ROWS  # asked for hot batches only
+        return 0, _NO_ROWS  # called for hot batches only
 
     def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         self._update_host()
@@ -135,8 +150,12 @@ class PaperEmbeddings(Embeddings):
         self._bank_is_stale = True
 
     @property
-    def device_bytes(self) -> int:
-        return sum(bank.num_bytes for bank in self._banks)
+    def device_stores(self) -> Sequence[RowStore]:
+        return self._banks
+
+    @property
+    def host_stores(self) -> Sequence[RowStore]:
+        return self._cold_side.host_stores
 
     @property
     def traffic(self) -> dict[str, int]:
@@ -145,5 +164,5 @@ class PaperEmbeddings(Embeddings):
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Of the swaps in each direction."""
+        """Seconds of the swaps, by direction."""
         return {f"swap_{direction}": seconds for direction, seconds in self._swap_seconds.items()}

@@ -1,24 +1,136 @@
-"""Placements by name: where rows live and where their arithmetic runs."""
+"""The registry of placements: where rows live, how to make embeddings of them, and what memory they take.
+
+A new placement is one file with a class of `Embeddings` and one entry of `PLACEMENTS`. The contract tests
+(``tests/contract/test_placements.py``) then run over it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from fae.artifacts.packed import BatchSet
 from fae.core.errors import RecipeError
-from fae.embedding.base import Embeddings
+from fae.embedding.base import Embeddings, Engine
 from fae.embedding.hybrid import HybridEmbeddings
+from fae.embedding.memory_plan import MemoryPlan
+from fae.embedding.memory_request import MemoryRequest
 from fae.embedding.paper import PaperEmbeddings
-from fae.embedding.resident import ResidentEmbeddings
+from fae.embedding.resident import ResidentEmbeddings, plan_cpu_memory
 from fae.embedding.tiered import TieredEmbeddings
+from fae.embedding.working_memory import HotSetSizes
 from fae.streaming.row_store import RowOptimizer
 from fae.streaming.staging import NO_FAULTS, FaultInjection
 
 if TYPE_CHECKING:
     from fae.artifacts.hot_set import HotSet
 
-PLACEMENTS = ("tiered", "device", "cpu", "hybrid", "paper")
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where rows live and where their arithmetic runs.
+
+    Attributes
+    ----------
+    name
+        As ``[train] placement`` of a recipe spells it.
+    description
+        One line for people.
+    embeddings
+        The class that does it.
+    plan
+        Its memory, before anything is allocated.
+    cpu_only
+        Whether everything is on the CPU, the model too, whatever device is chosen.
+    needs_gpu
+        Whether without a GPU it does the same as ``cpu``.
+    """
+
+    name: str
+    description: str
+    embeddings: type[Embeddings]
+    plan: Callable[[MemoryRequest], MemoryPlan]
+    cpu_only: bool = False
+    needs_gpu: bool = False
+
+    def device_of(self, chosen: str | torch.device) -> torch.device:
+        """The device of the model where `chosen` is the device of the run."""
+        return torch.device("cpu" if self.cpu_only else chosen)
+
+    def make(
+        self,
+        hot_set: HotSet,
+        optimizer: RowOptimizer,
+        device: str | torch.device,
+        *,
+        engine: Engine | None = None,
+        faults: FaultInjection = NO_FAULTS,
+    ) -> Embeddings:
+        """Embeddings of a hot set, rows not initialised yet; by default with the kernels made for the device."""
+        made = self.embeddings.from_hot_set(hot_set, optimizer, self.device_of(device), engine=engine, faults=faults)
+        made.placement = self.name
+        return made
+
+
+_ALL = (
+    Placement(
+        name="tiered",
+        description="hot rows on the device, cold rows in host memory, staged for each batch",
+        embeddings=TieredEmbeddings,
+        plan=TieredEmbeddings.plan_memory,
+    ),
+    Placement(
+        name="device",
+        description="every row on the device",
+        embeddings=ResidentEmbeddings,
+        plan=ResidentEmbeddings.plan_memory,
+        needs_gpu=True,
+    ),
+    Placement(
+        name="cpu",
+        description="every row and all arithmetic on the CPU, whatever the device",
+        embeddings=ResidentEmbeddings,
+        plan=plan_cpu_memory,
+        cpu_only=True,
+    ),
+    Placement(
+        name="hybrid",
+        description="rows and their arithmetic on the CPU, the model on the device",
+        embeddings=HybridEmbeddings,
+        plan=HybridEmbeddings.plan_memory,
+        needs_gpu=True,
+    ),
+    Placement(
+        name="paper",
+        description="FAE of the paper: hot batches on the device, rows of cold batches on the CPU",
+        embeddings=PaperEmbeddings,
+        plan=PaperEmbeddings.plan_memory,
+    ),
+)
+
+PLACEMENTS: Mapping[str, Placement] = {placement.name: placement for placement in _ALL}
+"""Every placement, by name."""
+
+
+def find_placement(name: str) -> Placement:
+    """The placement of this name.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such placement.
+
+    Examples
+    --------
+    >>> find_placement("tiered").description
+    'hot rows on the device, cold rows in host memory, staged for each batch'
+    """
+    if name not in PLACEMENTS:
+        raise RecipeError(f"[train] placement = {name!r} is not one of {', '.join(PLACEMENTS)}")
+    return PLACEMENTS[name]
 
 
 def make_embeddings(
@@ -36,28 +148,33 @@ def make_embeddings(
     placement
         ``tiered``: hot rows on `device`, cold rows on the host. ``device``: every row on `device`. ``cpu``: every row
         and all arithmetic on the CPU, whatever `device` says. ``hybrid``: rows and their arithmetic on the CPU, the
-        model on `device`. ``paper``: FAE as published, hot batches on `device`, rows of cold batches on the CPU.
+        model on `device`. ``paper``: FAE of the paper, hot batches on `device`, rows of cold batches on the CPU.
 
     Raises
     ------
     RecipeError
         If there is no such placement.
     """
-    where = torch.device("cpu") if placement == "cpu" else torch.device(device)
-    if placement in ("cpu", "device"):
-        return ResidentEmbeddings(hot_set.layout, optimizer, hot_set.batch_size, where)
-    if placement == "hybrid":
-        return HybridEmbeddings(hot_set.layout, optimizer, hot_set.batch_size, where)
-    if placement == "paper":
-        return PaperEmbeddings(hot_set.layout, optimizer, hot_set.batch_size, where)
-    if placement == "tiered":
-        return TieredEmbeddings(
-            hot_set.layout,
-            optimizer,
-            hot_set.batch_size,
-            where,
-            staging_rows=hot_set.staging_rows,
-            ring_depth=hot_set.ring_depth,
-            faults=faults,
-        )
-    raise RecipeError(f"[train] placement = {placement!r} is not one of {', '.join(PLACEMENTS)}")
+    return find_placement(placement).make(hot_set, optimizer, device, faults=faults)
+
+
+def plan_memory(
+    placement: str,
+    hot_set: HotSetSizes,
+    optimizer: str,
+    splits: Sequence[BatchSet],
+    *,
+    on_gpu: bool,
+    dense_bytes: int = 0,
+) -> MemoryPlan:
+    """What the embeddings of a placement will take; parameters as `MemoryRequest` has them.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such placement.
+    """
+    request = MemoryRequest(
+        hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes
+    )  # fmt: skip
+    return find_placement(placement).plan(request)

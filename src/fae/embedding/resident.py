@@ -1,6 +1,6 @@
 """Placements ``cpu`` and ``device``: every row in one memory, no staging.
 
-Invariant: the bank is numbered like the row layout, so a cold address is looked up in the batch's own list.
+The bank is numbered like the row layout, so a cold address of a batch is an index of the batch's own list of cold rows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
+from fae.embedding.memory_plan import MemoryPlan
+from fae.embedding.memory_request import MemoryRequest
 from fae.streaming.ready_batch import ReadyBatch
 from fae.streaming.row_store import RowOptimizer, RowStore
 
@@ -36,6 +38,19 @@ class ResidentEmbeddings(Embeddings):
             RowStore.zeros(group.num_hot_rows + group.num_cold_rows, group.embedding_dim, optimizer, device)
             for group in layout.groups
         ]
+
+    @staticmethod
+    def plan_memory(request: MemoryRequest) -> MemoryPlan:
+        """Every row on the device; see `plan_cpu_memory` for placement ``cpu``."""
+        inputs = request.input_memory(with_cold_lists=True)
+        return MemoryPlan(
+            device_rows=request.hot_rows + request.cold_rows,
+            device_inputs=inputs.device,
+            device_work=request.device_work,
+            host_rows=0,
+            host_buffers=inputs.host,
+            host_work=inputs.tables,
+        )
 
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         return self._ready(batches, order)
@@ -65,5 +80,20 @@ class ResidentEmbeddings(Embeddings):
         return None if self._gpu is None else self._gpu.generation
 
     @property
-    def device_bytes(self) -> int:
-        return sum(store.num_bytes for store in self._stores)
+    def device_stores(self) -> Sequence[RowStore]:
+        return self._stores
+
+    @property
+    def host_stores(self) -> Sequence[RowStore]:
+        return ()
+
+
+def plan_cpu_memory(request: MemoryRequest) -> MemoryPlan:
+    """Memory of placement ``cpu``: everything in host memory, nothing on a device."""
+    return MemoryPlan(
+        device_rows=0,
+        device_inputs=0,
+        host_rows=request.hot_rows + request.cold_rows,
+        host_buffers=0,
+        host_work=request.cpu_work + request.loose_batches + request.dense_bytes,
+    )

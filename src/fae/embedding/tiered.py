@@ -1,13 +1,15 @@
 """Placement ``tiered``: FAE. Hot rows on the device, cold rows on the host, a ring of staging slots between them.
 
-The bank of a group is ``[0, H)`` hot rows, then `ring_depth` slots of U_cap rows; a cold address ``a`` of a batch in
-slot q is row ``a + q * U_cap``. Invariant: the bank and its state never take more bytes than calibrate promised.
+The bank of a group is H hot rows, then `ring_depth` slots of U_cap rows each. A cold address ``a`` (from H on) of a
+batch in slot ``q`` is row ``a + q * U_cap``: with H = 100 and U_cap = 8, address 103 of a batch in slot 2 is row 119.
+The bank and its state never take more bytes than calibrate promised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +19,16 @@ from torch import Tensor
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
+from fae.embedding.memory_plan import MemoryPlan
+from fae.embedding.memory_request import MemoryRequest
+from fae.embedding.working_memory import locations, marks, pass_tables, transfer_buffers
 from fae.streaming.ready_batch import ReadyBatch
 from fae.streaming.row_store import RowOptimizer, RowStore
 from fae.streaming.staging import NO_FAULTS, FaultInjection, StagingPipeline
 from fae.streaming.transfer import TierPair
+
+if TYPE_CHECKING:
+    from fae.artifacts.hot_set import HotSet
 
 _NO_ROWS = np.empty(0, np.int64)
 
@@ -31,11 +39,11 @@ class TieredEmbeddings(Embeddings):
     Parameters
     ----------
     staging_rows
-        U_cap of each group.
+        U_cap of each group: rows of one staging slot.
     ring_depth
-        Staging slots k.
+        k: number of staging slots.
     faults
-        Delays and fill_with_nan for tests.
+        Delays, and NaN in free slots, for tests.
     """
 
     def __init__(
@@ -68,6 +76,42 @@ class TieredEmbeddings(Embeddings):
         if self._gpu is not None:
             self._gpu.slot_locations = self._pipeline.slot_locations
 
+    @classmethod
+    def from_hot_set(
+        cls,
+        hot_set: HotSet,
+        optimizer: RowOptimizer,
+        device: torch.device,
+        *,
+        engine: Engine | None = None,
+        faults: FaultInjection = NO_FAULTS,
+    ) -> TieredEmbeddings:
+        """As `Embeddings.from_hot_set`."""
+        return cls(
+            hot_set.layout,
+            optimizer,
+            hot_set.batch_size,
+            device,
+            staging_rows=hot_set.staging_rows,
+            ring_depth=hot_set.ring_depth,
+            faults=faults,
+            engine=engine,
+        )
+
+    @staticmethod
+    def plan_memory(request: MemoryRequest) -> MemoryPlan:
+        """Hot rows and staging on the device, cold rows and the buffers of the streaming pipeline in host memory."""
+        hot_set, inputs = request.hot_set, request.input_memory(with_cold_lists=False)
+        num_cold_rows = sum(group.num_cold_rows for group in hot_set.layout.groups)
+        return MemoryPlan(
+            device_rows=request.hot_rows + request.staging_slots,
+            device_inputs=inputs.device + (locations(hot_set) if request.on_gpu else 0),
+            device_work=request.device_work,
+            host_rows=request.cold_rows,
+            host_buffers=inputs.host + transfer_buffers(hot_set, request.row_floats, on_gpu=request.on_gpu),
+            host_work=inputs.tables + pass_tables(hot_set, request.most_batches) + marks(num_cold_rows),
+        )
+
     def _stream(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], write_back: bool
     ) -> ReadyBatches:
@@ -84,7 +128,8 @@ class TieredEmbeddings(Embeddings):
                 try:
                     yield ready_batch
                 finally:
-                    # Kernels that read by location write a batch's slot when they update it; who left it out has not.
+                    # Kernels that read by location write a batch's slot when they update it. Without an update the
+                    # rows must be copied there.
                     if write_back and self._gpu is not None and self.steps == steps:
                         self._gpu.carry(ready_batch, [tier.bank for tier in self._tiers])
 
@@ -126,5 +171,9 @@ class TieredEmbeddings(Embeddings):
         return None if self._gpu is None else self._gpu.generation
 
     @property
-    def device_bytes(self) -> int:
-        return sum(tier.bank.num_bytes for tier in self._tiers)
+    def device_stores(self) -> Sequence[RowStore]:
+        return [tier.bank for tier in self._tiers]
+
+    @property
+    def host_stores(self) -> Sequence[RowStore]:
+        return [tier.host for tier in self._tiers]

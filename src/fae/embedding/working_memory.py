@@ -1,8 +1,7 @@
-"""Bytes of what stands beside rows and state while batches are streamed: feeds, lookups, transfer buffers, tables.
+"""Bytes of what is allocated beside rows and state while batches are streamed: buffers, lookups, tables.
 
-Place in the flow: `fae.embedding.memory_plan` adds them up for a placement. Invariant: each function is beside no
-allocation of its own; it counts those of the module it names, and `tests/unit/test_requirements.py` compares them with
-what a training really holds. What a step makes and drops again (activations) is not here.
+`fae.embedding.memory_request` adds them up. Each function counts the allocations of the module or class that it names;
+tests compare the sums with what a training really holds. What a step makes and drops again (activations) is not here.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from fae.artifacts.packed import BatchSet
+from fae.artifacts.row_layout import RowLayout
 from fae.core.pooling import POOLING_CODE
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import group_field
@@ -19,22 +19,29 @@ from fae.streaming.input_layout import InputLayout
 from fae.streaming.workers import MOST_COUNTERS
 
 INPUT_RING_DEPTH = 8
-"""Feeds on their way to a GPU or in use there."""
+"""Input buffers on their way to a GPU or in use there."""
 ROUNDED = 512
-"""To a multiple of this torch rounds what it allocates on a GPU."""
+"""Torch rounds what it allocates on a GPU to a multiple of this."""
 _LOCATION_BYTES = 8
 _COMMAND_BYTES = 40
 _FIXED_PIECES, _GROUP_PIECES = 4, 4
 
 
-class _Sized(Protocol):
+class HotSetSizes(Protocol):
+    """What memory depends on of a hot set."""
+
     batch_size: int
     ring_depth: int
     staging_rows: tuple[int, ...]
 
+    @property
+    def layout(self) -> RowLayout:
+        """Tables, storage order and hot prefixes."""
+        ...
+
 
 def pinned(num_bytes: int) -> int:
-    """What torch takes for so many bytes of page-locked memory: the next power of two.
+    """Bytes that torch takes for `num_bytes` of page-locked memory: the next power of two.
 
     >>> [pinned(size) for size in (0, 1, 4096, 4097)]
     [0, 1, 4096, 8192]
@@ -47,8 +54,8 @@ def _has_mean(geometry: GroupGeometry) -> bool:
 
 
 def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Sequence[BatchSet]) -> int:
-    """Of `GpuRows` and its kernels: outputs, their gradients, partial sums, shapes; lengths of kept sequences."""
-    blocks = [split.most_segments for split in splits if split.num_batches and split.most_segments]
+    """Bytes of `GpuRows` and its kernels: outputs, gradients, partial sums, shapes, lengths of kept sequences."""
+    segments = [split.most_segments for split in splits if split.num_batches and split.most_segments]
     total = 0
     for group, geometry in enumerate(geometries):
         features = len(geometry.length)
@@ -57,8 +64,8 @@ def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Se
             outputs += 2 * batch_size * geometry.width  # gradients of the fused kernels, bfloat16
         shapes = 4 * (4 * features + 2 * geometry.num_slots + geometry.lookup_pieces.size)
         counts = 4 * features * (batch_size if _has_mean(geometry) else 1)
-        most = max((of_split[group][0] for of_split in blocks), default=0)
-        has_long = any(of_split[group][1] for of_split in blocks)
+        most = max((of_split[group][0] for of_split in segments), default=0)
+        has_long = any(of_split[group][1] for of_split in segments)
         partial = 4 * geometry.embedding_dim * most if has_long else 0
         kept = geometry.length[geometry.pooling == POOLING_CODE["none"]]
         lengths = batch_size * int((8 + kept).sum())
@@ -67,7 +74,7 @@ def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Se
 
 
 def cpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> int:
-    """Of `Embeddings` and `CpuGroupKernels`: outputs, their gradients, addresses as rows, shapes."""
+    """Bytes of `CpuRows` and its kernels: outputs, their gradients, addresses as rows, shapes."""
     total = 0
     for geometry in geometries:
         features, slots = len(geometry.length), geometry.num_slots
@@ -77,7 +84,7 @@ def cpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> int:
 
 
 def hybrid_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> tuple[int, int]:
-    """Of `HybridEmbeddings` beside a GPU: bytes on it, and on the host, where outputs and gradients are pinned."""
+    """Bytes of `HybridEmbeddings` on a GPU, and on the host, where outputs and gradients are page-locked."""
     sizes = [4 * batch_size * geometry.width for geometry in geometries]
     on_gpu = sum(2 * (size + ROUNDED) for size in sizes)
     on_host = cpu_lookups(geometries, batch_size) - 2 * sum(sizes) + 2 * sum(map(pinned, sizes))
@@ -85,34 +92,34 @@ def hybrid_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> tupl
 
 
 def loose_batches(batch_size: int, num_dense: int) -> int:
-    """Of `make_ready`: dense features and labels of the batch in hand and of the next one."""
+    """Bytes of `make_ready`: dense features and labels of this batch and of the next one."""
     return 2 * (4 * batch_size * (num_dense + 2) + 3 * ROUNDED)
 
 
 def input_buffer_bytes(layout: InputLayout, splits: Sequence[BatchSet]) -> int:
-    """Of one feed, large enough for any batch."""
+    """Bytes of one input buffer that is large enough for any batch."""
     return 4 * max((layout.num_words(split) for split in splits if split.num_batches), default=0)
 
 
 def input_tables(num_groups: int, num_batches: int) -> int:
-    """On the host: `InputTable` of so many batches, and what a `InputSource` makes of it."""
+    """Bytes on the host of an `InputTable` of `num_batches`, and of what an `InputSource` makes of it."""
     header, pieces = 4 * group_field(num_groups), _FIXED_PIECES + _GROUP_PIECES * num_groups
     of_table = num_batches * (header + 24 * pieces + 8)
     return counters() + of_table + pinned(num_batches * header) + num_batches * _COMMAND_BYTES * (pieces + 3)
 
 
-def locations(hot_set: _Sized) -> int:
-    """Where staged rows are: 8 bytes a slot row."""
+def locations(hot_set: HotSetSizes) -> int:
+    """Bytes of the list that says where staged rows are: 8 a row of a slot."""
     return _LOCATION_BYTES * hot_set.ring_depth * sum(hot_set.staging_rows)
 
 
-def transfer_buffers(hot_set: _Sized, row_floats: Sequence[tuple[int, int]], *, on_gpu: bool) -> int:
-    """Of `TransferBuffers`: weight and state up and down, and the locations; each pinned by itself.
+def transfer_buffers(hot_set: HotSetSizes, row_floats: Sequence[tuple[int, int]], *, on_gpu: bool) -> int:
+    """Bytes of `TransferBuffers`: weight and state up and down, and the locations; each page-locked by itself.
 
     Parameters
     ----------
     row_floats
-        Per group: floats of a row's weight and of its state.
+        Floats of a row's weight and of its state, per group.
     """
     total = 0
     for rows, widths in zip(hot_set.staging_rows, row_floats, strict=True):
@@ -122,17 +129,17 @@ def transfer_buffers(hot_set: _Sized, row_floats: Sequence[tuple[int, int]], *, 
     return total
 
 
-def pass_tables(hot_set: _Sized, num_batches: int) -> int:
-    """Of a `Pass` on the host: counters of the lanes, the lists' ends, a GPU's commands."""
+def pass_tables(hot_set: HotSetSizes, num_batches: int) -> int:
+    """Bytes of a `Pass` on the host: counters of the worker threads, ends of the lists, commands of a GPU."""
     groups = len(hot_set.staging_rows)
     return counters() + num_batches * (16 * groups + 24 + _COMMAND_BYTES * (5 * groups + 4))
 
 
 def marks(num_cold_rows: int) -> int:
-    """Of the streaming pipeline: 4 bytes a cold row, that say which batch listed it last."""
+    """Bytes of the streaming pipeline's marks: 4 a cold row, which say which batch listed it last."""
     return 4 * num_cold_rows
 
 
 def counters() -> int:
-    """Of the `WorkerGroup` of one stream."""
+    """Bytes of the counters of one stream."""
     return int(new_counters(MOST_COUNTERS, 0, 0).nbytes)

@@ -1,8 +1,8 @@
 """Row kernels on the CPU: numba loops over preallocated buffers, cut over threads by contiguous ranges.
 
-Place in the flow: what `fae.kernels.reference` defines, for tensors in host memory. Invariant: the gradients of a row
-are summed in the order of its segment of ``order`` (ascending lookups) whatever the threads are, so results are the
-same bytes. Nothing here allocates per batch: fresh buffers cost more than the arithmetic (page faults).
+They do what `fae.kernels.reference` defines. The gradients of a row are summed in the order of its lookups however many
+threads there are, so results are the same bytes. Nothing is allocated per batch: fresh buffers cost more than the
+arithmetic (page faults).
 
 The loops are compiled once per embedding_dim: a constant D lets LLVM keep a row in registers, which together with
 `prefetch` makes the update four times faster than the same loop with a variable D.
@@ -19,14 +19,18 @@ import torch
 from numba import njit
 
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas, bias_corrected_rate
+from fae.core.pooling import POOLING_CODE
 from fae.core.prefetch import prefetch, prefetch_row
 from fae.core.threads import run_ranges
 from fae.kernels.geometry import GroupGeometry
 
 Int = npt.NDArray[np.int64]
 
-_AHEAD = 16  # lookups between asking for a row and using it: best of 4, 8, 16, 32 on an AMD EPYC with 32 MiB of L3
-_MIN_LOOKUPS = 4096  # a thread is not worth waking for less
+_AHEAD = 16  # lookups between prefetching a row and using it: best of 4, 8, 16, 32 on an AMD EPYC with 32 MiB of L3
+_MIN_LOOKUPS = 4096  # waking a thread for fewer costs more than it saves
+
+_ROWWISE_ADAGRAD, _ADAGRAD, _ADAM = (OPTIMIZER_CODE[name] for name in ("rowwise_adagrad", "adagrad", "adam"))
+_MEAN, _KEPT = POOLING_CODE["mean"], POOLING_CODE["none"]
 
 
 @njit(cache=True, nogil=True)
@@ -41,11 +45,11 @@ def _translate(addresses, slots, num_hot_rows, shift, cold_rows, rows, start, st
             rows[b, s] = row
 
 
-# numpy's division: a test for zero before each one would keep LLVM from vectorising (eps makes it needless).
+# numpy's division: a test for zero before each one would keep LLVM from vectorising, and eps makes it needless.
 @njit(cache=True, nogil=True, error_model="numpy")
 def _apply(weight, state, row, total, optimizer, learning_rate, eps, decay, square_decay):
     dim = total.size
-    if optimizer == 3:  # state: first moments, then second moments; the rate is bias-corrected
+    if optimizer == _ADAM:  # state: first moments, then second moments; the rate is bias-corrected
         for d in range(dim):
             gradient = total[d]
             moment = state[row, d] + (gradient - state[row, d]) * decay
@@ -54,14 +58,14 @@ def _apply(weight, state, row, total, optimizer, learning_rate, eps, decay, squa
             state[row, dim + d] = square
             weight[row, d] -= learning_rate * (moment / (np.sqrt(square) + eps))
         return
-    if optimizer == 2:
+    if optimizer == _ADAGRAD:
         for d in range(dim):
             square = state[row, d] + total[d] * total[d]
             state[row, d] = square
             weight[row, d] -= learning_rate * (total[d] / (np.sqrt(square) + eps))
         return
     step = learning_rate
-    if optimizer == 1:
+    if optimizer == _ROWWISE_ADAGRAD:
         squares = np.float32(0.0)
         for d in range(dim):
             squares += total[d] * total[d]
@@ -101,12 +105,12 @@ def _pool_kernel(dim: int) -> Any:
                     prefetch_row(flat, max(rows[b + inputs_ahead, slot], 0), dim)
             for f in range(first_slot.size):
                 count, c = 0, column[f]
-                if pooling[f] != 2:
+                if pooling[f] != _KEPT:
                     for d in range(dim):
                         out[b, c + d] = np.float32(0.0)
                 for step in range(length[f]):
                     row = rows[b, first_slot[f] + step]
-                    if pooling[f] == 2:
+                    if pooling[f] == _KEPT:
                         for d in range(dim):
                             out[b, c + d] = weight[row, d] if row >= 0 else np.float32(0.0)
                         c += dim
@@ -114,7 +118,7 @@ def _pool_kernel(dim: int) -> Any:
                         count += 1
                         for d in range(dim):
                             out[b, c + d] += weight[row, d]
-                if pooling[f] == 1:
+                if pooling[f] == _MEAN:
                     inverse_count[b, f] = np.float32(1.0) / np.float32(max(count, 1))
                     for d in range(dim):
                         out[b, c + d] *= inverse_count[b, f]
@@ -132,7 +136,7 @@ def _update_kernel(dim: int, flat: bool) -> Any:
         total = np.zeros(dim, np.float32)
         state_width, flat_weight = state.shape[1], weight.reshape(-1)
         i = start
-        # A segment belongs to the range in which it begins.
+        # The lookups of a row belong to the range in which they begin.
         while 0 < i < stop and rows[order[i]] == rows[order[i - 1]]:
             i += 1
         if i >= stop:
@@ -144,7 +148,7 @@ def _update_kernel(dim: int, flat: bool) -> Any:
                 ahead = np.int64(order[i + _AHEAD])
                 row_ahead = max(rows[ahead], 0)
                 prefetch_row(flat_weight, row_ahead, dim)
-                prefetch_row(flat_state, row_ahead, state_width)  # Adam's of 16 floats a row takes two cache lines
+                prefetch_row(flat_state, row_ahead, state_width)  # Adam's state of 16-float rows takes two cache lines
                 if flat:
                     prefetch_row(grad, ahead, dim)
             lookup = np.int64(order[i])
@@ -165,7 +169,7 @@ def _update_kernel(dim: int, flat: bool) -> Any:
                 s = lookup - b * num_slots
                 base = b * width + slot_column[s]
                 scale = np.float32(1.0)
-                if pooling[slot_feature[s]] == 1:
+                if pooling[slot_feature[s]] == _MEAN:
                     scale = inverse_count[b, slot_feature[s]]
                 for d in range(dim):
                     total[d] += scale * grad[base + d]
@@ -206,14 +210,14 @@ class CpuGroupKernels:
         shift: int,
         cold_rows: Int,
     ) -> None:
-        """Turn a batch's addresses into rows of the bank, kept for `update`, and pool them.
+        """Turn a batch's addresses into rows of the bank, keep their numbers for `update`, and pool the rows.
 
         Parameters
         ----------
         addresses
             int32 ``[B, S]``.
         num_hot_rows
-            H: addresses from here on are cold.
+            H: addresses from H on are cold.
         weight
             float32 ``[R, D]``.
         out
@@ -257,18 +261,18 @@ class CpuGroupKernels:
         weight, state
             float32 ``[R, D]`` and ``[R, state width]``.
         order
-            The group's part of the batch's ``order``.
+            int32: the group's part of the batch's ``order``.
         grad
             float32 ``[B, W]``; copied where it is not contiguous.
         betas, step
-            For Adam: decay of the two moments; number of this step, from 1.
+            For Adam: decays of the two moments; number of this step, from 1.
         """
         geometry = self.geometry
         table, table_state = weight.numpy(), state.numpy()
         kernel = _update_kernel(geometry.embedding_dim, geometry.is_flat)
         rows, flat_grad = self._rows.reshape(-1), grad.contiguous().numpy().reshape(-1)
         flat_state = table_state.reshape(-1)
-        is_adam = self._optimizer == OPTIMIZER_CODE["adam"]
+        is_adam = self._optimizer == _ADAM
         rate = bias_corrected_rate(learning_rate, betas, step) if is_adam else learning_rate
         run_ranges(
             lambda start, stop: kernel(

@@ -1,7 +1,7 @@
 """Which lookup writes where: the shape of one group's lookups and of its pooled output.
 
-Invariant: features of a group own disjoint, contiguous column ranges of its output ``[B, W]``, in feature order; a
-pooled feature owns D columns, an unpooled one (``pooling = "none"``) ``length * D``.
+Each feature of a group owns a contiguous range of columns of the group's output ``[B, W]``, in feature order: D columns
+where it is pooled, ``length * D`` where its sequence is kept (``pooling = "none"``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fae.core.pooling import POOLING_CODE, Pooling
 
 @dataclass(frozen=True, kw_only=True)
 class GroupGeometry:
-    """Lookups of the features of one embedding_dim.
+    """Shape of the lookups of all features of one embedding_dim.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class GroupGeometry:
     width
         W: columns of the output.
     order_start
-        Slots of all groups before this one: times B it is where the group's part of a batch's ``order`` begins.
+        Slots of all groups before this one; the group's part of a batch's ``order`` begins at B times this.
     """
 
     embedding_dim: int
@@ -53,8 +53,10 @@ class GroupGeometry:
 
     @property
     def lookup_pieces(self) -> npt.NDArray[np.int64]:
-        """int64 ``[p, 2]``: the lookup's independent parts, as a feature and the first of its slots: every slot of an
-        unpooled feature is one, a pooled feature is one as a whole."""
+        """int64 ``[p, 2]``: the independent parts of a lookup, each as ``(feature, first slot within the feature)``.
+
+        Every slot of an unpooled feature is one part, a pooled feature is one part as a whole.
+        """
         parts = np.where(self.pooling == POOLING_CODE["none"], self.length, 1)
         shares = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
         return np.stack([np.repeat(np.arange(len(parts)), parts), shares], 1)

@@ -1,7 +1,16 @@
 """What kernels read of a batch on a GPU: its input buffer, cut into tensors.
 
-Header words of an input buffer: 0 real inputs; 1 learning rate of the rows (float32 bits; Adam's bias correction is in
-it); then eight for each group from `group_field` on (`fae.streaming.input_layout` writes them).
+The buffer begins with a header of int32 words, written by `fae.streaming.input_layout`. Word 0: number of inputs that
+are not padding. Word 1: learning rate of the rows (float32 bits, with Adam's bias correction). Words 2 to 7: unused.
+Then eight words a group from `group_field` on:
+
+====  ==============================================================
+0     what to add to a cold address for the row to write
+1, 2  number of segments; number of rows of several segments
+3, 4  where the starts of the segments are; where their addresses are
+5     where the rows of several segments are listed
+6, 7  where the list of cold rows begins; its length
+====  ==============================================================
 """
 
 from __future__ import annotations
@@ -18,12 +27,12 @@ def group_field(group: int) -> int:
 
 @dataclass(frozen=True)
 class InputViews:
-    """A feed on the device, cut into tensors that share its memory.
+    """An input buffer on the device, cut into tensors that share its memory.
 
     Attributes
     ----------
     words, longs
-        All of it, as int32 and as int64.
+        The whole buffer as int32, and as int64.
     addresses
         int32 ``[B, S]``.
     dense
@@ -31,7 +40,7 @@ class InputViews:
     labels
         float32 ``[B]``.
     order
-        int32 ``[B * S]``; meaningless in batches that are not trained.
+        int32 ``[B * S]``: lookups in the order in which gradients are summed; undefined outside training.
     """
 
     words: Tensor

@@ -1,8 +1,7 @@
-"""Row kernels in plain torch: the definition of right, on any device.
+"""Row kernels in plain torch, on any device: the definition that every other engine is tested against.
 
-Place in the flow: what every other form of the kernels is tested against, and what runs on a GPU until a faster form
-takes over. Invariant: the gradients of a row are summed along its segment of ``order``, one after the other (torch's
-`segment_reduce` walks a segment in order on the CPU and on CUDA), so results do not depend on timing.
+The gradients of a row are summed along its run of ``order``, one after the other (torch's `segment_reduce` adds in
+order on the CPU and on CUDA), so results do not depend on timing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Kernels of the dense part: a matrix product whose epilogue does what would be a pass of its own.
+"""Triton kernels of the dense part: products with fused epilogues, the loss, the optimizer step.
 
-Place in the flow: `fae.models.fused_mlp` calls these between the vendor library's products. At these sizes (K of at
-most some hundreds) a product waits for memory, so every pass over an activation that an epilogue saves is time saved.
-Invariant: sums are in float32 and in a fixed order; no atomics.
+`fae.models.fused_mlp` calls the products between those of the vendor library. At these sizes (K of at most some
+hundreds) a product waits for memory, so an epilogue that saves a pass over an activation saves its time. Sums are in
+float32 and in a fixed order, without atomics.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fae.kernels.triton_rows import operand
+from fae.kernels.triton_shared import ADAGRAD, SGD, operand
 
 PART_ROWS = 128
 """Rows of an activation whose column sums are one part; part of the order of sums."""
 
 MASKED_PRODUCT = {"block_n": 128, "block_k": 64, "num_warps": 4, "num_stages": 3}
-"""Tile of the masked product (``benchmarks/micro/gpu_tiles.py``, H200)."""
+"""Tile of the masked product, the fastest of a sweep on an H200."""
 
 
 @triton.jit
@@ -54,15 +54,14 @@ def masked_product(a: Tensor, b: Tensor, x: Tensor, sums: Tensor) -> Tensor:
     Parameters
     ----------
     a
-        bfloat16 ``[M, K]``: gradient behind the layer's successor.
+        bfloat16 ``[M, K]``: gradient of the output of the next layer.
     b
-        bfloat16 ``[K, N]``: weight of the successor.
+        bfloat16 ``[K, N]``: weight of the next layer.
     x
-        bfloat16 ``[M, N]``: output of the layer, behind its ReLU.
-
+        bfloat16 ``[M, N]``: output of the layer, after its ReLU.
     sums
-        float32 ``[ceil(M / 128), N]`` (rows may lie further apart); written: column sums of every 128 rows of what is
-        returned, before it is rounded.
+        float32 ``[ceil(M / 128), N]`` (rows may be further apart); written: column sums of every 128 rows of the
+        result, before it is rounded.
 
     Returns
     -------
@@ -195,10 +194,10 @@ def sum_parts(parts: Tensor, out: Tensor) -> None:
 
 
 @triton.jit
-def _loss_kernel(logits, labels, feed, grad, parts, BLOCK: tl.constexpr):
-    """Mean binary cross-entropy: its part of this block, and its gradient."""
+def _loss_kernel(logits, labels, words, grad, parts, BLOCK: tl.constexpr):
+    """Mean binary cross-entropy: the part of this program, and its gradient."""
     b = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    num_inputs = tl.load(feed)
+    num_inputs = tl.load(words)
     real = b < num_inputs
     scale = 1.0 / tl.maximum(num_inputs, 1).to(tl.float32)
     x = tl.load(logits + b, mask=real, other=0.0).to(tl.float32)
@@ -212,25 +211,27 @@ def _loss_kernel(logits, labels, feed, grad, parts, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _loss_sum_kernel(parts, feed, loss, loss_sum, NUM_PARTS: tl.constexpr, PADDED: tl.constexpr):
+def _loss_sum_kernel(parts, words, loss, loss_sum, NUM_PARTS: tl.constexpr, PADDED: tl.constexpr):
     part = tl.arange(0, PADDED)
     total = tl.sum(tl.load(parts + part, mask=part < NUM_PARTS, other=0.0), axis=0)
     tl.store(loss, total)
-    tl.store(loss_sum, tl.load(loss_sum) + total.to(tl.float64) * tl.load(feed).to(tl.float64))
+    tl.store(loss_sum, tl.load(loss_sum) + total.to(tl.float64) * tl.load(words).to(tl.float64))
 
 
 _LOSS_BLOCK = 1024
 
 
-def loss_and_gradient(logits: Tensor, labels: Tensor, feed: Tensor, loss_sum: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean binary cross-entropy (natural log) over a batch's real inputs; how many stands in the feed's first word.
+def loss_and_gradient(logits: Tensor, labels: Tensor, words: Tensor, loss_sum: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean binary cross-entropy (natural log) over the inputs of a batch that are not padding.
 
     Parameters
     ----------
     logits, labels
         ``[B]``; labels float32. Logits may be a column of something wider.
+    words
+        int32: the batch's input buffer, whose first word is the number of inputs that are not padding.
     loss_sum
-        float64 scalar; the sum over the real inputs is added to it.
+        float64 scalar; the sum over those inputs is added to it.
 
     Returns
     -------
@@ -240,8 +241,8 @@ def loss_and_gradient(logits: Tensor, labels: Tensor, feed: Tensor, loss_sum: Te
     parts = torch.empty(num_parts, dtype=torch.float32, device=logits.device)
     grad = torch.empty(num_parts * _LOSS_BLOCK, dtype=torch.float32, device=logits.device)
     loss = torch.empty((), dtype=torch.float32, device=logits.device)
-    _loss_kernel[(num_parts,)](logits.contiguous(), labels, feed, grad, parts, BLOCK=_LOSS_BLOCK)
-    _loss_sum_kernel[(1,)](parts, feed, loss, loss_sum, NUM_PARTS=num_parts, PADDED=triton.next_power_of_2(num_parts))
+    _loss_kernel[(num_parts,)](logits.contiguous(), labels, words, grad, parts, BLOCK=_LOSS_BLOCK)
+    _loss_sum_kernel[(1,)](parts, words, loss, loss_sum, NUM_PARTS=num_parts, PADDED=triton.next_power_of_2(num_parts))
     return loss, grad[: len(logits)]
 
 
@@ -254,9 +255,9 @@ def _dense_update_kernel(
     inside = i < size
     old = tl.load(weight + i, mask=inside, other=0.0)
     g = tl.load(grad + i, mask=inside, other=0.0)
-    if OPTIMIZER == 0:
+    if OPTIMIZER == SGD:
         new = old - learning_rate * g
-    elif OPTIMIZER == 2:
+    elif OPTIMIZER == ADAGRAD:
         square = tl.load(state + i, mask=inside, other=0.0) + g * g
         tl.store(state + i, square, mask=inside)
         new = old - learning_rate * (g / (tl.sqrt_rn(square) + eps))
@@ -285,7 +286,7 @@ def dense_update(
     Parameters
     ----------
     optimizer
-        0 SGD, 2 Adagrad, 3 Adam.
+        Code of ``sgd``, ``adagrad`` or ``adam``.
     weight, grad
         float32 ``[P]``.
     state

@@ -1,13 +1,13 @@
 """Lookup and dot interaction in one Triton kernel, forward and backward, in bfloat16.
 
-Place in the flow: what `fae.models.dlrm` would do with pooled embeddings, straight from the bank: the rows of an input
-are gathered by address, rounded to bfloat16, and multiplied with one another in registers; pooled embeddings never
-stand in memory. The backward pass gathers them again (reading rows is cheaper than writing and reading what was
-gathered) and writes one gradient a lookup, for `fae.kernels.triton_rows` to sum. Invariant: products are summed in
-float32; rounding to bfloat16 happens to operands and results only, as under torch's autocast.
+It does what `fae.models.dlrm` would do with pooled embeddings, straight from the bank: the rows of an input are
+gathered by address, rounded to bfloat16 and multiplied with one another in registers, so pooled embeddings are never
+written to memory. The backward pass gathers them again (reading rows is cheaper than writing and reading what was
+gathered) and writes one gradient a lookup, which `fae.kernels.triton_rows` sums. Products are summed in float32; only
+operands and results are rounded to bfloat16, as under torch's autocast.
 
-V = F + 1 vectors an input: the dense one first, then one a feature. Output columns: the dense vector itself, the strict
-lower triangle row by row, zeros up to a multiple of 8 (what tensor cores like).
+V = F + 1 vectors an input: the dense one first, then one a feature. Columns of the output: the dense vector, the strict
+lower triangle row by row, zeros up to a multiple of 8 (tensor cores prefer that).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch import Tensor
 
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews, group_field
-from fae.kernels.triton_rows import operand, to_row
+from fae.kernels.triton_shared import operand, to_row
 
 FORWARD = {"inputs": 2, "num_warps": 1}
 BACKWARD = {"inputs": 2, "num_warps": 1}
-"""Inputs and warps of a program (``benchmarks/micro/gpu_tiles.py``, H200)."""
+"""Inputs and warps of a program, the fastest of a sweep on an H200."""
 
 _DIMS = (16, 32, 64, 128)
 
@@ -40,13 +40,13 @@ def interaction_width(num_features: int, dim: int) -> int:
 
 
 def can_fuse(geometry: GroupGeometry) -> bool:
-    """Whether the fused kernel takes this group: every slot in it, one id a feature, a width tensor cores take."""
+    """Whether the fused kernel can run this group: every slot is in it, one id a feature, a width for tensor cores."""
     return geometry.is_flat and geometry.embedding_dim in _DIMS and len(geometry.slots) < 128
 
 
 @triton.jit
 def _vectors(
-    feed, cold_lists, addresses, weight, dense, field, b, num_hot_rows, batch_size,
+    words, cold_lists, addresses, weight, dense, field, b, num_hot_rows, batch_size,
     FEATURES: tl.constexpr, DIM: tl.constexpr, VECTORS: tl.constexpr,
 ):  # fmt: skip
     """bfloat16 ``[inputs, VECTORS, D]``: the dense vector, then the rows of the features, then zeros."""
@@ -56,7 +56,7 @@ def _vectors(
     is_feature = inside[:, None] & (v > 0)[None, :] & (v <= FEATURES)[None, :]
     address = tl.load(addresses + b.to(tl.int64)[:, None] * FEATURES + (v - 1)[None, :], mask=is_feature, other=-1)
     present = address >= 0
-    row = to_row(address, num_hot_rows, cold_lists + tl.load(feed + field + 6))
+    row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
     rows = tl.load(weight + row[:, :, None] * DIM + d[None, None, :], mask=present[:, :, None], other=0.0)
     is_dense = inside[:, None, None] & (v == 0)[None, :, None]
     dense_part = tl.load(
@@ -68,13 +68,13 @@ def _vectors(
 
 @triton.jit
 def _forward_kernel(
-    feed, cold_lists, addresses, weight, dense, out, field, num_hot_rows, batch_size,
+    words, cold_lists, addresses, weight, dense, out, field, num_hot_rows, batch_size,
     FEATURES: tl.constexpr, DIM: tl.constexpr, VECTORS: tl.constexpr, WIDTH: tl.constexpr, INPUTS: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0) * INPUTS + tl.arange(0, INPUTS)
     inside = b < batch_size
     x = _vectors(
-        feed, cold_lists, addresses, weight, dense, field, b, num_hot_rows, batch_size, FEATURES, DIM, VECTORS
+        words, cold_lists, addresses, weight, dense, field, b, num_hot_rows, batch_size, FEATURES, DIM, VECTORS
     )  # fmt: skip
     products = tl.dot(x, tl.permute(x, (0, 2, 1)))
     i = tl.arange(0, VECTORS)[:, None]
@@ -99,13 +99,13 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    feed, cold_lists, addresses, weight, dense, grad_out, grad_dense, grad_rows, field, num_hot_rows, batch_size,
+    words, cold_lists, addresses, weight, dense, grad_out, grad_dense, grad_rows, field, num_hot_rows, batch_size,
     FEATURES: tl.constexpr, DIM: tl.constexpr, VECTORS: tl.constexpr, WIDTH: tl.constexpr, INPUTS: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0) * INPUTS + tl.arange(0, INPUTS)
     inside = b < batch_size
     x = _vectors(
-        feed, cold_lists, addresses, weight, dense, field, b, num_hot_rows, batch_size, FEATURES, DIM, VECTORS
+        words, cold_lists, addresses, weight, dense, field, b, num_hot_rows, batch_size, FEATURES, DIM, VECTORS
     )  # fmt: skip
     i = tl.arange(0, VECTORS)[:, None]
     j = tl.arange(0, VECTORS)[None, :]
@@ -134,14 +134,14 @@ def _backward_kernel(
 
 
 class InteractionKernels:
-    """Forward and backward of one group.
+    """Fused lookup and interaction of one group, forward and backward.
 
     Parameters
     ----------
     geometry
-        For which `can_fuse` holds.
+        Shape of the group's lookups; `can_fuse` must hold.
     group
-        Its number.
+        Number of the group.
     """
 
     def __init__(self, geometry: GroupGeometry, group: int, batch_size: int) -> None:
@@ -153,23 +153,25 @@ class InteractionKernels:
             "WIDTH": self.width,
         }  # fmt: skip
 
-    def forward(self, feed: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, dense: Tensor) -> Tensor:
-        """Bfloat16 ``[B, width]`` from the bank ``[R, D]`` and the dense vectors, bfloat16 ``[B, D]``."""
+    def forward(
+        self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, dense: Tensor
+    ) -> Tensor:
+        """Output, bfloat16 ``[B, width]``, from the bank ``[R, D]`` and the dense vectors, bfloat16 ``[B, D]``."""
         out = torch.empty((self._batch_size, self.width), dtype=torch.bfloat16, device=weight.device)
         _forward_kernel[(triton.cdiv(self._batch_size, FORWARD["inputs"]),)](
-            feed.words, cold_lists, feed.addresses, weight, dense, out, self._field, num_hot_rows, self._batch_size,
+            inputs.words, cold_lists, inputs.addresses, weight, dense, out, self._field, num_hot_rows, self._batch_size,
             INPUTS=FORWARD["inputs"], num_warps=FORWARD["num_warps"], **self._constants,
         )  # fmt: skip
         return out
 
     def backward(
-        self, feed: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, dense: Tensor, grad_out: Tensor,
-        grad_rows: Tensor,
+        self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, dense: Tensor,
+        grad_out: Tensor, grad_rows: Tensor,
     ) -> Tensor:  # fmt: skip
         """Gradient of the dense vectors, bfloat16 ``[B, D]``; `grad_rows` ``[B, F * D]`` is written."""
         grad_dense = torch.empty_like(dense)
         _backward_kernel[(triton.cdiv(self._batch_size, BACKWARD["inputs"]),)](
-            feed.words, cold_lists, feed.addresses, weight, dense, grad_out, grad_dense, grad_rows, self._field,
+            inputs.words, cold_lists, inputs.addresses, weight, dense, grad_out, grad_dense, grad_rows, self._field,
             num_hot_rows, self._batch_size, INPUTS=BACKWARD["inputs"], num_warps=BACKWARD["num_warps"],
             **self._constants,
         )  # fmt: skip

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class InputSlot:
-    """Where a batch's feed stands on the device.
+    """The input buffer of a batch on the device, and which captured graph may run on it.
 
     Attributes
     ----------
     views
-        Its tensors; the same memory for every batch of this slot and generation.
-    index, generation
-        Which graph may run on it.
+        Its tensors; the same memory for every batch of this index and generation.
+    index
+        Place in the ring of input buffers.
+    generation
+        Grows whenever the buffers of the ring are replaced.
     """
 
     views: InputViews
@@ -47,7 +49,7 @@ class ReadyBatch:
         float32 ``[B]`` on the device, 0 in padded inputs.
     slot
         Staging slot that holds its cold rows; 0 where there is none.
-    feed
+    buffer
         On a GPU, the batch as its kernels read it.
     """
 
@@ -55,7 +57,7 @@ class ReadyBatch:
     dense: Tensor
     labels: Tensor
     slot: int
-    feed: InputSlot | None = None
+    buffer: InputSlot | None = None
 
     @property
     def num_inputs(self) -> int:
@@ -66,8 +68,8 @@ class ReadyBatch:
     def real(self) -> Tensor:
         """float32 ``[B]`` on the device: 1 for inputs, 0 for padding."""
         size, device = len(self.labels), self.labels.device
-        if self.feed is not None:
-            return (torch.arange(size, device=device) < self.feed.views.words[0]).float()
+        if self.buffer is not None:
+            return (torch.arange(size, device=device) < self.buffer.views.words[0]).float()
         real = np.zeros(size, np.float32)
         real[: self.num_inputs] = 1.0
         return torch.from_numpy(real).to(device)
@@ -83,6 +85,6 @@ def make_ready(packed: PackedBatch, device: torch.device, slot: int) -> ReadyBat
     return ReadyBatch(packed=packed, dense=to_device(packed.dense), labels=to_device(packed.labels), slot=slot)
 
 
-def ready_from_buffer(packed: PackedBatch, feed: InputSlot, slot: int) -> ReadyBatch:
-    """A batch whose tensors are the feed's own."""
-    return ReadyBatch(packed=packed, dense=feed.views.dense, labels=feed.views.labels, slot=slot, feed=feed)
+def ready_from_buffer(packed: PackedBatch, buffer: InputSlot, slot: int) -> ReadyBatch:
+    """A batch whose tensors are views of its input buffer."""
+    return ReadyBatch(packed=packed, dense=buffer.views.dense, labels=buffer.views.labels, slot=slot, buffer=buffer)

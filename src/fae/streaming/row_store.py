@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.core.optimizers import DEFAULT_BETAS, Betas, state_width
+from fae.core.optimizers import DEFAULT_BETAS, Betas, optimizer_facts, state_width
 from fae.core.seeds import generator
 from fae.core.threads import run_ranges
 from fae.streaming.huge_pages import host_zeros
@@ -33,7 +33,7 @@ class RowOptimizer:
     Attributes
     ----------
     eps
-        0 takes the optimizer's own: 1e-8, for ``adagrad`` 1e-10 (as torch).
+        0 takes torch's default for the optimizer: 1e-10 for ``adagrad``, 1e-8 for the others.
     betas
         For ``adam``: decay of the first and second moment.
     """
@@ -45,7 +45,7 @@ class RowOptimizer:
 
     def __post_init__(self) -> None:
         if self.eps == 0:
-            object.__setattr__(self, "eps", 1e-10 if self.name == "adagrad" else 1e-8)
+            object.__setattr__(self, "eps", optimizer_facts(self.name).eps)
 
     def state_width(self, embedding_dim: int) -> int:
         """Floats of state a row carries."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fae.core.errors import RecipeError
+from fae.core.optimizers import optimizer_facts
 
-_ADAGRADS = ("rowwise_adagrad", "adagrad")
 _DENSE_SHARE = 0.1
 """Of a model that does not say: the share that kills no units (docs/results.md, "Learning rate of the dense part")."""
 
@@ -103,15 +103,19 @@ class TrainConfig:
             raise RecipeError(f"[train] batch_size = {self.batch_size} is more than {2**20}")
 
     @property
+    def _is_adagrad(self) -> bool:
+        return optimizer_facts(self.optimizer).dense == "adagrad"
+
+    @property
     def dense_rate(self) -> float:
         """Learning rate of the dense weights."""
         if self.dense_learning_rate is not None:
             return self.dense_learning_rate
-        return self.learning_rate * (_DENSE_SHARE if self.optimizer in _ADAGRADS else 1.0)
+        return self.learning_rate * (_DENSE_SHARE if self._is_adagrad else 1.0)
 
     def with_dense_share(self, share: float) -> TrainConfig:
         """The same with `share` of the rows' rate for the dense weights, where that is not given and is no default."""
         given = self.dense_learning_rate is not None
-        if given or self.optimizer not in _ADAGRADS or share == _DENSE_SHARE:
+        if given or not self._is_adagrad or share == _DENSE_SHARE:
             return self
         return dataclasses.replace(self, dense_learning_rate=share * self.learning_rate)

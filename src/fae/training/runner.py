@@ -95,13 +95,13 @@ class StepRunner:
             self._run_on_host(batch, self._dense_graph)
             return
         key = self._embeddings.graph_key(batch) if self._capture else None
-        could_be = key is not None and batch.feed is not None
+        could_be = key is not None and batch.buffer is not None
         self.setting_up = self._eager_steps[could_be] < _WARM_UP_STEPS
-        if key is None or batch.feed is None or self.setting_up:
+        if key is None or batch.buffer is None or self.setting_up:
             self._run_aside(batch)
             self._eager_steps[could_be] += 1
             return
-        place = (key, batch.feed.index)
+        place = (key, batch.buffer.index)
         if place not in self._graphs:
             self.setting_up = True
             steps = self._embeddings.steps

@@ -32,13 +32,13 @@ def backward(logits: Tensor, batch: ReadyBatch, loss_sum: Tensor) -> Tensor:
     loss_sum
         float64 scalar on the device.
     """
-    if batch.feed is None:
+    if batch.buffer is None:
         loss = mean_loss(logits, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         loss_sum += loss.detach().double() * batch.num_inputs
         return loss.detach()
     # The number of real inputs is on the device: a graph must not hold that of the batch it was captured with.
-    return backward_on_device(logits, batch.labels, batch.feed.views.words, loss_sum)
+    return backward_on_device(logits, batch.labels, batch.buffer.views.words, loss_sum)
 
 
 def backward_on_device(logits: Tensor, labels: Tensor, words: Tensor, loss_sum: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 
 from fae.core.errors import BudgetError
 from fae.core.optimizers import OPTIMIZERS
-from fae.embedding.memory_plan import MemoryPlan, plan_memory, require_memory
-from fae.embedding.placements import PLACEMENTS
+from fae.embedding.memory_plan import MemoryPlan, require_memory
+from fae.embedding.placements import PLACEMENTS, plan_memory
 from fae.embedding.placements import make_embeddings as make
 from fae.embedding.working_memory import pinned
 from fae.models.registry import build_model
@@ -73,8 +73,8 @@ def test_feeds_are_counted_as_they_are_made():
             staged=placement == "tiered",
         )  # fmt: skip
         order = np.arange(packed.num_batches)
-        rows.feeds(packed, order, np.full(len(order), -1), hot_set.staging_rows, 1)
-        assert needs.device_inputs == rows._feeds.device_bytes + engine_bytes
+        rows.buffered(packed, order, np.full(len(order), -1), hot_set.staging_rows, 1)
+        assert needs.device_inputs == rows._ring.device_bytes + engine_bytes
 
 
 def live_tensors() -> dict[int, int]:

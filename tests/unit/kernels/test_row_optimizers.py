@@ -26,7 +26,7 @@ from packs import stub_hot_set
 def test_recipes_may_say_what_there_is():
     hints = typing.get_type_hints(TrainConfig)
     assert typing.get_args(hints["optimizer"]) == OPTIMIZERS
-    assert typing.get_args(hints["placement"]) == PLACEMENTS
+    assert typing.get_args(hints["placement"]) == tuple(PLACEMENTS)
     log = random_log(0)
     with pytest.raises(RecipeError, match="placement = 'gpu' is not one of tiered, device, cpu, hybrid, paper"):
         make_embeddings("gpu", stub_hot_set(log.layout(0.1, 1), batch_size=16), RowOptimizer(), device="cpu")

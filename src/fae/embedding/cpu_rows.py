@@ -1,0 +1,95 @@
+"""Lookup and update of all groups through the CPU kernels, or through the reference on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fae.artifacts.row_layout import RowLayout
+from fae.kernels.cpu import CpuGroupKernels
+from fae.kernels.geometry import GroupGeometry
+from fae.kernels.reference import ReferenceGroupKernels
+from fae.streaming.huge_pages import host_zeros
+from fae.streaming.ready_batch import ReadyBatch
+from fae.streaming.row_store import RowOptimizer, RowStore
+
+ColdRows = Callable[[ReadyBatch, int], tuple[int, npt.NDArray[np.int64]]]
+"""From a batch and group to how a cold address becomes a row: ``(shift, list)``, see `CpuGroupKernels.lookup`."""
+
+
+class CpuRows:
+    """Kernels and output buffers of the groups of one layout.
+
+    Parameters
+    ----------
+    engine
+        ``cpu`` (numba) or ``reference`` (plain torch).
+
+    Attributes
+    ----------
+    outputs
+        Pooled rows, float32 ``[B, W]`` per group; the leaves of the backward pass, reused by every lookup.
+    """
+
+    def __init__(
+        self,
+        layout: RowLayout,
+        geometries: Sequence[GroupGeometry],
+        optimizer: RowOptimizer,
+        batch_size: int,
+        device: torch.device,
+        *,
+        engine: Literal["cpu", "reference"],
+    ) -> None:
+        self._layout, self._geometries, self._optimizer, self._batch_size = layout, geometries, optimizer, batch_size
+        self._kernels: list[CpuGroupKernels | ReferenceGroupKernels] = []
+        self.outputs: list[Tensor] = []
+        for geometry in geometries:
+            self._kernels.append(
+                CpuGroupKernels(geometry, batch_size, optimizer.name)
+                if engine == "cpu"
+                else ReferenceGroupKernels(geometry, batch_size, optimizer.name, device)
+            )
+            self.outputs.append(
+                host_zeros(batch_size, geometry.width)
+                if device.type == "cpu"
+                else torch.zeros((batch_size, geometry.width), device=device)
+            )
+
+    def lookup(
+        self, batch: ReadyBatch, banks: Sequence[RowStore], cold_rows: ColdRows, *, requires_grad: bool
+    ) -> list[Tensor]:
+        """Read and pool the rows of a batch from the banks into `outputs`, which are returned."""
+        for group, (kernels, output) in enumerate(zip(self._kernels, self.outputs, strict=True)):
+            output.requires_grad_(False).grad = None
+            shift, listed = cold_rows(batch, group)
+            kernels.lookup(
+                batch.packed.addresses,
+                self._layout.groups[group].num_hot_rows,
+                banks[group].weight,
+                output,
+                shift=shift,
+                cold_rows=listed,
+            )
+            output.requires_grad_(requires_grad)
+        return self.outputs
+
+    def update(self, batch: ReadyBatch, banks: Sequence[RowStore], *, step: int) -> None:
+        """Sum the gradients of the batch that was looked up last and apply the optimizer; `step` is Adam's, from 1."""
+        order, optimizer = batch.packed.order, self._optimizer
+        assert order is not None
+        for group, (kernels, output) in enumerate(zip(self._kernels, self.outputs, strict=True)):
+            if output.grad is None:  # the model did not use the group
+                continue
+            geometry, bank = self._geometries[group], banks[group]
+            start = self._batch_size * geometry.order_start
+            part = order[start : start + self._batch_size * len(geometry.slots)]
+            kernels.update(
+                bank.weight, bank.state, part, output.grad.detach(), optimizer.learning_rate, optimizer.eps,
+                betas=optimizer.betas, step=step,
+            )  # fmt: skip

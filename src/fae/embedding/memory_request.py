@@ -1,0 +1,150 @@
+"""What the memory of any placement depends on, and the parts that several placements share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from fae.artifacts.packed import BatchSet
+from fae.core.optimizers import row_bytes, state_width
+from fae.embedding.working_memory import (
+    INPUT_RING_DEPTH,
+    ROUNDED,
+    HotSetSizes,
+    cpu_lookups,
+    gpu_lookups,
+    hybrid_lookups,
+    input_buffer_bytes,
+    input_tables,
+    loose_batches,
+    pinned,
+)
+from fae.kernels.geometry import GroupGeometry, group_geometries
+from fae.streaming.input_layout import InputLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputMemory:
+    """Bytes for batches on their way to a GPU; all 0 where there is none.
+
+    Attributes
+    ----------
+    device
+        Input buffers on the device.
+    host
+        Page-locked buffers of the same number in host memory.
+    tables
+        Tables of a stream in host memory.
+    """
+
+    device: int = 0
+    host: int = 0
+    tables: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRequest:
+    """What the memory of any placement depends on, and the parts that several placements share.
+
+    Attributes
+    ----------
+    optimizer
+        Name of the row optimizer.
+    splits
+        The batches that will be streamed; the largest one sizes the input buffers.
+    on_gpu
+        Whether the device is a GPU, whose batches go through input buffers.
+    dense_bytes
+        Bytes of the dense weights, their gradients and optimizer state: `fae.training.dense.dense_bytes`.
+    """
+
+    hot_set: HotSetSizes
+    optimizer: str
+    splits: Sequence[BatchSet]
+    on_gpu: bool
+    dense_bytes: int = 0
+
+    @cached_property
+    def geometries(self) -> tuple[GroupGeometry, ...]:
+        """Shape of the lookups of each group."""
+        layout = self.hot_set.layout
+        return group_geometries(
+            [feature.length for feature in layout.features], [feature.pooling for feature in layout.features],
+            layout.embedding_dims,
+        )  # fmt: skip
+
+    @property
+    def most_batches(self) -> int:
+        """Batches of the largest split."""
+        return max(split.num_batches for split in self.splits)
+
+    @property
+    def row_floats(self) -> list[tuple[int, int]]:
+        """Floats of a row's weight and of its state, per group."""
+        dims = [group.embedding_dim for group in self.hot_set.layout.groups]
+        return [(dim, state_width(self.optimizer, dim)) for dim in dims]
+
+    def _rows(self, counts: Sequence[int]) -> int:
+        groups = self.hot_set.layout.groups
+        return sum(
+            row_bytes(self.optimizer, group.embedding_dim) * rows for group, rows in zip(groups, counts, strict=True)
+        )
+
+    @property
+    def hot_rows(self) -> int:
+        """Bytes of the hot rows with their state."""
+        return self._rows([group.num_hot_rows for group in self.hot_set.layout.groups])
+
+    @property
+    def cold_rows(self) -> int:
+        """Bytes of the cold rows with their state."""
+        return self._rows([group.num_cold_rows for group in self.hot_set.layout.groups])
+
+    @property
+    def staging_slots(self) -> int:
+        """Bytes of the staging slots with their state."""
+        return self._rows([self.hot_set.ring_depth * rows for rows in self.hot_set.staging_rows])
+
+    @property
+    def cpu_work(self) -> int:
+        """Bytes of lookups by the CPU kernels."""
+        return cpu_lookups(self.geometries, self.hot_set.batch_size)
+
+    @property
+    def loose_batches(self) -> int:
+        """Bytes of batches that do not go through input buffers."""
+        return loose_batches(self.hot_set.batch_size, self.splits[0].num_dense)
+
+    @property
+    def device_work(self) -> int:
+        """Bytes on the device of lookups that its own kernels do, and of the dense weights."""
+        if not self.on_gpu:
+            return self.dense_bytes + self.cpu_work + self.loose_batches
+        of_rings = ROUNDED * (INPUT_RING_DEPTH + 3 * len(self.geometries))
+        return self.dense_bytes + gpu_lookups(self.geometries, self.hot_set.batch_size, self.splits) + of_rings
+
+    @property
+    def hybrid_work(self) -> tuple[int, int]:
+        """Bytes on the device and on the host of lookups by the CPU for a model on the device."""
+        if not self.on_gpu:
+            return 0, self.cpu_work
+        return hybrid_lookups(self.geometries, self.hot_set.batch_size)
+
+    def input_memory(self, *, with_cold_lists: bool) -> InputMemory:
+        """What batches on their way take, with the lists of their cold rows or without."""
+        if not self.on_gpu:
+            return InputMemory()
+        layout = InputLayout(
+            batch_size=self.hot_set.batch_size,
+            num_slots=self.hot_set.layout.num_slots,
+            num_dense=self.splits[0].num_dense,
+            num_groups=len(self.geometries),
+            with_cold_lists=with_cold_lists,
+        )
+        size = input_buffer_bytes(layout, self.splits)
+        return InputMemory(
+            device=INPUT_RING_DEPTH * size,
+            host=INPUT_RING_DEPTH * pinned(size),
+            tables=input_tables(len(self.geometries), self.most_batches),
+        )
