@@ -1,4 +1,7 @@
-"""One contract for row kernels: numba, its Python form and plain torch do the same as autograd over a dense table."""
+"""One contract for row kernels: every engine does the same as autograd over a dense table.
+
+A new engine is one entry of `ENGINES`.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fae.kernels.cpu as cpu
-from fae.core.optimizers import OPTIMIZERS, state_width
+from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZERS, bias_corrected_rate, state_width
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import group_geometries
+from fae.kernels.input_views import InputViews, group_field
 from fae.kernels.reference import ReferenceGroupKernels
+from fae.pack.sort_kernels import SEGMENT_LOOKUPS
 
 NO_ROWS = np.empty(0, np.int64)
 FLAT = ([1, 1, 1], ["sum", "sum", "mean"])
@@ -38,14 +43,81 @@ class PythonForm(CpuGroupKernels):
         self._patched(super().update, *arguments, **options)
 
 
-def make_kernels(form, geometry, batch_size, optimizer):
-    if form == "reference":
-        return ReferenceGroupKernels(geometry, batch_size, optimizer, torch.device("cpu"))
-    return (PythonForm if form == "python" else CpuGroupKernels)(geometry, batch_size, optimizer)
+class TritonForm:
+    """The Triton kernels behind the calls of the others; in Triton's interpreter where there is no GPU."""
+
+    def __init__(self, geometry, batch_size, optimizer):
+        from fae.kernels.triton_rows import TritonGroupKernels
+
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.optimizer = optimizer
+        self.kernels = TritonGroupKernels(geometry, 0, batch_size, optimizer, self.device, staged=False)
+
+    def lookup(self, addresses, num_hot_rows, weight, out, *, shift, cold_rows):
+        self.addresses, self.num_hot_rows = addresses, num_hot_rows
+        listed = cold_rows if len(cold_rows) else np.arange(num_hot_rows, len(weight) - shift) + shift
+        self.cold_rows = torch.from_numpy(listed).to(self.device)
+        pooled = out.to(self.device)
+        self.kernels.lookup(
+            self.inputs(np.zeros(addresses.size, np.int32), 0.0), self.cold_rows, num_hot_rows,
+            weight.to(self.device), pooled,
+        )  # fmt: skip
+        out.copy_(pooled)
+
+    def update(self, weight, state, order, grad, learning_rate, eps, *, betas=DEFAULT_BETAS, step=1):
+        rate = bias_corrected_rate(learning_rate, betas, step) if self.optimizer == "adam" else learning_rate
+        inputs, (rows, states) = self.inputs(order, rate), (tensor.to(self.device) for tensor in (weight, state))
+        self.kernels.update(
+            inputs, self.cold_rows, self.num_hot_rows, rows, states, grad.to(self.device), eps, betas
+        )  # fmt: skip
+        weight.copy_(rows)
+        state.copy_(states)
+
+    def inputs(self, order, rate) -> InputViews:
+        """An input buffer: header, then starts and addresses of the segments, then rows of several segments."""
+        sorted_addresses = self.addresses.reshape(-1)[order]
+        starts, addresses, long_rows = [], [], []
+        for address in np.unique(sorted_addresses[sorted_addresses >= 0]):
+            begin, end = np.searchsorted(sorted_addresses, [address, address + 1])
+            cuts = range(begin, end, SEGMENT_LOOKUPS)
+            if len(cuts) > 1:
+                long_rows += [len(starts), len(cuts)]
+            starts += cuts
+            addresses += [address] * len(cuts)
+        header = np.zeros(group_field(1), np.int32)
+        header[0], header[1] = len(self.addresses), np.float32(rate).view(np.int32)
+        count, field = len(starts), group_field(0)
+        header[field + 1 : field + 6] = (
+            count, len(long_rows) // 2, len(header), len(header) + count, len(header) + 2 * count
+        )  # fmt: skip
+        self.kernels.reserve(count, len(long_rows) // 2)
+        words, table, lookups = (
+            torch.from_numpy(np.array(values, np.int32)).to(self.device)
+            for values in ([*header, *starts, *addresses, *long_rows], self.addresses, order)
+        )
+        nothing = torch.empty(0, device=self.device)
+        return InputViews(
+            words=words, longs=self.cold_rows, addresses=table, dense=nothing, labels=nothing, order=lookups
+        )
+
+
+ENGINES = {
+    "numba": CpuGroupKernels,
+    "python": PythonForm,
+    "reference": lambda *arguments: ReferenceGroupKernels(*arguments, torch.device("cpu")),
+    "triton": TritonForm,
+}
+engines = pytest.mark.parametrize("engine", ENGINES)
+
+
+def make_kernels(engine, geometry, batch_size, optimizer):
+    if engine == "triton":
+        pytest.importorskip("triton")
+    return ENGINES[engine](geometry, batch_size, optimizer)
 
 
 class Case:
-    """A random batch of one group: 20 rows, the first 12 hot, the last 2 left alone; cold ones through a list."""
+    """A random batch of one group over 20 rows: the first 12 are hot, the last 2 are never listed."""
 
     num_rows, num_hot = 20, 12
 
@@ -100,16 +172,15 @@ def wanted_update(optimizer, weight, state, gradient, eps, betas, step):
 
 
 cases = pytest.mark.parametrize(("lengths", "poolings"), [FLAT, LISTS], ids=["flat", "lists"])
-forms = pytest.mark.parametrize("form", ["numba", "python", "reference"])
 
 
 @cases
-@forms
+@engines
 @pytest.mark.parametrize("dim", [1, 4, 16])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_lookup_and_update(form, lengths, poolings, dim, optimizer):
+def test_lookup_and_update(engine, lengths, poolings, dim, optimizer):
     case = Case(lengths, poolings, dim, 12, seed=dim)
-    kernels = make_kernels(form, case.geometry, case.batch_size, optimizer)
+    kernels = make_kernels(engine, case.geometry, case.batch_size, optimizer)
     weight = case.weight.clone()
     out = torch.full((case.batch_size, case.geometry.width), 7.0)
     kernels.lookup(case.addresses, case.num_hot, weight, out, shift=0, cold_rows=case.cold_rows)
@@ -135,10 +206,10 @@ def test_lookup_and_update(form, lengths, poolings, dim, optimizer):
     assert torch.equal(state[untouched], before[untouched])
 
 
-@forms
-def test_staged_addresses_are_shifted(form):
+@engines
+def test_staged_addresses_are_shifted(engine):
     case = Case(*FLAT, 4, 6, seed=5)
-    kernels = make_kernels(form, case.geometry, case.batch_size, "sgd")
+    kernels = make_kernels(engine, case.geometry, case.batch_size, "sgd")
     slot, slot_rows = 2, 9
     bank = torch.zeros((case.num_hot + 3 * slot_rows, 4))
     bank[: case.num_hot] = case.weight[: case.num_hot]
@@ -172,8 +243,8 @@ def test_threads_do_not_change_a_byte(threads, optimizer, monkeypatch):
 def test_numba_is_the_reference(seed, shape, batch_size, optimizer):
     case = Case(*shape, 8, batch_size, seed)
     results = []
-    for form in ("numba", "reference"):
-        kernels = make_kernels(form, case.geometry, batch_size, optimizer)
+    for engine in ("numba", "reference"):
+        kernels = make_kernels(engine, case.geometry, batch_size, optimizer)
         weight, state = case.weight.clone(), torch.ones((case.num_rows, state_width(optimizer, 8)))
         out = torch.empty((batch_size, case.geometry.width))
         kernels.lookup(case.addresses, case.num_hot, weight, out, shift=0, cold_rows=case.cold_rows)

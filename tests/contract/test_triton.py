@@ -23,7 +23,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def one_step(log, layout, placement, optimizer, engine, device):
-    """Outputs of every group and the tables behind one update with given gradients."""
+    """Outputs of every feature, and the tables after updates with known gradients."""
     embeddings = make_embeddings(
         placement, log, layout, RowOptimizer(name=optimizer, learning_rate=0.1), device=device, engine=engine
     )
@@ -83,7 +83,7 @@ def test_training_agrees_with_the_cpu_and_tiered_is_device(optimizer):
 
 
 @pytest.mark.parametrize("depth", [2, 4])
-def test_delays_and_poison_change_nothing_where_rows_are_read_by_location(depth):
+def test_delays_and_nan_in_free_slots_change_nothing_where_rows_are_read_by_location(depth):
     log = random_log(5, num_inputs=90, batch_size=10, lists=True)
     layout = log.layout(0.1, 5)
     faults = FaultInjection(max_delay_seconds=0.002, fill_with_nan=True, seed=depth)
@@ -94,7 +94,7 @@ def test_delays_and_poison_change_nothing_where_rows_are_read_by_location(depth)
 @pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad"])
 @pytest.mark.parametrize("leaves", [False, True])
 def test_a_batch_that_is_not_updated_keeps_what_earlier_ones_did(optimizer, leaves):
-    """Its rows were to be read in other slots and written to its own by the update that does not come."""
+    """Its rows are read in other slots; the update that would write them to its own slot does not happen."""
     log = random_log(5, num_inputs=60, batch_size=10, lists=True)
     layout = log.layout(0.1, 5)
     results = []
@@ -118,7 +118,7 @@ def test_a_batch_that_is_not_updated_keeps_what_earlier_ones_did(optimizer, leav
 
 @pytest.mark.parametrize("placement", ["device", "tiered", "paper"])
 def test_adam_counts_the_updates_that_were_made(placement):
-    """Rates are foreseen when a stream begins; batches that are left out must not count, or later rates are wrong."""
+    """Rates are computed when a stream begins; a batch that is not updated must not count for the later rates."""
     log = random_log(5, num_inputs=90, batch_size=10, lists=True)
     layout = log.layout(0.4, 5)
     packed = log.packed(layout)
@@ -127,11 +127,12 @@ def test_adam_counts_the_updates_that_were_made(placement):
     for engine, device in (("triton", DEVICE), ("cpu", CPU)):
         embeddings = make_embeddings(placement, log, layout, optimizer, depth=4, device=device, engine=engine)
         embeddings.initialise(3)
-        for first, skipped in ((0, ()), (0, (0, 1, 4, 8)), (4, (2,))):  # the second and third stream go on counting
+        for first, skipped in ((0, ()), (0, (0, 1, 4, 8)), (4, (2,))):  # the later streams continue the count
             for number, batch in enumerate(embeddings.stream(packed, range(first, packed.num_batches))):
                 features = embeddings.lookup(batch)
                 if engine == "triton":
-                    rates.append((embeddings.steps + 1, batch.buffer.views.words[1:2].cpu().numpy().view(np.float32)[0]))
+                    rate = batch.buffer.views.words[1:2].cpu().numpy().view(np.float32)[0]
+                    rates.append((embeddings.steps + 1, rate))
                 if number not in skipped:
                     sum((features[feature.name] ** 2).sum() for feature in log.features).backward()
                     embeddings.update(batch)
@@ -194,7 +195,7 @@ def test_a_group_that_the_model_leaves_out_keeps_its_rows(optimizer, feature):
 
 
 def test_long_rows_and_long_segments():
-    """One id takes nearly every lookup: rows of several blocks, and of more parts than are summed at once."""
+    """One id takes nearly every lookup: rows of several segments, and of more than are summed at once."""
     log = random_log(4, num_inputs=2400, batch_size=2400)
     log.ids[:2300, 0] = 5
     layout = log.layout(0.3, 1)
@@ -284,7 +285,7 @@ def test_mean_loss_ignores_padding():
 
 
 def test_logits_may_be_a_column_of_something_wider():
-    """As a model of one's own may return them: the kernel reads one number behind the other."""
+    """A model may return such logits, and the kernel reads contiguous numbers."""
     from fae.kernels.triton_dense import loss_and_gradient
 
     wide = torch.randn(5, 3, generator=torch.Generator().manual_seed(1)).to(DEVICE)
@@ -319,7 +320,7 @@ def test_fused_mlp_is_the_layers():
 
 
 def test_gradients_beside_are_joined_before_they_are_used(monkeypatch):
-    """The order in which two streams are asked for work, where there are none."""
+    """The order of the calls to two streams, with fakes where there is no GPU."""
     from contextlib import nullcontext
 
     from fae.kernels import triton_dense
@@ -332,16 +333,16 @@ def test_gradients_beside_are_joined_before_they_are_used(monkeypatch):
             self.name, self.device = name, DEVICE
 
         def wait_stream(self, other):
-            asked.append(f"{self.name} waits for {other.name}")
+            calls.append(f"{self.name} waits for {other.name}")
 
-    asked: list[str] = []
+    calls: list[str] = []
     current, aside = Stream("main"), Stream("aside")
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: current)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     for module, name in ((fused_mlp, "_product_float32"), (fused_mlp, "masked_product"), (fused_mlp, "sum_parts"),
                          (triton_dense, "dense_update")):  # fmt: skip
         real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *args, _n=name, _r=real, **kw: asked.append(_n) or _r(*args, **kw))
+        monkeypatch.setattr(module, name, lambda *args, _n=name, _r=real, **kw: calls.append(_n) or _r(*args, **kw))
     block = MLP([16, 32, 16, 1], final_relu=False).to(DEVICE)
     optimizer = make_dense_optimizer("sgd", block, 1.0, flat=True, bf16=True)
     block.fused._aside = aside
@@ -349,17 +350,17 @@ def test_gradients_beside_are_joined_before_they_are_used(monkeypatch):
     held = block.fused._operands
     assert len(held) == 5, "a gradient and an input of each product, and the parts of the sums"
     optimizer.step()
-    assert asked == [
+    assert calls == [
         "aside waits for main", "_product_float32", "masked_product", "aside waits for main", "_product_float32",
         "aside waits for main", "sum_parts", "main waits for aside", "dense_update",
     ]  # fmt: skip
     assert not block.fused._operands
-    asked.clear()
+    calls.clear()
     optimizer.step()
-    assert asked == ["dense_update"], "nothing to wait for"
+    assert calls == ["dense_update"], "nothing to wait for"
 
 
-def test_batches_of_ids_never_seen_are_all_padding_safe():
+def test_batches_that_are_mostly_padding():
     log = random_log(9, num_inputs=10, batch_size=16)  # a batch that is mostly padding
     log = dataclasses.replace(log, ids=np.where(log.ids > 3, -1, log.ids).astype(np.int32))
     layout = log.layout(0.5, 1)

@@ -12,6 +12,7 @@ from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.row_layout import RowLayout
 from fae.checkpoint.continuation import move_rows
 from fae.core.errors import ArtifactError
+from fae.core.optimizers import OPTIMIZERS
 from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer, initial_rows
 from fae.training.dense import make_dense_optimizer
@@ -19,7 +20,6 @@ from fae.training.runner import StepRunner
 
 from cases import Log, assert_same_bytes, make_embeddings, random_log
 
-OPTIMIZERS = ("sgd", "rowwise_adagrad", "adagrad", "adam")
 SEED = 7
 
 
@@ -64,7 +64,7 @@ def test_rows_change_tier_with_their_state(optimizer, shares, placements) -> Non
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_three_days_with_three_hot_sets_are_three_days_in_one_place(optimizer) -> None:
-    """Tiered, re-calibrated each night, against all rows in one place that nobody ever moves."""
+    """Tiered with another hot set each day, against all rows in one place throughout."""
     first = random_log(1)
     days = [first, day(first, 2), day(first, 3)]
     rule = RowOptimizer(name=optimizer, learning_rate=0.1)

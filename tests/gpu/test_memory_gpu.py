@@ -1,4 +1,4 @@
-"""On a GPU: what torch has allocated stays under the budget for rows, and under the statement for all beside them."""
+"""On a GPU: what torch allocates for rows keeps to the budget, and what is beside them to the memory plan."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CUDA = torch.device("cuda")
 
 
 def allocated() -> int:
-    """Bytes of all tensors on the GPU, as torch rounds them; no cuBLAS is asked for anything in these tests."""
+    """Bytes of all tensors on the GPU, as torch rounds them; these tests make no cuBLAS workspace."""
     gc.collect()
     torch.cuda.synchronize()
     return torch.cuda.memory_allocated()
@@ -53,7 +53,7 @@ def prepared(folder: Path, optimizer: str, budget: int) -> tuple[HotSet, PackedD
     return hot_set, pack(log, hot_set, folder / "packed", seed=1)
 
 
-def said(placement: str, hot_set: HotSet, packed: PackedDataset, optimizer: str) -> MemoryPlan:
+def planned(placement: str, hot_set: HotSet, packed: PackedDataset, optimizer: str) -> MemoryPlan:
     splits = (packed.train, packed.validation, packed.test)
     return plan_memory(placement, hot_set, optimizer, splits, on_gpu=True)
 
@@ -72,11 +72,11 @@ def a_few_steps(embeddings, batches, count):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("share", [0.04, 0.08, 0.14])
-def test_tiered_keeps_to_the_budget_and_to_what_was_said(share, optimizer, tmp_path):
+def test_tiered_keeps_to_the_budget_and_to_what_was_stated(share, optimizer, tmp_path):
     budget = int(share * sum(SIZES) * row_bytes(optimizer, DIM))
     hot_set, packed = prepared(tmp_path, optimizer, budget)
-    assert packed.train.has_cold_rows.any(), "or there is no ring to speak of"
-    needs = said("tiered", hot_set, packed, optimizer)
+    assert packed.train.has_cold_rows.any(), "without cold rows there is no ring"
+    needs = planned("tiered", hot_set, packed, optimizer)
     assert needs.device_rows <= budget
     assert needs.device_rows == hot_set.summary["bytes"] + hot_set.summary["staging_bytes"]
     torch.zeros(1, device=CUDA)
@@ -87,7 +87,7 @@ def test_tiered_keeps_to_the_budget_and_to_what_was_said(share, optimizer, tmp_p
     made = allocated() - before
     assert embeddings.device_bytes == needs.device_rows
     # A bank and its state, each rounded by torch: the budget is kept but for that.
-    banks = [tensor for tier in embeddings._tiers for tensor in (tier.bank.weight, tier.bank.state)]
+    banks = [tensor for store in embeddings.device_stores for tensor in (store.weight, store.state)]
     assert sum(tensor.untyped_storage().nbytes() for tensor in banks) == needs.device_rows
     assert needs.device_rows <= made <= needs.device_rows + needs.device_beside
 
@@ -97,7 +97,7 @@ def test_tiered_keeps_to_the_budget_and_to_what_was_said(share, optimizer, tmp_p
     del batch
     stream.close()
     assert streaming <= needs.device_rows + needs.device_beside, (streaming, needs)
-    assert streaming - needs.device_rows >= needs.device_inputs, "the feeds are there, or something is not measured"
+    assert streaming - needs.device_rows >= needs.device_inputs, "the input buffers exist, or something is not measured"
     assert pinned <= needs.host_buffers + needs.host_work, (pinned, needs)
 
     for batch in embeddings.stream_frozen(packed.validation, np.arange(packed.validation.num_batches)):
@@ -110,10 +110,10 @@ def test_tiered_keeps_to_the_budget_and_to_what_was_said(share, optimizer, tmp_p
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("placement", ["device", "hybrid", "paper"])
-def test_other_placements_keep_to_what_was_said(placement, optimizer, tmp_path):
+def test_other_placements_keep_to_what_was_stated(placement, optimizer, tmp_path):
     budget = int(0.1 * sum(SIZES) * row_bytes(optimizer, DIM))
     hot_set, packed = prepared(tmp_path, optimizer, budget)
-    needs = said(placement, hot_set, packed, optimizer)
+    needs = planned(placement, hot_set, packed, optimizer)
     torch.zeros(1, device=CUDA)
     before = allocated()
     embeddings = make_embeddings(placement, hot_set, RowOptimizer(name=optimizer, learning_rate=0.01), device=CUDA)
@@ -128,7 +128,7 @@ def test_other_placements_keep_to_what_was_said(placement, optimizer, tmp_path):
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_dense_weights_take_what_was_said(optimizer, bf16, tmp_path):
+def test_dense_weights_take_what_was_stated(optimizer, bf16, tmp_path):
     hot_set, packed = prepared(tmp_path, optimizer, int(0.1 * sum(SIZES) * row_bytes(optimizer, DIM)))
     config = DLRMConfig(embedding_dim=DIM, bottom_mlp=(64, 32), top_mlp=(64, 48))
     model = build_model(config, hot_set.layout.features, packed.num_dense, seed=1)

@@ -1,4 +1,4 @@
-"""On a GPU: tiered is device, bit for bit; the CPU agrees within rounding; delays and fill_with_nan change nothing."""
+"""On a GPU: tiered is device, bit for bit; the CPU agrees within rounding; delays and NaN in slots change nothing."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_adversarial_batches(name):
 
 
 @pytest.mark.parametrize("depth", [2, 3, 8])
-def test_random_delays_and_poisoned_slots(depth):
+def test_random_delays_and_nan_in_free_slots(depth):
     log = random_log(5, num_inputs=200, batch_size=8)
     layout = log.layout(0.1, 5)
     faults = FaultInjection(max_delay_seconds=0.004, fill_with_nan=True, seed=5)

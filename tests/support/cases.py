@@ -23,7 +23,7 @@ from fae.embedding.base import Embeddings
 from fae.embedding.placements import find_placement
 from fae.models.config import DLRMConfig, ModelConfig, TBSMConfig
 from fae.models.registry import build_model
-from fae.pack.compose import compose_batch_set
+from fae.pack.in_memory import compose_batch_set
 from fae.streaming.row_store import RowOptimizer
 from fae.streaming.staging import NO_FAULTS
 from fae.training.dense import make_dense_optimizer
@@ -96,6 +96,25 @@ def random_log(seed, *, num_inputs=150, batch_size=16, skew=1.2, lists=False, nu
         embedding_dims=tuple(dims),
         batch_size=batch_size,
     )
+
+
+def hot_and_cold_log() -> Log:
+    """Six batches: hot, hot, cold, cold, hot, cold under a hot set of the first half of every table."""
+    base = random_log(7, num_inputs=96)
+    ids = base.ids.copy()
+    groups = [np.arange(first, first + 16) for first in range(0, 96, 16)]
+    half = np.array([feature.num_embeddings // 2 for feature in base.features], np.int32)
+    for number, group in enumerate(groups):
+        ids[group] = ids[group] % half + (half if number in (2, 3, 5) else 0)
+    # Cold batches look up hot rows as well, so that each side changes rows that the other reads.
+    ids[groups[2], 0] = ids[groups[0], 0]
+    ids[groups[5], 1] = ids[groups[4], 1]
+    return Log(**{**vars(base), "ids": ids, "groups": groups})
+
+
+def in_order_layout(log: Log) -> RowLayout:
+    """The first half of every table is hot, in vocabulary order."""
+    return RowLayout(log.features, log.embedding_dims, [feature.num_embeddings // 2 for feature in log.features])
 
 
 def history_log(seed, *, num_inputs=150, batch_size=16, length=5, model: ModelConfig | None = None) -> Log:

@@ -47,6 +47,8 @@ class Placement:
         Whether everything is on the CPU, the model too, whatever device is chosen.
     needs_gpu
         Whether without a GPU it does the same as ``cpu``.
+    one_stream
+        Whether a second stream is refused while one is open: both would write the same staging slots.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Placement:
     plan: Callable[[MemoryRequest], MemoryPlan]
     cpu_only: bool = False
     needs_gpu: bool = False
+    one_stream: bool = False
 
     def device_of(self, chosen: str | torch.device) -> torch.device:
         """The device of the model where `chosen` is the device of the run."""
@@ -81,6 +84,7 @@ _ALL = (
         description="hot rows on the device, cold rows in host memory, staged for each batch",
         embeddings=TieredEmbeddings,
         plan=TieredEmbeddings.plan_memory,
+        one_stream=True,
     ),
     Placement(
         name="device",

@@ -53,6 +53,7 @@ def segment_sums_kernel(
     OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, SEGMENTS: tl.constexpr, AT_ONCE: tl.constexpr,
     FLAT: tl.constexpr, STAGED: tl.constexpr,
 ):  # fmt: skip
+    """Sum the gradients of SEGMENTS segments: update rows of one segment, keep the sums of others in `partial`."""
     num_segments = tl.load(words + field + 1)
     first = tl.program_id(0) * SEGMENTS
     if first < num_segments:
@@ -111,6 +112,7 @@ def long_rows_kernel(
     words, cold_lists, weight, state, partial, field, num_hot_rows, eps, decay, square_decay,
     OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, AT_ONCE: tl.constexpr, STAGED: tl.constexpr,
 ):  # fmt: skip
+    """Add up the segments of one long row in `partial`, AT_ONCE together, and update the row."""
     index = tl.program_id(0)
     if index < tl.load(words + field + 2):
         learning_rate = tl.load(words + 1).to(tl.float32, bitcast=True)

@@ -158,7 +158,7 @@ def test_memory_is_left_alone_where_the_context_is_gone(fake_driver):
     fake_driver.stacks.clear()
     fake_driver.is_gone = False
     without = RegisteredArrays()
-    assert not without.add([np.zeros(100, np.uint8)]), "nobody has made a context yet"
+    assert not without.add([np.zeros(100, np.uint8)]), "there is no context yet"
     without.release()
     assert fake_driver.released == []
 
@@ -190,7 +190,7 @@ def test_nothing_is_unlocked_at_exit():
     assert set(done.stdout.split()) == {"locked"}
 
 
-def test_a_feed_stays_as_it_is_while_its_batch_is_in_hand():
+def test_an_input_buffer_is_not_overwritten_while_its_batch_is_in_use():
     from fae.streaming.input_layout import InputLayout
     from fae.streaming.input_ring import InputRing
 
@@ -207,12 +207,12 @@ def test_a_feed_stays_as_it_is_while_its_batch_is_in_hand():
     for depth in (2, 5):
         ring = InputRing(layout, depth, torch.device("cpu"))
         ring.reserve(packed)
-        for index, (batch, feed) in enumerate(ring.run(packed, order, table)):
-            time.sleep(0.002)  # lanes fill what they may
-            np.testing.assert_array_equal(feed.views.addresses.numpy(), packed.batch(index).addresses)
-            np.testing.assert_array_equal(feed.views.dense.numpy(), batch.dense)
-            np.testing.assert_array_equal(feed.views.order.numpy(), batch.order)
-            assert int(feed.views.words[0]) == batch.num_inputs
+        for index, (batch, buffer) in enumerate(ring.run(packed, order, table)):
+            time.sleep(0.002)  # worker threads fill what they may
+            np.testing.assert_array_equal(buffer.views.addresses.numpy(), packed.batch(index).addresses)
+            np.testing.assert_array_equal(buffer.views.dense.numpy(), batch.dense)
+            np.testing.assert_array_equal(buffer.views.order.numpy(), batch.order)
+            assert int(buffer.views.words[0]) == batch.num_inputs
         assert index == len(order) - 1
 
 
