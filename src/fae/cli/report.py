@@ -1,4 +1,4 @@
-"""``fae report``: a page from run records."""
+"""``fae report``: one HTML page from run records."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fae.cli.options import add_output_options
 
 _DESCRIPTION = """\
 Draw one self-contained HTML page from the records of one or more runs: results side by side, what differs in the
-recipes, skew and hot rows of every table, what other budgets would buy, bytes per tier, loss curves, the scheduler's
-trace, where the time went, machine and versions. Reads run.json alone; needs no GPU, no log and no checkpoint.
+recipes, skew and hot rows of every table, what other budgets would buy, bytes per tier, loss curves, the phases of the
+scheduler, where the time went, machine and versions. Reads run.json alone; needs no GPU, no log and no checkpoint.
 """
 
 
 def add_parser(verbs: Any) -> None:
-    """Add the verb."""
+    """Add the verb ``report``."""
     parser = verbs.add_parser(
         "report", help="one HTML page from run records, runs side by side", description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -29,7 +29,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def work(options: argparse.Namespace) -> dict[str, Any]:
-    """Write it."""
+    """Write the page."""
     from fae.core.progress import say
     from fae.core.units import format_bytes
     from fae.report.page import report

@@ -1,10 +1,12 @@
 """The curves of a report: skew, budgets, losses, the scheduler's phases.
 
-Curves go through recorded points only. Where a record is too old to have them, the card says "not recorded".
+Curves go through recorded points only; those of long losses through means of neighbouring points, which the caption
+says. Where a record is too old to have the points, the card says "not recorded".
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,8 @@ from fae.report.records import RunRecord, as_number, points_of
 from fae.report.svg import WIDE, Axis, Plot, percent, series_class, short_bytes, short_count
 
 _NAMED_TABLES = 6
+_MOST_LOSSES = 60
+"""Points of a loss curve. Losses of single batches jump too much for two runs to be told apart."""
 
 
 def skew_points(table: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -113,7 +117,8 @@ def budgets_card(run: RunRecord) -> Card:
 def losses_card(runs: Sequence[RunRecord], *, validation: bool) -> Card:
     """Training or validation loss of all runs against the inputs they had seen."""
     what = "validation log loss" if validation else "training log loss"
-    curves = [(_validation(run) if validation else points_of(run.get("train", "loss_curve"))) for run in runs]
+    recorded = [(_validation(run) if validation else points_of(run.get("train", "loss_curve"))) for run in runs]
+    curves = [_neighbour_means(curve) for curve in recorded]
     known = [point for curve in curves for point in curve]
     title = what[:1].upper() + what[1:]
     if not known:
@@ -132,12 +137,21 @@ def losses_card(runs: Sequence[RunRecord], *, validation: bool) -> Card:
             plot.dot(seen, loss, css, tip=f"{run.label}: {loss:.4f} after {format_count(seen)} inputs")
     names = [run.label + ("" if curve else " (not recorded)") for run, curve in zip(runs, curves, strict=True)]
     caption = "The whole validation split, at the end of each epoch." if validation else "Means over a few batches."
+    if curves != recorded:
+        caption += f" Each point is the mean of neighbours, so that a curve has at most {_MOST_LOSSES}."
     return Card(
         title=title,
         pictures=[plot.render()],
         legend=[(series_class(index), name) for index, name in enumerate(names)],
         caption=caption,
     )
+
+
+def _neighbour_means(curve: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The curve with at most `_MOST_LOSSES` points: means of that many neighbours each, at the last one's place."""
+    step = -(-len(curve) // _MOST_LOSSES) or 1
+    groups = [curve[first : first + step] for first in range(0, len(curve), step)]
+    return [(group[-1][0], math.fsum(loss / len(group) for _, loss in group)) for group in groups]
 
 
 def _validation(run: RunRecord) -> list[tuple[float, float]]:

@@ -22,6 +22,8 @@ class ComparedSettings:
         Names of the runs, in the order of the cells.
     differing
         ``(dotted name, a cell for each run)`` of what differs.
+    incomplete
+        As `differing`, of tables that not every record has, such as ``hot`` beside a plain trainer.
     equal
         ``(dotted name, value)`` of what is the same in all runs.
     what
@@ -30,6 +32,7 @@ class ComparedSettings:
 
     labels: Sequence[str]
     differing: Sequence[tuple[str, Sequence[Shown]]]
+    incomplete: Sequence[tuple[str, Sequence[Shown]]]
     equal: Sequence[tuple[str, Shown]]
     what: str
 
@@ -38,12 +41,14 @@ def compare_settings(runs: Sequence[RunRecord], *sections: str, what: str) -> Co
     """The values of some sections of the records, told apart; see `ComparedSettings`."""
     differing, equal = differing_names(runs, *sections)
     values = [_named_values(run, sections) for run in runs]
+    complete = set[str].intersection(*({_table_of(name) for name in one} for one in values)) if values else set()
+    lines = [
+        (name, [show_value(one[name]) if name in one else Absent.NOT_RECORDED for one in values]) for name in differing
+    ]
     return ComparedSettings(
         labels=[run.label for run in runs],
-        differing=[
-            (name, [show_value(one[name]) if name in one else Absent.NOT_RECORDED for one in values])
-            for name in differing
-        ],
+        differing=[line for line in lines if _table_of(line[0]) in complete],
+        incomplete=[line for line in lines if _table_of(line[0]) not in complete],
         equal=[(name, show_value(values[0][name])) for name in equal],
         what=what,
     )
@@ -57,6 +62,10 @@ def differing_names(runs: Sequence[RunRecord], *sections: str) -> tuple[list[str
         name for name in names if any(one.get(name, _MISSING) != values[0].get(name, _MISSING) for one in values[1:])
     ]
     return differing, [name for name in names if name not in differing]
+
+
+def _table_of(name: str) -> str:
+    return name.split(".", 1)[0]
 
 
 def _named_values(run: RunRecord, sections: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fae.core.units import format_bytes
 
 WIDTH, WIDE, HEIGHT = 560, 1150, 290
 """In units of about a pixel: a picture fills half of the page, or with `WIDE` all of it, so text keeps its size."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 16, 12, 46
 _MOST_TICKS = 7
 
 

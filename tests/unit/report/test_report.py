@@ -281,6 +281,16 @@ def test_losses_compare_whole_validation_splits_only() -> None:
     assert names == ["a", "b (not recorded)"]
 
 
+def test_long_losses_are_means_of_neighbours() -> None:
+    curve = [[seen, seen % 2] for seen in range(1, 121)]
+    card = charts.losses_card([make_run(train={"loss_curve": curve})], validation=False)
+    assert "mean of neighbours" in card.caption
+    path = card.pictures[0].split('class="line s0" d="')[1].split('"')[0]
+    assert path.count("L") == 59
+    assert len({point.split()[1] for point in path[1:].split("L")}) == 1, "each is the mean of a 0 and a 1"
+    assert "mean of neighbours" not in charts.losses_card([make_run()], validation=False).caption
+
+
 def test_bytes_of_older_records_come_from_tables_of_the_same_width() -> None:
     run = make_run(tables=[])
     assert amounts.total_bytes(run) == 16 * 603
