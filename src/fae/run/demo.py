@@ -111,14 +111,15 @@ def _show(name: str, seconds: float | None, text: str) -> None:
 def _run_stages(folder: RunFolder, details: Path) -> dict[str, Any]:
     """Run the stages, show one line for each, keep what they say themselves in the file `details`."""
     said = io.StringIO()
-    for name in (stage.name for stage in STAGES):
+    try:
+        for name in (stage.name for stage in STAGES):
+            with contextlib.redirect_stderr(said):
+                done = folder.stage(name)
+            _show(name, done["seconds"], _stage_text(folder, name, done["summary"]))
         with contextlib.redirect_stderr(said):
-            done = folder.stage(name)
-        _show(name, done["seconds"], _stage_text(folder, name, done["summary"]))
-    with contextlib.redirect_stderr(said):
-        record = folder.run()
-    write_whole(details, said.getvalue())
-    return record
+            return folder.run()
+    finally:
+        write_whole(details, said.getvalue())
 
 
 def _stage_text(folder: RunFolder, name: str, found: dict[str, Any]) -> str:
