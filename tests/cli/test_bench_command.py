@@ -223,7 +223,7 @@ def test_defaults() -> None:
 
 def test_memory_that_contenders_share(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What RMC3 does on a machine that cannot hold the tables of all contenders side by side: the same accuracy."""
-    monkeypatch.setattr("fae.bench.evaluation._SHARED_FROM", 0.0)
+    monkeypatch.setattr("fae.bench.shared_rows._SHARED_FROM", 0.0)
     monkeypatch.setattr("fae.streaming.huge_pages._HUGE_PAGE_BYTES", 4096)
     done = succeed("bench", "paper", "rmc2", *TINY, "--out", tmp_path / "shared", "--json")
     assert "for the tables of all contenders" in done.stderr

@@ -63,7 +63,7 @@ class Cells(Mapping[str, Cell]):
     ) -> None:
         self.path = path
         self._until, self._opened = until_seconds, time.monotonic()
-        self._before_saving = before_saving
+        self.before_saving = before_saving
         self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
         found = self._read(older_settings or {}, what)
         self.record: dict[str, Any] = found or {"settings": self.settings, "cells": {}}
@@ -119,8 +119,12 @@ class Cells(Mapping[str, Cell]):
         self.save()
 
     def cell(self, key: str) -> Cell:
-        """The cell to add facts to, which the next save writes; a new one has an empty list of samples."""
+        """The cell of samples named `key`, made with an empty list where it is missing; the next save writes it."""
         return self._cells.setdefault(key, {"samples": []})
+
+    def note(self, key: str, facts: Mapping[str, Any]) -> None:
+        """Add facts to a cell, which the next save writes; facts of the same name are replaced."""
+        self._cells.setdefault(key, {}).update(facts)
 
     def add_sample(self, key: str, sample: Mapping[str, Any]) -> None:
         """Append one sample to a cell and save."""
@@ -133,8 +137,8 @@ class Cells(Mapping[str, Cell]):
 
     def save(self) -> None:
         """Write the record whole; NaN and infinity become null."""
-        if self._before_saving is not None:
-            self._before_saving(self.record)
+        if self.before_saving is not None:
+            self.before_saving(self.record)
         write_record(self.path, json_values(self.record))
 
 

@@ -1,91 +1,58 @@
-"""Our placements as contenders: rows filled quickly, batches in the order that training takes them, a clock around.
+"""What `fae bench paper` measures: FAE under each placement, and other systems, behind one clock.
 
-Place in the flow: `fae bench paper` makes them, warms them up and takes samples of them in turns. Invariants: all
-contenders train the same model with the same optimizer, batch size and precision; rows hold random values, which
-decide no address, no byte and no time; a sample's rate is that of an epoch with its own share of hot batches.
+All contenders train the same model with the same optimizer, batch size and precision. Rows hold random values, which
+decide no address, no byte and no time. A sample's rate is that of an epoch with its own share of hot batches.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.packed import PackedDataset
-from fae.bench.plain_contender import OtherSystem, synchronize
+from fae.bench.plain_contender import OtherSystem
+from fae.bench.shared_rows import fill
+from fae.bench.timing import WARM_UP_BATCHES, Sample, synchronize, timed_sample, warm_up
 from fae.core.host_memory import keep_freed_memory
-from fae.embedding.base import Embeddings
 from fae.embedding.paper import PaperEmbeddings
 from fae.embedding.placements import make_embeddings
 from fae.models.config import ModelConfig
 from fae.models.registry import build_model
-from fae.streaming.huge_pages import host_zeros
-from fae.streaming.row_store import RowOptimizer, RowStore
+from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import make_dense_optimizer
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, interleave
 from fae.training.step import Precision, cpu_multiplies_bf16
 
-WARM_UP_BATCHES = 24
-"""For what captures graphs: three steps that compile, then one capture a feed slot."""
-_FILL_FLOATS = 2**24
-
 
 class Contender(Protocol):
-    """What is measured."""
+    """What is measured.
+
+    Attributes
+    ----------
+    precision
+        Precision of the dense part; on a CPU it may be changed between samples.
+    """
 
     precision: Precision
 
     @property
     def device_bytes(self) -> int:
-        """Of rows, state and staging on the GPU."""
+        """Bytes of rows, state and staging on the GPU."""
 
     def warm_up(self, seconds: float) -> float:
         """Train until everything is compiled, at most about `seconds` longer than that needs; seconds a batch."""
 
-    def sample(self, seconds: float, min_batches: int) -> dict[str, Any]:
-        """Train for so long, and so many batches: ``batches``, ``seconds``, ``samples_per_second``."""
-
-
-def random_rows(num_floats: int) -> Tensor:
-    """Host memory of small random values: one block drawn, then copied, which is as fast as the memory is."""
-    memory = host_zeros(num_floats, 1).view(-1)
-    fill(memory)
-    return memory
-
-
-def fill(weight: Tensor) -> None:
-    """Fill with small random values, in place; a block of 64 MiB is drawn and repeated."""
-    flat = weight.view(-1)
-    block = torch.empty(min(_FILL_FLOATS, flat.numel()), device=weight.device).normal_(std=0.02)
-    for start in range(0, flat.numel(), _FILL_FLOATS):
-        part = flat[start : start + _FILL_FLOATS]
-        part.copy_(block[: part.numel()])
-
-
-def row_stores(thing: Any, seen: set[int] | None = None) -> Iterator[RowStore]:
-    """Every `RowStore` that an embeddings object holds, however deep."""
-    seen = set() if seen is None else seen
-    if id(thing) in seen:
-        return
-    seen.add(id(thing))
-    if isinstance(thing, RowStore):
-        yield thing
-    elif isinstance(thing, (list, tuple)):
-        for item in thing:
-            yield from row_stores(item, seen)
-    elif isinstance(thing, Embeddings) or type(thing).__name__ == "TierPair":
-        for item in vars(thing).values():
-            yield from row_stores(item, seen)
+    def sample(self, seconds: float, min_batches: int) -> Sample:
+        """Train for at least `seconds` and `min_batches`."""
 
 
 def take_faster_precision(contender: Contender, seconds: float) -> None:
@@ -104,19 +71,32 @@ def take_faster_precision(contender: Contender, seconds: float) -> None:
     contender.precision = max(rates, key=lambda name: rates[name])
 
 
+class StepOptions(TypedDict, total=False):
+    """Options of the step, as `StepRunner` takes them.
+
+    Attributes
+    ----------
+    capture
+        False runs every step kernel by kernel.
+    compiled
+        Run the dense part through `torch.compile` on a GPU.
+    """
+
+    capture: bool
+    compiled: bool
+
+
 class OurContender:
     """FAE under one placement.
 
     Parameters
     ----------
     precision
-        Of the dense part; on a CPU it may be changed between samples.
+        Precision of the dense part; on a CPU it may be changed between samples.
     filled
         Whether the rows on the host hold values already (memory that contenders share).
-    capture
-        False runs every step kernel by kernel.
-    compiled
-        As `StepRunner` takes it.
+    **step
+        See `StepOptions`.
     """
 
     def __init__(
@@ -131,14 +111,13 @@ class OurContender:
         device: str,
         precision: Precision,
         filled: bool = False,
-        capture: bool = True,
-        compiled: bool = False,
+        **step: Unpack[StepOptions],
     ) -> None:
         keep_freed_memory()
         self.packed = packed
         rows = RowOptimizer(name=optimizer, learning_rate=learning_rate)
         self.embeddings = make_embeddings(placement, hot_set, rows, device=device)
-        for store in row_stores(self.embeddings):
+        for store in (*self.embeddings.device_stores, *self.embeddings.host_stores):
             if store.weight.is_cuda or not filled:
                 fill(store.weight)
         self.device = self.embeddings.device
@@ -146,40 +125,39 @@ class OurContender:
         module = build_model(model, hot_set.layout.features, packed.num_dense, seed=1).to(self.device)
         bf16 = on_gpu and precision == "bf16"
         dense = make_dense_optimizer(optimizer, module, learning_rate, flat=on_gpu, bf16=bf16)
-        self.runner = StepRunner(
-            module, self.embeddings, dense, precision=precision, capture=capture, compiled=compiled
-        )
+        self.model, self.dense_optimizer = module, dense
+        self.runner = StepRunner(module, self.embeddings, dense, precision=precision, **step)
         self._next, self._a_batch = 0, 0.0
         self._order = self._full(interleaved_order(packed))
 
     @property
     def precision(self) -> Precision:
-        """Of the dense part."""
+        """Precision of the dense part."""
         return self.runner.precision
 
     @precision.setter
     def precision(self, value: Precision) -> None:
-        """From the next step on."""
+        """Change it from the next step on."""
         self.runner.precision = value
 
     @property
     def device_bytes(self) -> int:
-        """Of rows, state and staging on the GPU."""
+        """Bytes of rows, state and staging on the GPU."""
         return self.embeddings.device_bytes if self.device.type == "cuda" else 0
 
     def _full(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Without the batches that are not full: the last of a kind would count as a whole one."""
+        """`order` without the batches that are not full: the last of a kind would count as a whole one."""
         sizes = np.count_nonzero(self.packed.train.inputs[:, -1:] >= 0, axis=1)
         return order[sizes[order] > 0] if (sizes[order] > 0).any() else order
 
     def run(self, num_batches: int) -> float:
-        """Seconds of the next batches, with everything the device and the host had to do for them."""
+        """Train the next batches; seconds, with everything the device and the host had to do for them."""
         places = (self._next + np.arange(num_batches)) % len(self._order)
         self._next = int(places[-1] + 1)
         return self.train(self._order[places])
 
     def train(self, order: npt.NDArray[np.int64]) -> float:
-        """Seconds of these batches."""
+        """Train these batches; seconds."""
         synchronize(self.device)
         started = time.perf_counter()
         with closing(self.embeddings.stream(self.packed.train, order)) as stream:
@@ -189,12 +167,12 @@ class OurContender:
         return time.perf_counter() - started
 
     def warm_up(self, seconds: float) -> float:
-        """As `Contender.warm_up`."""
+        """See `Contender.warm_up`."""
         self._a_batch = warm_up(self.run, seconds, WARM_UP_BATCHES if self.device.type == "cuda" else 2)
         return self._a_batch
 
-    def sample(self, seconds: float, min_batches: int) -> dict[str, Any]:
-        """As `Contender.sample`."""
+    def sample(self, seconds: float, min_batches: int) -> Sample:
+        """See `Contender.sample`."""
         return timed_sample(self.run, self._a_batch, seconds, min_batches, self.packed.batch_size)
 
 
@@ -206,31 +184,31 @@ class PlainContender:
 
     @property
     def precision(self) -> Precision:
-        """Of the dense part."""
+        """Precision of the dense part."""
         return self.system.precision
 
     @precision.setter
     def precision(self, value: Precision) -> None:
-        """From the next step on."""
+        """Change it from the next step on."""
         self.system.precision = value
 
     @property
     def device_bytes(self) -> int:
-        """None: rows are on the CPU."""
+        """0: rows are on the CPU."""
         return 0
 
     def warm_up(self, seconds: float) -> float:
-        """As `Contender.warm_up`."""
+        """See `Contender.warm_up`."""
         self._a_batch = warm_up(self.system.run, seconds, 2)
         return self._a_batch
 
-    def sample(self, seconds: float, min_batches: int) -> dict[str, Any]:
-        """As `Contender.sample`."""
+    def sample(self, seconds: float, min_batches: int) -> Sample:
+        """See `Contender.sample`."""
         return timed_sample(self.system.run, self._a_batch, seconds, min_batches, self.system.batch_size)
 
 
 class PaperContender(OurContender):
-    """FAE as published: cold batches, a swap, hot batches, a swap; an epoch is put together from the four."""
+    """The `paper` placement: cold batches, a swap, hot batches, a swap; an epoch is put together from the four."""
 
     def __init__(self, packed: PackedDataset, hot_set: HotSet, **options: Any) -> None:
         super().__init__(packed, hot_set, "paper", **options)
@@ -253,16 +231,19 @@ class PaperContender(OurContender):
         swap = {name: value - before[name] for name, value in self.embeddings.seconds.items()}
         return seconds - sum(swap.values()), swap
 
+    def _phase_seconds(self, kind: str, num_batches: int) -> float:
+        return self._phase(kind, num_batches)[0]
+
     def warm_up(self, seconds: float) -> float:
-        """As `Contender.warm_up`."""
+        """See `Contender.warm_up`."""
         for kind, order in (("cold", self._cold), ("hot", self._hot)):
             if len(order):
                 least = WARM_UP_BATCHES if kind == "hot" and self.device.type == "cuda" else 2
-                warm_up(lambda count, kind=kind: self._phase(kind, count)[0], seconds / 2, least)
+                warm_up(partial(self._phase_seconds, kind), seconds / 2, least)
         return 0.0
 
-    def sample(self, seconds: float, min_batches: int) -> dict[str, Any]:
-        """As `Contender.sample`; ``phases`` has what the rate was put together from."""
+    def sample(self, seconds: float, min_batches: int) -> Sample:
+        """See `Contender.sample`; ``phases`` holds what the rate was put together from."""
         train = self.packed.train
         batches = {"cold": train.num_batches - train.num_hot_batches, "hot": train.num_hot_batches}
         phases: dict[str, Any] = {}
@@ -290,23 +271,8 @@ class PaperContender(OurContender):
         }
 
 
-def warm_up(run: Any, seconds: float, least: int) -> float:
-    """At least so many batches; more while they take less than `seconds`. Seconds a batch of the last ones."""
-    run(least)
-    a_batch = run(1)
-    more = min(WARM_UP_BATCHES, int(seconds / max(a_batch, 1e-6)))
-    return run(more) / more if more else float(a_batch)
-
-
-def timed_sample(run: Any, a_batch: float, seconds: float, min_batches: int, batch_size: int) -> dict[str, Any]:
-    """One sample of at least `seconds` and `min_batches`."""
-    count = max(min_batches, math.ceil(seconds / a_batch) if a_batch else 0)
-    spent = run(count)
-    return {"batches": count, "seconds": spent, "samples_per_second": count * batch_size / spent}
-
-
 def interleaved_order(packed: PackedDataset) -> npt.NDArray[np.int64]:
-    """Hot and cold batches in proportion, each kind as it lies."""
+    """Numbers of the hot and cold batches in proportion, each kind in packed order."""
     hot = packed.train.num_hot_batches
     return interleave(np.arange(hot), np.arange(hot, packed.train.num_batches))
 
@@ -314,7 +280,7 @@ def interleaved_order(packed: PackedDataset) -> npt.NDArray[np.int64]:
 def epoch_swaps(num_hot: int, num_cold: int, rate: int = 50) -> dict[str, int]:
     """Swaps of an epoch of the adaptive order whose rate never changes: to the device, to the host.
 
-    The epoch starts cold with both sides alike, as its predecessor ended.
+    The epoch starts with cold batches and with both sides equal, as the epoch before it ended.
 
     >>> epoch_swaps(4, 4)
     {'to_device': 2, 'to_host': 2}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.artifacts.columnar_log import ColumnarLog
+from fae.bench.timing import synchronize
 from fae.core.host_memory import keep_freed_memory
 from fae.core.seeds import generator
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
@@ -31,12 +32,6 @@ from fae.training.step import Precision, autocast, backward_on_device
 
 NUM_BATCHES = 16
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done everything; returns at once for a CPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def read_batches(log: ColumnarLog, batch_size: int, seed: int = 1, num_batches: int = NUM_BATCHES) -> list[Batch]:

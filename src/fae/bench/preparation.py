@@ -1,38 +1,31 @@
-"""From a workload to packed batches: the made-up log, its profile, hot sets and packs, each made once per folder.
-
-Place in the flow: before the contenders of `fae bench paper`; uses the stages' own functions. Invariant: an artifact
-whose fingerprint is the one it would have is not made again.
-"""
+"""From a workload to packed batches: the synthetic log, its profile, hot sets and packs, each made once per folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fae.artifacts.access_profile import AccessProfile
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.hot_set import HotSet
-from fae.artifacts.manifest import Plan, is_current
 from fae.artifacts.packed import PackedDataset
 from fae.bench.config import BenchConfig
 from fae.bench.workloads import WORKLOADS, Workload
-from fae.calibrate.calibrate import calibrate, plan_calibrate
 from fae.core.errors import BudgetError, RecipeError
 from fae.core.optimizers import row_bytes
 from fae.core.progress import say
 from fae.core.units import format_bytes, parse_bytes
+from fae.kernels.geometry import group_geometries
 from fae.models.config import ModelConfig, model_config
-from fae.pack.pack import pack, plan_pack
 from fae.profile.config import HotConfig
-from fae.profile.profile import plan_profile, profile
+from fae.run.prepare import PackOptions, prepare_packed
 from fae.synthetic.columnar_writer import write_columnar
 from fae.synthetic.config import SyntheticConfig
 
 KINDS = ("threshold", "own", "mixed")
-"""Packs of a batch size: the published system's, ours, and ours with batches that mix hot and cold inputs."""
+"""Packs of a batch size: the paper's hot set, the configured one, and that one with batches that mix hot and cold."""
 _LARGEST_RING = 30.0
 
 
@@ -42,7 +35,7 @@ class Preparation:
     Parameters
     ----------
     folder
-        Where they go: ``log``, ``profile``, ``<batch size>/<kind>/hot_set`` and ``packed``.
+        Receives ``log``, ``profile``, ``<batch size>/<kind>/hot_set`` and ``packed``.
     """
 
     def __init__(self, config: BenchConfig, folder: Path) -> None:
@@ -50,10 +43,13 @@ class Preparation:
         self.workload: Workload = WORKLOADS[config.workload]
         self.model: ModelConfig = model_config(self.workload.model)
         self.optimizer: str = self.workload.train["optimizer"]
+        self.learning_rate = float(self.workload.train["learning_rate"])
         self.log = self._open_log()
         counts = np.asarray(self.log.counts)
         self.num_rows, self.touched_rows = len(counts), int(np.count_nonzero(counts))
         self.row_bytes = row_bytes(self.optimizer, self.model.embedding_dim)
+        self.table_bytes = self.num_rows * self.row_bytes
+        self.input_bytes = 4 * (int(self.log.ids.shape[1]) + len(self.log.dense_names) + 1)
         self._rings: dict[int, int] = {}
         self._growth: dict[tuple[str, int], float] = {}
 
@@ -62,16 +58,16 @@ class Preparation:
         if config.log:
             log = ColumnarLog(Path(config.log))
         else:
-            made_up = SyntheticConfig(
+            synthetic = SyntheticConfig(
                 shape=workload.shape,  # type: ignore[arg-type]
                 num_inputs=config.num_inputs or workload.num_inputs,
                 scale=config.scale, drift=0.0, click_rate=workload.click_rate, seed=config.seed,
             )  # fmt: skip
             path = self.folder / "log"
             if not path.exists():
-                say(f"bench: making a log of {made_up.num_inputs:,} inputs like {workload.shape}: {path}")
-                # Encoded: values that so short a log never shows keep their rows, as in the published tables.
-                write_columnar(made_up, path, ids="encoded")
+                say(f"bench: making a log of {synthetic.num_inputs:,} inputs like {workload.shape}: {path}")
+                # Encoded: values that a log this short never shows keep their rows, as in the full tables.
+                write_columnar(synthetic, path, ids="encoded")
             log = ColumnarLog(path)
         needed = max(self.config.sizes())
         start, stop = log.split("train")
@@ -85,19 +81,19 @@ class Preparation:
     def budget(self, batch_size: int, ring: float = 1.0) -> int:
         """Bytes of the hot set's budget, with `ring` times the estimate of the staging ring.
 
-        The recipe's is meant for the published log, whose every row is touched; a shorter log touches fewer, and the
-        same bytes would hold all of them. So the default is in proportion, and the staging ring comes on top.
+        The recipe's budget is meant for the full log, which touches every row. A shorter log touches fewer, and the
+        same bytes would hold all of them. So the default is in proportion, and the staging ring is added to it.
         """
         if self.config.budget:
             return parse_bytes(self.config.budget, what="--budget")
         # At a smaller scale the recipe's budget shrinks with the tables.
         whole = parse_bytes(self.workload.hot["budget"]) * min(1.0, self.config.scale)
-        share = min(1.0, whole / (self.num_rows * self.row_bytes))
+        share = min(1.0, whole / self.table_bytes)
         rows = int(share * self.touched_rows)
         return rows * self.row_bytes + int(ring * self._ring_bytes(batch_size, rows))
 
     def _ring_bytes(self, batch_size: int, hot_rows: int) -> int:
-        """About what the staging ring of a batch size takes: rows that are not among the hottest, in a few batches."""
+        """Estimate of the staging ring of a batch size: rows that are not among the hottest, in a few batches."""
         if batch_size not in self._rings:
             counts = np.asarray(self.log.counts)
             place = max(0, len(counts) - hot_rows - 1)
@@ -133,29 +129,39 @@ class Preparation:
                 ring *= 1.5  # the estimate was too small; the same every time, so artifacts are found again
 
     def _packed(self, kind: str, batch_size: int, budget: int) -> tuple[HotSet, PackedDataset]:
-        selection, mixed = "threshold" if kind == "threshold" else self.config.selection, kind == "mixed"
-        folder, seed, log = self.folder / str(batch_size) / kind, self.config.seed, self.log
-        config = HotConfig(budget=budget, selection=selection)
-        _make(
-            self.folder / "profile", plan_profile(log, config, seed=seed), "profile",
-            lambda path: profile(log, config, path, seed=seed),
+        selection = "threshold" if kind == "threshold" else self.config.selection
+        options = PackOptions(
+            hot=HotConfig(budget=budget, selection=selection),
+            embedding_dims=(self.model.embedding_dim,) * len(self.log.features),
+            optimizer=self.optimizer, batch_size=batch_size, mixed=kind == "mixed", seed=self.config.seed,
         )  # fmt: skip
-        accesses = AccessProfile(self.folder / "profile")
-        arguments: dict[str, Any] = {
-            "embedding_dims": [self.model.embedding_dim] * len(log.features), "optimizer": self.optimizer,
-            "batch_size": batch_size, "mixed": mixed, "seed": seed,
+        note = f"{kind} hot set ({selection}), batches of {batch_size:,}, {format_bytes(budget)}"
+        return prepare_packed(
+            self.log, options, self.folder / str(batch_size) / kind, profile_path=self.folder / "profile", note=note
+        )
+
+    def pack_facts(self, batch_size: int, packs: Mapping[str, tuple[HotSet, PackedDataset]]) -> dict[str, Any]:
+        """What the record says about packs by kind: hot sets, shares of hot inputs, batches, rows that are staged."""
+        features = self.log.features
+        geometries = group_geometries(
+            [feature.length for feature in features], [feature.pooling for feature in features],
+            [self.model.embedding_dim] * len(features),
+        )  # fmt: skip
+        facts: dict[str, Any] = {
+            "batch_size": batch_size, "row_bytes": self.row_bytes, "width": sum(each.width for each in geometries),
         }  # fmt: skip
-        _make(
-            folder / "hot_set", plan_calibrate(log, accesses, config, **arguments),
-            f"calibrate ({selection}, batches of {batch_size:,}, {format_bytes(budget)})",
-            lambda path: calibrate(log, accesses, config, path, **arguments),
-        )  # fmt: skip
-        hot_set = HotSet(folder / "hot_set")
-        _make(
-            folder / "packed", plan_pack(log, hot_set, seed=seed), f"pack ({kind}, batches of {batch_size:,})",
-            lambda path: pack(log, hot_set, path, seed=seed),
-        )  # fmt: skip
-        return hot_set, PackedDataset(folder / "packed")
+        for kind, (hot_set, packed) in packs.items():
+            train, summary = packed.train, hot_set.summary
+            facts[kind] = {
+                "selection": summary["selection"], "budget_bytes": summary["budget_bytes"],
+                "hot_rows": summary["num_rows"], "hot_bytes": summary["bytes"],
+                "staging_bytes": summary["staging_bytes"],
+                "input_share": packed.summary["input_share"], "coverage": packed.summary["coverage"],
+                "label_rate": packed.summary.get("label_rate"),
+                "hot_batches": train.num_hot_batches, "cold_batches": train.num_batches - train.num_hot_batches,
+                "train_inputs": train.num_inputs, "staged_rows": staged_rows(packed),
+            }  # fmt: skip
+        return facts
 
     def facts(self) -> dict[str, Any]:
         """What the record says about the log."""
@@ -166,15 +172,16 @@ class Preparation:
             **{f"{name}_inputs": stop - start for name, (start, stop) in splits.items()},
             "made_up": not self.config.log,
             "num_rows": self.num_rows, "touched_rows": self.touched_rows,
-            "row_bytes": self.row_bytes, "table_bytes": self.num_rows * self.row_bytes,
-            "input_bytes": 4 * (int(self.log.ids.shape[1]) + len(self.log.dense_names) + 1),
+            "row_bytes": self.row_bytes, "table_bytes": self.table_bytes,
+            "input_bytes": self.input_bytes,
             "best_auc": synthetic.get("best_auc"),
             "fingerprint": self.log.manifest.fingerprint,
         }  # fmt: skip
 
 
-def _make(path: Path, plan: Plan, what: str, work: Callable[[Path], Any]) -> None:
-    if not is_current(path, plan):
-        say(f"bench: {what}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work(path)
+def staged_rows(packed: PackedDataset) -> int:
+    """Cold rows that the training batches of an epoch bring to the device, and take back."""
+    return sum(
+        len(rows) for index in range(packed.train.num_hot_batches, packed.train.num_batches)
+        for rows in packed.train.batch(index).cold_rows
+    )  # fmt: skip

@@ -11,10 +11,11 @@ import torch
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.bench import evaluation
 from fae.bench.config import BenchConfig
-from fae.bench.contenders import epoch_swaps, fill, random_rows
+from fae.bench.contenders import epoch_swaps
 from fae.bench.host import product_gflops, stolen_seconds
 from fae.bench.plain_contender import PlainPyTorch, read_batches
 from fae.bench.ratios import host_warning, tables
+from fae.bench.shared_rows import fill, random_rows
 from fae.core.errors import ArtifactError
 from fae.models.config import model_config
 from fae.models.registry import build_model
@@ -72,7 +73,7 @@ def test_memory_is_lent_to_what_takes_most_of_it_and_to_nothing_else(monkeypatch
 
 
 def test_rows_are_filled_to_the_end(monkeypatch):
-    monkeypatch.setattr("fae.bench.contenders._FILL_FLOATS", 7)
+    monkeypatch.setattr("fae.bench.shared_rows._FILL_FLOATS", 7)
     weight = torch.zeros(5, 4)
     fill(weight)
     assert (weight != 0).all()
@@ -161,18 +162,18 @@ def test_a_table_follows_from_its_cells():
 @pytest.mark.parametrize(
     ("workload", "device", "was_left_out"), [("rmc1", "cuda", True), ("rmc1", "cpu", False), ("rmc2", "cuda", False)]
 )
-def test_a_record_from_before_models_were_compiled_goes_on_without(tmp_path, workload, device, was_left_out):
-    """CounterIds of both kinds in one table would compare what was never compared."""
+def test_a_record_from_before_models_were_compiled_continues_without(tmp_path, workload, device, was_left_out):
+    """Cells of both kinds in one table would compare what was never compared."""
 
     def opened(no_compile):
-        bench = object.__new__(evaluation._Bench)
-        bench.config, bench.out, bench.device = BenchConfig(workload=workload, no_compile=no_compile), tmp_path, device
-        bench.settings = evaluation._settings(bench.config, device)
-        older = {name: value for name, value in bench.settings.items() if name != "no_compile"}
-        (tmp_path / evaluation.RECORD).write_text(json.dumps({"settings": older, "cells": {"a": 1}, "sessions": []}))
-        return bench._open_record()
+        config = BenchConfig(workload=workload, no_compile=no_compile)
+        (tmp_path / evaluation.RECORD).unlink(missing_ok=True)
+        settings = evaluation.open_cells(config, tmp_path, device).settings
+        older = {name: value for name, value in settings.items() if name != "no_compile"}
+        (tmp_path / evaluation.RECORD).write_text(json.dumps({"settings": older, "cells": {"a": {}}, "sessions": []}))
+        return evaluation.open_cells(config, tmp_path, device)
 
-    assert opened(was_left_out)["cells"] == {"a": 1}
+    assert list(opened(was_left_out)) == ["a"]
     with pytest.raises(ArtifactError, match=f"no_compile = {was_left_out} and not {not was_left_out}"):
         opened(not was_left_out)
 
