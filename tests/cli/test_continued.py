@@ -227,7 +227,7 @@ def test_killed_and_resumed(copied: Path) -> None:
     victim.wait_for(copied / "killed" / "checkpoint" / "manifest.json")
     victim.kill()
     done = succeed("run", recipe, "--out", copied / "killed")
-    assert "train: going on behind batch " in done.stderr
+    assert "train: continues after batch " in done.stderr
     assert "continuing" not in done.stderr
     assert_same(copied / "killed", run_day(copied, "day2", "day1", out="whole", **{**train, "checkpoint_batches": 0}))
     assert not unfinished(copied)

@@ -79,7 +79,7 @@ def test_killed_twice_in_training(tmp_path: Path) -> None:
         batches = progress["batches"]
         seen = manifest.stat().st_ino
     done = succeed("run", recipe, "--out", run)
-    assert f"train: going on behind batch {batches}\n" in done.stderr
+    assert f"train: continues after batch {batches}\n" in done.stderr
     assert done.stderr.count("already there") == 4
 
     other = tmp_path / "not killed"
@@ -213,7 +213,7 @@ def test_ingest_killed_in_a_later_day_goes_on_with_that_day(tmp_path: Path) -> N
     assert 2 <= num_read <= 5
     assert not (run / "log").exists()
     done = succeed("ingest", recipe, "--out", run)
-    assert f"ingest: going on behind {num_read} of 5 files\n" in done.stderr
+    assert f"ingest: continuing behind {num_read} of 5 files\n" in done.stderr
     succeed("ingest", recipe, "--out", tmp_path / "other")
     assert contents(run) == contents(tmp_path / "other")
     assert not [path for path in run.iterdir() if "partial" in path.name or "writing" in path.name]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
+from fae.kernels.torch_private import allow_recompiles
 from fae.models.layers import MLP
 
 _OPTIONS: dict[str, Any] = {"deterministic": True}
@@ -33,9 +34,7 @@ class CompiledModel:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        import torch._dynamo.config as dynamo
-
-        dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_FORMS)
+        allow_recompiles(_MOST_FORMS)
         self.model = model
         self._views: FeatureViews | None = None
         # To measure which of several forms of a kernel is the fastest would choose the order of its sums.

@@ -1,4 +1,4 @@
-"""What a recipe's ``[train]`` table may say. Imports no library."""
+"""The recipe's ``[train]`` table: its keys, defaults and limits. Imports no library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fae.core.errors import RecipeError
 from fae.core.optimizers import optimizer_facts
 
 _DENSE_SHARE = 0.1
-"""Of a model that does not say: the share that kills no units (docs/results.md, "Learning rate of the dense part")."""
+"""Share for a model that does not name one: no unit dies of it (docs/results.md, "Learning rate of the dense part")."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,43 +20,60 @@ class TrainConfig:
     Attributes
     ----------
     from_
-        ``from`` in a recipe: the run folder (or its checkpoint) whose training this one continues, see
-        ``docs/guide/train.md``; None starts anew. It is named in artifacts by its fingerprint, not by this path.
+        ``from`` in a recipe: the run folder (or its checkpoint) whose training this one continues, for example on the
+        next days of a log. Leave it out to start with new weights. Artifacts name it by its fingerprint, not by this
+        path.
     batch_size
-        Inputs of a (global) batch, B.
+        Inputs of a (global) batch, B. Larger batches train more inputs a second; a much larger one may need another
+        learning rate and more epochs for the same accuracy.
+    epochs
+        Passes over the training split.
     optimizer
-        Of the rows; the dense weights take plain SGD, Adagrad or Adam beside it.
-    learning_rate, dense_learning_rate
-        Of the rows; of the dense weights. Where the second is left out it is a share of the first under the two
-        Adagrads, whose first steps move *every* dense weight by the whole rate: a tenth for ``dlrm``, half for the
-        other models (`fae.models.config.ModelConfig.dense_share`), a tenth for a model of your own. Under ``sgd`` and
-        ``adam`` it is the same.
+        Optimizer of the rows: ``sgd`` needs no memory beside a row, ``rowwise_adagrad`` 4 bytes, ``adagrad`` as much as
+        the row, ``adam`` twice that, and all of it counts against the budget. The dense weights take plain SGD, Adagrad
+        or Adam beside it.
+    learning_rate
+        Learning rate of the rows. Lower it where the loss is not finite or rises.
+    dense_learning_rate
+        Learning rate of the dense weights. Left out, it is `learning_rate` under ``sgd`` and ``adam``. Under the two
+        Adagrads, whose first steps move every dense weight by the whole rate, it is a share of that: a tenth for
+        ``dlrm``, half for the other models (`fae.models.config.ModelConfig.dense_share`), a tenth for one of your own.
     placement
-        ``tiered`` (FAE), ``device`` (every row on the device), ``cpu`` (every row and all arithmetic on the CPU),
-        ``hybrid`` (rows and their arithmetic on the CPU, dense part on the device), ``paper`` (FAE as published).
+        Where rows are: ``tiered`` (FAE: hot rows on the GPU, the rest in host memory), ``device`` (every row on the
+        GPU), ``cpu`` (every row and all arithmetic on the CPU), ``hybrid`` (rows and their arithmetic on the CPU, dense
+        part on the GPU), ``paper`` (FAE as the paper describes it). It changes speed and memory, not what is computed.
     order
-        ``interleaved``: hot and cold batches in proportion; ``adaptive``: the paper's shuffle scheduler;
-        ``fixed_rate``: its phases without its adaptation; ``shuffled``: mixed batches of inputs in random order.
+        Order of batches: ``interleaved`` (hot and cold ones in proportion), ``adaptive`` (the paper's shuffle
+        scheduler), ``fixed_rate`` (its phases at one rate), ``shuffled`` (batches that mix hot and cold inputs, in
+        random order). Change it to compare accuracies; ``interleaved`` is the recommended one.
     adaptive_rate
-        First rate of the adaptive order, the rate of ``fixed_rate``: R(r) of the paper, in per cent (R(50)).
+        Length of a phase in per cent of the hot (cold) batches, the paper's R(r): the first one of ``adaptive``, every
+        one of ``fixed_rate``. Lower it for shorter phases and more swaps.
     adaptive_tail
-        Share of an epoch that these two orders keep for its end, where hot and cold batches run in proportion; 0 is
-        the paper's order.
+        Share of an epoch that ``adaptive`` and ``fixed_rate`` keep for its end, where hot and cold batches run in
+        proportion; 0 is the paper's order. Raise it where an epoch must not end on batches of one kind.
     precision
-        Of the dense part: ``fp32``, or ``bf16`` (products of bfloat16 operands, float32 weights and sums) on a GPU and
-        on CPUs with AMX; other CPUs train in ``fp32`` and say so. Rows are float32 either way.
+        Precision of the dense part: ``fp32``, or ``bf16`` (products of bfloat16 operands, float32 weights and sums),
+        which is faster on a GPU and on CPUs with AMX; other CPUs train in ``fp32`` and say so. Rows are float32 either
+        way.
     capture
-        On a GPU: whole steps as CUDA graphs. False launches every kernel by itself, which is slower, to find faults.
+        On a GPU, run whole steps as CUDA graphs. Set it to false to launch every kernel by itself, which is slower, to
+        look for a fault.
     compile
-        On a GPU: run the dense part through `torch.compile`, which takes half a minute and then spares launches: worth
-        it for a model without kernels of ours (TBSM, one of your own) at small batches. A model that has them (DLRM's
-        in ``bf16``) is left as it is.
+        On a GPU, run the dense part through `torch.compile`, which takes half a minute and then saves launches. Set it
+        to true at small batches for a model without kernels of its own (TBSM, one of yours); a model that has them
+        (DLRM in ``bf16``) is left as it is.
     early_stopping
-        Stop after this many epochs without a lower validation loss, keeping the best; 0 trains all epochs.
-    checkpoint_minutes, checkpoint_batches
-        How often to save inside an epoch; 0 switches either off. The end of every epoch is always saved.
+        Stop after this many epochs without a lower validation loss and keep the best weights; 0 trains all epochs.
+    checkpoint_minutes
+        Minutes between checkpoints inside an epoch; 0 switches them off. Lower it where processes are killed often. The
+        end of every epoch is always saved.
+    checkpoint_batches
+        Batches between checkpoints inside an epoch; 0 switches them off. Set it for checkpoints at the same place in
+        every run.
     seed
-        Of everything random: sampling, packing, initial weights, order.
+        Seed of everything random: the sample of the profile, the order of inputs, initial weights, order of batches.
+        Change it to see how much of a difference is chance.
     """
 
     from_: str | None = None
@@ -114,8 +131,7 @@ class TrainConfig:
         return self.learning_rate * (_DENSE_SHARE if self._is_adagrad else 1.0)
 
     def with_dense_share(self, share: float) -> TrainConfig:
-        """The same with `share` of the rows' rate for the dense weights, where that is not given and is no default."""
-        given = self.dense_learning_rate is not None
-        if given or not self._is_adagrad or share == _DENSE_SHARE:
+        """The same with `share` of the rows' rate for the dense weights, where the recipe sets none."""
+        if self.dense_learning_rate is not None or not self._is_adagrad or share == _DENSE_SHARE:
             return self
         return dataclasses.replace(self, dense_learning_rate=share * self.learning_rate)

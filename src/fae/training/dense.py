@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE
+from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, optimizer_facts, state_width
+from fae.kernels.torch_private import copy_all
 from fae.models.layers import MLP
 
 if TYPE_CHECKING:  # needs Triton
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # needs Triton
 _ALIGN = 64  # weights: parameters begin on a multiple of 128 bytes of their bfloat16 copy
 _PAD_COLUMNS = 8  # of weights in fused blocks: what tensor cores like
 _ROUNDED = 512  # bytes that torch may add to a tensor on a GPU
-_EPS = {"sgd": 0.0, "adagrad": 1e-10, "adam": 1e-8}
 
 
 class FlatOptimizer(torch.optim.Optimizer):
@@ -66,7 +66,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         device = parameters[0].device
         self._weight, self._grad = torch.zeros(size, device=device), torch.zeros(size, device=device)
         self._shadow = torch.zeros(size if bf16 else 0, dtype=torch.bfloat16, device=device)
-        self._moments = torch.zeros({"sgd": 0, "adagrad": size, "adam": 2 * size}[name], device=device)
+        self._moments = torch.zeros(state_width(name, size), device=device)
         self._steps = torch.zeros((), dtype=torch.float64, device=device)
         self._corrections = torch.ones(2, device=device)
         with torch.no_grad():
@@ -127,7 +127,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         without = [p for p in self._others if p.grad is None]
         if with_grad:
             grads = [p.grad for p in with_grad if p.grad is not None]
-            torch._foreach_copy_([self._view(self._grad, p) for p in with_grad], grads)
+            copy_all([self._view(self._grad, p) for p in with_grad], grads)
         for parameter in without:
             self._view(self._grad, parameter).zero_()
         if self._name == "adam":
@@ -138,7 +138,7 @@ class FlatOptimizer(torch.optim.Optimizer):
             self._corrections.copy_(corrections)
         dense_update(
             OPTIMIZER_CODE[self._name], self._weight, self._grad, self._moments, self._shadow, self._corrections,
-            learning_rate=self._learning_rate, eps=_EPS[self._name], betas=DEFAULT_BETAS,
+            learning_rate=self._learning_rate, eps=optimizer_facts(self._name).eps, betas=DEFAULT_BETAS,
         )  # fmt: skip
 
     def _states(self) -> Iterable[tuple[int, dict[str, Tensor]]]:
@@ -193,7 +193,7 @@ def make_dense_optimizer(
     bf16
         With `flat`: keep bfloat16 copies and fuse multi-layer perceptrons.
     """
-    kind = name if name in ("sgd", "adam") else "adagrad"
+    kind = optimizer_facts(name).dense
     if flat:
         return FlatOptimizer(kind, model, learning_rate, bf16=bf16)
     if kind == "sgd":
@@ -208,8 +208,7 @@ def dense_bytes(name: str, model: nn.Module, *, flat: bool = False, bf16: bool =
 
     With `flat` a little more than there are: what is padded depends on which blocks fuse.
     """
-    kind = name if name in ("sgd", "adam") else "adagrad"
-    moments = {"sgd": 0, "adagrad": 1, "adam": 2}[kind]
+    moments = optimizer_facts(optimizer_facts(name).dense).state_vectors
     parameters = list(model.parameters())
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     exact = sum(parameter.numel() for parameter in parameters)

@@ -118,6 +118,11 @@ class StepRunner:
         self._embeddings.steps += 1
 
     @property
+    def graphs(self) -> tuple[torch.cuda.CUDAGraph, ...]:
+        """The captured steps, one an input buffer; empty where steps run kernel by kernel."""
+        return tuple(self._graphs.values())
+
+    @property
     def is_compiled(self) -> bool:
         """As above."""
         return isinstance(self._forward, CompiledModel)

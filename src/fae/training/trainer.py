@@ -1,7 +1,7 @@
 """The training loop: segments from the schedule, one step function, checkpoints, validation, early stopping.
 
-Invariant: everything that decides the next step is in the model, the embeddings, the schedule and `_Position`; a run
-killed anywhere and resumed from its checkpoint ends with the same bytes (CPU).
+Everything that decides the next step is in the model, the embeddings, the schedule and `Position`. So a run that was
+killed anywhere and is resumed from its checkpoint ends with the same bytes (on a CPU).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,51 +21,24 @@ from torch import nn
 
 from fae.artifacts.manifest import Plan, is_current
 from fae.artifacts.packed import BatchSet, PackedDataset
-from fae.checkpoint.save_load import load_dense, load_tables, open_checkpoint, read_progress, save_checkpoint
-from fae.core.errors import ArtifactError, TrainingError
+from fae.checkpoint.save_load import load_dense, load_tables, read_progress, save_checkpoint
+from fae.core.errors import TrainingError
 from fae.core.host_memory import keep_freed_memory
 from fae.core.progress import say, task
 from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
+from fae.streaming.ready_batch import ReadyBatch
 from fae.training.config import TrainConfig
 from fae.training.dense import make_dense_optimizer
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.loss_windows import LossWindows
 from fae.training.metrics import Metrics
+from fae.training.position import Position, require_best
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision, honoured_precision
 
 _CURVE_POINTS = 200
-
-
-@dataclass
-class _Position:
-    """Where training stands; plain values only, so that it goes through JSON unchanged."""
-
-    schedule: dict[str, Any] = field(default_factory=dict)
-    """Of the schedule *before* the segment in hand was asked for."""
-    in_segment: int = 0
-    batches: int = 0
-    inputs: int = 0
-    window_loss: float = 0.0
-    window_inputs: int = 0
-    curve: list[list[float]] = field(default_factory=list)
-    validation: list[dict[str, Any]] = field(default_factory=list)
-    best_loss: float | None = None
-    epochs_without_gain: int = 0
-    seconds: float = 0.0
-    stage_seconds: float = 0.0
-    """Of all that the processes before this one did up to their last checkpoint and, in a checkpoint, up to it."""
-    timed_seconds: float = 0.0
-    timed_inputs: int = 0
-    traffic: dict[str, int] = field(default_factory=dict)
-    """What the placement counted before the last resume, and, in a checkpoint, up to it."""
-    phase_seconds: dict[str, float] = field(default_factory=dict)
-    """Likewise: steps by phase (``cold``, ``hot``, ``mixed``), ``validation``, and what the placement times itself."""
-    stopped_early: bool = False
-    complete: bool = False
-    result: dict[str, Any] = field(default_factory=dict)
 
 
 class Trainer:
@@ -76,11 +49,18 @@ class Trainer:
     model
         Any module of ``(dense [B, K], embeddings)`` to logits ``[B]``, on the device of `embeddings`.
     embeddings
-        Initialised, of any placement.
+        Rows of any placement, initialised.
     folder
-        Where checkpoints go (``checkpoint/`` and, with early stopping, ``best/``); None keeps none.
+        Receives the checkpoints (``checkpoint/`` and, with early stopping, ``best/``); None writes none.
     plan
         Names the run: a checkpoint of the same plan is resumed, one of another plan is replaced.
+
+    Attributes
+    ----------
+    schedule
+        The order of batches.
+    dense_optimizer
+        Optimizer of the dense weights.
     """
 
     def __init__(
@@ -119,13 +99,32 @@ class Trainer:
             compiled=config.compile,
         )  # fmt: skip
         self._validation_sample = validation_sample(packed.validation)
-        self._position = _Position()
+        self._position = Position()
         self._windows = LossWindows(self._settled)
         self._curve_every = max(1, train.num_batches * config.epochs // _CURVE_POINTS)
         self._started = self._last_saved = time.monotonic()
 
+    def __repr__(self) -> str:
+        position, config = self._position, self.config
+        return (
+            f"Trainer({type(self.model).__name__}, {type(self.embeddings).__name__}, order={config.order!r}, "
+            f"optimizer={config.optimizer!r}, {position.batches:,} batches trained of "
+            f"{self.packed.train.num_batches * config.epochs:,})"
+        )
+
     def fit(self) -> dict[str, Any]:
-        """Train to the end (or resume), and return what `fae.run.record` writes under ``train`` and ``test``."""
+        """Train to the end, or continue from the checkpoint of `plan`.
+
+        Returns
+        -------
+        dict
+            ``train``, ``validation`` and ``test``, as the run record (``run.json``) has them.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is not finite.
+        """
         torch.manual_seed(derive_seed(self.config.seed, "training"))
         self._resume()
         if self._position.complete:
@@ -138,7 +137,7 @@ class Trainer:
                 segment = self.schedule.next_segment()
                 before = self._position.seconds
                 self._train_segment(segment, progress.advance)
-                self._spent(segment.phase, self._position.seconds - before)
+                self._position.spend(segment.phase, self._position.seconds - before)
                 self._position.in_segment = 0
                 if segment.wants_loss and len(self._validation_sample):
                     self.schedule.observe(self._validation_loss(whole=False))
@@ -152,7 +151,7 @@ class Trainer:
         self._save("checkpoint")
         return self._position.result
 
-    def _train_segment(self, segment: Segment, advance: Any) -> None:
+    def _train_segment(self, segment: Segment, advance: Callable[..., None]) -> None:
         position = self._position
         self.model.train()
         while position.in_segment < len(segment.batches):
@@ -165,7 +164,7 @@ class Trainer:
             if position.in_segment < len(segment.batches):
                 self._save("checkpoint")
 
-    def _train_stream(self, stream: Any, advance: Any) -> None:
+    def _train_stream(self, stream: Iterable[ReadyBatch], advance: Callable[..., None]) -> None:
         position, started = self._position, time.perf_counter()
         first, was_timed = True, False
         for batch in stream:
@@ -184,7 +183,7 @@ class Trainer:
                 position.timed_seconds += now - started
                 position.timed_inputs += batch.num_inputs
             else:
-                self._spent("setting_up", now - started)
+                self._position.spend("setting_up", now - started)
             started, first = now, False
             advance(1, note=f"loss {position.curve[-1][1]:.4f}" if position.curve else "")
             minutes = self.config.checkpoint_minutes
@@ -196,7 +195,7 @@ class Trainer:
             position.timed_seconds += time.perf_counter() - started
 
     def _take_loss(self) -> None:
-        """Settle every window and add the loss of the steps since the last to the open one; waits for the device."""
+        """Add the loss of the steps since the last window to the open one, all others settled; waits for the device."""
         position = self._position
         self._windows.settle(wait=True)
         loss = self._runner.take_loss()
@@ -226,14 +225,10 @@ class Trainer:
     def _evaluate(self, batches: BatchSet, order: npt.NDArray[np.int64] | None = None, *, label: str) -> Metrics:
         return evaluate(self.model, self.embeddings, batches, order, label=label, precision=self._precision)
 
-    def _spent(self, phase: str, seconds: float) -> None:
-        spent = self._position.phase_seconds
-        spent[phase] = spent.get(phase, 0.0) + seconds
-
     def _validation_loss(self, *, whole: bool) -> float:
         order, started = None if whole else self._validation_sample, time.perf_counter()
         metrics = self._evaluate(self.packed.validation, order, label="validate")
-        self._spent("validation", time.perf_counter() - started)
+        self._position.spend("validation", time.perf_counter() - started)
         self._position.validation.append(
             {"inputs": self._position.inputs, "whole": whole, **dataclasses.asdict(metrics)}
         )
@@ -268,25 +263,8 @@ class Trainer:
             model=self.model,
             dense_optimizer=self.dense_optimizer,
             embeddings=self.embeddings,
-            progress={
-                **dataclasses.asdict(self._position),
-                "traffic": self._traffic(),
-                "phase_seconds": self._phase_seconds(),
-                "stage_seconds": self._position.stage_seconds + time.monotonic() - self._started,
-            },
+            progress=self._position.to_checkpoint(self.embeddings, time.monotonic() - self._started),
         )
-
-    def _traffic(self) -> dict[str, int]:
-        """Counted by the placement since the run began; exporting rows may itself move some."""
-        before = self._position.traffic
-        return {name: before.get(name, 0) + count for name, count in self.embeddings.traffic.items()}
-
-    def _phase_seconds(self) -> dict[str, float]:
-        """Seconds since the run began. Swaps are part of the phases and of the validations in which they happen."""
-        spent = dict(self._position.phase_seconds)
-        for name, seconds in self.embeddings.seconds.items():
-            spent[name] = spent.get(name, 0.0) + seconds
-        return spent
 
     def _resume(self) -> None:
         if self._folder is None or self._plan is None:
@@ -296,12 +274,12 @@ class Trainer:
             return
         load_tables(path, self.embeddings)
         load_dense(path, self.model, self.dense_optimizer)
-        self._position = _Position(**read_progress(path))
+        self._position = Position(**read_progress(path))
         if not self._position.complete:
             self.schedule.restore(self._position.schedule)
             if self.config.early_stopping and self._position.best_loss is not None:
-                _check_best(path, self._folder / "best", self._plan)
-            say(f"train: going on behind batch {self._position.batches}")
+                require_best(path, self._folder / "best", self._plan)
+            say(f"train: continues after batch {self._position.batches}")
 
     def _result(self) -> dict[str, Any]:
         position = self._position
@@ -309,13 +287,9 @@ class Trainer:
         self._windows.settle(wait=True)
         test = self._evaluate(self.packed.test, label="test")
         validation = self._evaluate(self.packed.validation, label="validate")
-        timed = position.timed_seconds > 0
         return {
             "train": {
-                "samples_per_second": (
-                    position.timed_inputs / position.timed_seconds if timed
-                    else position.inputs / position.seconds if position.seconds else None
-                ),
+                "samples_per_second": position.inputs_per_second(),
                 "seconds": position.seconds,
                 "num_inputs": position.inputs,
                 "num_batches": position.batches,
@@ -326,21 +300,9 @@ class Trainer:
                 "schedule": self.schedule.trace,
                 "precision": self._precision,
                 "device_bytes": self.embeddings.device_bytes,
-                "traffic": self._traffic(),
-                "phase_seconds": self._phase_seconds(),
+                "traffic": position.traffic_since_start(self.embeddings),
+                "phase_seconds": position.phases_since_start(self.embeddings),
             },
             "test": dataclasses.asdict(test),
             "validation": dataclasses.asdict(validation),
         }  # fmt: skip
-
-
-def _check_best(path: Path, best: Path, plan: Plan) -> None:
-    """Find out now, and not when training is through, that the weights to go back to at its end are not there."""
-    mend = f"{path} goes on to its end and then back to {best}; delete both and run `{plan.command}`"
-    try:
-        if is_current(best, plan):
-            open_checkpoint(best)
-            return
-    except ArtifactError as error:
-        raise ArtifactError(f"{str(error).split(';')[0]}; {mend}") from error
-    raise ArtifactError(f"{best} is not there or of another run; {mend}")

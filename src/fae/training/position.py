@@ -1,0 +1,122 @@
+"""Where a training run is: what its checkpoint keeps beside the weights, so that a resumed run continues there."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fae.artifacts.manifest import Plan, is_current
+from fae.checkpoint.save_load import open_checkpoint
+from fae.core.errors import ArtifactError
+from fae.embedding.base import Embeddings
+
+
+@dataclass
+class Position:
+    """Plain JSON values; ``progress.json`` of a checkpoint has the same keys (``formats/checkpoint.md``).
+
+    Attributes
+    ----------
+    schedule
+        State of the schedule before the current segment was taken from it.
+    in_segment
+        Batches of the current segment that are trained.
+    batches, inputs
+        Batches and inputs trained since the run began, over all epochs.
+    window_loss, window_inputs
+        Sum of losses, and number of inputs, of the open window of the loss curve.
+    curve
+        ``[inputs, mean loss]`` at the end of every closed window.
+    validation
+        Metrics of every validation, with ``inputs`` and ``whole`` (the whole split, or its fixed sample).
+    best_loss
+        Lowest validation log loss at the end of an epoch.
+    epochs_without_gain
+        Epochs since then.
+    seconds
+        Seconds of training steps, without validation and checkpoints.
+    stage_seconds
+        Seconds of everything that earlier processes of this run did up to their last checkpoint; in a checkpoint, up to
+        that checkpoint.
+    timed_seconds, timed_inputs
+        Steps from which the rate is taken: not those that fill the pipeline, compile kernels or capture a graph.
+    traffic
+        What the placement counted before the last resume; in a checkpoint, up to that checkpoint.
+    phase_seconds
+        Likewise, seconds of steps by phase (``cold``, ``hot``, ``mixed``), of ``validation``, and what the placement
+        times itself.
+    stopped_early, complete
+        Whether early stopping ended the run; whether the run is at its end.
+    result
+        What `fae.training.trainer.Trainer.fit` returned, once complete.
+    """
+
+    schedule: dict[str, Any] = field(default_factory=dict)
+    in_segment: int = 0
+    batches: int = 0
+    inputs: int = 0
+    window_loss: float = 0.0
+    window_inputs: int = 0
+    curve: list[list[float]] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)
+    best_loss: float | None = None
+    epochs_without_gain: int = 0
+    seconds: float = 0.0
+    stage_seconds: float = 0.0
+    timed_seconds: float = 0.0
+    timed_inputs: int = 0
+    traffic: dict[str, int] = field(default_factory=dict)
+    phase_seconds: dict[str, float] = field(default_factory=dict)
+    stopped_early: bool = False
+    complete: bool = False
+    result: dict[str, Any] = field(default_factory=dict)
+
+    def spend(self, phase: str, seconds: float) -> None:
+        """Add seconds to a phase."""
+        self.phase_seconds[phase] = self.phase_seconds.get(phase, 0.0) + seconds
+
+    def inputs_per_second(self) -> float | None:
+        """Rate of the timed steps; of all steps where none was timed; None before the first."""
+        if self.timed_seconds > 0:
+            return self.timed_inputs / self.timed_seconds
+        return self.inputs / self.seconds if self.seconds else None
+
+    def traffic_since_start(self, embeddings: Embeddings) -> dict[str, int]:
+        """Counted by the placement since the run began; exporting rows may itself move some."""
+        return {name: self.traffic.get(name, 0) + count for name, count in embeddings.traffic.items()}
+
+    def phases_since_start(self, embeddings: Embeddings) -> dict[str, float]:
+        """Seconds since the run began. Swaps are part of the phases and of the validations in which they happen."""
+        spent = dict(self.phase_seconds)
+        for name, seconds in embeddings.seconds.items():
+            spent[name] = spent.get(name, 0.0) + seconds
+        return spent
+
+    def to_checkpoint(self, embeddings: Embeddings, seconds_of_process: float) -> dict[str, Any]:
+        """The values of ``progress.json``."""
+        return {
+            **dataclasses.asdict(self),
+            "traffic": self.traffic_since_start(embeddings),
+            "phase_seconds": self.phases_since_start(embeddings),
+            "stage_seconds": self.stage_seconds + seconds_of_process,
+        }
+
+
+def require_best(checkpoint: Path, best: Path, plan: Plan) -> None:
+    """Refuse to resume a run whose best weights are missing: early stopping returns to them at its end.
+
+    Raises
+    ------
+    ArtifactError
+        If `best` is not there, damaged or of another run.
+    """
+    fix = f"{checkpoint} continues to its end and then back to {best}; delete both and run `{plan.command}`"
+    try:
+        if is_current(best, plan):
+            open_checkpoint(best)
+            return
+    except ArtifactError as error:
+        raise ArtifactError(f"{str(error).split(';')[0]}; {fix}") from error
+    raise ArtifactError(f"{best} is not there or of another run; {fix}")
