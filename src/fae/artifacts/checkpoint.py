@@ -1,7 +1,6 @@
-"""The folder of a checkpoint as every stage may look at it: its manifest and where training stands, without torch.
+"""The artifact ``checkpoint`` without its tensors: its manifest and where training is; imports no torch.
 
-Place in the flow: under `fae.checkpoint.save_load`, which writes and loads the tensors, and under `fae.checkpoint.parent`,
-which ingest asks. Invariant: nothing here reads a tensor.
+`fae.checkpoint.save_load` writes and loads the tensors; ``formats/checkpoint.md`` describes the files by the byte.
 """
 
 from __future__ import annotations
@@ -20,6 +19,11 @@ COMMAND = "fae train RECIPE.toml"
 def open_checkpoint(path: Path, *, command: str = COMMAND) -> Manifest:
     """Check a checkpoint and return its manifest.
 
+    Parameters
+    ----------
+    command
+        What makes it again, for the error message.
+
     Raises
     ------
     ArtifactError
@@ -29,7 +33,13 @@ def open_checkpoint(path: Path, *, command: str = COMMAND) -> Manifest:
 
 
 def read_progress(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given as `progress`; raises `ArtifactError` where the checkpoint is damaged."""
+    """Values of ``progress.json``: where training is.
+
+    Raises
+    ------
+    ArtifactError
+        If there is no checkpoint, or it is damaged.
+    """
     open_checkpoint(path)
     progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
     return progress

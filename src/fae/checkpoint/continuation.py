@@ -1,10 +1,9 @@
 """The first state of a run that continues another: its rows, dense weights, optimizer states and step counts.
 
-Place in the flow: between `fae.checkpoint.parent`, which has found and checked the parent, and the trainer; `move_rows`
-does the same within a process, from one hot set to the next. Invariants: a row of a known id starts with the parent's
-bytes, weight and optimizer state alike, whatever tier it was in and comes into; a row that the parent does not have
-starts as in a fresh table of the new size (`fae.streaming.row_store.initial_rows`), with state zero. Random streams are the
-new run's own.
+`fae.checkpoint.parent` has found and checked the parent; `move_rows` does the same within a process, from one hot set
+to the next. A row of a known id starts with the bytes of the parent, weight and optimizer state alike, whatever tier it
+was in and comes into. A row that the parent does not have starts as in a fresh table of the new size
+(`fae.streaming.row_store.initial_rows`), with state zero. Random streams are those of the new run.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def load_parent(
     Parameters
     ----------
     seed
-        Of the first values of new rows.
+        Seed of the first values of new rows.
 
     Raises
     ------
@@ -60,7 +59,7 @@ def load_parent(
 
 
 def move_rows(old: Embeddings, new: Embeddings, *, seed: int) -> None:
-    """Re-calibrate without a restart: give every row of `old`, with its optimizer state, its place in `new`.
+    """Copy every row of `old`, with its optimizer state, to its place in `new`: to re-calibrate without a restart.
 
     The two differ in their hot sets, and may differ in placement, budget and in rows that the log has shown since. No
     stream of `old` may be open: then all its updates are in place. Takes one table at a time into host memory, beside
@@ -69,9 +68,9 @@ def move_rows(old: Embeddings, new: Embeddings, *, seed: int) -> None:
     Parameters
     ----------
     old, new
-        Of the same tables and the same row optimizer; `new` needs no first values.
+        Embeddings of the same tables with the same row optimizer; `new` needs no first values.
     seed
-        Of the first values of rows that `old` does not have.
+        Seed of the first values of rows that `old` does not have.
 
     Raises
     ------
@@ -85,7 +84,7 @@ def move_rows(old: Embeddings, new: Embeddings, *, seed: int) -> None:
         )
     if old.optimizer.name != new.optimizer.name:
         raise ArtifactError(
-            f"rows trained with {old.optimizer.name} carry its state and cannot go on under {new.optimizer.name}"
+            f"rows trained with {old.optimizer.name} carry its state and cannot continue under {new.optimizer.name}"
         )
     for table, (before, after) in enumerate(zip(old.layout.features, new.layout.features, strict=True)):
         if after.num_embeddings < before.num_embeddings:
@@ -110,7 +109,7 @@ def grown_table(
     weight, state
         ``[old.num_embeddings, D]`` and ``[old.num_embeddings, width]``, on the host.
     old, new
-        The table there and here; here it has at least as many rows.
+        The table before and after; `new` has at least as many rows.
 
     Returns
     -------

@@ -1,9 +1,8 @@
 """The run that another one continues: where ``[train] from`` points, and whether it fits.
 
-Place in the flow: before ingest, which appends to its vocabulary, and before training, which starts from its rows
-(`fae.checkpoint.continuation`). Invariants: a parent is a *finished* training whose log stands beside it and is the one
-it was trained on; whatever does not fit is refused before any work is done. It is known by its fingerprint, so moving
-it changes nothing. Reads manifests alone, and no torch.
+Ingest appends to its vocabulary, and training starts from its rows (`fae.checkpoint.continuation`). A parent is a
+*finished* training whose log is beside it and is the one it was trained on; one that does not fit is refused before any
+work is done. It is known by its fingerprint, so moving it changes nothing. Reads manifests only, and imports no torch.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class ParentRun:
     checkpoint
         Folder of its checkpoint.
     manifest
-        Of the checkpoint.
+        The checkpoint's.
     log
         Its columnar log, of which the vocabulary and the schema are used.
     """
@@ -49,12 +48,12 @@ class ParentRun:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Kind to fingerprint of its checkpoint and of its log."""
+        """Fingerprints of its checkpoint and of its log, by kind."""
         return {KIND: self.manifest.fingerprint, LOG_KIND: self.log.manifest.fingerprint}
 
     @property
     def command(self) -> str:
-        """What makes it again."""
+        """The command that makes it again."""
         return _command(self.checkpoint.parent)
 
     def check_continued_by(self, log: ColumnarLog) -> None:
@@ -72,7 +71,7 @@ class ParentRun:
             )
 
     def check_fits(self, log: LogConfig | None, model: ModelConfig, optimizer: str) -> None:
-        """Refuse a recipe whose rows or dense weights could not start from this run's. Instant.
+        """Refuse a recipe whose rows or dense weights could not start from this run's. Reads manifests only.
 
         Parameters
         ----------
@@ -143,8 +142,8 @@ def _command(run: Path) -> str:
 
 
 def _find(name: str, base: Path) -> Path:
-    given = Path(name).expanduser()
-    places = list(dict.fromkeys(((base / given).absolute(), given.absolute())))
+    named = Path(name).expanduser()
+    places = list(dict.fromkeys(((base / named).absolute(), named.absolute())))
     for place in places:
         for checkpoint in (place / KIND, place):
             if (checkpoint / MANIFEST).exists():

@@ -1,14 +1,7 @@
-"""Checkpoints: tables in vocabulary order, dense weights, optimizer state, and where training stands.
+"""Write and load checkpoints: tables in vocabulary order, dense weights, optimizer state, and where training is.
 
-Files of the artifact ``checkpoint`` (format version 1), all safetensors and JSON:
-
-* ``tables/<feature index>.safetensors``: ``weight`` ``[num_embeddings, D]``, ``state`` ``[num_embeddings, width]``;
-* ``dense.safetensors``: ``model.*``, ``optimizer.<parameter>.<name>``, ``random.*``;
-* ``progress.json``: schedule, position in its segment, losses, results.
-
-The manifest's summary names the tables and holds ``row_steps``, the one step count of all rows (Adam's bias
-correction). Vocabulary order makes a checkpoint independent of hot set, budget and placement: it loads under any
-other. Invariant: a checkpoint is written whole or not at all (`fae.artifacts.manifest`).
+Vocabulary order makes a checkpoint independent of hot set, budget and placement: it loads under any other. It is
+written whole or not at all (`fae.artifacts.manifest`); ``artifacts/formats/checkpoint.md`` describes it by the byte.
 """
 
 from __future__ import annotations
@@ -44,7 +37,20 @@ def save_checkpoint(
     embeddings: Embeddings,
     progress: dict[str, Any],
 ) -> None:
-    """Write everything that training needs to go on. The embeddings must be drained (no stream open)."""
+    """Write everything that training needs to continue.
+
+    Parameters
+    ----------
+    embeddings
+        No stream of them may be open: then every update is in place.
+    progress
+        JSON values for ``progress.json``.
+
+    Raises
+    ------
+    ArtifactError
+        If it cannot be written.
+    """
     summary = {
         "tables": [
             {"name": feature.name, "num_embeddings": feature.num_embeddings, "embedding_dim": dim}
@@ -63,7 +69,7 @@ def save_checkpoint(
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file; what the system refuses is an `OSError` with its number, as everywhere else."""
+    """Write a safetensors file; a write that the system refuses raises `OSError` with its number, as elsewhere."""
     try:
         save_file(tensors, path)
     except SafetensorError as error:
@@ -78,7 +84,7 @@ def load_tables(path: Path, embeddings: Embeddings) -> None:
     Raises
     ------
     ArtifactError
-        If tables differ in name or shape.
+        If tables differ in name, shape or optimizer state.
     """
     expected = [
         (feature.name, feature.num_embeddings, dim)
@@ -113,7 +119,15 @@ def load_dense(
     *,
     random_streams: bool = True,
 ) -> None:
-    """Load the dense weights and, where given, their optimizer state and, unless switched off, the random streams."""
+    """Load the dense weights into `model`.
+
+    Parameters
+    ----------
+    dense_optimizer
+        Takes their optimizer state; None loads weights only, and no random streams.
+    random_streams
+        Whether torch's random generators continue from the checkpoint.
+    """
     tensors = load_file(path / "dense.safetensors")
     model.load_state_dict(
         {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}

@@ -1,6 +1,7 @@
-"""What a recipe's ``[model]`` table may say: one class a model, chosen by ``name``. Imports no library.
+"""The recipe's ``[model]`` table: one class a model, chosen by ``name``. Imports no library.
 
-Invariant: an option belongs to the models that use it; a recipe that gives it to another one is refused.
+An option belongs to the models that use it; a recipe that gives it to another one is refused. A new model adds its
+class here and to `MODEL_CONFIGS`, one file beside this one, and one entry to `fae.models.registry.MODELS`.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ class ModelConfig:
     Attributes
     ----------
     name
-        Which model.
+        The model: ``dlrm``, ``tbsm``, ``deepfm``, ``dcnv2`` or ``wide_deep``.
     embedding_dim
-        D of every table, 1 or 4 to 256.
+        Width D of every row, 1 or 4 to 256. Wider rows can express more and take more memory.
     embedding_dims
-        D of single tables by feature name, where it differs.
+        Width of single tables by feature name, where it differs from `embedding_dim`. Smaller ones save memory in large
+        tables that need less.
     dense_share
-        Of the class, no option: learning rate of the dense weights over the rows' under the two Adagrads, where the
-        recipe gives none (docs/results.md, "Learning rate of the dense part").
+        Learning rate of the dense weights over the rows' under the two Adagrads, where the recipe sets none. A constant
+        of the model, not a key of the recipe (docs/results.md, "Learning rate of the dense part").
     """
 
     dense_share: ClassVar[float] = 0.5
@@ -53,12 +55,12 @@ class ModelConfig:
         Parameters
         ----------
         vectors
-            For each categorical column, how many vectors of it an input brings: 1, or the length of a kept sequence.
+            For each categorical column, how many vectors of it an input has: 1, or the length of a kept sequence.
 
         Raises
         ------
         RecipeError
-            If a kept sequence meets a model of pooled features, or a width is given that the model has no use for.
+            If a kept sequence meets a model of pooled features, or a width is set that the model has no use for.
         """
         for name, length in vectors.items():
             if length > 1:
@@ -68,7 +70,7 @@ class ModelConfig:
                 )
 
     def dims(self, names: list[str]) -> list[int]:
-        """D of these features."""
+        """Width D of each of these features."""
         return [self.embedding_dims.get(name, self.embedding_dim) for name in names]
 
     def _refuse_widths(self, names: Mapping[str, int], *allowed: int) -> None:
@@ -87,9 +89,11 @@ class DLRMConfig(ModelConfig):
     Attributes
     ----------
     bottom_mlp
-        Hidden widths of the MLP over the dense features; its output has embedding_dim.
+        Hidden widths of the MLP over the dense features; its output has embedding_dim. Widen it where there are many
+        dense features.
     top_mlp
-        Hidden widths of the MLP over the interactions; its output is the logit.
+        Hidden widths of the MLP over the interactions; its output is the logit. Most of the dense arithmetic is here:
+        widen it for accuracy, narrow it for speed.
     """
 
     # A first step of half the rows' rate switches units of the bottom MLP off for good, on every log tried.
@@ -106,15 +110,18 @@ class TBSMConfig(ModelConfig):
     Attributes
     ----------
     bottom_mlp
-        Hidden widths of the MLP over a step's place in time and the dense features; its output has embedding_dim.
+        Hidden widths of the MLP over a step's place in time and the dense features; its output has embedding_dim. Empty
+        is one linear layer.
     top_mlp
-        Widths of the MLP over the interactions of one step; the last is the width of a step's vector.
+        Widths of the MLP over the interactions of one step; the last is the width of a step's vector. Widen it where a
+        step has many features.
     inner
-        Product of a step h and the candidate w: ``dot`` h w, ``indefinite`` h A w, ``definite`` h A'A w.
+        Product of a step h and the candidate w: ``dot`` h w, ``indefinite`` h A w, ``definite`` h A'A w. ``dot`` has no
+        weights to learn.
     attention
         How products become coefficients: ``mlp`` (through an MLP with a sigmoid), ``softmax``, ``dot`` (as they are).
     attention_mlp
-        Hidden widths of that MLP.
+        Hidden widths of that MLP; read where `attention` is ``mlp``.
     final_mlp
         Hidden widths of the MLP over context and candidate; its output is the logit.
     """
@@ -133,7 +140,7 @@ class TBSMConfig(ModelConfig):
             raise RecipeError("[model] top_mlp = [] must hold a width: the last is that of a step's vector")
 
     def check(self, vectors: Mapping[str, int]) -> None:
-        """As `ModelConfig.check`: needs kept sequences, all of one length, and tables of one width."""
+        """Refuse a log without kept sequences, with sequences of several lengths, or tables of several widths."""
         lengths = {name: length for name, length in vectors.items() if length > 1}
         if not lengths:
             raise RecipeError(
@@ -153,14 +160,14 @@ class DeepFMConfig(ModelConfig):
     Attributes
     ----------
     deep_mlp
-        Hidden widths of the deep part.
+        Hidden widths of the deep part. Widen it for interactions of more than two features, narrow it for speed.
     """
 
     name: Literal["deepfm"] = "deepfm"
     deep_mlp: Widths = (400, 400, 400)
 
     def check(self, vectors: Mapping[str, int]) -> None:
-        """As `ModelConfig.check`: rows hold a weight and factors, or (width 1) a weight alone."""
+        """Refuse what `ModelConfig.check` does, and widths other than embedding_dim and 1 (a weight alone)."""
         super().check(vectors)
         _need_factors(self)
         self._refuse_widths(vectors, self.embedding_dim, 1)
@@ -173,13 +180,14 @@ class DCNv2Config(ModelConfig):
     Attributes
     ----------
     cross_layers
-        How many.
+        Number of cross layers; each adds one degree to the interactions that the model can express.
     cross_rank
-        r of W = U V' in every cross layer; 0 keeps W whole.
+        Rank r of W = U V' in every cross layer; 0 keeps the whole matrix. Set it where many features make the matrices
+        the slowest part.
     structure
-        ``stacked``: cross layers, then the deep part; ``parallel``: side by side.
+        ``stacked``: cross layers, then the deep part; ``parallel``: side by side. Neither is always better.
     deep_mlp
-        Hidden widths of the deep part.
+        Hidden widths of the deep part; empty leaves the cross layers alone (only ``stacked``).
     """
 
     name: Literal["dcnv2"] = "dcnv2"
@@ -205,9 +213,9 @@ class WideDeepConfig(ModelConfig):
     Attributes
     ----------
     wide
-        Features that have a weight in the wide part; none named means all.
+        Features that have a weight in the wide part; left out, all of them. Name those whose single values decide much.
     deep_mlp
-        Hidden widths of the deep part.
+        Hidden widths of the deep part. Widen it for accuracy, narrow it for speed.
     """
 
     name: Literal["wide_deep"] = "wide_deep"
@@ -215,7 +223,7 @@ class WideDeepConfig(ModelConfig):
     deep_mlp: Widths = (1024, 512, 256)
 
     def check(self, vectors: Mapping[str, int]) -> None:
-        """As `ModelConfig.check`: names in `wide` are columns, and somebody feeds the deep part."""
+        """Refuse what `ModelConfig.check` does, names in `wide` that are no column, and rows without factors."""
         super().check(vectors)
         for name in self.wide:
             if name not in vectors:

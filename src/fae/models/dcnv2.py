@@ -6,8 +6,7 @@
 (W_l = U_l V_l' of rank r where `cross_rank` is set), then an MLP on the last x (``stacked``), or beside the cross
 layers (``parallel``), and one linear layer to the logit. Embeddings may differ in width.
 
-Where we differ: the mixture of low-rank experts (DCN-Mix) is not there; no batch normalisation, no L2 penalty. Knows
-features by name and nothing of tiers. Invariant: the logits of a batch depend on its own inputs alone.
+Where we differ: the mixture of low-rank experts (DCN-Mix) is not there; no batch normalisation, no L2 penalty.
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ together, are looked up and moved at once, and count once against the budget; ta
 would double the lookups, and rows of D + 1 numbers would straddle cache lines. A feature of width 1 has a weight alone.
 
 Where we differ: k = D - 1; a row's weight shares the row's optimizer state under row-wise Adagrad; no dropout; dense
-features are used as they are (ingest has taken their logarithm), not cut into intervals. Knows features by name and
-nothing of tiers. Invariant: the logits of a batch depend on its own inputs alone.
+features are used as they are (ingest has taken their logarithm), not cut into intervals.
 """
 
 from __future__ import annotations

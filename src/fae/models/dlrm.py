@@ -1,7 +1,6 @@
 """DLRM (Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation Systems", 2019).
 
-Dense features through a bottom MLP, dot products of all pairs of vectors, a top MLP to one logit. Knows features by
-name and nothing of tiers. Invariant: the logits of a batch depend on its own inputs alone.
+Dense features through a bottom MLP, dot products of all pairs of vectors, a top MLP to one logit.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ class DLRM(nn.Module):
     Parameters
     ----------
     config
-        Widths.
+        Widths of the MLPs and of rows.
     features
-        Categorical features, F of them; all pooled. A feature whose embedding_dim differs from the model's is
+        F categorical features, all pooled. A feature whose embedding_dim differs from the model's is
         projected to it by a linear layer without bias.
     num_dense
         K; with 0 there is no bottom MLP.

@@ -1,11 +1,12 @@
 """A multi-layer perceptron in bfloat16 whose passes over activations are folded into its matrix products.
 
-Place in the flow: `fae.training.dense` gives one to every `fae.models.layers.MLP` of a model that is trained in bf16 on
-a GPU; the block then calls it instead of its layers. Forward: bias and ReLU in the product's epilogue. Backward: the
-ReLU's mask and the bias's gradient in the epilogue of the product below; gradients of weights go straight into the flat
-gradient of `fae.training.dense`, on a stream beside the chain of products that leads down. Invariants: same function as
-the layers under torch's autocast, up to the rounding of sums; products are summed in float32; gradients are whole, and
-what they were computed from may be given up, once `join` was called; every backward pass writes them anew, none adds.
+`fae.training.dense` gives one to every `fae.models.layers.MLP` of a model that is trained in bf16 on a GPU; the block
+then calls it instead of its layers. Forward: bias and ReLU in the product's epilogue. Backward: the ReLU's mask and the
+bias's gradient in the epilogue of the product below; gradients of weights go straight into the flat gradient of
+`fae.training.dense`, on a stream beside that of the products that lead down.
+
+It computes what the layers compute under torch's autocast, up to the rounding of sums; products are summed in float32.
+Gradients are complete, and their operands free, once `join` was called. A backward pass overwrites them, it never adds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fae.kernels.torch_private import addmm_relu
 from fae.kernels.triton_dense import (
     PART_ROWS,
     logits,
@@ -39,7 +41,7 @@ class FusedLayer:
     grad_weight
         float32 of the weight's shape; written by the backward pass. A layer of width 1 has its among the sums.
     bias_column
-        Where the bias's gradient stands among the block's sums.
+        Column of the bias's gradient among the block's sums.
     """
 
     weight: Tensor
@@ -56,10 +58,10 @@ class FusedMLP:
     anchor
         A parameter of the block: it makes autograd call the backward pass where the input needs no gradient.
     grad_sums
-        float32: gradients that are sums over inputs (of biases, and of the weight of a layer of width 1, which stands
-        last), as they lie in the flat gradient; written by the backward pass.
+        float32: gradients that are sums over inputs (of biases, and of the weight of a layer of width 1, which is
+        last), in the order of the flat gradient; written by the backward pass.
     aside
-        Stream for the gradients of weights; None: none but the current one.
+        Stream for the gradients of weights; None computes them on the current one.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class FusedMLP:
         return self._parts
 
     def aside(self, operands: Sequence[Tensor], work: Callable[[], None]) -> None:
-        """Do what waits for everything before and what nothing waits for but `join`."""
+        """Run `work` after everything launched so far; only `join` waits for it."""
         if self._aside is None:
             work()
             return
@@ -134,7 +136,7 @@ class _Function(torch.autograd.Function):
             elif last and not mlp.final_relu:
                 x = torch.addmm(layer.bias, x, layer.weight.t())
             else:
-                x = torch._addmm_activation(layer.bias, x, layer.weight.t())
+                x = addmm_relu(layer.bias, x, layer.weight.t())
             inputs.append(x)
         ctx.save_for_backward(*inputs)
         ctx.mlp, ctx.needs_x = mlp, ctx.needs_input_grad[0]

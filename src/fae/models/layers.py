@@ -1,6 +1,6 @@
 """Parts that several models share: multi-layer perceptrons, the dot interaction, ways to read the embeddings.
 
-Invariant: first weights come from torch's global generator, which `fae.models.registry.build_model` seeds.
+First weights come from torch's global generator, which `fae.models.registry.build_model` seeds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EVEN = 8
 """Widths of bfloat16 products are multiples of this: others fall to kernels that do not split long sums. In RMC1 at 256
 inputs six products for gradients of 15 by 22 weights took 228 of a step's 540 us (docs/journal.md)."""
 _MOST_PRODUCTS = 64
-"""Of a pair of matrices, that a compiler may take as sums: 27 vectors of a DLRM have 729."""
+"""Most products of a pair of matrices that are written as sums under a compiler: 27 vectors of a DLRM have 729."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -33,7 +33,7 @@ def _multiplies_bf16(x: Tensor) -> bool:
 
 
 def _even_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The same, columns of zeros kept behind the last; `x` may have some already."""
+    """`linear` in even widths: the result keeps the columns of zeros behind its last; `x` may have some already."""
     rows, columns = (-size % _EVEN for size in weight.shape)
     weight = _pad(weight, 0, columns, 0, rows)
     bias = None if bias is None else _pad(bias, 0, rows)
@@ -77,7 +77,7 @@ class MLP(nn.Sequential):
         self.fused: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, out]`` from ``[B, in]``; columns behind the last layer input's (zeros of a padded input) are let go."""
+        """``[B, out]`` from ``[B, in]``; further columns of `x` (zeros of a padded input) are dropped."""
         if self.fused is not None:
             return self.fused(x)
         x = x[:, : self.linears[0].in_features]
@@ -119,7 +119,7 @@ class DotInteraction(nn.Module):
 
 
 def stack_features(embeddings: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """Pooled features of one width as ``[B, F, D]``; without a copy where they lie so."""
+    """Pooled features of one width as ``[B, F, D]``; without a copy where memory has them in that form."""
     stacked = embeddings.stacked if isinstance(embeddings, FeatureEmbeddings) else None
     if stacked is not None and len(names) == stacked.shape[1]:
         return stacked
@@ -138,7 +138,7 @@ def concat_features(embeddings: Mapping[str, Tensor], names: Sequence[str]) -> T
 def sequence_lengths(embeddings: Mapping[str, Tensor], name: str) -> Tensor:
     """Slots in use of a kept sequence, int64 ``[B]``.
 
-    A mapping that holds only tensors cannot say: there, rows of zeros at the end count as pads.
+    A mapping that holds only tensors has no lengths: there, rows of zeros at the end count as pads.
     """
     if isinstance(embeddings, FeatureEmbeddings):
         return embeddings.lengths(name)

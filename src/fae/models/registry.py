@@ -1,4 +1,8 @@
-"""Names of models in recipes, and how one is built with seeded first weights."""
+"""The registry of models: the class behind each name of a recipe, built with seeded first weights.
+
+A new model is one file with its class, its configuration class in `fae.models.config`, and one entry of `MODELS`. The
+contract tests (``tests/contract/test_models.py``) then run over it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,6 @@ from fae.models.dlrm import DLRM
 from fae.models.tbsm import TBSM
 from fae.models.wide_deep import WideDeep
 
-# Each takes its own configuration class (`fae.models.config.MODEL_CONFIGS`), the features and the number of dense ones.
 MODELS: dict[str, Callable[[Any, Sequence[FeatureSchema], int], nn.Module]] = {
     "dlrm": DLRM,
     "tbsm": TBSM,
@@ -25,10 +28,11 @@ MODELS: dict[str, Callable[[Any, Sequence[FeatureSchema], int], nn.Module]] = {
     "dcnv2": DCNv2,
     "wide_deep": WideDeep,
 }
+"""By name; each takes its own configuration class (`fae.models.config.MODEL_CONFIGS`), the features and K."""
 
 
 def build_model(config: ModelConfig, features: Sequence[FeatureSchema], num_dense: int, *, seed: int) -> nn.Module:
-    """The recipe's model on the CPU; the same seed gives the same first weights on every device.
+    """Build a recipe's model on the CPU; the same seed gives the same first weights on every device.
 
     Raises
     ------
@@ -42,5 +46,5 @@ def build_model(config: ModelConfig, features: Sequence[FeatureSchema], num_dens
 
 
 def embedding_dims(config: ModelConfig, features: Sequence[FeatureSchema]) -> list[int]:
-    """D of every table, in feature order."""
+    """Width D of every table, in feature order."""
     return config.dims([feature.name for feature in features])

@@ -13,11 +13,10 @@ in use is the candidate, so history and candidate share a table. Features with o
 features are the same in every step. The attention's MLP has an input for each place, counted back from the candidate.
 
 From the public code (facebookresearch/tbsm): ReLU behind every layer of bottom and top, sigmoid behind the last layer
-of the attention's MLP; the dense feature of a step is its place in time, t / (T + 1), which we work out here instead of
-storing it in the log. Where we differ: pads have no row, no weight and no gradient (there, id 0 stands for them); one
-time series layer with one head (there, several heads or LSTM and multi-head attention for comparison); the first
-weights are drawn once (there, the best of five seeds is kept). Knows features by name and nothing of tiers.
-Invariant: the logits of a batch depend on its own inputs alone, and pads change nothing.
+of the attention's MLP; the dense feature of a step is its place in time, t / (T + 1), which we compute here instead of
+storing it in the log. Where we differ: pads have no row, no weight and no gradient (there, they are id 0); one time
+series layer with one head (there, several heads or LSTM and multi-head attention for comparison); the first weights are
+drawn once (there, the best of five seeds is kept). Pads change nothing.
 """
 
 from __future__ import annotations

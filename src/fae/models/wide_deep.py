@@ -8,8 +8,7 @@ deep part. A feature of width 1 that has a weight is in the wide part alone. Tha
 products: write the pair of values as one column of the log, with embedding_dims = {cross = 1}.
 
 Where we differ: one optimizer for both parts (the paper: FTRL with L1 for the wide, AdaGrad for the deep one); cross
-products are columns of the log, not made here. Knows features by name and nothing of tiers. Invariant: the logits of a
-batch depend on its own inputs alone.
+products are columns of the log, not made here.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class WideDeep(nn.Module):
     features
         Categorical features, pooled.
     num_dense
-        K; dense features feed the deep part.
+        K; dense features enter the deep part.
     """
 
     def __init__(self, config: WideDeepConfig, features: Sequence[FeatureSchema], num_dense: int) -> None:
