@@ -86,7 +86,9 @@ class RunContext:
         """
         import torch
 
+        from fae.embedding.placements import find_placement
+
         wanted = self.requested_device or ("cuda" if torch.cuda.is_available() else "cpu")
         if wanted == "cuda" and not torch.cuda.is_available():
             raise DeviceError("there is no CUDA device here (or torch is a CPU build); run with --device cpu")
-        return "cpu" if self.recipe.train.placement == "cpu" else wanted
+        return find_placement(self.recipe.train.placement).device_of(wanted).type
