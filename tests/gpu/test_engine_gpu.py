@@ -41,8 +41,8 @@ def test_500_steps_are_the_same_bytes_for_every_budget_and_depth(optimizer, prec
             assert_same_bytes(ours, expected)
 
 
-def test_a_thread_of_ones_own():
-    """WorkerGroup that move take their context from the thread that asks for batches, whichever that is."""
+def test_training_in_another_thread():
+    """The copier takes its CUDA context from the thread that takes batches, which need not be the main thread."""
     log = wide_log(random_log(4, num_inputs=400))
     layout, trained = log.layout(0.1, 1), []
     expected = train(log, layout, "sgd", "device", device=CUDA, precision="bf16")
@@ -68,7 +68,7 @@ def test_adversarial_batches_captured(name, precision):
 
 
 @pytest.mark.parametrize("depth", [2, 3, 8])
-def test_random_delays_and_poisoned_slots_captured(depth):
+def test_random_delays_and_slots_of_nan_captured(depth):
     log = wide_log(random_log(5, num_inputs=400, batch_size=8))
     layout = log.layout(0.1, 5)
     faults = FaultInjection(max_delay_seconds=0.004, fill_with_nan=True, seed=5)
@@ -77,7 +77,7 @@ def test_random_delays_and_poisoned_slots_captured(depth):
 
 
 @pytest.mark.parametrize(("smallest", "kind"), [(2**40, BufferSource), (0, MappedSource)])
-def test_both_sources_of_feeds_give_the_same_bytes(smallest, kind, tmp_path, monkeypatch):
+def test_both_sources_of_inputs_give_the_same_bytes(smallest, kind, tmp_path, monkeypatch):
     log = random_log(8, num_inputs=700, batch_size=16, lists=True)
     layout = log.layout(0.2, 3)
     expected = train(log, layout, "adam", "device", device=CUDA, epochs=2)  # from memory: pages are shared by arrays
@@ -98,7 +98,7 @@ def test_both_sources_of_feeds_give_the_same_bytes(smallest, kind, tmp_path, mon
 
 
 def test_paper_swaps_behind_captured_steps_too():
-    """A replayed step calls nothing of the placement, which must know all the same that the host is out of date."""
+    """A replayed step calls no method of the placement, which must still know that the host is out of date."""
     log = random_log(4, num_inputs=160, batch_size=4, skew=1.5)
     layout = log.layout(0.8, 1)
     num_cold = int(log.packed(layout).has_cold_rows.sum())
@@ -133,7 +133,7 @@ class ReadsOnTheHost(torch.nn.Module):
 
 
 @pytest.mark.parametrize("placement", ["device", "tiered", "hybrid", "paper"])
-def test_a_model_that_cannot_be_captured_trains_all_the_same(placement, monkeypatch, capsys):
+def test_a_model_that_cannot_be_captured_trains_without_capture(placement, monkeypatch, capsys):
     log = random_log(6)
     layout = log.layout(0.2, 1)
     expected = train(log, layout, "adagrad", placement, device=CUDA, capture=False, epochs=2)

@@ -118,7 +118,7 @@ def in_order_layout(log: Log) -> RowLayout:
 
 
 def history_log(seed, *, num_inputs=150, batch_size=16, length=5, model: ModelConfig | None = None) -> Log:
-    """A user, and sequences of items and categories of every length from none to whole; the last is the candidate."""
+    """A user, and sequences of items and categories of every length from 0 to full; the last item is the candidate."""
     random = np.random.default_rng(seed)
     features = (
         FeatureSchema(name="user", num_embeddings=30),
@@ -142,7 +142,7 @@ def history_log(seed, *, num_inputs=150, batch_size=16, length=5, model: ModelCo
 
 
 class WideLog(Log):
-    """A log whose model the fused kernels take: width 16, layers of multiples of 16."""
+    """A log for a model that the fused kernels can run: width 16, layers of multiples of 16."""
 
     def config(self) -> DLRMConfig:
         return DLRMConfig(name="dlrm", embedding_dim=16, bottom_mlp=(32,), top_mlp=(32, 16))
@@ -154,7 +154,7 @@ def wide_log(log: Log) -> WideLog:
 
 
 def adversarial_logs() -> dict[str, Log]:
-    """Batches made to break a pipeline."""
+    """Logs whose batches are made to break a pipeline."""
     base = random_log(0)
     ids = base.ids.copy()
 
@@ -184,7 +184,7 @@ def adversarial_logs() -> dict[str, Log]:
 
 
 def mapped(batches: BatchSet, folder: Path) -> BatchSet:
-    """The same batches in files of their own, mapped as training maps them."""
+    """The same batches in files, mapped as training maps them."""
     count = itertools.count()
 
     def moved(value):
@@ -265,7 +265,7 @@ def assert_same_bytes(ours, expected) -> None:
 
 
 def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process of its own, with this one's modules to import."""
+    """Run Python code in a new process that can import the same modules."""
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

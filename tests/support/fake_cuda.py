@@ -1,7 +1,7 @@
-"""A driver of CPU memory: streams that do everything at once, so what the GPU's moves ask for is done where they ask.
+"""A fake CUDA driver over CPU memory: every command is done at once, when it is started.
 
-What the real driver overlaps does not happen here; that every byte goes where it should is tested with it. What must
-wait for what is written down in `order`, for tests to follow.
+It tests that every byte goes where it should. Nothing overlaps here as it does on a GPU; so that tests can check what
+has to wait for what, all commands are written down in `order`.
 """
 
 from __future__ import annotations
@@ -13,59 +13,64 @@ from itertools import count
 import numpy as np
 import torch
 
-from fae.streaming import cuda_commands, input_ring, staging
+from fae.streaming import cuda_commands, gpu_transfer, input_ring, staging
 from fae.streaming.gpu_transfer import GpuTransfer
 
 NOT_READY, SLEEP = 600, 12345
 _handles = count(1)
 order: list[tuple] = []
-"""All that was asked of streams since `stand_in`: ``("wait", stream, event)``, ``("record", stream, event)``,
-``("copy", stream, target, source, bytes)``, ``("fill", stream)``, and of the host ``("seen", event)`` and
-``("synchronize", stream)``; tests add what is computed."""
+"""All that streams did since `install_fake_cuda`: ``("wait", stream, event)``, ``("record", stream, event)``,
+``("copy", stream, target, source, bytes)``, ``("fill", stream)``, ``("delay", stream)``, and what the host did:
+``("seen", event)`` and ``("synchronize", stream)``. Tests add what is computed."""
 
 
 class Stream:
-    """A handle."""
+    """A CUDA stream: a handle, no more."""
 
     def __init__(self, *_: object) -> None:
         self.cuda_stream = next(_handles)
 
     def wait_event(self, event: Event) -> None:
-        """Nothing to do: it has happened."""
+        """Only written down: the event has happened."""
         order.append(("wait", self.cuda_stream, event.cuda_event))
 
     def wait_stream(self, stream: Stream) -> None:
-        """Nothing: it has happened."""
+        """Nothing to do: all of it has happened."""
 
     def synchronize(self) -> None:
-        """It has happened."""
+        """Only written down: all of it has happened."""
         order.append(("synchronize", self.cuda_stream))
 
 
 class Event:
-    """A handle, once it is recorded."""
+    """A CUDA event: a handle, once it is recorded."""
 
     def __init__(self) -> None:
         self.cuda_event = 0
 
     def record(self, stream: Stream) -> None:
-        """Make the handle."""
+        """Make the handle, as torch does at the first record."""
         self.cuda_event = self.cuda_event or next(_handles)
         order.append(("record", stream.cuda_stream, self.cuda_event))
 
 
 class Driver:
-    """The functions, as `fae.streaming.cuda_commands.command_functions` gives them.
+    """The driver's functions, as an array for `fae.streaming.cuda_commands`.
 
     Attributes
     ----------
+    functions
+        In the place of `fae.streaming.cuda_commands.command_functions`.
+    calls
+        The calls so far, name and arguments.
     refuse, refuse_number
-        A call that fails, by what it says or by its number, from 1.
+        A call that fails, by its name and arguments or by its number, from 1.
+    num_queries
+        How often the host has queried an event.
     refuse_query
-        An event at which the host may not look, by its number among all looks, from 1.
+        A query that fails, by its number, from 1.
     patience
-        How often the host is told that an event has not happened before it is told that it has; events have happened
-        all the same.
+        How often the host is told that an event has not happened before it is told that it has.
     """
 
     def __init__(self) -> None:
@@ -73,13 +78,13 @@ class Driver:
         self.calls: list[tuple] = []
         self.refuse: tuple | None = None
         self.refuse_number = self.refuse_query = 0
-        self.patience = self._asked = 0
+        self.patience = self.num_queries = 0
         self._kept = (
             ctypes.CFUNCTYPE(ctypes.c_int, word, word, word)(self._wait),
             ctypes.CFUNCTYPE(ctypes.c_int, word, word, word, word)(self._copy),
             ctypes.CFUNCTYPE(ctypes.c_int, word, word)(self._record),
             ctypes.CFUNCTYPE(ctypes.c_int, word, ctypes.c_uint32, word, word)(self._fill),
-            ctypes.CFUNCTYPE(ctypes.c_int, word, word, word)(self._random_delay),
+            ctypes.CFUNCTYPE(ctypes.c_int, word, word, word)(self._delay),
             ctypes.CFUNCTYPE(ctypes.c_int, word)(self._query),
         )
         addresses = [ctypes.cast(each, ctypes.c_void_p).value for each in self._kept]
@@ -102,16 +107,16 @@ class Driver:
         order.append(("fill", stream))
         return self._call("fill", count, stream)
 
-    def _random_delay(self, stream, function, microseconds) -> int:
+    def _delay(self, stream, function, microseconds) -> int:
         assert function == SLEEP
-        order.append(("random_delay", stream))
-        return self._call("random_delay", microseconds, stream)
+        order.append(("delay", stream))
+        return self._call("delay", microseconds, stream)
 
     def _query(self, event) -> int:
-        self._asked += 1
-        if self._asked == self.refuse_query:
+        self.num_queries += 1
+        if self.num_queries == self.refuse_query:
             return 700
-        if self._asked % (self.patience + 1):
+        if self.num_queries % (self.patience + 1):
             return NOT_READY
         order.append(("seen", event))
         return 0
@@ -122,15 +127,15 @@ class Driver:
         return self._call("copy", num_bytes, stream)
 
 
-def stand_in(monkeypatch) -> Driver:
-    """From here on, placement ``tiered`` on a CPU moves rows as on a GPU, by this driver."""
+def install_fake_cuda(monkeypatch) -> Driver:
+    """Let placement ``tiered`` on a CPU copy rows as on a GPU, by the fake driver, which is returned."""
     made, current = Driver(), Stream()
     order.clear()
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: current)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None)
+    monkeypatch.setattr(gpu_transfer, "busy_stream", lambda cycles: None)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(cuda_commands, "command_functions", lambda: made.functions)
     monkeypatch.setattr(cuda_commands, "current_stream", lambda device: current.cuda_stream)
@@ -143,8 +148,8 @@ def stand_in(monkeypatch) -> Driver:
     return made
 
 
-def feed_by_commands(monkeypatch, *, locked: bool = True) -> None:
-    """After `stand_in`: feeds, too, come as on a GPU, whose driver has locked the files or has not."""
+def install_fake_inputs(monkeypatch, *, locked: bool = True) -> None:
+    """After `install_fake_cuda`: let input rings, too, copy as on a GPU, from locked files or from pinned buffers."""
     made, zeros = input_ring.InputRing.__init__, torch.zeros
 
     def on_gpu(ring, layout, depth, device) -> None:

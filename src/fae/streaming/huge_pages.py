@@ -1,8 +1,8 @@
 """Host memory for rows: zeroed, and on huge pages where the system gives them.
 
-Rows are read at random places of gigabytes; with 4 KiB pages nearly every one of them also misses the processor's
-table of pages. Asking for 2 MiB pages (``madvise``) makes the CPU row kernels about a third faster
-(``benchmarks/micro/row_kernels.py``). Invariant: a refusal of huge pages changes speed, never a result.
+Rows are read at random places of gigabytes; with 4 KiB pages nearly every read also misses the processor's table of
+pages. Requesting 2 MiB pages (``madvise``) makes the CPU row kernels about a third faster (``benchmarks/rows.py``). If
+the system refuses, only speed changes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _lent: Tensor | None = None
 
 @contextlib.contextmanager
 def lending(memory: Tensor) -> Iterator[None]:
-    """Inside the block `host_zeros` hands out the beginning of `memory` for whatever takes more than half of it.
+    """Inside the block `host_zeros` returns the beginning of `memory` for each request of more than half of it.
 
     For benchmarks whose contenders would not fit beside each other: one memory serves the tables of all of them, one
-    contender at a time. What is handed out is *not* zeroed.
+    contender at a time. The memory returned is *not* zeroed.
 
     Parameters
     ----------

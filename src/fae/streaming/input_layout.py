@@ -1,14 +1,15 @@
-"""The feed: one contiguous block of int32 words that holds all that a GPU needs to know of one batch.
+"""Layout of an input buffer: a block of int32 words that holds all that a GPU needs to know of one batch.
 
-Place in the flow: `fill_buffers` copies packed batches into pinned buffers as `InputLayout.table` says; one copy brings
-each to the device; every kernel of the step reads it there through `InputViews`. Invariant: what varies in size stands
-behind what does not, and the header says where, so a batch is one copy of exactly its own bytes and the same graph
-serves all batches.
+`fill_buffers` copies packed batches into pinned buffers as `InputLayout.table` says; one copy takes each to the device,
+where every kernel of the step reads it through `InputViews`. Parts of variable size come after those of fixed size, and
+the header says where. So a batch is one copy of exactly its own bytes, and one captured graph serves all batches.
 
-Words of the header: 0 real inputs; 1 learning rate of the rows (float32 bits; Adam's bias correction is in it); then
-eight for each group from `group_field` on: shift of cold addresses, blocks, long rows, offsets of block starts, block
-addresses, long rows (in words) and of the list that says where cold rows are (in units of two words; in
-the feed itself or in memory of its own), cold rows.
+Words of the header, in this order:
+
+* 0: real inputs; 1: learning rate of the rows (float32 bits; Adam's bias correction is in it);
+* then eight for each group, from `group_field` on: +0 shift of cold addresses, +1 number of blocks, +2 number of long
+  rows; offsets in words of +3 block starts, +4 block addresses, +5 long rows; +6 offset, in units of two words, of the
+  list that says where cold rows are (in the input buffer or in other memory); +7 number of cold rows.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ def _aligned(words: Any) -> Any:
 
 
 class InputLayout:
-    """Where things stand in the feeds of batches of one shape.
+    """Where each part of a batch is in an input buffer, for batches of one shape.
 
     Parameters
     ----------
     with_cold_lists
-        Whether the batch's lists of cold rows come along (every row is on the device); else staging slots have lists.
+        Whether input buffers hold the batch's lists of cold rows (every row is on the device); else staging slots have
+        the lists.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class InputLayout:
         self._order = _aligned(self._labels + batch_size)
 
     def num_words(self, batches: BatchSet) -> int:
-        """Words that the largest of these batches may take."""
+        """Words that the largest of these batches may need."""
         words = int(self._order + _aligned(self.batch_size * self.num_slots))
         for blocks, long_rows in batches.most_segments:
             words += 2 * _aligned(blocks) + _aligned(2 * long_rows)
@@ -63,7 +65,7 @@ class InputLayout:
         return words
 
     def views(self, words: Tensor) -> InputViews:
-        """Cut a buffer (int32) of `num_words` or more."""
+        """Cut an int32 buffer of at least `num_words` words into its parts."""
         size, slots, dense = self.batch_size, self.num_slots, self.num_dense
         order = words[self._order : self._order + size * slots]
         return InputViews(
@@ -84,14 +86,14 @@ class InputLayout:
         slot_rows: Sequence[int],
         rates: npt.NDArray[np.float32],
     ) -> InputTable:
-        """What to copy where for each batch of `order`.
+        """What to copy where, for each batch of `order`.
 
         Parameters
         ----------
         slots
             int64 ``[n]``: staging slot of each batch, -1 for none.
         slot_rows
-            Of each group: rows of a slot. A cold address is shifted by those before the batch's own.
+            For each group, the rows of a slot. A cold address is shifted by the slots before the batch's own.
         rates
             float32 ``[n]``: learning rate of the rows in this step.
         """
@@ -134,9 +136,9 @@ class InputTable:
     headers
         int32 ``[n, words of a header]``.
     pieces
-        int64 ``[n, pieces, 3]``: address in host memory, place in the feed (bytes), bytes.
+        int64 ``[n, pieces, 3]``: address in host memory, place in the input buffer (bytes), number of bytes.
     words
-        int64 ``[n]``: words of the feed that the device needs.
+        int64 ``[n]``: words of the input buffer that the device needs.
     sources
         The arrays that the addresses point into.
     """
@@ -148,7 +150,7 @@ class InputTable:
 
 
 Stretches = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.int64]]
-"""An array and, for each batch, the words of it that are its own: begin and end."""
+"""An array and, for each batch, which words of it are the batch's: begin and end."""
 
 
 class _Pieces:
@@ -160,7 +162,7 @@ class _Pieces:
         self.sources: list[npt.NDArray[Any]] = []
 
     def add_fixed(self, array: npt.NDArray[Any], place: int) -> None:
-        """A batch's entry of ``[N, ...]`` to a fixed place (words)."""
+        """Copy each batch's entry of an array ``[N, ...]`` to a fixed place (in words)."""
         assert array.flags.c_contiguous
         self.sources.append(array)
         size = array[:1].nbytes if len(array) else 0
@@ -168,7 +170,7 @@ class _Pieces:
         self._columns.append((sources, np.full_like(sources, 4 * place), np.full_like(sources, size)))
 
     def add_lists(self, parts: list[Stretches], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Stretches of the first of several arrays that has any for the batch; returns their words."""
+        """Copy each batch's stretch of the one array that has any for it; returns the words of the stretches."""
         sources, counts = np.zeros_like(places), np.zeros_like(places)
         for array, begins, ends in parts:
             assert array.flags.c_contiguous
@@ -183,7 +185,7 @@ class _Pieces:
 
 
 def _segment_lists(batches: BatchSet, group: int, order: npt.NDArray[np.int64]) -> list[list[Stretches]]:
-    """Block starts, block addresses and long rows of a group, each from the hot batches' arrays or the others'."""
+    """Block starts, block addresses and long rows of a group, for hot batches and for the others."""
     arrays, num_hot = batches.arrays, batches.num_hot_batches
     lists: list[list[Stretches]] = [[], [], []]
     if arrays.segments is None:
@@ -195,7 +197,7 @@ def _segment_lists(batches: BatchSet, group: int, order: npt.NDArray[np.int64]) 
         if part is None:
             continue
         index = np.where(chosen, order - first, 0)
-        step = chosen.astype(np.int64)  # none of it for the batches of the other kind
+        step = chosen.astype(np.int64)  # 0, so an empty stretch, for batches of the other kind
         offsets, long_offsets = part.offsets[:, group], 2 * part.long_offsets[:, group]
         for place, (array, of) in enumerate(
             ((part.starts, offsets), (part.addresses, offsets), (part.long_rows, long_offsets))
@@ -206,7 +208,10 @@ def _segment_lists(batches: BatchSet, group: int, order: npt.NDArray[np.int64]) 
 
 @njit(cache=True, nogil=True)
 def fill_buffers(counters, own, freed, first, step, headers, pieces, buffers):
-    """Copy the batches first, first + step, ... into pinned `buffers` (addresses), free after `freed`."""
+    """Copy the batches first, first + step, ... into pinned `buffers` (addresses).
+
+    The counter `freed` says how many batches no longer need their buffer; batch p waits until it is ``p - depth + 1``.
+    """
     depth = len(buffers)
     for position in range(first, len(headers), step):
         if not reach(counters, freed, position - depth + 1):

@@ -1,9 +1,9 @@
-"""A ring of feeds: batches from mapped files to the device, ahead of the step, on a stream of their own.
+"""InputRing: batches copied from mapped files to the device ahead of the step, on a stream of their own.
 
-Place in the flow: a `InputSource` has the bytes of each batch; a lane starts one batch's copy after the other, as far
-ahead as the ring goes, and the consumer gets a batch when the computing stream has been told to wait for its copy.
-Invariant: a buffer is written again only when the copy out of it (pinned) or the step that reads it (device) is done;
-positions decide, never timing.
+An `InputSource` provides the bytes of each batch. A worker thread starts one batch's copy after the other, as far ahead
+as the ring has places, and the consumer gets a batch when the computing stream has been told to wait for its copy. A
+buffer is written again only when the copy out of it (pinned) or the step that reads it (device) is done. Positions
+decide, never timing.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from fae.streaming.ready_batch import InputSlot
 _SMALLEST_MAPPED = 2**18
 """Bytes of a batch that is worth eight copies instead of one."""
 _MEMORY_SHARE = 0.5
-"""Of the memory that the system could give: more of it is not locked."""
+"""The largest part of the available memory that is locked."""
 
 
 class InputRing:
-    """Buffers of `depth` feeds.
+    """A ring of `depth` input buffers on the device.
 
     Attributes
     ----------
     generation
         Grows when the buffers are replaced by larger ones.
     num_workers
-        Threads that copy, where files are not copied from directly.
+        Threads that fill host buffers, where the device does not copy from the files.
     source
-        Of the latest run.
+        The source of the latest run.
     """
 
     source: InputSource
@@ -50,7 +50,7 @@ class InputRing:
     def __init__(self, layout: InputLayout, depth: int, device: torch.device) -> None:
         self.layout, self._depth, self._device, self._on_gpu = layout, depth, device, device.type == "cuda"
         self.generation, self._num_words = 0, 0
-        # A thread copies some 8 GB/s; the batch of 10 MB of a step of half a millisecond wants three or four of them.
+        # A thread copies some 8 GB/s; a batch of 10 MB every half a millisecond needs three or four of them.
         self.num_workers = max(1, min(4, num_threads() // 4)) if self._on_gpu else 1
         self._host: list[Tensor] = []
         self._views: list[InputViews] = []
@@ -67,12 +67,13 @@ class InputRing:
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
         self._num_words, self.generation = words, self.generation + 1
-        self._host, self._views, self._targets = [], [], []  # before there are new ones: both would not be counted
+        # Freed before there are new ones: memory plans do not count both.
+        self._host, self._views, self._targets = [], [], []
         self._views = [
             self.layout.views(torch.zeros(words, dtype=torch.int32, device=self._device)) for _ in range(self._depth)
         ]
         self._targets = [InputTarget(words=views.words) for views in self._views]
-        if self._on_gpu:  # they are filled with zeros on the computing stream
+        if self._on_gpu:  # the computing stream fills them with zeros
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
             self._targets = [
                 InputTarget(words=views.words, stream=self._stream, arrived=arrived, consumed=consumed)
@@ -81,18 +82,20 @@ class InputRing:
 
     @property
     def device_bytes(self) -> int:
-        """Bytes of the buffers on the device; as many are pinned on the host, or files are."""
+        """Bytes of the buffers on the device; host buffers of as many bytes, or the files, are pinned."""
         return 4 * self._num_words * self._depth
 
     def run(
         self, batches: BatchSet, order: npt.NDArray[np.int64], table: InputTable
     ) -> Generator[tuple[PackedBatch, InputSlot], None, None]:
-        """Yield each batch with its feed; asking for the next one says that this one's work has been launched.
+        """Yield each batch with its input buffer on the device.
+
+        By taking the next batch the consumer says that the work of this one has been launched.
 
         Parameters
         ----------
         table
-            Of the same batches: `InputLayout.table`.
+            `InputLayout.table` of the same batches.
         """
         source = self.source = self._open(batches, table)
         slots = [
@@ -107,7 +110,7 @@ class InputRing:
                     source.release(position)
         finally:
             source.stop()
-            if self._on_gpu:  # the next run may write what copies still read
+            if self._on_gpu:  # the next run may write memory that copies still read
                 self._stream.synchronize()
 
     def _open(self, batches: BatchSet, table: InputTable) -> InputSource:
@@ -120,13 +123,13 @@ class InputRing:
         return BufferSource(table, self._host, self.num_workers, self._targets)
 
     def _register(self, batches: BatchSet, table: InputTable) -> bool:
-        """Whether the device can copy from this split's own files; they are locked once, for all rings."""
+        """Whether the device can copy from the files of these batches; they are locked once, for all rings."""
         if batches not in _registered:
             _registered[batches] = RegisteredArrays()
-            # Not at exit: the system unlocks what a process leaves, and the driver may be gone before us.
+            # Not at exit: the system unlocks the memory of a process that ends, and the driver may be gone by then.
             weakref.finalize(batches, _release, _registered[batches]).atexit = False
         registered = _registered[batches]
-        # What is locked already no longer counts as available: it must not be asked for twice.
+        # Memory that is locked already does not count as available, so only the missing bytes are compared.
         return registered.missing_bytes(table.sources) <= _MEMORY_SHARE * available_bytes() and registered.add(
             table.sources
         )
@@ -136,5 +139,5 @@ _registered: weakref.WeakKeyDictionary[BatchSet, RegisteredArrays] = weakref.Wea
 
 
 def _release(arrays: RegisteredArrays) -> None:
-    with contextlib.suppress(Exception):  # called by the garbage collector, who has nobody to tell
+    with contextlib.suppress(Exception):  # called by the garbage collector, where no caller could handle it
         arrays.release()

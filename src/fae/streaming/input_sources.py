@@ -1,8 +1,8 @@
-"""Where the bytes of a feed come from: pinned buffers that lanes fill, or the mapped file itself.
+"""Input sources: where the bytes of an input buffer come from, pinned buffers or the mapped file itself.
 
-Place in the flow: `fae.streaming.input_ring` asks for one batch after the other and says which steps are launched.
-Copying straight from the file takes no core; it needs a driver that locks mapped pages, and memory for
-all of them at once. Invariant: whatever the source, the device gets the same bytes.
+`fae.streaming.input_ring` acquires one batch after the other and says which steps are launched. Copying straight from
+the file takes no core; it needs a driver that locks mapped pages, and memory for all of them at once. The device gets
+the same bytes from every source.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ class InputTarget:
     Attributes
     ----------
     words
-        int32, the feed.
+        The input buffer, int32.
     stream
-        Of the copies; None where the device is a CPU, which has no events either.
-    arrived, consumed
-        The copy is done; the last step that reads the place is.
+        The stream of the copies; None on a CPU, where there are no events either.
+    arrived
+        Recorded behind the copy into the place.
+    consumed
+        Recorded behind the last step that reads the place.
     """
 
     words: Tensor
@@ -45,38 +47,39 @@ class InputTarget:
 
 
 class InputSource(Protocol):
-    """What a ring of feeds asks for; positions in order."""
+    """Provides an input ring with the bytes of one batch after the other; positions in order."""
 
     @property
     def waited(self) -> float:
         """Seconds that the consumer has waited for bytes."""
 
     def acquire(self, position: int) -> None:
-        """Wait for a batch's bytes (on a GPU: until their copy is started, and let the computing stream wait)."""
+        """Wait for a batch's bytes; on a GPU only until their copy is started, and the computing stream waits."""
 
     def release(self, position: int) -> None:
-        """The step of this batch is launched."""
+        """Say that the step of this batch is launched."""
 
     def stop(self) -> None:
-        """End; copies may still be on their way."""
+        """End the source's threads; copies may still be running on the device."""
 
 
 def start_copies(
-    lanes: WorkerGroup,
+    workers: WorkerGroup,
     targets: Sequence[InputTarget],
     count: int,
     copies: Callable[[npt.NDArray[np.int64], int], Sequence[Sequence[Any]]],
     *,
-    fed: CounterIds,
+    filled: CounterIds,
     freed: CounterIds,
 ) -> Copier:
-    """Start the lane that sends the feeds of one pass to the ring's places in turn.
+    """Start the worker that copies the inputs of one pass to the ring's places in turn.
 
     Parameters
     ----------
     copies
-        Those of ``(words, stream)``: int64 ``[count]``, where each batch's feed lies, and the stream's handle.
-    fed, freed
+        Returns the copy commands for ``(words, stream)``: int64 ``[count]``, the address of each batch's place on the
+        device, and the stream's handle.
+    filled, freed
         As `fae.streaming.copy_loops.copy_inputs` takes them.
     """
     assert targets[0].stream is not None
@@ -85,78 +88,81 @@ def start_copies(
     arrived, consumed = (
         cuda_commands.handles([getattr(target, name) for target in targets]) for name in ("arrived", "consumed")
     )
-    # Wait until the place is consumed, copy, record the arrival.
+    # Wait until the place is consumed, copy, record that the copy is done.
     commands = command_table(
         count, [(WAIT, stream, consumed[places]), *copies(words, stream), (RECORD, arrived[places], stream)]
     )
     device = targets[0].words.device
-    return Copier(lanes, device, arrived, consumed, copy_inputs, count, fed, freed, commands, arrived)
+    return Copier(workers, device, arrived, consumed, copy_inputs, count, filled, freed, commands, arrived)
 
 
 class BufferSource:
-    """WorkerGroup copy each batch into one of several host buffers (int32, pinned where the device is a GPU).
+    """Worker threads copy each batch into one of several host buffers, from which it goes to the device.
 
     Parameters
     ----------
     buffers
-        As many as there are `targets`.
+        int32, pinned where the device is a GPU; as many as there are `targets`.
+    num_workers
+        Threads that fill buffers.
     targets
-        The ring's places; batch p goes to place ``p % len(targets)``, and into the buffer of that number before.
+        The ring's places. Batch p is copied to buffer ``p % len(targets)``, then to the place of that number.
     """
 
     def __init__(
         self, table: InputTable, buffers: Sequence[Tensor], num_workers: int, targets: Sequence[InputTarget]
     ) -> None:
         assert len(buffers) == len(targets)
-        self._lanes, self._buffers, self._targets = WorkerGroup("feed"), buffers, targets
+        self._workers, self._buffers, self._targets = WorkerGroup("input"), buffers, targets
         self._words = table.words.tolist()
-        self._fed, self._freed = self._lanes.cells(num_workers), self._lanes.cells(1)
+        self._filled, self._freed = self._workers.add_counters(num_workers), self._workers.add_counters(1)
         addresses = np.array([buffer.data_ptr() for buffer in buffers], np.int64)
-        self._mover: Copier | None = None
+        self._copier: Copier | None = None
         try:
-            for first, cell in enumerate(self._fed.tolist()):
-                self._lanes.start(
-                    f"feed {first}", fill_buffers, cell, int(self._freed[0]), first, num_workers, table.headers,
+            for first, counter in enumerate(self._filled.tolist()):
+                self._workers.start(
+                    f"fill {first}", fill_buffers, counter, int(self._freed[0]), first, num_workers, table.headers,
                     table.pieces, addresses, end=last_turn(first, num_workers, len(table.headers)),
                 )  # fmt: skip
             if targets[0].stream is not None:
                 sources, sizes = addresses[np.arange(len(self._words)) % len(addresses)], 4 * table.words
-                self._mover = start_copies(
-                    self._lanes, targets, len(self._words),
-                    lambda words, stream: [(COPY, words, sources, sizes, stream)], fed=self._fed, freed=self._freed,
+                self._copier = start_copies(
+                    self._workers, targets, len(self._words),
+                    lambda words, stream: [(COPY, words, sources, sizes, stream)],
+                    filled=self._filled, freed=self._freed,
                 )  # fmt: skip
-        except BaseException:  # nobody else knows of those that have started
-            self._lanes.stop()
+        except BaseException:  # the caller has no source to stop
+            self._workers.stop()
             raise
 
     @property
     def waited(self) -> float:
         """As `InputSource.waited`."""
-        return self._lanes.waited
+        return self._workers.waited
 
     def acquire(self, position: int) -> None:
         """As `InputSource.acquire`."""
-        if self._mover is not None:
-            self._mover.acquire(position)
+        if self._copier is not None:
+            self._copier.acquire(position)
             return
-        lane = position % len(self._fed)
-        self._lanes.wait(self._fed[lane : lane + 1], position + 1)
+        worker = position % len(self._filled)
+        self._workers.wait(self._filled[worker : worker + 1], position + 1)
         place, words = position % len(self._targets), self._words[position]
         self._targets[place].words[:words].copy_(self._buffers[place][:words])
-        self._lanes.publish(int(self._freed[0]), position + 1)
+        self._workers.publish(int(self._freed[0]), position + 1)
 
     def release(self, position: int) -> None:
         """As `InputSource.release`."""
-        if self._mover is not None:
-            self._mover.release(position)
+        if self._copier is not None:
+            self._copier.release(position)
 
     def stop(self) -> None:
         """As `InputSource.stop`."""
-        self._lanes.stop()
+        self._workers.stop()
 
 
 class MappedSource:
-    """The files' own pages, which the driver has locked (`fae.streaming.cuda_commands.RegisteredArrays`).
+    """The device copies from the files' own pages, which are locked (`fae.streaming.cuda_commands.RegisteredArrays`).
 
     Parameters
     ----------
@@ -177,22 +183,22 @@ class MappedSource:
                 *((COPY, words + place, source, size, stream) for source, place, size in pieces),
             ]
 
-        self._lanes, nobody = WorkerGroup("feed"), np.zeros(0, np.int64)
-        self._mover = start_copies(self._lanes, targets, count, copies, fed=nobody, freed=nobody)
+        self._workers, none = WorkerGroup("input"), np.zeros(0, np.int64)
+        self._copier = start_copies(self._workers, targets, count, copies, filled=none, freed=none)
 
     @property
     def waited(self) -> float:
         """As `InputSource.waited`."""
-        return self._lanes.waited
+        return self._workers.waited
 
     def acquire(self, position: int) -> None:
         """As `InputSource.acquire`."""
-        self._mover.acquire(position)
+        self._copier.acquire(position)
 
     def release(self, position: int) -> None:
         """As `InputSource.release`."""
-        self._mover.release(position)
+        self._copier.release(position)
 
     def stop(self) -> None:
         """As `InputSource.stop`."""
-        self._lanes.stop()
+        self._workers.stop()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -37,20 +38,20 @@ class InputSlot:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadyBatch:
-    """What `Embeddings.stream` yields.
+    """A batch that `Embeddings.stream` yields.
 
     Attributes
     ----------
     packed
-        The packed batch, on the host.
+        The packed batch in host memory.
     dense
         float32 ``[B, K]`` on the device.
     labels
         float32 ``[B]`` on the device, 0 in padded inputs.
     slot
-        Staging slot that holds its cold rows; 0 where there is none.
+        Staging slot that holds its cold rows; 0 if it has none.
     buffer
-        On a GPU, the batch as its kernels read it.
+        On a GPU, its input buffer, which the kernels read.
     """
 
     packed: PackedBatch
@@ -76,9 +77,9 @@ class ReadyBatch:
 
 
 def make_ready(packed: PackedBatch, device: torch.device, slot: int) -> ReadyBatch:
-    """Copy what the model needs to `device`."""
+    """Copy a batch's dense features and labels to `device`."""
 
-    def to_device(array: np.ndarray) -> Tensor:
+    def to_device(array: npt.NDArray[Any]) -> Tensor:
         # A copy on purpose: packed arrays are views of a memory-mapped file.
         return torch.from_numpy(np.array(array, dtype=np.float32)).to(device)
 

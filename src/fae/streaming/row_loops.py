@@ -1,15 +1,15 @@
-"""The lanes of the streaming pipeline: compiled loops over all batches of a pass, one thread each.
+"""Row loops of the streaming pipeline: compiled loops over all batches of a pass, one worker thread each.
 
-Place in the flow: `fae.streaming.staging` starts them with the counters at which they meet and says which invariants
-they keep; each loop waits for what its next batch needs, works, and raises its own counter. All of one group:
+`fae.streaming.staging` starts them with the counters at which they meet, and says which invariants they keep. Each loop
+waits for what its next batch needs, works, and raises its own counter; until then no other thread touches what it
+works on. The loops of one group:
 
-* gather: host rows -> up[slot], or where an earlier batch in flight holds them; those of one range of row numbers each;
-* scatter: down[slot] -> host rows, of one range of row numbers each, so a row's updates stay in order;
-* up, down: the copy engine where the bank is in host memory: up[slot] -> bank, bank -> down[slot].
+* gather: host rows -> up[slot], or note where an earlier batch in flight holds them; each has a range of row numbers;
+* scatter: down[slot] -> host rows; each has a range of row numbers, so a row's updates stay in order;
+* up, down: what a GPU's copy engine does, where the bank is in host memory: up[slot] -> bank, bank -> down[slot].
 
 Position c counts batches with cold rows; its slot is ``c % depth``; `reach_back` is r of the pipeline's invariants.
-Invariant: what a loop touches is its own until it raises its counter. `longest` and `seed` are delays for tests
-(`fae.streaming.counters.random_delay`).
+`longest` and `seed` are delays for tests (`fae.streaming.counters.random_delay`).
 """
 
 from __future__ import annotations
@@ -23,25 +23,28 @@ from numba import njit
 from fae.core.prefetch import prefetch, prefetch_row
 from fae.streaming.counters import publish, random_delay, reach, reach_all
 
-_AHEAD = 32  # rows between asking for one and copying it; two lanes a core and a mark a row want more than kernels do
+_AHEAD = 32  # rows between a prefetch and its copy; two threads a core and a mark a row need more than kernels do
 
 PLACE_BITS = 26
-"""Of a mark: place in the list of the batch that listed the row last; its position stands above, modulo 64."""
+"""A mark (uint32) says which batch listed a row last, and where: ``mark = position % 64 << PLACE_BITS | place``.
+
+The low 26 bits are the row's place in the batch's list, the high 6 bits the batch's position modulo 64. If position 70
+lists a row at place 5, the row's mark is ``6 << 26 | 5``, that is 0x18000005."""
 _POSITION_MASK, _PLACE_MASK = 2 ** (32 - PLACE_BITS) - 1, 2**PLACE_BITS - 1
 MOST_SLOTS = _POSITION_MASK
 
 
 @cache
 def gather_loop(width: int, state_width: int) -> Any:
-    """The loop for rows of so many floats: row numbers in ``[low, high)``.
+    """The gather loop for rows of `width` floats and their state, for row numbers in ``[low, high)``.
 
-    `locations` (int64 ``[depth, slot_rows]``) is filled with the row of the bank where each row is to be read. `marks`
-    (uint32, one a host row) say who listed a row last; `plan_back` is `reach_back`, or 1 where nothing is updated and
-    every row is the host's. A row that another batch holds is not copied: its place in `up` keeps what was there, or,
-    for tests, gets NaN (`fill_with_nan`).
+    The loop writes into `locations` (int64 ``[depth, slot_rows]``) the row of the bank where each row is to be read.
+    `marks` (uint32, one a host row; see `PLACE_BITS`) say which batch listed a row last. `plan_back` is `reach_back`,
+    or 1 where nothing is updated and every row is read from the host. A row that another batch holds is not copied: its
+    place in `up` keeps what was there or, for tests, gets NaN (`fill_with_nan`).
 
-    A mark may be of a pass before or of 64 positions ago. But a batch of this pass that lists the row where the mark
-    says has written that mark, and nobody has since: so whoever is found is the last.
+    A mark may be left from an earlier pass, or be 64 positions old. But if a batch of this pass lists the row at the
+    mark's place, then that batch wrote the mark, and no later batch has overwritten it: the batch found is the last.
     """
 
     @njit(cache=True, nogil=True)
@@ -89,17 +92,17 @@ def gather_loop(width: int, state_width: int) -> Any:
 
 @cache
 def scatter_loop(width: int, state_width: int) -> Any:
-    """The loop for rows of so many floats: row numbers in ``[low, high)``."""
+    """The scatter loop for rows of `width` floats and their state, for row numbers in ``[low, high)``."""
 
     @njit(cache=True, nogil=True)
     def scatter(
-        counters, own, departed, low, high, rows, begins, ends, num_hot_rows, weight, state, down, down_state,
+        counters, own, copied_down, low, high, rows, begins, ends, num_hot_rows, weight, state, down, down_state,
         longest, seed,
     ):  # fmt: skip
         depth = len(down)
         flat_weight, flat_state = weight.reshape(-1), state.reshape(-1)
         for position in range(len(begins)):
-            if not reach(counters, departed, position + 1):
+            if not reach(counters, copied_down, position + 1):
                 return
             seed = random_delay(seed, longest)
             first, slot = begins[position], position % depth
@@ -124,7 +127,7 @@ def up_loop(
     counters, own, gathered, released, begins, ends, num_hot_rows, up, up_state, bank, bank_state,
     fill_with_nan, longest, seed,
 ):  # fmt: skip
-    """The transfer buffer into the slot, once no other batch needs the slot any more."""
+    """Copy the transfer buffer into the slot once no other batch needs the slot any more."""
     depth, slot_rows = up.shape[0], up.shape[1]
     for position in range(len(begins)):
         if not (reach_all(counters, gathered, position + 1) and reach(counters, released, position)):
@@ -144,7 +147,7 @@ def up_loop(
 def down_loop(
     counters, own, updated, begins, ends, num_hot_rows, bank, bank_state, down, down_state, longest, seed
 ):  # fmt: skip
-    """The slot into its transfer buffer after the update."""
+    """Copy the slot into its transfer buffer after the update."""
     depth, slot_rows = down.shape[0], down.shape[1]
     for position in range(len(begins)):
         if not reach(counters, updated, position + 1):

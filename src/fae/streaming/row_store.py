@@ -1,7 +1,7 @@
-"""Rows with their optimizer state, and their first values.
+"""Rows with their optimizer state, and the first values of rows.
 
-Invariant: a row's first value depends on the seed, the table's name and the vocabulary id alone, so no placement,
-budget or hot set can change it.
+A row's first value depends on the seed, the table's name and the vocabulary id alone, so no placement, budget or hot
+set can change it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class RowOptimizer:
     Attributes
     ----------
     eps
-        0 takes torch's default for the optimizer: 1e-10 for ``adagrad``, 1e-8 for the others.
+        0 means torch's default for the optimizer: 1e-10 for ``adagrad``, 1e-8 for the others.
     betas
-        For ``adam``: decay of the first and second moment.
+        Decay of the first and second moment, for ``adam``.
     """
 
     name: str = "rowwise_adagrad"
@@ -119,6 +119,6 @@ def initial_rows(
 
 
 def initial_chunks(num_embeddings: int, chunks: int = 1) -> list[tuple[int, int]]:
-    """The ranges of ids to ask `initial_rows` for, `chunks` streams in each."""
+    """Ranges of ids that cover a table, to call `initial_rows` with; each has `chunks` random streams."""
     rows = chunks * _INITIAL_CHUNK_ROWS
     return [(start, min(start + rows, num_embeddings)) for start in range(0, num_embeddings, rows)]

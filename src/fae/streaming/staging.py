@@ -1,11 +1,12 @@
 """The streaming pipeline: cold rows fetched before their batch, written back after it, forwarded in between.
 
 Only batches with cold rows take part; they are numbered c = 0, 1, 2, ... in training order and use slot ``c % k``.
-Compiled lanes (`fae.streaming.row_loops`) gather host rows into transfer buffers, or note which batch in flight holds
-them, and scatter buffers to host rows; a `Transfer` copies between buffers and slots, with lanes of its own; the
-consumer computes, and is the only one to speak Python. A lane that gathers or scatters has its own range of all cold
-rows, so a row's updates, and the marks that say who listed it last, stay in order. Invariants, whatever threads and
-streams do:
+Worker threads (`fae.streaming.row_loops`) gather host rows into transfer buffers, or note which batch in flight holds
+them, and scatter buffers to host rows; a `Transfer` copies between buffers and slots, with worker threads of its own.
+The consumer computes; it is the only thread that runs Python. Each gather thread and each scatter thread has a range of
+all cold rows, so a row's updates, and the marks that say which batch listed it last, stay in order.
+
+Invariants, whatever threads and streams do:
 
 1. The host gather of c starts only after the scatter of c - r is complete, r <= k; a row's scatters run in order.
 2. A row of c that was last listed by a batch j, c - r < j < c, is not taken from the host: it is read in j's slot,
@@ -48,12 +49,14 @@ _SAMPLED_ROWS = 2**12
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerCounts:
-    """Threads of each kind for one group.
+    """Numbers of threads for one group.
 
     Attributes
     ----------
-    gather, scatter
-        A row costs one core 13 to 20 ns to gather, 10 to 15 to scatter.
+    gather
+        Threads that gather; a row costs one core 13 to 20 ns.
+    scatter
+        Threads that scatter; a row costs one core 10 to 15 ns.
     """
 
     gather: int
@@ -61,7 +64,7 @@ class WorkerCounts:
 
     @classmethod
     def of_machine(cls, num_groups: int) -> WorkerCounts:
-        """Five eighths of the cores; the rest feeds batches and computes."""
+        """Five eighths of the cores for all groups; the others fill input buffers and compute."""
         gather, scatter = 3 * num_threads() // (8 * num_groups), num_threads() // (4 * num_groups)
         return cls(gather=max(1, min(6, gather)), scatter=max(1, min(4, scatter)))
 
@@ -75,7 +78,7 @@ def make_transfer(
     *,
     by_location: bool,
 ) -> Transfer:
-    """The moves for banks on `device`."""
+    """The `Transfer` for banks on `device`."""
     if device.type == "cuda":
         from fae.streaming.gpu_transfer import GpuTransfer
 
@@ -84,7 +87,7 @@ def make_transfer(
 
 
 def equal_ranges(lists: ColdLists, parts: int) -> list[int]:
-    """Row numbers that cut the rows listed by these batches into `parts` ranges of about as many entries each."""
+    """Bounds that cut row numbers into `parts` ranges with about as many listed rows in each; ``parts + 1`` numbers."""
     first, last = int(lists.begins.min()), int(lists.ends.max())
     sample = np.sort(lists.rows[first : last : max(1, (last - first) // _SAMPLED_ROWS)])
     inner = [int(sample[len(sample) * part // parts]) if len(sample) else 0 for part in range(1, parts)]
@@ -99,18 +102,18 @@ class StagingPipeline:
     tiers
         One pair per group.
     depth
-        Slots k, at least 2.
+        Number of slots k, at least 2.
     device
-        Of the banks.
+        The device of the banks.
     by_location
         Whether kernels read a batch's cold rows where `slot_locations` says, so that nothing needs to be copied.
 
     Attributes
     ----------
     counts
-        Threads of each kind for a group.
-    lanes
-        Of the latest pass.
+        Numbers of threads for a group.
+    workers
+        The threads of the latest pass.
     """
 
     def __init__(
@@ -126,12 +129,12 @@ class StagingPipeline:
         assert all(tier.slot_rows <= 2**PLACE_BITS for tier in tiers), "a slot has more rows than a mark can name"
         self._tiers, self._depth, self._faults = list(tiers), depth, faults
         self.counts = WorkerCounts.of_machine(len(tiers))
-        # By location the next batch, too, may be copied up before the one in hand is computed.
+        # By location the next batch, too, may be copied up before the current one is computed.
         self._reach_back = depth - 1 if by_location else depth
         self._buffers = [TransferBuffers(tier, depth, pinned=device.type == "cuda") for tier in tiers]
-        # On huge pages like the rows: they are read at the same random places.
+        # On huge pages like the rows, since marks are read at the same random places.
         self._marks = [host_zeros(len(tier.host.weight), 1).view(-1).numpy().view(np.uint32) for tier in tiers]
-        self.lanes, self._is_running = WorkerGroup("staging"), False
+        self.workers, self._is_running = WorkerGroup("staging"), False
         self._transfer = make_transfer(tiers, self._buffers, depth, device, faults, by_location=by_location)
 
     @property
@@ -141,7 +144,7 @@ class StagingPipeline:
 
     @property
     def buffer_bytes(self) -> int:
-        """Bytes of host memory of the transfer buffers; pinned where the bank is on a GPU."""
+        """Bytes of host memory of the transfer buffers; pinned if the bank is on a GPU."""
         return sum(each.num_bytes for each in self._buffers)
 
     def run(
@@ -149,7 +152,7 @@ class StagingPipeline:
     ) -> Generator[tuple[PackedBatch, int], None, None]:
         """Yield each batch with its slot once its rows are there; drained when the iterator ends or is closed.
 
-        Asking for the next batch says that the update of this one is done (on a GPU: has been launched).
+        By taking the next batch the consumer says that the update of this one is done (on a GPU: launched).
         """
         numbers = np.asarray(order, np.int64)
         cold = numbers[batches.has_cold_rows[numbers]]
@@ -157,11 +160,11 @@ class StagingPipeline:
             raise RuntimeError(
                 "a stream of these embeddings is still open, and slots hold its rows; end or close it before the next"
             )
-        lanes, transfer = WorkerGroup("staging"), self._transfer
-        self.lanes, self._is_running = lanes, True
+        workers, transfer = WorkerGroup("staging"), self._transfer
+        self.workers, self._is_running = workers, True
         position = 0
         try:
-            this = self._begin(lanes, batches.cold_lists(cold), write_back)
+            this = self._begin(workers, batches.cold_lists(cold), write_back)
             for index in numbers.tolist():
                 packed = batches.batch(index)
                 if not packed.has_cold_rows:
@@ -172,60 +175,60 @@ class StagingPipeline:
                 try:
                     yield packed, (position - 1) % self._depth
                 finally:
-                    transfer.release(position - 1)  # also when the consumer leaves here: it may have updated the batch
+                    transfer.release(position - 1)  # also if the consumer stops here: it may have updated the batch
             self._drain(this, position)
         except GeneratorExit:
             self._drain(this, position)
             raise
         finally:
-            lanes.stop()
+            workers.stop()
             self._is_running = False
             transfer.end()
 
     def _drain(self, this: Pass, position: int) -> None:
-        ends = np.concatenate(this.scattered) if this.write_back else this.departed
-        this.lanes.wait(ends, position)
+        ends = np.concatenate(this.scattered) if this.write_back else this.copied_down
+        this.workers.wait(ends, position)
 
-    def _begin(self, lanes: WorkerGroup, lists: tuple[ColdLists, ...], write_back: bool) -> Pass:
+    def _begin(self, workers: WorkerGroup, lists: tuple[ColdLists, ...], write_back: bool) -> Pass:
         counts, groups = self.counts, range(len(self._tiers))
         this = Pass(
-            lanes=lanes,
+            workers=workers,
             lists=lists,
             write_back=write_back,
-            gathered=tuple(lanes.cells(counts.gather) for _ in groups),
-            scattered=tuple(lanes.cells(counts.scatter) for _ in groups),
-            departed=lanes.cells(len(self._tiers)),
+            gathered=tuple(workers.add_counters(counts.gather) for _ in groups),
+            scattered=tuple(workers.add_counters(counts.scatter) for _ in groups),
+            copied_down=workers.add_counters(len(self._tiers)),
         )
         if not len(lists[0].begins):
             return this
         for group in groups:
-            self._start_lanes(this, group)
+            self._start_workers(this, group)
         self._transfer.begin(this)
         return this
 
-    def _start_lanes(self, this: Pass, group: int) -> None:
-        tier, buffers, lists, lanes = self._tiers[group], self._buffers[group], this.lists[group], this.lanes
+    def _start_workers(self, this: Pass, group: int) -> None:
+        tier, buffers, lists, workers = self._tiers[group], self._buffers[group], this.lists[group], this.workers
         counts, reach_back, longest = self.counts, self._reach_back, self._faults.longest
         where, count, of_group = (lists.rows, lists.begins, lists.ends), len(lists.begins), f"of group {group}"
         host = (tier.host.weight.numpy(), tier.host.state.numpy())
         widths = tuple(each.shape[1] for each in host)
         seeds = iter(range(1000 * (self._faults.seed + 1) + 100 * group, 2**62))
-        # Where nothing is updated, every row is the host's.
+        # Where nothing is updated, every row is read from the host.
         plan_back = reach_back if this.write_back else 1
-        written_back = this.scattered[group] if this.write_back else this.departed[group : group + 1]
+        written_back = this.scattered[group] if this.write_back else this.copied_down[group : group + 1]
         up, down = ([each.numpy() for each in tensors] for tensors in (buffers.up, buffers.down))
         cuts = equal_ranges(lists, counts.gather)
-        for part, cell in enumerate(this.gathered[group].tolist()):
-            lanes.start(
-                f"gather {part} {of_group}", gather_loop(*widths), cell, written_back, cuts[part], cuts[part + 1],
+        for part, counter in enumerate(this.gathered[group].tolist()):
+            workers.start(
+                f"gather {part} {of_group}", gather_loop(*widths), counter, written_back, cuts[part], cuts[part + 1],
                 *where, reach_back, plan_back, tier.num_hot_rows, *host, self._marks[group], buffers.locations.numpy(),
                 *up, self._faults.fill_with_nan, longest, next(seeds), end=count,
             )  # fmt: skip
         if not this.write_back:
             return
         cuts = equal_ranges(lists, counts.scatter)
-        for part, cell in enumerate(this.scattered[group].tolist()):
-            lanes.start(
-                f"scatter {part} {of_group}", scatter_loop(*widths), cell, int(this.departed[group]), cuts[part],
+        for part, counter in enumerate(this.scattered[group].tolist()):
+            workers.start(
+                f"scatter {part} {of_group}", scatter_loop(*widths), counter, int(this.copied_down[group]), cuts[part],
                 cuts[part + 1], *where, tier.num_hot_rows, *host, *down, longest, next(seeds), end=count,
             )  # fmt: skip

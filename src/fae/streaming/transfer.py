@@ -1,9 +1,9 @@
-"""The moves of the streaming pipeline between transfer buffers and slots, in host memory.
+"""Transfer: copies between transfer buffers and slots; here for slots in host memory.
 
-Place in the flow: `fae.streaming.staging` gathers host rows into buffers and scatters buffers to host rows; between
-buffers and slots stands a `Transfer`. `HostTransfer` is that of a bank in host memory: two lanes play the copy engine,
-and the pipeline's invariants are tested with it. `fae.streaming.gpu_transfer` is that of a GPU. Invariant: a copy
-touches one slot and its buffers and nothing else; forwarding writes its own slot and reads others.
+`fae.streaming.staging` gathers host rows into buffers and scatters buffers to host rows; a `Transfer` copies between
+buffers and slots. `HostTransfer` is for a bank in host memory: two worker threads a group do what a copy engine does,
+and the pipeline's invariants are tested with it. `fae.streaming.gpu_transfer` is for a GPU. A copy touches one slot and
+its buffers and nothing else; forwarding writes its own slot and reads others.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class TierPair:
     Attributes
     ----------
     num_hot_rows
-        H.
+        H, the rows that are always on the device.
     slot_rows
-        U_cap.
+        Rows of one staging slot (U_cap).
     bank
-        Device rows: ``[0, H)`` hot, then k slots of `slot_rows`.
+        Rows on the device: ``[0, H)`` hot, then k slots of `slot_rows`.
     host
         Cold rows; row number r is host row ``r - H``.
     """
@@ -72,22 +72,23 @@ class TransferBuffers:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all of it."""
+        """Bytes of all these buffers."""
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.up, *self.down, self.locations))
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaultInjection:
-    """Random delays and fill_with_nan, for tests of the invariants.
+    """Random delays and NaN in freed memory, for tests of the invariants.
 
     Attributes
     ----------
     max_delay_seconds
-        Every step of every thread and of every stream of the pipeline first waits up to this long; feeds do not.
+        Every step of every thread and of every stream of the pipeline first waits up to this long; input buffers do
+        not.
     fill_with_nan
         Fill freed slots and rows that will be forwarded with NaN.
     seed
-        Of the delays.
+        Seed of the delays.
     """
 
     max_delay_seconds: float = 0.0
@@ -109,22 +110,24 @@ class Pass:
 
     Attributes
     ----------
+    workers
+        The threads of this pass and their counters.
     lists
-        Per group: their cold rows.
+        Per group, the cold rows of each batch.
     write_back
         Whether rows go back to the host.
     gathered, scattered
-        Counters per group, one a range of rows.
-    departed
+        Counters of positions gathered and scattered: per group, one for each range of rows.
+    copied_down
         Counters of positions copied down, one a group.
     """
 
-    lanes: WorkerGroup
+    workers: WorkerGroup
     lists: tuple[ColdLists, ...]
     write_back: bool
     gathered: tuple[CounterIds, ...]
     scattered: tuple[CounterIds, ...]
-    departed: CounterIds
+    copied_down: CounterIds
 
     @cached_property
     def sources(self) -> CounterIds:
@@ -133,7 +136,7 @@ class Pass:
 
 
 class Transfer(Protocol):
-    """What the pipeline asks for, in the order of positions."""
+    """Copies between buffers and slots; the pipeline calls it in the order of positions."""
 
     slot_locations: list[Tensor]
     """Per group, int64 ``[k, slot_rows]`` beside the bank: where each slot's batch reads its rows."""
@@ -142,20 +145,20 @@ class Transfer(Protocol):
         """Start a pass."""
 
     def acquire(self, position: int) -> None:
-        """Before computation: copy up, and forward the rows that earlier batches hold (or say where they are).
+        """Before a batch is computed: copy up, and forward the rows that earlier batches hold (or say where they are).
 
-        Waits; on a GPU only until that is started, in order before what will be computed.
+        Blocks until that is done; on a GPU only until it is started, ordered before what is computed next.
         """
 
     def release(self, position: int) -> None:
-        """The update is done (on a GPU: launched): copy down."""
+        """After a batch's update is done (on a GPU: launched): copy its rows down."""
 
     def end(self) -> None:
-        """End a pass: wait for copies up of batches that nobody asked for."""
+        """End a pass: wait for copies up of batches that were not acquired."""
 
 
 class HostTransfer:
-    """Two lanes a group copy; nothing else is needed.
+    """Copies within host memory, by two worker threads a group.
 
     Parameters
     ----------
@@ -180,30 +183,30 @@ class HostTransfer:
 
     def begin(self, this: Pass) -> None:
         """As `Transfer.begin`."""
-        lanes = this.lanes
-        self._pass, self._arrived = this, lanes.cells(len(self._tiers))
+        workers = this.workers
+        self._pass, self._arrived = this, workers.add_counters(len(self._tiers))
         # Counters of positions whose slots no earlier batch reads any more, and of those updated.
-        self._released, self._updated = lanes.cell(), lanes.cell()
-        lanes.publish(self._released, 1 if self._by_location else 0)
+        self._released, self._updated = workers.add_counter(), workers.add_counter()
+        workers.publish(self._released, 1 if self._by_location else 0)
         longest, seed = self._faults.longest, self._faults.seed
         for group, (tier, buffers, lists) in enumerate(zip(self._tiers, self._buffers, this.lists, strict=True)):
             bank = (tier.bank.weight.numpy(), tier.bank.state.numpy())
             up, down = ([tensor.numpy() for tensor in tensors] for tensors in (buffers.up, buffers.down))
-            lanes.start(
+            workers.start(
                 f"up of group {group}", up_loop, int(self._arrived[group]), this.gathered[group], self._released,
                 lists.begins, lists.ends, tier.num_hot_rows, *up, *bank,
                 self._faults.fill_with_nan, longest, seed + 2 * group, end=len(lists.begins),
             )  # fmt: skip
             if this.write_back:
-                lanes.start(
-                    f"down of group {group}", down_loop, int(this.departed[group]), self._updated,
+                workers.start(
+                    f"down of group {group}", down_loop, int(this.copied_down[group]), self._updated,
                     lists.begins, lists.ends, tier.num_hot_rows, *bank, *down, longest, seed + 2 * group + 1,
                     end=len(lists.begins),
                 )  # fmt: skip
 
     def acquire(self, position: int) -> None:
         """As `Transfer.acquire`."""
-        self._pass.lanes.wait(self._arrived, position + 1)
+        self._pass.workers.wait(self._arrived, position + 1)
         slot = position % self._depth
         for group, (tier, buffers) in enumerate(zip(self._tiers, self._buffers, strict=True)):
             lists = self._pass.lists[group]
@@ -215,17 +218,17 @@ class HostTransfer:
             first_row = tier.num_hot_rows + slot * tier.slot_rows
             forward_on_host(listed.numpy(), first_row, tier.bank.weight.numpy(), tier.bank.state.numpy())
         if not self._by_location:
-            self._pass.lanes.publish(self._released, position + 1)
+            self._pass.workers.publish(self._released, position + 1)
 
     def release(self, position: int) -> None:
         """As `Transfer.release`."""
-        lanes = self._pass.lanes
+        workers = self._pass.workers
         if not self._pass.write_back:
-            for cell in self._pass.departed.tolist():
-                lanes.publish(cell, position + 1)
-        lanes.publish(self._updated, position + 1)
+            for counter in self._pass.copied_down.tolist():
+                workers.publish(counter, position + 1)
+        workers.publish(self._updated, position + 1)
         if self._by_location:
-            lanes.publish(self._released, position + 2)
+            workers.publish(self._released, position + 2)
 
     def end(self) -> None:
-        """As `Transfer.end`: the lanes end with the pass."""
+        """As `Transfer.end`: the worker threads end with the pass."""

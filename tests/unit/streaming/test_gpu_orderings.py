@@ -20,7 +20,7 @@ OPTIMIZER = RowOptimizer(name="rowwise_adagrad", learning_rate=0.1)
 
 
 def make_pipeline(monkeypatch, log, layout, depth, *, by_location, fill_with_nan=False):
-    driver = fake_cuda.stand_in(monkeypatch)
+    driver = fake_cuda.install_fake_cuda(monkeypatch)
     packed, tiers = log.packed(layout), []
     for group, of_group in enumerate(layout.groups):
         rows = packed.most_cold_rows[group]
@@ -58,7 +58,7 @@ def follow(order, transfer, *, by_location, compute, rows, write_back):
         elif kind in ("copy", "fill"):
             stream, position = what[0], at[what[0]]
             if stream == up:
-                # Nobody reads the slot any more: whoever may was computed, or has copied what it needs.
+                # No batch reads the slot any more: all that may read it are computed, or have copied what they need.
                 readers = range(position - 1) if by_location else range(position)
                 assert {("computed" if by_location else "forwarded", reader) for reader in readers} <= done[up]
             else:
@@ -75,7 +75,7 @@ def follow(order, transfer, *, by_location, compute, rows, write_back):
             assert {(up, computed, n + 1) for n in range(ups)} <= done[compute]
             done[compute].add(("computed", computed))
         elif kind == "seen":
-            # What the host has seen to depart may be scattered, and its slot filled again.
+            # Once the host has seen rows copied down, they may be scattered, and their slot filled again.
             events, seen = recorded[what[0]], seen + 1
             assert ("computed", seen) in events
             downs = copied.get((down, seen), 0)
@@ -89,7 +89,7 @@ def follow(order, transfer, *, by_location, compute, rows, write_back):
 @pytest.mark.parametrize("by_location", [False, True])
 @pytest.mark.parametrize("depth", [2, 3, 5])
 @pytest.mark.parametrize("name", ["two widths", "nothing but padding in lists", "batches of one input"])
-def test_everybody_waits_for_whom_he_must(name, depth, by_location, patience, monkeypatch):
+def test_every_command_waits_for_what_it_needs(name, depth, by_location, patience, monkeypatch):
     log = random_log(3, lists=True) if name == "two widths" else adversarial_logs()[name]
     packed, pipeline, driver = make_pipeline(
         monkeypatch, log, log.layout(0.2, 1), depth, by_location=by_location, fill_with_nan=patience > 0
@@ -97,7 +97,7 @@ def test_everybody_waits_for_whom_he_must(name, depth, by_location, patience, mo
     driver.patience, compute = patience, torch.cuda.current_stream().cuda_stream
     numbers = np.arange(packed.num_batches)
     passes = [(numbers, True, 99), (numbers[::-1], False, 99), (numbers, True, 4), (numbers[3:], True, 99)]
-    for batches, write_back, leave in passes:  # pass after pass: evaluation in between, and one that is left early
+    for batches, write_back, stop_at in passes:  # evaluation in between, and one pass that stops early
         fake_cuda.order.clear()
         cold = [index for index in batches.tolist() if packed.batch(index).has_cold_rows]
         rows = [sum(len(part) > 0 for part in packed.batch(index).cold_rows) for index in cold]
@@ -106,10 +106,10 @@ def test_everybody_waits_for_whom_he_must(name, depth, by_location, patience, mo
             if ready.has_cold_rows:
                 position = next(positions)
                 fake_cuda.order.append(("compute", position))
-                if position == leave:
+                if position == stop_at:
                     break
         stream.close()
-        expected = min(len(cold), leave + 1)
+        expected = min(len(cold), stop_at + 1)
         assert expected > 3
         found = follow(
             list(fake_cuda.order), pipeline._transfer, by_location=by_location, compute=compute, rows=rows,
@@ -121,7 +121,7 @@ def test_everybody_waits_for_whom_he_must(name, depth, by_location, patience, mo
 
 
 def test_rows_arrive_while_the_batch_before_is_computed(monkeypatch):
-    """By location; what overlaps is most of what streaming costs."""
+    """By location; most of the cost of streaming is hidden by this overlap."""
     log = random_log(3)
     packed, pipeline, _ = make_pipeline(monkeypatch, log, log.layout(0.2, 1), 4, by_location=True)
     up, count = pipeline._transfer._up.cuda_stream, int(packed.has_cold_rows.sum())

@@ -1,4 +1,4 @@
-"""Where a batch's cold rows are read: marks that lanes leave behind find what dictionaries find."""
+"""Where a batch's cold rows are read: the marks of the gather loop find what dictionaries find."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVERYTHING = (0, np.iinfo(np.int64).max)
 
 
 class Gathered:
-    """A host table, its marks, and what lanes make of lists of its rows."""
+    """A host table, its marks, and what the gather loop makes of lists of its rows."""
 
     def __init__(self, num_rows, depth, slot_rows):
         self.depth, self.slot_rows = depth, slot_rows
@@ -26,7 +26,7 @@ class Gathered:
         self.marks = np.zeros(num_rows, np.uint32)
 
     def run(self, lists, reach_back, plan_back, ranges=(EVERYTHING,)):
-        """Locations of every position's rows, and what stands in the buffer for them."""
+        """Locations of every position's rows, and what the buffer holds for them."""
         ends = np.cumsum([len(rows) for rows in lists])
         begins = ends - [len(rows) for rows in lists]
         flat = np.concatenate([*lists, []]).astype(np.int64)
@@ -37,7 +37,7 @@ class Gathered:
         for position in range(len(lists)):  # one at a time: the slots of a ring are written again
             of_slot = np.full((self.depth, self.slot_rows), -1, np.int64)
             up, up_state = (np.full((self.depth, self.slot_rows, width), np.nan, np.float32) for width in (2, 1))
-            # Marks go on from where they are, positions too: all lists up to here, of which the last is looked at.
+            # Marks and positions continue: the loop runs over all lists up to here, and the last one is checked.
             kept = self.marks.copy()
             for part, (low, high) in enumerate(ranges):
                 gather_loop(2, 1)(
@@ -79,7 +79,7 @@ class Gathered:
                         *self.weight[row - NUM_HOT].tolist(), *self.state[row - NUM_HOT].tolist(),
                     ]  # fmt: skip
                 elif position < self.depth:  # the first in its slot
-                    assert np.isnan(copied[position][place]).all(), "the host's row is old, and is left alone"
+                    assert np.isnan(copied[position][place]).all(), "the host's row is old and must not be copied"
 
 
 rows = st.sets(st.integers(NUM_HOT, NUM_HOT + 30), max_size=12).map(lambda some: np.array(sorted(some), np.int64))
@@ -95,7 +95,7 @@ def test_pass_after_pass_whatever_marks_were_left(passes, depth):
 
 @pytest.mark.parametrize("plan_back", [1, 3, 7])
 def test_many_positions_go_round_the_marks(plan_back):
-    """Positions count modulo 64 in a mark: what is 64 of them old must not be taken for new."""
+    """A mark has its position modulo 64: a mark 64 positions old must not be taken for a new one."""
     random = np.random.default_rng(plan_back)
     table = Gathered(400, 8, 8)
     lists = [np.unique(NUM_HOT + random.integers(0, 400, 6)) for _ in range(150)]
@@ -105,7 +105,7 @@ def test_many_positions_go_round_the_marks(plan_back):
 
 @pytest.mark.parametrize("count", [63, 64, 65, 128])
 def test_the_end_of_a_pass_is_not_before_the_beginning_of_the_next(count):
-    """The last of 64 batches stands, modulo 64, one before the first; it has no slot in another pass."""
+    """The last of 64 batches is, modulo 64, one before the first; it has no slot in another pass."""
     table = Gathered(20, 4, 4)
     lists = [np.array([NUM_HOT + 3, NUM_HOT + 5])] * count
     for _ in range(2):
@@ -121,13 +121,13 @@ def test_ranges_share_the_rows():
 
 
 def test_marks_of_another_pass_that_happen_to_fit():
-    """Row 9 stood at place 0 of batch 1 before; now batch 1 lists another row there, and row 9 is the host's."""
+    """Row 9 was at place 0 of batch 1 before; now batch 1 lists another row there, and row 9 is read from the host."""
     table = Gathered(10, 4, 4)
     table.check([np.array([8]), np.array([9]), np.array([10])], 4, 4)
     table.check([np.array([8]), np.array([11]), np.array([9, 11])], 4, 4)
 
 
-def test_poison_stands_where_a_row_is_read_elsewhere():
+def test_nan_fills_the_place_of_a_row_that_is_read_elsewhere():
     rows = np.array([8, 9, 10, 9, 10, 11], np.int64)
     rows.setflags(write=False)
     begins, ends = np.array([0, 3]), np.array([3, 6])

@@ -1,4 +1,4 @@
-"""The streaming pipeline when things go wrong: a consumer that leaves, a thread that fails."""
+"""The streaming pipeline when things go wrong: a consumer that stops early, a thread that fails."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def staging_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("staging")]
 
 
-def test_a_consumer_that_leaves_loses_no_update():
+def test_a_consumer_that_stops_early_loses_no_update():
     log = random_log(4)
     layout = log.layout(0.1, 1)
     packed = log.packed(layout)
@@ -62,14 +62,14 @@ def test_evaluation_changes_nothing():
     for batch, other in zip(embeddings.stream_frozen(packed, range(packed.num_batches)), expected, strict=True):
         rows = embeddings.lookup(batch, requires_grad=False).stacked
         assert_same_bytes([rows], [whole.lookup(other, requires_grad=False).stacked])
-        # A later batch takes them from the host, not from here.
+        # A later batch reads these rows from the host, not from here.
         for part in embeddings._tiers[0].slot(batch.slot):
             part += 1.0
     assert_same_bytes([embeddings.export_table(table)[0] for table in range(3)], before)
 
 
 def test_a_stream_within_a_stream_is_refused():
-    """Both would use the same slots; a stream that was closed, or that failed, is no hindrance."""
+    """Both would use the same slots. After a stream was closed, or failed, the next one may start."""
     log = random_log(5)
     layout = log.layout(0.1, 1)
     embeddings = make_embeddings("tiered", log, layout, RowOptimizer(), depth=3)
@@ -84,30 +84,32 @@ def test_a_stream_within_a_stream_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("module", "lane"),
+    ("module", "kind"),
     [(staging, "gather"), (staging, "scatter"), (transfer, "up"), (transfer, "down")],
 )
-def test_a_failing_lane_reaches_the_consumer(module, lane, monkeypatch):
+def test_a_failing_worker_reaches_the_consumer(module, kind, monkeypatch):
     calls = []
 
     def fail(*arguments):
-        calls.append(lane)
+        calls.append(kind)
         raise MemoryError("no more")
 
-    makes_loops = lane in ("gather", "scatter")
-    monkeypatch.setattr(module, f"{lane}_loop", (lambda *widths: fail) if makes_loops else fail)
-    with pytest.raises(RuntimeError, match=f"staging thread .{lane} .*failed: MemoryError: no more") as caught:
+    makes_loops = kind in ("gather", "scatter")
+    monkeypatch.setattr(module, f"{kind}_loop", (lambda *widths: fail) if makes_loops else fail)
+    with pytest.raises(RuntimeError, match=f"staging thread .{kind} .*failed: MemoryError: no more") as caught:
         train(random_log(6), random_log(6).layout(0.1, 1), "sgd", "tiered")
     assert isinstance(caught.value.__cause__, MemoryError)
-    assert set(calls) == {lane}
+    assert set(calls) == {kind}
     assert staging_threads() == []
 
 
-@pytest.mark.parametrize("moves", ["", "from fake_cuda import stand_in\nstand_in(pytest.MonkeyPatch())\n"])
-def test_a_stream_left_open_does_not_keep_the_process(moves):
+@pytest.mark.parametrize(
+    "fake", ["", "from fake_cuda import install_fake_cuda\ninstall_fake_cuda(pytest.MonkeyPatch())\n"]
+)
+def test_a_stream_left_open_does_not_keep_the_process(fake):
     code = (
         "import pytest\nfrom cases import *\n"
-        f"{moves}"
+        f"{fake}"
         "log = random_log(1)\n"
         "layout = log.layout(0.1, 1)\n"
         "embeddings = make_embeddings('tiered', log, layout, RowOptimizer(), depth=3)\n"
@@ -120,7 +122,7 @@ def test_a_stream_left_open_does_not_keep_the_process(moves):
 
 
 @pytest.mark.parametrize("counts", [WorkerCounts(gather=1, scatter=1), WorkerCounts(gather=4, scatter=3)])
-def test_lanes_share_work_and_nothing_changes(counts, monkeypatch):
+def test_more_workers_change_nothing(counts, monkeypatch):
     log = random_log(3, lists=True)
     layout = log.layout(0.1, 1)
     expected = train(log, layout, "rowwise_adagrad", "cpu")
@@ -132,8 +134,8 @@ def test_lanes_share_work_and_nothing_changes(counts, monkeypatch):
 
 def test_a_position_waits_for_every_gatherer():
     this = transfer.Pass(
-        lanes=None, lists=(), write_back=True, gathered=(np.array([1, 2]), np.array([3])), scattered=(),
-        departed=np.array([]),
+        workers=None, lists=(), write_back=True, gathered=(np.array([1, 2]), np.array([3])), scattered=(),
+        copied_down=np.array([]),
     )  # fmt: skip
     assert this.sources.tolist() == [1, 2, 3]
 

@@ -1,4 +1,4 @@
-"""WorkerGroup that fail or end too early: whoever waits for them is told so, by name, and soon."""
+"""Workers that fail or end too early: the consumer that waits for them gets an error with their name, and soon."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fae.streaming import input_sources, staging, transfer
 from fae.streaming.counters import publish, reach
 from fae.streaming.row_store import RowOptimizer
 from fae.streaming.workers import WorkerError, WorkerGroup, last_turn
-from fake_cuda import stand_in
+from fake_cuda import install_fake_cuda
 
 from cases import make_embeddings, random_log, train
 
@@ -23,14 +23,14 @@ LOOPS = {
     "scatter": "scatter_loop",
     "up": "up_loop",
     "down": "down_loop",
-    "feed": "fill_buffers",
+    "fill": "fill_buffers",
 }
 
 pytestmark = pytest.mark.timeout(300)  # a hang is what these tests are about
 
 SOON = 2.0
 MODULES = {
-    "gather": staging, "scatter": staging, "up": transfer, "down": transfer, "feed": input_sources,
+    "gather": staging, "scatter": staging, "up": transfer, "down": transfer, "fill": input_sources,
 }  # fmt: skip
 
 
@@ -55,75 +55,75 @@ def waits(counters, own, forever):
 
 
 def staged_threads() -> list[str]:
-    return [each.name for each in threading.enumerate() if each.name.startswith(("staging:", "feed:"))]
+    return [each.name for each in threading.enumerate() if each.name.startswith(("staging:", "input:"))]
 
 
 @pytest.mark.parametrize(
     ("loop", "end", "message"),
     [
         (three_then_nothing, 5, "staging thread 'gather 1' ended, without an error, at 3 of 5 batches"),
-        # It did what it had to; who waits for more would wait for ever.
+        # It did all its work; a consumer that waits for more would wait for ever.
         (three_then_nothing, 3, "staging thread 'gather 1' ended, without an error, at 3 of 5 batches"),
         (three_then_an_error, 5, "staging thread 'gather 1' failed: ValueError: row out of range"),
     ],
 )
-def test_who_waits_for_a_lane_that_ended_is_told(loop, end, message):
-    lanes = WorkerGroup("staging")
-    own, ready, other, forever = (lanes.cell() for _ in range(4))
-    lanes.publish(ready, 9)
-    lanes.start("waits", waits, other, forever, end=1)
-    lanes.start("gather 1", loop, own, ready, end=end)
-    cells = np.array([own])
-    lanes.wait(cells, 3)
+def test_waiting_for_a_worker_that_ended_raises(loop, end, message):
+    workers = WorkerGroup("staging")
+    own, ready, other, forever = (workers.add_counter() for _ in range(4))
+    workers.publish(ready, 9)
+    workers.start("waits", waits, other, forever, end=1)
+    workers.start("gather 1", loop, own, ready, end=end)
+    counter_ids = np.array([own])
+    workers.wait(counter_ids, 3)
     started = time.perf_counter()
     with pytest.raises(WorkerError) as caught:
-        lanes.wait(cells, 5)
+        workers.wait(counter_ids, 5)
     assert time.perf_counter() - started < SOON
     assert str(caught.value) == message
     assert isinstance(caught.value.__cause__, ValueError if loop is three_then_an_error else type(None))
-    lanes.stop()
+    workers.stop()
     assert staged_threads() == []
 
 
-def test_who_waits_for_another_lane_is_told_too():
-    """The one that failed is not the one that is waited for, which waits for it in turn."""
-    lanes = WorkerGroup("staging")
-    short, own, ready = (lanes.cell() for _ in range(3))
-    lanes.publish(ready, 9)
-    lanes.start("scatter 0", three_then_nothing, short, ready, end=4)
-    lanes.start("gather 0", three_then_nothing, own, short, end=3)
+def test_waiting_for_a_worker_that_waits_for_one_that_ended_raises():
+    """The worker that failed is not the one that the consumer waits for."""
+    workers = WorkerGroup("staging")
+    short, own, ready = (workers.add_counter() for _ in range(3))
+    workers.publish(ready, 9)
+    workers.start("scatter 0", three_then_nothing, short, ready, end=4)
+    workers.start("gather 0", three_then_nothing, own, short, end=3)
     with pytest.raises(WorkerError, match="'scatter 0' ended"):
-        lanes.wait(np.array([own]), 9)
-    lanes.stop()
+        workers.wait(np.array([own]), 9)
+    workers.stop()
 
 
 @pytest.mark.parametrize("cores", [2, 16])
-def test_who_waits_on_few_cores_leaves_them_to_work(cores, monkeypatch):
+def test_waiting_takes_little_of_few_cores(cores, monkeypatch):
     monkeypatch.setattr("fae.streaming.workers.num_threads", lambda: cores)
-    lanes = WorkerGroup("staging")
-    cell = lanes.cell()
-    assert not lanes.have(np.array([cell]), 1)  # compiles
-    timer = threading.Timer(0.3, lambda: lanes.publish(cell, 1))
+    workers = WorkerGroup("staging")
+    counter = workers.add_counter()
+    assert not workers.have_reached(np.array([counter]), 1)  # compiles
+    timer = threading.Timer(0.3, lambda: workers.publish(counter, 1))
     timer.start()
     used = time.thread_time()
-    lanes.wait(np.array([cell]), 1)
+    workers.wait(np.array([counter]), 1)
     used = time.thread_time() - used
-    assert lanes.waited > 0.2
+    assert workers.waited > 0.2
     if cores == 2:
-        assert used < lanes.waited / 4
-    lanes.stop()
+        assert used < workers.waited / 4
+    workers.stop()
 
 
-def test_lanes_that_are_asked_to_stop_have_not_failed():
-    lanes = WorkerGroup("staging")
-    own, ready = lanes.cell(), lanes.cell()
-    lanes.start("gather 0", three_then_nothing, own, ready, end=3)
-    lanes.stop()
-    assert lanes._failure is None
+def test_workers_that_are_told_to_stop_have_not_failed():
+    workers = WorkerGroup("staging")
+    own, ready = workers.add_counter(), workers.add_counter()
+    workers.start("gather 0", three_then_nothing, own, ready, end=3)
+    workers.stop()
+    assert workers._failure is None
 
 
-def test_a_lane_that_cannot_start_leaves_no_other(monkeypatch):
-    """The system has no thread left: those that are there go, and stopping does not fail over the one that is not."""
+def test_a_worker_that_cannot_start_leaves_no_other(monkeypatch):
+    """The system has no thread left: `stop` ends those that run, and does not fail over the one that does not."""
     start, left = threading.Thread.start, iter([True, False])
 
     def scarce(thread):
@@ -131,13 +131,13 @@ def test_a_lane_that_cannot_start_leaves_no_other(monkeypatch):
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    lanes = WorkerGroup("staging")
-    cells = lanes.cells(3)
+    workers = WorkerGroup("staging")
+    counter_ids = workers.add_counters(3)
     monkeypatch.setattr(threading.Thread, "start", scarce)
-    lanes.start("a", waits, int(cells[0]), int(cells[2]), end=1)
+    workers.start("a", waits, int(counter_ids[0]), int(counter_ids[2]), end=1)
     with pytest.raises(RuntimeError, match="new thread"):
-        lanes.start("b", waits, int(cells[1]), int(cells[2]), end=1)
-    lanes.stop()
+        workers.start("b", waits, int(counter_ids[1]), int(counter_ids[2]), end=1)
+    workers.stop()
     assert staged_threads() == []
 
 
@@ -147,7 +147,7 @@ def test_last_turn(first, step, count):
 
 
 def cut_short(loop, how):
-    """The same loop over fewer batches: it ends when it has done them, or fails then."""
+    """The same loop over fewer batches; after them it ends or fails."""
     names = list(inspect.signature(loop.py_func).parameters)
 
     def short(*arguments):
@@ -183,7 +183,7 @@ def check(caught, kind, how):
 
 @pytest.mark.parametrize("how", ["ends", "fails"])
 @pytest.mark.parametrize("kind", ["gather", "scatter", "up", "down"])
-def test_a_lane_cut_short_ends_the_training(kind, how, monkeypatch):
+def test_a_worker_cut_short_ends_the_training(kind, how, monkeypatch):
     log = random_log(6)
     inject(monkeypatch, kind, how)
     with pytest.raises(WorkerError) as caught:
@@ -193,20 +193,20 @@ def test_a_lane_cut_short_ends_the_training(kind, how, monkeypatch):
 
 @pytest.mark.parametrize("how", ["ends", "fails"])
 @pytest.mark.parametrize("placement", ["device", "tiered"])
-def test_a_feed_cut_short_ends_the_training(placement, how, monkeypatch):
+def test_an_input_worker_cut_short_ends_the_training(placement, how, monkeypatch):
     pytest.importorskip("triton")
     log = random_log(6)
-    inject(monkeypatch, "feed", how)
+    inject(monkeypatch, "fill", how)
     with pytest.raises(WorkerError) as caught:
         train(log, log.layout(0.1, 1), "sgd", placement, depth=3, engine="triton")
-    check(caught, "feed", how)
+    check(caught, "fill", how)
 
 
 @pytest.mark.parametrize("kind", ["gather", "scatter"])
-def test_a_lane_cut_short_beside_one_that_moves(kind, monkeypatch):
-    """Nothing tells a dead lane from a slow device; the lane that moves goes on."""
+def test_a_worker_cut_short_beside_a_copier(kind, monkeypatch):
+    """The copier cannot tell a dead worker from a slow one and continues; the consumer still gets the error."""
     log = random_log(6)
-    stand_in(monkeypatch)
+    install_fake_cuda(monkeypatch)
     inject(monkeypatch, kind, "ends")
     with pytest.raises(WorkerError) as caught:
         train(log, log.layout(0.1, 1), "sgd", "tiered")
@@ -215,24 +215,24 @@ def test_a_lane_cut_short_beside_one_that_moves(kind, monkeypatch):
 
 @pytest.mark.parametrize("number", [1, 2, 3, 20, 21, 22, 23, 24, 25, 26])
 def test_a_driver_that_refuses_ends_the_training(number, monkeypatch):
-    """Whichever command it is, of the lane that moves or of the consumer."""
+    """Whichever command it is, of the copier or of the consumer."""
     log = random_log(6)
-    stand_in(monkeypatch).refuse_number = number
+    install_fake_cuda(monkeypatch).refuse_number = number
     with pytest.raises(RuntimeError, match="CUDA error 700"):
         train(log, log.layout(0.1, 1), "sgd", "tiered")
     assert staged_threads() == []
 
 
-def test_a_departure_that_cannot_be_seen_ends_the_training(monkeypatch):
+def test_a_copy_down_that_cannot_be_queried_ends_the_training(monkeypatch):
     log = random_log(6)
-    stand_in(monkeypatch).refuse_query = 3
-    with pytest.raises(WorkerError, match="staging thread 'moves' failed: RuntimeError: the driver refused"):
+    install_fake_cuda(monkeypatch).refuse_query = 3
+    with pytest.raises(WorkerError, match="staging thread 'copies' failed: RuntimeError: the driver refused"):
         train(log, log.layout(0.1, 1), "sgd", "tiered")
     assert staged_threads() == []
 
 
-def test_a_consumer_that_leaves_after_a_lane_failed_is_told(monkeypatch):
-    """Its last updates were to be written back."""
+def test_a_consumer_that_stops_after_a_worker_failed_gets_the_error(monkeypatch):
+    """Its last updates are not written back."""
     log = random_log(6)
     layout = log.layout(0.1, 1)
     inject(monkeypatch, "scatter", "ends")
@@ -241,12 +241,12 @@ def test_a_consumer_that_leaves_after_a_lane_failed_is_told(monkeypatch):
     packed = log.packed(layout)
     stream = embeddings.stream(packed, range(packed.num_batches))
 
-    def leave_after(count):
+    def stop_after(count):
         for _ in range(count):
             next(stream)
         stream.close()
 
     with pytest.raises(WorkerError, match="'scatter 0 of group 0' ended"):
-        leave_after(6)
+        stop_after(6)
     assert staged_threads() == []
     assert len(list(embeddings.stream_frozen(packed, range(packed.num_batches)))) == packed.num_batches
