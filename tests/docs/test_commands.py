@@ -102,7 +102,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "clicks").mkdir()
     for day in (1, 2):
         (folder / "clicks" / f"day{day}.csv.gz").write_bytes(clicks(day))
-    (folder / "clicks_1.csv.gz").write_bytes(gzip.compress(b"click,user,item\n1,a,x\n0,b,y\n" * 20))
+    (folder / "clicks_1.csv.gz").write_bytes(gzip.compress(b"click,user,item\n" + b"1,a,x\n0,b,y\n" * 20))
     (recipe,) = blocks(ROOT / "README.md", "toml")
     (folder / "my.toml").write_text(recipe.text)
     write_log(folder)
@@ -110,7 +110,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     small = write_recipe(folder, "RECIPE.toml").read_text()
     (folder / "recipes" / "frappe.toml").write_text(small.replace('"log.csv"', '"../log.csv"'))
     for arguments in (
-        ("RECIPE.toml", "--out", "run"), ("RECIPE.toml", "--out", "DIR"), ("recipes/frappe.toml",), ("my.toml",),
+        ("RECIPE.toml",), ("RECIPE.toml", "--out", "run"), ("RECIPE.toml", "--out", "DIR"), ("recipes/frappe.toml",),
+        ("my.toml",),
         ("my.toml", "--budget", "64MiB", "--out", "runs/small"),
     ):  # fmt: skip
         succeed("run", *arguments)
