@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 
-from contenders import OurPlacement
 from fae.artifacts.packed import PackedDataset
 from fae.run.folder import RunFolder
 from fae.run.recipe import load_recipe
@@ -27,6 +26,7 @@ from fae.synthetic.columnar_writer import write_columnar
 from fae.synthetic.config import SyntheticConfig
 
 from common import RESULTS, record, save_record
+from contenders import OurPlacement
 
 RECIPE = """
 [log]

@@ -1,20 +1,22 @@
 """Criteo's text to ids: FAE's ingest beside polars and pyarrow doing the same, MB/s and peak memory, same ids checked.
 
-    python benchmarks/end_to_end/ingest.py [--inputs 2000000] [--scale 1.0] [--repeats 5] [--folder DIR] [--quick]
+    python benchmarks/ingest.py [--inputs 2000000] [--scale 1.0] [--repeats 5] [--folder DIR] [--quick]
 
-Work: a synthetic log of Criteo's format (docs/guide/synthetic.md), one file, in the page cache. Each way reads it and writes
-``labels.npy``, ``dense.npy`` (log1p, float32), ``ids.npy`` (int32, by popularity in the training split, ties by first
-appearance, one more id for what that split never shows) and ``counts.npy``. Their bytes must be equal.
+Is ingest as fast as the libraries for tables, and in how much memory? Work: a synthetic log of Criteo's format
+(docs/guide/synthetic.md), one file, in the page cache. Each way reads it and writes ``labels.npy``, ``dense.npy``
+(log1p, float32), ``ids.npy`` (int32, by popularity in the training split, ties by first appearance, one more id for
+values that this split never shows) and ``counts.npy``. Their bytes must be equal.
 
-FAE's ingest does more: it names the source by a digest of its bytes, checks every field, writes vocabularies, checksums
-what it wrote and can go on after a kill; all of that is counted. The others parse with the types that serve them best:
+FAE's ingest does more: it names the source by a digest of its bytes, checks every field, writes vocabularies and
+checksums, and can continue after a kill; all of that is counted. The others parse with the types that serve them best:
 
 * ``polars``: eager, all threads, ids by a join per column: its fastest way;
 * ``polars_streaming``: the lazy engine sinks the text to a Parquet file, then column by column: in little memory;
 * ``pyarrow``: all threads, dictionaries made while parsing and unified.
 
 Every run is a process of its own; ways take turns; a first run of each is not counted (compiled code, page cache).
-Seconds are those of the work, without starting Python and importing; memory is the process' peak, with both.
+Seconds are those of the work, without starting Python and importing; memory is the process' peak, with both. Writes
+benchmarks/results/ingest.json.
 """
 
 from __future__ import annotations
@@ -35,8 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 IDS = [f"C{i}" for i in range(1, 27)]
 COUNTS = [f"I{i}" for i in range(1, 14)]

@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from contenders import OurPlacement, interleaved_runs
 from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
 from fae.artifacts.manifest import Manifest, Plan, write_artifact
 from fae.artifacts.row_layout import RowLayout
 from fae.core.config import to_table
 
 from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder
+from contenders import OurPlacement, interleaved_runs
 
 DIM = 16
 

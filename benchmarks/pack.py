@@ -51,7 +51,7 @@ def measure(folder: Path, num_inputs: int, repeats: int, cardinalities: list[int
         "spilled": (plain, log_bytes // 5),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    # CPU seconds of all threads: what other programs on the machine take shows as the difference to twice the elapsed seconds.
+    # Of all threads; the difference to cores times elapsed seconds is the share of other programs.
     cpu_seconds: dict[str, list[float]] = {name: [] for name in ways}
     checksums: dict[str, list[float]] = {name: [] for name in ways}
     summaries: dict[str, dict[str, Any]] = {}

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from contenders import OurPlacement
 from fae.streaming import workers
 from fae.streaming.counters import new_counters
 from fae.streaming.huge_pages import host_zeros
 from fae.streaming.row_loops import gather_loop, scatter_loop
 
 from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder
+from contenders import OurPlacement
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "depth 4": {},

@@ -29,10 +29,10 @@ from typing import Any
 
 import torch
 
-from contenders import Fbgemm, OurPlacement, PaperPlacement, PlainPyTorch, interleaved_runs, staging_bytes
 from fae.core.optimizers import row_bytes
 
 from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder
+from contenders import Fbgemm, OurPlacement, PaperPlacement, PlainPyTorch, interleaved_runs, staging_bytes
 
 Group = dict[str, Any]
 

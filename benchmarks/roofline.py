@@ -6,8 +6,8 @@ Are the baselines as fast as they could be? They are `cpu` and `hybrid` (FAE's C
 same two forms, each with its dense part in fp32 or, on a CPU as well, in bf16. Work: DLRM 13-512-256-64-16 / 512-256-1,
 Criteo Kaggle's tables, batches of 32,768, dim 16, independent Zipf columns (exponent 1.05). A part's ideal time is the
 larger of (operations / rate of the best product measured here) and (bytes that the step cannot do without, each operand
-once / bandwidth of a copy); of rows, (different rows of a batch / rows a second of a bare loop); on a GPU's host, lookup
-and update include the bus. Parts are timed one by one in runs that wait after each; "the whole step" runs as training
+once / bandwidth of a copy); of rows, (different rows of a batch / rows a second of a bare loop); with a GPU, lookup and
+update include the bus. Parts are timed one by one in runs that wait after each; "the whole step" runs as training
 does. Ideals are added up: an exact step has no parts that could overlap, since the next batch reads what this one
 writes. Writes Markdown to stdout and benchmarks/results/baseline_roofline.json. What the output file has already is not
 measured again, and ceilings of several runs are the highest.
@@ -32,13 +32,13 @@ import numpy as np
 import torch
 from numba import njit
 
-from contenders import OurPlacement, PlainPyTorch
 from fae.core.prefetch import prefetch
 from fae.core.threads import run_ranges
 from fae.streaming.huge_pages import host_zeros
 from fae.training.step import autocast, backward, cpu_multiplies_bf16
 
 from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder
+from contenders import OurPlacement, PlainPyTorch
 
 FEATURES, DIM, NUM_DENSE = 26, 16, 13
 LAYERS = [(NUM_DENSE, 512), (512, 256), (256, 64), (64, DIM), (DIM + 351, 512), (512, 256), (256, 1)]
@@ -289,16 +289,11 @@ def ideals(
 
 def measure_ceilings(batch_size: int, of_batch: np.ndarray, num_rows: int, options: Any) -> dict[str, Any]:
     """All ceilings, about ``options.seconds`` each; bf16 on a CPU where its steps are measured, too."""
-    cpu, seconds, threads = torch.device("cpu"), options.seconds, torch.get_num_threads()
-    ceilings: dict[str, Any] = {"cpu": {}, "threads": {"torch": threads}}
+    cpu, seconds = torch.device("cpu"), options.seconds
+    ceilings: dict[str, Any] = {"cpu": {}, "threads": {"torch": torch.get_num_threads()}}
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
     for precision in ("fp32", "bf16") if options.bf16 else ("fp32",):
         ceilings["cpu"][precision] = product_rates(LAYERS[:-1], batch_size, kinds[precision], cpu, seconds)
-        if threads > 1:
-            torch.set_num_threads(threads // 2)
-            half = product_rates(LAYERS[4:5], batch_size, kinds[precision], cpu, seconds)
-            ceilings["cpu"][f"{precision}, half the threads, one layer"] = half
-            torch.set_num_threads(threads)
     ceilings["cpu"]["copy"] = copy_rate(options.copy_bytes, cpu, seconds)
     table = host_zeros(num_rows, DIM).fill_(0.01)
     ceilings["rows"] = row_rates(table.numpy(), of_batch, seconds)
@@ -349,17 +344,10 @@ def measure(
     contender.run(WARM_UP if on_gpu else 2)
     steps = 12 if isinstance(contender, OurPlacement) and on_gpu else 3
     samples = [contender.run(steps) / steps for _ in range(options.rounds)]
-    result = {
+    return {
         "contender": name, "precision": precision, "on_gpu": on_gpu, "seconds_a_step": samples,
         "parts": by_part(contender, 1 + steps),
     }  # fmt: skip
-    threads = torch.get_num_threads()
-    if not on_gpu and threads > 1:
-        torch.set_num_threads(threads // 2)
-        contender.run(1)
-        result["seconds_a_step_with_half_of_torchs_threads"] = contender.run(2) / 2
-        torch.set_num_threads(threads)
-    return result
 
 
 def table_of(row: dict[str, Any], ceilings: dict[str, Any], batch_size: int, unique_rows: int) -> list[str]:

@@ -25,11 +25,11 @@ import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's t
 import numpy as np
 import torch
 
-from contenders import OurPlacement, PlainPyTorch
 from fae.core.optimizers import OPTIMIZERS
 from fae.streaming.ready_batch import make_ready
 
 from common import capped_rows, hot_set, make_log, packed_log, record, save_record
+from contenders import OurPlacement, PlainPyTorch
 
 DIM, NUM_BATCHES = 16, 8
 USUAL = ["sgd", "rowwise_adagrad"]

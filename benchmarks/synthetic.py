@@ -1,29 +1,42 @@
-"""How close the Criteo-shaped log comes to the real one: skew per column, hot-input share, drift, best AUC. JSON.
+"""How close the Criteo-shaped log comes to the real one, and how fast synthetic logs are made.
 
-    python benchmarks/micro/synthetic_shape.py            # measure, write benchmarks/results/synthetic_shape.json
-    python benchmarks/micro/synthetic_shape.py --table    # print the tables of docs/guide/synthetic.md from that file
+    python benchmarks/synthetic.py shape [--table]             docs/guide/synthetic.md; --table prints its tables
+    python benchmarks/synthetic.py speed [--inputs 4000000] [--repeats 3] [--scale 1]
 
-The figures of the real log (79,335 Criteo Kaggle inputs) are constants below; the budget is a share of the rows that
-the log accesses, and the hot set is the globally most frequent rows. A missing value counts as an id.
+``shape``: skew per column, hot-input share, drift and best AUC of synthetic logs beside 79,335 inputs of Criteo Kaggle,
+whose figures are constants below. The budget is a share of the rows that the log accesses, and the hot set is the
+globally most frequent rows. A missing value counts as an id. Writes benchmarks/results/synthetic_shape.json.
+
+``speed``: inputs a second straight into the columnar form, by shape, and peak memory; a sample is everything that
+`write_columnar` does, checksums included. Writes benchmarks/results/synthetic_speed.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
+import os
+import resource
+import tempfile
+import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from fae.synthetic.click_log import ClickTally
+from fae.core.progress import say
+from fae.synthetic.click_log import ClickTally, SyntheticLog
+from fae.synthetic.columnar_writer import write_columnar
+from fae.synthetic.config import SyntheticConfig
 from fae.synthetic.inputs import CHUNK_INPUTS
-from fae.synthetic.text_writer import SyntheticConfig, SyntheticLog
+from fae.synthetic.text_writer import write_text
 
 from common import RESULTS, record, save_record
 
+CASES = (
+    ("criteo", "popularity"), ("criteo", "encoded"), ("zipf", "popularity"), ("avazu", "popularity"),
+    ("taobao", "popularity"), ("criteo", "text"),
+)  # fmt: skip
 NUM_INPUTS = 79_335
 BUDGETS = (0.01, 0.05, 0.10, 0.20)
 REAL = {
@@ -36,7 +49,7 @@ REAL = {
 
 
 class RealColumn(NamedTuple):
-    """What was measured of one column: distinct ids, and shares of the inputs, or of the ids (`singletons`)."""
+    """Figures of one column: distinct ids, and shares of the inputs, or of the ids (`singletons`)."""
 
     distinct: int
     missing: float
@@ -77,7 +90,7 @@ REAL_COLUMNS = {
 
 
 def describe_column(ids: np.ndarray) -> RealColumn:
-    """The same of a column of the made-up log."""
+    """The figures of a column of the synthetic log."""
     counts = np.sort(np.unique(ids, return_counts=True)[1])[::-1]
     shares = np.cumsum(counts) / len(ids)
     top_1_percent, top_10_percent = (shares[int(np.ceil(part * len(counts))) - 1] for part in (0.01, 0.1))
@@ -157,16 +170,55 @@ def tables(result: dict) -> str:
     return "\n".join(lines)
 
 
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Every case, several times."""
+    results = []
+    for shape, ids in CASES:
+        num_inputs = options.inputs // (8 if ids == "text" else 1)
+        samples, cpu = [], []
+        for _ in range(options.repeats):
+            config = SyntheticConfig(shape=shape, num_inputs=num_inputs, scale=options.scale)
+            with tempfile.TemporaryDirectory() as folder:
+                start, cpu_start = time.perf_counter(), time.process_time()
+                if ids == "text":
+                    write_text(config, Path(folder) / "log")
+                else:
+                    write_columnar(config, Path(folder) / "log", ids=ids)
+                samples.append(num_inputs / (time.perf_counter() - start))
+                cpu.append(1e6 * (time.process_time() - cpu_start) / num_inputs)
+        results.append(
+            {"shape": shape, "ids": ids, "inputs": num_inputs, "inputs_per_second": samples,
+             "cpu_microseconds_per_input": cpu}
+        )  # fmt: skip
+        say(f"{shape}, {ids}: {max(samples) / 1e6:.2f} M inputs/s, {min(cpu):.2f} us of CPU an input")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"scale": options.scale, "load_average": os.getloadavg(), "peak_memory_bytes": peak, "results": results}
+
+
 def main() -> None:
-    """Measure five seeds at two scales, or print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="print the tables from the committed result")
-    if parser.parse_args().table:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("shape", "speed"))
+    parser.add_argument("--table", action="store_true", help="shape: print the tables from the committed result")
+    parser.add_argument("--inputs", type=int, default=4_000_000, help="speed: of a log")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--quick", action="store_true", help="tiny, no file: shows that it runs")
+    options = parser.parse_args()
+    if options.table:
         print(tables(json.loads((RESULTS / "synthetic_shape.json").read_text())))
-        return
-    runs = [measure(scale, seed) for scale in (1.0, 0.01) for seed in range(1, 6)]
-    real = {name: column._asdict() for name, column in REAL_COLUMNS.items()}
-    save_record("synthetic_shape", record(real=REAL, real_columns=real, budgets=BUDGETS, runs=runs))
+    elif options.what == "shape":
+        runs = [measure(scale, seed) for scale in (1.0, 0.01) for seed in range(1, 2 if options.quick else 6)]
+        real = {name: column._asdict() for name, column in REAL_COLUMNS.items()}
+        result = record(real=REAL, real_columns=real, budgets=BUDGETS, runs=runs)
+        print(tables(result))
+        if not options.quick:
+            save_record("synthetic_shape", result)
+    else:
+        if options.quick:
+            options.inputs, options.repeats, options.scale = 8000, 1, 0.01
+        result = record(**speed(options))
+        if not options.quick:
+            save_record("synthetic_speed", result)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,26 @@
 """Drift: a hot set chosen on day 1, and the days that follow; with and without re-calibration between days.
 
     python benchmarks/studies/drift.py [--days 7] [--inputs-per-day 150000] [--seeds 3] [--until SECONDS]
-    python benchmarks/studies/drift.py --table | --draw
 
-A made-up log of Criteo's shape is cut into days, and ``--drifts`` of the large columns' values are replaced by new ones
-every day (0.005 is what the generator has by default, see docs/guide/synthetic.md). Day 1 is ingested, profiled, calibrated,
-packed and trained on; every later day is ingested behind it (ids that it shows first are appended) and trained on with
+What does a hot set lose as values come and go, and what does a new one each night cost? A synthetic log of Criteo's
+shape is cut into days, and ``--drifts`` of the large columns' values are replaced by new ones every day (0.005 is what
+the generator has by default, see docs/guide/synthetic.md). Day 1 is ingested, profiled, calibrated, packed and trained
+on; every later day is ingested with the day before as parent (ids that it shows first are appended) and trained on with
 the same model, in the same process:
 
-* ``kept``: the hot set of day 1 as it was; what was appended since is cold;
+* ``kept``: the hot set of day 1 as it was; rows that were appended since are cold;
 * ``recalibrated``: profile and calibrate on the day's own log, then every row moves to its place, with its optimizer
   state (`fae.checkpoint.continuation.move_rows`). That no bit of any row changes on the way is checked each night.
 
-A day's cell says coverage (hot lookups), hot-input share, batches, cold rows a batch, rows that changed tier, seconds
+A day's record has coverage (hot lookups), hot-input share, batches, cold rows a batch, rows that changed tier, seconds
 of every stage and the held-out AUC. ``yesterday``, without training, is what a hot set of the day before would serve.
-``cost`` is `move_rows` alone on ``--cost-rows`` rows. Resumable chain by chain (a drift, a seed, a policy): the result
-file is written behind each, and what it holds already is skipped.
+``cost`` is `move_rows` alone on ``--cost-rows`` rows. Writes benchmarks/results/drift.json after each cell (a drift, a
+seed, a policy); cells that it has are skipped. `studies/tables.py drift` prints and draws.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import os
 import sys
 import tempfile
 import time
@@ -35,7 +32,6 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from studies.drift_tables import draw, print_table
 
 import fae
 from fae.artifacts.columnar_log import FeatureSchema
@@ -57,7 +53,8 @@ from fae.synthetic.text_writer import write_text
 from fae.training.config import TrainConfig
 from fae.training.trainer import Trainer
 
-from common import RESULTS, record
+from study import measured, open_cells
+from tables import print_drift
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = ("recalibrated", "kept")
@@ -94,7 +91,7 @@ class Days:
 
 
 def kept(hot_set: Any, log: fae.ColumnarLog) -> Any:
-    """A hot set for a log that has more ids: what was appended stands behind everything, cold."""
+    """A hot set for a log that has more ids: appended rows come last, cold."""
     layout = hot_set.layout
     ranks = []
     for rank, before, after in zip(layout.ranks, layout.features, log.features, strict=True):
@@ -120,8 +117,8 @@ def served(log: fae.ColumnarLog, layout: RowLayout) -> dict[str, float]:
     return {"coverage": float(hot.mean()), "input_share": float(hot.all(axis=1).mean())}
 
 
-class NestedSets:
-    """One policy over all days: the model goes on from day to day, its rows through every hot set."""
+class DaysTrained:
+    """One policy over all days: the model continues from day to day, its rows through every hot set."""
 
     def __init__(self, days: Days, policy: str, options: argparse.Namespace, seed: int) -> None:
         self.days, self.policy, self.options, self.seed = days, policy, options, seed
@@ -134,7 +131,7 @@ class NestedSets:
         self.model: torch.nn.Module | None = None
 
     def run(self) -> list[dict[str, Any]]:
-        """A cell a day."""
+        """The record of every day."""
         return [self._day(day) for day in range(1, self.days.num + 1)]
 
     def _day(self, day: int) -> dict[str, Any]:
@@ -271,59 +268,34 @@ def main() -> None:
     parser.add_argument("--placement", default="tiered")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--cost-rows", type=int, default=4_000_000)
-    parser.add_argument("--until", type=float, default=math.inf, metavar="SECONDS", help="start no chain after")
+    parser.add_argument("--until", type=float, default=0.0, metavar="SECONDS", help="start no cell after")
     parser.add_argument("--folder", type=Path, help="for logs and batches (default: one in the temporary folder)")
     parser.add_argument("--name", default="drift", help="of the result file")
-    parser.add_argument("--out", type=Path, help="the result file, where it is not in benchmarks/results")
-    parser.add_argument("--table", action="store_true", help="print the tables of a result and do nothing else")
-    parser.add_argument("--draw", action="store_true", help="draw a result into docs/images and do nothing else")
     options = parser.parse_args()
-    out = options.out or RESULTS / f"{options.name}.json"
-    if options.table or options.draw:
-        result = json.loads(out.read_text())
-        if options.draw:
-            draw(result, ROOT / "docs/images" / f"{options.name}.svg")
-        print_table(result)
-        return
     keys = ("days", "inputs_per_day", "scale", "budget", "batch_size", "placement", "device")
-    about = {"settings": {key: getattr(options, key) for key in keys}}
-    chains: list[dict[str, Any]] = []
-    cost: dict[str, Any] | None = None
-    if out.exists():
-        earlier = json.loads(out.read_text())
-        if earlier["settings"] != about["settings"]:
-            raise SystemExit(f"{out} is of other settings, {earlier['settings']}; give --name or delete it")
-        chains, cost = earlier["chains"], earlier["cost"]
-    header, started = record(**about), time.perf_counter()
+    cells = open_cells(options.name, {key: getattr(options, key) for key in keys}, until_seconds=options.until)
     root = options.folder or Path(tempfile.gettempdir()) / f"fae_{options.name}"
-
-    def save() -> None:
-        part = out.with_suffix(".part")
-        part.write_text(json.dumps({**header, "cost": cost, "chains": chains}, indent=1) + "\n")
-        os.replace(part, out)
-
-    if cost is None:
-        cost = move_cost(options.cost_rows, options.device)
-        save()
+    measured(cells, "cost", lambda: move_cost(options.cost_rows, options.device))
     for seed in range(1, options.seeds + 1):
         for drift in options.drifts:
             for policy in POLICIES:
-                if any((c["drift"], c["seed"], c["policy"]) == (drift, seed, policy) for c in chains):
+                key = f"{drift:g}/{seed}/{policy}"
+                if key in cells:
                     continue
-                if time.perf_counter() - started > options.until:
-                    print(f"stopped after {options.until:.0f} s; the same command goes on", file=sys.stderr)
+                if cells.late():
+                    print(f"stopped after {options.until:.0f} s; the same command continues", file=sys.stderr)
                     return
-                days = Days(root / f"drift{drift}_seed{seed}", options, drift, seed)
-                cells = NestedSets(days, policy, options, seed).run()
-                chains.append(
-                    {"drift": drift, "seed": seed, "policy": policy, "commit": header["commit"], "days": cells}
+
+                def work(seed: int = seed, drift: float = drift, policy: str = policy) -> dict[str, Any]:
+                    days = Days(root / f"drift{drift}_seed{seed}", options, drift, seed)
+                    records = DaysTrained(days, policy, options, seed).run()
+                    return {"drift": drift, "seed": seed, "policy": policy, "days": records}
+
+                last = measured(cells, key, work)["days"][-1]
+                print(
+                    f"{key} last day: hot inputs {last['input_share']:.4f}, AUC {last['test']['auc']:.4f}", flush=True
                 )
-                save()
-                last = cells[-1]
-                print(f"{time.perf_counter() - started:6.0f} s drift {drift} seed {seed} {policy:13} last day: coverage"
-                      f" {last['coverage']:.4f} hot inputs {last['input_share']:.4f} AUC {last['test']['auc']:.4f}",
-                      file=sys.stderr, flush=True)  # fmt: skip
-    print_table(json.loads(out.read_text()))
+    print_drift(cells.record)
 
 
 if __name__ == "__main__":

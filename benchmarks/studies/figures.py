@@ -1,114 +1,38 @@
-"""Intervals, tables and the figure of the accuracy study, from its cells alone.
-
-Place in the flow: behind `accuracy.py`. Invariants: a difference is taken between cells of one seed; every interval is
-95 %, Student's t over seeds.
-"""
+"""Draw the studies' figures into docs/images from their results alone; equal numbers give equal bytes."""
 
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.stats
-from fae.report.figures import PALETTE
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-Cells = list[dict[str, Any]]
-BASE = "shuffled"
+from tables import BASE, ROOT, drift_series
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#767676", "#56B4E9", "#E69F00", "#000000")
+COLOURS = {"threshold": PALETTE[0], "peeling": PALETTE[1], "by_sample_alone": PALETTE[2], "default": PALETTE[2]}
+Record = Mapping[str, Any]
 
 
-def interval(values: list[float]) -> dict[str, float | None]:
-    """Mean and half width of the 95 % interval; one value has none."""
-    if len(values) < 2:
-        return {"mean": float(np.mean(values)), "half_width": None, "seeds": len(values)}
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return {"mean": float(np.mean(values)), "half_width": float(half), "seeds": len(values)}
+def panels(count: int, width: float = 4.6) -> tuple[Figure, list[Any]]:
+    """A figure with panels side by side."""
+    figure = Figure(figsize=(width * count, 3.4), layout="constrained")
+    every = list(np.atleast_1d(figure.subplots(1, count)))
+    for panel in every:
+        panel.grid(color="#E3E3E3", linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, every
 
 
-def summarise(cells: Cells) -> dict[str, Any]:
-    """By order: AUC and log loss of both held-out splits, their paired differences to ``shuffled``, and the curve's."""
-    by_seed: dict[str, dict[int, dict[str, Any]]] = {}
-    for cell in cells:
-        if not cell["diverged"]:
-            by_seed.setdefault(cell["order"], {})[cell["seed"]] = cell
-    base, summary = by_seed.get(BASE, {}), {}
-    for order, of_order in by_seed.items():
-        both = sorted(set(of_order) & set(base))
-        entry: dict[str, Any] = {"diverged": sum(c["diverged"] for c in cells if c["order"] == order)}
-        for split in ("test", "validation"):
-            for metric in ("auc", "log_loss"):
-                values = {seed: cell[split][metric] for seed, cell in of_order.items()}
-                if any(value is None for value in values.values()):
-                    continue
-                entry[f"{split}_{metric}"] = interval(list(values.values()))
-                if both and order != BASE:
-                    paired = [values[seed] - base[seed][split][metric] for seed in both]
-                    entry[f"{split}_{metric}_difference"] = interval(paired)
-        if both and order != BASE:
-            entry["curve_auc_difference"] = [
-                {
-                    "inputs": base[both[0]]["curve"][place]["inputs"],
-                    **interval([of_order[s]["curve"][place]["auc"] - base[s]["curve"][place]["auc"] for s in both]),
-                }
-                for place in range(min(len(cell["curve"]) for cell in (*of_order.values(), *base.values())))
-            ]
-        summary[order] = entry
-    return summary
-
-
-def _text(value: dict[str, Any] | None, digits: int, sign: str = "") -> str:
-    if value is None:
-        return ""
-    half = "" if value["half_width"] is None else f" ± {value['half_width']:.{digits}f}"
-    return f"{value['mean']:{sign}.{digits}f}{half}"
-
-
-def print_table(result: dict[str, Any]) -> None:
-    """As Markdown."""
-    first = result["cells"][0]
-    rates = next((c["label_rate"] for c in result["cells"] if c["order"] != BASE), first["label_rate"])
-    print(f"{result['workload']}: {first['inputs']} inputs seen, hot-input share "
-          f"{max(c['input_share'] for c in result['cells']):.3f}, label rates {rates}\n")  # fmt: skip
-    print(
-        "| order | seeds | test AUC | minus shuffled | test log loss | minus shuffled | validation AUC minus shuffled |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for order, entry in result["summary"].items():
-        cells = [
-            _text(entry.get("test_auc"), 4), _text(entry.get("test_auc_difference"), 5, "+"),
-            _text(entry.get("test_log_loss"), 4), _text(entry.get("test_log_loss_difference"), 5, "+"),
-            _text(entry.get("validation_auc_difference"), 5, "+"),
-        ]  # fmt: skip
-        print(f"| {order} | {entry.get('test_auc', {}).get('seeds', 0)} | " + " | ".join(cells) + " |")
-
-
-def print_difference(result: dict[str, Any], other: dict[str, Any]) -> None:
-    """As Markdown: this result minus the other, paired by order and seed."""
-    cells = {(c["order"], c["seed"]): c for c in other["cells"] if not c["diverged"]}
-    print("| order | seeds | test AUC | test log loss |\n|---|---|---|---|")
-    for order in result["summary"]:
-        pairs = [
-            (c, cells[order, c["seed"]]) for c in result["cells"]
-            if c["order"] == order and not c["diverged"] and (order, c["seed"]) in cells
-        ]  # fmt: skip
-        if pairs:
-            found = [
-                interval([one["test"][name] - two["test"][name] for one, two in pairs]) for name in ("auc", "log_loss")
-            ]
-            print(f"| {order} | {len(pairs)} | " + " | ".join(_text(each, 6, "+") for each in found) + " |")
-
-
-def draw(result: dict[str, Any], path: Path) -> None:
+def draw_accuracy(result: Record) -> Figure:
     """Validation AUC against inputs seen, and the paired difference to ``shuffled``: a line an order."""
-    figure = Figure(figsize=(9.6, 3.9), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    shown = [order for order in result["summary"] if "+tail" not in order]
-    for colour, order in zip(PALETTE, shown, strict=False):
-        curves = [cell["curve"] for cell in result["cells"] if cell["order"] == order and not cell["diverged"]]
+    figure, (left, right) = panels(2)
+    for colour, order in zip(PALETTE, (each for each in result["summary"] if "+tail" not in each), strict=False):
+        curves = [cell["curve"] for cell in result["cells"].values() if cell["order"] == order and not cell["diverged"]]
         points = min(map(len, curves))
         inputs = [point["inputs"] / 1e6 for point in curves[0][:points]]
         left.plot(inputs, np.mean([[p["auc"] for p in c[:points]] for c in curves], axis=0), color=colour, label=order)
@@ -121,18 +45,130 @@ def draw(result: dict[str, Any], path: Path) -> None:
         places = [point["inputs"] / 1e6 for point in difference]
         right.plot(places, means, color=colour)
         right.fill_between(places, means - halves, means + halves, color=colour, alpha=0.12, linewidth=0)
-    left.set(xlabel="million inputs seen", ylabel="validation AUC", title=f"{result['workload']}, mean over seeds")
+    workload = result["settings"]["workload"]
+    left.set(xlabel="million inputs seen", ylabel="validation AUC", title=f"{workload}, mean over seeds")
     right.set(xlabel="million inputs seen", ylabel="AUC minus shuffled", title="paired by seed, 95 % interval")
     left.legend(frameon=False, fontsize=8)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    save_svg(figure, path)
+    return figure
 
 
-def save_svg(figure: Figure, path: Path) -> None:
-    """Write a figure; equal numbers give equal bytes."""
+def draw_drift(result: Record) -> Figure:
+    """Hot-input share and coverage by day: a colour a drift, a dash a hot set."""
+    figure, both = panels(2)
+    days = np.arange(1, result["settings"]["days"] + 1)
+    drifts = sorted({cell["drift"] for key, cell in result["cells"].items() if key != "cost"})
+    for colour, drift in zip(PALETTE, drifts, strict=False):
+        for axes, key in zip(both, ("input_share", "coverage"), strict=True):
+            for which, dash, words in (("recalibrated", "o-", "the day's own"), ("kept", "o--", "day 1's"),
+                                       ("yesterday", ":", "the day before's")):  # fmt: skip
+                values = [None if one is None else 100 * one["mean"] for one in drift_series(result, drift, which, key)]
+                axes.plot(days, np.array(values, float), dash, color=colour, markersize=3,
+                          label=f"{drift:.1%} a day, {words}")  # fmt: skip
+    for axes, words in zip(both, ("hot inputs, %", "hot lookups, %"), strict=True):
+        axes.set(xlabel="day", ylabel=words)
+    both[1].legend(frameon=False, fontsize=8, loc="lower left", title="drift, hot set of", title_fontsize=8)
+    return figure
+
+
+def draw_selections(result: Record) -> Figure:
+    """Hot inputs over budgets, one panel a log; or, of the costs, seconds and memory over inputs."""
+    if result["settings"].get("modes"):
+        return draw_costs(result)
+    logs = result["settings"]["logs"]
+    figure, every = panels(len(logs), 3.6)
+    for panel, label in zip(every, logs, strict=True):
+        found = [(budget, result["cells"][f"{label}/{budget}"]) for budget in logs[label]["budgets"]]
+        found = [(budget, cell) for budget, cell in found if cell["fits"]]
+        x = [cell["budget_bytes"] for _, cell in found]
+        panel.semilogx(x, [100 * cell["bound"] for _, cell in found], ":", color="#767676", label="bound", base=2)
+        for selection in ("threshold", "peeling"):
+            for on, style in (("packed", "o-"), ("later", "s--")):
+                panel.plot(x, [100 * cell[selection][on]["input_share"] for _, cell in found], style, markersize=3,
+                           color=COLOURS[selection], label=f"{selection}, {on}")  # fmt: skip
+        panel.set(title=label.capitalize(), xlabel="budget", ylabel="hot inputs, %")
+        panel.set_xticks(x, [budget for budget, _ in found], fontsize=7)
+        panel.minorticks_off()
+        panel.set_ylim(bottom=0)
+    every[0].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def draw_costs(result: Record) -> Figure:
+    """Seconds and memory over inputs, a line a mode."""
+    figure, (left, right) = panels(2)
+    for mode in result["settings"]["modes"]:
+        found = [cell for key, cell in result["cells"].items() if key.endswith("/" + mode)]
+        found.sort(key=lambda cell: cell["num_inputs"])
+        x = [cell["num_inputs"] / 1e6 for cell in found]
+        label = "default: auto, 5 % sample" if mode == "default" else f"{mode}, all inputs"
+        seconds = [cell["profile_seconds"] + cell["calibrate_seconds"] for cell in found]
+        left.plot(x, seconds, "o-", markersize=3, color=COLOURS[mode], label=label)
+        right.plot(x, [cell["peak_bytes"] / 2**30 for cell in found], "o-", markersize=3, color=COLOURS[mode])
+    left.set(xlabel="training inputs, millions", ylabel="profile + calibrate, s")
+    right.set(xlabel="training inputs, millions", ylabel="peak memory, GiB")
+    left.legend(fontsize=8, frameon=False)
+    for panel in (left, right):
+        panel.set_ylim(bottom=0)
+    return figure
+
+
+def draw_sampled_counts(result: Record) -> Figure:
+    """Hot inputs among later ones, by sample, one panel a log."""
+    figure, every = panels(2)
+    kinds = {"threshold": "threshold, shipped", "by_sample_alone": "threshold, sample alone", "peeling": "peeling"}
+    for panel, name in zip(every, ("frappe", "criteo"), strict=True):
+        of_log = [cell for key, cell in result["cells"].items() if key.startswith(name)]
+        samples = sorted({cell["sample"] for cell in of_log})
+        x = [100 * sample for sample in samples]
+        for kind, label in kinds.items():
+            points = [
+                [100 * cell[kind]["later"]["input_share"] for cell in of_log if cell["sample"] == sample]
+                for sample in samples
+            ]
+            panel.semilogx(x, [np.mean(each) for each in points], "o-", color=COLOURS[kind], markersize=3, label=label)
+            panel.fill_between(x, [min(each) for each in points], [max(each) for each in points],
+                               color=COLOURS[kind], alpha=0.15, linewidth=0)  # fmt: skip
+        panel.set(title=name.capitalize(), xlabel="sample, % of the training inputs")
+        panel.set(ylabel="hot inputs, %, later inputs")
+        panel.set_xticks(x, [f"{each:g}" for each in x])
+        panel.minorticks_off()
+    every[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def draw_rand_em_box(result: Record) -> Figure:
+    """Draws covered by hot share, one panel a form."""
+    forms = {key: cell["by_hot_share"] for key, cell in result["cells"].items() if not key.startswith("time/")}
+    names, skews, orders = (list(dict.fromkeys(key.split("/")[part] for key in forms)) for part in range(3))
+    figure, every = panels(2)
+    for panel, form in zip(every, names, strict=True):
+        for style, skew in zip(("-", "--", ":"), skews, strict=True):
+            for colour, order in zip(PALETTE, orders, strict=False):
+                found = forms[f"{form}/{skew}/{order}"]
+                panel.semilogx(
+                    [entry["hot_share"] for entry in found], [100 * entry["coverage"] for entry in found],
+                    style, color=colour, marker="o", markersize=3, label=f"{order}, {skew}",
+                )  # fmt: skip
+        panel.axhline(99.5, color="#222222", linewidth=0.8)
+        panel.set(title=form, xlabel="share of rows that is hot", ylabel="draws covered, %")
+        panel.invert_xaxis()
+    every[0].set_ylim(99.0, 100.05)
+    figure.legend(*every[0].get_legend_handles_labels(), loc="outside right center", fontsize=7, frameon=False)
+    return figure
+
+
+DRAW = {
+    "accuracy": draw_accuracy, "drift": draw_drift, "selections": draw_selections,
+    "sampled_counts": draw_sampled_counts, "rand_em_box": draw_rand_em_box,
+}  # fmt: skip
+
+
+def draw(subject: str, result: Record, name: str) -> None:
+    """Write ``docs/images/<name>.svg``."""
+    figure = DRAW[subject](result)
     text = io.StringIO()
     with rc_context({"svg.hashsalt": "fae", "svg.fonttype": "path"}):
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = ROOT / "docs" / "images" / f"{name}.svg"
     path.write_text("\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n")
+    print(f"wrote {path}")

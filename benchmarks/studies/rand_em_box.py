@@ -1,11 +1,12 @@
 """Rand-Em Box against the full scan: how often its interval covers the truth, how wide it is, what it costs.
 
-    python benchmarks/studies/rand_em_box.py [--draws 1000] [--seed 1] [--draw]
+    python benchmarks/studies/rand_em_box.py [--draws 1000] [--seed 1]
 
-Tables of 8,351,593 rows (Criteo Kaggle's C12). Three kinds of skew: a Zipf law, a log-normal one, and a step (a head
-of 2 % of the rows with 90 % of the accesses, flat inside head and tail). Three orders of the rows: *popularity* (as
-ingest numbers them), *shuffled*, and *arrival* (numbered as they first appear in a log of 50 M accesses, as published
-Criteo preprocessing does). Hot shares 1e-1 to 1e-5; the threshold is placed so that exactly this share is hot.
+Can its interval be trusted? Tables of 8,351,593 rows (Criteo Kaggle's C12). Three kinds of skew: a Zipf law, a
+log-normal one, and a step (a head of 2 % of the rows with 90 % of the accesses, flat inside head and tail). Three
+orders of the rows: *popularity* (as ingest numbers them), *shuffled*, and *arrival* (numbered as they first appear in a
+log of 50 M accesses, as the usual preprocessing of Criteo does). Hot shares 1e-1 to 1e-5; the threshold is placed so
+that exactly this share is hot.
 
 Forms: *shipped* is `fae.calibrate.rand_em` as calibrate calls it; *published* is the paper's: 35 contiguous chunks
 of 1,024 rows, Student's t. Each draw is one call for the Box and one a threshold for its interval, at 99.9 %. The
@@ -13,8 +14,8 @@ shipped form must cover in 99.5 % or more of the draws of every cell; the study 
 not.
 
 Time: the Box (drawing, then one interval) and a full scan of the unordered counts, and the binary search that an
-order by popularity allows, on 8 M, 40 M and 188 M rows. Cells already in the JSON are not measured again; --draw
-makes docs/images/rand_em_box.svg from it and measures nothing. About 15 minutes on 2 cores.
+order by popularity allows, on 8 M, 40 M and 188 M rows. Writes benchmarks/results/rand_em_box.json; cells that it has
+are not measured again. `studies/tables.py rand_em_box` prints and draws. About 15 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -25,19 +26,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
-sys.path.insert(0, str(Path(__file__).parent))
 from fae.calibrate.rand_em import Box, draw_contiguous, draw_scattered
 from fae.calibrate.table_facts import num_at_least
 from fae.core.progress import say
 from fae.core.seeds import generator
 
-from study import COLOURS, Cells, new_figure, read_cells, save_svg
+from study import measured, open_cells
 
 NAME = "rand_em_box"
 NUM_ROWS, CHUNKS, CHUNK_ROWS, CONFIDENCE = 8_351_593, 35, 1024, 0.999
@@ -55,8 +55,6 @@ def popularity(kind: str, num_rows: int) -> npt.NDArray[np.float64]:
     if kind == "zipf":
         weights = place**-1.05
     elif kind == "lognormal":  # its quantiles, so that the law is exact and every row differs
-        from scipy.special import ndtri
-
         weights = np.exp(-2.5 * ndtri((place - 0.5) / num_rows))
     else:
         head = num_rows // 50
@@ -68,12 +66,12 @@ SKEWS = ("zipf", "lognormal", "step")
 
 
 def rows_in_order(order: str, shares: npt.NDArray[np.float64], random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """int64 ``[N]``: which row of the popularity order stands at each place of the table."""
+    """int64 ``[N]``: which row of the popularity order is at each place of the table."""
     if order == "popularity":
         return np.arange(shares.size)
     if order == "shuffled":
         return random.permutation(shares.size)
-    # A row of share p first appears after a waiting time of mean 1/p; rows that the log does not show stand behind.
+    # A row of share p first appears after a waiting time of mean 1/p; rows that the log does not show come last.
     first_seen = random.standard_exponential(shares.size) / shares
     unseen = first_seen > LOG_ACCESSES
     first_seen[unseen] = LOG_ACCESSES * (1 + random.random(int(unseen.sum())))
@@ -150,79 +148,28 @@ def time_forms(num_rows: int, repeats: int = 15) -> dict[str, Any]:
     }
 
 
-def draw_figure() -> None:
-    """Coverage by hot share, one panel a form."""
-    cells = read_cells(NAME)
-    figure, panels = new_figure(2, 4.6)
-    for panel, form in zip(panels, FORMS, strict=True):
-        for style, skew in zip(("-", "--", ":"), SKEWS, strict=True):
-            for colour, order in zip(("threshold", "peeling", "other"), ORDERS, strict=True):
-                found = cells[f"{form}/{skew}/{order}"]["by_hot_share"]
-                panel.semilogx(
-                    [entry["hot_share"] for entry in found], [100 * entry["coverage"] for entry in found],
-                    style, color=COLOURS[colour], marker="o", markersize=3, label=f"{order}, {skew}",
-                )  # fmt: skip
-        panel.axhline(99.5, color="#222222", linewidth=0.8)
-        panel.set(title=form, xlabel="share of rows that is hot", ylabel="draws covered, %")
-        panel.invert_xaxis()
-    panels[0].set_ylim(99.0, 100.05)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=7, frameon=False)
-    save_svg(figure, NAME)
-
-
-def print_tables() -> None:
-    """The tables of docs/results.md, from the committed JSON."""
-    cells = read_cells(NAME)
-    print("| form | order | " + " | ".join(f"{share:.0e}" for share in HOT_SHARES) + " |\n|---|---|" + "---|" * 5)
-    for form in FORMS:
-        for order in ORDERS:
-            found = [cells[f"{form}/{skew}/{order}"]["by_hot_share"] for skew in SKEWS]
-            by_share = list(zip(*found, strict=True))
-            texts = [" / ".join(f"{100 * entry['coverage']:.1f}" for entry in entries) for entries in by_share]
-            print(f"| {form} | {order} | " + " | ".join(texts) + " |")
-    widths = [[cells[f"shipped/{skew}/shuffled"]["by_hot_share"] for skew in SKEWS]]
-    print("width / truth, shipped: ", end="")
-    print(
-        ", ".join(f"{np.mean([e['mean_width_over_truth'] for e in each]):.2f}" for each in zip(*widths[0], strict=True))
-    )
-    draws = [entry for key, cell in cells.items() if key.startswith("shipped/") for entry in cell["by_hot_share"]]
-    print(f"lowest shipped: {100 * min(entry['coverage'] for entry in draws):.1f} %; all cells together: ", end="")
-    print(f"{100 * np.mean([entry['coverage'] for entry in draws]):.2f} %\n")
-    names = ("full_scan", "shipped_draw", "shipped_interval", "published_draw", "published_interval", "binary_search")
-    print("| rows | " + " | ".join(name.replace("_", " ") for name in names) + " |\n|---|" + "---|" * len(names))
-    for num_rows in TIMED_ROWS:
-        medians = cells[f"time/{num_rows}"]["median_seconds"]
-        print(f"| {num_rows:,} | " + " | ".join(f"{1e3 * medians[name]:.3g}" for name in names) + " |")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="processes for the draws")
     parser.add_argument("--name", default=NAME, help="of the result file")
-    parser.add_argument("--draw", action="store_true", help="only draw the figure from the committed JSON")
-    parser.add_argument("--table", action="store_true", help="only print the tables of docs/results.md from it")
     options = parser.parse_args()
-    if options.draw or options.table:
-        draw_figure() if options.draw else print_tables()
-        return
-    cells = Cells(
+    cells = open_cells(
         options.name,
         {"num_rows": NUM_ROWS, "chunks": CHUNKS, "chunk_rows": CHUNK_ROWS, "confidence": CONFIDENCE,
          "draws": options.draws, "seed": options.seed},
     )  # fmt: skip
     for num_rows in TIMED_ROWS:  # first, while the machine is not busy with the draws
-        cells.measure(f"time/{num_rows}", lambda num_rows=num_rows: time_forms(num_rows))
+        measured(cells, f"time/{num_rows}", lambda num_rows=num_rows: time_forms(num_rows))
     keys = [(form, skew, order) for form in FORMS for skew in SKEWS for order in ORDERS]
     wanted = [key for key in keys if "/".join(key) not in cells]
     with ProcessPoolExecutor(options.workers) as pool:
         running = {key: pool.submit(cover, key[1], key[2], key[0], options.draws, options.seed) for key in wanted}
         for key, future in running.items():
-            cells.measure("/".join(key), future.result)
+            measured(cells, "/".join(key), future.result)
     lowest = {
-        form: min(entry["coverage"] for key, cell in cells.cells.items() if key.startswith(form + "/")
+        form: min(entry["coverage"] for key, cell in cells.items() if key.startswith(form + "/")
                   for entry in cell["by_hot_share"])
         for form in FORMS
     }  # fmt: skip

@@ -1,26 +1,25 @@
 """Sampled against exact counts: what a hot set chosen from a sample loses against one chosen from every input.
 
-    python benchmarks/studies/sampled_counts.py [--only frappe criteo] [--seeds 5] [--logs 3] [--draw]
+    python benchmarks/studies/sampled_counts.py [--only frappe criteo] [--seeds 5] [--logs 3]
 
-Samples of 1, 5, 10 and 20 % and all training inputs, on Frappe (``recipes/frappe.toml``) and on Criteo-shaped made-up
-logs (`fae synthetic --columnar`, 4 M inputs at scale 1). Each seed draws another sample; each made-up log has a seed
-too. Of every sample:
+How large must the sample be? Samples of 1, 5, 10 and 20 % and all training inputs, on Frappe (``recipes/frappe.toml``)
+and on Criteo-shaped synthetic logs (`fae synthetic --columnar`, 4 M inputs at scale 1). Each seed draws another sample;
+each synthetic log has a seed too. For every sample:
 
 * *threshold, shipped*: access threshold, hot bytes, hot-input share on all training inputs and on later ones (the
-  test split). The sample fixes how long each table's hot prefix is, the exact counts of ingest who stands in it;
+  test split). The sample fixes how long each table's hot prefix is, the exact counts of ingest which rows are in it;
 * *threshold, by the sample alone*: a set of as many bytes as the paper picks it, by sampled counts, ties at random;
 * *estimated bytes*: what the sample says the hot rows of a threshold of the paper's grid take, over what all inputs
   say;
 * *peeling*: fitted on the sample, counted on the same inputs; and what ``auto`` took.
 
-Cells already in the JSON are not measured again; --draw makes docs/images/sampled_counts.svg from it and measures
-nothing. About 10 minutes on 2 cores, 1 GB of disk in a temporary folder.
+Writes benchmarks/results/sampled_counts.json; cells that it has are not measured again. `studies/tables.py
+sampled_counts` prints and draws. About 10 minutes on 2 cores, 1 GB of disk in a temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-sys.path.insert(0, str(Path(__file__).parent))
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.calibrate.candidates import CandidateBuilder
 from fae.calibrate.selection import choose
@@ -40,7 +38,7 @@ from fae.profile.config import HotConfig
 from fae.profile.counting import count_accesses
 from fae.profile.sampling import sample_without_replacement
 
-from study import COLOURS, Cells, frappe_log, inputs_of, new_figure, read_cells, save_svg, shares, synthetic_log
+from study import Cells, frappe_log, inputs_of, measured, open_cells, shares, synthetic_log
 
 NAME = "sampled_counts"
 SAMPLES = (0.01, 0.05, 0.1, 0.2, 1.0)
@@ -49,13 +47,13 @@ CRITEO = HotConfig(budget="64MiB", ring_depth=4)
 BATCH = {"frappe": 128, "criteo": 2048}
 CRITEO_INPUTS = 4_000_000
 CRITEO_SAMPLES = 1
-"""Samples of each made-up log: the logs differ more than samples of one do."""
+"""Samples of each synthetic log: the logs differ more than samples of one do."""
 
 
 def picked_by_sample(
     tables: Tables, sample_counts: IntArray, small: tuple[int, ...], num_bytes: int, random: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
-    """bool, flat: the hot rows as the paper picks them, from sampled counts alone, in so many bytes.
+    """bool, flat: the hot rows as the paper picks them, from sampled counts alone, in that many bytes.
 
     Small tables whole, then rows by their share of the table's sampled accesses; equals in random order, because the
     order of ids knows the exact counts. Rows that the sample did not see are never taken.
@@ -135,94 +133,11 @@ def run_log(cells: Cells, label: str, log: ColumnarLog, config: HotConfig, batch
     """All samples of one log; reading every input needs one seed only."""
     for sample in SAMPLES:
         for seed in range(1, (1 if sample >= 1 else seeds) + 1):
-            cells.measure(
+            measured(
+                cells,
                 f"{label}/{sample:g}/{seed}",
                 lambda sample=sample, seed=seed: measure_sample(log, config, sample, seed, batch_size),
             )
-
-
-def all_there(cells: Cells, label: str, seeds: int) -> bool:
-    """Whether a log has no cell left to measure."""
-    return all(
-        f"{label}/{sample:g}/{seed}" in cells
-        for sample in SAMPLES for seed in range(1, (1 if sample >= 1 else seeds) + 1)
-    )  # fmt: skip
-
-
-def draw_figure() -> None:
-    """Share lost against all inputs, by sample, one panel a log and kind of later inputs."""
-    cells = read_cells(NAME)
-    figure, panels = new_figure(2, 4.2)
-    kinds = (("threshold", "threshold, shipped", "threshold"), ("by_sample_alone", "threshold, sample alone", "other"),
-             ("peeling", "peeling", "peeling"))  # fmt: skip
-    for panel, name in zip(panels, ("frappe", "criteo"), strict=True):
-        for kind, label, colour in kinds:
-            of_log = {key: cell for key, cell in cells.items() if key.startswith(name)}
-            points = [
-                [100 * cell[kind]["later"]["input_share"] for cell in of_log.values() if cell["sample"] == sample]
-                for sample in SAMPLES
-            ]
-            x = [100 * sample for sample in SAMPLES]
-            panel.semilogx(
-                x, [np.mean(each) for each in points], "o-", color=COLOURS[colour], markersize=3, label=label
-            )
-            panel.fill_between(x, [min(each) for each in points], [max(each) for each in points],
-                               color=COLOURS[colour], alpha=0.15, linewidth=0)  # fmt: skip
-        panel.set(
-            title=name.capitalize(), xlabel="sample, % of the training inputs", ylabel="hot inputs, %, later inputs"
-        )
-        panel.set_xticks([1, 5, 10, 20, 100], ["1", "5", "10", "20", "all"])
-        panel.minorticks_off()
-    panels[0].legend(fontsize=8, frameon=False)
-    save_svg(figure, NAME)
-
-
-def print_tables() -> None:
-    """The tables of docs/results.md, from the committed JSON: mean and range over seeds."""
-    cells = read_cells(NAME)
-    for name in ("frappe", "criteo"):
-        heads = ["sample", "threshold", "hot bytes", "bytes at 1e-5, sample / exact", "packed: shipped"]
-        heads += ["later: shipped", "later: sample alone", "later: peeling", "ring, peeling / probed on its sample"]
-        heads += ["auto took"]
-        print(f"{name}\n| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
-        of_log = {key: cell for key, cell in cells.items() if key.startswith(name)}
-        exact = {key.split("/")[0]: cell for key, cell in of_log.items() if cell["sample"] == 1}
-        for sample in SAMPLES:
-            found = {key: cell for key, cell in of_log.items() if cell["sample"] == sample}
-            some = list(found.values())
-            texts = [
-                f"{100 * sample:g} %",
-                mean_text([1e6 * cell["threshold"]["threshold"] for cell in some], "{:.2f}") + "e-6",
-                mean_text([cell["threshold"]["bytes"] / 2**20 for cell in some], "{:.4g}") + " MiB",
-                mean_text([bytes_ratio(cell, exact[key.split("/")[0]]) for key, cell in found.items()], "{:.2f}"),
-            ]
-            for kind, on in (
-                ("threshold", "packed"), ("threshold", "later"), ("by_sample_alone", "later"), ("peeling", "later"),
-            ):  # fmt: skip
-                texts.append(mean_text([100 * cell[kind][on]["input_share"] for cell in some], "{:.2f}"))
-            rings = [
-                np.mean([cell["peeling"][which] / 2**10 for cell in some])
-                for which in ("staging_bytes", "staging_bytes_if_probed_on_sample")
-            ]
-            texts.append(" / ".join(f"{ring:,.0f} KiB" for ring in rings))
-            taken = [cell["auto"] for cell in some]
-            texts.append(", ".join(f"{kind} {taken.count(kind)}" for kind in sorted(set(taken))))
-            print("| " + " | ".join(texts) + " |")
-
-
-def mean_text(values: list[float], form: str) -> str:
-    """Mean, and the range in brackets where there is one.
-
-    >>> mean_text([1.0, 2.0], "{:.1f}"), mean_text([1.0], "{:.0f}")
-    ('1.5 (1.0-2.0)', '1')
-    """
-    low, high, mean = (form.format(value) for value in (min(values), max(values), float(np.mean(values))))
-    return mean if low == high else f"{mean} ({low}-{high})"
-
-
-def bytes_ratio(cell: dict[str, Any], exact: dict[str, Any]) -> float:
-    """Bytes that the sample says the paper's threshold of 1e-5 takes, over what all inputs say."""
-    return float(cell["bytes_of_grid"]["1e-05"] / exact["bytes_of_grid"]["1e-05"])
 
 
 def main() -> None:
@@ -233,13 +148,8 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=CRITEO_INPUTS, help="of a Criteo-shaped log")
     parser.add_argument("--folder", type=Path, default=None, help="where temporary logs go")
     parser.add_argument("--name", default=NAME, help="of the result file")
-    parser.add_argument("--draw", action="store_true", help="only draw the figure from the committed JSON")
-    parser.add_argument("--table", action="store_true", help="only print the tables of docs/results.md from it")
     options = parser.parse_args()
-    if options.draw or options.table:
-        draw_figure() if options.draw else print_tables()
-        return
-    cells = Cells(
+    cells = open_cells(
         options.name,
         {"samples": list(SAMPLES), "criteo_inputs": options.inputs, "criteo_budget": CRITEO.budget,
          "frappe_budget": FRAPPE.budget, "embedding_dim": 16, "optimizer": "rowwise_adagrad", "batch_size": BATCH},
@@ -248,7 +158,7 @@ def main() -> None:
         if "frappe" in options.only:
             run_log(cells, "frappe", frappe_log(Path(name)), FRAPPE, BATCH["frappe"], options.seeds)
         for seed in range(1, options.logs + 1) if "criteo" in options.only else ():
-            if all_there(cells, f"criteo{seed}", CRITEO_SAMPLES):
+            if not cells.missing(f"criteo{seed}/{sample:g}/1" for sample in SAMPLES):
                 continue
             with synthetic_log(Path(name), "criteo", options.inputs, seed=seed) as log:
                 run_log(cells, f"criteo{seed}", log, CRITEO, BATCH["criteo"], CRITEO_SAMPLES)

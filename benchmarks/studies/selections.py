@@ -3,9 +3,10 @@
     python benchmarks/studies/selections.py budgets [--only frappe criteo zipf] [--inputs 24000000]
     python benchmarks/studies/selections.py cost [--sizes 5000000 10000000 20000000 45000000]
     python benchmarks/studies/selections.py skew
-    python benchmarks/studies/selections.py --draw
 
-*budgets*: five budgets on Frappe, on a Criteo-shaped made-up log and on independent Zipf 1.05 columns with Criteo
+When does peeling serve more than the threshold, and what does it cost?
+
+*budgets*: five budgets on Frappe, on a Criteo-shaped synthetic log and on independent Zipf 1.05 columns with Criteo
 Kaggle's tables (both `fae synthetic --columnar` at scale 1, 24 M inputs, of which 20.5 M are for training). Both
 selections read every training input. Of each: hot-input share on the inputs that the peeling chose from, on the
 packed log (all training inputs) and on later inputs (the test split, never seen), beside the bound that no set of
@@ -21,8 +22,8 @@ of the memory that is not mapped files, inputs that were peeled, hot inputs of t
 *skew*: 26 independent columns with a hundredth of Criteo Kaggle's rows, from flat to steep: what the same share of the
 rows serves of lookups and of whole inputs, by either selection. 500,000 inputs, batches of 256, two minutes.
 
-Cells already in the JSON (benchmarks/results/selections.json, selections_cost.json, selections_skew.json) are not
-measured again; --draw makes docs/images/selections.svg and selections_cost.svg from them and measures nothing.
+Writes benchmarks/results/selections.json, selections_cost.json or selections_skew.json; cells that they have are not
+measured again. `studies/tables.py selections` prints and draws.
 *budgets* takes about 10 minutes on 2 quiet cores and 4 GB of disk in a temporary folder, *cost* about 15 minutes and 7
 GB; each log is removed when it is done.
 """
@@ -34,14 +35,13 @@ import contextlib
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.calibrate.calibrate import calibrate
 from fae.calibrate.candidates import Candidate, CandidateBuilder
@@ -55,19 +55,7 @@ from fae.profile.config import HotConfig
 from fae.profile.profile import profile
 
 from common import KAGGLE_ROWS, make_log
-from study import (
-    COLOURS,
-    Cells,
-    PeakMemory,
-    frappe_log,
-    inputs_of,
-    new_figure,
-    percent,
-    read_cells,
-    save_svg,
-    shares,
-    synthetic_log,
-)
+from study import PeakMemory, frappe_log, inputs_of, measured, open_cells, shares, synthetic_log
 
 NAME, COST_NAME, SKEW_NAME = "selections", "selections_cost", "selections_skew"
 LOGS: dict[str, dict[str, Any]] = {
@@ -90,7 +78,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 class LogStudy:
-    """One log: fits each selection once for all budgets, because chains of hot sets do not depend on the budget."""
+    """One log: fits each selection once for all budgets, because nested hot sets do not depend on the budget."""
 
     def __init__(self, label: str, log: ColumnarLog) -> None:
         self.settings = LOGS[label]
@@ -155,7 +143,7 @@ class LogStudy:
 
 def study_budgets(labels: list[str], inputs: int, folder: Path, name: str) -> None:
     """Every log at its five budgets."""
-    cells = Cells(
+    cells = open_cells(
         name,
         {"inputs": inputs, "scale": 1, "embedding_dim": DIM, "optimizer": OPTIMIZER, "logs": LOGS,
          "peeling_passes": HotConfig().peeling_passes},
@@ -168,15 +156,15 @@ def study_budgets(labels: list[str], inputs: int, folder: Path, name: str) -> No
         with made as log:
             study = LogStudy(label, log)
             for budget in sorted(budgets, key=lambda text: -parse_bytes(text, what="budget")):
-                cells.measure(f"{label}/{budget}", lambda budget=budget, study=study: study.at(budget))
+                measured(cells, f"{label}/{budget}", lambda budget=budget, study=study: study.at(budget))
             del study
-    below = losses(cells.cells)
-    say(f"{len(cells.cells)} cells; peeling below the threshold on the inputs that it chose from: {below or 'nowhere'}")
+    below = losses(cells)
+    say(f"{len(cells)} cells; peeling below the threshold on the inputs that it chose from: {below or 'nowhere'}")
     if below:
         sys.exit(1)
 
 
-def losses(cells: dict[str, dict[str, Any]]) -> list[str]:
+def losses(cells: Mapping[str, dict[str, Any]]) -> list[str]:
     """The cells in which peeling serves fewer of the inputs that it chose from than the threshold does.
 
     >>> one = {"fits": True, "threshold": {"chosen_from": {"num_hot_inputs": 3}}}
@@ -193,7 +181,7 @@ def losses(cells: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def cost_budget(num_inputs: int) -> str:
-    """The budget for a log of so many inputs: that of the next size below.
+    """The budget for a log of that many inputs: that of the next size below.
 
     >>> cost_budget(20_000), cost_budget(19_999_999), cost_budget(45_000_000)
     ('128MiB', '128MiB', '512MiB')
@@ -232,7 +220,7 @@ def cost_of(log: ColumnarLog, mode: str, budget: str, folder: Path) -> dict[str,
 
 def study_cost(sizes: list[int], folder: Path, name: str) -> None:
     """Every size in every mode."""
-    cells = Cells(
+    cells = open_cells(
         name, {"budgets": COST_BUDGETS, "scale": 1, "embedding_dim": DIM, "optimizer": OPTIMIZER, "modes": MODES}
     )
     with synthetic_log(folder, "criteo", 200_000, scale=0.02, test_fraction=0.0) as log:
@@ -244,8 +232,10 @@ def study_cost(sizes: list[int], folder: Path, name: str) -> None:
             continue
         with synthetic_log(folder, "criteo", size, test_fraction=0.0) as log:
             for mode in modes:
-                cells.measure(
-                    f"{size}/{mode}", lambda log=log, mode=mode: cost_of(log, mode, cost_budget(log.num_inputs), folder)
+                measured(
+                    cells,
+                    f"{size}/{mode}",
+                    lambda log=log, mode=mode: cost_of(log, mode, cost_budget(log.num_inputs), folder),
                 )
 
 
@@ -270,107 +260,22 @@ def skew_at(log: ColumnarLog, budget_share: float) -> dict[str, Any]:
 def study_skew(folder: Path, name: str) -> None:
     """Every exponent at every share."""
     rows = [max(3, count // 100) for count in KAGGLE_ROWS]
-    cells = Cells(name, {"inputs": 500_000, "rows": rows, "embedding_dim": DIM, "optimizer": OPTIMIZER})
+    cells = open_cells(name, {"inputs": 500_000, "rows": rows, "embedding_dim": DIM, "optimizer": OPTIMIZER})
     for exponent in EXPONENTS:
         log = make_log(folder / f"zipf-{exponent}", 500_000, exponent=exponent, rows=rows, num_dense=0)
         for share in BUDGET_SHARES:
-            cells.measure(f"{exponent:g}/{share:g}", lambda log=log, share=share: skew_at(log, share))
-
-
-def draw_figures() -> None:
-    """Hot inputs over budgets, packed above and later below in one panel a log; seconds and memory over inputs."""
-    cells = read_cells(NAME)
-    figure, panels = new_figure(3)
-    for panel, label in zip(panels, LOGS, strict=True):
-        found = [(budget, cells[f"{label}/{budget}"]) for budget in LOGS[label]["budgets"]]
-        found = [(budget, cell) for budget, cell in found if cell["fits"]]
-        x = [cell["budget_bytes"] for _, cell in found]
-        panel.semilogx(
-            x, [100 * cell["bound"] for _, cell in found], ":", color=COLOURS["bound"], label="bound", base=2
-        )
-        for selection in ("threshold", "peeling"):
-            for on, style in (("packed", "o-"), ("later", "s--")):
-                panel.plot(x, [100 * cell[selection][on]["input_share"] for _, cell in found], style, markersize=3,
-                           color=COLOURS[selection], label=f"{selection}, {on}")  # fmt: skip
-        panel.set(title=label.capitalize(), xlabel="budget", ylabel="hot inputs, %")
-        panel.set_xticks(x, [budget for budget, _ in found], fontsize=7)
-        panel.minorticks_off()
-        panel.set_ylim(bottom=0)
-    panels[0].legend(fontsize=7, frameon=False)
-    save_svg(figure, NAME)
-    cells = read_cells(COST_NAME)
-    figure, panels = new_figure(2, 4.0)
-    for mode, colour in zip(MODES, ("other", "threshold", "peeling"), strict=True):
-        found = sorted(
-            (cell for key, cell in cells.items() if key.endswith("/" + mode)), key=lambda cell: cell["num_inputs"]
-        )
-        x = [cell["num_inputs"] / 1e6 for cell in found]
-        label = {"default": "default: auto, 5 % sample", "threshold": "threshold, all inputs",
-                 "peeling": "peeling, all inputs"}[mode]  # fmt: skip
-        seconds = [cell["profile_seconds"] + cell["calibrate_seconds"] for cell in found]
-        panels[0].plot(x, seconds, "o-", markersize=3, color=COLOURS[colour], label=label)
-        panels[1].plot(x, [cell["peak_bytes"] / 2**30 for cell in found], "o-", markersize=3, color=COLOURS[colour])
-    panels[0].set(xlabel="training inputs, millions", ylabel="profile + calibrate, s")
-    panels[1].set(xlabel="training inputs, millions", ylabel="peak memory, GiB")
-    panels[0].legend(fontsize=8, frameon=False)
-    for panel in panels:
-        panel.set_ylim(bottom=0)
-    save_svg(figure, COST_NAME)
-
-
-def print_tables() -> None:
-    """The tables of docs/results.md, from the committed JSON."""
-    cells = read_cells(NAME)
-    print(
-        "| log | budget | packed: threshold | peeling | bound | later: threshold | peeling "
-        "| ring: threshold | peeling |"
-    )
-    print("|" + "---|" * 9)
-    for label in LOGS:
-        for budget in LOGS[label]["budgets"]:
-            cell = cells[f"{label}/{budget}"]
-            one, other = cell["threshold"], cell["peeling"]
-            texts = [label, budget, *(percent(each["packed"]["input_share"], 4) for each in (one, other))]
-            texts += [percent(cell["bound"], 4), *(percent(each["later"]["input_share"], 4) for each in (one, other))]
-            texts += [f"{each['staging_bytes'] / 1024:,.0f} KiB" for each in (one, other)]
-            print("| " + " | ".join(texts) + " |" + (" made way" if "peeling_alone" in cell else ""))
-    for label in LOGS:
-        cell = cells[f"{label}/{LOGS[label]['budgets'][-1]}"]
-        cost = cell["peeling"]
-        print(
-            f"{label}: {cost['num_peeled_inputs']:,} inputs, {cost['num_peeled_rows']:,} rows, "
-            f"{cost['seconds']:.1f} s, {cost['peak_bytes'] / 2**30:.2f} GiB, load {cell['load_before']}"
-        )
-    cells = read_cells(COST_NAME)
-    print(
-        "\n| inputs | mode | profile, s | calibrate, s | CPU, s | peak, MiB | fitted on | took | hot inputs, packed |"
-    )
-    print("|" + "---|" * 9)
-    for size in SIZES:
-        for mode in [key.split("/")[1] for key in cells if key.startswith(f"{size}/")]:
-            cell = cells[f"{size}/{mode}"]
-            texts = [f"{size:,}", mode, f"{cell['profile_seconds']:.1f}", f"{cell['calibrate_seconds']:.1f}"]
-            texts += [f"{cell['cpu_seconds']:.1f}", f"{cell['peak_bytes'] / 2**20:,.0f}"]
-            texts += [f"{cell['num_fitted_inputs']:,}", cell["selection"], percent(cell["packed"]["input_share"], 4)]
-            print("| " + " | ".join(texts) + " |")
+            measured(cells, f"{exponent:g}/{share:g}", lambda log=log, share=share: skew_at(log, share))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["budgets", "cost", "skew"])
+    parser.add_argument("part", choices=["budgets", "cost", "skew"])
     parser.add_argument("--only", nargs="*", default=list(LOGS), choices=list(LOGS))
-    parser.add_argument("--inputs", type=int, default=INPUTS, help="of the made-up logs of `budgets`")
+    parser.add_argument("--inputs", type=int, default=INPUTS, help="of the synthetic logs of `budgets`")
     parser.add_argument("--sizes", nargs="*", type=int, default=list(SIZES), help="inputs of the logs of `cost`")
     parser.add_argument("--folder", type=Path, default=None, help="where temporary logs go")
     parser.add_argument("--name", default=None, help="of the result file")
-    parser.add_argument("--draw", action="store_true", help="only draw the figures from the committed JSON")
-    parser.add_argument("--table", action="store_true", help="only print the tables of docs/results.md from it")
     options = parser.parse_args()
-    if options.draw or options.table:
-        draw_figures() if options.draw else print_tables()
-        return
-    if options.part is None:
-        parser.error("name a part: budgets, cost or skew, or give --draw")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         if options.part == "budgets":
             study_budgets(options.only, options.inputs, Path(name), options.name or NAME)

@@ -1,9 +1,8 @@
 """Runs training steps: one by one on a CPU, as captured CUDA graphs on a GPU.
 
-Place in the flow: the trainer hands over batch after batch and asks for the summed loss now and then. On a GPU the
-first steps run kernel by kernel (they compile and warm up), then each feed slot's step is captured once and replayed
-for every batch that comes in that slot. Invariants: a step is executed exactly once per batch, captured or not, by the
-same kernels; nothing here waits for the device but `take_loss`.
+On a GPU the first steps run kernel by kernel (they compile and warm up). Then the step of each input buffer is captured
+once and replayed for every batch in that buffer. A step is executed exactly once per batch, captured or not, by the
+same kernels; only `take_loss` waits for the device.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from torch import Tensor, nn
 from fae.core.progress import say
 from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
-from fae.training.compiled import CompiledModel, forward_of
+from fae.training.compiled_model import CompiledModel, forward_of
 from fae.training.dense_graph import CannotCapture, DenseGraph
 from fae.training.step import Precision, train_step
 
 _WARM_UP_STEPS = 3
 MOST_MARKS = 128
-"""Of the loss, that may be on their way to the host."""
+"""How many loss values may be on their way to the host at once."""
 
 
 class StepRunner:
@@ -42,7 +41,7 @@ class StepRunner:
     Attributes
     ----------
     precision
-        Of the next step's dense part.
+        Precision of the next step's dense part.
     setting_up
         Whether the latest step compiled kernels or captured a graph: seconds, not microseconds.
     not_captured
@@ -90,7 +89,7 @@ class StepRunner:
         self.setting_up, self.not_captured = False, ""
 
     def __call__(self, batch: ReadyBatch) -> None:
-        """One step."""
+        """Train one batch."""
         if self._dense_graph is not None and self._capture and self._embeddings.computes_on_host(batch):
             self._run_on_host(batch, self._dense_graph)
             return
@@ -124,7 +123,7 @@ class StepRunner:
 
     @property
     def is_compiled(self) -> bool:
-        """As above."""
+        """Whether the model runs through `torch.compile`."""
         return isinstance(self._forward, CompiledModel)
 
     def _run(self, batch: ReadyBatch) -> None:
@@ -188,13 +187,13 @@ class StepRunner:
 
     def _recorded(self, work: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        # Whatever the garbage collector destroys on the device while a graph is captured would spoil the capture. To
-        # collect before would take longer than the capture does.
+        # A tensor that the garbage collector frees on the device during a capture would spoil it. To collect before
+        # would take longer than the capture does.
         was_enabled = gc.isenabled()
         gc.disable()
         try:
-            # The threads that feed batches call the driver meanwhile, on streams of their own. Where a capture cannot
-            # be ended torch.cuda.graph stays on its stream; the outer context goes back.
+            # The threads that copy inputs call the driver meanwhile, on their own streams. Where a capture cannot be
+            # ended torch.cuda.graph stays on its stream; the outer context returns to the current one.
             with (
                 torch.cuda.stream(torch.cuda.current_stream(self._embeddings.device)),
                 torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"),
@@ -217,7 +216,7 @@ class StepRunner:
         )
 
     def mark_loss(self) -> LossMark:
-        """Start anew to sum losses; what was summed comes in time, without a wait. Read it before `MOST_MARKS` more."""
+        """Send the summed loss to the host without waiting, and sum from 0. Read it within the next `MOST_MARKS` marks."""
         if self._marks is None:  # pinned once: to pin memory may wait for the device
             self._marks = torch.zeros(MOST_MARKS, dtype=torch.float64, pin_memory=self._loss_sum.is_cuda)
         mark = LossMark(self._loss_sum, self._marks[self._num_marks % MOST_MARKS])
@@ -242,7 +241,7 @@ class LossMark:
 
     @property
     def ready(self) -> bool:
-        """Whether `value` would not wait."""
+        """Whether the scalar has arrived, so that `value` does not wait."""
         return self._copied is None or bool(self._copied.query())  # type: ignore[no-untyped-call]
 
     def value(self) -> float:
