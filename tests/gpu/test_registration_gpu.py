@@ -1,6 +1,7 @@
 """Locking a mapped file's pages for the device: by the driver, as training does, and by torch's binding of the runtime.
 
-The runtime needs no context of the caller and no library by name. It may replace the driver if this test passes for both.
+The runtime needs no context of the caller and no library by name. It may replace the driver if this test passes for
+both.
 """
 
 from __future__ import annotations
