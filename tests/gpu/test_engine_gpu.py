@@ -68,7 +68,7 @@ def test_adversarial_batches_captured(name, precision):
 
 
 @pytest.mark.parametrize("depth", [2, 3, 8])
-def test_random_delays_and_slots_of_nan_captured(depth):
+def test_random_delays_and_nan_in_free_slots_captured(depth):
     log = wide_log(random_log(5, num_inputs=400, batch_size=8))
     layout = log.layout(0.1, 5)
     faults = FaultInjection(max_delay_seconds=0.004, fill_with_nan=True, seed=5)
