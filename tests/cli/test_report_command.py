@@ -22,7 +22,7 @@ def test_report_of_a_run(finished: Path) -> None:
     text = (run / "report.html").read_text()
     record = strict_json((run / "run.json").read_text())
     assert f"{record['test']['auc']:.4f}" in text
-    assert "not recorded" not in text.replace("loss curve", ""), "a record of today has all that a report shows"
+    assert "not recorded" not in text.replace("loss curve", ""), "a new record has everything that a report shows"
     assert record["hot"]["budgets"]["points"]
     assert [table["accesses"] for table in record["tables"]] == [432] * 3
     budget = {point["budget_bytes"]: point for point in record["hot"]["budgets"]["points"]}[4096]
@@ -68,12 +68,12 @@ def test_the_console_stays_silent(finished: Path) -> None:
     document, console = open_page(finished / "page.html", "--dump-dom")
     assert console == []
     assert "Side by side" in document
-    # The check can fail: a page that asks for what its own policy forbids is heard.
+    # The check can fail: a page that requests what its own policy forbids is noticed.
     text = (finished / "page.html").read_text()
     (finished / "bad.html").write_text(text.replace("<main>", '<main><img src="http://127.0.0.1:9/x.png">'))
     assert open_page(finished / "bad.html", "--dump-dom")[1]
 
 
-def test_say_so_where_there_is_no_browser() -> None:
+def test_warn_where_there_is_no_browser() -> None:
     if BROWSER is None:
         warnings.warn("no Chromium here: reports were not opened in a browser", stacklevel=1)

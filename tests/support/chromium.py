@@ -1,6 +1,6 @@
-"""A page in headless Chromium: what its console says, and what it looks like.
+"""Open a page in headless Chromium: what its console says, and what it looks like.
 
-python tests/chromium.py PAGE.html [PICTURE.png]     # exits 1 if the console says anything
+python tests/support/chromium.py PAGE.html [PICTURE.png]     # exits 1 if the console says anything
 """
 
 from __future__ import annotations
@@ -29,21 +29,24 @@ _OPTIONS = [
 
 
 def open_page(page: Path, *options: str) -> tuple[str, list[str]]:
-    """Open a page in a browser of its own; returns the document after loading, and every line of its console."""
+    """Open a page in a fresh browser; returns the document after loading, and every line of its console."""
     assert BROWSER is not None
     with tempfile.TemporaryDirectory() as profile:
         done = subprocess.run(
             [BROWSER, *_OPTIONS, f"--user-data-dir={profile}", *options, page.absolute().as_uri()],
             capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
-    # Refused resources, script errors and console.log alike; what the browser says of itself is not the page's.
+    # Refused resources, script errors and console.log alike; lines about the browser itself are not the page's.
     return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
 
 
 def main() -> int:
-    """Check one page; take its picture if asked to."""
+    """Check one page, and take its picture where a file for it is named."""
     if BROWSER is None or len(sys.argv) < 2:
-        print("usage: python tests/chromium.py PAGE.html [PICTURE.png]; Chromium must be installed", file=sys.stderr)
+        print(
+            "usage: python tests/support/chromium.py PAGE.html [PICTURE.png]; Chromium must be installed",
+            file=sys.stderr,
+        )
         return 2
     size = "--window-size=1200,1500"
     _, console = open_page(Path(sys.argv[1]), "--dump-dom", size)

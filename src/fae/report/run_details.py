@@ -81,8 +81,8 @@ def lead_text(run: RunRecord) -> Shown:
         f"{inputs:,.0f} inputs" if inputs is not None else None,
         f"{len(features)} categorical features" if features else None,
         f"model {model}" if model else None,
-        f"{placement} placement" if placement else None,
-        f"{order} order" if order else None,
+        f"placement {placement}" if placement else None,
+        f"order {order}" if order else None,
         optimizer,
     )
 

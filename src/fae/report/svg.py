@@ -19,7 +19,7 @@ from fae.core.units import format_bytes
 
 WIDTH, WIDE, HEIGHT = 560, 1150, 290
 """In units of about a pixel: a picture fills half of the page, or with `WIDE` all of it, so text keeps its size."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 16, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 16, 12, 46
 _MOST_TICKS = 7
 
 
@@ -137,8 +137,9 @@ class Plot:
 
     def render(self) -> Markup:
         """The picture as one SVG element; all text in it is escaped."""
+        wide = ' class="wide"' if self.width >= WIDE else ""
         return Markup(
-            f'<svg viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(self.label)}">'
+            f'<svg{wide} viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(self.label)}">'
             f"{self._axes()}{''.join(self._parts)}</svg>"
         )
 

@@ -116,7 +116,7 @@ def _run_stages(folder: RunFolder, details: Path) -> dict[str, Any]:
             with contextlib.redirect_stderr(said):
                 done = folder.stage(name)
             _show(name, done["seconds"], _stage_text(folder, name, done["summary"]))
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(io.StringIO()):  # every stage is there already
             return folder.run()
     finally:
         write_whole(details, said.getvalue())
