@@ -43,7 +43,7 @@ LOGS: dict[str, tuple[bytes, list[str]]] = {
     "label nan": (with_line(b"nan,u1,i1,s1,1,2"), [NEXT, "'nan', expected 0 or 1"]),
     "not UTF-8": (with_line(b"1,u\xff,i1,s1,1,2"), [NEXT, "field 2 is not UTF-8"]),
     "column not there": (GOOD.replace(b"item", b"itemid", 1), ["no column 'item'", "did you mean 'itemid'?"]),
-    "column twice": (GOOD.replace(b"site", b"item", 1), ["the column 'item' stands 2 times in the header"]),
+    "column twice": (GOOD.replace(b"site", b"item", 1), ["the column 'item' is 2 times in the header"]),
     "quote never closed": (with_line(b'1,"u1,i1,s1,1,2'), [f"line {NUM_LINES + 1}"]),
     "gz without its name": (gzip.compress(GOOD), ["is compressed but not named so", "log.csv.gz"]),
     "too little": (csv_text(zipf_inputs(1)).encode(), ["1 inputs", "none is left for training", "test_fraction"]),
@@ -128,7 +128,7 @@ def test_criteo(finished: Path) -> None:
         fields = line[:-1].split("\t")
         fields[field] = value
         (finished / "log.tsv").write_text(line * 30 + "\n" + "\t".join(fields) + "\n" + line)
-        refused(finished, ["log.tsv, line 32: ", expected, "mend or remove the line"], **own)
+        refused(finished, ["log.tsv, line 32: ", expected, "fix or remove the line"], **own)
 
 
 def test_public_logs(finished: Path) -> None:

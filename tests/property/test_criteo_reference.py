@@ -115,7 +115,7 @@ def test_wrong_number_of_fields(tmp_path: Path, num_fields: int) -> None:
     good = good_fields()
     bad = (good * 2)[:num_fields]
     (tmp_path / "log.tsv").write_text("\t".join(good) + "\n" + "\t".join(bad) + "\n")
-    with pytest.raises(LogError, match=rf"log.tsv, line 2: {num_fields} fields, expected 40; mend or remove the line"):
+    with pytest.raises(LogError, match=rf"log.tsv, line 2: {num_fields} fields, expected 40; fix or remove the line"):
         ingest(LogConfig(train="log.tsv", format="criteo"), tmp_path / "log", base=tmp_path)
 
 

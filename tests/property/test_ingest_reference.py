@@ -210,7 +210,7 @@ def test_every_format_gives_what_plain_dicts_give(data: st.DataObject, rows: lis
 
 @given(data=st.data(), days=st.lists(st.lists(ROW, min_size=4, max_size=40), min_size=2, max_size=4))
 @settings(max_examples=60, deadline=None)
-def test_a_chain_of_logs_gives_what_plain_dicts_give(data: st.DataObject, days: list[list[dict[str, Any]]]) -> None:
+def test_continued_logs_give_what_plain_dicts_give(data: st.DataObject, days: list[list[dict[str, Any]]]) -> None:
     """Every day continues the one before: known values keep their ids, new ones are appended."""
     config = make_config(data.draw, {"train": "day.csv"})
     memory_bytes = data.draw(st.sampled_from([1, 30_000, 2**30]), "memory_bytes")
@@ -238,4 +238,4 @@ def test_a_chain_of_logs_gives_what_plain_dicts_give(data: st.DataObject, days: 
                 assert log.manifest.summary["appended"][new.name] == new.num_embeddings - old.num_embeddings >= 0
                 for number, value in enumerate(was["values"]):
                     assert value is None or is_now["values"][number] == value, "an id changed its value"
-            shutil.rmtree(parent.path)  # the next link needs this one alone
+            shutil.rmtree(parent.path)  # the next log needs only the one before it

@@ -1,4 +1,4 @@
-"""The command line in this process: a small log, a recipe, and what one command said, returned and left behind."""
+"""Run the command line in this process: a small log, a recipe, and the output, status and files of one command."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ RECIPE: dict[str, dict[str, Any]] = {
     "hot": {"budget": "4KiB", "small_table": "256B", "ring_depth": 2},
     "train": {"batch_size": 32, "learning_rate": 0.1, "seed": 7},
 }
-"""Of the tables of `write_log` the budget holds the staging ring and some of the rows."""
+"""For the log of `write_log`, whose tables are larger than the budget: it holds the staging ring and some rows."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What one command came to."""
+    """Status and output of one command."""
 
     status: int
     stdout: str
@@ -53,7 +53,7 @@ class Done:
 
 
 def strict_json(text: str) -> Any:
-    """Parse JSON as the standard has it."""
+    """Parse JSON strictly: no NaN, no Infinity."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -73,14 +73,14 @@ def fae(*arguments: object) -> Done:
 
 
 def succeed(*arguments: object) -> Done:
-    """Run one command line that must work."""
+    """Run one command line that must succeed."""
     done = fae(*arguments)
     assert done.status == 0, done.stderr
     return done
 
 
 def fault(done: Done, *expected: str) -> str:
-    """The one line of a command that a user made fail; `expected` must stand in it."""
+    """The one error line of a command that failed because of the user; it must contain all of `expected`."""
     assert done.status == 2, done
     assert done.stdout == ""
     lines = done.stderr.splitlines()
@@ -108,7 +108,7 @@ def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def write_recipe(folder: Path, name: str = "recipe.toml", **changes: Mapping[str, Any]) -> Path:
-    """Write `RECIPE` with keys of its sections replaced; a value of None takes the key out."""
+    """Write `RECIPE` with keys of its sections replaced; a value of None removes the key."""
     tables = {
         section: {key: value for key, value in {**table, **changes.get(section, {})}.items() if value is not None}
         for section, table in RECIPE.items()
@@ -147,19 +147,19 @@ def write_log(folder: Path, num_inputs: int = 600, *, seed: int = 3) -> Path:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """What a stage leaves only if it forgot to clean up."""
+    """Temporary files and folders, which a stage leaves only if it failed to clean up."""
     return [path for path in folder.rglob(".*") if path.name.endswith((".writing", ".old"))]
 
 
 def artifacts(folder: Path) -> list[str]:
-    """Stages whose artifact stands in a run folder."""
+    """Stages whose artifact is in a run folder."""
     return [stage for stage in STAGES if (folder / ARTIFACTS[stage]).exists()]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Relative path to bytes of every file that a run leaves, but for what holds times: the run record, timings.
+    """Relative path to bytes of every file of a run, except files with times (the run record, timings).
 
-    What an interrupted ingest has kept is no part of the run either.
+    What an interrupted ingest has kept is left out too.
     """
     return {
         str(path.relative_to(folder)): path.read_bytes()

@@ -1,7 +1,7 @@
-"""A disk of a few kilobytes: a tmpfs of its own, so that "no space left" is the system's word and not a stub's.
+"""A disk of a few kilobytes: a mounted tmpfs, so that "no space left" comes from the system and not from a stub.
 
-Mounting wants the superuser, or ``sudo`` that asks nothing (hosted CI); where there is neither, tests are skipped and
-`tests/conftest.py` says so loudly.
+Mounting needs the superuser, or ``sudo`` without a password (hosted CI). Without either, tests are skipped and
+`tests/conftest.py` reports it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 NO_DISK = "no small disk here (mounting a tmpfs needs the superuser or sudo without a password)"
 PAGE = os.sysconf("SC_PAGE_SIZE")
-"""A tmpfs gives space by the page."""
+"""A tmpfs allocates space by the page."""
 
 
 def _mount(*arguments: str) -> bool:
@@ -33,7 +33,7 @@ class SmallDisk:
     Attributes
     ----------
     path
-        Where it is mounted.
+        Where the disk is mounted.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,23 +41,23 @@ class SmallDisk:
 
     @property
     def used_bytes(self) -> int:
-        """Taken by files and folders."""
+        """Bytes taken by files and folders."""
         facts = os.statvfs(self.path)
         return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
 
     @property
     def used_names(self) -> int:
-        """Files and folders there are."""
+        """Number of files and folders."""
         facts = os.statvfs(self.path)
         return facts.f_files - facts.f_ffree
 
     def resize(self, num_bytes: int, num_names: int = 1 << 16) -> None:
-        """Make it so large (in whole pages), and let it hold so many files and folders; not less than it holds now."""
+        """Set its size (in whole pages) and its largest number of files and folders; not below what it holds now."""
         # 0 would mean without a limit.
         assert self._set(f"remount,size={max(num_bytes, PAGE)},nr_inodes={num_names}")
 
     def set_read_only(self, read_only: bool) -> None:
-        """Let nobody write to it, the superuser neither."""
+        """Allow or forbid writing, also for the superuser."""
         assert self._set("remount,ro" if read_only else "remount,rw")
 
     def _set(self, options: str) -> bool:
@@ -66,7 +66,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(path: Path) -> Iterator[SmallDisk]:
-    """Mount one of 64 MiB at `path` for as long as the block runs; skips the test where that is not possible."""
+    """Mount a disk of 64 MiB at `path` while the block runs; skips the test where that is not possible."""
     path.mkdir()
     owner = f"uid={os.geteuid()},gid={os.getegid()}"
     if not _mount("-t", "tmpfs", "-o", f"size=64m,mode=0755,{owner}", "tmpfs", str(path)):

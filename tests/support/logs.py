@@ -1,7 +1,7 @@
 """Tiny columnar logs for tests, written as ingest would write them, without reading any text.
 
-Counts are taken from the training split, so every invariant of `fae.artifacts.columnar_log` holds. Features that are not given
-are plain columns; one whose ids are not by popularity is marked `encoded`, as ingest would have had to.
+Counts are taken from the training split, as in every columnar log (`fae.artifacts.columnar_log`). Without `features`,
+columns are plain; one whose ids are not by popularity is marked `encoded`, as in a log from ingest.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def make_log(
     features
         One per table; by default a plain column per slot with as many rows as its ids need.
     num_validation, num_test
-        Inputs of the last two splits; the rest, from the first input on, is the training split.
+        Inputs of the last two splits; all inputs before them are the training split.
     """
     id_array = np.ascontiguousarray(ids, dtype=np.int32)
     num_inputs, num_slots = id_array.shape

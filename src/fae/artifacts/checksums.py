@@ -1,4 +1,4 @@
-"""Checksums of an artifact's files: what the manifest says of them, and whether they still are what it says."""
+"""Checksums of an artifact's files: compute them for the manifest, and compare files with it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,21 @@ Files = Mapping[str, Mapping[str, Any]]
 """Relative path to ``{"bytes", "crc32"}``, as a manifest has it."""
 
 _BLOCK_BYTES = 4 * 2**20
-
-
 _SMALL_FILE_BYTES = 16 * 2**20
-"""Files up to this size are checked by content whenever an artifact is opened. Larger ones are where they were changed
-after the manifest, which is written last: what somebody edits carries a later time than the manifest beside it."""
+"""Files up to this size are checked by content whenever an artifact is opened. Larger files are only checked if they are
+newer than the manifest: it is written last, so a file that was edited later has a later time."""
 
 
 def file_digest(path: Path) -> str:
-    """blake2b of a file's bytes, hex: what names a source file by its content."""
+    """Hex blake2b of a file's bytes, which names a source file by its content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def file_checksum(path: Path) -> str:
-    """crc32 of a file's bytes, hex.
+    """Hex crc32 of a file's bytes.
 
-    It guards against damage and slips, not against malice; a cryptographic digest took as long as packing itself
-    (docs/journal.md).
+    It detects damage and mistakes, not malice; a cryptographic digest took as long as packing itself (docs/journal.md).
     """
     checksum = 0
     with path.open("rb") as file:
@@ -61,17 +58,17 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_contents(path: Path, files: Files, prefix: str, *, command: str) -> None:
-    """Compare whole files with their checksums, the large ones too, which opening an artifact does not read.
+    """Compare files with their checksums, including the large ones that opening an artifact does not read.
 
     Parameters
     ----------
     prefix
-        Of the relative names of the files to look at.
+        Only files whose relative name begins with it are checked.
 
     Raises
     ------
     ArtifactError
-        If one is damaged.
+        If a file is missing or damaged.
     """
     names = [name for name in files if name.startswith(prefix)]
 
@@ -88,7 +85,7 @@ def check_files(path: Path, files: Files, command: str) -> None:
     Raises
     ------
     ArtifactError
-        If one is missing, damaged or cannot be read.
+        If a file is missing, damaged or cannot be read.
     """
     written_ns = (path / MANIFEST).stat().st_mtime_ns
     read_large = []
@@ -109,7 +106,7 @@ def check_files(path: Path, files: Files, command: str) -> None:
             _check_content(path, name, files[name], command)
 
     run_ranges(check, len(read_large))
-    if read_large:  # a copy that did not keep times: from now on these files are older than their manifest again
+    if read_large:  # probably a copy that did not keep times: make the manifest the newest file again
         with contextlib.suppress(OSError):
             os.utime(path / MANIFEST)
 
@@ -119,7 +116,7 @@ def _check_content(path: Path, name: str, facts: Mapping[str, Any], command: str
         checksum = file_checksum(path / name)
     except OSError as error:
         raise ArtifactError(
-            f"cannot read {path / name}: {reason(error)}; mend that, or delete {path} and run `{command}`"
+            f"cannot read {path / name}: {reason(error)}; fix that, or delete {path} and run `{command}`"
         ) from error
     if checksum != facts["crc32"]:
         raise _damaged(path, name, command)

@@ -1,15 +1,7 @@
-"""The columnar log: what ingest writes and every later stage reads, memory-mapped.
+"""The artifact `log`: the columnar log that ingest writes and every later stage reads, memory-mapped.
 
-Files of the artifact ``log`` (format version 2):
-
-* ``ids.npy`` int32 ``[num_inputs, S]``: vocabulary ids, row-major because pack gathers whole inputs; a feature takes
-  `length` neighbouring slots, unused ones hold -1 and stand last.
-* ``dense.npy`` float32 ``[num_inputs, K]``; ``labels.npy`` uint8 ``[num_inputs]``.
-* ``counts.npy`` int64 ``[sum of num_embeddings]``: accesses of each id in the training split, table by table.
-* ``vocabulary/<feature index>.parquet``: columns ``value`` and ``count`` in id order; read by the ingest of a log that
-  continues this one, and by no later stage.
-
-Invariant: inputs stand in log order; every split is one range of them, and the training split comes first.
+Byte by byte: formats/columnar_log.md. Inputs are in log order; every split is one range of them, the training split
+comes first.
 """
 
 from __future__ import annotations
@@ -40,12 +32,12 @@ class FeatureSchema:
     num_embeddings
         Rows of the table, the reserved one included.
     length
-        Slots an input has for it (L); 1 for a plain column.
+        Slots of an input (L); 1 for a plain column.
     unknown_id
         The reserved id of rare and unknown values.
     encoded
-        Whether vocabulary ids are the log's own numbers. Else they are in order of popularity; where a log continues
-        another, ids of that one's values stand first, and the new ones behind them in order of popularity.
+        True: vocabulary ids are the log's own numbers. False: ids are in order of popularity; in a log that continues
+        another, the ids of the other log come first, and new values follow in order of popularity.
     """
 
     name: str
@@ -57,7 +49,7 @@ class FeatureSchema:
 
 
 def first_slots(features: Sequence[FeatureSchema]) -> list[int]:
-    """First slot of each feature, and the number of slots S as the last entry.
+    """First slot of each feature; the last entry is the number of slots S.
 
     >>> first_slots([FeatureSchema(name="a", num_embeddings=3), FeatureSchema(name="b", num_embeddings=3, length=4)])
     [0, 1, 5]
@@ -69,7 +61,13 @@ def first_slots(features: Sequence[FeatureSchema]) -> list[int]:
 
 
 class ColumnarLog:
-    """An opened columnar log. Arrays are read-only memory maps; opening reads no input."""
+    """An opened columnar log. Arrays are read-only memory maps; opening reads no input.
+
+    Raises
+    ------
+    ArtifactError
+        If there is no columnar log at `path`, or it is damaged; the message names `command`.
+    """
 
     def __init__(self, path: Path, *, command: str = "fae ingest RECIPE.toml") -> None:
         self.path = path

@@ -1,7 +1,7 @@
-"""Whether a log can continue another, and what became of its tables; from schemas alone.
+"""Whether a log can continue another, and how its tables grew; decided from the schemas alone.
 
-Place in the flow: beside `fae.ingest.continued_ids`, which hands out the ids; training asks here what moved, so no library is
-imported. Invariant: two logs of one lineage have the same columns in the same order.
+Ids are assigned by `fae.ingest.continued_ids`; training uses this module to move and append rows, without importing
+the libraries of ingest.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fae.core.errors import ArtifactError
 def check_same_columns(
     parent: ColumnarLog, *, columns: Sequence[Mapping[str, Any]], dense_names: Sequence[str], dense_transform: str
 ) -> None:
-    """Refuse a parent whose inputs mean something else. Instant.
+    """Refuse a parent log with other columns. Reads no data.
 
     Parameters
     ----------
     columns
-        The categorical columns as a recipe has them: name, encoded, max_length, pooling.
+        The categorical columns of the recipe, each with name, encoded, max_length and pooling.
 
     Raises
     ------
@@ -50,15 +50,15 @@ def check_same_columns(
         if old != new:
             raise ArtifactError(
                 f"[log] {key} = {new!r}, and the run to continue was made with {old!r} ({parent.path}); a run can only "
-                "go on with the same columns: set it to that, or leave [train] from out"
+                "continue with the same columns: set it to that, or leave [train] from out"
             )
 
 
 def moved_reserved_id(old: FeatureSchema, new: FeatureSchema) -> tuple[int, int] | None:
-    """``(id in the parent, id here)`` of the reserved id where it moved, else None."""
+    """``(old id, new id)`` of the reserved id if it moved, else None."""
     return None if old.unknown_id == new.unknown_id else (old.unknown_id, new.unknown_id)
 
 
 def num_appended(old: FeatureSchema, new: FeatureSchema) -> int:
-    """Rows that the parent's table does not have."""
+    """Number of rows that the new table has more than the parent's."""
     return new.num_embeddings - old.num_embeddings

@@ -1,8 +1,7 @@
-"""Artifacts: one folder per stage, with a ``manifest.json`` beside plain files; written whole or not at all.
+"""Artifacts: one folder per stage, with a ``manifest.json`` beside plain files; written as a whole or not at all.
 
-Invariants: a folder under its final name is complete; its fingerprint names the stage, the format version, the
-parameters and the parents that made it, and nothing else, so equal fingerprints mean equal bytes; no pickle. Folders
-and names on the disk are `fae.core.files`'.
+A folder under its final name is complete. Its fingerprint names the stage, the format version, the parameters and the
+parents that made it, and nothing else: equal fingerprints mean equal bytes. There is no pickle in an artifact.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from fae.core.files import (
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What an artifact says of itself.
+    """Content of ``manifest.json``.
 
     Attributes
     ----------
     kind
-        The stage's artifact, such as ``"log"`` or ``"hot_set"``.
+        Kind of artifact, such as ``"log"`` or ``"hot_set"``.
     format_version
-        Raised when the bytes on disk change their meaning.
+        Increased when the bytes on disk change their meaning.
     fingerprint
         Hex digest of kind, format version, parameters and parents.
     parents
@@ -51,7 +50,7 @@ class Manifest:
     files
         Relative path to ``{"bytes", "crc32"}``.
     digest
-        Of all the above, so that a manifest edited by hand is not believed.
+        Hex digest of all the above, so that a manifest edited by hand is recognised.
     """
 
     kind: str
@@ -65,13 +64,13 @@ class Manifest:
 
     @property
     def is_authentic(self) -> bool:
-        """Whether fingerprint and digest are those of what it says."""
+        """Whether fingerprint and digest match the other fields."""
         made_from = fingerprint(self.kind, self.format_version, self.parameters, self.parents)
         return self.fingerprint == made_from and self.digest == _digest(vars(self))
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
-    # Through JSON and back: what is signed is what a reader of the file will see.
+    # Through JSON and back, so that the digest covers exactly what a reader of the file will see.
     text = json.dumps({key: value for key, value in facts.items() if key != "digest"})
     return hashlib.blake2b(json.dumps(json.loads(text), sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -84,12 +83,12 @@ def fingerprint(kind: str, format_version: int, parameters: Mapping[str, Any], p
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What an artifact will be made from: enough to name it before it is made, and so to skip what is done.
+    """What an artifact will be made from: enough to know its fingerprint before it is made, and to skip it if it exists.
 
     Attributes
     ----------
     command
-        The command that makes it, named in errors.
+        The command that makes the artifact, named in errors.
     """
 
     kind: str
@@ -108,22 +107,22 @@ class Plan:
 def write_artifact(
     path: Path, plan: Plan, summary: dict[str, Any], *, unfinished: Path | None = None
 ) -> Iterator[Path]:
-    """Give a temporary folder to fill; on leaving, write its manifest and rename it to `path`.
+    """Yield a temporary folder to fill; when the block ends, write its manifest and rename it to `path`.
 
-    If the block raises, the temporary folder is removed and `path` is as it was.
+    If the block raises, the temporary folder is removed and `path` is unchanged.
 
     Parameters
     ----------
     summary
         Filled by the caller inside the block; read when the block ends.
     unfinished
-        A folder beside `path` that the caller has begun to fill and keeps if the block raises, in the place of a fresh
-        temporary one.
+        A folder beside `path` that the caller has begun to fill, used instead of a new temporary one; it is kept if the
+        block raises.
 
     Raises
     ------
     ArtifactError
-        If `path` cannot be written, or something stands there that is not an artifact.
+        If `path` cannot be written, or something that is not an artifact is there.
     """
     temporary = unfinished or being_written(path)
     try:
@@ -151,7 +150,7 @@ def write_artifact(
 
 
 def read_manifest(path: Path, kind: str, format_version: int, *, command: str) -> Manifest:
-    """Open an artifact: check that it is there, of this kind and format, and undamaged.
+    """Read the manifest of an artifact, after checking its kind, format and files.
 
     Parameters
     ----------
@@ -161,31 +160,31 @@ def read_manifest(path: Path, kind: str, format_version: int, *, command: str) -
     Raises
     ------
     ArtifactError
-        If anything is off.
+        If the artifact is missing, of another kind or format, damaged or edited.
     """
     if not (path / MANIFEST).is_file():
         raise ArtifactError(f"there is no {kind} in {path}; run `{command}` first")
-    manifest = _believable(path, kind, format_version, command)
+    manifest = _read_authentic(path, kind, format_version, command)
     check_files(path, manifest.files, command)
     return manifest
 
 
-def _believable(path: Path, kind: str, format_version: int, command: str) -> Manifest:
-    """The manifest at `path`, if it is of this kind and format and says what was written."""
-    file, mend = path / MANIFEST, f"delete {path} and run `{command}`"
+def _read_authentic(path: Path, kind: str, format_version: int, command: str) -> Manifest:
+    """The manifest at `path`, if it is of this kind and format and was not edited; else raises `ArtifactError`."""
+    file, advice = path / MANIFEST, f"delete {path} and run `{command}`"
     try:
         manifest = _parse(file)
     except OSError as error:
-        raise ArtifactError(f"cannot read {file}: {reason(error)}; mend that, or {mend}") from error
+        raise ArtifactError(f"cannot read {file}: {reason(error)}; fix that, or {advice}") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"{file} is not a manifest ({error}); {mend}") from error
+        raise ArtifactError(f"{file} is not a manifest ({error}); {advice}") from error
     if manifest.kind != kind or manifest.format_version != format_version:
         raise ArtifactError(
             f"{path} holds {manifest.kind} format {manifest.format_version}, expected {kind} format {format_version}; "
-            f"{mend}, or choose another folder with --out"
+            f"{advice}, or choose another folder with --out"
         )
     if not manifest.is_authentic:
-        raise ArtifactError(f"{file} was edited (its fingerprint does not match); {mend}")
+        raise ArtifactError(f"{file} was edited (its fingerprint does not match); {advice}")
     return manifest
 
 
@@ -198,28 +197,28 @@ def _parse(file: Path) -> Manifest:
 
 
 def is_current(path: Path, plan: Plan) -> bool:
-    """Whether the artifact at `path` is the one that `plan` would make, by its manifest; its files are not looked at.
+    """Whether the artifact at `path` is the one that `plan` would make. Only its manifest is read.
 
-    An artifact of other parameters or parents is not current: it is what a changed recipe leaves, and is replaced.
+    An artifact of other parameters or parents is not current: it is left from an earlier recipe, and may be replaced.
 
     Raises
     ------
     ArtifactError
-        If it is none of those: of another format version or kind, or its manifest is damaged or was edited. Nobody's
-        work is written over for that.
+        If it is of another format version or kind, or its manifest is damaged or was edited: such a folder is not
+        silently replaced.
     """
     if not (path / MANIFEST).is_file():
         return False
-    return _believable(path, plan.kind, plan.format_version, plan.command).fingerprint == plan.fingerprint
+    return _read_authentic(path, plan.kind, plan.format_version, plan.command).fingerprint == plan.fingerprint
 
 
 def require_parent(manifest: Manifest, parent: Manifest, *, command: str) -> None:
-    """Refuse an artifact that was made from another parent than the one at hand.
+    """Refuse an artifact that was made from another parent than `parent`.
 
     Raises
     ------
     ArtifactError
-        Naming the command that makes it again.
+        If so; the message names the command that makes the artifact again.
     """
     if manifest.parents.get(parent.kind) != parent.fingerprint:
         raise ArtifactError(

@@ -1,1 +1,1 @@
-"""Ground floor: errors, units, configuration, artifacts, seeds, threads, progress. Imports nothing of `fae`."""
+"""Ground floor: errors, units, configuration, files, seeds, threads, progress. Imports nothing of `fae` above it."""

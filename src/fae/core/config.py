@@ -1,4 +1,4 @@
-"""From a parsed TOML table to a frozen, keyword-only dataclass, with errors a person can act on.
+"""Convert between parsed TOML tables and frozen dataclasses, with errors a person can act on.
 
 Configuration classes live beside their owner and carry their own defaults; this module only checks names and types.
 A class may define ``__post_init__`` to check ranges (raising `RecipeError`).
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """The hint behind an unknown name: its nearest neighbour, or all that is known.
+    """Hint for an unknown name: its nearest known neighbour, or all known names.
 
     >>> nearest("budgte", ["budget", "sample"])
     "did you mean 'budget'?"
@@ -130,7 +130,7 @@ def _is_meant_as(value: Any, hint: Any) -> bool:
 
 
 def _words(hint: Any) -> str:
-    """What a hint asks for, in words that follow "must be"."""
+    """The kind of value that a type hint accepts, in words that follow "must be"."""
     if typing.get_origin(hint) is tuple:
         return "a list"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}.get(hint, "a table")
@@ -141,7 +141,7 @@ def _convert_scalar(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     if hint in (bool, int, float, str) and type(value) is not hint:
         raise RecipeError(f"{where} = {value!r} must be {_words(hint)}")
-    # TOML has nan and inf; no setting has a meaning for either, and most range checks let one of them pass.
+    # TOML has nan and inf. Neither means anything in a setting, and most range checks would let one of them pass.
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{where} = {value!r} must be a finite number")
     return value

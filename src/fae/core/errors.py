@@ -7,22 +7,22 @@
     ├── LogError         the raw click log: missing, empty, truncated, a field that does not parse
     ├── ArtifactError    a stage's folder: missing, of another parent, of another format, damaged
     ├── BudgetError      the GPU memory budget: too small for the staging ring
-    ├── DeviceError      the device asked for is not there
-    └── TrainingError    training cannot go on: the loss is no longer a number
+    ├── DeviceError      the requested device is not there
+    └── TrainingError    training cannot continue: the loss is no longer a number
 
 Every message says what happened with its values, what was expected, and the next command to type. The command
-line prints it as one line and exits with status 2. Any other exception is a defect of ours.
+line prints it as one line and exits with status 2. Any other exception is a defect of FAE.
 """
 
 from __future__ import annotations
 
 
 class FaeError(Exception):
-    """Base of everything a user can cause."""
+    """Base class of every error that a user can cause."""
 
 
 class RecipeError(FaeError):
-    """The recipe or the command line asks for something that cannot be."""
+    """The recipe or the command line requests something impossible."""
 
 
 class LogError(FaeError):
@@ -34,12 +34,12 @@ class ArtifactError(FaeError):
 
 
 class BudgetError(FaeError):
-    """The GPU memory budget cannot hold what must be in it."""
+    """The GPU memory budget is too small for what must be in it."""
 
 
 class DeviceError(FaeError):
-    """The device asked for is not available."""
+    """The requested device is not available."""
 
 
 class TrainingError(FaeError):
-    """Training cannot go on."""
+    """Training cannot continue."""

@@ -1,8 +1,7 @@
-"""Folders that are replaced whole, and what a kill in the middle of that leaves behind.
+"""Replace files and folders as a whole, clean up after a killed writer, and lock a folder.
 
-Place in the flow: beneath `fae.artifacts.manifest` and the run folder. Invariants: only what FAE itself made is ever
-replaced or removed; at every moment the old or the new folder is whole, under its own name or the ``.old`` one; one
-process at a time writes to a folder.
+At every moment the old or the new folder is complete, under its own name or under the ``.old`` one. Only what FAE
+itself made is ever replaced or removed.
 """
 
 from __future__ import annotations
@@ -28,30 +27,30 @@ MACHINE_FAULTS = {
     errno.EDQUOT: "free some space",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.EROFS: "make it writable",
-    errno.EACCES: "mend its permissions",
-    errno.EPERM: "mend its permissions",
+    errno.EACCES: "fix its permissions",
+    errno.EPERM: "fix its permissions",
     errno.EIO: "check the disk",
 }
-"""What the machine, and no defect of ours, can refuse a write or a read with; and what helps."""
+"""Errors by which the machine can refuse a write or a read, and what the user can do about each."""
 
 
 def being_written(path: Path) -> Path:
-    """The name that a file or folder has until it is whole."""
+    """Temporary name of a file or folder while it is being written."""
     return path.with_name(f".{path.name}.writing")
 
 
 def put_aside(path: Path) -> Path:
-    """The name that a folder has between the moment it is replaced and the moment it is removed."""
+    """Name of a replaced folder until it is removed."""
     return path.with_name(f".{path.name}.old")
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it; one that is there already will do.
+    """Make a folder and its parents, if they do not exist.
 
     Raises
     ------
     ArtifactError
-        If it cannot be.
+        If it cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -60,7 +59,7 @@ def make_folder(path: Path) -> None:
 
 
 def reason(error: OSError) -> str:
-    """What the system says, without what a library wraps around it.
+    """The system's own message of an error, without the text that a library put around it.
 
     >>> reason(OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device"))
     'No space left on device'
@@ -69,17 +68,17 @@ def reason(error: OSError) -> str:
 
 
 def cannot_write(path: Path, error: OSError) -> ArtifactError:
-    """The error that says so."""
+    """The `ArtifactError` for a failed write to `path`: the reason, and what to do about it."""
     first = MACHINE_FAULTS.get(error.errno or 0)
-    mend = f"{first} or choose another folder with --out" if first else "choose another folder with --out"
-    return ArtifactError(f"cannot write to {path}: {reason(error)}; {mend}")
+    advice = f"{first} or choose another folder with --out" if first else "choose another folder with --out"
+    return ArtifactError(f"cannot write to {path}: {reason(error)}; {advice}")
 
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Make a folder and keep every other process that asks for it out, for as long as the block runs.
+    """Make a folder and lock it against other processes while the block runs.
 
-    The lock goes with the process, however that ends.
+    The lock ends with the process, also when that is killed.
 
     Raises
     ------
@@ -104,7 +103,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it: the old text or the new one is there, never half of it.
+    """Write a text file under a temporary name and rename it: readers see the old text or the new, never a part.
 
     Raises
     ------
@@ -123,12 +122,12 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Refuse to write over what no stage made: ``--out .`` beside raw files in ``log/`` must not cost anybody those.
+    """Refuse to replace what no stage made: ``--out .`` beside raw files in ``log/`` must not delete them.
 
     Raises
     ------
     ArtifactError
-        If something stands at `path` that is neither an artifact nor an empty folder.
+        If `path` exists and is neither an artifact nor an empty folder.
     """
     if not path.exists() and not path.is_symlink():
         return
@@ -140,9 +139,9 @@ def check_replaceable(path: Path) -> None:
 
 
 def replace_folder(temporary: Path, path: Path) -> None:
-    """Rename a complete folder to its final name, putting aside and then removing what stood there.
+    """Rename a complete folder to its final name; a folder of that name is first renamed, then removed.
 
-    Where the second of the two renames fails, the first is taken back.
+    If the second rename fails, the first is undone.
     """
     old = put_aside(path)
     remove_folder(old)
@@ -158,7 +157,7 @@ def replace_folder(temporary: Path, path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, its manifest first: what is left of it by a kill, or by a refusal, is then no artifact."""
+    """Remove a folder, its manifest first, so that a partly removed folder is never taken for an artifact."""
     with contextlib.suppress(OSError):
         if path.is_symlink():
             path.unlink()
@@ -168,14 +167,14 @@ def remove_folder(path: Path) -> None:
 
 
 def recover_folder(path: Path) -> None:
-    """Clear what a killed writer of the folder `path` left, taking the old folder back where the new one is not there.
+    """Clean up after a killed writer of `path`; if the new folder is missing, restore the old one.
 
     No other process may be writing it.
 
     Raises
     ------
     ArtifactError
-        If the old folder cannot be taken back.
+        If the old folder cannot be restored.
     """
     old = put_aside(path)
     if (old / MANIFEST).is_file() and not path.exists():
@@ -188,7 +187,7 @@ def recover_folder(path: Path) -> None:
 
 
 def json_values(value: Any) -> Any:
-    """The same with every NaN and infinity as None: JSON has neither, and other readers refuse a file that does.
+    """The value with every NaN and infinity as None: JSON has neither, and other readers would refuse the file.
 
     >>> json_values({"loss": [0.5, float("nan")]})
     {'loss': [0.5, None]}
@@ -217,7 +216,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_record(path: Path, value: Any) -> None:
-    """`write_json` for a file of the run folder that is no part of an artifact.
+    """`write_json` for a file of the run folder outside its artifacts.
 
     Raises
     ------

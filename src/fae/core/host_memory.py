@@ -1,7 +1,7 @@
-"""Host memory: how much could be had, and keeping what was freed.
+"""How much host memory is available, and how to keep freed memory for reuse.
 
-Place in the flow: whoever trains on a CPU or measures it (`fae.training.trainer`, `fae.bench`, ``benchmarks/``) calls
-`keep_freed_memory` before its first step. Invariant: nothing here raises or changes a result.
+Programs that train on a CPU or measure it call `keep_freed_memory` before their first step. Nothing here raises or
+changes a result.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 import sys
 
-# Of mallopt, in glibc's <malloc.h>.
+# Options of mallopt, from glibc's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _TOP_PAD_BYTES = 64 * 2**20
 
 
 def available_bytes() -> int:
-    """Host memory that could be had without swapping, by the kernel's estimate; 0 where it makes none."""
+    """Bytes of host memory available without swapping, by the kernel's estimate; 0 where it gives none."""
     try:
         with open("/proc/meminfo") as file:
             for line in file:
@@ -27,22 +27,22 @@ def available_bytes() -> int:
 
 
 def keep_freed_memory() -> bool:
-    """From here on, memory that this process frees serves its next allocations instead of going back to the kernel.
+    """Make this process reuse the memory it frees instead of returning it to the kernel.
 
-    glibc maps every block of more than 32 MiB anew and unmaps it when it is freed. A training step on a CPU makes and
-    frees dozens of such activations, and the kernel clears every page of them, every step (docs/journal.md). Memory is
-    then the most that was in use at once and what holes between blocks cost, for the rest of the process.
+    By default glibc maps every block of more than 32 MiB anew and unmaps it when it is freed. A training step on a CPU
+    allocates and frees dozens of such activations, and the kernel clears all their pages, every step (docs/journal.md).
+    The price: for the rest of the process its memory stays at the largest amount in use at once, plus fragmentation.
 
     Returns
     -------
     bool
-        Whether it could be done: False, and nothing changed, where the allocator is not glibc's.
+        True if it was done; False, with nothing changed, if the allocator is not glibc's.
     """
     if not sys.platform.startswith("linux"):
         return False
     try:
         library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018 - only glibc has it: others' mallopt means something else, or nothing
+        library.gnu_get_libc_version  # noqa: B018 - only glibc has it; mallopt of others means something else
         mallopt = library.mallopt
     except (OSError, AttributeError):
         return False

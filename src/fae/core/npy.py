@@ -1,13 +1,15 @@
-"""A ``.npy`` file whose number of rows is known only at its end.
+"""``.npy`` files written and edited piece by piece, with a full disk as an ordinary error.
 
-Place in the flow: ingest's first pass writes rows as they come. Invariant: once closed, the file is an ordinary
-C-ordered ``.npy`` array; memory does not grow with the rows.
+All writing goes through ``pwrite``, never through a writable memory map: a full disk is then an `OSError` and not a
+signal that ends the process. The header always takes 128 bytes, so that rows can be written before their number is
+known.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_HEADER_BYTES = 128
+HEADER_BYTES = 128
 
 
 def npy_header(dtype: npt.DTypeLike, shape: tuple[int, ...]) -> bytes:
-    """A ``.npy`` version 1.0 header of 128 bytes, whatever the shape: rows can follow before their number is known."""
+    """A ``.npy`` version 1.0 header of 128 bytes, whatever the shape."""
     header: dict[str, Any] = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
         "fortran_order": False,
@@ -28,135 +30,149 @@ def npy_header(dtype: npt.DTypeLike, shape: tuple[int, ...]) -> bytes:
     text = io.BytesIO()
     np.lib.format.write_array_header_1_0(text, header)
     bare = text.getvalue().rstrip()
-    padded = bare.ljust(_HEADER_BYTES - 1) + b"\n"
-    assert len(padded) == _HEADER_BYTES
-    return padded[:8] + (_HEADER_BYTES - 10).to_bytes(2, "little") + padded[10:]
+    padded = bare.ljust(HEADER_BYTES - 1) + b"\n"
+    assert len(padded) == HEADER_BYTES
+    return padded[:8] + (HEADER_BYTES - 10).to_bytes(2, "little") + padded[10:]
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write a ``.npy`` file; unlike with ``numpy.save``, a disk that fills up is an `OSError` with its number."""
-    with path.open("wb") as file:
-        file.write(npy_header(array.dtype, array.shape))
-        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    with NpyWriter(path, array.dtype, array.shape[1:]) as file:
+        file.append(array)
 
 
-def write_rows_at(descriptor: int, first: int, rows: npt.NDArray[Any]) -> None:
-    """Write rows at their place in an open ``.npy`` file with a header of 128 bytes.
+class NpyWriter:
+    """Writes a ``.npy`` file (C order, little-endian) whose number of rows is known only at its end.
 
-    Not through a writable memory map: there a full disk is no error but a signal that ends the process.
-    """
-    data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
-    at = _HEADER_BYTES + first * rows.itemsize * int(np.prod(rows.shape[1:], dtype=np.int64))
-    while len(data):
-        written = os.pwrite(descriptor, data, at)
-        data, at = data[written:], at + written
-
-
-class RowWriter:
-    """Appends rows to a ``.npy`` file; use it in a ``with`` block.
+    The header is written last, by `close`; until then the file is not a valid array. As a context manager it closes the
+    file, or abandons it if the block raises.
 
     Parameters
     ----------
-    width
-        Entries of a row, or None for a one-dimensional array.
+    row_shape
+        Shape of one row; ``()`` makes a one-dimensional array.
     num_rows
-        Above 0: go on behind the first so many rows of a file that is there, leaving out what stands behind them.
+        Above 0: continue behind the first `num_rows` rows of a file that exists, cutting off what follows them.
+
+    Attributes
+    ----------
+    num_rows
+        Rows of the array so far: one more than the last row that was written.
 
     Raises
     ------
     OSError
-        If the file cannot be opened, or has fewer rows.
+        If the file cannot be opened, or has fewer rows than `num_rows`.
     """
 
-    def __init__(self, path: Path, dtype: npt.DTypeLike, width: int | None, *, num_rows: int = 0) -> None:
+    def __init__(self, path: Path, dtype: npt.DTypeLike, row_shape: tuple[int, ...] = (), *, num_rows: int = 0) -> None:
         self.num_rows = num_rows
-        self._dtype = np.dtype(dtype)
-        self._width = width
-        self._file = path.open("r+b" if num_rows else "wb")
-        if not num_rows:
-            self._file.write(npy_header(self._dtype, self._shape()))
-            return
-        end = self.num_bytes
-        if self._file.seek(0, os.SEEK_END) < end:
-            self._file.close()
-            raise OSError(f"{path} has fewer than {num_rows} rows")
-        self._file.truncate(end)
-        self._file.seek(end)
-
-    def _shape(self) -> tuple[int, ...]:
-        return (self.num_rows,) if self._width is None else (self.num_rows, self._width)
+        self._dtype, self._row_shape = np.dtype(dtype).newbyteorder("<"), row_shape
+        self._row_bytes = self._dtype.itemsize * int(np.prod(row_shape, dtype=np.int64))
+        self._lock = threading.Lock()
+        fresh = 0 if num_rows else os.O_CREAT | os.O_TRUNC
+        self._descriptor = os.open(path, os.O_RDWR | fresh, 0o666)
+        try:
+            if num_rows and os.fstat(self._descriptor).st_size < self.num_bytes:
+                raise OSError(f"{path} has fewer than {num_rows} rows")
+            os.ftruncate(self._descriptor, self.num_bytes)
+        except OSError:
+            self.abandon()
+            raise
 
     @property
     def num_bytes(self) -> int:
-        """Of the file, with its header."""
-        return _HEADER_BYTES + self.num_rows * self._dtype.itemsize * (1 if self._width is None else self._width)
+        """Bytes of the file with its header."""
+        return HEADER_BYTES + self.num_rows * self._row_bytes
 
     def append(self, rows: npt.NDArray[Any]) -> None:
-        """Write rows of the writer's dtype and width."""
-        assert rows.dtype == self._dtype
-        self._file.write(np.ascontiguousarray(rows).data)
-        self.num_rows += len(rows)
+        """Write rows behind the last one."""
+        self.write(self.num_rows, rows)
 
-    def flush(self, *, durable: bool = False) -> None:
-        """Hand what was appended to the system; `durable` waits until it is on the disk."""
-        self._file.flush()
-        if durable:
-            os.fsync(self._file.fileno())
+    def write(self, first: int, rows: npt.NDArray[Any]) -> None:
+        """Write rows ``first .. first + len(rows) - 1``. Several threads may write different rows at once."""
+        _write_all(self._descriptor, np.ascontiguousarray(rows, self._dtype), HEADER_BYTES + first * self._row_bytes)
+        with self._lock:
+            self.num_rows = max(self.num_rows, first + len(rows))
 
-    def __enter__(self) -> RowWriter:
+    def sync(self) -> None:
+        """Wait until everything that was written is on the disk."""
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Write the header and close the file."""
+        header = np.frombuffer(npy_header(self._dtype, (self.num_rows, *self._row_shape)), np.uint8)
+        try:
+            _write_all(self._descriptor, header, 0)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file without its header."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> NpyWriter:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._file.seek(0)
-                self._file.write(npy_header(self._dtype, self._shape()))
-        finally:
-            self._file.close()
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
 
 
-class RowFile:
-    """Rows of a two-dimensional ``.npy`` file of ours, read and written where they stand.
+class NpyRows:
+    """Rows of a finished two-dimensional ``.npy`` file of `NpyWriter`, read and replaced in place; thread-safe.
 
-    A memory map would do, but every page that was ever touched counts as memory of the process, so that what it needs
-    cannot be told from what the system is free to drop.
+    A memory map would also do, but every page that was ever touched counts as memory of the process, and what the
+    process needs could not be told from what the system is free to drop.
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
-        self._file = path.open("r+b" if writable else "rb", buffering=0)
-        version = np.lib.format.read_magic(self._file)
-        assert version == (1, 0)
-        self.shape, _, self._dtype = np.lib.format.read_array_header_1_0(self._file)
+        self._path = path
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            assert version == (1, 0)
+            self.shape, _, self._dtype = np.lib.format.read_array_header_1_0(file)
+            assert file.tell() == HEADER_BYTES
         self._row_bytes = self._dtype.itemsize * self.shape[1]
+        self._descriptor = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """A copy of rows ``start .. stop - 1``, as far as there are so many."""
+        """A copy of rows ``start .. stop - 1``; shorter where the file has fewer rows."""
         rows = np.empty((max(min(stop, len(self)) - start, 0), self.shape[1]), self._dtype)
-        self._file.seek(_HEADER_BYTES + start * self._row_bytes)
-        view = memoryview(rows.data).cast("B") if rows.size else memoryview(b"")
+        view = rows.reshape(-1).view(np.uint8).data
+        position = HEADER_BYTES + start * self._row_bytes
         while len(view):
-            count = self._file.readinto(view)
+            count = os.preadv(self._descriptor, [view], position)
             if not count:
-                raise OSError(f"{self._file.name} ends before row {stop}")
-            view = view[count:]
+                raise OSError(f"{self._path} ends before row {stop}")
+            view, position = view[count:], position + count
         return rows
 
     def write(self, start: int, rows: npt.NDArray[Any]) -> None:
         """Replace the rows from `start` on."""
-        self._file.seek(_HEADER_BYTES + start * self._row_bytes)
-        view = memoryview(np.ascontiguousarray(rows).data).cast("B") if rows.size else memoryview(b"")
-        while len(view):
-            view = view[self._file.write(view) :]
+        _write_all(self._descriptor, np.ascontiguousarray(rows, self._dtype), HEADER_BYTES + start * self._row_bytes)
 
-    def __enter__(self) -> RowFile:
+    def __enter__(self) -> NpyRows:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        os.close(self._descriptor)
+
+
+def _write_all(descriptor: int, array: npt.NDArray[Any], position: int) -> None:
+    """Write the bytes of a contiguous array at a position of the file."""
+    data = array.reshape(-1).view(np.uint8).data
+    while len(data):
+        written = os.pwrite(descriptor, data, position)
+        data, position = data[written:], position + written

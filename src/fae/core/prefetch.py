@@ -1,8 +1,7 @@
-"""A hint to the CPU that memory will be read soon; does nothing in plain Python.
+"""Tell the CPU that memory will be read soon. Never changes a result; does nothing in plain Python.
 
-Place in the flow: under the compiled loops of ingest and of the CPU kernels. Rows and vocabulary entries stand at
-random places of tables larger than every cache: asking for rows 16 lookups ahead makes the update of a batch about
-three times faster (``benchmarks/micro/row_kernels.py``). Invariant: never changes a result.
+Rows and vocabulary entries are at random places of tables larger than every cache. Prefetching the rows of 16 lookups
+ahead makes the update of a batch about three times faster (``benchmarks/rows.py``).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _LINE = 16  # floats of a cache line
 
 
 def prefetch(array: Any, index: Any) -> None:
-    """Ask for the cache line at ``array[index]`` (first axis); `index` must be within the array."""
+    """Prefetch the cache line at ``array[index]`` (first axis); `index` must be within the array."""
 
 
 @intrinsic
@@ -52,10 +51,10 @@ def _overload_prefetch(array, index):  # pragma: no cover (runs in the compiler)
 
 @njit(cache=True, nogil=True, inline="always")
 def prefetch_row(flat, row, width):
-    """Ask for every cache line of row `row` of a table of `width` floats a row, which `flat` is (``[rows * width]``).
+    """Prefetch every cache line of one row of the table `flat`, ``[rows * width]`` floats.
 
-    A row of 64 floats has four lines, and asking for the first leaves three to be waited for: copying it takes 55 ns
-    instead of 150 (``benchmarks/micro/streaming_lanes.py``).
+    A row of 64 floats has four cache lines. With only the first one prefetched, copying the row still waits for three:
+    150 ns instead of 55 ns (``benchmarks/rows.py``).
     """
     for part in range(0, width, _LINE):
         prefetch(flat, row * width + part)

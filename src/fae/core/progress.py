@@ -1,6 +1,6 @@
-"""What a long stage tells the person who waits: a bar on a terminal, quiet lines elsewhere, always on stderr.
+"""Progress of a long stage, on stderr: a bar on a terminal, a line every 15 seconds elsewhere.
 
-Invariant: stdout belongs to results (``--json``); nothing here writes to it.
+Stdout belongs to results (``--json``); nothing here writes to it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def say(text: str) -> None:
 
 
 class Task:
-    """One piece of long work; `advance` it in its own unit."""
+    """A piece of long work whose progress is shown; `advance` counts in the unit of `total`."""
 
     def __init__(self, label: str, total: float | None, unit: str, bar: tuple[Progress, TaskID] | None) -> None:
         self._label, self._total, self._unit, self._bar = label, total, unit, bar
@@ -31,7 +31,7 @@ class Task:
         self._start = self._last_line = time.monotonic()
 
     def advance(self, amount: float, note: str = "") -> None:
-        """Count `amount` more units as done; `note` is shown behind the bar."""
+        """Add `amount` units to what is done; `note` is shown behind the bar."""
         self._done += amount
         if self._bar is not None:
             progress, task_id = self._bar
@@ -46,7 +46,7 @@ class Task:
 
 @contextmanager
 def task(label: str, total: float | None = None, unit: str = "inputs") -> Iterator[Task]:
-    """Show progress of one piece of work for as long as the block runs."""
+    """Show the progress of one piece of work while the block runs."""
     if not sys.stderr.isatty():
         yield Task(label, total, unit, None)
         return

@@ -1,6 +1,6 @@
-"""Random streams: one user-visible seed, one independent stream per use, named in words.
+"""Random streams: one independent stream per use, named in words, all derived from the user's one seed.
 
-Invariant: a stream depends on the seed and its name alone, never on the order of calls, threads or placement.
+A stream depends on the seed and its name alone, never on the order of calls, threads or placement.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for the stream called `names` under the user's `seed`.
+    """63-bit seed of the stream called `names`, from the user's `seed`.
 
     >>> derive_seed(1, "pack") == derive_seed(1, "pack"), derive_seed(1, "pack") == derive_seed(2, "pack")
     (True, False)
@@ -21,5 +21,5 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
-    """A numpy generator (Philox, counter-based) for the stream called `names`."""
+    """NumPy generator (Philox, counter-based) of the stream called `names`."""
     return np.random.Generator(np.random.Philox(key=derive_seed(seed, *names)))

@@ -1,10 +1,10 @@
-"""CPU threads for compiled loops that release the GIL.
+"""Run compiled loops that release the GIL on all CPU threads.
 
-Why not numba's own parallel loops: its portable threading layer may not be entered from two Python threads at once,
-and the streaming pipeline does exactly that; its parallel kernels also compile several times more slowly.
+Not numba's own parallel loops: its portable threading layer must not be entered from two Python threads at once, which
+the streaming pipeline does, and its parallel kernels compile several times more slowly.
 
-Invariant: work is cut into contiguous ranges whose results do not depend on how many threads there are; callers make
-sure that ranges touch disjoint memory.
+Work is cut into contiguous ranges. The caller makes sure that ranges write disjoint memory, so that results do not
+depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def num_threads() -> int:
-    """CPU threads to use: ``FAE_NUM_THREADS`` if set, else the cores this process may run on."""
+    """Number of CPU threads to use: ``FAE_NUM_THREADS`` if set, else the cores this process may run on."""
     set_by_user = os.environ.get("FAE_NUM_THREADS", "")
     if set_by_user.isdigit() and int(set_by_user) > 0:
         return int(set_by_user)
@@ -38,7 +38,7 @@ def run_ranges(function: Callable[[int, int], None], size: int, *, min_range: in
     size
         Length of the whole range.
     min_range
-        Ranges are not cut smaller than this: below it the hand-over costs more than it saves.
+        Smallest range: below it, handing work to a thread costs more than it saves.
     """
     global _pool
     parts = max(1, min(num_threads(), size // max(1, min_range)))
@@ -56,9 +56,9 @@ def run_ranges(function: Callable[[int, int], None], size: int, *, min_range: in
 
 
 def run_jobs(jobs: Sequence[Callable[[], None]]) -> None:
-    """Run jobs over all threads, each thread taking the next one that waits: columns differ much in their work.
+    """Run jobs on all threads; each thread takes the next waiting job, because jobs differ much in length.
 
-    All jobs end before this returns; of several that fail, the first in the list is the one reported.
+    Returns when all jobs have ended. If several fail, the error of the first one in the list is raised.
     """
     waiting = deque(enumerate(jobs))
     failures: dict[int, Exception] = {}

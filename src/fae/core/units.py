@@ -1,6 +1,6 @@
-"""Byte sizes and counts as people write them: ``"512MiB"``, ``"1.5 GB"``, ``4096``.
+"""Parse and print byte sizes and counts as people write them: ``"512MiB"``, ``"1.5 GB"``, ``4096``.
 
-Invariant: `parse_bytes` accepts everything that `format_bytes` prints.
+`parse_bytes` accepts everything that `format_bytes` prints.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a recipe's ``[log]`` table may say. Read by `fae.ingest.ingest`; imports no library, so ``--help`` stays fast."""
+"""What a recipe's ``[log]`` table may say: the raw click log and how to read it. Imports no library."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class ColumnConfig:
     Attributes
     ----------
     name
-        Its name in the log.
+        Name of the column in the log.
     encoded
-        The values are whole numbers 0 .. n-1 already and are kept as vocabulary ids.
+        The values are already whole numbers 0 .. n-1, and are kept as vocabulary ids.
     max_length
         Ids kept per input: 1 is a plain column, more a list column (the last `max_length` ids are kept).
     pooling
         How the rows of a list become one vector; ``"none"`` keeps the sequence.
     separator
-        Between the ids of a list column in a text file; Parquet files may have real lists.
+        Text between the ids of a list column in a text file; Parquet files may have real lists.
     min_frequency
-        Overrides the log's for this column.
+        `LogConfig.min_frequency` for this column alone.
     """
 
     name: str
@@ -56,19 +56,20 @@ class LogConfig:
     Attributes
     ----------
     train, test
-        Files or globs, in log order; plain, ``.gz`` or ``.zst``. Relative paths are taken from the recipe's folder.
-        Of ``columnar`` the one folder.
+        Files or globs, in log order; plain, ``.gz`` or ``.zst``. Relative paths start at the recipe's folder. For
+        ``columnar``, `train` is one folder.
     format
         ``csv`` (with a header line), ``parquet``, ``criteo`` (tab-separated, no header: label, 13 counts, 26 ids), or a
         public log: ``criteo_kaggle``, ``criteo_terabyte``, ``avazu``, ``taobao``. Those have their published split,
-        unless the recipe gives `test`, `test_fraction` or `validation_fraction`. ``columnar``: what ingest or ``fae
-        synthetic --columnar`` has written, read where it stands; columns and splits are its own (`fae.ingest.existing_log`).
+        unless the recipe sets `test`, `test_fraction` or `validation_fraction`. ``columnar``: a log that ingest or
+        ``fae synthetic --columnar`` has written, read in place with its own columns and splits
+        (`fae.ingest.existing_log`).
     label
         Column with 0 or 1.
     categorical, dense
-        Columns, by name, of ``csv`` and ``parquet``; the other formats have their own.
+        Names of the columns of ``csv`` and ``parquet``; the other formats have fixed columns.
     separator
-        Between the fields of a CSV file.
+        Character between the fields of a CSV file.
     test_fraction
         Without `test` files: the last share of the inputs, in log order. Default 0.1.
     validation_fraction
@@ -123,12 +124,12 @@ class LogConfig:
             raise RecipeError(
                 f"[log] format = columnar takes one folder, and train names {len(self.train)}; name the log/ of one run"
             )
-        made = {
+        decided = {
             "test": self.test or None, "test_fraction": self.test_fraction,
             "validation_fraction": self.validation_fraction,
             "min_frequency": None if self.min_frequency == 1 else self.min_frequency,
         }  # fmt: skip
-        for name, value in made.items():
+        for name, value in decided.items():
             if value is not None:
                 raise RecipeError(
                     f"[log] {name} = {value!r} was decided when the columnar log was made; leave it out, or make the "
@@ -137,16 +138,16 @@ class LogConfig:
 
     @property
     def is_columnar(self) -> bool:
-        """Whether the log has been through ingest, or never was text."""
+        """Whether the log is already in columnar form."""
         return self.format == "columnar"
 
     @property
     def known(self) -> KnownLog | None:
-        """What the format stands for, where it is a log with columns of its own."""
+        """Columns and split of the format, if it is one with fixed columns; else None."""
         return KNOWN_LOGS.get(self.format)
 
     def columns(self) -> tuple[ColumnConfig, ...]:
-        """Every categorical column in full form, in the order of the recipe; of ``columnar`` maybe none."""
+        """Every categorical column in full form, in the order of the recipe; may be empty for ``columnar``."""
         if self.known:
             lists = dict(self.known.lists)
             return tuple(
@@ -168,14 +169,14 @@ class LogConfig:
         return (self.known.label if self.known else None) or self.label
 
     def column_facts(self) -> dict[str, Any]:
-        """What a log that continues another must have in common with it (`fae.artifacts.lineage`)."""
+        """The settings that a log must share with the one it continues (`fae.artifacts.lineage.check_same_columns`)."""
         columns = [to_table(column) for column in self.columns()]
         return {"columns": columns, "dense_names": self.dense_columns(), "dense_transform": self.dense_transform}
 
     def has_published_split(self) -> bool:
-        """Whether the splits are those with which results on this log are published."""
-        given = self.test or self.test_fraction is not None or self.validation_fraction is not None
-        return self.known is not None and self.known.split is not None and not given
+        """Whether the log is split as in published results on it."""
+        chosen = self.test or self.test_fraction is not None or self.validation_fraction is not None
+        return self.known is not None and self.known.split is not None and not chosen
 
     def effective_test_fraction(self) -> float:
         """Share of the inputs kept for the test when there are no test files."""

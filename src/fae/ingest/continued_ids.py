@@ -1,11 +1,11 @@
-"""A log that continues another: the values its parent knows keep their ids, new ones stand behind them.
+"""Ids of a log that continues another: values known to the parent keep their ids, new values are appended.
 
-Place in the flow: ingest, where ``[train] from`` names a run to continue. Invariants: a value with an id of its own in
-the parent has the same id here, however often this log shows it; an id is never given twice; the result depends on
-this log, the configuration and the parent's vocabulary alone, so a chain of logs needs only its last link.
+This is ingest where ``[train] from`` names a run to continue. A value with an id of its own in the parent has the same
+id here, however often this log shows it, and no two values get one id. The result depends on this log, the
+configuration and the parent's vocabulary alone, so older logs of the lineage may be deleted.
 
-The reserved id of rare values keeps its number. That of an encoded column always stands behind the largest number, so
-there it moves when the table grows (`fae.artifacts.lineage.moved_reserved_id`), and training moves its row with it.
+The reserved id of rare values keeps its number. That of an encoded column is always one above the largest number, so it
+moves when the table grows (`fae.artifacts.lineage.moved_reserved_id`), and training moves its row with it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _HEX = f"^[0-9a-f]{{0,{ID_DIGITS}}}$"
 
 
 class KnownIds:
-    """What the parent knows of one column.
+    """One column's vocabulary in the parent log.
 
     Attributes
     ----------
     schema
-        Of its table there.
+        Schema of the column's table in the parent.
     size
-        Its `num_embeddings` there.
+        `num_embeddings` of that table.
     """
 
     def __init__(self, parent: ColumnarLog, feature: int) -> None:
@@ -48,13 +48,13 @@ class KnownIds:
         self.size = self.schema.num_embeddings
         self._path = parent.path / "vocabulary" / f"{feature}.parquet"
 
-    def enter(self, vocabulary: Vocabulary | HexVocabulary) -> None:
-        """Make the parent's values the first ones of an empty vocabulary, in id order, the reserved id left out.
+    def add_to(self, vocabulary: Vocabulary | HexVocabulary) -> None:
+        """Add the parent's values to an empty vocabulary, in id order, without the reserved id.
 
         Raises
         ------
         ArtifactError
-            If the parent's file does not hold one value for every other id, or others than the vocabulary can.
+            If the parent's file does not hold one value per id, or holds values that the vocabulary cannot.
         """
         for batch in self._batches():
             values = batch.drop_null()
@@ -69,12 +69,12 @@ class KnownIds:
             raise self._damaged(f"{vocabulary.size} different values for {self.size} ids")
 
     def own_ids(self) -> npt.NDArray[np.bool_]:
-        """bool ``[size]``: ids that a value of their own has; the others of an encoded column share the reserved id.
+        """bool ``[size]``: True where an id belongs to one value; other ids of an encoded column share the reserved id.
 
         Raises
         ------
         ArtifactError
-            If the parent's file has another number of lines.
+            If the parent's file does not have `size` lines.
         """
         own = np.concatenate([np.zeros(0, np.bool_), *(np.asarray(pc.is_valid(values)) for values in self._batches())])
         if len(own) != self.size:
@@ -94,7 +94,7 @@ class KnownIds:
 
 
 def known_ids(parent: ColumnarLog | None, config: LogConfig) -> list[KnownIds | None]:
-    """What a parent knows, column by column; Nones without a parent.
+    """The parent's vocabulary of each column; None for each column if there is no parent.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Labels and dense features: numbers out of whatever the log holds.
+"""Labels and dense features: convert whatever the log holds to numbers.
 
-Place in the flow: between the readers and the columnar log. Invariant: labels are 0 or 1 and dense features finite
-float32, or the log is refused with the place of the first value that is neither. A missing dense value is 0.
+Labels become 0 or 1 and dense features finite float32, or the log is refused, naming the first bad value. A missing
+dense value is 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def to_labels(array: Any, column: str, locate: Locate) -> npt.NDArray[np.uint8]:
     Raises
     ------
     LogError
-        Naming the first label that is missing or anything else.
+        Naming the first label that is missing or something else.
     """
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
@@ -33,7 +33,7 @@ def to_labels(array: Any, column: str, locate: Locate) -> npt.NDArray[np.uint8]:
     if (labels < 0).any():
         row = int(np.flatnonzero(labels < 0)[0])
         raise LogError(
-            f"{locate(row)}: the label {column!r} is {array[row].as_py()!r}, expected 0 or 1; mend the line, or set "
+            f"{locate(row)}: the label {column!r} is {array[row].as_py()!r}, expected 0 or 1; fix the line, or set "
             "[log] label to another column"
         )
     return labels.astype(np.uint8)
@@ -52,7 +52,7 @@ def to_dense(array: Any, transform: str, column: str, locate: Locate) -> npt.NDA
     Parameters
     ----------
     transform
-        ``"log1p"``: ``log(1 + max(x, 0))``, taken in float64; ``"none"``: as it is.
+        ``"log1p"``: ``log(1 + max(x, 0))``, computed in float64; ``"none"``: unchanged.
 
     Raises
     ------
@@ -69,17 +69,17 @@ def to_dense(array: Any, transform: str, column: str, locate: Locate) -> npt.NDA
         or pa.types.is_decimal(kind) or pa.types.is_null(kind)
     ):  # fmt: skip
         raise LogError(f"{locate(0)}: the dense column {column!r} is of type {kind}, expected numbers")
-    # Counts above 2^53 lose their last digits here, as they would in float32 anyway.
+    # Counts above 2^53 lose their last digits here, but float32 could not hold them either.
     values: npt.NDArray[np.float64] = array.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore", invalid="ignore"):
         wide = np.log1p(np.maximum(values, 0.0)) if transform == "log1p" else values
         result: npt.NDArray[np.float32] = wide.astype(np.float32)
-    # A negative infinity would vanish in the transform: look at what was read, too.
+    # The transform turns a negative infinity into 0, so the values before it are checked too.
     finite = np.isfinite(result) & np.isfinite(values)
     if not finite.all():
         row = int(np.flatnonzero(~finite)[0])
         raise LogError(
-            f"{locate(row)}: the dense column {column!r} is {values[row]}, expected a finite number; mend the line, or "
+            f"{locate(row)}: the dense column {column!r} is {values[row]}, expected a finite number; fix the line, or "
             "leave the field empty where it is missing"
         )
     return result
@@ -93,6 +93,6 @@ def _numbers(array: Any, column: str, locate: Locate) -> Any:
     except pa.ArrowInvalid:
         row = next((i for i, value in enumerate(text.to_pylist()) if value and not is_number(value)), 0)
         raise LogError(
-            f"{locate(row)}: the dense column {column!r} is {text[row].as_py()!r}, expected a number; mend it, or list "
+            f"{locate(row)}: the dense column {column!r} is {text[row].as_py()!r}, expected a number; fix it, or list "
             "the column as categorical"
         ) from None

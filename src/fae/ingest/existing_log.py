@@ -1,7 +1,6 @@
-"""A columnar log that is there already: ``[log] format = "columnar"``, in the place of ingest.
+"""Use an existing columnar log instead of ingesting a raw one: ``[log] format = "columnar"``.
 
-Place in the flow: `fae.run.folder` opens it where it would else read a raw log. Invariants: it is read where it stands,
-never copied, never written to; it is known by its fingerprint, so moving it changes nothing.
+The log is read in place, never copied and never written to. It is identified by its fingerprint, so it may be moved.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def find_existing(config: LogConfig, base: Path) -> Path:
     Parameters
     ----------
     base
-        The recipe's folder, from which a relative name starts.
+        The recipe's folder, to which a relative name is relative.
 
     Raises
     ------
@@ -49,27 +48,27 @@ def find_existing(config: LogConfig, base: Path) -> Path:
 
 
 def open_existing(config: LogConfig, base: Path) -> ColumnarLog:
-    """The log that ``[log] train`` names.
+    """Open the log that ``[log] train`` names.
 
     Raises
     ------
     LogError
-        As `find_existing`, or if what is there is another artifact, or damaged.
+        As `find_existing`; also if the folder is another artifact, or damaged.
     RecipeError
-        If the recipe names other columns than the log has; one that names none takes the log's.
+        If the recipe names other columns than the log has. (A recipe may name none, and uses the log's.)
     """
     folder = find_existing(config, base)
     try:
         log = ColumnarLog(folder, command=COMMAND)
     except ArtifactError as error:
-        # Whose it is is not known, so nobody is told to delete it.
+        # The folder may belong to another run, so the advice to delete it is cut off.
         raise LogError(f"[log] train: {str(error).split('; ')[0]}; {_NAME_ONE}") from error
     _check_columns(log, config)
     return log
 
 
 def existing_plan(log: ColumnarLog) -> Plan:
-    """What ingest would have had to make, where it has nothing to do."""
+    """The plan that the existing log was made from."""
     made = log.manifest
     return Plan(
         kind=KIND, format_version=FORMAT_VERSION, parameters=made.parameters, parents=made.parents, command=COMMAND
@@ -80,14 +79,16 @@ def _check_columns(log: ColumnarLog, config: LogConfig) -> None:
     there = [(f.name, f.length, f.pooling if f.length > 1 else "") for f in log.features]
     here = [(c.name, c.max_length, c.pooling if c.max_length > 1 else "") for c in config.columns()]
     names_there, names_here = [name for name, *_ in there], [name for name, *_ in here]
-    mend = "set it to that, or leave it out and take the log's own"
+    advice = "set it to that, or leave it out and take the log's own"
     if here and names_here != names_there:
-        raise RecipeError(f"[log] categorical = {names_here!r}, and {log.path} has {names_there!r}; {mend}")
-    for given, found in zip(here, there, strict=False):
-        if given != found:
+        raise RecipeError(f"[log] categorical = {names_here!r}, and {log.path} has {names_there!r}; {advice}")
+    for named, found in zip(here, there, strict=False):
+        if named != found:
             raise RecipeError(
-                f"[log] categorical {given[0]}: max_length = {given[1]} and pooling = {given[2] or 'any'!r}, and "
-                f"{log.path} has {found[1]} and {found[2] or 'any'!r}; {mend}"
+                f"[log] categorical {named[0]}: max_length = {named[1]} and pooling = {named[2] or 'any'!r}, and "
+                f"{log.path} has {found[1]} and {found[2] or 'any'!r}; {advice}"
             )
     if config.dense and list(config.dense) != list(log.dense_names):
-        raise RecipeError(f"[log] dense = {list(config.dense)!r}, and {log.path} has {list(log.dense_names)!r}; {mend}")
+        raise RecipeError(
+            f"[log] dense = {list(config.dense)!r}, and {log.path} has {list(log.dense_names)!r}; {advice}"
+        )

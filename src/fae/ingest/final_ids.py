@@ -1,9 +1,8 @@
-"""From counts over the training split to final ids.
+"""Final ids of one table, from the counts of its provisional ids in the training split.
 
-Place in the flow: ingest's second pass, one table at a time. Invariants: among the values that keep an id of their own,
-ids follow their counts downwards, ties in order of first appearance; rare values, and those that the training split
-never shows, share the reserved id; every access of the training split is counted once. In a log that continues another
-the first two hold for new values alone (`fae.ingest.continued_ids`).
+Values that are frequent enough get ids by falling count, ties in order of first appearance. Rare values, and those
+that the training split never shows, share the reserved id. Every access of the training split is counted once. In a
+log that continues another, the order by count holds for new values only (`fae.ingest.continued_ids`).
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fae.core.compiled import Int64, compiled
 from fae.ingest.scratch import Scratch
-from fae.ingest.vocabulary import Int64, compiled
 
 _COMMON = 1 << 16
-"""Counts up to this are sorted by counting, in one pass without extra memory; the few above it by comparison."""
+"""Counts below this are sorted by counting, in one pass without extra memory; the few others by comparison."""
 _STEP = 1 << 20
 
 
 @compiled
 def count_ids(ids: npt.NDArray[np.int32], first_slot: int, length: int, counts: Int64) -> int:
-    """Count the provisional ids of one feature in ``ids [n, S]``; return how many inputs have none at all.
+    """Count the provisional ids of one feature in ``ids [n, S]``; return how many inputs have no id.
 
-    `counts` has two entries more than there are values: id -2 (missing) and id -1 (no lookup) count at its end.
+    `counts` has two entries more than there are values: the last two count id -2 (missing) and id -1 (no lookup).
     """
     empty = 0
     for row in range(ids.shape[0]):
@@ -38,9 +37,9 @@ def count_ids(ids: npt.NDArray[np.int32], first_slot: int, length: int, counts: 
 
 @compiled
 def rank_common(counts: Int64, minimum: int, first: int, places: Int64, final: npt.NDArray[np.int32]) -> int:
-    """Give ids from `first` on to values with ``minimum <= count < places.size``, by count downwards (stable).
+    """Give ids from `first` on to values with ``minimum <= count < places.size``, by falling count (stable).
 
-    `places` is working memory, all zero. Values with a smaller count get -1. Returns the number of ids given in all.
+    `places` is working memory, all zero. Values with a smaller count get -1. Returns the next free id.
     """
     limit = places.size
     for value in range(counts.size):
@@ -68,8 +67,8 @@ class Numbering:
     Attributes
     ----------
     final
-        int32 ``[num_values + 2]``: final id of each provisional id; the last two entries answer for the ids -2
-        (missing: the reserved id) and -1 (no lookup: -1), so that it can be indexed with them.
+        int32 ``[num_values + 2]``: final id of each provisional id. The last two entries are those of the ids -2
+        (missing: the reserved id) and -1 (no lookup: -1), so that the array can be indexed with them.
     num_embeddings, unknown_id
         As in `FeatureSchema`.
     counts
@@ -83,7 +82,10 @@ class Numbering:
 
 
 def _rank(counts: Int64, minimum: int, final: npt.NDArray[np.int32], common: int = _COMMON) -> int:
-    """Number values with `minimum` accesses or more from 0 on, most accessed first, the others -1; return how many."""
+    """Number the values with at least `minimum` accesses from 0 on, most accessed first; the others get -1.
+
+    Returns how many were numbered.
+    """
     large = np.flatnonzero(counts >= max(common, minimum))
     final[large[np.argsort(-counts[large], kind="stable")]] = np.arange(len(large), dtype=np.int32)
     return int(rank_common(counts, minimum, len(large), np.zeros(common, np.int64), final))
@@ -92,7 +94,7 @@ def _rank(counts: Int64, minimum: int, final: npt.NDArray[np.int32], common: int
 def number_by_popularity(
     counts: Int64, minimum: int, scratch: Scratch, *, missing: int = 0, common: int = _COMMON
 ) -> Numbering:
-    """Final ids in order of popularity, with the reserved id where its count puts it (after its equals).
+    """Final ids in order of popularity. The reserved id is placed by its count, after values with the same count.
 
     Parameters
     ----------
@@ -101,7 +103,7 @@ def number_by_popularity(
     minimum
         Values with fewer accesses share the reserved id.
     missing
-        Accesses of the reserved id beside theirs.
+        Accesses of missing values, which count for the reserved id too.
     """
     num_values = len(counts)
     final = scratch.array(num_values + 2, np.int32)
@@ -127,18 +129,18 @@ def number_by_popularity(
 
 
 def number_appended(counts: Int64, minimum: int, scratch: Scratch, *, known: int, unknown_id: int) -> Numbering:
-    """Ids of a log that continues another: known values keep theirs, new ones follow behind, in order of popularity.
+    """Final ids in a log that continues another: known values keep theirs, new ones follow in order of popularity.
 
     Parameters
     ----------
     counts
         int64 ``[num_values]`` by provisional id.
     minimum
-        *New* values with fewer accesses share the reserved id; known ones have earned theirs.
+        *New* values with fewer accesses share the reserved id; known values keep their ids.
     known
-        Provisional ids below it are the parent's values, in the order of their ids there.
+        Number of the parent's values. They have the first provisional ids, in the order of their ids in the parent.
     unknown_id
-        The reserved id there and here, at most `known`.
+        The reserved id, the same in both logs; at most `known`.
     """
     num_values = len(counts)
     final = scratch.array(num_values + 2, np.int32)
@@ -166,10 +168,10 @@ def number_encoded(
     missing: int = 0,
     own: npt.NDArray[np.bool_] | None = None,
 ) -> Numbering:
-    """Ids as they are, for the numbers below ``len(counts)``; rare and missing ones share a reserved id above them.
+    """Final ids of an encoded column: numbers below ``len(counts)`` stay, the reserved id is ``len(counts)``.
 
-    `own`, bool of any length up to ``len(counts)``, says which numbers have an id of their own however rare they are:
-    those that a parent knows.
+    Rare and missing numbers have the reserved id. `own`, bool of any length up to ``len(counts)``, is True for numbers
+    that keep their id however rare they are: those that the parent knows.
     """
     num_values = len(counts)
     final = scratch.array(num_values + 2, np.int32)
@@ -179,8 +181,8 @@ def number_encoded(
         part = counts[start : start + _STEP]
         rare = part < minimum
         if own is not None:
-            earned = own[start : start + len(part)]
-            rare[: len(earned)] &= ~earned
+            kept = own[start : start + len(part)]
+            rare[: len(kept)] &= ~kept
         numbers = np.arange(start, start + len(part), dtype=np.int32)
         final[start : start + len(part)] = np.where(rare, np.int32(num_values), numbers)
         result[start : start + len(part)] = np.where(rare, 0, part)

@@ -1,8 +1,7 @@
-"""Logs that are known by one word: their columns, and the split with which results on them are published.
+"""Public logs that a recipe names by one word: their columns, and the split of published results on them.
 
-Place in the flow: constants for `fae.ingest.config`; imports no library. Invariant: a format that is named after a public
-log is the file as its publisher gives it, unpacked or not; nothing here reads it. Sources of the splits:
-`fae.ingest.splits`.
+A format named after a public log is the file as its publisher gives it, unpacked or not. Sources of the splits:
+`fae.ingest.splits`. Imports no library.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ Split = Literal["kaggle", "last file", "last day", "users"]
 
 @dataclass(frozen=True, kw_only=True)
 class KnownLog:
-    """What the word stands for.
+    """Columns and split of one public log.
 
     Attributes
     ----------
     label
         Name of the label's column; None leaves it to the recipe.
     dense, categorical
-        Names of its columns.
+        Names of the columns.
     lists
-        Those of `categorical` that are kept as sequences, with their length.
+        Columns of `categorical` that are kept as sequences, and their lengths.
     split
-        The published one: ``kaggle`` takes six of seven equal parts for training and halves the seventh; ``last file``
-        halves the last file; ``last day`` takes the last day for the test; ``users`` is by user. None: by fractions.
+        The published split: ``kaggle`` trains on six of seven equal parts and halves the seventh; ``last file`` halves
+        the last file; ``last day`` tests on the last day; ``users`` splits by user. None: by fractions.
     """
 
     label: str | None = None
@@ -38,7 +37,7 @@ class KnownLog:
 
 
 HISTORY = 20
-"""Time steps of TBSM's published runs; the candidate follows in one more slot."""
+"""Time steps of TBSM's published runs; one more slot holds the candidate."""
 _COUNTS = tuple(f"I{index}" for index in range(1, 14))
 _IDS = tuple(f"C{index}" for index in range(1, 27))
 _AVAZU = (

@@ -1,11 +1,12 @@
 """Exact vocabulary of a column of hex ids of up to eight digits, as Criteo's logs have them.
 
-Place in the flow: ingest's first pass, in the place of `fae.ingest.vocabulary.Vocabulary` where a reader gives *keys*,
-not text: ``length << 32 | number``, so that ``7`` and ``07`` are two values and no two texts share a key. Invariant: as
-there, id i is the i-th distinct value that was ever encoded, whatever the chunks were.
+Used instead of `fae.ingest.vocabulary.Vocabulary` where a reader yields *keys* instead of text. A key is
+``length << 32 | number``: ``7`` has the key ``1 << 32 | 7`` and ``07`` has ``2 << 32 | 7``, so they are two values, and
+no two texts share a key. As there, id i is the i-th distinct value that was ever encoded, whatever the chunks were.
 
-Layout: ``keys[i]`` is value i; an open-addressing table of int64 entries, the number (32 bits) above the id (31 bits).
-Ids of eight digits, which nearly all are, are found without looking at `keys`. The missing value is not in the table.
+``keys[i]`` is value i. An open-addressing table of int64 entries maps values to ids:
+``entry = number << 31 | id`` (32 and 31 bits), -1 where empty; value 0x2a with id 5 is ``0x2a << 31 | 5``. Ids of eight
+digits, which nearly all are, are found without reading `keys`. The missing value is not in the table.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fae.core.compiled import Int64, compiled
 from fae.core.errors import LogError
 from fae.core.prefetch import prefetch
 from fae.ingest.readers.criteo_parser import ID_DIGITS
 from fae.ingest.scratch import Scratch
-from fae.ingest.vocabulary import MAX_VALUES, Int64, compiled
+from fae.ingest.vocabulary import MAX_VALUES
 
 _ID_MASK = 0x7FFFFFFF
 _NUMBER_MASK = 0xFFFFFFFF
 _AHEAD = 16
-"""Values looked up meanwhile: the table of a large column is far larger than the cache."""
+"""How many values ahead the table is prefetched: the table of a large column is far larger than the cache."""
 
 
 @compiled
 def spread(key: int) -> int:
-    """32 well-mixed bits of a key. No product exceeds 63 bits, so plain Python agrees."""
+    """A 32-bit hash of a key. No product exceeds 63 bits, so plain Python gives the same."""
     mixed = np.int64(key) & np.int64(_NUMBER_MASK)
     mixed ^= (np.int64(key) >> np.int64(32)) << np.int64(27)
     mixed ^= mixed >> np.int64(16)
@@ -50,9 +52,9 @@ def encode_keys(
     Parameters
     ----------
     known
-        int64: keys by id, with room for all that may be new.
+        int64: keys by id, with room for all new ones.
     missing
-        Id of the missing value, -1 before it was seen.
+        Id of the missing value, -1 if it was not seen yet.
     ids
         int32 ``[n]``, may be strided: one slot of a block of inputs.
     state
@@ -94,7 +96,7 @@ def encode_keys(
 
 @compiled
 def enter_keys(known: Int64, size: int, table: Int64) -> None:
-    """Enter values ``0 .. size - 1`` into an empty (all -1) table."""
+    """Insert values ``0 .. size - 1`` into an empty table (all -1)."""
     mask = np.int64(table.size - 1)
     for value in range(size):
         if known[value] != 0:
@@ -106,7 +108,7 @@ def enter_keys(known: Int64, size: int, table: Int64) -> None:
 
 @compiled
 def write_hex(keys: Int64, offsets: npt.NDArray[np.int32], text: npt.NDArray[np.uint8]) -> None:
-    """The digits of each key, one text behind the other; `offsets` ``[n + 1]`` says where each begins."""
+    """Write the digits of all keys to `text`, and where each key's begin to `offsets`, ``[n + 1]``."""
     end = np.int64(0)
     offsets[0] = 0
     for i in range(keys.size):
@@ -125,14 +127,14 @@ def keys_of(values: Any) -> Int64:
 
 
 class HexVocabulary:
-    """The distinct values of one column of hex ids; the interface is `Vocabulary`'s.
+    """The distinct values of one column of hex ids, with the interface of `Vocabulary`.
 
     Attributes
     ----------
     size
         Distinct values so far.
     missing_id
-        Provisional id of the missing value, or -1 while it was not seen.
+        Provisional id of the missing value, -1 if it was not seen yet.
     """
 
     def __init__(self, column: str, scratch: Scratch) -> None:
@@ -151,13 +153,13 @@ class HexVocabulary:
         return self._known[: self.size]
 
     def encode(self, values: Any) -> npt.NDArray[np.int32]:
-        """Provisional ids, int32 ``[n]``, of an Arrow string array without nulls; unknown values are appended."""
+        """Provisional ids, int32 ``[n]``, of an Arrow string array without nulls; new values are appended."""
         ids = np.empty(len(values), np.int32)
         self.encode_keys(keys_of(values), ids)
         return ids
 
     def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
-        """Fill `ids`, int32 ``[n]`` of any stride, with the provisional ids of keys; unknown ones are appended."""
+        """Fill `ids`, int32 ``[n]`` of any stride, with the provisional ids of keys; new keys are appended."""
         self._reserve(len(keys))
         encode_keys(keys, self._known, self._table, self.size, self.missing_id, ids, self._state)
         self.size, self.missing_id = int(self._state[1]), int(self._state[2])
@@ -178,11 +180,11 @@ class HexVocabulary:
             enter_keys(self._known, self.size, self._table)
 
     def seal(self) -> None:
-        """Give up what only encoding needs."""
+        """Free the memory that only encoding needs."""
         self._scratch.release(self._table)
 
     def values(self, ids: npt.NDArray[np.int32]) -> Any:
-        """The values of provisional ids as an Arrow string array; a null where the id is negative."""
+        """The values of provisional ids as an Arrow string array; null where the id is negative."""
         nulls = ids < 0
         keys = np.where(nulls, np.int64(0), self._known[np.maximum(ids, 0)])
         offsets = np.empty(len(ids) + 1, np.int32)

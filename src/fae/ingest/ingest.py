@@ -1,12 +1,12 @@
-"""Ingest: a raw click log becomes the columnar log (`fae.artifacts.columnar_log` says what is in it).
+"""Ingest: turn a raw click log into the columnar log, in two streaming passes.
 
-Place in the flow: the first stage. Two passes, both streaming. The first parses the text once and writes labels, dense
-features and *provisional* ids (order of first appearance); when the number of inputs is known, so are the splits, and
-the second counts the training split, gives final ids by popularity and renumbers in place.
+The first pass parses the text once and writes labels, dense features and *provisional* ids (order of first
+appearance). Then the number of inputs is known, and so are the splits. The second pass counts the training split,
+assigns final ids by popularity and replaces the provisional ids in place.
 
-Invariants: the result depends on the log and the configuration alone, never on block sizes, threads, memory or kills;
-memory is bounded by `memory_bytes` and a few blocks; a raw file that was read to its end is not read again
-(`fae.ingest.resume`). It does not choose hot rows, sample or shuffle.
+The result depends on the log and the configuration alone, never on block sizes, threads, memory or kills. Memory is
+bounded by `memory_bytes` and a few blocks. A raw file that was read to its end is not read again after a kill
+(`fae.ingest.resume`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from fae.core.files import cannot_write, check_replaceable
 from fae.core.progress import say
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import known_ids
-from fae.ingest.first_pass import first_pass, make_columns
-from fae.ingest.resume import Partial
+from fae.ingest.first_pass import first_pass, make_encoders
+from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
-from fae.ingest.second_pass import write_second_pass
-from fae.ingest.sources import SourceFile, digest_sources, find_sources, remember
+from fae.ingest.second_pass import second_pass
+from fae.ingest.sources import SourceFile, cache_digests, digest_sources, find_sources
 from fae.ingest.splits import SplitFinder
 
 COMMAND = "fae ingest RECIPE.toml"
@@ -36,15 +36,15 @@ COMMAND = "fae ingest RECIPE.toml"
 def plan_ingest(
     config: LogConfig, *, base: Path, previous: Path | None = None, parent: ColumnarLog | None = None
 ) -> Plan:
-    """What the columnar log will be made from.
+    """The plan of the columnar log: what it will be made from.
 
     Parameters
     ----------
     base
-        Folder that relative names and globs are resolved against: the recipe's.
+        Folder to which relative names and globs are relative: the recipe's.
     previous
-        Where the log stands or will stand. Files that have not changed since it was made (path, size, modification
-        time) are then not read again to name their content.
+        Path of the log, made or not. Files that have not changed since it was made (path, size, modification time) are
+        not read again to compute their digests.
     parent
         The log whose ids this one continues (`fae.ingest.continued_ids`).
 
@@ -59,7 +59,7 @@ def plan_ingest(
 
 def _plan(config: LogConfig, sources: list[SourceFile], digests: list[str], parent: ColumnarLog | None) -> Plan:
     parameters = to_table(config)
-    # What two recipes may write differently and mean alike is written one way, so that the log is not made twice.
+    # Recipes that say the same in different ways get the same parameters, so that the log is not made twice.
     parameters["categorical"] = [to_table(column) for column in config.columns()]
     parameters["dense"] = list(config.dense_columns())
     parameters["label"] = config.label_column()
@@ -79,15 +79,15 @@ def _plan(config: LogConfig, sources: list[SourceFile], digests: list[str], pare
 def ingest(
     config: LogConfig, path: Path, *, base: Path, memory_bytes: int = 2**30, parent: ColumnarLog | None = None
 ) -> ColumnarLog:
-    """Read the raw log and write the columnar log to `path`, whole or not at all.
+    """Read the raw log and write the columnar log to `path`, as a whole or not at all.
 
     Parameters
     ----------
     base
-        Folder that relative names and globs are resolved against: the recipe's.
+        Folder to which relative names and globs are relative: the recipe's.
     memory_bytes
-        Memory for vocabularies and counts; what is beyond it lives in memory-mapped files beside the result until it
-        is done. A few blocks of the log (about 100 MB) come on top.
+        Memory for vocabularies and counts; beyond it they are kept in temporary memory-mapped files beside the result.
+        A few blocks of the log (about 100 MB) come on top.
     parent
         The log whose ids this one continues: its values keep their ids, new ones are appended.
 
@@ -101,44 +101,44 @@ def ingest(
     known = known_ids(parent, config)
     sources = find_sources(config, base)
     plan = _plan(config, sources, digest_sources(sources, path), parent)
-    partial = _open_partial(path, plan, sources)
+    progress = _open_progress(path, plan, sources)
     summary: dict[str, Any] = {}
     try:
-        with write_artifact(path, plan, summary, unfinished=partial.folder):
-            scratch = Scratch(partial.work / "scratch", memory_bytes)
-            reading = partial.phase == "reading"
-            columns = make_columns(config, scratch, known if reading else [None] * len(known))
-            finder = SplitFinder(config, partial.state.get("splits"))
+        with write_artifact(path, plan, summary, unfinished=progress.folder):
+            scratch = Scratch(progress.work / "scratch", memory_bytes)
+            reading = progress.phase == "reading"
+            encoders = make_encoders(config, scratch, known if reading else [None] * len(known))
+            finder = SplitFinder(config, progress.state.get("splits"))
             if reading:
-                partial.restore(columns)
-                first_pass(config, sources, columns, finder, partial)
-            summary.update(write_second_pass(config, columns, finder.splits(), partial, scratch))
+                progress.restore(encoders)
+                first_pass(config, sources, encoders, finder, progress)
+            summary.update(second_pass(config, encoders, finder.splits(), progress, scratch))
             scratch.close()
     except BaseException as error:
-        # A log that was read to its end and is not accepted will not be the next time either.
-        if partial.num_done == 0 or (partial.num_done == len(sources) and isinstance(error, LogError)):
-            partial.discard()
+        # A log that was read to its end and refused would be refused the next time too, so nothing is kept of it.
+        if progress.num_done == 0 or (progress.num_done == len(sources) and isinstance(error, LogError)):
+            progress.discard()
         else:
             say(
-                f"ingest: {partial.num_done} of {len(sources)} files are read and kept in {partial.folder}; the "
-                "same command goes on behind them"
+                f"ingest: {progress.num_done} of {len(sources)} files are read and kept in {progress.folder}; the "
+                "same command continues behind them"
             )
         raise
-    partial.discard()
-    remember(sources, path)
+    progress.discard()
+    cache_digests(sources, path)
     return ColumnarLog(path)
 
 
-def _open_partial(path: Path, plan: Plan, sources: Sequence[SourceFile]) -> Partial:
-    """What an earlier process has left of this log, or nothing yet."""
-    # Everything but the list of files, of which a beginning will do.
+def _open_progress(path: Path, plan: Plan, sources: Sequence[SourceFile]) -> IngestProgress:
+    """What an earlier process has kept of this log, or an empty beginning."""
+    # The key has everything but the list of files, because the first ones of them are enough.
     key = {name: value for name, value in plan.parameters.items() if name not in ("train", "test", "sources")}
     named = [{"role": source.role, **facts} for source, facts in zip(sources, plan.parameters["sources"], strict=True)]
     try:
         check_replaceable(path)
-        partial = Partial(path, [key, plan.parents], named)
+        progress = IngestProgress(path, [key, plan.parents], named)
     except OSError as error:
         raise cannot_write(path, error) from error
-    if partial.num_done:
-        say(f"ingest: going on behind {partial.num_done} of {len(sources)} files")
-    return partial
+    if progress.num_done:
+        say(f"ingest: continuing behind {progress.num_done} of {len(sources)} files")
+    return progress

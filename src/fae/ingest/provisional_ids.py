@@ -1,7 +1,7 @@
-"""Provisional ids of one categorical column, chunk by chunk, whatever kind of column it is.
+"""Encode one categorical column, chunk by chunk, into provisional ids.
 
-Place in the flow: ingest's first pass, one object per feature. Invariant: a column sees its chunks in log order, so
-its provisional ids depend on the log alone; different columns share nothing and may be encoded on different threads.
+A column sees its chunks in log order, so its provisional ids depend on the log alone. Columns share nothing and may be
+encoded on different threads.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fae.core.compiled import Int64
 from fae.ingest.config import ColumnConfig
 from fae.ingest.continued_ids import KnownIds
 from fae.ingest.final_ids import Numbering, number_appended, number_by_popularity, number_encoded
 from fae.ingest.hex_vocabulary import HexVocabulary
 from fae.ingest.scratch import Scratch
 from fae.ingest.values import Locate, as_text, list_items, whole_numbers
-from fae.ingest.vocabulary import Int64, Vocabulary
+from fae.ingest.vocabulary import Vocabulary
 
 
-class Column:
-    """One categorical column on its way to ids.
+class ColumnEncoder:
+    """Turns the values of one categorical column into provisional ids, and later gives their final ids.
 
-    Provisional ids are those of its `Vocabulary`, or the numbers themselves where the column is `encoded`; -2 stands
-    for a missing number and -1 for an unused slot.
+    Provisional ids are those of its `Vocabulary`, or the numbers themselves if the column is `encoded`; -2 is a missing
+    number and -1 an unused slot.
 
     Parameters
     ----------
     hexadecimal
-        Values come as the keys of `fae.ingest.hex_vocabulary`, not as text.
+        Values come as keys of `fae.ingest.hex_vocabulary`, not as text.
     known
-        Of the log that this one continues: its values are the first ones, in the order of their ids there.
+        The column's vocabulary in the log that this one continues: its values get the first provisional ids.
     """
 
     def __init__(
@@ -50,20 +51,20 @@ class Column:
         if not config.encoded:
             self.vocabulary = (HexVocabulary if hexadecimal else Vocabulary)(config.name, scratch)
             if known is not None:
-                known.enter(self.vocabulary)
+                known.add_to(self.vocabulary)
 
     @property
     def slots(self) -> slice:
-        """Its slots in a row of ids."""
+        """Slots of the column in a row of ids."""
         return slice(self.first_slot, self.first_slot + self.config.max_length)
 
     @property
     def missing_id(self) -> int:
-        """Provisional id of the missing value, -1 if there is none."""
+        """Provisional id of the missing value, -1 if it was not seen."""
         return -2 if self.vocabulary is None else self.vocabulary.missing_id
 
     def encode(self, array: Any, ids: npt.NDArray[np.int32], locate: Locate) -> None:
-        """Write the provisional ids of one chunk into its slots of ``ids [n, S]``."""
+        """Write the provisional ids of one chunk into the column's slots of ``ids [n, S]``."""
         name = self.config.name
         if self.config.max_length == 1:
             ids[:, self.first_slot] = self._codes(as_text(array, name, locate), locate)
@@ -74,7 +75,7 @@ class Column:
         ids[items.rows, self.first_slot + items.slots] = codes
 
     def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
-        """The same for a plain column whose values come as keys."""
+        """`encode` for a plain column whose values come as keys."""
         assert isinstance(self.vocabulary, HexVocabulary)
         self.vocabulary.encode_keys(keys, ids[:, self.first_slot])
 
@@ -83,8 +84,8 @@ class Column:
             return self.vocabulary.encode(values)
         return whole_numbers(values, self.config.name, locate)
 
-    def number(self, counts: Int64, minimum: int, scratch: Scratch) -> Numbering:
-        """Final ids from the counts of `fae.ingest.final_ids.count_ids` over the training split."""
+    def assign_final_ids(self, counts: Int64, minimum: int, scratch: Scratch) -> Numbering:
+        """Final ids, from the counts in the training split as `fae.ingest.final_ids.count_ids` gives them."""
         num_values, known = len(counts) - 2, self.known
         if self.vocabulary is None:
             own = None if known is None else known.own_ids()

@@ -1,8 +1,9 @@
-"""Provisional into final ids, in place, in a way that a kill in the middle does not spoil.
+"""Replace provisional ids by final ones in place, so that a kill at any moment can be recovered from.
 
-Place in the flow: the last part of ingest. Works through ``ids.npy`` in steps. Before the rows of a step are changed
-they are kept in a file beside, with where they stand; after a kill they are put back first. Invariant: whenever the
-process dies, that file says from which row on ids are still provisional, once its rows are put back.
+Works through ``ids.npy`` in steps. Before the rows of a step change, they are copied to an undo file with their
+position; after a kill they are first put back. The undo file is two int64 and rows: ``[kept, start]``, then the copied
+rows. `start` is the first row whose ids are still provisional; `kept` is the position of the copied rows, or -1 if they
+do not count. Example: ``[4096, 4096]`` and 4096 rows: rows 4096 to 8191 may be half changed and must be put back.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fae.core.npy import RowFile
+from fae.core.compiled import compiled
+from fae.core.npy import NpyRows
 from fae.core.progress import task
 from fae.core.threads import run_ranges
-from fae.ingest.vocabulary import compiled
 
 _CACHED_ROWS = 1024
 _HEAD = 2
@@ -31,11 +32,11 @@ class SlotNumbering:
     Attributes
     ----------
     slots
-        Its slots in a row of ids.
+        Slots of the feature in a row of ids.
     encoded
-        Provisional ids are numbers of the log, of which large ones are unknown.
+        Provisional ids are the log's own numbers; those beyond `final` get the reserved id.
     final
-        As in `fae.ingest.final_ids.Numbering`.
+        As `fae.ingest.final_ids.Numbering.final`.
     """
 
     slots: slice
@@ -47,7 +48,7 @@ class SlotNumbering:
 def renumber_slots(
     ids: npt.NDArray[np.int32], first: int, stop: int, encoded: bool, final: npt.NDArray[np.int32]
 ) -> None:
-    """Replace ids by final ones in slots ``[first, stop)``; the last two entries of `final` answer for -2 and -1."""
+    """Replace ids by final ones in slots ``[first, stop)``; the last two entries of `final` are for -2 and -1."""
     known = final.size - 2
     for row in range(ids.shape[0]):
         for slot in range(first, stop):
@@ -55,8 +56,8 @@ def renumber_slots(
             ids[row, slot] = final[known if encoded and value >= known else value]
 
 
-def renumber(ids: RowFile, numberings: Sequence[SlotNumbering], undo: Path, *, step_bytes: int) -> None:
-    """Renumber all rows of `ids`, going on where an earlier process has left `undo`, or from the beginning."""
+def renumber(ids: NpyRows, numberings: Sequence[SlotNumbering], undo: Path, *, step_bytes: int) -> None:
+    """Renumber all rows of `ids`; continue from the state in the file `undo` if an earlier process left one."""
     step = max(1, step_bytes // (4 * ids.shape[1]))
     undo.touch()
     with undo.open("r+b", buffering=0) as file:
@@ -65,13 +66,13 @@ def renumber(ids: RowFile, numberings: Sequence[SlotNumbering], undo: Path, *, s
             progress.advance(start)
             while start < len(ids):
                 rows = ids.read(start, start + step)
-                # In this order: what the head says is true between any two of these writes.
+                # In this order, the head is true between any two of these writes.
                 _write_head(file, -1, start)
                 _write_all(file, rows.tobytes())
                 _write_head(file, start, start)
 
                 def work(first: int, last: int, rows: npt.NDArray[np.int32] = rows) -> None:
-                    # Few rows at a time: the features pass over them one after the other, so they stay in cache.
+                    # Few rows at a time stay in cache while all features pass over them.
                     for begin in range(first, last, _CACHED_ROWS):
                         part = rows[begin : min(begin + _CACHED_ROWS, last)]
                         for this in numberings:
@@ -85,7 +86,7 @@ def renumber(ids: RowFile, numberings: Sequence[SlotNumbering], undo: Path, *, s
 
 
 def _write_head(file: FileIO, kept: int, start: int) -> None:
-    """`kept`: first of the rows that follow in the file, -1 if they do not count; `start`: first provisional row."""
+    """Write the first two numbers of the undo file."""
     file.seek(0)
     _write_all(file, np.array([kept, start], np.int64).tobytes())
 
@@ -96,7 +97,8 @@ def _write_all(file: FileIO, data: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _put_back(ids: RowFile, file: FileIO) -> int:
+def _put_back(ids: NpyRows, file: FileIO) -> int:
+    """Restore the rows of an interrupted step; return the first row whose ids are provisional."""
     data = file.read()
     if len(data) < 8 * _HEAD:
         return 0

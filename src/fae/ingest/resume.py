@@ -1,13 +1,14 @@
-"""An ingest that was interrupted goes on where it was: what is kept on the disk while a log is made, and when.
+"""Keep what ingest has done on the disk, so that an interrupted ingest continues where it was.
 
-Place in the flow: beside ingest. The log grows in ``.<name>.partial``, which becomes the artifact when it is whole;
-``.<name>.partial.json`` says how far it is. Behind every raw file a *mark* is set: the rows written, the values new to
-the vocabularies since the mark before (one journal, appended), what the splits need. Behind the last file the second
-pass begins; it renumbers ids in place, and keeps the rows it is about to change beside it until they are changed.
+The log grows in the folder ``.<name>.partial``, which becomes the artifact when it is complete;
+``.<name>.partial.json`` records how far it is. A *mark* is set after every raw file: the number of rows written, the
+values that are new in the vocabularies since the last mark (appended to one journal), and the state of the splits.
+After the last file the second pass begins. It renumbers ids in place, and first copies the rows that it is about to
+change.
 
-Invariants: a log that was resumed has the bytes of one that was not; a mark is only believed for the same columns, the
-same parents and the same content of the files it covers. A mark between files survives a power failure. What comes
-behind the last file survives the death of the process, not of the machine: after another boot that part is done again.
+A resumed log has the same bytes as one made without interruption. A mark is only used for the same columns, the same
+parents and the same content of the files it covers. A mark between files survives a power failure. Work after the last
+file survives the death of the process but not of the machine: after a reboot that part is done again.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fae.core.files import MANIFEST, being_written, write_json
-from fae.core.npy import RowWriter
+from fae.core.npy import NpyWriter
 from fae.ingest.hex_vocabulary import HexVocabulary
-from fae.ingest.provisional_ids import Column
+from fae.ingest.provisional_ids import ColumnEncoder
 
 ROW_FILES = ("ids", "dense", "labels")
 _VALUES_AT_ONCE = 1 << 18
 _VERSION = 1
 
 
-def discard_partial(path: Path) -> None:
-    """Remove what an interrupted ingest into `path` has kept."""
+def discard_progress(path: Path) -> None:
+    """Remove what an interrupted ingest of the log `path` has kept."""
     with contextlib.suppress(OSError):
         _progress_file(path).unlink(missing_ok=True)
         being_written(_progress_file(path)).unlink(missing_ok=True)
@@ -51,33 +52,33 @@ def _progress_file(path: Path) -> Path:
 
 
 def _boot() -> str:
-    """Names the time since the machine was started; empty where the system does not say."""
+    """An id of this run of the machine, new after a reboot; empty if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 
 
-class Partial:
-    """The unfinished log at `path`.
+class IngestProgress:
+    """The unfinished log at `path`, and how far it is.
 
     Parameters
     ----------
     key
-        JSON values that shape provisional ids and rows: columns, transforms, parents.
+        JSON values that decide provisional ids and rows: columns, transforms, parents.
     sources
-        One JSON value for each raw file, in log order, that names its content.
+        One JSON value for each raw file, in log order, that identifies its content.
 
     Attributes
     ----------
     folder
-        Where the log grows.
+        Folder in which the log grows.
     work
-        A folder in it for files that are not part of the log.
+        Folder inside it for files that are not part of the log.
     num_done
         Raw files that need not be read again.
     state
-        Free for the caller: JSON values that are kept with the next mark.
+        JSON values of the caller, kept with the next mark.
     phase
         ``reading``, ``numbering`` or ``done``.
     """
@@ -94,14 +95,14 @@ class Partial:
         self._rows = 0
         self._row_bytes: list[int] = []
         self._saved: list[int] = []
-        if not self._recall():
-            discard_partial(path)
+        if not self._load():
+            discard_progress(path)
         self.work.mkdir(parents=True, exist_ok=True)
         (self.folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(self.work / "scratch", ignore_errors=True)
 
-    def _recall(self) -> bool:
-        """Take over what an earlier process left, if it is of this log."""
+    def _load(self) -> bool:
+        """Load what an earlier process kept; return whether there is anything of this log."""
         try:
             found = json.loads(self._file.read_text())
         except (OSError, ValueError):
@@ -123,45 +124,49 @@ class Partial:
         self._marks, self._rows, self._row_bytes = found["marks"], found["rows"], found["row_bytes"]
         return True
 
-    def open_rows(self, name: str, dtype: npt.DTypeLike, width: int | None) -> RowWriter:
-        """The writer of one of `ROW_FILES`, behind the rows of the last mark."""
-        return RowWriter(self.folder / f"{name}.npy", dtype, width, num_rows=self._rows)
+    def open_rows(self, name: str, dtype: npt.DTypeLike, row_shape: tuple[int, ...]) -> NpyWriter:
+        """Open the writer of one of `ROW_FILES`, positioned behind the rows of the last mark."""
+        return NpyWriter(self.folder / f"{name}.npy", dtype, row_shape, num_rows=self._rows)
 
-    def restore(self, columns: Sequence[Column]) -> None:
-        """Fill fresh vocabularies with the values of all marks, in their order."""
-        self._saved = [_num_values(column) for column in columns]
+    def restore(self, encoders: Sequence[ColumnEncoder]) -> None:
+        """Fill new vocabularies with the values of all marks, in their order."""
+        self._saved = [_num_values(encoder) for encoder in encoders]
         if not self._marks:
             (self.work / "journal").write_bytes(b"")
             return
         with (self.work / "journal").open("r+b") as journal:
             for mark in self._marks:
                 for index, (count, num_bytes) in enumerate(mark):
-                    _enter(columns[index], journal.read(num_bytes), count)
+                    _add_values(encoders[index], journal.read(num_bytes), count)
             journal.truncate(journal.tell())
-        self._saved = [_num_values(column) for column in columns]
+        self._saved = [_num_values(encoder) for encoder in encoders]
 
-    def mark(self, columns: Sequence[Column], writers: Sequence[RowWriter], *, durable: bool) -> None:
-        """Another raw file is read: make sure that it need not be read again."""
+    def mark(self, encoders: Sequence[ColumnEncoder], writers: Sequence[NpyWriter], *, durable: bool) -> None:
+        """Set a mark: another raw file is read and need not be read again.
+
+        `durable` waits until everything is on the disk.
+        """
         entries = []
         with (self.work / "journal").open("ab") as journal:
-            for column, first in zip(columns, self._saved, strict=True):
+            for encoder, first in zip(encoders, self._saved, strict=True):
                 begin = journal.tell()
-                for start in range(first, _num_values(column), _VALUES_AT_ONCE):
-                    journal.write(_values(column, start, min(start + _VALUES_AT_ONCE, _num_values(column))))
-                entries.append([_num_values(column) - first, journal.tell() - begin])
+                for start in range(first, _num_values(encoder), _VALUES_AT_ONCE):
+                    journal.write(_values(encoder, start, min(start + _VALUES_AT_ONCE, _num_values(encoder))))
+                entries.append([_num_values(encoder) - first, journal.tell() - begin])
             journal.flush()
             if durable:
                 os.fsync(journal.fileno())
-        for writer in writers:
-            writer.flush(durable=durable)
-        self._saved = [_num_values(column) for column in columns]
+        if durable:
+            for writer in writers:
+                writer.sync()
+        self._saved = [_num_values(encoder) for encoder in encoders]
         self._rows, self._row_bytes = writers[0].num_rows, [writer.num_bytes for writer in writers]
         self._marks.append(entries)
         self.num_done += 1
         self.save("reading", durable=durable)
 
     def save(self, phase: str, *, durable: bool = False) -> None:
-        """Write how far the log is."""
+        """Write to the disk how far the log is."""
         self.phase = phase
         facts = {
             "version": _VERSION, "key": self._key, "sources": self._sources[: self.num_done], "phase": phase,
@@ -171,26 +176,29 @@ class Partial:
         write_json(self._file, facts)
 
     def finish(self) -> None:
-        """Everything is in place but the manifest: leave nothing in the folder that is not part of the log."""
+        """Record that only the manifest is missing, and remove everything that is not part of the log."""
         self.save("done")
         shutil.rmtree(self.work)
 
     def discard(self) -> None:
-        """Remove it: the log is whole, or nothing of it is worth keeping."""
-        discard_partial(self._path)
+        """Remove everything that was kept: the log is complete, or was refused."""
+        discard_progress(self._path)
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
 
-def _num_values(column: Column) -> int:
-    return 0 if column.vocabulary is None else column.vocabulary.size
+def _num_values(encoder: ColumnEncoder) -> int:
+    return 0 if encoder.vocabulary is None else encoder.vocabulary.size
 
 
-def _values(column: Column, start: int, stop: int) -> bytes:
-    """Values ``start .. stop - 1``: keys as they are; text as lengths (int32) before bytes, under their number."""
-    vocabulary = column.vocabulary
+def _values(encoder: ColumnEncoder, start: int, stop: int) -> bytes:
+    """Values ``start .. stop - 1`` as bytes for the journal.
+
+    Keys are int64. Text is the number of values (int64), the length of each (int32), and their bytes.
+    """
+    vocabulary = encoder.vocabulary
     if isinstance(vocabulary, HexVocabulary):
         return vocabulary.keys[start:stop].tobytes()
     assert vocabulary is not None
@@ -198,8 +206,9 @@ def _values(column: Column, start: int, stop: int) -> bytes:
     return np.array([stop - start], np.int64).tobytes() + lengths.tobytes() + text.tobytes()
 
 
-def _enter(column: Column, data: bytes, count: int) -> None:
-    vocabulary = column.vocabulary
+def _add_values(encoder: ColumnEncoder, data: bytes, count: int) -> None:
+    """Add values from the journal to a vocabulary; the inverse of `_values`."""
+    vocabulary = encoder.vocabulary
     if vocabulary is None or not count:
         return
     if isinstance(vocabulary, HexVocabulary):

@@ -1,8 +1,7 @@
-"""Working arrays of ingest that may be larger than memory.
+"""Working arrays of ingest that may be larger than memory: the vocabularies and the counts.
 
-Place in the flow: under the vocabularies and the counts. Invariant: the arrays that are held in memory never sum to
-more than the limit; what is beyond it lives in memory-mapped files of one folder, which the owner removes. The disk
-space of such a file is reserved when it is made, so that a full disk is an error here and not a crash later.
+Arrays held in memory never sum to more than the limit; the others are memory-mapped files in one folder. The disk
+space of such a file is reserved when it is made, so that a full disk is an error there and not a crash later.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ import numpy.typing as npt
 
 
 class Scratch:
-    """Gives arrays, in memory as long as they fit and in files after that.
+    """Allocates arrays: in memory while they fit, then in files.
 
     Parameters
     ----------
     folder
-        Where files go; made when the first one is.
+        Folder for the files, made with the first one.
     limit_bytes
-        Most bytes of arrays held in memory at once.
+        Largest sum of the bytes of arrays held in memory at once.
 
     Attributes
     ----------
     spilled_bytes
-        Bytes of all files made so far, for tests and for the curious.
+        Bytes of all files made so far.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -73,7 +72,7 @@ class Scratch:
         return larger
 
     def release(self, array: npt.NDArray[Any]) -> None:
-        """Give up an array from `array` or `grow`; it must not be used any more."""
+        """Free an array from `array` or `grow`; it must not be used afterwards."""
         with self._lock:
             num_bytes, path = self._owned.pop(array.ctypes.data)
             if path is None:
@@ -82,7 +81,7 @@ class Scratch:
             path.unlink()
 
     def close(self) -> None:
-        """Remove the files; arrays that are still held keep their content until they are dropped."""
+        """Remove the files; arrays that are still referenced keep their content."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -1,10 +1,9 @@
-"""The raw files of a log: which they are, in which order, and what names their content.
+"""The raw files of a log: which they are, in which order, and the digests that identify their content.
 
-Place in the flow: before ingest reads anything. Invariant: a source is named by its file name, size and the blake2b of
-its bytes, so touching or moving a file does not make a new log and changing one byte does. Digests of unchanged
-files (same absolute path, size and modification time) are remembered beside the artifact, in
-``<artifact>.sources.json``: a convenience that may be deleted, part of neither the artifact nor its fingerprint.
-Nothing here parses.
+A source is identified by its file name, its size and the blake2b of its bytes: touching or moving a file does not make
+a new log, changing one byte does. Digests of unchanged files (same absolute path, size and modification time) are
+cached beside the artifact, in ``<artifact>.sources.json``. That file may be deleted; it is part of neither the artifact
+nor its fingerprint.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from fae.core.threads import run_ranges
 from fae.ingest.config import LogConfig
 
 _TRUST_AFTER_NS = 2 * 10**9
-"""A file changed less than this before it was hashed may change again within one tick of its clock: not remembered."""
+"""A file that changed less than this before it was hashed may change again without a new time: it is not cached."""
 
 Role = Literal["train", "test"]
 Digests = dict[str, dict[str, Any]]
 
 _known_digests: Digests = {}
-"""Of this process: `plan_ingest` and `ingest` in one run hash a log once, not twice."""
+"""Digests that this process computed: `plan_ingest` and `ingest` of one run hash a log once, not twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """One raw file as it stood when the log was planned.
+    """One raw file as it was when the log was planned.
 
     Attributes
     ----------
@@ -65,7 +64,7 @@ class SourceFile:
 def find_sources(config: LogConfig, base: Path) -> list[SourceFile]:
     """The files of ``[log] train`` and then those of ``[log] test``, in log order.
 
-    Files of one glob stand in natural order (``day_2`` before ``day_10``).
+    Files of one glob are in natural order (``day_2`` before ``day_10``).
 
     Raises
     ------
@@ -126,20 +125,20 @@ def _natural_order(path: Path) -> list[str | int]:
 
 
 def sidecar(artifact: Path) -> Path:
-    """Where the digests behind `artifact` are remembered."""
+    """File in which the digests of the sources of `artifact` are cached."""
     return artifact.with_name(f"{artifact.name}.sources.json")
 
 
 def digest_sources(sources: list[SourceFile], artifact: Path | None) -> list[str]:
-    """blake2b of each file's bytes, hex; files that did not change since they were last hashed are not read.
+    """Hex blake2b of each file's bytes; files that did not change since they were last hashed are not read.
 
     Parameters
     ----------
     artifact
-        Where the log stands or will stand; its sidecar is read if it is there.
+        Path of the log, made or not; its sidecar is read if it exists.
     """
-    remembered = {**_read_sidecar(artifact), **_known_digests}
-    digests = [_recall(remembered, source) for source in sources]
+    cached = {**_read_sidecar(artifact), **_known_digests}
+    digests = [_cached_digest(cached, source) for source in sources]
     missing = [index for index, digest in enumerate(digests) if not digest]
     if not missing:
         return digests
@@ -163,19 +162,19 @@ def digest_sources(sources: list[SourceFile], artifact: Path | None) -> list[str
         except OSError as error:
             raise LogError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from error
     if artifact is not None and artifact.is_dir():
-        remember(sources, artifact)
+        cache_digests(sources, artifact)
     return digests
 
 
-def remember(sources: list[SourceFile], artifact: Path) -> None:
-    """Write the sidecar of `artifact`; a folder that cannot be written to only costs hashing again."""
+def cache_digests(sources: list[SourceFile], artifact: Path) -> None:
+    """Write the sidecar of `artifact`; if the folder cannot be written to, the files are hashed again next time."""
     known = {str(source.path): _known_digests.get(str(source.path)) for source in sources}
     with contextlib.suppress(OSError):
         write_json(sidecar(artifact), {path: facts for path, facts in known.items() if facts})
 
 
-def _recall(remembered: Digests, source: SourceFile) -> str:
-    facts = remembered.get(str(source.path), {})
+def _cached_digest(cached: Digests, source: SourceFile) -> str:
+    facts = cached.get(str(source.path), {})
     if (facts.get("bytes"), facts.get("mtime_ns")) != (source.num_bytes, source.mtime_ns):
         return ""
     _known_digests[str(source.path)] = facts

@@ -1,11 +1,11 @@
-"""Which inputs train, which validate and which test: by fractions, or as published for a log that is known by one word.
+"""Which inputs train, validate and test: by fractions, or by the published split of a public log.
 
-Place in the flow: beside ingest's first pass, which shows it every chunk. Invariants: the training split comes first in
-the log and is never empty; every split is one range; what is remembered between files is JSON.
+The training split comes first in the log and is never empty; every split is one range of inputs.
 
-Sources: DLRM's public code cuts Criteo Kaggle's one file into seven equal parts (the first ones one longer) and takes
-the last for evaluation, of the Terabyte log the last file; the first half of it, rounded up, is the test and the rest
-validates. Avazu's competition was to predict the day behind ten days of training: here the tenth is the test.
+Sources: DLRM's public code cuts Criteo Kaggle's one file into seven equal parts (the first ones one longer) and
+evaluates on the last one; for the Terabyte log it evaluates on the last file. The first half of that, rounded up, is
+the test split, the rest is the validation split. Avazu's competition was to predict the day after ten days of training:
+here the tenth day is the test split.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _KAGGLE_DAYS = 7
 
 
 class SplitFinder:
-    """Sees every chunk of the log in order, and says then where the splits are.
+    """Finds the splits while the first pass shows it every chunk of the log in order.
 
     Attributes
     ----------
     state
-        What it has seen, as JSON values; give it to a new one to go on from there.
+        What it has seen so far, as JSON values; a new finder continues from it.
     """
 
     def __init__(self, config: LogConfig, state: dict[str, Any] | None = None) -> None:
@@ -36,11 +36,11 @@ class SplitFinder:
         self.state: dict[str, Any] = state or {"files": [], "day": "", "day_start": 0}
 
     def start_file(self, role: str) -> None:
-        """The chunks that follow are of another file, of ``[log] train`` or ``test``."""
+        """Begin another file, named by ``[log] train`` or ``test``; the next chunks are from it."""
         self.state["files"].append([role, 0])
 
     def see(self, chunk: Any) -> None:
-        """Count a chunk."""
+        """Take note of the next chunk."""
         if getattr(chunk, "days", None) is not None and self._config.has_published_split():
             self._see_days(chunk)
         if split := getattr(chunk, "split", ""):
@@ -50,7 +50,7 @@ class SplitFinder:
 
     @property
     def num_inputs(self) -> int:
-        """Inputs so far."""
+        """Number of inputs so far."""
         return sum(count for _, count in self.state["files"])
 
     def _see_days(self, chunk: Any) -> None:
@@ -80,7 +80,7 @@ class SplitFinder:
             return split_ranges(config, total - num_test, num_test)
         published = config.known.split
         if published == "last day":
-            return _evaluated(config, total, self.state["day_start"])
+            return _last_day_split(config, total, self.state["day_start"])
         if published == "users":
             sizes = self.state.get("sizes", {"train": 0, "validation": 0})
             train, validation = sizes["train"], sizes["validation"]
@@ -101,7 +101,7 @@ def _require_training(config: LogConfig, num_inputs: int, num_training: int) -> 
         )
 
 
-def _evaluated(config: LogConfig, num_inputs: int, test_start: int) -> Splits:
+def _last_day_split(config: LogConfig, num_inputs: int, test_start: int) -> Splits:
     train = test_start - int(test_start * config.effective_validation_fraction() + 0.5)
     _require_training(config, num_inputs, train)
     return {"train": [0, train], "validation": [train, test_start], "test": [test_start, num_inputs]}

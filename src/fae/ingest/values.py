@@ -1,7 +1,7 @@
-"""Categorical values as one kind of thing: text. The value 7 of a CSV file and of a Parquet integer are one value.
+"""Categorical values as text: the value 7 of a CSV file and of a Parquet integer are the same value.
 
-Place in the flow: between the readers and the vocabulary. Invariants: the result has no nulls; a missing value is the
-empty text; integers are their decimal text. Text is never trimmed or otherwise changed.
+The result has no nulls; a missing value is the empty text, an integer its decimal text. Text is never trimmed or
+otherwise changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EXACT_FLOAT = 2.0**53
 
 
 def as_text(array: Any, column: str, locate: Locate) -> Any:
-    """Any Arrow array of scalars as an Arrow string array without nulls.
+    """Convert any Arrow array of scalars to an Arrow string array without nulls.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def _whole(array: Any, column: str, locate: Locate) -> Any:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether the Arrow type is text of any layout (by name: older releases have no predicate for all of them)."""
+    """Whether the Arrow type is text of any layout. Compared by name: older releases lack a predicate for some."""
     return str(kind) in ("string", "large_string", "string_view")
 
 
@@ -88,9 +88,9 @@ class Items(NamedTuple):
     Attributes
     ----------
     values
-        Arrow array of ``I`` items.
+        Arrow string array of ``I`` items.
     rows, slots
-        int64 ``[I]``: the input each belongs to, and its slot in it.
+        int64 ``[I]``: the input that each item belongs to, and its slot there.
     """
 
     values: Any
@@ -121,7 +121,7 @@ def list_items(array: Any, separator: str, max_length: int, column: str, locate:
 
 
 def whole_numbers(values: Any, column: str, locate: Locate) -> npt.NDArray[np.int64]:
-    """Text as ids of an encoded column: int64, -2 where the value is missing.
+    """Convert text to ids of an encoded column: int64, -2 where the value is missing.
 
     Raises
     ------

@@ -1,44 +1,36 @@
 """Exact vocabulary of one column: from value bytes to provisional ids, in order of first appearance.
 
-Place in the flow: ingest's first pass. Values are compared by their bytes, never by hash alone, so no two values share
-an id. Invariant: id i is the i-th distinct value that was ever encoded, whatever the chunks were. Final ids are given
-by `fae.ingest.final_ids`, once the training split and its counts are known.
+Values are compared by their bytes, never by hash alone, so no two values share an id. Id i is the i-th distinct value
+that was ever encoded, whatever the chunks were. `fae.ingest.final_ids` assigns final ids once the counts in the
+training split are known.
 
-Layout: one arena of value bytes; `starts[i] : starts[i + 1]` is value i; `hashes[i]` its hash; an open-addressing table
-of int64 entries, each 32 bits of the hash above 31 bits of id, so that a probe touches the arena only where the value
-is very likely the one sought. About 33 bytes a value beside its own bytes.
+Layout: one arena holds all value bytes; ``arena[starts[i] : starts[i + 1]]`` is value i and ``hashes[i]`` its 63-bit
+hash. An open-addressing table of int64 entries maps hashes to ids: ``entry = hash >> 31 << 31 | id``, the upper 32 bits
+of the hash above 31 bits of id, -1 where empty. A lookup reads the arena only where those 32 bits agree, which is very
+likely the right value. About 33 bytes a value beside the value's own bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
+from fae.core.compiled import Int64, compiled
 from fae.core.errors import LogError
 from fae.ingest.scratch import Scratch
 
-F = TypeVar("F", bound=Callable[..., Any])
-Int64 = npt.NDArray[np.int64]
-
 MAX_VALUES = 2**31 - 4
-"""Ids are int32, and a table has a reserved id beside its values."""
-
-
-def compiled(function: F) -> F:
-    """numba's ``njit`` as every loop here wants it: cached on disk, without the GIL, its type kept."""
-    return cast(F, njit(cache=True, nogil=True)(function))
+"""Most values of a column: ids are int32, and a table has a reserved id beside its values."""
 
 
 @compiled
 def hash_bytes(data: npt.NDArray[np.uint8], start: np.int64, stop: np.int64) -> np.int64:
-    """63-bit hash of ``data[start:stop]``: two 32-bit lanes over four bytes at a time.
+    """63-bit hash of ``data[start:stop]``: two 32-bit states, updated with four bytes at a time.
 
-    Every product stays below 2^63, so compiled and plain Python agree and nothing overflows.
+    Every product stays below 2^63, so nothing overflows, and compiled and plain Python agree.
     """
     high = np.int64(0x9E3779B9)
     low = np.int64(stop - start) ^ np.int64(0x85EBCA6B)
@@ -106,7 +98,7 @@ def encode_values(
 
 @compiled
 def rebuild_table(hashes: Int64, size: int, table: Int64) -> None:
-    """Enter values ``0 .. size - 1`` into an empty (all -1) table."""
+    """Insert values ``0 .. size - 1`` into an empty table (all -1)."""
     mask = np.int64(table.size - 1)
     for known in range(size):
         slot = hashes[known] & mask
@@ -121,14 +113,14 @@ class Vocabulary:
     Parameters
     ----------
     scratch
-        Gives the arrays; they spill to disk when they are many.
+        Allocates the arrays, on disk when they are too large for memory.
 
     Attributes
     ----------
     size
         Distinct values so far.
     missing_id
-        Provisional id of the empty text, or -1 while it was not seen.
+        Provisional id of the empty text, -1 if it was not seen yet.
     """
 
     def __init__(self, column: str, scratch: Scratch) -> None:
@@ -144,7 +136,7 @@ class Vocabulary:
         self._table[:] = -1
 
     def encode(self, values: Any) -> npt.NDArray[np.int32]:
-        """Provisional ids, int32 ``[n]``, of an Arrow string array without nulls; unknown values are appended."""
+        """Provisional ids, int32 ``[n]``, of an Arrow string array without nulls; new values are appended."""
         count = len(values)
         ids = np.empty(count, np.int32)
         if count == 0:
@@ -163,7 +155,7 @@ class Vocabulary:
         return ids
 
     def _reserve(self, num_values: int, num_bytes: int) -> None:
-        """Room for so many more values and bytes, were all of them new: the loop then never has to stop."""
+        """Make room for this many new values and bytes, so that the compiled loop never has to stop."""
         need = self.size + num_values
         if need > MAX_VALUES:
             raise LogError(
@@ -184,17 +176,17 @@ class Vocabulary:
             rebuild_table(self._hashes, self.size, self._table)
 
     def text(self, start: int, stop: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-        """The bytes of values ``start .. stop - 1``: the length of each, and all of them one behind the other."""
+        """Length of each of the values ``start .. stop - 1``, and all their bytes in one array."""
         begin, end = int(self._starts[start]), int(self._starts[stop])
         return np.diff(self._starts[start : stop + 1]).astype(np.int32), self._arena[begin:end]
 
     def seal(self) -> None:
-        """Give up what only `encode` needs."""
+        """Free the memory that only `encode` needs."""
         self._scratch.release(self._table)
         self._scratch.release(self._hashes)
 
     def values(self, ids: npt.NDArray[np.int32]) -> Any:
-        """The values of provisional ids as an Arrow string array; a null where the id is negative."""
+        """The values of provisional ids as an Arrow string array; null where the id is negative."""
         everything = pa.LargeStringArray.from_buffers(
             self.size, pa.py_buffer(self._starts[: self.size + 1]), pa.py_buffer(self._arena)
         )

@@ -105,10 +105,10 @@ class IngestStage(Stage[ColumnarLog]):
         if run.recipe.log.is_columnar:
             say(f"ingest: nothing to read, {self.path(run)} is columnar")
             return
-        from fae.ingest.resume import discard_partial
+        from fae.ingest.resume import discard_progress
 
         super().skip(run)
-        discard_partial(self.path(run))
+        discard_progress(self.path(run))
 
     def describe(self, run: RunContext) -> dict[str, Any]:
         """As `Stage.describe`."""

@@ -1,8 +1,7 @@
-"""The made-up log as chunks: inputs of any shape, with labels drawn from the planted probabilities.
+"""Generate a synthetic click log chunk by chunk, with labels drawn from planted probabilities.
 
-Place in the flow: between the generators of inputs and the writers (`fae.synthetic.text_writer` text,
-`fae.synthetic.columnar_writer` the columnar log). Invariant: a chunk depends on the configuration and its index alone.
-It writes nothing.
+The writers turn chunks into files (`fae.synthetic.text_writer`, `fae.synthetic.columnar_writer`). A chunk depends on
+the configuration and its index alone.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ class SyntheticChunk:
     Attributes
     ----------
     labels
-        uint8 ``[n]``.
+        uint8 ``[n]``, 0 or 1.
     probabilities
-        float64 ``[n]``: the planted model's, from which the labels were drawn.
+        float64 ``[n]``: the planted model's click probabilities, from which the labels were drawn.
     counts
-        int32 ``[n, K]``; `MISSING_COUNT` where missing. A view: columns are contiguous, not rows.
+        int32 ``[n, K]``; `MISSING_COUNT` where missing. A transposed view: columns are contiguous, not rows.
     ids
-        int32 ``[n, S]``: values by rank of popularity (before drift), -1 where missing. A view, too.
+        int32 ``[n, S]``: values by rank of popularity (before drift), -1 where missing. A transposed view, too.
     """
 
     labels: npt.NDArray[np.uint8]
@@ -46,7 +45,7 @@ class SyntheticChunk:
 
 
 class SyntheticLog:
-    """The generator: chunk by chunk, in any order, by any thread."""
+    """Generates the log: chunk by chunk, in any order, from any thread."""
 
     def __init__(self, config: SyntheticConfig) -> None:
         self.config = config
@@ -56,7 +55,7 @@ class SyntheticLog:
         else:
             self._inputs = TableInputs(config, TABLE_SHAPES[config.shape])
         self.columns, self.dense_names = self._inputs.columns, self._inputs.dense_names
-        # The parts are put to their weights, and the bias to the click rate, on inputs that are not in the log.
+        # The scales of the logit's parts and the bias are fitted on inputs that are not in the log.
         draw = self._inputs.draw(generator(config.seed, "synthetic", "calibration"), 0, CHUNK_INPUTS)
         weights = {**PART_WEIGHTS, "popularity": config.label_gap}
         self._factors = {
@@ -66,7 +65,7 @@ class SyntheticLog:
         self._bias += _bias_for(self._logits(draw), config.click_rate)
 
     def chunk(self, index: int) -> SyntheticChunk:
-        """Inputs ``index * CHUNK_INPUTS`` and the `CHUNK_INPUTS` - 1 that follow, as if the log went on."""
+        """Inputs ``[index * CHUNK_INPUTS, (index + 1) * CHUNK_INPUTS)``, as if the log had no end."""
         random = generator(self.config.seed, "synthetic", "inputs", index)
         draw = self._inputs.draw(random, index * CHUNK_INPUTS, CHUNK_INPUTS)
         probabilities = 1.0 / (1.0 + np.exp(-self._logits(draw)))
@@ -82,13 +81,13 @@ class SyntheticLog:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticSummary:
-    """What was written.
+    """Facts of a written log.
 
     Attributes
     ----------
     best_auc, best_log_loss
-        Of the planted probabilities on this log: no model can do better, but for chance. The AUC is NaN where only
-        one label was drawn.
+        AUC and log loss of the planted probabilities on this log. No model can do better, except by chance. The AUC is
+        NaN if only one label was drawn.
     """
 
     num_inputs: int
@@ -99,7 +98,7 @@ class SyntheticSummary:
 
 
 class ClickTally:
-    """What the planted probabilities are worth, added up chunk by chunk, in any order."""
+    """Sums from which the best possible AUC and log loss follow, added up chunk by chunk in any order."""
 
     def __init__(self) -> None:
         self.num_inputs = 0
@@ -107,7 +106,7 @@ class ClickTally:
         self._losses: list[float] = []
 
     def add(self, labels: npt.NDArray[np.uint8], probabilities: FloatArray) -> None:
-        """Count these inputs."""
+        """Add some inputs: labels uint8 ``[n]``, probabilities float64 ``[n]``."""
         bins = (probabilities * _AUC_BINS).astype(np.int64)
         bins += labels.astype(np.int64) * _AUC_BINS
         self._histogram += np.bincount(bins, minlength=2 * _AUC_BINS).reshape(2, _AUC_BINS)
@@ -115,13 +114,13 @@ class ClickTally:
         self.num_inputs += len(labels)
 
     def merge(self, other: ClickTally) -> None:
-        """Count what another tally has counted."""
+        """Add the sums of another tally."""
         self._histogram += other._histogram
         self._losses += other._losses
         self.num_inputs += other.num_inputs
 
     def summary(self, num_bytes: int) -> SyntheticSummary:
-        """The result."""
+        """The facts of the log that was added up."""
         return SyntheticSummary(
             num_inputs=self.num_inputs,
             num_bytes=num_bytes,
@@ -144,6 +143,7 @@ def auc_of_histogram(histogram: npt.NDArray[np.int64]) -> float:
 
 
 def _bias_for(logits: FloatArray, rate: float) -> float:
+    """The bias with which the mean click probability is `rate`, by bisection."""
     low, high = -30.0, 30.0
     for _ in range(60):
         middle = (low + high) / 2

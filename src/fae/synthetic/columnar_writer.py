@@ -1,11 +1,8 @@
-"""A made-up click log straight into the columnar form, as if its text had gone through ingest.
+"""Write a synthetic click log directly as a columnar log, as if its text had gone through ingest.
 
-Place in the flow: writes the artifact ``log`` (`fae.artifacts.columnar_log`), so profile and the stages behind it go on from it.
-Chunks are drawn by all threads and written where they belong; memory holds a few chunks and 8 bytes for every value
-that can occur, whatever the number of inputs is.
-
-Invariants: the bytes depend on the configuration alone, not on threads; ``counts.npy`` is exactly the number of times
-each id stands in the training rows. There is no ``vocabulary/``: the values have no text. It needs numpy alone.
+Chunks are drawn by all threads and written at their place. Memory holds a few chunks and 8 bytes for every possible
+value, whatever the number of inputs. The bytes depend on the configuration alone, not on threads. There is no
+``vocabulary/``, because the values have no text.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ import dataclasses
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +20,7 @@ from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, FeatureSchema
 from fae.artifacts.manifest import Plan, write_artifact
 from fae.core.config import to_table
 from fae.core.errors import RecipeError
-from fae.core.npy import npy_header, save_array, write_rows_at
+from fae.core.npy import NpyRows, NpyWriter, save_array
 from fae.core.progress import Task, task
 from fae.core.threads import num_threads, run_ranges
 from fae.synthetic.click_log import ClickTally, SyntheticChunk, SyntheticLog, SyntheticSummary
@@ -46,14 +43,14 @@ def write_columnar(
     test_fraction: float = 0.1,
     validation_fraction: float = 0.05,
 ) -> SyntheticSummary:
-    """Write the columnar log to `path`, whole or not at all.
+    """Write the columnar log to `path`, as a whole or not at all.
 
     Parameters
     ----------
     ids
-        ``popularity``: as ingest numbers them, by accesses in the training split (equals in the order of the
-        generator), values that the training split never shows as the reserved id. ``encoded``: the generator's own
-        numbers, nearly in that order, without the second pass that renumbers.
+        ``popularity``: numbered as by ingest, by accesses in the training split (ties in the generator's order); values
+        that the training split never shows get the reserved id. ``encoded``: the generator's own numbers, nearly in
+        that order, which saves the second pass.
     test_fraction, validation_fraction
         As in a recipe's ``[log]``.
 
@@ -77,10 +74,10 @@ def write_columnar(
         writer = _Writer(SyntheticLog(config), folder, train_stop)
         tally = writer.first_pass()
         finals = [
-            number_values(column, count, ids) for column, count in zip(writer.columns, writer.counts, strict=True)
+            assign_final_ids(column, count, ids) for column, count in zip(writer.columns, writer.counts, strict=True)
         ]
         if ids == "popularity":
-            renumber(folder / "ids.npy", finals)
+            replace_ids(folder / "ids.npy", finals)
         save_array(folder / "counts.npy", np.concatenate([final.counts for final in finals]))
         result = tally.summary(sum(file.stat().st_size for file in folder.iterdir()))
         labels = np.load(folder / "labels.npy", mmap_mode="r")
@@ -99,14 +96,14 @@ def write_columnar(
 
 
 class _Writer:
-    """The first pass: draw, write at its place, count the training split.
+    """The first pass: draw chunks, write them at their place, count the training split.
 
-    Values become ids by a shift of one where a missing value is possible: it is id 0.
+    In a column that can miss values, the missing value is id 0 and value v is id v + 1; elsewhere value v is id v.
     """
 
     def __init__(self, log: SyntheticLog, folder: Path, train_stop: int) -> None:
         self.log, self.columns, self._folder, self._train_stop = log, log.columns, folder, train_stop
-        self.counts = [np.zeros(num_ids(column) + 1, np.uint32) for column in self.columns]
+        self.counts = [np.zeros(num_possible_ids(column) + 1, np.uint32) for column in self.columns]
         self._locks = [threading.Lock() for _ in self.columns]
         self._shifts = np.array([[int(c.can_miss)] for c in self.columns for _ in range(c.length)], np.int32)
 
@@ -116,14 +113,14 @@ class _Writer:
         tallies = [ClickTally() for _ in range(min(num_threads(), num_chunks))]
         with (
             task("synthetic log", total) as progress,
-            _create(self._folder / "ids.npy", np.int32, (total, slots)) as ids,
-            _create(self._folder / "dense.npy", np.float32, (total, len(self.log.dense_names))) as dense,
-            _create(self._folder / "labels.npy", np.uint8, (total,)) as labels,
+            NpyWriter(self._folder / "ids.npy", np.int32, (slots,)) as ids,
+            NpyWriter(self._folder / "dense.npy", np.float32, (len(self.log.dense_names),)) as dense,
+            NpyWriter(self._folder / "labels.npy", np.uint8) as labels,
         ):
             files = (ids, dense, labels)
 
             def work(start: int, stop: int) -> None:
-                # Neighbouring chunks by turns, so that the files grow from their beginning to their end.
+                # Threads take chunks in turns, so that the files grow from their beginning to their end.
                 for part in range(start, stop):
                     for index in range(part, num_chunks, len(tallies)):
                         self._write(index, files, tallies[part], progress)
@@ -133,7 +130,7 @@ class _Writer:
             tallies[0].merge(other)
         return tallies[0]
 
-    def _write(self, index: int, files: tuple[BinaryIO, ...], tally: ClickTally, progress: Task) -> None:
+    def _write(self, index: int, files: tuple[NpyWriter, ...], tally: ClickTally, progress: Task) -> None:
         start = index * CHUNK_INPUTS
         size = min(CHUNK_INPUTS, self.log.config.num_inputs - start)
         chunk: SyntheticChunk = self.log.chunk(index)
@@ -143,7 +140,7 @@ class _Writer:
             dense[:, column] = _DENSE.take(counts[:size] - MISSING_COUNT)
         arrays: tuple[npt.NDArray[Any], ...] = (by_slot.T, dense, chunk.labels[:size])
         for file, rows in zip(files, arrays, strict=True):
-            write_rows_at(file.fileno(), start, rows)
+            file.write(start, rows)
         tally.add(chunk.labels[:size], chunk.probabilities[:size])
         training = min(max(self._train_stop - start, 0), size)
         slot = 0
@@ -151,34 +148,42 @@ class _Writer:
             values = by_slot[slot : slot + facts.length, :training].reshape(-1)
             slot += facts.length
             with self._locks[column]:
-                add_counts(values, self.counts[column])
+                count_accesses(values, self.counts[column])
         progress.advance(size)
 
 
-def num_ids(column: ColumnFacts) -> int:
-    """Ids that can occur in a column, the missing value included."""
+def num_possible_ids(column: ColumnFacts) -> int:
+    """Number of ids that can occur in a column, including the missing value."""
     return column.num_values + column.can_miss
 
 
-def add_counts(ids: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32]) -> None:
-    """Add how often each id occurs; -1 (no lookup) counts at the end of `counts`."""
-    # A Python 1 would be cast anew for every element: twelve times slower.
+def count_accesses(ids: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32]) -> None:
+    """Add to `counts` how often each id occurs; -1 (no lookup) is counted in its last entry."""
+    # A Python 1 would be converted for every element, which is twelve times slower.
     np.add.at(counts, ids, np.uint32(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Final:
-    """Final ids of one column: `places` int32 by id of the first pass, one too large, 0 where never seen; counts."""
+class FinalIds:
+    """FinalIds ids of one column.
+
+    Attributes
+    ----------
+    counts
+        int64 ``[num_embeddings]``: accesses in the training split.
+    places
+        int32: final id + 1 by id of the first pass; 0 if the training split never shows it.
+    """
 
     schema: FeatureSchema
     counts: npt.NDArray[np.int64]
     places: npt.NDArray[np.int32]
 
 
-def number_values(column: ColumnFacts, counts: npt.NDArray[np.uint32], ids: Ids) -> Final:
-    """Number the ids that the training split shows by their accesses; the others share the reserved id behind them."""
+def assign_final_ids(column: ColumnFacts, counts: npt.NDArray[np.uint32], ids: Ids) -> FinalIds:
+    """Number the ids that the training split shows by their accesses; all others share the last id."""
     counts = counts[:-1]
-    # Zeros, not the reserved id: pages of values that never occur then cost nothing.
+    # Zero means the reserved id, so that memory pages of values that never occur are never touched.
     places = np.zeros(len(counts), np.int32)
     if ids == "popularity":
         seen = np.flatnonzero(counts)
@@ -189,18 +194,17 @@ def number_values(column: ColumnFacts, counts: npt.NDArray[np.uint32], ids: Ids)
         name=column.name, num_embeddings=len(counts) + 1, length=column.length, unknown_id=len(counts),
         pooling="sum" if column.length == 1 else "none", encoded=ids == "encoded",
     )  # fmt: skip
-    return Final(schema=schema, counts=np.append(counts, np.uint32(0)).astype(np.int64), places=places)
+    return FinalIds(schema=schema, counts=np.append(counts, np.uint32(0)).astype(np.int64), places=places)
 
 
-def renumber(path: Path, finals: Sequence[Final]) -> None:
-    """Replace the ids in the file by the final ones, chunk by chunk, in place."""
-    old = np.load(path, mmap_mode="r")
+def replace_ids(path: Path, finals: Sequence[FinalIds]) -> None:
+    """Replace the ids of the first pass in the file by the final ones, chunk by chunk, in place."""
     of_slot = [final for final in finals for _ in range(final.schema.length)]
-    with task("synthetic log: numbering by popularity", len(old)) as progress, path.open("r+b") as file:
+    with NpyRows(path, writable=True) as file, task("synthetic log: numbering by popularity", len(file)) as progress:
 
         def work(start: int, stop: int) -> None:
             for index in range(start, stop):
-                rows = np.array(old[index * CHUNK_INPUTS : (index + 1) * CHUNK_INPUTS])
+                rows = file.read(index * CHUNK_INPUTS, (index + 1) * CHUNK_INPUTS)
                 for slot, final in enumerate(of_slot):
                     ids = np.ascontiguousarray(rows[:, slot])
                     places = final.places.take(ids, mode="clip")
@@ -209,14 +213,7 @@ def renumber(path: Path, finals: Sequence[Final]) -> None:
                     if final.schema.length > 1:
                         places[ids < 0] = -1
                     rows[:, slot] = places
-                write_rows_at(file.fileno(), index * CHUNK_INPUTS, rows)
+                file.write(index * CHUNK_INPUTS, rows)
                 progress.advance(len(rows))
 
-        run_ranges(work, -(-len(old) // CHUNK_INPUTS))
-
-
-def _create(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> BinaryIO:
-    file = path.open("wb")
-    file.write(npy_header(dtype, shape))
-    file.flush()
-    return file
+        run_ranges(work, -(-len(file) // CHUNK_INPUTS))

@@ -1,8 +1,7 @@
-"""How one column of a made-up log is distributed, and how random bits become its values.
+"""The distribution of one column of a synthetic log, and how random bits become its values.
 
-Place in the flow: beneath `fae.synthetic.shapes` (which log has which columns) and the generators.
-Invariant: everything here is a pure function of arrays and of the generator it is given.
-It does not say how columns depend on one another: that is the generators' business.
+Everything here is a pure function of arrays and of the random generator. How columns depend on one another is decided
+by the generators of inputs.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
 
-CELL_BITS = 13
-FINE_CELL_BITS = 16
-"""Of small columns that share their draws with no other: rare values would else be as frequent as a stretch is wide."""
+QUANTILE_BITS = 13
+FINE_QUANTILE_BITS = 16
+"""For small columns that share their draws with no other: with wider quantiles, rare values would be too frequent."""
 
 MISSING_COUNT = -4
-"""Stands for a missing count; real counts start at -1."""
+"""Marks a missing count; real counts start at -1."""
 MAX_COUNT = 99_999
 _FEW_VALUES = 1000
 """Columns with no more values than this are not scaled: small tables stay small tables."""
@@ -35,21 +34,22 @@ class ColumnShape:
     Attributes
     ----------
     num_embeddings
-        Distinct values in the whole log, a missing value included.
+        Distinct values in the whole log, including the missing value.
     head_share
-        Share of the inputs that the most frequent value takes, where it stands out of the curve; else 0.
+        Share of the inputs with the most frequent value, if that lies outside the curve; else 0.
     missing
         Name of the group of columns that go missing together (`LogShape.missing_shares`), or "".
     offset, exponent
         Zipf-Mandelbrot curve of the other values: the weight of value k is (k + offset) ** -exponent.
     source
-        What decides the value: the input's item, its user, the time, or nothing else in the input.
+        What decides the value: the input's item, its user, the time, or chance alone (``context``).
     mapping
-        ``rank``: popular items (users) have popular values; ``hash``: unrelated to popularity, as a colour would be.
+        ``rank``: popular items (users) have popular values; ``hash``: the value does not depend on popularity, like a
+        colour.
     knee, tail_exponent
-        From value `knee` on the curve goes on, without a jump, with this exponent; a knee of 0 is none.
+        From value `knee` on the curve continues, without a jump, with `tail_exponent`; 0 means no knee.
     noise
-        Share of the values that ignore the item or user.
+        Share of the values that are drawn independently of item and user.
     """
 
     name: str
@@ -69,7 +69,7 @@ class ColumnShape:
         num_values = max(round(self.num_embeddings * scale), min(self.num_embeddings, _FEW_VALUES))
         ratio = num_values / self.num_embeddings
         reserved = (self.head_share > 0) + (self.missing != "")
-        # A flat top as wide as the shrunken table would leave no skew at all.
+        # With a flat top as wide as the shrunken table no skew would be left.
         offset = max(self.offset * ratio, min(self.offset, 8.0))
         head = min(self.head_share / (1.0 - missing_share), 1.0)
         return Marginal(max(1, num_values - reserved), head, offset, self.exponent, self.knee * ratio,
@@ -89,19 +89,19 @@ class Marginal:
 
     @property
     def num_values(self) -> int:
-        """Values, the head included."""
+        """Number of values, including the head."""
         return self.size + (self.head_share > 0)
 
-    def table(self, cell_bits: int = CELL_BITS) -> QuantileTable:
-        """The distribution as a table: what draws use, and by definition the distribution itself."""
-        share = np.arange((1 << cell_bits) + 1) / (1 << cell_bits)
+    def table(self, quantile_bits: int = QUANTILE_BITS) -> QuantileTable:
+        """The distribution as a table of quantiles. Draws use the table, so by definition it is the distribution."""
+        share = np.arange((1 << quantile_bits) + 1) / (1 << quantile_bits)
         bounds = self._tail_rank(np.maximum((share - self.head_share) / (1.0 - self.head_share), 0.0))
         if self.head_share:
             bounds = np.where(share < self.head_share, share / self.head_share, 1.0 + bounds)
         return QuantileTable(np.minimum(bounds, self.num_values - 1e-6))
 
     def _tail_rank(self, share: FloatArray) -> FloatArray:
-        """Real rank in [0, size] below which the share lies: the integral of the curve, inverted piece by piece."""
+        """Real rank in [0, size] below which the share lies: the inverted integral of the curve, piece by piece."""
         knee = self.knee if 0.0 < self.knee < self.size else float(self.size)
         head = _integral(self.offset, knee + self.offset, self.exponent)
         # Weights behind the knee, relative to the weight at the knee.
@@ -116,53 +116,53 @@ class Marginal:
 
 
 class QuantileTable:
-    """Equally likely stretches of ranks, a power of two of them; within a stretch the distribution is even.
+    """``2 ** quantile_bits`` equally likely ranges of ranks; within a range the distribution is uniform.
 
-    Why a table: powers of every draw would take most of the time of a log. A draw is some random bits, of which the
-    first `cell_bits` say which stretch and the others where in it.
+    A draw is some random bits: the first `quantile_bits` choose the range, the others the place within it. Computing
+    the curve for every draw instead would take most of the time of a log.
     """
 
     def __init__(self, bounds: FloatArray) -> None:
-        self.cell_bits = (len(bounds) - 1).bit_length() - 1
+        self.quantile_bits = (len(bounds) - 1).bit_length() - 1
         self.low: FloatArray = bounds[:-1].copy()
         self.step: FloatArray = np.diff(bounds)
 
     def draw(self, bits: npt.NDArray[Any]) -> Int32Array:
         """int32 ranks of random bits."""
-        return self.ranks(*split_bits(bits, self.cell_bits))
+        return self.ranks(*split_bits(bits, self.quantile_bits))
 
-    def ranks(self, cells: IntArray, inside: FloatArray) -> Int32Array:
-        """int32 ranks, the most frequent value 0."""
-        ranks = self.step.take(cells)
+    def ranks(self, quantiles: IntArray, inside: FloatArray) -> Int32Array:
+        """int32 ranks of draws that `split_bits` has split; rank 0 is the most frequent value."""
+        ranks = self.step.take(quantiles)
         ranks *= inside
-        ranks += self.low.take(cells)
+        ranks += self.low.take(quantiles)
         return ranks.astype(np.int32)
 
     def share_below(self, ranks: FloatArray) -> FloatArray:
-        """The share of the draws that come out below each rank."""
+        """Share of the draws that are below each rank."""
         bounds = np.append(self.low, self.low[-1] + self.step[-1])
         share: FloatArray = np.interp(ranks, bounds, np.linspace(0.0, 1.0, len(bounds)), right=1.0)
         return share
 
 
 def random_bits(random: np.random.Generator, size: int) -> npt.NDArray[np.uint32]:
-    """uint32 ``[size]``, every bit even odds."""
+    """Uniform random bits, uint32 ``[size]``."""
     return random.integers(0, 2**32 - 1, size, np.uint32, endpoint=True)
 
 
-def split_bits(bits: npt.NDArray[Any], cell_bits: int = CELL_BITS) -> tuple[IntArray, FloatArray]:
-    """CounterIds and places within them, in [0, 1), of random bits: uint64 or uint32."""
+def split_bits(bits: npt.NDArray[Any], quantile_bits: int = QUANTILE_BITS) -> tuple[IntArray, FloatArray]:
+    """Split random bits (uint64 or uint32) into the number of a quantile and the place within it, in [0, 1)."""
     width = 8 * bits.dtype.itemsize
     kind = bits.dtype.type
-    cells = (bits >> kind(width - cell_bits)).astype(np.int64)
-    inside = (bits & kind((1 << (width - cell_bits)) - 1)).astype(np.float64)
-    inside *= 2.0 ** (cell_bits - width)
+    quantiles = (bits >> kind(width - quantile_bits)).astype(np.int64)
+    inside = (bits & kind((1 << (width - quantile_bits)) - 1)).astype(np.float64)
+    inside *= 2.0 ** (quantile_bits - width)
     # 51 bits and fewer are exact, so this stays below 1.
-    return cells, inside
+    return quantiles, inside
 
 
 def _integral(start: float, stop: float, exponent: float) -> float:
-    """Of x ** -exponent from start to stop."""
+    """Integral of x ** -exponent from start to stop."""
     power = 1.0 - exponent
     if abs(power) < 1e-9:
         return float(np.log(stop / start))
@@ -170,7 +170,7 @@ def _integral(start: float, stop: float, exponent: float) -> float:
 
 
 def _inverse(mass: FloatArray, start: float, exponent: float) -> FloatArray:
-    """Where the integral from `start` reaches `mass`."""
+    """The stop at which the integral from `start` is `mass`."""
     power = 1.0 - exponent
     if abs(power) < 1e-9:
         return np.asarray(start * np.exp(mass))
@@ -180,12 +180,12 @@ def _inverse(mass: FloatArray, start: float, exponent: float) -> FloatArray:
 
 @dataclass(frozen=True)
 class CountShape:
-    """One count: exp of a normal with `mean` and `deviation`, missing in a share of the inputs, with its group.
+    """One count: exp of a normal variable, missing in a share of the inputs together with its group.
 
     Attributes
     ----------
     weight
-        Of the standardised logarithm of the count in the planted click model.
+        Weight of the standardised logarithm of the count in the planted click model.
     """
 
     name: str
@@ -197,7 +197,7 @@ class CountShape:
 
 
 def mixed_bits(keys: npt.NDArray[Any], salt: int) -> npt.NDArray[np.uint32]:
-    """uint32: fixed pseudo-random bits for each key, others for another salt (a bijection of the key's low 32 bits)."""
+    """Pseudo-random bits, uint32, fixed by key and salt; a bijection of the key's low 32 bits."""
     mixed = keys.astype(np.uint32)
     mixed ^= np.uint32((salt * 0x9E3779B1 + 0x85EBCA6B) & 0xFFFFFFFF)
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
@@ -208,7 +208,7 @@ def mixed_bits(keys: npt.NDArray[Any], salt: int) -> npt.NDArray[np.uint32]:
 
 
 def spread_bits(bits: npt.NDArray[np.uint32], salt: int) -> npt.NDArray[np.uint32]:
-    """Other bits from bits that are mixed already, at the price of one multiplication."""
+    """Other pseudo-random bits from `mixed_bits`, for one multiplication."""
     # Odd multiples of the golden ratio: products of two different ones agree in no short pattern of high bits.
     factor = (0x9E3779B1 * (2 * salt + 1)) & 0xFFFFFFFF
     return (bits ^ (bits >> np.uint32(15))) * np.uint32(factor)

@@ -1,4 +1,4 @@
-"""What a made-up log is like. Read by the generators and by the command line; imports no library."""
+"""What a synthetic log is like. Read by the generators and the command line; imports no library."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _LARGEST_TABLE = 10_131_227, 39_979_771
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
-    """What the made-up log is like.
+    """What the synthetic log is like.
 
     Attributes
     ----------
     shape
         ``criteo`` (26 ids, 13 counts), ``terabyte`` (the same, with the larger log's tables), ``avazu`` (22 ids),
-        ``taobao`` (a user, 20 items of history and a candidate, their categories) or ``zipf`` (Criteo's tables, columns
-        that know nothing of one another).
+        ``taobao`` (a user, 20 items of history and a candidate, their categories) or ``zipf`` (Criteo's tables with
+        independent columns).
     num_inputs
         Inputs of the whole log.
     scale
-        Rows of the large tables, as a share of the published log's (1 is 33.8 M rows for ``criteo``); small tables
-        keep their size.
+        Rows of the large tables, as a share of the public log's (1 is 33.8 M rows for ``criteo``); small tables keep
+        their size.
     num_days
         The log is cut into this many days of equal length, over which values of the large columns are replaced.
     drift
@@ -37,9 +37,9 @@ class SyntheticConfig:
     click_rate
         Share of the inputs that are clicked.
     label_gap
-        How much the log-odds of a click follow popularity, as a standard deviation: above 0 inputs of popular users
-        and items are clicked more often, below 0 less; 0, none. The gap between hot and cold inputs that comes of it
-        is in what pack finds (``label_rate``). For the shapes of plain columns.
+        How much the log-odds of a click follow popularity, as a standard deviation. Above 0, inputs of popular users
+        and items are clicked more often; below 0, less often; 0, no dependence. Pack reports the resulting gap between
+        hot and cold inputs (``label_rate``). Only for shapes of plain columns.
     """
 
     shape: ShapeName = "criteo"
@@ -70,7 +70,7 @@ class SyntheticConfig:
             raise RecipeError("synthetic label_gap is for shapes of plain columns; taobao's clicks do not follow it")
         if self.seed < 0:
             raise RecipeError(f"synthetic seed = {self.seed} must be 0 or more")
-        # Ids are int32; every value is there once for every generation of drift.
+        # Ids are int32, and every value exists once for every generation of drift.
         largest = _LARGEST_TABLE[self.shape == "terabyte"]
         if self.scale * self.num_generations * largest > 2_030_000_000:
             raise RecipeError(
@@ -80,5 +80,5 @@ class SyntheticConfig:
 
     @property
     def num_generations(self) -> int:
-        """How many times, at most, a value has been another one by the last day."""
+        """Most different values that one value has been by the last day, because of drift."""
         return 1 + math.ceil((self.num_days - 1) * self.drift)

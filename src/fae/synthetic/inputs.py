@@ -1,12 +1,12 @@
-"""The inputs of a made-up click log: correlated columns, a planted click model. The writers turn them into files.
+"""Draw the inputs of a synthetic click log: correlated columns and a planted click model.
 
-Every input has a user and an item, both popular by a Zipf law; a column shows one of them (or neither) through a fixed
-function, now and then replaced by noise. So columns of one input agree on how popular it is, which is what decides the
-hot-input share: independent columns with the same skew miss it by a factor of fifteen (docs/guide/synthetic.md).
-The clicks follow a planted model of user, item and counts, so the AUC that no model can beat is known.
+Every input has a user and an item, both popular by a Zipf law. A column shows one of them (or neither) through a fixed
+function, sometimes replaced by noise. So the columns of one input agree on how popular it is, which decides the
+hot-input share: independent columns with the same skew miss it by a factor of fifteen (docs/guide/synthetic.md). The
+clicks follow a planted model of user, item and counts, so the AUC that no model can beat is known.
 
-Invariant: the inputs of a chunk depend on the configuration and its index alone, so chunks are drawn in any order and
-by several threads. It does not imitate sessions or feedback between model and log.
+The inputs of a chunk depend on the configuration and its index alone, so chunks are drawn in any order and by several
+threads. Sessions and feedback between model and log are not imitated.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from fae.core.seeds import generator
 from fae.synthetic.columns import (
-    CELL_BITS,
-    FINE_CELL_BITS,
+    FINE_QUANTILE_BITS,
     MAX_COUNT,
     MISSING_COUNT,
+    QUANTILE_BITS,
     ColumnShape,
     Int32Array,
     mixed_bits,
@@ -35,7 +35,7 @@ from fae.synthetic.shapes import LogShape
 CHUNK_INPUTS = 16_384
 """Inputs drawn from one random stream; part of the meaning of a seed."""
 KEY_PIECES = 4096
-"""No user or item decides more than this part of a hashed column: the most popular ones count as several."""
+"""No user or item decides more than 1 / KEY_PIECES of a hashed column: the most popular ones count as several."""
 _DRIFTING_VALUES = 1000
 _FINE_VALUES = 4096
 _EFFECT_BITS = 16
@@ -49,16 +49,16 @@ Parts = dict[str, Float32Array]
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnFacts:
-    """What a writer has to know of one categorical column.
+    """What a writer needs to know about one categorical column.
 
     Attributes
     ----------
     num_values
-        Values are in ``[0, num_values)``, drift included, in about the order of popularity.
+        Values are in ``[0, num_values)``, with drift, roughly in order of popularity.
     length
-        Slots of an input.
+        Slots of an input (L); 1 for a plain column.
     can_miss
-        Whether -1 is a missing value, which has a row of its own; in a list (length above 1) it is an unused slot.
+        Whether -1 is a missing value, which has its own row. In a list (length above 1), -1 is an unused slot.
     """
 
     name: str
@@ -69,7 +69,7 @@ class ColumnFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """What a generator gives for n inputs: ids int32 ``[S, n]``, counts int32 ``[K, n]``, parts of the logit."""
+    """n drawn inputs: ids int32 ``[S, n]``, counts int32 ``[K, n]``, parts of the logit, float32 ``[n]`` each."""
 
     ids: Int32Array
     counts: Int32Array
@@ -77,7 +77,7 @@ class Draw:
 
 
 class Effects:
-    """Fixed random numbers by key: the planted model's weights."""
+    """The planted model's weights: a fixed random number and vector for each key."""
 
     def __init__(self, seed: int) -> None:
         random = generator(seed, "synthetic", "effects")
@@ -105,16 +105,16 @@ class TableInputs:
     Parameters
     ----------
     shape
-        The columns; `config.shape` is not looked at.
+        The columns; `config.shape` is not used.
     """
 
     def __init__(self, config: SyntheticConfig, shape: LogShape) -> None:
         self._config, self._shape = config, shape
         self._index = {column.name: index for index, column in enumerate(shape.columns)}
         marginals = [c.at_scale(config.scale, shape.missing_shares.get(c.missing, 0.0)) for c in shape.columns]
-        # Columns that follow one latent's rank share its cells; the others may have finer ones.
+        # Columns that follow the rank of a user or item share its quantiles; the others may have finer ones.
         self._tables = [
-            m.table(FINE_CELL_BITS if m.size <= _FINE_VALUES and c.mapping == "hash" else CELL_BITS)
+            m.table(FINE_QUANTILE_BITS if m.size <= _FINE_VALUES and c.mapping == "hash" else QUANTILE_BITS)
             for m, c in zip(marginals, shape.columns, strict=True)
         ]
         self._num_values = [marginal.num_values for marginal in marginals]
@@ -142,13 +142,13 @@ class TableInputs:
         ]
 
     def draw(self, random: np.random.Generator, start: int, size: int) -> Draw:
-        """`size` inputs, of which the first is number `start` of the log."""
+        """Draw `size` inputs, of which the first is number `start` of the log."""
         shape = self._shape
         latent = [random.integers(0, 2**64 - 1, size, np.uint64, endpoint=True) for _ in range(2)]
         places = {name: split_bits(bits) for name, bits in zip(("user", "item"), latent, strict=True)}
         keys = {}
-        for (name, (cells, inside)), of, bits in zip(places.items(), shape.latent, latent, strict=True):
-            keys[name] = self._tables[self._index[of]].ranks(cells, inside)
+        for (name, (quantiles, inside)), of, bits in zip(places.items(), shape.latent, latent, strict=True):
+            keys[name] = self._tables[self._index[of]].ranks(quantiles, inside)
             keys[name] += (bits >> np.uint64(64 - (KEY_PIECES.bit_length() - 1))).astype(np.int32)
         hashed = {name: mixed_bits(key, salt) for salt, (name, key) in enumerate(keys.items())}
         missing = {
@@ -183,7 +183,7 @@ class TableInputs:
         return Draw(ids=ids, counts=counts, parts=parts)
 
     def _drift(self, values: Int32Array, start: int, num_values: int) -> None:
-        """Replace values, in place, whose turn has come: each has its own moment, and a day moves `drift` of them."""
+        """Replace drifted values in place: each has its own moment of change, and a day changes `drift` of them."""
         total, days = self._config.num_inputs, self._config.num_days
         first, last = (min(at * days // total, days - 1) for at in (start, start + len(values) - 1))
         for day in range(first, last + 1):
@@ -242,9 +242,9 @@ class TableInputs:
 
 
 def _popularity(latent: list[npt.NDArray[np.uint64]]) -> Float32Array:
-    """From -1 to 0: minus the place in popularity of the rarer of user and item, which decides whether an input is hot.
+    """Popularity of each input from -1 (rare) to 0: that of the rarer of user and item, which decides if it is hot.
 
-    A place is the share of the log that more popular ones take, so it is even over the log.
+    It is minus the share of the log that more popular users (items) take, so each is uniform over the log.
     """
     rarer = np.maximum(*latent)
     return -(rarer >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)

@@ -1,7 +1,4 @@
-"""What ``fae synthetic`` does: write the log as asked, a recipe beside a columnar one, and say what to do next.
-
-Place in the flow: the command line's way to the writers. Invariant: what it returns is JSON.
-"""
+"""What ``fae synthetic`` does: write the log, a recipe beside a columnar log, and print the next command."""
 
 from __future__ import annotations
 
@@ -22,12 +19,12 @@ from fae.synthetic.text_writer import log_config, write_text
 
 
 def make_synthetic(config: SyntheticConfig, out: str | Path, *, columnar: bool, encoded: bool) -> dict[str, Any]:
-    """Write the log to the file `out`, or, columnar, to ``out/log`` with ``out/recipe.toml`` beside it.
+    """Write the log to the file `out`; a columnar one to ``out/log``, with ``out/recipe.toml``. Returns JSON values.
 
     Raises
     ------
     RecipeError
-        If `encoded` is asked of text.
+        If `encoded` is set for a text log.
     ArtifactError
         If it cannot be written.
     """

@@ -1,12 +1,11 @@
-"""Inputs with histories, shaped like Taobao's user behaviour: a user, up to 20 items and a candidate, categories.
+"""Draw inputs with histories, shaped like Taobao's user behaviour: a user, up to 20 items, a candidate, categories.
 
-Place in the flow: what `fae.synthetic.inputs` is for plain columns, with the same interface. The last used slot of
-``item`` and ``category`` is the candidate, those before it are the history, oldest first; unused slots stand last.
-An item belongs to one category; a user has a few favourite categories, from which most of the history comes.
-The clicks depend on whether the candidate is of a category the history shows, on the user, the item and the
-agreement of user and category.
+The interface is that of `fae.synthetic.inputs.TableInputs`. The last used slot of ``item`` and ``category`` is the
+candidate; the slots before it are the history, oldest first; unused slots come last. An item belongs to one category. A
+user has a few favourite categories, from which most of the history comes. The clicks depend on whether the history
+shows the candidate's category, on the user, the item, and the agreement of user and category.
 
-Invariant: as there. It does not imitate how a user's inputs follow one another in time.
+How a user's inputs follow one another in time is not imitated.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from fae.synthetic.inputs import ColumnFacts, Draw, Effects
 
 HISTORY = 20
 _LENGTH = HISTORY + 1
-# Numbers of values: the log as prepared for the published model. The curves are guesses.
+# Numbers of values: the log as TBSM prepares it. The curves are guesses.
 _NUM_USERS, _NUM_ITEMS, _NUM_CATEGORIES = 987_994, 4_162_024, 9_439
 _NUM_FAVOURITES = 4
 _FAVOURITE_SHARE = 0.7
@@ -27,7 +26,7 @@ _FEW = 1000
 
 
 class SequenceInputs:
-    """The generator: users, histories, candidates."""
+    """Inputs of one user, a history and a candidate."""
 
     dense_names: tuple[str, ...] = ()
 
@@ -38,11 +37,11 @@ class SequenceInputs:
         num_users, num_items, num_categories = map(size, (_NUM_USERS, _NUM_ITEMS, _NUM_CATEGORIES))
         self._users = Marginal(num_users, 0.0, 1000.0 * config.scale + 1.0, 0.6).table()
         self._categories = Marginal(num_categories, 0.0, 5.0, 1.2).table()
-        # A category has as many items as its popularity would have it, and at least one: a stretch of item numbers.
+        # A category is a range of item numbers, in proportion to its popularity, and at least one item.
         share = np.diff(self._categories.share_below(np.arange(num_categories + 1.0)))
         spare = max(num_items - num_categories, 0)
         self._first_item = np.concatenate([[0], np.cumsum(1 + np.floor(share * spare))]).astype(np.int32)
-        # Within a category a few items are popular; the curve is over the share of its items, to serve all sizes.
+        # Within a category a few items are popular. The curve is over shares of its items, to fit all sizes.
         self._within = Marginal(1 << 20, 0.0, 2000.0, 1.05).table()
         self._effects = Effects(config.seed)
         items = int(self._first_item[-1])
@@ -53,7 +52,7 @@ class SequenceInputs:
         )
 
     def draw(self, random: np.random.Generator, start: int, size: int) -> Draw:
-        """`size` inputs; where they stand in the log makes no difference."""
+        """Draw `size` inputs; `start`, their place in the log, makes no difference."""
         users = self._users.draw(random_bits(random, size))
         lengths = np.minimum(random.geometric(0.07, size), HISTORY).astype(np.int32)
         taste = mixed_bits(users, 1)

@@ -1,7 +1,6 @@
-"""Which columns a made-up log has: Criteo's (two logs), Avazu's, or independent Zipf columns.
+"""The columns of each synthetic log: Criteo's (two logs), Avazu's, or independent Zipf columns.
 
-Place in the flow: constants for `fae.synthetic.inputs`; the log of sequences has a generator of its own
-(`fae.synthetic.sequences`). Invariant: nothing here draws or computes anything but constants.
+Constants only, for `fae.synthetic.inputs`. The log of sequences has its own generator (`fae.synthetic.sequences`).
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from fae.synthetic.columns import ColumnShape, CountShape
 
 @dataclass(frozen=True, kw_only=True)
 class LogShape:
-    """The columns of a log, and which of them its clicks depend on.
+    """The columns of a log, and which of them clicks depend on.
 
     Attributes
     ----------
     latent
-        The columns whose distribution users and items have, by name.
+        Names of the two columns whose distributions users and items have.
     user, item
         The columns that say most about a click: each value has an effect and a latent vector.
     pair
-        Two columns every pair of whose values has an effect.
+        Two columns; every pair of their values has an effect.
     """
 
     columns: tuple[ColumnShape, ...]
@@ -40,8 +39,8 @@ _CRITEO_MISSING = {"group C3": 0.037, "group C19": 0.412, "C6": 0.136, "C22": 0.
 
 # Numbers of values: the published cardinalities of the Criteo Kaggle log (45.8 M inputs). Head and missing shares:
 # measured on 79,335 of its inputs. Curves: fitted to the distinct values, the shares of the top 1 % and 10 % of values
-# and the share of values seen once in those inputs (benchmarks/micro/synthetic_fit.py; C6 C11 C13 C18 by a random
-# search for the same loss). Source and mapping: chosen so that the hot-input share comes out right (docs/guide/synthetic.md).
+# and the share of values seen once in those inputs (benchmarks/synthetic.py; C6 C11 C13 C18 by a random search for the
+# same loss). Source and mapping: chosen so that the hot-input share comes out right (docs/guide/synthetic.md).
 _CRITEO_COLUMNS = (
     ColumnShape("C1", 1460, 0.503, "", 1.11, 1.944, "user", "hash", 174.0, 1.415, 0.4),
     ColumnShape("C2", 583, 0.125, "", 4.48, 1.165, "user", "hash", 129.0, 3.239, 0.4),
@@ -128,7 +127,7 @@ AVAZU = LogShape(
     pair=("site_category", "device_type"),
 )  # fmt: skip
 
-# Criteo's tables with columns that know nothing of one another: right for speed, wrong for the share of hot inputs.
+# Criteo's tables with independent columns: fine to measure speed, wrong for the share of hot inputs.
 ZIPF = LogShape(
     columns=tuple(ColumnShape(c.name, c.num_embeddings, 0.0, "", 1.0, 1.05, "context") for c in _CRITEO_COLUMNS),
     counts=_COUNTS, count_missing_shares=_COUNT_MISSING, latent=("C3", "C3"), user="C13", item="C10",
@@ -136,7 +135,7 @@ ZIPF = LogShape(
 )  # fmt: skip
 
 # Numbers of values: the published cardinalities of the Criteo Terabyte log, ids capped at 40 M (MLPerf). No curve is
-# fitted to it: its k-th largest column looks like Kaggle's k-th largest, drawn out to its own number of values.
+# fitted to it: its k-th largest column is Kaggle's k-th largest, stretched to its own number of values.
 _TERABYTE_SIZES = (
     39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10, 2208, 11938, 155, 4, 976, 14,
     39979771, 25641295, 39664984, 585935, 12972, 108, 36,
@@ -144,10 +143,10 @@ _TERABYTE_SIZES = (
 
 
 def _with_sizes(columns: tuple[ColumnShape, ...], sizes: tuple[int, ...]) -> tuple[ColumnShape, ...]:
-    """The columns with other numbers of values, given to them by order of size."""
+    """The columns with other numbers of values: the k-th smallest column gets the k-th smallest size."""
     by_size = sorted(range(len(columns)), key=lambda index: columns[index].num_embeddings)
-    given = dict(zip(by_size, sorted(sizes), strict=True))
-    return tuple(replace(column, num_embeddings=given[index]) for index, column in enumerate(columns))
+    size_of = dict(zip(by_size, sorted(sizes), strict=True))
+    return tuple(replace(column, num_embeddings=size_of[index]) for index, column in enumerate(columns))
 
 
 TERABYTE = replace(CRITEO, columns=_with_sizes(_CRITEO_COLUMNS, _TERABYTE_SIZES))

@@ -1,10 +1,8 @@
-"""A made-up click log as text, whose best possible AUC is known. Stands in front of ingest.
+"""Write a synthetic click log as text, whose best possible AUC is known; ingest reads it like any log.
 
 Criteo's format (label, counts, ids of 8 hex digits, tab-separated, no header) or CSV with a header line; lists are
-separated by ``|``. `log_config` says how ingest has to read it.
-
-Invariant: the bytes depend on the configuration alone, and a part of the log is the beginning of the whole.
-It draws nothing itself (`fae.synthetic.click_log` does) and needs numpy alone.
+separated by ``|``. `log_config` tells how ingest has to read it. The bytes depend on the configuration alone, and a
+shorter log is the beginning of a longer one.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ _ID_WIDTH = 9
 
 
 def log_config(config: SyntheticConfig, train: str) -> LogConfig:
-    """How ingest reads the log that `write_text` wrote to the file `train`."""
+    """The configuration with which ingest reads the log that `write_text` wrote to the file `train`."""
     if _is_tsv(config):
         return LogConfig(train=train, format="criteo")
     columns = SyntheticLog(config).columns
@@ -54,7 +52,7 @@ def _is_tsv(config: SyntheticConfig) -> bool:
 
 
 def write_criteo_tsv(config: SyntheticConfig, path: Path, *, num_inputs: int | None = None) -> SyntheticSummary:
-    """`write_text` for the shapes of Criteo's format.
+    """`write_text`, for shapes of Criteo's format only.
 
     Raises
     ------
@@ -72,9 +70,9 @@ def write_text(config: SyntheticConfig, path: Path, *, num_inputs: int | None = 
     Parameters
     ----------
     path
-        Written under a temporary name and renamed when whole.
+        Written under a temporary name and renamed when complete.
     num_inputs
-        Write only the first so many inputs; None writes all.
+        Write only the first `num_inputs` inputs; None writes all.
 
     Raises
     ------
@@ -112,7 +110,7 @@ def write_text(config: SyntheticConfig, path: Path, *, num_inputs: int | None = 
 
 
 def scrambled_ids(values: npt.NDArray[np.int32], column: int) -> npt.NDArray[np.uint32]:
-    """uint32 as the log shows them: no order left, and no two values of a column alike (a bijection of 32 bits)."""
+    """Ids as the log shows them, uint32: in no order, and different for different values (a bijection of 32 bits)."""
     mixed = values.astype(np.uint32) ^ np.uint32((column + 1) * 0x9E3779B1 & 0xFFFFFFFF)
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         mixed ^= mixed >> np.uint32(shift)
@@ -127,7 +125,7 @@ def encode_lines(
     columns: Sequence[ColumnFacts],
     separator: str = "\t",
 ) -> bytes:
-    """Lines of text: label, counts, ids of 8 hex digits.
+    """Encode inputs as lines of text: label, counts, ids of 8 hex digits.
 
     Parameters
     ----------
@@ -138,9 +136,9 @@ def encode_lines(
     ids
         int32 ``[n, S]``, -1 where there is none.
     columns
-        Whose slots the ids are; the ids of a list are separated by ``|``.
+        The columns of the ids, in the order of their slots; the ids of a list are separated by ``|``.
     """
-    # Every field gets its widest room, filled with zero bytes; one pass then drops all zero bytes of the chunk.
+    # Every field is as wide as its longest value, padded with zero bytes; one pass then drops all zero bytes.
     num_lines, num_counts = counts.shape
     between = ord(separator)
     end_of_counts = 2 + num_counts * _COUNT_WIDTH
@@ -161,7 +159,7 @@ def encode_lines(
             place[:, 8] = between
             place[values < 0, :8] = 0
             if position < column.length - 1:
-                # Used slots stand first: a bar only where another id follows.
+                # Used slots come first, so there is a bar only where another id follows.
                 place[:, 8] = np.where(ids[:, slot + 1] >= 0, ord("|"), 0)
             slot += 1
     text[:, -1] = ord("\n")

@@ -128,7 +128,7 @@ def test_a_vocabulary_of_another_length(tmp_path: Path, scratch: Scratch) -> Non
     known = KnownIds(two.log, 0)
     known._path = three.log.path / "vocabulary" / "0.parquet"
     with pytest.raises(ArtifactError, match=r"is damaged \(3 different values for 3 ids\)"):
-        known.enter(Vocabulary("item", scratch))
+        known.add_to(Vocabulary("item", scratch))
     with pytest.raises(ArtifactError, match=r"is damaged \(4 lines for 3 ids\)"):
         known.own_ids()
     known._path.write_bytes(b"PAR1, it says")

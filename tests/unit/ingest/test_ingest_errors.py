@@ -54,7 +54,7 @@ BAD_TEXT = {
     "header only": (HEADER, "holds a header and no inputs"),
     "header only, no line end": (HEADER[:-1], "holds a header and no inputs"),
     "column not there": (b"label,itme,price\n1,2,3\n", "there is no column 'item'; did you mean 'itme'?"),
-    "column twice": (b"label,item,item,price\n1,2,2,3\n", "the column 'item' stands 2 times"),
+    "column twice": (b"label,item,item,price\n1,2,2,3\n", "the column 'item' is 2 times"),
     "gz under another name": (gzip.compress(GOOD), "rename it to log.csv.gz"),
 }
 

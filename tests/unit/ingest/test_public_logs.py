@@ -190,7 +190,7 @@ BAD_BEHAVIOUR = {
     "behaviour begun": ("1,2,3,pvx,5\n", "line 4: the behaviour is 'pvx'"),
     "time": ("1,2,3,pv,5.5\n", "line 4: the time (field 5) is '5.5'"),
     "digits": ("1" * 19 + ",2,3,pv,5\n", "line 4: the user (field 1) is '1111111111111111111'"),
-    "twice": ("7,2,3,pv,5\n3,2,3,pv,9\n", "line 5: user 3 stands in two places; sort the file with `sort"),
+    "twice": ("7,2,3,pv,5\n3,2,3,pv,9\n", "line 5: user 3 is in two places; sort the file with `sort"),
 }
 
 
@@ -214,7 +214,7 @@ def test_taobao_is_one_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["criteo_kaggle", "criteo_terabyte", "avazu", "taobao"])
 def test_recipes_of_public_logs_run_on_the_real_names(tmp_path: Path, name: str) -> None:
-    """The recipe's own `train`, with a few inputs in the place of the public file."""
+    """The recipe's own `train`, with a few inputs instead of the public file."""
     recipe = load_recipe(ROOT / "recipes" / f"{name}.toml", [])
     folder = tmp_path / Path(str(recipe.log.train)).parent
     folder.mkdir(parents=True)

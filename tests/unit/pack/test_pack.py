@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fae.artifacts.checksums import file_digest
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.packed import PackedDataset
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import ArtifactError
-from fae.pack import compose, shuffle, writer
+from fae.pack import compose, shuffle
 from fae.pack import pack as pack_module
 from fae.pack.pack import pack, plan_pack
 from fae.pack.shuffle import BucketOrder
-from fae.pack.writer import GrowingArray
 
 from logs import make_log, zipf_log
 from packs import check_packed, random_ranks, stub_hot_set
@@ -90,8 +88,8 @@ def test_memory_threads_and_chunks_do_not_change_a_byte(
         (1, 2**30, 1, 1), (3, 20_000, 2**20, 2**20), (2, 1, 2**15, 1000), (7, 29_000, 2**25, 2**26),
     ):  # fmt: skip
         monkeypatch.setenv("FAE_NUM_THREADS", str(threads))
-        monkeypatch.setattr(compose, "_CHUNK_BYTES", chunk_bytes)
-        monkeypatch.setattr(pack_module, "_WINDOW_BYTES", window_bytes)
+        monkeypatch.setattr(compose, "CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(pack_module, "WINDOW_BYTES", window_bytes)
         packed = pack(log, hot_set, tmp_path / "packed", seed=1, memory_bytes=memory_bytes)
         assert packed.manifest.files == facts
         assert packed.summary == summary
@@ -134,7 +132,7 @@ def test_a_full_disk_leaves_nothing(log: ColumnarLog, tmp_path: Path, monkeypatc
     def full(*arguments: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer.os, "pwrite", full)
+    monkeypatch.setattr("os.pwrite", full)
     with pytest.raises(ArtifactError, match="No space left on device"):
         pack(log, hot_set_for(log), tmp_path / "packed", seed=1)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["log"]
@@ -148,25 +146,6 @@ def test_opening_a_damaged_or_missing_one_names_the_command(log: ColumnarLog, tm
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ArtifactError, match=r"order.npy is missing or damaged; .* `fae pack RECIPE.toml`"):
         PackedDataset(tmp_path / "packed")
-
-
-def test_growing_arrays_are_ordinary_npy_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = writer.os.pwrite
-
-    def some(file: int, data: Any, at: int) -> int:
-        return whole(file, bytes(data)[: 7 if at else None], at)  # the system may write less than it was given
-
-    monkeypatch.setattr(writer.os, "pwrite", some)
-    expected = np.arange(24, dtype=np.int64).reshape(4, 3, 2)
-    array = GrowingArray(tmp_path / "a.npy", np.int64, (3, 2))
-    array.put(2, expected[2:])
-    array.put(0, expected[:2])
-    array.append(expected[:0])
-    array.close()
-    assert np.array_equal(np.load(tmp_path / "a.npy"), expected)
-    ordinary = tmp_path / "b.npy"
-    np.save(ordinary, expected)
-    assert file_digest(ordinary) == file_digest(tmp_path / "a.npy")
 
 
 def test_every_bucket_gets_its_share() -> None:

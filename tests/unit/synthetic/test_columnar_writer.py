@@ -1,4 +1,4 @@
-"""Made-up logs straight in columnar form: equal to ingest of their text, true counts, any number of threads."""
+"""Synthetic logs written directly in columnar form: equal to ingest of their text, exact counts, any threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fae.artifacts.columnar_log import ColumnarLog
 from fae.cli.main import main
 from fae.core.errors import ArtifactError, RecipeError
 from fae.ingest.ingest import ingest
-from fae.synthetic.columnar_writer import add_counts, write_columnar
+from fae.synthetic.columnar_writer import count_accesses, write_columnar
 from fae.synthetic.config import SHAPES
 from fae.synthetic.inputs import CHUNK_INPUTS
 from fae.synthetic.text_writer import SyntheticConfig, SyntheticLog, log_config, write_criteo_tsv, write_text
@@ -119,7 +119,7 @@ def test_histories_end_with_a_candidate_of_a_known_category() -> None:
     used = items >= 0
     assert (used == (categories >= 0)).all()
     lengths = used.sum(1)
-    assert (used == (np.arange(21) < lengths[:, None])).all(), "unused slots stand last"
+    assert (used == (np.arange(21) < lengths[:, None])).all(), "unused slots come last"
     assert lengths.min() == 2
     assert lengths.max() == 21
     pairs = np.unique(np.stack([items[used], categories[used]]), axis=1)
@@ -140,7 +140,7 @@ def test_hours_pass() -> None:
 def test_counting_adds_and_keeps_no_lookups_apart() -> None:
     counts = np.zeros(5, np.uint32)
     for _ in range(2):
-        add_counts(np.array([0, 2, 2, -1, -1, -1, 1], np.int32), counts)
+        count_accesses(np.array([0, 2, 2, -1, -1, -1, 1], np.int32), counts)
     assert counts.tolist() == [2, 2, 4, 0, 6]
 
 
@@ -169,7 +169,7 @@ def test_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_verb_makes_a_run_folder_that_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verb_makes_a_run_folder_for_the_next_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main(["synthetic", "--inputs", "3000", "--columnar", "--out", str(out), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

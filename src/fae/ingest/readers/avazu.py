@@ -1,7 +1,7 @@
-"""Avazu's CSV: the CSV reader, and its `hour` (YYMMDDHH) taken apart.
+"""Read Avazu's CSV: the CSV reader, with its `hour` (YYMMDDHH) split into day and hour of the day.
 
-Place in the flow: one of the readers behind `fae.ingest.readers.dispatch`. Invariant: the column `hour` holds the hour of the day.
-The published split is by day, so an hour with its date would be unknown in every test input.
+The column `hour` becomes the hour of the day. The published split is by day, so an hour with its date would be unknown
+in every test input.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def read_avazu(config: LogConfig, path: Path) -> Iterator[Chunk]:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise LogError(
-                f"{chunk.locate(row)}: hour is {hours[row].as_py()!r}, expected eight digits YYMMDDHH; mend the line"
+                f"{chunk.locate(row)}: hour is {hours[row].as_py()!r}, expected eight digits YYMMDDHH; fix the line"
             )
         yield dataclasses.replace(
             chunk,

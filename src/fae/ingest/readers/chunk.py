@@ -1,4 +1,4 @@
-"""What a reader yields: chunks of typed columns, and where the columns that a recipe names are."""
+"""What readers yield: chunks of typed columns; and how to find the recipe's columns in a header."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Chunk:
     Attributes
     ----------
     label
-        Arrow array of any type.
+        Arrow array ``[n]`` of any type.
     dense, categorical
-        Arrow arrays in the order of ``LogConfig.dense_columns()`` and ``LogConfig.columns()``. Text files give float64
-        and text; Parquet gives what it holds.
+        Arrow arrays ``[n]`` in the order of ``LogConfig.dense_columns()`` and ``LogConfig.columns()``: float64 and text
+        from text files, the stored types from Parquet.
     locate
-        From a row of this chunk to the place a person can open: ``"log.csv.gz, line 17"``. May read the file again.
+        From a row of this chunk to its place in the file: ``"log.csv.gz, line 17"``. May read the file again.
     raw_bytes
         Bytes of the file, as it is on disk, that were read for this chunk.
     days
-        Avazu: text that orders the inputs by day.
+        For Avazu: the day of each input, as text that sorts by time.
     split
-        Taobao: the split that the inputs belong to.
+        For Taobao: name of the split that the inputs belong to.
     """
 
     num_inputs: int
@@ -47,34 +47,36 @@ class Chunk:
 
 
 def column_positions(config: LogConfig, header: list[str], path: Path) -> list[int]:
-    """Where the label, the dense and the categorical columns stand in `header`.
+    """Positions of the label, the dense and the categorical columns in `header`, in this order.
 
     Raises
     ------
     LogError
-        If one is not there (naming its nearest neighbour) or is there more than once.
+        If a column is missing (naming its nearest neighbour) or is there more than once.
     """
     positions = []
     for name in (config.label_column(), *config.dense_columns(), *(column.name for column in config.columns())):
         count = header.count(name)
         if count == 0:
-            raise LogError(f"{path}: there is no column {name!r}; {nearest(name, [cell for cell in header if cell])}")
+            raise LogError(
+                f"{path}: there is no column {name!r}; {nearest(name, [known for known in header if known])}"
+            )
         if count > 1:
-            raise LogError(f"{path}: the column {name!r} stands {count} times in the header; give each its own name")
+            raise LogError(f"{path}: the column {name!r} is {count} times in the header; give each its own name")
         positions.append(header.index(name))
     return positions
 
 
 @dataclass(frozen=True, kw_only=True)
 class CriteoChunk:
-    """Some consecutive inputs of one file, n of them, parsed.
+    """Some consecutive inputs of one Criteo file, n of them, already parsed.
 
     Attributes
     ----------
     labels, dense
-        uint8 ``[n]`` and float32 ``[n, 13]``, transformed: final.
+        uint8 ``[n]`` and float32 ``[n, 13]``, transformed.
     keys
-        int64 ``[26, n]``: ids as `fae.ingest.hex_vocabulary` has them.
+        int64 ``[26, n]``: the ids as keys of `fae.ingest.hex_vocabulary`.
     raw_bytes
         Bytes of the file, as it is on disk, that were read for this chunk.
     """
@@ -86,5 +88,5 @@ class CriteoChunk:
 
     @property
     def num_inputs(self) -> int:
-        """n."""
+        """Number of inputs, n."""
         return len(self.labels)

@@ -1,8 +1,7 @@
-"""Criteo's text: tab-separated lines without a header, plain, gz or zst, parsed and checked by a loop of our own.
+"""Read Criteo's text: tab-separated lines without a header; plain, gz or zst.
 
-Place in the flow: one of the readers behind `fae.ingest.readers.dispatch`. Invariants: every field of every line is checked (label
-0 or 1, whole numbers, hex ids) and the first fault is named with its line; blank lines are skipped; a chunk does not
-depend on where the file's blocks end. What values mean beyond that is not decided here.
+Every field of every line is checked (label 0 or 1, whole numbers, hex ids), and the first fault is named with its line.
+Blank lines are skipped. What is read does not depend on where the file's blocks end.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from fae.ingest.readers.criteo_parser import ID_DIGITS, MAX_DIGITS, NUM_COUNTS, 
 from fae.ingest.readers.text_files import faulty_line, line_blocks, shown
 
 _BLOCK_BYTES = 4 * 2**20
-"""Text parsed at a time, and the longest line. As in the CSV reader."""
+"""Bytes of text parsed at a time, and the longest possible line; as in the CSV reader."""
 _MOST_INPUTS = 1 << 15
-"""Of a chunk: lines are at least 41 bytes long, but seldom under 200."""
+"""Most inputs of a chunk: lines may be as short as 41 bytes, but seldom are under 200."""
 _NUM_FIELDS = 1 + NUM_COUNTS + NUM_IDS
 
 
@@ -45,7 +44,7 @@ def read_criteo(config: LogConfig, path: Path) -> Iterator[CriteoChunk]:
 
 
 class _Parser:
-    """Calls the compiled loop and finishes what it leaves: counts too large for the table of small ones."""
+    """Calls the compiled loop, and transforms the counts that are too large for its table of small ones."""
 
     def __init__(self, config: LogConfig) -> None:
         self._transform = config.dense_transform
@@ -57,7 +56,10 @@ class _Parser:
     def parse(
         self, data: npt.NDArray[np.uint8], begin: int, stop: int, raw_bytes: int
     ) -> tuple[CriteoChunk, int, int, bool]:
-        """The inputs from `begin` on, the first byte behind them, their lines, and whether a faulty one follows."""
+        """Parse lines from `begin` on.
+
+        Returns the inputs, the first byte behind them, the number of their lines, and whether a faulty line follows.
+        """
         most = min(_MOST_INPUTS, (stop - begin) // _NUM_FIELDS + 1)
         labels, dense = np.empty(most, np.uint8), np.empty((most, NUM_COUNTS), np.float32)
         keys = np.empty((NUM_IDS, most), np.int64)
@@ -74,24 +76,24 @@ def explain_criteo_fault(line: bytes, label: str) -> str:
     """What is wrong with a line that the compiled loop refused.
 
     >>> explain_criteo_fault(b"1\\t2", "label")
-    '2 fields, expected 40; mend or remove the line'
+    '2 fields, expected 40; fix or remove the line'
     """
     fields = line.split(b"\t")
     if len(fields) != _NUM_FIELDS:
-        return f"{len(fields)} fields, expected {_NUM_FIELDS}; mend or remove the line"
+        return f"{len(fields)} fields, expected {_NUM_FIELDS}; fix or remove the line"
     if fields[0] not in (b"0", b"1"):
-        return f"the label {label!r} is {shown(fields[0])}, expected 0 or 1; mend or remove the line"
+        return f"the label {label!r} is {shown(fields[0])}, expected 0 or 1; fix or remove the line"
     for index, field in enumerate(fields[1 : 1 + NUM_COUNTS], 1):
         digits = field.removeprefix(b"-")
         if field and not (digits.isdigit() and len(digits) <= MAX_DIGITS):
             return (
                 f"the count I{index} (field {index + 1}) is {shown(field)}, expected a whole number of at most "
-                f"{MAX_DIGITS} digits, or nothing; mend or remove the line"
+                f"{MAX_DIGITS} digits, or nothing; fix or remove the line"
             )
     for index, field in enumerate(fields[1 + NUM_COUNTS :], 1):
         if len(field) > ID_DIGITS or field.strip(b"0123456789abcdef"):
             return (
                 f"the id C{index} (field {index + 1 + NUM_COUNTS}) is {shown(field)}, expected at most {ID_DIGITS} "
-                "hex digits (0-9, a-f), or nothing; mend or remove the line"
+                "hex digits (0-9, a-f), or nothing; fix or remove the line"
             )
-    return "it is not a line of Criteo's format; mend or remove it"
+    return "it is not a line of Criteo's format; fix or remove it"

@@ -1,8 +1,8 @@
-"""Criteo's tab-separated lines, byte by byte, compiled.
+"""Parse Criteo's tab-separated lines byte by byte, in a compiled loop.
 
-Place in the flow: under `fae.ingest.readers.criteo`. Invariant: a line is taken only if every one of its 40 fields is what the
-format says; the first one that is not stops the loop, which says where it stands and nothing more (the reader words the
-fault). The loop reads ahead of the field it is in: `data` must go on for a few bytes behind the text.
+A line is only taken if each of its 40 fields is what the format says. The loop stops at the first line that is not, and
+the reader explains what is wrong with it. The loop reads a few bytes past the field it is in: `data` must have
+`fae.ingest.readers.text_files.PADDING` bytes behind the text.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fae.ingest.vocabulary import Int64, compiled
+from fae.core.compiled import Int64, compiled
 
 NUM_COUNTS, NUM_IDS = 13, 26
 MAX_DIGITS = 18
-"""Of a count: more would not fit 63 bits."""
+"""Most digits of a count: more would not fit into 63 bits."""
 ID_DIGITS = 8
 
 _TAB, _NEWLINE, _RETURN, _MINUS, _ZERO = 9, 10, 13, 45, 48
@@ -40,12 +40,12 @@ def parse_lines(
     Parameters
     ----------
     small
-        float32: what becomes of the counts 0, 1, 2 ..; negative ones become what 0 becomes. Empty: counts stay as they
-        are.
+        float32: the transformed counts 0, 1, 2 ..; negative counts become what 0 becomes. Empty: counts are not
+        transformed.
     labels, dense, keys
         Filled: uint8 ``[n]``, float32 ``[n, 13]``, int64 ``[26, n]``; lines beyond n are left for the next call.
     large
-        int64 ``[m, 2]``, m at least 13 n: place in `dense`, row-major, and value of counts that `small` does not know.
+        int64 ``[m, 2]``, m at least 13 n: place in `dense`, row-major, and value of each count beyond `small`.
     end
         int64 ``[4]``: first byte that was not taken, lines that were (blank ones too), counts in `large`, and 1 if the
         line at that byte is faulty.
@@ -94,7 +94,7 @@ def parse_lines(
             break
         for column in range(NUM_IDS):
             last = column == NUM_IDS - 1
-            # Nearly all ids have their eight digits: those are taken at one go.
+            # Nearly all ids have eight digits, which are checked at once.
             digits = (
                 _HEX[data[at]] | _HEX[data[at + 1]] | _HEX[data[at + 2]] | _HEX[data[at + 3]]
                 | _HEX[data[at + 4]] | _HEX[data[at + 5]] | _HEX[data[at + 6]] | _HEX[data[at + 7]]

@@ -1,8 +1,8 @@
-"""Text logs: CSV with a header line; plain, gz or zst.
+"""Read CSV files with a header line; plain, gz or zst.
 
-Place in the flow: one of the readers behind `fae.ingest.readers.dispatch`. Invariant: ids stay text exactly as written, dense
-columns become float64 with empty fields as nulls, and blank lines are skipped. Parsing is pyarrow's, one block at a
-time on one thread; where it stumbles, `fae.ingest.readers.text_faults` reads the file again to name the line.
+Ids stay text exactly as written, dense columns become float64 with empty fields as nulls, and blank lines are skipped.
+pyarrow parses one block at a time on one thread. Where it fails, `fae.ingest.readers.text_faults` reads the file again
+to name the line.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from fae.ingest.readers.text_faults import TextLayout, explain_csv_fault, line_o
 from fae.ingest.readers.text_files import check_suffix, cut_short, open_bytes, open_lines
 
 _BLOCK_BYTES = 4 * 2**20
-"""Text parsed at a time, and the longest line. A block of Criteo is 16,000 inputs; smaller ones cost speed, 8 MiB gains
-nothing and holds twice the memory."""
+"""Bytes of text parsed at a time, and the longest possible line. A block of Criteo is 16,000 inputs; smaller blocks are
+slower, and 8 MiB is no faster and holds twice the memory."""
 _NO_INPUTS = ("Empty CSV", "Could not skip initial")
-"""How the parser says that nothing stands behind the header."""
+"""The parser's messages for a file with nothing behind the header."""
 
 
 def read_text(config: LogConfig, path: Path) -> Iterator[Chunk]:

@@ -1,8 +1,8 @@
-"""One interface over the formats of a raw log: a stream of chunks of typed columns.
+"""Read a raw file of any format as a stream of chunks of typed columns, on a second thread.
 
-Place in the flow: between the raw files and ingest. Invariant: chunks of a file come in file order, hold every input
-once, and hold only the columns that the recipe names; memory is bounded by a few chunks whatever the file's size.
-What values mean (vocabulary, labels, transforms) is not decided here.
+Chunks of a file come in file order, hold every input once, and hold only the columns that the recipe names. Memory is
+bounded by a few chunks, whatever the file's size. What values mean (vocabulary, labels, transforms) is decided by the
+first pass of ingest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def read_chunks(config: LogConfig, path: Path) -> Generator[Chunk | CriteoChunk, None, None]:
-    """Stream one raw file, parsing on a second thread; close the generator to stop early.
+    """Stream one raw file, parsed on a second thread. Close the generator to stop early.
 
     Raises
     ------
@@ -51,7 +51,7 @@ _END = object()
 
 
 def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
-    """Run an iterator on a second thread, at most `depth` items ahead; its exceptions come out here.
+    """Run an iterator on a second thread, at most `depth` items ahead; its exceptions are raised here.
 
     Closing the returned generator stops the thread and waits for it.
     """

@@ -1,7 +1,7 @@
-"""Parquet logs, read batch by batch within their row groups.
+"""Read Parquet files, batch by batch within their row groups.
 
-Place in the flow: one of the readers behind `fae.ingest.readers.dispatch`. Invariant: columns keep the type they are stored with;
-`fae.ingest.values` and `fae.ingest.dense_values` decide what the types mean. Nested columns other than lists are not read.
+Columns keep their stored types; `fae.ingest.values` and `fae.ingest.dense_values` convert them. Nested columns other
+than lists are not read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_parquet(config: LogConfig, path: Path) -> Iterator[Chunk]:
             header = file.schema_arrow.names
             names = [header[position] for position in column_positions(config, header, path)]
             bytes_per_input = path.stat().st_size / num_inputs
-            # Not use_threads: the next stage has its own threads, and this runs ahead of it already.
+            # No threads here: the next stage uses all of them, and this already runs ahead of it.
             for batch in file.iter_batches(batch_size=_BATCH_INPUTS, columns=names, use_threads=False):
                 yield Chunk(
                     num_inputs=batch.num_rows,

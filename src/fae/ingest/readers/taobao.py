@@ -1,17 +1,17 @@
-"""Taobao's UserBehavior.csv: a user's clicks become histories, each with a candidate that was clicked or was not.
+"""Read Taobao's UserBehavior.csv: a user's clicks become histories, each with a candidate that was clicked or not.
 
-Place in the flow: one of the readers behind `fae.ingest.readers.dispatch`. The file has no header: user, item, category, behaviour
-(pv, buy, cart, fav: all count), time in seconds, all lines of a user together. It is read once for the items and the
-users' last times, and once for each split. What an input is follows TBSM's public preprocessing (see docs/guide/ingest.md):
+The file has no header. A line is user, item, category, behaviour (pv, buy, cart, fav: all count) and time in seconds;
+all lines of a user are together. The file is read once for the items and the users' last times, and once for each
+split. Inputs follow TBSM's public preprocessing (docs/guide/ingest.md):
 
-* The 30 % of users who were seen last are test users: the last click is the candidate, or an item
-  drawn in its place, one for one in the mean; the 20 clicks before it are the history.
-* Of the others, up to ten clicks but the last are candidates (fewer where clicks are few), each behind the 20
-  before it; as many inputs have a drawn candidate. Of the first 300,000 such users one of each kind is drawn once
-  more for validation.
-* Drawn items are any of the log's, all alike likely, but none of the user's own.
+* The 30 % of users who were seen last are test users. The candidate is the last click or, for half of the users on
+  average, a drawn item; the history is the 20 clicks before it.
+* Of the other users up to ten clicks, but not the last, are candidates (fewer where clicks are few), each with the 20
+  clicks before it as history; as many inputs have a drawn candidate. For the first 300,000 of these users, one of each
+  kind is drawn once more for validation.
+* Drawn items are uniform over the log's items, without the user's own.
 
-Invariants: inputs depend on the file and the constants below alone; memory grows with items and users, not with clicks.
+Inputs depend on the file and the constants below alone. Memory grows with items and users, not with clicks.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from fae.core.compiled import Int64
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.formats import HISTORY
@@ -40,7 +41,6 @@ from fae.ingest.readers.taobao_parser import (
     place_values,
 )
 from fae.ingest.readers.text_files import faulty_line, line_blocks, shown
-from fae.ingest.vocabulary import Int64
 
 _BLOCK_BYTES = 4 * 2**20
 _SEED = 123
@@ -53,7 +53,10 @@ _FIELDS = ("user", "item", "category", "behaviour", "time")
 
 
 class _Clicks(NamedTuple):
-    """The lines of some whole users, in order of time within a user: n users, c clicks."""
+    """All lines of some users, in order of time within a user: n users, c clicks.
+
+    `users`, `last_times`, `first_lines` are ``[n]``, `bounds` ``[n + 1]``, `items` and `categories` ``[c]``.
+    """
 
     users: Int64
     bounds: Int64
@@ -65,7 +68,7 @@ class _Clicks(NamedTuple):
 
 
 class _Places:
-    """Distinct numbers, by order of first appearance."""
+    """Numbers the distinct values in order of first appearance."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -77,7 +80,7 @@ class _Places:
         return self._known[: self.size]
 
     def place(self, values: Int64) -> Int64:
-        """Place of each value; unknown ones are appended."""
+        """Number of each value; new values are appended."""
         need = self.size + len(values)
         if need > len(self._known):
             known, self._known = self.values, np.empty(2 * need, np.int64)
@@ -89,8 +92,8 @@ class _Places:
 
 
 def read_taobao(config: LogConfig, path: Path) -> Iterator[Chunk]:
-    """Stream the inputs of a log of user behaviour. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
-    del config  # it has no say in what an input is
+    """Stream a file of Taobao's format. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
+    del config  # the format has no options
     users, items = _Places(), _Places()
     categories, last_times = np.empty(1 << 10, np.int64), [np.empty(0, np.int64)]
     for clicks in _read_users(path):
@@ -99,7 +102,7 @@ def read_taobao(config: LogConfig, path: Path) -> Iterator[Chunk]:
         if twice.any():
             index = int(np.flatnonzero(twice)[0])
             raise LogError(
-                f"{path}, line {clicks.first_lines[index]}: user {clicks.users[index]} stands in two places; sort the "
+                f"{path}, line {clicks.first_lines[index]}: user {clicks.users[index]} is in two places; sort the "
                 "file with `sort -t, -k1,1n -k5,5n`"
             )
         last_times.append(clicks.last_times)
@@ -107,7 +110,7 @@ def read_taobao(config: LogConfig, path: Path) -> Iterator[Chunk]:
         places = items.place(clicks.items)
         if items.size > len(categories):
             categories = np.concatenate([categories, np.empty(items.size, np.int64)])
-        # From the last to the first: what stays is what the first line with the item says.
+        # Assigned from the last to the first, so that the first line of an item decides its category.
         new = places >= known
         categories[places[new][::-1]] = clicks.categories[new][::-1]
     splits = _user_splits(np.concatenate(last_times))
@@ -163,7 +166,7 @@ def _locate(path: Path, row: int) -> str:
 
 
 def _read_users(path: Path) -> Iterator[_Clicks]:
-    """The file, whole users at a time."""
+    """The file, some users with all their lines at a time."""
     line, end = 1, np.zeros(3, np.int64)
     held = np.empty((4, 0), np.int64)
     held_lines = np.empty(0, np.int64)
@@ -178,9 +181,9 @@ def _read_users(path: Path) -> Iterator[_Clicks]:
             if fault:
                 where = f"{path}, line {line + num_lines}"
                 raise LogError(
-                    f"{where}: {explain_taobao_fault(faulty_line(buffer, begin, stop))}; mend or remove the line"
+                    f"{where}: {explain_taobao_fault(faulty_line(buffer, begin, stop))}; fix or remove the line"
                 )
-            # Blank lines are counted, but which of the lines were blank is only known for the block.
+            # Blank lines are counted, but not which lines of the block were blank.
             lines = np.arange(line + num_lines - count, line + num_lines)
             line += num_lines
             held = np.concatenate([held, fields[:, :count]], axis=1)

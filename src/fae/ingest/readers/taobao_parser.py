@@ -1,8 +1,7 @@
-"""Taobao's user behaviour, compiled: lines to numbers, numbers to places, a user's clicks to inputs.
+"""Compiled loops for Taobao's log: parse lines, number values, make a user's clicks into inputs.
 
-Place in the flow: under `fae.ingest.readers.taobao`, which says what an input is. Invariants: what is drawn for a user depends on
-the user, the seed and the place of the draw alone; plain Python and compiled loops agree, because no product exceeds 63
-bits.
+What an input is: `fae.ingest.readers.taobao`. What is drawn for a user depends on the user, the seed and the number of
+the draw alone. No product exceeds 63 bits, so plain Python gives the same.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fae.core.compiled import Int64, compiled
 from fae.ingest.hex_vocabulary import spread
-from fae.ingest.vocabulary import Int64, compiled
 
 NUM_FIELDS = 5
 MAX_DIGITS = 18
 TRAIN, VALIDATION, TEST = 0, 1, 2
 MOST_CLICKS = 200
-"""Of a user that are looked at, the last ones."""
+"""Clicks of a user that are used, the last ones."""
 _MOST_TRIES = 100
 
 _NEWLINE, _RETURN, _COMMA, _MINUS, _ZERO = 10, 13, 44, 45, 48
@@ -87,7 +86,7 @@ def parse_behaviour(data: npt.NDArray[np.uint8], start: int, stop: int, fields: 
 
 @compiled
 def place_values(values: Int64, known: Int64, table: Int64, size: int, places: Int64) -> int:
-    """Place of each value among the distinct ones, in order of first appearance; returns how many there are then.
+    """Number the distinct values in order of first appearance; returns how many distinct ones there are now.
 
     `known` has room for all; `table` is an open-addressing table of places, -1 where empty, at least twice as long.
     """
@@ -107,7 +106,7 @@ def place_values(values: Int64, known: Int64, table: Int64, size: int, places: I
 
 @compiled
 def _draw(user: int, number: int, seed: int, below: int) -> int:
-    """The `number`-th draw of a user: below ``below``, which is under 2^31."""
+    """The `number`-th draw of a user, a number in ``[0, below)``; `below` is under 2^31."""
     mixed = spread((user & 0xFFFFFFFF) ^ (user >> 32))
     mixed = spread(mixed ^ spread(number * 2654435 + seed))
     return int((mixed * below) >> 32)
@@ -115,7 +114,7 @@ def _draw(user: int, number: int, seed: int, below: int) -> int:
 
 @compiled
 def _other_item(clicks: Int64, begin: int, stop: int, num_items: int, user: int, number: int, seed: int) -> int:
-    """An item, all alike likely, that is none of the user's ``clicks[begin:stop]`` if a hundred draws find one."""
+    """A uniformly drawn item that is not in the user's ``clicks[begin:stop]``, if a hundred draws find one."""
     item = 0
     for attempt in range(_MOST_TRIES):
         item = _draw(user, number + attempt, seed, num_items)
@@ -131,7 +130,7 @@ def _other_item(clicks: Int64, begin: int, stop: int, num_items: int, user: int,
 
 @compiled
 def num_points(num_clicks: int, most: int) -> int:
-    """Clicked candidates drawn from a user with so many clicks: 0, 1, 3, 6 and then 10, in steps of ten clicks."""
+    """Number of clicked candidates of a user: 0, 1, 3, 6 and then 10, in steps of ten clicks; at most `most`."""
     ten = (num_clicks - 1) // 10
     points = 0 if ten == 0 else 1 if ten == 1 else 3 if ten == 2 else 6 if ten == 3 else 10
     return min(points, most)
@@ -158,10 +157,10 @@ def make_inputs(
     users, bounds, splits
         int64 ``[n]``, int64 ``[n + 1]``, uint8 ``[n]``: user i has ``clicks[bounds[i]:bounds[i + 1]]``, and a split.
     clicks
-        int64: places of items, in order of time within a user.
+        int64: numbers of items, in order of time within a user.
     out_user, out_label, out_item
         Filled: int64 ``[m]``, uint8 ``[m]``, int64 ``[m, history + 1]``: history, oldest first, then the candidate,
-        then -1. There is room for 20 inputs a user.
+        then -1. There must be room for 20 inputs a user.
     """
     made = 0
     for index in range(users.size):
@@ -181,7 +180,7 @@ def make_inputs(
                 place = count - 1
                 positive = _draw(user, number, seed, 2) == 0
             else:
-                # The last click is never a candidate that was clicked: it is what the test asks for.
+                # The last click is never a clicked candidate in training, because the test predicts it.
                 positive = which < points
                 lowest = min(history, count - 2 if positive else count - 1)
                 highest = count - 2 if positive else count - 1

@@ -1,7 +1,7 @@
-"""What is wrong with a text log, and in which line: a slow second reading, done only after a fault.
+"""Find out what is wrong with a CSV file, and in which line: a slow second reading, only after a fault.
 
-Place in the flow: behind `fae.ingest.readers.csv`, when the fast parser refuses a block without saying where.
-Invariant: blank lines and quoted line ends are counted as an editor counts them. It never accepts or repairs anything.
+Used when the fast parser refuses a block without saying where. Lines are counted as an editor counts them, with blank
+lines and quoted line ends.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from fae.core.units import format_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class TextLayout:
-    """How the lines of one text file are cut.
+    """How the lines of one text file are split into fields.
 
     Attributes
     ----------
     num_fields
-        Of every line.
+        Number of fields of every line.
     header_lines
         Lines before the first input.
     positions
-        Fields that are read: label, dense, categorical.
+        Positions of the fields that are read: label, dense, categorical.
     dense
-        Those of them that must be numbers.
+        Those of `positions` that must be numbers.
     """
 
     separator: str
@@ -40,7 +40,7 @@ class TextLayout:
 
 
 def _rows(lines: TextIO, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
-    """``(first line, fields)`` of every input, blank lines left out."""
+    """``(first line, fields)`` of every input, without blank lines."""
     if layout.quoting:
         reader = csv.reader(lines, delimiter=layout.separator)
     else:
@@ -48,7 +48,7 @@ def _rows(lines: TextIO, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
     line_before = 0
     for row in reader:
         if row and reader.line_num > layout.header_lines:
-            yield line_before + 1, row  # where it begins: a quote that is not closed may end it far below
+            yield line_before + 1, row  # the line where it begins: an unclosed quote may end it far below
         line_before = reader.line_num
 
 
@@ -57,18 +57,18 @@ def line_of_row(lines: TextIO, layout: TextLayout, row: int) -> int:
     for index, (line, _) in enumerate(_rows(lines, layout)):
         if index == row:
             return line
-    return layout.header_lines + row + 1  # the file changed meanwhile: as good a guess as any
+    return layout.header_lines + row + 1  # the file changed meanwhile: only a guess
 
 
 def explain_csv_fault(lines: TextIO, path: Path, layout: TextLayout, parser_message: str, block_bytes: int) -> str:
-    """One line that says what is wrong with the first bad line of the file, and where it stands."""
+    """A one-line message: what is wrong with the first bad line of the file, and its number."""
     line = layout.header_lines
     try:
         for line, row in _rows(lines, layout):
             if len(row) != layout.num_fields:
                 return (
                     f"{path}, line {line}: {len(row)} fields, expected {layout.num_fields}"
-                    f"{' as in the header' if layout.header_lines else ''}; mend or remove the line"
+                    f"{' as in the header' if layout.header_lines else ''}; fix or remove the line"
                 )
             for position in layout.positions:
                 if not _is_utf8(row[position]):
@@ -76,13 +76,13 @@ def explain_csv_fault(lines: TextIO, path: Path, layout: TextLayout, parser_mess
             for position in layout.dense:
                 if row[position] and not is_number(row[position]):
                     return (
-                        f"{path}, line {line}: field {position + 1} is {row[position]!r}, expected a number; mend the "
+                        f"{path}, line {line}: field {position + 1} is {row[position]!r}, expected a number; fix the "
                         "line or list the column as categorical"
                     )
     except csv.Error as error:
         return f"{path}, after line {line}: {error}; is a quote never closed?"
     if "straddl" in parser_message:
-        return f"{path}: a line is longer than {format_bytes(block_bytes)}, or a quote is never closed; mend the file"
+        return f"{path}: a line is longer than {format_bytes(block_bytes)}, or a quote is never closed; fix the file"
     return f"{path}: {' '.join(parser_message.split())}"
 
 

@@ -1,7 +1,7 @@
-"""Text files as blocks of whole lines, for the loops that parse bytes themselves; plain, gz or zst.
+"""Read text files as blocks of whole lines, for loops that parse bytes themselves; plain, gz or zst.
 
-Place in the flow: under `fae.ingest.readers.criteo` and `fae.ingest.readers.taobao`. Invariants: every byte of the text stands in one
-block, in order; a block ends in a line end (one is put behind the last line where it has none); memory is two blocks.
+Every byte of the text is in one block, in order. A block ends with a line end; one is added behind the last line if it
+has none. Memory is two blocks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fae.core.errors import LogError
 from fae.core.units import format_bytes
 
 PADDING = 16
-"""Bytes behind a block that may be read (not used): a loop can look ahead of the field it is in."""
+"""Bytes behind a block that may be read, so that a loop can look ahead of the field it is in."""
 _BOM = b"\xef\xbb\xbf"
 
 
 def line_blocks(path: Path, block_bytes: int) -> Iterator[tuple[npt.NDArray[np.uint8], int, int, int]]:
-    """Segments as ``(buffer, begin, stop, raw_bytes)``; the text is ``buffer[begin:stop]``, until the next one comes.
+    """Blocks as ``(buffer, begin, stop, raw_bytes)``; the text is ``buffer[begin:stop]``, valid until the next block.
 
-    `raw_bytes` are bytes of the file, as it is on disk, that were read since the block before.
+    `raw_bytes` are the bytes of the file, as it is on disk, that were read since the last block.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def line_blocks(path: Path, block_bytes: int) -> Iterator[tuple[npt.NDArray[np.u
                 stop = _last_line_end(buffer[:held])
                 if stop == 0 and held >= block_bytes:
                     longest = format_bytes(block_bytes)
-                    raise LogError(f"{path}, line {num_lines + 1}: it is longer than {longest}; mend the file")
+                    raise LogError(f"{path}, line {num_lines + 1}: it is longer than {longest}; fix the file")
                 if stop > begin:
                     bytes_read = raw.tell()
                     yield buffer, begin, stop, bytes_read - bytes_before
@@ -75,7 +75,7 @@ def _fill(stream: Any, view: memoryview) -> int:
 
 
 def _last_line_end(data: npt.NDArray[np.uint8]) -> int:
-    """Place behind the last line end, 0 if there is none."""
+    """Position behind the last line end, 0 if there is none."""
     for stop in range(len(data), 0, -4096):
         places = np.flatnonzero(data[max(stop - 4096, 0) : stop] == ord("\n"))
         if len(places):
@@ -89,26 +89,24 @@ def faulty_line(buffer: npt.NDArray[np.uint8], begin: int, stop: int) -> bytes:
 
 
 def shown(field: bytes, longest: int = 40) -> str:
-    """A field in quotes for a message, cut where it is long."""
+    """A field in quotes for a message, shortened if it is long."""
     text = field.decode("utf-8", "backslashreplace")
     return repr(text if len(text) <= longest else text[:longest] + "...")
 
 
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-
-
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 
 
 def cut_short(path: Path, error: OSError) -> LogError:
-    """The error that says that a file ends too early."""
+    """The error for a file that ends too early."""
     return LogError(
         f"{path} cannot be read to its end ({error.strerror or error}): it is cut short or damaged; copy it again"
     )
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a compressed file that is not named so: the name decides how a file is opened."""
+    """Refuse a compressed file without its suffix: the name decides how a file is opened."""
     with path.open("rb") as file:
         start = file.read(4)
     for magic, suffix in _MAGIC.items():
@@ -117,13 +115,13 @@ def check_suffix(path: Path) -> None:
 
 
 def open_bytes(path: Path) -> tuple[Any, Any]:
-    """The file as bytes after decompression, and the raw file whose ``tell()`` says how far it was read."""
+    """Open a file: the stream of decompressed bytes, and the raw file whose ``tell()`` is how far it was read."""
     raw = pa.OSFile(str(path))
     compression = _COMPRESSIONS.get(path.suffix.lower())
     return (pa.CompressedInputStream(raw, compression) if compression else raw), raw
 
 
 def open_lines(path: Path) -> io.TextIOWrapper:
-    """The file as text for Python's csv module; bytes that are not UTF-8 become surrogates."""
+    """Open a file as text for Python's csv module; bytes that are not UTF-8 become surrogates."""
     stream, _ = open_bytes(path)
     return io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")

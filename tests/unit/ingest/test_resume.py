@@ -1,7 +1,7 @@
-"""Ingest that dies goes on where it was, and the log has the bytes of one that did not.
+"""An ingest that dies continues where it was, and the log has the same bytes as one without interruption.
 
-The process dies in every step that matters (``os._exit`` in the place of a function's n-th call, which no handler
-sees), at random moments (SIGKILL), or ends in an error; then the same call is made again.
+The process dies in every step that matters (``os._exit`` instead of a function's n-th call, which no handler sees), at
+random moments (SIGKILL), or ends with an error; then the same call is made again.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import pytest
 from fae.artifacts.columnar_log import FORMAT_VERSION
 from fae.artifacts.manifest import read_manifest
 from fae.core.errors import LogError
-from fae.core.npy import RowFile, RowWriter
+from fae.core.npy import NpyRows, NpyWriter
 from fae.ingest import first_pass
-from fae.ingest import ingest as module
-from fae.ingest import resume as partial_module
+from fae.ingest import ingest as ingest_module
+from fae.ingest import resume as resume_module
 from fae.ingest.config import ColumnConfig, LogConfig
 from fae.ingest.ingest import ingest
 from fae.ingest.renumbering import SlotNumbering, renumber
-from fae.ingest.resume import discard_partial
+from fae.ingest.resume import discard_progress
 
 NUM_FILES = 4
 CRITEO = LogConfig(train="day_*.tsv", format="criteo", min_frequency=2)
@@ -78,7 +78,7 @@ def leftovers(folder: Path) -> list[str]:
 DYING = """
 import os, sys
 from pathlib import Path
-from test_ingest_resume import CRITEO, CSV, small_steps
+from test_resume import CRITEO, CSV, small_steps
 from fae.ingest.ingest import ingest
 owner, name, calls, base, out, kind = sys.argv[1:]
 small_steps()
@@ -97,7 +97,7 @@ ingest(CRITEO if kind == "tsv" else CSV, Path(out), base=Path(base))
 
 
 def small_steps() -> None:
-    """Segments and steps so small that these logs have many of them."""
+    """Make blocks and steps so small that these logs have many of them."""
     from fae.ingest import renumbering, second_pass
     from fae.ingest.readers import criteo
     from fae.ingest.readers import csv as csv_reader
@@ -110,39 +110,39 @@ def small_steps() -> None:
 
 DEATHS = [
     # where, in which call, files that are not read again
-    ("fae.core.npy:RowWriter", "append", 5, 0),
-    ("fae.core.npy:RowWriter", "append", 20, 2),
-    ("fae.ingest.resume:Partial", "mark", 1, 0),
+    ("fae.core.npy:NpyWriter", "append", 5, 0),
+    ("fae.core.npy:NpyWriter", "append", 20, 2),
+    ("fae.ingest.resume:IngestProgress", "mark", 1, 0),
     ("fae.ingest.resume", "write_json", 1, 0),
-    ("fae.ingest.resume:Partial", "mark", 2, 1),
-    ("fae.core.npy:RowWriter", "flush", 5, 1),
+    ("fae.ingest.resume:IngestProgress", "mark", 2, 1),
+    ("fae.core.npy:NpyWriter", "sync", 5, 1),
     ("fae.ingest.resume", "write_json", 3, 2),
-    ("fae.ingest.resume:Partial", "mark", 4, 3),
+    ("fae.ingest.resume:IngestProgress", "mark", 4, 3),
     ("fae.ingest.second_pass", "write_vocabulary", 1, 4),
     ("fae.ingest.second_pass", "write_vocabulary", 3, 4),
-    ("fae.ingest.resume:Partial", "save", 5, 4),
+    ("fae.ingest.resume:IngestProgress", "save", 5, 4),
     ("fae.ingest.renumbering", "_write_head", 1, 4),
     ("fae.ingest.renumbering", "_write_head", 6, 4),
     ("fae.ingest.renumbering", "renumber_slots", 4, 4),
-    ("fae.core.npy:RowFile", "write", 2, 4),
-    ("fae.ingest.resume:Partial", "finish", 1, 4),
+    ("fae.core.npy:NpyRows", "write", 2, 4),
+    ("fae.ingest.resume:IngestProgress", "finish", 1, 4),
     ("fae.artifacts.manifest", "describe_files", 1, 4),
     ("fae.artifacts.manifest", "replace_folder", 1, 4),
-    ("fae.ingest.resume:Partial", "discard", 1, -1),
+    ("fae.ingest.resume:IngestProgress", "discard", 1, -1),
 ]
 
 
 CASES = [("tsv", *death) for death in DEATHS] + [
-    ("csv", "fae.core.npy:RowWriter", "append", 5, 0),
+    ("csv", "fae.core.npy:NpyWriter", "append", 5, 0),
     ("csv", "fae.ingest.resume", "write_json", 3, 2),
-    ("csv", "fae.ingest.resume:Partial", "mark", 4, 3),
+    ("csv", "fae.ingest.resume:IngestProgress", "mark", 4, 3),
     ("csv", "fae.ingest.second_pass", "write_vocabulary", 3, 4),
     ("csv", "fae.ingest.renumbering", "renumber_slots", 4, 4),
 ]
 
 
 @pytest.mark.parametrize(("kind", "owner", "name", "calls", "kept"), CASES)
-def test_dies_and_goes_on(
+def test_dies_and_continues(
     days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, owner: str, name: str, calls: int, kept: int
 ) -> None:
     out, config = tmp_path / "log", CRITEO if kind == "tsv" else CSV
@@ -161,11 +161,11 @@ def test_dies_and_goes_on(
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
-    """SIGKILL again and again, a little later each time; nobody knows where it hits."""
+    """SIGKILL again and again, a little later each time, at a moment that is not chosen."""
     write_days(tmp_path, 6000)
     ingest(CRITEO, tmp_path / "whole", base=tmp_path)
     program = (
-        "import sys; from pathlib import Path; from test_ingest_resume import CRITEO;"
+        "import sys; from pathlib import Path; from test_resume import CRITEO;"
         "from fae.ingest.ingest import ingest;"
         "print('go', flush=True); ingest(CRITEO, Path(sys.argv[1]) / 'log', base=Path(sys.argv[1]))"
     )
@@ -208,7 +208,7 @@ def test_a_bad_line_in_a_late_file_costs_that_file_alone(
     real = first_pass.read_chunks
     monkeypatch.setattr(first_pass, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
     ingest(CRITEO, tmp_path / "log", base=tmp_path)
-    assert "ingest: going on behind 2 of 4 files" in capsys.readouterr().err
+    assert "ingest: continuing behind 2 of 4 files" in capsys.readouterr().err
     assert read == ["day_2.tsv", "day_3.tsv"]
     assert contents(tmp_path / "log") == contents(days / "whole_tsv")
     assert not leftovers(tmp_path)
@@ -263,7 +263,7 @@ def test_more_files_behind_the_ones_that_are_read_are_fine(
     interrupted(days, tmp_path / "log", monkeypatch)
     config = LogConfig(**{**vars(CRITEO), "train": ("day_0.tsv", "day_1.tsv", "day_3.tsv")})
     ingest(config, tmp_path / "log", base=days)
-    assert "going on behind 2 of 3 files" in capsys.readouterr().err
+    assert "continuing behind 2 of 3 files" in capsys.readouterr().err
     ingest(config, tmp_path / "fresh", base=days)
     assert contents(tmp_path / "log") == contents(tmp_path / "fresh")
 
@@ -301,13 +301,13 @@ def test_after_another_boot_the_second_pass_is_not_believed(
     days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_second_pass", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(ingest_module, "second_pass", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ingest(CRITEO, tmp_path / "log", base=days)
     read: list[str] = []
     real = first_pass.read_chunks
     monkeypatch.setattr(first_pass, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
-    monkeypatch.setattr(partial_module, "_boot", lambda: "another")
+    monkeypatch.setattr(resume_module, "_boot", lambda: "another")
     ingest(CRITEO, tmp_path / "log", base=days)
     assert len(read) == NUM_FILES
     assert contents(tmp_path / "log") == contents(days / "whole_tsv")
@@ -315,9 +315,9 @@ def test_after_another_boot_the_second_pass_is_not_believed(
 
 def test_a_current_log_clears_what_is_left(days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted(days, tmp_path / "log", monkeypatch)
-    discard_partial(tmp_path / "log")
+    discard_progress(tmp_path / "log")
     assert not leftovers(tmp_path)
-    discard_partial(tmp_path / "log")
+    discard_progress(tmp_path / "log")
     ingest(CRITEO, tmp_path / "log", base=days)
     assert read_manifest(tmp_path / "log", "log", FORMAT_VERSION, command="x").files.keys() == {
         *(name for name in contents(days / "whole_tsv") if name != "manifest.json")
@@ -326,12 +326,12 @@ def test_a_current_log_clears_what_is_left(days: Path, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("stop_after", range(1, 12))
 def test_renumbering_stopped_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int) -> None:
-    """Every write, torn in two: the first half is done, then the process is gone."""
+    """Every write is torn in two: the first half is done, then the process is gone."""
     rng = np.random.default_rng(1)
     rows = rng.integers(0, 5, (10, 3)).astype(np.int32)
     final = np.array([4, 3, 2, 1, 0, 7, -1], np.int32)
     numberings = [SlotNumbering(slots=slice(0, 3), encoded=False, final=final)]
-    with RowWriter(tmp_path / "ids.npy", np.int32, 3) as writer:
+    with NpyWriter(tmp_path / "ids.npy", np.int32, (3,)) as writer:
         writer.append(rows)
 
     class Gone(Exception):
@@ -339,9 +339,9 @@ def test_renumbering_stopped_at_any_write(tmp_path: Path, monkeypatch: pytest.Mo
 
     left = [stop_after]
     with monkeypatch.context() as patch:
-        real = RowFile.write
+        real = NpyRows.write
 
-        def torn(self: RowFile, start: int, part: Any) -> None:
+        def torn(self: NpyRows, start: int, part: Any) -> None:
             left[0] -= 1
             if left[0] == 0:
                 real(self, start, part[: len(part) // 2])
@@ -358,10 +358,10 @@ def test_renumbering_stopped_at_any_write(tmp_path: Path, monkeypatch: pytest.Mo
                 raise Gone
             head(file, kept, start)
 
-        patch.setattr(RowFile, "write", torn)
+        patch.setattr(NpyRows, "write", torn)
         patch.setattr(renumbering, "_write_head", no_head)
-        with RowFile(tmp_path / "ids.npy", writable=True) as ids, pytest.raises(Gone):
+        with NpyRows(tmp_path / "ids.npy", writable=True) as ids, pytest.raises(Gone):
             renumber(ids, numberings, tmp_path / "undo", step_bytes=40)
-    with RowFile(tmp_path / "ids.npy", writable=True) as ids:
+    with NpyRows(tmp_path / "ids.npy", writable=True) as ids:
         renumber(ids, numberings, tmp_path / "undo", step_bytes=40)
     assert (np.load(tmp_path / "ids.npy") == final[rows]).all()

@@ -1,4 +1,4 @@
-"""Which files make a log, and what names them."""
+"""Which files make a log, and the digests that identify them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def config(**changes: Any) -> LogConfig:
     return LogConfig(**({"train": "a.csv", "categorical": ("item",)} | changes))
 
 
-def test_globs_stand_in_natural_order_and_test_files_last(tmp_path: Path) -> None:
+def test_globs_are_in_natural_order_and_test_files_last(tmp_path: Path) -> None:
     for name in ("day_10.csv", "day_2.csv", "day_1.csv", "eval.csv"):
         write(tmp_path / name)
     found = find_sources(config(train=("day_*.csv",), test="eval.csv"), tmp_path)

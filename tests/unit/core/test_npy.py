@@ -1,0 +1,136 @@
+"""Files of `NpyWriter` are ordinary ``.npy`` files; a full disk is an error; `NpyRows` edits rows in place."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fae.core.npy import HEADER_BYTES, NpyRows, NpyWriter, npy_header, save_array
+from fae.core.threads import run_ranges
+
+
+def saved_by_numpy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("row_shape", [(), (3,), (0,), (3, 2)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.int64])
+def test_bytes_are_those_of_numpy(tmp_path: Path, dtype: Any, row_shape: tuple[int, ...]) -> None:
+    expected = np.arange(9 * int(np.prod(row_shape)), dtype=dtype).reshape(9, *row_shape)
+    with NpyWriter(tmp_path / "a.npy", dtype, row_shape) as file:
+        for start, stop in ((0, 2), (2, 2), (2, 9)):
+            file.append(expected[start:stop])
+    assert (tmp_path / "a.npy").read_bytes() == saved_by_numpy(expected)
+    save_array(tmp_path / "b.npy", expected)
+    assert (tmp_path / "b.npy").read_bytes() == saved_by_numpy(expected)
+    assert file.num_bytes == (tmp_path / "a.npy").stat().st_size
+
+
+def test_strided_rows_and_rows_of_another_type(tmp_path: Path) -> None:
+    columns = np.arange(12, dtype=np.int64).reshape(3, 4)
+    save_array(tmp_path / "a.npy", columns.T)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), columns.T)
+    with NpyWriter(tmp_path / "b.npy", np.int32, (4,)) as file:
+        file.append(columns)
+    assert np.load(tmp_path / "b.npy").dtype == np.int32
+
+
+def test_rows_at_any_place_from_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAE_NUM_THREADS", "4")
+    expected = np.arange(400, dtype=np.int64).reshape(100, 2, 2)
+    with NpyWriter(tmp_path / "a.npy", np.int64, (2, 2)) as file:
+        run_ranges(lambda start, stop: file.write(start, expected[start:stop]), 100)
+    assert (tmp_path / "a.npy").read_bytes() == saved_by_numpy(expected)
+
+
+def test_the_system_may_write_less_than_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr("os.pwrite", lambda file, data, at: real(file, bytes(data)[:7], at))
+    expected = np.arange(24, dtype=np.int64).reshape(4, 3, 2)
+    with NpyWriter(tmp_path / "a.npy", np.int64, (3, 2)) as file:
+        file.write(2, expected[2:])
+        file.write(0, expected[:2])
+        file.append(expected[:0])
+    assert (tmp_path / "a.npy").read_bytes() == saved_by_numpy(expected)
+
+
+def test_header_has_one_length_and_is_written_last(tmp_path: Path) -> None:
+    assert len(npy_header(np.float32, (10**15, 100_000))) == len(npy_header(np.uint8, (0,))) == HEADER_BYTES == 128
+    file = NpyWriter(tmp_path / "a.npy", np.int32)
+    file.append(np.arange(5, dtype=np.int32))
+    file.sync()
+    with pytest.raises(ValueError, match="magic"):
+        np.lib.format.open_memmap(tmp_path / "a.npy")
+    file.close()
+    file.abandon()  # closing twice does nothing
+    assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_error_in_the_block_leaves_no_array(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), NpyWriter(tmp_path / "a.npy", np.float32, (1,)) as file:
+        file.append(np.full((1, 1), 1 // 0, np.float32))
+    with pytest.raises(ValueError, match="magic"):
+        np.lib.format.open_memmap(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("row_shape", [(), (3,), (0,)])
+def test_continues_behind_a_number_of_rows(tmp_path: Path, row_shape: tuple[int, ...], finished: bool) -> None:
+    path, rows = tmp_path / "a.npy", np.arange(7 * int(np.prod(row_shape)), dtype=np.int32).reshape(7, *row_shape)
+    file = NpyWriter(path, np.int32, row_shape)
+    file.append(rows)
+    (file.close if finished else file.abandon)()
+    with NpyWriter(path, np.int32, row_shape, num_rows=4) as file:
+        assert file.num_bytes == path.stat().st_size, "what follows the rows is cut off"
+        file.append(rows[:2])
+    assert path.read_bytes() == saved_by_numpy(np.concatenate([rows[:4], rows[:2]]))
+
+
+def test_cannot_continue_a_shorter_file(tmp_path: Path) -> None:
+    save_array(tmp_path / "a.npy", np.zeros((3, 2), np.int32))
+    with pytest.raises(OSError, match="has fewer than 4 rows"):
+        NpyWriter(tmp_path / "a.npy", np.int32, (2,), num_rows=4)
+    with pytest.raises(FileNotFoundError):
+        NpyWriter(tmp_path / "b.npy", np.int32, (2,), num_rows=1)
+
+
+@pytest.mark.parametrize("at", [0, HEADER_BYTES])
+def test_a_full_disk_is_an_error_that_closes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """In the rows and in the header."""
+    real = os.pwrite
+
+    def full(file: int, data: Any, position: int) -> int:
+        if position == at:
+            raise OSError(28, "No space left on device")
+        return real(file, data, position)
+
+    monkeypatch.setattr("os.pwrite", full)
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
+    with pytest.raises(OSError, match="No space left"):
+        save_array(tmp_path / "a.npy", np.zeros(3, np.int32))
+    assert not before or len(os.listdir("/proc/self/fd")) == before
+
+
+def test_rows_are_read_and_replaced_in_place(tmp_path: Path) -> None:
+    path, rows = tmp_path / "a.npy", np.arange(12, dtype=np.int32).reshape(4, 3)
+    save_array(path, rows)
+    with NpyRows(path, writable=True) as file:
+        assert (len(file), file.shape) == (4, (4, 3))
+        assert file.read(1, 3).tolist() == rows[1:3].tolist()
+        assert file.read(2, 99).tolist() == rows[2:].tolist()
+        assert file.read(4, 5).shape == file.read(9, 12).shape == (0, 3)
+        file.write(1, -rows[1:3])
+    rows[1:3] *= -1
+    assert path.read_bytes() == saved_by_numpy(rows)
+    with NpyRows(path) as file, pytest.raises(OSError, match="Bad file descriptor"):
+        file.write(0, rows[:1])
+    os.truncate(path, 140)
+    with NpyRows(path) as file, pytest.raises(OSError, match="ends before row 2"):
+        file.read(0, 2)

@@ -1,0 +1,31 @@
+"""Fixtures of the ingest tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fae.ingest import final_ids, hex_vocabulary, renumbering, second_pass, vocabulary
+from fae.ingest.readers import criteo, taobao, taobao_parser
+from fae.ingest.scratch import Scratch
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    return Scratch(tmp_path / "scratch", 2**20)
+
+
+@pytest.fixture
+def plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace every compiled loop by the Python function it was compiled from."""
+    for module, name in (
+        (vocabulary, "hash_bytes"), (vocabulary, "encode_values"), (vocabulary, "rebuild_table"),
+        (final_ids, "rank_common"), (second_pass, "count_ids"), (criteo, "parse_lines"), (hex_vocabulary, "spread"),
+        (hex_vocabulary, "encode_keys"), (hex_vocabulary, "enter_keys"), (hex_vocabulary, "write_hex"),
+        (renumbering, "renumber_slots"), (taobao, "parse_behaviour"), (taobao, "place_values"), (taobao, "make_inputs"),
+        (taobao_parser, "spread"), (taobao_parser, "_draw"), (taobao_parser, "_other_item"),
+        (taobao_parser, "num_points"),
+    ):  # fmt: skip
+        kernel = getattr(module, name)
+        monkeypatch.setattr(module, name, getattr(kernel, "py_func", kernel))
