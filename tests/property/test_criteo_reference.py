@@ -1,4 +1,4 @@
-"""Criteo's own parser against the general one: the same lines as CSV with a header give the same log, byte by byte."""
+"""Criteo's parser against the general one: the same lines as CSV with a header give the same log to the byte."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def make_config(draw: Any, names: dict[str, Any]) -> LogConfig:
 def reference(
     config: LogConfig, rows: list[dict[str, Any]], num_train_rows: int, parent: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The definition of right: ids, counts and splits as nested lists; `parent` is that of the log to continue."""
+    """Expected ids, counts and splits as nested lists; `parent` is the reference of the log to continue."""
     n = len(rows)
     test_start = num_train_rows if config.test else n - math.floor(n * config.effective_test_fraction() + 0.5)
     train_stop = test_start - math.floor(test_start * config.effective_validation_fraction() + 0.5)

@@ -1,6 +1,6 @@
 """The decorator for loops that numba compiles, and the array type that most of them take.
 
-Every compiled loop also runs as plain Python with the same result (tests compare both): integer products stay below
+Loops of ingest also run as plain Python with the same result (tests compare both): integer products stay below
 2^63, so nothing overflows in either.
 """
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fae.core.seeds import generator
 from fae.synthetic.columns import FloatArray, Int32Array
 from fae.synthetic.config import SyntheticConfig
-from fae.synthetic.inputs import CHUNK_INPUTS, PART_WEIGHTS, Draw, TableInputs
+from fae.synthetic.inputs import CHUNK_INPUTS, PART_WEIGHTS, DrawnInputs, TableInputs
 from fae.synthetic.sequences import SequenceInputs
 from fae.synthetic.shapes import TABLE_SHAPES
 
@@ -72,7 +72,7 @@ class SyntheticLog:
         labels = (random.random(CHUNK_INPUTS) < probabilities).astype(np.uint8)
         return SyntheticChunk(labels=labels, probabilities=probabilities, counts=draw.counts.T, ids=draw.ids.T)
 
-    def _logits(self, draw: Draw) -> FloatArray:
+    def _logits(self, draw: DrawnInputs) -> FloatArray:
         total = np.full(CHUNK_INPUTS, self._bias)
         for name, part in draw.parts.items():
             total += np.float32(self._factors[name]) * part

@@ -165,7 +165,7 @@ def count_accesses(ids: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32]) -
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinalIds:
-    """FinalIds ids of one column.
+    """Final ids of one column.
 
     Attributes
     ----------

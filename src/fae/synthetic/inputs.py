@@ -68,7 +68,7 @@ class ColumnFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
+class DrawnInputs:
     """n drawn inputs: ids int32 ``[S, n]``, counts int32 ``[K, n]``, parts of the logit, float32 ``[n]`` each."""
 
     ids: Int32Array
@@ -141,7 +141,7 @@ class TableInputs:
             for count in shape.counts
         ]
 
-    def draw(self, random: np.random.Generator, start: int, size: int) -> Draw:
+    def draw(self, random: np.random.Generator, start: int, size: int) -> DrawnInputs:
         """Draw `size` inputs, of which the first is number `start` of the log."""
         shape = self._shape
         latent = [random.integers(0, 2**64 - 1, size, np.uint64, endpoint=True) for _ in range(2)]
@@ -180,7 +180,7 @@ class TableInputs:
         parts = self._parts(ids, keys, weighted)
         if self._config.label_gap:
             parts["popularity"] = _popularity(latent)
-        return Draw(ids=ids, counts=counts, parts=parts)
+        return DrawnInputs(ids=ids, counts=counts, parts=parts)
 
     def _drift(self, values: Int32Array, start: int, num_values: int) -> None:
         """Replace drifted values in place: each has its own moment of change, and a day changes `drift` of them."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from fae.synthetic.columns import Int32Array, Marginal, mixed_bits, random_bits
 from fae.synthetic.config import SyntheticConfig
-from fae.synthetic.inputs import ColumnFacts, Draw, Effects
+from fae.synthetic.inputs import ColumnFacts, DrawnInputs, Effects
 
 HISTORY = 20
 _LENGTH = HISTORY + 1
@@ -51,7 +51,7 @@ class SequenceInputs:
             ColumnFacts(name="category", num_values=num_categories, length=_LENGTH),
         )
 
-    def draw(self, random: np.random.Generator, start: int, size: int) -> Draw:
+    def draw(self, random: np.random.Generator, start: int, size: int) -> DrawnInputs:
         """Draw `size` inputs; `start`, their place in the log, makes no difference."""
         users = self._users.draw(random_bits(random, size))
         lengths = np.minimum(random.geometric(0.07, size), HISTORY).astype(np.int32)
@@ -81,7 +81,7 @@ class SequenceInputs:
             "counts": np.sqrt(seen),
         }
         ids = np.concatenate([users[None], items, categories])
-        return Draw(ids=ids, counts=np.empty((0, size), np.int32), parts=parts)
+        return DrawnInputs(ids=ids, counts=np.empty((0, size), np.int32), parts=parts)
 
     def _item_of(self, categories: Int32Array, random: np.random.Generator) -> Int32Array:
         first = self._first_item.take(categories)

@@ -26,7 +26,7 @@ def config(**changes: Any) -> LogConfig:
 
 
 def failure(folder: Path, this: LogConfig, kind: type[FaeError] = LogError) -> str:
-    """The message of a failing ingest, after checking that it is one line and left nothing but the log itself."""
+    """The message of a failing ingest, after checking that it is one line, and that nothing but the log is left."""
     before = sorted(folder.rglob("*"))
     with pytest.raises(kind) as caught:
         ingest(this, folder / "out" / "log", base=folder)

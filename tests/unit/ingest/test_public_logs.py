@@ -124,7 +124,7 @@ def values_of(log: Any) -> list[list[str | None]]:
 
 
 @pytest.mark.parametrize("block_bytes", [200, 4096, 1 << 22])
-def test_taobao_against_what_the_paper_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
+def test_taobao_against_a_slow_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
     monkeypatch.setattr(taobao, "_BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(taobao, "_MOST_VALIDATION_USERS", 25)
     lines = write_behaviour(tmp_path / "UserBehavior.csv", num_users=80)

@@ -297,7 +297,7 @@ def test_damaged_leftovers_cost_time_alone(
     assert contents(tmp_path / "log") == contents(days / "whole_tsv")
 
 
-def test_after_another_boot_the_second_pass_is_not_believed(
+def test_after_a_reboot_the_second_pass_is_done_again(
     days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:

@@ -27,7 +27,7 @@ def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def digested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were read to name their content."""
+    """Names of the files that were read to compute their digests."""
     names: list[str] = []
     real = sources.file_digest
 
