@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from fae.bench.config import CONTENDERS
 from fae.core.errors import RecipeError
 from fae.core.optimizers import OPTIMIZERS
 from fae.embedding.placements import PLACEMENTS, find_placement, plan_memory
@@ -70,6 +71,10 @@ def test_recipes_may_name_every_placement_and_no_other():
     assert typing.get_args(typing.get_type_hints(TrainConfig)["placement"]) == tuple(PLACEMENTS)
     with pytest.raises(RecipeError, match="placement = 'gpu' is not one of tiered, device, cpu, hybrid, paper"):
         find_placement("gpu")
+
+
+def test_the_benchmark_measures_every_placement():
+    assert set(PLACEMENTS) <= set(CONTENDERS)
 
 
 @placements
