@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from fae.calibrate.rand_em import Box, draw_contiguous, draw_scattered
+from fae.calibrate.rand_em import RandEmBox, draw_chunks, draw_rows
 from fae.calibrate.table_facts import num_at_least
 from fae.core.progress import say
 from fae.core.seeds import generator
@@ -44,7 +44,7 @@ NUM_ROWS, CHUNKS, CHUNK_ROWS, CONFIDENCE = 8_351_593, 35, 1024, 0.999
 LOG_ACCESSES = 50_000_000
 HOT_SHARES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 MUST_COVER = 0.995
-FORMS: dict[str, Callable[..., Box]] = {"shipped": draw_scattered, "published": draw_contiguous}
+FORMS: dict[str, Callable[..., RandEmBox]] = {"shipped": draw_rows, "published": draw_chunks}
 ORDERS = ("popularity", "shuffled", "arrival")
 TIMED_ROWS = (NUM_ROWS, 40_000_000, 187_767_399)
 

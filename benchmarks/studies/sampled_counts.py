@@ -86,15 +86,15 @@ def measure_sample(log: ColumnarLog, config: HotConfig, sample: float, seed: int
         inputs = everything.take(drawn).cached()
     counts = count_accesses(inputs, tables.features)
     probe = StagingProbe(tables, everything, len(everything), batch_size=batch_size, mixed=False, seed=seed)
-    fitter = CandidateBuilder(tables=tables, config=config, probe=probe)
-    choice = choose(fitter, inputs, counts, is_exact=is_exact, batch_size=batch_size, seed=seed)
-    threshold = choice.threshold
+    builder = CandidateBuilder(tables=tables, config=config, probe=probe)
+    selection = choose(builder, inputs, counts, is_exact=is_exact, batch_size=batch_size, seed=seed)
+    threshold = selection.threshold
     assert threshold.fit is not None
-    assert threshold.stage is not None
-    assert isinstance(threshold.chain, ThresholdSets)
-    peeling = choice.winner
-    if choice.winner.selection != "peeling":
-        peeling = fitter.peeling(inputs, counts, threshold.small)
+    assert threshold.step is not None
+    assert isinstance(threshold.sets, ThresholdSets)
+    peeling = selection.winner
+    if selection.winner.method != "peeling":
+        peeling = builder.peeling(inputs, counts, threshold.small)
     assert peeling.fit is not None
     # What the peeling would reserve if probe batches came from the inputs that it was fitted to.
     of_sample = StagingProbe(tables, inputs, len(everything), batch_size=batch_size, mixed=False, seed=seed)
@@ -105,11 +105,11 @@ def measure_sample(log: ColumnarLog, config: HotConfig, sample: float, seed: int
     on = {"packed": everything, "later": later}
     ones = np.ones(len(tables), np.int64)
     return {
-        "sample": sample, "seed": seed, "num_inputs": len(inputs), "auto": choice.winner.selection,
+        "sample": sample, "seed": seed, "num_inputs": len(inputs), "auto": selection.winner.method,
         "budget_bytes": config.budget_bytes,
         "threshold": {
-            "threshold": threshold.stage.threshold, "bytes": threshold.fit.bytes,
-            "staging_bytes": threshold.fit.staging_bytes, "num_extra_rows": threshold.stage.num_extra,
+            "threshold": threshold.step.threshold, "bytes": threshold.fit.bytes,
+            "staging_bytes": threshold.fit.staging_bytes, "num_extra_rows": threshold.step.num_extra,
             "num_rows": int(threshold.fit.num_hot.sum()),
             **shares(tables, threshold.ranks, threshold.fit.num_hot, **on),
         },
@@ -124,7 +124,7 @@ def measure_sample(log: ColumnarLog, config: HotConfig, sample: float, seed: int
             **shares(tables, peeling.ranks, peeling.fit.num_hot, **on),
         },
         "bytes_of_grid": {
-            f"{value:g}": tables.bytes(threshold.chain.at(value).num_hot) for value in threshold_grid(config)
+            f"{value:g}": tables.bytes(threshold.sets.at(value).num_hot) for value in threshold_grid(config)
         },
     }  # fmt: skip
 

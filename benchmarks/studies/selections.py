@@ -46,7 +46,7 @@ from fae.artifacts.columnar_log import ColumnarLog
 from fae.calibrate.calibrate import calibrate
 from fae.calibrate.candidates import Candidate, CandidateBuilder
 from fae.calibrate.peeled_sets import PeeledSets
-from fae.calibrate.selection import peeling_unless_below
+from fae.calibrate.selection import prefer_peeling
 from fae.calibrate.staging_rows import StagingProbe
 from fae.calibrate.table_facts import Tables
 from fae.core.progress import say
@@ -90,30 +90,30 @@ class LogStudy:
         )
         self._peeled: dict[tuple[int, ...], tuple[Candidate, dict[str, Any]]] = {}
 
-    def peeling(self, fitter: CandidateBuilder, small: tuple[int, ...]) -> tuple[Candidate, dict[str, Any]]:
+    def peeling(self, builder: CandidateBuilder, small: tuple[int, ...]) -> tuple[Candidate, dict[str, Any]]:
         """The peeling beside these small tables, and what it cost; made once."""
         if small not in self._peeled:
             with PeakMemory() as memory:
                 began, cpu = time.perf_counter(), time.process_time()
-                candidate = fitter.peeling(self.packed, self.counts, small)
+                candidate = builder.peeling(self.packed, self.counts, small)
                 seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-            assert isinstance(candidate.chain, PeeledSets)
+            assert isinstance(candidate.sets, PeeledSets)
             self._peeled[small] = candidate, {
                 "seconds": seconds, "cpu_seconds": cpu, "peak_bytes": memory.bytes,
                 "num_peeled_inputs": candidate.num_fitted,
-                "num_peeled_rows": int(candidate.chain.peeled.rows.size), "num_small_tables": len(small),
+                "num_peeled_rows": int(candidate.sets.peeled.rows.size), "num_small_tables": len(small),
             }  # fmt: skip
         return self._peeled[small]
 
     def at(self, budget: str) -> dict[str, Any]:
         """Both selections at one budget."""
         config = HotConfig(budget=budget, **self.settings["hot"])
-        fitter = CandidateBuilder(tables=self.tables, config=config, probe=self.probe)
+        builder = CandidateBuilder(tables=self.tables, config=config, probe=self.probe)
         with PeakMemory() as memory:
             began = time.perf_counter()
-            threshold = fitter.threshold(self.packed, self.counts)
+            threshold = builder.threshold(self.packed, self.counts)
             seconds = time.perf_counter() - began
-        peeling, cost = self.peeling(fitter, threshold.small)
+        peeling, cost = self.peeling(builder, threshold.small)
         fits = {"threshold": threshold.fit, "peeling": peeling.search.largest(config.budget_bytes)}
         if None in fits.values():
             return {"budget_bytes": config.budget_bytes, "fits": False}
@@ -129,15 +129,15 @@ class LogStudy:
                 **shares(self.tables, candidate.ranks, fit.num_hot, **on),
             }  # fmt: skip
             figures.setdefault("chosen_from", figures["packed"])
-            found[candidate.selection] = figures
+            found[candidate.method] = figures
         candidates = {"threshold": threshold, "peeling": replace(peeling, fit=fits["peeling"])}
-        if peeling_unless_below(candidates, self.tables, self.packed, {})[0] == "threshold":
+        if prefer_peeling(candidates, self.tables, self.packed, {})[0] == "threshold":
             found["peeling_alone"], found["peeling"] = found["peeling"], dict(found["threshold"])
         found["threshold"] |= {"seconds": seconds, "peak_bytes": memory.bytes}
         found["peeling"] |= cost
-        assert isinstance(peeling.chain, PeeledSets)
+        assert isinstance(peeling.sets, PeeledSets)
         num_bytes = max(fit.bytes for fit in fits.values() if fit is not None)
-        found["bound"] = peeling.chain.peeled.bound(peeling.chain.row_bytes, num_bytes)
+        found["bound"] = peeling.sets.peeled.bound(peeling.sets.row_bytes, num_bytes)
         return found
 
 
@@ -245,12 +245,12 @@ def skew_at(log: ColumnarLog, budget_share: float) -> dict[str, Any]:
     inputs = inputs_of(log, "train")
     config = HotConfig(budget=int(budget_share * tables.total_bytes), small_table="16KB", ring_depth=2)
     probe = StagingProbe(tables, inputs, len(inputs), batch_size=256, mixed=False, seed=1)
-    fitter, counts = CandidateBuilder(tables=tables, config=config, probe=probe), np.asarray(log.counts)
-    threshold = fitter.threshold(inputs, counts)
+    builder, counts = CandidateBuilder(tables=tables, config=config, probe=probe), np.asarray(log.counts)
+    threshold = builder.threshold(inputs, counts)
     found: dict[str, Any] = {"budget_bytes": config.budget_bytes}
-    for candidate in (threshold, fitter.peeling(inputs, counts, threshold.small)):
+    for candidate in (threshold, builder.peeling(inputs, counts, threshold.small)):
         if candidate.fit is not None:
-            found[candidate.selection] = {
+            found[candidate.method] = {
                 "bytes": candidate.fit.bytes, "staging_bytes": candidate.fit.staging_bytes,
                 **shares(tables, candidate.ranks, candidate.fit.num_hot, packed=inputs),
             }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What must hold for every log, budget and selection."""
+"""What holds of every hot set: it fits its budget, and those of growing budgets are nested."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from logs import make_log
 
 @st.composite
 def cases(draw: st.DrawFn) -> dict[str, Any]:
-    """A small log with a skew of its own, list columns, unused slots, rows never accessed, and settings."""
+    """A small skewed log with list columns, unused slots and rows that are never accessed, and settings for it."""
     num_tables = draw(st.integers(1, 4))
     sizes = draw(st.lists(st.integers(1, 60), min_size=num_tables, max_size=num_tables))
     lengths = draw(st.lists(st.integers(1, 3), min_size=num_tables, max_size=num_tables))
@@ -51,7 +51,7 @@ def build(case: dict[str, Any], folder: Path) -> ColumnarLog:
     for table, (size, length) in enumerate(zip(case["sizes"], case["lengths"], strict=True)):
         ids = (random.random((case["num_inputs"], length)) ** case["skew"] * size).astype(np.int64)
         ids[random.random(ids.shape) < case["unused"]] = -1
-        columns.append(-np.sort(-ids, axis=1) if length > 1 else ids)  # unused slots stand last
+        columns.append(-np.sort(-ids, axis=1) if length > 1 else ids)  # unused slots come last
         features.append(FeatureSchema(name=f"C{table}", num_embeddings=size, length=length, encoded=True))
     return make_log(folder, np.concatenate(columns, axis=1), random.integers(0, 2, case["num_inputs"]), None, features)
 
@@ -148,7 +148,7 @@ def test_hot_sets_of_growing_budgets_are_nested(case: dict[str, Any], shares: li
         for share in sorted(shares):
             hot_set = run(case, log, folder, max(1, int(share * total)), **changes)
             assert not (fitted and hot_set is None)
-            # Nested are the hot sets of one order; where its ring costs too much, the peeling makes way for the other.
+            # Only hot sets of one storage order are nested; where the peeling's ring costs too much, the other is used.
             if hot_set is None or hot_set.summary["selection"] != changes["selection"]:
                 continue
             fitted = True

@@ -1,4 +1,4 @@
-"""What must hold of every packed artifact, over random logs, hot sets, budgets and seeds."""
+"""What holds of every packed artifact, over random logs, hot sets, staging rows and seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.row_layout import RowLayout
 from fae.pack import shuffle
 from fae.pack.classify import translate_inputs
-from fae.pack.compose import pack_groups
+from fae.pack.in_memory import pack_groups
 from fae.pack.pack import pack
 
 from logs import make_log
@@ -107,7 +107,7 @@ def test_memory_and_threads_do_not_change_a_byte(
 
 @settings(max_examples=40)
 @given(case=cases(), data=st.data())
-def test_given_groups_are_packed_as_they_are(case: dict, data: st.DataObject) -> None:
+def test_chosen_groups_are_packed_as_they_are(case: dict, data: st.DataObject) -> None:
     ids, layout, batch_size = case["ids"], case["layout"], case["batch_size"]
     rows = row_numbers(ids, layout)
     assert np.array_equal(translate_inputs(ids, layout), rows)

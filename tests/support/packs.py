@@ -1,4 +1,4 @@
-"""Hot sets for packing tests, and the check of everything a packed artifact promises, written in plain numpy."""
+"""Hot sets for packing tests, and a check in plain numpy of everything that a packed artifact promises."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from fae.artifacts.batch_arrays import Segments
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.manifest import Manifest
-from fae.artifacts.packed import BatchSet, PackedDataset, Segments
+from fae.artifacts.packed import BatchSet, PackedDataset
 from fae.artifacts.row_layout import RowLayout
 from fae.pack.sort_kernels import SEGMENT_LOOKUPS
 
 
 def stub_hot_set(layout: RowLayout, *, batch_size: int, staging_rows: Sequence[int] = (), mixed: bool = False) -> Any:
-    """What pack reads of a hot set; by default staging for any batch."""
+    """The attributes of a hot set that pack reads; by default with staging for any batch."""
     return SimpleNamespace(
         layout=layout, ring_depth=4, batch_size=batch_size, mixed=mixed, optimizer="sgd",
         staging_rows=tuple(staging_rows) or tuple(batch_size * layout.num_slots for _ in layout.groups),
@@ -33,7 +34,7 @@ def random_ranks(random: np.random.Generator, features: Sequence[FeatureSchema])
 
 
 def row_numbers(ids: np.ndarray, layout: RowLayout) -> np.ndarray:
-    """int64 ``[n, S]``: each lookup's row number, -1 for none; through the layout's own tables."""
+    """int64 ``[n, S]``: row number of each lookup by `RowLayout.row_numbers`, -1 where there is none."""
     rows = np.full(ids.shape, -1, np.int64)
     for slot, table in enumerate(layout.table_of_slot):
         used = ids[:, slot] >= 0
@@ -42,7 +43,7 @@ def row_numbers(ids: np.ndarray, layout: RowLayout) -> np.ndarray:
 
 
 def check_packed(packed: PackedDataset, log: ColumnarLog, hot_set: Any) -> None:
-    """Every promise of format.md, batch by batch."""
+    """Check every promise of formats/packed.md, batch by batch."""
     layout, batch_size = hot_set.layout, hot_set.batch_size
     rows = row_numbers(np.asarray(log.ids), layout)
     group_of_slot = layout.group_of_table[layout.table_of_slot]
@@ -81,7 +82,7 @@ def check_packed(packed: PackedDataset, log: ColumnarLog, hot_set: Any) -> None:
 def check_batch(
     batches: BatchSet, index: int, rows: np.ndarray, log: ColumnarLog, hot_set: Any, *, ordered: bool
 ) -> None:
-    """One batch: addresses, cold lists, order, dense features, labels, padding."""
+    """Check one batch: addresses, cold lists, order, segments, dense features, labels, padding."""
     layout, batch_size = hot_set.layout, hot_set.batch_size
     batch, num_slots = batches.batch(index), layout.num_slots
     chosen = batches.inputs[index]
@@ -119,7 +120,7 @@ def check_batch(
             flat = batch.addresses.reshape(-1)[lookups]
             part = batch.order[batch_size * first : batch_size * (first + len(slots))]
             assert np.array_equal(part, lookups[np.argsort(flat, kind="stable")])
-            check_blocks(batch.segments[g], np.sort(flat), batch_size * first)
+            check_segments(batch.segments[g], np.sort(flat), batch_size * first)
         first += len(slots)
     assert (batch.order is not None) == ordered
     assert len(batch.segments) == (len(layout.groups) if ordered else 0)
@@ -128,26 +129,26 @@ def check_batch(
         assert not batch.order.flags.writeable
 
 
-def check_blocks(blocks: Segments, addresses: np.ndarray, first: int) -> None:
-    """Segments of a group against its sorted addresses, whose first lookup stands at `first` in the order."""
-    starts, of_block, long_rows = [], [], []
+def check_segments(segments: Segments, addresses: np.ndarray, first: int) -> None:
+    """Check a group's segments against its sorted addresses, which begin at place `first` of the order."""
+    starts, of_segment, long_rows = [], [], []
     for address in np.unique(addresses[addresses >= 0]):
         begin, end = np.searchsorted(addresses, [address, address + 1])
         cuts = range(begin, end, SEGMENT_LOOKUPS)
         if len(cuts) > 1:
             long_rows.append((len(starts), len(cuts)))
         starts += [first + cut for cut in cuts]
-        of_block += [address] * len(cuts)
-    assert blocks.starts.dtype == blocks.addresses.dtype == blocks.long_rows.dtype == np.int32
-    assert blocks.starts.tolist() == starts
-    assert blocks.addresses.tolist() == of_block
-    assert blocks.long_rows.tolist() == [list(pair) for pair in long_rows]
-    for array in vars(blocks).values():
+        of_segment += [address] * len(cuts)
+    assert segments.starts.dtype == segments.addresses.dtype == segments.long_rows.dtype == np.int32
+    assert segments.starts.tolist() == starts
+    assert segments.addresses.tolist() == of_segment
+    assert segments.long_rows.tolist() == [list(pair) for pair in long_rows]
+    for array in vars(segments).values():
         assert not array.flags.writeable
 
 
 def check_cuts(batches: BatchSet, rows: np.ndarray, hot_set: Any) -> None:
-    """A batch that is not full is its kind's last, or the next input of its kind would not have fitted."""
+    """Check that a batch which is not full is its kind's last, or could not hold the next input's cold rows."""
     layout = hot_set.layout
     for index in range(batches.num_batches):
         last = index in (batches.num_hot_batches - 1, batches.num_batches - 1)

@@ -1,7 +1,6 @@
 """The access profile: accesses of every row by a sample of the training inputs, memory-mapped.
 
-Files of the artifact ``profile`` (format version 1): ``counts.npy`` int64 ``[sum of num_embeddings]``, accesses of each
-row by the sample, table by table; ``indices.npy`` int64, the sampled inputs, ascending, left out where all were read.
+The bytes are described in ``formats/access_profile.md``.
 """
 
 from __future__ import annotations
@@ -13,13 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.manifest import Manifest, read_manifest
+from fae.core.units import format_count
 
 KIND = "profile"
-
-
 FORMAT_VERSION = 1
-
-
 COMMAND = "fae profile RECIPE.toml"
 
 
@@ -32,6 +28,11 @@ class AccessProfile:
         Inputs of the sample.
     is_exact
         Whether every training input was read.
+
+    Raises
+    ------
+    ArtifactError
+        If it is missing, damaged or of another format.
     """
 
     def __init__(self, path: Path, *, command: str = COMMAND) -> None:
@@ -39,6 +40,12 @@ class AccessProfile:
         self.manifest: Manifest = read_manifest(path, KIND, FORMAT_VERSION, command=command)
         self.num_inputs: int = self.manifest.summary["num_inputs"]
         self.is_exact: bool = self.manifest.summary["is_exact"]
+
+    def __repr__(self) -> str:
+        summary = self.manifest.summary
+        total = format_count(summary["num_training_inputs"])
+        read = f"all {total}" if self.is_exact else f"{format_count(self.num_inputs)} of {total}"
+        return f"AccessProfile({str(self.path)!r}: {read} training inputs, {len(summary['tables'])} tables)"
 
     @cached_property
     def counts(self) -> npt.NDArray[np.int64]:

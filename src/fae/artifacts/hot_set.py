@@ -1,10 +1,7 @@
 """The hot set: which rows every GPU keeps, in which order rows are stored, and what the staging ring may hold.
 
-Place in the flow: calibrate writes it, pack and the placements read it. Invariant: the hot rows of a table are the ids
-whose storage rank is less than ``num_hot``, and ``bytes + staging_bytes <= budget_bytes``.
-
-Files of the artifact ``hot_set`` (format version 1): ``ranks/<table>.npy`` int32 ``[num_embeddings]``, the storage rank
-of each vocabulary id, for the tables where it is not the identity. All else is in the manifest's summary.
+The hot rows of a table are the ids whose storage rank is less than ``num_hot``; hot rows and staging ring together fit
+the budget: ``bytes + staging_bytes <= budget_bytes``. The bytes are described in ``formats/hot_set.md``.
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.manifest import Manifest, read_manifest
 from fae.artifacts.row_layout import RowLayout
 from fae.core.npy import save_array
+from fae.core.units import format_bytes, format_count
 
 KIND = "hot_set"
 FORMAT_VERSION = 1
@@ -33,13 +31,19 @@ class HotSet:
     Attributes
     ----------
     ring_depth
-        Staging slots k.
+        Staging slots k: batches whose cold rows may be in flight at once.
     staging_rows
         U_cap: most unique cold rows of a batch, per group.
     batch_size, mixed, optimizer
-        What it was calibrated for.
+        The training it was calibrated for: inputs of a batch, whether hot and cold inputs share batches, the optimizer
+        of the rows.
     summary
         What calibrate found: see ``docs/guide/calibrate.md``.
+
+    Raises
+    ------
+    ArtifactError
+        If it is missing, damaged or of another format.
     """
 
     def __init__(self, path: Path, *, command: str = COMMAND) -> None:
@@ -53,9 +57,18 @@ class HotSet:
         self.optimizer: str = parameters["optimizer"]
         self.staging_rows: tuple[int, ...] = tuple(self.summary["staging_rows"])
 
+    def __repr__(self) -> str:
+        summary, tables = self.summary, self.summary["tables"]
+        return (
+            f"HotSet({str(self.path)!r}: {format_count(summary['num_rows'])} of "
+            f"{format_count(sum(table['num_embeddings'] for table in tables))} rows in {len(tables)} tables, "
+            f"{format_bytes(summary['bytes'])} + {format_bytes(summary['staging_bytes'])} of staging, "
+            f"coverage {100 * summary['coverage']:.1f} %)"
+        )
+
     @cached_property
     def layout(self) -> RowLayout:
-        """Where every row of every table stands. Storage orders are read here, as memory maps."""
+        """Where every row of every table lies. Storage orders are opened here, as memory maps."""
         features = [FeatureSchema(**feature) for feature in self.summary["features"]]
         ranks: list[npt.NDArray[np.int32] | None] = []
         for table in range(len(features)):

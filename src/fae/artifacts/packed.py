@@ -1,11 +1,12 @@
 """Packed batches, opened for training: memory-mapped arrays, one view per batch.
 
-Invariant: what a batch hands out are read-only views of the files; nothing is copied, checked or translated at run
-time. The bytes are described in ``format.md`` beside this file. Does not choose the order of batches.
+A batch hands out read-only views of the files; nothing is copied, checked or translated at run time. The bytes are
+described in ``formats/packed.md``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,43 +15,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, Segments
 from fae.artifacts.columnar_log import SPLITS
 from fae.artifacts.manifest import Manifest, read_manifest
+from fae.core.units import format_count
 
 KIND = "packed"
 FORMAT_VERSION = 2
 COMMAND = "fae pack RECIPE.toml"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segments:
-    """The lookups of one group in blocks: every row's stretch of `order`, cut every `SEGMENT_LOOKUPS` from its start.
-
-    What a GPU sums in parallel and yet in a fixed order (decision 45).
-
-    Attributes
-    ----------
-    starts
-        int32 ``[n]``: place in `order` of each block's first lookup; a block ends where the next begins, the last one
-        at the end of the group's part.
-    addresses
-        int32 ``[n]``: ascending.
-    long_rows
-        int32 ``[m, 2]``: rows of more than one block, as first block and number of blocks.
-    """
-
-    starts: npt.NDArray[np.int32]
-    addresses: npt.NDArray[np.int32]
-    long_rows: npt.NDArray[np.int32]
-
-
 class PackedBatch:
-    """One batch of at most B inputs; every array is a read-only view, cut when it is first asked for.
+    """One batch of at most B inputs; every array is a read-only view, made when it is first read.
 
     Attributes
     ----------
     num_inputs
-        Real inputs; they stand first.
+        Real inputs; they come first, the others are padding.
     has_cold_rows
         Whether any lookup needs a row from the host.
     """
@@ -61,25 +42,34 @@ class PackedBatch:
         self._arrays, self._index, self._num_hot_batches = arrays, index, num_hot_batches
         self.num_inputs, self.has_cold_rows = num_inputs, has_cold_rows
 
+    def __repr__(self) -> str:
+        batch_size, num_slots = self._arrays.addresses.shape[1:]
+        cold = sum(map(len, self.cold_rows))
+        return (
+            f"PackedBatch({self.num_inputs} of {batch_size} inputs, {num_slots} slots, "
+            f"{format_count(cold) if cold else 'no'} cold rows)"
+        )
+
     @cached_property
     def addresses(self) -> npt.NDArray[np.int32]:
-        """int32 ``[B, S]``: ``a < H`` is the hot row with that number, ``a >= H`` entry ``a - H`` of `cold_rows`.
+        """int32 ``[B, S]``: the address of every lookup, -1 where there is none; padded inputs are all -1.
 
-        `cold_rows` of the slot's group; -1 is no lookup. Padded inputs are all -1.
+        An address ``a < H`` is hot row number ``a`` of the slot's group, ``a >= H`` is entry ``a - H`` of the group's
+        `cold_rows`.
         """
         found: npt.NDArray[np.int32] = self._arrays.addresses[self._index]
         return found
 
     @property
     def is_ordered(self) -> bool:
-        """Whether there is an `order`."""
+        """Whether there is an `order`, as in every batch of the training split."""
         return self._arrays.order is not None
 
     @cached_property
     def order(self) -> npt.NDArray[np.int32] | None:
         """int32 ``[B * S]``: lookups ``b * S + s``, group by group, sorted by address, ties by lookup, pads first.
 
-        None outside the training split.
+        It is None outside the training split.
         """
         order = self._arrays.order
         return None if order is None else order[self._index]
@@ -105,52 +95,13 @@ class PackedBatch:
 
     @cached_property
     def segments(self) -> tuple[Segments, ...]:
-        """Per group; empty outside the training split."""
+        """`Segments` of each group; empty outside the training split."""
         hot, others = self._arrays.hot_segments, self._arrays.segments
         if others is None:
             return ()
         if hot is not None and self._index < self._num_hot_batches:
             return hot.batch(self._index)
         return others.batch(self._index - self._num_hot_batches)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentArrays:
-    """The `Segments` of n batches, G groups.
-
-    Attributes
-    ----------
-    starts, addresses
-        Per group, int32: the lists of all batches, one behind the other.
-    offsets
-        int64 ``[n + 1, G]``: where each batch's blocks begin.
-    long_rows, long_offsets
-        Likewise, int32 ``[*, 2]`` and int64 ``[n + 1, G]``.
-    """
-
-    starts: tuple[npt.NDArray[np.int32], ...]
-    addresses: tuple[npt.NDArray[np.int32], ...]
-    offsets: npt.NDArray[np.int64]
-    long_rows: tuple[npt.NDArray[np.int32], ...]
-    long_offsets: npt.NDArray[np.int64]
-
-    def batch(self, index: int) -> tuple[Segments, ...]:
-        """Segments of batch `index`, per group."""
-        begin, end = self.offsets[index].tolist(), self.offsets[index + 1].tolist()
-        long_begin, long_end = self.long_offsets[index].tolist(), self.long_offsets[index + 1].tolist()
-        return tuple(
-            Segments(
-                starts=self.starts[g][begin[g] : end[g]],
-                addresses=self.addresses[g][begin[g] : end[g]],
-                long_rows=self.long_rows[g][long_begin[g] : long_end[g]],
-            )
-            for g in range(len(begin))
-        )
-
-    @property
-    def most(self) -> npt.NDArray[np.int64]:
-        """int64 ``[2, G]``: most blocks, and most rows of more than one block, of a batch."""
-        return np.stack([np.diff(part, axis=0).max(axis=0, initial=0) for part in (self.offsets, self.long_offsets)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +113,7 @@ class ColdLists:
     rows
         int64: ascending within a batch, each once; read-only.
     begins, ends
-        int64 ``[n]``: where each batch's rows stand in `rows`.
+        int64 ``[n]``: where each batch's rows begin and end in `rows`.
     """
 
     rows: npt.NDArray[np.int64]
@@ -170,54 +121,22 @@ class ColdLists:
     ends: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchArrays:
-    """The arrays of one split, N batches of B inputs, as they stand in its files.
-
-    Attributes
-    ----------
-    addresses, order, dense, labels
-        As in `PackedBatch`, with N in front; `order` is None outside the training split.
-    num_inputs
-        int32 ``[N]``.
-    inputs
-        int64 ``[N, B]``: index in the columnar log of each packed input, -1 in padding.
-    cold_rows
-        Per group, int64: the lists of all batches, one behind the other.
-    cold_offsets
-        int64 ``[N + 1, G]``: where each batch's list begins.
-    blocks, hot_segments
-        Of the cold (or all) batches, and of the hot ones that stand before them; None outside the training split.
-    """
-
-    addresses: npt.NDArray[np.int32]
-    order: npt.NDArray[np.int32] | None
-    dense: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.float32]
-    num_inputs: npt.NDArray[np.int32]
-    inputs: npt.NDArray[np.int64]
-    cold_rows: tuple[npt.NDArray[np.int64], ...]
-    cold_offsets: npt.NDArray[np.int64]
-    segments: SegmentArrays | None = None
-    hot_segments: SegmentArrays | None = None
-
-
 class BatchSet:
-    """The batches of one split.
+    """The batches of one split, to be iterated over or taken by number with `batch`.
 
     Parameters
     ----------
     arrays
-        What they are made of, mapped or in memory.
+        Arrays of the split, mapped or in memory.
     num_hot_batches
         Batches ``[0, num_hot_batches)`` hold only hot inputs.
 
     Attributes
     ----------
     arrays
-        As given: for compiled loops over many batches.
-    batch
-        Function of a batch's number, from 0, to its `PackedBatch`; an `IndexError` outside ``[0, num_batches)``.
+        The same arrays, for compiled loops over many batches.
+    num_batches, num_inputs
+        Batches, and real inputs of all of them.
     """
 
     def __init__(self, arrays: BatchArrays, num_hot_batches: int) -> None:
@@ -226,15 +145,43 @@ class BatchSet:
         self.num_batches = len(self._sizes)
         self.num_hot_batches = num_hot_batches
         self.num_inputs = sum(self._sizes)
-        # A placement and the feeds ask for the same batch one after the other.
-        self.batch = lru_cache(maxsize=64)(self._batch)
+        # A placement and the input ring read the same batch, one after the other.
+        self._cached_batch = lru_cache(maxsize=64)(self._open_batch)
+
+    def __repr__(self) -> str:
+        return f"BatchSet({self.counts_in_words()}, {format_count(self.num_inputs)} inputs)"
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        return map(self.batch, range(self.num_batches))
+
+    def counts_in_words(self) -> str:
+        """How many batches there are, such as ``"27 hot + 7 cold batches"``."""
+        hot, others = self.num_hot_batches, self.num_batches - self.num_hot_batches
+        return (
+            f"{format_count(hot)} hot + {format_count(others)} cold batches"
+            if hot
+            else f"{format_count(others)} batches"
+        )
 
     @property
     def inputs(self) -> npt.NDArray[np.int64]:
         """int64 ``[num_batches, B]``: index in the columnar log of each packed input, -1 in padding."""
         return self.arrays.inputs
 
-    def _batch(self, index: int) -> PackedBatch:
+    def batch(self, index: int) -> PackedBatch:
+        """The batch of a number, from 0.
+
+        Raises
+        ------
+        IndexError
+            If there is no batch of that number.
+        """
+        return self._cached_batch(index)
+
+    def _open_batch(self, index: int) -> PackedBatch:
         if not 0 <= index < self.num_batches:
             raise IndexError(f"batch {index} of {self.num_batches}")
         return PackedBatch(
@@ -264,14 +211,14 @@ class BatchSet:
 
     @property
     def num_dense(self) -> int:
-        """K."""
+        """K: dense features of an input."""
         return int(self.arrays.dense.shape[2])
 
     @property
     def most_segments(self) -> tuple[tuple[int, int], ...]:
-        """Per group: most blocks, and most rows of more than one block, that a batch has; empty without blocks."""
+        """Per group: most segments, and most rows of more than one segment, of a batch; empty without segments."""
         parts = [part.most for part in (self.arrays.hot_segments, self.arrays.segments) if part is not None]
-        return tuple((int(blocks), int(rows)) for blocks, rows in np.max(parts, axis=0).T) if parts else ()
+        return tuple((int(segments), int(rows)) for segments, rows in np.max(parts, axis=0).T) if parts else ()
 
     @property
     def most_cold_rows(self) -> tuple[int, ...]:
@@ -291,8 +238,8 @@ class PackedDataset:
 
     Attributes
     ----------
-    manifest
-        With the `summary` of what packing found.
+    manifest, summary
+        The artifact's manifest, and the part of it that says what packing found.
     train, validation, test
         `BatchSet` of each split; a split without inputs has no batches.
     batch_size, num_slots, num_dense
@@ -316,6 +263,13 @@ class PackedDataset:
         self.num_dense: int = summary["num_dense"]
         self.mixed: bool = summary["mixed"]
         self.train, self.validation, self.test = (self._open(name) for name in SPLITS)
+
+    def __repr__(self) -> str:
+        return (
+            f"PackedDataset({str(self.path)!r}: {self.train.counts_in_words()} of {self.batch_size}"
+            f"{', mixed' if self.mixed else ''}, {self.num_slots} slots, "
+            f"coverage {100 * self.summary['coverage']:.1f} %)"
+        )
 
     def _open(self, split: str) -> BatchSet:
         def mapped(name: str) -> Any:

@@ -1,12 +1,12 @@
-"""Row layout: where every row of every table stands, for one hot set.
+"""Row layout: where every row of every table lies, for one hot set.
 
 Tables of one `embedding_dim` form a *group*: one bank, one address space. Within a group the rows are numbered
 
     [0, H)        hot rows, table behind table, hottest first within a table
     [H, H + C)    cold rows, table behind table, likewise
 
-Invariant: within a table, the hot rows are the ids with ``rank < num_hot``; the row number is strictly increasing in
-(hot first, table, rank), so sorting by address and sorting by row number are the same order.
+The hot rows of a table are the ids with ``rank < num_hot``. Row numbers rise strictly with (hot first, table, rank), so
+that sorting lookups by address and sorting them by row number give the same order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.columnar_log import FeatureSchema, first_slots
+from fae.artifacts.addressing import Addressing, SlotMap, group_by_dim, map_slots
+from fae.artifacts.columnar_log import FeatureSchema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +78,9 @@ class RowLayout:
         assert len(self.features) == len(self.embedding_dims) == len(self.num_hot) == len(self.ranks)
         self.hot_base = np.zeros(len(self.features), np.int64)
         self.cold_base = np.zeros(len(self.features), np.int64)
-        self.group_of_table = np.zeros(len(self.features), np.int32)
+        self.group_of_table = group_by_dim(self.embedding_dims).astype(np.int32)
         groups = []
-        for group_index, dim in enumerate(sorted(set(self.embedding_dims))):
+        for dim in sorted(set(self.embedding_dims)):
             tables = tuple(table for table, d in enumerate(self.embedding_dims) if d == dim)
             hot = np.array([self.num_hot[table] for table in tables], np.int64)
             cold = np.array([self.features[table].num_embeddings for table in tables], np.int64) - hot
@@ -87,30 +88,53 @@ class RowLayout:
             for position, table in enumerate(tables):
                 self.hot_base[table] = hot[:position].sum()
                 self.cold_base[table] = num_hot_rows + cold[:position].sum()
-                self.group_of_table[table] = group_index
             groups.append(
                 RowGroup(embedding_dim=dim, tables=tables, num_hot_rows=num_hot_rows, num_cold_rows=num_cold_rows)
             )
         self.groups = tuple(groups)
 
     @cached_property
-    def first_slots(self) -> list[int]:
-        """First slot of each feature; S last."""
-        return first_slots(self.features)
+    def addressing(self) -> Addressing:
+        """The layout as flat arrays."""
+        slots, table_group = map_slots(self.features), self.group_of_table.astype(np.int64)
+        slot_group, num_hot = table_group[slots.slot_table], np.array(self.num_hot, np.int64)
+        group_ends = np.arange(len(self.groups) + 1)
+        group_slots = np.argsort(slot_group, kind="stable").astype(np.int64)
+        group_tables = np.argsort(table_group, kind="stable").astype(np.int64)
+        return Addressing(
+            slots=slots,
+            table_num_hot=num_hot,
+            table_hot_base=self.hot_base,
+            table_cold_base=self.cold_base,
+            table_group=table_group,
+            slot_group=slot_group,
+            slot_num_hot=num_hot[slots.slot_table],
+            group_num_hot_rows=np.array([group.num_hot_rows for group in self.groups], np.int64),
+            group_slots=group_slots,
+            group_first_slot=np.searchsorted(slot_group[group_slots], group_ends).astype(np.int64),
+            group_tables=group_tables,
+            group_first_table=np.searchsorted(table_group[group_tables], group_ends).astype(np.int64),
+        )
+
+    @property
+    def slots(self) -> SlotMap:
+        """Which slot looks up which table."""
+        return self.addressing.slots
 
     @cached_property
     def num_slots(self) -> int:
-        """S: lookups an input may have."""
-        return self.first_slots[-1]
+        """S: most lookups that an input has."""
+        return self.slots.num_slots
 
-    @cached_property
-    def table_of_slot(self) -> npt.NDArray[np.int32]:
-        """int32 ``[S]``."""
-        return np.repeat(np.arange(len(self.features), dtype=np.int32), [f.length for f in self.features])
+    @property
+    def table_of_slot(self) -> npt.NDArray[np.int64]:
+        """int64 ``[S]``: table of each slot."""
+        return self.slots.slot_table
 
     def group_slots(self, group: int) -> npt.NDArray[np.int64]:
         """int64: the slots whose tables are in `group`, ascending."""
-        return np.flatnonzero(self.group_of_table[self.table_of_slot] == group).astype(np.int64)
+        first = self.addressing.group_first_slot
+        return self.addressing.group_slots[first[group] : first[group + 1]]
 
     def row_numbers(self, table: int) -> npt.NDArray[np.int64]:
         """int64 ``[num_embeddings]``: the row number within its group of each vocabulary id of `table`."""

@@ -1,13 +1,12 @@
 """The largest hot set whose rows and staging ring fit the budget.
 
-Place in the flow: calibrate runs it on each selection's chain. Invariant: what it returns fits:
-``bytes + ring_depth * sum(staging_rows * row bytes) <= budget``.
+What the search returns fits: ``bytes + ring_depth * sum(staging_rows * row bytes) <= budget``.
 
 The ring shrinks while the hot set grows, so a large hot set may fit where a small one does not, and bisecting over
-"fits" would be wrong. The ring is therefore measured at fixed *anchors* of the chain, eight a doubling of bytes; from
-one anchor to the next it stays what it is at the first. Between two anchors a larger hot set costs more, so
-walking the anchors downwards from the budget finds the largest hot set of all that fit. The anchors do not
-depend on the budget: hot sets of growing budgets stay nested.
+"fits" would be wrong. The ring is therefore measured at fixed *anchors*, eight for each doubling of the hot set's
+bytes; from one anchor to the next it stays what it is at the first. Between two anchors a larger hot set costs more, so
+walking the anchors downwards from the budget finds the largest hot set of all that fit. The anchors do not depend on
+the budget: hot sets of growing budgets stay nested.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ _LAST_ANCHOR = 8 * 50
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HotSetFit:
-    """A hot set that fits.
+    """A hot set that fits the budget.
 
     Attributes
     ----------
     num_hot
-        int64 ``[F]``.
+        int64 ``[F]``: hot rows of each table.
     staging_rows
-        int64 ``[groups]``: U_cap.
+        int64 ``[groups]``: U_cap, most unique cold rows of a batch.
     bytes, staging_bytes
-        Of the hot rows; of the whole ring.
+        Bytes of the hot rows, and of the whole ring.
     """
 
     num_hot: IntArray
@@ -46,65 +45,67 @@ class HotSetFit:
     staging_bytes: int
 
 
-class Search:
-    """Weighs the hot sets of one chain.
+class BudgetSearch:
+    """Finds the largest of some nested hot sets that fits a budget together with its ring.
 
     Parameters
     ----------
+    sets
+        The nested hot sets.
     probe
-        In the storage order of the chain.
+        Estimates staging rows, in the storage order of `sets`.
     """
 
-    def __init__(self, tables: Tables, chain: NestedSets, probe: StagingProbe | StagingProbes, ring_depth: int) -> None:
-        self._tables, self._chain, self._probe, self._ring_depth = tables, chain, probe, ring_depth
+    def __init__(self, tables: Tables, sets: NestedSets, probe: StagingProbe | StagingProbes, ring_depth: int) -> None:
+        self._tables, self._sets, self._probe, self._ring_depth = tables, sets, probe, ring_depth
         self._staging: dict[int, IntArray] = {}
 
     def staging_rows(self, num_bytes: int) -> IntArray:
-        """int64 ``[groups]``: U_cap reserved for the hot set of the chain that has so many bytes."""
-        # Where the chain makes large steps, a hot set may be the largest one for further anchors too; at the end of the
-        # chain it is for all of them. Hot sets grow with the anchors, so the last of these is found by halving.
-        anchor = _anchor_below(num_bytes)
+        """int64 ``[groups]``: U_cap reserved for the hot set of `num_bytes` bytes."""
+        # Where the sets grow in large steps, one of them may be the largest for several anchors; the last set is so for
+        # all anchors above it. Sets grow with the anchors, so the last anchor of this set is found by bisection.
+        anchor = anchor_below(num_bytes)
         last = max(anchor, _LAST_ANCHOR)
         while anchor < last:
             middle = (anchor + last + 1) // 2
-            if self._tables.bytes(self._chain.largest(_anchor_bytes(middle))) <= num_bytes:
+            if self._tables.bytes(self._sets.largest(anchor_bytes(middle))) <= num_bytes:
                 anchor = middle
             else:
                 last = middle - 1
         return self._at_anchor(anchor)
 
     def ring_bytes(self, staging_rows: IntArray) -> int:
-        """Bytes of a staging ring."""
+        """Bytes of a staging ring whose slots hold `staging_rows` rows of each group."""
         return self._ring_depth * int((staging_rows * self._tables.group_row_bytes).sum())
 
     def largest(self, budget_bytes: int) -> HotSetFit | None:
-        """The largest hot set that fits, or None."""
+        """The largest hot set that fits `budget_bytes`, or None."""
         if self._tables.total_bytes <= budget_bytes:
             return self._fit(self._tables.sizes.copy(), np.zeros(len(self._tables.group_row_bytes), np.int64))
-        for anchor in range(_anchor_below(budget_bytes), -2, -1):
+        for anchor in range(anchor_below(budget_bytes), -2, -1):
             staging_rows = self._at_anchor(anchor)
-            room = min(budget_bytes - self.ring_bytes(staging_rows), _anchor_bytes(anchor + 1) - 1)
-            if room < self._tables.bytes(self._chain.largest(_anchor_bytes(anchor))):
+            room = min(budget_bytes - self.ring_bytes(staging_rows), anchor_bytes(anchor + 1) - 1)
+            if room < self._tables.bytes(self._sets.largest(anchor_bytes(anchor))):
                 continue
-            return self._fit(self._chain.largest(room), staging_rows)
+            return self._fit(self._sets.largest(room), staging_rows)
         return None
 
     def smallest_need(self) -> tuple[int, int]:
-        """``(bytes, ring bytes)``: the smallest budget that some hot set fits, and the ring's part of it."""
+        """``(bytes, ring bytes)``: the smallest budget that any hot set fits, and the ring's part of it."""
         needs = [(self._tables.total_bytes, 0)]
-        for anchor in range(-1, _anchor_below(self._tables.total_bytes) + 1):
+        for anchor in range(-1, anchor_below(self._tables.total_bytes) + 1):
             ring_bytes = self.ring_bytes(self._at_anchor(anchor))
-            hot_bytes = self._tables.bytes(self._chain.largest(_anchor_bytes(anchor)))
+            hot_bytes = self._tables.bytes(self._sets.largest(anchor_bytes(anchor)))
             needs.append((hot_bytes + ring_bytes, ring_bytes))
         return min(needs)
 
     def _at_anchor(self, anchor: int) -> IntArray:
         if anchor not in self._staging:
-            self._staging[anchor] = self._probe.staging_rows(self._chain.largest(_anchor_bytes(anchor)))
+            self._staging[anchor] = self._probe.staging_rows(self._sets.largest(anchor_bytes(anchor)))
         return self._staging[anchor]
 
     def _fit(self, num_hot: IntArray, staging_rows: IntArray) -> HotSetFit:
-        # At most what there is: the anchor below may have had more cold rows.
+        # The hot set at the anchor below may have left more cold rows than this one.
         staging_rows = np.minimum(staging_rows, self._tables.cold_rows(num_hot))
         return HotSetFit(
             num_hot=num_hot,
@@ -114,20 +115,20 @@ class Search:
         )
 
 
-def _anchor_bytes(anchor: int) -> int:
+def anchor_bytes(anchor: int) -> int:
     """Bytes of an anchor; number -1 is the empty hot set."""
     return 0 if anchor < 0 else math.floor(_FIRST_ANCHOR_BYTES * 2 ** (anchor / _ANCHORS_PER_DOUBLING))
 
 
-def _anchor_below(num_bytes: int) -> int:
-    """Number of the largest anchor of at most so many bytes.
+def anchor_below(num_bytes: int) -> int:
+    """Number of the largest anchor of at most `num_bytes` bytes.
 
-    >>> _anchor_below(63), _anchor_below(64), _anchor_below(127), _anchor_below(128)
+    >>> anchor_below(63), anchor_below(64), anchor_below(127), anchor_below(128)
     (-1, 0, 7, 8)
     """
     if num_bytes < _FIRST_ANCHOR_BYTES:
         return -1
     anchor = math.floor(_ANCHORS_PER_DOUBLING * math.log2(num_bytes / _FIRST_ANCHOR_BYTES)) + 1
-    while _anchor_bytes(anchor) > num_bytes:
+    while anchor_bytes(anchor) > num_bytes:
         anchor -= 1
     return anchor

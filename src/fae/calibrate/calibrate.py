@@ -1,8 +1,7 @@
-"""Calibrate: from the access profile and a memory budget to the hot set (PAPER: the calibrator).
+"""Calibrate: from the access profile and a memory budget to the hot set (the paper's calibrator).
 
-Place in the flow: profile -> **calibrate** -> pack. Invariant: hot rows with their optimizer state, and the staging
-ring, together never exceed the budget; a row without any access in the training split is hot only where its table is
-small enough to be hot as a whole, or where every row fits. Moves no row: that is the placements' work.
+Hot rows with their optimizer state and the staging ring together never exceed the budget. A row without any access in
+the training split is hot only where its table is small enough to be hot as a whole, or where every row fits.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fae.artifacts.access_profile import COMMAND as PROFILE_COMMAND
 from fae.artifacts.access_profile import AccessProfile
@@ -21,10 +21,10 @@ from fae.artifacts.manifest import Plan, require_parent, write_artifact
 from fae.calibrate.budget_search import HotSetFit
 from fae.calibrate.candidates import CandidateBuilder
 from fae.calibrate.coverage import measure
-from fae.calibrate.other_budgets import sweep
+from fae.calibrate.other_budgets import measure_other_budgets
 from fae.calibrate.selection import choose
 from fae.calibrate.staging_rows import StagingProbe, StagingProbes
-from fae.calibrate.summary import describe, notes, overlap, walk_grid
+from fae.calibrate.summary import measure_grid, notes, overlap, summarize_hot_set
 from fae.calibrate.table_facts import Tables
 from fae.core.errors import RecipeError
 from fae.core.progress import task
@@ -46,7 +46,7 @@ def plan_calibrate(
 ) -> Plan:
     """What the hot set will be made from. Instant. Arguments as in `calibrate`.
 
-    The sample's size is not a parameter: the profile is a parent, and speaks for itself.
+    The sample's size is not a parameter: the profile is a parent, and its fingerprint covers it.
     """
     parameters: dict[str, Any] = {
         "budget_bytes": config.budget_bytes,
@@ -95,7 +95,7 @@ def calibrate(
     embedding_dims
         D of each table.
     optimizer
-        Of the rows: its state is paid for (`fae.core.optimizers`).
+        Optimizer of the rows: its state is part of their bytes (`fae.core.optimizers`).
     batch_size, mixed
         Inputs of a batch; whether hot and cold inputs share batches. Both decide how much staging a batch needs.
 
@@ -121,71 +121,92 @@ def calibrate(
         mixed=mixed,
         seed=seed,
     )
-    start, stop = log.split("train")
     with task("calibrate", total=None, unit="steps"):
         tables = Tables(log.features, log.counts, embedding_dims, optimizer)
-        inputs = profiled_inputs(profile, log)
         summary: dict[str, Any] = {"requested": config.selection}
         if tables.total_bytes <= config.budget_bytes:
+            start, stop = log.split("train")
             ranks = None
-            summary |= _everything_hot(tables, config, inputs, stop - start)
+            summary |= _everything_hot(tables, config, profiled_inputs(profile, log), stop - start)
         else:
-            inputs = inputs.cached()
-            # Probe batches come from whole splits: a peeling serves the very inputs of its sample far better than
-            # others, and a ring measured on those would be short.
-            splits = {name: SampledInputs(log.ids, log.labels, range(*log.split(name))) for name in SPLITS}
-            probe = StagingProbes(
-                [
-                    StagingProbe(
-                        tables, each, len(each), batch_size=batch_size, mixed=_takes_any(name, mixed=mixed), seed=seed
-                    )
-                    for name, each in splits.items()
-                    if len(each)
-                ]
-            )  # fmt: skip
-            fitter = CandidateBuilder(tables=tables, config=config, probe=probe)
-            counts = np.asarray(profile.counts)
-            choice = choose(fitter, inputs, counts, is_exact=profile.is_exact, batch_size=batch_size, seed=seed)
-            winner, ranks = choice.winner, choice.winner.ranks
-            assert winner.fit is not None
-            summary |= describe(
-                tables,
-                config,
-                winner.fit,
-                ranks,
-                choice.measured,
-                num_training_inputs=stop - start,
-                small=winner.small,
-            )
-            summary |= {
-                "selection": winner.selection,
-                "threshold": winner.stage.threshold if winner.stage else None,
-                "num_extra_rows": winner.stage.num_extra if winner.stage else 0,
-                "measured_on": choice.measured_on,
-                "num_fitted_inputs": winner.num_fitted,
-                "bound": choice.bound["input_share"] if choice.bound else None,
-                "bound_on": choice.bound,
-                "candidates": choice.candidates,
-                "grid": walk_grid(tables, config, choice.threshold, counts, seed),
-                "overlap": overlap(tables, winner, counts),
-                "budgets": sweep(tables, choice, inputs, config.budget_bytes, is_exact=profile.is_exact),
-                "notes": notes(tables, config, choice, num_read=len(inputs), is_exact=profile.is_exact),
-            }
+            probe = _probe_splits(log, tables, batch_size=batch_size, mixed=mixed, seed=seed)
+            builder = CandidateBuilder(tables=tables, config=config, probe=probe)
+            selected, ranks = _select(log, profile, builder, batch_size=batch_size, seed=seed)
+            summary |= selected
     with write_artifact(path, plan, summary) as temporary:
         if ranks is not None:
             write_ranks(temporary, np.split(ranks, tables.offsets[1:-1]))
     return HotSet(path)
 
 
+def _probe_splits(log: ColumnarLog, tables: Tables, *, batch_size: int, mixed: bool, seed: int) -> StagingProbes:
+    """Probe batches of every split that has inputs.
+
+    They come from whole splits: a peeling serves the very inputs of its sample far better than others, and a ring
+    measured on those would be too small.
+    """
+    splits = {name: SampledInputs(log.ids, log.labels, range(*log.split(name))) for name in SPLITS}
+    return StagingProbes(
+        [
+            StagingProbe(
+                tables,
+                inputs,
+                len(inputs),
+                batch_size=batch_size,
+                mixed=_takes_any(name, mixed=mixed),
+                seed=seed,
+            )
+            for name, inputs in splits.items()
+            if len(inputs)
+        ]
+    )
+
+
+def _select(
+    log: ColumnarLog, profile: AccessProfile, builder: CandidateBuilder, *, batch_size: int, seed: int
+) -> tuple[dict[str, Any], npt.NDArray[np.int32] | None]:
+    """Select the hot rows; returns the summary and the storage order (int32, flat; None for the identity)."""
+    tables, config, is_exact = builder.tables, builder.config, profile.is_exact
+    start, stop = log.split("train")
+    inputs, counts = profiled_inputs(profile, log).cached(), np.asarray(profile.counts)
+    selection = choose(builder, inputs, counts, is_exact=is_exact, batch_size=batch_size, seed=seed)
+    winner = selection.winner
+    assert winner.fit is not None
+    summary = summarize_hot_set(
+        tables,
+        config,
+        winner.fit,
+        winner.ranks,
+        selection.measured,
+        num_training_inputs=stop - start,
+        small=winner.small,
+    )
+    summary |= {
+        "selection": winner.method,
+        "threshold": winner.step.threshold if winner.step else None,
+        "num_extra_rows": winner.step.num_extra if winner.step else 0,
+        "measured_on": selection.measured_on,
+        "num_fitted_inputs": winner.num_fitted,
+        "bound": selection.bound["input_share"] if selection.bound else None,
+        "bound_on": selection.bound,
+        "candidates": selection.candidates,
+        "grid": measure_grid(tables, config, selection.threshold, counts, seed),
+        "overlap": overlap(tables, winner, counts),
+        "budgets": measure_other_budgets(tables, selection, inputs, config.budget_bytes, is_exact=is_exact),
+        "notes": notes(tables, config, selection, num_read=len(inputs), is_exact=is_exact),
+    }
+    return summary, winner.ranks
+
+
 def _takes_any(split: str, *, mixed: bool) -> bool:
-    """Whether a split's batches take any input: what is held out is packed in log order, whatever training does."""
+    """Whether a split's batches take any input: held-out inputs are packed in log order, however training is."""
     return mixed or split != "train"
 
 
 def _everything_hot(
     tables: Tables, config: HotConfig, inputs: SampledInputs, num_training_inputs: int
 ) -> dict[str, Any]:
-    """The summary of a budget that holds all rows: nothing to choose, nothing to stage."""
+    """The summary for a budget that holds all rows: nothing to select, nothing to stage."""
     fit = HotSetFit(
         num_hot=tables.sizes.copy(),
         staging_rows=np.zeros(len(tables.group_row_bytes), np.int64),
@@ -197,7 +218,7 @@ def _everything_hot(
         f"the budget of {format_bytes(config.budget_bytes)} holds every row of every table "
         f"({format_bytes(tables.total_bytes)}): all rows are hot and nothing is staged"
     )
-    summary = describe(
+    summary = summarize_hot_set(
         tables,
         config,
         fit,

@@ -1,7 +1,6 @@
-"""Fitting a selection to a sample: its chain, the largest hot set of it that fits, and how good that is elsewhere.
+"""Candidates: each selection fitted to inputs, with the largest of its nested hot sets that fits the budget.
 
-Place in the flow: calibrate fits and compares candidates with it. Invariant: every candidate fits the budget with its
-staging ring. Judges nothing; that is `fae.calibrate.calibrate`.
+Every candidate fits the budget together with its staging ring. `fae.calibrate.selection` compares candidates.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from fae.calibrate.budget_search import HotSetFit, Search
+from fae.calibrate.budget_search import BudgetSearch, HotSetFit
 from fae.calibrate.coverage import MeasuredCoverage, measure
 from fae.calibrate.peeled_sets import PeeledSets
 from fae.calibrate.peeling import INCIDENCE_BYTES, MEMORY_BYTES, peel
@@ -25,43 +24,47 @@ from fae.profile.sampling import SampledInputs
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Candidate:
-    """One selection, fitted.
+    """One selection, fitted to some inputs.
 
     Attributes
     ----------
+    method
+        Which selection.
+    sets, search
+        Its nested hot sets, and the search for those that fit a budget.
     fit
-        None where nothing fits.
+        The largest hot set that fits the budget; None where nothing fits.
     need
-        ``(bytes, ring bytes)`` of the smallest budget that would do; set where nothing fits.
+        ``(bytes, ring bytes)`` of the smallest budget that would be enough; set where nothing fits.
     ranks
         int32, flat: its storage order; None for the identity.
-    stage
-        Of the threshold selection: where in its chain it stands.
+    step
+        Step of the threshold selection that `fit` belongs to; None for the peeling.
     small
-        Tables that are wholly hot, smallest first.
+        Tables that are hot as a whole, smallest first.
     num_fitted
-        Inputs it was fitted on.
+        Inputs that it was fitted to.
     """
 
-    selection: Literal["threshold", "peeling"]
-    chain: ThresholdSets | PeeledSets
-    search: Search
+    method: Literal["threshold", "peeling"]
+    sets: ThresholdSets | PeeledSets
+    search: BudgetSearch
     ranks: npt.NDArray[np.int32] | None
     fit: HotSetFit | None
     need: tuple[int, int] | None
     small: tuple[int, ...]
     num_fitted: int
-    stage: ThresholdStep | None = None
+    step: ThresholdStep | None = None
 
     def measure(self, tables: Tables, inputs: SampledInputs) -> MeasuredCoverage:
-        """How it does on some inputs."""
+        """Count what its hot set serves of some inputs."""
         assert self.fit is not None
         return measure(tables, inputs, self.ranks, self.fit.num_hot)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CandidateBuilder:
-    """What all candidates of one calibration share.
+    """Fits selections to inputs, for one configuration.
 
     Attributes
     ----------
@@ -75,21 +78,21 @@ class CandidateBuilder:
 
     def threshold(self, inputs: SampledInputs, counts: IntArray) -> Candidate:
         """Fit the paper's statistical optimizer. `counts` (int64, flat) are the inputs' accesses."""
-        chain = ThresholdSets(self.tables, counts, self.config)
-        ranks = chain.ranks()
-        search = Search(self.tables, chain, self.probe.use_ranks(ranks), self.config.ring_depth)
+        sets = ThresholdSets(self.tables, counts, self.config)
+        ranks = sets.ranks()
+        search = BudgetSearch(self.tables, sets, self.probe.use_ranks(ranks), self.config.ring_depth)
         fit = search.largest(self.config.budget_bytes)
-        stage = chain.locate(fit.bytes if fit else 0)
+        step = sets.largest_step(fit.bytes if fit else 0)
         return Candidate(
-            selection="threshold",
-            chain=chain,
+            method="threshold",
+            sets=sets,
             search=search,
             ranks=ranks,
             fit=fit,
             need=None if fit else search.smallest_need(),
-            small=stage.small,
+            small=step.small,
             num_fitted=len(inputs),
-            stage=stage,
+            step=step,
         )
 
     def peeling(self, inputs: SampledInputs, counts: IntArray, small: tuple[int, ...]) -> Candidate:
@@ -98,13 +101,13 @@ class CandidateBuilder:
         free[list(small)] = True
         slots = max(1, int(self.tables.lengths[~free].sum()))
         fitted = inputs.evenly(MEMORY_BYTES // (INCIDENCE_BYTES * slots))
-        chain = PeeledSets(self.tables, peel(self.tables, fitted, counts, self.config.peeling_passes, free), small)
-        ranks = chain.ranks()
-        search = Search(self.tables, chain, self.probe.use_ranks(ranks), self.config.ring_depth)
+        sets = PeeledSets(self.tables, peel(self.tables, fitted, counts, self.config.peeling_passes, free), small)
+        ranks = sets.ranks()
+        search = BudgetSearch(self.tables, sets, self.probe.use_ranks(ranks), self.config.ring_depth)
         fit = search.largest(self.config.budget_bytes)
         return Candidate(
-            selection="peeling",
-            chain=chain,
+            method="peeling",
+            sets=sets,
             search=search,
             ranks=ranks,
             fit=fit,

@@ -1,7 +1,6 @@
 """What a hot set serves: its coverage of lookups, its share of hot inputs, the label rates of hot and cold inputs.
 
-Place in the flow: calibrate judges its candidates with it and reports the winner. Invariant: an input is hot if and
-only if every lookup of it is hot (PAPER: input classifier); unused slots do not count.
+An input is hot if and only if every lookup of it is hot (the paper's input classifier); unused slots do not count.
 """
 
 from __future__ import annotations
@@ -21,16 +20,19 @@ from fae.profile.sampling import SampledInputs
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredCoverage:
-    """Sums over some inputs.
+    """What a hot set serves of some inputs, as sums over them.
 
     Attributes
     ----------
     num_inputs, num_hot_inputs
-        Inputs read; those of them that are hot.
+        Inputs that were read; those of them that are hot.
     lookups, hot_lookups
-        And their squares and products, for the variance of the coverage.
+        Lookups and hot lookups.
+    sum_of_squares
+        With h hot lookups of l lookups of an input: sums of ``h * h``, ``h * l`` and ``l * l``, for the variance of the
+        coverage.
     hot_positives, positives
-        Inputs with label 1 among the hot ones; among all.
+        Inputs with label 1 among the hot ones, and among all.
     """
 
     num_inputs: int
@@ -64,7 +66,7 @@ class MeasuredCoverage:
         return share_interval(self.num_hot_inputs, self.num_inputs, population, confidence)
 
     def coverage_interval(self, population: int, confidence: float) -> tuple[float, float]:
-        """Interval of the coverage: a ratio estimator with inputs as clusters, as lookups of one input go together."""
+        """Interval of the coverage: a ratio estimator with inputs as clusters, since lookups of an input correlate."""
         n, ratio = self.num_inputs, self.coverage
         if n >= population or n < 2 or not self.lookups:
             return (ratio, ratio) if n >= population else (0.0, 1.0)
@@ -78,19 +80,19 @@ class MeasuredCoverage:
 def measure(
     tables: Tables, inputs: SampledInputs, ranks: npt.NDArray[np.int32] | None, num_hot: IntArray
 ) -> MeasuredCoverage:
-    """Read the inputs once, block by block, and sum up what the hot set serves.
+    """Read the inputs once, block by block, and count what the hot set serves.
 
     Parameters
     ----------
     ranks
         int32, flat: the storage order; None for the identity.
     num_hot
-        int64 ``[F]``.
+        int64 ``[F]``: hot rows of each table.
     """
-    num_hot_of_slot = num_hot[tables.table_of_slot]
+    slot_num_hot = num_hot[tables.slots.slot_table]
     num_hot_inputs = lookups = hot_lookups = hot_hot = hot_all = all_all = hot_positives = positives = 0
     for ids, labels in inputs.blocks():
-        of_all, of_hot = count_hot_lookups(ids, tables.slot_offsets, ranks, num_hot_of_slot)
+        of_all, of_hot = count_hot_lookups(ids, tables.slots, ranks, slot_num_hot)
         hot, a, h = of_all == of_hot, of_all.astype(np.int64), of_hot.astype(np.int64)
         num_hot_inputs += int(hot.sum())
         lookups, hot_lookups = lookups + int(a.sum()), hot_lookups + int(h.sum())
@@ -110,7 +112,7 @@ def measure(
 def training_coverage(
     tables: Tables, ranks: npt.NDArray[np.int32] | None, num_hot: IntArray
 ) -> tuple[float, list[float]]:
-    """Coverage over the whole training split, and of each table: exact, since ingest counted every access.
+    """Compute the coverage of the whole training split, and of each table: exact, since ingest counted every access.
 
     A table that was never accessed counts as covered.
     """

@@ -1,8 +1,7 @@
 """Intervals: Student's t, the hypergeometric distribution, and shares of a finite population.
 
-Place in the flow: calibrate says with these how sure it is. Written out because the run-time dependencies have no
-statistics library; tests compare with one. Invariant: intervals are two-sided at the confidence given and lie within
-what is possible.
+Written out because the run-time dependencies have no statistics library; tests compare with one. Intervals are
+two-sided at the given confidence and lie within what is possible.
 """
 
 from __future__ import annotations
@@ -67,10 +66,11 @@ def student_t_quantile(probability: float, degrees: int) -> float:
 
 
 def hypergeometric_tail(hits: int, marked: int, population: int, draws: int) -> float:
-    """P(X <= hits) where X is the number of marked ones among `draws` of `population` without replacement.
+    """Probability that X <= hits, where X is the number of marked ones among `draws` of `population` without
+    replacement.
 
     The terms come from their ratios alone, from 40 deviations below the mode to 40 above: no factorials of a population
-    of millions, whose logarithms leave six digits, and time that does not follow `draws`.
+    of millions, whose logarithms leave six digits, and a time that does not grow with `draws`.
     """
     lowest, highest = max(0, draws - (population - marked)), min(marked, draws)
     if hits >= highest:

@@ -1,7 +1,7 @@
-"""Chains: growing hot sets, from none to every row, of which a budget takes the largest that fits.
+"""Nested hot sets: growing, from none to every row; a budget takes the largest that fits.
 
-Place in the flow: both selections are chains; `fae.calibrate.budget_search` picks from them. Invariant: a chain depends on
-no budget, so the hot sets of growing budgets are nested by construction.
+Both selections are lists of nested hot sets; `fae.calibrate.budget_search` picks from them. Such a list does not depend
+on the budget, so the hot sets of growing budgets are nested.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from fae.calibrate.table_facts import IntArray, Tables, num_at_least
 
 
 class NestedSets(Protocol):
-    """Growing hot sets in one storage order."""
+    """Growing hot sets in one storage order, each a part of the next."""
 
     def largest(self, num_bytes: int) -> IntArray:
-        """int64 ``[F]``: hot rows of each table in the largest hot set of at most so many bytes."""
+        """int64 ``[F]``: hot rows of each table in the largest hot set of at most `num_bytes` bytes."""
         ...
 
 
 class PopularityTail:
-    """Rows that the sample did not see but the training split did, taken by their accesses in the training split.
+    """Rows that the sample did not see but the training split did, most accessed first.
 
     The sample often sees fewer rows than the budget holds; ingest counted every access, so the next best rows are
     known. Rows without any access are never taken.
@@ -31,7 +31,7 @@ class PopularityTail:
     Parameters
     ----------
     counts
-        Per table, the accesses of those rows, descending.
+        Per table, accesses of those rows in the training split, descending.
     """
 
     def __init__(self, tables: Tables, counts: Sequence[IntArray]) -> None:
@@ -42,7 +42,7 @@ class PopularityTail:
         return np.array([num_at_least(of_table, count) for of_table in self._counts], np.int64)
 
     def largest(self, num_bytes: int) -> IntArray:
-        """int64 ``[F]``: rows of each table; all rows of a higher count go before one of a lower count."""
+        """int64 ``[F]``: rows of each table; all rows of a higher count are taken before one of a lower count."""
         low, high = 1, self._most + 1  # the smallest count whose rows all fit lies in [low, high]
         while low < high:
             middle = (low + high) // 2
@@ -53,7 +53,7 @@ class PopularityTail:
         taken = self._at_least(low)
         if low <= 1:
             return taken
-        # One count further not all fit; they are equally good, so they go table by table.
+        # Of the rows of the next lower count not all fit. They are equally good, so they are taken table by table.
         room = num_bytes - self._tables.bytes(taken)
         for table, wanted in enumerate(self._at_least(low - 1) - taken):
             more = min(int(wanted), room // int(self._tables.row_bytes[table]))
@@ -65,7 +65,7 @@ class PopularityTail:
 
 
 def small_tables(tables: Tables, limit_bytes: int) -> IntArray:
-    """Tables of at most so many bytes, smallest first (PAPER: tables under 1 MB are wholly hot)."""
+    """Tables of at most `limit_bytes` bytes, smallest first (the paper: tables under 1 MB are hot as a whole)."""
     sizes = tables.sizes * tables.row_bytes
     candidates = np.flatnonzero(sizes <= limit_bytes)
     return candidates[np.argsort(sizes[candidates], kind="stable")].astype(np.int64)

@@ -1,8 +1,8 @@
-"""What other budgets would buy: the chain of a calibration, read off at budgets around the one that was asked for.
+"""What other budgets would give: coverage and hot inputs of a calibration at budgets around the requested one.
 
-Place in the flow: calibrate writes it into the hot set's summary, reports draw it. Invariants: it changes nothing that
-was chosen; a hot-input share of the peeling is never counted on a thin sample that the peeling was fitted to, so where
-the log was only sampled the threshold selection is shown instead, and the result says which.
+Calibrate writes the result into the hot set's summary, reports draw it. A hot-input share of the peeling is never
+counted on a thin sample that the peeling was fitted to: where the log was only sampled, the threshold selection is
+shown instead, and the result says which.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from fae.calibrate.table_facts import Tables
 from fae.profile.sampling import SampledInputs
 
 DOUBLINGS = 5
-"""How far the sweep goes to either side of the budget."""
+"""How many times the budget is halved and doubled."""
 
-SWEEP_INPUTS = 500_000
+MEASURED_INPUTS = 500_000
 """Inputs, at even distances, that shares are counted on: a curve needs no more, and each budget reads them again."""
 
-
 RING_SHARE = 0.5
-"""The sweep goes down as long as the ring of the next larger budget takes no more of the smaller one. Where nearly all
-is ring there is little to see, and the search for a hot set that fits weighs every ring down to the empty hot set: on
-7 M rows in 26 tables and 2 cores the sweep took 2.9 s without this rule, 0.3 s with it."""
+"""A smaller budget is tried only if the ring of the next larger one takes at most this share of it. Where nearly all is
+ring there is little to see, and the search for a hot set that fits weighs every ring down to the empty hot set: on
+7 M rows in 26 tables and 2 cores all budgets took 2.9 s without this rule, 0.3 s with it."""
 
 
-def sweep_budgets(budget_bytes: int, total_bytes: int) -> tuple[list[int], list[int]]:
-    """The budgets: halved from the one at hand, which stands first, and doubled, up to what all rows need.
+def budgets_around(budget_bytes: int, total_bytes: int) -> tuple[list[int], list[int]]:
+    """The budgets downwards, from this one halved again and again, and upwards, doubled up to what all rows need.
 
-    >>> sweep_budgets(64, 300)
+    >>> budgets_around(64, 300)
     ([64, 32, 16, 8, 4, 2], [128, 256, 300])
     """
     down = [budget_bytes >> step for step in range(DOUBLINGS + 1)]
@@ -40,17 +39,17 @@ def sweep_budgets(budget_bytes: int, total_bytes: int) -> tuple[list[int], list[
     return [budget for budget in down if budget > 0], [budget for budget in up if budget < total_bytes] + reached
 
 
-def sweep(
-    tables: Tables, choice: Selection, inputs: SampledInputs, budget_bytes: int, *, is_exact: bool
+def measure_other_budgets(
+    tables: Tables, selection: Selection, inputs: SampledInputs, budget_bytes: int, *, is_exact: bool
 ) -> dict[str, Any]:
-    """Coverage and hot-input share over budgets.
+    """Measure coverage and hot-input share at other budgets.
 
     Parameters
     ----------
     inputs
-        What the profile read.
+        Inputs that the profile read.
     is_exact
-        Whether that is every training input.
+        Whether these are all training inputs.
 
     Returns
     -------
@@ -58,9 +57,9 @@ def sweep(
         ``selection``, ``num_inputs`` (that the shares were counted on) and ``points``, by growing budget; budgets that
         hold no ring, or little beside it, are left out.
     """
-    candidate = choice.winner if is_exact else choice.threshold
-    inputs = inputs.evenly(SWEEP_INPUTS).cached()
-    down, up = sweep_budgets(budget_bytes, tables.total_bytes)
+    candidate = selection.winner if is_exact else selection.threshold
+    inputs = inputs.evenly(MEASURED_INPUTS).cached()
+    down, up = budgets_around(budget_bytes, tables.total_bytes)
     fits: list[tuple[int, HotSetFit]] = []
     for budget in down:
         if fits and fits[-1][1].staging_bytes > RING_SHARE * budget:
@@ -82,4 +81,4 @@ def sweep(
         }
         for budget, fit in fits
     ]
-    return {"selection": candidate.selection, "num_inputs": len(inputs), "points": points}
+    return {"selection": candidate.method, "num_inputs": len(inputs), "points": points}

@@ -1,8 +1,8 @@
-"""The chain of hot sets behind ``selection = "peeling"``.
+"""The nested hot sets behind ``selection = "peeling"``.
 
-Place in the flow: `fae.calibrate.peeling` orders the rows, this turns the order into growing hot sets and into a
-storage order; `fae.calibrate.budget_search` picks from it. Invariant: within each table a hot set is a prefix of the storage
-order. Row widths may differ: rows are taken from the hot end while the bytes last.
+`fae.calibrate.peeling` orders the rows; this turns the order into growing hot sets and into a storage order, and
+`fae.calibrate.budget_search` picks from it. Within each table a hot set is a prefix of the storage order. Row widths
+may differ: rows are taken from the hot end while the bytes last.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from fae.calibrate.table_facts import IntArray, Tables
 
 
 class PeeledSets:
-    """Growing hot sets by removal order: small tables first, then what was removed last, then what was not seen.
+    """Growing hot sets by removal order: small tables first, then rows removed last, then rows that were not seen.
 
     Parameters
     ----------
     small
-        The tables that were free, smallest first.
+        The tables that were hot as a whole in the peeling, smallest first.
     """
 
     def __init__(self, tables: Tables, peeled: Peeled, small: tuple[int, ...]) -> None:
@@ -32,8 +32,8 @@ class PeeledSets:
         self._num_seen = np.bincount(peeled.table, minlength=len(tables)).astype(np.int64)
         seen = np.zeros(int(tables.offsets[-1]), bool)
         seen[peeled.rows] = True
-        # Per table, the places in popularity order of the rows that were accessed but not seen. What was never
-        # accessed stands behind them all.
+        # Per table, the places in popularity order of the rows that were accessed but not seen. Rows that were never
+        # accessed come after them all.
         self._unseen = []
         for table in range(len(tables)):
             of_table, order = seen[tables.offsets[table] : tables.offsets[table + 1]], tables.order(table)
@@ -57,7 +57,7 @@ class PeeledSets:
         )
 
     def ranks(self) -> npt.NDArray[np.int32]:
-        """int32, flat: storage rank of every id of every table; rows not seen follow by popularity."""
+        """int32, flat: storage rank of every id of every table; rows that were not seen follow by popularity."""
         tables = self.tables
         ranks = np.empty(int(tables.offsets[-1]), np.int32)
         by_table = np.argsort(self.peeled.table, kind="stable")
@@ -73,7 +73,7 @@ class PeeledSets:
         return ranks
 
     def largest(self, num_bytes: int) -> IntArray:
-        """int64 ``[F]``: hot rows of each table in the largest hot set of at most so many bytes."""
+        """int64 ``[F]``: hot rows of each table in the largest hot set of at most `num_bytes` bytes."""
         num_hot = np.zeros(len(self.tables), np.int64)
         for table in self.small:
             table_bytes = int(self.tables.sizes[table] * self.tables.row_bytes[table])

@@ -1,14 +1,13 @@
-"""Peeling: order rows so that every prefix serves as many whole inputs as it can (DESIGN, section 8).
+"""Peeling: order rows so that every prefix serves as many whole inputs as it can (Greedy++, DESIGN section 8).
 
-Place in the flow: calibrate's second selection. Inputs are hyperedges over rows. A pass removes, again and again, the
-row with the smallest ``load + live`` (`live`: inputs still alive that use it), kills its inputs and adds their number
-to the row's `load`, which carries over to the next pass (Greedy++ for densest sub-hypergraphs). What the last pass
-removes last is hottest.
+Inputs are hyperedges over rows. A pass removes, again and again, the row with the smallest ``load + live`` (`live`:
+inputs still alive that use it), kills its inputs and adds their number to the row's `load`, which carries over to the
+next pass (Greedy++ for densest sub-hypergraphs). The row that the last pass removes last is the hottest.
 
-Invariant, and the certificate: in each pass every input is killed exactly once, by one of its own rows; so no set of
-rows has more hot inputs than its loads, divided by the passes, sum to.
+In each pass every input is killed exactly once, by one of its own rows. So no set of rows has more hot inputs than its
+loads, divided by the passes, sum to: that is the certificate, `Peeled.bound`.
 
-Memory: 8 bytes an incidence (an input and one of its rows) and about 50 a row. Works on one thread.
+Memory: 8 bytes an incidence (an input and one of its rows) and about 50 a row. One thread.
 """
 
 from __future__ import annotations
@@ -25,16 +24,17 @@ from fae.profile.counting import count_kernel
 from fae.profile.sampling import SampledInputs
 
 INCIDENCE_BYTES = 8
+"""Memory of one incidence: an edge's entry and a row's entry, 4 bytes each."""
 
 MEMORY_BYTES = 4 * 2**30
-"""Incidences kept at most: 20 million inputs of 26 rows, or all 45 million of Criteo Kaggle, whose 17 small tables cost
-nothing. Above it calibrate peels an even subsample, and over-fits it: with half of this, two thirds of 45 million
+"""Most memory for incidences: 20 million inputs of 26 rows, or all 45 million of Criteo Kaggle, whose 17 small tables
+cost nothing. Above it calibrate peels an even subsample, and over-fits it: with half of this, two thirds of 45 million
 inputs, peeling was below the threshold on the whole log (``benchmarks/studies/selections.py cost``)."""
 
 
 @njit(cache=True, nogil=True)
 def incidence_kernel(edges: Any, starts: Any, incidence: Any) -> None:
-    """List the inputs of each row: ``incidence[starts[v]:starts[v + 1]]``, ascending. `starts` is used up and mended.
+    """List the inputs of each row: ``incidence[starts[v]:starts[v + 1]]``, ascending.
 
     On entry ``starts[v + 1]`` is where row v begins; filling moves it to where row v ends.
     """
@@ -50,12 +50,12 @@ def incidence_kernel(edges: Any, starts: Any, incidence: Any) -> None:
 def peel_kernel(edges: Any, starts: Any, incidence: Any, load: Any, order: Any) -> None:
     """One pass: reorder `order` by removal, first removed first, and add each row's kills to its `load`.
 
-    Rows not yet removed stand sorted by key ``load + live``; ``first[k]`` is where those of key k or more begin.
-    Keys only ever fall by one, so a row changes places with the first row of its key (bucket queue).
-    Ties are broken by the order that came in.
+    Rows not yet removed are kept sorted by key ``load + live``; ``first[k]`` is where those of key k or more begin.
+    Keys only ever fall by one, so a row then changes places with the first row of its key (bucket queue). Ties are
+    broken by the order on entry.
     """
     num_rows = order.size
-    # Key and position of a row stand side by side: rows are met in any order, and each meeting is a cache miss.
+    # Key and position of a row are neighbours: rows come in any order, and each access is a cache miss.
     place = np.empty((num_rows, 2), np.int64)
     most = 0
     for v in range(num_rows):
@@ -102,7 +102,7 @@ def peel_kernel(edges: Any, starts: Any, incidence: Any, load: Any, order: Any) 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Peeled:
-    """What the passes found.
+    """The rows in the order that the passes found.
 
     Attributes
     ----------
@@ -111,11 +111,11 @@ class Peeled:
     table
         int16 ``[V]``: the table of each of `rows`.
     load
-        int64 ``[V]``, likewise: kills over all passes.
+        int64 ``[V]``: kills of each of `rows` over all passes.
     passes
-        How many.
+        Number of passes.
     num_inputs, num_free
-        Inputs that were peeled; those of them without any row that counts, hot whatever is chosen.
+        Inputs that were peeled; those of them without a row that costs anything, which are always hot.
     """
 
     rows: IntArray
@@ -126,7 +126,7 @@ class Peeled:
     num_free: int
 
     def bound(self, row_bytes: IntArray, num_bytes: int) -> float:
-        """Most hot inputs, as a share, that any set of rows of at most so many bytes has among the peeled inputs.
+        """Most hot inputs, as a share, that any set of rows of at most `num_bytes` bytes has among the peeled inputs.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ def peel(
     rows, table = rows[by_accesses], table[by_accesses]
     vertex = np.full(int(tables.offsets[-1]), -1, np.int32)
     vertex[rows] = np.arange(rows.size, dtype=np.int32)
-    edges = _edges(tables, inputs, vertex, free)
+    edges = list_edges(tables, inputs, vertex, free)
     del vertex
     starts = np.zeros(rows.size + 2, np.int64)
     count_kernel(edges, np.zeros(edges.shape[1], np.int64), starts[2:], 0, edges.shape[1])
@@ -187,12 +187,21 @@ def peel(
     )
 
 
-def _edges(
+def list_edges(
     tables: Tables, inputs: SampledInputs, vertex: npt.NDArray[np.int32], free: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.int32]:
-    """int32 ``[n, K]``: the different rows of each input as vertices; -1 where there is none."""
+    """List the different rows of each input: int32 ``[n, K]``, -1 where there is none.
+
+    Parameters
+    ----------
+    vertex
+        int32, flat: the number that each row gets, -1 for rows that drop out.
+    free
+        bool ``[F]``: tables that drop out.
+    """
     paid = np.flatnonzero(~free)
-    slots = np.concatenate([*(np.arange(tables.first_slots[t], tables.first_slots[t + 1]) for t in paid), []])
+    first_slot = tables.slots.table_first_slot
+    slots = np.concatenate([*(np.arange(first_slot[t], first_slot[t + 1]) for t in paid), []])
     slots = slots.astype(np.int64)
     edges = np.empty((len(inputs), slots.size), np.int32)
     done = 0
@@ -206,7 +215,7 @@ def _edges(
                 of_table[:, 1:][of_table[:, 1:] == of_table[:, :-1]] = -1
                 part[:, column : column + length] = of_table
             column += length
-        found = vertex[tables.slot_offsets[slots] + np.maximum(part, 0)]
+        found = vertex[tables.slots.slot_first_row[slots] + np.maximum(part, 0)]
         edges[done : done + len(part)] = np.where(part >= 0, found, -1)
         done += len(part)
     return edges

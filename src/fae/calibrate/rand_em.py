@@ -1,14 +1,14 @@
-"""Rand-Em Box: estimate from a few chunks how many rows of a huge table are hot (PAPER: static part, 4).
+"""Rand-Em Box: estimate from a few chunks how many rows of a huge table are hot (the paper, static part, 4).
 
-Place in the flow: calibrate reports it beside the exact count. Where rows stand by popularity the exact count is one
-binary search, so nothing depends on the Box there; it is for tables whose order is not known.
+Calibrate reports it beside the exact count. Where rows are stored by popularity the exact count is one binary search,
+so nothing depends on the Box there; it is for tables whose order is not known.
 
-Two forms. The *published* one takes contiguous chunks and Student's t: where hot rows are neighbours its chunks are
-all hot or all cold, and its 99.9 % interval misses the truth in most draws. The *shipped* one draws rows one by one,
+There are two forms. The paper's draws contiguous chunks and uses Student's t: where hot rows are neighbours its chunks
+are all hot or all cold, and its 99.9 % interval misses the truth in most draws. The one in use draws rows one by one,
 without replacement, so the hot rows among them follow the hypergeometric distribution whatever the order and the skew;
 its interval is that distribution's exact one, which covers at least as often as it says. ``benchmarks/studies/
-rand_em_box.py`` measures both.
-Invariant: an interval never contains less than the hot rows seen, nor more than the table has room for.
+rand_em_box.py`` measures both. An interval never contains less than the hot rows seen, nor more than the table has room
+for.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Estimate:
     low, high
         Its interval; `high` is what is budgeted.
     method
-        ``exact`` (every row was read), ``hypergeometric`` (shipped) or ``student_t`` (published).
+        ``exact`` (every row was read), ``hypergeometric`` (rows) or ``student_t`` (the paper's chunks).
     """
 
     num_rows: float
@@ -44,8 +44,8 @@ class Estimate:
 
 
 @dataclass(frozen=True, eq=False)
-class Box:
-    """Rows drawn once from a table and asked for any number of thresholds.
+class RandEmBox:
+    """Rows drawn once from a table, to estimate the hot rows at any number of thresholds.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Box:
     num_embeddings
         Rows of the table, N.
     scattered
-        Whether rows were drawn one by one (shipped) or chunk by chunk (published).
+        Whether rows were drawn one by one (`draw_rows`) or chunk by chunk (`draw_chunks`).
     """
 
     chunks: npt.NDArray[np.int64]
@@ -62,12 +62,12 @@ class Box:
     scattered: bool
 
     def num_at_least(self, count: float, confidence: float) -> Estimate:
-        """Rows of the table whose access count is `count` or more.
+        """Estimate the rows of the table whose access count is `count` or more.
 
         Examples
         --------
         >>> counts = np.arange(10_000)[::-1]
-        >>> box = draw_scattered(counts, 8, 100, np.random.default_rng(0))
+        >>> box = draw_rows(counts, 8, 100, np.random.default_rng(0))
         >>> estimate = box.num_at_least(9_000, 0.999)
         >>> estimate.low <= 1_000 <= estimate.high, estimate.method
         (True, 'hypergeometric')
@@ -90,8 +90,10 @@ class Box:
         return Estimate(num_rows=estimate, low=max(float(total), estimate - half), high=high, method="student_t")
 
 
-def draw_scattered(counts: npt.NDArray[np.int64], num_chunks: int, chunk_rows: int, random: np.random.Generator) -> Box:
-    """The shipped form: ``num_chunks * chunk_rows`` rows, each such set equally likely.
+def draw_rows(
+    counts: npt.NDArray[np.int64], num_chunks: int, chunk_rows: int, random: np.random.Generator
+) -> RandEmBox:
+    """Draw ``num_chunks * chunk_rows`` rows, each such set equally likely: the form in use.
 
     Parameters
     ----------
@@ -99,16 +101,16 @@ def draw_scattered(counts: npt.NDArray[np.int64], num_chunks: int, chunk_rows: i
         int64 ``[num_embeddings]``: access count of each row, in any order.
     """
     if num_chunks * chunk_rows >= counts.size:
-        return Box(np.asarray(counts).reshape(1, -1), counts.size, True)
+        return RandEmBox(np.asarray(counts).reshape(1, -1), counts.size, True)
     rows = random.choice(counts.size, (num_chunks, chunk_rows), replace=False, shuffle=False)
-    return Box(np.asarray(counts[rows]), counts.size, True)
+    return RandEmBox(np.asarray(counts[rows]), counts.size, True)
 
 
-def draw_contiguous(
+def draw_chunks(
     counts: npt.NDArray[np.int64], num_chunks: int, chunk_rows: int, random: np.random.Generator
-) -> Box:
-    """The published form: different chunks of neighbouring rows. Kept to be compared with."""
+) -> RandEmBox:
+    """Draw different chunks of neighbouring rows: the paper's form, kept for comparison."""
     if num_chunks * chunk_rows >= counts.size:
-        return Box(np.asarray(counts).reshape(1, -1), counts.size, False)
+        return RandEmBox(np.asarray(counts).reshape(1, -1), counts.size, False)
     first = sample_without_replacement(random, counts.size // chunk_rows, num_chunks) * chunk_rows
-    return Box(np.asarray(counts[first[:, None] + np.arange(chunk_rows)]), counts.size, False)
+    return RandEmBox(np.asarray(counts[first[:, None] + np.arange(chunk_rows)]), counts.size, False)

@@ -1,9 +1,9 @@
-"""Which selection: the one that was asked for, or with ``auto`` the better one on inputs it was not fitted to.
+"""Which selection is used: the requested one, or with ``auto`` the better one on inputs it was not fitted to.
 
-Place in the flow: the heart of calibrate. Invariant: figures of the peeling never come from a thin sample that it was
-fitted to, because it over-fits; where every training input was read the figures are of the very inputs that will be
-packed, and in-sample is the honest measure. Ties go to the threshold. What was asked for is overruled in one case: the
-peeling is never used where the threshold serves more of the very inputs that the peeling chose from.
+Figures of the peeling never come from a thin sample that it was fitted to, because it over-fits; where every training
+input was read the figures are of the very inputs that will be packed, and measuring on them is honest. In a tie the
+threshold is used. The request is overruled in one case: the peeling is never used where the threshold serves more of
+the very inputs that the peeling was fitted to.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from fae.profile.counting import count_accesses
 from fae.profile.sampling import SampledInputs, sample_without_replacement
 
 HELD_OUT_SHARE = 5
-"""One input of so many is held out to choose between selections."""
+"""One input in this many is held out to compare selections."""
 
 
 @dataclass(eq=False, kw_only=True)
 class Selection:
-    """The winner and the evidence.
+    """The candidate that is used, and the evidence for it.
 
     Attributes
     ----------
     winner, threshold
-        The candidate that is used; the threshold selection on all inputs, for the walked grid.
+        The candidate that is used; the threshold selection fitted to all inputs, for the paper's grid.
     measured, measured_on
-        Hot inputs and lookups, and in words which inputs they were counted on.
+        Hot inputs and lookups of the winner, and in words which inputs they were counted on.
     candidates
         Figures of every selection that was fitted, on the same inputs.
     bound
@@ -52,26 +52,57 @@ class Selection:
     bound: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Trial:
+    """Selections fitted and compared on the same inputs.
+
+    Attributes
+    ----------
+    fitted
+        The threshold first, then the peeling.
+    inputs_in_words
+        The inputs they were compared on.
+    results
+        What each of those that fit the budget serves of these inputs.
+    """
+
+    fitted: tuple[Candidate, Candidate]
+    inputs_in_words: str
+    results: dict[str, MeasuredCoverage]
+
+    def ranking(self) -> list[str]:
+        """Names of the selections, best first. Sorting is stable: in a tie the threshold stays first."""
+        return sorted(self.results, key=lambda name: -self.results[name].input_share)
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Figures of each, for the summary."""
+        return {
+            one.method: _figures(one, self.results[one.method], self.inputs_in_words)
+            for one in self.fitted
+            if one.method in self.results
+        }
+
+
 def choose(
-    fitter: CandidateBuilder, inputs: SampledInputs, counts: IntArray, *, is_exact: bool, batch_size: int, seed: int
+    builder: CandidateBuilder, inputs: SampledInputs, counts: IntArray, *, is_exact: bool, batch_size: int, seed: int
 ) -> Selection:
-    """Fit what the configuration asks for and take the winner.
+    """Fit the selections that the configuration requests and take the best.
 
     Parameters
     ----------
     inputs, counts
-        What the profile read, and the accesses of each row by it (int64, flat).
+        Inputs that the profile read, and the accesses of each row by them (int64, flat).
     is_exact
-        Whether that is every training input.
+        Whether these are all training inputs.
 
     Raises
     ------
     BudgetError
-        If no hot set of the selections asked for fits.
+        If no hot set of the requested selections fits.
     """
-    config, tables = fitter.config, fitter.tables
+    config, tables = builder.config, builder.tables
     everything = "every training input" if is_exact else "the sample"
-    threshold = fitter.threshold(inputs, counts)
+    threshold = builder.threshold(inputs, counts)
     # Where the threshold serves every lookup there is nothing left to win.
     serves_all = threshold.fit is not None and bool(np.all(threshold.fit.num_hot >= tables.num_accessed))
     if config.selection == "threshold" or (config.selection == "auto" and serves_all):
@@ -84,72 +115,74 @@ def choose(
             measured_on=everything,
             candidates={"threshold": _figures(threshold, measured, everything)},
         )
-    if is_exact or len(inputs) < HELD_OUT_SHARE:
-        judged_on, judges = everything, inputs
-        fitted = [threshold, fitter.peeling(inputs, counts, threshold.small)]
-        final = fitted
+    on_all = is_exact or len(inputs) < HELD_OUT_SHARE
+    if on_all:
+        fitted = (threshold, builder.peeling(inputs, counts, threshold.small))
+        trial = _compare(tables, fitted, inputs, everything)
     else:
-        judged_on = "a fifth of the sample, held out"
-        kept, judges = _hold_out(inputs, seed)
-        kept_counts = count_accesses(kept, tables.features)
-        on_kept = fitter.threshold(kept, kept_counts)
-        fitted = [on_kept, fitter.peeling(kept, kept_counts, on_kept.small)]
-        final = []
-    results: dict[str, MeasuredCoverage] = {
-        one.selection: one.measure(tables, judges) for one in fitted if one.fit is not None
-    }
-    # Sorting is stable: the threshold stands first and stays first on ties.
-    ranking = sorted(results, key=lambda name: -results[name].input_share)
-    if not final:
-        final = [threshold]
-        if config.selection == "peeling" or ranking[:1] != ["threshold"]:
-            final.append(fitter.peeling(inputs, counts, threshold.small))
+        trial = _compare_on_held_out(builder, inputs, seed)
+    ranking = trial.ranking()
+    final: list[Candidate] = list(trial.fitted) if on_all else [threshold]
+    if not on_all and (config.selection == "peeling" or ranking[:1] != ["threshold"]):
+        final.append(builder.peeling(inputs, counts, threshold.small))
     _require(final, config, batch_size)
-    fits: dict[str, Candidate] = {one.selection: one for one in final if one.fit is not None}
+    fits: dict[str, Candidate] = {one.method: one for one in final if one.fit is not None}
     if config.selection == "peeling":
-        ranking = peeling_unless_below(fits, tables, inputs, results if judges is inputs else {})
+        ranking = prefer_peeling(fits, tables, inputs, trial.results if on_all else {})
     winner = fits[next((name for name in ranking if name in fits), next(iter(fits)))]
-    if winner.selection in results and (winner.selection == "peeling" or judges is inputs):
-        measured, measured_on = results[winner.selection], judged_on
+    if winner.method in trial.results and (winner.method == "peeling" or on_all):
+        measured, measured_on = trial.results[winner.method], trial.inputs_in_words
     else:  # the threshold hardly over-fits: the whole sample says more than a fifth of it
         measured, measured_on = winner.measure(tables, inputs), everything
-    figures: dict[str, dict[str, Any]] = {
-        one.selection: _figures(one, results[one.selection], judged_on) for one in fitted if one.selection in results
-    }
-    peeled = next((one for one in [*final, *fitted] if one.selection == "peeling"), fitted[-1])
+    peeled = next(one for one in [*final, *trial.fitted] if one.method == "peeling")
     return Selection(
         winner=winner,
         threshold=threshold,
         measured=measured,
         measured_on=measured_on,
-        candidates=figures,
-        bound=_bound(peeled, [one.fit.bytes for one in [*final, *fitted] if one.fit is not None]),
+        candidates=trial.figures(),
+        bound=_bound(peeled, [one.fit.bytes for one in [*final, *trial.fitted] if one.fit is not None]),
     )
 
 
-def peeling_unless_below(
+def _compare(tables: Tables, fitted: tuple[Candidate, Candidate], inputs: SampledInputs, in_words: str) -> _Trial:
+    results: dict[str, MeasuredCoverage] = {
+        one.method: one.measure(tables, inputs) for one in fitted if one.fit is not None
+    }
+    return _Trial(fitted=fitted, inputs_in_words=in_words, results=results)
+
+
+def _compare_on_held_out(builder: CandidateBuilder, inputs: SampledInputs, seed: int) -> _Trial:
+    """Fit both selections to four fifths of the inputs and compare them on the rest."""
+    kept, held_out = _hold_out(inputs, seed)
+    counts = count_accesses(kept, builder.tables.features)
+    threshold = builder.threshold(kept, counts)
+    fitted = (threshold, builder.peeling(kept, counts, threshold.small))
+    return _compare(builder.tables, fitted, held_out, "a fifth of the sample, held out")
+
+
+def prefer_peeling(
     fits: dict[str, Candidate], tables: Tables, inputs: SampledInputs, on_inputs: dict[str, MeasuredCoverage]
 ) -> list[str]:
-    """Which selection to take, best first, where the peeling was asked for.
+    """Rank the selections, best first, where the recipe requests the peeling.
 
-    The peeling, unless it serves fewer of the inputs that it chose from than the threshold does.
-
-    At equal bytes of rows it does not; but its batches bring more different cold rows, so that its ring is larger, and
-    where the ring is most of the budget that can cost more than the peeling wins.
+    The peeling comes first unless it serves fewer of the inputs that it was fitted to than the threshold does. At equal
+    bytes of rows it never serves fewer; but its batches have more different cold rows, so its ring is larger, and where
+    the ring is most of the budget that can cost more than the peeling wins.
 
     Parameters
     ----------
     fits
         The candidates that fit the budget, by selection.
     on_inputs
-        What was counted on all of `inputs`, by selection; the rest is counted here.
+        What was counted on all of `inputs`, by selection; what is missing is counted here.
     """
     if len(fits) < 2:
         return list(fits)
-    chosen_from = inputs.evenly(fits["peeling"].num_fitted)
-    if chosen_from is not inputs:
+    fitted_to = inputs.evenly(fits["peeling"].num_fitted)
+    if fitted_to is not inputs:
         on_inputs = {}
-    hot = {name: (on_inputs.get(name) or one.measure(tables, chosen_from)).num_hot_inputs for name, one in fits.items()}
+    hot = {name: (on_inputs.get(name) or one.measure(tables, fitted_to)).num_hot_inputs for name, one in fits.items()}
     return ["threshold", "peeling"] if hot["threshold"] > hot["peeling"] else ["peeling", "threshold"]
 
 
@@ -176,11 +209,11 @@ def _figures(candidate: Candidate, measured: MeasuredCoverage, judged_on: str) -
 
 
 def _bound(peeled: Candidate, hot_bytes: list[int]) -> dict[str, Any]:
-    """The certificate at the largest hot set that any candidate took: nothing of that size does better."""
-    assert isinstance(peeled.chain, PeeledSets)
+    """The certificate at the largest hot set of any candidate: no hot set of that size serves more inputs."""
+    assert isinstance(peeled.sets, PeeledSets)
     num_bytes = max(hot_bytes)
     return {
-        "input_share": peeled.chain.peeled.bound(peeled.chain.row_bytes, num_bytes),
+        "input_share": peeled.sets.peeled.bound(peeled.sets.row_bytes, num_bytes),
         "bytes": num_bytes,
         "num_inputs": peeled.num_fitted,
     }

@@ -1,8 +1,8 @@
-"""U_cap: how many unique cold rows a batch may bring, from probe batches drawn from every split.
+"""U_cap: how many unique cold rows a batch may have, estimated from probe batches of every split.
 
-Place in the flow: the search asks it for every hot set that it weighs; pack closes a batch early where it would bring
-more, so what is reserved here is a promise. Invariants: it is never less than one input can need, never more than a
-batch can bring or than there are cold rows; the probe batches do not depend on the budget.
+The search estimates it for every hot set that it weighs; pack closes a batch early where it would have more, so what is
+reserved here is a promise. It is never less than one input can need, and never more than a batch can have or than there
+are cold rows. The probe batches do not depend on the budget.
 """
 
 from __future__ import annotations
@@ -22,63 +22,63 @@ from fae.profile.counting import count_hot_lookups
 from fae.profile.sampling import SampledInputs, sample_without_replacement
 
 PROBE_BATCHES = 8
-"""Probe batches at most; the largest of them counts."""
+"""Most probe batches; the largest of them counts."""
 
 POOL_BATCHES = 16
-"""Inputs that probe batches are drawn from, in batches: enough for all probes while half of the inputs are cold."""
+"""How many batches of inputs the probe batches are drawn from: enough for all while half of the inputs are cold."""
 
 MARGIN = 1.1
-"""Reserved beyond the largest probe: the largest of hundreds of batches lies above the largest of eight."""
+"""Factor on the largest probe: the largest of hundreds of batches is larger than the largest of eight."""
 
 
 @njit(cache=True, nogil=True)
 def unique_rows_kernel(
-    ranks: Any, batches: Any, num_hot_of_slot: Any, slot_offsets: Any, group_of_slot: Any, marks: Any, unique: Any,
+    ranks: Any, batches: Any, slot_num_hot: Any, slot_first_row: Any, slot_group: Any, marks: Any, unique: Any,
     start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Unique cold rows of the batches ``[start, stop)``, by group.
+    """Count the unique cold rows of the batches ``[start, stop)``, by group.
 
-    Why a bit a row: sorting the lookups of eight batches of 32,768 inputs with 43 slots takes up to a second, and a
-    calibration with its table of other budgets asks 500 times.
+    Rows are marked by a bit each because sorting the lookups of eight batches of 32,768 inputs with 43 slots takes up
+    to a second, and a calibration with its other budgets does this 500 times.
 
     Parameters
     ----------
     batches
-        int64 ``[batches, batch size]``: which inputs.
+        int64 ``[batches, batch size]``: the inputs of each batch.
     marks
-        uint8 ``[batches, rows of all tables / 8]``, 0; bits become 1.
+        uint8 ``[batches, rows of all tables / 8]``, 0 on entry: one bit a row, set where the batch looks it up.
     unique
-        int64 ``[batches, groups]``, 0, filled.
+        int64 ``[batches, groups]``, 0 on entry, filled.
     """
     for batch in range(start, stop):
         marked, found = marks[batch], unique[batch]
         for b in batches[batch]:
             for s in range(ranks.shape[1]):
-                if ranks[b, s] >= num_hot_of_slot[s]:
-                    row = slot_offsets[s] + ranks[b, s]
+                if ranks[b, s] >= slot_num_hot[s]:
+                    row = slot_first_row[s] + ranks[b, s]
                     bit = np.uint8(1 << (row & 7))
                     if not marked[row >> 3] & bit:
                         marked[row >> 3] |= bit
-                        found[group_of_slot[s]] += 1
+                        found[slot_group[s]] += 1
 
 
 class StagingProbes:
-    """Estimates U_cap of a hot set for several splits: what the largest needs.
+    """Estimates U_cap of a hot set for several splits: what the largest of them needs.
 
-    Inputs that are held out bring rows that training never saw, and they are streamed through the same ring. Where a
-    budget holds all that training touches, a ring for training alone held 26 rows, and a test batch of 32,768 inputs
-    was closed after some hundred of them, padded to its full size: 60,000 inputs took 12 GB.
+    Held-out inputs look up rows that training never saw, and these go through the same ring. On a budget that held
+    every row that training touches, a ring for training alone had 26 rows, and a test batch of 32,768 inputs was closed
+    after some hundred of them and padded to its full size: 60,000 inputs took 12 GB.
     """
 
     def __init__(self, probes: Sequence[StagingProbe]) -> None:
         self._probes = tuple(probes)
 
     def use_ranks(self, ranks: npt.NDArray[np.int32] | None) -> StagingProbes:
-        """As `StagingProbe.use_ranks`."""
+        """Probes of the same inputs under another storage order, as `StagingProbe.use_ranks`."""
         return StagingProbes([probe.use_ranks(ranks) for probe in self._probes])
 
     def staging_rows(self, num_hot: IntArray) -> IntArray:
-        """As `StagingProbe.staging_rows`."""
+        """int64 ``[groups]``: rows of staging that a batch of any split needs under this hot set."""
         most: IntArray = np.max([probe.staging_rows(num_hot) for probe in self._probes], axis=0)
         return most
 
@@ -89,11 +89,18 @@ class StagingProbe:
     Parameters
     ----------
     inputs
-        What probe batches are drawn from; not the sample that a peeling was fitted to.
+        Inputs that probe batches are drawn from; not the sample that a peeling was fitted to.
     num_inputs
         Inputs that batches will be made of.
     mixed
         Whether batches take any input (else a batch with cold lookups takes only inputs that are not hot).
+
+    Attributes
+    ----------
+    ranks
+        int32 ``[n, S]``: storage ranks of the n inputs that probe batches are drawn from, in the order of batches.
+    inputs_per_probed
+        `num_inputs` for each of these n.
     """
 
     def __init__(
@@ -104,17 +111,19 @@ class StagingProbe:
         size = min(len(inputs), POOL_BATCHES * batch_size)
         pool = inputs.take(sample_without_replacement(random, len(inputs), size))
         self._ids = pool.block(0, size)[0][random.permutation(size)]
-        self._inputs_per_probed = num_inputs / max(1, size)
-        self._ranks = self._ids
-        self._group_of_slot = tables.group_of_table[tables.table_of_slot]
+        self.inputs_per_probed = num_inputs / max(1, size)
+        self.ranks = self._ids
+        self._slot_group = tables.group_of_table[tables.slots.slot_table]
 
     def use_ranks(self, ranks: npt.NDArray[np.int32] | None) -> StagingProbe:
         """A probe of the same inputs under another storage order (int32, flat; None for the identity)."""
         probe = object.__new__(StagingProbe)
         probe.__dict__.update(self.__dict__)
-        probe._ranks = self._ids
+        probe.ranks = self._ids
         if ranks is not None:
-            probe._ranks = np.where(self._ids >= 0, ranks[self._tables.slot_offsets + np.maximum(self._ids, 0)], -1)
+            probe.ranks = np.where(
+                self._ids >= 0, ranks[self._tables.slots.slot_first_row + np.maximum(self._ids, 0)], -1
+            )
         return probe
 
     def staging_rows(self, num_hot: IntArray) -> IntArray:
@@ -123,11 +132,11 @@ class StagingProbe:
         cold_rows = tables.cold_rows(num_hot)
         if not cold_rows.any():
             return cold_rows
-        num_hot_of_slot = num_hot[tables.table_of_slot]
-        chosen = self._inputs_taken(num_hot_of_slot)
-        # With fewer inputs than a batch takes, unique rows are scaled up in proportion: too many, never too few. But
-        # no batch has more inputs than there are.
-        available = len(chosen) * self._inputs_per_probed
+        slot_num_hot = num_hot[tables.slots.slot_table]
+        chosen = self._inputs_taken(slot_num_hot)
+        # With fewer inputs than a batch takes, unique rows are scaled up in proportion: rather too many than too few.
+        # But no batch has more inputs than there are.
+        available = len(chosen) * self.inputs_per_probed
         scale = max(1.0, min(self._batch_size, available) / max(1, len(chosen)))
         num_probes = max(1, min(PROBE_BATCHES, len(chosen) // self._batch_size))
         batches = chosen[: num_probes * self._batch_size].reshape(num_probes, -1)
@@ -135,7 +144,7 @@ class StagingProbe:
         marks = np.zeros((num_probes, -(-int(tables.sizes.sum()) // 8)), np.uint8)
         run_ranges(
             lambda start, stop: unique_rows_kernel(
-                self._ranks, batches, num_hot_of_slot, tables.slot_offsets, self._group_of_slot, marks, unique, start,
+                self.ranks, batches, slot_num_hot, tables.slots.slot_first_row, self._slot_group, marks, unique, start,
                 stop,
             ),
             num_probes,
@@ -151,9 +160,9 @@ class StagingProbe:
         np.minimum(reserved, self._batch_size * slots, out=reserved)
         return reserved
 
-    def _inputs_taken(self, num_hot_of_slot: IntArray) -> IntArray:
+    def _inputs_taken(self, slot_num_hot: IntArray) -> IntArray:
         """int64: inputs of the pool that batches with cold rows take."""
         if self._mixed:
-            return np.arange(len(self._ranks))
-        lookups, hot_lookups = count_hot_lookups(self._ranks, self._tables.slot_offsets, None, num_hot_of_slot)
+            return np.arange(len(self.ranks))
+        lookups, hot_lookups = count_hot_lookups(self.ranks, self._tables.slots, None, slot_num_hot)
         return np.flatnonzero(hot_lookups < lookups)

@@ -1,7 +1,7 @@
 """What calibrate needs to know of every table: size, bytes of a row, accesses in the training split, popularity order.
 
-Place in the flow: built once by calibrate, read by both selections. Invariant: `popular_counts` of a table never
-rises along the table, and a row that was never accessed stands behind every row that was.
+Calibrate builds it once; both selections read it. The counts in `popular_counts` never rise along a table, so a row
+that was never accessed comes after every row that was.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.columnar_log import FeatureSchema, first_slots
+from fae.artifacts.addressing import group_by_dim, map_slots
+from fae.artifacts.columnar_log import FeatureSchema
 from fae.core.optimizers import row_bytes
-from fae.profile.counting import slot_offsets
 
 IntArray = npt.NDArray[np.int64]
 
 
 def num_at_least(descending: IntArray, count: int) -> int:
-    """How many entries of a descending array are `count` or more, by binary search (works on a memory map).
+    """Count the entries of a descending array that are `count` or more, by binary search (works on a memory map).
 
     >>> num_at_least(np.array([9, 5, 5, 1]), 5)
     3
@@ -39,16 +39,22 @@ class Tables:
     embedding_dims
         D of each table.
     optimizer
-        Its state is part of a row's bytes.
+        Optimizer of the rows; its state is part of a row's bytes.
 
     Attributes
     ----------
+    slots
+        `SlotMap`: slots and first flat row number of each table.
     sizes, row_bytes, num_accessed
         int64 ``[F]``: rows; bytes of one row with its state; rows with at least one access.
+    lengths
+        int64 ``[F]``: slots of each table.
     offsets
         int64 ``[F + 1]``: first flat row number of each table.
     group_of_table
         int64 ``[F]``: index of its embedding_dim among the different ones, ascending, as in `RowLayout`.
+    group_row_bytes
+        int64 ``[groups]``: bytes of one row of each group.
     """
 
     def __init__(
@@ -59,16 +65,13 @@ class Tables:
         self.features = tuple(features)
         self.embedding_dims = tuple(int(dim) for dim in embedding_dims)
         self.counts = np.asarray(counts)
-        self.sizes = np.array([feature.num_embeddings for feature in features], np.int64)
-        self.offsets = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int64)
+        self.slots = map_slots(features)
+        self.offsets = self.slots.table_first_row
+        self.sizes = np.diff(self.offsets)
         self.row_bytes = np.array([row_bytes(optimizer, dim) for dim in embedding_dims], np.int64)
-        dims = sorted(set(embedding_dims))
-        self.group_of_table = np.array([dims.index(dim) for dim in embedding_dims], np.int64)
-        self.group_row_bytes = np.array([row_bytes(optimizer, dim) for dim in dims], np.int64)
-        self.lengths = np.array([feature.length for feature in features], np.int64)
-        self.first_slots = first_slots(features)
-        self.slot_offsets = slot_offsets(features)
-        self.table_of_slot = np.repeat(np.arange(len(features), dtype=np.int64), self.lengths)
+        self.group_of_table = group_by_dim(embedding_dims)
+        self.group_row_bytes = np.array([row_bytes(optimizer, dim) for dim in sorted(set(embedding_dims))], np.int64)
+        self.lengths = np.diff(self.slots.table_first_slot)
         self._sorted_counts: dict[int, IntArray] = {}
         self._orders = [self._order(table) for table in range(len(features))]
         self.num_accessed = np.array([num_at_least(self.popular_counts(t), 1) for t in range(len(features))], np.int64)
@@ -82,7 +85,7 @@ class Tables:
         return self.bytes(self.sizes)
 
     def bytes(self, num_rows: IntArray) -> int:
-        """Bytes of so many rows of each table, int64 ``[F]``."""
+        """Bytes of `num_rows` rows of each table, int64 ``[F]``."""
         return int((num_rows * self.row_bytes).sum())
 
     def of_table(self, flat: npt.NDArray[np.int64], table: int) -> IntArray:

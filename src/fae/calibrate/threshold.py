@@ -1,14 +1,14 @@
-"""The statistical optimizer (PAPER: static part, 3): rows whose share of their table's accesses reaches a threshold.
+"""The threshold selection: rows whose share of their table's accesses reaches a threshold (the paper, static part, 3).
 
-Place in the flow: calibrate's first selection. Stored by popularity in the training split; the sample says how long
-each hot prefix is: as many rows as have a sampled count of ``max(1, threshold * sampled accesses of the table)``.
-Invariant: the chain of hot sets is fixed by the sample and the configuration, never by the budget.
+Rows are stored by popularity in the training split; the sample says how long each hot prefix is: as many rows as have a
+sampled count of ``max(1, threshold * sampled accesses of the table)``. The nested hot sets follow from the sample and
+the configuration, never from the budget.
 
 The paper walks a grid of one threshold a decade. The hot set changes only where the threshold passes some row's share
 of its table's accesses: those *levels* are listed exactly, so the bisection between two values of the grid ends at
 the last level that fits. In a thin sample levels are coarse: most rows are seen once or twice, and a step from two to
-one can be several times the budget. What a level leaves of the budget goes to the rows of the next one, the most
-accessed in the training split first; so do, behind the last level, the small tables that were held back, then the rows
+one can be several times the budget. What a level leaves of the budget is filled with rows of the next one, the most
+accessed in the training split first. Behind the last level come the small tables that were held back, and then the rows
 that the sample did not see.
 """
 
@@ -26,20 +26,20 @@ from fae.profile.config import HotConfig
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ThresholdStep:
-    """One hot set of the chain.
+    """One of the nested hot sets.
 
     Attributes
     ----------
     threshold
         Share of a table's accesses that makes a row hot; None where no row is hot.
     num_hot
-        int64 ``[F]``.
+        int64 ``[F]``: hot rows of each table.
     small
         Tables that are hot as a whole, smallest first.
     num_extra
-        How many of the rows do not reach the threshold, but are the most accessed of those that come next.
+        Hot rows below the threshold: the most accessed of the rows that come next.
     beyond_sample
-        Whether some of them were not seen by the sample.
+        Whether some of these were not seen by the sample.
     """
 
     threshold: float | None
@@ -50,7 +50,7 @@ class ThresholdStep:
 
 
 class ThresholdSets:
-    """Growing hot sets by falling threshold.
+    """Nested hot sets by falling threshold.
 
     Parameters
     ----------
@@ -61,6 +61,8 @@ class ThresholdSets:
     ----------
     levels
         float64, descending: the thresholds, not under ``min_threshold``, at which a row becomes hot.
+    candidates
+        int64: tables that may be hot as a whole, smallest first.
     """
 
     def __init__(self, tables: Tables, sample_counts: IntArray, config: HotConfig) -> None:
@@ -79,7 +81,7 @@ class ThresholdSets:
         levels = np.unique(np.concatenate(self._shares)) if len(tables) else np.empty(0)
         self.levels: npt.NDArray[np.float64] = levels[levels >= config.min_threshold][::-1]
         self._last_small = len(self._small(self.rows_by_threshold(config.min_threshold)))
-        self.num_stages = 1 + len(self.levels) + len(self.candidates) - self._last_small
+        self.num_steps = 1 + len(self.levels) + len(self.candidates) - self._last_small
 
     def ranks(self) -> npt.NDArray[np.int32] | None:
         """The storage order: popularity in the training split."""
@@ -94,14 +96,14 @@ class ThresholdSets:
         return np.array(counts, np.int64)
 
     def count_at(self, table: int, threshold: float) -> int:
-        """The sampled count from which on a row of this table is hot; above every count where no row is."""
+        """The smallest sampled count that makes a row of this table hot; above every count where no row is hot."""
         values, position = self._values[table], int(np.searchsorted(self._shares[table], threshold))
         if position < values.size:
             return int(values[position])
         return int(values[-1]) + 1 if values.size else 1
 
     def _small(self, by_threshold: IntArray) -> IntArray:
-        """Small tables that are wholly hot beside these rows: as many as take at most half of the hot bytes.
+        """Small tables that are hot as a whole beside these rows: as many as take at most half of the hot bytes.
 
         Measured against the hot set and not against the budget: small tables then join one by one as hot sets grow,
         none ever pushes another row out, and hot sets stay nested.
@@ -111,55 +113,55 @@ class ThresholdSets:
         return self.candidates[: int((self._candidate_bytes <= others).sum())]
 
     def at(self, threshold: float) -> ThresholdStep:
-        """The hot set of one threshold, with the small tables that go with it."""
+        """The hot set of one threshold, with the small tables that are hot beside it."""
         num_hot = self.rows_by_threshold(threshold)
         small = self._small(num_hot)
         num_hot[small] = self.tables.sizes[small]
         return ThresholdStep(threshold=threshold, num_hot=num_hot, small=tuple(small.tolist()))
 
-    def stage(self, index: int) -> ThresholdStep:
-        """The hot set number `index` of the chain: 0 is empty, then the levels, then the small tables left over."""
+    def step(self, index: int) -> ThresholdStep:
+        """The nested hot set of a number: 0 is empty, then come the levels, then the small tables left over."""
         if index == 0:
             return ThresholdStep(threshold=None, num_hot=np.zeros(len(self.tables), np.int64), small=())
         if not len(self.levels):
-            stage, beyond = self.stage(0), index
+            step, beyond = self.step(0), index
         else:
-            stage = self.at(float(self.levels[min(index, len(self.levels)) - 1]))
+            step = self.at(float(self.levels[min(index, len(self.levels)) - 1]))
             beyond = index - len(self.levels)
         if beyond <= 0:
-            return stage
+            return step
         small = self.candidates[: self._last_small + beyond]
-        stage.num_hot[small] = self.tables.sizes[small]
-        return ThresholdStep(threshold=stage.threshold, num_hot=stage.num_hot, small=tuple(small.tolist()))
+        step.num_hot[small] = self.tables.sizes[small]
+        return ThresholdStep(threshold=step.threshold, num_hot=step.num_hot, small=tuple(small.tolist()))
 
-    def locate(self, num_bytes: int) -> ThresholdStep:
-        """The largest hot set of at most so many bytes."""
-        low, high = 0, self.num_stages - 1
+    def largest_step(self, num_bytes: int) -> ThresholdStep:
+        """The largest hot set of at most `num_bytes` bytes, extra rows included."""
+        low, high = 0, self.num_steps - 1
         while low < high:
             middle = (low + high + 1) // 2
-            if self.tables.bytes(self.stage(middle).num_hot) <= num_bytes:
+            if self.tables.bytes(self.step(middle).num_hot) <= num_bytes:
                 low = middle
             else:
                 high = middle - 1
-        stage, is_last = self.stage(low), low == self.num_stages - 1
-        stop = self.tables.sizes if is_last else self.stage(low + 1).num_hot
-        ahead = [self.tables.popular_counts(t)[stage.num_hot[t] : stop[t]] for t in range(len(self.tables))]
-        extra = PopularityTail(self.tables, ahead).largest(num_bytes - self.tables.bytes(stage.num_hot))
+        step, is_last = self.step(low), low == self.num_steps - 1
+        stop = self.tables.sizes if is_last else self.step(low + 1).num_hot
+        ahead = [self.tables.popular_counts(t)[step.num_hot[t] : stop[t]] for t in range(len(self.tables))]
+        extra = PopularityTail(self.tables, ahead).largest(num_bytes - self.tables.bytes(step.num_hot))
         return ThresholdStep(
-            threshold=stage.threshold,
-            num_hot=stage.num_hot + extra,
-            small=stage.small,
+            threshold=step.threshold,
+            num_hot=step.num_hot + extra,
+            small=step.small,
             num_extra=int(extra.sum()),
             beyond_sample=is_last and bool(extra.any()),
         )
 
     def largest(self, num_bytes: int) -> IntArray:
-        """int64 ``[F]``: hot rows of each table in the largest hot set of at most so many bytes."""
-        return self.locate(num_bytes).num_hot
+        """int64 ``[F]``: hot rows of each table in the largest hot set of at most `num_bytes` bytes."""
+        return self.largest_step(num_bytes).num_hot
 
 
 def count_values(counts: IntArray, table_size: int = 65_536) -> tuple[IntArray, IntArray]:
-    """Different values of an array of positive counts, ascending, and how often each occurs.
+    """List the different values of an array of positive counts, ascending, and how often each occurs.
 
     Most counts are small: those are counted by a table of `table_size` entries, which is much faster than sorting.
 
@@ -188,7 +190,7 @@ def threshold_grid(config: HotConfig) -> list[float]:
 
 
 def thresholds_above(config: HotConfig) -> list[float]:
-    """The grid's continuation upwards, for budgets that its first value is too much for; ends with 1."""
+    """The grid continued upwards, to 1, for budgets that are too small for its first value."""
     values, step = [], 1
     while (value := float(f"{config.max_threshold * 10.0**step:.12g}")) < 1:
         values.append(value)

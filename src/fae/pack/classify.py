@@ -1,8 +1,8 @@
 """From vocabulary ids to storage ranks, and from ranks to hot and cold inputs: the first step of pack.
 
-Invariant: an input is hot if and only if every lookup of it has ``rank < num_hot`` of its table; -1 (an unused slot)
-is no lookup. Ranks stay int32 and are computed table by table in place: a table of all row numbers would be 8 bytes a
-row beside tables of hundreds of millions of rows. Does not form batches.
+An input is hot if and only if every lookup of it has ``rank < num_hot`` of its table; -1 (an unused slot) is no lookup.
+Ranks stay int32 and are computed table by table in place: a table of all row numbers would be 8 bytes a row beside
+tables of hundreds of millions of rows.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _BLOCK_INPUTS = 8192  # inputs copied at a time by `classify`: their ids stay in
 
 
 @njit(cache=True, nogil=True)
-def _apply_ranks(
+def apply_ranks(
     ids: npt.NDArray[np.int32], first_slot: int, last_slot: int, ranks: npt.NDArray[np.int32], start: int, stop: int
 ) -> None:
+    """Replace the ids of one table's slots by their ranks, in the inputs ``[start, stop)``."""
     for i in range(start, stop):
         for s in range(first_slot, last_slot):
             if ids[i, s] >= 0:
@@ -30,9 +31,10 @@ def _apply_ranks(
 
 
 @njit(cache=True, nogil=True)
-def _classify(
+def classify_ranks(
     ranks: npt.NDArray[np.int32], num_hot: npt.NDArray[np.int64], hot: npt.NDArray[np.bool_]
 ) -> tuple[int, int]:
+    """Fill `hot`, bool ``[n]``; returns the number of lookups and of hot lookups."""
     lookups, hot_lookups = 0, 0
     for i in range(ranks.shape[0]):
         used, warm = 0, 0
@@ -55,12 +57,6 @@ class LookupCounts(NamedTuple):
     hot_lookups: int
 
 
-def slot_values(layout: RowLayout, per_table: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """One value per table, ``[F]``, turned into one per slot, int64 ``[S]``."""
-    values: npt.NDArray[np.int64] = np.asarray(per_table, np.int64)[layout.table_of_slot]
-    return values
-
-
 def to_ranks(ids: npt.NDArray[np.int32], layout: RowLayout, start: int = 0, stop: int | None = None) -> None:
     """Replace vocabulary ids by storage ranks, in place.
 
@@ -73,13 +69,13 @@ def to_ranks(ids: npt.NDArray[np.int32], layout: RowLayout, start: int = 0, stop
     """
     for table, ranks in enumerate(layout.ranks):
         if ranks is not None:
-            first, last = layout.first_slots[table], layout.first_slots[table + 1]
-            # A plain view of what may be a memory map: compiled loops take it with less ado.
-            _apply_ranks(ids, first, last, np.asarray(ranks), start, len(ids) if stop is None else stop)
+            first, last = layout.slots.table_first_slot[table : table + 2].tolist()
+            # A plain view of what may be a memory map: compiled loops take it faster.
+            apply_ranks(ids, first, last, np.asarray(ranks), start, len(ids) if stop is None else stop)
 
 
 def translate_inputs(ids: npt.NDArray[np.int32], layout: RowLayout) -> npt.NDArray[np.int64]:
-    """Row numbers of inputs' lookups, each within its slot's group.
+    """Find the row number of every lookup, within its slot's group.
 
     Parameters
     ----------
@@ -92,9 +88,9 @@ def translate_inputs(ids: npt.NDArray[np.int32], layout: RowLayout) -> npt.NDArr
     """
     ranks = np.array(ids, np.int32, order="C")
     to_ranks(ranks, layout)
-    num_hot = slot_values(layout, layout.num_hot)
-    hot_rows = ranks + slot_values(layout, layout.hot_base)
-    cold_rows = ranks + (slot_values(layout, layout.cold_base) - num_hot)
+    addressing, num_hot = layout.addressing, layout.addressing.slot_num_hot
+    hot_rows = ranks + addressing.table_hot_base[layout.table_of_slot]
+    cold_rows = ranks + (addressing.table_cold_base[layout.table_of_slot] - num_hot)
     rows: npt.NDArray[np.int64] = np.where(ranks < 0, -1, np.where(ranks < num_hot, hot_rows, cold_rows))
     return rows
 
@@ -110,12 +106,12 @@ def classify(ids: npt.NDArray[np.int32], layout: RowLayout) -> tuple[npt.NDArray
     Returns
     -------
     hot
-        bool ``[n]``.
+        bool ``[n]``: which inputs are hot.
     counts
-        Of all their lookups.
+        Lookups and hot lookups of all n inputs.
     """
     hot = np.zeros(len(ids), np.bool_)
-    num_hot = slot_values(layout, layout.num_hot)
+    num_hot = layout.addressing.slot_num_hot
     counts: list[tuple[int, int]] = []  # appended by several threads: only their sum is used
 
     def work(start: int, stop: int) -> None:
@@ -123,7 +119,7 @@ def classify(ids: npt.NDArray[np.int32], layout: RowLayout) -> tuple[npt.NDArray
             last = min(first + _BLOCK_INPUTS, stop)
             ranks = np.array(ids[first:last], np.int32, order="C")
             to_ranks(ranks, layout)
-            counts.append(_classify(ranks, num_hot, hot[first:last]))
+            counts.append(classify_ranks(ranks, num_hot, hot[first:last]))
 
     run_ranges(work, len(ids), min_range=_BLOCK_INPUTS)
     return hot, LookupCounts(sum(used for used, _ in counts), sum(warm for _, warm in counts))

@@ -1,9 +1,9 @@
 """Batches out of inputs in a given order: gather, translate, cut, compose, a chunk of batches at a time.
 
-Place in the flow: pack decides which inputs and in which order; `Composer` turns a stretch of them into packed batches
-in preallocated buffers; `fae.pack.writer` puts these into files. Invariant: where batches end depends on the
-inputs, their order and the staging rows alone, not on chunks or threads, because batches are cut greedily: each takes
-inputs until it is full or the next one would bring it above the staging rows.
+Pack decides which inputs and in which order; `Composer` turns them into packed batches in preallocated buffers, and
+`fae.pack.writer` puts these into files. Where batches end depends on the inputs, their order and the staging rows
+alone, not on chunks or threads, because batches are cut greedily: each takes inputs until it is full or the next one
+would bring it above the staging rows.
 """
 
 from __future__ import annotations
@@ -15,25 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.packed import BatchArrays, BatchSet, PackedBatch, SegmentArrays
+from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import RecipeError
 from fae.core.threads import num_threads, run_ranges
 from fae.pack.classify import to_ranks
+from fae.pack.cut_kernels import find_bounds, make_seen_rows
 from fae.pack.log_reader import LogInputs
-from fae.pack.sort_kernels import (
-    SEGMENT_LOOKUPS,
-    SortScratch,
-    compose_batch,
-    find_bounds,
-    make_geometry,
-    make_seen_rows,
-    make_sort_scratch,
-)
+from fae.pack.sort_kernels import SortScratch, compose_batch, make_composed_lists, make_sort_scratch
 
 Int64 = npt.NDArray[np.int64]
 
-_CHUNK_BYTES = 32 * 2**20  # of buffers: about the last-level cache of the machine pack was tuned on
+CHUNK_BYTES = 32 * 2**20
+"""Bytes of a chunk's buffers: about the last-level cache of the machine that pack was tuned on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +37,7 @@ class BatchChunk:
     Attributes
     ----------
     arrays
-        As in a split; `order` is never None here.
+        The batches, as in a split; `order` and `segments` are never None here.
     num_taken
         Inputs that went into them.
     num_closed_early
@@ -56,7 +50,7 @@ class BatchChunk:
 
 
 class Composer:
-    """Buffers and geometry for composing batches of one layout.
+    """Composes batches of one layout, in buffers that it keeps.
 
     Parameters
     ----------
@@ -79,7 +73,6 @@ class Composer:
         num_slots, num_groups = layout.num_slots, len(layout.groups)
         check_address_space(layout, batch_size)
         self.layout, self.batch_size = layout, batch_size
-        self._geometry = make_geometry(layout)
         most = [
             min(batch_size * len(layout.group_slots(g)), group.num_cold_rows) for g, group in enumerate(layout.groups)
         ]
@@ -91,23 +84,15 @@ class Composer:
         self._spare: list[SortScratch] = []  # threads take one and put it back
         if max_batches is None:
             batch_bytes = batch_size * (20 * num_slots + 4 * num_dense + 12) + 8 * sum(limits)
-            usual, most_batches = _CHUNK_BYTES // batch_bytes, 8 * _CHUNK_BYTES // batch_bytes
+            usual, most_batches = CHUNK_BYTES // batch_bytes, 8 * CHUNK_BYTES // batch_bytes
             max_batches = max(1, usual, min(2 * num_threads(), most_batches))
         self.max_batches = max_batches
         self._likely = max_batches * batch_size  # inputs worth gathering: fewer where batches are closed early
         self._ranks = np.zeros((max_batches * batch_size, num_slots), np.int32)
-        self._addresses = np.zeros((max_batches, batch_size, num_slots), np.int32)
-        self._order = np.zeros((max_batches, batch_size * num_slots), np.int32)
+        self._lists = make_composed_lists(max_batches, batch_size * num_slots, num_groups, sum(limits))
         self._dense = np.zeros((max_batches, batch_size, num_dense), np.float32)
         self._labels = np.zeros((max_batches, batch_size), np.float32)
         self._inputs = np.zeros((max_batches, batch_size), np.int64)
-        self._cold_rows = np.zeros((max_batches, sum(limits)), np.int64)
-        self._cold_bounds = np.zeros((max_batches, num_groups + 1), np.int64)
-        self._block_starts = np.zeros((max_batches, batch_size * num_slots), np.int32)
-        self._block_addresses = np.zeros((max_batches, batch_size * num_slots), np.int32)
-        self._block_bounds = np.zeros((max_batches, num_groups + 1), np.int64)
-        self._long_rows = np.zeros((max_batches, batch_size * num_slots // SEGMENT_LOOKUPS + 1, 2), np.int32)
-        self._long_bounds = np.zeros((max_batches, num_groups + 1), np.int64)
 
     def next_chunk(self, inputs: LogInputs, positions: Int64, *, last: bool, cold: bool = True) -> BatchChunk:
         """Compose the batches at the head of `positions`, at most `max_batches`.
@@ -131,7 +116,7 @@ class Composer:
         return self._compose(inputs, positions, bounds, closed_early)
 
     def compose_groups(self, inputs: LogInputs, positions: Int64, bounds: Int64) -> BatchChunk:
-        """Compose batches of given bounds, at most `max_batches`, no matter how many cold rows they have."""
+        """Compose batches with these bounds, at most `max_batches`, no matter how many cold rows they have."""
         self._gather(inputs, positions)
         return self._compose(inputs, positions, bounds, 0)
 
@@ -149,7 +134,7 @@ class Composer:
         else:
             room = np.zeros(self.max_batches + 1, np.int64)
             closed, self._stamp = find_bounds(
-                self._ranks, count, self.batch_size, self._geometry, self._limits, self._seen, self._stamp, room
+                self._ranks, count, self.batch_size, self.layout.addressing, self._limits, self._seen, self._stamp, room
             )
             bounds = room[: closed + 1]
         closed_early = int(np.count_nonzero(np.diff(bounds) < self.batch_size))
@@ -158,20 +143,14 @@ class Composer:
         return bounds, closed_early
 
     def _compose(self, inputs: LogInputs, positions: Int64, bounds: Int64, closed_early: int) -> BatchChunk:
-        num_batches = len(bounds) - 1
-        addresses = self._addresses.reshape(self.max_batches, -1)
+        num_batches, addressing, lists = len(bounds) - 1, self.layout.addressing, self._lists
 
         def work(start: int, stop: int) -> None:
             scratch = self._spare.pop() if self._spare else make_sort_scratch(self.layout, self.batch_size)
             for batch in range(start, stop):
                 begin, end = int(bounds[batch]), int(bounds[batch + 1])
                 size, chosen = end - begin, positions[begin:end]
-                compose_batch(
-                    self._ranks[begin:end], self._geometry, scratch, self.batch_size, addresses[batch],
-                    self._order[batch], self._cold_rows[batch], self._cold_bounds[batch],
-                    self._block_starts[batch], self._block_addresses[batch], self._block_bounds[batch],
-                    self._long_rows[batch], self._long_bounds[batch],
-                )  # fmt: skip
+                compose_batch(self._ranks[begin:end], addressing, scratch, self.batch_size, lists, batch)
                 np.take(inputs.dense, chosen, axis=0, out=self._dense[batch, :size], mode="clip")
                 self._labels[batch, :size] = inputs.labels[chosen]
                 np.take(inputs.index, chosen, out=self._inputs[batch, :size], mode="clip")
@@ -181,13 +160,13 @@ class Composer:
             self._spare.append(scratch)
 
         run_ranges(work, num_batches)
-        cold_rows, cold_offsets = _joined(self._cold_rows, self._cold_bounds, num_batches)
-        block_starts, block_offsets = _joined(self._block_starts, self._block_bounds, num_batches)
-        block_addresses, _ = _joined(self._block_addresses, self._block_bounds, num_batches)
-        long_rows, long_offsets = _joined(self._long_rows, self._long_bounds, num_batches)
+        cold_rows, cold_offsets = _joined(lists.cold_rows, lists.cold_bounds, num_batches)
+        starts, offsets = _joined(lists.segment_starts, lists.segment_bounds, num_batches)
+        addresses, _ = _joined(lists.segment_addresses, lists.segment_bounds, num_batches)
+        long_rows, long_offsets = _joined(lists.long_rows, lists.long_bounds, num_batches)
         arrays = BatchArrays(
-            addresses=self._addresses[:num_batches],
-            order=self._order[:num_batches],
+            addresses=lists.addresses[:num_batches].reshape(num_batches, self.batch_size, self.layout.num_slots),
+            order=lists.order[:num_batches],
             dense=self._dense[:num_batches],
             labels=self._labels[:num_batches],
             num_inputs=np.diff(bounds).astype(np.int32),
@@ -195,18 +174,14 @@ class Composer:
             cold_rows=cold_rows,
             cold_offsets=cold_offsets,
             segments=SegmentArrays(
-                starts=block_starts,
-                addresses=block_addresses,
-                offsets=block_offsets,
-                long_rows=long_rows,
-                long_offsets=long_offsets,
+                starts=starts, addresses=addresses, offsets=offsets, long_rows=long_rows, long_offsets=long_offsets
             ),
         )
         return BatchChunk(arrays=arrays, num_taken=int(bounds[-1]), num_closed_early=closed_early)
 
 
 def _joined(lists: npt.NDArray[Any], bounds: Int64, num_batches: int) -> tuple[tuple[npt.NDArray[Any], ...], Int64]:
-    """The batches' lists of each group, one behind the other, and int64 ``[batches + 1, G]``: where each begins."""
+    """The batches' lists of each group, one behind the other, and int64 ``[batches + 1, G]``, where each begins."""
     num_groups = bounds.shape[1] - 1
     offsets = np.zeros((num_batches + 1, num_groups), np.int64)
     np.cumsum(np.diff(bounds[:num_batches], axis=1), axis=0, out=offsets[1:])
@@ -242,69 +217,3 @@ def check_address_space(layout: RowLayout, batch_size: int) -> None:
                 f"[hot] budget makes {group.num_hot_rows} rows of width {group.embedding_dim} hot, more than int32 "
                 f"addresses can name beside a batch; choose a smaller budget"
             )
-
-
-def compose_batch_set(
-    ids: npt.NDArray[np.int32],
-    dense: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.generic],
-    groups: Sequence[npt.NDArray[np.int64]],
-    layout: RowLayout,
-    batch_size: int,
-) -> BatchSet:
-    """Batches of the given inputs, in memory: `pack_groups` as a `BatchSet` (with no batch said to be hot)."""
-    bounds = np.cumsum([0, *map(len, groups)]).astype(np.int64)
-    positions = np.concatenate([np.zeros(0, np.int64), *groups]).astype(np.int64)
-    if len(groups) and max(map(len, groups)) > batch_size:
-        raise ValueError(f"a group has {max(map(len, groups))} inputs, a batch holds {batch_size}")
-    if len(positions) and not 0 <= positions.min() <= positions.max() < len(labels):
-        raise ValueError(f"groups name inputs outside [0, {len(labels)})")
-    inputs = LogInputs(
-        ids=np.ascontiguousarray(ids, np.int32),
-        dense=np.ascontiguousarray(dense, np.float32),
-        labels=np.asarray(labels).astype(np.uint8),
-        index=np.arange(len(labels), dtype=np.int64),
-        hot=np.zeros(len(labels), np.bool_),
-    )
-    composer = Composer(layout, inputs.dense.shape[1], batch_size, None, max_batches=max(1, len(groups)))
-    arrays = composer.compose_groups(inputs, positions, bounds).arrays
-    # Read-only like the mapped files, so that compiled loops meet one type of array.
-    assert arrays.segments is not None
-    blocks = arrays.segments
-    parts: list[npt.NDArray[np.generic] | None] = [arrays.addresses, arrays.order, arrays.dense, arrays.labels]
-    for of_groups in (arrays.cold_rows, blocks.starts, blocks.addresses, blocks.long_rows):
-        parts.extend(of_groups)
-    for array in parts:
-        if array is not None:
-            array.setflags(write=False)
-    return BatchSet(arrays, 0)
-
-
-def pack_groups(
-    ids: npt.NDArray[np.int32],
-    dense: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.generic],
-    groups: Sequence[npt.NDArray[np.int64]],
-    layout: RowLayout,
-    batch_size: int,
-) -> list[PackedBatch]:
-    """Pack given groups of inputs as they are, one batch each, in memory; batches are never closed early.
-
-    Parameters
-    ----------
-    ids
-        int32 ``[n, S]``, -1 in unused slots.
-    dense
-        float32 ``[n, K]``.
-    labels
-        ``[n]``, 0 or 1.
-    groups
-        Positions of each batch's inputs, at most `batch_size` a group.
-
-    Raises
-    ------
-    ValueError
-        If a group is too long or names inputs that are not there.
-    """
-    batches = compose_batch_set(ids, dense, labels, groups, layout, batch_size)
-    return [batches.batch(index) for index in range(batches.num_batches)]

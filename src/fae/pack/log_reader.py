@@ -1,8 +1,4 @@
-"""Inputs that pack works on: columns of the log, or of a part of it, side by side.
-
-Invariant: the columns have one length; ``index`` says where each input stands in the log. Owns no order and knows
-nothing of hot rows beyond the flag it carries.
-"""
+"""Inputs that pack works on: columns of the log, or of a part of it, side by side."""
 
 from __future__ import annotations
 
@@ -29,9 +25,9 @@ class LogInputs:
     labels
         uint8 ``[n]``.
     index
-        int64 ``[n]``: position in the log.
+        int64 ``[n]``: position of each input in the log.
     hot
-        bool ``[n]``; all False where nobody asked.
+        bool ``[n]``: whether an input is hot; all False until it is classified.
     """
 
     ids: npt.NDArray[np.int32]
@@ -44,7 +40,7 @@ class LogInputs:
         return len(self.labels)
 
     def take(self, positions: npt.NDArray[np.int64]) -> LogInputs:
-        """A copy of some of them, in the order of `positions`."""
+        """A copy of the inputs at these positions, in this order."""
         return LogInputs(
             ids=self.ids[positions],
             dense=self.dense[positions],
@@ -55,7 +51,7 @@ class LogInputs:
 
 
 def log_inputs(log: ColumnarLog, start: int, stop: int) -> LogInputs:
-    """Inputs ``[start, stop)`` of a log: views of its memory maps."""
+    """Inputs ``[start, stop)`` of a log, as views of its memory maps."""
     return LogInputs(
         ids=np.asarray(log.ids)[start:stop],
         dense=np.asarray(log.dense)[start:stop],
@@ -66,7 +62,7 @@ def log_inputs(log: ColumnarLog, start: int, stop: int) -> LogInputs:
 
 
 def take_rows(column: npt.NDArray[Any], positions: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
-    """``out[:] = column[positions]``, over threads; `column` and `out` contiguous."""
+    """Do ``out[:] = column[positions]`` with several threads; `column` and `out` are contiguous."""
 
     def work(start: int, stop: int) -> None:
         # mode="clip" on purpose: the checking mode of `take` copies through a buffer; positions are ours.
@@ -76,7 +72,7 @@ def take_rows(column: npt.NDArray[Any], positions: npt.NDArray[np.int64], out: n
 
 
 def input_bytes(num_slots: int, num_dense: int) -> int:
-    """Bytes an input takes in the columnar log.
+    """Bytes that an input takes in the columnar log.
 
     >>> input_bytes(26, 13)
     157

@@ -1,9 +1,8 @@
-"""Pack: the log once more, this time as batches whose every lookup is a final address.
+"""Pack: from the columnar log and the hot set to batches whose every lookup is a final address.
 
-Place in the flow: columnar log and hot set in, ``packed`` out; training only maps what this wrote. Invariant: the
-training batches hold every training input once; validation and test batches hold theirs in log order. The result
-depends on the log, the hot set and the seed, not on memory or threads. Does not choose the order of batches: the
-trainer does.
+Training batches hold every training input once; validation and test batches hold theirs in log order. The result
+depends on the log, the hot set and the seed, not on memory or threads. The trainer chooses the order of batches, not
+pack.
 """
 
 from __future__ import annotations
@@ -27,16 +26,17 @@ from fae.pack.writer import SplitWriter
 if TYPE_CHECKING:
     from fae.artifacts.hot_set import HotSet
 
-_WINDOW_BYTES = 64 * 2**20  # of a split in log order, at a time
+WINDOW_BYTES = 64 * 2**20
+"""Bytes of a validation or test split that are packed at a time."""
 
 
 def plan_pack(log: ColumnarLog, hot_set: HotSet, *, seed: int) -> Plan:
-    """What packing would be made from; reads nothing.
+    """What the packed batches will be made from. Instant.
 
     Parameters
     ----------
     seed
-        Of the order of the training inputs.
+        Decides the order of the training inputs.
     """
     return Plan(
         kind=KIND,
@@ -53,12 +53,12 @@ def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_byt
     Parameters
     ----------
     path
-        Folder of the artifact; replaced when the new one is whole.
+        Folder of the artifact; replaced when the new one is complete.
     seed
-        Of the order of the training inputs.
+        Decides the order of the training inputs.
     memory_bytes
         Bytes of inputs to hold at once; a training split above it is sorted on the disk first, with the same result.
-        One bucket of 32 MiB and the buffers of a chunk of batches are needed whatever this says.
+        One bucket of 32 MiB and the buffers of a chunk of batches are needed in any case.
 
     Raises
     ------
@@ -95,7 +95,10 @@ def check_match(log: ColumnarLog, hot_set: HotSet) -> None:
 
     Raises
     ------
-    ArtifactError, RecipeError
+    ArtifactError
+        If they differ, or the ring is too small.
+    RecipeError
+        If a batch is too large for int32 addresses.
     """
     layout: RowLayout = hot_set.layout
     for ours, theirs in zip(log.features, layout.features, strict=False):
@@ -122,7 +125,7 @@ def check_match(log: ColumnarLog, hot_set: HotSet) -> None:
 
 
 class _Packer:
-    """One run of pack: composes batches chunk by chunk and hands them to the writers."""
+    """One run of pack: composes batches chunk by chunk and passes them to the writers."""
 
     def __init__(self, log: ColumnarLog, hot_set: HotSet, folder: Path) -> None:
         self.log, self.hot_set, self.folder = log, hot_set, folder
@@ -196,7 +199,7 @@ class _Packer:
         begin, end = self.log.split(split)
         window = max(
             self.composer.max_batches * self.hot_set.batch_size,
-            _WINDOW_BYTES // input_bytes(self.layout.num_slots, len(self.log.dense_names)),
+            WINDOW_BYTES // input_bytes(self.layout.num_slots, len(self.log.dense_names)),
         )
         num_batches, at = 0, begin
         with self._writer(split, 0) as writer:
@@ -219,7 +222,7 @@ class _Packer:
 def _put_before(
     carried: LogInputs, inputs: LogInputs, positions: np.ndarray[Any, np.dtype[np.int64]]
 ) -> tuple[LogInputs, np.ndarray[Any, np.dtype[np.int64]]]:
-    """Inputs that filled no batch of the part before stand in front of the next part, in their order."""
+    """Put the inputs that filled no batch of the last part before those of the next part, in their order."""
     joined = LogInputs(
         **{name: np.concatenate([getattr(carried, name), getattr(inputs, name)]) for name in vars(inputs)}
     )

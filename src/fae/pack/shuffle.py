@@ -1,11 +1,11 @@
-"""The random order of the training inputs, for logs of any size: two levels, one result.
+"""The random order of the training inputs, for logs of any size: buckets, and a shuffle within each.
 
-First every input draws a bucket from its own position and the seed; then each bucket is shuffled by itself. The order
-is that of the buckets. Invariant: it depends on the log's shape and the seed alone, never on how much memory there is:
-a log that fits is ordered where it lies; one that does not is first sorted by bucket into a spill, chunk by chunk,
-written and read in long runs.
+Every input draws a bucket from its own position and the seed; then each bucket is shuffled by itself. The order is that
+of the buckets. It depends on the log's shape and the seed alone, never on how much memory there is: a log that fits is
+ordered where it is; one that does not is first sorted by bucket into a spill file, chunk by chunk, written and read in
+long runs.
 
-Bytes an input in memory: 8 for its position, 8 for the order, 1 for hotness, of those loaded at the time.
+Bytes of an input in memory: 8 for its position, 8 for the order, 1 for hotness, for the inputs that are loaded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fae.pack.classify import LookupCounts, classify
 from fae.pack.log_reader import LogInputs, input_bytes, log_inputs, take_rows
 
 BUCKET_BYTES = 32 * 2**20
-"""Bytes of the log a bucket aims at. It shapes the order, so it is part of the format version."""
+"""Bytes of the log that a bucket should have. It decides the order, so it is part of the format version."""
 
 
 class BucketOrder:
@@ -35,9 +35,9 @@ class BucketOrder:
     Parameters
     ----------
     num_inputs
-        Of the training split.
+        Inputs of the training split.
     bytes_per_input
-        In the columnar log.
+        Bytes of an input in the columnar log.
     """
 
     def __init__(self, num_inputs: int, bytes_per_input: int, seed: int) -> None:
@@ -68,7 +68,7 @@ class BucketOrder:
 
 
 class ShuffledInputs:
-    """The training split in random order, delivered in as many parts as memory asks for.
+    """The training split in random order, in as many parts as memory requires.
 
     Parameters
     ----------
@@ -79,10 +79,12 @@ class ShuffledInputs:
 
     Attributes
     ----------
-    num_inputs, num_hot_inputs, counts, hot_clicks
-        Of the whole split, known before the first part: inputs, hot ones, their lookups, the hot inputs' labels of 1.
-    num_clicks
-        Labels of 1 among all.
+    num_inputs, num_hot_inputs
+        Inputs and hot inputs of the split. These and the following are known before the first part.
+    counts
+        Lookups and hot lookups of the split.
+    num_clicks, hot_clicks
+        Labels of 1 among all inputs, and among the hot ones.
     """
 
     def __init__(
@@ -156,14 +158,14 @@ class ShuffledInputs:
                 column = getattr(inputs, name)
                 sorted_piece = np.zeros((min(self._bucket_inputs, len(column)), *column.shape[1:]), column.dtype)
                 with (self._folder / f"spill_{name}").open("ab" if chunk else "wb") as file:
-                    # A bucket's worth at a time: the sorted copy stays small.
+                    # As many inputs as a bucket has at a time: the sorted copy stays small.
                     for at in range(0, len(positions), self._bucket_inputs):
                         piece = positions[at : at + self._bucket_inputs]
                         take_rows(column, piece, sorted_piece)
                         file.write(sorted_piece[: len(piece)].data)
 
     def _read_spill(self, first: int, last: int) -> tuple[LogInputs, npt.NDArray[np.int64]]:
-        """Load the buckets ``[first, last)``: one run of every chunk."""
+        """Load the buckets ``[first, last)``, one run of every chunk, and their order."""
         starts = np.concatenate([[0], np.cumsum([begins[-1] for begins in self._begins])])
         runs = [
             (int(start + begins[first]), int(begins[last] - begins[first]))
@@ -182,8 +184,8 @@ class ShuffledInputs:
                         file.readinto(column[at : at + count].reshape(-1).view(np.uint8).data)
                     at += count
             loaded[name] = column
-        # Within each run the inputs stand by bucket; a stable sort over the runs puts them bucket by bucket, log order
-        # within: exactly what sorting the whole split gives.
+        # Within each run the inputs are in order of buckets. A stable sort over the runs puts them bucket by bucket,
+        # and in log order within a bucket: exactly what sorting the whole split gives.
         buckets = np.concatenate(
             [np.repeat(np.arange(first, last), np.diff(begins[first : last + 1])) for begins in self._begins]
         )

@@ -1,11 +1,11 @@
-"""The two compiled loops of pack: where a batch ends, and what a batch holds.
+"""The compiled loop that translates a batch: addresses, order, segments and cold rows, by one sort a table.
 
-Place in the flow: storage ranks of a chunk of inputs in, final addresses out. Invariant: ranks below a table's
-``num_hot`` come first, so *one stable sort by rank per table* puts its hot lookups before its cold ones, lists its
-unique cold rows in ascending order and gives the order by address, all at once. Tables are sorted one by one because
-one column of a batch fits a core's cache and small tables need a single counting pass.
+Storage ranks of a batch's inputs go in, final addresses come out. Ranks below a table's ``num_hot`` come first, so one
+stable sort by rank puts the table's hot lookups before its cold ones, lists its unique cold rows in ascending order and
+gives the order by address, all at once. Tables are sorted one by one because one column of a batch fits a core's cache
+and small tables need a single counting pass.
 
-Both run on one thread; `fae.pack.compose` cuts batches over threads.
+The loop runs on one thread; `fae.pack.compose` spreads batches over threads.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from fae.artifacts.addressing import Addressing
 from fae.artifacts.row_layout import RowLayout
-from fae.pack.classify import slot_values
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -27,134 +27,12 @@ _SMALL_DIGIT_BITS = 8  # for few lookups, where clearing the counters would cost
 _SMALL_SORT = 4096
 
 SEGMENT_LOOKUPS = 32
-"""Lookups of a block at most: what one lane of a GPU sums at a time. Part of the format version."""
-
-
-class Geometry(NamedTuple):
-    """A row layout as flat arrays, which compiled loops can read. All int64.
-
-    `table` arrays are ``[F]``, `slot` arrays ``[S]``, `group` arrays ``[G]`` (bounds ``[G + 1]``).
-    """
-
-    table_first_slot: Int64
-    table_last_slot: Int64
-    table_num_hot: Int64
-    table_hot_base: Int64
-    table_cold_base: Int64
-    slot_num_hot: Int64
-    slot_group: Int64
-    slot_flat_base: Int64
-    group_num_hot_rows: Int64
-    group_slots: Int64  # slots, group by group
-    group_slot_bounds: Int64
-    group_tables: Int64  # tables, group by group
-    group_table_bounds: Int64
-
-
-def make_geometry(layout: RowLayout) -> Geometry:
-    """Flatten a row layout."""
-    first = np.array(layout.first_slots, np.int64)
-    sizes = np.array([feature.num_embeddings for feature in layout.features], np.int64)
-    slots = [layout.group_slots(group) for group in range(len(layout.groups))]
-    tables = [np.array(group.tables, np.int64) for group in layout.groups]
-
-    def bounds(parts: list[Int64]) -> Int64:
-        return np.cumsum([0, *map(len, parts)]).astype(np.int64)
-
-    return Geometry(
-        table_first_slot=first[:-1].copy(),
-        table_last_slot=first[1:].copy(),
-        table_num_hot=np.array(layout.num_hot, np.int64),
-        table_hot_base=layout.hot_base.astype(np.int64),
-        table_cold_base=layout.cold_base.astype(np.int64),
-        slot_num_hot=slot_values(layout, layout.num_hot),
-        slot_group=slot_values(layout, layout.group_of_table),
-        slot_flat_base=slot_values(layout, np.cumsum(sizes) - sizes),
-        group_num_hot_rows=np.array([group.num_hot_rows for group in layout.groups], np.int64),
-        group_slots=np.concatenate(slots),
-        group_slot_bounds=bounds(slots),
-        group_tables=np.concatenate(tables),
-        group_table_bounds=bounds(tables),
-    )
-
-
-class SeenRows(NamedTuple):
-    """An open-addressing set of cold rows that is emptied by raising a stamp, not by clearing memory."""
-
-    keys: Int64
-    stamps: Int64
-
-
-def make_seen_rows(capacity: int) -> SeenRows:
-    """A set for up to `capacity` rows, at most half full."""
-    size = 1 << max(4, (2 * capacity).bit_length())
-    return SeenRows(np.zeros(size, np.int64), np.zeros(size, np.int64))
-
-
-@njit(cache=True, nogil=True)
-def find_bounds(
-    ranks: Int32,
-    num_inputs: int,
-    batch_size: int,
-    geometry: Geometry,
-    staging_rows: Int64,
-    seen: SeenRows,
-    stamp: int,
-    bounds: Int64,
-) -> tuple[int, int]:
-    """Cut inputs into batches, each as long as its unique cold rows allow.
-
-    Parameters
-    ----------
-    ranks
-        int32 ``[>= num_inputs, S]``.
-    staging_rows
-        int64 ``[G]``: most unique cold rows of a batch; one input alone must fit.
-    stamp
-        Any number that `seen` has not met; the returned one is where to go on.
-    bounds
-        int64 ``[most batches + 1]``, filled: batch i is ``[bounds[i], bounds[i + 1])``.
-
-    Returns
-    -------
-    Number of batches that are closed (full, or ended by the next input), and the next stamp.
-    """
-    mask = seen.keys.size - 1
-    counts = np.zeros(staging_rows.size, np.int64)
-    bounds[0] = 0
-    closed, begin, i = 0, 0, 0
-    while i < num_inputs and closed < bounds.size - 1:
-        fits = True
-        for s in range(ranks.shape[1]):
-            rank = np.int64(ranks[i, s])
-            if rank < geometry.slot_num_hot[s]:  # hot, or -1
-                continue
-            key = geometry.slot_flat_base[s] + rank
-            # 31 bits times 32 bits: a product that never leaves int64, compiled or not.
-            place = ((((key ^ (key >> 31)) & 0x7FFFFFFF) * 0x9E3779B1) >> 24) & mask
-            while seen.stamps[place] == stamp and seen.keys[place] != key:
-                place = (place + 1) & mask
-            if seen.stamps[place] != stamp:
-                seen.stamps[place] = stamp
-                seen.keys[place] = key
-                group = geometry.slot_group[s]
-                counts[group] += 1
-                if counts[group] > staging_rows[group]:
-                    fits = False
-                    break
-        if fits:
-            i += 1
-        if not fits or i - begin == batch_size:
-            closed += 1
-            bounds[closed] = i
-            begin = i
-            stamp += 1
-            counts[:] = 0
-    return closed, stamp + 1
+"""Most lookups of a segment: what one program of a GPU sums at a time. Part of the format version."""
 
 
 class SortScratch(NamedTuple):
-    """What one thread needs to compose a batch: two buffers of sort keys and of lookups, and the counters."""
+    """What one thread needs to compose a batch: two buffers of sort keys and of lookups, the counters of a digit, and
+    the segments of cold rows until those of hot rows are complete. All int32."""
 
     keys: Int32
     other_keys: Int32
@@ -174,9 +52,54 @@ def make_sort_scratch(layout: RowLayout, batch_size: int) -> SortScratch:
     return SortScratch(keys, other_keys, lookups, other_lookups, counters, cold_starts, cold_addresses)
 
 
+class ComposedLists(NamedTuple):
+    """What `compose_batch` fills, for N batches of B inputs; entry n of each array belongs to batch n.
+
+    The lists of a batch's groups lie one behind the other: group g's is ``[bounds[n, g], bounds[n, g + 1])``.
+
+    Attributes
+    ----------
+    addresses, order
+        int32 ``[N, B * S]``.
+    cold_rows, cold_bounds
+        int64 ``[N, most cold rows]`` and ``[N, G + 1]``: unique cold rows of each group.
+    segment_starts, segment_addresses, segment_bounds
+        int32 ``[N, B * S]`` twice and int64 ``[N, G + 1]``: first place in `order`, and address, of every segment.
+    long_rows, long_bounds
+        int32 ``[N, B * S // SEGMENT_LOOKUPS + 1, 2]`` and int64 ``[N, G + 1]``: rows of more than one segment, as their
+        first segment, counted within the group, and how many.
+    """
+
+    addresses: Int32
+    order: Int32
+    cold_rows: Int64
+    cold_bounds: Int64
+    segment_starts: Int32
+    segment_addresses: Int32
+    segment_bounds: Int64
+    long_rows: Int32
+    long_bounds: Int64
+
+
+def make_composed_lists(num_batches: int, num_lookups: int, num_groups: int, most_cold_rows: int) -> ComposedLists:
+    """Buffers for that many batches of ``B * S`` lookups and of at most `most_cold_rows` unique cold rows each."""
+    lookups, bounds = (num_batches, num_lookups), (num_batches, num_groups + 1)
+    return ComposedLists(
+        addresses=np.zeros(lookups, np.int32),
+        order=np.zeros(lookups, np.int32),
+        cold_rows=np.zeros((num_batches, most_cold_rows), np.int64),
+        cold_bounds=np.zeros(bounds, np.int64),
+        segment_starts=np.zeros(lookups, np.int32),
+        segment_addresses=np.zeros(lookups, np.int32),
+        segment_bounds=np.zeros(bounds, np.int64),
+        long_rows=np.zeros((num_batches, num_lookups // SEGMENT_LOOKUPS + 1, 2), np.int32),
+        long_bounds=np.zeros(bounds, np.int64),
+    )
+
+
 @njit(cache=True, nogil=True)
-def _sort_by_rank(scratch: SortScratch, count: int, largest: int) -> tuple[Int32, Int32]:
-    """Stable radix sort of the first `count` keys, none above `largest`; returns where keys and lookups ended up."""
+def sort_by_rank(scratch: SortScratch, count: int, largest: int) -> tuple[Int32, Int32]:
+    """Sort the first `count` keys, none above `largest`, stably by radix; return the buffers that hold the result."""
     keys, lookups, other_keys, other_lookups, counters = (
         scratch.keys, scratch.lookups, scratch.other_keys, scratch.other_lookups, scratch.counters,
     )  # fmt: skip
@@ -206,89 +129,72 @@ def _sort_by_rank(scratch: SortScratch, count: int, largest: int) -> tuple[Int32
 
 @njit(cache=True, nogil=True)
 def compose_batch(
-    ranks: Int32,
-    geometry: Geometry,
-    scratch: SortScratch,
-    batch_size: int,
-    addresses: Int32,
-    order: Int32,
-    cold_rows: Int64,
-    cold_bounds: Int64,
-    block_starts: Int32,
-    block_addresses: Int32,
-    block_bounds: Int64,
-    long_rows: Int32,
-    long_bounds: Int64,
+    ranks: Int32, addressing: Addressing, scratch: SortScratch, batch_size: int, lists: ComposedLists, batch: int
 ) -> None:
-    """Translate one batch: addresses, the order by address, its blocks, and the lists of unique cold rows.
+    """Translate one batch: fill entry `batch` of `lists`.
 
     Parameters
     ----------
     ranks
-        int32 ``[n, S]``: its real inputs, n at most `batch_size`.
-    addresses, order
-        int32 ``[B * S]``, filled.
-    cold_rows
-        int64, filled: the groups' lists, one behind the other; must have room for them.
-    cold_bounds
-        int64 ``[G + 1]``, filled: group g's list is ``[cold_bounds[g], cold_bounds[g + 1])``.
-    block_starts, block_addresses, block_bounds
-        int32 ``[B * S]`` and int64 ``[G + 1]``, filled: first place in `order` and address of every block.
-    long_rows, long_bounds
-        int32 ``[B * S // SEGMENT_LOOKUPS + 1, 2]`` and int64 ``[G + 1]``, filled: rows of more than one block, as their
-        first block (counted within the group) and how many.
+        int32 ``[n, S]``: storage ranks of its real inputs, n at most `batch_size`; -1 in unused slots.
     """
     num_inputs, num_slots = ranks.shape
+    addresses, order = lists.addresses[batch], lists.order[batch]
+    cold_rows, cold_bounds = lists.cold_rows[batch], lists.cold_bounds[batch]
+    segment_starts, segment_addresses = lists.segment_starts[batch], lists.segment_addresses[batch]
+    segment_bounds = lists.segment_bounds[batch]
+    long_rows, long_bounds = lists.long_rows[batch], lists.long_bounds[batch]
+    table_first_slot = addressing.slots.table_first_slot
     addresses[:] = -1
-    listed, num_blocks, num_long = 0, 0, 0
+    listed, num_segments, num_long = 0, 0, 0
     cold_bounds[0] = 0
-    block_bounds[0] = 0
+    segment_bounds[0] = 0
     long_bounds[0] = 0
-    for group in range(geometry.group_num_hot_rows.size):
-        group_first, group_last = geometry.group_slot_bounds[group], geometry.group_slot_bounds[group + 1]
-        # Pads first, in the order of lookups; the hot lookups are counted on the way, the cold ones stand behind them.
+    for group in range(addressing.group_num_hot_rows.size):
+        group_first, group_last = addressing.group_first_slot[group], addressing.group_first_slot[group + 1]
+        # Pads first, in the order of lookups; hot lookups are counted on the way, since cold ones come behind them.
         next_pad, num_hot = batch_size * group_first, 0
         for b in range(num_inputs):
             for position in range(group_first, group_last):
-                s = geometry.group_slots[position]
+                s = addressing.group_slots[position]
                 rank = ranks[b, s]
                 if rank < 0:
                     order[next_pad] = b * num_slots + s
                     next_pad += 1
-                elif rank < geometry.slot_num_hot[s]:
+                elif rank < addressing.slot_num_hot[s]:
                     num_hot += 1
         for b in range(num_inputs, batch_size):
             for position in range(group_first, group_last):
-                order[next_pad] = b * num_slots + geometry.group_slots[position]
+                order[next_pad] = b * num_slots + addressing.group_slots[position]
                 next_pad += 1
         next_hot, next_cold = next_pad, next_pad + num_hot
-        first_cold_address = geometry.group_num_hot_rows[group]
-        first_block, cold_blocks = num_blocks, 0
-        for position in range(geometry.group_table_bounds[group], geometry.group_table_bounds[group + 1]):
-            table = geometry.group_tables[position]
+        first_cold_address = addressing.group_num_hot_rows[group]
+        first_segment, cold_segments = num_segments, 0
+        for position in range(addressing.group_first_table[group], addressing.group_first_table[group + 1]):
+            table = addressing.group_tables[position]
             count, largest = 0, 0
             for b in range(num_inputs):
-                for s in range(geometry.table_first_slot[table], geometry.table_last_slot[table]):
+                for s in range(table_first_slot[table], table_first_slot[table + 1]):
                     rank = ranks[b, s]
                     if rank >= 0:
                         scratch.keys[count] = rank
                         scratch.lookups[count] = b * num_slots + s
                         count += 1
                         largest = max(largest, int(rank))
-            keys, lookups = _sort_by_rank(scratch, count, largest)
-            table_hot, hot_base = geometry.table_num_hot[table], geometry.table_hot_base[table]
-            to_row = geometry.table_cold_base[table] - table_hot
-            previous, in_block = -1, 0
+            keys, lookups = sort_by_rank(scratch, count, largest)
+            table_hot, hot_base = addressing.table_num_hot[table], addressing.table_hot_base[table]
+            to_row = addressing.table_cold_base[table] - table_hot
+            previous, in_segment = -1, 0
             for i in range(count):
                 rank, lookup = int(keys[i]), int(lookups[i])
-                begins = rank != previous or in_block == SEGMENT_LOOKUPS
-                in_block = 1 if begins else in_block + 1
+                begins = rank != previous or in_segment == SEGMENT_LOOKUPS
+                in_segment = 1 if begins else in_segment + 1
                 if rank < table_hot:
                     address = hot_base + rank
                     if begins:
-                        block_starts[num_blocks] = next_hot
-                        block_addresses[num_blocks] = address
-                        num_blocks += 1
+                        segment_starts[num_segments] = next_hot
+                        segment_addresses[num_segments] = address
+                        num_segments += 1
                     order[next_hot] = lookup
                     next_hot += 1
                 else:
@@ -297,27 +203,27 @@ def compose_batch(
                         listed += 1
                     address = first_cold_address + listed - 1 - cold_bounds[group]
                     if begins:
-                        scratch.cold_starts[cold_blocks] = next_cold
-                        scratch.cold_addresses[cold_blocks] = address
-                        cold_blocks += 1
+                        scratch.cold_starts[cold_segments] = next_cold
+                        scratch.cold_addresses[cold_segments] = address
+                        cold_segments += 1
                     order[next_cold] = lookup
                     next_cold += 1
                 addresses[lookup] = address
                 previous = rank
         cold_bounds[group + 1] = listed
-        for block in range(cold_blocks):
-            block_starts[num_blocks] = scratch.cold_starts[block]
-            block_addresses[num_blocks] = scratch.cold_addresses[block]
-            num_blocks += 1
-        block_bounds[group + 1] = num_blocks
-        block = first_block
-        while block < num_blocks:
-            after = block + 1
-            while after < num_blocks and block_addresses[after] == block_addresses[block]:
+        for segment in range(cold_segments):
+            segment_starts[num_segments] = scratch.cold_starts[segment]
+            segment_addresses[num_segments] = scratch.cold_addresses[segment]
+            num_segments += 1
+        segment_bounds[group + 1] = num_segments
+        segment = first_segment
+        while segment < num_segments:
+            after = segment + 1
+            while after < num_segments and segment_addresses[after] == segment_addresses[segment]:
                 after += 1
-            if after > block + 1:
-                long_rows[num_long, 0] = block - first_block
-                long_rows[num_long, 1] = after - block
+            if after > segment + 1:
+                long_rows[num_long, 0] = segment - first_segment
+                long_rows[num_long, 1] = after - segment
                 num_long += 1
-            block = after
+            segment = after
         long_bounds[group + 1] = num_long

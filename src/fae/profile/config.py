@@ -1,4 +1,4 @@
-"""What a recipe's ``[hot]`` table may say. Read by profile and calibrate; imports no library."""
+"""What a recipe's ``[hot]`` table may say; read by profile and calibrate."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ class HotConfig:
     Attributes
     ----------
     budget
-        GPU memory for rows with their optimizer state and for the staging ring, per device: the one dial.
+        GPU memory per device for rows with their optimizer state and for the staging ring: the one dial.
     sample
         Share of the training inputs that the profile reads (the paper: 0.05); 1 reads all.
     sample_min_inputs
-        The sample is never smaller than this many inputs: on a small log 5 % says too little, and reading is cheap.
+        The sample is never smaller than this many inputs: 5 % of a small log says too little, and reading is cheap.
     selection
         ``threshold`` is the paper's; ``peeling`` maximises hot inputs; ``auto`` takes the better one on inputs that
-        the choice was not made from (on the whole training log where all of it was read).
+        neither was fitted to (on the whole training log where all of it was read).
     ring_depth
-        Staging slots k: batches whose cold rows may be in flight at once, 2 to 8. Fewer leave bytes to hot rows, more
+        Staging slots k: batches whose cold rows may be in flight at once, 2 to 8. Fewer leave bytes for hot rows, more
         let the host run further ahead (a step of 2,048 inputs takes 152 us with four and 117 with eight on an H100).
     small_table
-        Tables up to this size are wholly hot (the paper: 1 MB), as far as the budget allows.
+        Tables up to this size are hot as a whole (the paper: 1 MB), as far as the budget allows.
     max_threshold, min_threshold
         Ends of the logarithmic grid of access thresholds (shares of a table's accesses; the paper: 1e-3, 1e-7).
     peeling_passes
         Passes of the peeling; more bring it closer to its bound.
     rand_em_chunks, rand_em_chunk_rows, confidence
-        Rand-Em Box: chunks drawn, rows of a chunk, confidence of every interval (the paper: 35, 1024, 0.999).
+        Rand-Em Box: chunks drawn, rows of a chunk; confidence of every interval (the paper: 35, 1024, 0.999).
     """
 
     budget: str | int = "512MiB"

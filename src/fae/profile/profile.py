@@ -1,10 +1,7 @@
 """Profile: read a seeded sample of the training inputs and count the accesses of every row.
 
-Place in the flow: log -> **profile** -> calibrate. Invariant: the sample is drawn without replacement from the
-training split alone, so nothing of the validation and test splits reaches the choice of hot rows. Decides nothing.
-
-Files of the artifact ``profile`` (format version 1): ``counts.npy`` int64 ``[sum of num_embeddings]``, accesses of each
-row by the sample, table by table; ``indices.npy`` int64, the sampled inputs, ascending, left out where all were read.
+The sample is drawn without replacement from the training split alone, so that nothing of the validation and test splits
+influences which rows are hot.
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ from fae.profile.sampling import SampledInputs, sample_without_replacement
 
 
 def sample_size(num_training_inputs: int, config: HotConfig) -> int:
-    """Inputs to read: the share that was asked for, and not fewer than `sample_min_inputs` where there are as many.
+    """Inputs to read: the share that the recipe requests, but at least `sample_min_inputs` where the log has as many.
 
     >>> sample_size(10_000_000, HotConfig()), sample_size(1_000_000, HotConfig()), sample_size(500, HotConfig())
     (500000, 200000, 500)
@@ -39,8 +36,8 @@ def sample_size(num_training_inputs: int, config: HotConfig) -> int:
 def plan_profile(log: ColumnarLog, config: HotConfig, *, seed: int) -> Plan:
     """What the profile will be made from. Instant.
 
-    The plan says how many inputs are read, not how that number was asked for: recipes that come to the same sample
-    share one profile, and where everything is read the seed does not matter.
+    The plan says how many inputs are read, not which keys of the recipe led to that number: recipes with the same
+    sample share one profile, and where everything is read the seed does not matter.
     """
     start, stop = log.split("train")
     size = sample_size(stop - start, config)
@@ -54,10 +51,9 @@ def plan_profile(log: ColumnarLog, config: HotConfig, *, seed: int) -> Plan:
 
 
 def profile(log: ColumnarLog, config: HotConfig, path: Path, *, seed: int) -> AccessProfile:
-    """Draw the sample, count the accesses of every row by it, write the artifact (PAPER: sparse input sampler and
-    embedding logger).
+    """Draw the sample, count its accesses to every row, write the artifact (the paper's sampler and embedding logger).
 
-    Streaming: memory is eight bytes a row of every table, eight a sampled input, and one block of inputs.
+    Inputs are read block by block: memory is 8 bytes a row of every table, 8 a sampled input, and one block of inputs.
 
     Raises
     ------

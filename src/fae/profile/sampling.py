@@ -1,7 +1,7 @@
 """Which inputs are read: seeded samples without replacement, and blocks of inputs in log order.
 
-Place in the flow: profile draws its sample here, calibrate its held-out inputs and probe batches. Invariant: every
-set of the asked size is equally likely, and what is drawn depends on the seed alone. Counts and chooses nothing.
+Profile draws its sample here, calibrate its held-out inputs and probe batches. Every set of the requested size is
+equally likely, and what is drawn depends on the seed alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fae.artifacts.access_profile import AccessProfile
 from fae.artifacts.columnar_log import ColumnarLog
 
 BLOCK_INPUTS = 65_536
-"""Inputs read at once: large enough to feed the threads, small enough (7 MB at 26 columns) to stay in the cache."""
+"""Inputs read at once: enough to keep all threads busy, few enough (7 MB at 26 columns) to stay in the cache."""
 
 CACHE_BYTES = 2**30
 """A scattered sample up to this size is copied into memory once: calibrate reads it several times."""
@@ -25,8 +25,8 @@ CACHE_BYTES = 2**30
 def sample_without_replacement(random: np.random.Generator, population: int, size: int) -> npt.NDArray[np.int64]:
     """Draw `size` distinct numbers of ``[0, population)``, ascending; every such set is equally likely.
 
-    Memory follows `size` (or, above half of the population, one byte per number that could be drawn), unlike a
-    permutation of the whole population.
+    Memory grows with `size` (above half of the population it is one byte per number that could be drawn), not with the
+    population as for a permutation.
 
     Examples
     --------
@@ -48,8 +48,7 @@ def _draw(random: np.random.Generator, population: int, size: int) -> npt.NDArra
         missing = size - drawn.size
         more = random.integers(0, population, missing + missing // 4 + 16, dtype=np.int64)
         drawn = np.unique(np.concatenate([drawn, more]))
-    # Too many now. Whatever size the set has, it is uniform among sets of that size; so it stays if a uniform
-    # choice of its members goes.
+    # Too many now. The set is uniform among sets of its size, and stays so if members chosen uniformly are removed.
     extra = drawn.size - size
     if extra == 0:
         return drawn
@@ -79,7 +78,7 @@ class SampledInputs:
         return len(self.indices)
 
     def block(self, start: int, stop: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-        """Ids int32 ``[stop - start, S]`` and labels of the selected inputs ``[start, stop)``."""
+        """Ids, int32 ``[stop - start, S]``, and labels of the selected inputs ``[start, stop)``."""
         where: slice | npt.NDArray[np.int64]
         if isinstance(self.indices, range):
             where = slice(self.indices.start + start, self.indices.start + stop)
@@ -88,7 +87,7 @@ class SampledInputs:
         return np.ascontiguousarray(self.ids[where]), np.asarray(self.labels[where])
 
     def blocks(self) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]]:
-        """All of them, `BLOCK_INPUTS` at a time."""
+        """Ids and labels of all selected inputs, `BLOCK_INPUTS` at a time."""
         for start in range(0, len(self), BLOCK_INPUTS):
             yield self.block(start, min(start + BLOCK_INPUTS, len(self)))
 
@@ -99,7 +98,7 @@ class SampledInputs:
         return SampledInputs(self.ids, self.labels, self.indices[positions])
 
     def evenly(self, count: int) -> SampledInputs:
-        """At most `count` of them at even distances, so that every part of the log keeps its share."""
+        """At most `count` of the inputs, at even distances, so that every part of the log keeps its share."""
         if count >= len(self):
             return self
         return self.take(np.arange(count, dtype=np.int64) * len(self) // max(1, count))

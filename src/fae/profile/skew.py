@@ -1,7 +1,6 @@
-"""How skewed the accesses of a table are: the cumulative curve of a table's rows, hottest first, at a few points.
+"""How skewed the accesses of a table are: which share its hottest rows take, at a few points.
 
-Place in the flow: the run record keeps these curves, so that a report needs no artifact. Invariant: every point is
-exact; only how many points there are is chosen. Reads counts and decides nothing.
+The run record keeps these curves, so that a report needs no artifact. Every point is exact.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 CURVE_POINTS = 60
-"""At most; even on a logarithmic axis, where 60 points cannot be told from the curve."""
+"""Most points of a curve, at even distances on a logarithmic axis, where 60 cannot be told from the whole curve."""
 
 
 def skew_curve(counts: npt.NDArray[np.int64], *, num_points: int = CURVE_POINTS) -> dict[str, Any]:
-    """Share of a table's accesses that its hottest rows take.
+    """Compute which share of a table's accesses its hottest rows take.
 
     Sorts only counts that are not descending already (vocabulary ids mostly are), and sums without another array as
     long as the table: the largest tables have tens of millions of rows.
@@ -29,8 +28,8 @@ def skew_curve(counts: npt.NDArray[np.int64], *, num_points: int = CURVE_POINTS)
     Returns
     -------
     dict
-        ``accesses`` and ``num_accessed_rows``; ``rows``, ascending from 1, and ``share``: of all accesses, by so many
-        of the hottest rows. Both are empty where there is no access. JSON values.
+        ``accesses`` and ``num_accessed_rows``; ``rows``, ascending from 1, and ``share``: the share of all accesses
+        that this many hottest rows take. Both are empty where there is no access. JSON values.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Calibrate as a stage: what the hot set holds and says, for each selection, and how it refuses."""
+"""Calibrate as a stage: what the hot set holds and says, for each selection, and what calibrate refuses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(log: ColumnarLog, config: HotConfig, folder: Path, **changes: Any) -> Ho
 
 
 def hot_lookups(hot_set: HotSet, log: ColumnarLog, name: str = "train") -> np.ndarray:
-    """bool ``[n, S]``, restated by row numbers: hot rows are ``[0, H)`` of their group; pads count as hot."""
+    """bool ``[n, S]``: hot lookups by row numbers, where hot rows are ``[0, H)`` of their group; pads count as hot."""
     start, stop = log.split(name)
     ids, layout = np.asarray(log.ids[start:stop]), hot_set.layout
     hot = np.ones(ids.shape, bool)
@@ -239,7 +239,7 @@ def test_list_columns_and_empty_inputs(tmp_path: Path) -> None:
         hot = hot_lookups(hot_set, log)
         assert hot_set.summary["input_share"] == pytest.approx(hot.all(axis=1).mean())
         assert hot_set.summary["coverage"] == pytest.approx(hot[ids >= 0].mean())
-        assert hot_set.staging_rows[0] >= 4  # one input may bring as many
+        assert hot_set.staging_rows[0] >= 4  # one input may need that many
 
 
 @pytest.mark.parametrize("selection", ["auto", "threshold", "peeling"])
@@ -265,35 +265,35 @@ def test_mixed_batches_stage_other_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("selection", ["threshold", "peeling"])
-def test_staging_is_near_what_cold_batches_bring(tmp_path: Path, selection: Any) -> None:
+def test_staging_is_near_what_cold_batches_need(tmp_path: Path, selection: Any) -> None:
     log = zipf_log(tmp_path, num_inputs=4000, sizes=(250,) * 6, skew=1.4, encoded=True)
     hot_set = run(log, HotConfig(budget="9KiB", selection=selection, ring_depth=2, small_table=1), tmp_path)
     hot, ids = hot_lookups(hot_set, log), np.asarray(log.ids)
     cold_inputs = np.flatnonzero(~hot.all(axis=1))
-    brought = [
+    cold_rows = [
         sum(len(np.unique(ids[batch, slot][~hot[batch, slot]])) for slot in range(6))
         for batch in np.array_split(cold_inputs, len(cold_inputs) // 32)
     ]
-    assert max(brought) <= 1.1 * hot_set.staging_rows[0]
-    assert hot_set.staging_rows[0] <= 1.15 * max(brought) + 6
+    assert max(cold_rows) <= 1.1 * hot_set.staging_rows[0]
+    assert hot_set.staging_rows[0] <= 1.15 * max(cold_rows) + 6
 
 
-def test_peeling_makes_way_where_its_ring_costs_more_than_it_wins(tmp_path: Path) -> None:
-    """At every budget: never fewer hot inputs than the threshold, among the inputs that it chose from."""
+def test_the_threshold_replaces_a_peeling_whose_ring_costs_more_than_it_wins(tmp_path: Path) -> None:
+    """At every budget: never fewer hot inputs than the threshold, among the inputs that the peeling was fitted to."""
     log, taken = zipf_log(tmp_path, num_inputs=1500, sizes=(120, 200, 260), skew=1.0), []
     for budget in range(3200, 9000, 400):
         config = HotConfig(budget=budget, selection="peeling", ring_depth=2, small_table=1)
         summary = run(log, config, tmp_path).summary
         figures = summary["candidates"]
         assert summary["input_share"] == max(one["input_share"] for one in figures.values())
-        assert any("peeling was asked for" in note for note in summary["notes"]) == (
+        assert any("peeling was requested" in note for note in summary["notes"]) == (
             summary["selection"] == "threshold"
         )
         taken.append(summary["selection"])
     assert set(taken) == {"threshold", "peeling"}
 
 
-def test_the_ring_is_not_measured_on_inputs_that_the_peeling_chose(tmp_path: Path) -> None:
+def test_the_ring_is_not_measured_on_inputs_that_the_peeling_was_fitted_to(tmp_path: Path) -> None:
     """A peeling of few inputs serves all of those: measured on them, the ring would be that of no cold rows."""
     log = zipf_log(tmp_path, num_inputs=4000, sizes=(250,) * 6, skew=1.4, encoded=True)
     config = HotConfig(
@@ -303,16 +303,16 @@ def test_the_ring_is_not_measured_on_inputs_that_the_peeling_chose(tmp_path: Pat
     assert hot_set.summary["selection"] == "peeling"
     hot, ids = hot_lookups(hot_set, log), np.asarray(log.ids)
     cold_inputs = np.flatnonzero(~hot.all(axis=1))
-    brought = [
+    cold_rows = [
         sum(len(np.unique(ids[batch, slot][~hot[batch, slot]])) for slot in range(6))
         for batch in np.array_split(cold_inputs, len(cold_inputs) // 32)
     ]
-    assert max(brought) <= 1.1 * hot_set.staging_rows[0]
+    assert max(cold_rows) <= 1.1 * hot_set.staging_rows[0]
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_the_ring_holds_what_held_out_batches_bring(tmp_path: Path, mixed: bool) -> None:
-    """All that training touches is hot; held-out inputs bring rows of their own, and must not be cut into crumbs."""
+def test_the_ring_holds_the_rows_of_held_out_batches(tmp_path: Path, mixed: bool) -> None:
+    """Every row that training touches is hot; held-out inputs look up other rows, and still fill their batches."""
     random = np.random.default_rng(1)
     ids = np.concatenate([random.integers(0, 200, (3000, 3)), random.integers(200, 2000, (1000, 3))])
     log = make_log(
@@ -328,10 +328,10 @@ def test_the_ring_holds_what_held_out_batches_bring(tmp_path: Path, mixed: bool)
 
 
 def test_held_out_batches_take_any_input(tmp_path: Path) -> None:
-    """They are packed in log order, even if hot and cold training inputs are apart: a ring of cold ones is too much."""
+    """They are packed in log order, even if training batches are hot or cold: a ring for cold inputs is too large."""
     random = np.random.default_rng(1)
     ids = random.integers(0, 200, (4000, 3))
-    fresh = 3000 + np.flatnonzero(random.random(1000) < 0.1)  # one held-out input in ten brings three unseen rows
+    fresh = 3000 + np.flatnonzero(random.random(1000) < 0.1)  # one held-out input in ten looks up three unseen rows
     ids[fresh] = random.integers(200, 2000, (len(fresh), 3))
     log = make_log(
         tmp_path, ids, random.integers(0, 2, 4000),
@@ -342,12 +342,12 @@ def test_held_out_batches_take_any_input(tmp_path: Path) -> None:
     assert hot_lookups(hot_set, log).all()
     packed = pack(log, hot_set, tmp_path / "packed", seed=1)
     assert packed.test.num_batches == packed.validation.num_batches == 4
-    brought = max(*packed.test.most_cold_rows, *packed.validation.most_cold_rows)
-    assert brought <= hot_set.staging_rows[0] <= 1.5 * brought
+    cold_rows = max(*packed.test.most_cold_rows, *packed.validation.most_cold_rows)
+    assert cold_rows <= hot_set.staging_rows[0] <= 1.5 * cold_rows
 
 
 def test_a_held_out_split_of_less_than_a_batch_is_taken_as_it_is(tmp_path: Path) -> None:
-    """Twenty test inputs bring what they bring, however many inputs training has; there is no validation."""
+    """Twenty test inputs look up what they look up, however many inputs training has; there is no validation."""
     random = np.random.default_rng(1)
     ids = np.concatenate([random.integers(0, 200, (3000, 3)), random.integers(200, 2000, (20, 3))])
     log = make_log(
@@ -371,7 +371,7 @@ def test_peeling_reads_a_part_where_memory_is_short(tmp_path: Path, monkeypatch:
     assert any("500 of 2,000 inputs" in note for note in summary["notes"])
 
 
-def test_what_matters_is_in_the_plan_and_nothing_else(tmp_path: Path) -> None:
+def test_the_plan_holds_what_decides_the_hot_set_and_nothing_else(tmp_path: Path) -> None:
     log = zipf_log(tmp_path, num_inputs=300)
     opened = profile(log, HotConfig(), tmp_path / "profile", seed=1)
 
@@ -419,3 +419,12 @@ def test_one_input(tmp_path: Path) -> None:
     tiny = zipf_log(tmp_path, num_inputs=40, name="tiny")
     config = HotConfig(budget="6KiB", sample=0.05, sample_min_inputs=0, ring_depth=2)
     assert run(tiny, config, tmp_path).summary["candidates"]["peeling"]["judged_on"] == "the sample"
+
+
+def test_what_a_notebook_shows_of_a_hot_set(tmp_path: Path) -> None:
+    log = zipf_log(tmp_path, num_inputs=500)
+    hot_set = run(log, HotConfig(budget="1GiB"), tmp_path)
+    assert repr(hot_set) == (
+        f"HotSet({str(tmp_path / 'hot_set')!r}: 1,357 of 1,357 rows in 4 tables, 26.5 KiB + 0 B of staging, "
+        "coverage 100.0 %)"
+    )

@@ -13,7 +13,7 @@ from fae.calibrate.intervals import (
     share_interval,
     student_t_quantile,
 )
-from fae.calibrate.rand_em import draw_contiguous, draw_scattered
+from fae.calibrate.rand_em import draw_chunks, draw_rows
 
 
 @pytest.mark.parametrize("a", [0.5, 1, 17, 400])
@@ -61,7 +61,7 @@ def test_hypergeometric_interval_is_the_set_of_what_is_not_rejected(hits: int, d
 
 
 def test_hypergeometric_interval_of_a_huge_table() -> None:
-    """Where logarithms of factorials have lost their last digits."""
+    """In a table so large that logarithms of factorials lose their last digits."""
     population, draws, tail = 187_767_399, 35_840, 0.0005
     for hits in (0, 1, 40, 3_600, 20_000, 35_840):
         low, high = hypergeometric_interval(hits, draws, population, 1 - 2 * tail)
@@ -71,7 +71,7 @@ def test_hypergeometric_interval_of_a_huge_table() -> None:
         assert high == pytest.approx(want.high * population, rel=1e-3, abs=1)
 
 
-def test_share_interval_is_wilsons_and_closes_on_a_census() -> None:
+def test_share_interval_is_wilsons_and_exact_where_every_input_was_drawn() -> None:
     low, high = share_interval(44, 100, 10**9, 0.999)
     want = stats.binomtest(44, 100).proportion_ci(0.999, method="wilson")
     assert (low, high) == (pytest.approx(want.low, rel=1e-5), pytest.approx(want.high, rel=1e-5))
@@ -90,21 +90,21 @@ def skewed(num_rows: int, exponent: float) -> np.ndarray:
 
 @pytest.mark.parametrize("exponent", [0.8, 1.1, 1.5])
 @pytest.mark.parametrize("hot_share", [1e-1, 1e-2, 1e-3, 1e-4])
-def test_the_scattered_box_covers_the_truth(exponent: float, hot_share: float) -> None:
+def test_the_box_of_single_rows_covers_the_truth(exponent: float, hot_share: float) -> None:
     counts = skewed(60_000, exponent)
     threshold = int(counts[int(hot_share * counts.size)]) + 1
     truth, random, covered = int((counts >= threshold).sum()), np.random.default_rng(1), 0
     for _ in range(100):
-        estimate = draw_scattered(counts, 10, 128, random).num_at_least(threshold, 0.999)
+        estimate = draw_rows(counts, 10, 128, random).num_at_least(threshold, 0.999)
         assert estimate.low <= estimate.num_rows <= estimate.high or estimate.num_rows == 0
         covered += estimate.low <= truth <= estimate.high
     assert covered >= 99
 
 
-def test_the_published_box_fails_where_rows_stand_by_popularity() -> None:
+def test_the_box_of_the_paper_fails_where_rows_are_stored_by_popularity() -> None:
     counts, random = skewed(60_000, 1.1), np.random.default_rng(1)
     threshold = int(counts[60]) + 1
-    estimates = [draw_contiguous(counts, 10, 128, random).num_at_least(threshold, 0.999) for _ in range(100)]
+    estimates = [draw_chunks(counts, 10, 128, random).num_at_least(threshold, 0.999) for _ in range(100)]
     truth = int((counts >= threshold).sum())
     assert sum(one.low <= truth <= one.high for one in estimates) < 30
     assert {one.method for one in estimates} == {"student_t"}
@@ -112,14 +112,14 @@ def test_the_published_box_fails_where_rows_stand_by_popularity() -> None:
 
 def test_a_box_that_reads_the_whole_table_is_exact() -> None:
     counts = skewed(500, 1.0)
-    for draw in (draw_scattered, draw_contiguous):
+    for draw in (draw_rows, draw_chunks):
         estimate = draw(counts, 35, 1024, np.random.default_rng(0)).num_at_least(3, 0.999)
         assert (estimate.low, estimate.high, estimate.method) == ((counts >= 3).sum(), (counts >= 3).sum(), "exact")
 
 
 def test_the_box_knows_what_is_possible() -> None:
     counts = np.concatenate([np.full(50, 9), np.zeros(99_950, np.int64)]).astype(np.int64)
-    box = draw_scattered(counts, 10, 100, np.random.default_rng(4))
+    box = draw_rows(counts, 10, 100, np.random.default_rng(4))
     none = box.num_at_least(10, 0.999)
     assert (none.num_rows, none.low, none.method) == (0, 0, "hypergeometric")
     assert 100 < none.high < 1000  # 1,000 draws without a hit: 0.7 % of the rows at 99.9 %

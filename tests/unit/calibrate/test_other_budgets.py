@@ -1,4 +1,4 @@
-"""The sweep of budgets in a hot set's summary: the same figures as calibrations at those budgets, honestly counted."""
+"""Other budgets in a hot set's summary: the same figures as calibrations at those budgets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_peeling_of_a_sample_is_not_judged_by_that_sample(tmp_path: Path) -> N
 def test_long_logs_are_read_at_even_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = zipf_log(tmp_path, num_inputs=1500)
     whole = summary(log, tmp_path / "whole", budget="8KiB")
-    monkeypatch.setattr(other_budgets, "SWEEP_INPUTS", 700)
+    monkeypatch.setattr(other_budgets, "MEASURED_INPUTS", 700)
     part = summary(log, tmp_path / "part", budget="8KiB")
     assert part["budgets"]["num_inputs"] == 700
     assert {key: value for key, value in part.items() if key != "budgets"} == {
@@ -61,18 +61,18 @@ def test_long_logs_are_read_at_even_distances(tmp_path: Path, monkeypatch: pytes
     }
 
 
-def test_nothing_to_sweep_where_every_row_is_hot(tmp_path: Path) -> None:
+def test_there_are_no_other_budgets_where_every_row_is_hot(tmp_path: Path) -> None:
     assert summary(zipf_log(tmp_path), tmp_path, budget="1GiB")["budgets"] is None
 
 
 def test_budgets() -> None:
-    down, up = other_budgets.sweep_budgets(1000, 10**9)
+    down, up = other_budgets.budgets_around(1000, 10**9)
     assert down == [1000, 500, 250, 125, 62, 31]
     assert up == [2000, 4000, 8000, 16000, 32000]
-    assert other_budgets.sweep_budgets(1, 3) == ([1], [2, 3])
+    assert other_budgets.budgets_around(1, 3) == ([1], [2, 3])
 
 
-def test_the_sweep_stops_where_nearly_all_is_ring(tmp_path: Path) -> None:
+def test_budgets_that_are_nearly_all_ring_are_left_out(tmp_path: Path) -> None:
     log = zipf_log(tmp_path, num_inputs=1500, sizes=(300, 500, 200))
     found = summary(log, tmp_path, budget="8KiB")["budgets"]["points"]
     assert found[0]["budget_bytes"] >= 2 * found[1]["staging_bytes"] or found[0]["budget_bytes"] == 8192

@@ -1,4 +1,4 @@
-"""Threshold chain, peeling, staging and search, each against a plain restatement of what it should do."""
+"""Threshold, peeling, staging and budget search, each against a plain restatement of what it should do."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.calibrate import peeling
-from fae.calibrate.budget_search import Search, _anchor_below, _anchor_bytes
+from fae.calibrate.budget_search import BudgetSearch, anchor_below, anchor_bytes
 from fae.calibrate.coverage import measure, training_coverage
 from fae.calibrate.nested_sets import PopularityTail, small_tables
 from fae.calibrate.peeled_sets import PeeledSets
-from fae.calibrate.peeling import peel
+from fae.calibrate.peeling import list_edges, peel
 from fae.calibrate.staging_rows import MARGIN, StagingProbe
 from fae.calibrate.table_facts import Tables, num_at_least
 from fae.calibrate.threshold import ThresholdSets, threshold_grid, thresholds_above
@@ -26,7 +26,7 @@ from fae.profile.sampling import SampledInputs
 NO_SMALL = HotConfig(small_table=1)
 
 
-def made(
+def tables_of(
     ids: np.ndarray, sizes: Sequence[int], dims: Sequence[int] | None = None, lengths: Sequence[int] | None = None
 ) -> tuple[Tables, SampledInputs, np.ndarray]:
     """Tables whose full counts are those of `ids`; the inputs; the counts."""
@@ -45,12 +45,12 @@ def random_ids(seed: int, num_inputs: int, sizes: Sequence[int]) -> np.ndarray:
     return np.stack([(random.random(num_inputs) ** 2 * size).astype(np.int32) for size in sizes], axis=1)
 
 
-def hot_share(tables: Tables, inputs: SampledInputs, chain: PeeledSets | ThresholdSets, num_bytes: int) -> float:
-    return measure(tables, inputs, chain.ranks(), chain.largest(num_bytes)).input_share
+def hot_share(tables: Tables, inputs: SampledInputs, sets: PeeledSets | ThresholdSets, num_bytes: int) -> float:
+    return measure(tables, inputs, sets.ranks(), sets.largest(num_bytes)).input_share
 
 
 def test_tables_know_popularity_order() -> None:
-    tables, _, _ = made(np.array([[2, 0], [2, 0], [1, 0], [2, 1]]), [4, 2], [2, 1])
+    tables, _, _ = tables_of(np.array([[2, 0], [2, 0], [1, 0], [2, 1]]), [4, 2], [2, 1])
     assert tables.order(0).tolist() == [2, 1, 0, 3]
     assert tables.order(1) is None
     assert tables.popular_counts(0).tolist() == [3, 1, 0, 0]
@@ -68,7 +68,7 @@ def test_num_at_least() -> None:
 
 
 def test_the_tail_takes_the_most_accessed_rows_first() -> None:
-    tables, _, _ = made(random_ids(0, 50, [30, 40]), [30, 40], [1, 2])
+    tables, _, _ = tables_of(random_ids(0, 50, [30, 40]), [30, 40], [1, 2])
     tail = PopularityTail(tables, [np.array([9, 4, 4, 0]), np.array([7, 4, 1, 1])])
     # 4 bytes a row of the first table, 8 of the second.
     assert [tail.largest(room).tolist() for room in (3, 4, 11, 12, 16, 20, 28, 35, 36, 44, 999)] == [
@@ -77,77 +77,77 @@ def test_the_tail_takes_the_most_accessed_rows_first() -> None:
     assert PopularityTail(tables, [np.empty(0, np.int64)] * 2).largest(100).tolist() == [0, 0]
 
 
-def test_threshold_rule_is_the_papers() -> None:
+def test_the_threshold_rule_is_that_of_the_paper() -> None:
     ids = random_ids(1, 400, [60, 90])
-    tables, _, counts = made(ids, [60, 90])
-    chain = ThresholdSets(tables, counts, NO_SMALL)
+    tables, _, counts = tables_of(ids, [60, 90])
+    sets = ThresholdSets(tables, counts, NO_SMALL)
     for threshold in (0.5, 0.05, 0.0123, 1e-3, 1e-7):
         want = [
             int((tables.of_table(counts, t) >= max(1, threshold * tables.of_table(counts, t).sum())).sum())
             for t in range(2)
         ]
-        assert chain.rows_by_threshold(threshold).tolist() == want
+        assert sets.rows_by_threshold(threshold).tolist() == want
         for table in range(2):
             of_table = tables.of_table(counts, table)
-            assert (of_table >= chain.count_at(table, threshold)).sum() == want[table]
+            assert (of_table >= sets.count_at(table, threshold)).sum() == want[table]
 
 
 def test_threshold_is_bisected_to_the_last_level_that_fits() -> None:
     ids = random_ids(2, 500, [80, 120])
-    tables, inputs, _ = made(ids, [80, 120], [3, 5])
+    tables, inputs, _ = tables_of(ids, [80, 120], [3, 5])
     sample = inputs.take(np.arange(0, 500, 5))
-    chain = ThresholdSets(tables, count_accesses(sample, tables.features), NO_SMALL)
-    every = np.unique(np.concatenate([np.linspace(0, 0.2, 20_001)[1:], chain.levels]))[::-1]
+    sets = ThresholdSets(tables, count_accesses(sample, tables.features), NO_SMALL)
+    every = np.unique(np.concatenate([np.linspace(0, 0.2, 20_001)[1:], sets.levels]))[::-1]
     extra = []
     for num_bytes in (0, 100, 500, 800, 1200):
-        stage = chain.locate(num_bytes)
-        fitting = [t for t in every if tables.bytes(chain.rows_by_threshold(t)) <= num_bytes]
-        want = chain.rows_by_threshold(min(fitting)) if fitting else np.zeros(2, np.int64)
-        assert tables.bytes(stage.num_hot) <= num_bytes
-        assert stage.num_extra == (stage.num_hot - want).sum()
-        assert np.all(stage.num_hot >= want)
-        assert not stage.beyond_sample
-        extra.append(stage.num_extra)
-        if stage.threshold is not None:
-            assert want.tolist() == chain.at(stage.threshold).num_hot.tolist()
+        step = sets.largest_step(num_bytes)
+        fitting = [t for t in every if tables.bytes(sets.rows_by_threshold(t)) <= num_bytes]
+        want = sets.rows_by_threshold(min(fitting)) if fitting else np.zeros(2, np.int64)
+        assert tables.bytes(step.num_hot) <= num_bytes
+        assert step.num_extra == (step.num_hot - want).sum()
+        assert np.all(step.num_hot >= want)
+        assert not step.beyond_sample
+        extra.append(step.num_extra)
+        if step.threshold is not None:
+            assert want.tolist() == sets.at(step.threshold).num_hot.tolist()
     assert max(extra) > 0
 
 
-def test_what_a_level_leaves_goes_to_the_most_accessed_of_the_next() -> None:
+def test_bytes_left_by_a_level_go_to_the_most_accessed_rows_of_the_next() -> None:
     ids = np.concatenate([np.repeat(np.arange(6), [9, 8, 7, 6, 5, 4]), np.array([0, 0, 1, 2, 3, 4])])[:, None]
-    tables, inputs, _ = made(ids, [6])
+    tables, inputs, _ = tables_of(ids, [6])
     sample = inputs.take(np.arange(39, 45))  # row 0 twice, rows 1 to 4 once, row 5 never
-    chain = ThresholdSets(tables, count_accesses(sample, tables.features), NO_SMALL)
-    stages = [chain.locate(4 * rows) for rows in range(7)]
-    assert [int(stage.num_hot[0]) for stage in stages] == list(range(7))
-    assert [stage.num_extra for stage in stages] == [0, 0, 1, 2, 3, 0, 1]
-    assert [stage.beyond_sample for stage in stages] == [False] * 6 + [True]
-    assert [stage.threshold for stage in stages] == [None, *[2 / 6] * 4, *[1 / 6] * 2]
+    sets = ThresholdSets(tables, count_accesses(sample, tables.features), NO_SMALL)
+    steps = [sets.largest_step(4 * rows) for rows in range(7)]
+    assert [int(step.num_hot[0]) for step in steps] == list(range(7))
+    assert [step.num_extra for step in steps] == [0, 0, 1, 2, 3, 0, 1]
+    assert [step.beyond_sample for step in steps] == [False] * 6 + [True]
+    assert [step.threshold for step in steps] == [None, *[2 / 6] * 4, *[1 / 6] * 2]
 
 
 def test_rows_the_sample_did_not_see_follow_but_never_unaccessed_ones() -> None:
     ids = random_ids(3, 600, [100, 300])
-    tables, inputs, _ = made(ids, [100, 400])
+    tables, inputs, _ = tables_of(ids, [100, 400])
     sample = inputs.take(np.arange(0, 600, 10))
-    chain = ThresholdSets(tables, count_accesses(sample, tables.features), NO_SMALL)
-    stage = chain.locate(tables.total_bytes - 1)
-    assert stage.beyond_sample
-    assert stage.num_hot.tolist() == tables.num_accessed.tolist()
+    sets = ThresholdSets(tables, count_accesses(sample, tables.features), NO_SMALL)
+    step = sets.largest_step(tables.total_bytes - 1)
+    assert step.beyond_sample
+    assert step.num_hot.tolist() == tables.num_accessed.tolist()
     assert (tables.num_accessed < tables.sizes).any()
 
 
 def test_small_tables_take_at_most_half_of_the_hot_bytes_while_others_want_them() -> None:
     sizes = [10, 40, 2000]
     ids = random_ids(4, 3000, sizes)
-    tables, _, counts = made(ids, sizes)
-    chain = ThresholdSets(tables, counts, HotConfig(small_table=160))
-    assert chain.candidates.tolist() == small_tables(tables, 160).tolist() == [0, 1]
+    tables, _, counts = tables_of(ids, sizes)
+    sets = ThresholdSets(tables, counts, HotConfig(small_table=160))
+    assert sets.candidates.tolist() == small_tables(tables, 160).tolist() == [0, 1]
     joined = []
     for num_bytes in range(0, 8000, 40):
-        stage = chain.locate(num_bytes)
-        small_bytes = int((tables.sizes * tables.row_bytes)[list(stage.small)].sum())
-        assert 2 * small_bytes <= tables.bytes(stage.num_hot)
-        joined.append(len(stage.small))
+        step = sets.largest_step(num_bytes)
+        small_bytes = int((tables.sizes * tables.row_bytes)[list(step.small)].sum())
+        assert 2 * small_bytes <= tables.bytes(step.num_hot)
+        joined.append(len(step.small))
     assert joined[0] == 0
     assert joined[-1] == 2
     assert joined == sorted(joined)
@@ -155,19 +155,19 @@ def test_small_tables_take_at_most_half_of_the_hot_bytes_while_others_want_them(
 
 def test_small_tables_left_over_join_behind_the_last_threshold() -> None:
     ids = np.concatenate([np.zeros((50, 2), np.int32), np.array([[1, 1]])])
-    tables, _, counts = made(ids, [100, 50])
-    chain = ThresholdSets(tables, counts, HotConfig(small_table=4000))
-    assert chain.locate(16).num_hot.tolist() == [2, 2]
-    assert chain.locate(2 * 4 + 200).num_hot.tolist() == [2, 50]
-    assert chain.locate(600).num_hot.tolist() == [100, 50]
+    tables, _, counts = tables_of(ids, [100, 50])
+    sets = ThresholdSets(tables, counts, HotConfig(small_table=4000))
+    assert sets.largest_step(16).num_hot.tolist() == [2, 2]
+    assert sets.largest_step(2 * 4 + 200).num_hot.tolist() == [2, 50]
+    assert sets.largest_step(600).num_hot.tolist() == [100, 50]
 
 
-def test_a_log_without_lookups_has_an_empty_chain() -> None:
-    tables, _, counts = made(np.full((5, 2), -1), [3, 4])
-    chain = ThresholdSets(tables, counts, HotConfig(small_table=12))
-    assert chain.locate(0).num_hot.tolist() == [0, 0]
-    assert chain.count_at(0, 0.5) == 1
-    assert chain.locate(12).num_hot.tolist() == [3, 0]
+def test_a_log_without_lookups_has_no_hot_rows() -> None:
+    tables, _, counts = tables_of(np.full((5, 2), -1), [3, 4])
+    sets = ThresholdSets(tables, counts, HotConfig(small_table=12))
+    assert sets.largest_step(0).num_hot.tolist() == [0, 0]
+    assert sets.count_at(0, 0.5) == 1
+    assert sets.largest_step(12).num_hot.tolist() == [3, 0]
 
 
 def test_grids() -> None:
@@ -181,7 +181,7 @@ def test_grids() -> None:
 
 
 def replay(edges: list[set[int]], order: Sequence[int], load: dict[int, int]) -> None:
-    """Repeat a pass in the order given, checking that each removed row had the smallest key."""
+    """Repeat a pass in this order, checking that each removed row had the smallest key."""
     alive = list(edges)
     left = list(order)
     for row in order:
@@ -204,7 +204,7 @@ def test_a_pass_removes_the_smallest_key_and_loads_add_up(
             monkeypatch.setattr(module, name, getattr(kernel, "py_func", kernel))
     ids = random_ids(seed, 40, [6, 9, 5])
     ids[::7, 1] = -1
-    tables, inputs, counts = made(ids, [6, 9, 5])
+    tables, inputs, counts = tables_of(ids, [6, 9, 5])
     edges = [{int(tables.offsets[t]) + int(row[t]) for t in range(3) if row[t] >= 0} for row in ids]
     load = dict.fromkeys(range(20), 0)
     for passes in (1, 2, 3):
@@ -223,10 +223,10 @@ def test_a_pass_removes_the_smallest_key_and_loads_add_up(
 def test_the_certificate_bounds_every_set_of_rows(seed: int, free_table: int | None) -> None:
     sizes, dims = [4, 3, 3], [1, 2, 1]
     ids = random_ids(seed, 25, sizes)
-    tables, inputs, counts = made(ids, sizes, dims)
+    tables, inputs, counts = tables_of(ids, sizes, dims)
     free = np.arange(3) == free_table
     peeled = peel(tables, inputs, counts, 3, free)
-    chain = PeeledSets(tables, peeled, () if free_table is None else (free_table,))
+    sets = PeeledSets(tables, peeled, () if free_table is None else (free_table,))
     flat = ids + tables.offsets[:-1]
     width = np.repeat(tables.row_bytes, sizes)
     cost_rows = [row for row in range(10) if not free[np.searchsorted(tables.offsets, row, side="right") - 1]]
@@ -237,17 +237,17 @@ def test_the_certificate_bounds_every_set_of_rows(seed: int, free_table: int | N
             cost = int(width[list(chosen)].sum())
             best[cost] = max(best.get(cost, 0.0), float(hot[flat].all(axis=1).mean()))
     for cost, share in best.items():
-        assert peeled.bound(chain.row_bytes, cost) >= share - 1e-12
-    assert peeled.bound(chain.row_bytes, 10**6) == 1.0
+        assert peeled.bound(sets.row_bytes, cost) >= share - 1e-12
+    assert peeled.bound(sets.row_bytes, 10**6) == 1.0
 
 
 def test_the_same_row_twice_in_an_input_is_one_incidence() -> None:
     ids = np.array([[1, 1, 0], [1, 2, 0], [2, 2, 0], [-1, -1, 0]])
-    tables, inputs, counts = made(ids, [4, 2], lengths=[2, 1])
+    tables, inputs, counts = tables_of(ids, [4, 2], lengths=[2, 1])
     peeled = peel(tables, inputs, counts, 1, np.array([False, True]))
     assert peeled.num_free == 1
     assert peeled.load.sum() == 3
-    edges = peeling._edges(tables, inputs, np.array([-1, 0, 1, -1, -1, -1], np.int32), np.array([False, True]))
+    edges = list_edges(tables, inputs, np.array([-1, 0, 1, -1, -1, -1], np.int32), np.array([False, True]))
     assert sorted(map(sorted, edges.tolist())) == [[-1, -1], [-1, 0], [-1, 1], [0, 1]]
 
 
@@ -265,21 +265,21 @@ def correlated_ids(seed: int, num_inputs: int, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.4])
 def test_peeling_beats_the_threshold_on_the_inputs_it_saw_and_the_bound_both(share: float) -> None:
-    tables, inputs, counts = made(correlated_ids(1, 4000, 200), [200] * 5)
+    tables, inputs, counts = tables_of(correlated_ids(1, 4000, 200), [200] * 5)
     threshold = ThresholdSets(tables, counts, NO_SMALL)
     peeled = PeeledSets(tables, peel(tables, inputs, counts, 3, np.zeros(5, bool)), ())
     num_bytes = tables.bytes(threshold.largest(int(share * tables.total_bytes)))
-    by_threshold, by_peeling = (hot_share(tables, inputs, chain, num_bytes) for chain in (threshold, peeled))
+    by_threshold, by_peeling = (hot_share(tables, inputs, sets, num_bytes) for sets in (threshold, peeled))
     assert by_threshold < by_peeling <= peeled.peeled.bound(peeled.row_bytes, num_bytes)
 
 
-def test_peeling_chain_is_nested_and_stores_hottest_first() -> None:
+def test_peeled_sets_are_nested_and_store_the_hottest_first() -> None:
     ids = random_ids(5, 300, [30, 50])
-    tables, inputs, counts = made(np.concatenate([ids, ids[:3]]), [30, 60], [1, 2])
+    tables, inputs, counts = tables_of(np.concatenate([ids, ids[:3]]), [30, 60], [1, 2])
     sample = inputs.take(np.arange(0, 300, 3))
     sampled = count_accesses(sample, tables.features)
-    chain = PeeledSets(tables, peel(tables, sample, sampled, 2, np.zeros(2, bool)), ())
-    ranks = chain.ranks()
+    sets = PeeledSets(tables, peel(tables, sample, sampled, 2, np.zeros(2, bool)), ())
+    ranks = sets.ranks()
     for table in range(2):
         of_table = tables.of_table(ranks, table)
         assert sorted(of_table.tolist()) == list(range(tables.sizes[table]))
@@ -290,7 +290,7 @@ def test_peeling_chain_is_nested_and_stores_hottest_first() -> None:
         assert of_table[seen].max() < of_table[unseen].min()
     before = np.zeros(2, np.int64)
     for num_bytes in range(0, tables.total_bytes, 8):
-        num_hot = chain.largest(num_bytes)
+        num_hot = sets.largest(num_bytes)
         assert np.all(num_hot >= before)
         assert tables.bytes(num_hot) <= num_bytes
         before = num_hot
@@ -298,21 +298,21 @@ def test_peeling_chain_is_nested_and_stores_hottest_first() -> None:
 
 
 def test_peeling_takes_free_tables_first_and_whole() -> None:
-    tables, inputs, counts = made(random_ids(6, 100, [5, 40]), [5, 40])
-    chain = PeeledSets(tables, peel(tables, inputs, counts, 1, np.array([True, False])), (0,))
-    assert chain.largest(19).tolist() == [0, 0]
-    assert chain.largest(20).tolist() == [5, 0]
-    assert chain.largest(28).tolist() == [5, 2]
+    tables, inputs, counts = tables_of(random_ids(6, 100, [5, 40]), [5, 40])
+    sets = PeeledSets(tables, peel(tables, inputs, counts, 1, np.array([True, False])), (0,))
+    assert sets.largest(19).tolist() == [0, 0]
+    assert sets.largest(20).tolist() == [5, 0]
+    assert sets.largest(28).tolist() == [5, 2]
 
 
 # Staging and search
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_staging_is_what_batches_bring_within_its_limits(mixed: bool) -> None:
+def test_staging_is_what_batches_need_within_its_limits(mixed: bool) -> None:
     sizes = [20, 300]
     ids = random_ids(7, 2000, sizes)
-    tables, inputs, _ = made(ids, sizes, [2, 4])
+    tables, inputs, _ = tables_of(ids, sizes, [2, 4])
     ranks = tables.popularity_ranks()
     probe = StagingProbe(tables, inputs, 2000, batch_size=64, mixed=mixed, seed=3).use_ranks(ranks)
     num_hot = np.array([15, 40])
@@ -320,18 +320,18 @@ def test_staging_is_what_batches_bring_within_its_limits(mixed: bool) -> None:
     stored = np.stack([ranks[tables.offsets[t] + ids[:, t]] for t in range(2)], axis=1)
     cold = stored >= num_hot
     pool = np.flatnonzero(np.ones(2000, bool) if mixed else cold.any(axis=1))
-    brought = []
+    needed = []
     for batch in np.split(pool, range(64, len(pool), 64))[:-1]:
-        brought.append([len(np.unique(stored[batch, t][cold[batch, t]])) for t in range(2)])
+        needed.append([len(np.unique(stored[batch, t][cold[batch, t]])) for t in range(2)])
     assert rows[0] == 5  # all there are
-    assert np.median(brought, axis=0)[1] <= rows[1] <= 1.3 * np.max(brought, axis=0)[1] + 2
+    assert np.median(needed, axis=0)[1] <= rows[1] <= 1.3 * np.max(needed, axis=0)[1] + 2
     assert probe.staging_rows(tables.sizes).tolist() == [0, 0]
     assert np.all(probe.staging_rows(np.zeros(2, np.int64)) <= tables.sizes)
 
 
 def test_staging_holds_the_cold_rows_of_any_one_input() -> None:
     ids = np.zeros((50, 4), np.int32)  # every lookup is hot, cold rows exist
-    tables, inputs, _ = made(ids, [9, 2], lengths=[3, 1])
+    tables, inputs, _ = tables_of(ids, [9, 2], lengths=[3, 1])
     probe = StagingProbe(tables, inputs, 50, batch_size=1, mixed=False, seed=1)
     assert probe.staging_rows(np.array([1, 1])).tolist() == [4]
     assert probe.staging_rows(np.array([8, 2])).tolist() == [1]
@@ -340,7 +340,7 @@ def test_staging_holds_the_cold_rows_of_any_one_input() -> None:
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("seed", range(30))
 def test_staging_is_to_the_row_what_plain_counting_gives(seed: int, mixed: bool) -> None:
-    """Lists with pads and rows that come twice, groups of two widths, pools of few inputs or none that is cold."""
+    """Lists with pads and repeated rows, groups of two widths, pools with few inputs or without a cold one."""
     random = np.random.default_rng(seed)
     num_tables = random.integers(1, 5)
     sizes, lengths = random.integers(1, 60, num_tables), random.integers(1, 4, num_tables)
@@ -348,24 +348,24 @@ def test_staging_is_to_the_row_what_plain_counting_gives(seed: int, mixed: bool)
     columns = [random.random((num_inputs, n)) ** 2 * size for size, n in zip(sizes, lengths, strict=True)]
     ids = np.concatenate(columns, 1).astype(np.int32)
     ids[random.random(ids.shape) < random.choice([0.0, 0.3, 1.0])] = -1
-    tables, inputs, _ = made(ids, sizes.tolist(), dims.tolist(), lengths.tolist())
+    tables, inputs, _ = tables_of(ids, sizes.tolist(), dims.tolist(), lengths.tolist())
     ranks = None if seed % 3 == 0 else np.concatenate([random.permutation(size) for size in sizes]).astype(np.int32)
     batch_size = int(random.integers(1, 50))
     probe = StagingProbe(tables, inputs, 4 * num_inputs, batch_size=batch_size, mixed=mixed, seed=seed)
     probe = probe.use_ranks(ranks)
-    group_of = tables.group_of_table[tables.table_of_slot]
+    group_of = tables.group_of_table[tables.slots.slot_table]
     slots = np.bincount(group_of, minlength=len(tables.group_row_bytes))
     for num_hot in (np.zeros_like(sizes), random.integers(0, sizes + 1), random.integers(0, sizes + 1), sizes):
-        cold = probe._ranks >= num_hot[tables.table_of_slot]
+        cold = probe.ranks >= num_hot[tables.slots.slot_table]
         chosen = [b for b in range(len(cold)) if mixed or cold[b].any()]
         batches = [chosen[first : first + batch_size] for first in range(0, len(chosen), batch_size)][:8]
         batches = [batch for batch in batches if len(batch) == batch_size] or batches[:1]
-        scale = max(1.0, min(batch_size, len(chosen) * probe._inputs_per_probed) / max(1, len(chosen)))
+        scale = max(1.0, min(batch_size, len(chosen) * probe.inputs_per_probed) / max(1, len(chosen)))
         for group, rows in enumerate(probe.staging_rows(num_hot)):
             most = 0
             for batch in batches:
                 lookups = [(b, s) for b in batch for s in np.flatnonzero(cold[b] & (group_of == group))]
-                most = max(most, len({(int(tables.table_of_slot[s]), int(probe._ranks[b, s])) for b, s in lookups}))
+                most = max(most, len({(int(tables.slots.slot_table[s]), int(probe.ranks[b, s])) for b, s in lookups}))
             of_group = tables.group_of_table == group
             left = sizes - num_hot
             least = int(np.minimum(left, lengths)[of_group].sum())
@@ -375,7 +375,7 @@ def test_staging_is_to_the_row_what_plain_counting_gives(seed: int, mixed: bool)
 
 def test_staging_is_scaled_up_where_the_sample_is_less_than_a_batch() -> None:
     ids = random_ids(8, 20, [5000])
-    tables, inputs, _ = made(ids, [5000])
+    tables, inputs, _ = tables_of(ids, [5000])
     none = np.zeros(1, np.int64)
     alone = StagingProbe(tables, inputs, 20, batch_size=1000, mixed=True, seed=1).staging_rows(none)
     sampled = StagingProbe(tables, inputs, 400, batch_size=1000, mixed=True, seed=1).staging_rows(none)
@@ -385,23 +385,23 @@ def test_staging_is_scaled_up_where_the_sample_is_less_than_a_batch() -> None:
 
 def test_anchors_are_found_again() -> None:
     for num_bytes in (0, 63, 64, 65, 69, 70, 1000, 2**20, 2**20 - 1, 10**12):
-        anchor = _anchor_below(num_bytes)
-        assert _anchor_bytes(anchor) <= num_bytes < max(64, _anchor_bytes(anchor + 1))
+        anchor = anchor_below(num_bytes)
+        assert anchor_bytes(anchor) <= num_bytes < max(64, anchor_bytes(anchor + 1))
 
 
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("batch_size", [4, 64])
 def test_search_agrees_with_trying_every_hot_set(mixed: bool, batch_size: int) -> None:
     sizes = [40, 150]
-    tables, inputs, counts = made(random_ids(9, 800, sizes), sizes, [2, 4])
-    chain = PeeledSets(tables, peel(tables, inputs, counts, 1, np.zeros(2, bool)), ())
-    probe = StagingProbe(tables, inputs, 800, batch_size=batch_size, mixed=mixed, seed=1).use_ranks(chain.ranks())
-    search = Search(tables, chain, probe, 2)
+    tables, inputs, counts = tables_of(random_ids(9, 800, sizes), sizes, [2, 4])
+    sets = PeeledSets(tables, peel(tables, inputs, counts, 1, np.zeros(2, bool)), ())
+    probe = StagingProbe(tables, inputs, 800, batch_size=batch_size, mixed=mixed, seed=1).use_ranks(sets.ranks())
+    search = BudgetSearch(tables, sets, probe, 2)
     need, ring = search.smallest_need()
     assert 0 <= ring <= need <= tables.total_bytes
     assert search.largest(need - 1) is None
     assert search.largest(need) is not None
-    every = [tables.bytes(chain.largest(num_bytes)) for num_bytes in range(0, tables.total_bytes, 4)]
+    every = [tables.bytes(sets.largest(num_bytes)) for num_bytes in range(0, tables.total_bytes, 4)]
     cost = {b: b + search.ring_bytes(search.staging_rows(b)) for b in every}
     before = np.zeros(2, np.int64)
     for budget in range(need, tables.total_bytes + 200, 100):
@@ -421,7 +421,7 @@ def test_search_agrees_with_trying_every_hot_set(mixed: bool, batch_size: int) -
 def test_coverage_counts_every_lookup_of_the_training_split() -> None:
     ids = random_ids(10, 200, [9, 30])
     ids[::5, 1] = -1
-    tables, inputs, _ = made(ids, [9, 30])
+    tables, inputs, _ = tables_of(ids, [9, 30])
     num_hot, ranks = np.array([3, 8]), tables.popularity_ranks()
     coverage, each = training_coverage(tables, ranks, num_hot)
     measured = measure(tables, inputs, ranks, num_hot)
@@ -435,7 +435,7 @@ def test_coverage_counts_every_lookup_of_the_training_split() -> None:
 
 def test_coverage_interval_takes_inputs_as_clusters() -> None:
     population = correlated_ids(2, 20_000, 300)
-    tables, inputs, _ = made(population, [300] * 5)
+    tables, inputs, _ = tables_of(population, [300] * 5)
     num_hot, ranks = np.full(5, 60), tables.popularity_ranks()
     truth = measure(tables, inputs, ranks, num_hot).coverage
     random, covered, widths = np.random.default_rng(0), 0, []

@@ -1,4 +1,4 @@
-"""The pack stage: what it refuses, what it says, what it leaves behind; files and batches as they are opened."""
+"""The pack stage: its files, batches and summary, what it refuses, and what it leaves behind after a failure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def hot_set_for(log: ColumnarLog, *, ranks: bool = False, dims: tuple[int, ...] 
 @pytest.mark.parametrize("ranks", [False, True])
 @pytest.mark.parametrize("dims", [(8, 8, 8, 8), (16, 4, 4, 16)])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_everything_promised(log: ColumnarLog, tmp_path: Path, ranks: bool, dims: Any, mixed: bool) -> None:
+def test_every_promise_of_the_format_holds(
+    log: ColumnarLog, tmp_path: Path, ranks: bool, dims: Any, mixed: bool
+) -> None:
     hot_set = hot_set_for(log, ranks=ranks, dims=dims, mixed=mixed)
     check_packed(pack(log, hot_set, tmp_path / "packed", seed=1), log, hot_set)
 
@@ -153,8 +155,28 @@ def test_every_bucket_gets_its_share() -> None:
     assert order.num_buckets == 10
     buckets = order.buckets(0, 40_000)
     assert np.array_equal(buckets[1234:2345], order.buckets(1234, 2345))
-    # Five standard deviations of a binomial count.
+    # Within five standard deviations of a binomial count.
     assert np.all(np.abs(np.bincount(buckets) - 4000) < 5 * np.sqrt(40_000 * 0.1 * 0.9))
     assert abs(np.corrcoef(buckets[:-1], buckets[1:])[0, 1]) < 0.03
     other = BucketOrder(num_inputs=40_000, bytes_per_input=shuffle.BUCKET_BYTES // 4000, seed=2)
     assert np.mean(other.buckets(0, 40_000) == buckets) < 0.12
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_what_a_notebook_shows(log: ColumnarLog, tmp_path: Path, mixed: bool) -> None:
+    packed = pack(log, hot_set_for(log, mixed=mixed), tmp_path / "packed", seed=1)
+    coverage, train = f"coverage {100 * packed.summary['coverage']:.1f} %", packed.train
+    hot, cold = train.num_hot_batches, train.num_batches - train.num_hot_batches
+    kinds = f"{cold} batches of 64, mixed" if mixed else f"{hot} hot + {cold} cold batches of 64"
+    assert repr(packed) == f"PackedDataset({str(tmp_path / 'packed')!r}: {kinds}, 4 slots, {coverage})"
+    assert repr(packed.test) == f"BatchSet({packed.test.num_batches} batches, 170 inputs)"
+    assert repr(packed.test.batch(2)).startswith("PackedBatch(42 of 64 inputs, 4 slots, ")
+    if not mixed:
+        assert repr(train) == f"BatchSet({hot} hot + {cold} cold batches, 1,200 inputs)"
+        assert repr(train.batch(0)) == "PackedBatch(64 of 64 inputs, 4 slots, no cold rows)"
+
+
+def test_batches_are_iterated_over_in_order(log: ColumnarLog, tmp_path: Path) -> None:
+    train = pack(log, hot_set_for(log), tmp_path / "packed", seed=1).train
+    assert list(train) == [train.batch(index) for index in range(len(train))]
+    assert sum(batch.num_inputs for batch in train) == train.num_inputs == 1200

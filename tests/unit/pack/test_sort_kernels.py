@@ -1,4 +1,4 @@
-"""The compiled loops of pack, in their plain Python form too, on inputs small enough to check by eye or by numpy."""
+"""The compiled loops of pack, also in plain Python, on inputs small enough to check by eye or with numpy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import RecipeError
 from fae.pack import classify as classify_module
-from fae.pack import sort_kernels
+from fae.pack import cut_kernels, sort_kernels
 from fae.pack.classify import classify, to_ranks, translate_inputs
-from fae.pack.compose import Composer, check_address_space, pack_groups
+from fae.pack.compose import Composer, check_address_space
+from fae.pack.in_memory import pack_groups
 
 
 def plain(function: Any) -> Any:
@@ -27,8 +28,9 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """Both forms of every loop; arithmetic that leaves its type is an error in the plain one."""
     if request.param == "plain":
         for module, names in (
-            (classify_module, ("_apply_ranks", "_classify")),
-            (sort_kernels, ("_sort_by_rank", "find_bounds", "compose_batch")),
+            (classify_module, ("apply_ranks", "classify_ranks")),
+            (cut_kernels, ("find_bounds",)),
+            (sort_kernels, ("sort_by_rank", "compose_batch")),
         ):
             for name in names:
                 monkeypatch.setattr(module, name, plain(getattr(module, name)))
@@ -68,7 +70,7 @@ def test_radix_sort_is_stable(largest: int, count: int) -> None:
         np.array(keys), np.zeros_like(keys), np.arange(count, dtype=np.int32), np.zeros_like(keys),
         np.zeros(2048, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32),
     )  # fmt: skip
-    found, lookups = plain(sort_kernels._sort_by_rank)(scratch, count, largest)
+    found, lookups = plain(sort_kernels.sort_by_rank)(scratch, count, largest)
     order = np.argsort(keys, kind="stable")
     assert np.array_equal(found[:count], keys[order])
     assert np.array_equal(lookups[:count], order)
@@ -78,9 +80,9 @@ def find(layout: RowLayout, ranks: list[list[int]], batch_size: int, staging: li
     bounds = np.zeros(10, np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        closed, _ = sort_kernels.find_bounds(
-            np.array(ranks, np.int32), len(ranks), batch_size, sort_kernels.make_geometry(layout),
-            np.array(staging, np.int64), sort_kernels.make_seen_rows(sum(staging) + 1), 1, bounds,
+        closed, _ = cut_kernels.find_bounds(
+            np.array(ranks, np.int32), len(ranks), batch_size, layout.addressing,
+            np.array(staging, np.int64), cut_kernels.make_seen_rows(sum(staging) + 1), 1, bounds,
         )  # fmt: skip
     return bounds[: closed + 1].tolist()
 
@@ -102,69 +104,59 @@ def test_each_group_has_its_own_limit(loops: str) -> None:
     assert find(layout, ranks, 4, [9, 2]) == [0, 2]
 
 
-def segment_buffers(num_lookups: int, num_bounds: int) -> tuple[np.ndarray, ...]:
-    """Buffers for starts, addresses and bounds of blocks, long rows and their bounds."""
-    starts, of_block = np.zeros((2, num_lookups), np.int32)
-    long_rows = np.zeros((num_lookups // sort_kernels.SEGMENT_LOOKUPS + 1, 2), np.int32)
-    return starts, of_block, np.zeros(num_bounds, np.int64), long_rows, np.zeros(num_bounds, np.int64)
+def compose(layout: RowLayout, ranks: np.ndarray, batch_size: int) -> sort_kernels.ComposedLists:
+    """The lists of one batch, each without its first axis; through the module, so that its plain form is used."""
+    num_lookups = batch_size * layout.num_slots
+    lists = sort_kernels.make_composed_lists(1, num_lookups, len(layout.groups), num_lookups)
+    scratch = sort_kernels.make_sort_scratch(layout, batch_size)
+    sort_kernels.compose_batch(ranks, layout.addressing, scratch, batch_size, lists, 0)
+    return sort_kernels.ComposedLists(*(array[0] for array in lists))
 
 
 def test_a_batch_worked_out_by_hand(loops: str) -> None:
     """Two tables and 2 hot rows each: hot rows 0-1 and 2-3, cold rows from 4 (first table) and from 7 (second)."""
     layout = layout_of([5, 5], [2, 2], [1, 2])
-    # Compose through the module, so that the plain form is used where it is asked for.
-    ranks = np.array([[4, 0, 3], [1, 1, -1]], np.int32)
-    addresses, order = np.zeros(9, np.int32), np.zeros(9, np.int32)
-    cold_rows, cold_bounds = np.zeros(9, np.int64), np.zeros(2, np.int64)
-    starts, of_block, bounds, long_rows, long_bounds = segment_buffers(addresses.size, cold_bounds.size)
-    sort_kernels.compose_batch(
-        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_sort_scratch(layout, 3), 3, addresses, order, cold_rows,
-        cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
-    )  # fmt: skip
-    assert cold_bounds.tolist() == [0, 2]
-    assert cold_rows[:2].tolist() == [6, 8]
-    assert addresses.tolist() == [4, 2, 5, 1, 3, -1, -1, -1, -1]
-    assert order.tolist() == [5, 6, 7, 8, 3, 1, 4, 0, 2]
-    assert bounds.tolist() == [0, 5]
-    assert starts[:5].tolist() == [4, 5, 6, 7, 8]
-    assert of_block[:5].tolist() == [1, 2, 3, 4, 5]
-    assert long_bounds.tolist() == [0, 0]
+    lists = compose(layout, np.array([[4, 0, 3], [1, 1, -1]], np.int32), 3)
+    assert lists.cold_bounds.tolist() == [0, 2]
+    assert lists.cold_rows[:2].tolist() == [6, 8]
+    assert lists.addresses.tolist() == [4, 2, 5, 1, 3, -1, -1, -1, -1]
+    assert lists.order.tolist() == [5, 6, 7, 8, 3, 1, 4, 0, 2]
+    assert lists.segment_bounds.tolist() == [0, 5]
+    assert lists.segment_starts[:5].tolist() == [4, 5, 6, 7, 8]
+    assert lists.segment_addresses[:5].tolist() == [1, 2, 3, 4, 5]
+    assert lists.long_bounds.tolist() == [0, 0]
 
 
 def test_two_groups_count_their_cold_rows_apart(loops: str) -> None:
     layout = layout_of([4, 4], [1, 2], dims=[8, 4])  # group 0 is the second table (width 4)
-    ranks = np.array([[3, 3], [0, 2], [3, 3]], np.int32)
-    addresses, order = np.zeros(6, np.int32), np.zeros(6, np.int32)
-    cold_rows, cold_bounds = np.zeros(6, np.int64), np.zeros(3, np.int64)
-    starts, of_block, bounds, long_rows, long_bounds = segment_buffers(addresses.size, cold_bounds.size)
-    sort_kernels.compose_batch(
-        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_sort_scratch(layout, 3), 3, addresses, order, cold_rows,
-        cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
-    )  # fmt: skip
-    assert cold_bounds.tolist() == [0, 2, 3]
-    assert cold_rows[:3].tolist() == [2, 3, 3]
-    assert addresses.reshape(3, 2).tolist() == [[1, 3], [0, 2], [1, 3]]
-    assert order.tolist() == [3, 1, 5, 2, 0, 4]
-    assert bounds.tolist() == [0, 2, 4]
-    assert starts[:4].tolist() == [0, 1, 3, 4]
-    assert of_block[:4].tolist() == [2, 3, 0, 1]
+    lists = compose(layout, np.array([[3, 3], [0, 2], [3, 3]], np.int32), 3)
+    assert lists.cold_bounds.tolist() == [0, 2, 3]
+    assert lists.cold_rows[:3].tolist() == [2, 3, 3]
+    assert lists.addresses.reshape(3, 2).tolist() == [[1, 3], [0, 2], [1, 3]]
+    assert lists.order.tolist() == [3, 1, 5, 2, 0, 4]
+    assert lists.segment_bounds.tolist() == [0, 2, 4]
+    assert lists.segment_starts[:4].tolist() == [0, 1, 3, 4]
+    assert lists.segment_addresses[:4].tolist() == [2, 3, 0, 1]
 
 
-def test_long_rows_are_cut_from_their_own_start(loops: str) -> None:
+def test_long_rows_are_cut_from_their_own_first_lookup(loops: str) -> None:
     layout, count = layout_of([3], [1]), 3 * sort_kernels.SEGMENT_LOOKUPS + 2
     ranks = np.ones((count, 1), np.int32)
     ranks[::3] = 0  # a third of them
-    addresses, order = np.zeros(count, np.int32), np.zeros(count, np.int32)
-    cold_rows, cold_bounds = np.zeros(count, np.int64), np.zeros(2, np.int64)
-    starts, of_block, bounds, long_rows, long_bounds = segment_buffers(count, 2)
-    sort_kernels.compose_batch(
-        ranks, sort_kernels.make_geometry(layout), sort_kernels.make_sort_scratch(layout, count), count, addresses, order, cold_rows,
-        cold_bounds, starts, of_block, bounds, long_rows, long_bounds,
-    )  # fmt: skip
-    assert bounds.tolist() == [0, 5]  # 33 lookups of the hot row, 65 of the cold one
-    assert starts[:5].tolist() == [0, 32, 33, 65, 97]
-    assert of_block[:5].tolist() == [0, 0, 1, 1, 1]
-    assert long_rows[: long_bounds[1]].tolist() == [[0, 2], [2, 3]]
+    lists = compose(layout, ranks, count)
+    assert lists.segment_bounds.tolist() == [0, 5]  # 33 lookups of the hot row, 65 of the cold one
+    assert lists.segment_starts[:5].tolist() == [0, 32, 33, 65, 97]
+    assert lists.segment_addresses[:5].tolist() == [0, 0, 1, 1, 1]
+    assert lists.long_rows[: lists.long_bounds[1]].tolist() == [[0, 2], [2, 3]]
+
+
+def test_the_example_of_the_format_page(loops: str) -> None:
+    """Segments of packed.md: 33 lookups of the hot row, then 37 of a cold one."""
+    lists = compose(layout_of([2], [1]), np.repeat([0, 1], [33, 37]).astype(np.int32)[:, None], 70)
+    assert lists.order.tolist() == list(range(70))
+    assert lists.segment_starts[:4].tolist() == [0, 32, 33, 65]
+    assert lists.segment_addresses[:4].tolist() == [0, 0, 1, 1]
+    assert lists.long_rows[: lists.long_bounds[1]].tolist() == [[0, 2], [2, 2]]
 
 
 def test_row_numbers_beyond_int32() -> None:

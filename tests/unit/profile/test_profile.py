@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from fae.artifacts.access_profile import AccessProfile
+from fae.artifacts.addressing import map_slots
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.core.errors import ArtifactError, LogError
 from fae.profile import counting
 from fae.profile.config import HotConfig
-from fae.profile.counting import count_accesses, count_hot_lookups, slot_offsets
+from fae.profile.counting import count_accesses, count_hot_lookups
 from fae.profile.profile import plan_profile, profile, sample_size
 from fae.profile.sampling import SampledInputs, profiled_inputs, sample_without_replacement
 
@@ -74,12 +75,12 @@ def test_kernels_count_and_classify(interpreted: bool, monkeypatch: pytest.Monke
     counts = count_accesses(inputs, features)
     assert counts.tolist() == [2, 0, 1, 1, 1, 2, 1, 0, 1]
     np.testing.assert_array_equal(counts, count_ids(ids, features))
-    offsets, hot = slot_offsets(features), np.array([1, 2, 2])
-    lookups, hot_lookups = count_hot_lookups(ids, offsets, None, hot)
+    slots, hot = map_slots(features), np.array([1, 2, 2])
+    lookups, hot_lookups = count_hot_lookups(ids, slots, None, hot)
     assert lookups.tolist() == [2, 1, 3, 3]
     assert hot_lookups.tolist() == [1, 0, 3, 1]
     ranks = np.array([3, 2, 1, 0, 4, 3, 2, 1, 0], np.int32)  # both tables reversed
-    assert count_hot_lookups(ids, offsets, ranks, hot)[1].tolist() == [1, 1, 0, 0]
+    assert count_hot_lookups(ids, slots, ranks, hot)[1].tolist() == [1, 1, 0, 0]
 
 
 def test_profile_counts_its_own_sample_of_the_training_split(tmp_path: Path) -> None:
@@ -115,13 +116,13 @@ def test_the_sample_follows_the_seed_and_nothing_else(tmp_path: Path) -> None:
     np.testing.assert_array_equal(profiled_inputs(first, log).block(0, 40)[0], log.ids[first.indices])
 
 
-def test_plan_names_the_sample_not_the_way_it_was_asked_for(tmp_path: Path) -> None:
+def test_the_plan_says_how_many_inputs_not_which_keys_led_there(tmp_path: Path) -> None:
     log = zipf_log(tmp_path, num_inputs=400)
     tenth = plan_profile(log, HotConfig(sample=0.1, sample_min_inputs=0), seed=1)
     forty = plan_profile(log, HotConfig(sample=0.01, sample_min_inputs=40), seed=1)
     assert tenth.fingerprint == forty.fingerprint
     assert tenth.fingerprint != plan_profile(log, FEW, seed=2).fingerprint
-    # Budget, thresholds and, where all is read, even the seed do not matter.
+    # Budget and thresholds do not matter; nor does the seed where every input is read.
     whole = [plan_profile(log, HotConfig(budget=budget), seed=seed) for seed, budget in ((1, "1MiB"), (2, "2MiB"))]
     assert whole[0].fingerprint == whole[1].fingerprint
     assert whole[0].parents == {"log": log.manifest.fingerprint}
@@ -136,7 +137,7 @@ def test_a_sample_is_never_empty() -> None:
     assert sample_size(3, HotConfig(sample=0.01, sample_min_inputs=0)) == 1
 
 
-def test_no_training_input_is_said(tmp_path: Path) -> None:
+def test_a_log_without_training_inputs_is_refused(tmp_path: Path) -> None:
     log = make_log(tmp_path, [[0], [1]], [0, 1], num_test=2)
     with pytest.raises(LogError, match="no training input"):
         profile(log, HotConfig(), tmp_path / "profile", seed=1)
@@ -146,3 +147,13 @@ def test_no_training_input_is_said(tmp_path: Path) -> None:
 def test_a_missing_profile_names_its_command(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="fae profile"):
         AccessProfile(tmp_path / "nothing")
+
+
+def test_what_a_notebook_shows(tmp_path: Path) -> None:
+    log = zipf_log(tmp_path, num_inputs=1200)
+    path = tmp_path / "profile"
+    assert (
+        repr(profile(log, FEW, path, seed=5)) == f"AccessProfile({str(path)!r}: 120 of 1,200 training inputs, 4 tables)"
+    )
+    exact = profile(log, HotConfig(), path, seed=5)
+    assert repr(exact) == f"AccessProfile({str(path)!r}: all 1,200 training inputs, 4 tables)"

@@ -1,0 +1,104 @@
+"""The arrays of packed batches, one split at a time, and the segments that a GPU sums in parallel, in a fixed order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segments:
+    """The segments of one group in one batch.
+
+    The lookups of a row are neighbours in the batch's `order`. A segment is up to 32 of them
+    (`fae.pack.sort_kernels.SEGMENT_LOOKUPS`), counted from the row's own first lookup, so that where it is cut does not
+    depend on other rows (decision 45).
+
+    Attributes
+    ----------
+    starts
+        int32 ``[n]``: place in `order` of each segment's first lookup; a segment ends where the next begins, the last
+        one at the end of the group's part.
+    addresses
+        int32 ``[n]``: address of each segment's row, ascending.
+    long_rows
+        int32 ``[m, 2]``: rows of more than one segment, as first segment and number of segments.
+    """
+
+    starts: npt.NDArray[np.int32]
+    addresses: npt.NDArray[np.int32]
+    long_rows: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentArrays:
+    """The `Segments` of n batches, G groups.
+
+    Attributes
+    ----------
+    starts, addresses
+        Per group, int32: the lists of all batches, one behind the other.
+    offsets
+        int64 ``[n + 1, G]``: where each batch's segments begin in these lists.
+    long_rows, long_offsets
+        Per group, int32 ``[*, 2]``: the long rows of all batches; int64 ``[n + 1, G]``: where each batch's begin.
+    """
+
+    starts: tuple[npt.NDArray[np.int32], ...]
+    addresses: tuple[npt.NDArray[np.int32], ...]
+    offsets: npt.NDArray[np.int64]
+    long_rows: tuple[npt.NDArray[np.int32], ...]
+    long_offsets: npt.NDArray[np.int64]
+
+    def batch(self, index: int) -> tuple[Segments, ...]:
+        """Segments of batch `index`, per group."""
+        begin, end = self.offsets[index].tolist(), self.offsets[index + 1].tolist()
+        long_begin, long_end = self.long_offsets[index].tolist(), self.long_offsets[index + 1].tolist()
+        return tuple(
+            Segments(
+                starts=self.starts[g][begin[g] : end[g]],
+                addresses=self.addresses[g][begin[g] : end[g]],
+                long_rows=self.long_rows[g][long_begin[g] : long_end[g]],
+            )
+            for g in range(len(begin))
+        )
+
+    @property
+    def most(self) -> npt.NDArray[np.int64]:
+        """int64 ``[2, G]``: most segments, and most rows of more than one segment, of a batch."""
+        return np.stack([np.diff(part, axis=0).max(axis=0, initial=0) for part in (self.offsets, self.long_offsets)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchArrays:
+    """The arrays of one split, N batches of B inputs, as they are in its files.
+
+    Attributes
+    ----------
+    addresses, order, dense, labels
+        As in `PackedBatch`, with N in front; `order` is None outside the training split.
+    num_inputs
+        int32 ``[N]``.
+    inputs
+        int64 ``[N, B]``: index in the columnar log of each packed input, -1 in padding.
+    cold_rows
+        Per group, int64: the lists of all batches, one behind the other.
+    cold_offsets
+        int64 ``[N + 1, G]``: where each batch's list begins.
+    segments, hot_segments
+        Segments of the cold batches (of all, where batches are mixed), and of the hot batches, which come before them;
+        None outside the training split.
+    """
+
+    addresses: npt.NDArray[np.int32]
+    order: npt.NDArray[np.int32] | None
+    dense: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+    num_inputs: npt.NDArray[np.int32]
+    inputs: npt.NDArray[np.int64]
+    cold_rows: tuple[npt.NDArray[np.int64], ...]
+    cold_offsets: npt.NDArray[np.int64]
+    segments: SegmentArrays | None = None
+    hot_segments: SegmentArrays | None = None
