@@ -69,7 +69,7 @@ def measure(log: Any, folder: Path, batch_size: int, optimizer: str, repeats: in
 
     halves = {"fae": our_half, "embedding_bags": plain_half}
     if optimizer == "rowwise_adagrad":  # torch has the others, and `plain` uses them
-        parameters = [parameter for table in plain.tables for parameter in table.parameters()]
+        parameters = list(plain.embeddings.parameters())
         torch_adagrad = torch.optim.Adagrad(parameters, lr=0.01)
 
         def torch_half(index: int) -> None:

@@ -1,18 +1,19 @@
 """kill -9 in every stage, then the same command again: is the final model the same, byte for byte?
 
-    python benchmarks/end_to_end/kills.py [--kills 30] [--chains 2] [--inputs 100000] [--seed 1]
+    python tests/campaigns/kills.py [--kills 30] [--chains 2] [--inputs 100000] [--seed 1]
 
 Makes a Criteo-shaped log, runs its recipe once undisturbed, and then again and again in new folders. Each of those runs
-is killed at one place (a *chain*: at all places, one behind the other in the same folder), gone on with by the same
-command, and compared with the undisturbed one: every file of every artifact, and the figures of ``run.json``.
+is killed at one place (in a *chain* at all places, one after the other in the same folder), continued by the same
+command, and compared with the undisturbed one: every file of every artifact, and the figures of ``run.json``. Writes
+tests/campaigns/kills.json.
 
-Places are found by looking, not by timing: the victim prints its main thread's stack to a pipe whenever it gets SIGUSR1
-(`faulthandler`, from C, whatever the thread is at), and is stopped while that is read. Once the stack is at the place
-asked for, the run goes on for a time drawn from the seed (whole looks and a part of one), one more stack is taken, and
-SIGKILL follows at once. That last stack, and what was left on the disk, say where the kill fell; a kill that fell
-elsewhere counts for where it fell, and the place is tried again. Now and then CPython dies of being looked at (SIGSEGV
+Places are found in the stack, not by timing: the victim prints its main thread's stack to a pipe whenever it gets
+SIGUSR1 (`faulthandler`, from C, wherever the thread is), and is stopped while that is read. Once the stack is at the
+wanted place, the run continues for a time drawn from the seed (whole intervals and a part of one), one more stack is
+taken, and SIGKILL follows at once. That last stack, and the files on the disk, say where the kill fell; a kill that
+fell elsewhere counts for where it fell, and the place is tried again. Now and then CPython dies of the signal (SIGSEGV
 in the walk over a frame that is just being made); such a death is recorded as one, is no kill of ours, and must cost no
-byte either. JSON.
+byte either.
 """
 
 from __future__ import annotations
@@ -35,11 +36,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
 from fae.artifacts.checksums import file_checksum
+from fae.run.record import library_versions, machine, source_commit
 
-from common import record, save_record  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 RECIPE = """\
 [log]
@@ -81,11 +81,11 @@ PLACES = {
     "train: results": 3,
     "run.json": 3,
 }
-"""What `place_of` calls them, and at which look there, at the latest, the kill comes."""
+"""Names of `place_of`, and after how many stacks there, at the latest, the kill comes."""
 
 STAGES = {"ingest": "log", "profile": "profile", "calibrate": "hot_set", "pack": "packed", "train": "checkpoint"}
 _NOT_BYTES = ("run.json", "timings.json", ".lock", "log.sources.json", "progress.json")
-_LOOK_EVERY_SECONDS = 0.003
+_STACK_EVERY_SECONDS = 0.003
 _VICTIM = """\
 import faulthandler, os, signal, sys
 import numba, pyarrow.parquet, torch._dynamo, fae.cli.main, fae.run.folder, fae.training.trainer
@@ -103,12 +103,12 @@ Stack = list[str]
 
 
 def run_command(folder: Path, run: Path) -> list[str]:
-    """The one command that starts a run and goes on with it."""
+    """The one command that starts a run and continues it."""
     return ["run", str(folder / "recipe.toml"), "--out", str(run), "--device", "cpu"]
 
 
 class Victim:
-    """A run in a process of its own whose stack can be looked at."""
+    """A run in another process whose stack can be read."""
 
     def __init__(self, arguments: list[str]) -> None:
         self._pipe, theirs = os.pipe()
@@ -131,7 +131,7 @@ class Victim:
         return text
 
     def stack(self) -> Stack | None:
-        """``file:function``, innermost first; None when the process has ended. It then stands still until `go`."""
+        """``file:function``, innermost first; None when the process has ended. It is stopped until `resume`."""
         if self.process.poll() is not None:
             return None
         # To the main thread: the system may hand a signal of the process to any of them.
@@ -141,13 +141,13 @@ class Victim:
         frames = re.findall(r'File "([^"]+)", line \d+ in (\S+)', text)
         return [f"{name.split('/fae/')[-1]}:{function}" for name, function in frames]
 
-    def go(self, seconds: float) -> None:
-        """Let it run for so long."""
+    def resume(self, seconds: float) -> None:
+        """Let it run for that long."""
         self.process.send_signal(signal.SIGCONT)
         time.sleep(seconds)
 
     def kill(self) -> Stack | None:
-        """One last look, and SIGKILL; None where the process had ended before that."""
+        """Take one last stack and kill it; None where the process had ended before that."""
         stack = self.stack()
         self.process.kill()
         self.process.communicate()
@@ -155,69 +155,72 @@ class Victim:
         return (stack or []) if self.process.returncode == -signal.SIGKILL else None
 
 
-def stands_in(stack: Stack, wanted: tuple[str, ...]) -> bool:
-    """Whether each of `wanted`, a file or ``file:function``, stands in some frame."""
-    return all(any(name in (frame, frame.split(":")[0]) for frame in stack) for name in wanted)
+STAGE_OF_PACKAGE = {"pack": "pack", "calibrate": "calibrate", "profile": "profile"}
+TRAINING = (
+    ("writing a checkpoint", "save_checkpoint"),
+    ("results", "_result"),
+    ("end of an epoch", "_end_epoch"),
+    ("evaluation", "evaluate"),
+    ("resuming", "_resume"),
+    ("steps", "_train_segment"),
+)
 
 
 def place_of(stack: Stack) -> str:
     """Where a stack is: the stage, by the frames above the run folder's; inside training the innermost known part."""
-    if not stands_in(stack, ("stages.py:run",)):
+    frames = [frame.rsplit(":", 1) for frame in stack]
+    run = next((i for i, (file, function) in enumerate(frames) if (file, function) == ("run/folder.py", "run")), None)
+    if run is None:
         return "start or end of the process" if stack else "unknown"
-    if not stands_in(stack, ("stages.py:_stage",)):
-        writes = stands_in(stack, ("core/artifact.py:write_json",))
-        return "run.json" if writes else "between stages" if not stands_in(stack, ("training/record.py",)) else "record"
-    inside = stack[: next(i for i, frame in enumerate(stack) if frame == "stages.py:_stage")]
-    files = {frame.split(":")[0] for frame in inside}
-    if "training/trainer.py" in files:
-        for part, frame in (
-            ("writing a checkpoint", "training/checkpoint.py:save_checkpoint"),
-            ("results", "training/trainer.py:_result"),
-            ("end of an epoch", "training/trainer.py:_end_epoch"),
-            ("evaluation", "training/evaluate.py:evaluate"),
-            ("going on", "training/trainer.py:_resume"),
-        ):
-            if frame in inside:
-                return f"train: {part}"
-        return "train: steps" if "training/trainer.py:_train_segment" in inside else "train: start"
-    for stage, name in (("pack", "packing/pack.py"), ("calibrate", "popularity/calibrate.py"),
-                        ("profile", "popularity/profile.py")):  # fmt: skip
-        if name in files:
-            return stage
-    if "data/finish.py" in files:
+    stage = next(
+        (i for i, (file, function) in enumerate(frames) if file.startswith("run/") and function == "work"), None
+    )
+    if stage is None:
+        if ("core/files.py", "write_record") in map(tuple, frames) and "run/folder.py:_run_stage" not in stack:
+            return "run.json"
+        return "record" if any(file == "run/record.py" for file, _ in frames) else "between stages"
+    inside = frames[:stage]
+    packages = {file.split("/")[0] for file, _ in inside}
+    if "training" in packages or "checkpoint" in packages:
+        functions = {function for _, function in inside}
+        return next((f"train: {part}" for part, function in TRAINING if function in functions), "train: start")
+    for package, name in STAGE_OF_PACKAGE.items():
+        if package in packages:
+            return name
+    if "ingest/second_pass.py" in {file for file, _ in inside}:
         return "ingest: second pass"
-    return "ingest: first pass" if "data/ingest.py" in files else "between stages"
+    return "ingest: first pass" if "ingest" in packages else "between stages"
 
 
 def kill_at(place: str, arguments: list[str], moments: random.Random, *, soon: bool) -> dict[str, Any]:
-    """Start the command, look at it every few milliseconds, and kill it at a drawn look of those that find it there.
+    """Start the command, take its stack every few milliseconds, and kill it at a drawn one of those at the place.
 
     Parameters
     ----------
     soon
-        Kill it at the first look there: a place that was missed is over sooner than was thought.
+        Kill it at the first stack there: a place that was missed is over sooner than expected.
     """
-    look = 1 if soon else moments.randint(1, PLACES[place])
-    part = moments.uniform(0, _LOOK_EVERY_SECONDS)
-    looks = 0
+    nth = 1 if soon else moments.randint(1, PLACES[place])
+    part = moments.uniform(0, _STACK_EVERY_SECONDS)
+    found = 0
     victim = Victim(arguments)
     while (stack := victim.stack()) is not None:
-        looks += place_of(stack) == place
-        if looks >= look:
-            victim.go(part)
+        found += place_of(stack) == place
+        if found >= nth:
+            victim.resume(part)
             break
-        victim.go(_LOOK_EVERY_SECONDS)
+        victim.resume(_STACK_EVERY_SECONDS)
     seconds = time.monotonic() - victim.started
     last = victim.kill()
     return {
-        "asked_for": place, "fell_in": _ENDED if last is None else place_of(last),
-        "exit_status": victim.process.returncode, "look": look, "part_seconds": part,
+        "wanted": place, "fell_in": _ENDED if last is None else place_of(last),
+        "exit_status": victim.process.returncode, "nth_stack": nth, "part_seconds": part,
         "after_seconds": seconds, "stack": (last or [])[:6],
     }  # fmt: skip
 
 
 def contents(run: Path) -> dict[str, str]:
-    """Checksums of all that a run makes, but for what holds times."""
+    """Checksums of all files of a run, except those that hold times."""
     return {
         str(path.relative_to(run)): file_checksum(path)
         for path in sorted(run.rglob("*"))
@@ -229,7 +232,7 @@ _TIMED_MANIFESTS = ("checkpoint/manifest.json", "best/manifest.json")  # they ho
 
 
 def figures(run: Path) -> dict[str, Any]:
-    """What came of a training, without times."""
+    """Figures of a training, without times."""
     found = json.loads((run / "run.json").read_text())
     keys = ("loss_curve", "validation_curve", "num_inputs", "epochs", "stopped_early", "schedule")
     return {
@@ -240,7 +243,7 @@ def figures(run: Path) -> dict[str, Any]:
 
 
 def state_of(run: Path) -> dict[str, Any]:
-    """What a kill left: unfinished names, and the stages whose artifact is there; each of those must be whole."""
+    """Unfinished names after a kill, and the stages whose artifact is there; each of those must be whole."""
     found: dict[str, Any] = {
         "unfinished": sorted(
             path.name
@@ -256,8 +259,8 @@ def state_of(run: Path) -> dict[str, Any]:
     return found
 
 
-def go_on(arguments: list[str]) -> str:
-    """The same command, left alone; returns what it said."""
+def finish(arguments: list[str]) -> str:
+    """Run the same command to its end; returns its stderr."""
     done = subprocess.run([sys.executable, "-m", "fae.cli.main", *arguments], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"the command failed after a kill: {done.stderr}")
@@ -265,12 +268,12 @@ def go_on(arguments: list[str]) -> str:
 
 
 def undisturbed(folder: Path, num_inputs: int) -> dict[str, Any]:
-    """Make the log and its recipe, run it, and say what came of that."""
+    """Make the log and its recipe, run it, and return its contents and figures."""
     (folder / "recipe.toml").write_text(RECIPE)
     arguments = ["--shape", "criteo", "--inputs", str(num_inputs), "--out", str(folder / "log.tsv")]
     subprocess.run([sys.executable, "-m", "fae.cli.main", "synthetic", *arguments], check=True, capture_output=True)
     run = folder / "undisturbed"
-    go_on(run_command(folder, run))
+    finish(run_command(folder, run))
     seconds = json.loads((run / "run.json").read_text())["stage_seconds"]
     return {"contents": contents(run), "figures": figures(run), "stage_seconds": seconds}
 
@@ -278,7 +281,7 @@ def undisturbed(folder: Path, num_inputs: int) -> dict[str, Any]:
 def one_life(
     places: list[str], folder: Path, expected: dict[str, Any], moments: random.Random, missed: set[str]
 ) -> list[dict[str, Any]]:
-    """Kill one run at each of the places in turn, finish it, compare it; keep account of the places last missed."""
+    """Kill one run at each of the places in turn, finish it, compare it; and remember the places that were missed."""
     run = folder / "killed"
     shutil.rmtree(run, ignore_errors=True)
     arguments, kills = run_command(folder, run), []
@@ -287,11 +290,11 @@ def one_life(
         (missed.discard if kills[-1]["fell_in"] == place else missed.add)(place)
         if kills[-1]["fell_in"] == _ENDED:  # too late
             break
-    said = go_on(arguments)
+    said = finish(arguments)
     ours, theirs = contents(run), expected["contents"]
     different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     outcome = {
-        "went_on": re.findall(r"train: going on behind batch \d+", said),
+        "went_on": re.findall(r"train: continues after batch \d+", said),
         "skipped": re.findall(r"(\w+): already there", said),
         "same_bytes": not different,
         "different": different,
@@ -312,14 +315,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES), help="where (default: everywhere)")
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="where the record goes (default: benchmarks/results/kills.json)")
+    parser.add_argument("--out", type=Path, help="where the record goes (default: kills.json beside this script)")
     return parser.parse_args()
 
 
 def main() -> int:
     """Run it; the exit status says whether every run ended with the same bytes."""
     options = parse()
-    # Another number of threads may sum in another order; and five processes that start make way for one another.
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONPATH=str(ROOT / "src"))
     moments = random.Random(options.seed)
     kills: list[dict[str, Any]] = []
@@ -335,7 +337,7 @@ def main() -> int:
                 kills.append({"run": run, **kill})
                 fell.update([kill["fell_in"]] if kill["fell_in"] != _ENDED else [])
                 outcome = "same bytes" if kill["outcome"]["same_bytes"] else kill["outcome"]["different"]
-                where, when = f"{kill['fell_in']} (asked for {kill['asked_for']})", f"{kill['after_seconds']:.1f} s"
+                where, when = f"{kill['fell_in']} (wanted {kill['wanted']})", f"{kill['after_seconds']:.1f} s"
                 print(f"{len(kills)}: {where} after {when}: {outcome}", file=sys.stderr)
 
         for _ in range(options.chains):
@@ -347,26 +349,32 @@ def main() -> int:
             tries += 1
             live([min(options.places, key=lambda place: fell[place])])
     digest = f"{zlib.crc32(json.dumps(expected['contents'], sort_keys=True).encode()):08x}"
-    result = record(
-        inputs=options.inputs,
-        seed=options.seed,
-        undisturbed={"stage_seconds": expected["stage_seconds"], "digest": digest, "files": len(expected["contents"])},
-        num_kills=fell.total(),
-        num_deaths_of_looking=sum(kill["exit_status"] == -signal.SIGSEGV for kill in kills),
-        fell_in=dict(sorted(fell.items())),
-        never_hit=sorted(set(options.places) - set(fell)),
-        all_same_bytes=all(kill["outcome"]["same_bytes"] and kill["outcome"]["same_figures"] for kill in kills),
-        all_whole=all(kill["left"]["whole"] and not kill["outcome"]["unfinished"] for kill in kills),
-        kills=kills,
-    )
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    else:
-        save_record("kills", result)
+    result = {
+        "command": " ".join(["python", "tests/campaigns/kills.py", *sys.argv[1:]]),
+        "machine": machine(),
+        "versions": library_versions(),
+        "commit": source_commit(),
+        "inputs": options.inputs,
+        "seed": options.seed,
+        "undisturbed": {
+            "stage_seconds": expected["stage_seconds"],
+            "digest": digest,
+            "files": len(expected["contents"]),
+        },
+        "num_kills": fell.total(),
+        "num_deaths_of_signals": sum(kill["exit_status"] == -signal.SIGSEGV for kill in kills),
+        "fell_in": dict(sorted(fell.items())),
+        "never_hit": sorted(set(options.places) - set(fell)),
+        "all_same_bytes": all(kill["outcome"]["same_bytes"] and kill["outcome"]["same_figures"] for kill in kills),
+        "all_whole": all(kill["left"]["whole"] and not kill["outcome"]["unfinished"] for kill in kills),
+        "kills": kills,
+    }
+    out = options.out or Path(__file__).with_suffix(".json")
+    out.write_text(json.dumps(result, indent=1) + "\n")
     print(
         {
             key: result[key]
-            for key in ("num_kills", "num_deaths_of_looking", "fell_in", "never_hit", "all_same_bytes", "all_whole")
+            for key in ("num_kills", "num_deaths_of_signals", "fell_in", "never_hit", "all_same_bytes", "all_whole")
         }
     )
     return 0 if result["all_same_bytes"] and result["all_whole"] else 1

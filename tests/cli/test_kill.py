@@ -75,7 +75,7 @@ def test_killed_twice_in_training(tmp_path: Path) -> None:
         assert not unfinished(run)
         progress = strict_json((run / "checkpoint" / "progress.json").read_text())
         assert not progress["complete"], "killed before its end"
-        assert progress["batches"] > batches, "the second life went on where the first one ended"
+        assert progress["batches"] > batches, "the second process continued where the first one ended"
         batches = progress["batches"]
         seen = manifest.stat().st_ino
     done = succeed("run", recipe, "--out", run)
@@ -113,7 +113,7 @@ PLACES = ("ingest: first pass", "calibrate", "pack", "train: writing a checkpoin
 @pytest.mark.slow
 def test_killed_in_stage_after_stage(tmp_path: Path) -> None:
     """The short form of the script that kills everywhere: one folder, a kill in stage after stage, the same bytes."""
-    script, out = ROOT / "benchmarks" / "end_to_end" / "kills.py", tmp_path / "kills.json"
+    script, out = ROOT / "tests" / "campaigns" / "kills.py", tmp_path / "kills.json"
     command = [sys.executable, str(script), "--kills", "0", "--chains", "1", "--inputs", "4000", "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path)}
     done = subprocess.run([*command, "--places", *PLACES], capture_output=True, text=True, env=environment, timeout=580)
