@@ -28,7 +28,9 @@ from fae.run.recipe import load_recipe
 from fae.synthetic.columnar_writer import write_columnar
 from fae.synthetic.config import SyntheticConfig
 
-from common import RESULTS, ROOT, record
+from common import KAGGLE_ROWS, RESULTS, ROOT, make_log, record
+
+__all__ = ["KAGGLE_ROWS", "RESULTS", "ROOT", "make_log"]  # of `common`, which is found only behind the path above
 
 FRAPPE = "frappe_86k.csv.gz"
 
