@@ -181,7 +181,7 @@ def child(way: str, text: Path, out: Path) -> None:
 
 
 def contents_digest(path: Path) -> str:
-    """Of the array's type, shape and bytes: two writers of ``.npy`` may pad the header differently."""
+    """Digest of the array's type, shape and bytes: two writers of ``.npy`` may pad the header differently."""
     array = np.load(path, mmap_mode="r")
     digest = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(array).data)

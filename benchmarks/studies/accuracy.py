@@ -255,17 +255,17 @@ class Prepared:
             folder = root / f"{'mixed' if mixed else 'pure'}_{first.batch_size}_{first.optimizer}"
             profile = root / "profile"
             prepare.make_missing(
-                profile, prepare.plan_profile(log, first), lambda path: prepare.make_profile(log, first, path)
+                profile, prepare.planned_profile(log, first), lambda path: prepare.make_profile(log, first, path)
             )
             access = AccessProfile(profile)
             prepare.make_missing(
-                folder / "hot_set", prepare.plan_hot_set(log, access, first),
+                folder / "hot_set", prepare.planned_hot_set(log, access, first),
                 lambda path: prepare.make_hot_set(log, access, first, path),
             )  # fmt: skip
             hot = HotSet(folder / "hot_set")
             self._opened = {each: kept for each, kept in self._opened.items() if each[0] != mixed}
             prepare.make_missing(
-                folder / "packed", prepare.plan_packed(log, hot, second),
+                folder / "packed", prepare.planned_packed(log, hot, second),
                 lambda path: prepare.make_packed(log, hot, second, path),
             )  # fmt: skip
             self._opened[key] = hot, PackedDataset(folder / "packed")

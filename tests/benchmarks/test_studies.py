@@ -1,4 +1,4 @@
-"""The calibrator's studies: what they keep between runs, and the helpers whose mistakes would look like findings."""
+"""The studies: cells that are kept between runs, and the helpers whose mistakes would look like findings."""
 
 from __future__ import annotations
 
@@ -18,44 +18,31 @@ from fae.calibrate.table_facts import Tables
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks/studies"), str(ROOT / "benchmarks")]
-common, rand_em_box, sampled_counts, study = (
-    importlib.import_module(name) for name in ("common", "rand_em_box", "sampled_counts", "study")
+rand_em_box, sampled_counts, study = (
+    importlib.import_module(name) for name in ("rand_em_box", "sampled_counts", "study")
 )
 
 
-@pytest.mark.parametrize("name", ["study", "selections", "sampled_counts"])
+@pytest.mark.parametrize("name", ["tables", "selections"])
 def test_examples_hold(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted
     assert not result.failed
 
 
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for module in (common, study):
-        monkeypatch.setattr(module, "RESULTS", tmp_path)
-    return tmp_path
-
-
-def test_cells_are_measured_once_and_never_mixed_with_other_settings(results: Path) -> None:
+def test_a_cell_has_its_commit_and_is_measured_once(tmp_path: Path) -> None:
     calls: list[str] = []
 
-    def work(name: str) -> dict[str, Any]:
-        calls.append(name)
-        if name == "stop":
-            raise KeyboardInterrupt
+    def work() -> dict[str, Any]:
+        calls.append("a")
         return {"figure": len(calls)}
 
-    first = study.Cells("some", {"inputs": (1, 2)})
-    assert first.measure("a", lambda: work("a"))["figure"] == 1
-    with pytest.raises(KeyboardInterrupt):  # a stop loses the cell at hand and no other
-        first.measure("b", lambda: work("stop"))
-    again = study.Cells("some", {"inputs": (1, 2)})
-    assert again.measure("a", lambda: work("a"))["figure"] == 1
-    assert again.measure("b", lambda: work("b"))["figure"] == 3
-    assert calls == ["a", "stop", "b"]
-    assert set(study.read_cells("some")) == {"a", "b"}
-    assert "a" not in study.Cells("some", {"inputs": (1, 3)})
+    for _ in range(2):
+        cells = study.open_cells(tmp_path / "some.json", {"inputs": (1, 2)})
+        assert study.measured(cells, "a", work)["figure"] == 1
+    assert calls == ["a"]
+    assert {"commit", "load_before"} <= cells["a"].keys()
+    assert {"command", "commit", "machine", "versions"} <= cells.record.keys()
 
 
 def test_peak_memory_counts_what_was_held_in_between() -> None:

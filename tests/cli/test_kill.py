@@ -1,4 +1,4 @@
-"""kill -9 and the same command again: the final checkpoint is the one of a run that nobody killed."""
+"""kill -9 and the same command again: the final checkpoint is that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRAIN = {"epochs": 16, "checkpoint_batches": 5, "learning_rate": 0.01}
 
 
 class Victim:
-    """A run in a process of its own."""
+    """A run in another process."""
 
     def __init__(self, recipe: Path, run: Path) -> None:
         command = [sys.executable, "-m", "fae.cli.main", "run", str(recipe), "--out", str(run)]
@@ -54,7 +54,7 @@ class Victim:
 
 
 def tensors(run: Path) -> dict[str, bytes]:
-    """All that a run made, but for what holds times."""
+    """All files of a run, except those that hold times."""
     return {name: data for name, data in contents(run).items() if "progress" not in name}
 
 
@@ -94,7 +94,7 @@ def test_killed_twice_in_training(tmp_path: Path) -> None:
 
 
 def test_killed_at_its_first_artifact(tmp_path: Path) -> None:
-    """Somewhere behind ingest: every folder under a final name is whole, and the next run goes on from there."""
+    """Somewhere after ingest: every folder under a final name is whole, and the next run continues from there."""
     write_log(tmp_path)
     recipe, run = write_recipe(tmp_path), tmp_path / "run"
     victim = Victim(recipe, run)
@@ -145,7 +145,7 @@ def test_times_of_a_training_are_those_of_all_its_processes(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training with early stopping, killed behind its first best weights: read it, never write it."""
+    """A training with early stopping, killed after its first best weights: read it, never write it."""
     folder = tmp_path_factory.mktemp("cut off")
     write_log(folder)
     recipe = write_recipe(folder, train={**TRAIN, "epochs": 40, "early_stopping": 30})
@@ -177,8 +177,8 @@ def edit(file: Path) -> None:
     ],
     ids=["gone", "edited", "damaged", "another artifact"],
 )
-def test_going_on_without_the_best_weights(cut_off: Path, tmp_path: Path, spoil: Callable[[Path], object]) -> None:
-    """Early stopping goes back to them at the end: that they are not there is said at once, with what mends it."""
+def test_continuing_without_the_best_weights(cut_off: Path, tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    """Early stopping returns to them at the end: a run without them fails at once and names the fix."""
     recipe, run = cut_off / "recipe.toml", tmp_path / "run"
     shutil.copytree(cut_off / "run", run)
     spoil(run / "best")
@@ -187,7 +187,7 @@ def test_going_on_without_the_best_weights(cut_off: Path, tmp_path: Path, spoil:
     assert contents(run) == before
     if spoil is shutil.rmtree:
         shutil.rmtree(run / "checkpoint")
-        assert "going on" not in succeed("train", recipe, "--out", run, "--set", "train.epochs=1").stderr
+        assert "continues after" not in succeed("train", recipe, "--out", run, "--set", "train.epochs=1").stderr
 
 
 def criteo_day(folder: Path, day: int, num_inputs: int = 25_000) -> None:
@@ -197,7 +197,7 @@ def criteo_day(folder: Path, day: int, num_inputs: int = 25_000) -> None:
     (folder / f"day_{day}.tsv").write_text("\n".join(lines) + "\n")
 
 
-def test_ingest_killed_in_a_later_day_goes_on_with_that_day(tmp_path: Path) -> None:
+def test_ingest_killed_in_a_later_day_continues_with_that_day(tmp_path: Path) -> None:
     for day in range(5):
         criteo_day(tmp_path, day)
     log = {"format": "criteo_terabyte", "train": "day_*.tsv"} | dict.fromkeys(
