@@ -22,7 +22,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.format import open_memmap
 
 from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, SPLITS, ColumnarLog, FeatureSchema
 from fae.artifacts.manifest import Manifest, Plan, write_artifact
@@ -62,6 +61,24 @@ def zipf_ids(draws: npt.NDArray[np.float64], num_rows: int, exponent: float) -> 
     return np.minimum(np.floor(values ** (1.0 / power)).astype(np.int64) - 1, num_rows - 1)
 
 
+def write_log(
+    path: Path, rows: Sequence[int], ids: Any, dense: Any, labels: Any, parameters: dict[str, Any]
+) -> ColumnarLog:
+    """Write a columnar log of these arrays; all inputs are training inputs."""
+    features, count = [FeatureSchema(name=f"C{i + 1}", num_embeddings=size) for i, size in enumerate(rows)], len(ids)
+    summary: dict[str, Any] = {
+        "features": [to_table(feature) for feature in features], "dense": [f"I{i + 1}" for i in range(dense.shape[1])],
+        "num_inputs": count, "splits": {"train": [0, count], "validation": [count, count], "test": [count, count]},
+    }  # fmt: skip
+    plan = Plan(kind=KIND, format_version=FORMAT_VERSION, parameters=parameters, parents={}, command="benchmarks")
+    with write_artifact(path, plan, summary) as folder:
+        counts = [np.bincount(ids[:, column], minlength=size) for column, size in enumerate(rows)]
+        arrays = {"ids": ids, "dense": dense, "labels": labels, "counts": np.concatenate(counts).astype(np.int64)}
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+    return ColumnarLog(path)
+
+
 def make_log(
     path: Path,
     num_inputs: int,
@@ -71,38 +88,22 @@ def make_log(
     num_dense: int = KAGGLE_DENSE,
     seed: int = 1,
 ) -> ColumnarLog:
-    """Write a columnar log of independent Zipf columns, straight in its final form; all inputs are training inputs."""
-    features = [FeatureSchema(name=f"C{i + 1}", num_embeddings=count) for i, count in enumerate(rows)]
-    summary: dict[str, Any] = {
-        "features": [to_table(feature) for feature in features],
-        "dense": [f"I{i + 1}" for i in range(num_dense)],
-        "num_inputs": num_inputs,
-        "splits": {
-            "train": [0, num_inputs], "validation": [num_inputs, num_inputs], "test": [num_inputs, num_inputs],
-        },
-    }  # fmt: skip
+    """Write a columnar log of independent Zipf columns; all inputs are training inputs."""
+    ids, dense = np.empty((num_inputs, len(rows)), np.int32), np.empty((num_inputs, num_dense), np.float32)
+    labels = np.empty(num_inputs, np.uint8)
+
+    def fill(start: int, stop: int) -> None:
+        for block in range(start, stop):
+            first, last = block * _BLOCK_INPUTS, min((block + 1) * _BLOCK_INPUTS, num_inputs)
+            random = generator(seed, "benchmark log", block)
+            for column, count in enumerate(rows):
+                ids[first:last, column] = zipf_ids(random.random(last - first), count, exponent)
+            dense[first:last] = random.random((last - first, num_dense), np.float32)
+            labels[first:last] = random.random(last - first) < 0.25
+
+    run_ranges(fill, -(-num_inputs // _BLOCK_INPUTS))
     parameters = {"rows": list(rows), "num_inputs": num_inputs, "exponent": exponent, "seed": seed}
-    plan = Plan(kind=KIND, format_version=FORMAT_VERSION, parameters=parameters, parents={}, command="make_log")
-    with write_artifact(path, plan, summary) as folder:
-        ids = open_memmap(folder / "ids.npy", mode="w+", dtype=np.int32, shape=(num_inputs, len(rows)))
-        dense = open_memmap(folder / "dense.npy", mode="w+", dtype=np.float32, shape=(num_inputs, num_dense))
-        labels = open_memmap(folder / "labels.npy", mode="w+", dtype=np.uint8, shape=(num_inputs,))
-
-        def fill(start: int, stop: int) -> None:
-            for block in range(start, stop):
-                first, last = block * _BLOCK_INPUTS, min((block + 1) * _BLOCK_INPUTS, num_inputs)
-                random = generator(seed, "benchmark log", block)
-                for column, count in enumerate(rows):
-                    ids[first:last, column] = zipf_ids(random.random(last - first), count, exponent)
-                dense[first:last] = random.random((last - first, num_dense), np.float32)
-                labels[first:last] = random.random(last - first) < 0.25
-
-        run_ranges(fill, -(-num_inputs // _BLOCK_INPUTS))
-        counts = [np.bincount(ids[:, column], minlength=count) for column, count in enumerate(rows)]
-        np.save(folder / "counts.npy", np.concatenate(counts).astype(np.int64))
-        for array in (ids, dense, labels):
-            array.flush()
-    return ColumnarLog(path)
+    return write_log(path, rows, ids, dense, labels, parameters)
 
 
 def open_log(name: str, folder: Path, num_inputs: int, rows: Sequence[int] = KAGGLE_ROWS) -> ColumnarLog:

@@ -8,11 +8,7 @@ fused dense part and our loss kernel, so that only its embeddings are compared.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
-from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +19,6 @@ from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.packed import PackedDataset
 from fae.bench import plain_contender
 from fae.bench.contenders import OurContender, PaperContender
-from fae.bench.host import product_gflops
 from fae.bench.plain_contender import read_batches
 from fae.bench.timing import synchronize
 from fae.core.optimizers import row_bytes
@@ -96,30 +91,6 @@ class OurPlacement(OurContender):
             return self.run(num_steps)
         finally:
             self.runner = runner
-
-    def run_timed(self, num_steps: int) -> dict[str, float]:
-        """Seconds on the device, medians and means: a step, and from one step's end to when the next one can start."""
-        marks = [tuple(torch.cuda.Event(enable_timing=True) for _ in range(2)) for _ in range(num_steps)]
-        pairs = iter(marks)
-        runner = self.runner
-
-        def timed(batch: Any) -> None:
-            begin, end = next(pairs)
-            begin.record()
-            runner(batch)
-            end.record()
-
-        self.runner = timed
-        try:
-            self.run(num_steps)
-        finally:
-            self.runner = runner
-        steps = [begin.elapsed_time(end) for begin, end in marks]
-        gaps = [before[1].elapsed_time(after[0]) for before, after in pairwise(marks)]
-        return {
-            "step": 1e-3 * float(np.median(steps)), "gap": 1e-3 * float(np.median(gaps)),
-            "mean step": 1e-3 * float(np.mean(steps)), "mean gap": 1e-3 * float(np.mean(gaps)),
-        }  # fmt: skip
 
     def run_graph(self, num_steps: int) -> float:
         """Seconds to replay one captured step that many times: the step alone, its batch already there."""
@@ -246,32 +217,12 @@ class Fbgemm(plain_contender.OtherSystem):
         self._step(flat, dense, labels)
 
 
-_STATE = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_event_reasons.active")
-
-
-def gpu_state() -> dict[str, str]:
-    """Clocks (MHz), power (W), temperature and throttling reasons of the first GPU; empty where they are unknown."""
-    which = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
-    command = ["nvidia-smi", f"--query-gpu={','.join(_STATE)}", "--format=csv,noheader,nounits", "-i", which]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return dict(zip(_STATE, (each.strip() for each in said.strip().split(",")), strict=False))
-
-
 def interleaved_runs(
     contenders: dict[str, Any],
     steps: dict[str, int],
     rounds: int,
-    say: Callable[[str], None] = print,
-    states: dict[str, list[dict[str, str]]] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds a step of every contender, in turns, after one warm-up run each; a contender that fails is left out.
-
-    `states`, where it is a dictionary, is filled with `gpu_state` and the rate of the host's products after every
-    sample: samples on two levels mean that others used the host.
-    """
+    """Seconds a step of every contender, in turns, after one warm-up run each; a contender that fails is left out."""
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for round_number in range(rounds + 1):
         for name in list(samples):
@@ -282,13 +233,11 @@ def interleaved_runs(
                     contenders[name].run(few)
                 seconds = contenders[name].run(count) / count
             except Exception as error:  # a contender's failure is a result too
-                say(f"{name}: failed: {type(error).__name__}: {str(error)[:300]}")
+                print(f"{name}: failed: {type(error).__name__}: {str(error)[:300]}", flush=True)
                 del samples[name]
                 continue
             if round_number:
                 samples[name].append(seconds)
-                if states is not None:
-                    states.setdefault(name, []).append({**gpu_state(), "host_gflops": f"{product_gflops():.0f}"})
     return samples
 
 

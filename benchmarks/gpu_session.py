@@ -17,70 +17,59 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from common import RESULTS, ROOT
 
 PLACEMENTS = "benchmarks/placements.py --folder {data}/placements --seconds 0.4 --out {results}/placements_{gpu}.json"
-PAPER = "-m fae.cli.main bench paper {0} --out {{data}}/{0}"
-TESTS = "-m pytest -q -p no:cacheprovider tests/gpu"
 _LEAST_SECONDS = 12.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One command.
+class Step(NamedTuple):
+    """A command that is cut off after `limit` seconds.
 
-    Attributes
-    ----------
-    command
-        Arguments of Python; ``{data}``, ``{results}``, ``{gpu}`` and ``{left}`` (seconds) are filled in.
-    limit
-        Seconds after which it is cut off.
-    keep
-        A file of the data that is copied to the results afterwards, and its name there.
+    In `command`, ``{data}``, ``{results}``, ``{gpu}`` and ``{left}`` (seconds) are filled in. `keep` names a file of
+    the data that is copied to the results afterwards, and its name there.
     """
 
     name: str
-    command: str
     limit: float
+    command: str
     keep: tuple[str, str] | None = None
 
 
-def _micro(name: str, command: str, limit: float = 100) -> Step:
-    command = f"benchmarks/{command} --folder {{data}}/placements --out {{results}}/{name}_{{gpu}}.json"
-    return Step(name=name, command=command, limit=limit)
+def _script(name: str, limit: float, command: str) -> Step:
+    return Step(name, limit, f"benchmarks/{command} --folder {{data}}/placements --out {{results}}/{name}_{{gpu}}.json")
 
 
-def _paper(name: str, more: str, limit: float) -> Step:
+def _paper(name: str, more: str) -> Step:
     keep = (f"{name}/paper.json", f"paper_{name}_{{gpu}}.json")
-    return Step(name=name, command=f"{PAPER.format(name)} {more} --until {{left}}", limit=limit, keep=keep)
+    return Step(name, 300, f"-m fae.cli.main bench paper {name} --out {{data}}/{name} {more} --until {{left}}", keep)
 
 
 STEPS = (
-    Step(name="tests", command=TESTS, limit=1200),
-    Step(name="prepare", command=f"{PLACEMENTS} --prepare", limit=600),
-    Step(name="placements", command=f"{PLACEMENTS} --until {{left}}", limit=900),
-    _paper("rmc2", "--seconds 0.7", 300),
-    _paper("rmc1", "--seconds 0.7", 300),
-    _paper("rmc3", "--inputs 4000000 --accuracy none --seconds 0.6", 300),
-    _micro("train_from_disk", "from_disk.py", 200),
-    _micro("limits_rows", "limits.py rows --steps 400"),
-    _micro("limits_threads", "limits.py threads --steps 400", 130),
-    _micro("gpu_step", "gpu_step.py dlrm --inputs 4000000"),
-    _micro("gpu_pipeline", "pipeline.py gpu --steps 400 --settings 'depth 4' 'depth 8'"),
-    _micro("gpu_pipeline_dim64", "pipeline.py gpu --dims 64 --shares 0.05 --settings 'depth 8'"),
-    _micro("gpu_pipeline_2048", "pipeline.py gpu --batch-size 2048 --shares 0.05 --steps 2000"),
+    Step("tests", 1200, "-m pytest -q -p no:cacheprovider tests/gpu"),
+    Step("prepare", 600, f"{PLACEMENTS} --prepare"),
+    Step("placements", 900, f"{PLACEMENTS} --until {{left}}"),
+    _paper("rmc2", "--seconds 0.7"),
+    _paper("rmc1", "--seconds 0.7"),
+    _paper("rmc3", "--inputs 4000000 --accuracy none --seconds 0.6"),
+    _script("limits_rows", 100, "limits.py rows --steps 400"),
+    _script("limits_threads", 130, "limits.py threads --steps 400"),
+    _script("gpu_step", 100, "gpu_step.py dlrm --inputs 4000000"),
+    _script("gpu_pipeline", 100, "pipeline.py --steps 400 --settings 'depth 4' 'depth 8'"),
+    _script("gpu_pipeline_dim64", 100, "pipeline.py --dim 64 --shares 0.05 --settings 'depth 8'"),
+    _script("gpu_pipeline_2048", 100, "pipeline.py --batch-size 2048 --shares 0.05 --steps 2000"),
     Step(
-        name="workload_kernels", limit=100,
-        command="benchmarks/gpu_step.py rmc1 --folder {data}/rmc1 --out {results}/workload_kernels_rmc1_{gpu}.json",
+        "workload_kernels", 100,
+        "benchmarks/gpu_step.py rmc1 --folder {data}/rmc1 --out {results}/workload_kernels_rmc1_{gpu}.json",
     ),
-    _micro("baseline_roofline", "roofline.py --until {left}", 200),
+    _script("baseline_roofline", 200, "roofline.py --until {left}"),
     Step(
-        name="accuracy", limit=600,
-        command="benchmarks/studies/accuracy.py rmc2 --orders shuffled interleaved --seeds 20 --folder {data}/accuracy "
-        "--until {left} --name accuracy_rmc2_{gpu}",
+        "accuracy", 600,
+        "benchmarks/studies/accuracy.py rmc2 --orders shuffled interleaved --seeds 20 --folder {data}/accuracy "
+        "--until {left} --out {results}/accuracy_rmc2_{gpu}.json",
     ),
 )  # fmt: skip
 

@@ -11,10 +11,9 @@ FAE's ingest does more: it names the source by a digest of its bytes, checks eve
 checksums, and can continue after a kill; all of that is counted. The others parse with the types that serve them best:
 
 * ``polars``: eager, all threads, ids by a join per column: its fastest way;
-* ``polars_streaming``: the lazy engine sinks the text to a Parquet file, then column by column: in little memory;
 * ``pyarrow``: all threads, dictionaries made while parsing and unified.
 
-Every run is a process of its own; ways take turns; a first run of each is not counted (compiled code, page cache).
+Every run is another process; ways take turns; a first run of each is not counted (compiled code, page cache).
 Seconds are those of the work, without starting Python and importing; memory is the process' peak, with both. Writes
 benchmarks/results/ingest.json.
 """
@@ -33,6 +32,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,21 +78,6 @@ def run_polars(text: Path, out: Path) -> None:
     labels = frame["label"].to_numpy()
     dense = frame.select(polars_dense(pl)).to_numpy(order="c")
     polars_finish(pl, lambda name: frame.select(name), labels, dense, out)
-
-
-def run_polars_streaming(text: Path, out: Path) -> None:
-    """Text to Parquet by the streaming engine, then one column at a time."""
-    import polars as pl
-
-    path = out / "columns.parquet"
-    pl.scan_csv(text, **polars_options(pl)).with_columns(polars_dense(pl)).sink_parquet(path, compression="lz4")
-    lazy = pl.scan_parquet(path)
-    labels = lazy.select("label").collect(engine="streaming")["label"].to_numpy()
-    dense = np.empty((len(labels), len(COUNTS)), np.float32)
-    for index, name in enumerate(COUNTS):
-        dense[:, index] = lazy.select(name).collect(engine="streaming")[name].to_numpy()
-    polars_finish(pl, lambda name: lazy.select(name).collect(engine="streaming"), labels, dense, out)
-    path.unlink()
 
 
 def polars_options(pl: Any) -> dict[str, Any]:
@@ -161,16 +147,16 @@ def run_pyarrow(text: Path, out: Path) -> None:
 
 
 WAYS: dict[str, Callable[[Path, Path], None]] = {
-    "fae": run_fae, "polars": run_polars, "polars_streaming": run_polars_streaming, "pyarrow": run_pyarrow,
+    "fae": run_fae, "polars": run_polars, "pyarrow": run_pyarrow,
 }  # fmt: skip
 
 
 def child(way: str, text: Path, out: Path) -> None:
-    """One run, in a process of its own; prints what it took."""
+    """One run in this process; prints its seconds, memory and digests."""
     if way == "fae":
         import fae.ingest.ingest  # noqa: F401
     else:
-        __import__(way.split("_")[0])
+        __import__(way)
     start, cpu = time.perf_counter(), time.process_time()
     WAYS[way](text, out)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
@@ -188,11 +174,11 @@ def contents_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def measure(text: Path, folder: Path, repeats: int) -> list[dict[str, Any]]:
+def measure(text: Path, folder: Path, repeats: int, ways: list[str]) -> list[dict[str, Any]]:
     """All ways in turns."""
-    samples: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    samples: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for repeat in range(repeats + 1):
-        for way in WAYS:
+        for way in ways:
             out = folder / "out"
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
@@ -212,25 +198,19 @@ def measure(text: Path, folder: Path, repeats: int) -> list[dict[str, Any]]:
     rows = []
     for way, runs in samples.items():
         seconds = [run["seconds"] for run in runs]
-        rows.append(
-            {
-                "way": way,
-                "samples_seconds": seconds,
-                "samples_cpu_seconds": [run["cpu_seconds"] for run in runs],
-                "samples_peak_bytes": [run["peak_bytes"] for run in runs],
-                "samples_load": [run["load"] for run in runs],
-                "median_mb_per_second": num_bytes / 1e6 / statistics.median(seconds),
-                "median_mb_per_cpu_second": num_bytes / 1e6 / statistics.median(run["cpu_seconds"] for run in runs),
-                "peak_bytes": max(run["peak_bytes"] for run in runs),
-                "ratio_to_fae": statistics.median(
-                    run["seconds"] / mine["seconds"] for run, mine in zip(runs, samples["fae"], strict=True)
-                ),
-                "same_bytes_as_fae": {
-                    name: all(run["digests"][name] == samples["fae"][0]["digests"][name] for run in runs)
-                    for name in FILES
-                },
-            }
-        )
+        cpu, peaks = ([run[key] for run in runs] for key in ("cpu_seconds", "peak_bytes"))
+        rows.append({
+            "way": way, "samples_seconds": seconds, "samples_cpu_seconds": cpu, "samples_peak_bytes": peaks,
+            "samples_load": [run["load"] for run in runs],
+            "median_mb_per_second": num_bytes / 1e6 / statistics.median(seconds),
+            "median_mb_per_cpu_second": num_bytes / 1e6 / statistics.median(cpu), "peak_bytes": max(peaks),
+            "ratio_to_fae": statistics.median(
+                run["seconds"] / mine["seconds"] for run, mine in zip(runs, samples["fae"], strict=True)
+            ),
+            "same_bytes_as_fae": {
+                name: all(run["digests"][name] == samples["fae"][0]["digests"][name] for run in runs) for name in FILES
+            },
+        })  # fmt: skip
     return rows
 
 
@@ -255,14 +235,12 @@ def main() -> None:
         folder = Path(name)
         text = folder / "log.tsv"
         write_text(SyntheticConfig(num_inputs=inputs, scale=scale), text)
-        rows = measure(text, folder, repeats)
-        import polars
-        import pyarrow
-
+        ways = [way for way in WAYS if way == "fae" or find_spec(way)]  # polars is in no extra of this package
+        rows = measure(text, folder, repeats, ways)
+        versions = {way: version(way) for way in ways if way != "fae"}
         result = record(
-            num_inputs=inputs, scale=scale, text_bytes=text.stat().st_size,
-            baseline_versions={"polars": polars.__version__, "pyarrow": pyarrow.__version__}, rows=rows,
-        )  # fmt: skip
+            num_inputs=inputs, scale=scale, text_bytes=text.stat().st_size, baseline_versions=versions, rows=rows
+        )
     if options.quick:
         print(json.dumps(result, indent=1))
     else:

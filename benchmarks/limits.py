@@ -25,14 +25,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 
-from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog, FeatureSchema
-from fae.artifacts.manifest import Manifest, Plan, write_artifact
+from fae.artifacts.columnar_log import ColumnarLog
+from fae.artifacts.manifest import Manifest
 from fae.artifacts.row_layout import RowLayout
-from fae.core.config import to_table
 
-from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder
+from common import (
+    KAGGLE_ROWS,
+    RESULTS,
+    capped_rows,
+    hot_set,
+    open_log,
+    packed_log,
+    record,
+    save_record,
+    working_folder,
+    write_log,
+)
 from contenders import OurPlacement, interleaved_runs
 
 DIM = 16
@@ -85,28 +94,14 @@ def longer(log: ColumnarLog, hot: Any, times: int, path: Path) -> ColumnarLog:
     """The log in storage order, every cold row now the first of `times`."""
     if path.exists():
         return ColumnarLog(path)
-    layout, features, ranks = hot.layout, [], []
-    num_hot = [int(count) for count in layout.num_hot]
-    for table, feature in enumerate(log.features):
-        size = num_hot[table] + (feature.num_embeddings - num_hot[table]) * times
-        features.append(FeatureSchema(name=feature.name, num_embeddings=size))
-        ranks.append(layout.ranks[table])
-    summary = {**log.manifest.summary, "features": [to_table(feature) for feature in features]}
-    parameters = {"of": log.manifest.fingerprint, "times": times, "num_hot": num_hot}
-    plan = Plan(kind=KIND, format_version=FORMAT_VERSION, parameters=parameters, parents={}, command="limits.py")
-    with write_artifact(path, plan, summary) as folder:
-        ids = open_memmap(folder / "ids.npy", mode="w+", dtype=np.int32, shape=log.ids.shape)
-        counts = []
-        for table, hot_rows in enumerate(num_hot):
-            column = np.asarray(log.ids[:, table])
-            rank = column if ranks[table] is None else ranks[table][column]
-            ids[:, table] = np.where(rank < hot_rows, rank, hot_rows + (rank.astype(np.int64) - hot_rows) * times)
-            counts.append(np.bincount(ids[:, table], minlength=features[table].num_embeddings))
-        np.save(folder / "counts.npy", np.concatenate(counts).astype(np.int64))
-        np.save(folder / "dense.npy", np.asarray(log.dense))
-        np.save(folder / "labels.npy", np.asarray(log.labels))
-        ids.flush()
-    return ColumnarLog(path)
+    ids, rows = np.empty(log.ids.shape, np.int32), []
+    for table, (hot_rows, feature) in enumerate(zip(map(int, hot.layout.num_hot), log.features, strict=True)):
+        rows.append(hot_rows + (feature.num_embeddings - hot_rows) * times)
+        column, ranks = np.asarray(log.ids[:, table]), hot.layout.ranks[table]
+        rank = column if ranks is None else ranks[column]
+        ids[:, table] = np.where(rank < hot_rows, rank, hot_rows + (rank.astype(np.int64) - hot_rows) * times)
+    parameters = {"of": log.manifest.fingerprint, "times": times, "rows": rows}
+    return write_log(path, rows, ids, np.asarray(log.dense), np.asarray(log.labels), parameters)
 
 
 def long_tables(options: argparse.Namespace, folder: Path, done: Callable[[dict[str, Any]], bool]) -> Any:

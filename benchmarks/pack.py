@@ -67,21 +67,16 @@ def measure(folder: Path, num_inputs: int, repeats: int, cardinalities: list[int
                 print(f"{name}: {num_inputs / elapsed / 1e6:.2f} M inputs/s, {cpu:.1f} CPU seconds", file=sys.stderr)
             summaries[name] = packed.summary
     kept = ("input_share", "coverage", "num_batches", "closed_early", "cold_rows_per_batch", "padding_share", "bytes")
+    facts = {"num_inputs": num_inputs, "num_slots": len(cardinalities), "num_dense": KAGGLE_DENSE}
     return [
         {
-            "way": name,
-            "num_inputs": num_inputs,
-            "num_slots": len(cardinalities),
-            "num_dense": KAGGLE_DENSE,
-            "batch_size": batch_size,
-            "samples_seconds": seconds[name],
-            "samples_cpu_seconds": cpu_seconds[name],
-            "checksum_seconds": checksums[name],
+            "way": name, **facts, "batch_size": batch_size, "samples_seconds": seconds[name],
+            "samples_cpu_seconds": cpu_seconds[name], "checksum_seconds": checksums[name],
             "median_inputs_per_second": num_inputs / statistics.median(seconds[name]),
             "summary": {key: summaries[name][key] for key in kept},
         }
         for name in ways
-    ]
+    ]  # fmt: skip
 
 
 def main() -> None:

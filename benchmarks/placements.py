@@ -68,20 +68,12 @@ def packed_for(group: Group, log: Any, folder: Path, share: float, *, mixed: boo
     return hot, packed_log(log, hot, folder)
 
 
-def prepare(group: Group, options: argparse.Namespace, folder: Path) -> None:
-    """Make everything that `measure` reads."""
-    log = open_log(group["log"], folder, options.inputs, capped_rows(options.cap))
-    for share in group["shares"]:
-        packed_for(group, log, folder, share)
-    if group.get("slow"):
-        packed_for(group, log, folder, 0.05, mixed=False)
-
-
 def contender_makers(
-    group: Group, log: Any, options: argparse.Namespace, folder: Path, has_fbgemm: bool
+    group: Group, options: argparse.Namespace, folder: Path, has_fbgemm: bool
 ) -> dict[str, tuple[float, int, Callable[[], Any]]]:
-    """Budget fraction, steps of a sample and constructor of every contender of a group, by name."""
+    """Budget fraction, steps of a sample and constructor of every contender of a group; packs what they read."""
     batch_size, dim, optimizer = group["batch_size"], group["dim"], group["optimizer"]
+    log = open_log(group["log"], folder, options.inputs, capped_rows(options.cap))
     common = {"dim": dim, "optimizer": optimizer, "device": options.device}
     steps = max(40, round(options.seconds * 40e6 / batch_size / (dim / 16)))
     makers: dict[str, tuple[float, int, Callable[[], Any]]] = {}
@@ -123,8 +115,7 @@ def contender_makers(
 
 def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm: bool) -> list[dict[str, Any]]:
     """All contenders of a group, in turns."""
-    log = open_log(group["log"], folder, options.inputs, capped_rows(options.cap))
-    makers = contender_makers(group, log, options, folder, has_fbgemm)
+    makers = contender_makers(group, options, folder, has_fbgemm)
     contenders: dict[str, Any] = {}
     for name, (_, _, make) in makers.items():
         try:
@@ -132,8 +123,7 @@ def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm:
         except Exception as error:
             print(f"{name}: cannot be made: {type(error).__name__}: {str(error)[:300]}", flush=True)
     counts = {name: makers[name][1] for name in contenders}
-    states: dict[str, list[dict[str, str]]] | None = {} if options.device == "cuda" else None
-    samples = interleaved_runs(contenders, counts, options.rounds, states=states)
+    samples = interleaved_runs(contenders, counts, options.rounds)
     rows = []
     for name, seconds in samples.items():
         rates = [group["batch_size"] / each for each in seconds]
@@ -146,7 +136,6 @@ def measure(group: Group, options: argparse.Namespace, folder: Path, has_fbgemm:
                 "optimizer": group["optimizer"], "budget_fraction": makers[name][0],
                 "samples_per_second": statistics.median(rates), "samples": rates, "gpu_row_bytes": memory,
                 "staging_bytes": getattr(contender, "staging_bytes", 0),
-                **({"gpu_states": states[name]} if states else {}),
             }
         )  # fmt: skip
     contenders.clear()
@@ -196,7 +185,7 @@ def main() -> None:
             if options.quick:
                 group["batch_size"] = min(256, group["batch_size"])
             if options.prepare:
-                prepare(group, options, folder)
+                contender_makers(group, options, folder, has_fbgemm)
                 continue
             rows = measure(group, options, folder, has_fbgemm)
             if not options.folder:

@@ -1,4 +1,4 @@
-"""How near the CPU baselines are to what the machine could do: ceilings, and each part of a step under them.
+"""How near the CPU baselines are to what the machine could do: ceilings, and whole steps under them.
 
     python benchmarks/roofline.py [--device cuda] [--out FILE] [--folder DIR] [--quick]
 
@@ -7,22 +7,18 @@ same two forms, each with its dense part in fp32 or, on a CPU as well, in bf16. 
 Criteo Kaggle's tables, batches of 32,768, dim 16, independent Zipf columns (exponent 1.05). A part's ideal time is the
 larger of (operations / rate of the best product measured here) and (bytes that the step cannot do without, each operand
 once / bandwidth of a copy); of rows, (different rows of a batch / rows a second of a bare loop); with a GPU, lookup and
-update include the bus. Parts are timed one by one in runs that wait after each; "the whole step" runs as training
-does. Ideals are added up: an exact step has no parts that could overlap, since the next batch reads what this one
-writes. Writes Markdown to stdout and benchmarks/results/baseline_roofline.json. What the output file has already is not
-measured again, and ceilings of several runs are the highest.
+update include the bus. Ideals are added up: an exact step has no parts that could overlap, since the next batch reads
+what this one writes. Prints Markdown and writes benchmarks/results/baseline_roofline.json; cells that the file has are
+not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +28,13 @@ import numpy as np
 import torch
 from numba import njit
 
+from fae.bench.cells import Cells
 from fae.core.prefetch import prefetch
 from fae.core.threads import run_ranges
 from fae.streaming.huge_pages import host_zeros
-from fae.training.step import autocast, backward, cpu_multiplies_bf16
+from fae.training.step import cpu_multiplies_bf16
 
-from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder
+from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, working_folder
 from contenders import OurPlacement, PlainPyTorch
 
 FEATURES, DIM, NUM_DENSE = 26, 16, 13
@@ -177,74 +174,6 @@ def row_rates(rows: np.ndarray, of_batch: np.ndarray, seconds: float) -> dict[st
     return rates
 
 
-class Clock:
-    """Seconds of the parts of steps, by name."""
-
-    def __init__(self, on_gpu: bool) -> None:
-        self._on_gpu, self.samples, self._last = on_gpu, {}, 0.0
-
-    def start(self) -> None:
-        if self._on_gpu:
-            torch.cuda.synchronize()
-        self._last = time.perf_counter()
-
-    def part(self, name: str) -> None:
-        """Count the seconds since the last part, or the start, for this part."""
-        if self._on_gpu:
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.samples.setdefault(name, []).append(now - self._last)
-        self._last = time.perf_counter()
-
-
-def run_ours_by_part(ours: OurPlacement, num_steps: int) -> dict[str, float]:
-    """Median seconds of each part of `fae.training.step.train_step`; rows that cross the bus count as their lookup."""
-    embeddings, model, optimizer = ours.embeddings, ours.model, ours.dense_optimizer
-    clock, loss_sum = Clock(ours.device.type == "cuda"), torch.zeros((), dtype=torch.float64, device=ours.device)
-    order = np.arange(num_steps) % ours.packed.train.num_batches
-    with closing(embeddings.stream(ours.packed.train, order)) as stream:
-        batches = iter(stream)
-        for _ in range(num_steps):
-            clock.start()
-            batch = next(batches)
-            clock.part("batch")
-            features = embeddings.lookup(batch)
-            clock.part("lookup")
-            with autocast(ours.device, ours.runner.precision):
-                logits = model(batch.dense, features)
-            optimizer.zero_grad(set_to_none=True)
-            clock.part("dense, forward")
-            backward(logits, batch, loss_sum)
-            clock.part("dense, backward")
-            embeddings.update(batch)
-            clock.part("update")
-            optimizer.step()
-            clock.part("dense, update")
-    return medians(clock)
-
-
-def run_plain_by_part(peer: PlainPyTorch, num_steps: int) -> dict[str, float]:
-    """Median seconds of each part of plain PyTorch's step; its dense part is one call."""
-    clock = Clock(peer.on_gpu)
-    for number in range(num_steps):
-        index = number % len(peer.batches)
-        _, dense, labels, lengths = peer.batches[index]
-        clock.start()
-        outputs = peer.look_up(index)
-        leaf = peer.to_device(outputs)
-        clock.part("lookup")
-        peer.dense_backward(dense, labels, leaf, lengths)
-        clock.part("dense")
-        peer.update(outputs, peer.to_host(leaf.grad))
-        clock.part("update")
-    return medians(clock)
-
-
-def medians(clock: Clock) -> dict[str, float]:
-    """Median seconds of each part, without the first step, which may have filled caches and pipelines."""
-    return {name: statistics.median(values[1:] or values) for name, values in clock.samples.items()}
-
-
 def needed(batch_size: int, optimizer: str, unique_rows: int, precision: str) -> dict[str, dict[str, float]]:
     """Operations, bytes and rows that each part cannot do without."""
     each = 2 if precision == "bf16" else 4  # bytes of an activation
@@ -319,77 +248,43 @@ def rows_of_batch(packed: Any, hot: Any) -> np.ndarray:
     ).astype(np.int64)
 
 
-def contenders(log: Any, packed: Any, hot: Any, optimizer: str, batch_size: int, options: Any) -> Iterator[Any]:
-    """(contender, names by precision, function by part), one at a time: two would not fit everywhere."""
+def contenders(log: Any, packed: Any, hot: Any, optimizer: str, options: Any) -> dict[str, tuple[str, bool, Any]]:
+    """Precision, whether a GPU computes the dense part, and constructor of every contender, by name."""
     common = {"dim": DIM, "optimizer": optimizer}
-    both = {"fp32": "", "bf16": " bf16"} if options.bf16 else {"fp32": ""}
-    names = {precision: "cpu" + suffix for precision, suffix in both.items()}
-    yield names, lambda: OurPlacement(packed, hot, "cpu", device="cpu", **common), run_ours_by_part
+    plain = {**common, "batch_size": options.batch_size, "num_batches": 4}
+
+    def ours(device: str) -> OurPlacement:
+        return OurPlacement(packed, hot, "cpu" if device == "cpu" else "hybrid", device=device, **common)
+
+    made: dict[str, tuple[str, bool, Any]] = {}
+    for suffix, precision in (("", "fp32"), (" bf16", "bf16")) if options.bf16 else (("", "fp32"),):
+        made[f"cpu{suffix}"] = (precision, False, lambda: ours("cpu"))
+        made[f"plain PyTorch cpu{suffix}"] = (precision, False, lambda: PlainPyTorch(log, device="cpu", **plain))
     if options.device == "cuda":
-        yield {"bf16": "hybrid"}, lambda: OurPlacement(packed, hot, "hybrid", device="cuda", **common), run_ours_by_part
-    plain = {**common, "batch_size": batch_size, "num_batches": 4}
-    names = {precision: "plain PyTorch cpu" + suffix for precision, suffix in both.items()}
-    yield names, lambda: PlainPyTorch(log, device="cpu", **plain), run_plain_by_part
-    if options.device == "cuda":
-        yield {"bf16": "plain PyTorch hybrid"}, lambda: PlainPyTorch(log, device="cuda", **plain), run_plain_by_part
+        made["hybrid"] = ("bf16", True, lambda: ours("cuda"))
+        made["plain PyTorch hybrid"] = ("bf16", True, lambda: PlainPyTorch(log, device="cuda", **plain))
+    return made
 
 
-def measure(
-    name: str, precision: str, contender: Any, by_part: Callable[[Any, int], dict[str, float]], options: Any
-) -> dict[str, Any]:
-    """Samples of whole steps, then parts."""
-    on_gpu = contender.device.type == "cuda"
+def measure(precision: str, on_gpu: bool, make: Callable[[], Any], rounds: int) -> dict[str, Any]:
+    """Seconds of whole steps."""
+    contender = make()
     if not on_gpu:
         contender.precision = precision
     contender.run(WARM_UP if on_gpu else 2)
     steps = 12 if isinstance(contender, OurPlacement) and on_gpu else 3
-    samples = [contender.run(steps) / steps for _ in range(options.rounds)]
-    return {
-        "contender": name, "precision": precision, "on_gpu": on_gpu, "seconds_a_step": samples,
-        "parts": by_part(contender, 1 + steps),
-    }  # fmt: skip
+    seconds = [contender.run(steps) / steps for _ in range(rounds)]
+    del contender
+    gc.collect()
+    return {"precision": precision, "on_gpu": on_gpu, "seconds_a_step": seconds}
 
 
-def table_of(row: dict[str, Any], ceilings: dict[str, Any], batch_size: int, unique_rows: int) -> list[str]:
+def table_of(name: str, cell: dict[str, Any], ideal: dict[str, float], batch_size: int) -> list[str]:
     """Markdown of one contender."""
-    need = needed(batch_size, row["optimizer"], unique_rows, row["precision"])
-    ideal = row["ideal"] = ideals(need, ceilings, row["on_gpu"], row["precision"])
-    parts = dict.fromkeys([*ideal], 0.0)
-    for name, seconds in row["parts"].items():
-        key = name.split(",")[0]
-        parts[key] = parts.get(key, 0.0) + seconds
-    step = statistics.median(row["seconds_a_step"])
-    lines = [
-        f"\n{row['contender']}, {row['optimizer']}: {batch_size / step / 1e6:.3f} M inputs/s\n",
-        "| part | ms | MB | Gop | thousand rows | ideal ms | share of the ceiling |\n|---|---|---|---|---|---|---|",
-    ]
-    for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
-        amounts = need.get(name, {})
-        moved = amounts.get("bytes", 0.0) / 1e6
-        rows = amounts.get("rows", amounts.get("rows written", 0.0)) / 1e3
-        share = f"{100 * ideal[name] / seconds:.0f} %" if name in ideal and seconds else ""
-        floor = f"{1e3 * ideal[name]:.2f}" if name in ideal else ""
-        lines.append(
-            f"| {name} | {1e3 * seconds:.2f} | {moved:.0f} | {amounts.get('operations', 0.0) / 1e9:.1f} | {rows:.0f} "
-            f"| {floor} | {share} |"
-        )
-    side = ceilings["gpu" if row["on_gpu"] else "cpu"][row["precision"]]
-    products = row["dense_products_at_their_own_rates"] = need["dense"]["operations"] / side["all layers"]
-    lines.append(
-        f"| of dense, its products alone as fast as they run here | {1e3 * products:.2f} | | | | "
-        f"{1e3 * ideal['dense']:.2f} | {100 * ideal['dense'] / products:.0f} % |"
-    )
-    floor = sum(ideal.values())
-    row["share"] = floor / step
-    lines.append(f"| the whole step | {1e3 * step:.2f} | | | | {1e3 * floor:.2f} | {100 * floor / step:.0f} % |")
-    return lines
-
-
-def better_of(one: Any, other: Any) -> Any:
-    """Ceilings of two runs on one machine: each the higher, since other work can only lower them."""
-    if not isinstance(one, dict) or not isinstance(other, dict):
-        return one if other is None else other if one is None else max(one, other)
-    return {name: better_of(one.get(name), other.get(name)) for name in {**one, **other}}
+    step, floor = statistics.median(cell["seconds_a_step"]), sum(ideal.values())
+    lines = [f"\n{name}: {batch_size / step / 1e6:.3f} M inputs/s\n", "| part | ideal ms |\n|---|---|"]
+    lines += [f"| {part} | {1e3 * seconds:.2f} |" for part, seconds in ideal.items()]
+    return [*lines, f"| all, {100 * floor / step:.0f} % of the step of {1e3 * step:.2f} ms | {1e3 * floor:.2f} |"]
 
 
 def ceiling_lines(ceilings: dict[str, Any]) -> list[str]:
@@ -404,8 +299,7 @@ def ceiling_lines(ceilings: dict[str, Any]) -> list[str]:
             else:
                 lines.append(f"| {side} {name} | {value / 1e9:.1f} GB/s |")
     lines += [f"| rows of 64 bytes, {name} | {rate / 1e6:.0f} M/s |" for name, rate in ceilings["rows"].items()]
-    lines += [f"| bus {way} | {rate / 1e9:.1f} GB/s |" for way, rate in ceilings.get("bus", {}).items()]
-    return lines
+    return [*lines, *(f"| bus {way} | {rate / 1e9:.1f} GB/s |" for way, rate in ceilings.get("bus", {}).items())]
 
 
 def main() -> None:
@@ -418,7 +312,7 @@ def main() -> None:
     parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.2, help="of a ceiling, about")
-    parser.add_argument("--until", type=float, default=float("inf"), help="start no contender after that many seconds")
+    parser.add_argument("--until", type=float, default=0.0, help="start no contender after that many seconds")
     parser.add_argument("--out", type=Path, default=RESULTS / "baseline_roofline.json")
     parser.add_argument("--folder", type=Path, default=None, help="of the log and its batches; default: temporary")
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs")
@@ -428,41 +322,24 @@ def main() -> None:
     if options.quick:
         options.inputs, options.cap, options.rounds, options.seconds = 40_000, 2000, 1, 0.01
         options.batch_size, options.copy_bytes = 1024, 2**24
-    started, batch_size = time.monotonic(), options.batch_size
-    done = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
     with working_folder(options.folder) as folder:
         log = open_log("zipf", folder, options.inputs, capped_rows(options.cap))
-        hot = hot_set(log, 0.05, dim=DIM, batch_size=batch_size, mixed=True)
+        hot = hot_set(log, 0.05, dim=DIM, batch_size=options.batch_size, mixed=True)
         packed = packed_log(log, hot, folder)
-        of_batch, num_rows = rows_of_batch(packed, hot), sum(feature.num_embeddings for feature in log.features)
-        print(f"log and batches: {time.monotonic() - started:.0f} s", file=sys.stderr)
-        ceilings = measure_ceilings(batch_size, of_batch, num_rows, options)
-        print(f"ceilings: {time.monotonic() - started:.0f} s", file=sys.stderr)
-        ceilings = better_of(ceilings, done.get("ceilings"))
-        for row in done["rows"]:
-            table_of(row, ceilings, batch_size, len(of_batch))
+        of_batch, num_rows = rows_of_batch(packed, hot), int(log.table_offsets[-1])
+        settings = {"batch_size": options.batch_size, "num_rows": num_rows, "rows_of_a_batch": len(of_batch)}
+        cells = Cells(options.out, settings, header=record(), until_seconds=options.until)
+        ceilings = cells.measure("ceilings", lambda: measure_ceilings(options.batch_size, of_batch, num_rows, options))
         print("\n".join(ceiling_lines(ceilings)), flush=True)
         for optimizer in options.optimizers:
-            for names, make, by_part in contenders(log, packed, hot, optimizer, batch_size, options):
-                missing = {
-                    precision: name for precision, name in names.items()
-                    if not any((row["contender"], row["optimizer"]) == (name, optimizer) for row in done["rows"])
-                }  # fmt: skip
-                if not missing or time.monotonic() - started > options.until:
+            for name, contender in contenders(log, packed, hot, optimizer, options).items():
+                key = f"{name}, {optimizer}"
+                if key not in cells and cells.late():
                     continue
-                contender = make()
-                for precision, name in missing.items():
-                    row = {"optimizer": optimizer, **measure(name, precision, contender, by_part, options)}
-                    print("\n".join(table_of(row, ceilings, batch_size, len(of_batch))), flush=True)
-                    done = {
-                        **record(batch_size=batch_size, num_rows=num_rows, rows_of_a_batch=len(of_batch)),
-                        "gpu": torch.cuda.get_device_name() if options.device == "cuda" else None,
-                        "ceilings": ceilings, "rows": [*done["rows"], row],
-                    }  # fmt: skip
-                    save_record(options.out, done)
-                    print(f"{name}, {optimizer}: {time.monotonic() - started:.0f} s", file=sys.stderr)
-                del contender
-                gc.collect()
+                cell = cells.measure(key, lambda contender=contender: measure(*contender, options.rounds))
+                need = needed(options.batch_size, optimizer, len(of_batch), cell["precision"])
+                ideal = ideals(need, ceilings, cell["on_gpu"], cell["precision"])
+                print("\n".join(table_of(key, cell, ideal, options.batch_size)), flush=True)
 
 
 if __name__ == "__main__":

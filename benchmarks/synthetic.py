@@ -4,7 +4,7 @@
     python benchmarks/synthetic.py speed [--inputs 4000000] [--repeats 3] [--scale 1]
 
 ``shape``: skew per column, hot-input share, drift and best AUC of synthetic logs beside 79,335 inputs of Criteo Kaggle,
-whose figures are constants below. The budget is a share of the rows that the log accesses, and the hot set is the
+whose figures are in that file. The budget is a share of the rows that the log accesses, and the hot set is the
 globally most frequent rows. A missing value counts as an id. Writes benchmarks/results/synthetic_shape.json.
 
 ``speed``: inputs a second straight into the columnar form, by shape, and peak memory; a sample is everything that
@@ -39,16 +39,9 @@ CASES = (
 )  # fmt: skip
 NUM_INPUTS = 79_335
 BUDGETS = (0.01, 0.05, 0.10, 0.20)
-REAL = {
-    "hot_input_share": [0.035, 0.20, 0.33, 0.46],
-    "columns_shuffled": [0.0001, 0.004, 0.020, 0.068],
-    "first_10000_inputs_at_10_percent": 0.109,
-    "first_59500_at_10_percent": 0.294,
-    "next_19835_with_that_hot_set": 0.258,
-}
 
 
-class RealColumn(NamedTuple):
+class ColumnFigures(NamedTuple):
     """Figures of one column: distinct ids, and shares of the inputs, or of the ids (`singletons`)."""
 
     distinct: int
@@ -59,42 +52,12 @@ class RealColumn(NamedTuple):
     singletons: float
 
 
-REAL_COLUMNS = {
-    "C1": RealColumn(509, 0.0, 0.503, 0.857, 0.981, 0.53),
-    "C2": RealColumn(543, 0.0, 0.125, 0.341, 0.765, 0.12),
-    "C3": RealColumn(34942, 0.037, 0.037, 0.405, 0.58, 0.85),
-    "C4": RealColumn(20683, 0.037, 0.054, 0.485, 0.701, 0.72),
-    "C5": RealColumn(74, 0.0, 0.671, 0.671, 0.971, 0.1),
-    "C6": RealColumn(9, 0.136, 0.465, 0.465, 0.465, 0.0),
-    "C7": RealColumn(7210, 0.0, 0.01, 0.238, 0.606, 0.26),
-    "C8": RealColumn(122, 0.0, 0.593, 0.76, 0.97, 0.07),
-    "C9": RealColumn(3, 0.0, 0.887, 0.887, 0.887, 0.0),
-    "C10": RealColumn(9827, 0.0, 0.266, 0.468, 0.741, 0.49),
-    "C11": RealColumn(3667, 0.0, 0.021, 0.235, 0.623, 0.17),
-    "C12": RealColumn(32986, 0.037, 0.037, 0.422, 0.6, 0.84),
-    "C13": RealColumn(2755, 0.0, 0.023, 0.231, 0.624, 0.12),
-    "C14": RealColumn(24, 0.0, 0.364, 0.364, 0.87, 0.04),
-    "C15": RealColumn(4774, 0.0, 0.02, 0.295, 0.731, 0.34),
-    "C16": RealColumn(27806, 0.037, 0.037, 0.455, 0.649, 0.8),
-    "C17": RealColumn(9, 0.0, 0.426, 0.426, 0.426, 0.0),
-    "C18": RealColumn(2373, 0.0, 0.054, 0.362, 0.792, 0.28),
-    "C19": RealColumn(1245, 0.412, 0.412, 0.838, 0.932, 0.28),
-    "C20": RealColumn(4, 0.412, 0.412, 0.412, 0.412, 0.0),
-    "C21": RealColumn(30921, 0.037, 0.037, 0.438, 0.621, 0.83),
-    "C22": RealColumn(8, 0.82, 0.82, 0.82, 0.82, 0.0),
-    "C23": RealColumn(12, 0.0, 0.444, 0.444, 0.645, 0.0),
-    "C24": RealColumn(10508, 0.037, 0.074, 0.592, 0.797, 0.59),
-    "C25": RealColumn(46, 0.412, 0.412, 0.412, 0.819, 0.02),
-    "C26": RealColumn(8144, 0.412, 0.412, 0.698, 0.846, 0.59),
-}
-
-
-def describe_column(ids: np.ndarray) -> RealColumn:
+def describe_column(ids: np.ndarray) -> ColumnFigures:
     """The figures of a column of the synthetic log."""
     counts = np.sort(np.unique(ids, return_counts=True)[1])[::-1]
     shares = np.cumsum(counts) / len(ids)
     top_1_percent, top_10_percent = (shares[int(np.ceil(part * len(counts))) - 1] for part in (0.01, 0.1))
-    return RealColumn(
+    return ColumnFigures(
         len(counts), float((ids < 0).mean()), float(shares[0]), float(top_1_percent), float(top_10_percent),
         float((counts == 1).mean()),
     )  # fmt: skip
@@ -208,8 +171,9 @@ def main() -> None:
         print(tables(json.loads((RESULTS / "synthetic_shape.json").read_text())))
     elif options.what == "shape":
         runs = [measure(scale, seed) for scale in (1.0, 0.01) for seed in range(1, 2 if options.quick else 6)]
-        real = {name: column._asdict() for name, column in REAL_COLUMNS.items()}
-        result = record(real=REAL, real_columns=real, budgets=BUDGETS, runs=runs)
+        earlier = json.loads((RESULTS / "synthetic_shape.json").read_text())  # has the figures of the real log
+        real = {key: earlier[key] for key in ("real", "real_columns")}
+        result = record(**real, budgets=BUDGETS, runs=runs)
         print(tables(result))
         if not options.quick:
             save_record("synthetic_shape", result)

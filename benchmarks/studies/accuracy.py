@@ -47,6 +47,7 @@ import fae
 from fae.artifacts.access_profile import AccessProfile
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.packed import PackedDataset
+from fae.bench.workloads import WORKLOADS as PAPER
 from fae.core.config import to_table
 from fae.core.seeds import derive_seed
 from fae.embedding.placements import make_embeddings
@@ -142,7 +143,7 @@ def rmc2(train: dict[str, Any]) -> Workload:
     """The paper's RMC2 on 22.2 M synthetic inputs: 20.0 M to train on, 1.05 M to validate, 1.1 M to test."""
     return Workload(
         recipe={
-            "model": {"name": "dlrm", "embedding_dim": 16, "bottom_mlp": [512, 256, 64], "top_mlp": [512, 256]},
+            "model": dict(PAPER["rmc2"].model),
             "hot": {"budget": "256MiB", "ring_depth": 4},
             "train": {"precision": "bf16", **train},
         },
@@ -169,26 +170,21 @@ WORKLOADS: dict[str, Workload] = {
     # The paper's RMC1 with a quarter of its rows, 1 M inputs: 5 minutes a training on one core.
     "rmc1-quarter": Workload(
         recipe={
-            "model": {
-                "name": "tbsm", "embedding_dim": 16, "bottom_mlp": [], "top_mlp": [15, 15], "inner": "definite",
-                "attention": "mlp", "attention_mlp": [15, 15], "final_mlp": [60],
-            },
+            "model": dict(PAPER["rmc1"].model),
             "hot": {"budget": "64MiB", "ring_depth": 4},
-            "train": {
-                "batch_size": 256, "optimizer": "adagrad", "learning_rate": 0.05, "dense_learning_rate": 0.05,
-            },
+            "train": {key: value for key, value in PAPER["rmc1"].train.items() if key != "compile"},
         },
         log=SyntheticConfig(shape="taobao", num_inputs=1_000_000, scale=0.25, click_rate=0.5, drift=0.0),
         orders=PAIR, **LARGE,
     ),
-    "rmc2": rmc2({"batch_size": 1024, "optimizer": "sgd", "learning_rate": 0.1}),
+    "rmc2": rmc2(dict(PAPER["rmc2"].train)),
     "rmc2-32k": rmc2({"batch_size": 32768, "optimizer": "rowwise_adagrad"}),
     # The paper's RMC3 with a tenth of the rows of its large tables, 2 M inputs: 3 minutes a training on two cores.
     "rmc3-tenth": Workload(
         recipe={
-            "model": {"name": "dlrm", "embedding_dim": 64, "bottom_mlp": [512, 256], "top_mlp": [512, 512, 256]},
+            "model": dict(PAPER["rmc3"].model),
             "hot": {"budget": "13MiB", "ring_depth": 4},
-            "train": {"batch_size": 2048, "optimizer": "sgd", "learning_rate": 0.1},
+            "train": dict(PAPER["rmc3"].train),
         },
         log=SyntheticConfig(shape="terabyte", num_inputs=2_000_000, scale=0.1, drift=0.0),
         orders=(*PAIR, "adaptive"), **LARGE,

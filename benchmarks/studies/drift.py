@@ -14,7 +14,7 @@ the same model, in the same process:
 
 A day's record has coverage (hot lookups), hot-input share, batches, cold rows a batch, rows that changed tier, seconds
 of every stage and the held-out AUC. ``yesterday``, without training, is what a hot set of the day before would serve.
-``cost`` is `move_rows` alone on ``--cost-rows`` rows. Writes benchmarks/results/drift.json after each cell (a drift, a
+Writes benchmarks/results/drift.json after each cell (a drift, a
 seed, a policy); cells that it has are skipped. `studies/tables.py drift` prints and draws.
 """
 
@@ -37,6 +37,7 @@ import fae
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.row_layout import RowLayout
 from fae.calibrate.calibrate import calibrate
+from fae.calibrate.table_facts import Tables
 from fae.checkpoint.continuation import move_rows
 from fae.embedding.base import Embeddings
 from fae.embedding.placements import make_embeddings
@@ -53,7 +54,7 @@ from fae.synthetic.text_writer import write_text
 from fae.training.config import TrainConfig
 from fae.training.trainer import Trainer
 
-from study import measured, open_cells
+from study import inputs_of, measured, open_cells, shares
 from tables import print_drift
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,16 +106,14 @@ def kept(hot_set: Any, log: fae.ColumnarLog) -> Any:
 
 
 def served(log: fae.ColumnarLog, layout: RowLayout) -> dict[str, float]:
-    """Coverage and hot-input share of the training split under a hot set, read input by input."""
-    start, stop = log.split("train")
-    rows_hot = np.concatenate(
-        [
-            (np.arange(feature.num_embeddings) if rank is None else np.asarray(rank)) < hot
-            for feature, rank, hot in zip(layout.features, layout.ranks, layout.num_hot, strict=True)
-        ]
-    )
-    hot = rows_hot[np.asarray(log.ids[start:stop], np.int64) + log.table_offsets[:-1]]
-    return {"coverage": float(hot.mean()), "input_share": float(hot.all(axis=1).mean())}
+    """Coverage and hot-input share of the training split under a hot set."""
+    tables = Tables(log.features, log.counts, layout.embedding_dims, "sgd")
+    ranks = [
+        np.arange(f.num_embeddings) if r is None else r for f, r in zip(layout.features, layout.ranks, strict=True)
+    ]
+    flat, num_hot = np.concatenate(ranks).astype(np.int32), np.array(layout.num_hot, np.int64)
+    found = shares(tables, flat, num_hot, train=inputs_of(log, "train"))["train"]
+    return {key: found[key] for key in ("coverage", "input_share")}
 
 
 class DaysTrained:
@@ -231,31 +230,6 @@ def _num_hot_rows(embeddings: Embeddings, table: int) -> int:
     return layout.groups[int(layout.group_of_table[table])].num_hot_rows
 
 
-def move_cost(num_rows: int, device: str) -> dict[str, Any]:
-    """`move_rows` between two random hot sets of 5 % each over one large table and some smaller ones."""
-    sizes = [num_rows // 2, num_rows // 4, num_rows // 8, num_rows // 8]
-    features = [FeatureSchema(name=f"C{i + 1}", num_embeddings=size) for i, size in enumerate(sizes)]
-    rule = RowOptimizer(name="rowwise_adagrad", learning_rate=0.02)
-
-    def place(seed: int) -> Embeddings:
-        random = np.random.default_rng(seed)
-        ranks = [random.permutation(size).astype(np.int32) for size in sizes]
-        layout = RowLayout(features, [16] * len(sizes), [size // 20 for size in sizes], ranks)
-        hot_set: Any = SimpleNamespace(layout=layout, batch_size=1024, staging_rows=(4096,), ring_depth=2)
-        return make_embeddings("tiered", hot_set, rule, device=device)
-
-    old, new = place(1), place(2)
-    old.initialise(1)
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        move_rows(old, new, seed=1)
-        if new.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return {"rows": num_rows, "bytes": num_rows * 68, "device": device, "seconds": seconds}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=7)
@@ -267,7 +241,6 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--placement", default="tiered")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--cost-rows", type=int, default=4_000_000)
     parser.add_argument("--until", type=float, default=0.0, metavar="SECONDS", help="start no cell after")
     parser.add_argument("--folder", type=Path, help="for logs and batches (default: one in the temporary folder)")
     parser.add_argument("--name", default="drift", help="of the result file")
@@ -275,7 +248,6 @@ def main() -> None:
     keys = ("days", "inputs_per_day", "scale", "budget", "batch_size", "placement", "device")
     cells = open_cells(options.name, {key: getattr(options, key) for key in keys}, until_seconds=options.until)
     root = options.folder or Path(tempfile.gettempdir()) / f"fae_{options.name}"
-    measured(cells, "cost", lambda: move_cost(options.cost_rows, options.device))
     for seed in range(1, options.seeds + 1):
         for drift in options.drifts:
             for policy in POLICIES:

@@ -13,8 +13,7 @@ of 1,024 rows, Student's t. Each draw is one call for the Box and one a threshol
 shipped form must cover in 99.5 % or more of the draws of every cell; the study ends with exit status 1 if it does
 not.
 
-Time: the Box (drawing, then one interval) and a full scan of the unordered counts, and the binary search that an
-order by popularity allows, on 8 M, 40 M and 188 M rows. Writes benchmarks/results/rand_em_box.json; cells that it has
+Writes benchmarks/results/rand_em_box.json; cells that it has
 are not measured again. `studies/tables.py rand_em_box` prints and draws. About 15 minutes on 2 cores.
 """
 
@@ -22,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -33,7 +31,6 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from fae.calibrate.rand_em import RandEmBox, draw_chunks, draw_rows
-from fae.calibrate.table_facts import num_at_least
 from fae.core.progress import say
 from fae.core.seeds import generator
 
@@ -46,7 +43,6 @@ HOT_SHARES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 MUST_COVER = 0.995
 FORMS: dict[str, Callable[..., RandEmBox]] = {"shipped": draw_rows, "published": draw_chunks}
 ORDERS = ("popularity", "shuffled", "arrival")
-TIMED_ROWS = (NUM_ROWS, 40_000_000, 187_767_399)
 
 
 def popularity(kind: str, num_rows: int) -> npt.NDArray[np.float64]:
@@ -114,40 +110,6 @@ def cover(skew: str, order: str, form: str, draws: int, seed: int) -> dict[str, 
     }  # fmt: skip
 
 
-def seconds_of(work: Callable[[], object], repeats: int) -> list[float]:
-    """Seconds of each of several calls, after one that is not counted."""
-    work()
-    samples = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        samples.append(time.perf_counter() - began)
-    return samples
-
-
-def time_forms(num_rows: int, repeats: int = 15) -> dict[str, Any]:
-    """Seconds of the Box and of exact counting, in one thread, at a hot share of 1e-3."""
-    random = generator(1, "rand_em_box", "time", num_rows)
-    descending = np.arange(num_rows, 0, -1, dtype=np.int64)
-    counts = random.permutation(descending)
-    threshold = num_rows - num_rows // 1000 + 1
-    boxes = {form: draw(counts, CHUNKS, CHUNK_ROWS, random) for form, draw in FORMS.items()}
-    samples: dict[str, list[float]] = {
-        "full_scan": seconds_of(lambda: np.count_nonzero(counts >= threshold), repeats),
-        "binary_search": seconds_of(lambda: num_at_least(descending, threshold), repeats),
-    }
-    for form, draw in FORMS.items():
-        samples[f"{form}_draw"] = seconds_of(lambda draw=draw: draw(counts, CHUNKS, CHUNK_ROWS, random), repeats)
-        samples[f"{form}_interval"] = seconds_of(
-            lambda form=form: boxes[form].num_at_least(threshold, CONFIDENCE), repeats
-        )
-    return {
-        "num_rows": num_rows,
-        "median_seconds": {name: float(np.median(values)) for name, values in samples.items()},
-        "samples_seconds": samples,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
@@ -160,8 +122,6 @@ def main() -> None:
         {"num_rows": NUM_ROWS, "chunks": CHUNKS, "chunk_rows": CHUNK_ROWS, "confidence": CONFIDENCE,
          "draws": options.draws, "seed": options.seed},
     )  # fmt: skip
-    for num_rows in TIMED_ROWS:  # first, while the machine is not busy with the draws
-        measured(cells, f"time/{num_rows}", lambda num_rows=num_rows: time_forms(num_rows))
     keys = [(form, skew, order) for form in FORMS for skew in SKEWS for order in ORDERS]
     wanted = [key for key in keys if "/".join(key) not in cells]
     with ProcessPoolExecutor(options.workers) as pool:

@@ -54,17 +54,7 @@ from fae.core.units import parse_bytes
 from fae.profile.config import HotConfig
 from fae.profile.profile import profile
 
-from study import (
-    KAGGLE_ROWS,
-    PeakMemory,
-    frappe_log,
-    inputs_of,
-    make_log,
-    measured,
-    open_cells,
-    shares,
-    synthetic_log,
-)  # fmt: skip
+from study import KAGGLE_ROWS, PeakMemory, frappe_log, inputs_of, make_log, measured, open_cells, shares, synthetic_log
 
 NAME, COST_NAME, SKEW_NAME = "selections", "selections_cost", "selections_skew"
 LOGS: dict[str, dict[str, Any]] = {

@@ -38,7 +38,7 @@ def test_a_step_runs_once_and_a_late_one_is_cut_off(tmp_path: Path, options: Nam
     good, slow = tmp_path / "good.py", tmp_path / "slow.py"
     good.write_text("import sys; open(sys.argv[1], 'a').write('x')")
     slow.write_text("import sys, time; open(sys.argv[1], 'w').write('{}'); time.sleep(60)")
-    one = Step(name="good", command=f"{good} {{data}}/x", limit=60)
+    one = Step("good", 60, f"{good} {{data}}/x")
     late = Step(
         name="slow", command=f"{slow} {{data}}/part.json", limit=4, keep=("part.json", "slow_{gpu}.json")
     )  # fmt: skip
@@ -51,7 +51,7 @@ def test_a_step_runs_once_and_a_late_one_is_cut_off(tmp_path: Path, options: Nam
 
 
 def test_nothing_begins_after_the_end(options: Namespace) -> None:
-    assert run(Step(name="late", command="-m this", limit=100), time.monotonic() - 1, options) == "no time"
+    assert run(Step("late", 100, "-m this"), time.monotonic() - 1, options) == "no time"
 
 
 def test_it_prints_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

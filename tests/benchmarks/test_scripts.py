@@ -15,7 +15,6 @@ BENCHMARKS = ROOT / "benchmarks"
 SHARED = ("common", "contenders", "study", "figures")
 SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if path.stem not in SHARED)
 QUICK = {
-    "pipeline host": ["pipeline.py", "host", "--quick", "--shares", "0.05"],
     "calibrate": ["calibrate.py", "--quick"],
     "pack": ["pack.py", "--quick"],
     "synthetic": ["synthetic.py", "speed", "--quick"],
@@ -26,8 +25,7 @@ SLOW = {
     "limits threads": ["limits.py", "threads", "--quick", "--logs", "zipf"],
     "rows": ["rows.py", "--quick"],
     "ingest": ["ingest.py", "--quick"],
-    "pipeline gpu": ["pipeline.py", "gpu", "--quick", "--shares", "0.05", "--settings", "depth 4"],
-    "from_disk": ["from_disk.py", "--quick"],
+    "pipeline": ["pipeline.py", "--quick", "--shares", "0.05", "--settings", "depth 4"],
     "roofline": ["roofline.py", "--quick", "--device", "cpu", "--optimizers", "sgd"],
     "gpu_step": [
         "gpu_step.py", "dlrm", "--device", "cpu", "--inputs", "20000", "--cap", "2000", "--batch-sizes", "256",
