@@ -59,7 +59,7 @@ def first_pass(
             finder.start_file(source.role)
             with closing(read_chunks(config, source.path)) as chunks:
                 for chunk in chunks:
-                    finder.see(chunk)
+                    finder.add(chunk)
                     if isinstance(chunk, Chunk):
                         _encode_chunk(config, chunk, encoders, ids, dense, labels)
                     else:

@@ -39,10 +39,10 @@ class SplitFinder:
         """Begin another file, named by ``[log] train`` or ``test``; the next chunks are from it."""
         self.state["files"].append([role, 0])
 
-    def see(self, chunk: Any) -> None:
+    def add(self, chunk: Any) -> None:
         """Take note of the next chunk."""
         if getattr(chunk, "days", None) is not None and self._config.has_published_split():
-            self._see_days(chunk)
+            self._add_days(chunk)
         if split := getattr(chunk, "split", ""):
             sizes = self.state.setdefault("sizes", {"train": 0, "validation": 0, "test": 0})
             sizes[split] += chunk.num_inputs
@@ -53,7 +53,7 @@ class SplitFinder:
         """Number of inputs so far."""
         return sum(count for _, count in self.state["files"])
 
-    def _see_days(self, chunk: Any) -> None:
+    def _add_days(self, chunk: Any) -> None:
         runs = pc.run_end_encode(chunk.days)
         starts = [0, *np.asarray(runs.run_ends).tolist()]
         for day, start in zip(runs.values.to_pylist(), starts, strict=False):

@@ -148,7 +148,7 @@ class _Writer:
             values = by_slot[slot : slot + facts.length, :training].reshape(-1)
             slot += facts.length
             with self._locks[column]:
-                count_accesses(values, self.counts[column])
+                add_id_counts(values, self.counts[column])
         progress.advance(size)
 
 
@@ -157,7 +157,7 @@ def num_possible_ids(column: ColumnFacts) -> int:
     return column.num_values + column.can_miss
 
 
-def count_accesses(ids: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32]) -> None:
+def add_id_counts(ids: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32]) -> None:
     """Add to `counts` how often each id occurs; -1 (no lookup) is counted in its last entry."""
     # A Python 1 would be converted for every element, which is twelve times slower.
     np.add.at(counts, ids, np.uint32(1))

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from fae.core.errors import LogError
-from fae.ingest.readers.dispatch import ahead
+from fae.ingest.readers.dispatch import read_ahead
 
 
-def test_ahead_gives_items_then_errors_and_stops_when_closed() -> None:
+def test_read_ahead_gives_items_then_errors_and_stops_when_closed() -> None:
     def numbers() -> Any:
         yield from range(5)
         raise LogError("five")
 
-    items = ahead(numbers())
+    items = read_ahead(numbers())
     assert [next(items) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(LogError, match="five"):
         next(items)
-    endless = ahead(iter(int, 1), depth=1)
+    endless = read_ahead(iter(int, 1), depth=1)
     assert next(endless) == 0
     time.sleep(0.15)  # the thread finds its queue full meanwhile, and waits
     endless.close()

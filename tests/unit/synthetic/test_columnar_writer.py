@@ -12,7 +12,7 @@ from fae.artifacts.columnar_log import ColumnarLog
 from fae.cli.main import main
 from fae.core.errors import ArtifactError, RecipeError
 from fae.ingest.ingest import ingest
-from fae.synthetic.columnar_writer import count_accesses, write_columnar
+from fae.synthetic.columnar_writer import add_id_counts, write_columnar
 from fae.synthetic.config import SHAPES
 from fae.synthetic.inputs import CHUNK_INPUTS
 from fae.synthetic.text_writer import SyntheticConfig, SyntheticLog, log_config, write_criteo_tsv, write_text
@@ -140,7 +140,7 @@ def test_hours_pass() -> None:
 def test_counting_adds_and_keeps_no_lookups_apart() -> None:
     counts = np.zeros(5, np.uint32)
     for _ in range(2):
-        count_accesses(np.array([0, 2, 2, -1, -1, -1, 1], np.int32), counts)
+        add_id_counts(np.array([0, 2, 2, -1, -1, -1, 1], np.int32), counts)
     assert counts.tolist() == [2, 2, 4, 0, 6]
 
 

@@ -32,25 +32,25 @@ def read_chunks(config: LogConfig, path: Path) -> Generator[Chunk | CriteoChunk,
     if config.format in CRITEO_FORMATS:
         from fae.ingest.readers.criteo import read_criteo
 
-        return ahead(read_criteo(config, path))
+        return read_ahead(read_criteo(config, path))
     if config.format == "taobao":
         from fae.ingest.readers.taobao import read_taobao
 
-        return ahead(read_taobao(config, path))
+        return read_ahead(read_taobao(config, path))
     if config.format == "avazu":
         from fae.ingest.readers.avazu import read_avazu
 
-        return ahead(read_avazu(config, path))
+        return read_ahead(read_avazu(config, path))
     from fae.ingest.readers.csv import read_text
     from fae.ingest.readers.parquet import read_parquet
 
-    return ahead(read_parquet(config, path) if config.format == "parquet" else read_text(config, path))
+    return read_ahead(read_parquet(config, path) if config.format == "parquet" else read_text(config, path))
 
 
 _END = object()
 
 
-def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
+def read_ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     """Run an iterator on a second thread, at most `depth` items ahead; its exceptions are raised here.
 
     Closing the returned generator stops the thread and waits for it.
