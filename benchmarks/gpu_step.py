@@ -44,10 +44,10 @@ def say_kernels(contender: Any, on_gpu: bool) -> list[dict[str, Any]]:
     return kernels
 
 
-def dlrm_group(log: Any, batch_size: int, dim: int, optimizer: str, options: Any, folder: Path) -> list[dict]:
+def dlrm_group(log: Any, batch_size: int, optimizer: str, options: Any, folder: Path) -> list[dict]:
     """`device` and `tiered` at every share."""
     contenders: dict[str, OurPlacement] = {}
-    on_gpu = options.device == "cuda"
+    dim, on_gpu = options.dim, options.device == "cuda"
     for share in options.shares:
         hot = hot_set(log, share, dim=dim, batch_size=batch_size, mixed=True, optimizer=optimizer)
         packed = packed_log(log, hot, folder)
@@ -78,17 +78,11 @@ def dlrm_group(log: Any, batch_size: int, dim: int, optimizer: str, options: Any
 
 
 def measure_dlrm(options: Any) -> list[dict[str, Any]]:
-    """Every log, batch size, dim and optimizer."""
+    """Every optimizer at every batch size."""
     with working_folder(options.folder) as folder:
-        return [
-            row
-            for name in options.logs
-            for log in [open_log(name, folder, options.inputs or 1_000_000, capped_rows(options.cap))]
-            for batch_size in options.batch_sizes or [32768]
-            for dim in options.dims
-            for optimizer in options.optimizers
-            for row in dlrm_group(log, batch_size, dim, optimizer, options, folder)
-        ]
+        log = open_log(options.log, folder, options.inputs or 1_000_000, capped_rows(options.cap))
+        every = [(size, optimizer) for size in options.batch_sizes or [32768] for optimizer in options.optimizers]
+        return [row for each in every for row in dlrm_group(log, *each, options, folder)]
 
 
 def measure_workload(options: Any) -> list[dict[str, Any]]:
@@ -128,8 +122,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None)
     dlrm = parser.add_argument_group("dlrm")
-    dlrm.add_argument("--logs", nargs="+", default=["zipf"])
-    dlrm.add_argument("--dims", type=int, nargs="+", default=[16])
+    dlrm.add_argument("--log", choices=("zipf", "criteo"), default="zipf")
+    dlrm.add_argument("--dim", type=int, default=16)
     dlrm.add_argument("--shares", type=float, nargs="+", default=[0.05])
     dlrm.add_argument("--optimizers", nargs="+", default=["sgd"])
     dlrm.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")

@@ -30,18 +30,7 @@ from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.manifest import Manifest
 from fae.artifacts.row_layout import RowLayout
 
-from common import (
-    KAGGLE_ROWS,
-    RESULTS,
-    capped_rows,
-    hot_set,
-    open_log,
-    packed_log,
-    record,
-    save_record,
-    working_folder,
-    write_log,
-)
+from common import RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder, write_log
 from contenders import OurPlacement, interleaved_runs
 
 DIM = 16
@@ -144,7 +133,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32768)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
+    parser.add_argument("--cap", type=int, default=2**31, help="rows of a table at most")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None)

@@ -20,22 +20,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fae.artifacts.checksums import file_checksum
-from fae.core.threads import run_ranges
 from fae.pack.log_reader import input_bytes
 from fae.pack.pack import pack
 
 from common import KAGGLE_DENSE, capped_rows, hot_set, make_log, record, save_record
 
 BATCH_SIZE, HOT_SHARE, DIM = 8192, 0.05, 16
-
-
-def checksum_seconds(path: Path) -> float:
-    """Seconds that the manifest's checksums of an artifact take by themselves."""
-    files = sorted(path.rglob("*.npy"))
-    start = time.perf_counter()
-    run_ranges(lambda first, last: [file_checksum(file) for file in files[first:last]] and None, len(files))
-    return time.perf_counter() - start
 
 
 def measure(folder: Path, num_inputs: int, repeats: int, cardinalities: list[int], batch_size: int) -> list[dict]:
@@ -53,7 +43,6 @@ def measure(folder: Path, num_inputs: int, repeats: int, cardinalities: list[int
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     # Of all threads; the difference to cores times elapsed seconds is the share of other programs.
     cpu_seconds: dict[str, list[float]] = {name: [] for name in ways}
-    checksums: dict[str, list[float]] = {name: [] for name in ways}
     summaries: dict[str, dict[str, Any]] = {}
     for repeat in range(repeats + 1):
         for name, (hot, memory_bytes) in ways.items():
@@ -63,7 +52,6 @@ def measure(folder: Path, num_inputs: int, repeats: int, cardinalities: list[int
             if repeat:
                 seconds[name].append(elapsed)
                 cpu_seconds[name].append(cpu)
-                checksums[name].append(checksum_seconds(packed.path))
                 print(f"{name}: {num_inputs / elapsed / 1e6:.2f} M inputs/s, {cpu:.1f} CPU seconds", file=sys.stderr)
             summaries[name] = packed.summary
     kept = ("input_share", "coverage", "num_batches", "closed_early", "cold_rows_per_batch", "padding_share", "bytes")
@@ -71,7 +59,7 @@ def measure(folder: Path, num_inputs: int, repeats: int, cardinalities: list[int
     return [
         {
             "way": name, **facts, "batch_size": batch_size, "samples_seconds": seconds[name],
-            "samples_cpu_seconds": cpu_seconds[name], "checksum_seconds": checksums[name],
+            "samples_cpu_seconds": cpu_seconds[name],
             "median_inputs_per_second": num_inputs / statistics.median(seconds[name]),
             "summary": {key: summaries[name][key] for key in kept},
         }

@@ -24,6 +24,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +167,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.device, options.inputs, options.cap, options.rounds, options.seconds = "cpu", 40_000, 1000, 1, 1e-5
-    try:
-        import fbgemm_gpu  # noqa: F401
-
-        has_fbgemm = options.device == "cuda"
-    except ImportError:
-        has_fbgemm = False
+    has_fbgemm = options.device == "cuda" and find_spec("fbgemm_gpu") is not None
     gpu = torch.cuda.get_device_name().split()[-1].lower() if options.device == "cuda" else "cpu"
     out = options.out or RESULTS / f"placements_{gpu}_{time.strftime('%Y%m%d')}.json"
     done = json.loads(out.read_text()) if out.exists() else {"rows": [], "groups": []}

@@ -306,7 +306,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
-    parser.add_argument("--bf16", choices=("auto", "yes", "no"), default="auto", help="on the CPU (auto: with AMX)")
     parser.add_argument("--inputs", type=int, default=300_000)
     parser.add_argument("--batch-size", type=int, default=32_768)
     parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
@@ -317,8 +316,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="of the log and its batches; default: temporary")
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs")
     options = parser.parse_args()
-    options.bf16 = cpu_multiplies_bf16() if options.bf16 == "auto" else options.bf16 == "yes"
-    options.copy_bytes = 2**28
+    options.bf16, options.copy_bytes = cpu_multiplies_bf16(), 2**28
     if options.quick:
         options.inputs, options.cap, options.rounds, options.seconds = 40_000, 2000, 1, 0.01
         options.batch_size, options.copy_bytes = 1024, 2**24

@@ -5,7 +5,7 @@
 Does an order of batches cost accuracy, and how near does training come to what is possible? Workloads: ``frappe`` (the
 real log, its recipe), ``planted`` (a synthetic log whose clicks hardly differ between hot and cold inputs),
 ``planted-gap`` (they differ a lot), ``planted-reversed`` (hot inputs are clicked less), ``truth`` (another log of the
-default recipe for each seed), ``small-tbsm`` to ``small-wide-deep`` (the small recipes), ``rmc1-quarter`` (a quarter of
+default recipe for each seed), ``rmc1-quarter`` (a quarter of
 RMC1's rows and inputs), ``rmc2`` and ``rmc2-32k`` (Criteo's cardinalities, 20 M training inputs and a test split of
 1 M; for a GPU), ``rmc3-tenth``.
 
@@ -134,11 +134,6 @@ def small_planted(gap: float) -> Workload:
     )
 
 
-def small_recipe(name: str, log: SyntheticConfig) -> Workload:
-    """One of the small recipes on a synthetic log."""
-    return Workload(recipe=ROOT / f"recipes/{name}.toml", log=log, seeds=3, orders=("interleaved",))
-
-
 def rmc2(train: dict[str, Any]) -> Workload:
     """The paper's RMC2 on 22.2 M synthetic inputs: 20.0 M to train on, 1.05 M to validate, 1.1 M to test."""
     return Workload(
@@ -153,7 +148,6 @@ def rmc2(train: dict[str, Any]) -> Workload:
     )
 
 
-CRITEO = SyntheticConfig(num_inputs=200_000)
 WORKLOADS: dict[str, Workload] = {
     "frappe": Workload(recipe=ROOT / "recipes/frappe.toml", seeds=10),
     "planted": small_planted(0.0),
@@ -163,10 +157,6 @@ WORKLOADS: dict[str, Workload] = {
         recipe={"hot": {"budget": "4MiB", "ring_depth": 4}}, log=SyntheticConfig(num_inputs=500_000), new_log=True,
         seeds=3, test_fraction=0.1, validation_fraction=0.05, orders=("planted", "interleaved", *BASELINES[1:]),
     ),
-    "small-tbsm": small_recipe("small_tbsm", SyntheticConfig(shape="taobao", num_inputs=100_000)),
-    "small-deepfm": small_recipe("small_deepfm", CRITEO),
-    "small-dcnv2": small_recipe("small_dcnv2", CRITEO),
-    "small-wide-deep": small_recipe("small_wide_deep", CRITEO),
     # The paper's RMC1 with a quarter of its rows, 1 M inputs: 5 minutes a training on one core.
     "rmc1-quarter": Workload(
         recipe={

@@ -136,7 +136,7 @@ class DaysTrained:
     def _day(self, day: int) -> dict[str, Any]:
         log, ingest_seconds = self.days.log(day)
         seconds = {"ingest": ingest_seconds}
-        clock = _Clock(seconds)
+        clock = Clock(seconds)
         before = self.hot_set
         yesterday = served(log, kept(before, log).layout) if before is not None else None
         if before is None or self.policy == "recalibrated":
@@ -171,7 +171,7 @@ class DaysTrained:
             "samples_per_second": result["train"]["samples_per_second"], "test": result["test"],
         }  # fmt: skip
 
-    def _place_rows(self, features: tuple[FeatureSchema, ...], clock: _Clock) -> dict[str, Any] | None:
+    def _place_rows(self, features: tuple[FeatureSchema, ...], clock: Clock) -> dict[str, Any] | None:
         """Embeddings of the day's hot set with the rows of the day before; None on the first day."""
         rule = RowOptimizer(name=self.config.optimizer, learning_rate=self.config.learning_rate)
         old = self.embeddings
@@ -195,7 +195,7 @@ class DaysTrained:
         return self.model
 
 
-class _Clock:
+class Clock:
     """Seconds of named parts."""
 
     def __init__(self, seconds: dict[str, float]) -> None:

@@ -179,15 +179,6 @@ def losses(cells: Mapping[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def cost_budget(num_inputs: int) -> str:
-    """The budget for a log of that many inputs: that of the next size below.
-
-    >>> cost_budget(20_000), cost_budget(19_999_999), cost_budget(45_000_000)
-    ('128MiB', '128MiB', '512MiB')
-    """
-    return next((COST_BUDGETS[size] for size in sorted(COST_BUDGETS, reverse=True) if size <= num_inputs), "128MiB")
-
-
 def cost_of(log: ColumnarLog, mode: str, budget: str, folder: Path) -> dict[str, Any]:
     """One `fae profile` and `fae calibrate`: seconds, memory, and what the hot set serves of the packed log."""
     config = HotConfig(budget=budget, ring_depth=4, **MODES[mode])
@@ -210,7 +201,7 @@ def cost_of(log: ColumnarLog, mode: str, budget: str, folder: Path) -> dict[str,
     return {
         "num_inputs": log.num_inputs, "profile_seconds": middle - began, "calibrate_seconds": end - middle,
         "cpu_seconds": cpu,
-        "peak_bytes": memory.bytes, "process_peak_bytes": memory.process_bytes, "num_read": accesses.num_inputs,
+        "peak_bytes": memory.bytes, "num_read": accesses.num_inputs,
         "num_fitted_inputs": hot_set.summary["num_fitted_inputs"], "selection": hot_set.summary["selection"],
         "bytes": hot_set.summary["bytes"], "bound": hot_set.summary["bound"], "notes": hot_set.summary["notes"],
         **on_all,
@@ -234,7 +225,7 @@ def study_cost(sizes: list[int], folder: Path, name: str) -> None:
                 measured(
                     cells,
                     f"{size}/{mode}",
-                    lambda log=log, mode=mode: cost_of(log, mode, cost_budget(log.num_inputs), folder),
+                    lambda log=log, mode=mode: cost_of(log, mode, COST_BUDGETS.get(log.num_inputs, "128MiB"), folder),
                 )
 
 

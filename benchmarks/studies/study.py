@@ -32,8 +32,6 @@ from common import KAGGLE_ROWS, RESULTS, ROOT, make_log, record
 
 __all__ = ["KAGGLE_ROWS", "RESULTS", "ROOT", "make_log"]  # of `common`, which is found only behind the path above
 
-FRAPPE = "frappe_86k.csv.gz"
-
 
 def open_cells(name: str | Path, settings: Mapping[str, Any], **options: Any) -> Cells:
     """The cells of ``benchmarks/results/<name>.json``, or of a path, with the record of this run around them."""
@@ -81,11 +79,6 @@ class PeakMemory:
         """The peak less the bytes before."""
         return self._most - self._before
 
-    @property
-    def process_bytes(self) -> int:
-        """The peak of the whole process."""
-        return self._most
-
 
 def anonymous_bytes() -> int:
     """Bytes of memory that this process holds, without pages of mapped files."""
@@ -115,7 +108,8 @@ def synthetic_log(
 
 def frappe_settings() -> list[str]:
     """Overrides of ``recipes/frappe.toml`` that name the file; it is looked for in ``shared/data`` or further up."""
-    data = next((up / "shared/data" / FRAPPE for up in ROOT.parents if (up / "shared/data" / FRAPPE).is_file()), None)
+    places = (up / "shared/data/frappe_86k.csv.gz" for up in ROOT.parents)
+    data = next((place for place in places if place.is_file()), None)
     return [f"log.train={data}"] if data else []
 
 

@@ -89,15 +89,10 @@ def times(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}x" if value < 10 else f"{value:.0f}x"
 
 
-# Placements and limits.
-
-
 def ratio(rates: Mapping[str, float], name: str, base: str) -> str:
     """One rate over another; empty where one is missing or both are the same contender."""
-    if name not in rates or base not in rates or name == base:
-        return ""
-    value = rates[name] / rates[base]
-    return times(value) if value >= 2 else f"{value:.3f}x"
+    value = rates[name] / rates[base] if base in rates and name != base else None
+    return "" if value is None else times(value) if value >= 2 else f"{value:.3f}x"
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -168,9 +163,6 @@ def placements_text() -> str:
     for path in sorted(RESULTS.glob("limits_*.json")):
         lines += limit_lines(path)
     return "\n".join(lines).strip() + "\n"
-
-
-# The paper's table, from records of `fae bench paper`.
 
 
 def share_text(value: float | None) -> str:
@@ -321,9 +313,6 @@ def fill(page: Path, texts: Mapping[str, str]) -> None:
         raise SystemExit(f"{page} has none of the markers {', '.join(f'<!-- {name}: begin -->' for name in texts)}")
     page.write_text(text)
     print(f"filled {page}: {', '.join(filled)}", file=sys.stderr)
-
-
-# Studies.
 
 
 def summarise(cells: Iterable[Record], base: str = BASE) -> dict[str, Any]:
