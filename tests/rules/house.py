@@ -35,7 +35,7 @@ SHARED_STEMS = {"__init__", "__main__", "config"}
 COMPILERS = re.compile(r"(njit|jit|compiled|intrinsic|overload|cfunc|vectorize)\b")
 
 WORDS = re.compile(
-    r"\blanes?\b|\bfeeds?\b|\bmovers?\b|dawdle|poison|\bwhoever\b|\bmend(s|ed|ing)?\b|\bmade[- ]up\b|\bso many\b"
+    r"\blanes?\b|(?<!\.)\bfeeds?\b|\bmovers?\b|dawdle|poison|\bwhoever\b|\bmend(s|ed|ing)?\b|\bmade[- ]up\b|\bso many\b"
     r"|\bgo(es|ing)? on\b|\bwent on\b|\bstands?\b|\bstood\b|\bstanding\b|\bask(s|ed)? for\b"
     r"|\b(bring|brings|brought) up\b|\bas published\b|\bteach(es|ing)\b|\bsamples/s\b|\bsamples a second\b",
     re.IGNORECASE,

@@ -60,7 +60,7 @@ def twenty_more(root: Path) -> None:
 
 MUTATIONS: dict[Callable[[House], list[str]], Callable[[Path], None]] = {
     rules.sizes: append("src/fae/core/units.py", "# more\n" * 400),
-    rules.circles: append("src/fae/core/units.py", "\nimport fae.core.config\n"),
+    rules.circles: append("src/fae/core/errors.py", "\nimport fae.core.units\n"),
     rules.floors: append("src/fae/kernels/geometry.py", "\nimport fae.artifacts.packed\n"),
     rules.unique_names: append("src/fae/pack/geometry.py", '"""Again."""\n'),
     rules.folder_sizes: twenty_more,

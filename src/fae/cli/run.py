@@ -13,7 +13,7 @@ made from the same parents with the same parameters, is skipped; an interrupted 
 checkpoint. With [train] from = RUN it continues that run: its ids are kept, new ones are appended, and training
 starts from its rows and weights. Writes DIR/run.json.
 
-A log that is columnar already, made by `fae ingest` or `fae synthetic --columnar`, is read where it stands:
+A log that is columnar already, made by `fae ingest` or `fae synthetic --columnar`, is read where it is:
 
   [log]
   format = "columnar"
