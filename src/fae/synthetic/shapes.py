@@ -40,7 +40,8 @@ _CRITEO_MISSING = {"group C3": 0.037, "group C19": 0.412, "C6": 0.136, "C22": 0.
 # Numbers of values: the published cardinalities of the Criteo Kaggle log (45.8 M inputs). Head and missing shares:
 # measured on 79,335 of its inputs. Curves: fitted to the distinct values, the shares of the top 1 % and 10 % of values
 # and the share of values seen once in those inputs (benchmarks/micro/synthetic_fit.py of commit 4595878; C6 C11 C13 C18
-# by a random search for the same loss). Source and mapping: chosen so that the hot-input share comes out right (docs/guide/synthetic.md).
+# by a random search for the same loss). Source and mapping: chosen so that the hot-input share comes out right
+# (docs/guide/synthetic.md).
 _CRITEO_COLUMNS = (
     ColumnShape("C1", 1460, 0.503, "", 1.11, 1.944, "user", "hash", 174.0, 1.415, 0.4),
     ColumnShape("C2", 583, 0.125, "", 4.48, 1.165, "user", "hash", 129.0, 3.239, 0.4),
