@@ -265,7 +265,7 @@ def command_line_page() -> str:
     shared = next(rows for words, _, rows in every if words[-1] == "run")
     parts += ["## The verbs of a recipe\n", "| verb | what it does |\n|---|---|"]
     parts += [
-        f"| [`{' '.join(words)}`](../guide/{words[-1]}.md) | {html(first_sentence(verb).partition('. ')[0].rstrip('.'))} |"
+        f"| [`{' '.join(words)}`](../guide/{words[-1]}.md) | {html(first_sentence(verb).partition('. ')[0])} |"
         for words, verb, rows in every
         if rows == shared
     ]
