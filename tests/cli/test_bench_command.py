@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import shutil
@@ -33,7 +34,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bench") / "rmc2"
     done = succeed("bench", "paper", "rmc2", *TINY, "--out", out, "--json")
     assert done.result == strict_json((out / "paper.json").read_text())
-    assert "samples/s" in done.stderr
+    assert "inputs/s" in done.stderr
     assert "left out: needs a GPU" in done.stderr
     return out
 
@@ -86,7 +87,7 @@ def test_the_published_system_is_counted(measured: Path) -> None:
     assert row["bytes_to_host"] == pooled + published["swaps"]["to_host"] * facts["hot_bytes"]
 
 
-def test_it_goes_on_and_takes_nothing_twice(measured: Path, tmp_path: Path) -> None:
+def test_it_continues_and_takes_nothing_twice(measured: Path, tmp_path: Path) -> None:
     out = tmp_path / "again"
     shutil.copytree(measured, out)
     before = strict_json((out / "paper.json").read_text())
@@ -139,7 +140,7 @@ def test_prepared_and_then_measured(tmp_path: Path) -> None:
 
 
 def test_sequences_and_a_log_of_ones_own(tmp_path: Path) -> None:
-    """TBSM under Adagrad; and the log of a run folder in the place of a made-up one."""
+    """TBSM under Adagrad; and the log of a run folder in the place of a synthetic one."""
     words = ("bench", "paper", "rmc1", *TINY, "--contenders", "plain cpu,cpu", "--accuracy", "none", "--json")
     first = succeed(*words, "--selection", "peeling", "--out", tmp_path / "a").result
     chosen = [strict_json(file.read_text()) for file in (tmp_path / "a").glob("*/*/hot_set/manifest.json")]
@@ -155,9 +156,9 @@ def test_the_report_draws_it(measured: Path, finished: Path) -> None:
     succeed("report", measured)
     page = (measured / "report.html").read_text()
     record = strict_json((measured / "paper.json").read_text())
-    for text in ("The paper&#x27;s table: RMC2", "Batches of 64", "FAE as published", "plain PyTorch, CPU only",
-                 "needs a GPU: without one it is cpu", "The scheduler&#x27;s phases: cold R(50)", "2.30x"):  # fmt: skip
-        assert text in page or text.replace("&#x27;", "'") in page, text
+    for text in ("The paper's table: RMC2", "Batches of 64", "FAE, paper", "plain PyTorch, CPU only",
+                 "needs a GPU: without one it is cpu", "The scheduler's phases: cold R(50)", "2.30x"):  # fmt: skip
+        assert text in html.unescape(page), text
     for row in record["tables"][0]["rows"]:
         assert f"{row['auc']:.4f}" in page
     assert "not recorded" not in page
@@ -174,7 +175,7 @@ def test_a_foreign_record_never_breaks_the_page(measured: Path, tmp_path: Path) 
     assert "not recorded" in (tmp_path / "page.html").read_text()
 
 
-def test_a_record_from_before_a_setting_was_there_goes_on(measured: Path, tmp_path: Path) -> None:
+def test_a_record_from_before_a_setting_was_there_continues(measured: Path, tmp_path: Path) -> None:
     """It was made with what is the setting's default now."""
     out = tmp_path / "older"
     shutil.copytree(measured, out)

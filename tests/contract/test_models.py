@@ -18,7 +18,7 @@ from model_cases import CASES, HISTORY, Case, make_batch
 from model_references import REFERENCES
 
 LENGTHS = [6, 5, 2, 1, 6, 3, 4, 6]
-"""Of the sequences in a batch: whole, cut, one step of history, none but the candidate."""
+"""Lengths of the sequences in a batch: whole, cut, one step of history, only the candidate."""
 
 every_model = pytest.mark.parametrize("name", CASES)
 by_products_alone = [name for name, case in CASES.items() if getattr(case.config, "attention", "mlp") != "mlp"]
@@ -35,7 +35,7 @@ def test_every_model_has_cases_a_reference_and_options():
 
 
 def test_the_page_names_every_model_and_option():
-    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "models.md").read_text()
     for name, cls in MODEL_CONFIGS.items():
         assert f"`{name}`" in page
         assert not [option.name for option in dataclasses.fields(cls) if f"`{option.name}`" not in page]

@@ -49,7 +49,7 @@ def tbsm(config, weights, dense, vectors, length):
     width = config.top_mlp[-1]
     steps = []
     for step in range(used):
-        place = (length - used + step) / length  # the candidate always stands at (L - 1) / L
+        place = (length - used + step) / length  # the candidate is always at (L - 1) / L
         first = mlp(weights, "bottom", np.concatenate([[place], dense]), final_relu=True)
         rows = [first] + [v if v.ndim == 1 else v[step] for v in vectors.values()]
         z = mlp(weights, "top", np.concatenate([first, pair_products(rows)]), final_relu=True)

@@ -40,7 +40,7 @@ class Cells(Mapping[str, Cell]):
     what
         What the file is, for the error message.
     before_saving
-        Called with the record before every save, to bring up to date what follows from the cells.
+        Called with the record before every save, to refresh what follows from the cells.
     until_seconds
         `late` is true once that many seconds have passed since the list was opened; 0 is no limit.
 
@@ -118,7 +118,7 @@ class Cells(Mapping[str, Cell]):
         self._cells[key] = cell
         self.save()
 
-    def cell(self, key: str) -> Cell:
+    def sample_cell(self, key: str) -> Cell:
         """The cell of samples named `key`, made with an empty list where it is missing; the next save writes it."""
         return self._cells.setdefault(key, {"samples": []})
 
@@ -128,7 +128,7 @@ class Cells(Mapping[str, Cell]):
 
     def add_sample(self, key: str, sample: Mapping[str, Any]) -> None:
         """Append one sample to a cell and save."""
-        self.cell(key)["samples"].append(dict(sample))
+        self.sample_cell(key)["samples"].append(dict(sample))
         self.save()
 
     def late(self) -> bool:

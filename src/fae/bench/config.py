@@ -1,4 +1,4 @@
-"""What ``fae bench paper`` was asked to do. Imports no library."""
+"""The options of ``fae bench paper``. Imports no library."""
 
 from __future__ import annotations
 
@@ -11,43 +11,49 @@ from fae.core.errors import RecipeError
 from fae.core.units import parse_bytes
 
 CONTENDERS = ("plain cpu", "plain hybrid", "cpu", "hybrid", "paper", "tiered", "tiered shuffled", "device")
-"""In the order of the table."""
+"""Names of the contenders, in the order of the table."""
 LARGE_BATCH = 32768
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """One table.
+    """What to measure: one workload, its log, its contenders.
 
     Attributes
     ----------
+    workload
+        ``rmc1``, ``rmc2`` or ``rmc3``.
     num_inputs
-        Of the made-up log; 0 takes the workload's own.
+        Inputs of the synthetic log; 0 takes the workload's own number.
     scale
-        Rows of the large tables as a share of the published log's.
+        Rows of the large tables, as a share of those of the real log.
     log
-        A columnar log (folder of the artifact) of the workload's columns, instead of a made-up one.
+        A columnar log (folder of the artifact) with the workload's columns, in place of a synthetic one.
     budget
-        GPU memory of the hot set; empty: the recipe's budget times the share of all rows that the log touches, and
-        staging on top.
+        GPU memory of the hot set; empty: the recipe's budget times the share of all rows that the log touches, plus
+        staging.
     selection
-        Of the hot set of `tiered`. That of the published system is the threshold's; with the same for both, the system
-        alone differs.
+        How the hot set of `tiered` is chosen. That of `paper` is the threshold's; with the same for both, nothing but
+        the system differs.
     batch_sizes
-        Empty: the paper's and 32,768.
+        Batch sizes, one table each; empty: the paper's and 32,768.
     contenders
-        A part of `CONTENDERS`.
+        Some of `CONTENDERS`.
     rounds
         Samples of every contender, taken in turns.
     sample_seconds, min_batches
-        How long a sample is: at least both.
+        Least length of a sample: both are reached.
     accuracy
         Train an epoch to its end in the orders shuffled, adaptive and interleaved: at the first batch size
         (``"first"``), at all, or not at all.
+    precision
+        Precision of the dense part; on a CPU ``bf16`` takes the faster of both.
     no_compile
         Leave `torch.compile` out where the workload's recipe has it.
+    seed
+        Seed of everything random.
     until_seconds
-        Start no cell after so many seconds; 0: no end.
+        Begin no cell after that many seconds; 0: no limit.
     prepare_only
         Make the log, hot sets and packed batches that the same command would need, and measure nothing.
     """
@@ -107,5 +113,5 @@ class BenchConfig:
         return self.recipe_compiles() and not self.no_compile
 
     def recipe_compiles(self) -> bool:
-        """Whether the workload's recipe has it so."""
+        """Whether the workload's recipe compiles the dense part."""
         return bool(WORKLOADS[self.workload].train.get("compile"))

@@ -1,4 +1,4 @@
-"""What ``fae bench paper --help`` teaches; text only."""
+"""The text of ``fae bench paper --help``."""
 
 PAPER = """\
 One of the paper's workloads over every placement, on this machine:
@@ -12,7 +12,7 @@ Contenders, all with the same model, optimizer, batch size and precision:
   plain cpu     plain PyTorch, nn.EmbeddingBag(sparse=True), CPU only: the paper's first baseline
   plain hybrid  the same, dense part on the GPU: the paper's second baseline
   cpu, hybrid   the same two with FAE's CPU kernels: our strongest baselines
-  paper         FAE as published: threshold selection, adaptive order, swaps
+  paper         FAE as the paper describes it: threshold selection, adaptive order, swaps
   tiered        FAE as it is here: interleaved order, cold rows streamed; by default with the hot set of paper
   tiered shuffled  the same with mixed batches, in random order
   device        every row on the GPU, where it fits
@@ -22,15 +22,16 @@ They take turns, --rounds times; a sample is --seconds long and --min-batches at
 and interleaved, for AUC and log loss after the same number of inputs, for the swaps, and for the bytes and seconds of
 every phase. Placement never changes the mathematics, so an order's accuracy is that of every contender that uses it.
 
-The log is made up (once, in DIR/log), with all rows of the published tables; --log takes one of your own (the log/ of
-a run folder). By default the budget is the recipe's in proportion to the rows that the log touches, plus staging: so
-short a log would else fit whole. Without a GPU, contenders that need one are left out, and the record says why.
+The log is synthetic (made once, in DIR/log), with all rows of the real log's tables; --log takes one of your own (the
+log/ of a run folder). By default the budget is the recipe's in proportion to the rows that the log touches, plus
+staging: a log this short would fit whole otherwise. Without a GPU, contenders that need one are left out, and the
+record says why.
 
   fae bench paper rmc2                                    the whole table: minutes on a GPU machine
   fae bench paper rmc2 --scale 0.01 --inputs 100000 --batch-sizes 1024      a laptop
   fae bench paper rmc3 --accuracy none                    speed only
   fae report runs/bench_rmc2                              draw it
 
-A sample that is there is not taken again: a command that was killed goes on when it is typed again.
+A sample that is there is not taken again: a command that was killed continues when it is typed again.
 Writes DIR/paper.json (docs/guide/bench.md describes it).
 """

@@ -1,10 +1,9 @@
 """How fast the host is at the moment: on a shared machine a baseline may have half the processor that it had before.
 
-Place in the flow: `fae bench paper` takes a reading before and behind every sample, so that a table whose baselines
-were disturbed says so itself. On 2026-11-27 samples of plain PyTorch fell from 9,000 to 2,500 a second within one
-table, where a quiet machine of the kind does 24,000, and those of a GPU that held all rows stayed within 0.1 %
-(docs/journal.md). Invariant: a reading is of work that is done here and timed; nothing is asked of the load average,
-which saw none of it.
+`fae bench paper` takes a reading before and after every sample, so that a table whose baselines were disturbed says so
+itself. On 2026-11-27 rates of plain PyTorch fell from 9,000 to 2,500 inputs/s within one table, where a quiet machine
+of the kind does 24,000, and those of a GPU that held all rows stayed within 0.1 % (docs/journal.md). A reading times
+work that is done here; the load average showed none of it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _LEAST_SECONDS, _LEAST_PRODUCTS = 0.02, 4
 
 
 def product_gflops() -> float:
-    """10^9 operations a second of float32 products on torch's threads, the median of a fiftieth of a second's."""
+    """Speed of float32 products on torch's threads, in 10^9 operations a second; the median over 20 ms or more."""
     a, b = torch.ones(_WIDTH, _WIDTH), torch.ones(_WIDTH, _WIDTH)
     seconds: list[float] = []
     while sum(seconds) < _LEAST_SECONDS or len(seconds) < _LEAST_PRODUCTS:

@@ -25,7 +25,7 @@ from fae.models.config import ModelConfig
 from fae.models.registry import build_model
 from fae.streaming.huge_pages import host_zeros
 from fae.streaming.row_store import RowOptimizer
-from fae.training.compiled import forward_of
+from fae.training.compiled_model import forward_of
 from fae.training.dense import make_dense_optimizer
 from fae.training.plain import FeatureLookups, PlainEmbeddings, PlainRowUpdate, cut_lookups
 from fae.training.step import Precision, autocast, backward_on_device

@@ -1,8 +1,7 @@
 """From measured cells to the paper's table: pure functions of JSON values.
 
-Place in the flow: `fae bench paper` calls `tables` after every cell and writes what it returns beside the cells;
-`fae report` and people's scripts read that. Invariant: every figure of a table follows from the cells and the facts
-that stand in the same record.
+`fae bench paper` calls `tables` after every cell and writes the result beside the cells; `fae report` reads that. Every
+figure of a table follows from the cells and facts in the same record.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ LABELS: Mapping[str, str] = {
     "plain hybrid": "plain PyTorch, CPU-GPU",
     "cpu": "FAE's kernels, CPU only",
     "hybrid": "FAE's kernels, CPU-GPU",
-    "paper": "FAE as published",
+    "paper": "FAE, paper",
     "tiered": "FAE, tiered",
     "tiered shuffled": "FAE, tiered, shuffled",
     "device": "every row on the GPU",
@@ -27,7 +26,7 @@ LABELS: Mapping[str, str] = {
 ORDER_OF: Mapping[str, str] = {"paper": "adaptive", "tiered": "interleaved"}
 """The order of batches whose accuracy a contender has; all others train shuffled inputs."""
 HOT_SETS = ("paper", "tiered", "tiered shuffled")
-"""Contenders to whom it matters which rows are hot."""
+"""Contenders for which it matters which rows are hot."""
 PACK_OF: Mapping[str, str] = {"paper": "threshold", "tiered shuffled": "mixed"}
 """The packed batches that a contender reads; all others read ``own``."""
 _STEADY = 1.5
@@ -35,7 +34,7 @@ _STEADY = 1.5
 
 
 def tables(cells: Mapping[str, Any], sizes: Sequence[int], log: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One table a batch size.
+    """Compute one table a batch size.
 
     Parameters
     ----------
@@ -82,7 +81,7 @@ def _table(cells: Mapping[str, Any], size: int, log: Mapping[str, Any]) -> dict[
 
 
 def host_warning(readings: Sequence[float]) -> str:
-    """What to say of readings that are far apart; empty where they are not.
+    """A warning about host speeds that are far apart; empty where they are not.
 
     >>> host_warning([1200.0, 1100.0])
     ''
@@ -98,7 +97,8 @@ def host_warning(readings: Sequence[float]) -> str:
 def _host(cells: Mapping[str, Any], size: int) -> dict[str, Any]:
     """The host's speed beside a table's samples, least and most, and a warning where they are far apart.
 
-    Of every session by itself: another one may have had another machine. Empty for records from before it was read.
+    Sessions are judged one by one, since another session may have had another machine. Empty for records without
+    readings.
     """
     readings: dict[Any, list[float]] = {}
     for key, cell in cells.items():
@@ -137,7 +137,7 @@ def _row(
 
 
 def _moved(name: str, cell: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[int, int]:
-    """Bytes of rows, pooled embeddings and gradients that cross the bus in an epoch, worked out from the packs."""
+    """Bytes of rows, pooled embeddings and gradients that cross the bus in an epoch, computed from the packs."""
     pooled = 4 * facts.get("width", 0)
     if name in ("plain hybrid", "hybrid"):
         both = pooled * facts.get("own", {}).get("train_inputs", 0)
@@ -154,7 +154,7 @@ def _moved(name: str, cell: Mapping[str, Any], facts: Mapping[str, Any]) -> tupl
 
 
 def _published(cell: Mapping[str, Any] | None, epoch: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Where the published system's time goes: an epoch put together from samples, and one trained to its end."""
+    """Where the time of placement `paper` goes: an epoch put together from samples, and one trained to its end."""
     if not cell or not cell.get("samples"):
         return None
     seconds: dict[str, float] = {}

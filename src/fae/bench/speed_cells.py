@@ -53,7 +53,7 @@ class SpeedCells:
             if name not in self.config.contenders:
                 continue
             key = speed_key(size, name)
-            cell = self.cells.cell(key)
+            cell = self.cells.sample_cell(key)
             cell.pop("why", None)
             cell["final"] = False
             if why := self._cannot(name):

@@ -1,7 +1,7 @@
-"""The paper's three workloads: what recipes/rmc*.toml say, the made-up log of each, and what the paper claims.
+"""The paper's three workloads: what recipes/rmc*.toml say, the synthetic log of each, and what the paper claims.
 
-Place in the flow: read by `fae bench paper` and its help; imports no library. Invariant: the tables here are those of
-the recipes (a test compares them), so that the verb also works where only the package is installed.
+The tables are those of the recipes (a test compares them), so that the verb also works where only the package is
+installed. Imports no library.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ CLAIMS: tuple[Mapping[str, Any], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One of them.
+    """One workload of the paper.
 
     Attributes
     ----------
     title
         One line for people.
+    recipe
+        Its file in ``recipes/``.
+    shape
+        Shape of the synthetic log (`fae synthetic`).
+    num_inputs
+        Inputs of the synthetic log, unless the user gives a number: enough that not every touched row can be hot.
+    click_rate
+        Share of labels that are 1 in the synthetic log.
     model, hot, train
         Tables of its recipe.
-    shape
-        Of the made-up log (`fae synthetic`).
-    click_rate
-        Of the made-up log.
-    num_inputs
-        Of the made-up log, unless the user says otherwise: enough that not every row it touches can be hot.
     """
 
     name: str

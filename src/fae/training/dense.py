@@ -1,8 +1,8 @@
 """The dense weights of a model as one flat vector: one kernel updates all of them, and keeps their bfloat16 copy.
 
-Place in the flow: on a GPU this stands where `torch.optim` stands on a CPU; a step of dozens of small launches becomes
-one. Every parameter becomes a view of the flat vector. Invariants: the same update rule as torch's SGD, Adagrad and
-Adam with their defaults, float32 master weights; `state_dict` has torch's form, so checkpoints fit both.
+On a GPU it replaces `torch.optim`: an update of dozens of small launches becomes one. Every parameter becomes a view of
+the flat vector. The update rules are those of torch's SGD, Adagrad and Adam with their defaults, on float32 weights;
+`state_dict` has torch's form, so checkpoints fit both.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         return flat[start : start + rows * columns].view(rows, columns)
 
     def _view(self, flat: Tensor, parameter: Tensor) -> Tensor:
-        """The same without padding, in the parameter's shape."""
+        """A parameter in one of the flat vectors, without padding, in its own shape."""
         whole = self._whole(flat, parameter)
         if whole.numel() == parameter.numel():
             return whole.view(parameter.shape)
@@ -112,7 +112,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         return fused
 
     def refresh(self) -> None:
-        """Bring the bfloat16 copy up to date after weights were loaded."""
+        """Copy the weights into their bfloat16 copy, after weights were loaded."""
         if self._shadow.numel():
             self._shadow.copy_(self._weight)
 
@@ -154,7 +154,7 @@ class FlatOptimizer(torch.optim.Optimizer):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's optimizers; the step count is Adam's (Adagrad's does not enter its update)."""
+        """State in the form of torch's optimizers; the step count is Adam's (Adagrad's does not enter its update)."""
         steps = torch.tensor(float(self._steps))
         state = {index: {**values, "step": steps} for index, values in self._states() if values}
         return {
@@ -164,7 +164,7 @@ class FlatOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse; weights must have been loaded before, their bfloat16 copy is made anew."""
+        """The inverse of `state_dict`; weights must be loaded before, since their bfloat16 copy is made from them."""
         for index, values in self._states():
             for name, view in values.items():
                 view.copy_(state_dict["state"][index][name])
@@ -173,7 +173,7 @@ class FlatOptimizer(torch.optim.Optimizer):
 
 
 def _summed(block: MLP) -> list[Tensor]:
-    """Parameters of a fused block whose gradients are sums over inputs, in the order in which they lie."""
+    """Parameters of a fused block whose gradients are sums over inputs, in memory order."""
     last = block.linears[-1]
     weights = [last.weight] if last.out_features == 1 and not block.final_relu else []
     return [*(linear.bias for linear in block.linears), *weights]
@@ -182,7 +182,7 @@ def _summed(block: MLP) -> list[Tensor]:
 def make_dense_optimizer(
     name: str, model: nn.Module, learning_rate: float, *, flat: bool = False, bf16: bool = False
 ) -> torch.optim.Optimizer:
-    """The optimizer of the dense weights that belongs to a row optimizer, with torch's defaults.
+    """Make the optimizer of the dense weights that belongs to a row optimizer, with torch's defaults.
 
     SGD beside ``sgd``, plain Adam beside ``adam``, plain Adagrad beside both kinds of Adagrad.
 
@@ -204,9 +204,9 @@ def make_dense_optimizer(
 
 
 def dense_bytes(name: str, model: nn.Module, *, flat: bool = False, bf16: bool = False) -> int:
-    """At most so many bytes are the weights, their gradients and the optimizer's state; arguments as above.
+    """Most bytes that weights, gradients and optimizer state take; arguments as `make_dense_optimizer`.
 
-    With `flat` a little more than there are: what is padded depends on which blocks fuse.
+    With `flat` a little more than they take: padding depends on which blocks fuse.
     """
     moments = optimizer_facts(optimizer_facts(name).dense).state_vectors
     parameters = list(model.parameters())

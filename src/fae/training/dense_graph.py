@@ -1,9 +1,10 @@
 """The dense part of steps whose rows the CPU looks up and updates, as one CUDA graph.
 
-Place in the flow: placements ``hybrid``, and ``paper`` for cold batches, pool rows on the CPU and send them to the GPU;
-`fae.training.runner` runs what follows there through this. Launched kernel by kernel, a dense part of 40 to 170 kernels
-takes 3 to 6 ms whatever the batch is, which at the paper's batch sizes is most of the step. Invariants: what a replay
-reads lies in the buffers it was captured with, so every batch is copied there first; forward pass, loss, backward pass
+Placements ``hybrid``, and ``paper`` for cold batches, pool rows on the CPU and send them to the GPU; the rest of the
+step runs there through this. Launched kernel by kernel, a dense part of 40 to 170 kernels takes 3 to 6 ms at any batch
+size, which at the paper's batch sizes is most of the step.
+
+A replay reads the buffers it was captured with, so every batch is copied there first. Forward pass, loss, backward pass
 and dense update are those of `fae.training.step`; gradients of the leaves stay where the capture put them.
 """
 
@@ -32,13 +33,13 @@ class DenseGraph:
     Parameters
     ----------
     forward
-        The model, or what runs it.
+        The model, or its compiled form.
     loss_sum
         float64 scalar on the device, to which losses are added.
     aside
         Runs work on the stream that captures.
     capture
-        Records work without running it, and returns what replays it.
+        Records work without running it, and returns a function that replays it.
     warm_up_steps
         Steps that run kernel by kernel before the capture.
     """
@@ -65,12 +66,12 @@ class DenseGraph:
         self.setting_up = False
 
     def __call__(self, batch: ReadyBatch, precision: Precision) -> None:
-        """One step.
+        """Train one batch.
 
         Raises
         ------
         CannotCapture
-            Before anything was computed. Whatever else goes wrong is raised as it is: the step may be half done.
+            Before anything was computed. Any other error is raised as it is: the step may be half done.
         """
         views, leaves, lengths = self._embeddings.lookup(batch).parts()
         self._fill(batch, lengths)
@@ -93,7 +94,7 @@ class DenseGraph:
         self._embeddings.update(batch)
 
     def _fill(self, batch: ReadyBatch, lengths: Mapping[str, Tensor]) -> None:
-        """Bring what differs from batch to batch to where a replay reads it."""
+        """Copy what differs from batch to batch to where a replay reads it."""
         if not self._inputs:
             words = torch.zeros(1, dtype=torch.int32, device=batch.labels.device)
             self._inputs = (torch.empty_like(batch.dense), torch.empty_like(batch.labels), words)

@@ -1,7 +1,4 @@
-"""Evaluation: logits of a split through the same tiers, rows read and never written.
-
-Invariant: evaluation changes no weight, no state and no random stream.
-"""
+"""Evaluation: logits of a split through the same tiers; changes no row, no weight, no state, no random stream."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ def predict(
     label: str = "evaluate",
     precision: Precision = "fp32",
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Labels and logits of the real inputs, float32, in batch order (all batches where `order` is None)."""
+    """Labels and logits of the real inputs, float32 ``[n]``, in batch order (all batches where `order` is None)."""
     labels, logits = [], []
     was_training = model.training
     model.eval()
@@ -61,6 +58,6 @@ def evaluate(
 
 
 def validation_sample(batches: BatchSet, most: int = 64) -> npt.NDArray[np.int64]:
-    """Up to `most` batches spread evenly over a split: the fixed sample that the shuffle scheduler looks at."""
+    """Numbers of up to `most` batches spread evenly over a split: the fixed sample of the shuffle scheduler, int64."""
     count = min(most, batches.num_batches)
     return np.unique(np.linspace(0, max(0, batches.num_batches - 1), count).astype(np.int64))

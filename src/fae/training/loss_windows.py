@@ -1,8 +1,8 @@
 """Windows of the loss curve whose sums are still on their way from the device.
 
-Place in the flow: the trainer closes a window every so many batches without waiting for the device, which would cost a
-captured step its run-ahead; a window's loss is settled when its sum has come. Invariant: windows are settled in order,
-with the same sums as if each had been waited for.
+The trainer closes a window after a number of batches without waiting for the device, which would cost a captured step
+its run-ahead; a window's loss is settled when its sum has arrived. Windows are settled in order, with the same sums as
+if each had been waited for.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from fae.training.runner import MOST_MARKS, LossMark
 
 _MOST_OPEN = MOST_MARKS // 2
-"""Then the oldest is waited for, so that a loss that is no number is found in time."""
+"""Open windows from which the oldest is waited for, so that a loss that is not finite is found in time."""
 
 
 class LossWindows:
-    """Closed windows without their losses.
+    """Closed windows whose losses have not arrived.
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ class LossWindows:
         self._open: deque[tuple[int, int, int, float, LossMark]] = deque()
 
     def close(self, inputs: int, window_inputs: int, batches: int, carried: float, mark: LossMark) -> None:
-        """A window whose sum is `carried` (of an earlier process or segment) and what `mark` will say."""
+        """Close a window. Its sum is `carried`, from an earlier process or segment, plus what `mark` will give."""
         self._open.append((inputs, window_inputs, batches, carried, mark))
         self.settle(wait=False)
 
     def settle(self, *, wait: bool) -> None:
-        """Settle those whose sums have come, or, waiting, all."""
+        """Settle the windows whose sums have arrived or, with `wait`, all of them."""
         while self._open and (wait or len(self._open) > _MOST_OPEN or self._open[0][4].ready):
             inputs, window_inputs, batches, carried, mark = self._open.popleft()
             self._settled(inputs, window_inputs, batches, carried + mark.value())

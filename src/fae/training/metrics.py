@@ -1,6 +1,6 @@
 """How good predictions are: AUC, log loss, accuracy, normalised entropy; exact, in float64.
 
-Invariant: a figure that is not defined (AUC of one class) is None, never a made-up number.
+A figure that is not defined (AUC of one class) is None.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Of one set of predictions.
+    """Metrics of one set of predictions.
 
     Attributes
     ----------
@@ -22,12 +22,14 @@ class Metrics:
     log_loss
         Mean binary cross-entropy, natural log.
     accuracy
-        At a probability of 0.5.
+        Share of labels that a threshold of 0.5 predicts.
     normalized_entropy
         log_loss over the entropy of the mean label (He et al., 2014): 1 means no better than the base rate; None
         where that entropy is 0.
-    num_inputs, label_rate
-        What was predicted.
+    num_inputs
+        How many inputs were predicted.
+    label_rate
+        Share of labels that are 1.
     """
 
     auc: float | None

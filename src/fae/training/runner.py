@@ -216,7 +216,7 @@ class StepRunner:
         )
 
     def mark_loss(self) -> LossMark:
-        """Send the summed loss to the host without waiting, and sum from 0. Read it within the next `MOST_MARKS` marks."""
+        """Send the summed loss to the host without waiting, and sum from 0. Read it within `MOST_MARKS` marks."""
         if self._marks is None:  # pinned once: to pin memory may wait for the device
             self._marks = torch.zeros(MOST_MARKS, dtype=torch.float64, pin_memory=self._loss_sum.is_cuda)
         mark = LossMark(self._loss_sum, self._marks[self._num_marks % MOST_MARKS])

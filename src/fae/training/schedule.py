@@ -1,8 +1,8 @@
 """The order of batches: a pure state machine that knows how many hot and cold batches there are, and nothing else.
 
-Place in the flow: the trainer asks for the next `Segment`, trains it, and tells the validation loss where the segment
-asks for it. Invariants: every batch once an epoch; the same seed and the same losses give the same order; an epoch
-never ends on hot batches alone; `state` says all, so a schedule restored from it goes on as if nothing had happened.
+The trainer takes the next `Segment`, trains it, and reports the validation loss where the segment wants it. Every batch
+comes once an epoch; the same seed and the same losses give the same order; an epoch never ends on hot batches alone. A
+schedule restored from its `state` continues as if nothing had happened.
 
 The orders (measured in docs/results.md):
 
@@ -41,7 +41,7 @@ class Segment:
     phase
         ``"mixed"``, ``"cold"`` or ``"hot"``.
     wants_loss
-        Whether `Schedule.observe` must be told the validation loss behind it (a swap).
+        Whether `Schedule.observe` must be given the validation loss after it (a swap).
     ends_epoch
         Whether it is the last of its epoch.
     """
@@ -58,7 +58,7 @@ def interleave(hot: npt.NDArray[np.int64], cold: npt.NDArray[np.int64]) -> npt.N
     >>> interleave(np.array([0, 1, 2, 3]), np.array([8, 9])).tolist()
     [0, 1, 8, 2, 3, 9]
     """
-    # The i-th of n stands at (i + 1) / n of the epoch; on ties hot goes first, so the end is cold.
+    # The i-th of n is at (i + 1) / n of the epoch; on ties hot goes first, so the end is cold.
     place = np.concatenate(
         [(np.arange(len(hot)) + 1) / max(1, len(hot)), (np.arange(len(cold)) + 1) / max(1, len(cold))]
     )
@@ -73,12 +73,12 @@ class Schedule:
     order
         ``interleaved``, ``shuffled``, ``adaptive`` or ``fixed_rate``.
     num_hot, num_cold
-        Batches; hot ones are numbered ``[0, num_hot)``, cold (or mixed) ones behind them.
+        How many batches; hot ones are numbered ``[0, num_hot)``, cold (or mixed) ones from num_hot.
     rate
         Rate of the phases, in per cent of the hot (cold) batches; the adaptive order's first one.
     tail
         Share of the hot and of the cold batches that an epoch in phases keeps for its end, where they run in
-        proportion; 0: all in phases, as published, but for one cold batch.
+        proportion; 0: all in phases, as in the paper, but for one cold batch.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Schedule:
         return first + generator(self._seed, "order", self.epoch, kind).permutation(count)
 
     def next_segment(self) -> Segment:
-        """The batches that come next; advances the schedule."""
+        """Return the batches that come next, and advance."""
         if self._kind not in PHASED:
             order = interleave(self._shuffled("hot"), self._shuffled("cold"))
             self.epoch += 1
@@ -149,7 +149,7 @@ class Schedule:
         return Segment(batches=batches, phase=phase, wants_loss=self._kind == "adaptive", ends_epoch=ends)
 
     def observe(self, loss: float) -> None:
-        """The validation loss at a swap: halve the rate where it rose, double it after four falls in a row."""
+        """Take the validation loss at a swap: halve the rate where it rose, double it after four falls in a row."""
         if self.trace:
             self.trace[-1]["validation_loss"] = loss
         if loss > self._last_loss:
@@ -171,7 +171,7 @@ class Schedule:
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` said."""
+        """Continue from what `state` returned."""
         self.epoch, self._hot_done, self._cold_done = state["epoch"], state["hot_done"], state["cold_done"]
         self.rate, self._falls, self._next_phase = state["rate"], state["falls"], state["next_phase"]
         self._last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]

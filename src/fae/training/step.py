@@ -1,6 +1,6 @@
 """The one training step: hot, cold and mixed batches, every placement, every model.
 
-Invariant: the loss is the mean over the real inputs of a batch; padding contributes nothing to any gradient.
+The loss is the mean over the real inputs of a batch; padding contributes nothing to any gradient.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def backward(logits: Tensor, batch: ReadyBatch, loss_sum: Tensor) -> Tensor:
 
 
 def backward_on_device(logits: Tensor, labels: Tensor, words: Tensor, loss_sum: Tensor) -> Tensor:
-    """The same on a GPU, of inputs whose number is the first of `words`, int32; nothing waits for the device."""
+    """`backward` on a GPU; the number of real inputs is the first of `words`, int32. Nothing waits for the device."""
     from fae.kernels.triton_dense import loss_and_gradient
 
     loss, grad = loss_and_gradient(logits.detach(), labels, words, loss_sum)
@@ -62,7 +62,7 @@ def cpu_multiplies_bf16() -> bool:
 
 
 def honoured_precision(device: torch.device, wanted: Precision) -> Precision:
-    """What a dense part on `device` is trained in: ``bf16`` on a CPU only where that is faster than ``fp32``."""
+    """The precision of a dense part on `device`: `wanted`, but ``fp32`` on a CPU without units for bfloat16."""
     return wanted if device.type != "cpu" or cpu_multiplies_bf16() else "fp32"
 
 

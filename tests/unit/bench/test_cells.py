@@ -34,7 +34,7 @@ def test_samples_are_saved_one_by_one(tmp_path):
     path = tmp_path / "study.json"
     cells = Cells(path, {})
     cells.add_sample("a", {"rate": 1.0})
-    cells.cell("b")["why"] = "no GPU"
+    cells.sample_cell("b")["why"] = "no GPU"
     cells.add_sample("a", {"rate": 2.0})
     again = Cells(path, {})
     assert again["a"]["samples"] == [{"rate": 1.0}, {"rate": 2.0}]

@@ -314,7 +314,7 @@ def test_work_aside_waits_and_is_waited_for(streams):
 
 
 def test_a_capture_is_on_the_stream_of_the_steps_before(streams, monkeypatch):
-    """And collects no garbage meanwhile; the threads that feed batches may go on."""
+    """It collects no garbage meanwhile; the threads that copy inputs may run."""
     runner, notes, _ = streams
 
     @contextmanager

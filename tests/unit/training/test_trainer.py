@@ -23,7 +23,7 @@ from packs import stub_hot_set
 
 
 class Killed(Exception):
-    """Stands for a kill: nothing is written when it comes."""
+    """Simulates a kill: nothing is written when it comes."""
 
 
 def without_times(result: dict) -> dict:
@@ -66,7 +66,7 @@ def test_resumed_is_uninterrupted(tmp_path, monkeypatch, order, optimizer, place
     last = setting.trainer(tmp_path / "killed", config)
     assert without_times(last.fit()) == without_times(expected)
     assert_same_bytes(tensors_of(last), tensors_of(whole))
-    assert len(calls) < 4 * setting.packed.train.num_batches, "it started over instead of going on"
+    assert len(calls) < 4 * setting.packed.train.num_batches, "it started over instead of continuing"
     for name in ("dense.safetensors", "tables/0.safetensors", "tables/3.safetensors"):
         assert (tmp_path / "killed/checkpoint" / name).read_bytes() == (
             tmp_path / "whole/checkpoint" / name

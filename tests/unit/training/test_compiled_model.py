@@ -12,7 +12,7 @@ from fae.kernels.geometry import group_geometries
 from fae.models.config import DLRMConfig, TBSMConfig
 from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
-from fae.training.compiled import CompiledModel, can_compile
+from fae.training.compiled_model import CompiledModel, can_compile
 from fae.training.dense import make_dense_optimizer
 from fae.training.runner import StepRunner
 

@@ -1,10 +1,10 @@
 """The dense part of a step as `torch.compile` makes it: fewer and larger kernels, for models without kernels of ours.
 
-Place in the flow: `fae.training.runner` runs a model through this on a GPU where ``[train] compile`` asks for it. What
-it buys is launches: TBSM's dense part is some 170 kernels of 3 us, which at batches of 256 is the whole step. Segments
-that `fae.training.dense` has fused write their gradients past autograd, so a model that has one is left as it is.
-Invariant: same function as the model, up to the rounding of sums; no kernel is chosen by a measurement, so the same
-inputs give the same bytes in every process.
+`fae.training.runner` runs a model through this on a GPU where ``[train] compile`` says so. It saves launches: TBSM's
+dense part is some 170 kernels of 3 us, which at batches of 256 is the whole step. Blocks that `fae.training.dense` has
+fused write their gradients past autograd, so a model that has one is left as it is. The compiled form computes what the
+model does, up to the rounding of sums. No kernel is chosen by a measurement, so the same inputs give the same bytes in
+every process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class CompiledModel:
     Parameters
     ----------
     model
-        Without fused blocks: see `can_compile`.
+        A model without fused blocks: see `can_compile`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,7 +44,7 @@ class CompiledModel:
         """Logits ``[B]``."""
         if not isinstance(features, FeatureEmbeddings):
             return self.model(dense, features)  # type: ignore[no-any-return]
-        # Made anew inside, from tensors: a mapping that reads when it is asked would have to be traced.
+        # Built again inside, from tensors: a mapping that reads lazily would have to be traced.
         self._views, buffers, lengths = features.parts()
         result: Tensor = self._compiled(dense, buffers, lengths)
         return result
@@ -60,5 +60,5 @@ def can_compile(model: nn.Module) -> bool:
 
 
 def forward_of(model: nn.Module, device: torch.device, *, compiled: bool) -> Callable[..., Tensor]:
-    """What runs a model on `device`: itself, or on a GPU its compiled form where that is wanted and can be."""
+    """The function that runs a model on `device`: itself or, on a GPU, its compiled form where wanted and possible."""
     return CompiledModel(model) if compiled and device.type == "cuda" and can_compile(model) else model
