@@ -153,7 +153,7 @@ def test_public_logs(finished: Path) -> None:
 
 
 def test_log_that_changes_between_stages_of_one_run(finished: Path) -> None:
-    """A new log under old artifacts: the later stages still belong to the old one, and say so when they are run alone."""
+    """A new log under old artifacts: later stages still belong to the old one, and say so when run alone."""
     (finished / "log.csv").write_text(csv_text(zipf_inputs(100, seed=9)))
     recipe, run = finished / "recipe.toml", finished / "run"
     assert fae("ingest", recipe, "--out", run).status == 0

@@ -19,8 +19,8 @@ Files = Mapping[str, Mapping[str, Any]]
 
 _BLOCK_BYTES = 4 * 2**20
 _SMALL_FILE_BYTES = 16 * 2**20
-"""Files up to this size are checked by content whenever an artifact is opened. Larger files are only checked if they are
-newer than the manifest: it is written last, so a file that was edited later has a later time."""
+"""Files up to this size are checked by content whenever an artifact is opened. Larger files are only checked if they
+are newer than the manifest: it is written last, so a file that was edited later has a later time."""
 
 
 def file_digest(path: Path) -> str:

@@ -31,7 +31,8 @@ def check_same_columns(
     there = [
         {"name": f.name, "encoded": f.encoded, "max_length": f.length, "pooling": f.pooling} for f in parent.features
     ]
-    here = [{key: column[key] for key in ("name", "encoded", "max_length", "pooling")} for column in columns]  # fmt: skip
+    compared = ("name", "encoded", "max_length", "pooling")
+    here = [{key: column[key] for key in compared} for column in columns]
     differences: list[tuple[str, Any, Any]] = [
         ("categorical", [c["name"] for c in there], [c["name"] for c in here]),
         *((f"categorical {new['name']}: {key}", old[key], new[key])

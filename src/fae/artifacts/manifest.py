@@ -83,7 +83,7 @@ def fingerprint(kind: str, format_version: int, parameters: Mapping[str, Any], p
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What an artifact will be made from: enough to know its fingerprint before it is made, and to skip it if it exists.
+    """What an artifact will be made from: enough to know its fingerprint before it is made, and to skip it.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The Python side as docs/train.md shows it: a model and a loop of one's own, and what training may import."""
+"""The Python side as docs/guide/train.md shows it: a model and a loop of one's own, and what training may import."""
 
 from __future__ import annotations
 
