@@ -172,10 +172,9 @@ def compose_batch(
         first_segment, cold_segments = num_segments, 0
         for position in range(addressing.group_first_table[group], addressing.group_first_table[group + 1]):
             table = addressing.group_tables[position]
-            first_slot, last_slot = table_first_slot[table], table_first_slot[table + 1]
             count, largest = 0, 0
             for b in range(num_inputs):
-                for s in range(first_slot, last_slot):
+                for s in range(table_first_slot[table], table_first_slot[table + 1]):
                     rank = ranks[b, s]
                     if rank >= 0:
                         scratch.keys[count] = rank
