@@ -32,27 +32,11 @@ from fae.training.config import TrainConfig  # noqa: E402
 
 WIDTH = 120
 
-PACKAGES = {
-    "core": "knows no log: errors, units, configuration, seeds, files, threads",
-    "artifacts": "what stages hand to each other: one class to open each, one page of its format",
-    "ingest": "the first stage: a raw click log becomes the columnar log",
-    "ingest/readers": "one file a format: chunks of typed columns out of a raw file",
-    "profile": "the second stage: accesses of every row over a sample of the inputs",
-    "report": "JSON in, one HTML page out",
-    "calibrate": "the third stage: the hot rows for a budget",
-    "synthetic": "click logs with a planted click model, of any size",
-    "pack": "the fourth stage: batches whose every lookup is a final address",
-    "kernels": "arithmetic on tensors: look up, pool, sum gradients, update; knows no file and no thread",
-    "streaming": "motion: rows and inputs between host memory and device, by threads that meet at counters",
-    "embedding": "placements: where rows are kept, and how a batch finds them",
-    "models": "one paper a file; models know features by name and nothing of tiers",
-    "checkpoint": "saving, loading and continuing a training",
-    "training": "the fifth stage: schedule, step, loop, evaluation",
-    "run": "a recipe in a folder: stages as objects, the run record, the demo",
-    "bench": "the paper's evaluation, measured on this machine",
-    "cli": "one file a verb",
-}
-"""Packages from the ground up, with what each is for."""
+PACKAGES = (
+    "core", "artifacts", "ingest", "ingest/readers", "profile", "report", "calibrate", "synthetic", "pack", "kernels",
+    "streaming", "embedding", "models", "checkpoint", "training", "run", "bench", "cli",
+)  # fmt: skip
+"""Packages from the ground up; the docstring of each says what it is for."""
 
 UNITS = {
     "hot.budget": "a size such as 512MiB, or bytes",
@@ -320,7 +304,8 @@ def metavar(action: argparse.Action) -> str:
 def captions() -> str:
     """Packages from the ground up, with the first line of every module's docstring."""
     parts = []
-    for package, purpose in PACKAGES.items():
+    for package in PACKAGES:
+        purpose = caption(SOURCE / "fae" / package / "__init__.py")
         parts.append(f"\n**`{package}/`**: {purpose}\n\n| file | what it does |\n|---|---|\n")
         for path in sorted((SOURCE / "fae" / package).glob("*.py")):
             if path.stem != "__init__":

@@ -1,0 +1,1 @@
+"""The paper's evaluation, measured on this machine."""

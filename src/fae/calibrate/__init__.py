@@ -1,0 +1,1 @@
+"""The third stage: the hot rows for a budget."""

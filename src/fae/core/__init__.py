@@ -1,1 +1,1 @@
-"""Ground floor: errors, units, configuration, files, seeds, threads, progress. Imports nothing of `fae` above it."""
+"""Errors, units, configuration, seeds, files, threads: what every package uses; knows no log."""

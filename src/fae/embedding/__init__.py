@@ -1,1 +1,1 @@
-"""Tables and their optimizer state: where rows live, how they move, how a batch reads and updates them."""
+"""Placements: where rows are kept, and how a batch finds them."""

@@ -1,0 +1,1 @@
+"""The first stage: a raw click log becomes the columnar log."""

@@ -1,1 +1,1 @@
-"""Row kernels: pure functions on tensors. `reference` (plain torch) defines what is right, `cpu` is numba."""
+"""Arithmetic on tensors: look up, pool, sum gradients, update; knows no file and no thread."""

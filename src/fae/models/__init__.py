@@ -1,0 +1,1 @@
+"""One paper a file; models know features by name and nothing of tiers."""

@@ -1,0 +1,1 @@
+"""The fourth stage: batches whose every lookup is a final address."""

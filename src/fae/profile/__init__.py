@@ -1,0 +1,1 @@
+"""The second stage: accesses of every row over a sample of the inputs."""

@@ -1,0 +1,1 @@
+"""JSON in, one HTML page out."""

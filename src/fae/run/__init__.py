@@ -1,1 +1,1 @@
-"""A run: recipe, folder, stages, record; the one way from a log to packed batches."""
+"""A recipe in a folder: stages as objects, the run record, the demo."""

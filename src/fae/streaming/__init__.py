@@ -1,0 +1,1 @@
+"""Motion: rows and inputs between host memory and device, by threads that meet at counters."""

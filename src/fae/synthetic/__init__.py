@@ -1,0 +1,1 @@
+"""Click logs with a planted click model, of any size."""

@@ -1,0 +1,1 @@
+"""The fifth stage: schedule, step, loop, evaluation."""
