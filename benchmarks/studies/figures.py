@@ -1,8 +1,13 @@
-"""Draw the studies' figures into docs/images from their results alone; equal numbers give equal bytes."""
+"""Draw the studies' figures into docs/images from their results alone; equal numbers give equal bytes.
+
+python benchmarks/studies/figures.py accuracy|drift|selections|sampled_counts|rand_em_box [NAME ...]
+"""
 
 from __future__ import annotations
 
 import io
+import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +16,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from tables import BASE, ROOT, drift_series
+from tables import BASE, RESULTS, ROOT, drift_series
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#767676", "#56B4E9", "#E69F00", "#000000")
 COLOURS = {"threshold": PALETTE[0], "peeling": PALETTE[1], "by_sample_alone": PALETTE[2], "default": PALETTE[2]}
@@ -172,3 +177,9 @@ def draw(subject: str, result: Record, name: str) -> None:
     path = ROOT / "docs" / "images" / f"{name}.svg"
     path.write_text("\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n")
     print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    subject, *names = sys.argv[1:] or sys.exit(__doc__)
+    for name in names or [subject]:
+        draw(subject, json.loads((RESULTS / f"{name}.json").read_text()), name)

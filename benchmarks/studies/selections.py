@@ -4,28 +4,22 @@
     python benchmarks/studies/selections.py cost [--sizes 5000000 10000000 20000000 45000000]
     python benchmarks/studies/selections.py skew
 
-When does peeling serve more than the threshold, and what does it cost?
-
 *budgets*: five budgets on Frappe, on a Criteo-shaped synthetic log and on independent Zipf 1.05 columns with Criteo
 Kaggle's tables (both `fae synthetic --columnar` at scale 1, 24 M inputs, of which 20.5 M are for training). Both
 selections read every training input. Of each: hot-input share on the inputs that the peeling chose from, on the
 packed log (all training inputs) and on later inputs (the test split, never seen), beside the bound that no set of
-rows of those bytes can pass on the inputs chosen from. Where the peeling's order alone would serve fewer of the
-inputs that it chose from than the threshold, because its ring is larger, ``selection = "peeling"`` takes the
-threshold's rows; such a cell has the figures of the order alone too (`peeling_alone`). Ends with exit status 1 if
-peeling is anywhere below the threshold on the inputs that it chose from.
+rows of those bytes can pass on the inputs chosen from. A cell in which ``selection = "peeling"`` takes the threshold's rows has the figures of the order
+alone too (`peeling_alone`). Exits with 1 if peeling is anywhere below the threshold on the inputs that it chose from.
 
 *cost*: `fae calibrate` (128 MiB for 5 and 10 M inputs, 512 MiB above) on Criteo-shaped logs, all inputs for
 training: by default (5 % sample, auto), and with all inputs read by ``threshold`` and by ``peeling``: seconds, peak
 of the memory that is not mapped files, inputs that were peeled, hot inputs of the packed log.
 
-*skew*: 26 independent columns with a hundredth of Criteo Kaggle's rows, from flat to steep: what the same share of the
-rows serves of lookups and of whole inputs, by either selection. 500,000 inputs, batches of 256, two minutes.
+*skew*: what the same share of the rows serves, over 26 independent columns from flat to steep; two minutes.
 
 Writes benchmarks/results/selections.json, selections_cost.json or selections_skew.json; cells that they have are not
-measured again. `studies/tables.py selections` prints and draws.
-*budgets* takes about 10 minutes on 2 quiet cores and 4 GB of disk in a temporary folder, *cost* about 15 minutes and 7
-GB; each log is removed when it is done.
+measured again. `studies/tables.py selections` prints.
+*budgets* takes about 10 minutes on 2 quiet cores and 4 GB of disk, *cost* about 15 minutes and 7 GB.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Print the Markdown tables of docs/results from the committed JSON, and draw its figures.
 
     python benchmarks/studies/tables.py placements|paper [--fill PAGE]
-    python benchmarks/studies/tables.py accuracy|drift|selections|sampled_counts|rand_em_box [NAME] [--draw]
+    python benchmarks/studies/tables.py accuracy|drift|selections|sampled_counts|rand_em_box [NAME]
     python benchmarks/studies/tables.py paper a/paper.json b/paper.json            other records of `fae bench paper`
     python benchmarks/studies/tables.py accuracy NAME --base ORDER --against FILE  differences, paired by seed
 
@@ -9,7 +9,7 @@ How do the pages under docs/results follow from benchmarks/results? Nothing is w
 intervals (Student's t over seeds) and ratios of figures that are in one file. ``placements`` reads
 placements_<gpu>_<date>.json, of each GPU the latest, and limits_*.json; ``paper`` reads paper_rmc*.json and
 paper_orders_*.json; the others read <NAME>.json. ``--fill`` puts the text between the markers that the page has,
-``--draw`` writes docs/images/<NAME>.svg.
+Figures are drawn by figures.py.
 """
 
 from __future__ import annotations
@@ -525,7 +525,6 @@ def main() -> None:
     parser.add_argument("--fill", metavar="PAGE", type=Path, help="put the text between the markers of this page")
     parser.add_argument("--base", default=BASE, help="accuracy: the order that others are compared with")
     parser.add_argument("--against", type=Path, help="accuracy: another result, compared by seed")
-    parser.add_argument("--draw", action="store_true", help="draw docs/images/NAME.svg and print nothing")
     options = parser.parse_args()
     if options.subject in ("placements", "paper"):
         texts = paper_texts(options.names) if options.subject == "paper" else {"placements": placements_text()}
@@ -533,11 +532,7 @@ def main() -> None:
         return
     for name in options.names or [options.subject]:
         result = json.loads((RESULTS / f"{name}.json").read_text())
-        if options.draw:
-            import figures
-
-            figures.draw(options.subject, result, name)
-        elif options.subject == "accuracy":
+        if options.subject == "accuracy":
             print_accuracy(result, options.base, options.against)
         else:
             STUDIES[options.subject](result)

@@ -6,6 +6,8 @@ both.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -78,3 +80,31 @@ def test_a_read_only_file_is_locked_copied_from_and_unlocked(registered, in_thre
     else:
         locked.release()
     assert not any(map(is_locked, arrays))
+
+
+def test_a_refused_lock_leaves_no_error_behind(tmp_path):
+    """Training continues through pinned buffers then, so the next kernel must not find the driver's error."""
+    np.save(tmp_path / "values.npy", np.arange(2**18, dtype=np.int32))
+    array = np.asarray(np.load(tmp_path / "values.npy", mmap_mode="r"))
+    first, second = RegisteredArrays(), RegisteredArrays()
+    assert first.add([array])
+    assert not second.add([array]), "the pages are locked already"
+    assert torch.ones(4, device=CUDA).sum().item() == 4
+    first.release()
+
+
+def test_the_runtime_reports_a_refused_lock_at_the_next_kernel(tmp_path):
+    """Why `RegisteredArrays` asks the driver: torch has no call that clears the runtime's last error."""
+    np.save(tmp_path / "values.npy", np.arange(2**18, dtype=np.int32))
+    code = (
+        "import sys, numpy as np, torch\n"
+        "array = np.asarray(np.load(sys.argv[1], mmap_mode='r'))\n"
+        "torch.cuda.synchronize()\n"
+        "first = array.ctypes.data // 4096 * 4096\n"
+        "codes = [int(torch.cuda.cudart().cudaHostRegister(first, 2**20, 8)) for _ in range(2)]\n"
+        "assert codes[0] == 0 and codes[1] != 0, codes\n"
+        "torch.ones(4, device='cuda').sum().item()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "values.npy"], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "already" in done.stderr
