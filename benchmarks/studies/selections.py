@@ -8,8 +8,9 @@
 Kaggle's tables (both `fae synthetic --columnar` at scale 1, 24 M inputs, of which 20.5 M are for training). Both
 selections read every training input. Of each: hot-input share on the inputs that the peeling chose from, on the
 packed log (all training inputs) and on later inputs (the test split, never seen), beside the bound that no set of
-rows of those bytes can pass on the inputs chosen from. A cell in which ``selection = "peeling"`` takes the threshold's rows has the figures of the order
-alone too (`peeling_alone`). Exits with 1 if peeling is anywhere below the threshold on the inputs that it chose from.
+rows of those bytes can pass on the inputs chosen from. A cell in which ``selection = "peeling"`` takes the
+threshold's rows has the figures of the order alone too (`peeling_alone`). Exits with 1 if peeling is anywhere below
+the threshold on the inputs that it chose from.
 
 *cost*: `fae calibrate` (128 MiB for 5 and 10 M inputs, 512 MiB above) on Criteo-shaped logs, all inputs for
 training: by default (5 % sample, auto), and with all inputs read by ``threshold`` and by ``peeling``: seconds, peak
