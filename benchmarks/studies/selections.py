@@ -15,9 +15,7 @@ the threshold on the inputs that it chose from.
 *cost*: `fae calibrate` (128 MiB for 5 and 10 M inputs, 512 MiB above) on Criteo-shaped logs, all inputs for
 training: by default (5 % sample, auto), and with all inputs read by ``threshold`` and by ``peeling``: seconds, peak
 of the memory that is not mapped files, inputs that were peeled, hot inputs of the packed log.
-
 *skew*: what the same share of the rows serves, over 26 independent columns from flat to steep; two minutes.
-
 Writes benchmarks/results/selections.json, selections_cost.json or selections_skew.json; cells that they have are not
 measured again. `studies/tables.py selections` prints.
 *budgets* takes about 10 minutes on 2 quiet cores and 4 GB of disk, *cost* about 15 minutes and 7 GB.
