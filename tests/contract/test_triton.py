@@ -345,7 +345,7 @@ def test_gradients_beside_are_joined_before_they_are_used(monkeypatch):
         monkeypatch.setattr(module, name, lambda *args, _n=name, _r=real, **kw: calls.append(_n) or _r(*args, **kw))
     block = MLP([16, 32, 16, 1], final_relu=False).to(DEVICE)
     optimizer = make_dense_optimizer("sgd", block, 1.0, flat=True, bf16=True)
-    block.fused._aside = aside
+    block.fused._side_stream = aside
     block(torch.randn(200, 16, device=DEVICE)).sum().backward()
     held = block.fused._operands
     assert len(held) == 5, "a gradient and an input of each product, and the parts of the sums"

@@ -14,7 +14,7 @@ class Segments:
 
     The lookups of a row are neighbours in the batch's `order`. A segment is up to 32 of them
     (`fae.pack.sort_kernels.SEGMENT_LOOKUPS`), counted from the row's own first lookup, so that where it is cut does not
-    depend on other rows (decision 45).
+    depend on other rows (docs/decisions/hot_sets.md, 45).
 
     Attributes
     ----------

@@ -32,7 +32,7 @@ def file_digest(path: Path) -> str:
 def file_checksum(path: Path) -> str:
     """Hex crc32 of a file's bytes.
 
-    It detects damage and mistakes, not malice; a cryptographic digest took as long as packing itself (docs/journal.md).
+    It detects damage and mistakes, not malice; a cryptographic digest took as long as packing itself (docs/journal/).
     """
     checksum = 0
     with path.open("rb") as file:

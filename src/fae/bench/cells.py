@@ -140,9 +140,3 @@ class Cells(Mapping[str, Cell]):
         if self.before_saving is not None:
             self.before_saving(self.record)
         write_record(self.path, json_values(self.record))
-
-
-def read_cells(path: Path) -> dict[str, Cell]:
-    """The cells of a finished record."""
-    cells: dict[str, Cell] = json.loads(path.read_text())["cells"]
-    return cells

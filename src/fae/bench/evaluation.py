@@ -17,10 +17,10 @@ from fae.bench.preparation import Preparation
 from fae.bench.ratios import PACK_OF, tables
 from fae.bench.shared_rows import RowMemory
 from fae.bench.speed_cells import SpeedCells, speed_key
-from fae.core.errors import DeviceError
 from fae.core.files import locked_folder
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
+from fae.run.context import choose_device
 from fae.run.record import library_versions, machine, source_commit
 
 RECORD = "paper.json"
@@ -44,11 +44,9 @@ def run_bench(config: BenchConfig, out: str | Path, *, device: str | None = None
     Raises
     ------
     FaeError
-        For options that cannot be, a record of other settings, a device that is not there.
+        If options contradict each other, the record is of other settings, or the device is not there.
     """
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if where == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("there is no CUDA device here (or torch is a CPU build); run with --device cpu")
+    where = choose_device(device)
     with locked_folder(Path(out)):
         return _Evaluation(config, Path(out), where).run()
 

@@ -2,7 +2,7 @@
 
 `fae bench paper` takes a reading before and after every sample, so that a table whose baselines were disturbed says so
 itself. On 2026-11-27 rates of plain PyTorch fell from 9,000 to 2,500 inputs/s within one table, where a quiet machine
-of the kind does 24,000, and those of a GPU that held all rows stayed within 0.1 % (docs/journal.md). A reading times
+of the kind does 24,000, and those of a GPU that held all rows stayed within 0.1 % (docs/journal/). A reading times
 work that is done here; the load average showed none of it.
 """
 

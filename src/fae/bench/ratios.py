@@ -76,7 +76,7 @@ def _table(cells: Mapping[str, Any], size: int, log: Mapping[str, Any]) -> dict[
     return {
         "batch_size": size, "rows": rows, "left_out": left_out, "claims": claims, "accuracy": accuracy, "facts": facts,
         "host": _host(cells, size),
-        "published": _published(cells.get(f"{size}/speed/paper"), accuracy.get("adaptive")),
+        "published": _paper_epoch(cells.get(f"{size}/speed/paper"), accuracy.get("adaptive")),
     }  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def _moved(name: str, cell: Mapping[str, Any], facts: Mapping[str, Any]) -> tupl
     return 0, 0
 
 
-def _published(cell: Mapping[str, Any] | None, epoch: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _paper_epoch(cell: Mapping[str, Any] | None, epoch: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Where the time of placement `paper` goes: an epoch put together from samples, and one trained to its end."""
     if not cell or not cell.get("samples"):
         return None

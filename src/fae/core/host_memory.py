@@ -30,7 +30,7 @@ def keep_freed_memory() -> bool:
     """Make this process reuse the memory it frees instead of returning it to the kernel.
 
     By default glibc maps every block of more than 32 MiB anew and unmaps it when it is freed. A training step on a CPU
-    allocates and frees dozens of such activations, and the kernel clears all their pages, every step (docs/journal.md).
+    allocates and frees dozens of such activations, and the kernel clears all their pages, every step (docs/journal/).
     The price: for the rest of the process its memory stays at the largest amount in use at once, plus fragmentation.
 
     Returns

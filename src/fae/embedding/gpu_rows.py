@@ -39,8 +39,6 @@ class GpuRows:
     ----------
     staged
         Whether a batch's cold rows are in staging slots (`slot_locations`), not where their numbers say.
-    num_buffers
-        Batches that may be on their way to the device or in use there.
 
     Attributes
     ----------
@@ -57,10 +55,9 @@ class GpuRows:
         device: torch.device,
         *,
         staged: bool,
-        num_buffers: int = INPUT_RING_DEPTH,
     ) -> None:
         self._layout, self._geometries, self._optimizer = layout, geometries, optimizer
-        self._batch_size, self._device, self._staged, self._num_buffers = batch_size, device, staged, num_buffers
+        self._batch_size, self._device, self._staged = batch_size, device, staged
         self._kernels = [
             TritonGroupKernels(geometry, group, batch_size, optimizer.name, device, staged=staged)
             for group, geometry in enumerate(geometries)
@@ -71,10 +68,10 @@ class GpuRows:
         if len(geometries) == 1 and can_fuse(geometries[0]):
             self._interaction = InteractionKernels(geometries[0], 0, batch_size)
         self._row_gradients: Tensor | None = None
-        self._interacted = self._has_read = self._updated_aside = False
+        self._interacted = self._has_read = self._updated_on_side = False
         self._ring: InputRing | None = None
         # Row updates wait for memory while the rest of the backward pass computes, so they run beside each other.
-        self._aside = (
+        self._side_stream = (
             torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             if device.type == "cuda"
             else None
@@ -113,7 +110,7 @@ class GpuRows:
                 num_groups=len(self._layout.groups),
                 with_cold_lists=not self._staged,
             )
-            self._ring = InputRing(layout, self._num_buffers, self._device)
+            self._ring = InputRing(layout, INPUT_RING_DEPTH, self._device)
         self._ring.reserve(batches)
         for kernels, (segments, long_rows) in zip(
             self._kernels, batches.most_segments, strict=bool(batches.most_segments)
@@ -162,7 +159,7 @@ class GpuRows:
         """Embeddings of a batch; the rows of a group are read when the model first reads one of its features."""
         buffer = batch.buffer
         assert buffer is not None
-        self._interacted = self._has_read = self._updated_aside = False
+        self._interacted = self._has_read = self._updated_on_side = False
         for output in self._outputs:
             if output is not None:
                 output.requires_grad_(False).grad = None
@@ -187,7 +184,7 @@ class GpuRows:
             num_hot_rows = self._layout.groups[0].num_hot_rows
             joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
                 dense, self._interaction, (buffer.views, self._cold_lists(buffer, 0), num_hot_rows, banks[0].weight),
-                self._row_gradients, lambda: self._update_aside(batch, banks),
+                self._row_gradients, lambda: self._update_on_side_stream(batch, banks),
             )  # fmt: skip
             return joined
 
@@ -196,22 +193,22 @@ class GpuRows:
     def _cold_lists(self, buffer: InputSlot, group: int) -> Tensor:
         return self.slot_locations[group].view(-1) if self._staged else buffer.views.longs
 
-    def _update_aside(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
+    def _update_on_side_stream(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Update on a separate stream; called in the backward pass once all gradients of rows are there."""
-        if self._aside is None or self._has_read or len(self._kernels) > 1:
+        if self._side_stream is None or self._has_read or len(self._kernels) > 1:
             return
         current = torch.cuda.current_stream(self._device)
-        self._aside.wait_stream(current)
-        with torch.cuda.stream(self._aside):
+        self._side_stream.wait_stream(current)
+        with torch.cuda.stream(self._side_stream):
             self.update(batch, banks)
-        self._updated_aside = True
+        self._updated_on_side = True
 
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Sum the gradients of the batch that was looked up last and apply the optimizer."""
         assert batch.buffer is not None
-        if self._updated_aside:
-            assert self._aside is not None
-            torch.cuda.current_stream(self._device).wait_stream(self._aside)
+        if self._updated_on_side:
+            assert self._side_stream is not None
+            torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
             return
         optimizer = self._optimizer
         for group, (kernels, bank) in enumerate(zip(self._kernels, banks, strict=True)):

@@ -67,9 +67,9 @@ class PaperEmbeddings(Embeddings):
         for batch in self._ready(batches, order):
             # A swap belongs to no step: it is done here, outside of what may be captured.
             if batch.packed.has_cold_rows:
-                self._update_host()
+                self._refresh_host()
             else:
-                self._update_bank()
+                self._refresh_bank()
             steps = self.steps
             try:
                 yield batch
@@ -98,12 +98,12 @@ class PaperEmbeddings(Embeddings):
             super().update(batch)
             self._host_is_stale = True
 
-    def _update_bank(self) -> None:
+    def _refresh_bank(self) -> None:
         if self._bank_is_stale:
             self._bank_is_stale = False
             self._swaps["swap_bytes_to_device"] += self._copy_hot_rows(to_host=False)
 
-    def _update_host(self) -> None:
+    def _refresh_host(self) -> None:
         if self._host_is_stale:
             self._host_is_stale = False
             self._swaps["swap_bytes_to_host"] += self._copy_hot_rows(to_host=True)
@@ -141,11 +141,11 @@ class PaperEmbeddings(Embeddings):
         return 0, _NO_ROWS  # called for hot batches only
 
     def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        self._update_host()
+        self._refresh_host()
         return self._cold_side._read_rows(group, rows)
 
     def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
-        self._update_host()
+        self._refresh_host()
         self._cold_side._write_rows(group, rows, weight, state)
         self._bank_is_stale = True
 

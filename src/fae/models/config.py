@@ -32,7 +32,7 @@ class ModelConfig:
         tables that need less.
     dense_share
         Learning rate of the dense weights over the rows' under the two Adagrads, where the recipe sets none. A constant
-        of the model, not a key of the recipe (docs/results.md, "Learning rate of the dense part").
+        of the model, not a key of the recipe (docs/results/accuracy.md, "Learning rate of the dense part").
     """
 
     dense_share: ClassVar[float] = 0.5

@@ -60,7 +60,7 @@ class FusedMLP:
     grad_sums
         float32: gradients that are sums over inputs (of biases, and of the weight of a layer of width 1, which is
         last), in the order of the flat gradient; written by the backward pass.
-    aside
+    side_stream
         Stream for the gradients of weights; None computes them on the current one.
     """
 
@@ -71,11 +71,11 @@ class FusedMLP:
         grad_sums: Tensor,
         *,
         final_relu: bool,
-        aside: torch.cuda.Stream | None = None,
+        side_stream: torch.cuda.Stream | None = None,
     ) -> None:
         self.layers, self.anchor, self.grad_sums, self.final_relu = list(layers), anchor, grad_sums, final_relu
         self._parts = grad_sums.new_zeros((0, len(grad_sums)))
-        self._aside = aside
+        self._side_stream = side_stream
         self._operands: list[Tensor] = []  # of work on that stream: freed before, torch would give their memory away
 
     def parts(self, num_inputs: int) -> Tensor:
@@ -85,20 +85,20 @@ class FusedMLP:
             self._parts = self.grad_sums.new_zeros((num_parts, len(self.grad_sums)))
         return self._parts
 
-    def aside(self, operands: Sequence[Tensor], work: Callable[[], None]) -> None:
+    def run_on_side_stream(self, operands: Sequence[Tensor], work: Callable[[], None]) -> None:
         """Run `work` after everything launched so far; only `join` waits for it."""
-        if self._aside is None:
+        if self._side_stream is None:
             work()
             return
         self._operands += operands
-        self._aside.wait_stream(torch.cuda.current_stream(self._aside.device))
-        with torch.cuda.stream(self._aside):
+        self._side_stream.wait_stream(torch.cuda.current_stream(self._side_stream.device))
+        with torch.cuda.stream(self._side_stream):
             work()
 
     def join(self) -> None:
         """Let the current stream wait for the gradients of the latest backward pass."""
-        if self._aside is not None and self._operands:
-            torch.cuda.current_stream(self._aside.device).wait_stream(self._aside)
+        if self._side_stream is not None and self._operands:
+            torch.cuda.current_stream(self._side_stream.device).wait_stream(self._side_stream)
             self._operands = []
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -164,11 +164,11 @@ class _Function(torch.autograd.Function):
             grad = relu_backward(grad.contiguous(), out, sums(last), masked=mlp.final_relu)
         while index >= 0:
             layer, x = mlp.layers[index], inputs[index]
-            mlp.aside([grad, x], partial(_product_float32, grad.t(), x, layer.grad_weight))
+            mlp.run_on_side_stream([grad, x], partial(_product_float32, grad.t(), x, layer.grad_weight))
             if index > 0:
                 grad = masked_product(grad, layer.weight, x, sums(mlp.layers[index - 1]))
             index -= 1
-        mlp.aside([parts], lambda: sum_parts(parts, mlp.grad_sums))
+        mlp.run_on_side_stream([parts], lambda: sum_parts(parts, mlp.grad_sums))
         if not ctx.needs_x:
             return None, None, None
         down = torch.mm(grad, mlp.layers[0].weight)

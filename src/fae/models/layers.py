@@ -16,7 +16,7 @@ from fae.embedding.features import FeatureEmbeddings
 
 _EVEN = 8
 """Widths of bfloat16 products are multiples of this: others fall to kernels that do not split long sums. In RMC1 at 256
-inputs six products for gradients of 15 by 22 weights took 228 of a step's 540 us (docs/journal.md)."""
+inputs six products for gradients of 15 by 22 weights took 228 of a step's 540 us (docs/results/roofline.md)."""
 _MOST_PRODUCTS = 64
 """Most products of a pair of matrices that are written as sums under a compiler: 27 vectors of a DLRM have 729."""
 
@@ -48,7 +48,7 @@ def small_products(a: Tensor, b: Tensor) -> Tensor:
     """`torch.bmm` of many small matrices, ``[B, m, k]`` and ``[B, k, n]``.
 
     Under `torch.compile` they are sums that become part of the kernels around them: for RMC1's 688,128 products of 4 by
-    16 and 16 by 4 (32,768 inputs) the library's take half of the step (docs/journal.md).
+    16 and 16 by 4 (32,768 inputs) the library's take half of the step (docs/journal/).
     """
     if torch.compiler.is_compiling() and a.shape[1] * b.shape[2] <= _MOST_PRODUCTS:
         return (a.float().unsqueeze(3) * b.float().unsqueeze(1)).sum(2)
@@ -98,7 +98,7 @@ class DotInteraction(nn.Module):
     """Dot products of all pairs of V vectors: ``[B, V, D]`` to ``[B, V (V - 1) / 2]``.
 
     The strict lower triangle is taken with one flat `index_select`: two-dimensional indexing doubles the time of a
-    whole training step (docs/journal.md).
+    whole training step (docs/journal/).
     """
 
     triangle: Tensor

@@ -14,7 +14,7 @@ CURVE_POINTS = 60
 """Most points of a curve, at even distances on a logarithmic axis, where 60 cannot be told from the whole curve."""
 
 
-def skew_curve(counts: npt.NDArray[np.int64], *, num_points: int = CURVE_POINTS) -> dict[str, Any]:
+def skew_curve(counts: npt.NDArray[np.int64]) -> dict[str, Any]:
     """Compute which share of a table's accesses its hottest rows take.
 
     Sorts only counts that are not descending already (vocabulary ids mostly are), and sums without another array as
@@ -41,7 +41,7 @@ def skew_curve(counts: npt.NDArray[np.int64], *, num_points: int = CURVE_POINTS)
         return {"accesses": 0, "num_accessed_rows": 0, "rows": [], "share": []}
     if not bool(np.all(counts[:-1] >= counts[1:])):
         counts = np.sort(counts)[::-1]
-    rows = np.unique(np.geomspace(1, len(counts), num_points).round().astype(np.int64))
+    rows = np.unique(np.geomspace(1, len(counts), CURVE_POINTS).round().astype(np.int64))
     of_piece = np.add.reduceat(counts[: rows[-1]], np.concatenate([[0], rows[:-1]]))
     return {
         "accesses": accesses,

@@ -84,11 +84,22 @@ class RunContext:
         DeviceError
             If a GPU was requested and there is none.
         """
-        import torch
-
         from fae.embedding.placements import find_placement
 
-        wanted = self.requested_device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if wanted == "cuda" and not torch.cuda.is_available():
-            raise DeviceError("there is no CUDA device here (or torch is a CPU build); run with --device cpu")
-        return find_placement(self.recipe.train.placement).device_of(wanted).type
+        return find_placement(self.recipe.train.placement).device_of(choose_device(self.requested_device)).type
+
+
+def choose_device(requested: str | None) -> str:
+    """``"cpu"`` or ``"cuda"``, as requested; None takes a GPU where there is one.
+
+    Raises
+    ------
+    DeviceError
+        If a GPU was requested and there is none.
+    """
+    import torch
+
+    device = requested or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("there is no CUDA device here (or torch is a CPU build); run with --device cpu")
+    return device

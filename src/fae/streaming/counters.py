@@ -39,8 +39,8 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
     return cgutils.get_item_pointer(context, builder, array_type, struct, indices, wraparound=False)
 
 
-# These two stay made by hand: numba has atomic operations on arrays for GPUs only. Plain loads and stores will not do:
-# the compiler may move a batch's work past them, or read a counter only once before a loop that waits for it.
+# Written by hand, because numba has atomic operations on arrays for GPUs only. With plain loads and stores the compiler
+# may move a batch's work past them, or read a counter only once before a loop that waits for it.
 @intrinsic
 def _load(typing_context: Any, counters: Any, index: Any) -> Any:  # pragma: no cover (runs in the compiler)
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

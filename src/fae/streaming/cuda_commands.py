@@ -23,7 +23,7 @@ from fae.kernels.torch_private import raw_stream_getter
 
 WAIT, COPY, RECORD, FILL, DELAY = 0, 1, 2, 3, 4
 """Kinds of commands: ``(WAIT, stream, event, 0, 0)``, ``(COPY, target, source, bytes, stream)`` and ``(RECORD, event,
-stream, 0, 0)``, every word an int64 (addresses and handles). A copy of no bytes is none. For tests of what streams
+stream, 0, 0)``, every word an int64 (addresses and handles). A copy of 0 bytes is skipped. For tests of what streams
 guarantee: ``(FILL, target, floats, stream, 0)`` with NaN and ``(DELAY, stream, microseconds, 0, 0)``."""
 _QUERY, _SLEEP = 5, 6
 _NAN_BITS = 0x7FC00000
@@ -93,7 +93,7 @@ def record(functions, event, stream):
 
 @njit(cache=True, nogil=True)
 def count_done(functions, events, count, limit):
-    """How many of `limit` positions are done, if the first `count` are, and the driver's error, or 0.
+    """Count how many of `limit` positions are done, from `count` on; returns the number and the driver's error, or 0.
 
     Position p has event ``p % len(events)`` (handles). An event that is recorded again before its first record was seen
     counts as not done.
@@ -212,7 +212,9 @@ class RegisteredArrays:
 
     def __init__(self) -> None:
         self._context = 0
-        self._codes: dict[int, tuple[int, int]] = {}  # address of a page -> bytes from there on, error
+        self._codes: dict[
+            int, tuple[int, int]
+        ] = {}  # address of a page -> bytes registered from there, the driver's error
 
     def missing_bytes(self, arrays: list[npt.NDArray[Any]]) -> int:
         """Bytes that `add` would lock and that are not locked yet."""

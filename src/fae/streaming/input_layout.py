@@ -4,12 +4,9 @@
 where every kernel of the step reads it through `InputViews`. Parts of variable size come after those of fixed size, and
 the header says where. So a batch is one copy of exactly its own bytes, and one captured graph serves all batches.
 
-Words of the header, in this order:
-
-* 0: real inputs; 1: learning rate of the rows (float32 bits; Adam's bias correction is in it);
-* then eight for each group, from `group_field` on: +0 shift of cold addresses, +1 number of blocks, +2 number of long
-  rows; offsets in words of +3 block starts, +4 block addresses, +5 long rows; +6 offset, in units of two words, of the
-  list that says where cold rows are (in the input buffer or in other memory); +7 number of cold rows.
+`fae.kernels.input_views` lists the words of the header. Offsets in it (3, 4 and 5 of a group) count words from the
+beginning of the buffer. Offset 6 counts int64 and points into the list that says where cold rows are, in the input
+buffer or in other memory.
 """
 
 from __future__ import annotations
@@ -58,8 +55,8 @@ class InputLayout:
     def num_words(self, batches: BatchSet) -> int:
         """Words that the largest of these batches may need."""
         words = int(self._order + _aligned(self.batch_size * self.num_slots))
-        for blocks, long_rows in batches.most_segments:
-            words += 2 * _aligned(blocks) + _aligned(2 * long_rows)
+        for segments, long_rows in batches.most_segments:
+            words += 2 * _aligned(segments) + _aligned(2 * long_rows)
         if self.with_cold_lists:
             words += sum(_aligned(2 * rows) for rows in batches.most_cold_rows)
         return words
@@ -185,7 +182,7 @@ class _Pieces:
 
 
 def _segment_lists(batches: BatchSet, group: int, order: npt.NDArray[np.int64]) -> list[list[Stretches]]:
-    """Block starts, block addresses and long rows of a group, for hot batches and for the others."""
+    """Starts and addresses of the segments, and long rows, of a group: for hot batches and for the others."""
     arrays, num_hot = batches.arrays, batches.num_hot_batches
     lists: list[list[Stretches]] = [[], [], []]
     if arrays.segments is None:

@@ -27,9 +27,9 @@ from fae.streaming.input_sources import BufferSource, InputSource, InputTarget, 
 from fae.streaming.ready_batch import InputSlot
 
 _SMALLEST_MAPPED = 2**18
-"""Bytes of a batch that is worth eight copies instead of one."""
+"""Bytes from which a batch is copied out of the mapped file, piece by piece: some eight copies in place of one."""
 _MEMORY_SHARE = 0.5
-"""The largest part of the available memory that is locked."""
+"""Files are locked up to this share of the available host memory."""
 
 
 class InputRing:

@@ -26,7 +26,7 @@ from fae.streaming.workers import CounterIds, WorkerGroup, last_turn
 
 @dataclass(frozen=True, kw_only=True)
 class InputTarget:
-    """A place of the ring on the device.
+    """One of the ring's input buffers on the device, with its stream and events.
 
     Attributes
     ----------

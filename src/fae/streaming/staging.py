@@ -142,11 +142,6 @@ class StagingPipeline:
         """Per group, int64 ``[k, slot_rows]`` beside the bank: where each slot's batch reads its rows."""
         return self._transfer.slot_locations
 
-    @property
-    def buffer_bytes(self) -> int:
-        """Bytes of host memory of the transfer buffers; pinned if the bank is on a GPU."""
-        return sum(each.num_bytes for each in self._buffers)
-
     def run(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], *, write_back: bool
     ) -> Generator[tuple[PackedBatch, int], None, None]:

@@ -70,11 +70,6 @@ class TransferBuffers:
         self.up, self.down = rows(), rows()
         self.locations = torch.zeros((depth, tier.slot_rows), dtype=torch.int64, pin_memory=pinned)
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all these buffers."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.up, *self.down, self.locations))
-
 
 @dataclass(frozen=True, kw_only=True)
 class FaultInjection:

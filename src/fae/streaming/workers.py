@@ -3,7 +3,7 @@
 The streaming pipeline and the input buffers start one worker thread for each kind of work; only the consumer runs
 Python. A hand-over between Python threads costs 20 to 50 us, as much as copying a thousand rows: with a dozen threads
 and some 45 hand-overs a batch it took three times as long as a whole step. If a worker fails or ends before its work is
-done, or the consumer leaves, all waiting threads are released. No thread outlives `WorkerGroup.stop`.
+done, or the consumer stops, all waiting threads are released. No thread outlives `WorkerGroup.stop`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MANY_CORES = 8
 # often come in pairs, and a thread that spins takes time from its sibling; with few cores, it takes them from work.
 _MANY_PATIENCE, _FEW_PATIENCE = (20, 32), (0, 256)
 PATIENCE: tuple[int, int] | None = None
-"""Set by benchmarks in place of the two."""
+"""Used in place of both where a benchmark sets it."""
 _POLLS = 20
 """Polls of the waiting consumer before it returns to Python for a moment: 6 us of yields or 4 ms of sleep."""
 _CHECK_SECONDS = 0.25

@@ -10,7 +10,8 @@ from fae.core.errors import RecipeError
 from fae.core.optimizers import optimizer_facts
 
 _DENSE_SHARE = 0.1
-"""Share for a model that does not name one: no unit dies of it (docs/results.md, "Learning rate of the dense part")."""
+"""Share for a model that does not name one: no unit dies of it (docs/results/accuracy.md, "Learning rate of the
+dense part")."""
 
 
 @dataclass(frozen=True, kw_only=True)

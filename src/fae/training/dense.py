@@ -77,7 +77,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         self._fused_ids = {id(p) for block in fused for p in block.parameters()}
         self._others = [parameter for parameter in parameters if id(parameter) not in self._fused_ids]
         self.refresh()
-        self._aside = torch.cuda.Stream(device) if fused and device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._side_stream = torch.cuda.Stream(device) if fused and device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._fused = [self._fuse(block, start, stop) for block, (start, stop) in zip(fused, self._sums, strict=True)]
 
     def _whole(self, flat: Tensor, parameter: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         ]
         grad_sums = self._grad[start:stop]
         fused = FusedMLP(
-            layers, block.linears[0].weight, grad_sums, final_relu=block.final_relu, aside=self._aside
+            layers, block.linears[0].weight, grad_sums, final_relu=block.final_relu, side_stream=self._side_stream
         )  # fmt: skip
         block.fused = fused
         return fused

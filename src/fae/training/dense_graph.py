@@ -36,7 +36,7 @@ class DenseGraph:
         The model, or its compiled form.
     loss_sum
         float64 scalar on the device, to which losses are added.
-    aside
+    on_capture_stream
         Runs work on the stream that captures.
     capture
         Records work without running it, and returns a function that replays it.
@@ -51,12 +51,12 @@ class DenseGraph:
         dense_optimizer: torch.optim.Optimizer,
         loss_sum: Tensor,
         *,
-        aside: Callable[[Work], None],
+        on_capture_stream: Callable[[Work], None],
         capture: Callable[[Work], Work],
         warm_up_steps: int,
     ) -> None:
         self._forward, self._embeddings, self._dense_optimizer = forward, embeddings, dense_optimizer
-        self._loss_sum, self._aside, self._capture = loss_sum, aside, capture
+        self._loss_sum, self._on_capture_stream, self._capture = loss_sum, on_capture_stream, capture
         self._steps_to_warm_up = warm_up_steps
         self._inputs: tuple[Tensor, ...] = ()
         self._lengths: dict[str, Tensor] = {}
@@ -78,7 +78,7 @@ class DenseGraph:
         self.setting_up = self._replay is None or precision != self._precision
         if self._steps_to_warm_up:
             self._steps_to_warm_up -= 1
-            self._aside(lambda: self._dense_part(views, leaves, precision))
+            self._on_capture_stream(lambda: self._dense_part(views, leaves, precision))
         else:
             if self.setting_up:
                 try:

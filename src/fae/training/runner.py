@@ -75,8 +75,8 @@ class StepRunner:
         )
         self._dense_graph = (
             DenseGraph(
-                self._through_forward, embeddings, dense_optimizer, self._loss_sum, aside=self._aside,
-                capture=self._capture_dense, warm_up_steps=_WARM_UP_STEPS,
+                self._through_forward, embeddings, dense_optimizer, self._loss_sum,
+                on_capture_stream=self._on_capture_stream, capture=self._capture_dense, warm_up_steps=_WARM_UP_STEPS,
             )
             if self._capture and dense_graph
             else None
@@ -97,7 +97,7 @@ class StepRunner:
         could_be = key is not None and batch.buffer is not None
         self.setting_up = self._eager_steps[could_be] < _WARM_UP_STEPS
         if key is None or batch.buffer is None or self.setting_up:
-            self._run_aside(batch)
+            self._step_on_capture_stream(batch)
             self._eager_steps[could_be] += 1
             return
         place = (key, batch.buffer.index)
@@ -109,7 +109,7 @@ class StepRunner:
             except RuntimeError as error:
                 self._give_up(error)
                 self._embeddings.steps = steps
-                self._run_aside(batch)
+                self._step_on_capture_stream(batch)
                 return
             self._embeddings.steps = steps
             self._graphs = {place: graph for place, graph in self._graphs.items() if place[0] == key}
@@ -146,30 +146,30 @@ class StepRunner:
             self._forward, self._embeddings, self._dense_optimizer, batch, self.precision, loss_sum=self._loss_sum
         )
 
-    def _run_aside(self, batch: ReadyBatch) -> None:
+    def _step_on_capture_stream(self, batch: ReadyBatch) -> None:
         """A step on the stream that captures: autograd remembers the stream on which it met a weight first."""
         if self._stream is None:
             self._run(batch)
         else:
-            self._aside(lambda: self._run(batch))
+            self._on_capture_stream(lambda: self._run(batch))
 
     def _run_on_host(self, batch: ReadyBatch, dense_graph: DenseGraph) -> None:
         """A step whose rows the CPU computes."""
         if not self._is_proven:  # compiles, which may fail
             self.setting_up = True
-            self._run_aside(batch)
+            self._step_on_capture_stream(batch)
             return
         try:
             dense_graph(batch, self.precision)
         except CannotCapture as error:
             self._give_up(error)
-            self._run_aside(batch)
+            self._step_on_capture_stream(batch)
         self.setting_up = dense_graph.setting_up
 
     def _through_forward(self, dense: Tensor, features: Mapping[str, Tensor]) -> Tensor:
         return self._forward(dense, features)
 
-    def _aside(self, work: Callable[[], None]) -> None:
+    def _on_capture_stream(self, work: Callable[[], None]) -> None:
         assert self._stream is not None
         current = torch.cuda.current_stream(self._embeddings.device)
         self._stream.wait_stream(current)

@@ -4,7 +4,7 @@ The trainer takes the next `Segment`, trains it, and reports the validation loss
 comes once an epoch; the same seed and the same losses give the same order; an epoch never ends on hot batches alone. A
 schedule restored from its `state` continues as if nothing had happened.
 
-The orders (measured in docs/results.md):
+The orders (measured in docs/results/accuracy.md):
 
 * ``interleaved``: pure batches, hot and cold in proportion;
 * ``shuffled``: mixed batches (pack made them so), in random order;

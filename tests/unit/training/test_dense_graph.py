@@ -29,7 +29,7 @@ class Recorder:
         self.model, self.leaves, self.loss_sum = model, embeddings._leaves, loss_sum
         self.captures = self.replays = self.warm_ups = 0
 
-    def aside(self, work) -> None:
+    def on_capture_stream(self, work) -> None:
         self.warm_ups += 1
         work()
 
@@ -82,7 +82,8 @@ def test_the_same_steps(make_log):
     def captured(model, embeddings, optimizer, loss_sum):
         recorders.append(Recorder(model, embeddings, loss_sum))
         graph = DenseGraph(
-            model, embeddings, optimizer, loss_sum, aside=recorders[-1].aside, capture=recorders[-1].capture,
+            model, embeddings, optimizer, loss_sum, on_capture_stream=recorders[-1].on_capture_stream,
+            capture=recorders[-1].capture,
             warm_up_steps=WARM_UP,
         )  # fmt: skip
         return lambda batch: graph(batch, "fp32")
@@ -110,7 +111,8 @@ def test_another_precision_is_captured_anew():
             return model(dense, features)
 
         graph = DenseGraph(
-            forward, embeddings, optimizer, loss_sum, aside=recorders[-1].aside, capture=recorders[-1].capture,
+            forward, embeddings, optimizer, loss_sum, on_capture_stream=recorders[-1].on_capture_stream,
+            capture=recorders[-1].capture,
             warm_up_steps=0,
         )  # fmt: skip
 
@@ -143,7 +145,7 @@ def runner_as_on_a_gpu(model, embeddings, optimizer, *, capture=None) -> tuple[S
     recorder = Recorder(model, getattr(embeddings, "_cold_side", embeddings), runner._loss_sum)
     runner._capture = True
     runner._dense_graph = DenseGraph(
-        runner._through_forward, embeddings, optimizer, runner._loss_sum, aside=recorder.aside,
+        runner._through_forward, embeddings, optimizer, runner._loss_sum, on_capture_stream=recorder.on_capture_stream,
         capture=capture or recorder.capture, warm_up_steps=WARM_UP,
     )  # fmt: skip
     return runner, recorder
@@ -307,9 +309,9 @@ def streams(monkeypatch):
     return runner, notes, current
 
 
-def test_work_aside_waits_and_is_waited_for(streams):
+def test_work_on_the_capture_stream_waits_and_is_waited_for(streams):
     runner, notes, current = streams
-    runner._aside(lambda: notes.append(f"work on {current[-1].name}"))
+    runner._on_capture_stream(lambda: notes.append(f"work on {current[-1].name}"))
     assert notes == ["own waits for current", "work on own", "current waits for own"]
 
 
