@@ -1,4 +1,4 @@
-"""What all tests share: the one GPU gate, hypothesis settings, and a loud word about what was not run."""
+"""What all tests share: the one GPU gate, hypothesis settings, and a notice of what was not run."""
 
 from __future__ import annotations
 

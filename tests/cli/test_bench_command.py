@@ -70,7 +70,7 @@ def test_the_record_says_all(measured: Path) -> None:
     assert table["claims"][1]["ours"] == {}
 
 
-def test_the_published_system_is_counted(measured: Path) -> None:
+def test_the_placement_of_the_paper_is_counted(measured: Path) -> None:
     (table,) = strict_json((measured / "paper.json").read_text())["tables"]
     published, facts = table["published"], table["facts"]["threshold"]
     assert facts["selection"] == "threshold"

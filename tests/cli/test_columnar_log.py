@@ -47,7 +47,7 @@ def columnar(**changes):
     return {**nothing, "format": "columnar", **changes}
 
 
-def test_a_made_up_log_runs_in_its_own_folder(made: Path, tmp_path: Path) -> None:
+def test_a_synthetic_log_runs_in_its_own_folder(made: Path, tmp_path: Path) -> None:
     run = tmp_path / "big"
     shutil.copytree(made, run)
     before = contents(run)
@@ -62,7 +62,7 @@ def test_a_made_up_log_runs_in_its_own_folder(made: Path, tmp_path: Path) -> Non
     succeed("report", run)
 
 
-def test_it_is_read_where_it_stands_and_never_written_to(made: Path, tmp_path: Path) -> None:
+def test_it_is_read_in_place_and_never_written_to(made: Path, tmp_path: Path) -> None:
     before = {path.relative_to(made): path.stat().st_mtime_ns for path in made.rglob("*")}
     run = tmp_path / "run"
     for stage in ARTIFACTS:
@@ -133,7 +133,7 @@ def test_a_wrong_folder_is_named(train, expected, ingested: Path) -> None:
         ({"model": {"name": "tbsm", "bottom_mlp": []}}, "needs a sequence"),
     ],
 )
-def test_what_the_log_has_decided_is_not_asked_again(changes, expected, ingested: Path) -> None:
+def test_settings_that_the_log_has_decided_are_refused(changes, expected, ingested: Path) -> None:
     log = columnar(train="run/log", **changes.pop("log", {}))
     recipe = write_recipe(ingested, "refused.toml", log=log, **changes)
     fault(fae_into(ingested / "refused", "run", recipe), expected)

@@ -233,7 +233,7 @@ def test_killed_and_resumed(copied: Path) -> None:
     assert not unfinished(copied)
 
 
-def test_a_chain_needs_its_last_link_alone(copied: Path) -> None:
+def test_only_the_last_run_of_several_is_needed(copied: Path) -> None:
     first = tables(copied / "day1")
     names = [values(copied / "day1", table) for table in range(4)]
     run_day(copied, "day2", "day1")
@@ -253,7 +253,7 @@ def test_a_chain_needs_its_last_link_alone(copied: Path) -> None:
     fault(fae("run", copied / "day2.toml", "--out", copied / "day2"), "[train] from = 'day1': there is no trained run")
 
 
-def test_an_early_stopped_run_goes_on_from_its_best(copied: Path) -> None:
+def test_an_early_stopped_run_is_continued_from_its_best(copied: Path) -> None:
     """Dense optimizer state included: the checkpoint at the end is the best one's."""
     run_day(copied, "day1", None, epochs=6, early_stopping=1, learning_rate=0.5)
     progress = read_progress(copied / "day1" / "checkpoint")
@@ -373,7 +373,7 @@ def test_another_model_is_refused(days: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["deepfm", "dcnv2", "wide_deep"])
-def test_every_model_goes_on(copied: Path, name: str) -> None:
+def test_every_model_continues(copied: Path, name: str) -> None:
     for day, parent in (("day1", None), ("day2", "runs/day1")):
         recipe = write_recipe(
             copied, log={**LOG, "train": f"{day}.csv"}, hot=BUDGET, train={"from": parent},

@@ -87,7 +87,7 @@ EDITS: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("case", EDITS)
 def test_edited_manifest(finished: Path, case: str, stage: str) -> None:
-    """The next stage refuses it, and so does the stage itself, rather than write over what is not its own to judge."""
+    """The next stage refuses it, and so does the stage itself, rather than overwrite it."""
     edit, expected = EDITS[case]
     original = contents(finished / "run")
     path = finished / "run" / ARTIFACTS[stage]
@@ -154,7 +154,7 @@ def test_every_file_of_an_artifact_damaged(finished: Path, stage: str, damage: s
 
 
 def test_artifact_without_manifest(finished: Path) -> None:
-    """It is no artifact any more, so it is nobody's to replace."""
+    """It is no artifact any more, so no stage replaces it."""
     for stage, name in ARTIFACTS.items():
         (finished / "run" / name / "manifest.json").rename(finished / "manifest.json")
         before = contents(finished / "run")
@@ -209,7 +209,7 @@ def other_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_large_files_are_read_where_they_are_newer_than_their_manifest(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody waits for a terabyte to be read again, and yet nobody's edit goes unnoticed."""
+    """A terabyte is not read again at every start, and an edit is noticed all the same."""
     monkeypatch.setattr("fae.artifacts.checksums._SMALL_FILE_BYTES", 0)
     read: list[Path] = []
 

@@ -158,7 +158,7 @@ def test_report_on_a_full_disk(disk: tuple[SmallDisk, Path]) -> None:
     assert not unfinished(run)
 
 
-def test_made_up_logs_on_a_full_disk(disk: tuple[SmallDisk, Path]) -> None:
+def test_synthetic_logs_on_a_full_disk(disk: tuple[SmallDisk, Path]) -> None:
     small, _ = disk
     text, folder = small.path / "log.tsv", small.path / "columnar"
     for room in itertools.islice(growing(), 12):

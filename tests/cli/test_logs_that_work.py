@@ -48,7 +48,7 @@ def zst(content: bytes) -> bytes:
     return bytes(pa.compress(content, codec="zstd", asbytes=True))
 
 
-def test_one_log_in_every_dress_is_one_log(tmp_path: Path) -> None:
+def test_one_log_in_every_form_is_one_log(tmp_path: Path) -> None:
     """csv, its compressions, several files and a glob, another separator, Parquet: the same ids, dense, labels."""
     rows = zipf_inputs(300)
     text = csv_text(rows).encode()

@@ -1,4 +1,4 @@
-"""What every model promises, run over every model in every form (`tests/model_cases.py`)."""
+"""What every model promises, run over every model in every form (`tests/support/model_cases.py`)."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ NAMES = re.compile(
     r"^(Lane\w*|\w+Lanes?|Feed\w*|Mover|Fitter|Fit|Choice|Chain|\w+Chain|bring|depart|leave|look|rest|cell|dawdle"
     r"|teaching|given|appending|finish_log)$"
 )
-"""Names of functions, classes and modules that HOUSE's table of words replaces."""
+"""Names of functions, classes and modules of older code, which plainer ones have replaced."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def page_sizes(house: House) -> list[str]:
 
 
 def words(house: House) -> list[str]:
-    """Rule 12: no docstring begins with "Of"; the words that HOUSE replaces do not occur."""
+    """Rule 12: no docstring begins with "Of"; words that plainer ones have replaced do not occur."""
     here = Path(__file__).parent.relative_to(Path(__file__).parents[2])
     files = [
         *house.modules,

@@ -70,7 +70,7 @@ def test_modules_and_public_names_have_docstrings(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_forbidden_things_stay_out(path: Path) -> None:
-    """No pickle in any dress, no unseeded global randomness, no parallel numba, no stray prints."""
+    """No pickle in any form, no unseeded global randomness, no parallel numba, no stray prints."""
     found = []
     for node in ast.walk(tree_of(path)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):

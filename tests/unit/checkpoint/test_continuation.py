@@ -141,7 +141,7 @@ def criteo_text(ids: list[str]) -> str:
     return "".join("\t".join([str(i % 2), *["3"] * 13, *[text] * 26]) + "\n" for i, text in enumerate(ids))
 
 
-def test_criteo_logs_go_on_too(tmp_path: Path) -> None:
+def test_criteo_logs_continue_too(tmp_path: Path) -> None:
     """Their values are numbers while they are read; the vocabulary on the disk is text."""
     config = LogConfig(train="day.tsv", format="criteo", validation_fraction=0.0, test_fraction=0.0)
     (tmp_path / "day.tsv").write_text(criteo_text(["05db9164", "05db9164", "", "7"]))
@@ -166,7 +166,7 @@ def test_a_text_vocabulary_is_no_parent_of_hex_ids(tmp_path: Path) -> None:
         ingest(LogConfig(train="day.tsv", format="criteo", **settings), tmp_path / "two", base=tmp_path, parent=first)
 
 
-def test_an_interrupted_ingest_goes_on_behind_the_known_values(tmp_path: Path) -> None:
+def test_an_interrupted_ingest_continues_behind_the_known_values(tmp_path: Path) -> None:
     header, days = "label,item\n", {"one": "1,a\n0,b\n1,a\n", "two": "1,c\n0,c\n1,b\n", "three": "0,d\n1,a\n1,c\n"}
     for name, lines in days.items():
         (tmp_path / f"{name}.csv").write_text(header + lines)

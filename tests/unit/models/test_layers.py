@@ -1,4 +1,4 @@
-"""Widths padded for tensor cores: the same numbers, in fewer places where nobody asked."""
+"""Widths padded for tensor cores: the same numbers, and no padding where it does not help."""
 
 from __future__ import annotations
 

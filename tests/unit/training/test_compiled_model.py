@@ -94,7 +94,7 @@ class First(torch.nn.Module):
         return embeddings["user"].sum(1)
 
 
-def test_features_that_stand_elsewhere_are_found_there(traced_whole):
+def test_features_that_lie_elsewhere_are_found_there(traced_whole):
     """Sides of placement ``paper`` have views of their own."""
     compiled, (geometry,) = CompiledModel(First()), group_geometries([1, 1], ["sum", "sum"], [8, 8])
     buffer = torch.arange(32.0).view(2, 16)

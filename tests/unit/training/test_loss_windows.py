@@ -24,7 +24,7 @@ class LateMark:
         return self._value
 
 
-def test_windows_wait_for_nobody_and_keep_their_order():
+def test_windows_do_not_wait_and_keep_their_order():
     seen = []
     windows = LossWindows(lambda *settled: seen.append(settled))
     marks = [LateMark(float(number)) for number in range(4)]

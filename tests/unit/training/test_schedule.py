@@ -123,7 +123,7 @@ def test_tail_runs_in_proportion():
 
 
 @given(counts, st.integers(0, 20), st.lists(st.floats(0, 1), min_size=60, max_size=60), st.sampled_from([0.0, 0.2]))
-def test_restored_schedule_goes_on_the_same(pair, cut, losses, tail):
+def test_restored_schedule_continues_the_same(pair, cut, losses, tail):
     hot, cold = pair
 
     def make() -> Schedule:
