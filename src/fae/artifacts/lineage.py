@@ -26,7 +26,7 @@ def check_same_columns(
     Raises
     ------
     ArtifactError
-        Naming the first difference.
+        If something differs; it names the first difference.
     """
     there = [
         {"name": f.name, "encoded": f.encoded, "max_length": f.length, "pooling": f.pooling} for f in parent.features

@@ -34,7 +34,7 @@ from fae.training.step import Precision, cpu_multiplies_bf16
 
 
 class Contender(Protocol):
-    """What is measured.
+    """One system that is measured.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """Plain PyTorch as a contender: the tables of `fae.training.plain` on the CPU, the dense part there or on a GPU.
 
 These are the paper's two baselines, at their best: batches are drawn, cut by feature and on the device before the clock
-starts; tables may be in memory that the caller gives, on huge pages; on a GPU the dense part is FAE's fused one.
+starts; tables may lie in memory that the caller provides, on huge pages; on a GPU the dense part is FAE's fused one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Peeling: order rows so that every prefix serves as many whole inputs as it can (Greedy++, DESIGN section 8).
+"""Peeling: order rows so that every prefix serves as many whole inputs as it can (Greedy++).
 
 Inputs are hyperedges over rows. A pass removes, again and again, the row with the smallest ``load + live`` (`live`:
 inputs still alive that use it), kills its inputs and adds their number to the row's `load`, which carries over to the

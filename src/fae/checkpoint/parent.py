@@ -81,7 +81,7 @@ class ParentRun:
         Raises
         ------
         ArtifactError
-            Naming the first thing that differs, with both values.
+            If something differs; it names the first such setting, with both values.
         """
         if log is not None:
             check_same_columns(self.log, **log.column_facts())

@@ -56,7 +56,7 @@ class FeatureViews:
 
 
 class SequenceLengths:
-    """How many slots of each kept sequence are in use, read from the addresses (a row of zeros may be no pad).
+    """How many slots of each kept sequence are in use, read from the addresses (a row of zeros need not be a pad).
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
 The hot rows exist twice: in the device's bank, and in host memory among all rows. A batch without cold rows runs on the
 bank; any other runs as under placement ``hybrid``. A side is never read while the other side has newer hot rows: at a
-swap they are all copied over *with their optimizer state*, and the copy is counted. Staging and forwards are not used:
-this is what they are compared with.
+swap they are all copied over *with their optimizer state*, and the copy is counted. It neither stages
+nor forwards rows: it is the baseline for both.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _FIXED_PIECES, _GROUP_PIECES = 4, 4
 
 
 class HotSetSizes(Protocol):
-    """What memory depends on of a hot set."""
+    """The facts of a hot set that memory depends on."""
 
     batch_size: int
     ring_depth: int

@@ -1,4 +1,4 @@
-"""What a recipe's ``[log]`` table may say: the raw click log and how to read it. Imports no library."""
+"""The recipe's ``[log]`` table: the raw click log and how to read it. Imports no library."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def to_labels(array: Any, column: str, locate: Locate) -> npt.NDArray[np.uint8]:
     Raises
     ------
     LogError
-        Naming the first label that is missing or something else.
+        If a label is missing or something else; it names the first.
     """
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
@@ -57,7 +57,7 @@ def to_dense(array: Any, transform: str, column: str, locate: Locate) -> npt.NDA
     Raises
     ------
     LogError
-        Naming the first value that is text, NaN, infinite or too large for float32.
+        If a value is text, NaN, infinite or too large for float32; it names the first.
     """
     kind = array.type
     if pa.types.is_dictionary(kind):

@@ -1,8 +1,9 @@
 """Exact vocabulary of a column of hex ids of up to eight digits, as Criteo's logs have them.
 
-Used instead of `fae.ingest.vocabulary.Vocabulary` where a reader yields *keys* instead of text. A key is
+It is used instead of `fae.ingest.vocabulary.Vocabulary` where a reader yields *keys* instead of text. A key is
 ``length << 32 | number``: ``7`` has the key ``1 << 32 | 7`` and ``07`` has ``2 << 32 | 7``, so they are two values, and
-no two texts share a key. As there, id i is the i-th distinct value that was ever encoded, whatever the chunks were.
+no two texts share a key. As in `Vocabulary`, id i is the i-th distinct value that was ever encoded, whatever the chunks
+were.
 
 ``keys[i]`` is value i. An open-addressing table of int64 entries maps values to ids:
 ``entry = number << 31 | id`` (32 and 31 bits), -1 where empty; value 0x2a with id 5 is ``0x2a << 31 | 5``. Ids of eight

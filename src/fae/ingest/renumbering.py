@@ -1,6 +1,6 @@
 """Replace provisional ids by final ones in place, so that a kill at any moment can be recovered from.
 
-Works through ``ids.npy`` in steps. Before the rows of a step change, they are copied to an undo file with their
+It works through ``ids.npy`` in steps. Before the rows of a step change, they are copied to an undo file with their
 position; after a kill they are first put back. The undo file is two int64 and rows: ``[kept, start]``, then the copied
 rows. `start` is the first row whose ids are still provisional; `kept` is the position of the copied rows, or -1 if they
 do not count. Example: ``[4096, 4096]`` and 4096 rows: rows 4096 to 8191 may be half changed and must be put back.

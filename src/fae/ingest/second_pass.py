@@ -1,8 +1,8 @@
 """Second pass of ingest: count the training split, assign final ids, write counts, vocabularies and the summary.
 
-Begins when every raw file was read and the splits are known. ``counts.npy`` is exactly how often each id occurs in the
-training rows of ``ids.npy``. Works through ``ids.npy`` in steps, in place; `fae.ingest.resume` explains what is kept in
-case of a kill.
+It begins when every raw file was read and the splits are known. ``counts.npy`` is exactly how often each id occurs in
+the training rows of ``ids.npy``. It works through ``ids.npy`` in steps, in place; `fae.ingest.resume` explains what is
+kept in case of a kill.
 """
 
 from __future__ import annotations

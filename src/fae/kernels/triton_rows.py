@@ -55,7 +55,7 @@ def _lookup_kernel(
     count = tl.zeros((BLOCK,), tl.float32)
     target = out + b.to(tl.int64)[:, None] * width + column + d[None, :]
     fits = inside[:, None] & (d < DIM)[None, :]
-    # Each slot of a kept sequence is a piece by itself, `share`: none waits for another.
+    # Each slot of a kept sequence is a piece of its own, so that no program adds up several of them.
     last = tl.where(pooling == KEPT, share + 1, length)
     for step in range(share, last):
         address = tl.load(addresses + b.to(tl.int64) * num_slots + first + step, mask=inside, other=-1)

@@ -1,4 +1,4 @@
-"""What several Triton kernels share: from addresses to rows of the bank, and operands of products."""
+"""Functions that several Triton kernels share: from addresses to rows of the bank, and operands of products."""
 
 from __future__ import annotations
 

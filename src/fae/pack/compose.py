@@ -203,7 +203,7 @@ def check_address_space(layout: RowLayout, batch_size: int) -> None:
     Raises
     ------
     RecipeError
-        Naming the batch size that would fit, or the budget that is too large.
+        If so; it names the batch size that would fit, or the budget that is too large.
     """
     limit = 2**31 - 1
     if batch_size * layout.num_slots > limit:

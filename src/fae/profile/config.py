@@ -1,4 +1,4 @@
-"""What a recipe's ``[hot]`` table may say; read by profile and calibrate."""
+"""The recipe's ``[hot]`` table: which rows are kept on the GPU; read by profile and calibrate."""
 
 from __future__ import annotations
 

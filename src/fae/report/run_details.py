@@ -1,4 +1,4 @@
-"""What a page says of one run besides its numbers: a line of facts, cards, notes of calibrate, the machine."""
+"""The part of a page that describes one run: a line of facts, cards, notes of calibrate, the machine."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 from fae.core.units import format_bytes, format_count
 
 DASH = "\N{EN DASH}"
-"""What a cell shows that has no meaning in its row."""
+"""The text of a cell that has no meaning in its row."""
 
 
 class Absent(Enum):

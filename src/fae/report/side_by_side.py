@@ -124,7 +124,7 @@ _MEASURES: dict[str, tuple[_Measure, ...]] = {
 
 
 def compare_runs(runs: Sequence[RunRecord]) -> list[ComparisonGroup]:
-    """What came of the runs, a cell for each of them."""
+    """The results of the runs, one cell a run."""
     groups = []
     for name, measures in _MEASURES.items():
         lines = [
@@ -167,7 +167,7 @@ def _extra_numbers(run: RunRecord) -> dict[str, float]:
 
 
 def headline_tiles(run: RunRecord) -> list[tuple[Shown, str]]:
-    """What came of one run: seven values, each with its name."""
+    """The seven main results of one run, each with its name."""
     rows, total = run.number("hot", "num_rows"), _all_rows(run)
     of_rows = f"hot rows of {format_count(total)}" if total else "hot rows"
     budget = run.number("hot", "budget_bytes")

@@ -180,7 +180,7 @@ def _train_plain(recipe: Recipe, log: ColumnarLog, run: dict[str, Any]) -> dict[
     num_inputs = train.epochs * (log.split("train")[1] - log.split("train")[0])
     seen = [min((index + 1) * train.batch_size, num_inputs) for index in range(len(losses))]
     record = {
-        # It has no hot set, no placement and an order of its own.
+        # Plain PyTorch has no hot set, no placement and another order of inputs.
         "recipe": {
             name: to_table(getattr(recipe, name)) for name in ("log", "model", "train")
         },

@@ -101,7 +101,7 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
     Raises
     ------
     BudgetError
-        Naming what is needed, what is free, and the largest budget that fits.
+        If it does not fit; it names what is needed, what is free, and the largest budget that fits.
     """
     import torch
 

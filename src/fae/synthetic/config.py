@@ -1,4 +1,4 @@
-"""What a synthetic log is like. Read by the generators and the command line; imports no library."""
+"""The configuration of a synthetic log, for the generators and the command line. Imports no library."""
 
 from __future__ import annotations
 

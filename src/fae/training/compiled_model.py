@@ -37,7 +37,7 @@ class CompiledModel:
         allow_recompiles(_MOST_FORMS)
         self.model = model
         self._views: FeatureViews | None = None
-        # To measure which of several forms of a kernel is the fastest would choose the order of its sums.
+        # Without autotuning: a measurement of the fastest form of a kernel would decide the order of its sums.
         self._compiled = torch.compile(self._forward, dynamic=False, options=_OPTIONS)
 
     def __call__(self, dense: Tensor, features: Mapping[str, Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # needs Triton
     from fae.models.fused_mlp import FusedMLP
 
 _ALIGN = 64  # weights: parameters begin on a multiple of 128 bytes of their bfloat16 copy
-_PAD_COLUMNS = 8  # of weights in fused blocks: what tensor cores like
+_PAD_COLUMNS = 8  # weights of fused blocks are padded to a multiple of this many columns, for tensor cores
 _ROUNDED = 512  # bytes that torch may add to a tensor on a GPU
 
 
@@ -45,7 +45,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         fused = [block for block in model.modules() if isinstance(block, MLP) and block.can_fuse()] if bf16 else []
         padded = {id(linear.weight) for block in fused for linear in block.linears}
         self._places: dict[int, tuple[int, tuple[int, int]]] = {}  # by id: first weight, rows and columns padded
-        # What is a sum over inputs comes last in a fused block, side by side: it is added up in one go.
+        # Gradients that are sums over inputs come last in a fused block, side by side, to be added up in one go.
         summed = [_summed(block) for block in fused]
         in_sums = {id(parameter) for group in summed for parameter in group}
         size = 0

@@ -1,4 +1,4 @@
-"""Evaluation: logits of a split through the same tiers; changes no row, no weight, no state, no random stream."""
+"""Evaluation: logits and metrics of a split. Changes no row, no weight, no optimizer state, no random stream."""
 
 from __future__ import annotations
 

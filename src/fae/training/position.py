@@ -15,7 +15,9 @@ from fae.embedding.base import Embeddings
 
 @dataclass
 class Position:
-    """Plain JSON values; ``progress.json`` of a checkpoint has the same keys (``formats/checkpoint.md``).
+    """Where a training run is, as JSON values.
+
+    ``progress.json`` of a checkpoint has the same keys (``formats/checkpoint.md``).
 
     Attributes
     ----------

@@ -187,8 +187,8 @@ class StepRunner:
 
     def _recorded(self, work: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        # A tensor that the garbage collector frees on the device during a capture would spoil it. To collect before
-        # would take longer than the capture does.
+        # A tensor that the garbage collector frees on the device during a capture would spoil it. Collecting
+        # garbage before the capture would take longer than the capture.
         was_enabled = gc.isenabled()
         gc.disable()
         try:
@@ -217,7 +217,7 @@ class StepRunner:
 
     def mark_loss(self) -> LossMark:
         """Send the summed loss to the host without waiting, and sum from 0. Read it within `MOST_MARKS` marks."""
-        if self._marks is None:  # pinned once: to pin memory may wait for the device
+        if self._marks is None:  # pinned once: pinning memory may wait for the device
             self._marks = torch.zeros(MOST_MARKS, dtype=torch.float64, pin_memory=self._loss_sum.is_cuda)
         mark = LossMark(self._loss_sum, self._marks[self._num_marks % MOST_MARKS])
         self._num_marks += 1

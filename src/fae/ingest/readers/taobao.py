@@ -6,7 +6,7 @@ split. Inputs follow TBSM's public preprocessing (docs/guide/ingest.md):
 
 * The 30 % of users who were seen last are test users. The candidate is the last click or, for half of the users on
   average, a drawn item; the history is the 20 clicks before it.
-* Of the other users up to ten clicks, but not the last, are candidates (fewer where clicks are few), each with the 20
+* Up to ten clicks of each other user, but not the last, are candidates (fewer where clicks are few), each with the 20
   clicks before it as history; as many inputs have a drawn candidate. For the first 300,000 of these users, one of each
   kind is drawn once more for validation.
 * Drawn items are uniform over the log's items, without the user's own.

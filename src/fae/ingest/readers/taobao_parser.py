@@ -1,7 +1,7 @@
 """Compiled loops for Taobao's log: parse lines, number values, make a user's clicks into inputs.
 
-What an input is: `fae.ingest.readers.taobao`. What is drawn for a user depends on the user, the seed and the number of
-the draw alone. No product exceeds 63 bits, so plain Python gives the same.
+`fae.ingest.readers.taobao` says what an input is. What is drawn for a user depends on the user, the seed and the number
+of the draw alone. No product exceeds 63 bits, so plain Python gives the same.
 """
 
 from __future__ import annotations

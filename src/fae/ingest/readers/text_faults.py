@@ -1,7 +1,7 @@
 """Find out what is wrong with a CSV file, and in which line: a slow second reading, only after a fault.
 
-Used when the fast parser refuses a block without saying where. Lines are counted as an editor counts them, with blank
-lines and quoted line ends.
+It is used when the fast parser refuses a block without saying where. Lines are counted as an editor counts them, with
+blank lines and quoted line ends.
 """
 
 from __future__ import annotations
