@@ -31,8 +31,9 @@ from fae.artifacts.columnar_log import ColumnarLog
 from fae.calibrate.candidates import CandidateBuilder
 from fae.calibrate.selection import choose
 from fae.calibrate.staging_rows import StagingProbe
-from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.table_facts import Tables
 from fae.calibrate.threshold import ThresholdSets, threshold_grid
+from fae.core.compiled import Int64
 from fae.core.seeds import generator
 from fae.profile.config import HotConfig
 from fae.profile.counting import count_accesses
@@ -51,7 +52,7 @@ CRITEO_SAMPLES = 1
 
 
 def picked_by_sample(
-    tables: Tables, sample_counts: IntArray, small: tuple[int, ...], num_bytes: int, random: np.random.Generator
+    tables: Tables, sample_counts: Int64, small: tuple[int, ...], num_bytes: int, random: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
     """bool, flat: the hot rows as the paper picks them, from sampled counts alone, in that many bytes.
 

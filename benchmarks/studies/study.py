@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.bench.cells import Cells
 from fae.calibrate.coverage import MeasuredCoverage, measure
-from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.table_facts import Tables
+from fae.core.compiled import Int64
 from fae.core.progress import say
 from fae.profile.sampling import SampledInputs
 from fae.run.folder import RunFolder
@@ -125,7 +126,7 @@ def inputs_of(log: ColumnarLog, split: str) -> SampledInputs:
     return SampledInputs(log.ids, log.labels, range(*log.split(split)))
 
 
-def shares(tables: Tables, ranks: Any, num_hot: IntArray, **inputs: SampledInputs) -> dict[str, dict[str, Any]]:
+def shares(tables: Tables, ranks: Any, num_hot: Int64, **inputs: SampledInputs) -> dict[str, dict[str, Any]]:
     """Hot-input share and coverage on each of the named inputs."""
     found: dict[str, MeasuredCoverage] = {name: measure(tables, some, ranks, num_hot) for name, some in inputs.items()}
     return {

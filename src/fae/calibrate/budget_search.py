@@ -18,7 +18,8 @@ import numpy as np
 
 from fae.calibrate.nested_sets import NestedSets
 from fae.calibrate.staging_rows import StagingProbe, StagingProbes
-from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.table_facts import Tables
+from fae.core.compiled import Int64
 
 _FIRST_ANCHOR_BYTES = 64
 _ANCHORS_PER_DOUBLING = 8
@@ -39,8 +40,8 @@ class HotSetFit:
         Bytes of the hot rows, and of the whole ring.
     """
 
-    num_hot: IntArray
-    staging_rows: IntArray
+    num_hot: Int64
+    staging_rows: Int64
     bytes: int
     staging_bytes: int
 
@@ -58,9 +59,9 @@ class BudgetSearch:
 
     def __init__(self, tables: Tables, sets: NestedSets, probe: StagingProbe | StagingProbes, ring_depth: int) -> None:
         self._tables, self._sets, self._probe, self._ring_depth = tables, sets, probe, ring_depth
-        self._staging: dict[int, IntArray] = {}
+        self._staging: dict[int, Int64] = {}
 
-    def staging_rows(self, num_bytes: int) -> IntArray:
+    def staging_rows(self, num_bytes: int) -> Int64:
         """int64 ``[groups]``: U_cap reserved for the hot set of `num_bytes` bytes."""
         # Where the sets grow in large steps, one of them may be the largest for several anchors; the last set is so for
         # all anchors above it. Sets grow with the anchors, so the last anchor of this set is found by bisection.
@@ -74,7 +75,7 @@ class BudgetSearch:
                 last = middle - 1
         return self._at_anchor(anchor)
 
-    def ring_bytes(self, staging_rows: IntArray) -> int:
+    def ring_bytes(self, staging_rows: Int64) -> int:
         """Bytes of a staging ring whose slots hold `staging_rows` rows of each group."""
         return self._ring_depth * int((staging_rows * self._tables.group_row_bytes).sum())
 
@@ -99,12 +100,12 @@ class BudgetSearch:
             needs.append((hot_bytes + ring_bytes, ring_bytes))
         return min(needs)
 
-    def _at_anchor(self, anchor: int) -> IntArray:
+    def _at_anchor(self, anchor: int) -> Int64:
         if anchor not in self._staging:
             self._staging[anchor] = self._probe.staging_rows(self._sets.largest(anchor_bytes(anchor)))
         return self._staging[anchor]
 
-    def _fit(self, num_hot: IntArray, staging_rows: IntArray) -> HotSetFit:
+    def _fit(self, num_hot: Int64, staging_rows: Int64) -> HotSetFit:
         # The hot set at the anchor below may have left more cold rows than this one.
         staging_rows = np.minimum(staging_rows, self._tables.cold_rows(num_hot))
         return HotSetFit(

@@ -16,8 +16,9 @@ from fae.calibrate.coverage import MeasuredCoverage, measure
 from fae.calibrate.peeled_sets import PeeledSets
 from fae.calibrate.peeling import INCIDENCE_BYTES, MEMORY_BYTES, peel
 from fae.calibrate.staging_rows import StagingProbe, StagingProbes
-from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.table_facts import Tables
 from fae.calibrate.threshold import ThresholdSets, ThresholdStep
+from fae.core.compiled import Int64
 from fae.profile.config import HotConfig
 from fae.profile.sampling import SampledInputs
 
@@ -76,7 +77,7 @@ class CandidateBuilder:
     config: HotConfig
     probe: StagingProbe | StagingProbes
 
-    def threshold(self, inputs: SampledInputs, counts: IntArray) -> Candidate:
+    def threshold(self, inputs: SampledInputs, counts: Int64) -> Candidate:
         """Fit the paper's statistical optimizer. `counts` (int64, flat) are the inputs' accesses."""
         sets = ThresholdSets(self.tables, counts, self.config)
         ranks = sets.ranks()
@@ -95,7 +96,7 @@ class CandidateBuilder:
             step=step,
         )
 
-    def peeling(self, inputs: SampledInputs, counts: IntArray, small: tuple[int, ...]) -> Candidate:
+    def peeling(self, inputs: SampledInputs, counts: Int64, small: tuple[int, ...]) -> Candidate:
         """Fit the peeling. `small` are the tables that are hot as a whole beside it."""
         free = np.zeros(len(self.tables), bool)
         free[list(small)] = True

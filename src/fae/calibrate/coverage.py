@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.calibrate.intervals import share_interval
-from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.table_facts import Tables
+from fae.core.compiled import Int64
 from fae.profile.counting import count_hot_lookups
 from fae.profile.sampling import SampledInputs
 
@@ -78,7 +79,7 @@ class MeasuredCoverage:
 
 
 def measure(
-    tables: Tables, inputs: SampledInputs, ranks: npt.NDArray[np.int32] | None, num_hot: IntArray
+    tables: Tables, inputs: SampledInputs, ranks: npt.NDArray[np.int32] | None, num_hot: Int64
 ) -> MeasuredCoverage:
     """Read the inputs once, block by block, and count what the hot set serves.
 
@@ -109,9 +110,7 @@ def measure(
     )
 
 
-def training_coverage(
-    tables: Tables, ranks: npt.NDArray[np.int32] | None, num_hot: IntArray
-) -> tuple[float, list[float]]:
+def training_coverage(tables: Tables, ranks: npt.NDArray[np.int32] | None, num_hot: Int64) -> tuple[float, list[float]]:
     """Compute the coverage of the whole training split, and of each table: exact, since ingest counted every access.
 
     A table that was never accessed counts as covered.

@@ -11,13 +11,14 @@ from typing import Protocol
 
 import numpy as np
 
-from fae.calibrate.table_facts import IntArray, Tables, num_at_least
+from fae.calibrate.table_facts import Tables, num_at_least
+from fae.core.compiled import Int64
 
 
 class NestedSets(Protocol):
     """Growing hot sets in one storage order, each a part of the next."""
 
-    def largest(self, num_bytes: int) -> IntArray:
+    def largest(self, num_bytes: int) -> Int64:
         """int64 ``[F]``: hot rows of each table in the largest hot set of at most `num_bytes` bytes."""
         ...
 
@@ -34,14 +35,14 @@ class PopularityTail:
         Per table, accesses of those rows in the training split, descending.
     """
 
-    def __init__(self, tables: Tables, counts: Sequence[IntArray]) -> None:
+    def __init__(self, tables: Tables, counts: Sequence[Int64]) -> None:
         self._tables, self._counts = tables, counts
         self._most = max((int(of_table[0]) for of_table in counts if of_table.size), default=0)
 
-    def _at_least(self, count: int) -> IntArray:
+    def _at_least(self, count: int) -> Int64:
         return np.array([num_at_least(of_table, count) for of_table in self._counts], np.int64)
 
-    def largest(self, num_bytes: int) -> IntArray:
+    def largest(self, num_bytes: int) -> Int64:
         """int64 ``[F]``: rows of each table; all rows of a higher count are taken before one of a lower count."""
         low, high = 1, self._most + 1  # the smallest count whose rows all fit lies in [low, high]
         while low < high:
@@ -64,7 +65,7 @@ class PopularityTail:
         return taken
 
 
-def small_tables(tables: Tables, limit_bytes: int) -> IntArray:
+def small_tables(tables: Tables, limit_bytes: int) -> Int64:
     """Tables of at most `limit_bytes` bytes, smallest first (the paper: tables under 1 MB are hot as a whole)."""
     sizes = tables.sizes * tables.row_bytes
     candidates = np.flatnonzero(sizes <= limit_bytes)

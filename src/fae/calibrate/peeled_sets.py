@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from fae.calibrate.nested_sets import PopularityTail
 from fae.calibrate.peeling import Peeled
-from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.table_facts import Tables
+from fae.core.compiled import Int64
 
 
 class PeeledSets:
@@ -41,7 +42,7 @@ class PeeledSets:
             self._unseen.append(np.flatnonzero(~in_order[: tables.num_accessed[table]]).astype(np.int64))
 
     @cached_property
-    def row_bytes(self) -> IntArray:
+    def row_bytes(self) -> Int64:
         """int64 ``[V]``: bytes of each peeled row."""
         return self.tables.row_bytes[self.peeled.table]
 
@@ -72,7 +73,7 @@ class PeeledSets:
             of_table[never] = np.arange(accessed, of_table.size, dtype=np.int32)
         return ranks
 
-    def largest(self, num_bytes: int) -> IntArray:
+    def largest(self, num_bytes: int) -> Int64:
         """int64 ``[F]``: hot rows of each table in the largest hot set of at most `num_bytes` bytes."""
         num_hot = np.zeros(len(self.tables), np.int64)
         for table in self.small:

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.table_facts import Tables
+from fae.core.compiled import Int64
 from fae.profile.counting import count_kernel
 from fae.profile.sampling import SampledInputs
 
@@ -118,14 +119,14 @@ class Peeled:
         Inputs that were peeled; those of them without a row that costs anything, which are always hot.
     """
 
-    rows: IntArray
+    rows: Int64
     table: npt.NDArray[np.int16]
-    load: IntArray
+    load: Int64
     passes: int
     num_inputs: int
     num_free: int
 
-    def bound(self, row_bytes: IntArray, num_bytes: int) -> float:
+    def bound(self, row_bytes: Int64, num_bytes: int) -> float:
         """Most hot inputs, as a share, that any set of rows of at most `num_bytes` bytes has among the peeled inputs.
 
         Parameters
@@ -144,7 +145,7 @@ class Peeled:
 
 
 def peel(
-    tables: Tables, inputs: SampledInputs, sample_counts: IntArray, passes: int, free: npt.NDArray[np.bool_]
+    tables: Tables, inputs: SampledInputs, sample_counts: Int64, passes: int, free: npt.NDArray[np.bool_]
 ) -> Peeled:
     """Peel the rows that these inputs use.
 

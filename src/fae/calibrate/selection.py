@@ -16,7 +16,8 @@ import numpy as np
 from fae.calibrate.candidates import Candidate, CandidateBuilder
 from fae.calibrate.coverage import MeasuredCoverage
 from fae.calibrate.peeled_sets import PeeledSets
-from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.table_facts import Tables
+from fae.core.compiled import Int64
 from fae.core.errors import BudgetError
 from fae.core.seeds import generator
 from fae.core.units import format_bytes
@@ -84,7 +85,7 @@ class _Trial:
 
 
 def choose(
-    builder: CandidateBuilder, inputs: SampledInputs, counts: IntArray, *, is_exact: bool, batch_size: int, seed: int
+    builder: CandidateBuilder, inputs: SampledInputs, counts: Int64, *, is_exact: bool, batch_size: int, seed: int
 ) -> Selection:
     """Fit the selections that the configuration requests and take the best.
 

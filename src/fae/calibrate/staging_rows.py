@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.table_facts import Tables
+from fae.core.compiled import Int64
 from fae.core.seeds import generator
 from fae.core.threads import run_ranges
 from fae.profile.counting import count_hot_lookups
@@ -77,9 +78,9 @@ class StagingProbes:
         """Probes of the same inputs under another storage order, as `StagingProbe.use_ranks`."""
         return StagingProbes([probe.use_ranks(ranks) for probe in self._probes])
 
-    def staging_rows(self, num_hot: IntArray) -> IntArray:
+    def staging_rows(self, num_hot: Int64) -> Int64:
         """int64 ``[groups]``: rows of staging that a batch of any split needs under this hot set."""
-        most: IntArray = np.max([probe.staging_rows(num_hot) for probe in self._probes], axis=0)
+        most: Int64 = np.max([probe.staging_rows(num_hot) for probe in self._probes], axis=0)
         return most
 
 
@@ -126,7 +127,7 @@ class StagingProbe:
             )
         return probe
 
-    def staging_rows(self, num_hot: IntArray) -> IntArray:
+    def staging_rows(self, num_hot: Int64) -> Int64:
         """int64 ``[groups]``: rows of staging that a batch needs under this hot set."""
         tables = self._tables
         cold_rows = tables.cold_rows(num_hot)
@@ -156,11 +157,11 @@ class StagingProbe:
             tables.group_of_table, weights=np.minimum(cold_of_table, tables.lengths), minlength=len(cold_rows)
         ).astype(np.int64)
         wanted = np.array([math.ceil(MARGIN * scale * rows) for rows in most], np.int64) + slots
-        reserved: IntArray = np.minimum(np.maximum(wanted, one_input), cold_rows)
+        reserved: Int64 = np.minimum(np.maximum(wanted, one_input), cold_rows)
         np.minimum(reserved, self._batch_size * slots, out=reserved)
         return reserved
 
-    def _inputs_taken(self, slot_num_hot: IntArray) -> IntArray:
+    def _inputs_taken(self, slot_num_hot: Int64) -> Int64:
         """int64: inputs of the pool that batches with cold rows take."""
         if self._mixed:
             return np.arange(len(self.ranks))

@@ -16,8 +16,9 @@ from fae.calibrate.candidates import Candidate
 from fae.calibrate.coverage import MeasuredCoverage, training_coverage
 from fae.calibrate.rand_em import draw_rows
 from fae.calibrate.selection import Selection
-from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.table_facts import Tables
 from fae.calibrate.threshold import ThresholdSets, threshold_grid, thresholds_above
+from fae.core.compiled import Int64
 from fae.core.seeds import generator
 from fae.core.units import format_bytes, format_count
 from fae.profile.config import HotConfig
@@ -75,7 +76,7 @@ def summarize_hot_set(
 
 
 def measure_grid(
-    tables: Tables, config: HotConfig, candidate: Candidate, sample_counts: IntArray, seed: int
+    tables: Tables, config: HotConfig, candidate: Candidate, sample_counts: Int64, seed: int
 ) -> list[dict[str, Any]]:
     """Figures of the paper's thresholds, highest first, with the Rand-Em Box beside the exact counts.
 
@@ -124,7 +125,7 @@ def measure_grid(
     return grid
 
 
-def overlap(tables: Tables, candidate: Candidate, sample_counts: IntArray) -> float | None:
+def overlap(tables: Tables, candidate: Candidate, sample_counts: Int64) -> float | None:
     """Share of the rows that the sample's own counts would select which the popularity prefix holds too.
 
     The sample decides how long each prefix is; the counts of the whole training split decide which rows are in it.

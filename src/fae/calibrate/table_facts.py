@@ -15,12 +15,11 @@ import numpy.typing as npt
 
 from fae.artifacts.addressing import group_by_dim, map_slots
 from fae.artifacts.columnar_log import FeatureSchema
+from fae.core.compiled import Int64
 from fae.core.optimizers import row_bytes
 
-IntArray = npt.NDArray[np.int64]
 
-
-def num_at_least(descending: IntArray, count: int) -> int:
+def num_at_least(descending: Int64, count: int) -> int:
     """Count the entries of a descending array that are `count` or more, by binary search (works on a memory map).
 
     >>> num_at_least(np.array([9, 5, 5, 1]), 5)
@@ -58,7 +57,7 @@ class Tables:
     """
 
     def __init__(
-        self, features: Sequence[FeatureSchema], counts: IntArray, embedding_dims: Sequence[int], optimizer: str
+        self, features: Sequence[FeatureSchema], counts: Int64, embedding_dims: Sequence[int], optimizer: str
     ) -> None:
         if len(embedding_dims) != len(features):
             raise ValueError(f"{len(embedding_dims)} embedding_dims for {len(features)} tables")
@@ -72,7 +71,7 @@ class Tables:
         self.group_of_table = group_by_dim(embedding_dims)
         self.group_row_bytes = np.array([row_bytes(optimizer, dim) for dim in sorted(set(embedding_dims))], np.int64)
         self.lengths = np.diff(self.slots.table_first_slot)
-        self._sorted_counts: dict[int, IntArray] = {}
+        self._sorted_counts: dict[int, Int64] = {}
         self._orders = [self._order(table) for table in range(len(features))]
         self.num_accessed = np.array([num_at_least(self.popular_counts(t), 1) for t in range(len(features))], np.int64)
 
@@ -84,24 +83,24 @@ class Tables:
         """Bytes of every row of every table."""
         return self.bytes(self.sizes)
 
-    def bytes(self, num_rows: IntArray) -> int:
+    def bytes(self, num_rows: Int64) -> int:
         """Bytes of `num_rows` rows of each table, int64 ``[F]``."""
         return int((num_rows * self.row_bytes).sum())
 
-    def of_table(self, flat: npt.NDArray[np.int64], table: int) -> IntArray:
+    def of_table(self, flat: npt.NDArray[np.int64], table: int) -> Int64:
         """The part of a flat array that belongs to a table."""
         return flat[self.offsets[table] : self.offsets[table + 1]]
 
-    def order(self, table: int) -> IntArray | None:
+    def order(self, table: int) -> Int64 | None:
         """int64 ``[num_embeddings]``: the table's ids by popularity in the training split; None for the identity."""
         return self._orders[table]
 
-    def by_popularity(self, flat: npt.NDArray[np.int64], table: int) -> IntArray:
+    def by_popularity(self, flat: npt.NDArray[np.int64], table: int) -> Int64:
         """The table's part of a flat array, put into popularity order."""
         of_table, order = self.of_table(flat, table), self._orders[table]
         return of_table if order is None else of_table[order]
 
-    def popular_counts(self, table: int) -> IntArray:
+    def popular_counts(self, table: int) -> Int64:
         """int64 ``[num_embeddings]``: accesses in the training split, most accessed row first."""
         if self._orders[table] is None:
             return self.of_table(self.counts, table)
@@ -119,13 +118,13 @@ class Tables:
             of_table[slice(None) if order is None else order] = np.arange(of_table.size, dtype=np.int32)
         return ranks
 
-    def cold_rows(self, num_hot: IntArray) -> IntArray:
+    def cold_rows(self, num_hot: Int64) -> Int64:
         """int64 ``[groups]``: rows of each group that are not hot."""
         return np.bincount(
             self.group_of_table, weights=self.sizes - num_hot, minlength=len(self.group_row_bytes)
         ).astype(np.int64)
 
-    def _order(self, table: int) -> IntArray | None:
+    def _order(self, table: int) -> Int64 | None:
         counts = self.of_table(self.counts, table)
         if np.all(counts[1:] <= counts[:-1]):
             return None

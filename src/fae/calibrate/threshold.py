@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.calibrate.nested_sets import PopularityTail, small_tables
-from fae.calibrate.table_facts import IntArray, Tables
+from fae.calibrate.table_facts import Tables
+from fae.core.compiled import Int64
 from fae.profile.config import HotConfig
 
 
@@ -43,7 +44,7 @@ class ThresholdStep:
     """
 
     threshold: float | None
-    num_hot: IntArray
+    num_hot: Int64
     small: tuple[int, ...]
     num_extra: int = 0
     beyond_sample: bool = False
@@ -65,13 +66,13 @@ class ThresholdSets:
         int64: tables that may be hot as a whole, smallest first.
     """
 
-    def __init__(self, tables: Tables, sample_counts: IntArray, config: HotConfig) -> None:
+    def __init__(self, tables: Tables, sample_counts: Int64, config: HotConfig) -> None:
         self.tables = tables
         self.candidates = small_tables(tables, config.small_table_bytes)
         self._candidate_bytes = np.cumsum((tables.sizes * tables.row_bytes)[self.candidates])
-        self._values: list[IntArray] = []
+        self._values: list[Int64] = []
         self._shares: list[npt.NDArray[np.float64]] = []
-        self._rows_at_least: list[IntArray] = []
+        self._rows_at_least: list[Int64] = []
         for table in range(len(tables)):
             counts = tables.of_table(sample_counts, table)
             values, num_rows = count_values(counts[counts > 0])
@@ -87,7 +88,7 @@ class ThresholdSets:
         """The storage order: popularity in the training split."""
         return self.tables.popularity_ranks()
 
-    def rows_by_threshold(self, threshold: float) -> IntArray:
+    def rows_by_threshold(self, threshold: float) -> Int64:
         """int64 ``[F]``: rows of each table with ``sampled count >= max(1, threshold * sampled accesses)``."""
         counts = [
             rows[np.searchsorted(shares, threshold)]
@@ -102,7 +103,7 @@ class ThresholdSets:
             return int(values[position])
         return int(values[-1]) + 1 if values.size else 1
 
-    def _small(self, by_threshold: IntArray) -> IntArray:
+    def _small(self, by_threshold: Int64) -> Int64:
         """Small tables that are hot as a whole beside these rows: as many as take at most half of the hot bytes.
 
         Measured against the hot set and not against the budget: small tables then join one by one as hot sets grow,
@@ -155,12 +156,12 @@ class ThresholdSets:
             beyond_sample=is_last and bool(extra.any()),
         )
 
-    def largest(self, num_bytes: int) -> IntArray:
+    def largest(self, num_bytes: int) -> Int64:
         """int64 ``[F]``: hot rows of each table in the largest hot set of at most `num_bytes` bytes."""
         return self.largest_step(num_bytes).num_hot
 
 
-def count_values(counts: IntArray, table_size: int = 65_536) -> tuple[IntArray, IntArray]:
+def count_values(counts: Int64, table_size: int = 65_536) -> tuple[Int64, Int64]:
     """List the different values of an array of positive counts, ascending, and how often each occurs.
 
     Most counts are small: those are counted by a table of `table_size` entries, which is much faster than sorting.

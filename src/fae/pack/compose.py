@@ -17,14 +17,13 @@ import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays
 from fae.artifacts.row_layout import RowLayout
+from fae.core.compiled import Int64
 from fae.core.errors import RecipeError
 from fae.core.threads import num_threads, run_ranges
 from fae.pack.classify import to_ranks
 from fae.pack.cut_kernels import find_bounds, make_seen_rows
 from fae.pack.log_reader import LogInputs
 from fae.pack.sort_kernels import SortScratch, compose_batch, make_composed_lists, make_sort_scratch
-
-Int64 = npt.NDArray[np.int64]
 
 CHUNK_BYTES = 32 * 2**20
 """Bytes of a chunk's buffers: about the last-level cache of the machine that pack was tuned on."""

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from numba import njit
 
 from fae.artifacts.addressing import Addressing
+from fae.core.compiled import Int64
 
-Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 
 

@@ -18,8 +18,8 @@ from numba import njit
 
 from fae.artifacts.addressing import Addressing
 from fae.artifacts.row_layout import RowLayout
+from fae.core.compiled import Int64
 
-Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 
 _DIGIT_BITS = 11  # of the radix sort: 2,048 counters of 4 bytes stay in a core's first-level cache

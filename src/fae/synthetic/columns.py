@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
 
 QUANTILE_BITS = 13
 FINE_QUANTILE_BITS = 16
@@ -131,7 +131,7 @@ class QuantileTable:
         """int32 ranks of random bits."""
         return self.ranks(*split_bits(bits, self.quantile_bits))
 
-    def ranks(self, quantiles: IntArray, inside: FloatArray) -> Int32Array:
+    def ranks(self, quantiles: Int64Array, inside: FloatArray) -> Int32Array:
         """int32 ranks of draws that `split_bits` has split; rank 0 is the most frequent value."""
         ranks = self.step.take(quantiles)
         ranks *= inside
@@ -150,7 +150,7 @@ def random_bits(random: np.random.Generator, size: int) -> npt.NDArray[np.uint32
     return random.integers(0, 2**32 - 1, size, np.uint32, endpoint=True)
 
 
-def split_bits(bits: npt.NDArray[Any], quantile_bits: int = QUANTILE_BITS) -> tuple[IntArray, FloatArray]:
+def split_bits(bits: npt.NDArray[Any], quantile_bits: int = QUANTILE_BITS) -> tuple[Int64Array, FloatArray]:
     """Split random bits (uint64 or uint32) into the number of a quantile and the place within it, in [0, 1)."""
     width = 8 * bits.dtype.itemsize
     kind = bits.dtype.type
