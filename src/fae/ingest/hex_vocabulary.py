@@ -20,11 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fae.core.compiled import Int64, compiled
-from fae.core.errors import LogError
 from fae.core.prefetch import prefetch
 from fae.ingest.readers.criteo_parser import ID_DIGITS
 from fae.ingest.scratch import Scratch
-from fae.ingest.vocabulary import MAX_VALUES
+from fae.ingest.vocabulary import require_numberable
 
 _ID_MASK = 0x7FFFFFFF
 _NUMBER_MASK = 0xFFFFFFFF
@@ -167,11 +166,7 @@ class HexVocabulary:
 
     def _reserve(self, num_values: int) -> None:
         need = self.size + num_values
-        if need > MAX_VALUES:
-            raise LogError(
-                f"the column {self.column!r} has more than {MAX_VALUES:,} distinct values, more than an id can number; "
-                "leave it out or hash it into fewer"
-            )
+        require_numberable(self.column, need)
         if need > len(self._known):
             self._known = self._scratch.grow(self._known, max(need, 2 * len(self._known)))
         if 2 * need > len(self._table):

@@ -107,6 +107,21 @@ def rebuild_table(hashes: Int64, size: int, table: Int64) -> None:
         table[slot] = ((hashes[known] >> np.int64(31)) << np.int64(31)) | np.int64(known)
 
 
+def require_numberable(column: str, num_values: int) -> None:
+    """Refuse a column with more distinct values than ids.
+
+    Raises
+    ------
+    LogError
+        If there are more than `MAX_VALUES`.
+    """
+    if num_values > MAX_VALUES:
+        raise LogError(
+            f"the column {column!r} has more than {MAX_VALUES:,} distinct values, more than an id can number; "
+            "leave it out or hash it into fewer"
+        )
+
+
 class Vocabulary:
     """The distinct values of one column.
 
@@ -157,11 +172,7 @@ class Vocabulary:
     def _reserve(self, num_values: int, num_bytes: int) -> None:
         """Make room for this many new values and bytes, so that the compiled loop never has to stop."""
         need = self.size + num_values
-        if need > MAX_VALUES:
-            raise LogError(
-                f"the column {self.column!r} has more than {MAX_VALUES:,} distinct values, more than an id can number; "
-                "leave it out or hash it into fewer"
-            )
+        require_numberable(self.column, need)
         arena_need = int(self._starts[self.size]) + num_bytes
         if arena_need > len(self._arena):
             self._arena = self._scratch.grow(self._arena, max(arena_need, 2 * len(self._arena)))

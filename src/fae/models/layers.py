@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fae.embedding.features import FeatureEmbeddings
 
-_EVEN = 8
+EVEN_WIDTH = 8
 """Widths of bfloat16 products are multiples of this: others fall to kernels that do not split long sums. In RMC1 at 256
 inputs six products for gradients of 15 by 22 weights took 228 of a step's 540 us (docs/results/roofline.md)."""
 _MOST_PRODUCTS = 64
@@ -34,7 +34,7 @@ def _multiplies_bf16(x: Tensor) -> bool:
 
 def _even_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`linear` in even widths: the result keeps the columns of zeros behind its last; `x` may have some already."""
-    rows, columns = (-size % _EVEN for size in weight.shape)
+    rows, columns = (-size % EVEN_WIDTH for size in weight.shape)
     weight = _pad(weight, 0, columns, 0, rows)
     bias = None if bias is None else _pad(bias, 0, rows)
     return nn.functional.linear(_pad(x, 0, weight.shape[1] - x.shape[-1]), weight, bias)

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, optimizer_facts, state_width
 from fae.kernels.torch_private import copy_all
-from fae.models.layers import MLP
+from fae.models.layers import EVEN_WIDTH, MLP
 
 if TYPE_CHECKING:  # needs Triton
     from fae.models.fused_mlp import FusedMLP
 
 _ALIGN = 64  # weights: parameters begin on a multiple of 128 bytes of their bfloat16 copy
-_PAD_COLUMNS = 8  # weights of fused blocks are padded to a multiple of this many columns, for tensor cores
 _ROUNDED = 512  # bytes that torch may add to a tensor on a GPU
 
 
@@ -57,7 +56,7 @@ class FlatOptimizer(torch.optim.Optimizer):
                 rows = len(parameter) if parameter.dim() > 1 else 1
                 columns = parameter.numel() // rows
                 if id(parameter) in padded:
-                    columns = -(-columns // _PAD_COLUMNS) * _PAD_COLUMNS
+                    columns = -(-columns // EVEN_WIDTH) * EVEN_WIDTH
                 self._places[id(parameter)] = (size, (rows, columns))
                 size += rows * columns if parameter is group[-1] else -(-rows * columns // _ALIGN) * _ALIGN
             self._sums.append((start, size))
@@ -217,11 +216,11 @@ def dense_bytes(name: str, model: nn.Module, *, flat: bool = False, bf16: bool =
     padded = 2 * _ALIGN  # one more for each of two blocks' sums, which begin aligned
     for parameter in parameters:
         rows = len(parameter) if parameter.dim() > 1 else 1
-        columns = -(-(parameter.numel() // rows) // _PAD_COLUMNS) * _PAD_COLUMNS
+        columns = -(-(parameter.numel() // rows) // EVEN_WIDTH) * EVEN_WIDTH
         padded += -(-rows * columns // _ALIGN) * _ALIGN + _ALIGN
     # The flat vector, its gradient, moments and bfloat16 copy; autograd's own gradients beside them; some scalars.
     one_by_one = 4 * exact + _ROUNDED * (len(parameters) + 8)
     return 4 * padded * (2 + moments) + (2 * padded if bf16 else 0) + one_by_one + buffers
 
 
-assert math.gcd(_ALIGN, _PAD_COLUMNS) == _PAD_COLUMNS
+assert math.gcd(_ALIGN, EVEN_WIDTH) == EVEN_WIDTH

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from fae.core.errors import LogError
-from fae.ingest import hex_vocabulary
+from fae.ingest import vocabulary
 from fae.ingest.hex_vocabulary import HexVocabulary
 from fae.ingest.scratch import Scratch
 
@@ -36,6 +36,6 @@ def test_hex_vocabulary_grows_like_a_dict(tmp_path: Path, limit: int) -> None:
 
 
 def test_too_many_hex_values(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hex_vocabulary, "MAX_VALUES", 2)
+    monkeypatch.setattr(vocabulary, "MAX_VALUES", 2)
     with pytest.raises(LogError, match="'c' has more than 2 distinct values"):
         HexVocabulary("c", scratch).encode(pa.array(["a", "b", "c"]))
