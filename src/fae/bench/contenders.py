@@ -127,7 +127,7 @@ class OurContender:
         dense = make_dense_optimizer(optimizer, module, learning_rate, flat=on_gpu, bf16=bf16)
         self.runner = StepRunner(module, self.embeddings, dense, precision=precision, **step)
         self._next, self._a_batch = 0, 0.0
-        self._order = self._full(interleaved_order(packed))
+        self._order = self._full_batches(interleaved_order(packed))
 
     @property
     def precision(self) -> Precision:
@@ -144,7 +144,7 @@ class OurContender:
         """Bytes of rows, state and staging on the GPU."""
         return self.embeddings.device_bytes if self.device.type == "cuda" else 0
 
-    def _full(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _full_batches(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """`order` without the batches that are not full: the last of a kind would count as a whole one."""
         sizes = np.count_nonzero(self.packed.train.inputs[:, -1:] >= 0, axis=1)
         return order[sizes[order] > 0] if (sizes[order] > 0).any() else order
@@ -213,8 +213,8 @@ class PaperContender(OurContender):
         super().__init__(packed, hot_set, "paper", **options)
         assert isinstance(self.embeddings, PaperEmbeddings)
         train = packed.train
-        self._hot = self._full(np.arange(train.num_hot_batches))
-        self._cold = self._full(np.arange(train.num_hot_batches, train.num_batches))
+        self._hot = self._full_batches(np.arange(train.num_hot_batches))
+        self._cold = self._full_batches(np.arange(train.num_hot_batches, train.num_batches))
         self._places = {"hot": 0, "cold": 0}
         self.swaps = epoch_swaps(train.num_hot_batches, train.num_batches - train.num_hot_batches)
 

@@ -27,6 +27,7 @@ from fae.synthetic.config import SyntheticConfig
 KINDS = ("threshold", "own", "mixed")
 """Packs of a batch size: the paper's hot set, the configured one, and that one with batches that mix hot and cold."""
 _LARGEST_RING = 30.0
+"""No larger budget is tried once the estimate of the staging ring has been multiplied by more than this."""
 
 
 class Preparation:

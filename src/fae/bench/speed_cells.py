@@ -28,6 +28,7 @@ Made = TypeVar("Made")
 
 _PLAIN_BATCHES = 256
 _PLAIN_BATCH_BYTES = 2**30
+"""Most batches that plain PyTorch has in memory before the clock starts, and most bytes of them."""
 
 
 class SpeedCells:
@@ -56,7 +57,7 @@ class SpeedCells:
             cell = self.cells.sample_cell(key)
             cell.pop("why", None)
             cell["final"] = False
-            if why := self._cannot(name):
+            if why := self._why_not(name):
                 cell.update(why=why, final=True)
             elif self.cells.missing([key], samples=self.config.rounds):
                 missing.append(name)
@@ -97,7 +98,7 @@ class SpeedCells:
             self.cells.add_sample(key, {**sample, "session": len(self.cells.record["sessions"]) - 1})
             progress.advance(1, note=f"{name} {format_count(sample['samples_per_second'])} inputs/s")
 
-    def _cannot(self, name: str) -> str:
+    def _why_not(self, name: str) -> str:
         """Why a contender is not measured on this machine; empty where it can be."""
         if self.device != "cuda":
             return {
@@ -126,7 +127,7 @@ class SpeedCells:
 
     def _make(self, name: str, size: int, packs: Packs) -> Contender:
         on_gpu = self.device == "cuda" and name not in ("plain cpu", "cpu")
-        contender = self._plain(name, size) if name.startswith("plain") else self._ours(name, packs, on_gpu)
+        contender = self._make_plain(name, size) if name.startswith("plain") else self._make_ours(name, packs, on_gpu)
         seconds = min(1.0, self.config.sample_seconds)
         if not on_gpu and self.config.precision == "bf16":
             take_faster_precision(contender, seconds)
@@ -137,23 +138,23 @@ class SpeedCells:
         self.cells.note(speed_key(size, name), facts)
         return contender
 
-    def _plain(self, name: str, size: int) -> Contender:
+    def _make_plain(self, name: str, size: int) -> Contender:
         where = self.device if name == "plain hybrid" else "cpu"
         each = size * (2 * self.prepared.input_bytes + 16)
         return PlainContender(
             PlainPyTorch(
-                self.prepared.log, **self._training(), batch_size=size, device=where,
+                self.prepared.log, **self._training_options(), batch_size=size, device=where,
                 bf16=where != "cpu" and self.config.precision == "bf16", compiled=self.config.compiled(),
                 num_batches=max(4, min(_PLAIN_BATCHES, _PLAIN_BATCH_BYTES // each)), tables=self.memory.plain_tables(),
             )
         )  # fmt: skip
 
-    def _ours(self, name: str, packs: Packs, on_gpu: bool) -> Contender:
+    def _make_ours(self, name: str, packs: Packs, on_gpu: bool) -> Contender:
         hot_set, packed = packs[PACK_OF.get(name, "own")]
         # A map of its own: the driver locks mapped pages once, and a second contender would read them more slowly.
         packed = PackedDataset(packed.path)
         options: dict[str, Any] = {
-            **self._training(), "device": "cpu" if name == "cpu" else self.device,
+            **self._training_options(), "device": "cpu" if name == "cpu" else self.device,
             "precision": self.config.precision if on_gpu else "fp32", "filled": self.memory.is_shared,
             "compiled": self.config.compiled(),
         }  # fmt: skip
@@ -162,7 +163,7 @@ class SpeedCells:
                 return PaperContender(packed, hot_set, **options)
             return OurContender(packed, hot_set, "tiered" if name in PACK_OF else name, **options)
 
-    def _training(self) -> dict[str, Any]:
+    def _training_options(self) -> dict[str, Any]:
         prepared = self.prepared
         return {
             "model": prepared.model, "optimizer": prepared.optimizer, "learning_rate": prepared.learning_rate,

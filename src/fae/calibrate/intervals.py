@@ -108,16 +108,16 @@ def hypergeometric_interval(hits: int, draws: int, population: int, confidence: 
     """
     tail = (1.0 - confidence) / 2
     low, high = hits, population - (draws - hits)
-    highest = _last(low, high, lambda marked: hypergeometric_tail(hits, marked, population, draws) > tail)
+    highest = _last_true(low, high, lambda marked: hypergeometric_tail(hits, marked, population, draws) > tail)
     # P(X >= hits) grows with `marked`: the lowest number is the complement's highest.
     misses = draws - hits
-    lowest = population - _last(
+    lowest = population - _last_true(
         misses, population - hits, lambda unmarked: hypergeometric_tail(misses, unmarked, population, draws) > tail
     )
     return lowest, highest
 
 
-def _last(low: int, high: int, holds: Callable[[int], bool]) -> int:
+def _last_true(low: int, high: int, holds: Callable[[int], bool]) -> int:
     """Largest value of ``[low, high]`` for which a predicate that holds at `low` and then stops holding still holds."""
     while low < high:
         middle = (low + high + 1) // 2

@@ -107,7 +107,7 @@ def choose(
     # Where the threshold serves every lookup there is nothing left to win.
     serves_all = threshold.fit is not None and bool(np.all(threshold.fit.num_hot >= tables.num_accessed))
     if config.selection == "threshold" or (config.selection == "auto" and serves_all):
-        _require([threshold], config, batch_size)
+        _require_fit([threshold], config, batch_size)
         measured = threshold.measure(tables, inputs)
         return Selection(
             winner=threshold,
@@ -126,7 +126,7 @@ def choose(
     final: list[Candidate] = list(trial.fitted) if on_all else [threshold]
     if not on_all and (config.selection == "peeling" or ranking[:1] != ["threshold"]):
         final.append(builder.peeling(inputs, counts, threshold.small))
-    _require(final, config, batch_size)
+    _require_fit(final, config, batch_size)
     fits: dict[str, Candidate] = {one.method: one for one in final if one.fit is not None}
     if config.selection == "peeling":
         ranking = prefer_peeling(fits, tables, inputs, trial.results if on_all else {})
@@ -220,7 +220,7 @@ def _bound(peeled: Candidate, hot_bytes: list[int]) -> dict[str, Any]:
     }
 
 
-def _require(candidates: list[Candidate], config: HotConfig, batch_size: int) -> None:
+def _require_fit(candidates: list[Candidate], config: HotConfig, batch_size: int) -> None:
     if any(one.fit is not None for one in candidates):
         return
     need, ring = min(one.need for one in candidates if one.need is not None)

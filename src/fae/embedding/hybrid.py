@@ -86,7 +86,7 @@ class HybridEmbeddings(ResidentEmbeddings):
     def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
         """As `Embeddings.lookup`; returns once the copies to the device are under way."""
         if not self._leaves:
-            return self._counted(super().lookup(batch, requires_grad=requires_grad))
+            return self._count_traffic(super().lookup(batch, requires_grad=requires_grad))
         if self._sent is not None:
             self._sent.synchronize()  # the last batch's copies may still read the host buffers
         super().lookup(batch, requires_grad=False)
@@ -96,7 +96,7 @@ class HybridEmbeddings(ResidentEmbeddings):
             leaf.requires_grad_(requires_grad)
         if self._sent is not None:
             self._sent.record(torch.cuda.current_stream(self.device))
-        return self._counted(self._features(batch, self._leaves))
+        return self._count_traffic(self._features(batch, self._leaves))
 
     def update(self, batch: ReadyBatch) -> None:
         """As `Embeddings.update`; waits for the gradients to arrive."""
@@ -110,7 +110,7 @@ class HybridEmbeddings(ResidentEmbeddings):
     def computes_on_host(self, batch: ReadyBatch) -> bool:
         return bool(self._leaves)
 
-    def _counted(self, features: FeatureEmbeddings) -> FeatureEmbeddings:
+    def _count_traffic(self, features: FeatureEmbeddings) -> FeatureEmbeddings:
         self._pooled_bytes["pooled_bytes_to_device"] += 4 * sum(output.numel() for output in self._outputs)
         return features
 

@@ -23,8 +23,8 @@ INPUT_RING_DEPTH = 8
 ROUNDED = 512
 """Torch rounds what it allocates on a GPU to a multiple of this."""
 _LOCATION_BYTES = 8
-_COMMAND_BYTES = 40
-_FIXED_PIECES, _GROUP_PIECES = 4, 4
+_COMMAND_BYTES = 40  # five int64
+_FIXED_PIECES, _GROUP_PIECES = 4, 4  # pieces of a batch, and of each group in it: `InputTable.pieces`
 
 
 class HotSetSizes(Protocol):

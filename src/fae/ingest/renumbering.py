@@ -22,7 +22,7 @@ from fae.core.progress import task
 from fae.core.threads import run_ranges
 
 _CACHED_ROWS = 1024
-_HEAD = 2
+_HEAD = 2  # int64 numbers at the start of the undo file
 
 
 @dataclass(frozen=True, kw_only=True)

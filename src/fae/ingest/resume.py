@@ -51,7 +51,7 @@ def _progress_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial.json")
 
 
-def _boot() -> str:
+def _boot_id() -> str:
     """An id of this run of the machine, new after a reboot; empty if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -110,7 +110,7 @@ class IngestProgress:
         if not isinstance(found, dict) or found.get("version") != _VERSION or found.get("key") != self._key:
             return False
         done = len(found["sources"])
-        if found["sources"] != self._sources[:done] or (found["boot"] and found["boot"] != _boot()):
+        if found["sources"] != self._sources[:done] or (found["boot"] and found["boot"] != _boot_id()):
             return False
         if found["phase"] != "reading" and done != len(self._sources):
             return False
@@ -170,7 +170,7 @@ class IngestProgress:
         self.phase = phase
         facts = {
             "version": _VERSION, "key": self._key, "sources": self._sources[: self.num_done], "phase": phase,
-            "boot": "" if durable else _boot(), "rows": self._rows, "row_bytes": self._row_bytes,
+            "boot": "" if durable else _boot_id(), "rows": self._rows, "row_bytes": self._row_bytes,
             "marks": self._marks, "state": self.state,
         }  # fmt: skip
         write_json(self._file, facts)

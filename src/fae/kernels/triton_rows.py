@@ -30,7 +30,7 @@ SUMS = {"floats": 256, "at_once": 4, "num_warps": 1}
 """Size of a program of the sums: segments times D, lookups of a segment that are read together, warps. The fastest of a
 sweep on an H200. They change no result: lookups are added one after the other."""
 _PARTS_AT_ONCE = 64  # segments of a long row; part of the order of sums
-_CARRIED_AT_ONCE = 32
+_CARRIED_AT_ONCE = 32  # rows that a program copies together
 _CARRY_PROGRAMS = 264  # two for each processor of an H100
 
 

@@ -24,7 +24,7 @@ Int32 = npt.NDArray[np.int32]
 
 _DIGIT_BITS = 11  # of the radix sort: 2,048 counters of 4 bytes stay in a core's first-level cache
 _SMALL_DIGIT_BITS = 8  # for few lookups, where clearing the counters would cost more than the sorting
-_SMALL_SORT = 4096
+_SMALL_SORT = 4096  # lookups from which the larger digit pays
 
 SEGMENT_LOOKUPS = 32
 """Most lookups of a segment: what one program of a GPU sums at a time. Part of the format version."""

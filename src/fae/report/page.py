@@ -23,7 +23,7 @@ from fae.report.templates import render_template
 
 _MARK = b'<meta name="generator" content="fae report">'
 """What the head of every report holds; a file without it is never replaced."""
-_MARK_WITHIN = 200
+_MARK_WITHIN = 200  # bytes from the start of the file
 _FACTS = ("machine", "versions", "commit", "seed", "fingerprints")
 
 

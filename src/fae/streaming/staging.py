@@ -44,7 +44,7 @@ from fae.streaming.workers import WorkerGroup
 
 __all__ = ["NO_FAULTS", "FaultInjection", "WorkerCounts", "StagingPipeline"]
 
-_SAMPLED_ROWS = 2**12
+_SAMPLED_ROWS = 2**12  # listed rows that `equal_ranges` looks at
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ ShapeName = Literal["criteo", "terabyte", "avazu", "taobao", "zipf"]
 SHAPES: tuple[str, ...] = get_args(ShapeName)
 CRITEO_FORMAT = ("criteo", "terabyte", "zipf")
 """Shapes whose text is Criteo's TSV; the others are CSV."""
-_LARGEST_TABLE = 10_131_227, 39_979_771
+_LARGEST_TABLE = 10_131_227, 39_979_771  # rows, of Criteo Kaggle and of the Terabyte log
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,8 @@ CHUNK_INPUTS = 16_384
 """Inputs drawn from one random stream; part of the meaning of a seed."""
 KEY_PIECES = 4096
 """No user or item decides more than 1 / KEY_PIECES of a hashed column: the most popular ones count as several."""
-_DRIFTING_VALUES = 1000
-_FINE_VALUES = 4096
+_DRIFTING_VALUES = 1000  # columns with more values drift
+_FINE_VALUES = 4096  # columns with at most this many values have the finer quantiles
 _EFFECT_BITS = 16
 _VECTOR_DIM = 4
 # Standard deviations of the parts of the logit; together they put the best AUC near 0.8.

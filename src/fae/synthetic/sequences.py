@@ -22,7 +22,7 @@ _LENGTH = HISTORY + 1
 _NUM_USERS, _NUM_ITEMS, _NUM_CATEGORIES = 987_994, 4_162_024, 9_439
 _NUM_FAVOURITES = 4
 _FAVOURITE_SHARE = 0.7
-_FEW = 1000
+_FEW = 1000  # tables never shrink below this many values
 
 
 class SequenceInputs:

@@ -105,7 +105,7 @@ class StepRunner:
             self.setting_up = True
             steps = self._embeddings.steps
             try:
-                self._graphs[place] = self._captured(batch)
+                self._graphs[place] = self._capture_step(batch)
             except RuntimeError as error:
                 self._give_up(error)
                 self._embeddings.steps = steps
@@ -178,14 +178,14 @@ class StepRunner:
         current.wait_stream(self._stream)
 
     def _capture_dense(self, work: Callable[[], None]) -> Callable[[], None]:
-        return self._recorded(work, None).replay
+        return self._record_graph(work, None).replay
 
-    def _captured(self, batch: ReadyBatch) -> torch.cuda.CUDAGraph:
-        graph = self._recorded(lambda: self._run(batch), self._pool)
+    def _capture_step(self, batch: ReadyBatch) -> torch.cuda.CUDAGraph:
+        graph = self._record_graph(lambda: self._run(batch), self._pool)
         self._pool = graph.pool()
         return graph
 
-    def _recorded(self, work: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
+    def _record_graph(self, work: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         # A tensor that the garbage collector frees on the device during a capture would spoil it. Collecting
         # garbage before the capture would take longer than the capture.

@@ -100,7 +100,7 @@ class Trainer:
         )  # fmt: skip
         self._validation_sample = validation_sample(packed.validation)
         self._position = Position()
-        self._windows = LossWindows(self._settled)
+        self._windows = LossWindows(self._add_to_curve)
         self._curve_every = max(1, train.num_batches * config.epochs // _CURVE_POINTS)
         self._started = self._last_saved = time.monotonic()
 
@@ -211,7 +211,7 @@ class Trainer:
             )  # fmt: skip
             position.window_loss, position.window_inputs = 0.0, 0
 
-    def _settled(self, inputs: int, window_inputs: int, batches: int, loss: float) -> None:
+    def _add_to_curve(self, inputs: int, window_inputs: int, batches: int, loss: float) -> None:
         self._require_finite(loss, batches)
         self._position.curve.append([inputs, loss / window_inputs])
 

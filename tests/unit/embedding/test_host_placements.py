@@ -133,7 +133,7 @@ def test_hot_steps_warm_up_by_themselves():
         captured.append(batch)
         raise RuntimeError("no graphs here")
 
-    runner._captured, runner._give_up = capture, lambda error: setattr(runner, "_capture", False)
+    runner._capture_step, runner._give_up = capture, lambda error: setattr(runner, "_capture", False)
     seen = []
     for batch in paper.stream(log.packed(layout), [2, 3, 5, 2, 0, 1, 4, 0]):
         runner(batch)

@@ -307,7 +307,7 @@ def test_after_a_reboot_the_second_pass_is_done_again(
     read: list[str] = []
     real = first_pass.read_chunks
     monkeypatch.setattr(first_pass, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
-    monkeypatch.setattr(resume_module, "_boot", lambda: "another")
+    monkeypatch.setattr(resume_module, "_boot_id", lambda: "another")
     ingest(CRITEO, tmp_path / "log", base=days)
     assert len(read) == NUM_FILES
     assert contents(tmp_path / "log") == contents(days / "whole_tsv")

@@ -325,7 +325,7 @@ def test_a_capture_is_on_the_stream_of_the_steps_before(streams, monkeypatch):
         yield
 
     monkeypatch.setattr(torch.cuda, "graph", graph)
-    assert runner._recorded(lambda: notes.append("work"), "a pool") == "a graph"
+    assert runner._record_graph(lambda: notes.append("work"), "a pool") == "a graph"
     assert notes == ["a graph in a pool on own, thread_local, garbage: False", "work"]
     assert gc.isenabled()
 
@@ -346,6 +346,6 @@ def test_a_capture_that_cannot_be_ended_leaves_the_current_stream_as_it_was(stre
 
     monkeypatch.setattr(torch.cuda, "graph", Graph)
     with pytest.raises(RuntimeError, match="previous error"):
-        runner._recorded(lambda: None, None)
+        runner._record_graph(lambda: None, None)
     assert current[-1].name == "current"
     assert gc.isenabled()
