@@ -18,13 +18,13 @@ from fae.artifacts.checksums import check_files, describe_files
 from fae.core.errors import ArtifactError
 from fae.core.files import (
     MANIFEST,
-    being_written,
     cannot_write,
     check_replaceable,
     json_values,
     reason,
     remove_folder,
     replace_folder,
+    temporary_path,
     write_json,
 )
 
@@ -124,7 +124,7 @@ def write_artifact(
     ArtifactError
         If `path` cannot be written, or something that is not an artifact is there.
     """
-    temporary = unfinished or being_written(path)
+    temporary = unfinished or temporary_path(path)
     try:
         check_replaceable(path)
         if unfinished is None:

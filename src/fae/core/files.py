@@ -34,12 +34,12 @@ MACHINE_FAULTS = {
 """Errors by which the machine can refuse a write or a read, and what the user can do about each."""
 
 
-def being_written(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Temporary name of a file or folder while it is being written."""
     return path.with_name(f".{path.name}.writing")
 
 
-def put_aside(path: Path) -> Path:
+def replaced_path(path: Path) -> Path:
     """Name of a replaced folder until it is removed."""
     return path.with_name(f".{path.name}.old")
 
@@ -110,7 +110,7 @@ def write_whole(path: Path, text: str) -> None:
     ArtifactError
         If it cannot be written.
     """
-    temporary = being_written(path)
+    temporary = temporary_path(path)
     try:
         try:
             temporary.write_text(text, encoding="utf-8")
@@ -143,7 +143,7 @@ def replace_folder(temporary: Path, path: Path) -> None:
 
     If the second rename fails, the first is undone.
     """
-    old = put_aside(path)
+    old = replaced_path(path)
     remove_folder(old)
     if path.exists() or path.is_symlink():
         path.rename(old)
@@ -176,14 +176,14 @@ def recover_folder(path: Path) -> None:
     ArtifactError
         If the old folder cannot be restored.
     """
-    old = put_aside(path)
+    old = replaced_path(path)
     if (old / MANIFEST).is_file() and not path.exists():
         try:
             old.rename(path)
         except OSError as error:
             raise cannot_write(path, error) from None
     remove_folder(old)
-    remove_folder(being_written(path))
+    remove_folder(temporary_path(path))
 
 
 def json_values(value: Any) -> Any:
@@ -203,7 +203,7 @@ def json_values(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON durably: to a temporary name, flushed to the disk, then renamed. NaN and infinity become null."""
-    temporary = being_written(path)
+    temporary = temporary_path(path)
     try:
         with temporary.open("w") as file:
             json.dump(json_values(value), file, indent=1, sort_keys=True, allow_nan=False)

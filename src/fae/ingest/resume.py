@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fae.core.files import MANIFEST, being_written, write_json
+from fae.core.files import MANIFEST, temporary_path, write_json
 from fae.core.npy import NpyWriter
 from fae.ingest.hex_vocabulary import HexVocabulary
 from fae.ingest.provisional_ids import ColumnEncoder
@@ -39,7 +39,7 @@ def discard_progress(path: Path) -> None:
     """Remove what an interrupted ingest of the log `path` has kept."""
     with contextlib.suppress(OSError):
         _progress_file(path).unlink(missing_ok=True)
-        being_written(_progress_file(path)).unlink(missing_ok=True)
+        temporary_path(_progress_file(path)).unlink(missing_ok=True)
     shutil.rmtree(_folder(path), ignore_errors=True)
 
 

@@ -14,7 +14,7 @@ from fae.artifacts.hot_set import HotSet
 from fae.artifacts.manifest import is_current
 from fae.artifacts.packed import PackedDataset
 from fae.core.errors import RecipeError
-from fae.core.files import being_written, locked_folder, recover_folder, write_record
+from fae.core.files import locked_folder, recover_folder, temporary_path, write_record
 from fae.ingest.sources import sidecar
 from fae.run.context import RunContext
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
@@ -69,7 +69,7 @@ class RunFolder(RunContext):
                 recover_folder(self.out / name)
             for name in (RUN_RECORD, TIMINGS, sidecar(self.out / INGEST.kind).name):
                 with contextlib.suppress(OSError):  # what is in the way is named by the code that writes there
-                    being_written(self.out / name).unlink(missing_ok=True)
+                    temporary_path(self.out / name).unlink(missing_ok=True)
             yield
 
     def run(self) -> RunResult:
@@ -161,9 +161,23 @@ class RunFolder(RunContext):
         """Open the packed batches of the run."""
         return PACK.open(self)
 
-    def open_embeddings(self, hot_set: HotSet | None = None) -> Embeddings:
-        """Fresh embeddings of the recipe's placement, with their first values."""
-        return fresh_embeddings(self, hot_set or CALIBRATE.open(self))
+    def open_embeddings(self, hot_set: HotSet | None = None, device: str | None = None) -> Embeddings:
+        """Make fresh embeddings of the recipe's placement, with their first values.
+
+        Parameters
+        ----------
+        hot_set
+            None takes the run's own.
+        device
+            ``"cpu"`` or ``"cuda"``; None takes the run's own.
+        """
+        return fresh_embeddings(self, hot_set or CALIBRATE.open(self), device)
+
+    def calibrate_into(self, path: Path) -> dict[str, Any]:
+        """Calibrate for the recipe's budget into `path`, leaving the run's own hot set alone; returns the summary."""
+        CALIBRATE.work(self, CALIBRATE.plan(self), path)
+        summary: dict[str, Any] = HotSet(path).summary
+        return summary
 
     def total_row_bytes(self) -> int:
         """Bytes of all rows with their optimizer state."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.core.errors import ArtifactError, RecipeError
-from fae.core.files import being_written
+from fae.core.files import temporary_path
 from fae.core.progress import task
 from fae.ingest.config import ColumnConfig, LogConfig
 from fae.synthetic.click_log import ClickTally, SyntheticLog, SyntheticSummary, auc_of_histogram
@@ -86,7 +86,7 @@ def write_text(config: SyntheticConfig, path: Path, *, num_inputs: int | None = 
         raise RecipeError(f"synthetic num_inputs = {total} must be from 1 to the log's {config.num_inputs}")
     log, tally, num_bytes = SyntheticLog(config), ClickTally(), 0
     separator = "\t" if _is_tsv(config) else ","
-    temporary = being_written(path)
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file, task("synthetic log", total) as progress:
