@@ -212,9 +212,8 @@ class RegisteredArrays:
 
     def __init__(self) -> None:
         self._context = 0
-        self._codes: dict[
-            int, tuple[int, int]
-        ] = {}  # address of a page -> bytes registered from there, the driver's error
+        # Address of a page -> bytes registered from there on, and the driver's error.
+        self._codes: dict[int, tuple[int, int]] = {}
 
     def missing_bytes(self, arrays: list[npt.NDArray[Any]]) -> int:
         """Bytes that `add` would lock and that are not locked yet."""
