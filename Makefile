@@ -31,6 +31,7 @@ lint: $(VENV)/installed-dev
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/types/user_script.py
 
 floors: $(VENV)/installed-dev
 	$(BIN)/lint-imports

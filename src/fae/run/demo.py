@@ -117,7 +117,8 @@ def _run_stages(folder: RunFolder, details: Path) -> dict[str, Any]:
         for name in (stage.name for stage in STAGES):
             with contextlib.redirect_stderr(said):
                 done = folder.stage(name)
-            _show(name, done["seconds"], _stage_text(folder, name, done["summary"]))
+            note = " (made by an earlier demo)" if done["skipped"] else ""
+            _show(name, done["seconds"], _stage_text(folder, name, done["summary"]) + note)
         with contextlib.redirect_stderr(io.StringIO()):  # every stage is there already
             return folder.run()
     finally:

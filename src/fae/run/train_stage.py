@@ -117,14 +117,14 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
     require_memory(needs, train.placement, device_free=torch.cuda.mem_get_info()[0] if on_gpu else None)
 
 
-def fresh_embeddings(run: RunContext, hot_set: HotSet) -> Embeddings:
+def fresh_embeddings(run: RunContext, hot_set: HotSet, device: str | None = None) -> Embeddings:
     """Embeddings of the recipe's placement, with their first values."""
     from fae.embedding.placements import make_embeddings
     from fae.streaming.row_store import RowOptimizer
 
     train = run.recipe.train
     optimizer = RowOptimizer(name=train.optimizer, learning_rate=train.learning_rate)
-    embeddings = make_embeddings(train.placement, hot_set, optimizer, device=run.device())
+    embeddings = make_embeddings(train.placement, hot_set, optimizer, device=device or run.device())
     embeddings.initialise(train.seed)
     return embeddings
 

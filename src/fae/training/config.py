@@ -37,7 +37,7 @@ class TrainConfig:
         Learning rate of the rows. Lower it where the loss is not finite or rises.
     dense_learning_rate
         Learning rate of the dense weights. Left out, it is `learning_rate` under ``sgd`` and ``adam``. Under the two
-        Adagrads, whose first steps move every dense weight by the whole rate, it is a share of that: a tenth for
+        Adagrads, whose first steps move every dense weight by the whole rate, it is a share of `learning_rate`: a tenth for
         ``dlrm``, half for the other models (`fae.models.config.ModelConfig.dense_share`), a tenth for one of your own.
     placement
         Where rows are: ``tiered`` (FAE: hot rows on the GPU, the rest in host memory), ``device`` (every row on the
@@ -46,7 +46,7 @@ class TrainConfig:
     order
         Order of batches: ``interleaved`` (hot and cold ones in proportion), ``adaptive`` (the paper's shuffle
         scheduler), ``fixed_rate`` (its phases at one rate), ``shuffled`` (batches that mix hot and cold inputs, in
-        random order). Change it to compare accuracies; ``interleaved`` is the recommended one.
+        random order).
     adaptive_rate
         Length of a phase in per cent of the hot (cold) batches, the paper's R(r): the first one of ``adaptive``, every
         one of ``fixed_rate``. Lower it for shorter phases and more swaps.
