@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import make_dense_optimizer
 from fae.training.loss_windows import LossWindows
-from fae.training.runner import MOST_MARKS, StepRunner
+from fae.training.runner import MOST_MARKS, LossMark, StepRunner
 
 from cases import make_embeddings, random_log
 
@@ -80,3 +82,24 @@ def test_marks_are_the_losses_between_them():
         taken.append(waiting.take_loss())
     assert values == taken
     assert min(values) > 0.0
+
+
+def test_windows_settle_in_order_with_what_was_carried():
+    settled = []
+    windows = LossWindows(lambda *window: settled.append(window))
+    host = torch.zeros(2, dtype=torch.float64)
+    sums = (torch.tensor(1.0, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64))
+    marks = [LossMark(value, host[place]) for place, value in enumerate(sums)]
+
+    class Late:
+        ready = False
+
+        def value(self):
+            return 3.0
+
+    windows.close(10, 10, 1, 0.5, Late())
+    windows.close(20, 10, 2, 0.0, marks[0])
+    assert settled == [], "the second has come, but the first has not"
+    windows.settle(wait=True)
+    windows.close(30, 10, 3, 4.0, marks[1])
+    assert settled == [(10, 10, 1, 3.5), (20, 10, 2, 1.0), (30, 10, 3, 6.0)]

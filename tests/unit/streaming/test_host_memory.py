@@ -1,4 +1,4 @@
-"""Views of output buffers by feature, and host memory on huge pages."""
+"""Host memory of streaming: rows on huge pages, pages locked for the device, input buffers in use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from fae.embedding.features import FeatureEmbeddings, FeatureViews
-from fae.kernels.geometry import group_geometries
+from fae.streaming import cuda_commands
+from fae.streaming.cuda_commands import RegisteredArrays
 from fae.streaming.huge_pages import host_zeros
+from fae.streaming.input_layout import InputLayout
+from fae.streaming.input_ring import InputRing
 
 from cases import in_a_process, random_log
 
@@ -29,38 +31,6 @@ def test_host_zeros(shape):
 
 def test_large_host_memory_starts_on_a_huge_page():
     assert host_zeros(40_000, 16).data_ptr() % (2 * 2**20) == 0
-
-
-def make_views(lengths, poolings, dims):
-    geometries = group_geometries(lengths, poolings, dims)
-    members = [[i for i, d in enumerate(dims) if d == geometry.embedding_dim] for geometry in geometries]
-    names = [f"f{i}" for i in range(len(lengths))]
-    buffers = [torch.arange(2.0 * g.width).view(2, g.width).requires_grad_() for g in geometries]
-    return FeatureEmbeddings(FeatureViews(names, members, geometries), buffers), buffers
-
-
-def test_features_are_views_of_their_columns():
-    features, (narrow, wide) = make_views([1, 3, 2], ["sum", "mean", "none"], [8, 8, 4])
-    assert list(features) == ["f0", "f1", "f2"]
-    assert len(features) == 3
-    assert torch.equal(features["f0"], wide[:, :8])
-    assert torch.equal(features["f1"], wide[:, 8:])
-    assert torch.equal(features["f2"], narrow.view(2, 2, 4))
-    assert features.stacked is None
-    with pytest.raises(KeyError):
-        features["f3"]
-
-
-def test_gradients_reach_the_buffer():
-    features, (buffer,) = make_views([1, 1], ["sum", "sum"], [4, 4])
-    assert torch.equal(features.stacked[:, 1], features["f1"])
-    (features["f1"].sum() + 2 * features.stacked[:, 0].sum()).backward()
-    assert torch.equal(buffer.grad, torch.tensor([[2.0] * 4 + [1.0] * 4] * 2))
-
-
-def test_a_stack_needs_pooled_features():
-    features, _ = make_views([1, 2], ["sum", "none"], [4, 4])
-    assert features.stacked is None
 
 
 class FakeDriver:
@@ -104,15 +74,12 @@ class FakeDriver:
 
 @pytest.fixture
 def fake_driver(monkeypatch):
-    from fae.streaming import cuda_commands
-
     fake = FakeDriver()
     monkeypatch.setattr(cuda_commands, "_driver", lambda: fake)
     return fake
 
 
 def test_memory_is_locked_once_and_only_what_is_locked_is_trusted(fake_driver):
-    from fae.streaming.cuda_commands import RegisteredArrays
 
     page = 4096
     memory = np.zeros(8 * page, np.uint8)
@@ -136,7 +103,6 @@ def test_memory_is_locked_once_and_only_what_is_locked_is_trusted(fake_driver):
 
 def test_memory_is_unlocked_from_a_thread_without_a_context(fake_driver):
     """The garbage collector comes in any thread; there the driver would refuse, and the pages stay locked."""
-    from fae.streaming.cuda_commands import RegisteredArrays
 
     arrays = RegisteredArrays()
     assert arrays.add([np.zeros(100, np.uint8)])
@@ -148,7 +114,6 @@ def test_memory_is_unlocked_from_a_thread_without_a_context(fake_driver):
 
 
 def test_memory_is_left_alone_where_the_context_is_gone(fake_driver):
-    from fae.streaming.cuda_commands import RegisteredArrays
 
     arrays = RegisteredArrays()
     assert arrays.add([np.zeros(100, np.uint8)])
@@ -191,8 +156,6 @@ def test_nothing_is_unlocked_at_exit():
 
 
 def test_an_input_buffer_is_not_overwritten_while_its_batch_is_in_use():
-    from fae.streaming.input_layout import InputLayout
-    from fae.streaming.input_ring import InputRing
 
     log = random_log(3, num_inputs=200, batch_size=8, lists=True)
     packed = log.packed(log.layout(0.2, 1))
@@ -214,27 +177,3 @@ def test_an_input_buffer_is_not_overwritten_while_its_batch_is_in_use():
             np.testing.assert_array_equal(buffer.views.order.numpy(), batch.order)
             assert int(buffer.views.words[0]) == batch.num_inputs
         assert index == len(order) - 1
-
-
-def test_windows_settle_in_order_with_what_was_carried():
-    from fae.training.loss_windows import LossWindows
-    from fae.training.runner import LossMark
-
-    settled = []
-    windows = LossWindows(lambda *window: settled.append(window))
-    host = torch.zeros(2, dtype=torch.float64)
-    sums = (torch.tensor(1.0, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64))
-    marks = [LossMark(value, host[place]) for place, value in enumerate(sums)]
-
-    class Late:
-        ready = False
-
-        def value(self):
-            return 3.0
-
-    windows.close(10, 10, 1, 0.5, Late())
-    windows.close(20, 10, 2, 0.0, marks[0])
-    assert settled == [], "the second has come, but the first has not"
-    windows.settle(wait=True)
-    windows.close(30, 10, 3, 4.0, marks[1])
-    assert settled == [(10, 10, 1, 3.5), (20, 10, 2, 1.0), (30, 10, 3, 6.0)]
