@@ -37,8 +37,9 @@ class TrainConfig:
         Learning rate of the rows. Lower it where the loss is not finite or rises.
     dense_learning_rate
         Learning rate of the dense weights. Left out, it is `learning_rate` under ``sgd`` and ``adam``. Under the two
-        Adagrads, whose first steps move every dense weight by the whole rate, it is a share of `learning_rate`: a tenth for
-        ``dlrm``, half for the other models (`fae.models.config.ModelConfig.dense_share`), a tenth for one of your own.
+        Adagrads, whose first steps move every dense weight by the whole rate, it is a share of `learning_rate`: a tenth
+        for ``dlrm``, half for the other models (`fae.models.config.ModelConfig.dense_share`), a tenth for one of your
+        own.
     placement
         Where rows are: ``tiered`` (FAE: hot rows on the GPU, the rest in host memory), ``device`` (every row on the
         GPU), ``cpu`` (every row and all arithmetic on the CPU), ``hybrid`` (rows and their arithmetic on the CPU, dense
