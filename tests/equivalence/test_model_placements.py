@@ -11,7 +11,7 @@ import torch
 from fae.core.optimizers import OPTIMIZERS
 from fae.embedding.placements import PLACEMENTS
 from fae.models.config import DCNv2Config, DeepFMConfig, TBSMConfig, WideDeepConfig
-from fae.models.registry import build_model
+from fae.models.registry import MODELS, build_model
 from fae.streaming.row_store import RowOptimizer
 from fae.streaming.staging import FaultInjection
 from fae.training.plain import PlainEmbeddings, PlainTrainer
@@ -76,6 +76,11 @@ POOLED = {
     "dcnv2": DCNv2Config(embedding_dim=8, embedding_dims={"b": 4}, cross_rank=3, deep_mlp=(8,)),
     "wide_deep": WideDeepConfig(embedding_dim=8, embedding_dims={"b": 1}, wide=("a", "b"), deep_mlp=(8,)),
 }
+
+
+def test_every_model_is_compared():
+    """TBSM is compared above; DLRM in the other suites of equivalence."""
+    assert {*POOLED, "tbsm", "dlrm"} == set(MODELS)
 
 
 @pytest.mark.parametrize("name", POOLED)
