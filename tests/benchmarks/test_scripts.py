@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -21,7 +22,6 @@ QUICK = {
 }
 SLOW = {
     "placements": ["placements.py", "--quick", "--only", "zipf 32768 16 sgd"],
-    "limits rows": ["limits.py", "rows", "--quick"],
     "limits threads": ["limits.py", "threads", "--quick", "--logs", "zipf"],
     "rows": ["rows.py", "--quick"],
     "ingest": ["ingest.py", "--quick"],
@@ -32,7 +32,7 @@ SLOW = {
         "--steps", "3", "--rounds", "1",
     ],
     "accuracy": [
-        "studies/accuracy.py", "truth", "--inputs", "20000", "--scale", "0.01", "--seeds", "2", "--device", "cpu",
+        "studies/accuracy.py", "truth", "--inputs", "10000", "--scale", "0.01", "--seeds", "1", "--device", "cpu",
     ],
 }  # fmt: skip
 WRITES_NOTHING_WHEN_QUICK = ("calibrate", "pack", "synthetic", "rows", "ingest")
@@ -46,6 +46,15 @@ def start(*words: str, seconds: float = 300) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_it_says_what_it_answers_and_how_to_start_it(script: Path) -> None:
+    assert f"python {script.relative_to(ROOT)}" in (ast.get_docstring(ast.parse(script.read_text())) or "")
+
+
+STARTED = {words[0] for words in (*QUICK.values(), *SLOW.values())}
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if str(s.relative_to(BENCHMARKS)) not in STARTED], ids=str)
+def test_it_starts(script: Path) -> None:
+    """Scripts that no test below runs."""
     done = start(str(script.relative_to(BENCHMARKS)), "--help")
     assert done.returncode == 0, done.stderr
     assert f"python {script.relative_to(ROOT)}" in done.stdout
