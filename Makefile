@@ -21,7 +21,7 @@ demo: $(VENV)/installed
 	$(BIN)/fae demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --cov=fae --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal --cov=fae --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR)
 
 check: lint types floors
 
