@@ -25,7 +25,8 @@ SOURCE = DOCS.parent / "src"
 sys.path.insert(0, str(SOURCE))
 
 from fae.cli.main import build_parser  # noqa: E402
-from fae.ingest.config import ColumnConfig, LogConfig  # noqa: E402
+from fae.ingest.column_config import ColumnConfig  # noqa: E402
+from fae.ingest.config import LogConfig  # noqa: E402
 from fae.models.config import MODEL_CONFIGS, ModelConfig  # noqa: E402
 from fae.profile.config import HotConfig  # noqa: E402
 from fae.training.config import TrainConfig  # noqa: E402
@@ -66,7 +67,23 @@ WHEN = {
     "log.format": "the log is not CSV.",
     "log.test_fraction": "the log is short, or results must be compared with those of another split.",
     "log.min_frequency": "many values are seen once or twice; they share one row then.",
-    "log.dense_transform": "dense features are no counts (`none`).",
+    "log.dense_transform": "dense features are no counts (`none`), or are counts of both signs (`signed_log1p`).",
+    "log.columns": "the files begin with an input instead of a header.",
+    "log.label_map": "labels are words, or -1 and 1.",
+    "log.label_threshold": "labels are ratings or counts.",
+    "log.weight": "negatives were thinned out, or inputs count differently.",
+    "log.missing": "missing values are written as words.",
+    "log.quote": "values hold quote characters that quote nothing (empty).",
+    "log.escape": "the log escapes quotes with a backslash instead of doubling them.",
+    "log.decimal": "numbers are written `3,5`.",
+    "log.time": "the log is not sorted by time.",
+    "log.split": "the last inputs are not what is to be predicted.",
+    "log.split_by": "all inputs of a user must be in one split.",
+    "log.split_seed": "the result must be shown not to hang on one draw.",
+    "column.brackets": "a dataframe library wrote the lists as text.",
+    "column.padding": "short lists were filled up to a fixed length.",
+    "column.weight_separator": "items are written with weights.",
+    "column.table": "two columns hold ids of one kind.",
     "column.encoded": "the values are row numbers of a table that you have already.",
     "column.max_length": "the column holds lists.",
     "column.pooling": "the model needs the sequence itself, as `tbsm` does (`none`).",

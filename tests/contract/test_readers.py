@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fae.core.errors import LogError
-from fae.ingest.config import ColumnConfig, LogConfig
+from fae.ingest.column_config import ColumnConfig
+from fae.ingest.config import LogConfig
 from fae.ingest.dense_values import to_dense, to_labels
 from fae.ingest.formats import KNOWN_LOGS
 from fae.ingest.readers import criteo, parquet, taobao
@@ -245,7 +246,7 @@ def chunk_inputs(config: LogConfig, chunk: Chunk) -> list[Input]:
     labels = to_labels(chunk.label, "label", chunk.locate).tolist()
     dense = [to_dense(array, config.dense_transform, "dense", chunk.locate).tolist() for array in chunk.dense]
     columns: list[list[list[str]]] = []
-    for column, array in zip(config.columns(), chunk.categorical, strict=True):
+    for column, array in zip(config.categorical_columns(), chunk.categorical, strict=True):
         if column.max_length == 1:
             columns.append([[value] for value in as_text(array, column.name, chunk.locate).to_pylist()])
             continue

@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from fae.ingest.config import ColumnConfig, LogConfig
+from fae.ingest.column_config import ColumnConfig
+from fae.ingest.config import LogConfig
 from fae.models.config import MODEL_CONFIGS
 from fae.profile.config import HotConfig
 from fae.training.config import TrainConfig

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.errors import LogError
 from fae.ingest import final_ids, second_pass
-from fae.ingest.config import ColumnConfig, LogConfig
+from fae.ingest.column_config import ColumnConfig
+from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
 from fae.ingest.readers import csv as csv_reader
 from fae.ingest.readers import parquet
@@ -65,7 +66,7 @@ def reference(
     test_start = num_train_rows if config.test else n - math.floor(n * config.effective_test_fraction() + 0.5)
     train_stop = test_start - math.floor(test_start * config.effective_validation_fraction() + 0.5)
     tables = []
-    for position, column in enumerate(config.columns()):
+    for position, column in enumerate(config.categorical_columns()):
         bags: list[list[str | None]] = []
         for row in rows:
             value = row[column.name]

@@ -136,7 +136,9 @@ def floors(house: House) -> list[str]:
             there = target.split(".")[1] if target.count(".") else ""
             if not here or not there or there == here:
                 continue
-            exception = (here, there) in STAGE_EXCEPTIONS and (there != "ingest" or target == "fae.ingest.config")
+            exception = (here, there) in STAGE_EXCEPTIONS and (
+                there != "ingest" or target in ("fae.ingest.config", "fae.ingest.column_config")
+            )
             sibling = {here, there} <= STAGE_PACKAGES and not exception
             if floor[there] >= floor[here] or sibling or (here == "kernels" and there != "core"):
                 faults.append(f"{house.name(path)} imports {target}")

@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fae.core.config import to_table
+from fae.core.config import nearest, to_table
 from fae.core.errors import RecipeError
-from fae.core.pooling import Pooling
+from fae.ingest.column_config import ColumnConfig, without_defaults
 from fae.ingest.formats import KNOWN_LOGS, KnownLog
 
-Format = Literal["csv", "parquet", "criteo", "criteo_kaggle", "criteo_terabyte", "avazu", "taobao", "columnar"]
+Format = Literal[
+    "csv", "parquet", "jsonl", "criteo", "criteo_kaggle", "criteo_terabyte", "avazu", "taobao", "columnar"
+]  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class ColumnConfig:
-    """One categorical column that needs more than its name.
-
-    Attributes
-    ----------
-    name
-        Name of the column in the log.
-    encoded
-        The values are already whole numbers 0 .. n-1, and are kept as vocabulary ids.
-    max_length
-        Ids kept per input: 1 is a plain column, more a list column (the last `max_length` ids are kept).
-    pooling
-        How the rows of a list become one vector; ``"none"`` keeps the sequence.
-    separator
-        Text between the ids of a list column in a text file; Parquet files may have real lists.
-    min_frequency
-        `LogConfig.min_frequency` for this column alone.
-    """
-
-    name: str
-    encoded: bool = False
-    max_length: int = 1
-    pooling: Pooling = "sum"
-    separator: str = "|"
-    min_frequency: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_length < 1:
-            raise RecipeError(f"[log] categorical {self.name}: max_length = {self.max_length} must be 1 or more")
-        if self.min_frequency is not None and self.min_frequency < 1:
-            raise RecipeError(f"[log] categorical {self.name}: min_frequency = {self.min_frequency} must be 1 or more")
-        if not self.separator:
-            raise RecipeError(f"[log] categorical {self.name}: separator must not be empty")
+_LATER_KEYS: dict[str, Any] = {
+    "columns": [], "quote": '"', "escape": "", "decimal": ".", "missing": [], "label_map": {}, "label_threshold": None,
+    "weight": None, "time": None, "split": "order", "split_by": None, "split_seed": 0,
+}  # fmt: skip
+"""Keys that logs made before them do not name, and their defaults: a log that leaves them out keeps its fingerprint."""
+_TEXT_KEYS = ("columns", "quote", "escape", "decimal")
+_ROW_KEYS = ("label_map", "label_threshold", "weight", "time", "split", "split_by", "split_seed", "missing")
+_FREE_KEYS = ("label_map", "label_threshold", "weight", "time", "split_by", "missing")
+_MAX_FREQUENCY = 2**62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +37,42 @@ class LogConfig:
         Files or globs, in log order; plain, ``.gz`` or ``.zst``. Relative paths start at the recipe's folder. For
         ``columnar``, `train` is one folder.
     format
-        ``csv`` (with a header line), ``parquet``, ``criteo`` (tab-separated, no header: label, 13 counts, 26 ids), or a
-        public log: ``criteo_kaggle``, ``criteo_terabyte``, ``avazu``, ``taobao``. Those have their published split,
-        unless the recipe sets `test`, `test_fraction` or `validation_fraction`. ``columnar``: a log that ingest or
-        ``fae synthetic --columnar`` has written, read in place with its own columns and splits
+        ``csv`` (with a header line, or `columns`), ``parquet``, ``jsonl`` (one JSON object a line), ``criteo``
+        (tab-separated, no header: label, 13 counts, 26 ids), or a public log: ``criteo_kaggle``, ``criteo_terabyte``,
+        ``avazu``, ``taobao``. Those have their published split, unless the recipe sets `test`, `test_fraction`,
+        `validation_fraction` or `split`. ``columnar``: a log that ingest or ``fae synthetic --columnar`` has written,
+        read in place with its own columns and splits
         (`fae.ingest.existing_log`).
+    columns
+        Names of the fields of CSV files that have no header line, in order; line 1 is then an input.
     label
         Column with 0 or 1.
+    label_map
+        What other labels mean: a table from text to 0 or 1, such as ``{ click = 1, noclick = 0 }``. Any other value is
+        an error.
+    label_threshold
+        For labels that are numbers (ratings, counts): a label is 1 where the number is at least this, else 0.
+    weight
+        Column with the weight of each input, a positive number or 0: loss and metrics are weighted means.
     categorical, dense
-        Names of the columns of ``csv`` and ``parquet``; the other formats have fixed columns.
+        Names of the columns of ``csv``, ``parquet`` and ``jsonl``; the other formats have fixed columns. A name may be
+        in both. A column that is in no file but in the name of a folder, ``day=1``, can be categorical.
+    missing
+        Words that mean a missing value, beside the empty field, such as ``["NULL", "NA"]``; of ids and of numbers.
     separator
-        Character between the fields of a CSV file.
+        Text between the fields of a CSV file.
+    quote, escape
+        Character around values of a CSV file that hold separators or line ends, and character before one that is meant
+        as it is; empty: none.
+    decimal
+        The decimal point of numbers in a CSV file.
+    time
+        Column that orders the log, a number, a date or text that sorts by time: inputs are sorted by it, those of one
+        time in log order, so the splits are the last in time.
+    split, split_seed
+        ``order``: validation and test are the last inputs. ``random``: they are drawn by `split_seed`.
+    split_by
+        With ``split = "random"``: a column of the log, and inputs with one value of it are in one split.
     test_fraction
         Without `test` files: the last share of the inputs, in log order. Default 0.1.
     validation_fraction
@@ -77,20 +80,33 @@ class LogConfig:
     min_frequency
         Values seen fewer times than this in the training split share the column's reserved id.
     dense_transform
-        ``log1p`` of counts (negative values count as 0) or ``none``; a missing value is 0 in both.
+        ``log1p`` of counts (negative values count as 0), ``signed_log1p`` (``sign(x) log(1 + |x|)``) or ``none``; a
+        missing value is 0 in all.
     """
 
     train: str | tuple[str, ...]
     test: str | tuple[str, ...] = ()
     format: Format = "csv"
+    columns: tuple[str, ...] = ()
     label: str = "label"
+    label_map: dict[str, int] = field(default_factory=dict)
+    label_threshold: float | None = None
+    weight: str | None = None
     categorical: tuple[str | ColumnConfig, ...] = ()
     dense: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     separator: str = ","
+    quote: str = '"'
+    escape: str = ""
+    decimal: Literal[".", ","] = "."
+    time: str | None = None
+    split: Literal["order", "random"] = "order"
+    split_by: str | None = None
+    split_seed: int = 0
     test_fraction: float | None = None
     validation_fraction: float | None = None
     min_frequency: int = 1
-    dense_transform: Literal["log1p", "none"] = "log1p"
+    dense_transform: Literal["log1p", "signed_log1p", "none"] = "log1p"
 
     def __post_init__(self) -> None:
         for name, value in (("test_fraction", self.test_fraction), ("validation_fraction", self.validation_fraction)):
@@ -98,8 +114,11 @@ class LogConfig:
                 raise RecipeError(f"[log] {name} = {value} must be at least 0 and less than 1")
         if self.test and self.test_fraction is not None:
             raise RecipeError("[log] has both `test` files and `test_fraction`; keep one of them")
-        if self.min_frequency < 1:
-            raise RecipeError(f"[log] min_frequency = {self.min_frequency} must be 1 or more")
+        if not 1 <= self.min_frequency <= _MAX_FREQUENCY:
+            raise RecipeError(f"[log] min_frequency = {self.min_frequency} must be from 1 to {_MAX_FREQUENCY}")
+        self._check_text()
+        self._check_labels()
+        self._check_split()
         if self.known and (self.categorical or self.dense):
             raise RecipeError(
                 f"[log] format = {self.format} has its own columns; leave `categorical` and `dense` out, or read the "
@@ -111,13 +130,74 @@ class LogConfig:
             raise RecipeError("[log] needs `categorical`, the names of the id columns")
         if self.format == "taobao" and not self.has_published_split():
             raise RecipeError(
-                "[log] format = taobao makes its own inputs and splits them by user; leave `test`, `test_fraction` and "
-                "`validation_fraction` out"
+                "[log] format = taobao makes its own inputs and splits them by user; leave `test`, `test_fraction`, "
+                "`validation_fraction`, `split` and `time` out"
             )
-        names = [*self.dense_columns(), *(column.name for column in self.columns()), self.label_column()]
-        for name in names:
-            if names.count(name) > 1:
-                raise RecipeError(f"[log] names the column {name!r} {names.count(name)} times; name each once")
+        if self.known:
+            self._refuse(
+                _FREE_KEYS, f"is for logs of your own, and format = {self.format} says how its files are written"
+            )
+        self._check_names()
+
+    def _check_names(self) -> None:
+        label, dense = self.label_column(), self.dense_columns()
+        categorical = self.categorical_columns()
+        names = [column.name for column in categorical]
+        others = [name for name in (self.weight, self.time, self.split_by) if name is not None]
+        for group in ([label, *dense], [label, *names], self.columns, *([label, name] for name in others)):
+            for name in group:
+                if group.count(name) > 1:
+                    raise RecipeError(f"[log] names the column {name!r} {group.count(name)} times; name each once")
+        for name in (label, *dense, *names, *others) if self.columns else ():
+            if name not in self.columns:
+                raise RecipeError(f"[log] columns does not have {name!r}; {nearest(name, self.columns)}")
+        by_name = {column.name: column for column in categorical}
+        for column in categorical:
+            shared = column if column.table is None else by_name.get(column.table)
+            if shared is None:
+                raise RecipeError(
+                    f"[log] categorical {column.name}: table = {column.table!r} is no categorical column; "
+                    f"{nearest(str(column.table), by_name)}"
+                )
+            if shared.table is not None and shared is not column:
+                raise RecipeError(
+                    f"[log] categorical {column.name}: table = {shared.name!r}, which itself has table = "
+                    f"{shared.table!r}; name that one"
+                )
+
+    def _check_text(self) -> None:
+        for key in ("quote", "escape"):
+            value = getattr(self, key)
+            if len(value) > 1 or not value.isascii():
+                raise RecipeError(f"[log] {key} = {value!r} must be one ASCII character, or empty for none")
+        if not self.separator or "\n" in self.separator or "\r" in self.separator:
+            raise RecipeError(f"[log] separator = {self.separator!r} must be text without line ends")
+        marks = [mark for mark in (self.separator, self.quote, self.escape) if mark]
+        if len(set(marks)) < len(marks):
+            raise RecipeError(
+                f"[log] separator = {self.separator!r}, quote = {self.quote!r} and escape = {self.escape!r} must differ"
+            )
+        if self.format != "csv":
+            self._refuse(_TEXT_KEYS, f"is for format = csv, and this is {self.format}")
+
+    def _check_labels(self) -> None:
+        if self.label_map and self.label_threshold is not None:
+            raise RecipeError("[log] has both `label_map` and `label_threshold`; keep one of them")
+        for value, meaning in self.label_map.items():
+            if meaning not in (0, 1):
+                raise RecipeError(f"[log] label_map.{value} = {meaning} must be 0 or 1")
+
+    def _check_split(self) -> None:
+        if self.split == "order":
+            for key in ("split_by", "split_seed"):
+                if getattr(self, key) != _LATER_KEYS[key]:
+                    raise RecipeError(f'[log] {key} needs split = "random"; set that, or leave {key} out')
+
+    def _refuse(self, keys: Sequence[str], why: str) -> None:
+        table = to_table(self)
+        for key in keys:
+            if table[key] != _LATER_KEYS[key]:
+                raise RecipeError(f"[log] {key} = {table[key]!r} {why}; leave it out")
 
     def _check_columnar(self) -> None:
         if not isinstance(self.train, str) and len(self.train) != 1:
@@ -135,6 +215,7 @@ class LogConfig:
                     f"[log] {name} = {value!r} was decided when the columnar log was made; leave it out, or make the "
                     "log anew from raw files"
                 )
+        self._refuse(_ROW_KEYS, "was decided when the columnar log was made")
 
     @property
     def is_columnar(self) -> bool:
@@ -146,7 +227,7 @@ class LogConfig:
         """Columns and split of the format, if it is one with fixed columns; else None."""
         return KNOWN_LOGS.get(self.format)
 
-    def columns(self) -> tuple[ColumnConfig, ...]:
+    def categorical_columns(self) -> tuple[ColumnConfig, ...]:
         """Every categorical column in full form, in the order of the recipe; may be empty for ``columnar``."""
         if self.known:
             lists = dict(self.known.lists)
@@ -170,12 +251,19 @@ class LogConfig:
 
     def column_facts(self) -> dict[str, Any]:
         """The settings that a log must share with the one it continues (`fae.artifacts.lineage.check_same_columns`)."""
-        columns = [to_table(column) for column in self.columns()]
+        columns = [column.to_parameters() for column in self.categorical_columns()]
         return {"columns": columns, "dense_names": self.dense_columns(), "dense_transform": self.dense_transform}
+
+    def to_parameters(self) -> dict[str, Any]:
+        """The table that goes into the fingerprint of a log."""
+        table = without_defaults(to_table(self), _LATER_KEYS)
+        table["categorical"] = [column.to_parameters() for column in self.categorical_columns()]
+        return table
 
     def has_published_split(self) -> bool:
         """Whether the log is split as in published results on it."""
         chosen = self.test or self.test_fraction is not None or self.validation_fraction is not None
+        chosen = chosen or self.split != "order" or self.time is not None
         return self.known is not None and self.known.split is not None and not chosen
 
     def effective_test_fraction(self) -> float:

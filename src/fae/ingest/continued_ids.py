@@ -102,7 +102,7 @@ def known_ids(parent: ColumnarLog | None, config: LogConfig) -> list[KnownIds | 
         If the parent has other columns, no vocabulary, or a damaged one.
     """
     if parent is None:
-        return [None] * len(config.columns())
+        return [None] * len(config.categorical_columns())
     check_same_columns(parent, **config.column_facts())
     check_contents(parent.path, parent.manifest.files, "vocabulary/", command=COMMAND)
     return [KnownIds(parent, index) for index in range(len(parent.features))]

@@ -77,7 +77,7 @@ def existing_plan(log: ColumnarLog) -> Plan:
 
 def _check_columns(log: ColumnarLog, config: LogConfig) -> None:
     there = [(f.name, f.length, f.pooling if f.length > 1 else "") for f in log.features]
-    here = [(c.name, c.max_length, c.pooling if c.max_length > 1 else "") for c in config.columns()]
+    here = [(c.name, c.max_length, c.pooling if c.max_length > 1 else "") for c in config.categorical_columns()]
     names_there, names_here = [name for name, *_ in there], [name for name, *_ in here]
     advice = "set it to that, or leave it out and take the log's own"
     if here and names_here != names_there:

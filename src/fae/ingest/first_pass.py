@@ -27,7 +27,7 @@ def make_encoders(config: LogConfig, scratch: Scratch, known: Sequence[KnownIds 
     """One encoder for each categorical column, in the order of the slots."""
     encoders: list[ColumnEncoder] = []
     hexadecimal = config.format in CRITEO_FORMATS
-    for column, ids in zip(config.columns(), known, strict=True):
+    for column, ids in zip(config.categorical_columns(), known, strict=True):
         first_slot = encoders[-1].slots.stop if encoders else 0
         encoders.append(ColumnEncoder(column, first_slot, scratch, hexadecimal=hexadecimal, known=ids))
     return encoders

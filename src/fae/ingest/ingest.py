@@ -17,7 +17,6 @@ from typing import Any
 
 from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog
 from fae.artifacts.manifest import Plan, write_artifact
-from fae.core.config import to_table
 from fae.core.errors import LogError
 from fae.core.files import cannot_write, check_replaceable
 from fae.core.progress import say
@@ -58,9 +57,8 @@ def plan_ingest(
 
 
 def _plan(config: LogConfig, sources: list[SourceFile], digests: list[str], parent: ColumnarLog | None) -> Plan:
-    parameters = to_table(config)
     # Recipes that say the same in different ways get the same parameters, so that the log is not made twice.
-    parameters["categorical"] = [to_table(column) for column in config.columns()]
+    parameters = config.to_parameters()
     parameters["dense"] = list(config.dense_columns())
     parameters["label"] = config.label_column()
     published = config.has_published_split()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.core.compiled import Int64
-from fae.ingest.config import ColumnConfig
+from fae.ingest.column_config import ColumnConfig
 from fae.ingest.continued_ids import KnownIds
 from fae.ingest.final_ids import Numbering, number_appended, number_by_popularity, number_encoded
 from fae.ingest.hex_vocabulary import HexVocabulary

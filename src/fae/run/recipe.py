@@ -66,7 +66,7 @@ class Recipe:
             As `ModelConfig.check`.
         """
         columns = (
-            [(column.name, column.max_length, column.pooling) for column in self.log.columns()]
+            [(column.name, column.max_length, column.pooling) for column in self.log.categorical_columns()]
             if features is None
             else [(feature.name, feature.length, feature.pooling) for feature in features]
         )
@@ -129,7 +129,7 @@ def parse_recipe(tables: Mapping[str, Any], *, base: Path) -> Recipe:
     parts["train"] = parts["train"].with_dense_share(parts["model"].dense_share)
     recipe = Recipe(**parts, base=base)
     if not recipe.log.is_columnar:  # the columns of an existing log are checked when it is opened
-        recipe.check_dims([column.name for column in recipe.log.columns()])
+        recipe.check_dims([column.name for column in recipe.log.categorical_columns()])
     return recipe
 
 

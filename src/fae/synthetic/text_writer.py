@@ -16,7 +16,8 @@ import numpy.typing as npt
 from fae.core.errors import ArtifactError, RecipeError
 from fae.core.files import temporary_path
 from fae.core.progress import task
-from fae.ingest.config import ColumnConfig, LogConfig
+from fae.ingest.column_config import ColumnConfig
+from fae.ingest.config import LogConfig
 from fae.synthetic.click_log import ClickTally, SyntheticLog, SyntheticSummary, auc_of_histogram
 from fae.synthetic.columns import MAX_COUNT, MISSING_COUNT
 from fae.synthetic.config import CRITEO_FORMAT, SyntheticConfig

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fae.ingest import second_pass
-from fae.ingest.config import ColumnConfig, LogConfig
+from fae.ingest.column_config import ColumnConfig
+from fae.ingest.config import LogConfig
 from fae.ingest.final_ids import number_by_popularity, number_encoded
 from fae.ingest.ingest import ingest
 from fae.ingest.scratch import Scratch

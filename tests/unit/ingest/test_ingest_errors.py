@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fae.core.errors import FaeError, LogError, RecipeError
-from fae.ingest.config import ColumnConfig, LogConfig
+from fae.ingest.column_config import ColumnConfig
+from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
 from fae.ingest.readers import csv as csv_reader
 

@@ -25,7 +25,8 @@ from fae.core.npy import NpyRows, NpyWriter
 from fae.ingest import first_pass
 from fae.ingest import ingest as ingest_module
 from fae.ingest import resume as resume_module
-from fae.ingest.config import ColumnConfig, LogConfig
+from fae.ingest.column_config import ColumnConfig
+from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
 from fae.ingest.renumbering import SlotNumbering, renumber
 from fae.ingest.resume import discard_progress

@@ -13,7 +13,8 @@ import pytest
 from fae.artifacts.manifest import is_current
 from fae.core.errors import LogError
 from fae.ingest import sources
-from fae.ingest.config import ColumnConfig, LogConfig
+from fae.ingest.column_config import ColumnConfig
+from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest, plan_ingest
 from fae.ingest.sources import find_sources, sidecar
 

@@ -24,12 +24,15 @@ class Chunk:
     label
         Arrow array ``[n]`` of any type.
     dense, categorical
-        Arrow arrays ``[n]`` in the order of ``LogConfig.dense_columns()`` and ``LogConfig.columns()``: float64 and text
-        from text files, the stored types from Parquet.
+        Arrow arrays ``[n]`` in the order of ``LogConfig.dense_columns()`` and ``LogConfig.categorical_columns()``:
+        float64 and text from text files, the stored types from Parquet.
     locate
         From a row of this chunk to its place in the file: ``"log.csv.gz, line 17"``. May read the file again.
     raw_bytes
         Bytes of the file, as it is on disk, that were read for this chunk.
+    weight, time, split_key
+        Arrow arrays ``[n]`` of the columns that ``[log] weight``, ``time`` and ``split_by`` name; None where they name
+        none. Text from text files.
     days
         For Avazu: the day of each input, as text that sorts by time.
     split
@@ -42,6 +45,9 @@ class Chunk:
     categorical: tuple[Any, ...]
     locate: Callable[[int], str]
     raw_bytes: int
+    weight: Any = None
+    time: Any = None
+    split_key: Any = None
     days: Any = None
     split: str = ""
 
@@ -55,7 +61,11 @@ def column_positions(config: LogConfig, header: list[str], path: Path) -> list[i
         If a column is missing (naming its nearest neighbour) or is there more than once.
     """
     positions = []
-    for name in (config.label_column(), *config.dense_columns(), *(column.name for column in config.columns())):
+    for name in (
+        config.label_column(),
+        *config.dense_columns(),
+        *(column.name for column in config.categorical_columns()),
+    ):
         count = header.count(name)
         if count == 0:
             raise LogError(

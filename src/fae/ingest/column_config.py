@@ -1,0 +1,89 @@
+"""One categorical column of the recipe that needs more than its name. Imports no library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fae.core.config import to_table
+from fae.core.errors import RecipeError
+from fae.core.pooling import Pooling
+
+_MAX_LENGTH = 100_000
+"""Longest list of one input: a row of ids is reserved for every input, so a longer one would fill the disk."""
+
+_LATER_KEYS: dict[str, Any] = {"padding": None, "weight_separator": "", "brackets": False, "table": None}
+"""Keys that logs made before them do not name, and their defaults: a log that leaves them out keeps its fingerprint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnConfig:
+    """One categorical column that needs more than its name.
+
+    Attributes
+    ----------
+    name
+        Name of the column in the log.
+    encoded
+        The values are already whole numbers 0 .. n-1, and are kept as vocabulary ids.
+    max_length
+        Ids kept per input: 1 is a plain column, more a list column (the last `max_length` ids are kept).
+    pooling
+        How the rows of a list become one vector; ``"none"`` keeps the sequence.
+    separator
+        Text between the ids of a list column in a text file; Parquet and JSON files may have real lists.
+    brackets
+        The lists of a text file are written as dataframes print them, ``[1, 2]`` or ``['a', 'b']``: the brackets
+        around a list and the quotes around its items are taken off. The items are separated by ``,`` or white space.
+    padding
+        Text of the item that fills up short lists, such as ``"0"``; it is left out of lists before `max_length` is
+        applied, and has no id.
+    weight_separator
+        Text between an item and its weight, such as ``":"`` in ``i7:0.5``; the weight is left out. Empty: none.
+    table
+        Name of another categorical column whose table this one shares: one vocabulary, one table, accesses of both.
+    min_frequency
+        `LogConfig.min_frequency` for this column alone.
+    """
+
+    name: str
+    encoded: bool = False
+    max_length: int = 1
+    pooling: Pooling = "sum"
+    separator: str = "|"
+    brackets: bool = False
+    padding: str | None = None
+    weight_separator: str = ""
+    table: str | None = None
+    min_frequency: int | None = None
+
+    def __post_init__(self) -> None:
+        where = f"[log] categorical {self.name}:"
+        if not 1 <= self.max_length <= _MAX_LENGTH:
+            raise RecipeError(f"{where} max_length = {self.max_length} must be from 1 to {_MAX_LENGTH:,}")
+        if self.min_frequency is not None and self.min_frequency < 1:
+            raise RecipeError(f"{where} min_frequency = {self.min_frequency} must be 1 or more")
+        if not self.separator:
+            raise RecipeError(f"{where} separator must not be empty")
+        if self.max_length == 1:
+            for key in ("brackets", "padding", "weight_separator"):
+                if getattr(self, key) != _LATER_KEYS[key]:
+                    raise RecipeError(f"{where} {key} is for list columns; set max_length above 1, or leave it out")
+        if self.weight_separator and self.weight_separator == self.separator:
+            raise RecipeError(f"{where} weight_separator = {self.weight_separator!r} is its separator too; correct one")
+        if self.table == self.name:
+            raise RecipeError(f"{where} table = {self.table!r} is its own name; leave it out")
+
+    def to_parameters(self) -> dict[str, Any]:
+        """The table that goes into the fingerprint of a log."""
+        return without_defaults(to_table(self), _LATER_KEYS)
+
+
+def without_defaults(table: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `table` without the keys of `later` that have their default there.
+
+    >>> without_defaults({"name": "a", "table": None, "padding": "0"}, {"table": None, "padding": None})
+    {'name': 'a', 'padding': '0'}
+    """
+    return {key: value for key, value in table.items() if key not in later or value != later[key]}
