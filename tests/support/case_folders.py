@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from commands import Done, fae
 from fae.artifacts.columnar_log import ColumnarLog
+
+from commands import Done, fae
 
 CASES = Path(__file__).resolve().parents[1] / "cases"
 
