@@ -8,7 +8,6 @@ import gzip
 import math
 import shutil
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.errors import LogError
 from fae.ingest import final_ids, second_pass
 from fae.ingest.column_config import ColumnConfig
@@ -27,6 +25,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
 from fae.ingest.readers import csv as csv_reader
 from fae.ingest.readers import parquet
+from ingest_reference import check_ids, reference
 
 WORDS = st.text(alphabet='ab7é, "\n', max_size=3)
 ROW = st.fixed_dictionaries(
@@ -56,48 +55,6 @@ def make_config(draw: Any, names: dict[str, Any]) -> LogConfig:
         validation_fraction=draw(st.sampled_from([0.0, 0.05, 0.3])),
         **names,
     )
-
-
-def reference(
-    config: LogConfig, rows: list[dict[str, Any]], num_train_rows: int, parent: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Expected ids, counts and splits as nested lists; `parent` is the reference of the log to continue."""
-    n = len(rows)
-    test_start = num_train_rows if config.test else n - math.floor(n * config.effective_test_fraction() + 0.5)
-    train_stop = test_start - math.floor(test_start * config.effective_validation_fraction() + 0.5)
-    tables = []
-    for position, column in enumerate(config.categorical_columns()):
-        bags: list[list[str | None]] = []
-        for row in rows:
-            value = row[column.name]
-            if column.max_length > 1:
-                bags.append([str(item) for item in value if item != ""][-column.max_length :])
-            elif column.encoded:
-                bags.append([None if value is None else str(value)])
-            else:
-                bags.append([str(value)])
-        seen = Counter(item for bag in bags[:train_stop] for item in bag)
-        minimum = column.min_frequency or config.min_frequency
-        known: list[str | None] = parent["tables"][position]["values"] if parent else []
-        own = {item for item in known if item is not None}
-        rare = sum(count for item, count in seen.items() if item not in own and (item is None or count < minimum))
-        kept = {item: n for item, n in seen.items() if item is not None and (item in own or n >= minimum)}
-        if column.encoded:
-            unknown = max(max((int(item) for item in seen if item is not None), default=-1) + 1, len(known) - 1)
-            ids = {item: int(item) for item in own | kept.keys()}
-            counts = [kept.get(str(i), 0) for i in range(unknown)] + [rare]
-            values: list[str | None] = [*(str(i) if str(i) in ids else None for i in range(unknown)), None]
-        else:
-            order = sorted(kept.keys() - own, key=list(kept).index)
-            order.sort(key=lambda item: -kept[item])  # stable: equals in order of first appearance
-            unknown = known.index(None) if parent else sum(kept[item] >= rare for item in order)
-            values = [*known, *order] if parent else [*order[:unknown], None, *order[unknown:]]
-            ids = {item: i for i, item in enumerate(values) if item is not None}
-            counts = [rare if item is None else kept.get(item, 0) for item in values]
-        padded = [[ids.get(item, unknown) for item in bag] + [-1] * (column.max_length - len(bag)) for bag in bags]
-        tables.append({"ids": padded, "counts": counts, "values": values, "unknown": unknown})
-    splits = {"train": [0, train_stop], "validation": [train_stop, test_start], "test": [test_start, n]}
-    return {"tables": tables, "splits": splits}
 
 
 def text_rows(rows: list[dict[str, Any]]) -> list[list[str]]:
@@ -142,18 +99,6 @@ def contents(log: Any) -> dict[str, Any]:
     names = sorted(str(file.relative_to(log.path)) for file in log.path.rglob("*") if file.is_file())
     files = {name: (log.path / name).read_bytes() for name in names if name != "manifest.json"}
     return {"files": files, "summary": log.manifest.summary}
-
-
-def check_ids(log: ColumnarLog, expected: dict[str, Any]) -> None:
-    """Compare ids, counts, schemas and vocabularies with the reference's."""
-    slots = np.concatenate([np.array(table["ids"]) for table in expected["tables"]], axis=1)
-    np.testing.assert_array_equal(log.ids, slots)
-    assert log.counts.tolist() == [count for table in expected["tables"] for count in table["counts"]]
-    for index, (feature, table) in enumerate(zip(log.features, expected["tables"], strict=True)):
-        assert feature.num_embeddings == len(table["counts"])
-        assert feature.unknown_id == table["unknown"]
-        vocabulary = pq.read_table(log.path / "vocabulary" / f"{index}.parquet").to_pydict()
-        assert vocabulary == {"value": table["values"], "count": table["counts"]}
 
 
 @pytest.fixture(autouse=True)
