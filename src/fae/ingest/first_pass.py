@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from fae.core.npy import NpyWriter
 from fae.core.progress import task
 from fae.core.threads import run_jobs
 from fae.ingest.config import LogConfig
@@ -60,45 +61,65 @@ def first_pass(
             with closing(read_chunks(config, source.path)) as chunks:
                 for chunk in chunks:
                     finder.add(chunk)
-                    if isinstance(chunk, Chunk):
-                        _encode_chunk(config, chunk, encoders, ids, dense, labels)
-                    else:
-                        _encode_parsed(chunk, encoders, ids, dense, labels)
+                    rows = encode_rows(config, chunk, encoders)
+                    ids.append(rows.ids)
+                    dense.append(rows.dense)
+                    assert rows.labels is not None
+                    labels.append(rows.labels)
                     bar.advance(chunk.raw_bytes, f"{ids.num_rows:,} inputs")
             source.check_unchanged()
             progress.state["splits"] = finder.state
             progress.mark(encoders, (ids, dense, labels), durable=source is not sources[-1])
 
 
-def _encode_parsed(
-    chunk: CriteoChunk, encoders: list[ColumnEncoder], ids: NpyWriter, dense: NpyWriter, labels: NpyWriter
-) -> None:
+class EncodedRows(NamedTuple):
+    """The inputs of one chunk as numbers.
+
+    Attributes
+    ----------
+    ids
+        int32 ``[n, S]``, as the encoders number them.
+    dense
+        float32 ``[n, K]``, transformed.
+    labels
+        uint8 ``[n]``; None where the chunk has no labels.
+    """
+
+    ids: npt.NDArray[np.int32]
+    dense: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.uint8] | None
+
+
+def encode_rows(config: LogConfig, chunk: Chunk | CriteoChunk, encoders: Sequence[ColumnEncoder]) -> EncodedRows:
+    """Turn a chunk into numbers, on all threads.
+
+    Raises
+    ------
+    LogError
+        If a value is not what its column holds; it names the first.
+    """
+    return _encode_chunk(config, chunk, encoders) if isinstance(chunk, Chunk) else _encode_parsed(chunk, encoders)
+
+
+def _encode_parsed(chunk: CriteoChunk, encoders: Sequence[ColumnEncoder]) -> EncodedRows:
     id_rows = np.empty((chunk.num_inputs, len(encoders)), np.int32)
 
     def id_job(index: int) -> Callable[[], None]:
         return lambda: encoders[index].encode_keys(chunk.keys[index], id_rows)
 
     run_jobs([*map(id_job, range(len(encoders)))])
-    ids.append(id_rows)
-    dense.append(chunk.dense)
-    labels.append(chunk.labels)
+    return EncodedRows(id_rows, chunk.dense, chunk.labels)
 
 
-def _encode_chunk(
-    config: LogConfig,
-    chunk: Chunk,
-    encoders: list[ColumnEncoder],
-    ids: NpyWriter,
-    dense: NpyWriter,
-    labels: NpyWriter,
-) -> None:
+def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEncoder]) -> EncodedRows:
     names = config.dense_columns()
     id_rows = np.empty((chunk.num_inputs, encoders[-1].slots.stop), np.int32)
     dense_rows = np.empty((chunk.num_inputs, len(names)), np.float32)
-    label_rows = np.empty(chunk.num_inputs, np.uint8)
+    label_rows = None if chunk.label is None else np.empty(chunk.num_inputs, np.uint8)
 
     def label_job() -> None:
-        label_rows[:] = to_labels(chunk.label, config.label_column(), chunk.locate)
+        if label_rows is not None:
+            label_rows[:] = to_labels(chunk.label, config.label_column(), chunk.locate)
 
     def dense_job(index: int) -> Callable[[], None]:
         def job() -> None:
@@ -110,6 +131,4 @@ def _encode_chunk(
         return lambda: encoders[index].encode(chunk.categorical[index], id_rows, chunk.locate)
 
     run_jobs([label_job, *map(dense_job, range(len(names))), *map(id_job, range(len(encoders)))])
-    ids.append(id_rows)
-    dense.append(dense_rows)
-    labels.append(label_rows)
+    return EncodedRows(id_rows, dense_rows, label_rows)

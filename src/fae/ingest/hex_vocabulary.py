@@ -95,6 +95,23 @@ def encode_keys(
 
 
 @compiled
+def find_keys(keys: Int64, known: Int64, table: Int64, missing: int, ids: npt.NDArray[np.int32]) -> None:
+    """Look up each key; fill `ids`, strided or not, with -1 where a key is not there; `missing` as in `encode_keys`."""
+    mask = np.int64(table.size - 1)
+    for i in range(keys.size):
+        if i + _AHEAD < keys.size:
+            prefetch(table, spread(keys[i + _AHEAD]) & mask)
+        key = keys[i]
+        ids[i] = missing if key == 0 else -1
+        slot = spread(key) & mask
+        while key != 0 and table[slot] >= 0 and ids[i] < 0:
+            found = table[slot] & np.int64(_ID_MASK)
+            if table[slot] >> np.int64(31) == key & np.int64(_NUMBER_MASK) and known[found] == key:
+                ids[i] = found
+            slot = (slot + 1) & mask
+
+
+@compiled
 def enter_keys(known: Int64, size: int, table: Int64) -> None:
     """Insert values ``0 .. size - 1`` into an empty table (all -1)."""
     mask = np.int64(table.size - 1)
@@ -163,6 +180,10 @@ class HexVocabulary:
         self._reserve(len(keys))
         encode_keys(keys, self._known, self._table, self.size, self.missing_id, ids, self._state)
         self.size, self.missing_id = int(self._state[1]), int(self._state[2])
+
+    def find_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
+        """Fill `ids`, int32 ``[n]`` of any stride, with the provisional ids of keys; -1 where a key is not there."""
+        find_keys(keys, self._known, self._table, self.missing_id, ids)
 
     def _reserve(self, num_values: int) -> None:
         need = self.size + num_values

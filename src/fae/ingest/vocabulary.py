@@ -97,6 +97,37 @@ def encode_values(
 
 
 @compiled
+def find_values(
+    data: npt.NDArray[np.uint8],
+    offsets: npt.NDArray[np.int32],
+    arena: npt.NDArray[np.uint8],
+    starts: Int64,
+    table: Int64,
+    ids: npt.NDArray[np.int32],
+) -> None:
+    """Look up each value ``data[offsets[i]:offsets[i+1]]``; fill `ids`, with -1 where a value is not there."""
+    mask = np.int64(table.size - 1)
+    id_mask = np.int64(0x7FFFFFFF)
+    for i in range(ids.size):
+        start, stop = np.int64(offsets[i]), np.int64(offsets[i + 1])
+        value_hash = hash_bytes(data, start, stop)
+        tag = value_hash >> np.int64(31)
+        slot = value_hash & mask
+        ids[i] = -1
+        while table[slot] >= 0 and ids[i] < 0:
+            if table[slot] >> np.int64(31) == tag:
+                known = table[slot] & id_mask
+                place = starts[known]
+                if starts[known + 1] - place == stop - start:
+                    position = int(start)
+                    while position < stop and arena[place + position - start] == data[position]:
+                        position += 1
+                    if position == stop:
+                        ids[i] = known
+            slot = (slot + 1) & mask
+
+
+@compiled
 def rebuild_table(hashes: Int64, size: int, table: Int64) -> None:
     """Insert values ``0 .. size - 1`` into an empty table (all -1)."""
     mask = np.int64(table.size - 1)
@@ -120,6 +151,13 @@ def require_numberable(column: str, num_values: int) -> None:
             f"the column {column!r} has more than {MAX_VALUES:,} distinct values, more than an id can number; "
             "leave it out or hash it into fewer"
         )
+
+
+def _bytes_of(values: Any) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """Bytes and offsets of an Arrow string array that is not empty."""
+    _, offsets, data = values.buffers()
+    found = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    return found, np.frombuffer(offsets, np.int32, len(values) + 1, values.offset * 4)
 
 
 class Vocabulary:
@@ -156,9 +194,7 @@ class Vocabulary:
         ids = np.empty(count, np.int32)
         if count == 0:
             return ids
-        _, offsets_buffer, data_buffer = values.buffers()
-        offsets = np.frombuffer(offsets_buffer, np.int32, count + 1, values.offset * 4)
-        data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.empty(0, np.uint8)
+        data, offsets = _bytes_of(values)
         self._reserve(count, int(offsets[-1]) - int(offsets[0]))
         self.size = int(
             encode_values(data, offsets, self._arena, self._starts, self._hashes, self._table, self.size, ids)
@@ -167,6 +203,14 @@ class Vocabulary:
             empty = offsets[1:] == offsets[:-1]
             if empty.any():
                 self.missing_id = int(ids[int(np.argmax(empty))])
+        return ids
+
+    def find(self, values: Any) -> npt.NDArray[np.int32]:
+        """Provisional ids, int32 ``[n]``, of an Arrow string array without nulls; -1 where a value is not there."""
+        ids = np.empty(len(values), np.int32)
+        if len(values):
+            data, offsets = _bytes_of(values)
+            find_values(data, offsets, self._arena, self._starts, self._table, ids)
         return ids
 
     def _reserve(self, num_values: int, num_bytes: int) -> None:
