@@ -17,6 +17,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 _pool: ThreadPoolExecutor | None = None
 
 
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+# A forked process has the pool's queue but none of its threads, and would wait for them forever.
+os.register_at_fork(after_in_child=_forget_pool)
+
+
 def num_threads() -> int:
     """Number of CPU threads to use: ``FAE_NUM_THREADS`` if set, else the cores this process may run on."""
     set_by_user = os.environ.get("FAE_NUM_THREADS", "")
@@ -74,6 +83,9 @@ def run_jobs(jobs: Sequence[Callable[[], None]]) -> None:
             except Exception as error:
                 failures[index] = error
 
-    run_ranges(work, min(num_threads(), len(jobs)))
+    try:
+        run_ranges(work, min(num_threads(), len(jobs)))
+    finally:
+        waiting.clear()  # after an interrupt no thread begins another job
     if failures:
         raise failures[min(failures)]
