@@ -176,7 +176,7 @@ def place_of(stack: Stack) -> str:
         (i for i, (file, function) in enumerate(frames) if file.startswith("run/") and function == "work"), None
     )
     if stage is None:
-        if ("core/files.py", "write_record") in map(tuple, frames) and "run/folder.py:_run_stage" not in stack:
+        if ("core/whole_files.py", "write_record") in map(tuple, frames) and "run/folder.py:_run_stage" not in stack:
             return "run.json"
         return "record" if any(file == "run/record.py" for file, _ in frames) else "between stages"
     inside = frames[:stage]

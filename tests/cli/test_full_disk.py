@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fae.core.files import write_record
+from fae.core.whole_files import write_record
 
 from commands import ARTIFACTS, STAGES, Done, contents, fae, fault, succeed, unfinished, write_recipe
 from disks import PAGE, SmallDisk, small_disk

@@ -20,13 +20,12 @@ from fae.core.files import (
     MANIFEST,
     cannot_write,
     check_replaceable,
-    json_values,
     reason,
     remove_folder,
     replace_folder,
     temporary_path,
-    write_json,
 )
+from fae.core.whole_files import json_values, write_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fae.core.errors import ArtifactError
-from fae.core.files import json_values, write_record
+from fae.core.whole_files import json_values, write_record
 
 Cell = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Replace files and folders as a whole, clean up after a killed writer, and lock a folder.
+"""Replace folders as a whole, clean up after a killed writer, and lock a folder.
 
 At every moment the old or the new folder is complete, under its own name or under the ``.old`` one. Only what FAE
 itself made is ever replaced or removed.
@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
-import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fae.core.errors import ArtifactError
+from fae.core.threads import run_ranges
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -78,7 +77,8 @@ def cannot_write(path: Path, error: OSError) -> ArtifactError:
 def locked_folder(folder: Path) -> Iterator[None]:
     """Make a folder and lock it against other processes while the block runs.
 
-    The lock ends with the process, also when that is killed.
+    The lock ends with the process, also when that is killed. A link in the place of the lock is not followed, and what
+    is in that file stays.
 
     Raises
     ------
@@ -86,11 +86,16 @@ def locked_folder(folder: Path) -> Iterator[None]:
         If another one holds it, or the folder cannot be written to.
     """
     make_folder(folder)
+    path = folder / LOCK
     try:
-        file = (folder / LOCK).open("w")
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666), "rb", 0)
     except OSError as error:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise _no_lock_file(path) from None
         raise cannot_write(folder, error) from None
     with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _no_lock_file(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -102,23 +107,42 @@ def locked_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it: readers see the old text or the new, never a part.
+def _no_lock_file(path: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{path} is a link or no plain file, so the folder cannot be locked; take it away, or choose another --out"
+    )
 
-    Raises
-    ------
-    ArtifactError
-        If it cannot be written.
-    """
-    temporary = temporary_path(path)
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        os.fsync(descriptor)
     except OSError as error:
-        raise cannot_write(path, error) from None
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network disks cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Wait until all files and folders below a folder, and itself, are on the disk."""
+    files, folders = [], [path]
+    for folder, names, leaves in os.walk(path):
+        folders += [Path(folder) / name for name in names]
+        files += [Path(folder) / name for name in leaves]
+
+    def sync(start: int, stop: int) -> None:
+        for file in files[start:stop]:
+            descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    run_ranges(sync, len(files))
+    for folder in reversed(folders):
+        sync_folder(folder)
 
 
 def check_replaceable(path: Path) -> None:
@@ -141,8 +165,10 @@ def check_replaceable(path: Path) -> None:
 def replace_folder(temporary: Path, path: Path) -> None:
     """Rename a complete folder to its final name; a folder of that name is first renamed, then removed.
 
-    If the second rename fails, the first is undone.
+    Everything in the new folder is on the disk before the old one goes. If the second rename fails, the first is
+    undone.
     """
+    sync_tree(temporary)
     old = replaced_path(path)
     remove_folder(old)
     if path.exists() or path.is_symlink():
@@ -153,11 +179,15 @@ def replace_folder(temporary: Path, path: Path) -> None:
         if old.exists():
             old.rename(path)
         raise
+    sync_folder(path.parent)
     remove_folder(old)
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, its manifest first, so that a partly removed folder is never taken for an artifact."""
+    """Remove a folder, its manifest first, so that a partly removed folder is never taken for an artifact.
+
+    Of a link only the link is removed.
+    """
     with contextlib.suppress(OSError):
         if path.is_symlink():
             path.unlink()
@@ -177,53 +207,10 @@ def recover_folder(path: Path) -> None:
         If the old folder cannot be restored.
     """
     old = replaced_path(path)
-    if (old / MANIFEST).is_file() and not path.exists():
+    if not old.is_symlink() and (old / MANIFEST).is_file() and not path.exists() and not path.is_symlink():
         try:
             old.rename(path)
         except OSError as error:
             raise cannot_write(path, error) from None
     remove_folder(old)
     remove_folder(temporary_path(path))
-
-
-def json_values(value: Any) -> Any:
-    """The value with every NaN and infinity as None: JSON has neither, and other readers would refuse the file.
-
-    >>> json_values({"loss": [0.5, float("nan")]})
-    {'loss': [0.5, None]}
-    """
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: json_values(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_values(item) for item in value]
-    return value
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON durably: to a temporary name, flushed to the disk, then renamed. NaN and infinity become null."""
-    temporary = temporary_path(path)
-    try:
-        with temporary.open("w") as file:
-            json.dump(json_values(value), file, indent=1, sort_keys=True, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_record(path: Path, value: Any) -> None:
-    """`write_json` for a file of the run folder outside its artifacts.
-
-    Raises
-    ------
-    ArtifactError
-        If it cannot be written.
-    """
-    try:
-        write_json(path, value)
-    except OSError as error:
-        raise cannot_write(path, error) from error

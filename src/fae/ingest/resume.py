@@ -25,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fae.core.files import MANIFEST, temporary_path, write_json
+from fae.core.files import MANIFEST, temporary_path
 from fae.core.npy import NpyWriter
+from fae.core.whole_files import write_json
 from fae.ingest.hex_vocabulary import HexVocabulary
 from fae.ingest.provisional_ids import ColumnEncoder
 

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 from fae.artifacts.checksums import file_digest
 from fae.core.errors import LogError
-from fae.core.files import write_json
 from fae.core.progress import task
 from fae.core.threads import run_ranges
+from fae.core.whole_files import write_json
 from fae.ingest.config import LogConfig
 
 _TRUST_AFTER_NS = 2 * 10**9

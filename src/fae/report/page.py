@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fae.core.errors import ArtifactError
-from fae.core.files import cannot_write, write_whole
+from fae.core.files import cannot_write
+from fae.core.whole_files import write_whole
 from fae.report.amounts import stage_times_card
 from fae.report.charts import losses_card
 from fae.report.paper_table import is_paper_table, read_paper_table

@@ -14,9 +14,10 @@ import numpy as np
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.config import to_table
 from fae.core.errors import RecipeError
-from fae.core.files import locked_folder, write_record, write_whole
+from fae.core.files import locked_folder
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count, parse_bytes
+from fae.core.whole_files import write_record, write_whole
 from fae.run.folder import STAGES, RunFolder
 from fae.run.recipe import Recipe, load_recipe
 from fae.synthetic.text_writer import SyntheticConfig, write_criteo_tsv

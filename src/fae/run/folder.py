@@ -14,7 +14,8 @@ from fae.artifacts.hot_set import HotSet
 from fae.artifacts.manifest import is_current
 from fae.artifacts.packed import PackedDataset
 from fae.core.errors import RecipeError
-from fae.core.files import locked_folder, recover_folder, temporary_path, write_record
+from fae.core.files import locked_folder, recover_folder, temporary_path
+from fae.core.whole_files import write_record
 from fae.ingest.sources import sidecar
 from fae.run.context import RunContext
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes

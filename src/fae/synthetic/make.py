@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fae.core.errors import RecipeError
-from fae.core.files import locked_folder, write_whole
+from fae.core.files import locked_folder
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
+from fae.core.whole_files import write_whole
 from fae.ingest.config import LogConfig
 from fae.synthetic.columnar_writer import write_columnar
 from fae.synthetic.config import SyntheticConfig
