@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from fae.calibrate.table_facts import Tables
-from fae.core.compiled import Int64
+from fae.core.compiled import Int64, njit
 from fae.profile.counting import count_kernel
 from fae.profile.sampling import SampledInputs
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from fae.calibrate.table_facts import Tables
-from fae.core.compiled import Int64
+from fae.core.compiled import Int64, njit
 from fae.core.seeds import generator
 from fae.core.threads import run_ranges
 from fae.profile.counting import count_hot_lookups

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from fae.cli import bench, demo, report, run, stage, synthetic
+from fae.cli.faults import machine_fault
+from fae.cli.signals import handled_signals, status_of, tell_interrupted
+from fae.cli.streams import reserve_descriptors, write_stdout
 from fae.core.errors import FaeError
-from fae.core.files import MACHINE_FAULTS, json_values, reason
+from fae.core.interrupts import Interrupted
+from fae.core.printable import tell
+from fae.core.whole_files import json_values
 
 _DESCRIPTION = """\
 Train recommendation models whose embedding tables are larger than GPU memory.
@@ -37,13 +43,21 @@ never changes the mathematics.
 
 _EPILOG = """\
 A recipe is one TOML file with [log], [model], [hot] and [train]; all but [log] have defaults. See recipes/ and docs/.
-Exit status: 0 done, 2 something in the recipe, the log or the folder (one line says what), 1 a defect of FAE.
+Exit status: 0 done, 2 something in the recipe, the log or the folder (one line says what), 1 a defect of FAE;
+130, 143, 129 after SIGINT, SIGTERM, SIGHUP: the same command continues from there.
 """
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"fae: {message}; see `{self.prog} --help`\n")
+
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        """Help on stdout; everything else on stderr, as a line for people."""
+        if file is None or file is not sys.stdout:
+            tell(message)
+        elif message and write_stdout(message, "the help"):
+            raise SystemExit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,38 +84,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status.
     """
+    reserve_descriptors()
+    with handled_signals():
+        try:
+            return _main(arguments)
+        except KeyboardInterrupt as interrupt:
+            tell_interrupted()
+            return status_of(interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     if options.version:
         from importlib.metadata import version
 
-        print(f"fae {version('fae')}")
-        return 0
+        return write_stdout(f"fae {version('fae')}\n", "the version")
     if options.verb is None:
-        parser.print_help()
-        return 0
+        return write_stdout(parser.format_help(), "the help")
     try:
         result: dict[str, Any] = options.work(options)
     except FaeError as error:
         if options.debug:
-            traceback.print_exc()
+            _tell_traceback()
         else:
-            # A quoted file name or field may hold line ends.
-            print("fae:", " ".join(str(error).splitlines()), file=sys.stderr)
+            tell(f"fae: {error}")
         return 2
-    except OSError as error:
-        # A library may write a cache by itself; a full disk there is a fault of the machine and no defect.
-        if error.errno not in MACHINE_FAULTS or options.debug:
-            raise
-        where = f" {error.filename}" if error.filename else ""
-        print(f"fae: cannot read or write{where}: {reason(error)}; {MACHINE_FAULTS[error.errno]}", file=sys.stderr)
+    except Exception as error:
+        line = None if options.debug else machine_fault(error)
+        if line is None:
+            _tell_traceback()
+            return 1
+        tell(f"fae: {line}")
         return 2
-    except KeyboardInterrupt:
-        print("fae: interrupted; the same command continues from here", file=sys.stderr)
-        return 130
     if options.json:
-        print(json.dumps(json_values(result), sort_keys=True, allow_nan=False))
+        return write_stdout(json.dumps(json_values(result), sort_keys=True, allow_nan=False) + "\n", "the result")
     return 0
+
+
+def _tell_traceback() -> None:
+    for line in traceback.format_exc().splitlines():
+        tell(line)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,30 @@
-"""The decorator for loops that numba compiles, and the array type that most of them take.
+"""The decorators for loops that numba compiles and keeps on disk, and the array type that most of them take.
 
 Loops of ingest also run as plain Python with the same result (tests compare both): integer products stay below
 2^63, so nothing overflows in either.
+
+numba keeps what it compiled beside the package, or in the user's cache folder, and fails where neither can be written.
+Here it is then kept in a folder of this user's below the temporary one, or not at all; a kept file that is damaged, or
+cannot be written, costs the time to compile and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numba
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from numba.core.caching import FunctionCache
+
+from fae.core.printable import tell
 
 F = TypeVar("F", bound=Callable[..., Any])
 Int64 = npt.NDArray[np.int64]
@@ -19,4 +32,121 @@ Int64 = npt.NDArray[np.int64]
 
 def compiled(function: F) -> F:
     """Compile with numba's ``njit``: cached on disk, run without the GIL. The function keeps its type for mypy."""
-    return cast(F, njit(cache=True, nogil=True)(function))
+    return cast(F, njit(nogil=True)(function))
+
+
+def njit(*signatures: Any, **options: Any) -> Callable[[Any], Any]:
+    """``numba.njit`` with options, cached on disk wherever that is possible.
+
+    Parameters
+    ----------
+    signatures
+        Types to compile for at once; without them it is compiled when it is called.
+    options
+        Of ``numba.njit``; ``cache`` is on unless it is False.
+    """
+    is_kept = options.pop("cache", True)
+
+    def decorate(function: Any) -> Any:
+        dispatcher = numba.njit(**options)(function)
+        cache = _cache_of(function) if is_kept and hasattr(dispatcher, "_cache") else None
+        if cache is not None:
+            dispatcher._cache = cache
+        if signatures and hasattr(dispatcher, "compile"):
+            from numba.core import typeinfer
+
+            with typeinfer.register_dispatcher(dispatcher):
+                for signature in signatures[0] if isinstance(signatures[0], list) else signatures:
+                    dispatcher.compile(signature)
+                dispatcher.disable_compile()
+        return dispatcher
+
+    return decorate
+
+
+class _ForgivingCache(FunctionCache):
+    """numba's cache of one function; what cannot be read is compiled, what cannot be written is left out."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a damaged file raises of every kind
+            with contextlib.suppress(Exception):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:
+            _say_once(f"compiled loops cannot be kept in {self.cache_path} ({error})")
+
+
+def _cache_of(function: Any) -> Any:
+    """The cache of a function; None where there is no folder for it."""
+    with contextlib.suppress(RuntimeError):  # neither the package's folder nor the user's can be written
+        return _ForgivingCache(function)
+    folder = private_folder()
+    if folder is None:
+        _say_once("there is no folder in which compiled loops can be kept; set NUMBA_CACHE_DIR to one")
+        return None
+    _say_once(f"compiled loops are kept in {folder}: neither fae's own folder nor a home folder can be written", end="")
+    with contextlib.suppress(RuntimeError), _cache_folder(str(folder / "numba")):
+        return _ForgivingCache(function)
+    return None
+
+
+@contextlib.contextmanager
+def _cache_folder(folder: str) -> Iterator[None]:
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+@functools.cache
+def private_folder() -> Path | None:
+    """A folder of this user's alone below the temporary one, made if needed; None where there can be none.
+
+    Compiled code is read from it and run, so it must be nobody else's.
+    """
+    try:
+        folder = Path(tempfile.gettempdir()) / f"fae-{os.geteuid()}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+    except OSError:
+        return None
+    is_private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    return folder if is_private and os.access(folder, os.W_OK | os.X_OK) else None
+
+
+_said: list[str] = []
+
+
+def _say_once(text: str, *, end: str = "; every command compiles them anew, which takes a minute") -> None:
+    if not _said:
+        _said.append(text)
+        tell(text + end)
+
+
+def _keep_other_caches() -> None:
+    """Name folders for what triton and torch's compiler keep, where they would take a home folder that is not there."""
+    import getpass
+
+    home = os.path.expanduser("~")
+    try:
+        getpass.getuser()
+        has_name = True
+    except (KeyError, OSError):
+        has_name = False
+    wanted = {} if os.access(home, os.W_OK) else {"TRITON_CACHE_DIR": "triton", "CUDA_CACHE_PATH": "cuda"}
+    if not has_name:
+        wanted["TORCHINDUCTOR_CACHE_DIR"] = "inductor"
+    folder = private_folder() if wanted else None
+    for name, part in wanted.items() if folder else ():
+        os.environ.setdefault(name, str(folder / part))  # type: ignore[operator]
+
+
+_keep_other_caches()

@@ -1,15 +1,19 @@
 """Progress of a long stage, on stderr: a bar on a terminal, a line every 15 seconds elsewhere.
 
-Stdout belongs to results (``--json``); nothing here writes to it.
+Stdout belongs to results (``--json``); nothing here writes to it. Nothing here fails: a stream that is closed, full or
+read by nobody costs the lines and no more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from fae.core.printable import printable, tell
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -18,8 +22,8 @@ _LINE_EVERY_SECONDS = 15.0
 
 
 def say(text: str) -> None:
-    """Print one line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print one line for people, on stderr; what cannot be seen in it is escaped (`fae.core.printable`)."""
+    tell(text)
 
 
 class Task:
@@ -35,7 +39,7 @@ class Task:
         self._done += amount
         if self._bar is not None:
             progress, task_id = self._bar
-            progress.update(task_id, advance=amount, note=note)
+            progress.update(task_id, advance=amount, note=printable(note))
             return
         now = time.monotonic()
         if now - self._last_line >= _LINE_EVERY_SECONDS:
@@ -44,18 +48,46 @@ class Task:
             say(f"{self._label}: {share} after {now - self._start:.0f} s {note}".rstrip())
 
 
+class _Terminal:
+    """Stderr for the bar. One that was closed meanwhile takes nothing, and the work continues."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 @contextmanager
 def task(label: str, total: float | None = None, unit: str = "inputs") -> Iterator[Task]:
     """Show the progress of one piece of work while the block runs."""
-    if not sys.stderr.isatty():
+    if not _is_terminal(sys.stderr):
         yield Task(label, total, unit, None)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield Task(label, total, unit, (progress, progress.add_task(label, total=total, note="")))
+    console = Console(file=cast(IO[str], _Terminal(sys.stderr)))
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(printable(label), total=total, note="")
+        yield Task(label, total, unit, (progress, bar))
+
+
+def _is_terminal(stream: IO[str] | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except (OSError, ValueError):  # closed
+        return False

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
 
+from fae.core.compiled import njit
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas, bias_corrected_rate
 from fae.core.pooling import POOLING_CODE
 from fae.core.prefetch import prefetch, prefetch_row

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from fae.artifacts.row_layout import RowLayout
+from fae.core.compiled import njit
 from fae.core.threads import run_ranges
 
 _BLOCK_INPUTS = 8192  # inputs copied at a time by `classify`: their ids stay in a core's second-level cache

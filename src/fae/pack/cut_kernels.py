@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from fae.artifacts.addressing import Addressing
-from fae.core.compiled import Int64
+from fae.core.compiled import Int64, njit
 
 Int32 = npt.NDArray[np.int32]
 

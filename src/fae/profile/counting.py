@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from fae.artifacts.addressing import SlotMap, map_slots
 from fae.artifacts.columnar_log import FeatureSchema
+from fae.core.compiled import njit
 from fae.core.threads import run_ranges
 from fae.profile.sampling import SampledInputs
 

@@ -10,8 +10,7 @@ only after the event is recorded, and the consumer records the event again only 
 
 from __future__ import annotations
 
-from numba import njit
-
+from fae.core.compiled import njit
 from fae.streaming.counters import REACHED, pause, poll, publish, random_delay, read_counter, stopped
 from fae.streaming.cuda_commands import count_done, record, run_commands, wait_for
 

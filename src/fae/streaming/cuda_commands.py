@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from fae.core.compiled import njit
 from fae.kernels.torch_private import raw_stream_getter
 
 WAIT, COPY, RECORD, FILL, DELAY = 0, 1, 2, 3, 4

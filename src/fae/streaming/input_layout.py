@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
 from torch import Tensor
 
 from fae.artifacts.packed import BatchSet
+from fae.core.compiled import njit
 from fae.kernels.input_views import InputViews, group_field
 from fae.streaming.counters import copy_bytes, publish, reach
 

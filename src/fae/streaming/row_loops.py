@@ -18,8 +18,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from fae.core.compiled import njit
 from fae.core.prefetch import prefetch, prefetch_row
 from fae.streaming.counters import publish, random_delay, reach, reach_all
 

@@ -1,0 +1,96 @@
+"""Text as it may be shown on a terminal, and lines for people on stderr, which never fail.
+
+Names come with a log, a recipe or a folder. A control character in one of them could set the title of a terminal or
+clear it, and a bidirectional one could show another name than the one that is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import sys
+import time
+from typing import IO
+
+_WAIT_SECONDS = 1.0
+"""How long a line for people waits for a stream that takes nothing at the moment."""
+
+
+def printable(text: str) -> str:
+    r"""One line of text with everything escaped that is not seen as itself.
+
+    Line ends become spaces. Escaped are control characters (C1 as well), formatting ones (bidirectional, of no width),
+    separators other than the space, halves of surrogate pairs, private and unassigned ones.
+
+    >>> print(printable("a\x1b[2Jb\u202ec\nd\udcff"))
+    a\x1b[2Jb\u202ec d\udcff
+    """
+    line = text if text.isprintable() else " ".join(text.splitlines())
+    return line if line.isprintable() else "".join(map(_escaped, line))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def brief(value: object, *, most: int = 120) -> str:
+    """``repr`` of a value from a recipe or a file, cut to `most` characters; also of values that have none.
+
+    >>> brief("x" * 500, most=20)
+    "'xxxxxxxx...xxxxxxx'"
+    """
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; a whole number of too many digits
+        return f"a {type(value).__name__} that is too long to show"
+    if len(text) <= most:
+        return text
+    end = (most - 3) // 2
+    return f"{text[: most - 3 - end]}...{text[-end:]}"
+
+
+def tell(text: str) -> None:
+    """Print one line for people, on stderr. A stream that is closed, full or read by nobody is no reason to fail."""
+    with contextlib.suppress(OSError, ValueError):
+        write_text(sys.stderr, printable(text) + "\n", wait_seconds=_WAIT_SECONDS)
+
+
+def write_text(stream: IO[str] | None, text: str, *, wait_seconds: float | None = None) -> None:
+    """Write text to a stream and flush it, also where it does not block and takes nothing at the moment.
+
+    Parameters
+    ----------
+    stream
+        None, a standard stream of a process that was started without it, takes nothing.
+    wait_seconds
+        How long to wait for it; None waits as long as it takes.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    ValueError
+        If it is closed.
+    """
+    if stream is None:
+        return
+    # Others, such as the stream that keeps a progress bar below what is printed, are no files.
+    if type(stream) is not io.TextIOWrapper:
+        stream.write(text)
+        stream.flush()
+        return
+    stream.flush()
+    descriptor, end = stream.fileno(), time.monotonic() + (wait_seconds or 0.0)
+    rest = memoryview(text.encode(stream.encoding or "utf-8", "backslashreplace"))
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            if wait_seconds is not None and time.monotonic() >= end:
+                raise
+            select.select([], [descriptor], [], 0.1)
