@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from fae.artifacts.packed import BatchSet
+from fae.core.interrupts import raise_interrupt
 from fae.core.progress import task
 from fae.embedding.base import Embeddings
 from fae.training.metrics import Metrics, compute_metrics
@@ -30,8 +32,12 @@ def predict(
     was_training = model.training
     model.eval()
     chosen = np.arange(batches.num_batches) if order is None else order
-    with torch.no_grad(), task(label, len(chosen), "batches") as progress:
-        for batch in embeddings.stream_frozen(batches, chosen):
+    with (
+        torch.no_grad(), task(label, len(chosen), "batches") as progress,
+        closing(embeddings.stream_frozen(batches, chosen)) as stream,
+    ):  # fmt: skip
+        for batch in stream:
+            raise_interrupt()
             features = embeddings.lookup(batch, requires_grad=False)
             with autocast(embeddings.device, precision):
                 output = model(batch.dense, features)[: batch.num_inputs]

@@ -24,6 +24,7 @@ from fae.artifacts.packed import BatchSet, PackedDataset
 from fae.checkpoint.save_load import load_dense, load_tables, read_progress, save_checkpoint
 from fae.core.errors import TrainingError
 from fae.core.host_memory import keep_freed_memory
+from fae.core.interrupts import Interrupted, is_interrupted, put_off, raise_interrupt
 from fae.core.progress import say, task
 from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
@@ -129,27 +130,41 @@ class Trainer:
         self._resume()
         if self._position.complete:
             return self._position.result
-        total = self.packed.train.num_batches * self.config.epochs
-        with task("train", total, "batches") as progress:
-            progress.advance(self._position.batches)
-            while not self.schedule.done and not self._position.stopped_early:
-                self._position.schedule = self.schedule.state()
-                segment = self.schedule.next_segment()
-                before = self._position.seconds
-                self._train_segment(segment, progress.advance)
-                self._position.spend(segment.phase, self._position.seconds - before)
-                self._position.in_segment = 0
-                if segment.wants_loss and len(self._validation_sample):
-                    self.schedule.observe(self._validation_loss(whole=False))
-                if segment.ends_epoch:
-                    self._end_epoch()
-        if self.config.early_stopping and self._position.best_loss is not None and self._folder is not None:
-            load_tables(self._folder / "best", self.embeddings)
-            load_dense(self._folder / "best", self.model, self.dense_optimizer)  # a later run may continue this one
-        self._position.complete = True
-        self._position.result = self._result()
-        self._save("checkpoint")
+        with put_off():  # a signal ends a step first, and training with a checkpoint
+            try:
+                self._train()
+                if self.config.early_stopping and self._position.best_loss is not None and self._folder is not None:
+                    load_tables(self._folder / "best", self.embeddings)
+                    load_dense(self._folder / "best", self.model, self.dense_optimizer)  # a later run may continue it
+                self._position.result = self._result()
+            except Interrupted:
+                if self._position.batches:
+                    self._save("checkpoint")
+                raise
+            self._position.complete = True
+            self._save("checkpoint")
         return self._position.result
+
+    def _train(self) -> None:
+        position = self._position
+        with task("train", self.packed.train.num_batches * self.config.epochs, "batches") as progress:
+            progress.advance(position.batches)
+            while not self.schedule.done and not position.stopped_early:
+                position.schedule = self.schedule.state()
+                segment = self.schedule.next_segment()
+                before = position.seconds
+                self._train_segment(segment, progress.advance)
+                position.spend(segment.phase, position.seconds - before)
+                validated = len(position.validation)
+                try:
+                    if segment.wants_loss and len(self._validation_sample):
+                        self.schedule.observe(self._validation_loss(whole=False))
+                    if segment.ends_epoch:
+                        self._end_epoch()
+                except Interrupted:
+                    del position.validation[validated:]  # the resumed run trains no batch of the segment, and validates
+                    raise
+                position.in_segment = 0
 
     def _train_segment(self, segment: Segment, advance: Callable[..., None]) -> None:
         position = self._position
@@ -161,6 +176,7 @@ class Trainer:
                 self.embeddings.stream(self.packed.train, segment.batches[position.in_segment : stop])
             ) as stream:
                 self._train_stream(stream, advance)
+            raise_interrupt()
             if position.in_segment < len(segment.batches):
                 self._save("checkpoint")
 
@@ -187,7 +203,7 @@ class Trainer:
             started, first = now, False
             advance(1, note=f"loss {position.curve[-1][1]:.4f}" if position.curve else "")
             minutes = self.config.checkpoint_minutes
-            if minutes and time.monotonic() - self._last_saved > 60 * minutes:
+            if is_interrupted() or (minutes and time.monotonic() - self._last_saved > 60 * minutes):
                 break
         self._take_loss()  # waits for the device, so what it still had to do is counted
         position.seconds += time.perf_counter() - started
@@ -236,9 +252,9 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         position = self._position
-        position.schedule = self.schedule.state()
-        if self.packed.validation.num_inputs:
-            loss = self._validation_loss(whole=True)
+        loss = self._validation_loss(whole=True) if self.packed.validation.num_inputs else None
+        position.schedule, position.in_segment = self.schedule.state(), 0
+        if loss is not None:
             say(f"epoch {self.schedule.epoch}: validation log loss {loss:.5f}")
             if position.best_loss is None or loss < position.best_loss:
                 position.best_loss, position.epochs_without_gain = loss, 0
