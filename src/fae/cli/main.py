@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import IO, Any, NoReturn
 
-from fae.cli import bench, demo, report, run, stage, synthetic
+from fae.cli import bench, demo, evaluate, predict, report, run, stage, synthetic
 from fae.cli.faults import machine_fault
 from fae.cli.signals import handled_signals, status_of, tell_interrupted
 from fae.cli.streams import reserve_descriptors, write_stdout
@@ -37,6 +37,7 @@ never changes the mathematics.
   fae run R.toml --set hot.budget=64MiB     the one dial: GPU memory for rows, state and staging
   fae calibrate R.toml --out DIR            one stage, in the folder of a run
   fae run R.toml --set train.from=runs/a    continue an earlier run, with a new day's log
+  fae predict runs/a test.csv --out s.csv   a probability a line, of files without labels too
   fae report runs/a runs/b                  one HTML page: what came of it, runs side by side
   fae bench paper rmc2                      the paper's table, measured on this machine
 """
@@ -69,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     run.add_parser(verbs)
     stage.add_parsers(verbs)
+    predict.add_parser(verbs)
+    evaluate.add_parser(verbs)
     report.add_parser(verbs)
     demo.add_parser(verbs)
     synthetic.add_parser(verbs)

@@ -29,6 +29,15 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add_output_options(parser)
 
 
+def add_scoring_options(parser: argparse.ArgumentParser) -> None:
+    """Add the finished run, the raw files to score and the device."""
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="raw files, or globs in quotes, in log order")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="where the model runs (default: cuda where there is one)"
+    )
+
+
 def open_run_folder(options: argparse.Namespace) -> RunFolder:
     """Open the run that the options describe."""
     from fae.run.folder import RunFolder

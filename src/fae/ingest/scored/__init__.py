@@ -1,0 +1,1 @@
+"""Raw files for a finished run: found, read and encoded with its vocabulary."""

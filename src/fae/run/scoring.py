@@ -1,0 +1,168 @@
+"""A finished run as a function: from ids and dense features to logits, with the rows and weights it was tested with.
+
+Rows are read where they are: tables are memory-mapped, and only the rows that inputs look up come into memory, so no
+table has to fit anywhere. Rows are pooled by the CPU kernels of training; the model runs on the CPU or a GPU.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fae.artifacts.checksums import check_contents
+from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, first_slots
+from fae.artifacts.manifest import Manifest
+from fae.checkpoint.save_load import load_dense
+from fae.core.errors import ArtifactError
+from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
+from fae.kernels.cpu import CpuGroupKernels
+from fae.kernels.geometry import group_geometries
+from fae.models.config import model_config
+from fae.models.registry import build_model, embedding_dims
+from fae.run.context import choose_device
+from fae.training.step import autocast, honoured_precision
+
+BATCH_INPUTS = 4096
+"""Inputs scored together. A constant: what a batch holds then depends on the inputs alone, and so do the last bits."""
+
+
+class Scorer:
+    """The model of a finished run, with the rows and weights that its test metrics were computed with.
+
+    Parameters
+    ----------
+    checkpoint, manifest
+        Folder and manifest of the finished training.
+    log
+        The columnar log it was trained on, for its features.
+    device
+        Where the model runs: ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
+    command
+        The command that makes the run again, for error messages.
+
+    Raises
+    ------
+    ArtifactError
+        If the checkpoint is damaged, or is not of a model of the registry.
+    DeviceError
+        If a GPU was requested and there is none.
+    """
+
+    def __init__(
+        self, checkpoint: Path, manifest: Manifest, log: ColumnarLog, *, device: str | None, command: str
+    ) -> None:
+        self.device = torch.device(choose_device(device))
+        made_with = manifest.parameters
+        if not {"model", "train"} <= made_with.keys():
+            raise ArtifactError(
+                f"{checkpoint} was not made by `fae run` or `fae train`, so its model is not known; score it in Python "
+                "(fae.training.evaluate.predict_split)"
+            )
+        check_contents(checkpoint, manifest.files, "", command=command)
+        config, features = model_config(made_with["model"]), log.features
+        dims = embedding_dims(config, features)
+        self._slots = first_slots(features)
+        self._lookups = [_TableLookup(feature, dim) for feature, dim in zip(features, dims, strict=True)]
+        self._tables = [
+            _open_table(checkpoint / "tables" / f"{index}.safetensors", feature, dim, command)
+            for index, (feature, dim) in enumerate(zip(features, dims, strict=True))
+        ]
+        self._views = FeatureViews(
+            [feature.name for feature in features],
+            [[index] for index in range(len(features))],
+            [lookup.geometry for lookup in self._lookups],
+        )
+        self._sequences = SequenceLengths(
+            [
+                (feature.name, first, feature.length)
+                for feature, first in zip(features, self._slots, strict=False)
+                if feature.pooling == "none"
+            ]
+        )
+        model = build_model(config, features, len(log.dense_names), seed=0)
+        try:
+            load_dense(checkpoint, model)
+        except (RuntimeError, ValueError, SafetensorError) as error:
+            raise ArtifactError(f"the dense weights of {checkpoint} do not fit the model: {error}") from error
+        self._model = model.to(self.device).eval()
+        self._precision = honoured_precision(self.device, made_with["train"].get("precision", "fp32"))
+
+    def logits(self, ids: npt.NDArray[np.int32], dense: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits, float32 ``[n]``, of inputs with ids ``[n, S]`` and dense features ``[n, K]``; n <= `BATCH_INPUTS`."""
+        count = len(ids)
+        # Padded to one size: a product of another size may add in another order.
+        all_ids = np.full((BATCH_INPUTS, self._slots[-1]), -1, np.int32)
+        all_dense = np.zeros((BATCH_INPUTS, dense.shape[1]), np.float32)
+        all_ids[:count], all_dense[:count] = ids, dense
+        buffers = [
+            lookup(np.ascontiguousarray(all_ids[:, first:last]), weight).to(self.device)
+            for lookup, weight, first, last in zip(
+                self._lookups, self._tables, self._slots[:-1], self._slots[1:], strict=True
+            )
+        ]
+        features = FeatureEmbeddings(self._views, buffers, self._sequences.read(all_ids, self.device))
+        with torch.no_grad(), autocast(self.device, self._precision):
+            output = self._model(torch.from_numpy(all_dense).to(self.device), features)
+        result: npt.NDArray[np.float32] = output[:count].float().cpu().numpy().copy()
+        return result
+
+
+class _TableLookup:
+    """Reads and pools the rows of one feature."""
+
+    def __init__(self, feature: FeatureSchema, dim: int) -> None:
+        (self.geometry,) = group_geometries([feature.length], [feature.pooling], [dim])
+        self._kernels = CpuGroupKernels(self.geometry, BATCH_INPUTS, "sgd")
+        self._size = feature.num_embeddings
+        self._out = torch.zeros((BATCH_INPUTS, self.geometry.width))
+
+    def __call__(self, ids: npt.NDArray[np.int32], weight: Tensor) -> Tensor:
+        """Pooled rows, float32 ``[B, W]``, of ids ``[B, L]``; valid until the next call."""
+        # Every row counts as hot: its number is its address.
+        self._kernels.lookup(ids, self._size, weight, self._out, shift=0, cold_rows=np.zeros(0, np.int64))
+        return self._out
+
+
+def _open_table(path: Path, feature: FeatureSchema, dim: int, command: str) -> Tensor:
+    """The rows of a table, float32 ``[num_embeddings, D]``, memory-mapped."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            weight: Tensor = file.get_tensor("weight")
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); delete its checkpoint and run `{command}`") from error
+    if weight.dtype != torch.float32 or tuple(weight.shape) != (feature.num_embeddings, dim):
+        raise ArtifactError(
+            f"{path} holds {weight.dtype} {list(weight.shape)} for {feature.name!r}, expected torch.float32 "
+            f"[{feature.num_embeddings}, {dim}]; delete its checkpoint and run `{command}`"
+        )
+    return weight
+
+
+def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Probability of label 1, float64 ``[n]``; in float64, so that different logits stay different.
+
+    >>> probabilities(np.array([0.0, -800.0], np.float32)).tolist()
+    [0.5, 0.0]
+    """
+    wide = logits.astype(np.float64)
+    small = np.exp(-np.abs(wide))
+    result: npt.NDArray[np.float64] = np.where(wide >= 0, 1.0, small) / (1.0 + small)
+    return result
+
+
+def unknown_counts(
+    ids: npt.NDArray[np.int32], features: Sequence[FeatureSchema]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Lookups of each feature in ``ids [n, S]``, and how many of them have the reserved id: int64 ``[F]`` twice."""
+    slots = first_slots(features)
+    parts = [ids[:, first:last] for first, last in itertools.pairwise(slots)]
+    used = [np.count_nonzero(part >= 0) for part in parts]
+    unknown = [np.count_nonzero(part == feature.unknown_id) for part, feature in zip(parts, features, strict=True)]
+    return np.array(used, np.int64), np.array(unknown, np.int64)
