@@ -18,6 +18,7 @@ Files = Mapping[str, Mapping[str, Any]]
 """Relative path to ``{"bytes", "crc32"}``, as a manifest has it."""
 
 _BLOCK_BYTES = 4 * 2**20
+_EVERYTHING = 1 << 62
 _SMALL_FILE_BYTES = 16 * 2**20
 """Files up to this size are checked by content whenever an artifact is opened. Larger files are only checked if they
 are newer than the manifest: it is written last, so a file that was edited later has a later time."""
@@ -29,21 +30,33 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def file_checksum(path: Path) -> str:
-    """Hex crc32 of a file's bytes.
+def file_checksum(path: Path, first: int = 0, stop: int | None = None) -> str:
+    """Hex crc32 of a file's bytes, or of the bytes ``[first, stop)``.
 
     It detects damage and mistakes, not malice; a cryptographic digest took as long as packing itself (docs/journal/).
     """
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
+    checksum, left = 0, stop - first if stop is not None else _EVERYTHING
+    with path.open("rb", buffering=0) as file:
+        file.seek(first)
+        while block := file.read(min(left, _BLOCK_BYTES)):
             checksum = zlib.crc32(block, checksum)
+            left -= len(block)
     return f"{checksum:08x}"
 
 
-def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Sizes and checksums of all files below a folder, by relative path."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+def describe_files(folder: Path, *, leave_out: str = "") -> dict[str, dict[str, Any]]:
+    """Sizes and checksums of all files below a folder, by relative path.
+
+    Parameters
+    ----------
+    leave_out
+        Name of a folder inside it whose files do not belong to it.
+    """
+    files = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not (leave_out and file.is_relative_to(folder / leave_out))
+    ]
     checksums = [""] * len(files)
 
     def check(start: int, stop: int) -> None:

@@ -104,7 +104,12 @@ class Plan:
 
 @contextmanager
 def write_artifact(
-    path: Path, plan: Plan, summary: dict[str, Any], *, unfinished: Path | None = None
+    path: Path,
+    plan: Plan,
+    summary: dict[str, Any],
+    *,
+    unfinished: Path | None = None,
+    files: Mapping[str, dict[str, Any]] | None = None,
 ) -> Iterator[Path]:
     """Yield a temporary folder to fill; when the block ends, write its manifest and rename it to `path`.
 
@@ -117,6 +122,9 @@ def write_artifact(
     unfinished
         A folder beside `path` that the caller has begun to fill, used instead of a new temporary one; it is kept if the
         block raises.
+    files
+        Filled by the caller inside the block: its files as `describe_files` describes them. None or empty: they are
+        read when the block ends.
 
     Raises
     ------
@@ -137,7 +145,7 @@ def write_artifact(
             parents=plan.parents,
             parameters=plan.parameters,
             summary=json_values(summary),
-            files=describe_files(temporary),
+            files=dict(files) if files else describe_files(temporary),
         )
         write_json(temporary / MANIFEST, {**vars(manifest), "digest": _digest(vars(manifest))})
         replace_folder(temporary, path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,9 +54,15 @@ class NpyWriter:
         Shape of one row; ``()`` makes a one-dimensional array.
     num_rows
         Above 0: continue behind the first `num_rows` rows of a file that exists, cutting off what follows them.
+    checksum
+        crc32 of these rows' bytes, 0 if there are none: `append` then keeps that of all rows. None keeps no checksum.
 
     Attributes
     ----------
+    path
+        The file.
+    checksum
+        crc32 of the bytes of all rows, if the rows were written by `append` alone; 0 if it is not kept.
     num_rows
         Rows of the array so far: one more than the last row that was written.
 
@@ -65,13 +72,22 @@ class NpyWriter:
         If the file cannot be opened, or has fewer rows than `num_rows`.
     """
 
-    def __init__(self, path: Path, dtype: npt.DTypeLike, row_shape: tuple[int, ...] = (), *, num_rows: int = 0) -> None:
-        self.num_rows = num_rows
+    def __init__(
+        self,
+        path: Path,
+        dtype: npt.DTypeLike,
+        row_shape: tuple[int, ...] = (),
+        *,
+        num_rows: int = 0,
+        checksum: int | None = None,
+    ) -> None:
+        self.path, self.num_rows = path, num_rows
+        self.checksum, self._keeps_checksum = checksum or 0, checksum is not None
         self._dtype, self._row_shape = np.dtype(dtype).newbyteorder("<"), row_shape
         self._row_bytes = self._dtype.itemsize * int(np.prod(row_shape, dtype=np.int64))
         self._lock = threading.Lock()
         fresh = 0 if num_rows else os.O_CREAT | os.O_TRUNC
-        self._descriptor = os.open(path, os.O_RDWR | fresh, 0o666)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | fresh, 0o666)
         try:
             if num_rows and os.fstat(self._descriptor).st_size < self.num_bytes:
                 raise OSError(f"{path} has fewer than {num_rows} rows")
@@ -87,7 +103,10 @@ class NpyWriter:
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Write rows behind the last one."""
+        rows = np.ascontiguousarray(rows, self._dtype)
         self.write(self.num_rows, rows)
+        if self._keeps_checksum:
+            self.checksum = zlib.crc32(rows.reshape(-1).view(np.uint8).data, self.checksum)
 
     def write(self, first: int, rows: npt.NDArray[Any]) -> None:
         """Write rows ``first .. first + len(rows) - 1``. Several threads may write different rows at once."""
@@ -130,6 +149,13 @@ class NpyRows:
 
     A memory map would also do, but every page that was ever touched counts as memory of the process, and what the
     process needs could not be told from what the system is free to drop.
+
+    Attributes
+    ----------
+    shape
+        Rows, and entries of a row.
+    row_bytes
+        Bytes of a row.
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
@@ -139,7 +165,7 @@ class NpyRows:
             assert version == (1, 0)
             self.shape, _, self._dtype = np.lib.format.read_array_header_1_0(file)
             assert file.tell() == HEADER_BYTES
-        self._row_bytes = self._dtype.itemsize * self.shape[1]
+        self.row_bytes = self._dtype.itemsize * self.shape[1]
         self._descriptor = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
 
     def __len__(self) -> int:
@@ -149,7 +175,7 @@ class NpyRows:
         """A copy of rows ``start .. stop - 1``; shorter where the file has fewer rows."""
         rows = np.empty((max(min(stop, len(self)) - start, 0), self.shape[1]), self._dtype)
         view = rows.reshape(-1).view(np.uint8).data
-        position = HEADER_BYTES + start * self._row_bytes
+        position = HEADER_BYTES + start * self.row_bytes
         while len(view):
             count = os.preadv(self._descriptor, [view], position)
             if not count:
@@ -159,7 +185,7 @@ class NpyRows:
 
     def write(self, start: int, rows: npt.NDArray[Any]) -> None:
         """Replace the rows from `start` on."""
-        _write_all(self._descriptor, np.ascontiguousarray(rows, self._dtype), HEADER_BYTES + start * self._row_bytes)
+        _write_all(self._descriptor, np.ascontiguousarray(rows, self._dtype), HEADER_BYTES + start * self.row_bytes)
 
     def __enter__(self) -> NpyRows:
         return self

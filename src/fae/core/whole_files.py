@@ -25,7 +25,7 @@ def write_whole(path: Path, text: str) -> None:
         If it cannot be written.
     """
     try:
-        _write(path, text)
+        write_durably(path, text)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -47,7 +47,7 @@ def json_values(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON as `write_whole` writes text; NaN and infinity become null. Raises `OSError` where it fails."""
-    _write(path, json.dumps(json_values(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_durably(path, json.dumps(json_values(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def write_record(path: Path, value: Any) -> None:
@@ -99,7 +99,8 @@ def parse_json(data: bytes) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def _write(path: Path, text: str) -> None:
+def write_durably(path: Path, text: str) -> None:
+    """As `write_whole`, but what goes wrong is an `OSError`."""
     temporary = temporary_path(path)
     temporary.unlink(missing_ok=True)
     try:

@@ -1,23 +1,29 @@
 """Keep what ingest has done on the disk, so that an interrupted ingest continues where it was.
 
 The log grows in the folder ``.<name>.partial``, which becomes the artifact when it is complete;
-``.<name>.partial.json`` records how far it is. A *mark* is set after every raw file: the number of rows written, the
-values that are new in the vocabularies since the last mark (appended to one journal), and the state of the splits.
-After the last file the second pass begins. It renumbers ids in place, and first copies the rows that it is about to
-change.
+``.<name>.partial.json`` records how far it is. A *mark* is set behind a raw file, at most one a second in the long run:
+the number of rows written, the values that are new in the vocabularies since the last mark (appended to one journal),
+and the state of the splits. After the last file the second pass begins. It renumbers ids in place, and first copies the
+rows that it is about to change.
 
 A resumed log has the same bytes as one made without interruption. A mark is only used for the same columns, the same
-parents and the same content of the files it covers. A mark between files survives a power failure. Work after the last
-file survives the death of the process but not of the machine: after a reboot that part is done again.
+parents and the same content of the files it covers, and only if every byte that it covers is still what was written:
+rows, journal and record have checksums, and so has every step of the second pass (`fae.ingest.renumbering`). Anything
+else in the folder is removed. A mark between files survives a power failure; of later work, what reached the disk is
+used, and what did not is found by its checksum.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import stat
+import time
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +31,33 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fae.core.files import MANIFEST, temporary_path
-from fae.core.npy import NpyWriter
-from fae.core.whole_files import write_json
+from fae.artifacts.checksums import describe_files, file_checksum
+from fae.core.errors import ArtifactError
+from fae.core.files import temporary_path
+from fae.core.npy import HEADER_BYTES, NpyRows, NpyWriter
+from fae.core.progress import say
+from fae.core.threads import run_jobs
+from fae.core.whole_files import read_json, write_durably
 from fae.ingest.hex_vocabulary import HexVocabulary
 from fae.ingest.provisional_ids import ColumnEncoder
+from fae.ingest.renumbering import restore_ids, step_checksums
 
-ROW_FILES = ("ids", "dense", "labels")
 _VALUES_AT_ONCE = 1 << 18
-_VERSION = 1
+_VERSION = 2
+_ALWAYS_MARKED, _SECONDS, _MOST_SHARE = 16, 1.0, 0.05
+"""The first files are marked one by one; later a mark comes after a second, and marks take 5 % of the time at most."""
 
 
 def discard_progress(path: Path) -> None:
-    """Remove what an interrupted ingest of the log `path` has kept."""
+    """Remove what an interrupted ingest of the log `path` has kept; of a link, the link alone."""
     with contextlib.suppress(OSError):
         _progress_file(path).unlink(missing_ok=True)
         temporary_path(_progress_file(path)).unlink(missing_ok=True)
-    shutil.rmtree(_folder(path), ignore_errors=True)
+    folder = _folder(path)
+    with contextlib.suppress(OSError):
+        if not stat.S_ISREG(folder.lstat().st_mode) and not stat.S_ISDIR(folder.lstat().st_mode):
+            folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder(path: Path) -> Path:
@@ -52,12 +68,8 @@ def _progress_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial.json")
 
 
-def _boot_id() -> str:
-    """An id of this run of the machine, new after a reboot; empty if the system has none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
+class _Damaged(Exception):
+    """What was kept is not what was written; the text names the file."""
 
 
 class IngestProgress:
@@ -82,112 +94,275 @@ class IngestProgress:
         JSON values of the caller, kept with the next mark.
     phase
         ``reading``, ``numbering`` or ``done``.
+    step_bytes
+        Bytes of ``ids.npy`` in a step of the second pass.
+    files
+        In phase ``done``: the files of the log with their checksums, as for its manifest.
+
+    Raises
+    ------
+    ArtifactError
+        If something that ingest did not make is in the place of its folder.
     """
 
     def __init__(self, path: Path, key: Any, sources: Sequence[Any]) -> None:
         self._path, self._file = path, _progress_file(path)
-        self._key, self._sources = json.loads(json.dumps(key)), json.loads(json.dumps(list(sources)))
+        self._key, self._sources = _digest(key), [_digest(source) for source in sources]
         self.folder = _folder(path)
         self.work = self.folder / "work"
-        self.num_done = 0
+        self.num_done = self._num_read = self._rows = self._num_marks = self.step_bytes = 0
         self.phase = "reading"
         self.state: dict[str, Any] = {}
-        self._marks: list[list[list[int]]] = []
-        self._rows = 0
-        self._row_bytes: list[int] = []
+        self.files: dict[str, dict[str, Any]] = {}
+        self._row_files: dict[str, list[int]] = {}  # name: bytes, checksum of the rows, of the header
+        self._journal = [0, 0]  # bytes, checksum
+        self._kept: dict[str, list[Any]] = {}  # whole files of the second pass: bytes, checksum
         self._saved: list[int] = []
+        self._last_mark, self._mark_seconds = time.monotonic(), 0.0
         if not self._load():
             discard_progress(path)
+        if not self.folder.is_dir() and self.folder.exists():
+            raise ArtifactError(
+                f"{self.folder} is no folder, and ingest keeps there what it has read; move it away, or choose another "
+                "folder with --out"
+            )
         self.work.mkdir(parents=True, exist_ok=True)
-        (self.folder / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(self.work / "scratch", ignore_errors=True)
+        self._remove_others()
 
     def _load(self) -> bool:
-        """Load what an earlier process kept; return whether there is anything of this log."""
+        """Load and check what an earlier process kept; return whether there is anything of this log."""
         try:
-            found = json.loads(self._file.read_text())
+            found = read_json(self._file)
+            if not isinstance(found, dict):
+                raise ValueError("no object")
+            if found.get("version") != _VERSION:
+                return False
+            if found.pop("digest", "") != _digest(found):
+                raise ValueError("its digest does not match")
+        except FileNotFoundError:
+            return False
         except (OSError, ValueError):
+            self._say_damaged(self._file.name)
             return False
-        if not isinstance(found, dict) or found.get("version") != _VERSION or found.get("key") != self._key:
-            return False
-        done = len(found["sources"])
-        if found["sources"] != self._sources[:done] or (found["boot"] and found["boot"] != _boot_id()):
+        done = found["num_done"]
+        if found["key"] != self._key or done > len(self._sources) or found["sources"] != self._sources_digest(done):
             return False
         if found["phase"] != "reading" and done != len(self._sources):
             return False
-        needed = sum(size for mark in found["marks"] for _, size in mark)
-        if found["phase"] == "reading" and _size(self.work / "journal") < needed:
+        self.num_done = self._num_read = done
+        self.phase, self.state, self.files = found["phase"], found["state"], found["files"]
+        self._rows, self._row_files, self._journal = found["rows"], found["row_files"], found["journal"]
+        self._kept, self.step_bytes = found["kept"], found["step_bytes"]
+        try:
+            self._check()
+        except (_Damaged, OSError, ValueError) as error:
+            self._say_damaged(str(error) or "a file")
+            self.num_done = self._num_read = self._rows = 0
+            self.phase, self.state, self.files = "reading", {}, {}
+            self._row_files, self._journal, self._kept = {}, [0, 0], {}
             return False
-        for name, num_bytes in zip(ROW_FILES, found["row_bytes"], strict=True):
-            if _size(self.folder / f"{name}.npy") < num_bytes:
-                return False
-        self.num_done, self.phase, self.state = done, found["phase"], found["state"]
-        self._marks, self._rows, self._row_bytes = found["marks"], found["rows"], found["row_bytes"]
         return True
 
+    def _say_damaged(self, what: str) -> None:
+        say(
+            f"ingest: what an interrupted ingest has kept in {self.folder} is damaged or was changed ({what}); "
+            "reading the log anew"
+        )
+
+    def _check(self) -> None:
+        """Compare everything that was kept with its checksums; put the rows of an interrupted step back."""
+        _require(self.folder, stat.S_ISDIR)
+        if self.phase == "done":
+            wanted = [(name, facts["bytes"], facts["crc32"], 0) for name, facts in self.files.items()]
+        elif self.phase == "numbering":
+            rows = [
+                (f"{name}.npy", size, f"{checksum:08x}", HEADER_BYTES)
+                for name, (size, checksum, _) in self._row_files.items()
+                if name != "ids"
+            ]
+            wanted = [*rows, *((name, size, checksum, 0) for name, (size, checksum) in self._kept.items())]
+        else:
+            wanted = [
+                (f"{name}.npy", size, f"{checksum:08x}", HEADER_BYTES)
+                for name, (size, checksum, _) in self._row_files.items()
+            ]
+            wanted.append(("work/journal", self._journal[0], f"{self._journal[1]:08x}", 0))
+        if self.phase != "done":
+            _require(self.work, stat.S_ISDIR)
+
+        def job(name: str, size: int, checksum: str, first: int) -> Callable[[], None]:
+            def check() -> None:
+                path = self.folder / name
+                _require(path.parent, stat.S_ISDIR)
+                _require(path, stat.S_ISREG)
+                there = path.stat().st_size
+                if there < size or (there > size and self.phase != "reading"):
+                    raise _Damaged(name)
+                if file_checksum(path, first, size) != checksum:
+                    raise _Damaged(name)
+
+            return check
+
+        run_jobs([job(*each) for each in wanted])
+        if self.phase == "numbering":
+            for name, (_, _, header) in self._row_files.items():
+                if zlib.crc32((self.folder / f"{name}.npy").read_bytes()[:HEADER_BYTES]) != header:
+                    raise _Damaged(f"{name}.npy")
+            self._check_ids()
+
+    def _check_ids(self) -> None:
+        path = self.folder / "ids.npy"
+        _require(path, stat.S_ISREG)
+        for name in ("undo", "numbered"):
+            if os.path.lexists(self.work / name):
+                _require(self.work / name, stat.S_ISREG)
+        with NpyRows(path, writable=True) as ids:
+            if path.stat().st_size != self._row_files["ids"][0] or not restore_ids(
+                ids, self.work, step_bytes=self.step_bytes
+            ):
+                raise _Damaged("ids.npy")
+
+    def _remove_others(self) -> None:
+        """Remove what is not part of what was kept: links, and what a killed process left half written."""
+        rows = {f"{name}.npy" for name in self._row_files}
+        expected = {
+            "reading": {*rows, "work/journal"} if self.num_done else set(),
+            "numbering": {*rows, *self._kept, "work/undo", "work/numbered"},
+            "done": set(self.files),
+        }[self.phase]
+        folders = {str(Path(name).parent) for name in expected} | ({"work"} if self.phase != "done" else set())
+        for place, names, leaves in os.walk(self.folder):
+            for name in (*names, *leaves):
+                path = Path(place) / name
+                known = str(path.relative_to(self.folder))
+                if path.is_dir() and not path.is_symlink():
+                    if known not in folders:
+                        shutil.rmtree(path)
+                elif known not in expected:
+                    path.unlink()
+            names[:] = [name for name in names if (Path(place) / name).is_dir()]
+
     def open_rows(self, name: str, dtype: npt.DTypeLike, row_shape: tuple[int, ...]) -> NpyWriter:
-        """Open the writer of one of `ROW_FILES`, positioned behind the rows of the last mark."""
-        return NpyWriter(self.folder / f"{name}.npy", dtype, row_shape, num_rows=self._rows)
+        """Open the writer of one array of rows, ``<name>.npy``, positioned behind the rows of the last mark."""
+        checksum = self._row_files[name][1] if self._rows else 0
+        return NpyWriter(self.folder / f"{name}.npy", dtype, row_shape, num_rows=self._rows, checksum=checksum)
 
     def restore(self, encoders: Sequence[ColumnEncoder]) -> None:
         """Fill new vocabularies with the values of all marks, in their order."""
-        self._saved = [_num_values(encoder) for encoder in encoders]
-        if not self._marks:
+        if not self.num_done:
             (self.work / "journal").write_bytes(b"")
-            return
         with (self.work / "journal").open("r+b") as journal:
-            for mark in self._marks:
-                for index, (count, num_bytes) in enumerate(mark):
-                    _add_values(encoders[index], journal.read(num_bytes), count)
-            journal.truncate(journal.tell())
+            while journal.tell() < self._journal[0]:
+                head = np.frombuffer(journal.read(16 * len(encoders)), np.int64).reshape(-1, 2)
+                for encoder, (count, num_bytes) in zip(encoders, head.tolist(), strict=True):
+                    _add_values(encoder, journal.read(num_bytes), count)
+            journal.truncate(self._journal[0])
         self._saved = [_num_values(encoder) for encoder in encoders]
 
-    def mark(self, encoders: Sequence[ColumnEncoder], writers: Sequence[NpyWriter], *, durable: bool) -> None:
-        """Set a mark: another raw file is read and need not be read again.
+    def mark(self, encoders: Sequence[ColumnEncoder], writers: Sequence[NpyWriter], *, last: bool) -> None:
+        """Another raw file is read: set a mark behind it, unless the last mark was just now.
 
-        `durable` waits until everything is on the disk.
+        A mark behind the last file does not wait for the disk; the others do.
         """
-        entries = []
-        with (self.work / "journal").open("ab") as journal:
-            for encoder, first in zip(encoders, self._saved, strict=True):
-                begin = journal.tell()
-                for start in range(first, _num_values(encoder), _VALUES_AT_ONCE):
-                    journal.write(_values(encoder, start, min(start + _VALUES_AT_ONCE, _num_values(encoder))))
-                entries.append([_num_values(encoder) - first, journal.tell() - begin])
-            journal.flush()
-            if durable:
-                os.fsync(journal.fileno())
-        if durable:
+        self._num_read += 1
+        started = time.monotonic()
+        pause = max(_SECONDS, self._mark_seconds / _MOST_SHARE)
+        if not last and self._num_marks >= _ALWAYS_MARKED and started - self._last_mark < pause:
+            return
+        self._write_journal(encoders, durable=not last)
+        if not last:
             for writer in writers:
                 writer.sync()
-        self._saved = [_num_values(encoder) for encoder in encoders]
-        self._rows, self._row_bytes = writers[0].num_rows, [writer.num_bytes for writer in writers]
-        self._marks.append(entries)
-        self.num_done += 1
-        self.save("reading", durable=durable)
+        self._rows = writers[0].num_rows
+        self._row_files = {writer.path.stem: [writer.num_bytes, writer.checksum, 0] for writer in writers}
+        self.num_done = self._num_read
+        self.save("reading")
+        self._num_marks += 1
+        self._last_mark = time.monotonic()
+        self._mark_seconds = self._last_mark - started
 
-    def save(self, phase: str, *, durable: bool = False) -> None:
+    def _write_journal(self, encoders: Sequence[ColumnEncoder], *, durable: bool) -> None:
+        sizes = [_num_values(encoder) for encoder in encoders]
+        size, checksum = self._journal
+        with (self.work / "journal").open("r+b") as journal:
+            head = np.zeros((len(encoders), 2), np.int64)
+            at = size + head.nbytes
+            for index, encoder in enumerate(encoders):
+                journal.seek(at)
+                for start in range(self._saved[index], sizes[index], _VALUES_AT_ONCE):
+                    journal.write(_values(encoder, start, min(start + _VALUES_AT_ONCE, sizes[index])))
+                head[index] = sizes[index] - self._saved[index], journal.tell() - at
+                at = journal.tell()
+            journal.seek(size)
+            journal.write(head.tobytes())
+            journal.truncate(at)
+            journal.seek(size)
+            while block := journal.read(1 << 22):
+                checksum = zlib.crc32(block, checksum)
+            if durable:
+                os.fsync(journal.fileno())
+        self._journal, self._saved = [at, checksum], sizes
+
+    def begin_numbering(self, step_bytes: int) -> None:
+        """Record that everything but the final ids is written; later processes continue with the second pass.
+
+        Parameters
+        ----------
+        step_bytes
+            Bytes of ``ids.npy`` in a step.
+        """
+        self.step_bytes = step_bytes
+        with NpyRows(self.folder / "ids.npy") as ids:
+            (self.work / "provisional").write_bytes(step_checksums(ids, step_bytes=step_bytes).tobytes())
+        for name in ("undo", "numbered"):
+            (self.work / name).unlink(missing_ok=True)
+        rows = {f"{name}.npy" for name in self._row_files}
+        names = [
+            str(path.relative_to(self.folder))
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.name != "journal" and "scratch" not in path.parts
+        ]
+        for name in names:
+            if name in rows:
+                with (self.folder / name).open("rb") as file:
+                    self._row_files[name.removesuffix(".npy")][2] = zlib.crc32(file.read(HEADER_BYTES))
+            else:
+                self._kept[name] = [(self.folder / name).stat().st_size, file_checksum(self.folder / name)]
+        self.save("numbering")
+
+    def save(self, phase: str) -> None:
         """Write to the disk how far the log is."""
         self.phase = phase
         facts = {
-            "version": _VERSION, "key": self._key, "sources": self._sources[: self.num_done], "phase": phase,
-            "boot": "" if durable else _boot_id(), "rows": self._rows, "row_bytes": self._row_bytes,
-            "marks": self._marks, "state": self.state,
+            "version": _VERSION, "key": self._key, "sources": self._sources_digest(self.num_done),
+            "num_done": self.num_done, "phase": phase, "rows": self._rows, "row_files": self._row_files,
+            "journal": self._journal, "kept": self._kept, "step_bytes": self.step_bytes, "files": self.files,
+            "state": self.state,
         }  # fmt: skip
-        write_json(self._file, facts)
+        write_durably(self._file, json.dumps({**facts, "digest": _digest(facts)}))
 
     def finish(self) -> None:
         """Record that only the manifest is missing, and remove everything that is not part of the log."""
+        self.files.update(describe_files(self.folder, leave_out="work"))
         self.save("done")
-        shutil.rmtree(self.work)
+        self._remove_others()
 
     def discard(self) -> None:
         """Remove everything that was kept: the log is complete, or was refused."""
         discard_progress(self._path)
 
+    def _sources_digest(self, count: int) -> str:
+        return hashlib.blake2b("".join(self._sources[:count]).encode(), digest_size=16).hexdigest()
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
+
+def _digest(value: Any) -> str:
+    text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _require(path: Path, kind: Callable[[int], bool]) -> None:
+    if not kind(path.lstat().st_mode):
+        raise _Damaged(path.name)
 
 
 def _num_values(encoder: ColumnEncoder) -> int:

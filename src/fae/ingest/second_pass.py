@@ -52,7 +52,7 @@ def second_pass(
     """
     if progress.phase == "reading":
         progress.state["summary"] = _assign_final_ids(config, encoders, splits, progress, scratch)
-        progress.save("numbering")
+        progress.begin_numbering(_STEP_BYTES)
     if progress.phase == "numbering":
         numberings = [
             SlotNumbering(
@@ -63,7 +63,7 @@ def second_pass(
             for index, encoder in enumerate(encoders)
         ]
         with NpyRows(progress.folder / "ids.npy", writable=True) as ids:
-            renumber(ids, numberings, progress.work / "undo", step_bytes=_STEP_BYTES)
+            renumber(ids, numberings, progress.work / "undo", step_bytes=progress.step_bytes)
         progress.finish()
     summary: dict[str, Any] = progress.state["summary"]
     return summary

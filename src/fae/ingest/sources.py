@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import re
 import time
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from fae.artifacts.checksums import file_digest
 from fae.core.errors import LogError
 from fae.core.progress import task
 from fae.core.threads import run_ranges
-from fae.core.whole_files import write_json
+from fae.core.whole_files import read_json, write_json
 from fae.ingest.config import LogConfig
 
 _TRUST_AFTER_NS = 2 * 10**9
@@ -177,15 +176,18 @@ def _cached_digest(cached: Digests, source: SourceFile) -> str:
     facts = cached.get(str(source.path), {})
     if (facts.get("bytes"), facts.get("mtime_ns")) != (source.num_bytes, source.mtime_ns):
         return ""
+    digest = facts.get("blake2b")
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{32}", digest):
+        return ""
     _known_digests[str(source.path)] = facts
-    return str(facts.get("blake2b", ""))
+    return digest
 
 
 def _read_sidecar(artifact: Path | None) -> Digests:
     if artifact is None:
         return {}
     try:
-        found = json.loads(sidecar(artifact).read_text())
+        found = read_json(sidecar(artifact))
     except (OSError, ValueError):
         return {}
     return {path: facts for path, facts in found.items() if isinstance(facts, dict)} if isinstance(found, dict) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from fae.artifacts.manifest import is_current
 from fae.artifacts.packed import PackedDataset
 from fae.core.errors import RecipeError
 from fae.core.files import locked_folder, recover_folder, temporary_path
-from fae.core.whole_files import write_record
+from fae.core.whole_files import read_json, write_record
 from fae.ingest.sources import sidecar
 from fae.run.context import RunContext
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
@@ -145,10 +144,12 @@ class RunFolder(RunContext):
         A training that was interrupted counts all its processes, each up to its last checkpoint.
         """
         try:
-            found = json.loads((self.out / TIMINGS).read_text())
+            found = read_json(self.out / TIMINGS)
         except (OSError, ValueError):
             found = None
-        return {stage.name: found.get(stage.name) if isinstance(found, dict) else None for stage in STAGES}
+        known = found if isinstance(found, dict) else {}
+        seconds = {stage.name: known.get(stage.name) for stage in STAGES}
+        return {name: value if _is_duration(value) else None for name, value in seconds.items()}
 
     def open_log(self) -> ColumnarLog:
         """Open the columnar log of the run."""
@@ -183,6 +184,10 @@ class RunFolder(RunContext):
     def total_row_bytes(self) -> int:
         """Bytes of all rows with their optimizer state."""
         return total_row_bytes(CALIBRATE.open(self))
+
+
+def _is_duration(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
 
 
 def find_stage(name: str) -> Stage[Any]:

@@ -23,8 +23,6 @@ from fae.artifacts.manifest import read_manifest
 from fae.core.errors import LogError
 from fae.core.npy import NpyRows, NpyWriter
 from fae.ingest import first_pass
-from fae.ingest import ingest as ingest_module
-from fae.ingest import resume as resume_module
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
@@ -114,10 +112,10 @@ DEATHS = [
     ("fae.core.npy:NpyWriter", "append", 5, 0),
     ("fae.core.npy:NpyWriter", "append", 20, 2),
     ("fae.ingest.resume:IngestProgress", "mark", 1, 0),
-    ("fae.ingest.resume", "write_json", 1, 0),
+    ("fae.ingest.resume", "write_durably", 1, 0),
     ("fae.ingest.resume:IngestProgress", "mark", 2, 1),
     ("fae.core.npy:NpyWriter", "sync", 5, 1),
-    ("fae.ingest.resume", "write_json", 3, 2),
+    ("fae.ingest.resume", "write_durably", 3, 2),
     ("fae.ingest.resume:IngestProgress", "mark", 4, 3),
     ("fae.ingest.second_pass", "write_vocabulary", 1, 4),
     ("fae.ingest.second_pass", "write_vocabulary", 3, 4),
@@ -127,7 +125,7 @@ DEATHS = [
     ("fae.ingest.renumbering", "renumber_slots", 4, 4),
     ("fae.core.npy:NpyRows", "write", 2, 4),
     ("fae.ingest.resume:IngestProgress", "finish", 1, 4),
-    ("fae.artifacts.manifest", "describe_files", 1, 4),
+    ("fae.ingest.resume", "describe_files", 1, 4),
     ("fae.artifacts.manifest", "replace_folder", 1, 4),
     ("fae.ingest.resume:IngestProgress", "discard", 1, -1),
 ]
@@ -135,7 +133,7 @@ DEATHS = [
 
 CASES = [("tsv", *death) for death in DEATHS] + [
     ("csv", "fae.core.npy:NpyWriter", "append", 5, 0),
-    ("csv", "fae.ingest.resume", "write_json", 3, 2),
+    ("csv", "fae.ingest.resume", "write_durably", 3, 2),
     ("csv", "fae.ingest.resume:IngestProgress", "mark", 4, 3),
     ("csv", "fae.ingest.second_pass", "write_vocabulary", 3, 4),
     ("csv", "fae.ingest.renumbering", "renumber_slots", 4, 4),
@@ -295,22 +293,6 @@ def test_damaged_leftovers_cost_time_alone(
     else:
         progress.write_text(json.dumps({**json.loads(progress.read_text()), "version": 0}))
     ingest(CRITEO, tmp_path / "log", base=days)
-    assert contents(tmp_path / "log") == contents(days / "whole_tsv")
-
-
-def test_after_a_reboot_the_second_pass_is_done_again(
-    days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(ingest_module, "second_pass", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            ingest(CRITEO, tmp_path / "log", base=days)
-    read: list[str] = []
-    real = first_pass.read_chunks
-    monkeypatch.setattr(first_pass, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
-    monkeypatch.setattr(resume_module, "_boot_id", lambda: "another")
-    ingest(CRITEO, tmp_path / "log", base=days)
-    assert len(read) == NUM_FILES
     assert contents(tmp_path / "log") == contents(days / "whole_tsv")
 
 
