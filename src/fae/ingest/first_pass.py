@@ -69,7 +69,7 @@ def first_pass(
                     bar.advance(chunk.raw_bytes, f"{ids.num_rows:,} inputs")
             source.check_unchanged()
             progress.state["splits"] = finder.state
-            progress.mark(encoders, (ids, dense, labels), durable=source is not sources[-1])
+            progress.mark(encoders, (ids, dense, labels), last=source is sources[-1])
 
 
 class EncodedRows(NamedTuple):

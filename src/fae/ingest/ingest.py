@@ -102,7 +102,7 @@ def ingest(
     progress = _open_progress(path, plan, sources)
     summary: dict[str, Any] = {}
     try:
-        with write_artifact(path, plan, summary, unfinished=progress.folder):
+        with write_artifact(path, plan, summary, unfinished=progress.folder, files=progress.files):
             scratch = Scratch(progress.work / "scratch", memory_bytes)
             reading = progress.phase == "reading"
             encoders = make_encoders(config, scratch, known if reading else [None] * len(known))
