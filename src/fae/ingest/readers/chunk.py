@@ -1,18 +1,13 @@
-"""What readers yield: chunks of typed columns; and how to find the recipe's columns in a header."""
+"""What readers yield: chunks of typed columns of some consecutive inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from fae.core.config import nearest
-from fae.core.errors import LogError
-from fae.ingest.config import LogConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +17,7 @@ class Chunk:
     Attributes
     ----------
     label
-        Arrow array ``[n]`` of any type.
+        Arrow array ``[n]`` of any type; None where the file is read without labels.
     dense, categorical
         Arrow arrays ``[n]`` in the order of ``LogConfig.dense_columns()`` and ``LogConfig.categorical_columns()``:
         float64 and text from text files, the stored types from Parquet.
@@ -50,31 +45,6 @@ class Chunk:
     split_key: Any = None
     days: Any = None
     split: str = ""
-
-
-def column_positions(config: LogConfig, header: list[str], path: Path) -> list[int]:
-    """Positions of the label, the dense and the categorical columns in `header`, in this order.
-
-    Raises
-    ------
-    LogError
-        If a column is missing (naming its nearest neighbour) or is there more than once.
-    """
-    positions = []
-    for name in (
-        config.label_column(),
-        *config.dense_columns(),
-        *(column.name for column in config.categorical_columns()),
-    ):
-        count = header.count(name)
-        if count == 0:
-            raise LogError(
-                f"{path}: there is no column {name!r}; {nearest(name, [known for known in header if known])}"
-            )
-        if count > 1:
-            raise LogError(f"{path}: the column {name!r} is {count} times in the header; give each its own name")
-        positions.append(header.index(name))
-    return positions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ _MOST_INPUTS = 1 << 15
 _NUM_FIELDS = 1 + NUM_COUNTS + NUM_IDS
 
 
-def read_criteo(config: LogConfig, path: Path) -> Iterator[CriteoChunk]:
+def read_criteo(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[CriteoChunk]:
     """Stream a file of Criteo's format. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
     parser, line, found = _Parser(config), 1, False
     for buffer, start, stop, num_bytes in line_blocks(path, _BLOCK_BYTES):
@@ -41,6 +41,10 @@ def read_criteo(config: LogConfig, path: Path) -> Iterator[CriteoChunk]:
                 raise LogError(f"{path}, line {line}: {explain_criteo_fault(text, config.label_column())}")
     if not found:
         raise LogError(f"{path} holds no inputs; copy it again or take it out of the recipe")
+
+
+def check_criteo_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
+    """The format has no header. See `fae.ingest.readers.dispatch.check_header`."""
 
 
 class _Parser:

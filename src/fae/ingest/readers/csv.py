@@ -18,7 +18,8 @@ import pyarrow.csv
 
 from fae.core.errors import LogError, RecipeError
 from fae.ingest.config import LogConfig
-from fae.ingest.readers.chunk import Chunk, column_positions
+from fae.ingest.readers.chunk import Chunk
+from fae.ingest.readers.file_columns import FileColumns, find_columns
 from fae.ingest.readers.text_faults import TextLayout, explain_csv_fault, line_of_row
 from fae.ingest.readers.text_files import check_suffix, cut_short, open_bytes, open_lines
 
@@ -29,18 +30,25 @@ _NO_INPUTS = ("Empty CSV", "Could not skip initial")
 """The parser's messages for a file with nothing behind the header."""
 
 
-def read_text(config: LogConfig, path: Path) -> Iterator[Chunk]:
+def read_text(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[Chunk]:
     """Stream a CSV file. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
     try:
-        layout = _layout(config, path)
-        yield from _chunks(config, path, layout)
+        layout, columns = _layout(config, path, labelled)
+        yield from _chunks(path, layout, columns)
     except OSError as error:
         raise cut_short(path, error) from error
 
 
-def _layout(config: LogConfig, path: Path) -> TextLayout:
+def check_text_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
+    """Look at the header alone. Raises `LogError`; see `fae.ingest.readers.dispatch.check_header`."""
+    try:
+        _layout(config, path, labelled)
+    except OSError as error:
+        raise cut_short(path, error) from error
+
+
+def _layout(config: LogConfig, path: Path, labelled: bool) -> tuple[TextLayout, FileColumns]:
     check_suffix(path)
-    dense = range(1, 1 + len(config.dense_columns()))
     if len(config.separator) != 1 or not config.separator.isascii():
         raise RecipeError(f"[log] separator = {config.separator!r} must be one ASCII character")
     with open_lines(path) as lines:
@@ -52,28 +60,29 @@ def _layout(config: LogConfig, path: Path) -> TextLayout:
         header_lines = reader.line_num
     if not header:
         raise LogError(f"{path} holds no text; copy it again or take it out of the recipe")
-    positions = column_positions(config, header, path)
-    return TextLayout(
+    columns = find_columns(config, header, path, labelled=labelled)
+    dense = [
+        position for name, position in zip(columns.names, columns.positions, strict=True) if columns.dense_only(name)
+    ]
+    layout = TextLayout(
         separator=config.separator, quoting=True, num_fields=len(header), header_lines=header_lines,
-        positions=tuple(positions), dense=tuple(positions[index] for index in dense),
+        positions=columns.positions, dense=tuple(dense),
     )  # fmt: skip
+    return layout, columns
 
 
-def _chunks(config: LogConfig, path: Path, layout: TextLayout) -> Iterator[Chunk]:
+def _chunks(path: Path, layout: TextLayout, columns: FileColumns) -> Iterator[Chunk]:
     stream, raw = open_bytes(path)
-    num_dense = len(layout.dense)
     first_row, bytes_before = 0, 0
     with raw, stream:
         try:
-            for batch in _open_csv(stream, layout):
+            for batch in _open_csv(stream, layout, bool(columns.label in columns.names)):
                 if not batch.num_rows:
                     continue
                 bytes_read = raw.tell()
-                yield Chunk(
+                yield columns.chunk(
+                    dict(zip(columns.names, batch.columns, strict=True)),
                     num_inputs=batch.num_rows,
-                    label=batch.column(0),
-                    dense=tuple(batch.columns[1 : 1 + num_dense]),
-                    categorical=tuple(batch.columns[1 + num_dense :]),
                     locate=partial(_locate, path, layout, first_row),
                     raw_bytes=bytes_read - bytes_before,
                 )
@@ -88,13 +97,14 @@ def _chunks(config: LogConfig, path: Path, layout: TextLayout) -> Iterator[Chunk
         raise LogError(f"{path} holds {found}; copy it again or take it out of the recipe")
 
 
-def _open_csv(stream: Any, layout: TextLayout) -> Any:
+def _open_csv(stream: Any, layout: TextLayout, labelled: bool) -> Any:
     # Columns go by position: other columns may have no name or one name twice.
     names = [str(position) for position in range(layout.num_fields)]
     types = {names[position]: pa.string() for position in layout.positions}
     types |= {names[position]: pa.float64() for position in layout.dense}
-    # The label has few values: as a dictionary each is looked at once.
-    types[names[layout.positions[0]]] = pa.dictionary(pa.int32(), pa.string())
+    if labelled:
+        # The label has few values: as a dictionary each is looked at once.
+        types[names[layout.positions[0]]] = pa.dictionary(pa.int32(), pa.string())
     return pyarrow.csv.open_csv(
         stream,
         # One thread: its blocks come one at a time, where the parallel reader holds one per core of the machine.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,56 @@ from fae.ingest.readers.chunk import Chunk, CriteoChunk
 T = TypeVar("T")
 
 
-def read_chunks(config: LogConfig, path: Path) -> Generator[Chunk | CriteoChunk, None, None]:
+def _criteo() -> Any:
+    from fae.ingest.readers import criteo
+
+    return criteo.read_criteo, criteo.check_criteo_header
+
+
+def _taobao() -> Any:
+    from fae.ingest.readers import taobao
+
+    return taobao.read_taobao, taobao.check_taobao_header
+
+
+def _avazu() -> Any:
+    from fae.ingest.readers import avazu
+
+    return avazu.read_avazu, avazu.check_avazu_header
+
+
+def _csv() -> Any:
+    from fae.ingest.readers import csv
+
+    return csv.read_text, csv.check_text_header
+
+
+def _jsonl() -> Any:
+    from fae.ingest.readers import jsonl
+
+    return jsonl.read_jsonl, jsonl.check_jsonl_header
+
+
+def _parquet() -> Any:
+    from fae.ingest.readers import parquet
+
+    return parquet.read_parquet, parquet.check_parquet_header
+
+
+_READERS: dict[str, Callable[[], Any]] = {
+    "csv": _csv, "jsonl": _jsonl, "parquet": _parquet, "avazu": _avazu, "taobao": _taobao,
+    **dict.fromkeys(CRITEO_FORMATS, _criteo),
+}  # fmt: skip
+"""For each format, what imports its reader: a function that streams a file, and one that looks at its header."""
+
+
+def read_chunks(config: LogConfig, path: Path, *, labelled: bool = True) -> Generator[Chunk | CriteoChunk, None, None]:
     """Stream one raw file, parsed on a second thread. Close the generator to stop early.
+
+    Parameters
+    ----------
+    labelled
+        Without it the file need not have labels, and `Chunk.label`, `weight`, `time` and `split_key` are None.
 
     Raises
     ------
@@ -29,22 +77,20 @@ def read_chunks(config: LogConfig, path: Path) -> Generator[Chunk | CriteoChunk,
         If the file is empty, damaged, or not what the recipe says; one line, naming the file and where possible the
         line.
     """
-    if config.format in CRITEO_FORMATS:
-        from fae.ingest.readers.criteo import read_criteo
+    read, _ = _READERS[config.format]()
+    return read_ahead(read(config, path, labelled=labelled))
 
-        return read_ahead(read_criteo(config, path))
-    if config.format == "taobao":
-        from fae.ingest.readers.taobao import read_taobao
 
-        return read_ahead(read_taobao(config, path))
-    if config.format == "avazu":
-        from fae.ingest.readers.avazu import read_avazu
+def check_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
+    """Look at the beginning of one raw file alone: is it what the recipe says, with the columns that it names?
 
-        return read_ahead(read_avazu(config, path))
-    from fae.ingest.readers.csv import read_text
-    from fae.ingest.readers.parquet import read_parquet
-
-    return read_ahead(read_parquet(config, path) if config.format == "parquet" else read_text(config, path))
+    Raises
+    ------
+    LogError
+        As `read_chunks` would, as far as the first line tells; a file that cannot be opened is left to that.
+    """
+    _, check = _READERS[config.format]()
+    check(config, path, labelled=labelled)
 
 
 _END = object()

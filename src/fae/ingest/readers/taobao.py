@@ -91,7 +91,7 @@ class _Places:
         return places
 
 
-def read_taobao(config: LogConfig, path: Path) -> Iterator[Chunk]:
+def read_taobao(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[Chunk]:
     """Stream a file of Taobao's format. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
     del config  # the format has no options
     users, items = _Places(), _Places()
@@ -116,6 +116,10 @@ def read_taobao(config: LogConfig, path: Path) -> Iterator[Chunk]:
     splits = _user_splits(np.concatenate(last_times))
     for split, name in _SPLITS:
         yield from _inputs(path, split, name, splits, items, categories)
+
+
+def check_taobao_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
+    """The format has no header. See `fae.ingest.readers.dispatch.check_header`."""
 
 
 def _user_splits(last_times: Int64) -> npt.NDArray[np.uint8]:
