@@ -57,6 +57,8 @@ class CriteoChunk:
         uint8 ``[n]`` and float32 ``[n, 13]``, transformed.
     keys
         int64 ``[26, n]``: the ids as keys of `fae.ingest.hex_vocabulary`.
+    missing
+        uint8 ``[n, 2]``: bit j of a row, the lowest first, is 1 where count j is missing.
     raw_bytes
         Bytes of the file, as it is on disk, that were read for this chunk.
     """
@@ -64,6 +66,7 @@ class CriteoChunk:
     labels: npt.NDArray[np.uint8]
     dense: npt.NDArray[np.float32]
     keys: npt.NDArray[np.int64]
+    missing: npt.NDArray[np.uint8]
     raw_bytes: int
 
     @property

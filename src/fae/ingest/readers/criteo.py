@@ -66,13 +66,16 @@ class _Parser:
         """
         most = min(_MOST_INPUTS, (stop - begin) // _NUM_FIELDS + 1)
         labels, dense = np.empty(most, np.uint8), np.empty((most, NUM_COUNTS), np.float32)
-        keys = np.empty((NUM_IDS, most), np.int64)
-        count = parse_lines(data, begin, stop, self._small, labels, dense, keys, self._large, self._end)
+        keys, missing = np.empty((NUM_IDS, most), np.int64), np.empty((most, 2), np.uint8)
+        count = parse_lines(data, begin, stop, self._small, labels, dense, keys, missing, self._large, self._end)
         position, num_lines, num_large, fault = map(int, self._end)
         if num_large:
             places, values = self._large[:num_large].T
             dense.reshape(-1)[places] = np.log1p(values.astype(np.float64)).astype(np.float32)
-        chunk = CriteoChunk(labels=labels[:count], dense=dense[:count], keys=keys[:, :count], raw_bytes=raw_bytes)
+        chunk = CriteoChunk(
+            labels=labels[:count], dense=dense[:count], keys=keys[:, :count], missing=missing[:count],
+            raw_bytes=raw_bytes,
+        )  # fmt: skip
         return chunk, position, num_lines, bool(fault)
 
 

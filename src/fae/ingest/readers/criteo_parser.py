@@ -32,6 +32,7 @@ def parse_lines(
     labels: npt.NDArray[np.uint8],
     dense: npt.NDArray[np.float32],
     keys: Int64,
+    missing: npt.NDArray[np.uint8],
     large: Int64,
     end: Int64,
 ) -> int:
@@ -44,6 +45,8 @@ def parse_lines(
         transformed.
     labels, dense, keys
         Filled: uint8 ``[n]``, float32 ``[n, 13]``, int64 ``[26, n]``; lines beyond n are left for the next call.
+    missing
+        Filled: uint8 ``[n, 2]``, bit j of a row is count j: 1 where there is none.
     large
         int64 ``[m, 2]``, m at least 13 n: place in `dense`, row-major, and value of each count beyond `small`.
     end
@@ -63,6 +66,7 @@ def parse_lines(
             break
         labels[row] = character - _ZERO
         at += 2
+        absent = 0
         for count in range(NUM_COUNTS):
             negative = data[at] == _MINUS
             if negative:
@@ -89,9 +93,11 @@ def parse_lines(
                 num_large += 1
             if at == first:
                 dense[row, count] = np.float32(0.0)
+                absent |= 1 << count
             at += 1
         if fault:
             break
+        missing[row, 0], missing[row, 1] = absent & 255, absent >> 8
         for column in range(NUM_IDS):
             last = column == NUM_IDS - 1
             # Nearly all ids have eight digits, which are checked at once.
