@@ -8,6 +8,9 @@ outcome that no user should see. The same seed and number give the same input, s
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
+import io
 import json
 import os
 import random
@@ -156,12 +159,46 @@ def preload() -> None:
     """Import what commands need before forking; starts no thread."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MKL_NUM_THREADS", "1")
-    import torch  # noqa: F401
+    import torch
 
+    torch.set_num_threads(1)
     import fae.ingest.ingest
     import fae.run.folder
     import fae.run.record
     import fae.training.trainer  # noqa: F401
+
+
+def warm_up(arguments: Sequence[object], folder: Path) -> None:
+    """Run a command line in this process, in `folder`, so that forked ones find every compiled loop loaded."""
+    from fae.cli.main import main
+
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            assert main([str(argument) for argument in arguments]) == 0
+    finally:
+        os.chdir(before)
+
+
+_TIMED = ("timings.json", ".lock", "log.sources.json", "progress.json")
+
+
+def results(folder: Path, *runs: str | None) -> dict[str, str]:
+    """Digests of what is computed in these run folders: arrays, tables, vocabularies; figures of run.json."""
+    found = {}
+    for run in filter(None, runs):
+        for path in sorted((folder / run).rglob("*")) if (folder / run).is_dir() else ():
+            name = str(path.relative_to(folder))
+            if not path.is_file() or path.is_symlink() or ".partial" in name or path.name in _TIMED:
+                continue
+            if path.name == "run.json":
+                record = json.loads(path.read_text())
+                text = json.dumps([record["test"], record["validation"], record["train"]["loss_curve"]])
+                found[name] = hashlib.blake2b(text.encode()).hexdigest()
+            elif path.suffix in (".npy", ".parquet", ".safetensors"):
+                found[name] = hashlib.blake2b(path.read_bytes()).hexdigest()
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,343 @@
+"""Mutated artifacts: whatever the bytes of a run folder are, a command refuses them in a line or gives the same result.
+
+    python tests/campaigns/artifacts.py [--count 1000] [--seed 1] [--only 7] [--put-back]
+
+A small run is made once, with an ingest that was interrupted, a log to continue it with, and a recipe that reads its
+columnar log. Each case copies it, changes one file (bytes flipped, cut, lengthened, zeroed, exchanged; a leaf of a
+JSON file replaced; an array's header or values edited; the file replaced by a folder, a link or a FIFO), and in half of
+the cases makes checksums and digests right again, as a foreign maker would. Then one command reads it, with 6 GiB of
+address space. A finding is: a traceback, a signal, no end, a status other than 0 and 2, a file outside the run folder
+that was touched, or a result that differs although no checksum was made right.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "support"), str(Path(__file__).resolve().parent)]
+
+from campaign import Ended, Tried, fork_fae, results, run_campaign, warm_up  # noqa: E402
+
+RECIPE = """\
+[log]
+train = ["a.csv", "b.csv"]
+label = "y"
+categorical = ["user", {{ name = "item", min_frequency = 2 }}, {{ name = "tags", max_length = 3, pooling = "mean" }}, {{ name = "code", encoded = true }}]
+dense = ["x"]
+validation_fraction = 0.1
+
+[model]
+embedding_dim = 4
+bottom_mlp = [8]
+top_mlp = [8]
+
+[hot]
+budget = "{budget}"
+small_table = "128B"
+ring_depth = 2
+
+[train]
+batch_size = 16
+epochs = {epochs}
+early_stopping = 2
+optimizer = "adagrad"
+seed = 5
+"""  # noqa: E501
+
+KINDS = ("log", "profile", "hot_set", "packed", "checkpoint", "best")
+ODD_VALUES: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 2**31, -(2**63), 10**30, 1e308, -0.5, 1.5, "", "x", "../../outside/secret", [], [[]],
+    {}, {"a": 1}, [1, 2], "\ud800", "9" * 400,
+)  # fmt: skip
+
+_world: Path | None = None
+
+
+def world() -> Path:
+    """The folder that every case copies; made at the first call."""
+    global _world
+    if _world is None:
+        _world = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, _world, ignore_errors=True)
+        _make_world(_world)
+    return _world
+
+
+def _make_world(folder: Path) -> None:
+    draw = random.Random(7)
+
+    def line(extra: int) -> str:
+        item = min(int(draw.paretovariate(0.5)), 90) + extra
+        tags = "|".join(f"t{draw.randrange(12)}" for _ in range(draw.randrange(5)))
+        label = int(draw.random() < 0.3 + 0.3 * (item % 2))
+        return f"{label},u{draw.randrange(150)},i{item},{tags},{item % 17},{draw.random():.3f}\n"
+
+    header = "y,user,item,tags,code,x\n"
+    for name, count, extra in (("a.csv", 250, 0), ("b.csv", 150, 0), ("next.csv", 300, 9)):
+        (folder / name).write_text(header + "".join(line(extra) for _ in range(count)))
+    (folder / "recipe.toml").write_text(RECIPE.format(budget="9KiB", epochs=2))
+    (folder / "longer.toml").write_text(RECIPE.format(budget="9KiB", epochs=3))
+    (folder / "wider.toml").write_text(RECIPE.format(budget="12KiB", epochs=2))
+    text = RECIPE.format(budget="9KiB", epochs=1).replace('train = ["a.csv", "b.csv"]', 'train = "next.csv"')
+    (folder / "next.toml").write_text(text.replace("[train]\n", '[train]\nfrom = "run"\n'))
+    text = text.replace('"next.csv"', '"run/log"\nformat = "columnar"').replace("validation_fraction = 0.1\n", "")
+    head, tail = text.split("categorical")[0], text.split("dense = ")[1]
+    (folder / "columnar.toml").write_text(head.replace('label = "y"\n', "") + tail.split("\n", 1)[1])
+    (folder / "outside").mkdir()
+    (folder / "outside" / "secret").write_text("nobody writes here\n")
+    warm_up(COMMANDS["run"], folder)
+    _interrupt(folder)
+    for name, command in COMMANDS.items():
+        copy = folder / "expected" / name
+        _copy_world(folder, copy)
+        _must(fork_fae(command, copy))
+        (folder / f"{name}.json").write_text(json.dumps(results(copy, WRITES.get(name))))
+        shutil.rmtree(copy)
+
+
+def _interrupt(folder: Path) -> None:
+    """An ingest that has read the first file and is stopped by a bad line in the second."""
+    good = (folder / "b.csv").read_text()
+    (folder / "b.csv").write_text(good + "broken\n")
+    ended = fork_fae(["ingest", "recipe.toml", "--out", "part"], folder)
+    assert ended.status == 2, ended
+    (folder / "b.csv").write_text(good)
+
+
+def _must(ended: Ended) -> None:
+    assert ended.status == 0, ended.stderr
+
+
+COMMANDS: dict[str, list[str]] = {
+    "run": ["run", "recipe.toml", "--out", "run", "--device", "cpu"],
+    "longer": ["run", "longer.toml", "--out", "run", "--device", "cpu"],
+    "wider": ["run", "wider.toml", "--out", "run", "--device", "cpu"],
+    "next": ["run", "next.toml", "--out", "out", "--device", "cpu"],
+    "columnar": ["run", "columnar.toml", "--out", "out", "--device", "cpu"],
+    "part": ["ingest", "recipe.toml", "--out", "part"],
+    "report": ["report", "run", "--out", "report.html"],
+}
+READS = {
+    "run": ("run",), "longer": ("run",), "wider": ("run",), "next": ("run",), "columnar": ("run/log",),
+    "part": ("part",), "report": ("run",),
+}  # fmt: skip
+WRITES = {"run": "run", "longer": "run", "wider": "run", "next": "out", "columnar": "out", "part": "part"}
+
+
+def _copy_world(source: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    for name in ("run", "part", "outside"):
+        shutil.copytree(source / name, target / name)
+    for path in source.iterdir():
+        if path.suffix in (".csv", ".toml"):
+            shutil.copy2(path, target / path.name)
+
+
+def outside(folder: Path, writes: str) -> dict[str, Any]:
+    """Everything outside the folder that a command writes to: content, kind, mode."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if name.split("/")[0] in (writes, "report.html", "copy"):
+            continue
+        if path.is_symlink():
+            found[name] = os.readlink(path)
+        elif path.is_file():
+            found[name] = (hashlib.blake2b(path.read_bytes()).hexdigest(), path.stat().st_mode)
+        else:
+            found[name] = path.stat().st_mode
+    return found
+
+
+def mutate(draw: random.Random, path: Path, folder: Path) -> str:
+    """Change one file; return in which way."""
+    data = bytearray(path.read_bytes())
+    kinds: list[Callable[[], bytes | None]] = [
+        lambda: _flip(draw, data), lambda: _flip(draw, data), lambda: bytes(data[: draw.randrange(len(data) + 1)]),
+        lambda: bytes(data) + draw.randbytes(draw.choice([1, 4, 128, 4096])), lambda: _overwrite(draw, data, True),
+        lambda: _overwrite(draw, data, False), lambda: b"", lambda: _replace_file(draw, path, folder),
+    ]  # fmt: skip
+    names = ["flip", "flip", "cut", "lengthen", "zero", "overwrite", "empty", "replace"]
+    if path.suffix == ".json" or path.name.endswith(".partial.json"):
+        kinds += 4 * [lambda: _odd_json(draw, bytes(data))]
+        names += 4 * ["json"]
+    if path.suffix == ".npy":
+        kinds += 4 * [lambda: _odd_values(draw, bytes(data))] + 2 * [lambda: _odd_header(draw, bytes(data))]
+        names += 4 * ["values"] + 2 * ["header"]
+    index = draw.randrange(len(kinds))
+    changed = kinds[index]()
+    if changed is not None:
+        path.write_bytes(changed)
+    return names[index]
+
+
+def _flip(draw: random.Random, data: bytearray) -> bytes:
+    for _ in range(draw.choice([1, 1, 8]) if data else 0):
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    return bytes(data)
+
+
+def _overwrite(draw: random.Random, data: bytearray, zero: bool) -> bytes:
+    if data:
+        start = draw.randrange(len(data))
+        stop = min(len(data), start + draw.choice([1, 4, 64, 1024]))
+        data[start:stop] = bytes(stop - start) if zero else draw.randbytes(stop - start)
+    return bytes(data)
+
+
+def _replace_file(draw: random.Random, path: Path, folder: Path) -> None:
+    kind = draw.randrange(6)
+    others = [other for other in path.parent.iterdir() if other.is_file() and other != path]
+    if kind == 0 and others:
+        shutil.copyfile(draw.choice(others), path)
+        return
+    path.unlink()
+    if kind == 1:
+        path.mkdir()
+    elif kind == 2:
+        path.symlink_to(folder / "outside" / "secret")
+    elif kind == 3:
+        os.mkfifo(path)
+    elif kind == 4:
+        path.symlink_to(path.name)  # a link to itself
+
+
+def _odd_json(draw: random.Random, data: bytes) -> bytes:
+    try:
+        tree = json.loads(data)
+    except ValueError:
+        return data
+    places: list[tuple[Any, Any]] = []
+
+    def walk(node: Any) -> None:
+        for key in node if isinstance(node, dict) else range(len(node)):
+            places.append((node, key))
+            if isinstance(node[key], (dict, list)):
+                walk(node[key])
+
+    walk(tree)
+    if not places:
+        return data
+    node, key = draw.choice(places)
+    if draw.random() < 0.15:
+        del node[key]
+    else:
+        node[key] = draw.choice(ODD_VALUES)
+    if draw.random() < 0.02:
+        return b"[" * 100_000 + b"]" * 100_000
+    return json.dumps(tree, ensure_ascii=True).encode()
+
+
+def _odd_values(draw: random.Random, data: bytes) -> bytes:
+    import numpy as np
+
+    try:
+        array = np.load(io.BytesIO(data)).copy()
+    except ValueError:
+        return data
+    if not array.size:
+        return data
+    flat = array.reshape(-1)
+    value: Any = draw.choice([-1, -2, 2, 7, 10**6, 2**31 - 1, -(2**31), 2**62])
+    if array.dtype.kind == "f":
+        value = draw.choice([np.nan, np.inf, -np.inf, 1e38, -1.0])
+    else:
+        info = np.iinfo(array.dtype)
+        value = min(max(value, info.min), info.max)
+    for _ in range(draw.choice([1, 3, 50])):
+        flat[draw.randrange(len(flat))] = value
+    return data[:128] + array.tobytes()
+
+
+def _odd_header(draw: random.Random, data: bytes) -> bytes:
+    from fae.core.npy import npy_header
+
+    dtype = draw.choice(["<i4", "<i8", "<f4", "<f8", "|u1", ">i4", "<i2"])
+    shape = draw.choice([(), (1,), (2**40,), (7, 3), (400, 6), (3, 5, 2), (0,)])
+    return npy_header(dtype, shape) + data[128:]
+
+
+def make_right(folder: Path) -> None:
+    """What a foreign maker does: sizes, checksums and digests of every manifest are those of the files."""
+    from fae.artifacts.checksums import file_checksum
+    from fae.artifacts.manifest import fingerprint
+
+    for path in sorted(folder.rglob("manifest.json")):
+        try:
+            manifest = json.loads(path.read_text())
+            for name, facts in manifest["files"].items():
+                file = path.parent / name
+                if file.is_file() and not file.is_symlink():
+                    facts.update(bytes=file.stat().st_size, crc32=file_checksum(file))
+            names = ("kind", "format_version", "parameters", "parents")
+            manifest["fingerprint"] = fingerprint(*(manifest[name] for name in names))
+            text = json.dumps({key: value for key, value in manifest.items() if key != "digest"})
+            digest = hashlib.blake2b(json.dumps(json.loads(text), sort_keys=True).encode(), digest_size=16)
+            path.write_text(json.dumps({**manifest, "digest": digest.hexdigest()}))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+
+
+def case(draw: random.Random, folder: Path) -> Tried:
+    """One mutation, one command."""
+    base = world()
+    copy = folder / "copy"
+    _copy_world(base, copy)
+    command = draw.choice([name for name in COMMANDS for _ in range(1 if name == "report" else 3)])
+    if command in ("run", "longer", "wider"):
+        # What stays decides which stage reads the mutated file.
+        for kind in draw.choice([(), ("checkpoint", "best"), ("checkpoint", "best", "packed")]):
+            shutil.rmtree(copy / "run" / kind, ignore_errors=True)
+        if draw.random() < 0.3:
+            shutil.rmtree(copy / "run" / "hot_set")
+    files = [path for name in READS[command] for path in sorted((copy / name).rglob("*")) if path.is_file()]
+    target = draw.choice(files)
+    shown = str(target.relative_to(copy))
+    how = mutate(draw, target, copy)
+    foreign = draw.random() < 0.5 and how != "replace"
+    if foreign:
+        make_right(copy)
+    before = outside(copy, WRITES.get(command, "report.html"))
+    ended = fork_fae(COMMANDS[command], copy, seconds=90)
+    kind = f"{command}: {how}{' and checksums' if foreign else ''}"
+    where = f"{shown} ({how}{', checksums right' if foreign else ''})"
+    if found := ended.fault():
+        return Tried(kind, found, f"{where}: {found}: {ended.last_line[:300]}")
+    if outside(copy, WRITES.get(command, "report.html")) != before:
+        return Tried(kind, "wrote outside", f"{where}: a file outside the run folder changed")
+    if ended.status == 2:
+        return Tried(kind, "refused in a line")
+    expected = json.loads((base / f"{command}.json").read_text())
+    found_now = results(copy, WRITES.get(command))
+    same = all(found_now.get(name) == digest for name, digest in expected.items())
+    if not same and not foreign:
+        return Tried(kind, "another result", f"{where}: status 0 and another result")
+    return Tried(kind, "same result" if same else "another artifact, taken")
+
+
+def _no_checks() -> None:
+    import fae.artifacts.checksums as checksums
+    import fae.artifacts.manifest as manifest
+
+    def unchecked(path: Path, files: Any, command: str) -> None:
+        return None
+
+    checksums.check_files = unchecked  # type: ignore[assignment]
+    manifest.check_files = unchecked  # type: ignore[assignment]
+
+
+FAULTS: dict[str, Callable[[], None]] = {"files are not checked": _no_checks}
+
+if __name__ == "__main__":
+    sys.exit(run_campaign(__file__, case, count=1000, faults=FAULTS, doc=__doc__ or "", arguments=sys.argv[1:]))
