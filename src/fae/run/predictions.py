@@ -27,6 +27,7 @@ from fae.core.units import format_count
 from fae.ingest.scored.known_columns import known_columns
 from fae.ingest.scored.raw_inputs import EncodedInputs, RawInputs
 from fae.ingest.scratch import Scratch
+from fae.run.context import choose_device
 from fae.run.score_file import ScoreFile
 from fae.run.scored_run import find_finished
 from fae.run.scoring import BATCH_INPUTS, Scorer, probabilities, unknown_counts
@@ -49,7 +50,7 @@ class ScoredFiles:
         self.features: tuple[FeatureSchema, ...] = found.log.features
         self._inputs = RawInputs(found.log, files, keep=keep, labelled=labelled)
         self.sources = self._inputs.sources
-        self._scorer = Scorer(found.checkpoint, found.manifest, found.log, device=device, command=found.command)
+        self._run, self._device = found, choose_device(device)
         self.num_inputs, self.seconds = 0, 0.0
         self._used = np.zeros(len(self.features), np.int64)
         self._unknown = np.zeros(len(self.features), np.int64)
@@ -65,6 +66,8 @@ class ScoredFiles:
             If a logit is not a number.
         """
         started = time.perf_counter()
+        run = self._run
+        scorer = Scorer(run.checkpoint, run.manifest, run.log, device=self._device, command=run.command)
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fae-", ignore_cleanup_errors=True))
             scratch = Scratch(Path(folder) / "vocabulary", _VOCABULARY_BYTES)
@@ -74,7 +77,7 @@ class ScoredFiles:
                 used, unknown = unknown_counts(batch.ids, self.features)
                 self._used += used
                 self._unknown += unknown
-                logits = self._scorer.logits(batch.ids, batch.dense)
+                logits = scorer.logits(batch.ids, batch.dense)
                 if np.isnan(logits).any():
                     row = self.num_inputs + int(np.flatnonzero(np.isnan(logits))[0])
                     raise TrainingError(

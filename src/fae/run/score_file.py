@@ -7,24 +7,26 @@ replaced where the same command would have written it: a Parquet file by its met
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fae.core.errors import ArtifactError, RecipeError
-from fae.core.files import cannot_write, temporary_path
+from fae.core.files import cannot_write, sync_folder, temporary_path
 
 SCORE = "score"
 _MARK = b"fae.checkpoint"
 """Key of the Parquet metadata: the fingerprint of the checkpoint that scored."""
+_ROWS_PER_GROUP = 1 << 17
 _SUFFIXES = (".parquet", ".csv")
 
 
@@ -56,11 +58,13 @@ class ScoreFile:
         self.path, self._temporary = path, temporary_path(path)
         self._keep, self._checkpoint = tuple(keep), checkpoint
         self._schema: Any = None
+        self._waiting: list[Any] = []
+        self._num_waiting = 0
         self._writer: Any = None
         try:
             self._check_replaceable()
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary.touch()
+            self._file = _open_locked(self._temporary, path)
         except OSError as error:
             raise cannot_write(path, error) from error
 
@@ -90,7 +94,14 @@ class ScoreFile:
             If it cannot be written.
         """
         columns = dict(zip(self._keep, kept.columns, strict=True)) if self._keep else {}
-        table = pa.table({**columns, SCORE: pa.array(scores)})
+        self._waiting.append(pa.table({**columns, SCORE: pa.array(scores)}))
+        self._num_waiting += len(scores)
+        if self._num_waiting >= _ROWS_PER_GROUP:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        table = pa.concat_tables(self._waiting)
+        self._waiting, self._num_waiting = [], 0
         try:
             if self._writer is None:
                 self._schema = table.schema.with_metadata({_MARK: self._checkpoint.encode()})
@@ -98,15 +109,18 @@ class ScoreFile:
             self._writer.write_table(table)
         except OSError as error:
             raise cannot_write(self.path, error) from error
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+            types = ", ".join(f"{field.name} {field.type}" for field in table.schema if field.name in self._keep)
+            raise RecipeError(
+                f"--keep: columns of types {types} cannot be written as {self.path.suffix} ({error}); write .parquet, "
+                "or leave the column out"
+            ) from error
 
     def _open(self) -> Any:
         if self.path.suffix == ".csv":
-            # A header of our own: pyarrow's is quoted.
-            file = self._temporary.open("wb")
-            file.write(_csv_header(self._schema.names) + b"\n")
-            options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
-            return _CsvFile(file, pyarrow.csv.CSVWriter(file, self._schema, write_options=options))
-        return pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
+            self._file.write(_csv_header(self._schema.names) + b"\n")
+            return _CsvWriter(self._file)
+        return pq.ParquetWriter(self._file, self._schema, compression="zstd")
 
     def close(self) -> None:
         """Finish the file under its own name.
@@ -116,21 +130,27 @@ class ScoreFile:
         ArtifactError
             If it cannot be written.
         """
+        if self._waiting:
+            self._write_waiting()
         try:
             if self._writer is not None:
                 self._writer.close()
-            with self._temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            self._file.flush()
+            os.fsync(self._file.fileno())
             self._temporary.replace(self.path)
+            self._file.close()
+            sync_folder(self.path.parent)
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
     def discard(self) -> None:
         """Remove what was written."""
-        if self._writer is not None:
-            with contextlib.suppress(OSError, pa.ArrowException):
+        with contextlib.suppress(OSError, pa.ArrowException):
+            if self._writer is not None:
                 self._writer.close()
         self._temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> ScoreFile:
         return self
@@ -142,24 +162,50 @@ class ScoreFile:
             if kind is None:
                 self.close()
         finally:
-            if self._temporary.exists():
+            if not self._file.closed:
                 self.discard()
 
 
-class _CsvFile:
-    """A CSV writer and the file that it writes to, closed together."""
+class _CsvWriter:
+    """Writes tables as CSV, with quotes only where a value needs them (pyarrow's writer quotes every text)."""
 
-    def __init__(self, file: Any, writer: Any) -> None:
-        self._file, self._writer = file, writer
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
 
     def write_table(self, table: Any) -> None:
-        self._writer.write_table(table)
+        columns = [_csv_values(column.combine_chunks()) for column in table.columns]
+        lines = pc.binary_join_element_wise(*columns, ",") if len(columns) > 1 else columns[0]
+        self._file.write("".join(line + "\n" for line in lines.to_pylist()).encode())
 
     def close(self) -> None:
-        try:
-            self._writer.close()
-        finally:
-            self._file.close()
+        self._file.flush()
+
+
+def _csv_values(column: Any) -> Any:
+    text = column.cast(pa.string()).fill_null("")
+    special = pc.match_substring_regex(text, '[",\r\n]')
+    if not pc.any(special, min_count=0).as_py():
+        return text
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")
+    return pc.if_else(special, quoted, text)
+
+
+def _open_locked(temporary: Path, path: Path) -> BinaryIO:
+    """Open an empty file under its temporary name; refused where another process is writing it."""
+    file = os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The other process may have renamed it between our opening and our lock.
+        is_ours = temporary.exists() and os.path.samestat(os.fstat(file.fileno()), temporary.stat())
+    except BlockingIOError:
+        is_ours = False
+    except OSError:  # a disk without locks
+        is_ours = True
+    if not is_ours:
+        file.close()
+        raise ArtifactError(f"another process is writing {path}; wait for it, or choose another --out")
+    file.truncate()
+    return file
 
 
 def _csv_header(names: Sequence[str]) -> bytes:
