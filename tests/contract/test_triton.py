@@ -374,7 +374,7 @@ def test_evaluation_takes_the_precision_of_training():
     from fae.models.config import DCNv2Config
     from fae.models.registry import build_model
     from fae.training.dense import make_dense_optimizer
-    from fae.training.evaluate import predict
+    from fae.training.evaluate import predict_split
 
     log = wide_log(random_log(8, num_inputs=40, batch_size=20))
     layout = log.layout(0.3, 1)
@@ -385,6 +385,6 @@ def test_evaluation_takes_the_precision_of_training():
         config = DCNv2Config(name="dcnv2", embedding_dim=16, deep_mlp=(32, 16))
         model = build_model(config, log.features, 3, seed=1).to(DEVICE)
         make_dense_optimizer("sgd", model, 0.1, flat=True, bf16=precision == "bf16")
-        _, logits[precision] = predict(model, embeddings, log.packed(layout), precision=precision)
+        _, logits[precision] = predict_split(model, embeddings, log.packed(layout), precision=precision)
     assert np.abs(logits["fp32"]).max() > 0.01
     np.testing.assert_allclose(logits["bf16"], logits["fp32"], rtol=0.1, atol=0.02)

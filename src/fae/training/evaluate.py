@@ -18,7 +18,7 @@ from fae.training.metrics import Metrics, compute_metrics
 from fae.training.step import Precision, autocast
 
 
-def predict(
+def predict_split(
     model: nn.Module,
     embeddings: Embeddings,
     batches: BatchSet,
@@ -60,7 +60,7 @@ def evaluate(
     precision: Precision = "fp32",
 ) -> Metrics:
     """Metrics of a split (or of some of its batches)."""
-    return compute_metrics(*predict(model, embeddings, batches, order, label=label, precision=precision))
+    return compute_metrics(*predict_split(model, embeddings, batches, order, label=label, precision=precision))
 
 
 def validation_sample(batches: BatchSet, most: int = 64) -> npt.NDArray[np.int64]:
