@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from fae.core.errors import FaeError as FaeError
     from fae.embedding.placements import make_embeddings as make_embeddings
     from fae.run.folder import RunFolder as RunFolder
+    from fae.run.predictions import evaluate_files as evaluate_files
+    from fae.run.predictions import predict as predict
     from fae.run.recipe import Recipe as Recipe
     from fae.run.recipe import load_recipe as load_recipe
     from fae.run.recipe import parse_recipe as parse_recipe
@@ -52,11 +54,13 @@ _EXPORTS = {
     "TrainConfig": "fae.training.config",
     "Trainer": "fae.training.trainer",
     "evaluate": "fae.training.evaluate",
+    "evaluate_files": "fae.run.predictions",
     "load_dense": "fae.checkpoint.save_load",
     "load_recipe": "fae.run.recipe",
     "load_tables": "fae.checkpoint.save_load",
     "make_embeddings": "fae.embedding.placements",
     "parse_recipe": "fae.run.recipe",
+    "predict": "fae.run.predictions",
     "train_step": "fae.training.step",
 }
 
@@ -71,11 +75,13 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "evaluate",
+    "evaluate_files",
     "load_dense",
     "load_recipe",
     "load_tables",
     "make_embeddings",
     "parse_recipe",
+    "predict",
     "train_step",
 ]
 
