@@ -243,7 +243,10 @@ class IngestProgress:
             names[:] = [name for name in names if (Path(place) / name).is_dir()]
 
     def open_rows(self, name: str, dtype: npt.DTypeLike, row_shape: tuple[int, ...]) -> NpyWriter:
-        """Open the writer of one array of rows, ``<name>.npy``, positioned behind the rows of the last mark."""
+        """Open the writer of the array of rows ``<name>.npy``, positioned behind the rows of the last mark.
+
+        What the log does not keep is named ``work/<name>``.
+        """
         checksum = self._row_files[name][1] if self._rows else 0
         return NpyWriter(self.folder / f"{name}.npy", dtype, row_shape, num_rows=self._rows, checksum=checksum)
 
@@ -274,7 +277,10 @@ class IngestProgress:
             for writer in writers:
                 writer.sync()
         self._rows = writers[0].num_rows
-        self._row_files = {writer.path.stem: [writer.num_bytes, writer.checksum, 0] for writer in writers}
+        self._row_files = {
+            str(writer.path.relative_to(self.folder).with_suffix("")): [writer.num_bytes, writer.checksum, 0]
+            for writer in writers
+        }
         self.num_done = self._num_read
         self.save("reading")
         self._num_marks += 1
