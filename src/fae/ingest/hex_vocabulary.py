@@ -23,7 +23,7 @@ from fae.core.compiled import Int64, compiled
 from fae.core.prefetch import prefetch
 from fae.ingest.readers.criteo_parser import ID_DIGITS
 from fae.ingest.scratch import Scratch
-from fae.ingest.vocabulary import require_numberable
+from fae.ingest.vocabulary import HASH_KEY, require_numberable
 
 _ID_MASK = 0x7FFFFFFF
 _NUMBER_MASK = 0xFFFFFFFF
@@ -33,7 +33,7 @@ _AHEAD = 16
 
 @compiled
 def spread(key: int) -> int:
-    """A 32-bit hash of a key. No product exceeds 63 bits, so plain Python gives the same."""
+    """A 32-bit hash of a key, always the same. No product exceeds 63 bits, so plain Python gives the same."""
     mixed = np.int64(key) & np.int64(_NUMBER_MASK)
     mixed ^= (np.int64(key) >> np.int64(32)) << np.int64(27)
     mixed ^= mixed >> np.int64(16)
@@ -44,8 +44,27 @@ def spread(key: int) -> int:
 
 
 @compiled
+def spread_keyed(key: int, hash_key: int) -> int:
+    """A 32-bit hash of a key that begins with `HASH_KEY`: what places a value in a table, and nothing else."""
+    mixed = (np.int64(key) ^ np.int64(hash_key)) & np.int64(_NUMBER_MASK)
+    mixed ^= (np.int64(key) >> np.int64(32)) << np.int64(27)
+    mixed ^= mixed >> np.int64(16)
+    mixed = (mixed * (np.int64(hash_key) >> np.int64(32))) & np.int64(_NUMBER_MASK)
+    mixed ^= mixed >> np.int64(15)
+    mixed = (mixed * np.int64(0x7FEB352D)) & np.int64(_NUMBER_MASK)
+    return int(mixed ^ (mixed >> np.int64(16)))
+
+
+@compiled
 def encode_keys(
-    keys: Int64, known: Int64, table: Int64, size: int, missing: int, ids: npt.NDArray[np.int32], state: Int64
+    keys: Int64,
+    known: Int64,
+    table: Int64,
+    size: int,
+    missing: int,
+    ids: npt.NDArray[np.int32],
+    state: Int64,
+    hash_key: int,
 ) -> None:
     """Look up or append each key; fill `ids`.
 
@@ -65,7 +84,7 @@ def encode_keys(
     short = state[0] != 0
     for i in range(keys.size):
         if i + _AHEAD < keys.size:
-            prefetch(table, spread(keys[i + _AHEAD]) & mask)
+            prefetch(table, spread_keyed(keys[i + _AHEAD], hash_key) & mask)
         key = keys[i]
         if key == 0:
             if missing < 0:
@@ -76,7 +95,7 @@ def encode_keys(
             continue
         number = key & np.int64(_NUMBER_MASK)
         short = short or (key >> np.int64(32)) != ID_DIGITS
-        slot = spread(key) & mask
+        slot = spread_keyed(key, hash_key) & mask
         while True:
             entry = table[slot]
             if entry < 0:
@@ -95,15 +114,15 @@ def encode_keys(
 
 
 @compiled
-def find_keys(keys: Int64, known: Int64, table: Int64, missing: int, ids: npt.NDArray[np.int32]) -> None:
+def find_keys(keys: Int64, known: Int64, table: Int64, missing: int, ids: npt.NDArray[np.int32], hash_key: int) -> None:
     """Look up each key; fill `ids`, strided or not, with -1 where a key is not there; `missing` as in `encode_keys`."""
     mask = np.int64(table.size - 1)
     for i in range(keys.size):
         if i + _AHEAD < keys.size:
-            prefetch(table, spread(keys[i + _AHEAD]) & mask)
+            prefetch(table, spread_keyed(keys[i + _AHEAD], hash_key) & mask)
         key = keys[i]
         ids[i] = missing if key == 0 else -1
-        slot = spread(key) & mask
+        slot = spread_keyed(key, hash_key) & mask
         while key != 0 and table[slot] >= 0 and ids[i] < 0:
             found = table[slot] & np.int64(_ID_MASK)
             if table[slot] >> np.int64(31) == key & np.int64(_NUMBER_MASK) and known[found] == key:
@@ -112,12 +131,12 @@ def find_keys(keys: Int64, known: Int64, table: Int64, missing: int, ids: npt.ND
 
 
 @compiled
-def enter_keys(known: Int64, size: int, table: Int64) -> None:
+def enter_keys(known: Int64, size: int, table: Int64, hash_key: int) -> None:
     """Insert values ``0 .. size - 1`` into an empty table (all -1)."""
     mask = np.int64(table.size - 1)
     for value in range(size):
         if known[value] != 0:
-            slot = spread(known[value]) & mask
+            slot = spread_keyed(known[value], hash_key) & mask
             while table[slot] >= 0:
                 slot = (slot + 1) & mask
             table[slot] = ((known[value] & np.int64(_NUMBER_MASK)) << np.int64(31)) | np.int64(value)
@@ -178,12 +197,12 @@ class HexVocabulary:
     def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
         """Fill `ids`, int32 ``[n]`` of any stride, with the provisional ids of keys; new keys are appended."""
         self._reserve(len(keys))
-        encode_keys(keys, self._known, self._table, self.size, self.missing_id, ids, self._state)
+        encode_keys(keys, self._known, self._table, self.size, self.missing_id, ids, self._state, HASH_KEY)
         self.size, self.missing_id = int(self._state[1]), int(self._state[2])
 
     def find_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
         """Fill `ids`, int32 ``[n]`` of any stride, with the provisional ids of keys; -1 where a key is not there."""
-        find_keys(keys, self._known, self._table, self.missing_id, ids)
+        find_keys(keys, self._known, self._table, self.missing_id, ids, HASH_KEY)
 
     def _reserve(self, num_values: int) -> None:
         need = self.size + num_values
@@ -194,7 +213,7 @@ class HexVocabulary:
             self._scratch.release(self._table)
             self._table = self._scratch.array(1 << (2 * need - 1).bit_length(), np.int64)
             self._table[:] = -1
-            enter_keys(self._known, self.size, self._table)
+            enter_keys(self._known, self.size, self._table, HASH_KEY)
 
     def seal(self) -> None:
         """Free the memory that only encoding needs."""

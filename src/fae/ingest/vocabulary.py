@@ -8,10 +8,14 @@ Layout: one arena holds all value bytes; ``arena[starts[i] : starts[i + 1]]`` is
 hash. An open-addressing table of int64 entries maps hashes to ids: ``entry = hash >> 31 << 31 | id``, the upper 32 bits
 of the hash above 31 bits of id, -1 where empty. A lookup reads the arena only where those 32 bits agree, which is very
 likely the right value. About 33 bytes a value beside the value's own bytes.
+
+Hashes begin with a number that every process draws anew (`HASH_KEY`), so that no log can be made whose values collide
+and take time that grows with their square. Ids do not depend on it, and no hash is stored.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -26,14 +30,18 @@ MAX_VALUES = 2**31 - 4
 """Most values of a column: ids are int32, and a table has a reserved id beside its values."""
 
 
+HASH_KEY = int.from_bytes(os.urandom(8), "little") >> 1 | 1 << 62 | 1 << 32
+"""63 random bits of this process: 32 for one state of a hash, and an odd number of 31 bits for the other."""
+
+
 @compiled
-def hash_bytes(data: npt.NDArray[np.uint8], start: np.int64, stop: np.int64) -> np.int64:
+def hash_bytes(data: npt.NDArray[np.uint8], start: np.int64, stop: np.int64, hash_key: int) -> np.int64:
     """63-bit hash of ``data[start:stop]``: two 32-bit states, updated with four bytes at a time.
 
     Every product stays below 2^63, so nothing overflows, and compiled and plain Python agree.
     """
-    high = np.int64(0x9E3779B9)
-    low = np.int64(stop - start) ^ np.int64(0x85EBCA6B)
+    high = np.int64(0x9E3779B9) ^ (np.int64(hash_key) & np.int64(0xFFFFFFFF))
+    low = np.int64(stop - start) ^ np.int64(0x85EBCA6B) ^ (np.int64(hash_key) >> np.int64(32))
     position = start
     while position < stop:
         word = np.int64(0)
@@ -61,13 +69,14 @@ def encode_values(
     table: Int64,
     size: int,
     ids: npt.NDArray[np.int32],
+    hash_key: int,
 ) -> int:
     """Look up or append each value ``data[offsets[i]:offsets[i+1]]``; fill `ids`; return the new number of values."""
     mask = np.int64(table.size - 1)
     id_mask = np.int64(0x7FFFFFFF)
     for i in range(ids.size):
         start, stop = np.int64(offsets[i]), np.int64(offsets[i + 1])
-        value_hash = hash_bytes(data, start, stop)
+        value_hash = hash_bytes(data, start, stop, hash_key)
         tag = value_hash >> np.int64(31)
         slot = value_hash & mask
         while True:
@@ -104,13 +113,14 @@ def find_values(
     starts: Int64,
     table: Int64,
     ids: npt.NDArray[np.int32],
+    hash_key: int,
 ) -> None:
     """Look up each value ``data[offsets[i]:offsets[i+1]]``; fill `ids`, with -1 where a value is not there."""
     mask = np.int64(table.size - 1)
     id_mask = np.int64(0x7FFFFFFF)
     for i in range(ids.size):
         start, stop = np.int64(offsets[i]), np.int64(offsets[i + 1])
-        value_hash = hash_bytes(data, start, stop)
+        value_hash = hash_bytes(data, start, stop, hash_key)
         tag = value_hash >> np.int64(31)
         slot = value_hash & mask
         ids[i] = -1
@@ -197,7 +207,7 @@ class Vocabulary:
         data, offsets = _bytes_of(values)
         self._reserve(count, int(offsets[-1]) - int(offsets[0]))
         self.size = int(
-            encode_values(data, offsets, self._arena, self._starts, self._hashes, self._table, self.size, ids)
+            encode_values(data, offsets, self._arena, self._starts, self._hashes, self._table, self.size, ids, HASH_KEY)
         )
         if self.missing_id < 0:
             empty = offsets[1:] == offsets[:-1]
@@ -210,7 +220,7 @@ class Vocabulary:
         ids = np.empty(len(values), np.int32)
         if len(values):
             data, offsets = _bytes_of(values)
-            find_values(data, offsets, self._arena, self._starts, self._table, ids)
+            find_values(data, offsets, self._arena, self._starts, self._table, ids, HASH_KEY)
         return ids
 
     def _reserve(self, num_values: int, num_bytes: int) -> None:

@@ -21,11 +21,11 @@ def plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace every compiled loop by the Python function it was compiled from."""
     for module, name in (
         (vocabulary, "hash_bytes"), (vocabulary, "encode_values"), (vocabulary, "rebuild_table"),
-        (final_ids, "rank_common"), (second_pass, "count_ids"), (criteo, "parse_lines"), (hex_vocabulary, "spread"),
-        (hex_vocabulary, "encode_keys"), (hex_vocabulary, "enter_keys"), (hex_vocabulary, "write_hex"),
+        (final_ids, "rank_common"), (second_pass, "count_ids"), (criteo, "parse_lines"),
+        (hex_vocabulary, "encode_keys"), (hex_vocabulary, "enter_keys"), (hex_vocabulary, "write_hex"), (hex_vocabulary, "spread_keyed"),
         (renumbering, "renumber_slots"), (taobao, "parse_behaviour"), (taobao, "place_values"), (taobao, "make_inputs"),
         (taobao_parser, "spread"), (taobao_parser, "_draw"), (taobao_parser, "_other_item"),
-        (taobao_parser, "num_points"),
+        (taobao_parser, "num_points"), (taobao_parser, "spread_keyed"), (hex_vocabulary, "spread"),
     ):  # fmt: skip
         kernel = getattr(module, name)
         monkeypatch.setattr(module, name, getattr(kernel, "py_func", kernel))

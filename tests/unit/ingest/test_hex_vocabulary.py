@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from fae.core.errors import LogError
-from fae.ingest import vocabulary
-from fae.ingest.hex_vocabulary import HexVocabulary
+from fae.ingest import hex_vocabulary, vocabulary
+from fae.ingest.hex_vocabulary import HexVocabulary, spread_keyed
 from fae.ingest.scratch import Scratch
 
 
@@ -39,3 +39,19 @@ def test_too_many_hex_values(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(vocabulary, "MAX_VALUES", 2)
     with pytest.raises(LogError, match="'c' has more than 2 distinct values"):
         HexVocabulary("c", scratch).encode(pa.array(["a", "b", "c"]))
+
+
+def test_ids_do_not_depend_on_the_key_of_the_hashes(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk = pa.array([f"{i * 7919 % 4096:08x}" for i in range(6000)])
+    ids = []
+    for key in (vocabulary.HASH_KEY, vocabulary.HASH_KEY ^ (0x7654321 << 33) ^ 0xABCDEF):
+        monkeypatch.setattr(hex_vocabulary, "HASH_KEY", key)
+        ids.append(HexVocabulary("c", scratch).encode(chunk).tolist())
+    assert ids[0] == ids[1]
+
+
+def test_keys_made_to_collide_under_one_hash_key_do_not_under_another() -> None:
+    key, other = vocabulary.HASH_KEY, vocabulary.HASH_KEY ^ (0x7654321 << 33) ^ 0xABCDEF
+    colliding = [number for number in range(50_000) if spread_keyed(8 << 32 | number, key) & 0xFF == 7]
+    assert len(colliding) > 150
+    assert len({spread_keyed(8 << 32 | number, other) & 0xFF for number in colliding}) > 80

@@ -12,7 +12,7 @@ import pytest
 from fae.core.errors import LogError
 from fae.ingest import vocabulary
 from fae.ingest.scratch import Scratch
-from fae.ingest.vocabulary import Vocabulary, hash_bytes
+from fae.ingest.vocabulary import HASH_KEY, Vocabulary, hash_bytes
 
 
 def test_hash_is_the_same_compiled_and_spreads() -> None:
@@ -23,16 +23,16 @@ def test_hash_is_the_same_compiled_and_spreads() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for data in [*texts, extreme]:
-            assert 0 <= plain(data, 0, len(data)) == hash_bytes(data, 0, len(data)) < 2**63
+            assert 0 <= plain(data, 0, len(data), HASH_KEY) == hash_bytes(data, 0, len(data), HASH_KEY) < 2**63
     numbers = [str(i).encode() for i in range(20_000)]
-    low = {int(hash_bytes(np.frombuffer(text, np.uint8), 0, len(text))) & 0xFFFF for text in numbers}
+    low = {int(hash_bytes(np.frombuffer(text, np.uint8), 0, len(text), HASH_KEY)) & 0xFFFF for text in numbers}
     assert len(low) > 0.9 * 65_536 * (1 - np.exp(-20_000 / 65_536))  # as many slots as random ones would take
 
 
 def test_values_with_one_hash_are_still_told_apart(
     scratch: Scratch, plain_python: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vocabulary, "hash_bytes", lambda data, start, stop: np.int64(5))
+    monkeypatch.setattr(vocabulary, "hash_bytes", lambda *_: np.int64(5))
     words = Vocabulary("c", scratch)
     assert words.encode(pa.array(["a", "b", "", "ab", "a", "b"])).tolist() == [0, 1, 2, 3, 0, 1]
     assert words.missing_id == 2
@@ -70,3 +70,13 @@ def test_too_many_values(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(vocabulary, "MAX_VALUES", 2)
     with pytest.raises(LogError, match="'c' has more than 2 distinct values"):
         Vocabulary("c", scratch).encode(pa.array(["a", "b", "c"]))
+
+
+def test_values_made_to_collide_under_one_key_do_not_under_another() -> None:
+    def slot(text: bytes, key: int) -> int:
+        return int(hash_bytes(np.frombuffer(text, np.uint8), 0, len(text), key)) & 0xFF
+
+    other = HASH_KEY ^ (0x1234567 << 33) ^ 0x89ABCDE
+    colliding = [text for text in (b"v%d" % i for i in range(50_000)) if slot(text, HASH_KEY) == 7]
+    assert len(colliding) > 150
+    assert len({slot(text, other) for text in colliding}) > 80

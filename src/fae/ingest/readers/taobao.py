@@ -41,6 +41,7 @@ from fae.ingest.readers.taobao_parser import (
     place_values,
 )
 from fae.ingest.readers.text_files import faulty_line, line_blocks, shown
+from fae.ingest.vocabulary import HASH_KEY
 
 _BLOCK_BYTES = 4 * 2**20
 _SEED = 123
@@ -85,9 +86,9 @@ class _Places:
         if need > len(self._known):
             known, self._known = self.values, np.empty(2 * need, np.int64)
             self._table = np.full(1 << (4 * need - 1).bit_length(), -1, np.int64)
-            self.size = int(place_values(known, self._known, self._table, 0, np.empty(len(known), np.int64)))
+            self.size = int(place_values(known, self._known, self._table, 0, np.empty(len(known), np.int64), HASH_KEY))
         places = np.empty(len(values), np.int64)
-        self.size = int(place_values(values, self._known, self._table, self.size, places))
+        self.size = int(place_values(values, self._known, self._table, self.size, places, HASH_KEY))
         return places
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.core.compiled import Int64, compiled
-from fae.ingest.hex_vocabulary import spread
+from fae.ingest.hex_vocabulary import spread, spread_keyed
 
 NUM_FIELDS = 5
 MAX_DIGITS = 18
@@ -85,15 +85,17 @@ def parse_behaviour(data: npt.NDArray[np.uint8], start: int, stop: int, fields: 
 
 
 @compiled
-def place_values(values: Int64, known: Int64, table: Int64, size: int, places: Int64) -> int:
+def place_values(values: Int64, known: Int64, table: Int64, size: int, places: Int64, hash_key: int) -> int:
     """Number the distinct values in order of first appearance; returns how many distinct ones there are now.
 
     `known` has room for all; `table` is an open-addressing table of places, -1 where empty, at least twice as long.
+    `hash_key` is `fae.ingest.vocabulary.HASH_KEY`.
     """
     mask = np.int64(table.size - 1)
     for i in range(values.size):
         value = values[i]
-        slot = spread((value & np.int64(0xFFFFFFFF)) ^ (value >> np.int64(32))) & mask
+        upper = spread_keyed(value >> np.int64(32), hash_key)
+        slot = spread_keyed((value & np.int64(0xFFFFFFFF)) ^ upper, hash_key) & mask
         while table[slot] >= 0 and known[table[slot]] != value:
             slot = (slot + 1) & mask
         if table[slot] < 0:
