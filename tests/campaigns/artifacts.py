@@ -100,7 +100,7 @@ def _make_world(folder: Path) -> None:
     _interrupt(folder)
     for name, command in COMMANDS.items():
         copy = folder / "expected" / name
-        _copy_world(folder, copy)
+        copy_world(folder, copy)
         _must(fork_fae(command, copy))
         (folder / f"{name}.json").write_text(json.dumps(results(copy, WRITES.get(name))))
         shutil.rmtree(copy)
@@ -135,7 +135,8 @@ READS = {
 WRITES = {"run": "run", "longer": "run", "wider": "run", "next": "out", "columnar": "out", "part": "part"}
 
 
-def _copy_world(source: Path, target: Path) -> None:
+def copy_world(source: Path, target: Path) -> None:
+    """A fresh copy of what a case may change."""
     target.mkdir(parents=True)
     for name in ("run", "part", "outside"):
         shutil.copytree(source / name, target / name)
@@ -293,7 +294,7 @@ def case(draw: random.Random, folder: Path) -> Tried:
     """One mutation, one command."""
     base = world()
     copy = folder / "copy"
-    _copy_world(base, copy)
+    copy_world(base, copy)
     command = draw.choice([name for name in COMMANDS for _ in range(1 if name == "report" else 3)])
     if command in ("run", "longer", "wider"):
         # What stays decides which stage reads the mutated file.

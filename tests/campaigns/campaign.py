@@ -252,7 +252,7 @@ def run_campaign(
     out = options.out or Path(script).with_suffix(".json")
     record: dict[str, Any] = {
         "command": " ".join(["python", f"tests/campaigns/{name}.py", *(arguments or sys.argv[1:])]),
-        **_where(), "seed": options.seed,
+        **where(), "seed": options.seed,
     }  # fmt: skip
     if options.put_back:
         record["faults"] = {fault: _seen(case, faults[fault], options) for fault in sorted(faults)}
@@ -316,7 +316,8 @@ def _seen(case: Case, put_back: Callable[[], None], options: argparse.Namespace)
     return json.loads(found) if found else {"case": None}
 
 
-def _where() -> dict[str, Any]:
+def where() -> dict[str, Any]:
+    """Machine, versions and commit of a record."""
     from fae.run.record import library_versions, machine, source_commit
 
     return {"machine": machine(), "versions": library_versions(), "commit": source_commit()}
