@@ -27,7 +27,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.first_pass import encode_rows
 from fae.ingest.formats import CRITEO_FORMATS, KNOWN_LOGS
 from fae.ingest.readers.chunk import Chunk, CriteoChunk
-from fae.ingest.readers.dispatch import read_chunks
+from fae.ingest.readers.dispatch import check_header, read_chunks
 from fae.ingest.scored.known_columns import KnownColumn
 from fae.ingest.sources import SourceFile, find_sources
 
@@ -103,6 +103,8 @@ class RawInputs:
             If a file cannot be read, is not what the log's settings say, or changed while it was read.
         """
         config, labelled = self._reading, self._labelled or self.config.label_column() in self._keep
+        for source in self.sources:
+            check_header(config, source.path, labelled=labelled)
         with task("reading and scoring", sum(source.num_bytes for source in self.sources), "bytes") as progress:
             for source in self.sources:
                 with closing(read_chunks(config, source.path, labelled=labelled)) as chunks:
