@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fae.bench.workloads import WORKLOADS
-from fae.core.config import nearest
+from fae.core.config import check_fields, nearest
 from fae.core.errors import RecipeError
 from fae.core.units import parse_bytes
 
@@ -77,6 +77,7 @@ class BenchConfig:
     prepare_only: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "bench")
         if self.workload not in WORKLOADS:
             raise RecipeError(
                 f"there is no workload {self.workload!r}; it is one of {', '.join(WORKLOADS)}, see "

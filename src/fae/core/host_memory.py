@@ -7,6 +7,7 @@ changes a result.
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
 
 # Options of mallopt, from glibc's <malloc.h>.
@@ -15,15 +16,47 @@ _TOP_PAD_BYTES = 64 * 2**20
 
 
 def available_bytes() -> int:
-    """Bytes of host memory available without swapping, by the kernel's estimate; 0 where it gives none."""
+    """Bytes of host memory that this process may still take without swapping; 0 where the system does not say.
+
+    The least of the kernel's estimate for the machine, what its control group (a container) leaves, and what a limit on
+    its addresses (``ulimit -v``) leaves.
+    """
+    found = [size for size in (_machine_bytes(), _group_bytes(), _address_bytes()) if size is not None]
+    return max(1, min(found)) if found else 0
+
+
+def _machine_bytes() -> int | None:
+    lines = _lines("/proc/meminfo")
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _group_bytes() -> int | None:
+    """What the control group leaves; its page cache is given back when memory is needed."""
+    for folder, limit, used, cache in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, taken = _lines(f"{folder}/{limit}"), _lines(f"{folder}/{used}")
+        if most and taken and most[0].strip().isdigit():
+            facts = dict(line.split(maxsplit=1) for line in _lines(f"{folder}/memory.stat") if " " in line)
+            return int(most[0]) - int(taken[0]) + int(facts.get(cache, 0))
+    return None
+
+
+def _address_bytes() -> int | None:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    taken = _lines("/proc/self/statm")
+    if limit == resource.RLIM_INFINITY or not taken:
+        return None
+    return limit - int(taken[0].split()[0]) * resource.getpagesize()
+
+
+def _lines(path: str) -> list[str]:
     try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return 1024 * int(line.split()[1])
+        with open(path) as file:
+            return file.readlines()
     except OSError:
-        pass
-    return 0
+        return []
 
 
 def keep_freed_memory() -> bool:

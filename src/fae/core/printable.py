@@ -46,8 +46,10 @@ def brief(value: object, *, most: int = 120) -> str:
     """
     try:
         text = repr(value)
-    except (RecursionError, ValueError):  # nested too deeply; a whole number of too many digits
-        return f"a {type(value).__name__} that is too long to show"
+    except RecursionError:
+        return "a value that is nested too deeply to show"
+    except ValueError:  # Python writes no more than 4,300 digits
+        return "a number of thousands of digits"
     if len(text) <= most:
         return text
     end = (most - 3) // 2

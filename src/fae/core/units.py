@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from fae.core.errors import RecipeError
+from fae.core.printable import brief
 
 _UNITS = {
     "": 1,
@@ -21,6 +22,7 @@ _UNITS = {
     "gib": 2**30,
     "tib": 2**40,
 }
+_MOST_BYTES, _MOST_DIGITS = 2**63, 20
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
@@ -44,16 +46,23 @@ def parse_bytes(text: str | int, *, what: str = "size") -> int:
     >>> parse_bytes("512MiB"), parse_bytes("1.5 kB"), parse_bytes(4096)
     (536870912, 1500, 4096)
     """
-    match = _SIZE.fullmatch(str(text)) if not isinstance(text, bool) else None
+    told = f"{what} = {brief(text)}"
+    is_number = isinstance(text, int) and not isinstance(text, bool)
+    match = _SIZE.fullmatch(str(text)) if isinstance(text, str) or (is_number and abs(text) < _MOST_BYTES) else None
     unit = _UNITS.get(match.group(2).lower()) if match else None
+    if is_number and text >= _MOST_BYTES:
+        raise RecipeError(f"{told} is more than any memory has; write a size such as 512MiB")
     if match is None or unit is None:
-        raise RecipeError(
-            f"{what} = {text!r} is not a size; write a positive number with a unit, such as 512MiB or 2GB"
-        )
-    value = int(float(match.group(1)) * unit) if "." in match.group(1) else int(match.group(1)) * unit
-    if value <= 0:
-        raise RecipeError(f"{what} = {text!r} must be more than zero; write a size such as 512MiB")
-    return value
+        raise RecipeError(f"{told} is not a size; write a positive number with a unit, such as 512MiB or 2GB")
+    number = match.group(1).lstrip("0") or "0"
+    # More digits than any size has: int refuses thousands of them, and a float of hundreds is infinite.
+    is_long = len(number.partition(".")[0]) > _MOST_DIGITS
+    value = float("inf") if is_long else (float(number) if "." in number else int(number)) * unit
+    if value >= _MOST_BYTES:
+        raise RecipeError(f"{told} is more than any memory has; write a size such as 512MiB")
+    if int(value) <= 0:
+        raise RecipeError(f"{told} must be more than zero; write a size such as 512MiB")
+    return int(value)
 
 
 def format_bytes(count: int) -> str:

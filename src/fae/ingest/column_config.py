@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fae.core.config import to_table
+from fae.core.config import check_fields, to_table
 from fae.core.errors import RecipeError
 from fae.core.pooling import Pooling
 
@@ -60,6 +60,7 @@ class ColumnConfig:
 
     def __post_init__(self) -> None:
         where = f"[log] categorical {self.name}:"
+        check_fields(self, where if isinstance(self.name, str) else "[log] categorical")
         if not 1 <= self.max_length <= _MAX_LENGTH:
             raise RecipeError(f"{where} max_length = {self.max_length} must be from 1 to {_MAX_LENGTH:,}")
         if self.min_frequency is not None and self.min_frequency < 1:

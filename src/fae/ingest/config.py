@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fae.core.config import nearest, to_table
+from fae.core.config import check_fields, check_path, nearest, to_table
 from fae.core.errors import RecipeError
 from fae.ingest.column_config import ColumnConfig, without_defaults
 from fae.ingest.formats import KNOWN_LOGS, KnownLog
@@ -109,6 +109,11 @@ class LogConfig:
     dense_transform: Literal["log1p", "signed_log1p", "none"] = "log1p"
 
     def __post_init__(self) -> None:
+        check_fields(self, "[log]")
+        for role in ("train", "test"):
+            names = getattr(self, role)
+            for name in (names,) if isinstance(names, str) else names:
+                check_path(name, f"[log] {role}")
         for name, value in (("test_fraction", self.test_fraction), ("validation_fraction", self.validation_fraction)):
             if value is not None and not 0 <= value < 1:
                 raise RecipeError(f"[log] {name} = {value} must be at least 0 and less than 1")

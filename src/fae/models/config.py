@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from fae.core.config import from_table, nearest
+from fae.core.config import check_fields, from_table, nearest
 from fae.core.errors import RecipeError
+from fae.core.printable import brief
 
 Widths = tuple[int, ...]
+_WIDEST = 2**20
+"""Two layers of this width have 4 TiB of weights between them."""
+_MOST_CROSS_LAYERS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +45,16 @@ class ModelConfig:
     embedding_dims: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self, "[model]")
         for what, dim in (("embedding_dim", self.embedding_dim), *self.embedding_dims.items()):
             if dim != 1 and not 4 <= dim <= 256:
                 raise RecipeError(f"[model] {what} = {dim} must be 1 or from 4 to 256")
         for option in dataclasses.fields(self):
             value = getattr(self, option.name)
-            if option.name.endswith("_mlp") and any(width < 1 for width in value):
-                raise RecipeError(f"[model] {option.name} = {list(value)} must hold widths of 1 or more")
+            if not option.name.endswith("_mlp") or all(1 <= width <= _WIDEST for width in value):
+                continue
+            limit = "1 or more" if any(width < 1 for width in value) else f"at most {_WIDEST:,}"
+            raise RecipeError(f"[model] {option.name} = {brief(list(value))} must hold widths of {limit}")
 
     def check(self, vectors: Mapping[str, int]) -> None:
         """Refuse a log that the model cannot take.
@@ -200,8 +207,12 @@ class DCNv2Config(ModelConfig):
         super().__post_init__()
         if self.cross_layers < 1:
             raise RecipeError(f"[model] cross_layers = {self.cross_layers} must be 1 or more")
+        if self.cross_layers > _MOST_CROSS_LAYERS:
+            raise RecipeError(f"[model] cross_layers = {self.cross_layers} must be at most {_MOST_CROSS_LAYERS}")
         if self.cross_rank < 0:
             raise RecipeError(f"[model] cross_rank = {self.cross_rank} must be 1 or more, or 0 for whole matrices")
+        if self.cross_rank > _WIDEST:
+            raise RecipeError(f"[model] cross_rank = {self.cross_rank} must be at most {_WIDEST:,}")
         if self.structure == "parallel" and not self.deep_mlp:
             raise RecipeError("[model] structure = 'parallel' needs deep_mlp; for cross layers alone leave it stacked")
 

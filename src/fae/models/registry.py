@@ -45,6 +45,19 @@ def build_model(config: ModelConfig, features: Sequence[FeatureSchema], num_dens
         return MODELS[config.name](config, features, num_dense)
 
 
+def sketch_model(config: ModelConfig, features: Sequence[FeatureSchema], num_dense: int) -> nn.Module:
+    """A recipe's model without weights, on torch's meta device: its shapes, in no memory.
+
+    Raises
+    ------
+    RecipeError
+        If the model cannot take these features.
+    """
+    config.check({feature.name: feature.length if feature.pooling == "none" else 1 for feature in features})
+    with torch.device("meta"):
+        return MODELS[config.name](config, features, num_dense)
+
+
 def embedding_dims(config: ModelConfig, features: Sequence[FeatureSchema]) -> list[int]:
     """Width D of every table, in feature order."""
     return config.dims([feature.name for feature in features])

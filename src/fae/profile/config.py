@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fae.core.config import check_fields
 from fae.core.errors import RecipeError
 from fae.core.units import parse_bytes
 
@@ -51,6 +52,7 @@ class HotConfig:
     confidence: float = 0.999
 
     def __post_init__(self) -> None:
+        check_fields(self, "[hot]")
         parse_bytes(self.budget, what="[hot] budget")
         parse_bytes(self.small_table, what="[hot] small_table")
         if not 0 < self.sample <= 1:
@@ -63,6 +65,9 @@ class HotConfig:
             )
         if self.rand_em_chunks < 2 or self.rand_em_chunk_rows < 1 or self.peeling_passes < 1:
             raise RecipeError("[hot] needs rand_em_chunks >= 2, rand_em_chunk_rows >= 1 and peeling_passes >= 1")
+        for name, most in (("rand_em_chunks", 10**6), ("rand_em_chunk_rows", 10**6), ("peeling_passes", 1000)):
+            if getattr(self, name) > most:
+                raise RecipeError(f"[hot] {name} = {getattr(self, name)} must be at most {most:,}")
         if self.sample_min_inputs < 0:
             raise RecipeError(f"[hot] sample_min_inputs = {self.sample_min_inputs} must be 0 or more")
         if not 0.5 <= self.confidence < 1:

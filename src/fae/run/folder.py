@@ -18,7 +18,7 @@ from fae.core.whole_files import read_json, write_record
 from fae.ingest.sources import sidecar
 from fae.run.context import RunContext
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
-from fae.run.train_stage import TRAIN, fresh_embeddings
+from fae.run.train_stage import TRAIN, fresh_embeddings, require_model_memory
 
 if TYPE_CHECKING:
     from fae.embedding.base import Embeddings
@@ -80,7 +80,9 @@ class RunFolder(RunContext):
         FaeError
             If the recipe, the log, the folder or the machine does not allow it.
         """
-        self.recipe.check_model(self.existing_log().features if self.recipe.log.is_columnar else None)
+        log = self.existing_log() if self.recipe.log.is_columnar else None
+        self.recipe.check_model(log.features if log else None)
+        require_model_memory(self.recipe, log)
         with self.locked():
             # A parent that does not fit and a missing GPU are found now, not after hours of ingest.
             self.parent()

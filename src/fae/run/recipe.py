@@ -6,6 +6,7 @@ Every table of a recipe is the configuration class of its owner (`LogConfig`, `M
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from fae.core.config import from_table, nearest
 from fae.core.errors import RecipeError
+from fae.core.printable import brief
+from fae.core.text_files import read_text, reason_of
 from fae.ingest.config import LogConfig
 from fae.models.config import DLRMConfig, ModelConfig, model_config
 from fae.profile.config import HotConfig
@@ -29,6 +32,8 @@ _SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "hot": partial(from_table, HotConfig, where="[hot]"),
     "train": partial(from_table, TrainConfig, where="[train]"),
 }
+_MOST_DIGITS = 100_000
+_KINDS: dict[str, type] = {"log": LogConfig, "model": ModelConfig, "hot": HotConfig, "train": TrainConfig}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,15 @@ class Recipe:
     hot: HotConfig = field(default_factory=HotConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     base: Path = Path()
+
+    def __post_init__(self) -> None:
+        for name, read in _SECTIONS.items():
+            part = getattr(self, name)
+            if isinstance(part, Mapping):  # as in a recipe
+                object.__setattr__(self, name, read(part))
+            elif not isinstance(part, _KINDS[name]):
+                raise RecipeError(f"the recipe's {name} = {brief(part)} must be a {_KINDS[name].__name__} or a table")
+        object.__setattr__(self, "base", Path(self.base))
 
     @property
     def mixed(self) -> bool:
@@ -104,25 +118,42 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        tables = tomllib.loads(path.read_text())
+        text = read_text(path)
     except FileNotFoundError:
         raise RecipeError(f"there is no recipe {path}; start from one in recipes/, or try `fae demo`") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read the recipe {path}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path} is not valid TOML: {error}") from None
-    for override in overrides:
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"cannot read the recipe {path}: {reason_of(error)}") from None
+    tables = _parse_toml(text, f"{path} is not valid TOML")
+    for override in (overrides,) if isinstance(overrides, str) else overrides:
         _apply_override(tables, override)
-    return parse_recipe(tables, base=path.resolve().parent)
+    try:
+        base = path.resolve().parent
+    except OSError as error:
+        raise RecipeError(f"cannot find the folder of the recipe {path}: {reason_of(error)}") from None
+    return parse_recipe(tables, base=base)
+
+
+def _parse_toml(text: str, fault: str) -> dict[str, Any]:
+    before = sys.get_int_max_str_digits()
+    try:
+        # So that the key of a number that is far too long is known, which is then refused.
+        sys.set_int_max_str_digits(_MOST_DIGITS)
+        return tomllib.loads(text)
+    except RecursionError:
+        raise RecipeError(f"{fault}: a value is nested too deeply") from None
+    except ValueError as error:
+        raise RecipeError(f"{fault}: {str(error)[:200]}") from error
+    finally:
+        sys.set_int_max_str_digits(before)
 
 
 def parse_recipe(tables: Mapping[str, Any], *, base: Path) -> Recipe:
     """Build a recipe from parsed tables; see `load_recipe`."""
     for name, table in tables.items():
         if name not in _SECTIONS:
-            raise RecipeError(f"the recipe has a section [{name}]; {nearest(name, _SECTIONS)}")
+            raise RecipeError(f"the recipe has a section [{brief(name)[1:-1]}]; {nearest(name, _SECTIONS)}")
         if not isinstance(table, Mapping):
-            raise RecipeError(f"the recipe's {name} = {table!r} must be a section, [{name}]")
+            raise RecipeError(f"the recipe's {name} = {brief(table)} must be a section, [{name}]")
     if "log" not in tables:
         raise RecipeError("the recipe has no section [log], which says where the click log is; see recipes/frappe.toml")
     parts: dict[str, Any] = {name: read(tables.get(name, {})) for name, read in _SECTIONS.items()}
@@ -136,13 +167,16 @@ def parse_recipe(tables: Mapping[str, Any], *, base: Path) -> Recipe:
 def _apply_override(tables: dict[str, Any], override: str) -> None:
     target, equals, text = override.partition("=")
     section, dot, key = target.strip().partition(".")
+    told = f"--set {brief(override)}"
     if not (equals and dot and key):
-        raise RecipeError(f"--set {override!r} must look like section.key=value, such as hot.budget=64MiB")
+        raise RecipeError(f"{told} must look like section.key=value, such as hot.budget=64MiB")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = _parse_toml(f"value = {text}", told)["value"]
+    except RecipeError as error:
+        if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            raise
         value = text.strip()  # bare words are text, so that quotes need no escaping in a shell
     table = tables.setdefault(section, {})
     if not isinstance(table, dict):
-        raise RecipeError(f"--set {override!r}: the recipe's {section} is not a section")
+        raise RecipeError(f"{told}: the recipe's {section} is not a section")
     table[key.strip()] = value

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fae.artifacts.checkpoint import COMMAND, FORMAT_VERSION, KIND, open_checkpoint, read_progress
+from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.manifest import Manifest, Plan, is_current, require_parent
 from fae.artifacts.packed import PackedDataset
 from fae.core.config import to_table
+from fae.core.errors import BudgetError
+from fae.core.host_memory import available_bytes
 from fae.core.progress import say
-from fae.core.units import format_count
+from fae.core.units import format_bytes, format_count
 from fae.run.context import RunContext
 from fae.run.stages import CALIBRATE, INGEST, PACK, Stage
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fae.embedding.base import Embeddings
+    from fae.run.recipe import Recipe
 
 
 class TrainStage(Stage[Manifest]):
@@ -50,12 +54,13 @@ class TrainStage(Stage[Manifest]):
 
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:
         """As `Stage.work`."""
-        from fae.models.registry import build_model
+        from fae.models.registry import build_model, sketch_model
         from fae.training.trainer import Trainer
 
         packed, hot_set, train = PACK.open(run), CALIBRATE.open(run), run.recipe.train
+        sketch = sketch_model(run.recipe.model, hot_set.layout.features, packed.num_dense)
+        require_enough_memory(run, packed, hot_set, sketch)
         model = build_model(run.recipe.model, hot_set.layout.features, packed.num_dense, seed=train.seed)
-        require_enough_memory(run, packed, hot_set, model)
         embeddings = fresh_embeddings(run, hot_set)
         model = model.to(embeddings.device)
         trainer = Trainer(model, embeddings, packed, train, folder=run.out, plan=plan)
@@ -93,6 +98,37 @@ class TrainStage(Stage[Manifest]):
             + (f", log loss {test['log_loss']:.5f}" if test["log_loss"] is not None else "")
         )
         return result
+
+
+def require_model_memory(recipe: Recipe, log: ColumnarLog | None) -> None:
+    """Refuse a model that host memory, where it is made, cannot hold: before any stage starts.
+
+    Parameters
+    ----------
+    log
+        A log that is columnar already; None takes the columns that the recipe names.
+
+    Raises
+    ------
+    BudgetError
+        With its size.
+    """
+    from fae.models.registry import sketch_model
+    from fae.training.dense import dense_bytes
+
+    features = log.features if log else [
+        FeatureSchema(name=column.name, num_embeddings=0, length=column.max_length, pooling=column.pooling)
+        for column in recipe.log.categorical_columns()
+    ]  # fmt: skip
+    model = sketch_model(recipe.model, features, len(log.dense_names if log else recipe.log.dense_columns()))
+    num_weights = sum(parameter.numel() for parameter in model.parameters())
+    needed, free = dense_bytes(recipe.train.optimizer, model), available_bytes()
+    if free and needed > free:
+        raise BudgetError(
+            f"[model] {recipe.model.name} has {format_count(num_weights)} dense weights, which take "
+            f"{format_bytes(needed)} with gradients and optimizer state; {format_bytes(free)} of host memory are "
+            "available; make the widths of its layers smaller"
+        )
 
 
 def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSet, model: nn.Module) -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from fae.core.config import check_fields
 from fae.core.errors import RecipeError
 
 ShapeName = Literal["criteo", "terabyte", "avazu", "taobao", "zipf"]
@@ -52,6 +53,7 @@ class SyntheticConfig:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self, "synthetic")
         if self.shape not in SHAPES:
             raise RecipeError(f"synthetic shape = {self.shape!r} must be one of {', '.join(SHAPES)}")
         if self.num_inputs < 1:

@@ -6,12 +6,17 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from fae.core.config import check_fields, check_path
 from fae.core.errors import RecipeError
 from fae.core.optimizers import optimizer_facts
 
 _DENSE_SHARE = 0.1
 """Share for a model that does not name one: no unit dies of it (docs/results/accuracy.md, "Learning rate of the
 dense part")."""
+
+_LARGEST_RATE = 1e38
+"""Weights are float32, and a larger rate is no number of that kind."""
+_MOST_EPOCHS = 10**6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +102,19 @@ class TrainConfig:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self, "[train]")
         if self.from_ == "":
             raise RecipeError("[train] from is empty; name the run folder to continue, or leave it out")
+        if self.from_ is not None:
+            check_path(self.from_, "[train] from")
         positive = {"batch_size": self.batch_size, "epochs": self.epochs, "learning_rate": self.learning_rate}
         if self.dense_learning_rate is not None:
             positive["dense_learning_rate"] = self.dense_learning_rate
         for name, value in positive.items():
             if not value > 0:
                 raise RecipeError(f"[train] {name} = {value} must be more than 0")
+            if name.endswith("rate") and value > _LARGEST_RATE:
+                raise RecipeError(f"[train] {name} = {value} must be at most {_LARGEST_RATE:g}")
         counts = {
             "early_stopping": self.early_stopping,
             "checkpoint_minutes": self.checkpoint_minutes,
@@ -118,6 +128,8 @@ class TrainConfig:
             raise RecipeError(f"[train] adaptive_rate = {self.adaptive_rate} must be from 1 to 100")
         if not 0 <= self.adaptive_tail <= 1:
             raise RecipeError(f"[train] adaptive_tail = {self.adaptive_tail} must be from 0 to 1")
+        if self.epochs > _MOST_EPOCHS:
+            raise RecipeError(f"[train] epochs = {self.epochs} is more than {_MOST_EPOCHS:,}")
         if self.batch_size > 2**20:
             raise RecipeError(f"[train] batch_size = {self.batch_size} is more than {2**20}")
 
