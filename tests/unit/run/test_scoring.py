@@ -145,7 +145,7 @@ def parquet_table(seed: int, id_type: pa.DataType) -> pa.Table:
     """`rows` with typed columns: whole numbers, real lists, nulls."""
     columns = dict(zip(HEADER, zip(*rows(200, seed), strict=True), strict=True))
     return pa.table({
-        "label": pa.array(columns["label"], pa.bool_()),
+        "label": pa.array([bool(value) for value in columns["label"]]),
         "user": pa.array([int(value[1:]) if value else None for value in columns["user"]], id_type),
         "item": columns["item"],
         "tags": pa.array([value.split("|") if value else None for value in columns["tags"]]),
