@@ -121,6 +121,7 @@ def make_record(
             "machine": machine(),
             "commit": source_commit(),
             "log": log.manifest.summary,
+            "log_path": str(log.path.absolute()),
             "profile": profile.manifest.summary,
             # Exact, over the packed training split; what calibrate predicted from its sample is kept beside it.
             "hot": {
