@@ -54,7 +54,7 @@ class CriteoChunk:
     Attributes
     ----------
     labels, dense
-        uint8 ``[n]`` and float32 ``[n, 13]``, transformed.
+        uint8 ``[n]``, None where the file is read without labels, and float32 ``[n, 13]``, transformed.
     keys
         int64 ``[26, n]``: the ids as keys of `fae.ingest.hex_vocabulary`.
     missing
@@ -63,7 +63,7 @@ class CriteoChunk:
         Bytes of the file, as it is on disk, that were read for this chunk.
     """
 
-    labels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8] | None
     dense: npt.NDArray[np.float32]
     keys: npt.NDArray[np.int64]
     missing: npt.NDArray[np.uint8]
@@ -72,4 +72,4 @@ class CriteoChunk:
     @property
     def num_inputs(self) -> int:
         """Number of inputs, n."""
-        return len(self.labels)
+        return len(self.dense)

@@ -27,9 +27,12 @@ _NUM_FIELDS = 1 + NUM_COUNTS + NUM_IDS
 
 def read_criteo(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[CriteoChunk]:
     """Stream a file of Criteo's format. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
-    parser, line, found = _Parser(config), 1, False
+    parser, line, found = _Parser(config, labelled=labelled), 1, False
     for buffer, start, stop, num_bytes in line_blocks(path, _BLOCK_BYTES):
         begin, raw_bytes = start, num_bytes
+        if not (found or labelled):  # the first line with anything in it says whether there are labels
+            first = bytes(buffer[start:stop]).lstrip(b"\r\n").split(b"\n", 1)[0]
+            parser.has_labels = first.count(b"\t") == _NUM_FIELDS - 1
         while begin < stop:
             chunk, begin, num_lines, fault = parser.parse(buffer, begin, stop, raw_bytes)
             line += num_lines
@@ -38,7 +41,8 @@ def read_criteo(config: LogConfig, path: Path, *, labelled: bool = True) -> Iter
                 yield chunk
             if fault:
                 text = faulty_line(buffer, begin, stop)
-                raise LogError(f"{path}, line {line}: {explain_criteo_fault(text, config.label_column())}")
+                label = config.label_column() if parser.has_labels else None
+                raise LogError(f"{path}, line {line}: {explain_criteo_fault(text, label)}")
     if not found:
         raise LogError(f"{path} holds no inputs; copy it again or take it out of the recipe")
 
@@ -50,7 +54,8 @@ def check_criteo_header(config: LogConfig, path: Path, *, labelled: bool = True)
 class _Parser:
     """Calls the compiled loop, and transforms the counts that are too large for its table of small ones."""
 
-    def __init__(self, config: LogConfig) -> None:
+    def __init__(self, config: LogConfig, *, labelled: bool) -> None:
+        self._labelled = self.has_labels = labelled
         self._transform = config.dense_transform
         counts = np.arange(1 << 16 if self._transform == "log1p" else 0, dtype=np.float64)
         self._small = np.log1p(counts).astype(np.float32)
@@ -67,40 +72,43 @@ class _Parser:
         most = min(_MOST_INPUTS, (stop - begin) // _NUM_FIELDS + 1)
         labels, dense = np.empty(most, np.uint8), np.empty((most, NUM_COUNTS), np.float32)
         keys, missing = np.empty((NUM_IDS, most), np.int64), np.empty((most, 2), np.uint8)
-        count = parse_lines(data, begin, stop, self._small, labels, dense, keys, missing, self._large, self._end)
+        count = parse_lines(data, begin, stop, self._small, labels, dense, keys, missing, self._large, self._end,
+                            self.has_labels)  # fmt: skip
         position, num_lines, num_large, fault = map(int, self._end)
         if num_large:
             places, values = self._large[:num_large].T
             dense.reshape(-1)[places] = np.log1p(values.astype(np.float64)).astype(np.float32)
         chunk = CriteoChunk(
-            labels=labels[:count], dense=dense[:count], keys=keys[:, :count], missing=missing[:count],
+            labels=labels[:count] if self._labelled else None, dense=dense[:count], keys=keys[:, :count], missing=missing[:count],
             raw_bytes=raw_bytes,
         )  # fmt: skip
         return chunk, position, num_lines, bool(fault)
 
 
-def explain_criteo_fault(line: bytes, label: str) -> str:
-    """What is wrong with a line that the compiled loop refused.
+def explain_criteo_fault(line: bytes, label: str | None) -> str:
+    """What is wrong with a line that the compiled loop refused; `label` is None where lines have none.
 
     >>> explain_criteo_fault(b"1\\t2", "label")
     '2 fields, expected 40; fix or remove the line'
     """
     fields = line.split(b"\t")
-    if len(fields) != _NUM_FIELDS:
-        return f"{len(fields)} fields, expected {_NUM_FIELDS}; fix or remove the line"
-    if fields[0] not in (b"0", b"1"):
+    first = 0 if label is None else 1
+    expected = NUM_COUNTS + NUM_IDS + first
+    if len(fields) != expected:
+        return f"{len(fields)} fields, expected {expected}; fix or remove the line"
+    if label is not None and fields[0] not in (b"0", b"1"):
         return f"the label {label!r} is {shown(fields[0])}, expected 0 or 1; fix or remove the line"
-    for index, field in enumerate(fields[1 : 1 + NUM_COUNTS], 1):
+    for index, field in enumerate(fields[first : first + NUM_COUNTS], 1):
         digits = field.removeprefix(b"-")
         if field and not (digits.isdigit() and len(digits) <= MAX_DIGITS):
             return (
-                f"the count I{index} (field {index + 1}) is {shown(field)}, expected a whole number of at most "
+                f"the count I{index} (field {index + first}) is {shown(field)}, expected a whole number of at most "
                 f"{MAX_DIGITS} digits, or nothing; fix or remove the line"
             )
-    for index, field in enumerate(fields[1 + NUM_COUNTS :], 1):
+    for index, field in enumerate(fields[first + NUM_COUNTS :], 1):
         if len(field) > ID_DIGITS or field.strip(b"0123456789abcdef"):
             return (
-                f"the id C{index} (field {index + 1 + NUM_COUNTS}) is {shown(field)}, expected at most {ID_DIGITS} "
+                f"the id C{index} (field {index + first + NUM_COUNTS}) is {shown(field)}, expected at most {ID_DIGITS} "
                 "hex digits (0-9, a-f), or nothing; fix or remove the line"
             )
     return "it is not a line of Criteo's format; fix or remove it"

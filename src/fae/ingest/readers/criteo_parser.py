@@ -35,6 +35,7 @@ def parse_lines(
     missing: npt.NDArray[np.uint8],
     large: Int64,
     end: Int64,
+    has_labels: bool,
 ) -> int:
     """Parse whole lines of ``data[start:stop]``, which ends in a line end; return the number of inputs.
 
@@ -52,6 +53,8 @@ def parse_lines(
     end
         int64 ``[4]``: first byte that was not taken, lines that were (blank ones too), counts in `large`, and 1 if the
         line at that byte is faulty.
+    has_labels
+        False: lines have 39 fields, without the label, and `labels` is not filled.
     """
     row, lines, num_large, position, fault = 0, 0, 0, start, False
     while position < stop and row < labels.size:
@@ -61,11 +64,12 @@ def parse_lines(
             position += 1 if character == _NEWLINE else 2
             lines += 1
             continue
-        fault = not ((character == _ZERO or character == _ZERO + 1) and data[at + 1] == _TAB)
-        if fault:
-            break
-        labels[row] = character - _ZERO
-        at += 2
+        if has_labels:
+            fault = not ((character == _ZERO or character == _ZERO + 1) and data[at + 1] == _TAB)
+            if fault:
+                break
+            labels[row] = character - _ZERO
+            at += 2
         absent = 0
         for count in range(NUM_COUNTS):
             negative = data[at] == _MINUS
