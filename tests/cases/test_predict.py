@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ import pytest
 from case_folders import Case, copy_case
 
 from commands import csv_text, fae, fault, strict_json, succeed, unfinished, write_recipe, zipf_inputs
+from logs import write_behaviour
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +220,103 @@ def test_one_kind_of_label_has_no_auc(tmp_path: Path, case: Case) -> None:
     assert done.result["auc"] is None
     assert done.result["label_rate"] == 1.0
     assert "AUC not defined" in done.stderr
+
+
+def criteo_lines(count: int, seed: int) -> list[str]:
+    """Lines of Criteo's format: label, 13 counts, 26 hex ids; some fields empty, some ids with zeros in front."""
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        ids = [f"{int(random.zipf(1.3)) % 40:08x}" if random.random() < 0.9 else "" for _ in range(26)]
+        ids[3] = str(int(random.integers(0, 9)))
+        counts = [str(int(random.integers(-1, 300))) if random.random() < 0.8 else "" for _ in range(13)]
+        found.append("\t".join([str(int(random.random() < 0.3)), *counts, *ids]))
+    return found
+
+
+def test_criteo_files_with_and_without_labels(tmp_path: Path) -> None:
+    """The test file of Criteo's competition has no label field: 39 fields instead of 40."""
+    test = criteo_lines(120, 2)
+    (tmp_path / "train.txt").write_text("\n".join(criteo_lines(300, 1)) + "\n")
+    (tmp_path / "labelled.txt").write_text("\n".join(test) + "\n")
+    (tmp_path / "unlabelled.txt").write_text("".join(line.split("\t", 1)[1] + "\n" for line in test))
+    recipe = write_recipe(
+        tmp_path, log={"format": "criteo", "train": "train.txt", "test": "labelled.txt", "test_fraction": None,
+                       "categorical": None, "dense": None}, hot={"budget": "64KiB"},
+    )  # fmt: skip
+    succeed("run", recipe, "--out", tmp_path / "run")
+    expected = json.loads((tmp_path / "run" / "run.json").read_text())["test"]
+    found = succeed("evaluate", tmp_path / "run", tmp_path / "labelled.txt", "--json").result
+    assert (found["auc"], found["log_loss"]) == pytest.approx((expected["auc"], expected["log_loss"]), abs=1e-6)
+    succeed("predict", tmp_path / "run", tmp_path / "labelled.txt", "--out", tmp_path / "a.parquet")
+    succeed("predict", tmp_path / "run", tmp_path / "unlabelled.txt", "--out", tmp_path / "b.parquet")
+    assert scores_of(tmp_path / "a.parquet") == scores_of(tmp_path / "b.parquet")
+    fault(
+        fae("predict", tmp_path / "run", tmp_path / "labelled.txt", "--out", tmp_path / "c.csv", "--keep", "C1"),
+        "--keep C1", "criteo",
+    )  # fmt: skip
+
+
+AVAZU = (
+    "id", "click", "hour", "C1", "banner_pos", "site_id", "site_domain", "site_category", "app_id", "app_domain",
+    "app_category", "device_id", "device_ip", "device_model", "device_type", "device_conn_type",
+    *(f"C{number}" for number in range(14, 22)),
+)  # fmt: skip
+
+
+def test_avazu_keeps_the_id_that_a_submission_needs(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    rows = [
+        [f"1000{number}", int(random.random() < 0.3), f"1410{21 + number // 100}{number % 24:02d}",
+         *(f"v{int(random.zipf(1.5)) % 9}" for _ in AVAZU[3:])]
+        for number in range(300)
+    ]  # fmt: skip
+    (tmp_path / "train.csv").write_text(csv_text(rows, AVAZU))
+    unlabelled = [[row[0], *row[2:]] for row in rows[:50]]
+    (tmp_path / "test.csv").write_text(csv_text(unlabelled, [name for name in AVAZU if name != "click"]))
+    recipe = write_recipe(
+        tmp_path, log={"format": "avazu", "train": "train.csv", "label": None, "test_fraction": 0.2,
+                       "categorical": None, "dense": None}, hot={"budget": "64KiB"},
+    )  # fmt: skip
+    succeed("run", recipe, "--out", tmp_path / "run")
+    succeed("predict", tmp_path / "run", tmp_path / "test.csv", "--out", tmp_path / "s.csv", "--keep", "id,hour")
+    found = [line.split(",") for line in lines(tmp_path / "s.csv")]
+    assert found[0] == ["id", "hour", "score"]
+    assert [line[:2] for line in found[1:]] == [row[:2] for row in unlabelled]
+    succeed("predict", tmp_path / "run", tmp_path / "train.csv", "--out", tmp_path / "all.csv")
+    assert scores_of(tmp_path / "all.csv")[:50] == pytest.approx(scores_of(tmp_path / "s.csv"), abs=1e-7)
+
+
+def test_taobao_is_refused(tmp_path: Path) -> None:
+    write_behaviour(tmp_path / "log.csv", num_users=60)
+    recipe = write_recipe(
+        tmp_path, log={"format": "taobao", "train": "log.csv", "label": None, "test_fraction": None,
+                       "validation_fraction": None, "categorical": None, "dense": None},
+        model={"name": "tbsm", "bottom_mlp": None, "top_mlp": None}, hot={"budget": "1MiB"},
+    )  # fmt: skip
+    succeed("run", recipe, "--out", tmp_path / "run")
+    fault(fae("predict", tmp_path / "run", tmp_path / "log.csv", "--out", tmp_path / "s.csv"), "taobao", "sampled")
+
+
+def test_a_run_over_a_columnar_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log of another run has the vocabulary; one of `fae synthetic --columnar` has no text at all."""
+    (tmp_path / "log.csv").write_text(csv_text(zipf_inputs(300)))
+    succeed("run", write_recipe(tmp_path), "--out", tmp_path / "first")
+    columns = dict.fromkeys(("label", "categorical", "dense", "test_fraction", "validation_fraction"))
+    recipe = write_recipe(tmp_path, "columnar.toml", log={**columns, "format": "columnar", "train": "first/log"})
+    succeed("run", recipe, "--out", tmp_path / "second")
+    for name in ("first", "second"):
+        succeed("predict", tmp_path / name, tmp_path / "log.csv", "--out", tmp_path / f"{name}.parquet")
+    assert scores_of(tmp_path / "first.parquet") == scores_of(tmp_path / "second.parquet")
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    out = tmp_path / "s.csv"
+    fault(
+        fae("predict", tmp_path / "second", tmp_path / "log.csv", "--out", out), "the log that", "is not there", "link"
+    )
+    (tmp_path / "second" / "log").symlink_to(tmp_path / "elsewhere" / "log")
+    succeed("predict", tmp_path / "second", tmp_path / "log.csv", "--out", out)
+
+    monkeypatch.chdir(tmp_path)
+    succeed("synthetic", "--columnar", "--inputs", 3000, "--scale", 0.0001, "--out", "made")
+    succeed("run", "made/recipe.toml", "--out", "made", "--budget", "1MiB", "--set", "train.batch_size=256")
+    fault(fae("predict", "made", "log.csv", "--out", tmp_path / "t.csv"), "not made from raw files", "no text")

@@ -79,8 +79,8 @@ class _Parser:
             places, values = self._large[:num_large].T
             dense.reshape(-1)[places] = np.log1p(values.astype(np.float64)).astype(np.float32)
         chunk = CriteoChunk(
-            labels=labels[:count] if self._labelled else None, dense=dense[:count], keys=keys[:, :count], missing=missing[:count],
-            raw_bytes=raw_bytes,
+            labels=labels[:count] if self._labelled else None, dense=dense[:count], keys=keys[:, :count],
+            missing=missing[:count], raw_bytes=raw_bytes,
         )  # fmt: skip
         return chunk, position, num_lines, bool(fault)
 
