@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from fae.ingest.config import LogConfig
 from fae.ingest.formats import CRITEO_FORMATS
 from fae.ingest.readers.chunk import Chunk, CriteoChunk
+from fae.ingest.readers.file_kinds import check_kind
 
 T = TypeVar("T")
 
@@ -78,7 +79,12 @@ def read_chunks(config: LogConfig, path: Path, *, labelled: bool = True) -> Gene
         line.
     """
     read, _ = _READERS[config.format]()
-    return read_ahead(read(config, path, labelled=labelled))
+    return read_ahead(_checked(read, config, path, labelled))
+
+
+def _checked(read: Any, config: LogConfig, path: Path, labelled: bool) -> Iterator[Any]:
+    check_kind(path, config.format)
+    yield from read(config, path, labelled=labelled)
 
 
 def check_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
@@ -87,9 +93,10 @@ def check_header(config: LogConfig, path: Path, *, labelled: bool = True) -> Non
     Raises
     ------
     LogError
-        As `read_chunks` would, as far as the first line tells; a file that cannot be opened is left to that.
+        As `read_chunks` would, as far as the first lines tell.
     """
     _, check = _READERS[config.format]()
+    check_kind(path, config.format)
     check(config, path, labelled=labelled)
 
 

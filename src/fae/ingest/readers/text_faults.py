@@ -1,103 +1,174 @@
-"""Find out what is wrong with a CSV file, and in which line: a slow second reading, only after a fault.
-
-It is used when the fast parser refuses a block without saying where. Lines are counted as an editor counts them, with
-blank lines and quoted line ends.
-"""
+"""Say what is wrong with CSV text, and in which record: of the block that the parser has refused, and of headers."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
-from fae.core.units import format_bytes
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fae.core.compiled import Int64
+from fae.core.errors import LogError
+from fae.ingest.config import LogConfig
+from fae.ingest.readers.text_files import shown
+
+_SPACES = " \t"
+"""What the parser takes off both ends of a number."""
+_SEPARATORS = {"\t": "\\t", ";": ";", "|": "|", ",": ",", "\x01": "\\u0001"}
+_LABELS = ("0", "1", "0.0", "1.0", "true", "false")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextLayout:
-    """How the lines of one text file are split into fields.
+    """What the fields of one text file must be.
 
     Attributes
     ----------
     num_fields
         Number of fields of every line.
-    header_lines
-        Lines before the first input.
+    has_header
+        Whether the first line has named them.
     positions
-        Positions of the fields that are read: label, dense, categorical.
-    dense
-        Those of `positions` that must be numbers.
+        Positions of the fields that are read.
+    dense, also_dense
+        Those of `positions` that are numbers and nothing else, and numbers and text.
+    label
+        Position of the label; -1 if none is read.
+    missing, decimal
+        As in `LogConfig`.
     """
 
-    separator: str
-    quoting: bool
     num_fields: int
-    header_lines: int
+    has_header: bool
     positions: tuple[int, ...]
     dense: tuple[int, ...]
+    also_dense: tuple[int, ...]
+    label: int
+    missing: tuple[str, ...]
+    decimal: str
 
 
-def _rows(lines: TextIO, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
-    """``(first line, fields)`` of every input, without blank lines."""
-    if layout.quoting:
-        reader = csv.reader(lines, delimiter=layout.separator)
-    else:
-        reader = csv.reader(lines, delimiter=layout.separator, quoting=csv.QUOTE_NONE)
-    line_before = 0
-    for row in reader:
-        if row and reader.line_num > layout.header_lines:
-            yield line_before + 1, row  # the line where it begins: an unclosed quote may end it far below
-        line_before = reader.line_num
-
-
-def line_of_row(lines: TextIO, layout: TextLayout, row: int) -> int:
-    """Line number, from 1, of input `row` of the file, from 0."""
-    for index, (line, _) in enumerate(_rows(lines, layout)):
-        if index == row:
-            return line
-    return layout.header_lines + row + 1  # the file changed meanwhile: only a guess
-
-
-def explain_csv_fault(lines: TextIO, path: Path, layout: TextLayout, parser_message: str, block_bytes: int) -> str:
-    """A one-line message: what is wrong with the first bad line of the file, and its number."""
-    line = layout.header_lines
+def explain_header(path: Path, config: LogConfig, fields: Sequence[bytes], error: LogError) -> LogError:
+    """The error for a header in which a column is not found, with the cause where it is a likely one."""
+    text = b"".join(fields)
     try:
-        for line, row in _rows(lines, layout):
-            if len(row) != layout.num_fields:
-                return (
-                    f"{path}, line {line}: {len(row)} fields, expected {layout.num_fields}"
-                    f"{' as in the header' if layout.header_lines else ''}; fix or remove the line"
-                )
-            for position in layout.positions:
-                if not _is_utf8(row[position]):
-                    return f"{path}, line {line}: field {position + 1} is not UTF-8; convert the file (iconv does it)"
-            for position in layout.dense:
-                if row[position] and not is_number(row[position]):
-                    return (
-                        f"{path}, line {line}: field {position + 1} is {row[position]!r}, expected a number; fix the "
-                        "line or list the column as categorical"
-                    )
-    except csv.Error as error:
-        return f"{path}, after line {line}: {error}; is a quote never closed?"
-    if "straddl" in parser_message:
-        return f"{path}: a line is longer than {format_bytes(block_bytes)}, or a quote is never closed; fix the file"
-    return f"{path}: {' '.join(parser_message.split())}"
+        text.decode()
+    except UnicodeDecodeError:
+        return LogError(f"{path}: the header is not UTF-8, and the recipe's columns are not in it; convert the file")
+    if len(fields) == 1 and not config.columns:
+        for separator, written in _SEPARATORS.items():
+            if separator.encode() in text and separator != config.separator:
+                return LogError(f'{error}; the header is one field: is the separator "{written}"?')
+    if not config.columns and any(is_number(field.decode()) for field in fields):
+        return LogError(f"{error}; if line 1 is an input and no header, name its fields with [log] columns")
+    return error
+
+
+def explain_text_fault(
+    layout: TextLayout, index: Int64, parse: Callable[[int], list[Any]], parser_message: str
+) -> tuple[int, str]:
+    """The first record of a block that the parser refuses, and what is wrong with it, without a place.
+
+    Parameters
+    ----------
+    index
+        int64 ``[n, 3]``: of each record first byte, number of fields, line.
+    parse
+        The columns at ``layout.positions`` of the first records of the block, as bytes.
+    """
+    wrong = np.flatnonzero(index[:, 1] != layout.num_fields)
+    row = int(wrong[0]) if len(wrong) else len(index)
+    message = f"{' '.join(parser_message.split())}; fix or remove the line"
+    if len(wrong):
+        like = " as in the header" if layout.has_header else " as in [log] columns"
+        message = f"{index[row, 1]} fields, expected {layout.num_fields}{like}; fix or remove the line"
+    for position, array in zip(layout.positions, parse(row), strict=False):
+        bad = _first_bad(array[:row], lambda part: part.cast(pa.string()))
+        if bad < row:
+            row, message = (
+                bad,
+                f"field {position + 1} is not UTF-8 ({shown(array[bad].as_py())}); convert the file (iconv does it)",
+            )
+        if position in layout.dense or position in layout.also_dense:
+            bad = _first_bad(array[:row], lambda part: to_numbers(part.cast(pa.string()), layout))
+            if bad < row:
+                row, message = bad, f"field {position + 1} is {_not_a_number(array[bad].as_py(), layout)}"
+    return min(row, len(index) - 1), message
+
+
+def _first_bad(array: Any, convert: Callable[[Any], Any]) -> int:
+    """Index of the first value that `convert` refuses; the length if it takes all."""
+
+    def takes(start: int, stop: int) -> bool:
+        try:
+            convert(array[start:stop])
+        except (pa.ArrowInvalid, UnicodeError):
+            return False
+        return True
+
+    start, stop = 0, len(array)
+    if takes(start, stop):
+        return stop
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        if takes(start, middle):
+            start = middle
+        else:
+            stop = middle
+    return start
+
+
+def _not_a_number(value: bytes, layout: TextLayout) -> str:
+    point = "." if layout.decimal == "," else ","
+    other = value.decode("utf-8", "replace").replace(point, layout.decimal)
+    if point.encode() in value and is_number(other.replace(layout.decimal, ".")):
+        return f'{shown(value)}, expected a number; set [log] decimal = "{point}" if that is its decimal point'
+    return (
+        f"{shown(value)}, expected a number; fix the line, name the word in [log] missing if it means a missing value, "
+        "or list the column as categorical"
+    )
+
+
+def to_numbers(text: Any, layout: TextLayout) -> Any:
+    """Text as float64 as the CSV parser reads numbers, with missing values as nulls. Raises ``pa.ArrowInvalid``."""
+    missing = pc.is_in(text, value_set=pa.array(["", *layout.missing], pa.string()))
+    trimmed = pc.utf8_trim(pc.if_else(missing, pa.scalar(None, pa.string()), text), _SPACES)
+    if layout.decimal == ",":
+        # A point is no part of a number then, and no letter is either.
+        trimmed = pc.replace_substring(pc.replace_substring(trimmed, ".", "x"), ",", ".")
+    return trimmed.cast(pa.float64())
 
 
 def is_number(text: str) -> bool:
-    """Whether `text` is a number as the fast parser reads numbers (Python's own takes ``1_000`` too)."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text
+    """Whether `text` is a number as the CSV parser reads numbers: Python's own takes ``1_000`` and other digits too.
 
-
-def _is_utf8(text: str) -> bool:
+    >>> [is_number(text) for text in (" 5", "1e3", "1_000", "٣", "0x10")]
+    [True, True, False, False, False]
+    """
     try:
-        text.encode()
-    except UnicodeEncodeError:
+        pa.scalar(text.strip(_SPACES)).cast(pa.float64())
+    except (pa.ArrowInvalid, UnicodeError):
         return False
     return True
+
+
+def reads_as_input(config: LogConfig, layout: TextLayout, fields: Sequence[bytes], num_fields: int) -> bool:
+    """Whether label and dense columns among the first fields of a line are what the recipe says; False without any."""
+    checked = False
+    for position in (layout.label, *layout.dense, *layout.also_dense):
+        if not 0 <= position < num_fields:
+            continue
+        text, checked = fields[position].decode("utf-8", "replace").strip(_SPACES), True
+        if position != layout.label:
+            good = text in ("", *layout.missing) or is_number(text.replace(layout.decimal, "."))
+        elif config.label_map:
+            good = text in config.label_map
+        else:
+            good = is_number(text) if config.label_threshold is not None else text.lower() in _LABELS
+        if not good:
+            return False
+    return checked

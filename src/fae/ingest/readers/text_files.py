@@ -6,7 +6,6 @@ has none. Memory is two blocks.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,8 @@ def line_blocks(path: Path, block_bytes: int) -> Iterator[tuple[npt.NDArray[np.u
     Raises
     ------
     LogError
-        If the file is damaged, not named by its compression, or has a line longer than `block_bytes`.
+        If the file is damaged, or has a line longer than `block_bytes`.
     """
-    check_suffix(path)
     bytes_before, first, num_lines = 0, True, 0
     try:
         stream, raw = open_bytes(path)
@@ -89,39 +87,31 @@ def faulty_line(buffer: npt.NDArray[np.uint8], begin: int, stop: int) -> bytes:
 
 
 def shown(field: bytes, longest: int = 40) -> str:
-    """A field in quotes for a message, shortened if it is long."""
+    """A field in quotes for a message, shortened if it is long; what is not ASCII is escaped, so that it is seen."""
     text = field.decode("utf-8", "backslashreplace")
-    return repr(text if len(text) <= longest else text[:longest] + "...")
+    return ascii(text if len(text) <= longest else text[:longest] + "...")
 
 
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-_MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+"""From the suffix of a file's name to what its bytes are unpacked with."""
 
 
 def cut_short(path: Path, error: OSError) -> LogError:
-    """The error for a file that ends too early."""
+    """The error for a file that ends too early or cannot be read."""
+    if isinstance(error, (PermissionError, FileNotFoundError, IsADirectoryError)):
+        return cannot_read(path, error)
     return LogError(
         f"{path} cannot be read to its end ({error.strerror or error}): it is cut short or damaged; copy it again"
     )
 
 
-def check_suffix(path: Path) -> None:
-    """Refuse a compressed file without its suffix: the name decides how a file is opened."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    for magic, suffix in _MAGIC.items():
-        if start.startswith(magic) and path.suffix.lower() != suffix:
-            raise LogError(f"{path} is compressed but not named so; rename it to {path.name}{suffix}")
+def cannot_read(path: Path, error: OSError) -> LogError:
+    """The error for a file that cannot be opened."""
+    return LogError(f"cannot read {path}: {error.strerror or error}; check its permissions")
 
 
 def open_bytes(path: Path) -> tuple[Any, Any]:
     """Open a file: the stream of decompressed bytes, and the raw file whose ``tell()`` is how far it was read."""
     raw = pa.OSFile(str(path))
-    compression = _COMPRESSIONS.get(path.suffix.lower())
+    compression = COMPRESSIONS.get(path.suffix.lower())
     return (pa.CompressedInputStream(raw, compression) if compression else raw), raw
-
-
-def open_lines(path: Path) -> io.TextIOWrapper:
-    """Open a file as text for Python's csv module; bytes that are not UTF-8 become surrogates."""
-    stream, _ = open_bytes(path)
-    return io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
