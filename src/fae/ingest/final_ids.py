@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.core.compiled import Int64, compiled
+from fae.core.errors import LogError
 from fae.ingest.scratch import Scratch
 
 _COMMON = 1 << 16
@@ -25,14 +26,26 @@ def count_ids(ids: npt.NDArray[np.int32], first_slot: int, length: int, counts: 
     """Count the provisional ids of one feature in ``ids [n, S]``; return how many inputs have no id.
 
     `counts` has two entries more than there are values: the last two count id -2 (missing) and id -1 (no lookup).
+    Returns -1 if there is an id beyond them.
     """
-    empty = 0
+    empty, known = 0, counts.size - 2
     for row in range(ids.shape[0]):
         if ids[row, first_slot] == -1:
             empty += 1
         for slot in range(first_slot, first_slot + length):
-            counts[ids[row, slot]] += 1
+            value = ids[row, slot]
+            if value < -2 or value >= known:
+                return -1
+            counts[value] += 1
     return empty
+
+
+def damaged_ids(column: str) -> LogError:
+    """The error of an id that is in no table. Ingest keeps nothing of a log that ends with it."""
+    return LogError(
+        f"what ingest has written of the column {column!r} is damaged: ids.npy has an id that its table has not; type "
+        "the same command again, which reads the log anew"
+    )
 
 
 @compiled

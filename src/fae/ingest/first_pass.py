@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import KnownIds
 from fae.ingest.dense_values import to_dense, to_labels
 from fae.ingest.formats import CRITEO_FORMATS
+from fae.ingest.notes.dense_facts import MISSING_ROWS, DenseFacts, num_missing_bytes, pack_missing
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.readers.chunk import Chunk, CriteoChunk
 from fae.ingest.readers.dispatch import read_chunks
@@ -43,17 +44,22 @@ def first_pass(
 ) -> None:
     """Write ``ids.npy`` (provisional ids), ``dense.npy`` and ``labels.npy``, beginning with the first unread file.
 
+    Which dense values are missing is written to ``work/missing.npy`` (`fae.ingest.notes.dense_facts`), and what is
+    summed over all inputs to ``state["dense"]`` of `progress`.
+
     Raises
     ------
     LogError
         If a file cannot be read, is not what the recipe says, or changed while it was read.
     """
     num_slots, num_dense = encoders[-1].slots.stop, len(config.dense_columns())
+    facts = DenseFacts(num_dense, progress.state.get("dense"))
     with (
         task("ingest: reading the log", sum(source.num_bytes for source in sources), "bytes") as bar,
         progress.open_rows("ids", np.int32, (num_slots,)) as ids,
         progress.open_rows("dense", np.float32, (num_dense,)) as dense,
         progress.open_rows("labels", np.uint8, ()) as labels,
+        progress.open_rows(MISSING_ROWS, np.uint8, (num_missing_bytes(num_dense),)) as missing,
     ):
         bar.advance(sum(source.num_bytes for source in sources[: progress.num_done]))
         for source in sources[progress.num_done :]:
@@ -66,10 +72,12 @@ def first_pass(
                     dense.append(rows.dense)
                     assert rows.labels is not None
                     labels.append(rows.labels)
+                    missing.append(rows.missing)
+                    facts.add(rows.vanished, rows.largest)
                     bar.advance(chunk.raw_bytes, f"{ids.num_rows:,} inputs")
             source.check_unchanged()
-            progress.state["splits"] = finder.state
-            progress.mark(encoders, (ids, dense, labels), last=source is sources[-1])
+            progress.state.update(splits=finder.state, dense=facts.state)
+            progress.mark(encoders, (ids, dense, labels, missing), last=source is sources[-1])
 
 
 class EncodedRows(NamedTuple):
@@ -83,11 +91,18 @@ class EncodedRows(NamedTuple):
         float32 ``[n, K]``, transformed.
     labels
         uint8 ``[n]``; None where the chunk has no labels.
+    missing
+        uint8 ``[n, ceil(K / 8)]``: bits of missing dense values (`fae.ingest.notes.dense_facts`).
+    vanished, largest
+        int64 and float64 ``[K]``: negative values that became 0, and the largest absolute value that is in `dense`.
     """
 
     ids: npt.NDArray[np.int32]
     dense: npt.NDArray[np.float32]
     labels: npt.NDArray[np.uint8] | None
+    missing: npt.NDArray[np.uint8]
+    vanished: npt.NDArray[np.int64]
+    largest: npt.NDArray[np.float64]
 
 
 def encode_rows(config: LogConfig, chunk: Chunk | CriteoChunk, encoders: Sequence[ColumnEncoder]) -> EncodedRows:
@@ -108,7 +123,10 @@ def _encode_parsed(chunk: CriteoChunk, encoders: Sequence[ColumnEncoder]) -> Enc
         return lambda: encoders[index].encode_keys(chunk.keys[index], id_rows)
 
     run_jobs([*map(id_job, range(len(encoders)))])
-    return EncodedRows(id_rows, chunk.dense, chunk.labels)
+    # Counts of Criteo's format have a few -1 that mean 0 (`fae.ingest.notes.log_notes` says nothing of them).
+    vanished = np.zeros(chunk.dense.shape[1], np.int64)
+    largest = np.abs(chunk.dense).max(axis=0, initial=0.0).astype(np.float64)
+    return EncodedRows(id_rows, chunk.dense, chunk.labels, chunk.missing, vanished, largest)
 
 
 def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEncoder]) -> EncodedRows:
@@ -116,6 +134,8 @@ def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEnco
     id_rows = np.empty((chunk.num_inputs, encoders[-1].slots.stop), np.int32)
     dense_rows = np.empty((chunk.num_inputs, len(names)), np.float32)
     label_rows = None if chunk.label is None else np.empty(chunk.num_inputs, np.uint8)
+    missing = np.empty((chunk.num_inputs, len(names)), np.bool_)
+    vanished, largest = np.empty(len(names), np.int64), np.empty(len(names), np.float64)
 
     def label_job() -> None:
         if label_rows is not None:
@@ -123,7 +143,11 @@ def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEnco
 
     def dense_job(index: int) -> Callable[[], None]:
         def job() -> None:
-            dense_rows[:, index] = to_dense(chunk.dense[index], config.dense_transform, names[index], chunk.locate)
+            column = _whole(
+                to_dense(chunk.dense[index], config.dense_transform, names[index], chunk.locate), chunk.dense[index]
+            )
+            dense_rows[:, index], missing[:, index] = column.values, column.missing
+            vanished[index], largest[index] = column.vanished, column.largest
 
         return job
 
@@ -131,4 +155,14 @@ def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEnco
         return lambda: encoders[index].encode(chunk.categorical[index], id_rows, chunk.locate)
 
     run_jobs([label_job, *map(dense_job, range(len(names))), *map(id_job, range(len(encoders)))])
-    return EncodedRows(id_rows, dense_rows, label_rows)
+    return EncodedRows(id_rows, dense_rows, label_rows, pack_missing(missing), vanished, largest)
+
+
+def _whole(column: Any, array: Any) -> Any:
+    if hasattr(column, "missing"):
+        return column
+    import types
+
+    return types.SimpleNamespace(
+        values=column, missing=np.asarray(array.is_null()), vanished=0, largest=float(np.abs(column).max(initial=0.0))
+    )

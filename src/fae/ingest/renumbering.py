@@ -24,6 +24,7 @@ from fae.core.compiled import compiled
 from fae.core.npy import NpyRows
 from fae.core.progress import task
 from fae.core.threads import run_ranges
+from fae.ingest.final_ids import damaged_ids
 
 _CACHED_ROWS = 1024
 _HEAD = 2  # int64 numbers at the start of the undo file
@@ -41,23 +42,34 @@ class SlotNumbering:
         Provisional ids are the log's own numbers; those beyond `final` get the reserved id.
     final
         As `fae.ingest.final_ids.Numbering.final`.
+    name
+        Name of the feature, for errors.
     """
 
     slots: slice
     encoded: bool
     final: npt.NDArray[np.int32]
+    name: str = ""
 
 
 @compiled
 def renumber_slots(
     ids: npt.NDArray[np.int32], first: int, stop: int, encoded: bool, final: npt.NDArray[np.int32]
-) -> None:
-    """Replace ids by final ones in slots ``[first, stop)``; the last two entries of `final` are for -2 and -1."""
+) -> bool:
+    """Replace ids by final ones in slots ``[first, stop)``; the last two entries of `final` are for -2 and -1.
+
+    Returns whether every id is in `final`; it stops at the first that is not.
+    """
     known = final.size - 2
     for row in range(ids.shape[0]):
         for slot in range(first, stop):
             value = ids[row, slot]
-            ids[row, slot] = final[known if encoded and value >= known else value]
+            if value >= known and encoded:
+                value = np.int32(known)
+            elif value < -2 or value >= known:
+                return False
+            ids[row, slot] = final[value]
+    return True
 
 
 def _step_rows(ids: NpyRows, step_bytes: int) -> int:
@@ -108,7 +120,14 @@ def restore_ids(ids: NpyRows, work: Path, *, step_bytes: int) -> bool:
 
 
 def renumber(ids: NpyRows, numberings: Sequence[SlotNumbering], undo: Path, *, step_bytes: int) -> None:
-    """Renumber all rows of `ids`; continue from the state in the file `undo` if an earlier process left one."""
+    """Renumber all rows of `ids`; continue from the state in the file `undo` if an earlier process left one.
+
+    Raises
+    ------
+    LogError
+        If an id is beyond its table.
+    """
+    damaged: set[str] = set()
     step = _step_rows(ids, step_bytes)
     undo.touch()
     numbered = undo.with_name("numbered")
@@ -130,9 +149,12 @@ def renumber(ids: NpyRows, numberings: Sequence[SlotNumbering], undo: Path, *, s
                     for begin in range(first, last, _CACHED_ROWS):
                         part = rows[begin : min(begin + _CACHED_ROWS, last)]
                         for this in numberings:
-                            renumber_slots(part, this.slots.start, this.slots.stop, this.encoded, this.final)
+                            if not renumber_slots(part, this.slots.start, this.slots.stop, this.encoded, this.final):
+                                damaged.add(this.name)
 
                 run_ranges(work, len(rows), min_range=_CACHED_ROWS)
+                if damaged:
+                    raise damaged_ids(min(damaged))
                 ids.write(start, rows)
                 _write_all(checksums, np.array([_checksum(rows)], np.uint32).tobytes())
                 start += len(rows)

@@ -26,7 +26,9 @@ from fae.core.npy import NpyRows, NpyWriter, save_array
 from fae.core.progress import task
 from fae.core.threads import num_threads, run_jobs
 from fae.ingest.config import LogConfig
-from fae.ingest.final_ids import Numbering, count_ids
+from fae.ingest.final_ids import Numbering, count_ids, damaged_ids
+from fae.ingest.notes.look import look_at_log
+from fae.ingest.notes.split_lookups import ColumnLookups, training_lookups
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.renumbering import SlotNumbering, renumber
 from fae.ingest.resume import IngestProgress
@@ -58,7 +60,8 @@ def second_pass(
             SlotNumbering(
                 slots=encoder.slots,
                 encoded=encoder.config.encoded,
-                final=np.load(_final_file(progress, index), mmap_mode="r"),
+                final=_load_final(progress, index),
+                name=encoder.config.name,
             )
             for index, encoder in enumerate(encoders)
         ]
@@ -71,6 +74,11 @@ def second_pass(
 
 def _final_file(progress: IngestProgress, index: int) -> Path:
     return progress.work / f"final_{index}.npy"
+
+
+def _load_final(progress: IngestProgress, index: int) -> npt.NDArray[np.int32]:
+    final: npt.NDArray[np.int32] = np.load(_final_file(progress, index), mmap_mode="r")
+    return final
 
 
 def _assign_final_ids(
@@ -89,18 +97,24 @@ def _assign_final_ids(
         counts = [scratch.array(_num_values(encoder, ids, stop) + 2, np.int64) for encoder in encoders]
         for array in counts:
             array[:] = 0
-        missing = _count(encoders, ids, stop, counts)
-    features = _write_tables(config, encoders, counts, progress, scratch)
+        missing, has_lists = _count(encoders, ids, stop, counts)
+    columns = _write_tables(config, encoders, counts, progress, scratch)
+    for column, absent, has_list in zip(columns, missing, has_lists, strict=True):
+        column.splits["train"].absent, column.splits["train"].num_inputs = absent, stop - start
+        column.has_lists = has_list
+    features = [column.schema for column in columns]
+    label_rate = {name: _label_rate(labels[first:last]) for name, (first, last) in splits.items()}
     return {
         "features": [dataclasses.asdict(feature) for feature in features],
         "dense": list(config.dense_columns()),
         "num_inputs": len(labels),
         "splits": splits,
-        "label_rate": {name: _label_rate(labels[first:last]) for name, (first, last) in splits.items()},
+        "label_rate": label_rate,
         "missing_share": {
             encoder.config.name: number / (stop - start) for encoder, number in zip(encoders, missing, strict=True)
         },
         **_appended(encoders, features),
+        **look_at_log(config, encoders, columns, splits, label_rate, progress, step_bytes=_STEP_BYTES),
     }
 
 
@@ -110,24 +124,31 @@ def _write_tables(
     counts: list[Int64],
     progress: IngestProgress,
     scratch: Scratch,
-) -> list[FeatureSchema]:
-    """Write ``counts.npy``, the vocabularies and the final ids of all tables; frees `counts`."""
+) -> list[ColumnLookups]:
+    """Write ``counts.npy``, the vocabularies and the final ids of all tables; frees `counts`.
+
+    Returns what the counts say of each column.
+    """
     folder = progress.folder
     shutil.rmtree(folder / "vocabulary", ignore_errors=True)
     (folder / "vocabulary").mkdir()
-    features: list[FeatureSchema] = []
+    columns: list[ColumnLookups] = []
     with NpyWriter(folder / "counts.npy", np.int64) as counts_file:
         # A few columns at a time, one for each thread: the final counts of all columns may not fit into memory.
         for first in range(0, len(encoders), num_threads()):
             group = range(first, min(first + num_threads(), len(encoders)))
             numberings: dict[int, Numbering] = {}
+            lookups: dict[int, ColumnLookups] = {}
 
-            def job(index: int, numberings: dict[int, Numbering] = numberings) -> Callable[[], None]:
+            def job(
+                index: int, numberings: dict[int, Numbering] = numberings, lookups: dict[int, ColumnLookups] = lookups
+            ) -> Callable[[], None]:
                 def work() -> None:
                     encoder = encoders[index]
                     own = encoder.config.min_frequency
                     minimum = config.min_frequency if own is None else own
                     numbering = encoder.assign_final_ids(counts[index], minimum, scratch)
+                    lookups[index] = training_lookups(_schema(encoder, numbering), counts[index], numbering)
                     scratch.release(counts[index])
                     write_vocabulary(folder / "vocabulary" / f"{index}.parquet", encoder, numbering, scratch)
                     save_array(_final_file(progress, index), numbering.final)
@@ -140,8 +161,8 @@ def _write_tables(
             for index in group:
                 counts_file.append(numberings[index].counts)
                 scratch.release(numberings[index].counts)
-                features.append(_schema(encoders[index], numberings[index]))
-    return features
+                columns.append(lookups[index])
+    return columns
 
 
 def _appended(encoders: Sequence[ColumnEncoder], features: Sequence[FeatureSchema]) -> dict[str, Any]:
@@ -187,16 +208,24 @@ def _num_values(encoder: ColumnEncoder, ids: NpyRows, num_training: int) -> int:
     return max(max(largest, -1) + 1, encoder.known.size - 1 if encoder.known else 0)
 
 
-def _count(encoders: Sequence[ColumnEncoder], ids: NpyRows, num_training: int, counts: list[Int64]) -> list[int]:
-    """Fill `counts`; return how many inputs have no value, for each feature."""
-    empty = [0] * len(encoders)
+def _count(
+    encoders: Sequence[ColumnEncoder], ids: NpyRows, num_training: int, counts: list[Int64]
+) -> tuple[list[int], list[bool]]:
+    """Fill `counts`; return for each feature how many inputs have no value, and whether any has two items."""
+    empty, has_lists = [0] * len(encoders), [False] * len(encoders)
     with task("ingest: counting", num_training) as progress:
         for rows in _blocks(ids, num_training):
 
             def job(index: int, rows: npt.NDArray[np.int32] = rows) -> Callable[[], None]:
                 def work() -> None:
-                    encoder = encoders[index]
-                    empty[index] += int(count_ids(rows, encoder.first_slot, encoder.config.max_length, counts[index]))
+                    config = encoders[index].config
+                    first = encoders[index].first_slot
+                    found = int(count_ids(rows, first, config.max_length, counts[index]))
+                    if found < 0:
+                        raise damaged_ids(config.name)
+                    empty[index] += found
+                    if config.max_length > 1 and not has_lists[index]:
+                        has_lists[index] = bool((rows[:, first + 1] >= 0).any())
 
                 return work
 
@@ -205,7 +234,7 @@ def _count(encoders: Sequence[ColumnEncoder], ids: NpyRows, num_training: int, c
     for index, encoder in enumerate(encoders):
         if encoder.config.max_length == 1 and encoder.missing_id != -1:
             empty[index] = int(counts[index][encoder.missing_id])
-    return empty
+    return empty, has_lists
 
 
 def write_vocabulary(path: Path, encoder: ColumnEncoder, numbering: Numbering, scratch: Scratch) -> None:

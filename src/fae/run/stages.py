@@ -122,6 +122,8 @@ class IngestStage(Stage[ColumnarLog]):
             f"categorical and {len(log.dense_names)} dense features, {format_count(rows)} rows"
             + (f", {format_count(sum(appended.values()))} of them new" if appended is not None else "")
         )
+        for note in log.manifest.summary.get("notes", ()):
+            say(f"ingest: {note}")
         return log.manifest.summary
 
 

@@ -110,7 +110,7 @@ def small_steps() -> None:
 DEATHS = [
     # where, in which call, files that are not read again
     ("fae.core.npy:NpyWriter", "append", 5, 0),
-    ("fae.core.npy:NpyWriter", "append", 20, 2),
+    ("fae.core.npy:NpyWriter", "append", 27, 2),
     ("fae.ingest.resume:IngestProgress", "mark", 1, 0),
     ("fae.ingest.resume", "write_durably", 1, 0),
     ("fae.ingest.resume:IngestProgress", "mark", 2, 1),
@@ -119,6 +119,7 @@ DEATHS = [
     ("fae.ingest.resume:IngestProgress", "mark", 4, 3),
     ("fae.ingest.second_pass", "write_vocabulary", 1, 4),
     ("fae.ingest.second_pass", "write_vocabulary", 3, 4),
+    ("fae.ingest.notes.split_lookups", "count_lookups", 3, 4),
     ("fae.ingest.resume:IngestProgress", "save", 5, 4),
     ("fae.ingest.renumbering", "_write_head", 1, 4),
     ("fae.ingest.renumbering", "_write_head", 6, 4),

@@ -1,0 +1,64 @@
+"""Look at a log whose final ids are known but not yet written: shares of unknown and missing values, and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fae.core.npy import NpyRows
+from fae.ingest.config import LogConfig
+from fae.ingest.notes.dense_facts import MISSING_ROWS, count_missing
+from fae.ingest.notes.log_notes import class_notes, column_notes, dense_notes
+from fae.ingest.notes.split_lookups import ColumnLookups, add_other_splits
+from fae.ingest.notes.value_examples import UnknownExample, unknown_example, value_text
+from fae.ingest.provisional_ids import ColumnEncoder
+from fae.ingest.resume import IngestProgress
+
+
+def look_at_log(
+    config: LogConfig,
+    encoders: Sequence[ColumnEncoder],
+    columns: Sequence[ColumnLookups],
+    splits: Mapping[str, Sequence[int]],
+    label_rate: Mapping[str, float | None],
+    progress: IngestProgress,
+    *,
+    step_bytes: int,
+) -> dict[str, Any]:
+    """``unknown_share``, ``dense_missing_share`` and ``notes`` of the log's summary.
+
+    Parameters
+    ----------
+    columns
+        What the counts of the training split say of each column; the other splits are added.
+    step_bytes
+        Bytes of ``ids.npy`` that are read at once.
+    """
+    finals = [np.load(progress.work / f"final_{index}.npy", mmap_mode="r") for index in range(len(columns))]
+    with NpyRows(progress.folder / "ids.npy") as ids:
+        add_other_splits(
+            columns, ids, finals, [encoder.missing_id for encoder in encoders], splits,
+            step_rows=max(1, step_bytes // (4 * ids.shape[1])),
+        )  # fmt: skip
+
+        def example(index: int, split: str) -> UnknownExample:
+            return unknown_example(encoders[index], ids, splits[split], finals[index], columns[index].schema.unknown_id)
+
+        notes = column_notes(
+            config, columns, example, lambda index: value_text(encoders[index], columns[index].only_value)
+        )
+    names = config.dense_columns()
+    with NpyRows(progress.folder / f"{MISSING_ROWS}.npy") as rows:
+        missing = count_missing(rows, splits, len(names))
+    sizes = {name: stop - start for name, (start, stop) in splits.items()}
+    return {
+        "unknown_share": {
+            split: {column.schema.name: column.splits[split].unknown_share for column in columns} for split in splits
+        },
+        "dense_missing_share": {
+            name: count / sizes["train"] for name, count in zip(names, missing["train"], strict=True)
+        },
+        "notes": [*class_notes(label_rate), *notes, *dense_notes(config, missing, sizes, progress.state["dense"])],
+    }
