@@ -94,7 +94,7 @@ def test_edited_manifest(finished: Path, case: str, stage: str) -> None:
     edit(path)
     before = contents(finished / "run")
     for verb in ("run", stage, *([CHILDREN[stage]] if stage in CHILDREN else [])):
-        fault(fae(verb, *in_place(finished)), expected, str(path), f"delete {path} and run `fae {stage} RECIPE.toml`")
+        fault(fae(verb, *in_place(finished)), expected, str(path), f"move {path} away and run `fae {stage} RECIPE.toml`")
         assert contents(finished / "run") == before
     shutil.rmtree(path)
     succeed(stage, *in_place(finished))
@@ -140,7 +140,7 @@ def test_every_file_of_an_artifact_damaged(finished: Path, stage: str, damage: s
             continue
         DAMAGES[damage](file, content)
         before = contents(finished / "run")
-        expected = str(file), f"delete {artifact}", f"`fae {stage} "
+        expected = str(file), f"move {artifact} away", f"`fae {stage} "
         fault(fae(child, *in_place(finished)), *expected)
         fault(fae("run", *in_place(finished)), *expected)
         assert contents(finished / "run") == before
@@ -224,7 +224,7 @@ def test_large_files_are_read_where_they_are_newer_than_their_manifest(
     ids = log / "ids.npy"
     content = ids.read_bytes()
     ids.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    fault(fae("profile", *in_place(finished)), str(ids), "is missing or damaged", f"delete {log}")
+    fault(fae("profile", *in_place(finished)), str(ids), "is missing or damaged", f"move {log} away")
     ids.write_bytes(content)
     read.clear()
     succeed("profile", *in_place(finished))

@@ -183,7 +183,7 @@ def test_continuing_without_the_best_weights(cut_off: Path, tmp_path: Path, spoi
     shutil.copytree(cut_off / "run", run)
     spoil(run / "best")
     before = contents(run)
-    fault(fae("train", recipe, "--out", run), str(run / "best"), "delete both and run `fae train RECIPE.toml`")
+    fault(fae("train", recipe, "--out", run), str(run / "best"), "move both away and run `fae train RECIPE.toml`")
     assert contents(run) == before
     if spoil is shutil.rmtree:
         shutil.rmtree(run / "checkpoint")

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fae.artifacts.checksums import check_contents, damaged
+from fae.artifacts.columnar_log import MOST_ROWS, ColumnarLog
 from fae.artifacts.manifest import Manifest, read_manifest
+from fae.artifacts.schema import Fields, open_array
 from fae.core.units import format_count
 
 KIND = "profile"
@@ -38,8 +41,16 @@ class AccessProfile:
     def __init__(self, path: Path, *, command: str = COMMAND) -> None:
         self.path = path
         self.manifest: Manifest = read_manifest(path, KIND, FORMAT_VERSION, command=command)
-        self.num_inputs: int = self.manifest.summary["num_inputs"]
-        self.is_exact: bool = self.manifest.summary["is_exact"]
+        self._command = command
+        fields = Fields(self.manifest.summary, "summary", path, command)
+        self.num_inputs: int = fields.whole("num_inputs")
+        self.is_exact: bool = fields.flag("is_exact")
+        self._split = fields.wholes("training_split", count=2)
+        fields.whole("num_training_inputs", self.num_inputs)
+        self._num_rows = 0
+        for table in fields.parts("tables"):
+            table.text("name"), table.whole("accesses"), table.whole("num_accessed_rows")
+            self._num_rows += table.whole("num_embeddings", 1, MOST_ROWS)
 
     def __repr__(self) -> str:
         summary = self.manifest.summary
@@ -50,14 +61,35 @@ class AccessProfile:
     @cached_property
     def counts(self) -> npt.NDArray[np.int64]:
         """int64 ``[sum of num_embeddings]``: accesses of each row by the sample, table by table."""
-        array: npt.NDArray[np.int64] = np.load(self.path / "counts.npy", mmap_mode="r")
+        array: npt.NDArray[np.int64] = self._open("counts.npy", self._num_rows)
+        if array.size and array.min() < 0:
+            raise damaged(self.path, "counts.npy", self._command, "it has counts below 0")
         return array
 
     @cached_property
     def indices(self) -> npt.NDArray[np.int64]:
         """int64 ``[num_inputs]``, ascending: the inputs of the log that were read."""
         if self.is_exact:
-            start, stop = self.manifest.summary["training_split"]
-            return np.arange(start, stop, dtype=np.int64)
-        array: npt.NDArray[np.int64] = np.load(self.path / "indices.npy", mmap_mode="r")
+            return np.arange(*self._split, dtype=np.int64)
+        array: npt.NDArray[np.int64] = self._open("indices.npy", self.num_inputs)
+        start, stop = self._split
+        if array.size and (array[0] < start or array[-1] >= stop or (np.diff(array) <= 0).any()):
+            raise damaged(self.path, "indices.npy", self._command, "its inputs do not ascend in the training split")
+        return array
+
+    def check_match(self, log: ColumnarLog) -> None:
+        """Refuse a profile of other inputs or tables than the log's.
+
+        Raises
+        ------
+        ArtifactError
+            If they differ.
+        """
+        rows = sum(feature.num_embeddings for feature in log.features)
+        if (tuple(self._split), self._num_rows) != (log.split("train"), rows):
+            raise damaged(self.path, "manifest.json", self._command, f"it is of other inputs or tables than {log.path}")
+
+    def _open(self, name: str, length: int) -> npt.NDArray[np.int64]:
+        array = open_array(self.path, name, np.int64, (length,), self._command)
+        check_contents(self.path, self.manifest.files, name, command=self._command)
         return array

@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from fae.artifacts.checksums import damaged
+from fae.artifacts.columnar_log import MOST_ROWS
 from fae.artifacts.manifest import Manifest, read_manifest
+from fae.artifacts.schema import MOST_DIM, Fields
+from fae.core.whole_files import read_json
 
 KIND = "checkpoint"
 FORMAT_VERSION = 1
 COMMAND = "fae train RECIPE.toml"
+PROGRESS = "progress.json"
 
 
 def open_checkpoint(path: Path, *, command: str = COMMAND) -> Manifest:
@@ -41,5 +45,39 @@ def read_progress(path: Path) -> dict[str, Any]:
         If there is no checkpoint, or it is damaged.
     """
     open_checkpoint(path)
-    progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
-    return progress
+    try:
+        progress = read_json(path / PROGRESS)
+        if not isinstance(progress, dict) or not progress.keys() <= _PROGRESS_TYPES.keys():
+            raise ValueError("it has other keys")
+        for name, value in progress.items():
+            kinds = _PROGRESS_TYPES[name]
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise ValueError(f"{name} is {str(value)[:40]}")
+    except (OSError, ValueError) as error:
+        raise damaged(path, PROGRESS, COMMAND, str(error)) from error
+    return {"complete": False, "result": {}, **progress}
+
+
+_NUMBER, _NULL = (int, float), (int, float, type(None))
+_PROGRESS_TYPES: dict[str, tuple[type, ...]] = {
+    "schedule": (dict,), "in_segment": (int,), "batches": (int,), "inputs": (int,), "window_loss": _NULL,
+    "window_inputs": (int,), "curve": (list,), "validation": (list,), "best_loss": _NULL,
+    "epochs_without_gain": (int,), "seconds": _NUMBER, "stage_seconds": _NUMBER, "timed_seconds": _NUMBER,
+    "timed_inputs": (int,), "traffic": (dict,), "phase_seconds": (dict,), "stopped_early": (bool,),
+    "complete": (bool,), "result": (dict,),
+}  # fmt: skip
+"""As `fae.training.position.Position`, whose values they are."""
+
+
+def read_tables(manifest: Manifest, path: Path, *, command: str = COMMAND) -> list[tuple[str, int, int]]:
+    """Name, rows and width of every table of a checkpoint, as its summary says.
+
+    Raises
+    ------
+    ArtifactError
+        If they are not what they can be.
+    """
+    return [
+        (part.text("name"), part.whole("num_embeddings", 1, MOST_ROWS), part.whole("embedding_dim", 1, MOST_DIM))
+        for part in Fields(manifest.summary, "summary", path, command).parts("tables")
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,16 @@ _BLOCK_BYTES = 4 * 2**20
 _EVERYTHING = 1 << 62
 _SMALL_FILE_BYTES = 16 * 2**20
 """Files up to this size are checked by content whenever an artifact is opened. Larger files are only checked if they
-are newer than the manifest: it is written last, so a file that was edited later has a later time."""
+are newer than the manifest (it is written last, so a file that was edited later has a later time), and by stages that
+read all of them (`check_contents`)."""
+
+_verified: set[tuple[object, ...]] = set()
+"""Large files whose checksum this process has computed, as `_identity`: they are not read for it again."""
+
+
+def _identity(status: os.stat_result, checksum: str) -> tuple[object, ...]:
+    # A user can set the time of modification back, but not that of the last change of the inode.
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, checksum)
 
 
 def file_digest(path: Path) -> str:
@@ -64,6 +74,7 @@ def describe_files(folder: Path, *, leave_out: str = "") -> dict[str, dict[str, 
             checksums[index] = file_checksum(files[index])
 
     run_ranges(check, len(files))
+    _verified.update(_identity(file.stat(), checksum) for file, checksum in zip(files, checksums, strict=True))
     return {
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "crc32": checksums[index]}
         for index, file in enumerate(files)
@@ -72,6 +83,8 @@ def describe_files(folder: Path, *, leave_out: str = "") -> dict[str, dict[str, 
 
 def check_contents(path: Path, files: Files, prefix: str, *, command: str) -> None:
     """Compare files with their checksums, including the large ones that opening an artifact does not read.
+
+    A large file is read once in a process, unless it changes.
 
     Parameters
     ----------
@@ -83,13 +96,24 @@ def check_contents(path: Path, files: Files, prefix: str, *, command: str) -> No
     ArtifactError
         If a file is missing or damaged.
     """
-    names = [name for name in files if name.startswith(prefix)]
+    # Largest first: the threads end at about the same time.
+    names = sorted((name for name in files if name.startswith(prefix)), key=lambda name: -files[name]["bytes"])
+    waiting = iter(names)
 
     def check(start: int, stop: int) -> None:
-        for name in names[start:stop]:
+        del start, stop
+        for name in waiting:
             _check_content(path, name, files[name], command)
 
     run_ranges(check, len(names))
+
+
+def is_verified(file: Path, checksum: str) -> bool:
+    """Whether this process has computed this checksum of the file as it is now."""
+    try:
+        return _identity(file.stat(), checksum) in _verified
+    except OSError:
+        return False
 
 
 def check_files(path: Path, files: Files, command: str) -> None:
@@ -105,10 +129,10 @@ def check_files(path: Path, files: Files, command: str) -> None:
     for name, facts in files.items():
         try:
             status = (path / name).stat()
-        except OSError:
-            raise _damaged(path, name, command) from None
-        if status.st_size != facts["bytes"]:
-            raise _damaged(path, name, command)
+        except (OSError, ValueError):
+            raise damaged(path, name, command) from None
+        if status.st_size != facts["bytes"] or not stat.S_ISREG(status.st_mode):
+            raise damaged(path, name, command)
         if status.st_size <= _SMALL_FILE_BYTES:
             _check_content(path, name, facts, command)
         elif status.st_mtime_ns > written_ns:
@@ -119,21 +143,41 @@ def check_files(path: Path, files: Files, command: str) -> None:
             _check_content(path, name, files[name], command)
 
     run_ranges(check, len(read_large))
-    if read_large:  # probably a copy that did not keep times: make the manifest the newest file again
+    if read_large and not path.is_symlink():  # probably a copy that did not keep times: make the manifest the newest
         with contextlib.suppress(OSError):
             os.utime(path / MANIFEST)
 
 
 def _check_content(path: Path, name: str, facts: Mapping[str, Any], command: str) -> None:
     try:
+        status = (path / name).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise damaged(path, name, command)
+        identity = _identity(status, facts["crc32"])
+        if status.st_size > _SMALL_FILE_BYTES and identity in _verified:
+            return
         checksum = file_checksum(path / name)
     except OSError as error:
         raise ArtifactError(
-            f"cannot read {path / name}: {reason(error)}; fix that, or delete {path} and run `{command}`"
+            f"cannot read {path / name}: {reason(error)}; fix that, or {make_again(path, command)}"
         ) from error
     if checksum != facts["crc32"]:
-        raise _damaged(path, name, command)
+        raise damaged(path, name, command)
+    _verified.add(identity)
 
 
-def _damaged(path: Path, name: str, command: str) -> ArtifactError:
-    return ArtifactError(f"{path / name} is missing or damaged; delete {path} and run `{command}`")
+def make_again(path: Path, command: str) -> str:
+    """The advice for an artifact that cannot be used. What is moved away is not lost, whatever it was made from."""
+    return f"move {path} away and run `{command}`"
+
+
+def damaged(path: Path, name: str, command: str, what: str = "") -> ArtifactError:
+    """The error for a file of the artifact at `path` that is missing or not what was written.
+
+    Parameters
+    ----------
+    what
+        What is wrong with it, where more is known than that its checksum differs.
+    """
+    found = f"is damaged: {what}" if what else "is missing or damaged"
+    return ArtifactError(f"{path / name} {found}; {make_again(path, command)}")

@@ -6,6 +6,7 @@ comes first.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fae.artifacts.checksums import damaged
 from fae.artifacts.manifest import Manifest, read_manifest
-from fae.core.pooling import Pooling
+from fae.artifacts.schema import Fields, open_array
+from fae.core.pooling import POOLING_CODE, Pooling
 
 KIND = "log"
 FORMAT_VERSION = 2
 SPLITS = ("train", "validation", "test")
+MOST_ROWS = 2**31 - 2
+"""Most rows of a table, and most slots of a feature: ids are int32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,36 @@ class FeatureSchema:
     encoded: bool = False
 
 
+def read_features(fields: Fields) -> tuple[FeatureSchema, ...]:
+    """The features in a summary.
+
+    Raises
+    ------
+    ArtifactError
+        If there is none, or a field has another type or is out of its range.
+    """
+    known = {field.name for field in dataclasses.fields(FeatureSchema)}
+    features = []
+    for part in fields.parts("features"):
+        size = part.whole("num_embeddings", 1, MOST_ROWS)
+        if not part.keys() <= known:
+            raise part.fault("features of other fields")
+        features.append(
+            FeatureSchema(
+                **{
+                    **part.values(),
+                    "name": part.text("name"),
+                    "num_embeddings": size,
+                    "length": part.whole("length", 1, MOST_ROWS) if "length" in part else 1,
+                    "pooling": part.text("pooling", POOLING_CODE) if "pooling" in part else "sum",
+                    "unknown_id": part.whole("unknown_id", -1, size - 1) if "unknown_id" in part else -1,
+                    "encoded": part.flag("encoded") if "encoded" in part else False,
+                }
+            )
+        )
+    return tuple(features)
+
+
 def first_slots(features: Sequence[FeatureSchema]) -> list[int]:
     """First slot of each feature; the last entry is the number of slots S.
 
@@ -63,6 +98,11 @@ def first_slots(features: Sequence[FeatureSchema]) -> list[int]:
 class ColumnarLog:
     """An opened columnar log. Arrays are read-only memory maps; opening reads no input.
 
+    Attributes
+    ----------
+    command
+        The command that makes it, named in errors.
+
     Raises
     ------
     ArtifactError
@@ -72,11 +112,33 @@ class ColumnarLog:
     def __init__(self, path: Path, *, command: str = "fae ingest RECIPE.toml") -> None:
         self.path = path
         self.manifest: Manifest = read_manifest(path, KIND, FORMAT_VERSION, command=command)
-        summary: dict[str, Any] = self.manifest.summary
-        self.features = tuple(FeatureSchema(**feature) for feature in summary["features"])
-        self.dense_names: tuple[str, ...] = tuple(summary["dense"])
-        self.num_inputs: int = summary["num_inputs"]
-        self._splits: dict[str, list[int]] = summary["splits"]
+        self.command = command
+        fields = Fields(self.manifest.summary, "summary", path, command)
+        self.features = read_features(fields)
+        self.dense_names: tuple[str, ...] = tuple(fields.texts("dense"))
+        self.num_inputs: int = fields.whole("num_inputs")
+        splits = fields.part("splits")
+        self._splits: dict[str, list[int]] = {
+            name: sorted(splits.wholes(name, 0, self.num_inputs, count=2)) for name in SPLITS
+        }
+        for name in ("label_rate", "missing_share", "appended"):
+            fields.numbers(name)
+        # The arrays' sizes bound what the schema may say, before anything is allocated by it.
+        for name, dtype, shape in self._arrays():
+            open_array(path, f"{name}.npy", dtype, shape, command)
+
+    def _arrays(self) -> tuple[tuple[str, npt.DTypeLike, tuple[int, ...]], ...]:
+        num_rows = sum(feature.num_embeddings for feature in self.features)
+        return (
+            ("ids", np.int32, (self.num_inputs, first_slots(self.features)[-1])),
+            ("dense", np.float32, (self.num_inputs, len(self.dense_names))),
+            ("labels", np.uint8, (self.num_inputs,)),
+            ("counts", np.int64, (num_rows,)),
+        )
+
+    def _open(self, name: str) -> npt.NDArray[Any]:
+        dtype, shape = next((dtype, shape) for known, dtype, shape in self._arrays() if known == name)
+        return open_array(self.path, f"{name}.npy", dtype, shape, self.command)
 
     def split(self, name: str) -> tuple[int, int]:
         """``(start, stop)`` of ``"train"``, ``"validation"`` or ``"test"`` in log order."""
@@ -86,19 +148,19 @@ class ColumnarLog:
     @cached_property
     def ids(self) -> npt.NDArray[np.int32]:
         """int32 ``[num_inputs, S]``, -1 in unused slots."""
-        array: npt.NDArray[np.int32] = np.load(self.path / "ids.npy", mmap_mode="r")
+        array: npt.NDArray[np.int32] = self._open("ids")
         return array
 
     @cached_property
     def dense(self) -> npt.NDArray[np.float32]:
         """float32 ``[num_inputs, K]``."""
-        array: npt.NDArray[np.float32] = np.load(self.path / "dense.npy", mmap_mode="r")
+        array: npt.NDArray[np.float32] = self._open("dense")
         return array
 
     @cached_property
     def labels(self) -> npt.NDArray[np.uint8]:
         """uint8 ``[num_inputs]``, 0 or 1."""
-        array: npt.NDArray[np.uint8] = np.load(self.path / "labels.npy", mmap_mode="r")
+        array: npt.NDArray[np.uint8] = self._open("labels")
         return array
 
     @cached_property
@@ -108,6 +170,10 @@ class ColumnarLog:
 
     @cached_property
     def counts(self) -> npt.NDArray[np.int64]:
-        """int64 ``[sum of num_embeddings]``: accesses in the training split."""
-        array: npt.NDArray[np.int64] = np.load(self.path / "counts.npy", mmap_mode="r")
+        """int64 ``[sum of num_embeddings]``: accesses in the training split, checked to be possible numbers."""
+        array: npt.NDArray[np.int64] = self._open("counts")
+        start, stop = self.split("train")
+        most = (stop - start) * max((feature.length for feature in self.features), default=0)
+        if array.size and (array.min() < 0 or array.max() > most):
+            raise damaged(self.path, "counts.npy", self.command, f"it has counts outside 0 to {most}")
         return array

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.checksums import check_contents, damaged
+from fae.artifacts.columnar_log import read_features
 from fae.artifacts.manifest import Manifest, read_manifest
 from fae.artifacts.row_layout import RowLayout
+from fae.artifacts.schema import MOST_DIM, Fields, open_array
 from fae.core.npy import save_array
+from fae.core.optimizers import OPTIMIZERS
 from fae.core.units import format_bytes, format_count
 
 KIND = "hot_set"
@@ -50,12 +53,28 @@ class HotSet:
         self.path = path
         self.manifest: Manifest = read_manifest(path, KIND, FORMAT_VERSION, command=command)
         self.summary: dict[str, Any] = self.manifest.summary
-        parameters = self.manifest.parameters
-        self.ring_depth: int = parameters["ring_depth"]
-        self.batch_size: int = parameters["batch_size"]
-        self.mixed: bool = parameters["mixed"]
-        self.optimizer: str = parameters["optimizer"]
-        self.staging_rows: tuple[int, ...] = tuple(self.summary["staging_rows"])
+        self._command = command
+        parameters = Fields(self.manifest.parameters, "parameters", path, command)
+        self.ring_depth: int = parameters.whole("ring_depth", 1, 2**20)
+        self.batch_size: int = parameters.whole("batch_size", 1, 2**31 - 1)
+        self.mixed: bool = parameters.flag("mixed")
+        self.optimizer: str = parameters.text("optimizer", OPTIMIZERS)
+        fields = Fields(self.summary, "summary", path, command)
+        self._features = read_features(fields)
+        self._dims, self._num_hot = [], []
+        tables = fields.parts("tables")
+        if len(tables) != len(self._features):
+            raise fields.fault(f"tables for {len(self._features)} features")
+        for feature, table in zip(self._features, tables, strict=True):
+            self._dims.append(table.whole("embedding_dim", 1, MOST_DIM))
+            self._num_hot.append(table.whole("num_hot", 0, feature.num_embeddings))
+            table.whole("num_embeddings", feature.num_embeddings, feature.num_embeddings)
+        self.staging_rows: tuple[int, ...] = tuple(fields.wholes("staging_rows", count=len(set(self._dims))))
+        for name in ("num_rows", "bytes", "staging_bytes", "budget_bytes"):
+            fields.whole(name)
+        for name in ("coverage", "input_share"):
+            fields.number(name)
+        fields.text("selection"), fields.texts("notes")
 
     def __repr__(self) -> str:
         summary, tables = self.summary, self.summary["tables"]
@@ -69,18 +88,19 @@ class HotSet:
     @cached_property
     def layout(self) -> RowLayout:
         """Where every row of every table lies. Storage orders are opened here, as memory maps."""
-        features = [FeatureSchema(**feature) for feature in self.summary["features"]]
         ranks: list[npt.NDArray[np.int32] | None] = []
-        for table in range(len(features)):
-            file = self.path / rank_file(table)
-            ranks.append(np.load(file, mmap_mode="r") if str(rank_file(table)) in self.manifest.files else None)
-        tables = self.summary["tables"]
-        return RowLayout(
-            features,
-            [table["embedding_dim"] for table in tables],
-            [table["num_hot"] for table in tables],
-            ranks,
-        )
+        for table, feature in enumerate(self._features):
+            name, order = str(rank_file(table)), None
+            if name in self.manifest.files:
+                order = open_array(self.path, name, np.int32, (feature.num_embeddings,), self._command)
+                check_contents(self.path, self.manifest.files, name, command=self._command)
+                seen = np.zeros(len(order), np.bool_)
+                if order.min() >= 0 and order.max() < len(order):
+                    seen[order] = True
+                if not seen.all():
+                    raise damaged(self.path, name, self._command, "its ranks are no order of the table's rows")
+            ranks.append(order)
+        return RowLayout(self._features, self._dims, self._num_hot, ranks)
 
 
 def rank_file(table: int) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fae.artifacts.checksums import check_files, describe_files
+from fae.artifacts.checksums import check_files, describe_files, make_again
 from fae.core.errors import ArtifactError
 from fae.core.files import (
     MANIFEST,
@@ -25,7 +25,7 @@ from fae.core.files import (
     replace_folder,
     temporary_path,
 )
-from fae.core.whole_files import json_values, write_json
+from fae.core.whole_files import json_values, read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +178,7 @@ def read_manifest(path: Path, kind: str, format_version: int, *, command: str) -
 
 def _read_authentic(path: Path, kind: str, format_version: int, command: str) -> Manifest:
     """The manifest at `path`, if it is of this kind and format and was not edited; else raises `ArtifactError`."""
-    file, advice = path / MANIFEST, f"delete {path} and run `{command}`"
+    file, advice = path / MANIFEST, make_again(path, command)
     try:
         manifest = _parse(file)
     except OSError as error:
@@ -196,11 +196,27 @@ def _read_authentic(path: Path, kind: str, format_version: int, command: str) ->
 
 
 def _parse(file: Path) -> Manifest:
-    manifest = Manifest(**json.loads(file.read_text()))
-    for name in ("parents", "parameters", "summary", "files"):
-        if not isinstance(getattr(manifest, name), dict):
-            raise TypeError(f"its {name} is no object")
+    found = read_json(file)
+    if not isinstance(found, dict) or not found.keys() <= _MANIFEST_TYPES.keys():
+        raise TypeError("it has other fields")
+    for name, kind in _MANIFEST_TYPES.items():
+        if name in found and type(found[name]) is not kind:
+            raise TypeError(f"its {name} is no {kind.__name__}")
+    manifest = Manifest(**found)
+    if not all(isinstance(name, str) for name in manifest.parents.values()):
+        raise TypeError("its parents are no fingerprints")
+    for name, facts in manifest.files.items():
+        if not isinstance(facts, dict) or type(facts.get("bytes")) is not int or type(facts.get("crc32")) is not str:
+            raise TypeError(f"its file {name!r} has no size or checksum")
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise TypeError(f"its file {name!r} is not inside the folder")
     return manifest
+
+
+_MANIFEST_TYPES: dict[str, type] = {
+    "kind": str, "format_version": int, "fingerprint": str, "parents": dict, "parameters": dict, "summary": dict,
+    "files": dict, "digest": str,
+}  # fmt: skip
 
 
 def is_current(path: Path, plan: Plan) -> bool:

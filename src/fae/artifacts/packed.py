@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, Segments
-from fae.artifacts.columnar_log import SPLITS
+from fae.artifacts.checksums import damaged
+from fae.artifacts.columnar_log import MOST_ROWS, SPLITS
 from fae.artifacts.manifest import Manifest, read_manifest
+from fae.artifacts.schema import Fields, open_array
 from fae.core.units import format_count
 
 KIND = "packed"
@@ -238,6 +240,8 @@ class PackedDataset:
 
     Attributes
     ----------
+    command
+        As the parameter.
     manifest, summary
         The artifact's manifest, and the part of it that says what packing found.
     train, validation, test
@@ -256,13 +260,19 @@ class PackedDataset:
     def __init__(self, path: Path, *, command: str = COMMAND) -> None:
         self.path = path
         self.manifest: Manifest = read_manifest(path, KIND, FORMAT_VERSION, command=command)
-        summary: dict[str, Any] = self.manifest.summary
-        self.summary = summary
-        self.batch_size: int = summary["batch_size"]
-        self.num_slots: int = summary["num_slots"]
-        self.num_dense: int = summary["num_dense"]
-        self.mixed: bool = summary["mixed"]
-        self.train, self.validation, self.test = (self._open(name) for name in SPLITS)
+        self.command = command
+        self.summary: dict[str, Any] = self.manifest.summary
+        fields = Fields(self.summary, "summary", path, command)
+        self.batch_size: int = fields.whole("batch_size", 1, MOST_ROWS)
+        self.num_slots: int = fields.whole("num_slots", 1, MOST_ROWS)
+        self.num_dense: int = fields.whole("num_dense", 0, MOST_ROWS)
+        self._num_groups = fields.whole("num_groups", 1, self.num_slots)
+        self.mixed: bool = fields.flag("mixed")
+        for name in ("coverage", "input_share"):
+            fields.number(name)
+        for kind in ("hot", "cold"):
+            fields.part("num_batches").whole(kind)
+        self.train, self.validation, self.test = (self._open(name, fields.part("splits").part(name)) for name in SPLITS)
 
     def __repr__(self) -> str:
         return (
@@ -271,34 +281,57 @@ class PackedDataset:
             f"coverage {100 * self.summary['coverage']:.1f} %)"
         )
 
-    def _open(self, split: str) -> BatchSet:
-        def mapped(name: str) -> Any:
+    def _open(self, split: str, fields: Fields) -> BatchSet:
+        num_batches, batch_size, num_groups = fields.whole("num_batches"), self.batch_size, self._num_groups
+        num_hot = fields.whole("num_hot_batches", 0, num_batches)
+        groups = range(num_groups)
+
+        def mapped(name: str, kind: npt.DTypeLike, *shape: int | None) -> Any:
             # A plain view of the map: slicing np.memmap itself costs several times more.
-            return np.asarray(np.load(self.path / split / f"{name}.npy", mmap_mode="r"))
+            return np.asarray(open_array(self.path, f"{split}/{name}.npy", kind, shape, self.command))
 
-        groups = range(self.summary["num_groups"])
+        def offsets(name: str, size: int, *parts: tuple[npt.NDArray[Any], ...]) -> Any:
+            array = mapped(name, np.int64, size + 1, num_groups)
+            ends = np.array([[len(each) for each in part] for part in parts], np.int64)
+            if array[0].any() or (np.diff(array, axis=0) < 0).any() or (array[-1] != ends).any():
+                raise damaged(self.path, f"{split}/{name}.npy", self.command, "its lists do not follow each other")
+            return array
 
-        def read_segments(kind: str) -> SegmentArrays | None:
+        def lists(name: str, kind: npt.DTypeLike, *shape: int) -> tuple[Any, ...]:
+            return tuple(mapped(f"{name}_{group}", kind, None, *shape) for group in groups)
+
+        def read_segments(kind: str, size: int) -> SegmentArrays | None:
             if split != "train":
                 return None
+            starts, addresses = lists(f"{kind}_block_starts", np.int32), lists(f"{kind}_block_addresses", np.int32)
+            long_rows = lists(f"{kind}_long_rows", np.int32, 2)
             return SegmentArrays(
-                starts=tuple(mapped(f"{kind}_block_starts_{group}") for group in groups),
-                addresses=tuple(mapped(f"{kind}_block_addresses_{group}") for group in groups),
-                offsets=mapped(f"{kind}_block_offsets"),
-                long_rows=tuple(mapped(f"{kind}_long_rows_{group}") for group in groups),
-                long_offsets=mapped(f"{kind}_long_offsets"),
+                starts=starts,
+                addresses=addresses,
+                offsets=offsets(f"{kind}_block_offsets", size, starts, addresses),
+                long_rows=long_rows,
+                long_offsets=offsets(f"{kind}_long_offsets", size, long_rows),
             )
 
+        num_inputs = mapped("num_inputs", np.int32, num_batches)
+        total = fields.whole("num_inputs")
+        if num_batches and (num_inputs.min() < 1 or num_inputs.max() > batch_size or int(num_inputs.sum()) != total):
+            raise damaged(self.path, f"{split}/num_inputs.npy", self.command, f"it has other sizes than {total} inputs")
+        cold_rows = lists("cold_rows", np.int64)
+        cold_offsets = offsets("cold_offsets", num_batches, cold_rows)
+        if cold_offsets[num_hot].any():
+            raise damaged(self.path, f"{split}/cold_offsets.npy", self.command, "hot batches have cold rows")
+
         arrays = BatchArrays(
-            addresses=mapped("addresses"),
-            order=mapped("order") if split == "train" else None,
-            dense=mapped("dense"),
-            labels=mapped("labels"),
-            num_inputs=mapped("num_inputs"),
-            inputs=mapped("inputs"),
-            cold_rows=tuple(mapped(f"cold_rows_{group}") for group in groups),
-            cold_offsets=mapped("cold_offsets"),
-            segments=read_segments("cold"),
-            hot_segments=read_segments("hot"),
+            addresses=mapped("addresses", np.int32, num_batches, batch_size, self.num_slots),
+            order=mapped("order", np.int32, num_batches, batch_size * self.num_slots) if split == "train" else None,
+            dense=mapped("dense", np.float32, num_batches, batch_size, self.num_dense),
+            labels=mapped("labels", np.float32, num_batches, batch_size),
+            num_inputs=num_inputs,
+            inputs=mapped("inputs", np.int64, num_batches, batch_size),
+            cold_rows=cold_rows,
+            cold_offsets=cold_offsets,
+            segments=read_segments("cold", num_batches - num_hot),
+            hot_segments=read_segments("hot", num_hot),
         )
-        return BatchSet(arrays, self.summary["splits"][split]["num_hot_batches"])
+        return BatchSet(arrays, num_hot)

@@ -30,7 +30,7 @@ from fae.core.errors import RecipeError
 from fae.core.progress import task
 from fae.core.units import format_bytes
 from fae.profile.config import HotConfig
-from fae.profile.sampling import SampledInputs, profiled_inputs
+from fae.profile.sampling import SampledInputs, profiled_inputs, sampled_inputs
 
 
 def plan_calibrate(
@@ -145,7 +145,7 @@ def _probe_splits(log: ColumnarLog, tables: Tables, *, batch_size: int, mixed: b
     They come from whole splits: a peeling serves the very inputs of its sample far better than others, and a ring
     measured on those would be too small.
     """
-    splits = {name: SampledInputs(log.ids, log.labels, range(*log.split(name))) for name in SPLITS}
+    splits = {name: sampled_inputs(log, range(*log.split(name))) for name in SPLITS}
     return StagingProbes(
         [
             StagingProbe(

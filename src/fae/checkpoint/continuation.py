@@ -9,14 +9,12 @@ was in and comes into. A row that the parent does not have starts as in a fresh 
 from __future__ import annotations
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fae.artifacts.checksums import check_contents
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.lineage import moved_reserved_id
 from fae.checkpoint.parent import ParentRun
-from fae.checkpoint.save_load import load_dense
+from fae.checkpoint.save_load import load_dense, load_table, row_steps
 from fae.core.errors import ArtifactError
 from fae.embedding.base import Embeddings
 from fae.streaming.row_store import initial_chunks, initial_rows
@@ -44,18 +42,24 @@ def load_parent(
     ArtifactError
         If a file is damaged, or the dense weights are of another model.
     """
-    check_contents(parent.checkpoint, parent.manifest.files, "", command=parent.command)
     for table, (old, new) in enumerate(zip(parent.log.features, embeddings.layout.features, strict=True)):
-        tensors = load_file(parent.checkpoint / "tables" / f"{table}.safetensors")
-        weight, state = tensors["weight"], tensors["state"]
+        weight, state = load_table(parent.checkpoint, parent.manifest, table, command=parent.command)
+        if weight.shape != (old.num_embeddings, embeddings.layout.embedding_dims[table]):
+            raise ArtifactError(
+                f"{parent.checkpoint} has {tuple(weight.shape)} for {old.name!r}, and {parent.log.path} has "
+                f"{old.num_embeddings} rows; name another run in [train] from"
+            )
+        width = embeddings.optimizer.state_width(weight.shape[1])
+        if state.shape[1] != width:
+            raise ArtifactError(
+                f"{parent.checkpoint} carries {state.shape[1]} floats of optimizer state a row for {old.name!r}, "
+                f"{embeddings.optimizer.name} needs {width}; set [train] optimizer to what trained it"
+            )
         if new != old:
             weight, state = grown_table(weight, state, old, new, seed=seed)
         embeddings.import_table(table, weight, state)
-    embeddings.steps = int(parent.manifest.summary["row_steps"])
-    try:
-        load_dense(parent.checkpoint, model, dense_optimizer, random_streams=False)
-    except (RuntimeError, ValueError) as error:  # torch names the parameter
-        raise ArtifactError(f"the dense weights of {parent.checkpoint} do not fit the model: {error}") from error
+    embeddings.steps = row_steps(parent.manifest, parent.checkpoint, command=parent.command)
+    load_dense(parent.checkpoint, model, dense_optimizer, random_streams=False)
 
 
 def move_rows(old: Embeddings, new: Embeddings, *, seed: int) -> None:

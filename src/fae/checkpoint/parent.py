@@ -19,6 +19,7 @@ from fae.artifacts.manifest import Manifest
 from fae.core.config import to_table
 from fae.core.errors import ArtifactError, RecipeError
 from fae.core.files import MANIFEST
+from fae.core.whole_files import read_json
 from fae.models.config import model_config
 
 if TYPE_CHECKING:
@@ -141,13 +142,30 @@ def _command(run: Path) -> str:
     return f"fae run RECIPE.toml --out {run}"
 
 
+def _is_other_artifact(place: Path) -> bool:
+    """Whether a folder says that it is no checkpoint: a log, or what another stage made."""
+    try:
+        found = read_json(place / MANIFEST)
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("kind") != KIND
+
+
 def _find(name: str, base: Path) -> Path:
     named = Path(name).expanduser()
     places = list(dict.fromkeys(((base / named).absolute(), named.absolute())))
     for place in places:
         for checkpoint in (place / KIND, place):
-            if (checkpoint / MANIFEST).exists():
+            if (checkpoint / MANIFEST).exists() and not (checkpoint == place and _is_other_artifact(place)):
                 return checkpoint
+    for place in places:
+        if (place / MANIFEST).exists():
+            run = place.parent
+            there = f", {run}" if (run / KIND / MANIFEST).exists() else ""
+            raise RecipeError(
+                f"[train] from = {name!r}: {place} is not a trained run but one of its folders; name the run{there} or "
+                f"its checkpoint, {run / KIND}"
+            )
     raise RecipeError(
         f"[train] from = {name!r}: there is no trained run or checkpoint in {' or in '.join(map(str, places))}; "
         "name the --out of a finished `fae run`"

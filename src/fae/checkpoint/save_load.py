@@ -17,8 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fae.artifacts.checkpoint import COMMAND, FORMAT_VERSION, KIND, open_checkpoint, read_progress
-from fae.artifacts.manifest import Plan, write_artifact
+from fae.artifacts.checkpoint import COMMAND, FORMAT_VERSION, KIND, open_checkpoint, read_progress, read_tables
+from fae.artifacts.checksums import check_contents, damaged
+from fae.artifacts.manifest import Manifest, Plan, write_artifact
+from fae.artifacts.schema import Fields
 from fae.core.errors import ArtifactError
 from fae.embedding.base import Embeddings
 
@@ -26,6 +28,9 @@ __all__ = [
     "COMMAND", "FORMAT_VERSION", "KIND", "load_dense", "load_tables", "open_checkpoint", "read_progress",
     "save_checkpoint",
 ]  # fmt: skip
+
+
+DENSE = "dense.safetensors"
 
 
 def save_checkpoint(
@@ -64,7 +69,7 @@ def save_checkpoint(
             weight, state = embeddings.export_table(table)
             tensors = {"weight": weight.contiguous(), "state": state.contiguous()}
             _save_tensors(folder / "tables" / f"{table}.safetensors", tensors)
-        _save_tensors(folder / "dense.safetensors", _dense_tensors(model, dense_optimizer))
+        _save_tensors(folder / DENSE, _dense_tensors(model, dense_optimizer))
         (folder / "progress.json").write_text(json.dumps(progress, sort_keys=True))
 
 
@@ -90,8 +95,8 @@ def load_tables(path: Path, embeddings: Embeddings) -> None:
         (feature.name, feature.num_embeddings, dim)
         for feature, dim in zip(embeddings.layout.features, embeddings.layout.embedding_dims, strict=True)
     ]
-    summary = open_checkpoint(path).summary
-    found = [(t["name"], t["num_embeddings"], t["embedding_dim"]) for t in summary["tables"]]
+    manifest = open_checkpoint(path)
+    found = read_tables(manifest, path)
     for wanted, there in zip(expected, found, strict=False):
         if wanted != there:
             raise ArtifactError(
@@ -101,15 +106,56 @@ def load_tables(path: Path, embeddings: Embeddings) -> None:
     if len(expected) != len(found):
         raise ArtifactError(f"{path} has {len(found)} tables, expected {len(expected)}; train again with `{COMMAND}`")
     for table, feature in enumerate(embeddings.layout.features):
-        tensors = load_file(path / "tables" / f"{table}.safetensors")
+        weight, state = load_table(path, manifest, table)
         width = embeddings.optimizer.state_width(embeddings.layout.embedding_dims[table])
-        if tensors["state"].shape[1] != width:
+        if state.shape[1] != width:
             raise ArtifactError(
-                f"{path} carries {tensors['state'].shape[1]} floats of optimizer state a row for {feature.name!r}, "
+                f"{path} carries {state.shape[1]} floats of optimizer state a row for {feature.name!r}, "
                 f"{embeddings.optimizer.name} needs {width}; set [train] optimizer to what trained it"
             )
-        embeddings.import_table(table, tensors["weight"], tensors["state"])
-    embeddings.steps = int(summary.get("row_steps", 0))  # older checkpoints are of optimizers that do not count
+        embeddings.import_table(table, weight, state)
+    embeddings.steps = row_steps(manifest, path)
+
+
+def row_steps(manifest: Manifest, path: Path, *, command: str = COMMAND) -> int:
+    """Steps that the row optimizer has made; older checkpoints are of optimizers that do not count."""
+    summary = Fields(manifest.summary, "summary", path, command)
+    return summary.whole("row_steps") if "row_steps" in summary else 0
+
+
+def load_table(path: Path, manifest: Manifest, table: int, *, command: str = COMMAND) -> tuple[Tensor, Tensor]:
+    """Weight ``[N, D]`` and optimizer state ``[N, width]`` of one table, float32, as they were saved.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is damaged, or holds other shapes or types than the manifest says.
+    """
+    _, num_rows, dim = read_tables(manifest, path, command=command)[table]
+    name = f"tables/{table}.safetensors"
+    tensors = _load_tensors(path, manifest, name, command)
+    try:
+        weight, state = tensors["weight"], tensors["state"]
+    except KeyError as error:
+        raise damaged(path, name, command, f"it has no {error.args[0]}") from error
+    fits = tuple(weight.shape) == (num_rows, dim) and state.dim() == 2 and len(state) == num_rows
+    if not fits or {weight.dtype, state.dtype} != {torch.float32}:
+        raise damaged(
+            path, name, command,
+            f"it holds {tuple(weight.shape)} and {tuple(state.shape)} of {weight.dtype}, expected {num_rows} rows of "
+            f"{dim} and their state in float32",
+        )  # fmt: skip
+    return weight, state
+
+
+def _load_tensors(path: Path, manifest: Manifest, name: str, command: str) -> dict[str, Tensor]:
+    if name not in manifest.files:
+        raise damaged(path, name, command)
+    check_contents(path, manifest.files, name, command=command)
+    try:
+        return load_file(path / name)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise damaged(path, name, command, " ".join(str(error).split())) from error
 
 
 def load_dense(
@@ -127,19 +173,39 @@ def load_dense(
         Takes their optimizer state; None loads weights only, and no random streams.
     random_streams
         Whether torch's random generators continue from the checkpoint.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is damaged, or its tensors do not fit the model or the optimizer.
     """
-    tensors = load_file(path / "dense.safetensors")
+    tensors = _load_tensors(path, open_checkpoint(path), DENSE, COMMAND)
+    try:
+        _set_dense(tensors, model, dense_optimizer, random_streams=random_streams)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:  # torch names the parameter
+        raise ArtifactError(
+            f"the dense weights of {path} do not fit the model: {' '.join(str(error).split())}; set [model] and "
+            "[train] optimizer to what trained it"
+        ) from error
+
+
+def _set_dense(
+    tensors: dict[str, Tensor], model: nn.Module, dense_optimizer: torch.optim.Optimizer | None, *, random_streams: bool
+) -> None:
     model.load_state_dict(
         {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     )
     if dense_optimizer is None:
         return
+    groups = dense_optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in dense_optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
-            _, parameter, key = name.split(".", 2)
-            state.setdefault(int(parameter), {})[key] = tensor
-    groups = dense_optimizer.state_dict()["param_groups"]
+            _, number, key = name.split(".", 2)
+            if int(number) >= len(parameters) or (key != "step" and tensor.shape != parameters[int(number)].shape):
+                raise ValueError(f"{name} has the shape {tuple(tensor.shape)}")
+            state.setdefault(int(number), {})[key] = tensor
     dense_optimizer.load_state_dict({"state": state, "param_groups": groups})
     if not random_streams:
         return

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 HEADER_BYTES = 128
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00v\x00\{ *'descr': *'([<|][fiub][0-9]{1,2})', *'fortran_order': *False, *'shape': *"
+    rb"\(((?:[0-9]{1,18}, *)*(?:[0-9]{1,18})?)\),? *\} *\n"
+)
 
 
 def npy_header(dtype: npt.DTypeLike, shape: tuple[int, ...]) -> bytes:
@@ -34,6 +39,23 @@ def npy_header(dtype: npt.DTypeLike, shape: tuple[int, ...]) -> bytes:
     padded = bare.ljust(HEADER_BYTES - 1) + b"\n"
     assert len(padded) == HEADER_BYTES
     return padded[:8] + (HEADER_BYTES - 10).to_bytes(2, "little") + padded[10:]
+
+
+def read_header(file: BinaryIO) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Type and shape in a header as `npy_header` writes it; the file is then behind it.
+
+    Not numpy's reader: that one parses any expression, and in Python 3.11 not from two threads at once.
+
+    Raises
+    ------
+    ValueError
+        If it is another header: of another length, version or order, or of a type that is no plain number.
+    """
+    data = file.read(HEADER_BYTES)
+    found = _HEADER.fullmatch(data)
+    if len(data) < HEADER_BYTES or found is None:
+        raise ValueError("its header is not that of a plain array behind 128 bytes")
+    return np.dtype(found[1].decode()), tuple(int(size) for size in found[2].split(b",") if size.strip())
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
@@ -145,7 +167,9 @@ class NpyWriter:
 
 
 class NpyRows:
-    """Rows of a finished two-dimensional ``.npy`` file of `NpyWriter`, read and replaced in place; thread-safe.
+    """Rows of a finished ``.npy`` file of `NpyWriter`, read and replaced in place; thread-safe.
+
+    A one-dimensional file has rows of one entry.
 
     A memory map would also do, but every page that was ever touched counts as memory of the process, and what the
     process needs could not be told from what the system is free to drop.
@@ -161,10 +185,8 @@ class NpyRows:
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self._path = path
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            assert version == (1, 0)
-            self.shape, _, self._dtype = np.lib.format.read_array_header_1_0(file)
-            assert file.tell() == HEADER_BYTES
+            self._dtype, shape = read_header(file)
+            self.shape = shape if len(shape) == 2 else (*shape, 1)
         self.row_bytes = self._dtype.itemsize * self.shape[1]
         self._descriptor = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
 

@@ -56,8 +56,10 @@ class KnownIds:
         ArtifactError
             If the parent's file does not hold one value per id, or holds values that the vocabulary cannot.
         """
+        nulls: list[int] = []
         for batch in self._batches():
             values = batch.drop_null()
+            nulls += (np.flatnonzero(~np.asarray(pc.is_valid(batch))) + vocabulary.size + len(nulls)).tolist()[:2]
             is_hex = pc.all(pc.match_substring_regex(values, _HEX), min_count=0).as_py()
             if isinstance(vocabulary, HexVocabulary) and not is_hex:
                 raise ArtifactError(
@@ -65,6 +67,8 @@ class KnownIds:
                     "digits, so no log in Criteo's format can continue it; read this log in the format of that one"
                 )
             vocabulary.encode(values)
+        if nulls != [self.schema.unknown_id]:
+            raise self._damaged(f"the ids {nulls} have no value, expected {self.schema.unknown_id}")
         if vocabulary.size != self.size - 1:
             raise self._damaged(f"{vocabulary.size} different values for {self.size} ids")
 
@@ -77,20 +81,24 @@ class KnownIds:
             If the parent's file does not have `size` lines.
         """
         own = np.concatenate([np.zeros(0, np.bool_), *(np.asarray(pc.is_valid(values)) for values in self._batches())])
-        if len(own) != self.size:
-            raise self._damaged(f"{len(own)} lines for {self.size} ids")
         return own.astype(np.bool_)
 
     def _batches(self) -> Iterator[Any]:
         try:
             with pq.ParquetFile(self._path) as file:
+                if "value" not in file.schema_arrow.names:
+                    raise self._damaged(f"it has the columns {file.schema_arrow.names}")
+                if file.metadata.num_rows != self.size:
+                    raise self._damaged(f"{file.metadata.num_rows} lines for {self.size} ids")
                 for batch in file.iter_batches(columns=["value"]):
                     yield batch.column(0).cast(pa.string())
-        except (OSError, pa.ArrowException) as error:
-            raise self._damaged(str(error)) from error
+        except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
+            raise self._damaged(" ".join(str(error).split())) from error
 
     def _damaged(self, what: str) -> ArtifactError:
-        return ArtifactError(f"{self._path} is damaged ({what}); delete the log and run `{COMMAND}` of that run again")
+        return ArtifactError(
+            f"{self._path} is damaged ({what}); name another run in [train] from, or leave it out to start anew"
+        )
 
 
 def known_ids(parent: ColumnarLog | None, config: LogConfig) -> list[KnownIds | None]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fae.artifacts.columnar_log import ColumnarLog
+from fae.artifacts.log_contents import check_inputs
 from fae.artifacts.manifest import Plan, write_artifact
 from fae.artifacts.packed import COMMAND, FORMAT_VERSION, KIND, PackedDataset
 from fae.artifacts.row_layout import RowLayout
@@ -68,6 +69,7 @@ def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_byt
         If a batch is too large for int32 addresses.
     """
     check_match(log, hot_set)
+    check_inputs(log)
     summary: dict[str, Any] = {}
     with write_artifact(path, plan_pack(log, hot_set, seed=seed), summary) as folder:
         packer = _Packer(log, hot_set, folder)

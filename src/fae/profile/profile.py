@@ -13,6 +13,7 @@ import numpy as np
 
 from fae.artifacts.access_profile import COMMAND, FORMAT_VERSION, KIND, AccessProfile
 from fae.artifacts.columnar_log import ColumnarLog
+from fae.artifacts.log_contents import check_inputs
 from fae.artifacts.manifest import Plan, write_artifact
 from fae.core.errors import LogError
 from fae.core.npy import save_array
@@ -20,7 +21,7 @@ from fae.core.progress import task
 from fae.core.seeds import generator
 from fae.profile.config import HotConfig
 from fae.profile.counting import count_accesses
-from fae.profile.sampling import SampledInputs, sample_without_replacement
+from fae.profile.sampling import sample_without_replacement, sampled_inputs
 
 
 def sample_size(num_training_inputs: int, config: HotConfig) -> int:
@@ -68,7 +69,9 @@ def profile(log: ColumnarLog, config: HotConfig, path: Path, *, seed: int) -> Ac
     indices = None
     if not is_exact:
         indices = start + sample_without_replacement(generator(seed, "profile", "sample"), stop - start, size)
-    inputs = SampledInputs(log.ids, log.labels, range(start, stop) if indices is None else indices)
+    if indices is None:
+        check_inputs(log)  # it reads every training input anyway
+    inputs = sampled_inputs(log, range(start, stop) if indices is None else indices)
     with task("profile", total=size) as progress:
         counts = count_accesses(inputs, log.features, progress.advance)
     summary: dict[str, Any] = {

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from fae.artifacts.access_profile import AccessProfile
 from fae.artifacts.columnar_log import ColumnarLog
+from fae.artifacts.log_contents import InputCheck
 
 BLOCK_INPUTS = 65_536
 """Inputs read at once: enough to keep all threads busy, few enough (7 MB at 26 columns) to stay in the cache."""
@@ -68,11 +69,14 @@ class SampledInputs:
         uint8 ``[num_inputs of the log]``.
     indices
         Which inputs: a ``range`` of step 1, or int64 ascending.
+    check
+        Refuses ids and labels that no log has, when they are read; None where that is done.
     """
 
     ids: npt.NDArray[np.int32]
     labels: npt.NDArray[np.uint8]
     indices: range | npt.NDArray[np.int64]
+    check: InputCheck | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -84,7 +88,11 @@ class SampledInputs:
             where = slice(self.indices.start + start, self.indices.start + stop)
         else:
             where = self.indices[start:stop]
-        return np.ascontiguousarray(self.ids[where]), np.asarray(self.labels[where])
+        ids, labels = np.ascontiguousarray(self.ids[where]), np.asarray(self.labels[where])
+        if self.check is not None:
+            self.check.ids(ids, lambda row: int(self.indices[start + row]))
+            self.check.labels(labels, lambda row: int(self.indices[start + row]))
+        return ids, labels
 
     def blocks(self) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]]:
         """Ids and labels of all selected inputs, `BLOCK_INPUTS` at a time."""
@@ -94,8 +102,8 @@ class SampledInputs:
     def take(self, positions: npt.NDArray[np.int64]) -> SampledInputs:
         """The selected inputs at these ascending positions of the selection."""
         if isinstance(self.indices, range):
-            return SampledInputs(self.ids, self.labels, positions + self.indices.start)
-        return SampledInputs(self.ids, self.labels, self.indices[positions])
+            return SampledInputs(self.ids, self.labels, positions + self.indices.start, self.check)
+        return SampledInputs(self.ids, self.labels, self.indices[positions], self.check)
 
     def evenly(self, count: int) -> SampledInputs:
         """At most `count` of the inputs, at even distances, so that every part of the log keeps its share."""
@@ -112,7 +120,17 @@ class SampledInputs:
 
 
 def profiled_inputs(profile: AccessProfile, log: ColumnarLog) -> SampledInputs:
-    """The inputs of `log` that the profile counted."""
-    return SampledInputs(
-        log.ids, log.labels, range(*log.split("train")) if profile.is_exact else np.asarray(profile.indices)
-    )
+    """The inputs of `log` that the profile counted.
+
+    Raises
+    ------
+    ArtifactError
+        If the profile is of another log's inputs or tables.
+    """
+    profile.check_match(log)
+    return sampled_inputs(log, range(*log.split("train")) if profile.is_exact else np.asarray(profile.indices))
+
+
+def sampled_inputs(log: ColumnarLog, indices: range | npt.NDArray[np.int64]) -> SampledInputs:
+    """These inputs of a log, with ids and labels checked when they are read."""
+    return SampledInputs(log.ids, log.labels, indices, InputCheck(log))

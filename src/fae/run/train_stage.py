@@ -10,6 +10,7 @@ from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.manifest import Manifest, Plan, is_current, require_parent
 from fae.artifacts.packed import PackedDataset
+from fae.artifacts.packed_contents import check_batches
 from fae.core.config import to_table
 from fae.core.errors import BudgetError
 from fae.core.host_memory import available_bytes
@@ -58,6 +59,7 @@ class TrainStage(Stage[Manifest]):
         from fae.training.trainer import Trainer
 
         packed, hot_set, train = PACK.open(run), CALIBRATE.open(run), run.recipe.train
+        check_batches(packed, hot_set.layout, num_inputs=INGEST.open(run).num_inputs)
         sketch = sketch_model(run.recipe.model, hot_set.layout.features, packed.num_dense)
         require_enough_memory(run, packed, hot_set, sketch)
         model = build_model(run.recipe.model, hot_set.layout.features, packed.num_dense, seed=train.seed)

@@ -114,7 +114,7 @@ def require_best(checkpoint: Path, best: Path, plan: Plan) -> None:
     ArtifactError
         If `best` is not there, damaged or of another run.
     """
-    fix = f"{checkpoint} continues to its end and then back to {best}; delete both and run `{plan.command}`"
+    fix = f"{checkpoint} continues to its end and then back to {best}; move both away and run `{plan.command}`"
     try:
         if is_current(best, plan):
             open_checkpoint(best)

@@ -127,7 +127,7 @@ def test_a_vocabulary_of_another_length(tmp_path: Path, scratch: Scratch) -> Non
                   for name, lines in (("two", "1,a\n0,b\n"), ("three", "1,a\n0,b\n1,c\n")))  # fmt: skip
     known = KnownIds(two.log, 0)
     known._path = three.log.path / "vocabulary" / "0.parquet"
-    with pytest.raises(ArtifactError, match=r"is damaged \(3 different values for 3 ids\)"):
+    with pytest.raises(ArtifactError, match=r"is damaged \(4 lines for 3 ids\)"):
         known.add_to(Vocabulary("item", scratch))
     with pytest.raises(ArtifactError, match=r"is damaged \(4 lines for 3 ids\)"):
         known.own_ids()
