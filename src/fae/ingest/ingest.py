@@ -23,6 +23,7 @@ from fae.core.progress import say
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import known_ids
 from fae.ingest.first_pass import first_pass, make_encoders
+from fae.ingest.readers.dispatch import check_header
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
 from fae.ingest.second_pass import second_pass
@@ -108,6 +109,8 @@ def ingest(
             encoders = make_encoders(config, scratch, known if reading else [None] * len(known))
             finder = SplitFinder(config, progress.state.get("splits"))
             if reading:
+                for source in sources[progress.num_done :]:
+                    check_header(config, source.path)
                 progress.restore(encoders)
                 first_pass(config, sources, encoders, finder, progress)
             summary.update(second_pass(config, encoders, finder.splits(), progress, scratch))

@@ -129,9 +129,13 @@ def _check_json(path: Path, head: bytes, log_format: str) -> None:
         inner = start[1:].lstrip()
         if log_format == "jsonl" or (inner.startswith(b"{") and inner[1:].lstrip().startswith(b'"')):
             raise LogError(f"{path} is one JSON list; write an object a line (jq -c '.[]') and set format = \"jsonl\"")
-    if log_format == "jsonl" or not start.startswith(b"{"):
+    if not start.startswith(b"{"):
         return
     line = start.split(b"\n", 1)[0]
+    if line.strip() == b"{" and start[1:].lstrip().startswith(b'"'):
+        raise LogError(f'{path} is JSON over several lines; write an object a line (jq -c .), set format = "jsonl"')
+    if log_format == "jsonl":
+        return
     if b"\n" not in start and len(head) >= _HEAD_BYTES:
         line = _unpacked(path, _FIRST_LINE_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
     try:
@@ -140,8 +144,6 @@ def _check_json(path: Path, head: bytes, log_format: str) -> None:
         is_object = len(line) >= _HEAD_BYTES and line.startswith(b'{"')
     if is_object:
         raise LogError(f'{path} holds JSON, an object a line; set [log] format = "jsonl"')
-    if start[1:].lstrip().startswith(b'"') and line.strip() == b"{":
-        raise LogError(f'{path} is JSON over several lines; write an object a line (jq -c .) and set format = "jsonl"')
 
 
 def _unpacked(path: Path, num_bytes: int) -> bytes:

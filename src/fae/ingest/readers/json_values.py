@@ -26,13 +26,13 @@ class RefusedValue(Exception):
 def list_runs(config: LogConfig, objects: Sequence[dict[str, Any]]) -> Iterator[tuple[int, int]]:
     """Ranges of objects in which each list column has lists alone, or scalars alone; nulls are either."""
     names = [column.name for column in config.categorical_columns() if column.max_length > 1]
-    kinds = [
-        [None if name not in o or o[name] is None else isinstance(o[name], list) for o in objects] for name in names
-    ]
+    values = [[found.get(name) for found in objects] for name in names]
+    kinds = [[None if value is None else isinstance(value, list) for value in column] for column in values]
     if all(not ({True, False} <= set(column)) for column in kinds):
         yield 0, len(objects)
         return
-    start, current = 0, [None] * len(names)
+    current: list[bool | None] = [None] * len(names)
+    start = 0
     for row, found in enumerate(zip(*kinds, strict=True)):
         if any(new is not None and old is not None and new != old for new, old in zip(found, current, strict=True)):
             yield start, row
@@ -140,8 +140,6 @@ def _brief(value: Any) -> str:
         text = repr(value)
     except (ValueError, RecursionError):
         return "a value that is too long to show"
-    return (
-        shown(value.encode("utf-8", "backslashreplace"))
-        if isinstance(value, str)
-        else shown(text.encode("utf-8", "backslashreplace"))[1:-1]
-    )
+    if isinstance(value, str):
+        return shown(value.encode("utf-8", "backslashreplace"))
+    return text if len(text) <= 40 else text[:40] + "..."

@@ -101,7 +101,9 @@ class _JsonFile:
         except ValueError as error:
             if not line.strip():
                 return
-            reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
+            reason = "a whole number has too many digits"
+            if isinstance(error, json.JSONDecodeError):
+                reason = f"{error.msg} at character {error.pos + 1}"
             raise RefusedValue(
                 f"{shown(line.strip())} is not JSON ({reason}); fix the line, or copy the file again if it is cut short"
             ) from None
