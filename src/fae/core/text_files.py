@@ -1,4 +1,4 @@
-"""Read a small text file that a person wrote, whatever the locale and whatever the name leads to."""
+"""Read a small text file, a recipe or a record, whatever the locale and whatever the name leads to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 _MOST_BYTES = 64 * 2**20
-"""More is no text that a person wrote: the log itself, or a device without an end."""
+"""More is no such text: the log itself, or a device without an end."""
 _PIPE_SECONDS = 10.0
 """How long to wait for the first byte of a pipe, which a shell may make of a command: ``<(command)``."""
 _MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
@@ -58,5 +58,5 @@ def _read_bytes(path: Path) -> bytes:
             raise ValueError("it is no file")
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
-        raise ValueError(f"it has more than {_MOST_BYTES // 2**20} MiB, and no recipe has; name a recipe")
+        raise ValueError(f"it has more than {_MOST_BYTES // 2**20} MiB, which none has; is it the right file?")
     return data

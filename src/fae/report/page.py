@@ -53,7 +53,12 @@ def report(paths: Sequence[str | Path], out: str | Path | None = None) -> dict[s
     if out is None:
         first = Path(paths[0])
         out = (first if first.is_dir() else first.parent) / "report.html" if len(runs) == 1 else "report.html"
-    text = build_page(runs)
+    try:
+        text = build_page(runs)
+    except RecursionError:
+        raise ArtifactError(
+            f"{', '.join(map(str, paths))}: a value of a record is nested too deeply to be shown; correct the record"
+        ) from None
     _write_page(Path(out), text)
     return {
         "path": str(out),

@@ -7,7 +7,6 @@ type than expected, is None or empty.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from fae.core.errors import ArtifactError
+from fae.core.text_files import read_text
 
 _RUN_FILE = "run.json"
 _BENCH_FILE = "paper.json"
 """The record of `fae bench paper`."""
 _SECTIONS = ("recipe", "train", "test", "hot", "workload")
 """A JSON object without any of these is no run record."""
+_LARGEST = 1e150
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +71,18 @@ class RunRecord:
 
 
 def as_number(value: Any) -> float | None:
-    """The value if it is a finite number, or None.
+    """The value if it is a number that a page can calculate with, or None; 0 for the very smallest.
 
-    >>> as_number(3), as_number("3"), as_number(True), as_number(float("nan"))
-    (3, None, None, None)
+    Products and ratios of two of them are finite and not 0.
+
+    >>> as_number(3), as_number("3"), as_number(True), as_number(float("nan")), as_number(1e308), as_number(5e-324)
+    (3, None, None, None, None, 0.0)
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:  # an integer of JSON may be too large for a float
+    if not -_LARGEST <= value <= _LARGEST:  # NaN too, and integers of JSON that are too large for a float
         return None
+    return 0.0 if 0 < abs(value) < 1 / _LARGEST else value
 
 
 def points_of(value: Any) -> list[tuple[float, float]]:
@@ -153,7 +155,7 @@ def _record_file(path: Path) -> Path:
 def _load(file: Path) -> Mapping[str, Any]:
     fix = f"make it again with `fae run RECIPE.toml --out {file.parent}`"
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = json.loads(read_text(file))
     except OSError as error:
         raise ArtifactError(f"cannot read {file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
