@@ -113,19 +113,22 @@ def encode_rows(config: LogConfig, chunk: Chunk | CriteoChunk, encoders: Sequenc
     LogError
         If a value is not what its column holds; it names the first.
     """
-    return _encode_chunk(config, chunk, encoders) if isinstance(chunk, Chunk) else _encode_parsed(chunk, encoders)
+    return (
+        _encode_chunk(config, chunk, encoders) if isinstance(chunk, Chunk) else _encode_parsed(config, chunk, encoders)
+    )
 
 
-def _encode_parsed(chunk: CriteoChunk, encoders: Sequence[ColumnEncoder]) -> EncodedRows:
+def _encode_parsed(config: LogConfig, chunk: CriteoChunk, encoders: Sequence[ColumnEncoder]) -> EncodedRows:
     id_rows = np.empty((chunk.num_inputs, len(encoders)), np.int32)
 
     def id_job(index: int) -> Callable[[], None]:
         return lambda: encoders[index].encode_keys(chunk.keys[index], id_rows)
 
     run_jobs([*map(id_job, range(len(encoders)))])
-    # Counts of Criteo's format have a few -1 that mean 0 (`fae.ingest.notes.log_notes` says nothing of them).
-    vanished = np.zeros(chunk.dense.shape[1], np.int64)
-    largest = np.abs(chunk.dense).max(axis=0, initial=0.0).astype(np.float64)
+    # Negative counts of Criteo's format are few, and a logarithm is never large.
+    vanished, largest = np.zeros(chunk.dense.shape[1], np.int64), np.zeros(chunk.dense.shape[1])
+    if config.dense_transform == "none":
+        largest = np.maximum(chunk.dense.max(axis=0, initial=0.0), -chunk.dense.min(axis=0, initial=0.0)).astype(float)
     return EncodedRows(id_rows, chunk.dense, chunk.labels, chunk.missing, vanished, largest)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,11 @@ class TrainStage(Stage[Manifest]):
         say(
             f"train: {format_count(train['num_inputs'])} inputs in {train['seconds']:.1f} s"
             + (f" ({format_count(rate)} inputs/s)" if rate else "")
-            + (f"; test AUC {test['auc']:.5f}" if test["auc"] is not None else "; test AUC not defined")
+            + (
+                f"; test AUC {test['auc']:.5f}"
+                if test["auc"] is not None
+                else f"; test AUC not defined{_why_undefined(test)}"
+            )
             + (f", log loss {test['log_loss']:.5f}" if test["log_loss"] is not None else "")
         )
         return result
@@ -131,6 +136,14 @@ def require_model_memory(recipe: Recipe, log: ColumnarLog | None) -> None:
             f"{format_bytes(needed)} with gradients and optimizer state; {format_bytes(free)} of host memory are "
             "available; make the widths of its layers smaller"
         )
+
+
+def _why_undefined(test: Mapping[str, Any]) -> str:
+    """Why the AUC of these metrics is null, behind a colon."""
+    rate = test.get("label_rate")
+    if rate is None:
+        return ": the test split is empty"
+    return f": every label of the test split is {rate:.0f}" if rate in (0, 1) else ""
 
 
 def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSet, model: nn.Module) -> None:

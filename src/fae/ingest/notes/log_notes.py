@@ -148,7 +148,8 @@ def _unknown_notes(column: ColumnLookups, example: Callable[[str], UnknownExampl
     if not lines:
         return []
     reason = reason or (
-        "do all files write values in one way, and is the log in order of time ([log] time), not sorted by this column?"
+        "do all files write values in one way? If the log is sorted by this column, order it by time ([log] time); "
+        "values that are always new, such as dates, are better left out"
     )
     return [f"the column {column.schema.name!r}: {'; '.join(lines)}; {reason}"]
 
