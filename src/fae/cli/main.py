@@ -53,12 +53,14 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"fae: {message}; see `{self.prog} --help`\n")
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
-        """Help on stdout; everything else on stderr, as a line for people."""
-        if file is None or file is not sys.stdout:
-            tell(message)
-        elif message and write_stdout(message, "the help"):
+    def print_help(self, file: IO[str] | None = None) -> None:
+        """Print the help on stdout; leave with status 2 where that cannot be written."""
+        if write_stdout(self.format_help(), "the help"):
             raise SystemExit(2)
+
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        """What an error says, as a line for people."""
+        tell(message)
 
 
 def build_parser() -> argparse.ArgumentParser:

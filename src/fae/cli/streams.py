@@ -43,7 +43,8 @@ def write_stdout(text: str, what: str) -> int:
     except (OSError, ValueError) as error:
         _discard_stdout()
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        tell(f"fae: cannot write {what} to standard output: {why}; what was made is kept: run the same command again")
+        again = "what was made is kept, and the same command prints it" if what == "the result" else "run it again"
+        tell(f"fae: cannot write {what} to standard output: {why}; make it writable: {again}")
         return 2
     return 0
 

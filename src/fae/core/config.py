@@ -213,7 +213,7 @@ def check_path(name: str, where: str) -> None:
     RecipeError
         For one that is too long, holds a NUL character, or starts at the home folder of a user who has none.
     """
-    told = f"{where} = {brief(name)}"
+    told = f"{where} {brief(name)}"
     if "\0" in name:
         raise RecipeError(f"{told} holds a NUL character, which no name can; correct it")
     part = max(name.split("/"), key=lambda part: len(os.fsencode(part)))
@@ -224,3 +224,21 @@ def check_path(name: str, where: str) -> None:
         )
     if name.startswith("~") and os.path.expanduser(name).startswith("~"):
         raise RecipeError(f"{told}: {name.split('/')[0]} has no home folder here; write the path in full")
+
+
+def check_folder(path: str | os.PathLike[str], where: str) -> None:
+    """`check_path` for a folder to write to, whose name must also be UTF-8, as libraries encode it.
+
+    Raises
+    ------
+    RecipeError
+        As `check_path`; also for a name in another encoding.
+    """
+    name = os.fspath(path)
+    check_path(name, where)
+    try:
+        is_utf8 = os.fsencode(name) == name.encode()
+    except UnicodeEncodeError:
+        is_utf8 = False
+    if not is_utf8:
+        raise RecipeError(f"{where} {brief(name)} is not UTF-8 (or the locale is not); choose a name that is")

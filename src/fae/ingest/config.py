@@ -113,7 +113,7 @@ class LogConfig:
         for role in ("train", "test"):
             names = getattr(self, role)
             for name in (names,) if isinstance(names, str) else names:
-                check_path(name, f"[log] {role}")
+                check_path(name, f"[log] {role} =")
         for name, value in (("test_fraction", self.test_fraction), ("validation_fraction", self.validation_fraction)):
             if value is not None and not 0 <= value < 1:
                 raise RecipeError(f"[log] {name} = {value} must be at least 0 and less than 1")

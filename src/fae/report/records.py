@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fae.core.config import check_path
 from fae.core.errors import ArtifactError
 from fae.core.text_files import read_text
 
@@ -134,6 +135,7 @@ def load_runs(paths: Sequence[str | Path]) -> list[RunRecord]:
 
 
 def _record_file(path: Path) -> Path:
+    check_path(str(path), "run")
     if path.is_file():
         return path
     if not path.exists():

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fae.artifacts.columnar_log import ColumnarLog
+from fae.core.config import check_folder
 from fae.core.errors import DeviceError, RecipeError
+from fae.core.printable import brief
 
 if TYPE_CHECKING:
     from fae.checkpoint.parent import ParentRun
@@ -24,9 +26,17 @@ class RunContext:
         Folder of the artifacts; made where it does not exist.
     device
         ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
+
+    Raises
+    ------
+    RecipeError
+        If `out` or `device` cannot be one.
     """
 
     def __init__(self, recipe: Recipe, out: str | Path, *, device: str | None = None) -> None:
+        check_folder(out, "--out")
+        if device not in (None, "cpu", "cuda"):
+            raise RecipeError(f"device = {brief(device)} must be 'cpu' or 'cuda', or None for a GPU where there is one")
         self.recipe, self.out, self.requested_device = recipe, Path(out), device
 
     def artifact_path(self, kind: str) -> Path:

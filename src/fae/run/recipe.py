@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fae.core.config import from_table, nearest
+from fae.core.config import check_path, from_table, nearest
 from fae.core.errors import RecipeError
 from fae.core.printable import brief
 from fae.core.text_files import read_text, reason_of
@@ -117,6 +117,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         If the file is missing, is not TOML, or holds a key or a value that is not allowed.
     """
     path = Path(path)
+    check_path(str(path), "recipe")
     try:
         text = read_text(path)
     except FileNotFoundError:
@@ -127,7 +128,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in (overrides,) if isinstance(overrides, str) else overrides:
         _apply_override(tables, override)
     try:
-        base = path.resolve().parent
+        base = path.resolve().parent if path.is_file() else Path.cwd()  # a pipe has no folder
     except OSError as error:
         raise RecipeError(f"cannot find the folder of the recipe {path}: {reason_of(error)}") from None
     return parse_recipe(tables, base=base)

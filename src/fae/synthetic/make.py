@@ -51,7 +51,9 @@ def make_synthetic(config: SyntheticConfig, out: str | Path, *, columnar: bool, 
     if columnar:
         say(f"synthetic: next, `fae run {out / 'recipe.toml'} --out {out}`")
     else:
-        say(f"synthetic: a recipe reads it with\n{recipe}".rstrip())
+        say("synthetic: a recipe reads it with")
+        for line in recipe.splitlines():
+            say(line)
     return {
         "path": str(path), "config": dataclasses.asdict(config), "log": dataclasses.asdict(summary),
         "seconds": seconds, "recipe": recipe,

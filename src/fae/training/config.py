@@ -106,7 +106,7 @@ class TrainConfig:
         if self.from_ == "":
             raise RecipeError("[train] from is empty; name the run folder to continue, or leave it out")
         if self.from_ is not None:
-            check_path(self.from_, "[train] from")
+            check_path(self.from_, "[train] from =")
         positive = {"batch_size": self.batch_size, "epochs": self.epochs, "learning_rate": self.learning_rate}
         if self.dense_learning_rate is not None:
             positive["dense_learning_rate"] = self.dense_learning_rate
