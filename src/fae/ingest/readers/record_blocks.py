@@ -212,7 +212,10 @@ class RecordFile:
                 told = self._raw.tell()
                 yield RecordBlock(text=text, begin=0, stop=stop, first_line=self._line, raw_bytes=told - self._told)
                 self._told = told
-                self._drop(stop, int(end[LINES]) if end is not None else count_line_ends(text, 0, stop))
+                self._drop(
+                    stop,
+                    int(end[LINES]) if end is not None else count_line_ends(text, 0, stop),
+                )
             is_open = end is not None and end[FAULT] == OPEN_QUOTE
             if end is not None and (end[FAULT] not in (WHOLE, OPEN_QUOTE) or (is_open and self._ended)):
                 end[[AT, CLOSE]] -= stop

@@ -54,6 +54,12 @@ def scan_records(
     """
     quote, escape, ended, most = syntax[0], syntax[1], syntax[2], syntax[3]
     first, width = separator[0], separator.size
+    special = np.zeros(256, np.bool_)
+    special[_NEWLINE] = special[_RETURN] = special[first] = True
+    if quote >= 0:
+        special[quote] = True
+    if escape >= 0:
+        special[escape] = True
     records, lines, position = 0, 0, start
     end[STOP], end[LINES], end[FAULT] = start, 0, WHOLE
     while position < stop and records < most:
@@ -74,6 +80,9 @@ def scan_records(
                 position += 1
                 while position < stop:
                     character = data[position]
+                    if not special[character]:
+                        position += 1
+                        continue
                     if character == quote:
                         if position + 1 < stop and data[position + 1] == quote:
                             position += 2
@@ -88,7 +97,7 @@ def scan_records(
                         if position >= stop:
                             break
                         character = data[position]
-                    elif character == first and _matches(data, position, stop, separator):
+                    elif character == first and (width == 1 or _matches(data, position, stop, separator)):
                         separators += 1
                         position += width
                         continue
@@ -114,8 +123,12 @@ def scan_records(
                     end[FAULT], end[AT], end[AT_LINES], end[FIELD] = fault, opened, opened_lines, field
                     end[CLOSE], end[CLOSE_LINES] = position, lines
                     return records
+            is_separator = False
             while position < stop:
                 character = data[position]
+                if not special[character]:
+                    position += 1
+                    continue
                 if character == escape:
                     position += 1
                     if position < stop:
@@ -129,10 +142,11 @@ def scan_records(
                     continue
                 if character in (_NEWLINE, _RETURN):
                     break
-                if character == first and _matches(data, position, stop, separator):
+                if character == first and (width == 1 or _matches(data, position, stop, separator)):
+                    is_separator = True
                     break
                 position += 1
-            if position < stop and data[position] == first and _matches(data, position, stop, separator):
+            if is_separator:
                 position += width
                 field += 1
                 continue
