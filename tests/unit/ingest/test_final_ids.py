@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fae.core.errors import LogError
 from fae.ingest import second_pass
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.final_ids import number_by_popularity, number_encoded
 from fae.ingest.ingest import ingest
+from fae.ingest.notes.split_lookups import count_lookups
+from fae.ingest.renumbering import renumber_slots
 from fae.ingest.scratch import Scratch
 
 
@@ -20,6 +24,48 @@ def test_counts_as_plain_python(plain_python: None) -> None:
     ids = np.array([[9, 0, 2], [9, -1, -1], [9, 2, -1]], np.int32)
     assert second_pass.count_ids(ids, 1, 2, counts) == 1
     assert counts.tolist() == [1, 0, 2, 0, 3]
+
+
+@pytest.mark.parametrize("value", [3, 2**31 - 1, -3, -(2**31)])
+def test_an_id_beyond_its_table_is_not_followed(value: int) -> None:
+    ids, counts = np.array([[0, 1], [2, value]], np.int32), np.zeros(5, np.int64)
+    assert second_pass.count_ids(ids, 0, 2, counts) == -1
+    final = np.array([5, 6, 7, 9, -1], np.int32)
+    assert not renumber_slots(ids.copy(), 0, 2, False, final)
+    found = np.zeros(4, np.int64)
+    assert not count_lookups(ids, 0, 2, False, -1, final, 9, found)
+    beyond = value > 0  # an encoded number that training does not show has the reserved id
+    assert renumber_slots(ids, 0, 2, True, final) is beyond
+    assert ids[1, 1] == (9 if beyond else value)
+
+
+def test_a_log_whose_ids_are_damaged_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "log.csv").write_text("label,id\n" + "1,a\n0,b\n" * 9)
+    config, real = LogConfig(train="log.csv", categorical=("id",)), second_pass.training_lookups
+
+    def damage(*arguments: Any) -> Any:
+        with (tmp_path / ".log.partial" / "ids.npy").open("r+b") as file:
+            file.seek(-4, 2)
+            file.write(np.int32(2**31 - 1).tobytes())
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(second_pass, "training_lookups", damage)
+        with pytest.raises(LogError, match=r"'id' is damaged: ids\.npy has an id that its table has not"):
+            ingest(config, tmp_path / "log", base=tmp_path)
+    assert ingest(config, tmp_path / "log", base=tmp_path).ids[:, 0].tolist() == [0, 1] * 9
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_lookups_of_a_split(plain: bool) -> None:
+    count = getattr(count_lookups, "py_func", count_lookups) if plain else count_lookups
+    ids = np.array([[0, 1, -1], [2, -1, -1], [3, 0, 2], [1, 2, 0]], np.int32)
+    final, found = np.array([1, 2, 0, 2, 2, -1], np.int32), np.zeros(4, np.int64)
+    assert count(ids, 0, 1, False, 3, final, 2, found)
+    assert found.tolist() == [2, 4, 0, 1]
+    found[:] = 0
+    assert count(ids, 1, 3, False, -1, final, 2, found)
+    assert found.tolist() == [1, 5, 2, 1]
 
 
 @pytest.mark.parametrize("common", [1, 2, 4, 1 << 16])
