@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.dense_values import to_dense, to_labels
 from fae.ingest.formats import KNOWN_LOGS
-from fae.ingest.readers import criteo, parquet, taobao
+from fae.ingest.readers import criteo, jsonl, parquet, taobao
 from fae.ingest.readers import csv as csv_reader
 from fae.ingest.readers.chunk import Chunk, CriteoChunk
-from fae.ingest.readers.dispatch import read_chunks
+from fae.ingest.readers.dispatch import check_header, read_chunks
 from fae.ingest.values import as_text, list_items
 
 Input = tuple[int, list[float], list[list[str]]]
@@ -86,6 +87,15 @@ def simple_lines(separator: str) -> tuple[str, ...]:
     return tuple(
         separator.join([ids[0][0], "ignored", str(label), "|".join(ids[1]), f"{dense[0]:g}"])
         for label, dense, ids in simple_inputs()
+    )
+
+
+def json_lines() -> tuple[str, ...]:
+    return tuple(
+        json.dumps(
+            {"word": ids[0][0], "label": [label, bool(label), float(label)][i % 3], "tags": ids[1], "count": dense[0]}
+        )
+        for i, (label, dense, ids) in enumerate(simple_inputs())
     )
 
 
@@ -177,6 +187,25 @@ READERS = {
         bad_line=("word\tx\t1\ttags\tmany", "field 5 is 'many', expected a number"),
         without_column="word\t\tlabel\ttags\tcont",
     ),
+    "text of other marks": Reader(
+        file_name="log.txt",
+        config={"format": "csv", "separator": " ;; ", "quote": "'", "escape": "\\", "decimal": ",", **SIMPLE},
+        header=("word ;;  ;; label ;; tags ;; count",),
+        lines=tuple(line.replace("ignored", "'a ;; b\\'c'") + ",0" for line in simple_lines(" ;; ")),
+        inputs=simple_inputs(), block=(csv_reader, "_BLOCK_BYTES", (64, 200, 1000)),
+        bad_line=("word ;; x ;; 1 ;; tags ;; 1.5", "field 5 is '1.5', expected a number; set [log] decimal"),
+        without_column="word ;;  ;; lable ;; tags ;; count",
+    ),
+    "no header": Reader(
+        file_name="log.csv",
+        config={"format": "csv", "columns": ("word", "other", "label", "tags", "count"), **SIMPLE},
+        lines=simple_lines(","), inputs=simple_inputs(), block=(csv_reader, "_BLOCK_BYTES", (40, 200, 1000)),
+        bad_line=("word,x,1,tags", "4 fields, expected 5 as in [log] columns"),
+    ),
+    "jsonl": Reader(
+        file_name="log.jsonl", config={"format": "jsonl", **SIMPLE}, lines=json_lines(), inputs=simple_inputs(),
+        block=(jsonl, "_BLOCK_BYTES", (100, 300, 1000)), bad_line=('{"word": "x", ', "is not JSON"),
+    ),
     "parquet": Reader(
         file_name="log.parquet", config={"format": "parquet", **SIMPLE}, inputs=simple_inputs(),
         block=(parquet, "_BATCH_INPUTS", (1, 7, 64)), write=write_parquet,
@@ -244,13 +273,13 @@ def parsed_inputs(chunk: CriteoChunk) -> list[Input]:
 
 def chunk_inputs(config: LogConfig, chunk: Chunk) -> list[Input]:
     labels = to_labels(chunk.label, "label", chunk.locate).tolist()
-    dense = [to_dense(array, config.dense_transform, "dense", chunk.locate).tolist() for array in chunk.dense]
+    dense = [to_dense(array, config.dense_transform, "dense", chunk.locate).values.tolist() for array in chunk.dense]
     columns: list[list[list[str]]] = []
     for column, array in zip(config.categorical_columns(), chunk.categorical, strict=True):
         if column.max_length == 1:
             columns.append([[value] for value in as_text(array, column.name, chunk.locate).to_pylist()])
             continue
-        items = list_items(array, column.separator, column.max_length, column.name, chunk.locate)
+        items = list_items(array, column, chunk.locate)
         lists: list[list[str]] = [[] for _ in labels]
         for value, row in zip(items.values.to_pylist(), items.rows.tolist(), strict=True):
             lists[row].append(value)
@@ -393,3 +422,57 @@ def test_reading_can_stop_early(tmp_path: Path, name: str) -> None:
     chunks = read_chunks(config_of(READERS[name], path), path)
     assert next(chunks).num_inputs > 0
     chunks.close()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_header_is_looked_at_alone(tmp_path: Path, name: str) -> None:
+    reader = READERS[name]
+    path = write_log(tmp_path, reader)
+    check_header(config_of(reader, path), path)
+    if reader.header:
+        path.write_text(f"{reader.without_column}\nand behind it\nwhat is no line\n")
+        with pytest.raises(LogError, match="there is no column"):
+            check_header(config_of(reader, path), path)
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name != "taobao"])
+def test_labels_may_be_left_unread(tmp_path: Path, name: str) -> None:
+    reader = READERS[name]
+    path = write_log(tmp_path, reader)
+    config = config_of(reader, path)
+    num_inputs = 0
+    for chunk in read_chunks(config, path, labelled=False):
+        num_inputs += chunk.num_inputs
+        if isinstance(chunk, Chunk):
+            assert chunk.label is chunk.weight is chunk.time is chunk.split_key is None
+            assert len(chunk.categorical) == len(config.categorical_columns())
+    assert num_inputs == len(reader.inputs)
+
+
+FREE = [name for name, reader in READERS.items() if "categorical" in reader.config]
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_columns_of_every_kind_are_handed_on(tmp_path: Path, name: str) -> None:
+    """A weight, a time and a split key; a column that is a number and an id; one that a folder alone names."""
+    reader = READERS[name]
+    folder = tmp_path / "day=2026-01-05"
+    folder.mkdir()
+    path = write_log(folder, reader)
+    wanted = {"weight": "count", "time": "day", "split": "random", "split_by": "word"}
+    simple = {**reader.config, "categorical": (*SIMPLE["categorical"], "count", "day"), **wanted}
+    if "columns" in simple:
+        simple["columns"] = ("word", "other", "label", "tags", "count")
+        simple |= {"time": None, "categorical": (*SIMPLE["categorical"], "count")}
+    rows: list[tuple[Any, ...]] = []
+    for chunk in read_chunks(LogConfig(train=path.name, **simple), path):
+        assert isinstance(chunk, Chunk)
+        days = chunk.time.to_pylist() if chunk.time is not None else ["2026-01-05"] * chunk.num_inputs
+        numbers = to_dense(chunk.dense[0], "none", "count", chunk.locate).values.tolist()
+        texts = as_text(chunk.categorical[2], "count", chunk.locate).to_pylist()
+        rows += zip(numbers, texts, chunk.weight.to_pylist(), days, chunk.split_key.to_pylist(), strict=True)
+    assert len(rows) == len(reader.inputs)
+    for (number, text, weight, day, key), (_, dense, ids) in zip(rows, reader.inputs, strict=True):
+        assert number == dense[0] == float(weight.replace(",", ".") if isinstance(weight, str) else weight)
+        assert float(text.replace(",", ".")) == number
+        assert (day, key) == ("2026-01-05", ids[0][0])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fae.ingest import final_ids, hex_vocabulary, renumbering, second_pass, vocabulary
-from fae.ingest.readers import criteo, taobao, taobao_parser
+from fae.ingest.readers import criteo, csv, record_blocks, record_scanner, taobao, taobao_parser
 from fae.ingest.scratch import Scratch
 
 
@@ -26,6 +26,7 @@ def plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
         (renumbering, "renumber_slots"), (taobao, "parse_behaviour"), (taobao, "place_values"), (taobao, "make_inputs"),
         (taobao_parser, "spread"), (taobao_parser, "_draw"), (taobao_parser, "_other_item"),
         (taobao_parser, "num_points"), (taobao_parser, "spread_keyed"), (hex_vocabulary, "spread_keyed"),
+        (record_blocks, "scan_records"), (csv, "rewrite_records"), (record_scanner, "_matches"),
     ):  # fmt: skip
         kernel = getattr(module, name)
         monkeypatch.setattr(module, name, getattr(kernel, "py_func", kernel))

@@ -49,7 +49,7 @@ BAD_TEXT = {
     "label after a quoted line end": (HEADER + b'1,"i\n1",2\nno,i1,1\n', "line 4: the label 'label' is 'no'"),
     "missing label": (GOOD + b",i1,1\n", "line 42: the label 'label' is '', expected"),
     "not UTF-8": (GOOD + b"1,i\xff\xfe,1\n", "line 42: field 2 is not UTF-8"),
-    "open quote": (GOOD + b'1,"i1,1\n' + GOOD[17:], "line 42: 2 fields, expected 3"),
+    "open quote": (GOOD + b'1,"i1,1\n' + GOOD[17:], "line 42: a quote begins a value here, and the file ends"),
     "empty": (b"", "is empty (0 bytes)"),
     "blank lines": (b"\n\n\n", "holds no text"),
     "header only": (HEADER, "holds a header and no inputs"),
@@ -71,9 +71,13 @@ def test_bad_text(tmp_path: Path, case: str) -> None:
 def test_cut_short_and_not_compressed(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"log.csv.{suffix}"
     whole = gzip.compress(GOOD) if suffix == "gz" else pa.compress(GOOD, codec="zstd", asbytes=True)
-    for content in (whole[:-5], whole[: len(whole) // 2], b"label,item,price\n1,2,3\n"):
+    for content in (whole[:-5], whole[: len(whole) // 2]):
         path.write_bytes(content)
         assert "cut short or damaged" in failure(tmp_path, config(train=path.name))
+    path.write_bytes(GOOD)
+    assert f"is not {suffix}, though its name says so; rename it to log.csv" in failure(
+        tmp_path, config(train=path.name)
+    )
 
 
 def test_long_line_and_fault_in_a_later_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,18 +87,18 @@ def test_long_line_and_fault_in_a_later_block(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "log.csv").write_bytes(GOOD + b"7,i1,2\n")
     assert "line 42: the label" in failure(tmp_path, config())
     (tmp_path / "log.csv").write_bytes(GOOD + b"0,%s,2\n" % (b"x" * 200))
-    assert "a line is longer than 64 B, or a quote is never closed" in failure(tmp_path, config())
+    assert "line 42: it is longer than 64 B" in failure(tmp_path, config())
 
 
 def test_header_that_never_ends(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_bytes(b'label,"' + b"x" * 200_000)
-    assert "the header cannot be read" in failure(tmp_path, config())
+    assert "line 1: a quote begins a value here, and the file ends before" in failure(tmp_path, config())
 
 
 def test_open_quote_in_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_reader, "_BLOCK_BYTES", 1000)
     (tmp_path / "log.csv").write_bytes(GOOD + b'1,"i' + b"x" * 200_000 + b"\n")
-    assert "after line 41" in failure(tmp_path, config())
+    assert "line 42: a quote begins a value here, and 1000 B follow before" in failure(tmp_path, config())
 
 
 def test_bad_encoded_values(tmp_path: Path) -> None:
@@ -122,9 +126,9 @@ def test_nothing_left_for_training(tmp_path: Path) -> None:
     assert "none is left for training" in failure(tmp_path, config(test_fraction=0.6))
 
 
-def test_separator_must_be_one_character(tmp_path: Path) -> None:
+def test_marks_must_differ(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_bytes(GOOD)
-    assert "must be one ASCII character" in failure(tmp_path, config(separator="::"), RecipeError)
+    assert "must not be a line end or in separator = ':\"'" in failure(tmp_path, config(separator=':"'), RecipeError)
 
 
 def parquet(folder: Path, **columns: Any) -> LogConfig:
@@ -157,7 +161,7 @@ def test_parquet_that_is_none(tmp_path: Path) -> None:
     this = parquet(tmp_path, label=pa.array([], pa.int8()), item=pa.array([], pa.int8()), price=pa.array([], pa.int8()))
     assert "holds no inputs" in failure(tmp_path, this)
     (tmp_path / "log.parquet").write_bytes(GOOD)
-    assert "cannot be read as Parquet" in failure(tmp_path, this)
+    assert "is text and not Parquet" in failure(tmp_path, this)
     this = parquet(tmp_path, item=[1, 2, 3], itemm=[1, 2, 3])
     assert "there is no column 'items'; did you mean 'item" in failure(
         tmp_path, LogConfig(**(vars(this) | {"categorical": ("items",)}))
