@@ -153,7 +153,8 @@ class LogConfig:
             for name in group:
                 if group.count(name) > 1:
                     raise RecipeError(f"[log] names the column {name!r} {group.count(name)} times; name each once")
-        for name in (label, *dense, *names, *others) if self.columns else ():
+        # Other columns may be in the name of a folder, ``day=1``.
+        for name in (label, *dense) if self.columns else ():
             if name not in self.columns:
                 raise RecipeError(f"[log] columns does not have {name!r}; {nearest(name, self.columns)}")
         by_name = {column.name: column for column in categorical}

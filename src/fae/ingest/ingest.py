@@ -11,6 +11,7 @@ bounded by `memory_bytes` and a few blocks. A raw file that was read to its end 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fae.core.progress import say
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import known_ids
 from fae.ingest.first_pass import first_pass, make_encoders
+from fae.ingest.readers.chunk import NoInputsError
 from fae.ingest.readers.dispatch import check_header
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
@@ -110,7 +112,8 @@ def ingest(
             finder = SplitFinder(config, progress.state.get("splits"))
             if reading:
                 for source in sources[progress.num_done :]:
-                    check_header(config, source.path)
+                    with contextlib.suppress(NoInputsError):  # the first pass decides whether it may be empty
+                        check_header(config, source.path)
                 progress.restore(encoders)
                 first_pass(config, sources, encoders, finder, progress)
             summary.update(second_pass(config, encoders, finder.splits(), progress, scratch))

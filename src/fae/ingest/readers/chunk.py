@@ -9,6 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fae.core.errors import LogError
+
+
+class NoInputsError(LogError):
+    """A file that is fine and holds no inputs, such as an empty part of a log."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:

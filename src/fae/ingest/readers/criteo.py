@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
-from fae.ingest.readers.chunk import CriteoChunk
+from fae.ingest.readers.chunk import CriteoChunk, NoInputsError
 from fae.ingest.readers.criteo_parser import ID_DIGITS, MAX_DIGITS, NUM_COUNTS, NUM_IDS, parse_lines
 from fae.ingest.readers.text_files import faulty_line, line_blocks, shown
 
@@ -44,7 +44,7 @@ def read_criteo(config: LogConfig, path: Path, *, labelled: bool = True) -> Iter
                 label = config.label_column() if parser.has_labels else None
                 raise LogError(f"{path}, line {line}: {explain_criteo_fault(text, label)}")
     if not found:
-        raise LogError(f"{path} holds no inputs; copy it again or take it out of the recipe")
+        raise NoInputsError(f"{path} holds no inputs; copy it again or take it out of the recipe")
 
 
 def check_criteo_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:

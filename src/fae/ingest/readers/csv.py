@@ -19,7 +19,7 @@ import pyarrow.csv
 from fae.core.compiled import Int64
 from fae.core.errors import LogError, RecipeError
 from fae.ingest.config import LogConfig
-from fae.ingest.readers.chunk import Chunk
+from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import FileColumns, find_columns
 from fae.ingest.readers.record_blocks import RecordBlock, RecordFile, TextSyntax
 from fae.ingest.readers.record_scanner import rewrite_records
@@ -52,7 +52,7 @@ def read_text(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterat
         raise cut_short(path, error) from error
     if not found:
         what = "no inputs" if config.columns else "a header and no inputs"
-        raise LogError(f"{path} holds {what}; copy it again or take it out of the recipe")
+        raise NoInputsError(f"{path} holds {what}; copy it again or take it out of the recipe")
 
 
 def check_text_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
@@ -82,7 +82,7 @@ def _layout(config: LogConfig, path: Path, file: RecordFile, labelled: bool) -> 
     line = file.line
     fields = file.read_header(keep=bool(config.columns))
     if not fields:
-        raise LogError(f"{path} holds no text; copy it again or take it out of the recipe")
+        raise NoInputsError(f"{path} holds no text; copy it again or take it out of the recipe")
     header = [field.decode("utf-8", "surrogateescape") for field in fields]
     if config.columns:
         if header == list(config.columns):

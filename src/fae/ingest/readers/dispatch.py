@@ -75,8 +75,8 @@ def read_chunks(config: LogConfig, path: Path, *, labelled: bool = True) -> Gene
     Raises
     ------
     LogError
-        If the file is empty, damaged, or not what the recipe says; one line, naming the file and where possible the
-        line.
+        If the file is damaged or not what the recipe says; one line, naming the file and where possible the line. A
+        `NoInputsError` if it is empty.
     """
     read, _ = _READERS[config.format]()
     return read_ahead(_checked(read, config, path, labelled))

@@ -122,7 +122,8 @@ def find_columns(config: LogConfig, header: Sequence[str], path: Path, *, labell
             folders[name] = in_path[name]
         elif name not in first:
             known = [*dict.fromkeys(known for known in header if known), *in_path]
-            raise LogError(f"{path}: there is no column {name!r}; {nearest(name, known)}")
+            scored = "; fae predict takes a file without labels" if name == label else ""
+            raise LogError(f"{path}: there is no column {name!r}; {nearest(name, known)}{scored}")
         elif header.count(name) > 1:
             raise LogError(
                 f"{path}: the column {name!r} is {header.count(name)} times in the header; give each its own name"

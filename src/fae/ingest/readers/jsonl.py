@@ -15,7 +15,7 @@ from typing import Any
 from fae.core.config import nearest
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
-from fae.ingest.readers.chunk import Chunk
+from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import FileColumns, find_columns, folder_values
 from fae.ingest.readers.json_values import RefusedValue, list_runs, to_arrays
 from fae.ingest.readers.text_files import line_blocks, shown
@@ -158,7 +158,7 @@ class _JsonFile:
     def finish(self) -> None:
         """Refuse a file without lines, or with a column that was in none of them."""
         if self._columns is None:
-            raise LogError(f"{self._path} holds no inputs; copy it again or take it out of the recipe")
+            raise NoInputsError(f"{self._path} holds no inputs; copy it again or take it out of the recipe")
         for name in self._columns.names:
             if name in self._unseen:
                 self._refuse(name)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
-from fae.ingest.readers.chunk import Chunk
+from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import find_columns
 
 _BATCH_INPUTS = 32_768
@@ -28,7 +28,7 @@ def read_parquet(config: LogConfig, path: Path, *, labelled: bool = True) -> Ite
         with pq.ParquetFile(path) as file:
             num_inputs = file.metadata.num_rows
             if num_inputs == 0:
-                raise LogError(f"{path} holds no inputs; write it again or take it out of the recipe")
+                raise NoInputsError(f"{path} holds no inputs; write it again or take it out of the recipe")
             columns = find_columns(config, file.schema_arrow.names, path, labelled=labelled)
             bytes_per_input = path.stat().st_size / num_inputs
             # No threads here: the next stage uses all of them, and this already runs ahead of it.

@@ -29,7 +29,7 @@ from fae.core.compiled import Int64
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.formats import HISTORY
-from fae.ingest.readers.chunk import Chunk
+from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.taobao_parser import (
     MAX_DIGITS,
     NUM_FIELDS,
@@ -199,7 +199,7 @@ def _read_users(path: Path) -> Iterator[_Clicks]:
             yield _clicks(held[:, :whole], held_lines[:whole], raw_bytes)
             held, held_lines, raw_bytes = held[:, whole:], held_lines[whole:], 0
     if not held.shape[1]:
-        raise LogError(f"{path} holds no lines; copy it again or take it out of the recipe")
+        raise NoInputsError(f"{path} holds no lines; copy it again or take it out of the recipe")
     yield _clicks(held, held_lines, raw_bytes)
 
 
