@@ -29,7 +29,7 @@ from fae.models.registry import build_model, embedding_dims
 from fae.run.context import choose_device
 from fae.training.step import autocast, honoured_precision
 
-BATCH_INPUTS = 4096
+BATCH_INPUTS = 2048
 """Inputs scored together. A constant: what a batch holds then depends on the inputs alone, and so do the last bits."""
 
 
