@@ -5,15 +5,11 @@ from __future__ import annotations
 import errno
 import os
 
-from fae.core.files import MACHINE_FAULTS, reason
+from fae.core.files import MACHINE_FAULTS, PROCESS_FAULTS, reason
 from fae.core.host_memory import available_bytes
 from fae.core.units import format_bytes
 
 _OTHER_FAULTS = {
-    errno.ENOMEM: "free some memory, or run it on a machine with more",
-    errno.EMFILE: "raise the limit on open files (ulimit -n)",
-    errno.ENFILE: "close other programs: the machine has no open files left",
-    errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "its links lead in a circle; correct them",
     errno.ENOTDIR: "correct the name: a part of it is a file and no folder",
     errno.EISDIR: "correct the name: it is a folder",
@@ -23,7 +19,7 @@ _OTHER_FAULTS = {
     errno.ENODEV: "check the device",
     errno.EAGAIN: "raise the limit on processes and threads (ulimit -u)",
 }
-_ADVICE = MACHINE_FAULTS | _OTHER_FAULTS
+_ADVICE = MACHINE_FAULTS | PROCESS_FAULTS | _OTHER_FAULTS
 """What the user can do about each error of the system."""
 _NO_MEMORY = ("allocate memory", "out of memory", "not enough memory", "failed to map segment", "std::bad_alloc")
 """What libraries say in errors of other kinds where they get no memory."""
@@ -47,7 +43,7 @@ def _line_of(error: BaseException) -> str | None:
     if "can't start new thread" in words:
         return f"cannot start a thread: {_ADVICE[errno.EAGAIN]}, or set FAE_NUM_THREADS to fewer"
     if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in words:
-        return f"cannot load a library: {os.strerror(errno.EMFILE)}; {_open_files()}"
+        return f"cannot load a library: {os.strerror(errno.EMFILE)}; {_ADVICE[errno.EMFILE]}"
     if not isinstance(error, OSError):
         return None
     if isinstance(error, FileNotFoundError) and _is_current_folder_gone():
@@ -55,8 +51,7 @@ def _line_of(error: BaseException) -> str | None:
     if error.errno not in _ADVICE:
         return None
     where = f" {error.filename}" if error.filename else ""
-    advice = _open_files() if error.errno == errno.EMFILE else _ADVICE[error.errno]
-    return f"cannot read or write{where}: {reason(error)}; {advice}"
+    return f"cannot read or write{where}: {reason(error)}; {_ADVICE[error.errno]}"
 
 
 def _memory_line(error: BaseException) -> str:
@@ -70,16 +65,6 @@ def _memory_line(error: BaseException) -> str:
         f"there is not enough memory{told}{available}; raise the limit of this process (ulimit -v, a container's), "
         "make [model], batch_size or max_length smaller, or run it on a machine with more"
     )
-
-
-def _open_files() -> str:
-    try:
-        import resource
-
-        limit = f", now {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}"
-    except (ImportError, OSError, ValueError):
-        limit = ""
-    return f"raise the limit on open files (ulimit -n{limit})"
 
 
 def _is_current_folder_gone() -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import stat
 from collections.abc import Iterator
@@ -31,6 +32,13 @@ MACHINE_FAULTS = {
     errno.EIO: "check the disk",
 }
 """Errors by which the machine can refuse a write or a read, and what the user can do about each."""
+PROCESS_FAULTS = {
+    errno.EMFILE: f"raise the limit on open files (ulimit -n, now {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})",
+    errno.ENFILE: "close other programs: the machine has no open files left",
+    errno.ENOMEM: "free some memory, or run it on a machine with more",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""The same for errors that any other folder would have, too."""
 
 
 def temporary_path(path: Path) -> Path:
@@ -68,6 +76,8 @@ def reason(error: OSError) -> str:
 
 def cannot_write(path: Path, error: OSError) -> ArtifactError:
     """The `ArtifactError` for a failed write to `path`: the reason, and what to do about it."""
+    if error.errno in PROCESS_FAULTS:  # another folder would not help
+        return ArtifactError(f"cannot write to {path}: {reason(error)}; {PROCESS_FAULTS[error.errno]}")
     first = MACHINE_FAULTS.get(error.errno or 0)
     advice = f"{first} or choose another folder with --out" if first else "choose another folder with --out"
     return ArtifactError(f"cannot write to {path}: {reason(error)}; {advice}")
