@@ -34,7 +34,7 @@ from fae.training.config import TrainConfig  # noqa: E402
 WIDTH = 120
 
 PACKAGES = (
-    "core", "artifacts", "ingest", "ingest/readers", "ingest/scored",
+    "core", "artifacts", "ingest", "ingest/notes", "ingest/readers", "ingest/scored", "ingest/value_types",
     "profile", "report", "calibrate", "synthetic", "pack", "kernels",
     "streaming", "embedding", "models", "checkpoint", "training", "run", "bench", "cli",
 )  # fmt: skip
