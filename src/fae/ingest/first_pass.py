@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,9 @@ def make_encoders(config: LogConfig, scratch: Scratch, known: Sequence[KnownIds 
     hexadecimal = config.format in CRITEO_FORMATS
     for column, ids in zip(config.categorical_columns(), known, strict=True):
         first_slot = encoders[-1].slots.stop if encoders else 0
-        encoders.append(ColumnEncoder(column, first_slot, scratch, hexadecimal=hexadecimal, known=ids))
+        encoders.append(
+            ColumnEncoder(column, first_slot, scratch, hexadecimal=hexadecimal, known=ids, missing=config.missing)
+        )
     return encoders
 
 
@@ -54,6 +56,8 @@ def first_pass(
     """
     num_slots, num_dense = encoders[-1].slots.stop, len(config.dense_columns())
     facts = DenseFacts(num_dense, progress.state.get("dense"))
+    for encoder, state in zip(encoders, progress.state.get("printed", ()), strict=False):
+        encoder.printed.state = state
     with (
         task("ingest: reading the log", sum(source.num_bytes for source in sources), "bytes") as bar,
         progress.open_rows("ids", np.int32, (num_slots,)) as ids,
@@ -76,7 +80,11 @@ def first_pass(
                     facts.add(rows.vanished, rows.largest)
                     bar.advance(chunk.raw_bytes, f"{ids.num_rows:,} inputs")
             source.check_unchanged()
-            progress.state.update(splits=finder.state, dense=facts.state)
+            printed = [encoder.printed.state for encoder in encoders]
+            progress.state.update(splits=finder.state, dense=facts.state, printed=printed)
+            if source is sources[-1]:
+                for encoder in encoders:
+                    encoder.printed.finish()
             progress.mark(encoders, (ids, dense, labels, missing), last=source is sources[-1])
 
 
@@ -142,14 +150,16 @@ def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEnco
 
     def label_job() -> None:
         if label_rows is not None:
-            label_rows[:] = to_labels(chunk.label, config.label_column(), chunk.locate)
+            label_rows[:] = to_labels(chunk.label, config.label_column(), chunk.locate, config)
 
     def dense_job(index: int) -> Callable[[], None]:
         def job() -> None:
-            column = _whole(
-                to_dense(chunk.dense[index], config.dense_transform, names[index], chunk.locate), chunk.dense[index]
-            )
-            dense_rows[:, index], missing[:, index] = column.values, column.missing
+            column = to_dense(
+                chunk.dense[index], config.dense_transform, names[index], chunk.locate,
+                missing=config.missing, decimal=config.decimal,
+            )  # fmt: skip
+            dense_rows[:, index] = column.values
+            missing[:, index] = False if column.missing is None else column.missing
             vanished[index], largest[index] = column.vanished, column.largest
 
         return job
@@ -159,13 +169,3 @@ def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEnco
 
     run_jobs([label_job, *map(dense_job, range(len(names))), *map(id_job, range(len(encoders)))])
     return EncodedRows(id_rows, dense_rows, label_rows, pack_missing(missing), vanished, largest)
-
-
-def _whole(column: Any, array: Any) -> Any:
-    if hasattr(column, "missing"):
-        return column
-    import types
-
-    return types.SimpleNamespace(
-        values=column, missing=np.asarray(array.is_null()), vanished=0, largest=float(np.abs(column).max(initial=0.0))
-    )

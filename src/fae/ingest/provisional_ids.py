@@ -6,6 +6,7 @@ encoded on different threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fae.ingest.continued_ids import KnownIds
 from fae.ingest.final_ids import Numbering, number_appended, number_by_popularity, number_encoded
 from fae.ingest.hex_vocabulary import HexVocabulary
 from fae.ingest.scratch import Scratch
+from fae.ingest.value_types.printed_lists import PrintedLists
 from fae.ingest.values import Locate, as_text, list_items, whole_numbers
 from fae.ingest.vocabulary import Vocabulary
 
@@ -33,6 +35,13 @@ class ColumnEncoder:
         Values come as keys of `fae.ingest.hex_vocabulary`, not as text.
     known
         The column's vocabulary in the log that this one continues: its values get the first provisional ids.
+    missing
+        Words that mean a missing value.
+
+    Attributes
+    ----------
+    printed
+        Looks at the text of lists, for brackets that the configuration does not name.
     """
 
     def __init__(
@@ -43,8 +52,11 @@ class ColumnEncoder:
         *,
         hexadecimal: bool = False,
         known: KnownIds | None = None,
+        missing: Sequence[str] = (),
     ) -> None:
         self.config = config
+        self.printed = PrintedLists(config)
+        self._missing = tuple(missing)
         self.first_slot = first_slot
         self.known = known
         self.vocabulary: Vocabulary | HexVocabulary | None = None
@@ -67,9 +79,9 @@ class ColumnEncoder:
         """Write the provisional ids of one chunk into the column's slots of ``ids [n, S]``."""
         name = self.config.name
         if self.config.max_length == 1:
-            ids[:, self.first_slot] = self._codes(as_text(array, name, locate), locate)
+            ids[:, self.first_slot] = self._codes(as_text(array, name, locate, self._missing), locate)
             return
-        items = list_items(array, self.config.separator, self.config.max_length, name, locate)
+        items = list_items(array, self.config, locate, self._missing, self.printed)
         ids[:, self.slots] = -1
         codes = self._codes(items.values, lambda index: locate(int(items.rows[index])))
         ids[items.rows, self.first_slot + items.slots] = codes

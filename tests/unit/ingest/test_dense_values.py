@@ -23,7 +23,7 @@ def test_labels_and_dense_of_every_kind() -> None:
         pa.array([3, None, -5]), pa.array(["3", "", "-5"]), pa.array(["3", None, "-5"]).dictionary_encode(),
         pa.array([3.0, None, -5.0], pa.float32()),
     ):  # fmt: skip
-        assert to_dense(array, "log1p", "x", nowhere).tolist() == [e, 0.0, 0.0]
-        assert to_dense(array, "none", "x", nowhere).tolist() == [3.0, 0.0, -5.0]
-    assert to_dense(pa.array([None, None]), "none", "x", nowhere).tolist() == [0.0, 0.0]
-    assert to_dense(pa.array([2**63], pa.uint64()), "none", "x", nowhere).tolist() == [2.0**63]
+        assert to_dense(array, "log1p", "x", nowhere).values.tolist() == [e, 0.0, 0.0]
+        assert to_dense(array, "none", "x", nowhere).values.tolist() == [3.0, 0.0, -5.0]
+    assert to_dense(pa.array([None, None]), "none", "x", nowhere).values.tolist() == [0.0, 0.0]
+    assert to_dense(pa.array([2**63], pa.uint64()), "none", "x", nowhere).values.tolist() == [2.0**63]

@@ -6,6 +6,7 @@ vocabularies, which may be larger than memory (`fae.ingest.scratch`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,16 @@ class KnownColumn(ColumnEncoder):
     """
 
     def __init__(
-        self, config: ColumnConfig, first_slot: int, scratch: Scratch, *, hexadecimal: bool, known: KnownIds
+        self,
+        config: ColumnConfig,
+        first_slot: int,
+        scratch: Scratch,
+        *,
+        hexadecimal: bool,
+        known: KnownIds,
+        missing: Sequence[str] = (),
     ) -> None:
-        super().__init__(config, first_slot, scratch, hexadecimal=hexadecimal, known=known)
+        super().__init__(config, first_slot, scratch, hexadecimal=hexadecimal, known=known, missing=missing)
         self.schema: FeatureSchema = known.schema
         self._own = known.own_ids() if config.encoded else np.zeros(0, np.bool_)
 
@@ -74,5 +82,7 @@ def known_columns(log: ColumnarLog, config: LogConfig, scratch: Scratch) -> list
     for column, ids in zip(config.categorical_columns(), known_ids(log, config), strict=True):
         assert ids is not None
         first_slot = columns[-1].slots.stop if columns else 0
-        columns.append(KnownColumn(column, first_slot, scratch, hexadecimal=hexadecimal, known=ids))
+        columns.append(
+            KnownColumn(column, first_slot, scratch, hexadecimal=hexadecimal, known=ids, missing=config.missing)
+        )
     return columns
