@@ -9,8 +9,9 @@ import numpy as np
 
 from fae.core.npy import NpyRows
 from fae.ingest.config import LogConfig
+from fae.ingest.notes.column_notes import column_notes
 from fae.ingest.notes.dense_facts import MISSING_ROWS, count_missing
-from fae.ingest.notes.log_notes import class_notes, column_notes, dense_notes
+from fae.ingest.notes.number_notes import class_notes, dense_notes
 from fae.ingest.notes.split_lookups import ColumnLookups, add_other_splits
 from fae.ingest.notes.value_examples import UnknownExample, unknown_example, value_text
 from fae.ingest.provisional_ids import ColumnEncoder

@@ -147,7 +147,7 @@ def add_other_splits(
     Parameters
     ----------
     finals, missing
-        Of each column: its final ids, and the provisional id of its missing value.
+        For each column its final ids, and the provisional id of its missing value.
     """
     first_slots = np.cumsum([0, *(column.schema.length for column in columns)]).tolist()
     others = {name: ends for name, ends in splits.items() if name != "train"}
