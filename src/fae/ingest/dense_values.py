@@ -84,7 +84,7 @@ def _label_texts(values: Any, column: str, locate: Locate) -> list[str]:
         numbers = values.to_pylist()
         texts = values.cast(pa.string()).to_pylist()
         return [
-            "" if number is None else f"{number:.0f}" if number == number // 1 and abs(number) < 2**53 else str(text)
+            "" if number is None else str(int(number)) if abs(number) < 2**53 and number == int(number) else str(text)
             for number, text in zip(numbers, texts, strict=True)
         ]
     found: list[str] = as_text(values, column, lambda _: locate(0)).to_pylist()
@@ -122,10 +122,10 @@ def _bad_label(text: str, column: str, config: LogConfig | None) -> str:
             f"the label {column!r} is {value}, expected a number, as [log] label_threshold = "
             f"{config.label_threshold:g} compares it; fix the line, or use label_map"
         )
-    advice = 'say what it means with [log] label_map (such as { click = 1, noclick = 0, "" = 0 })'
+    advice = 'say in [log] label_map what it means (such as { click = 1, noclick = 0, "" = 0 })'
     if is_number(text):
-        advice = "for ratings or counts set [log] label_threshold, else label_map"
-    return f"the label {column!r} is {value}, expected 0 or 1; {advice}, fix the line, or set [log] label"
+        advice = "set [log] label_threshold for ratings or counts, or label_map"
+    return f"the label {column!r} is {value}, expected 0 or 1; {advice}, fix the line, or correct [log] label"
 
 
 def to_weights(array: Any, column: str, locate: Locate, config: LogConfig | None = None) -> npt.NDArray[np.float32]:

@@ -31,6 +31,7 @@ from fae.ingest.scratch import Scratch
 from fae.ingest.second_pass import second_pass
 from fae.ingest.sources import SourceFile, cache_digests, digest_sources, find_sources
 from fae.ingest.splits import SplitFinder
+from fae.ingest.value_types.type_classes import check_types
 
 COMMAND = "fae ingest RECIPE.toml"
 
@@ -114,6 +115,7 @@ def ingest(
                 for source in sources[progress.num_done :]:
                     with contextlib.suppress(NoInputsError):  # the first pass decides whether it may be empty
                         check_header(config, source.path)
+                check_types(config, [source.path for source in sources])
                 progress.restore(encoders)
                 first_pass(config, sources, encoders, finder, progress)
             summary.update(second_pass(config, encoders, finder.splits(), progress, scratch))

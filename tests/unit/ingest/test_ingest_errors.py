@@ -47,7 +47,7 @@ BAD_TEXT = {
     "minus infinity": (GOOD + b"1,i1,-inf\n", "line 42: the dense column 'price' is -inf"),
     "label of 2": (GOOD + b"2,i1,1\n", "line 42: the label 'label' is '2', expected 0 or 1"),
     "label after a quoted line end": (HEADER + b'1,"i\n1",2\nno,i1,1\n', "line 4: the label 'label' is 'no'"),
-    "missing label": (GOOD + b",i1,1\n", "line 42: the label 'label' is '', expected"),
+    "missing label": (GOOD + b",i1,1\n", "line 42: the label 'label' is missing, expected"),
     "not UTF-8": (GOOD + b"1,i\xff\xfe,1\n", "line 42: field 2 is not UTF-8"),
     "open quote": (GOOD + b'1,"i1,1\n' + GOOD[17:], "line 42: a quote begins a value here, and the file ends"),
     "empty": (b"", "is empty (0 bytes)"),
@@ -142,12 +142,12 @@ BAD_PARQUET: dict[str, tuple[dict[str, Any], str]] = {
     "nan id": ({"item": [1.0, 2.0, float("nan")]}, "input 3: the categorical column 'item' is nan"),
     "list in a plain column": ({"item": [[1], [2], [3]]}, "set its max_length to keep a list"),
     "struct": ({"item": [{"a": 1}] * 3}, "column 'item' is of type struct"),
-    "binary": ({"item": [b"a", b"\xff", b"c"]}, "column 'item' of type binary is not text"),
+    "binary": ({"item": [b"a", b"\xff", b"c"]}, "input 2: column 'item' is not UTF-8 ('\\\\xff')"),
     "dense nan": ({"price": [1.0, float("nan"), 2.0]}, "input 2: the dense column 'price' is nan"),
     "dense text": ({"price": ["1", "", "x"]}, "input 3: the dense column 'price' is 'x', expected a number"),
     "dense list": ({"price": [[1.0]] * 3}, "the dense column 'price' is of type list"),
-    "label null": ({"label": [1, 0, None]}, "input 3: the label 'label' is None, expected 0 or 1"),
-    "label half": ({"label": [1, 0.5, 0]}, "input 2: the label 'label' is 0.5, expected 0 or 1"),
+    "label null": ({"label": [1, 0, None]}, "input 3: the label 'label' is missing, expected 0 or 1"),
+    "label half": ({"label": [1, 0.5, 0]}, "input 2: the label 'label' is '0.5', expected 0 or 1"),
 }
 
 

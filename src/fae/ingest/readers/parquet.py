@@ -1,7 +1,7 @@
 """Read Parquet files, batch by batch within their row groups.
 
-Columns keep their stored types; `fae.ingest.values` and `fae.ingest.dense_values` convert them. Nested columns other
-than lists are not read.
+Columns keep their stored types; `fae.ingest.values` and `fae.ingest.dense_values` convert them. Text is checked to be
+UTF-8. Nested columns other than lists are not read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,8 +18,11 @@ from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import find_columns
+from fae.ingest.readers.text_files import cannot_read, shown
 
 _BATCH_INPUTS = 32_768
+_FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)
+"""What the reader raises for files that are damaged, encrypted or of a layout that it does not have."""
 
 
 def read_parquet(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[Chunk]:
@@ -33,25 +37,75 @@ def read_parquet(config: LogConfig, path: Path, *, labelled: bool = True) -> Ite
             bytes_per_input = path.stat().st_size / num_inputs
             # No threads here: the next stage uses all of them, and this already runs ahead of it.
             for batch in file.iter_batches(batch_size=_BATCH_INPUTS, columns=list(columns.names), use_threads=False):
+                locate = partial(_locate, path, first_row)
+                for name in columns.names:
+                    _check_text(batch.column(name), name, locate)
                 yield columns.chunk(
                     {name: batch.column(name) for name in columns.names},
                     num_inputs=batch.num_rows,
-                    locate=partial(_locate, path, first_row),
+                    locate=locate,
                     raw_bytes=round(batch.num_rows * bytes_per_input),
                 )
                 first_row += batch.num_rows
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise LogError(f"{path} cannot be read as Parquet ({reason}); write it again or set [log] format") from error
+    except _FAULTS as error:
+        raise _cannot_read(path, error) from error
 
 
 def check_parquet_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
     """Look at the schema alone. Raises `LogError`; see `fae.ingest.readers.dispatch.check_header`."""
     try:
         find_columns(config, pq.read_schema(path).names, path, labelled=labelled)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise LogError(f"{path} cannot be read as Parquet ({reason}); write it again or set [log] format") from error
+    except _FAULTS as error:
+        raise _cannot_read(path, error) from error
+
+
+def _cannot_read(path: Path, error: BaseException) -> LogError:
+    if isinstance(error, (PermissionError, FileNotFoundError, IsADirectoryError)):
+        return cannot_read(path, error)
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if "ncrypt" in reason or "ecrypt" in reason:
+        return LogError(f"{path} is encrypted ({reason}), and keys are not taken; write it without encryption")
+    if isinstance(error, MemoryError):
+        return LogError(f"{path}: a row group does not fit into memory ({reason}); write it with smaller row groups")
+    return LogError(f"{path} cannot be read as Parquet ({reason}); write it again or set [log] format")
+
+
+def _check_text(array: Any, name: str, locate: Any) -> None:
+    """Check that text, also in lists and dictionaries, is UTF-8; the reader takes it as it is."""
+    if pa.types.is_primitive(array.type):
+        return
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        row = _first_invalid(array)
+        raise LogError(
+            f"{locate(row)}: the column {name!r} is not UTF-8{_shown_bytes(array, row)}; write its text as UTF-8"
+        ) from error
+
+
+def _first_invalid(array: Any) -> int:
+    start, stop = 0, len(array)
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        try:
+            part = array.take(pa.array(range(start, middle), pa.int64()))
+            if pa.types.is_dictionary(part.type):
+                part = part.dictionary_decode()
+            part.validate(full=True)
+            start = middle
+        except pa.ArrowInvalid:
+            stop = middle
+    return start
+
+
+def _shown_bytes(array: Any, row: int) -> str:
+    part = array.take(pa.array([row], pa.int64()))
+    if pa.types.is_dictionary(part.type):
+        part = part.dictionary_decode()
+    try:
+        return f" ({shown(part.cast(pa.binary())[0].as_py())})"
+    except (pa.ArrowException, TypeError, AttributeError):
+        return ""
 
 
 def _locate(path: Path, first_row: int, row: int) -> str:

@@ -30,6 +30,7 @@ from fae.ingest.readers.chunk import Chunk, CriteoChunk
 from fae.ingest.readers.dispatch import check_header, read_chunks
 from fae.ingest.scored.known_columns import KnownColumn
 from fae.ingest.sources import SourceFile, find_sources
+from fae.ingest.value_types.type_classes import check_types
 
 _DECIDED = (
     "train", "test", "test_fraction", "validation_fraction", "split", "split_by", "split_seed", "time",
@@ -105,6 +106,7 @@ class RawInputs:
         config, labelled = self._reading, self._labelled or self.config.label_column() in self._keep
         for source in self.sources:
             check_header(config, source.path, labelled=labelled)
+        check_types(config, [source.path for source in self.sources])
         with task("reading and scoring", sum(source.num_bytes for source in self.sources), "bytes") as progress:
             for source in self.sources:
                 with closing(read_chunks(config, source.path, labelled=labelled)) as chunks:

@@ -52,7 +52,7 @@ def read_printed(texts: Any, column: ColumnConfig, locate: Place) -> Any:
         row = int(np.flatnonzero(~good | cut)[0])
         what = "which was cut short when it was printed; write whole lists"
         if not cut[row]:
-            what = "expected a list such as [1, 2] or ['a', 'b']; fix it, or leave brackets out"
+            what = "expected a list such as [1, 2] or ['a b', 'c']; fix it, or leave brackets out"
         raise LogError(
             f"{locate(row)}: the list column {column.name!r} is {shown(str(texts[row].as_py()).encode())}, {what}"
         )
@@ -70,7 +70,7 @@ def _has(texts: Any, part: str) -> bool:
 
 
 def _between(separator: str) -> str:
-    return rf"\s*{_escaped(separator)}\s*" if separator else r"\s*,\s*|\s+"
+    return rf"\s*{re.escape(separator)}\s*" if separator else r"\s*,\s*|\s+"
 
 
 def _item(separator: str, begin: str) -> str:
@@ -87,13 +87,12 @@ def _item_pattern(separator: str) -> str:
 
 
 def _list_pattern(separator: str) -> str:
-    item, between = _item(separator, "(?:"), f"(?:{_between(separator)})"
-    inside = rf"\s*(?:{item}(?:{between}{item})*)?{_escaped(separator) if separator else ','}?\s*"
+    item = _item(separator, "(?:")
+    # One list has one kind of separator: else [New York, Paris] would have three items and nobody would know.
+    ways = [rf"(?:\s*{re.escape(separator or ',')}\s*{item})*(?:\s*{re.escape(separator or ',')})?"]
+    ways += [] if separator else [rf"(?:\s+{item})*"]
+    inside = rf"\s*(?:{item}(?:{'|'.join(ways)}))?\s*"
     return rf"(?s)^\s*(?:\[{inside}\]|\({inside}\)|\{{{inside}\}})\s*$"
-
-
-def _escaped(text: str) -> str:
-    return re.escape(text)
 
 
 def _items(text: str, pattern: str) -> list[str]:
