@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from fae.ingest.config import LogConfig
 from fae.ingest.notes.note_words import shown_share, shown_value
@@ -36,7 +37,7 @@ def column_notes(
     notes: list[str] = []
     for index, (column, settings) in enumerate(zip(columns, config.categorical_columns(), strict=True)):
         name, training = column.schema.name, column.splits["train"]
-        notes += _single_notes(config, column, lambda index=index: only_value(index))
+        notes += _single_notes(config, column, partial(only_value, index))
         if column.schema.length > 1 and not column.has_lists and any(s.lookups for s in column.splits.values()):
             looked_for = "',' or white space" if settings.brackets else repr(settings.separator)
             value = only_value(index)
@@ -45,7 +46,7 @@ def column_notes(
                 f"one item is {shown_value(value)}; {_separator_hint(value, settings.separator)}"
             )
         if name not in _split_columns(config):
-            notes += _unknown_notes(config, column, lambda split, index=index: example(index, split))
+            notes += _unknown_notes(config, column, partial(example, index))
         for split, found in column.splits.items():
             if found.num_inputs and found.absent == found.num_inputs and training.absent < training.num_inputs / 2:
                 notes.append(
@@ -103,7 +104,8 @@ def _unknown_notes(config: LogConfig, column: ColumnLookups, example: Callable[[
             continue
         lines.append(
             f"{shown_share(share)} of its lookups in the {split} split are unknown (training: "
-            f"{shown_share(training)}), such as {shown_value(shown.here)}, where training has {shown_value(shown.in_training)}"
+            f"{shown_share(training)}), such as {shown_value(shown.here)}, where "
+            f"training has {shown_value(shown.in_training)}"
         )
         if shown.forms and shown.form_share >= 0.1:
             reason = (
