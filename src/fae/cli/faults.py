@@ -27,6 +27,8 @@ _NO_MEMORY = ("allocate memory", "out of memory", "not enough memory", "failed t
 
 def machine_fault(error: BaseException) -> str | None:
     """The line for an error that the machine caused, without ``fae:``; None for any other error, a defect."""
+    if _is_current_folder_gone():  # libraries fail in many ways
+        return "the current folder is no longer there; change to a folder that exists, and run the command again"
     cause: BaseException | None = error
     while cause is not None:
         line = _line_of(cause)
@@ -46,8 +48,6 @@ def _line_of(error: BaseException) -> str | None:
         return f"cannot load a library: {os.strerror(errno.EMFILE)}; {_ADVICE[errno.EMFILE]}"
     if not isinstance(error, OSError):
         return None
-    if isinstance(error, FileNotFoundError) and _is_current_folder_gone():
-        return "the current folder is no longer there; change to a folder that exists, and run the command again"
     if error.errno not in _ADVICE:
         return None
     where = f" {error.filename}" if error.filename else ""
