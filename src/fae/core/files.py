@@ -196,14 +196,14 @@ def replace_folder(temporary: Path, path: Path) -> None:
 def remove_folder(path: Path) -> None:
     """Remove a folder, its manifest first, so that a partly removed folder is never taken for an artifact.
 
-    Of a link only the link is removed.
+    Of a link only the link is removed. A plain file stays: nothing here made it.
     """
     with contextlib.suppress(OSError):
-        if path.is_symlink():
-            path.unlink()
-        else:
+        if path.is_dir() and not path.is_symlink():
             (path / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
+        elif not stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()  # not with rmtree, which waits for the other end of a pipe
 
 
 def recover_folder(path: Path) -> None:

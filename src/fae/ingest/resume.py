@@ -33,7 +33,7 @@ import pyarrow as pa
 
 from fae.artifacts.checksums import describe_files, file_checksum
 from fae.core.errors import ArtifactError
-from fae.core.files import temporary_path
+from fae.core.files import remove_folder, temporary_path
 from fae.core.npy import HEADER_BYTES, NpyRows, NpyWriter
 from fae.core.progress import say
 from fae.core.threads import run_jobs
@@ -53,11 +53,7 @@ def discard_progress(path: Path) -> None:
     with contextlib.suppress(OSError):
         _progress_file(path).unlink(missing_ok=True)
         temporary_path(_progress_file(path)).unlink(missing_ok=True)
-    folder = _folder(path)
-    with contextlib.suppress(OSError):
-        if not stat.S_ISREG(folder.lstat().st_mode) and not stat.S_ISDIR(folder.lstat().st_mode):
-            folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(_folder(path))
 
 
 def _folder(path: Path) -> Path:
