@@ -131,8 +131,8 @@ class IngestProgress:
             found = read_json(self._file)
             if not isinstance(found, dict):
                 raise ValueError("no object")
-            if found.get("version") != _VERSION:
-                return False
+            if found.get("version") != _VERSION and type(found.get("version")) is int:
+                return False  # of another version of FAE
             if found.pop("digest", "") != _digest(found):
                 raise ValueError("its digest does not match")
         except FileNotFoundError:
