@@ -247,6 +247,10 @@ class LogConfig:
             column if isinstance(column, ColumnConfig) else ColumnConfig(name=column) for column in self.categorical
         )
 
+    def copied_columns(self) -> tuple[str, ...]:
+        """Names of columns that are read as they are and need hold no ids: none in ingest."""
+        return ()
+
     def dense_columns(self) -> tuple[str, ...]:
         """Names of the dense columns."""
         return self.known.dense if self.known else self.dense

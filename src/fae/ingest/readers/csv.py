@@ -88,6 +88,8 @@ def _layout(config: LogConfig, path: Path, file: RecordFile, labelled: bool) -> 
         if header == list(config.columns):
             raise LogError(f"{path}, line {line}: it is a header with the names of [log] columns; leave `columns` out")
         header = list(config.columns)
+        if not labelled and len(fields) == len(header) - 1:
+            header.remove(config.label_column())
     try:
         columns = find_columns(config, header, path, labelled=labelled)
     except LogError as error:

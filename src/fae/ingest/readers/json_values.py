@@ -54,7 +54,7 @@ def to_arrays(
         if name in columns.dense:
             jobs.append((numbers, lambda value: _to_number(value, missing), pa.float64()))
         if not columns.dense_only(name):
-            is_id = name in columns.categorical
+            is_id = name in columns.categorical and name not in config.copied_columns()
             if name in lists and any(isinstance(value, list) for value in values):
                 jobs.append((arrays, _to_list, pa.list_(pa.string())))
             else:

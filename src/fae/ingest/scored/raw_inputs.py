@@ -50,6 +50,10 @@ class ScoredLog(LogConfig):
 
     kept: tuple[str, ...] = ()
 
+    def copied_columns(self) -> tuple[str, ...]:
+        """Those kept that are no categorical columns of the log."""
+        return self.kept
+
     def categorical_columns(self) -> tuple[ColumnConfig, ...]:
         """The log's columns, then those kept."""
         return (*super().categorical_columns(), *(ColumnConfig(name=name) for name in self.kept))
