@@ -433,3 +433,44 @@ def test_the_order_of_what_reaches_the_disk(tmp_path: Path, monkeypatch: pytest.
     for name in (f"{new}/part/data", f"{new}/manifest.json", f"{new}/part", new):
         assert events.index(("fsync", name)) < moved, events
     assert moved < taken < events.index(("fsync", str(tmp_path)), taken) < gone
+
+
+CHECKPOINTS: dict[str, tuple[str, Callable[[Path], None], Callable[[dict[str, Any]], None]]] = {
+    "a table of another width": (
+        "tables/0.safetensors",
+        lambda folder: shutil.copy(folder / "tables" / "2.safetensors", folder / "tables" / "0.safetensors") and None,
+        nothing,
+    ),
+    "no tensors": (
+        "tables/0.safetensors", lambda folder: (folder / "tables" / "0.safetensors").write_bytes(b"x" * 99) and None,
+        nothing,
+    ),
+    "no dense weights": (
+        "dense", lambda folder: shutil.copy(folder / "tables" / "0.safetensors", folder / "dense.safetensors") and None,
+        nothing,
+    ),
+    "nested progress": (
+        "progress.json", lambda folder: (folder / "progress.json").write_text("[" * 100_000 + "]" * 100_000) and None,
+        nothing,
+    ),
+    "progress of other types": (
+        "progress.json", lambda folder: (folder / "progress.json").write_text('{"batches": "x", "complete": true}') and None,
+        nothing,
+    ),
+    "a table of no rows": ("manifest", lambda _: None, summary("tables", 0, "num_embeddings", value=0)),
+    "a text as steps": ("manifest", lambda _: None, summary("row_steps", value="x")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_checkpoints_of_another_maker_cannot_be_continued(trained: Path, tmp_path: Path, case: str) -> None:
+    named, edit, change = CHECKPOINTS[case]
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    edit(run / "checkpoint")
+    seal(run / "checkpoint", change)
+    done = fae(
+        "run", trained / "recipe.toml", "--out", tmp_path / "day2", "--device", "cpu", "--set", f"train.from={run}"
+    )
+    line = fault(done, named)
+    assert "delete" not in line

@@ -53,6 +53,14 @@ def read_progress(path: Path) -> dict[str, Any]:
             kinds = _PROGRESS_TYPES[name]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise ValueError(f"{name} is {str(value)[:40]}")
+        if progress.get("complete"):
+            result = progress.get("result", {})
+            if not all(isinstance(result.get(name), dict) for name in ("train", "validation", "test")):
+                raise ValueError("it is complete without a result")
+            if not {"num_inputs", "seconds", "samples_per_second"} <= result["train"].keys():
+                raise ValueError("its result has no inputs or seconds")
+            if not {"auc", "log_loss"} <= result["test"].keys():
+                raise ValueError("its result has no metrics")
     except (OSError, ValueError) as error:
         raise damaged(path, PROGRESS, COMMAND, str(error)) from error
     return {"complete": False, "result": {}, **progress}
@@ -61,9 +69,9 @@ def read_progress(path: Path) -> dict[str, Any]:
 _NUMBER, _NULL = (int, float), (int, float, type(None))
 _PROGRESS_TYPES: dict[str, tuple[type, ...]] = {
     "schedule": (dict,), "in_segment": (int,), "batches": (int,), "inputs": (int,), "window_loss": _NULL,
-    "window_inputs": (int,), "curve": (list,), "validation": (list,), "best_loss": _NULL,
+    "window_inputs": _NUMBER, "curve": (list,), "validation": (list,), "best_loss": _NULL,
     "epochs_without_gain": (int,), "seconds": _NUMBER, "stage_seconds": _NUMBER, "timed_seconds": _NUMBER,
-    "timed_inputs": (int,), "traffic": (dict,), "phase_seconds": (dict,), "stopped_early": (bool,),
+    "timed_inputs": (int,), "traffic": (dict,), "phase_seconds": (dict,), "threads": (int,), "stopped_early": (bool,),
     "complete": (bool,), "result": (dict,),
 }  # fmt: skip
 """As `fae.training.position.Position`, whose values they are."""

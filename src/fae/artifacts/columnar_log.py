@@ -121,8 +121,11 @@ class ColumnarLog:
         self._splits: dict[str, list[int]] = {
             name: sorted(splits.wholes(name, 0, self.num_inputs, count=2)) for name in SPLITS
         }
-        for name in ("label_rate", "missing_share", "appended"):
+        for name in ("label_rate", "missing_share"):
             fields.numbers(name)
+        fields.numbers("appended", nulls=False)
+        if "notes" in fields:
+            fields.texts("notes")
         # The arrays' sizes bound what the schema may say, before anything is allocated by it.
         for name, dtype, shape in self._arrays():
             open_array(path, f"{name}.npy", dtype, shape, command)

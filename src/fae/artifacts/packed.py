@@ -270,6 +270,8 @@ class PackedDataset:
         self.mixed: bool = fields.flag("mixed")
         for name in ("coverage", "input_share"):
             fields.number(name)
+        if "dense" in fields:
+            fields.texts("dense")
         for kind in ("hot", "cold"):
             fields.part("num_batches").whole(kind)
         self.train, self.validation, self.test = (self._open(name, fields.part("splits").part(name)) for name in SPLITS)

@@ -123,12 +123,12 @@ class Fields:
             for index, value in enumerate(self._items(key))
         ]
 
-    def numbers(self, key: str) -> None:
-        """Check an object of numbers or nulls, if it is there: name to number."""
+    def numbers(self, key: str, *, nulls: bool = True) -> None:
+        """Check an object of numbers, and of nulls if they are allowed, if it is there: name to number."""
         if key in self:
             part = self.part(key)
             for name, value in part._found.items():
-                if value is not None:
+                if value is not None or not nulls:
                     part.number(name)
 
 

@@ -85,7 +85,7 @@ class Cells(Mapping[str, Cell]):
             if name not in before or before[name] != value:
                 raise ArtifactError(
                     f"{self.path} was measured with {name} = {before.get(name)!r} and not {value!r}; choose another "
-                    "--out, or delete it"
+                    "--out, or move it away"
                 )
         return found
 
