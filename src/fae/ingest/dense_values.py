@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
+from fae.ingest.readers.line_blocks import shown
 from fae.ingest.readers.text_faults import is_number
-from fae.ingest.readers.text_files import shown
 from fae.ingest.values import Locate, as_text, is_text, scalars
 
 _LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}

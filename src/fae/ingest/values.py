@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from fae.core.errors import LogError
 from fae.ingest.column_config import ColumnConfig
-from fae.ingest.readers.text_files import shown
+from fae.ingest.readers.line_blocks import shown
 from fae.ingest.value_types.printed_lists import PrintedLists, read_printed
 from fae.ingest.value_types.type_classes import is_bytes, is_list, is_text
 from fae.ingest.value_types.value_texts import nested_fault, plain_array, texts

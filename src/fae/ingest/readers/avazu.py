@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import Chunk
-from fae.ingest.readers.csv import check_text_header, read_text
+from fae.ingest.readers.csv import check_csv_header, read_csv
 
 _HOUR = "^[0-9]{6}([01][0-9]|2[0-3])$"
 _DAY_DIGITS = 6
@@ -24,7 +24,7 @@ _DAY_DIGITS = 6
 
 def read_avazu(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[Chunk]:
     """Stream a file of Avazu's format. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
-    for chunk in read_text(config, path, labelled=labelled):
+    for chunk in read_csv(config, path, labelled=labelled):
         hours = chunk.categorical[0]
         bad = ~np.asarray(pc.match_substring_regex(hours, _HOUR))
         if bad.any():
@@ -41,4 +41,4 @@ def read_avazu(config: LogConfig, path: Path, *, labelled: bool = True) -> Itera
 
 def check_avazu_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
     """Look at the header alone. Raises `LogError`; see `fae.ingest.readers.dispatch.check_header`."""
-    check_text_header(config, path, labelled=labelled)
+    check_csv_header(config, path, labelled=labelled)

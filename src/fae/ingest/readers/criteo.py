@@ -16,7 +16,7 @@ from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import CriteoChunk, NoInputsError
 from fae.ingest.readers.criteo_parser import ID_DIGITS, MAX_DIGITS, NUM_COUNTS, NUM_IDS, parse_lines
-from fae.ingest.readers.text_files import faulty_line, line_blocks, shown
+from fae.ingest.readers.line_blocks import faulty_line, line_blocks, shown
 
 _BLOCK_BYTES = 4 * 2**20
 """Bytes of text parsed at a time, and the longest possible line; as in the CSV reader."""

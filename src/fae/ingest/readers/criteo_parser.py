@@ -2,7 +2,7 @@
 
 A line is only taken if each of its 40 fields is what the format says. The loop stops at the first line that is not, and
 the reader explains what is wrong with it. The loop reads a few bytes past the field it is in: `data` must have
-`fae.ingest.readers.text_files.PADDING` bytes behind the text.
+`fae.ingest.readers.line_blocks.PADDING` bytes behind the text.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from fae.core.errors import LogError, RecipeError
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import FileColumns, find_columns
+from fae.ingest.readers.line_blocks import cut_short
 from fae.ingest.readers.record_blocks import RecordBlock, RecordFile, TextSyntax
 from fae.ingest.readers.record_scanner import rewrite_records
 from fae.ingest.readers.text_faults import TextLayout, explain_header, explain_text_fault, reads_as_input, to_numbers
-from fae.ingest.readers.text_files import cut_short
 
 _BLOCK_BYTES = 4 * 2**20
 """Bytes of text parsed at a time, and the longest possible line. A block of Criteo is 16,000 inputs; smaller blocks are
@@ -33,7 +33,7 @@ _FREE_SEPARATORS = tuple(byte for byte in (*range(1, 32), 127) if byte not in b"
 """Bytes that may take the place of a separator of several bytes, where a block does not have them."""
 
 
-def read_text(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[Chunk]:
+def read_csv(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[Chunk]:
     """Stream a CSV file. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
     syntax = _syntax(config)
     try:
@@ -55,7 +55,7 @@ def read_text(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterat
         raise NoInputsError(f"{path} holds {what}; copy it again or take it out of the recipe")
 
 
-def check_text_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
+def check_csv_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
     """Look at the header alone. Raises `LogError`; see `fae.ingest.readers.dispatch.check_header`."""
     try:
         file = RecordFile(path, _syntax(config), _BLOCK_BYTES)

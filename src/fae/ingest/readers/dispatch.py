@@ -42,7 +42,7 @@ def _avazu() -> Any:
 def _csv() -> Any:
     from fae.ingest.readers import csv
 
-    return csv.read_text, csv.check_text_header
+    return csv.read_csv, csv.check_csv_header
 
 
 def _jsonl() -> Any:

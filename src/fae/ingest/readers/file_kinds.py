@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from fae.core.errors import LogError
-from fae.ingest.readers.text_files import COMPRESSIONS, cannot_read, open_bytes
+from fae.ingest.readers.line_blocks import COMPRESSIONS, cannot_read, open_bytes
 
 _HEAD_BYTES = 4096
 _FIRST_LINE_BYTES = 65536
@@ -57,7 +57,7 @@ def describe_bytes(head: bytes) -> tuple[str, str] | None:
     ('a bzip2 file', 'unpack it (bunzip2) and name what is in it')
     """
     for magic, kind, advice in _KINDS:
-        # An ORC file begins with three letters that a word may begin with, and text goes on behind them.
+        # An ORC file begins with three letters that a word may begin with, and text follows.
         if head.startswith(magic) and not (magic in (b"ORC", b"BZh") and _is_text(head[:64])):
             return kind, advice
     if head[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.file_columns import FileColumns
-from fae.ingest.readers.text_files import shown
+from fae.ingest.readers.line_blocks import shown
 
 _EXACT_FLOAT = 2.0**53
 _PLAIN: tuple[set[type], ...] = ({str}, {str, type(None)})

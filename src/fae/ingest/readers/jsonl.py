@@ -18,7 +18,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import FileColumns, find_columns, folder_values
 from fae.ingest.readers.json_values import RefusedValue, list_runs, to_arrays
-from fae.ingest.readers.text_files import line_blocks, shown
+from fae.ingest.readers.line_blocks import line_blocks, shown
 
 _BLOCK_BYTES = 4 * 2**20
 """Bytes of text read at a time, and the longest possible line; as in the CSV reader."""

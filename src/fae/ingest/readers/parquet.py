@@ -18,7 +18,7 @@ from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import find_columns
-from fae.ingest.readers.text_files import cannot_read, shown
+from fae.ingest.readers.line_blocks import cannot_read, shown
 
 _BATCH_INPUTS = 32_768
 _FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)

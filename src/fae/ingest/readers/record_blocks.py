@@ -18,6 +18,7 @@ import numpy.typing as npt
 from fae.core.compiled import Int64
 from fae.core.errors import LogError
 from fae.core.units import format_bytes
+from fae.ingest.readers.line_blocks import open_bytes
 from fae.ingest.readers.record_scanner import (
     AT,
     AT_LINES,
@@ -32,7 +33,6 @@ from fae.ingest.readers.record_scanner import (
     WHOLE,
     scan_records,
 )
-from fae.ingest.readers.text_files import open_bytes
 
 _BOM = b"\xef\xbb\xbf"
 _HEADER_BYTES = 1 << 16
@@ -195,7 +195,7 @@ class RecordFile:
         Parameters
         ----------
         num_fields
-            Of each record.
+            Number of fields of each record.
         is_input
             Whether the first fields of a line (all, or as many as the number says) read as those of an input: such a
             line inside a quoted value is one that an open quote has swallowed.
@@ -287,9 +287,9 @@ class RecordFile:
 def count_line_ends(text: bytes, begin: int, stop: int) -> int:
     """Number of line ends in ``text[begin:stop]``: LF, CR LF or CR, as an editor counts them."""
     data: npt.NDArray[np.uint8] = np.frombuffer(text, np.uint8)[begin:stop]
-    feeds = data == ord("\n")
-    count = int(np.count_nonzero(feeds))
+    newlines = data == ord("\n")
+    count = int(np.count_nonzero(newlines))
     if text.find(b"\r", begin, stop) < 0:
         return count
     returns: Any = data == ord("\r")
-    return count + int(np.count_nonzero(returns)) - int(np.count_nonzero(returns[:-1] & feeds[1:]))
+    return count + int(np.count_nonzero(returns)) - int(np.count_nonzero(returns[:-1] & newlines[1:]))

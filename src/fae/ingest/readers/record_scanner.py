@@ -41,7 +41,7 @@ def scan_records(
     separator
         uint8: the bytes between fields.
     num_fields
-        Of every record; 0 if that is not known. A quoted value of several lines, each with as many separators as a
+        Number of fields of every record; 0 if it is not known. A quoted value of several lines, each with as many separators as a
         line of the log would have, is reported as `LINES_IN_QUOTES`,
     checked
         unless it begins at or before this byte.
@@ -134,7 +134,7 @@ def scan_records(
                     if position < stop:
                         character = data[position]
                         position += 1
-                        # The line feed behind an escaped carriage return still ends the record.
+                        # A newline behind an escaped carriage return still ends the record.
                         if character == _NEWLINE or (
                             character == _RETURN and not (position < stop and data[position] == _NEWLINE)
                         ):

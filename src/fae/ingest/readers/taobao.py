@@ -30,6 +30,7 @@ from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.formats import HISTORY
 from fae.ingest.readers.chunk import Chunk, NoInputsError
+from fae.ingest.readers.line_blocks import faulty_line, line_blocks, shown
 from fae.ingest.readers.taobao_parser import (
     MAX_DIGITS,
     NUM_FIELDS,
@@ -40,7 +41,6 @@ from fae.ingest.readers.taobao_parser import (
     parse_behaviour,
     place_values,
 )
-from fae.ingest.readers.text_files import faulty_line, line_blocks, shown
 from fae.ingest.vocabulary import HASH_KEY
 
 _BLOCK_BYTES = 4 * 2**20

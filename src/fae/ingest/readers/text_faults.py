@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from fae.core.compiled import Int64
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
-from fae.ingest.readers.text_files import shown
+from fae.ingest.readers.line_blocks import shown
 
 _SPACES = " \t"
 """What the parser takes off both ends of a number."""

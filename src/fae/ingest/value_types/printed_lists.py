@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from fae.core.errors import LogError
 from fae.ingest.column_config import ColumnConfig
-from fae.ingest.readers.text_files import shown
+from fae.ingest.readers.line_blocks import shown
 from fae.ingest.value_types.value_texts import Place
 
 _MARK = "\x1f"

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fae.core.errors import LogError
-from fae.ingest.readers.text_files import shown
+from fae.ingest.readers.line_blocks import shown
 from fae.ingest.value_types.type_classes import is_bytes, is_list, is_text, is_uuid
 
 Place = Callable[[int], str]
