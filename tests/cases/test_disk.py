@@ -454,7 +454,7 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[Path], None], Callable[[dict[str, An
         nothing,
     ),
     "progress of other types": (
-        "progress.json", lambda folder: (folder / "progress.json").write_text('{"batches": "x", "complete": true}') and None,
+        "progress.json", lambda folder: (folder / "progress.json").write_text('{"batches": "x"}') and None,
         nothing,
     ),
     "a table of no rows": ("manifest", lambda _: None, summary("tables", 0, "num_embeddings", value=0)),
