@@ -21,7 +21,7 @@ from fae.ingest.readers.chunk import Chunk, CriteoChunk
 from fae.ingest.readers.dispatch import read_chunks
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
-from fae.ingest.sources import SourceFile
+from fae.ingest.sources import SourceFile, passing_over_empty
 from fae.ingest.splits import SplitFinder
 
 
@@ -68,7 +68,7 @@ def first_pass(
         bar.advance(sum(source.num_bytes for source in sources[: progress.num_done]))
         for source in sources[progress.num_done :]:
             finder.start_file(source.role)
-            with closing(read_chunks(config, source.path)) as chunks:
+            with passing_over_empty(source), closing(read_chunks(config, source.path)) as chunks:
                 for chunk in chunks:
                     finder.add(chunk)
                     rows = encode_rows(config, chunk, encoders)

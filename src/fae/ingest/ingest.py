@@ -12,7 +12,7 @@ bounded by `memory_bytes` and a few blocks. A raw file that was read to its end 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,22 @@ from fae.core.progress import say
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import known_ids
 from fae.ingest.first_pass import first_pass, make_encoders
+from fae.ingest.raw_files.absent_log import plan_of_absent, without_unreadable
+from fae.ingest.raw_files.file_advice import content_notes
+from fae.ingest.raw_files.source_digests import cache_digests, describe_sources, digest_sources
 from fae.ingest.readers.chunk import NoInputsError
 from fae.ingest.readers.dispatch import check_header
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
 from fae.ingest.second_pass import second_pass
-from fae.ingest.sources import SourceFile, cache_digests, digest_sources, find_sources
+from fae.ingest.sources import (
+    AbsentFiles,
+    MissingFilesError,
+    SourceFile,
+    check_sources,
+    find_sources,
+    look_for_sources,
+)
 from fae.ingest.splits import SplitFinder
 from fae.ingest.value_types.type_classes import check_types
 
@@ -56,11 +66,24 @@ def plan_ingest(
     LogError
         If a name or glob matches no file, or a file is empty or named twice.
     """
-    sources = find_sources(config, base)
-    return _plan(config, sources, digest_sources(sources, previous), parent)
+    found = look_for_sources(config, base)
+    sources = [each for each in found if isinstance(each, SourceFile)]
+    error = next((each.error for each in found if isinstance(each, AbsentFiles)), None)
+    if error is None:
+        check_sources(config, sources)
+        try:
+            return _plan(config, describe_sources(config, sources, digest_sources(sources, previous)), parent)
+        except MissingFilesError as unreadable:
+            found, error = without_unreadable(sources, unreadable), unreadable
+    planned = plan_of_absent(found, previous, COMMAND, lambda files: _plan(config, files, parent))
+    if planned is None:
+        raise error
+    plan, line = planned
+    say(f"ingest: {line}")
+    return plan
 
 
-def _plan(config: LogConfig, sources: list[SourceFile], digests: list[str], parent: ColumnarLog | None) -> Plan:
+def _plan(config: LogConfig, files: Sequence[Mapping[str, Any]], parent: ColumnarLog | None) -> Plan:
     # Recipes that say the same in different ways get the same parameters, so that the log is not made twice.
     parameters = config.to_parameters()
     parameters["dense"] = list(config.dense_columns())
@@ -69,11 +92,8 @@ def _plan(config: LogConfig, sources: list[SourceFile], digests: list[str], pare
     parameters["test_fraction"] = "published" if published else config.effective_test_fraction()
     parameters["validation_fraction"] = "published" if published else config.effective_validation_fraction()
     for role in ("train", "test"):
-        parameters[role] = [source.name for source in sources if source.role == role]
-    parameters["sources"] = [
-        {"name": source.name, "bytes": source.num_bytes, "blake2b": digest}
-        for source, digest in zip(sources, digests, strict=True)
-    ]
+        parameters[role] = [file["name"] for file in files if file["role"] == role]
+    parameters["sources"] = [{key: value for key, value in file.items() if key != "role"} for file in files]
     parents = {} if parent is None else {KIND: parent.manifest.fingerprint}
     return Plan(kind=KIND, format_version=FORMAT_VERSION, parameters=parameters, parents=parents, command=COMMAND)
 
@@ -101,9 +121,13 @@ def ingest(
         If `path` cannot be written, or the parent has other columns or is damaged.
     """
     known = known_ids(parent, config)
-    sources = find_sources(config, base)
-    plan = _plan(config, sources, digest_sources(sources, path), parent)
-    progress = _open_progress(path, plan, sources)
+    lines: list[str] = []
+    sources = find_sources(config, base, lines=lines)
+    for line in lines:
+        say(f"ingest: {line}")
+    files = describe_sources(config, sources, digest_sources(sources, path))
+    plan = _plan(config, files, parent)
+    progress = _open_progress(path, plan, files)
     summary: dict[str, Any] = {}
     try:
         with write_artifact(path, plan, summary, unfinished=progress.folder, files=progress.files):
@@ -119,6 +143,7 @@ def ingest(
                 progress.restore(encoders)
                 first_pass(config, sources, encoders, finder, progress)
             summary.update(second_pass(config, encoders, finder.splits(), progress, scratch))
+            summary["notes"] = [*content_notes(files, finder.file_sizes), *summary.get("notes", ())]
             scratch.close()
     except BaseException as error:
         # A log that was read to its end and refused would be refused the next time too, so nothing is kept of it.
@@ -135,16 +160,15 @@ def ingest(
     return ColumnarLog(path)
 
 
-def _open_progress(path: Path, plan: Plan, sources: Sequence[SourceFile]) -> IngestProgress:
+def _open_progress(path: Path, plan: Plan, files: Sequence[Mapping[str, Any]]) -> IngestProgress:
     """What an earlier process has kept of this log, or an empty beginning."""
     # The key has everything but the list of files, because the first ones of them are enough.
     key = {name: value for name, value in plan.parameters.items() if name not in ("train", "test", "sources")}
-    named = [{"role": source.role, **facts} for source, facts in zip(sources, plan.parameters["sources"], strict=True)]
     try:
         check_replaceable(path)
-        progress = IngestProgress(path, [key, plan.parents], named)
+        progress = IngestProgress(path, [key, plan.parents], files)
     except OSError as error:
         raise cannot_write(path, error) from error
     if progress.num_done:
-        say(f"ingest: continuing behind {progress.num_done} of {len(sources)} files")
+        say(f"ingest: continuing behind {progress.num_done} of {len(files)} files")
     return progress

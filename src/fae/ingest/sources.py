@@ -1,36 +1,32 @@
-"""The raw files of a log: which they are, in which order, and the digests that identify their content.
+"""The raw files of a log: which they are, in which order.
 
-A source is identified by its file name, its size and the blake2b of its bytes: touching or moving a file does not make
-a new log, changing one byte does. Digests of unchanged files (same absolute path, size and modification time) are
-cached beside the artifact, in ``<artifact>.sources.json``. That file may be deleted; it is part of neither the artifact
-nor its fingerprint.
+A file is told by the name that the recipe gives it or its pattern matches; links are followed to its bytes alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import glob
-import re
-import time
+import os
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from fae.artifacts.checksums import file_digest
 from fae.core.errors import LogError
-from fae.core.progress import task
-from fae.core.threads import run_ranges
-from fae.core.whole_files import read_json, write_json
+from fae.core.files import reason
 from fae.ingest.config import LogConfig
-
-_TRUST_AFTER_NS = 2 * 10**9
-"""A file that changed less than this before it was hashed may change again without a new time: it is not cached."""
+from fae.ingest.raw_files.file_advice import folder_advice, not_plain, passed_over, shown_names
+from fae.ingest.raw_files.name_patterns import SPECIAL, cannot_look, has_pattern, match_files
+from fae.ingest.readers.chunk import NoInputsError
 
 Role = Literal["train", "test"]
-Digests = dict[str, dict[str, Any]]
 
-_known_digests: Digests = {}
-"""Digests that this process computed: `plan_ingest` and `ingest` of one run hash a log once, not twice."""
+_NAMED: Mapping[Role, str] = {"train": "[log] train", "test": "[log] test"}
+
+
+class MissingFilesError(LogError):
+    """A name or pattern of the recipe leads to no file, or to one that cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +35,22 @@ class SourceFile:
 
     Attributes
     ----------
+    path
+        The file as the recipe names it: its name tells order and compression, links are not followed.
+    real
+        Where its bytes are: behind all links.
     role
         Whether ``[log] train`` or ``[log] test`` named it.
+    from_pattern
+        Whether a pattern found it: a part without inputs is then passed over.
     """
 
     path: Path
+    real: str
     role: Role
     num_bytes: int
     mtime_ns: int
+    from_pattern: bool = False
 
     @property
     def name(self) -> str:
@@ -55,43 +59,101 @@ class SourceFile:
 
     def check_unchanged(self) -> None:
         """Raise `LogError` if the file is no longer what it was when it was planned."""
-        status = self.path.stat() if self.path.is_file() else None
+        try:
+            status = self.path.stat()
+        except OSError:
+            status = None
         if status is None or (status.st_size, status.st_mtime_ns) != (self.num_bytes, self.mtime_ns):
             raise LogError(f"{self.path} changed while it was read; run the command again once it is complete")
 
 
-def find_sources(config: LogConfig, base: Path) -> list[SourceFile]:
+@dataclass(frozen=True, kw_only=True)
+class AbsentFiles:
+    """A name or pattern of the recipe that leads to nothing that can be read.
+
+    Attributes
+    ----------
+    pattern
+        What the recipe says.
+    error
+        What is wrong with it.
+    """
+
+    pattern: str
+    role: Role
+    error: MissingFilesError
+
+
+@contextlib.contextmanager
+def passing_over_empty(source: SourceFile) -> Iterator[None]:
+    """Around the reading of a file: one that a pattern found may hold no inputs, as clusters write empty parts."""
+    try:
+        yield
+    except NoInputsError:
+        if not source.from_pattern:
+            raise
+
+
+def find_sources(
+    config: LogConfig, base: Path, *, lines: list[str] | None = None, named: Mapping[Role, str] = _NAMED
+) -> list[SourceFile]:
     """The files of ``[log] train`` and then those of ``[log] test``, in log order.
 
-    Files of one glob are in natural order (``day_2`` before ``day_10``).
+    Files of one pattern are in the natural order of the names that it matches (``day_2`` before ``day_10``).
+
+    Parameters
+    ----------
+    lines
+        Gets a line for people for each reason why something that a pattern matches is passed over.
+    named
+        What names the files of each role, for errors.
 
     Raises
     ------
+    MissingFilesError
+        If a name or pattern leads to no file.
     LogError
-        If a name or glob matches no file, a file is empty, or one file is named twice.
+        If a file that is named outright is empty, one file is named twice, or something is no plain file.
     """
+    found = look_for_sources(config, base, lines=lines, named=named)
+    for each in found:
+        if isinstance(each, AbsentFiles):
+            raise each.error
+    sources = [each for each in found if isinstance(each, SourceFile)]
+    check_sources(config, sources, named)
+    return sources
+
+
+def look_for_sources(
+    config: LogConfig, base: Path, *, lines: list[str] | None = None, named: Mapping[Role, str] = _NAMED
+) -> list[SourceFile | AbsentFiles]:
+    """As `find_sources`, but what is missing is in the list, in its place."""
     if config.is_columnar:
         raise LogError("[log] format = columnar is no raw log; open it with fae.artifacts.columnar_log.ColumnarLog")
-    sources: list[SourceFile] = []
+    found: list[SourceFile | AbsentFiles] = []
     roles: tuple[tuple[Role, str | tuple[str, ...]], ...] = (("train", config.train), ("test", config.test))
     for role, value in roles:
         for pattern in (value,) if isinstance(value, str) else value:
-            for path in _expand(pattern, base, role):
-                status = path.stat()
-                if status.st_size == 0:
-                    raise LogError(f"{path} is empty (0 bytes); copy it again or take it out of [log] {role}")
-                sources.append(SourceFile(path=path, role=role, num_bytes=status.st_size, mtime_ns=status.st_mtime_ns))
+            try:
+                found += _expand(pattern, base, role, named[role], [] if lines is None else lines)
+            except MissingFilesError as error:
+                found.append(AbsentFiles(pattern=pattern, role=role, error=error))
+    return found
+
+
+def check_sources(config: LogConfig, sources: list[SourceFile], named: Mapping[Role, str] = _NAMED) -> None:
+    """Refuse a log without files, a file that is named twice, and files that `config` cannot take together."""
     if not any(source.role == "train" for source in sources):
-        raise LogError("[log] train names no file; write the files or globs of the log")
-    seen: dict[Path, Role] = {}
+        raise LogError(f"{named['train']} names no file; write the files or globs of the log")
+    seen: dict[str, SourceFile] = {}
     for source in sources:
-        if source.path in seen:
+        known = seen.setdefault(source.real, source)
+        if known is not source:
+            links = "" if known.path == source.path else f" (also as {known.path})"
             raise LogError(
-                f"{source.path} is named twice, by [log] {seen[source.path]} and by [log] {source.role}; name it once"
+                f"{source.path}{links} is named twice, by {named[known.role]} and by {named[source.role]}; name it once"
             )
-        seen[source.path] = source.role
     _check_number(config, sources)
-    return sources
 
 
 def _check_number(config: LogConfig, sources: list[SourceFile]) -> None:
@@ -106,88 +168,59 @@ def _check_number(config: LogConfig, sources: list[SourceFile]) -> None:
         )
 
 
-def _expand(pattern: str, base: Path, role: Role) -> list[Path]:
-    path = (base / Path(pattern).expanduser()).absolute()
-    if path.is_file():
-        return [path.resolve()]
-    if not glob.has_magic(pattern):
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise LogError(f"{path} {found}; set [log] {role} to the files of the log (now {pattern!r})")
-    paths = [Path(match).resolve() for match in glob.glob(str(path), recursive=True) if Path(match).is_file()]
-    if not paths:
-        raise LogError(f"[log] {role} = {pattern!r} matches no file under {base.absolute()}; correct the pattern")
-    return sorted(paths, key=_natural_order)
+def _expand(pattern: str, base: Path, role: Role, where: str, lines: list[str]) -> list[SourceFile]:
+    name = os.path.expanduser(pattern)
+    path = os.path.join(os.path.abspath(base), name)
+    if not has_pattern(name) or os.path.lexists(path):
+        return [_named_file(path, pattern, role, where)]
+    matches = match_files(name, Path(os.path.abspath(base)))
+    told = f"{where} = {pattern!r}"
+    lines += passed_over(matches.passed, told)
+    sources = [_source(found, role, from_pattern=True) for found in matches.files]
+    with_bytes = [source for source in sources if source.num_bytes]
+    if empty := [source.path.name for source in sources if not source.num_bytes]:
+        lines.append(
+            f"{told} passes over {len(empty)} {'file' if len(empty) == 1 else 'files'} of 0 bytes: {shown_names(empty)}"
+        )
+    if with_bytes:
+        return with_bytes
+    if matches.folders:
+        what = f"the folder {matches.folders[0]}" if len(matches.folders) == 1 else f"{len(matches.folders)} folders"
+        raise MissingFilesError(f"{told} matches {what} and no file; {folder_advice(matches.folders, pattern)}")
+    if matches.passed.get(SPECIAL):
+        special = matches.passed[SPECIAL][0]
+        raise not_plain(special, os.stat(special).st_mode)
+    others = f" but {'; '.join(lines)}" if lines else ""
+    raise MissingFilesError(f"{told} matches no file under {base.absolute()}{others}; correct the pattern")
 
 
-def _natural_order(path: Path) -> list[str | int]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", str(path))]
-
-
-def sidecar(artifact: Path) -> Path:
-    """File in which the digests of the sources of `artifact` are cached."""
-    return artifact.with_name(f"{artifact.name}.sources.json")
-
-
-def digest_sources(sources: list[SourceFile], artifact: Path | None) -> list[str]:
-    """Hex blake2b of each file's bytes; files that did not change since they were last hashed are not read.
-
-    Parameters
-    ----------
-    artifact
-        Path of the log, made or not; its sidecar is read if it exists.
-    """
-    cached = {**_read_sidecar(artifact), **_known_digests}
-    digests = [_cached_digest(cached, source) for source in sources]
-    missing = [index for index, digest in enumerate(digests) if not digest]
-    if not missing:
-        return digests
-    with task("ingest: naming the sources", sum(sources[index].num_bytes for index in missing), "bytes") as progress:
-
-        def work(start: int, stop: int) -> None:
-            for index in missing[start:stop]:
-                source = sources[index]
-                before_ns = time.time_ns()
-                digests[index] = file_digest(source.path)
-                if before_ns - source.mtime_ns >= _TRUST_AFTER_NS:
-                    _known_digests[str(source.path)] = {
-                        "bytes": source.num_bytes,
-                        "mtime_ns": source.mtime_ns,
-                        "blake2b": digests[index],
-                    }
-                progress.advance(source.num_bytes)
-
-        try:
-            run_ranges(work, len(missing))
-        except OSError as error:
-            raise LogError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from error
-    if artifact is not None and artifact.is_dir():
-        cache_digests(sources, artifact)
-    return digests
-
-
-def cache_digests(sources: list[SourceFile], artifact: Path) -> None:
-    """Write the sidecar of `artifact`; if the folder cannot be written to, the files are hashed again next time."""
-    known = {str(source.path): _known_digests.get(str(source.path)) for source in sources}
-    with contextlib.suppress(OSError):
-        write_json(sidecar(artifact), {path: facts for path, facts in known.items() if facts})
-
-
-def _cached_digest(cached: Digests, source: SourceFile) -> str:
-    facts = cached.get(str(source.path), {})
-    if (facts.get("bytes"), facts.get("mtime_ns")) != (source.num_bytes, source.mtime_ns):
-        return ""
-    digest = facts.get("blake2b")
-    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{32}", digest):
-        return ""
-    _known_digests[str(source.path)] = facts
-    return digest
-
-
-def _read_sidecar(artifact: Path | None) -> Digests:
-    if artifact is None:
-        return {}
+def _named_file(path: str, pattern: str, role: Role, where: str) -> SourceFile:
     try:
-        found = read_json(sidecar(artifact))
-    except (OSError, ValueError):
-        return {}
-    return {path: facts for path, facts in found.items() if isinstance(facts, dict)} if isinstance(found, dict) else {}
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.islink(path):
+            raise MissingFilesError(str(cannot_look(path, error))) from None
+        raise MissingFilesError(
+            f"{path} does not exist; set {where} to the files of the log (now {pattern!r})"
+        ) from None
+    except OSError as error:
+        raise MissingFilesError(f"cannot read {path}: {reason(error)}; correct that, or {where}") from None
+    if stat.S_ISDIR(mode):
+        raise LogError(f"{path} is a folder; {folder_advice([path], pattern)} ({where} is now {pattern!r})")
+    if not stat.S_ISREG(mode):
+        raise not_plain(path, mode)
+    source = _source(path, role, from_pattern=False)
+    if source.num_bytes == 0:
+        raise LogError(f"{path} is empty (0 bytes); copy it again or take it out of {where}")
+    return source
+
+
+def _source(path: str, role: Role, *, from_pattern: bool) -> SourceFile:
+    try:
+        status, real = os.stat(path), os.path.realpath(path)
+    except OSError as error:
+        raise cannot_look(path, error) from None
+    return SourceFile(
+        path=Path(path), real=real, role=role, num_bytes=status.st_size, mtime_ns=status.st_mtime_ns,
+        from_pattern=from_pattern,
+    )  # fmt: skip

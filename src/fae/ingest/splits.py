@@ -53,6 +53,11 @@ class SplitFinder:
         """Number of inputs so far."""
         return sum(count for _, count in self.state["files"])
 
+    @property
+    def file_sizes(self) -> list[int]:
+        """Inputs of each file so far."""
+        return [count for _, count in self.state["files"]]
+
     def _add_days(self, chunk: Any) -> None:
         runs = pc.run_end_encode(chunk.days)
         starts = [0, *np.asarray(runs.run_ends).tolist()]
@@ -75,6 +80,8 @@ class SplitFinder:
         """
         config, files = self._config, self.state["files"]
         total = self.num_inputs
+        if not total:
+            raise LogError("the files of [log] hold no inputs at all; name the files that hold them")
         if not config.has_published_split() or config.known is None:
             num_test = sum(count for role, count in files if role == "test")
             return split_ranges(config, total - num_test, num_test)
@@ -86,7 +93,11 @@ class SplitFinder:
             train, validation = sizes["train"], sizes["validation"]
             _require_training(config, total, train)
             return {"train": [0, train], "validation": [train, train + validation], "test": [train + validation, total]}
-        last = total // _KAGGLE_DAYS if published == "kaggle" else files[-1][1]
+        last = (
+            total // _KAGGLE_DAYS
+            if published == "kaggle"
+            else next((count for _, count in reversed(files) if count), 0)
+        )
         train = total - last
         _require_training(config, total, train)
         middle = train + (last + 1) // 2

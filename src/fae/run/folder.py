@@ -15,8 +15,9 @@ from fae.artifacts.packed import PackedDataset
 from fae.core.errors import RecipeError
 from fae.core.files import locked_folder, recover_folder, temporary_path
 from fae.core.whole_files import read_json, write_record
-from fae.ingest.sources import sidecar
+from fae.ingest.raw_files.source_digests import sidecar
 from fae.run.context import RunContext
+from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
 from fae.run.train_stage import TRAIN, fresh_embeddings, require_model_memory
 
@@ -82,6 +83,7 @@ class RunFolder(RunContext):
         """
         log = self.existing_log() if self.recipe.log.is_columnar else None
         self.recipe.check_model(log.features if log else None)
+        require_validation(self.recipe, log)
         require_model_memory(self.recipe, log)
         with self.locked():
             # A parent that does not fit and a missing GPU are found now, not after hours of ingest.

@@ -12,11 +12,12 @@ import pytest
 
 from fae.artifacts.manifest import is_current
 from fae.core.errors import LogError
-from fae.ingest import sources
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest, plan_ingest
-from fae.ingest.sources import find_sources, sidecar
+from fae.ingest.raw_files import source_digests as sources
+from fae.ingest.raw_files.source_digests import sidecar
+from fae.ingest.sources import find_sources
 
 TEXT = "label,item\n1,a\n0,b\n1,a\n0,b\n"
 
@@ -150,9 +151,10 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
 
     real = module._encode_chunk
 
-    def slow(*arguments: Any) -> None:
-        real(*arguments)
+    def slow(*arguments: Any) -> Any:
+        rows = real(*arguments)
         write(tmp_path / "a.csv", TEXT + "1,a\n")
+        return rows
 
     monkeypatch.setattr(module, "_encode_chunk", slow)
     with pytest.raises(LogError, match="changed while it was read"):

@@ -6,6 +6,7 @@ needed. Inputs come in the order of the files and their lines.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -21,21 +22,22 @@ import pyarrow.compute as pc
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.config import from_table, nearest
 from fae.core.errors import ArtifactError, LogError, RecipeError
-from fae.core.progress import task
+from fae.core.progress import say, task
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.first_pass import encode_rows
 from fae.ingest.formats import CRITEO_FORMATS, KNOWN_LOGS
-from fae.ingest.readers.chunk import Chunk, CriteoChunk
+from fae.ingest.readers.chunk import Chunk, CriteoChunk, NoInputsError
 from fae.ingest.readers.dispatch import check_header, read_chunks
 from fae.ingest.scored.known_columns import KnownColumn
-from fae.ingest.sources import SourceFile, find_sources
+from fae.ingest.sources import Role, SourceFile, find_sources, passing_over_empty
 from fae.ingest.value_types.type_classes import check_types
 
 _DECIDED = (
     "train", "test", "test_fraction", "validation_fraction", "split", "split_by", "split_seed", "time",
 )  # fmt: skip
 """Settings that say which inputs a log has and in which split: not those of the files to score."""
+_NAMED: dict[Role, str] = {"train": "FILE", "test": "FILE"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,10 @@ class RawInputs:
         self, log: ColumnarLog, files: Sequence[str], *, keep: Sequence[str] = (), labelled: bool = False
     ) -> None:
         self.config = log_settings(log, files, labelled=labelled)
-        self.sources: list[SourceFile] = find_sources(self.config, Path())
+        lines: list[str] = []
+        self.sources: list[SourceFile] = find_sources(self.config, Path(), lines=lines, named=_NAMED)
+        for line in lines:
+            say(line)
         self._keep, self._labelled = tuple(keep), labelled
         self._reading = _with_kept(self.config, self._keep)
         self._kept_schema: Any = None
@@ -109,11 +114,15 @@ class RawInputs:
         """
         config, labelled = self._reading, self._labelled or self.config.label_column() in self._keep
         for source in self.sources:
-            check_header(config, source.path, labelled=labelled)
-        check_types(config, [source.path for source in self.sources])
+            with contextlib.suppress(NoInputsError):  # a part behind a pattern may be empty
+                check_header(config, source.path, labelled=labelled)
+        check_types(self.config, [source.path for source in self.sources])
         with task("reading and scoring", sum(source.num_bytes for source in self.sources), "bytes") as progress:
             for source in self.sources:
-                with closing(read_chunks(config, source.path, labelled=labelled)) as chunks:
+                with (
+                    passing_over_empty(source),
+                    closing(read_chunks(config, source.path, labelled=labelled)) as chunks,
+                ):
                     for chunk in chunks:
                         yield self._encode(chunk, columns, source.path)
                         progress.advance(chunk.raw_bytes)
