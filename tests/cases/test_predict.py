@@ -320,3 +320,67 @@ def test_a_run_over_a_columnar_log(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     succeed("synthetic", "--columnar", "--inputs", 3000, "--scale", 0.0001, "--out", "made")
     succeed("run", "made/recipe.toml", "--out", "made", "--budget", "1MiB", "--set", "train.batch_size=256")
     fault(fae("predict", "made", "log.csv", "--out", tmp_path / "t.csv"), "not made from raw files", "no text")
+
+
+def small_inputs(count: int) -> list[dict[str, Any]]:
+    random = np.random.default_rng(11)
+    return [
+        {
+            "y": int(random.random() < 0.4), "u": f"u{int(random.integers(30))}",
+            "t": [f"t{int(tag)}" for tag in random.integers(0, 5, random.integers(0, 4))],
+            "p": round(float(random.random() * 5), 2),
+        }
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def test_a_headerless_file_without_its_label_field(tmp_path: Path) -> None:
+    """`columns` names the label; a file with one field less is the same log without it. Lists of JSON are the same."""
+    inputs = small_inputs(200)
+    fields = [["|".join(value) if isinstance(value, list) else str(value) for value in row.values()] for row in inputs]
+    (tmp_path / "log.csv").write_text("".join(",".join(row) + "\n" for row in fields))
+    (tmp_path / "new.csv").write_text("".join(",".join(row[1:]) + "\n" for row in fields))
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in inputs))
+    (tmp_path / "new.jsonl").write_text(
+        "".join(json.dumps({"id": number / 4, **row, "y": None}) + "\n" for number, row in enumerate(inputs))
+    )
+    columns = {"label": "y", "categorical": ["u", {"name": "t", "max_length": 3}], "dense": ["p"]}
+    for name, log in {
+        "csv": {"train": "log.csv", "columns": ["y", "u", "t", "p"]},
+        "jsonl": {"train": "log.jsonl", "format": "jsonl"},
+    }.items():
+        recipe = write_recipe(tmp_path, f"{name}.toml", log={**log, **columns}, hot={"budget": "64KiB"})
+        succeed("run", recipe, "--out", tmp_path / name)
+    for run, file in (("csv", "log.csv"), ("csv", "new.csv"), ("jsonl", "log.jsonl"), ("jsonl", "new.jsonl")):
+        succeed("predict", tmp_path / run, tmp_path / file, "--out", tmp_path / f"{file}.parquet")
+    expected = scores_of(tmp_path / "log.csv.parquet")
+    assert len(set(expected)) > 100
+    for name in ("new.csv", "log.jsonl", "new.jsonl"):
+        assert scores_of(tmp_path / f"{name}.parquet") == expected
+    succeed("predict", tmp_path / "csv", tmp_path / "new.csv", "--out", tmp_path / "s.csv", "--keep", "p,t")
+    assert [line.rsplit(",", 1)[0] for line in lines(tmp_path / "s.csv")[1:]] == [
+        f"{row[3]},{row[2]}" for row in fields
+    ]
+    succeed("predict", tmp_path / "jsonl", tmp_path / "new.jsonl", "--out", tmp_path / "j.csv", "--keep", "id,p")
+    assert lines(tmp_path / "j.csv")[2].startswith(f"0.25,{fields[1][3]},")
+    (tmp_path / "two.csv").write_text("u1,t1\n")
+    fault(fae("predict", tmp_path / "csv", tmp_path / "two.csv", "--out", tmp_path / "t.csv"), "two.csv", "2 fields")
+
+
+def test_parquet_lists_are_kept_in_parquet_alone(tmp_path: Path) -> None:
+    inputs = small_inputs(100)
+    pq.write_table(pa.Table.from_pylist(inputs), tmp_path / "log.parquet")
+    columns = {"label": "y", "categorical": ["u", {"name": "t", "max_length": 3}], "dense": ["p"]}
+    recipe = write_recipe(
+        tmp_path, log={"format": "parquet", "train": "log.parquet", **columns}, hot={"budget": "64KiB"}
+    )  # fmt: skip
+    succeed("run", recipe, "--out", tmp_path / "run")
+    keep = ["--keep", "p,t,y"]
+    succeed("predict", tmp_path / "run", tmp_path / "log.parquet", "--out", tmp_path / "s.parquet", *keep)
+    table = pq.read_table(tmp_path / "s.parquet")
+    assert table.drop_columns(["score"]).to_pylist() == [{name: row[name] for name in "pty"} for row in inputs]
+    fault(
+        fae("predict", tmp_path / "run", tmp_path / "log.parquet", "--out", tmp_path / "s.csv", *keep),
+        "cannot be written as .csv", "t list<", ".parquet",
+    )  # fmt: skip
+    assert not (tmp_path / "s.csv").exists()
