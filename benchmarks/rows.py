@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from fae.core.optimizers import OPTIMIZERS
+from fae.streaming.batch_turn import BatchTurn
 from fae.streaming.ready_batch import make_ready
 
 from common import capped_rows, hot_set, make_log, packed_log, record, save_record
@@ -54,10 +55,11 @@ def measure(log: Any, folder: Path, batch_size: int, optimizer: str, repeats: in
     packed = packed_log(log, hot, folder)
     ours = OurPlacement(packed, hot, "cpu", **kind)
     cpu, embeddings = torch.device("cpu"), ours.embeddings
-    batches = [make_ready(packed.train.batch(index), cpu, 0) for index in range(NUM_BATCHES)]
+    batches = [make_ready(packed.train.batch(index), cpu, 0, BatchTurn(embeddings)) for index in range(NUM_BATCHES)]
     gradient = torch.randn(batch_size, len(log.features) * DIM) * 1e-3
 
     def our_half(index: int) -> None:
+        batches[index].turn.reopen()
         _, (buffer,), _ = embeddings.lookup(batches[index]).parts()
         buffer.grad = gradient
         embeddings.update(batches[index])

@@ -205,6 +205,106 @@ def test_a_second_open_stream_is_refused_or_independent(placement):
     assert_same_bytes(again, alone)
 
 
+# The turn of a batch: what is used outside of it is refused, never another batch's rows.
+
+FIRST = "a"
+OVER = "of a batch whose turn is over"
+
+
+@placements
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_batch_is_refused_once_the_next_one_has_come(placement, frozen):
+    log = hot_and_cold_log()
+    setting = Setting(placement, log, in_order_layout(log))
+    embeddings = setting.embeddings
+    before = setting.tables()
+    stream = (embeddings.stream_frozen if frozen else embeddings.stream)(setting.packed, [0, 3, 4])
+    first = next(stream)
+    kept = embeddings.lookup(first)
+    second = next(stream)
+    for use in (embeddings.lookup, embeddings.update):
+        with pytest.raises(RuntimeError, match=f"{OVER}: its stream has yielded the next batch"):
+            use(first)
+    with pytest.raises(RuntimeError, match=OVER):
+        kept[FIRST]  # memory of the first batch's rows
+    embeddings.lookup(second)
+    last = next(stream)
+    stream.close()
+    with pytest.raises(RuntimeError, match=f"lookup {OVER}: its stream was closed"):
+        embeddings.lookup(last)
+    rest = list((embeddings.stream_frozen if frozen else embeddings.stream)(setting.packed, [0, 3]))
+    for batch in rest:
+        with pytest.raises(RuntimeError, match=OVER):
+            embeddings.lookup(batch)
+    assert_same_bytes(setting.tables(), before)
+
+
+@placements
+def test_one_backward_is_one_update(placement):
+    log = hot_and_cold_log()
+    setting = Setting(placement, log, in_order_layout(log)).train([0, 3])
+    again = Setting(placement, log, in_order_layout(log))
+    for batch in again.embeddings.stream(again.packed, [0, 3]):
+        train_step(again.model, again.embeddings, again.dense_optimizer, batch)
+        with pytest.raises(RuntimeError, match=f"update {OVER}: update has trained it already"):
+            again.embeddings.update(batch)
+        with pytest.raises(RuntimeError, match=f"lookup {OVER}: update has trained it already"):
+            again.embeddings.lookup(batch)
+    assert_same_bytes(again.tensors(), setting.tensors())
+    assert again.embeddings.steps == 2
+
+
+@placements
+def test_an_update_belongs_to_the_latest_lookup(placement):
+    log = hot_and_cold_log()
+    setting, other = (Setting(placement, log, in_order_layout(log)) for _ in range(2))
+    embeddings, before = setting.embeddings, setting.tables()
+    for batch in embeddings.stream(setting.packed, [0, 3]):
+        with pytest.raises(RuntimeError, match="not the one whose lookup"):
+            embeddings.update(batch)
+        embeddings.lookup(batch, requires_grad=False)
+        with pytest.raises(RuntimeError, match="not the one whose lookup, with requires_grad=True, came last"):
+            embeddings.update(batch)
+        for use in (other.embeddings.lookup, other.embeddings.update):
+            with pytest.raises(RuntimeError, match="that other embeddings have streamed"):
+                use(batch)
+    if not PLACEMENTS[placement].one_stream:
+        first, second = (embeddings.stream(setting.packed, [number]) for number in (0, 3))
+        one, two = next(first), next(second)
+        embeddings.lookup(one)[FIRST].sum().backward()
+        embeddings.lookup(two)
+        with pytest.raises(RuntimeError, match="not the one whose lookup"):
+            embeddings.update(one)
+    assert_same_bytes(setting.tables(), before)
+    assert embeddings.steps == 0
+
+
+@placements
+def test_a_batch_for_evaluation_is_not_updated(placement):
+    log = hot_and_cold_log()
+    setting = Setting(placement, log, in_order_layout(log))
+    before = setting.tables()
+    for batch in setting.embeddings.stream_frozen(setting.packed, [0]):
+        setting.embeddings.lookup(batch)[FIRST].sum().backward()
+        with pytest.raises(RuntimeError, match="for evaluation"):
+            setting.embeddings.update(batch)
+    assert_same_bytes(setting.tables(), before)
+
+
+@placements
+def test_gradients_of_an_earlier_lookup_are_refused(placement):
+    """The leaves are reused: a backward pass through them after the next lookup would read the next batch's rows."""
+    log = hot_and_cold_log()
+    setting = Setting(placement, log, in_order_layout(log))
+    stream = setting.embeddings.stream(setting.packed, [0, 1])
+    sums = []
+    for batch in stream:
+        features = setting.embeddings.lookup(batch)
+        sums.append((features[FIRST] ** 2).sum())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        sums[0].backward()
+
+
 # Memory: what is stated is what is allocated.
 
 

@@ -33,6 +33,7 @@ from fae.core.units import format_bytes, format_count
 from fae.embedding.cpu_rows import CpuRows
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.kernels.geometry import GroupGeometry, group_geometries
+from fae.streaming.batch_turn import BatchTurn
 from fae.streaming.ready_batch import ReadyBatch, make_ready, ready_from_buffer
 from fae.streaming.row_store import RowOptimizer, RowStore, initial_chunks, initial_rows
 from fae.streaming.staging import NO_FAULTS, FaultInjection
@@ -114,6 +115,8 @@ class Embeddings(ABC):
     ) -> None:
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
         self.steps = 0
+        self._lookups = 0
+        self._looked_up: BatchTurn | None = None  # of the batch whose gradients the leaves take
         self._staging_rows: tuple[int, ...] = tuple(0 for _ in layout.groups)
         self.geometries = group_geometries(
             [feature.length for feature in layout.features],
@@ -172,6 +175,9 @@ class Embeddings(ABC):
     @abstractmethod
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         """Yield the batches of a training split in this order; when the iterator ends, every update is in place.
+
+        A batch is good for its turn, until the next one is requested or the iterator is closed: `lookup` any number of
+        times, `update` once, which ends the turn.
 
         Raises
         ------
@@ -232,6 +238,8 @@ class Embeddings(ABC):
         batches: BatchSet,
         order: Sequence[int] | npt.NDArray[np.int64],
         slots: npt.NDArray[np.int64] | None = None,
+        *,
+        frozen: bool,
     ) -> ReadyBatches:
         """Yield batches on the device, in this order; through input buffers where the kernels read those.
 
@@ -239,6 +247,8 @@ class Embeddings(ABC):
         ----------
         slots
             int64 ``[n]``: staging slot of each batch, -1 for none; by default -1 for all.
+        frozen
+            Whether they are for evaluation, so that `update` refuses them.
         """
         numbers = np.asarray(order, np.int64)
         if slots is None:
@@ -246,7 +256,8 @@ class Embeddings(ABC):
         places = np.maximum(slots, 0).tolist()
         if self._gpu is None:
             for index, slot in zip(numbers.tolist(), places, strict=True):
-                yield make_ready(batches.batch(index), self.device, slot)
+                with BatchTurn(self, frozen=frozen) as turn:
+                    yield make_ready(batches.batch(index), self.device, slot, turn)
             return
         with closing(self._gpu.buffered(batches, numbers, slots, self._staging_rows, self.steps + 1)) as buffered:
             expected = self.steps
@@ -254,7 +265,8 @@ class Embeddings(ABC):
                 if self.steps != expected and packed.is_ordered:  # a batch before was not updated
                     self._gpu.set_step(buffer, self.steps + 1)
                 expected += 1
-                yield ready_from_buffer(packed, buffer, slot)
+                with BatchTurn(self, frozen=frozen) as turn:
+                    yield ready_from_buffer(packed, buffer, slot, turn)
 
     @property
     def traffic(self) -> dict[str, int]:
@@ -267,13 +279,33 @@ class Embeddings(ABC):
         return {}
 
     def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
-        """Read and pool the rows of a batch.
+        """Read and pool the rows of a batch in its turn.
 
         Returns
         -------
         FeatureEmbeddings
             Views of leaf tensors; valid until the next lookup.
+
+        Raises
+        ------
+        RuntimeError
+            If the turn of the batch is over (`fae.streaming.batch_turn`), or it is one of other embeddings.
         """
+        batch.turn.require(self, "lookup")
+        self._lookups += 1
+        self._looked_up = batch.turn if requires_grad else None
+        features = self._look_up(batch, requires_grad=requires_grad)
+        lookup = self._lookups
+        features.require_valid = lambda: self._require_latest(batch.turn, lookup)
+        return features
+
+    def _require_latest(self, turn: BatchTurn, lookup: int) -> None:
+        turn.require(self, "reading features")
+        if lookup != self._lookups:
+            raise RuntimeError("these features are no longer there: another lookup has taken their memory; clone them")
+
+    def _look_up(self, batch: ReadyBatch, *, requires_grad: bool) -> FeatureEmbeddings:
+        """`lookup`, once the batch may be looked up."""
         banks = [self._bank(group) for group in range(len(self.geometries))]
         if self._gpu is not None:
             return self._gpu.lookup(batch, banks, self._views, self._sequences, requires_grad=requires_grad)
@@ -284,8 +316,31 @@ class Embeddings(ABC):
         return FeatureEmbeddings(self._views, leaves, self._sequences.read(batch.packed.addresses, leaves[0].device))
 
     def update(self, batch: ReadyBatch) -> None:
-        """Apply the optimizer to the rows of the batch that was looked up last, from the gradients of its leaves."""
-        assert batch.packed.is_ordered, "batches of this split carry no order; they are for evaluation"
+        """Apply the optimizer to the rows of the batch that was looked up last, from the gradients of its leaves.
+
+        Raises
+        ------
+        RuntimeError
+            If the turn of the batch is over, as it is after an update; if the latest `lookup` was not this batch's; or
+            if the batch is of a split for evaluation, or looked up without gradients.
+        """
+        batch.turn.require(self, "update")
+        if batch.turn.frozen or not batch.packed.is_ordered:
+            raise RuntimeError(
+                "update of a batch for evaluation (from stream_frozen, or of a validation or test split); train on "
+                "embeddings.stream(packed.train, order)"
+            )
+        if self._looked_up is not batch.turn:
+            raise RuntimeError(
+                "update of a batch that is not the one whose lookup, with requires_grad=True, came last: the gradients "
+                "are those of that lookup; call lookup, backward and update batch by batch"
+            )
+        self._update(batch)
+        self._looked_up = None
+        batch.turn.end("update has trained it already")
+
+    def _update(self, batch: ReadyBatch) -> None:
+        """`update`, once the batch may be updated."""
         self.steps += 1
         banks = [self._bank(group) for group in range(len(self.geometries))]
         if self._gpu is not None:
@@ -293,6 +348,12 @@ class Embeddings(ABC):
             return
         assert self._cpu is not None
         self._cpu.update(batch, banks, step=self.steps)
+
+    def take_back(self, batch: ReadyBatch, steps: int) -> None:
+        """Forget a step that was recorded and not made; `steps` is the number before it."""
+        self.steps = steps
+        self._looked_up = None
+        batch.turn.reopen()
 
     def initialise(self, seed: int) -> None:
         """Give every row its first value (`fae.streaming.row_store.initial_rows`) and zero state."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from fae.artifacts.row_layout import RowLayout
 from fae.kernels.cpu import CpuGroupKernels
@@ -76,6 +77,7 @@ class CpuRows:
                 shift=shift,
                 cold_rows=listed,
             )
+            increment_version(output)  # numba has written it: a backward pass of an earlier lookup must not use it
             output.requires_grad_(requires_grad)
         return self.outputs
 

@@ -93,6 +93,11 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
         The fused lookup and dot interaction, where there is one.
     lengths
         Slots in use of kept sequences, int64 ``[B]``, by feature name.
+
+    Attributes
+    ----------
+    require_valid
+        Called before features are read; raises where the memory behind them is another lookup's by now.
     """
 
     def __init__(
@@ -103,8 +108,11 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
         interact: Callable[[Tensor], Tensor | None] | None = None,
     ) -> None:
         self._views, self._source, self._lengths, self._interact = views, buffers, lengths or {}, interact
+        self.require_valid: Callable[[], None] | None = None
 
     def _buffers(self) -> Sequence[Tensor]:
+        if self.require_valid is not None:
+            self.require_valid()
         if callable(self._source):
             self._source = self._source()
         return self._source
@@ -112,6 +120,11 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
     def parts(self) -> tuple[FeatureViews, Sequence[Tensor], dict[str, Tensor]]:
         """Views, buffers and lengths, from which another one of the same features can be made."""
         return self._views, self._buffers(), dict(self._lengths)
+
+    def first(self, count: int) -> FeatureEmbeddings:
+        """The same features of the first `count` inputs, as views."""
+        lengths = {name: each[:count] for name, each in self._lengths.items()}
+        return FeatureEmbeddings(self._views, lambda: [buffer[:count] for buffer in self._buffers()], lengths)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._views.view(self._buffers(), name)
@@ -134,6 +147,8 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
         first, as `fae.models.layers.DotInteraction` orders them. None where there is no such kernel: then the model
         does the same from the features.
         """
+        if self.require_valid is not None:
+            self.require_valid()
         return None if self._interact is None else self._interact(dense)
 
     def lengths(self, name: str) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
@@ -171,6 +172,7 @@ class GpuRows:
                 output = self._output(group)
                 num_hot_rows = self._layout.groups[group].num_hot_rows
                 kernels.lookup(buffer.views, self._cold_lists(buffer, group), num_hot_rows, banks[group].weight, output)
+                increment_version(output)  # a backward pass of an earlier lookup must not use it
                 leaves.append(output.requires_grad_(requires_grad))
             return leaves
 

@@ -83,13 +83,13 @@ class HybridEmbeddings(ResidentEmbeddings):
         if on_gpu:
             self._sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
-    def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
-        """As `Embeddings.lookup`; returns once the copies to the device are under way."""
+    def _look_up(self, batch: ReadyBatch, *, requires_grad: bool) -> FeatureEmbeddings:
+        """As `Embeddings._look_up`; returns once the copies to the device are under way."""
         if not self._leaves:
-            return self._count_traffic(super().lookup(batch, requires_grad=requires_grad))
+            return self._count_traffic(super()._look_up(batch, requires_grad=requires_grad))
         if self._sent is not None:
             self._sent.synchronize()  # the last batch's copies may still read the host buffers
-        super().lookup(batch, requires_grad=False)
+        super()._look_up(batch, requires_grad=False)
         for leaf, output in zip(self._leaves, self._outputs, strict=True):
             leaf.requires_grad_(False).grad = None
             leaf.copy_(output, non_blocking=True)
@@ -98,14 +98,14 @@ class HybridEmbeddings(ResidentEmbeddings):
             self._sent.record(torch.cuda.current_stream(self.device))
         return self._count_traffic(self._features(batch, self._leaves))
 
-    def update(self, batch: ReadyBatch) -> None:
-        """As `Embeddings.update`; waits for the gradients to arrive."""
+    def _update(self, batch: ReadyBatch) -> None:
+        """As `Embeddings._update`; waits for the gradients to arrive."""
         for index, leaf in enumerate(self._leaves):
             gradient = leaf.grad
             self._outputs[index].grad = None if gradient is None else self._gradients[index].copy_(gradient)
         used = [output for output in self._outputs if output.grad is not None]
         self._pooled_bytes["gradient_bytes_to_host"] += 4 * sum(output.numel() for output in used)
-        super().update(batch)
+        super()._update(batch)
 
     def computes_on_host(self, batch: ReadyBatch) -> bool:
         return bool(self._leaves)

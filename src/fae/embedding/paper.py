@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
@@ -64,38 +65,42 @@ class PaperEmbeddings(Embeddings):
         )
 
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
-        for batch in self._ready(batches, order):
-            # A swap belongs to no step: it is done here, outside of what may be captured.
-            if batch.packed.has_cold_rows:
-                self._refresh_host()
-            else:
-                self._refresh_bank()
-            steps = self.steps
-            try:
-                yield batch
-            finally:
-                # Not left to `update`: a captured step is replayed without calling it.
-                if self.steps != steps and not batch.packed.has_cold_rows and not self._bank_is_stale:
-                    self._host_is_stale = True
+        return self._stream(batches, order, frozen=False)
 
     def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
-        return self.stream(batches, order)
+        return self._stream(batches, order, frozen=True)
 
-    def lookup(self, batch: ReadyBatch, *, requires_grad: bool = True) -> FeatureEmbeddings:
-        """As `Embeddings.lookup`, on the side that the batch belongs to; `stream` has updated that side."""
+    def _stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], *, frozen: bool) -> ReadyBatches:
+        with closing(self._ready(batches, order, frozen=frozen)) as ready:
+            for batch in ready:
+                # A swap belongs to no step: it is done here, outside of what may be captured.
+                if batch.packed.has_cold_rows:
+                    self._refresh_host()
+                else:
+                    self._refresh_bank()
+                steps = self.steps
+                try:
+                    yield batch
+                finally:
+                    # Not left to `update`: a captured step is replayed without calling it.
+                    if self.steps != steps and not batch.packed.has_cold_rows and not self._bank_is_stale:
+                        self._host_is_stale = True
+
+    def _look_up(self, batch: ReadyBatch, *, requires_grad: bool) -> FeatureEmbeddings:
+        """As `Embeddings._look_up`, on the side that the batch belongs to; `stream` has updated that side."""
         if batch.packed.has_cold_rows:
-            return self._cold_side.lookup(batch, requires_grad=requires_grad)
-        return super().lookup(batch, requires_grad=requires_grad)
+            return self._cold_side._look_up(batch, requires_grad=requires_grad)
+        return super()._look_up(batch, requires_grad=requires_grad)
 
-    def update(self, batch: ReadyBatch) -> None:
-        """As `Embeddings.update`; the other side's hot rows are stale from here on."""
+    def _update(self, batch: ReadyBatch) -> None:
+        """As `Embeddings._update`; the other side's hot rows are stale from here on."""
         if batch.packed.has_cold_rows:
             self._cold_side.steps = self.steps  # one step count for all rows
-            self._cold_side.update(batch)
+            self._cold_side._update(batch)
             self.steps = self._cold_side.steps
             self._bank_is_stale = True
         else:
-            super().update(batch)
+            super()._update(batch)
             self._host_is_stale = True
 
     def _refresh_bank(self) -> None:

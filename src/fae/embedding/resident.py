@@ -53,10 +53,10 @@ class ResidentEmbeddings(Embeddings):
         )
 
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
-        return self._ready(batches, order)
+        return self._ready(batches, order, frozen=False)
 
     def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
-        return self.stream(batches, order)
+        return self._ready(batches, order, frozen=True)
 
     def _bank(self, group: int) -> RowStore:
         return self._stores[group]

@@ -121,7 +121,7 @@ class TieredEmbeddings(Embeddings):
         slots[~is_cold] = -1
         with (
             closing(self._pipeline.run(batches, numbers, write_back=write_back)) as staged,
-            closing(self._ready(batches, numbers, slots)) as ready,
+            closing(self._ready(batches, numbers, slots, frozen=not write_back)) as ready,
         ):
             for _, ready_batch in zip(staged, ready, strict=False):  # the pipeline ends last: it drains
                 steps = self.steps

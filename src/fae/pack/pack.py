@@ -83,6 +83,7 @@ def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_byt
             batch_size=hot_set.batch_size,
             num_slots=hot_set.layout.num_slots,
             num_dense=len(log.dense_names),
+            dense=list(log.dense_names),
             num_groups=len(hot_set.layout.groups),
             mixed=hot_set.mixed,
             features=[feature.name for feature in hot_set.layout.features],

@@ -8,6 +8,7 @@ also holds a label and a logit of every input, because an exact AUC needs them a
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -239,8 +240,8 @@ def evaluate_files(run: str | Path, files: Sequence[str | Path], *, device: str 
     metrics = compute_metrics(np.concatenate(labels).astype(np.float32), np.concatenate(logits))
     auc = "not defined (the labels are all the same)" if metrics.auc is None else f"{metrics.auc:.5f}"
     say(
-        f"evaluate: {format_count(metrics.num_inputs)} inputs, AUC {auc}, log loss {metrics.log_loss:.5f}, label rate "
-        f"{metrics.label_rate:.4f}"
+        f"evaluate: {format_count(metrics.num_inputs)} inputs, AUC {auc}, log loss {math.nan if metrics.log_loss is None else metrics.log_loss:.5f}, label "
+        f"rate {metrics.label_rate:.4f}"
     )
     scored.say_unknown("evaluate")
     return {**scored.facts(), **dataclasses.asdict(metrics)}

@@ -12,6 +12,7 @@ from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.manifest import Plan, is_current
 from fae.artifacts.packed import PackedDataset
+from fae.core.errors import RecipeError
 from fae.core.progress import say
 from fae.profile.config import HotConfig
 
@@ -69,6 +70,36 @@ class PackOptions:
             "mixed": self.mixed,
             "seed": self.seed,
         }
+
+
+def require_validation(recipe: Recipe, log: ColumnarLog | None = None) -> None:
+    """Refuse a training that needs a validation split where there is none.
+
+    Parameters
+    ----------
+    log
+        The log, once it is there; None looks at the recipe alone.
+
+    Raises
+    ------
+    RecipeError
+        If early stopping or the adaptive order would have no validation loss.
+    """
+    train, fraction = recipe.train, recipe.log.validation_fraction
+    needs = [
+        *([f"early_stopping = {train.early_stopping}"] if train.early_stopping else []),
+        *(['order = "adaptive"'] if train.order == "adaptive" else []),
+    ]
+    if log is None:
+        why = "[log] validation_fraction is 0" if fraction == 0 else ""
+    else:
+        start, stop = log.split("validation")
+        why = "" if stop > start else "the validation split of the log is empty"
+    if needs and why:
+        raise RecipeError(
+            f"[train] {' and '.join(needs)} needs a validation loss, and {why}; raise [log] validation_fraction, or "
+            f"leave {'them' if len(needs) > 1 else 'it'} out"
+        )
 
 
 def planned_profile(log: ColumnarLog, options: PackOptions) -> Plan:

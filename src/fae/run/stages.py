@@ -135,6 +135,7 @@ class ProfileStage(Stage[AccessProfile]):
     def plan(self, run: RunContext) -> Plan:
         """As `Stage.plan`."""
         log = INGEST.open(run)
+        prepare.require_validation(run.recipe, log)
         return prepare.planned_profile(log, PackOptions.from_recipe(run.recipe, log.features))
 
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:

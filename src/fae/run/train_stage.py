@@ -18,6 +18,7 @@ from fae.core.host_memory import available_bytes
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.run.context import RunContext
+from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, Stage
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ class TrainStage(Stage[Manifest]):
     def plan(self, run: RunContext) -> Plan:
         """As `Stage.plan`."""
         packed, log, parent = PACK.open(run), INGEST.open(run), run.parent()
+        require_validation(run.recipe, log)
         # How often to save does not shape the result, so it does not name it; a parent is named by its fingerprint.
-        # `compile` names the run only where it is on: runs from before that setting existed are still those runs.
+        # `compile` and `threads` name the run only where they are set: runs from before them are still those runs.
         train = {
             key: value
             for key, value in to_table(run.recipe.train).items()
-            if key != "from" and not key.startswith("checkpoint_") and (key != "compile" or value)
+            if key != "from" and not key.startswith("checkpoint_") and (key not in ("compile", "threads") or value)
         }
         parents = {artifact.kind: artifact.fingerprint for artifact in (packed.manifest, log.manifest)}
         if parent:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fae.artifacts.packed import PackedBatch
+from fae.streaming.batch_turn import BatchTurn
 
 if TYPE_CHECKING:
     from fae.kernels.input_views import InputViews
@@ -38,7 +39,7 @@ class InputSlot:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadyBatch:
-    """A batch that `Embeddings.stream` yields.
+    """A batch that `Embeddings.stream` yields; good for its turn, until the stream is advanced or closed.
 
     Attributes
     ----------
@@ -52,6 +53,8 @@ class ReadyBatch:
         Staging slot that holds its cold rows; 0 if it has none.
     buffer
         On a GPU, its input buffer, which the kernels read.
+    turn
+        How long it is good for.
     """
 
     packed: PackedBatch
@@ -59,6 +62,7 @@ class ReadyBatch:
     labels: Tensor
     slot: int
     buffer: InputSlot | None = None
+    turn: BatchTurn
 
     @property
     def num_inputs(self) -> int:
@@ -76,16 +80,19 @@ class ReadyBatch:
         return torch.from_numpy(real).to(device)
 
 
-def make_ready(packed: PackedBatch, device: torch.device, slot: int) -> ReadyBatch:
+def make_ready(packed: PackedBatch, device: torch.device, slot: int, turn: BatchTurn) -> ReadyBatch:
     """Copy a batch's dense features and labels to `device`."""
 
     def to_device(array: npt.NDArray[Any]) -> Tensor:
         # A copy on purpose: packed arrays are views of a memory-mapped file.
         return torch.from_numpy(np.array(array, dtype=np.float32)).to(device)
 
-    return ReadyBatch(packed=packed, dense=to_device(packed.dense), labels=to_device(packed.labels), slot=slot)
+    return ReadyBatch(
+        packed=packed, dense=to_device(packed.dense), labels=to_device(packed.labels), slot=slot, turn=turn
+    )
 
 
-def ready_from_buffer(packed: PackedBatch, buffer: InputSlot, slot: int) -> ReadyBatch:
+def ready_from_buffer(packed: PackedBatch, buffer: InputSlot, slot: int, turn: BatchTurn) -> ReadyBatch:
     """A batch whose tensors are views of its input buffer."""
-    return ReadyBatch(packed=packed, dense=buffer.views.dense, labels=buffer.views.labels, slot=slot, buffer=buffer)
+    views = buffer.views
+    return ReadyBatch(packed=packed, dense=views.dense, labels=views.labels, slot=slot, buffer=buffer, turn=turn)

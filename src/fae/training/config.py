@@ -70,6 +70,10 @@ class TrainConfig:
         On a GPU, run the dense part through `torch.compile`, which takes half a minute and then saves launches. Set it
         to true at small batches for a model without kernels of its own (TBSM, one of yours); a model that has them
         (DLRM in ``bf16``) is left as it is.
+    threads
+        On a CPU, threads of the dense part, at most 256. With 0 its size decides, 1 to 16, whatever cores there are, so
+        that the bytes are the same on every number of cores: sums are rounded where threads cut them. Set it to the
+        number of cores where a large dense part has more of them than 16.
     early_stopping
         Stop after this many epochs without a lower validation loss and keep the best weights; 0 trains all epochs.
     checkpoint_minutes
@@ -96,6 +100,7 @@ class TrainConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     capture: bool = True
     compile: bool = False
+    threads: int = 0
     early_stopping: int = 0
     checkpoint_minutes: float = 10.0
     checkpoint_batches: int = 0
@@ -116,6 +121,7 @@ class TrainConfig:
             if name.endswith("rate") and value > _LARGEST_RATE:
                 raise RecipeError(f"[train] {name} = {value} must be at most {_LARGEST_RATE:g}")
         counts = {
+            "threads": self.threads,
             "early_stopping": self.early_stopping,
             "checkpoint_minutes": self.checkpoint_minutes,
             "checkpoint_batches": self.checkpoint_batches,
@@ -130,6 +136,8 @@ class TrainConfig:
             raise RecipeError(f"[train] adaptive_tail = {self.adaptive_tail} must be from 0 to 1")
         if self.epochs > _MOST_EPOCHS:
             raise RecipeError(f"[train] epochs = {self.epochs} is more than {_MOST_EPOCHS:,}")
+        if self.threads > 256:
+            raise RecipeError(f"[train] threads = {self.threads} is more than 256")
         if self.batch_size > 2**20:
             raise RecipeError(f"[train] batch_size = {self.batch_size} is more than {2**20}")
 

@@ -15,7 +15,10 @@ from fae.core.interrupts import raise_interrupt
 from fae.core.progress import task
 from fae.embedding.base import Embeddings
 from fae.training.metrics import Metrics, compute_metrics
+from fae.training.real_inputs import cut_to_real
 from fae.training.step import Precision, autocast
+
+_HOST = torch.device("cpu")  # no step is captured here, so no model of one's own sees padded inputs on any device
 
 
 def predict_split(
@@ -40,7 +43,7 @@ def predict_split(
             raise_interrupt()
             features = embeddings.lookup(batch, requires_grad=False)
             with autocast(embeddings.device, precision):
-                output = model(batch.dense, features)[: batch.num_inputs]
+                output = model(*cut_to_real(model, batch, features, device=_HOST))[: batch.num_inputs]
             logits.append(output.float().cpu().numpy().copy())
             labels.append(np.array(batch.packed.labels[: batch.num_inputs]))
             progress.advance(1)

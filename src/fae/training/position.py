@@ -49,6 +49,8 @@ class Position:
     phase_seconds
         Likewise, seconds of steps by phase (``cold``, ``hot``, ``mixed``), of ``validation``, and what the placement
         times itself.
+    threads
+        Threads that torch uses for the dense part on a CPU; 0 on a GPU, and in checkpoints from before it was kept.
     stopped_early, complete
         Whether early stopping ended the run; whether the run is at its end.
     result
@@ -71,6 +73,7 @@ class Position:
     timed_inputs: int = 0
     traffic: dict[str, int] = field(default_factory=dict)
     phase_seconds: dict[str, float] = field(default_factory=dict)
+    threads: int = 0
     stopped_early: bool = False
     complete: bool = False
     result: dict[str, Any] = field(default_factory=dict)

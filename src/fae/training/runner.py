@@ -19,6 +19,7 @@ from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
 from fae.training.compiled_model import CompiledModel, forward_of
 from fae.training.dense_graph import CannotCapture, DenseGraph
+from fae.training.real_inputs import needs_real_inputs
 from fae.training.step import Precision, train_step
 
 _WARM_UP_STEPS = 3
@@ -64,6 +65,7 @@ class StepRunner:
         self._model, self._embeddings, self._dense_optimizer = model, embeddings, dense_optimizer
         self._forward = forward_of(model, embeddings.device, compiled=compiled)
         self._is_proven = not self.is_compiled
+        self._needs_real_inputs = needs_real_inputs(model, embeddings.device)
         self.precision: Precision = precision
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=embeddings.device)
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
@@ -90,6 +92,10 @@ class StepRunner:
 
     def __call__(self, batch: ReadyBatch) -> None:
         """Train one batch."""
+        if self._needs_real_inputs and batch.num_inputs < len(batch.labels):
+            self.setting_up = False
+            self._step_on_capture_stream(batch)
+            return
         if self._dense_graph is not None and self._capture and self._embeddings.computes_on_host(batch):
             self._run_on_host(batch, self._dense_graph)
             return
@@ -108,10 +114,10 @@ class StepRunner:
                 self._graphs[place] = self._capture_step(batch)
             except RuntimeError as error:
                 self._give_up(error)
-                self._embeddings.steps = steps
+                self._embeddings.take_back(batch, steps)
                 self._step_on_capture_stream(batch)
                 return
-            self._embeddings.steps = steps
+            self._embeddings.take_back(batch, steps)
             self._graphs = {place: graph for place, graph in self._graphs.items() if place[0] == key}
         self._graphs[place].replay()
         self._embeddings.steps += 1

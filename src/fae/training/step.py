@@ -1,6 +1,7 @@
 """The one training step: hot, cold and mixed batches, every placement, every model.
 
-The loss is the mean over the real inputs of a batch; padding contributes nothing to any gradient.
+The loss is the mean over the real inputs of a batch; padding contributes nothing to any gradient. A model of one's own
+may be called with the real inputs alone (`fae.training.real_inputs`); logits are then those of the first inputs.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from torch import Tensor, nn
 
 from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
+from fae.training.real_inputs import cut_to_real, module_of, single_input
 
 Precision = Literal["fp32", "bf16"]
 
 
 def mean_loss(logits: Tensor, batch: ReadyBatch) -> Tensor:
     """Mean binary cross-entropy (natural log) over the real inputs of a batch, scalar."""
-    losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="none")
-    return (losses * batch.real).sum() / max(1, batch.num_inputs)
+    size = len(logits)
+    losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels[:size], reduction="none")
+    return (losses * batch.real[:size]).sum() / max(1, batch.num_inputs)
 
 
 def backward(logits: Tensor, batch: ReadyBatch, loss_sum: Tensor) -> Tensor:
@@ -38,7 +41,7 @@ def backward(logits: Tensor, batch: ReadyBatch, loss_sum: Tensor) -> Tensor:
         loss_sum += loss.detach().double() * batch.num_inputs
         return loss.detach()
     # The number of real inputs is on the device: a graph must not hold that of the batch it was captured with.
-    return backward_on_device(logits, batch.labels, batch.buffer.views.words, loss_sum)
+    return backward_on_device(logits, batch.labels[: len(logits)], batch.buffer.views.words, loss_sum)
 
 
 def backward_on_device(logits: Tensor, labels: Tensor, words: Tensor, loss_sum: Tensor) -> Tensor:
@@ -90,8 +93,11 @@ def train_step(
         The loss before the update, detached, on the device; reading it waits for the device.
     """
     features = embeddings.lookup(batch)
-    with autocast(embeddings.device, precision):
-        logits = model(batch.dense, features)
+    dense, shown = cut_to_real(model, batch, features, device=embeddings.device)
+    if shown is not features:
+        model = module_of(model)  # not compiled anew for every number of inputs
+    with autocast(embeddings.device, precision), single_input(model, dense):
+        logits = model(dense, shown)
     dense_optimizer.zero_grad(set_to_none=True)
     if loss_sum is None:
         loss_sum = torch.zeros((), dtype=torch.float64, device=logits.device)

@@ -29,8 +29,10 @@ from fae.core.progress import say, task
 from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
+from fae.training.causes import cause_of_divergence, worse_than_the_rate
 from fae.training.config import TrainConfig
 from fae.training.dense import make_dense_optimizer
+from fae.training.dense_threads import dense_threads, torch_threads
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.loss_windows import LossWindows
 from fae.training.metrics import Metrics
@@ -130,7 +132,12 @@ class Trainer:
         self._resume()
         if self._position.complete:
             return self._position.result
-        with put_off():  # a signal ends a step first, and training with a checkpoint
+        if self.embeddings.device.type == "cpu" and not self._position.threads:
+            self._position.threads = dense_threads(self.model, self.packed.batch_size, self.config.threads)
+        with (
+            put_off(),
+            torch_threads(self._position.threads),
+        ):  # a signal ends a step first, and training with a checkpoint
             try:
                 self._train()
                 if self.config.early_stopping and self._position.best_loss is not None and self._folder is not None:
@@ -233,10 +240,9 @@ class Trainer:
 
     def _require_finite(self, loss: float, batches: int) -> None:
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"training diverged: the loss of a batch up to number {batches} is {loss}; lower [train] "
-                f"learning_rate ({self.config.learning_rate}) or dense_learning_rate ({self.config.dense_rate})"
-            )
+            rates = f"learning_rate ({self.config.learning_rate}) or dense_learning_rate ({self.config.dense_rate})"
+            cause = cause_of_divergence(self.packed) or f"lower [train] {rates}"
+            raise TrainingError(f"training diverged: the loss of a batch up to number {batches} is {loss}; {cause}")
 
     def _evaluate(self, batches: BatchSet, order: npt.NDArray[np.int64] | None = None, *, label: str) -> Metrics:
         return evaluate(self.model, self.embeddings, batches, order, label=label, precision=self._precision)
@@ -303,6 +309,10 @@ class Trainer:
         self._windows.settle(wait=True)
         test = self._evaluate(self.packed.test, label="test")
         validation = self._evaluate(self.packed.validation, label="validate")
+        for name, metrics in (("validation", validation), ("test", test)):
+            line = worse_than_the_rate(name, dataclasses.asdict(metrics), self.packed)
+            if line:
+                say(f"train: {line}")
         return {
             "train": {
                 "samples_per_second": position.inputs_per_second(),
@@ -315,6 +325,7 @@ class Trainer:
                 "validation_curve": position.validation,
                 "schedule": self.schedule.trace,
                 "precision": self._precision,
+                "threads": position.threads,
                 "device_bytes": self.embeddings.device_bytes,
                 "traffic": position.traffic_since_start(self.embeddings),
                 "phase_seconds": position.phases_since_start(self.embeddings),

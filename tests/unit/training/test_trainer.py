@@ -204,6 +204,7 @@ def test_training_learns(tmp_path):
 
 
 def test_padding_contributes_nothing():
+    from fae.streaming.batch_turn import BatchTurn
     from fae.streaming.ready_batch import ReadyBatch
     from fae.training.step import mean_loss
 
@@ -213,7 +214,7 @@ def test_padding_contributes_nothing():
     logits = torch.tensor([0.3, -0.2, 9.0], requires_grad=True)
     batch = ReadyBatch(
         packed=Packed(), dense=torch.zeros(3, 1), labels=torch.tensor([1.0, 0, 0]),
-        slot=0,
+        slot=0, turn=BatchTurn(None),
     )  # fmt: skip
     loss = mean_loss(logits, batch)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:2], batch.labels[:2])
