@@ -1,4 +1,4 @@
-"""Check every input of a columnar log, whoever made it: what a stage does that reads all of it anyway."""
+"""Check every input of a columnar log of any maker: what a stage does that reads all of it anyway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check every packed batch, whoever packed it, before training follows its addresses."""
+"""Check every packed batch, of any maker, before training follows its addresses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_batches(packed: PackedDataset, layout: RowLayout, *, num_inputs: int) 
     Parameters
     ----------
     layout
-        Of the hot set that they were packed for.
+        That of the hot set that they were packed for.
     num_inputs
         Inputs of the log.
 

@@ -196,7 +196,7 @@ def replace_folder(temporary: Path, path: Path) -> None:
 def remove_folder(path: Path) -> None:
     """Remove a folder, its manifest first, so that a partly removed folder is never taken for an artifact.
 
-    Of a link only the link is removed. A plain file stays: nothing here made it.
+    A link is removed, and not what it leads to. A plain file stays: nothing here made it.
     """
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():

@@ -6,11 +6,12 @@ encoded on different threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from fae.core.compiled import Int64
 from fae.ingest.column_config import ColumnConfig
@@ -21,6 +22,8 @@ from fae.ingest.scratch import Scratch
 from fae.ingest.value_types.printed_lists import PrintedLists
 from fae.ingest.values import Locate, as_text, list_items, whole_numbers
 from fae.ingest.vocabulary import Vocabulary
+
+_VALUES_AT_ONCE = 1 << 18
 
 
 class ColumnEncoder:
@@ -95,6 +98,46 @@ class ColumnEncoder:
         if self.vocabulary is not None:
             return self.vocabulary.encode(values)
         return whole_numbers(values, self.config.name, locate)
+
+    @property
+    def num_values(self) -> int:
+        """Distinct values so far; 0 of an encoded column."""
+        return 0 if self.vocabulary is None else self.vocabulary.size
+
+    def saved_values(self, first: int, stop: int) -> Iterator[bytes]:
+        """Values ``first .. stop - 1`` as bytes, in pieces, for `restore_values`.
+
+        Keys are int64. Text is the number of values (int64), the length of each (int32), and their bytes.
+        """
+        vocabulary = self.vocabulary
+        for start in range(first, stop, _VALUES_AT_ONCE):
+            end = min(start + _VALUES_AT_ONCE, stop)
+            if isinstance(vocabulary, HexVocabulary):
+                yield vocabulary.keys[start:end].tobytes()
+            elif vocabulary is not None:
+                lengths, text = vocabulary.text(start, end)
+                yield np.array([end - start], np.int64).tobytes() + lengths.tobytes() + text.tobytes()
+
+    def restore_values(self, data: bytes, count: int) -> None:
+        """Add `count` values to the vocabulary, from the bytes of `saved_values`."""
+        vocabulary = self.vocabulary
+        if vocabulary is None or not count:
+            return
+        if isinstance(vocabulary, HexVocabulary):
+            keys = np.frombuffer(data, np.int64)
+            for start in range(0, count, _VALUES_AT_ONCE):
+                part = keys[start : start + _VALUES_AT_ONCE]
+                vocabulary.encode_keys(part, np.empty(len(part), np.int32))
+            return
+        at = 0
+        while at < len(data):
+            number = int(np.frombuffer(data, np.int64, 1, at)[0])
+            offsets = np.zeros(number + 1, np.int32)
+            np.cumsum(np.frombuffer(data, np.int32, number, at + 8), out=offsets[1:])
+            at += 8 + 4 * number
+            text = pa.py_buffer(data[at : at + int(offsets[-1])])
+            vocabulary.encode(pa.StringArray.from_buffers(number, pa.py_buffer(offsets), text))
+            at += int(offsets[-1])
 
     def assign_final_ids(self, counts: Int64, minimum: int, scratch: Scratch) -> Numbering:
         """Final ids, from the counts in the training split as `fae.ingest.final_ids.count_ids` gives them."""

@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from fae.artifacts.checksums import describe_files, file_checksum
 from fae.core.errors import ArtifactError
@@ -38,11 +37,9 @@ from fae.core.npy import HEADER_BYTES, NpyRows, NpyWriter
 from fae.core.progress import say
 from fae.core.threads import run_jobs
 from fae.core.whole_files import read_json, write_durably
-from fae.ingest.hex_vocabulary import HexVocabulary
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.renumbering import restore_ids, step_checksums
 
-_VALUES_AT_ONCE = 1 << 18
 _VERSION = 2
 _ALWAYS_MARKED, _SECONDS, _MOST_SHARE = 16, 1.0, 0.05
 """The first files are marked one by one; later a mark comes after a second, and marks take 5 % of the time at most."""
@@ -254,9 +251,9 @@ class IngestProgress:
             while journal.tell() < self._journal[0]:
                 head = np.frombuffer(journal.read(16 * len(encoders)), np.int64).reshape(-1, 2)
                 for encoder, (count, num_bytes) in zip(encoders, head.tolist(), strict=True):
-                    _add_values(encoder, journal.read(num_bytes), count)
+                    encoder.restore_values(journal.read(num_bytes), count)
             journal.truncate(self._journal[0])
-        self._saved = [_num_values(encoder) for encoder in encoders]
+        self._saved = [encoder.num_values for encoder in encoders]
 
     def mark(self, encoders: Sequence[ColumnEncoder], writers: Sequence[NpyWriter], *, last: bool) -> None:
         """Another raw file is read: set a mark behind it, unless the last mark was just now.
@@ -284,15 +281,15 @@ class IngestProgress:
         self._mark_seconds = self._last_mark - started
 
     def _write_journal(self, encoders: Sequence[ColumnEncoder], *, durable: bool) -> None:
-        sizes = [_num_values(encoder) for encoder in encoders]
+        sizes = [encoder.num_values for encoder in encoders]
         size, checksum = self._journal
         with (self.work / "journal").open("r+b") as journal:
             head = np.zeros((len(encoders), 2), np.int64)
             at = size + head.nbytes
             for index, encoder in enumerate(encoders):
                 journal.seek(at)
-                for start in range(self._saved[index], sizes[index], _VALUES_AT_ONCE):
-                    journal.write(_values(encoder, start, min(start + _VALUES_AT_ONCE, sizes[index])))
+                for data in encoder.saved_values(self._saved[index], sizes[index]):
+                    journal.write(data)
                 head[index] = sizes[index] - self._saved[index], journal.tell() - at
                 at = journal.tell()
             journal.seek(size)
@@ -365,42 +362,3 @@ def _digest(value: Any) -> str:
 def _require(path: Path, kind: Callable[[int], bool]) -> None:
     if not kind(path.lstat().st_mode):
         raise _Damaged(path.name)
-
-
-def _num_values(encoder: ColumnEncoder) -> int:
-    return 0 if encoder.vocabulary is None else encoder.vocabulary.size
-
-
-def _values(encoder: ColumnEncoder, start: int, stop: int) -> bytes:
-    """Values ``start .. stop - 1`` as bytes for the journal.
-
-    Keys are int64. Text is the number of values (int64), the length of each (int32), and their bytes.
-    """
-    vocabulary = encoder.vocabulary
-    if isinstance(vocabulary, HexVocabulary):
-        return vocabulary.keys[start:stop].tobytes()
-    assert vocabulary is not None
-    lengths, text = vocabulary.text(start, stop)
-    return np.array([stop - start], np.int64).tobytes() + lengths.tobytes() + text.tobytes()
-
-
-def _add_values(encoder: ColumnEncoder, data: bytes, count: int) -> None:
-    """Add values from the journal to a vocabulary; the inverse of `_values`."""
-    vocabulary = encoder.vocabulary
-    if vocabulary is None or not count:
-        return
-    if isinstance(vocabulary, HexVocabulary):
-        keys = np.frombuffer(data, np.int64)
-        for start in range(0, count, _VALUES_AT_ONCE):
-            part = keys[start : start + _VALUES_AT_ONCE]
-            vocabulary.encode_keys(part, np.empty(len(part), np.int32))
-        return
-    at = 0
-    while at < len(data):
-        number = int(np.frombuffer(data, np.int64, 1, at)[0])
-        offsets = np.zeros(number + 1, np.int32)
-        np.cumsum(np.frombuffer(data, np.int32, number, at + 8), out=offsets[1:])
-        at += 8 + 4 * number
-        text = pa.py_buffer(data[at : at + int(offsets[-1])])
-        vocabulary.encode(pa.StringArray.from_buffers(number, pa.py_buffer(offsets), text))
-        at += int(offsets[-1])
