@@ -156,14 +156,20 @@ def test_what_is_ignored_stays_ignored(undisturbed: dict[str, Any], tmp_path: Pa
 def test_put_off() -> None:
     with pytest.raises(Interrupted):
         receive(15)
-    with pytest.raises(Interrupted) as found, put_off():
+    with pytest.raises(Interrupted) as found:
+        _put_off_to_the_end()
+    assert found.value.number == 15
+    with put_off():
+        receive(2)
+        with pytest.raises(Interrupted):
+            raise_interrupt()
+    assert not is_interrupted()
+
+
+def _put_off_to_the_end() -> None:
+    with put_off():
         receive(15)
         assert is_interrupted()
-    assert found.value.number == 15
-    with put_off(), pytest.raises(Interrupted):
-        receive(2)
-        raise_interrupt()
-    assert not is_interrupted()
 
 
 _LONG_CALL = """
