@@ -77,6 +77,8 @@ QUOTE_FAULTS = {
     "a quote that another one closes": (HEAD + '0,1,u,"55 inch\n1,2,u,i\n0,1,u,"60 inch\n', 2),
     "a value that swallows lines up to an inch mark": (HEAD + '0,1,u,i\n0,1,u,"55 inch\n1,2,u,i\n0,1,u,55"\n', 3),
     "a value that swallows part of one line": (HEAD + '0,1,u,"55 inch\n0,1,u,55"\n', 2),
+    "a value of the first column": ('user,y\n"55 inch,1\n60",0\n', 2),
+    "a value of the last column": ('y,user\n0,"55 inch\n1,60"\n', 2),
     "with carriage returns": ((HEAD + '0,1,u,i\n0,1,u,"55 inch\n1,2,u,i\n').replace("\n", "\r\n"), 3),
     "the file ends behind it": (HEAD + '0,1,u,"', 2),
 }
@@ -85,7 +87,8 @@ QUOTE_FAULTS = {
 @pytest.mark.parametrize("case", QUOTE_FAULTS)
 def test_quotes_that_are_no_quotes(tmp_path: Path, case: str) -> None:
     text, line = QUOTE_FAULTS[case]
-    message = refused(tmp_path, text)
+    columns = {"categorical": ("user",), "dense": ()} if "column" in case else {}
+    message = refused(tmp_path, text, **columns)
     assert f"a.csv, line {line}: a quote begins" in message
     assert 'quote = ""' in message
 

@@ -30,7 +30,7 @@ def read_avazu(config: LogConfig, path: Path, *, labelled: bool = True) -> Itera
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise LogError(
-                f"{chunk.locate(row)}: hour is {hours[row].as_py()!r}, expected eight digits YYMMDDHH; fix the line"
+                f"{chunk.locate(row)}: hour is {hours[row].as_py()!a}, expected eight digits YYMMDDHH; fix the line"
             )
         yield dataclasses.replace(
             chunk,

@@ -6,6 +6,7 @@ these. What no header names may be in the name of a folder of the path, as Hive 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,7 @@ def find_columns(config: LogConfig, header: Sequence[str], path: Path, *, labell
     in_path = folder_values(path)
     folders: dict[str, str | None] = {}
     places: dict[str, int] = {}
+    counts = Counter(header)
     first = {name: index for index, name in reversed(list(enumerate(header)))}
     for name in dict.fromkeys(wanted):
         if name not in first and name in in_path:
@@ -124,10 +126,8 @@ def find_columns(config: LogConfig, header: Sequence[str], path: Path, *, labell
             known = [*dict.fromkeys(known for known in header if known), *in_path]
             scored = "; fae predict takes a file without labels" if name == label else ""
             raise LogError(f"{path}: there is no column {name!r}; {nearest(name, known)}{scored}")
-        elif header.count(name) > 1:
-            raise LogError(
-                f"{path}: the column {name!r} is {header.count(name)} times in the header; give each its own name"
-            )
+        elif counts[name] > 1:
+            raise LogError(f"{path}: the column {name!r} is {counts[name]} times in the header; give each its own name")
         else:
             places[name] = first[name]
     return FileColumns(

@@ -6,6 +6,7 @@ has none. Memory is two blocks.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,13 @@ def cannot_read(path: Path, error: OSError) -> LogError:
     return LogError(f"cannot read {path}: {error.strerror or error}; check its permissions")
 
 
+def open_raw(path: Path) -> Any:
+    """Open a file as it is, whatever bytes its name has: pyarrow takes text as UTF-8 alone."""
+    return pa.OSFile(os.fsencode(path))
+
+
 def open_bytes(path: Path) -> tuple[Any, Any]:
     """Open a file: the stream of decompressed bytes, and the raw file whose ``tell()`` is how far it was read."""
-    raw = pa.OSFile(str(path))
+    raw = open_raw(path)
     compression = COMPRESSIONS.get(path.suffix.lower())
     return (pa.CompressedInputStream(raw, compression) if compression else raw), raw

@@ -18,7 +18,7 @@ from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import find_columns
-from fae.ingest.readers.line_blocks import cannot_read, shown
+from fae.ingest.readers.line_blocks import cannot_read, open_raw, shown
 
 _BATCH_INPUTS = 32_768
 _FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)
@@ -29,7 +29,7 @@ def read_parquet(config: LogConfig, path: Path, *, labelled: bool = True) -> Ite
     """Stream a Parquet file. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
     first_row = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with open_raw(path) as raw, pq.ParquetFile(raw) as file:
             num_inputs = file.metadata.num_rows
             if num_inputs == 0:
                 raise NoInputsError(f"{path} holds no inputs; write it again or take it out of the recipe")
@@ -54,7 +54,8 @@ def read_parquet(config: LogConfig, path: Path, *, labelled: bool = True) -> Ite
 def check_parquet_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
     """Look at the schema alone. Raises `LogError`; see `fae.ingest.readers.dispatch.check_header`."""
     try:
-        find_columns(config, pq.read_schema(path).names, path, labelled=labelled)
+        with open_raw(path) as raw:
+            find_columns(config, pq.read_schema(raw).names, path, labelled=labelled)
     except _FAULTS as error:
         raise _cannot_read(path, error) from error
 

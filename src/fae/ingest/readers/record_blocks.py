@@ -25,6 +25,7 @@ from fae.ingest.readers.record_scanner import (
     CLOSE,
     CLOSE_LINES,
     FAULT,
+    FIELD,
     LINES,
     LINES_IN_QUOTES,
     OPEN_QUOTE,
@@ -36,6 +37,7 @@ from fae.ingest.readers.record_scanner import (
 
 _BOM = b"\xef\xbb\xbf"
 _HEADER_BYTES = 1 << 16
+IsInput = Callable[[list[bytes], int, int], int]
 _NO_INDEX = np.empty((0, 3), np.int64)
 
 
@@ -189,7 +191,7 @@ class RecordFile:
         """Number of the first line that is not in a header or block yet, from 1."""
         return self._line
 
-    def blocks(self, num_fields: int, is_input: Callable[[list[bytes], int], bool]) -> Iterator[RecordBlock]:
+    def blocks(self, num_fields: int, is_input: IsInput) -> Iterator[RecordBlock]:
         """The rest of the file; a fault of quotes is raised behind the block of the records before it.
 
         Parameters
@@ -197,8 +199,8 @@ class RecordFile:
         num_fields
             Number of fields of each record.
         is_input
-            Whether the first fields of a line (all, or as many as the number says) read as those of an input: such a
-            line inside a quoted value is one that an open quote has swallowed.
+            How many of some fields of a line (from, below) are what they must be in an input; -1 if one is not. A
+            quoted value whose lines read as inputs of their own is one that an open quote has swallowed.
         """
         while True:
             if len(self._rest) < self._block_bytes and not self._ended:
@@ -228,7 +230,7 @@ class RecordFile:
                     raise self._fault(np.zeros(8, np.int64) if end is None else end)
                 self._read(self._block_bytes)
 
-    def _scan(self, text: bytes, num_fields: int, is_input: Callable[[list[bytes], int], bool]) -> tuple[int, Int64]:
+    def _scan(self, text: bytes, num_fields: int, is_input: IsInput) -> tuple[int, Int64]:
         """Scan up to the last whole record or the first fault that is one."""
         begin, lines, checked = 0, 0, -1
         while True:
@@ -242,16 +244,17 @@ class RecordFile:
                 return begin, end
             checked = int(end[AT])
 
-    def _swallowed(
-        self, text: bytes, end: Int64, num_fields: int, is_input: Callable[[list[bytes], int], bool]
-    ) -> bool:
-        """Whether all lines but the first of a quoted value read as inputs."""
-        value = text[int(end[AT]) + 1 : int(end[CLOSE]) - 1]
-        *whole, last = value.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")[1:]
-        separator, field = self._syntax.separator, int(end[-1])
-        return all(is_input(line.split(separator), num_fields) for line in whole) and (
-            is_input(last.split(separator), field) if field else True
-        )
+    def _swallowed(self, text: bytes, end: Int64, num_fields: int, is_input: IsInput) -> bool:
+        """Whether the lines of a quoted value read as inputs without the quotes."""
+        value = text[int(end[AT]) + 1 : int(end[CLOSE]) - 1].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        first, *whole, last = (line.split(self._syntax.separator) for line in value.split(b"\n"))
+        field = int(end[FIELD])
+        found = [
+            is_input([b""] * field + first, field + 1, num_fields),
+            *(is_input(line, 0, num_fields) for line in whole),
+            is_input(last, 0, field),
+        ]
+        return min(found) >= 0 and sum(found) > 0
 
     def _last_line_end(self, text: bytes) -> int:
         """Position behind the last line end, where no record can be cut; the end of the text behind the last block."""

@@ -41,8 +41,8 @@ def scan_records(
     separator
         uint8: the bytes between fields.
     num_fields
-        Number of fields of every record; 0 if it is not known. A quoted value of several lines, each with as many separators as a
-        line of the log would have, is reported as `LINES_IN_QUOTES`,
+        Number of fields of every record; 0 if it is not known. A quoted value over several lines which would each
+        have that number without the quotes is reported as `LINES_IN_QUOTES`,
     checked
         unless it begins at or before this byte.
     index
@@ -105,7 +105,7 @@ def scan_records(
                     if character in (_NEWLINE, _RETURN):
                         if character == _RETURN and position < stop and data[position] == _NEWLINE:
                             position += 1
-                        alike = alike and (inner == 0 or separators == num_fields - 1)
+                        alike = alike and separators == num_fields - 1 - (field if inner == 0 else 0)
                         inner, separators, lines = inner + 1, 0, lines + 1
                 if not closed:
                     end[FAULT], end[AT], end[AT_LINES], end[FIELD] = OPEN_QUOTE, opened, opened_lines, field
@@ -117,7 +117,7 @@ def scan_records(
                     if width > 1 and not ended and stop - position < width:
                         return records  # the separator may be cut in two here
                     fault = TEXT_BEHIND_QUOTE
-                elif inner and alike and num_fields > 1 and separators == field and inner + field > 1:
+                elif inner and alike and num_fields > 1 and separators == field:
                     fault = LINES_IN_QUOTES if opened > checked else WHOLE
                 if fault != WHOLE:
                     end[FAULT], end[AT], end[AT_LINES], end[FIELD] = fault, opened, opened_lines, field

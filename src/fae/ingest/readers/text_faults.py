@@ -156,19 +156,22 @@ def is_number(text: str) -> bool:
     return True
 
 
-def reads_as_input(config: LogConfig, layout: TextLayout, fields: Sequence[bytes], num_fields: int) -> bool:
-    """Whether label and dense columns among the first fields of a line are what the recipe says; False without any."""
-    checked = False
+def reads_as_input(config: LogConfig, layout: TextLayout, fields: Sequence[bytes], start: int, stop: int) -> int:
+    """How many of the fields `start` to ``stop - 1`` are a label or a number, as they must be; -1 if one is not."""
+    count = 0
     for position in (layout.label, *layout.dense, *layout.also_dense):
-        if not 0 <= position < num_fields:
+        if not start <= position < stop:
             continue
-        text, checked = fields[position].decode("utf-8", "replace").strip(_SPACES), True
+        text = fields[position].decode("utf-8", "replace").strip(_SPACES)
         if position != layout.label:
-            good = text in ("", *layout.missing) or is_number(text.replace(layout.decimal, "."))
+            if text in ("", *layout.missing):
+                continue
+            good = is_number(text.replace(layout.decimal, "."))
         elif config.label_map:
             good = text in config.label_map
         else:
             good = is_number(text) if config.label_threshold is not None else text.lower() in _LABELS
         if not good:
-            return False
-    return checked
+            return -1
+        count += 1
+    return count
