@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
+from fae.ingest.readers.line_blocks import open_raw
 
 _FREE = ("text", "nothing", "other")
 """Classes that agree with every other: text may hold the same texts, and what holds no values is refused elsewhere."""
@@ -70,13 +71,24 @@ class TypeGuard:
 
     Parameters
     ----------
-    columns
-        Names of the columns whose values are compared as text.
+    tables
+        From the name of a column to the name of its table: columns of one table must agree with each other too.
+    known, known_log
+        `classes` of the log at a path, with which the files must agree.
+
+    Attributes
+    ----------
+    classes
+        From each table to the class of the types that were seen; without those that agree with all.
     """
 
-    def __init__(self, columns: Sequence[str]) -> None:
-        self._columns = tuple(dict.fromkeys(columns))
-        self._first: dict[str, tuple[Path, Any, str]] = {}
+    def __init__(
+        self, tables: Mapping[str, str], *, known: Mapping[str, str] | None = None, known_log: Path | None = None
+    ) -> None:
+        self._tables = tables
+        names = {*tables.values()}
+        self.classes: dict[str, str] = {name: group for name, group in (known or {}).items() if name in names}
+        self._where = {name: f"in the log {known_log} it holds {group}" for name, group in self.classes.items()}
 
     def add(self, path: Path, schema: Any) -> None:
         """Take note of a file's Arrow schema.
@@ -84,41 +96,50 @@ class TypeGuard:
         Raises
         ------
         LogError
-            If an earlier file has a column in a type of another class; it names both files, the column and the types.
+            If a column had a type of another class before; it names both files, the column and the types.
         """
-        names = schema.names
-        for column in self._columns:
-            if names.count(column) != 1:
+        for column, table in self._tables.items():
+            if schema.names.count(column) != 1:
                 continue
             kind = schema.field(column).type
             group = type_class(kind)
             if group in _FREE:
                 continue
-            first_path, first_kind, first_group = self._first.setdefault(column, (path, kind, group))
-            if first_group != group:
+            if self.classes.setdefault(table, group) != group:
                 raise LogError(
-                    f"{path}: the column {column!r} is of type {kind}, and in {first_path} of type {first_kind}; one "
-                    "value would be two, as their texts differ; write the column in one type in all files"
+                    f"{path}: the column {column!r} is of type {kind}, and {self._where[table]}; one value would be "
+                    "two, as their texts differ; write it in one type"
                 )
+            shared = "" if column == table else f"the column {column!r} of its table is "
+            self._where.setdefault(table, f"{shared}in {path} of type {kind}")
 
 
-def check_types(config: LogConfig, paths: Sequence[Path]) -> None:
+def check_types(
+    config: LogConfig, paths: Sequence[Path], *, known: Mapping[str, str] | None = None, known_log: Path | None = None
+) -> dict[str, str]:
     """Look at the schemas of all files of a Parquet log: has each column types that can have the same values?
 
     A file that cannot be read as Parquet is left to its reader.
 
+    Returns
+    -------
+    The `TypeGuard.classes`, for the log's summary; empty for other formats.
+
     Raises
     ------
     LogError
-        If two files have a column in types whose texts differ.
+        If two files have a column in types whose texts differ, or a file and the log `known_log`.
     """
     if config.format != "parquet":
-        return
-    others = [name for name in (config.split_by, config.time) if name is not None]
-    guard = TypeGuard([*(column.name for column in config.categorical_columns()), *others])
+        return {}
+    tables = {name: name for name in (config.split_by, config.time) if name is not None}
+    tables |= {column.name: column.table or column.name for column in config.categorical_columns()}
+    guard = TypeGuard(tables, known=known, known_log=known_log)
     for path in paths:
         try:
-            schema = pq.read_schema(path)
+            with open_raw(path) as raw:
+                schema = pq.read_schema(raw)
         except (pa.ArrowException, OSError):
             continue
         guard.add(path, schema)
+    return guard.classes
