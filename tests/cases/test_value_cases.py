@@ -13,6 +13,8 @@ import pytest
 
 from case_folders import Case, column_values, copy_case, list_values, vocabulary
 from fae.artifacts.columnar_log import ColumnarLog
+from fae.core.errors import LogError
+from fae.ingest.scored.raw_inputs import RawInputs
 
 from commands import fae, fault, write_recipe
 
@@ -226,6 +228,16 @@ def test_types_that_cannot_agree(tmp_path: Path, name: str) -> None:
         parquet_log(tmp_path, c=(first, second)),
         f"b.parquet: the column 'c' is of type {second.type}", f"a.parquet of type {first.type}",
     )  # fmt: skip
+
+
+def test_files_to_score_agree_with_the_log(tmp_path: Path) -> None:
+    log = ingested(parquet_log(tmp_path, c=pa.array([0, 1])))
+    assert log.manifest.summary["value_types"] == {"c": "numbers"}
+    (tmp_path / "later").mkdir()
+    parquet_log(tmp_path / "later", c=pa.array([False, True]))
+    inputs = RawInputs(log, [str(tmp_path / "later" / "a.parquet")])
+    with pytest.raises(LogError, match=r"'c' is of type bool, and in the log .* it holds numbers"):
+        next(inputs.stream([]))
 
 
 def test_numbers_that_come_as_text(tmp_path: Path) -> None:

@@ -133,17 +133,18 @@ def ingest(
         with write_artifact(path, plan, summary, unfinished=progress.folder, files=progress.files):
             scratch = Scratch(progress.work / "scratch", memory_bytes)
             reading = progress.phase == "reading"
+            types = _value_types(config, sources, parent)
             encoders = make_encoders(config, scratch, known if reading else [None] * len(known))
             finder = SplitFinder(config, progress.state.get("splits"))
             if reading:
                 for source in sources[progress.num_done :]:
                     with contextlib.suppress(NoInputsError):  # the first pass decides whether it may be empty
                         check_header(config, source.path)
-                check_types(config, [source.path for source in sources])
                 progress.restore(encoders)
                 first_pass(config, sources, encoders, finder, progress)
             summary.update(second_pass(config, encoders, finder.splits(), progress, scratch))
             summary["notes"] = [*content_notes(files, finder.file_sizes), *summary.get("notes", ())]
+            summary.update({"value_types": types} if types else {})
             scratch.close()
     except BaseException as error:
         # A log that was read to its end and refused would be refused the next time too, so nothing is kept of it.
@@ -172,3 +173,10 @@ def _open_progress(path: Path, plan: Plan, files: Sequence[Mapping[str, Any]]) -
     if progress.num_done:
         say(f"ingest: continuing behind {progress.num_done} of {len(files)} files")
     return progress
+
+
+def _value_types(config: LogConfig, sources: Sequence[SourceFile], parent: ColumnarLog | None) -> dict[str, str]:
+    known = None if parent is None else parent.manifest.summary.get("value_types")
+    return check_types(
+        config, [source.path for source in sources], known=known, known_log=None if parent is None else parent.path
+    )
