@@ -16,11 +16,12 @@ from typing import IO, Any, NoReturn
 
 from fae.cli import bench, demo, evaluate, predict, report, run, stage, synthetic
 from fae.cli.faults import machine_fault
-from fae.cli.signals import handled_signals, status_of, tell_interrupted
+from fae.cli.signals import handled_signals, tell_interrupted
 from fae.cli.streams import reserve_descriptors, write_stdout
 from fae.core.errors import FaeError
 from fae.core.interrupts import Interrupted
 from fae.core.printable import tell
+from fae.core.signal_watch import status_of
 from fae.core.whole_files import json_values
 
 _DESCRIPTION = """\

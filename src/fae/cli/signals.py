@@ -9,15 +9,12 @@ hears of a signal when that call returns; a thread watches over that, and ends t
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType
 
-from fae.core.interrupts import receive
 from fae.core.printable import tell
+from fae.core.signal_watch import SignalWatch
 
 _PATIENCE_SECONDS = 8.0
 """Less than the ten seconds that container runtimes wait before they kill."""
@@ -27,58 +24,6 @@ _LINE = "fae: interrupted; the same command continues from here"
 def tell_interrupted() -> None:
     """Print the line that every interrupted command ends with."""
     tell(_LINE)
-
-
-def status_of(number: int) -> int:
-    """Exit status of a command that a signal ended, as shells give it: 130, 143, 129."""
-    return 128 + number
-
-
-class _Watch:
-    """The handler of the signals, and the thread that ends the process where Python cannot run the handler."""
-
-    def __init__(self, previous: dict[int, object]) -> None:
-        self._previous = previous
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="fae-signals")
-
-    def start(self) -> None:
-        """Handle the signals from now on."""
-        self._thread.start()
-        self._before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in self._previous:
-            signal.signal(number, self._handle)
-
-    def stop(self) -> None:
-        """Handle them as before; where one has arrived, the next one still ends the process."""
-        signal.set_wakeup_fd(self._before)
-        for number, previous in self._previous.items():
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, previous)  # type: ignore[arg-type]
-        os.write(self._writer, b"\0")
-        self._thread.join()
-        os.close(self._writer)
-        os.close(self._reader)
-
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        for other in self._previous:
-            signal.signal(other, signal.SIG_DFL)
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._writer, b"\0")
-        receive(number)
-
-    def _watch(self) -> None:
-        """Wait for a signal, then for the handler or the end (0), for as long as there is patience."""
-        number = 0
-        while number not in self._previous:
-            number = os.read(self._reader, 1)[0]
-            if number == 0:
-                return
-        ready, _, _ = select.select([self._reader], [], [], _PATIENCE_SECONDS)
-        if not ready or os.read(self._reader, 1)[0] in self._previous:
-            tell_interrupted()
-            os._exit(status_of(number))
 
 
 @contextlib.contextmanager
@@ -92,7 +37,7 @@ def handled_signals() -> Iterator[None]:
         yield
         return
     try:
-        watch = _Watch(usual)
+        watch = SignalWatch(usual, _LINE, _PATIENCE_SECONDS)
         watch.start()
     except (OSError, RuntimeError):  # no descriptor or thread is left: the system's own handling is what remains
         yield
