@@ -46,7 +46,9 @@ def to_arrays(
 ) -> tuple[dict[str, Any], dict[str, Any], tuple[int, str] | None]:
     """The wanted columns as text or lists of text, the dense ones as float64, and the first bad row with its fault."""
     lists = {column.name for column in config.categorical_columns() if column.max_length > 1}
-    arrays, numbers, bad = {}, {}, None
+    arrays: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
+    bad: tuple[int, str] | None = None
     missing = {"", *config.missing}
     for name in columns.names:
         values = [found.get(name) for found in objects]
