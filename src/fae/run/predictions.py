@@ -8,25 +8,24 @@ also holds a label and a logit of every input, because an exact AUC needs them a
 from __future__ import annotations
 
 import dataclasses
-import math
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.manifest import Manifest
 from fae.core.errors import LogError, RecipeError, TrainingError
 from fae.core.progress import say
 from fae.core.units import format_count
+from fae.ingest.scored.encoded_inputs import EncodedInputs, regroup
 from fae.ingest.scored.known_columns import known_columns
-from fae.ingest.scored.raw_inputs import EncodedInputs, RawInputs
+from fae.ingest.scored.raw_inputs import RawInputs
 from fae.ingest.scratch import Scratch
 from fae.run.context import choose_device
 from fae.run.score_file import ScoreFile
@@ -124,35 +123,6 @@ class ScoredFiles:
                 )
 
 
-def regroup(chunks: Iterable[EncodedInputs], size: int) -> Iterator[EncodedInputs]:
-    """The same inputs in batches of `size`; the last one may be smaller."""
-    waiting: list[EncodedInputs] = []
-    count = 0
-    for chunk in chunks:
-        waiting.append(chunk)
-        count += len(chunk.ids)
-        if count < size:
-            continue
-        joined = _joined(waiting)
-        for start in range(0, count - size + 1, size):
-            yield joined.part(start, start + size)
-        waiting, count = [joined.part(count - count % size, count)], count % size
-    if count:
-        yield _joined(waiting)
-
-
-def _joined(parts: Sequence[EncodedInputs]) -> EncodedInputs:
-    if len(parts) == 1:
-        return parts[0]
-    labels = [part.labels for part in parts if part.labels is not None]
-    return EncodedInputs(
-        ids=np.concatenate([part.ids for part in parts]),
-        dense=np.concatenate([part.dense for part in parts]),
-        labels=np.concatenate(labels) if labels else None,
-        kept=None if parts[0].kept is None else pa.concat_tables([part.kept for part in parts]),
-    )
-
-
 def predict(
     run: str | Path,
     files: Sequence[str | Path],
@@ -232,19 +202,26 @@ def evaluate_files(run: str | Path, files: Sequence[str | Path], *, device: str 
         If the run is not finished, or a file cannot be read.
     """
     scored = ScoredFiles(run, _texts(files), keep=(), labelled=True, device=device)
-    labels, logits = [], []
+    labels, logits, weights = [], [], []
     for batch, values in scored.stream():
         assert batch.labels is not None
         labels.append(batch.labels)
         logits.append(values)
-    metrics = compute_metrics(np.concatenate(labels).astype(np.float32), np.concatenate(logits))
-    auc = "not defined (the labels are all the same)" if metrics.auc is None else f"{metrics.auc:.5f}"
+        if batch.weights is not None:
+            weights.append(batch.weights)
+    metrics = compute_metrics(
+        np.concatenate(labels).astype(np.float32), np.concatenate(logits), np.concatenate(weights) if weights else None
+    )
     say(
-        f"evaluate: {format_count(metrics.num_inputs)} inputs, AUC {auc}, log loss {math.nan if metrics.log_loss is None else metrics.log_loss:.5f}, label "
-        f"rate {metrics.label_rate:.4f}"
+        f"evaluate: {format_count(metrics.num_inputs)} inputs, AUC {_figure(metrics.auc, 5)}, log loss "
+        f"{_figure(metrics.log_loss, 5)}, label rate {_figure(metrics.label_rate, 4)}"
     )
     scored.say_unknown("evaluate")
     return {**scored.facts(), **dataclasses.asdict(metrics)}
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "not defined" if value is None else f"{value:.{digits}f}"
 
 
 def _texts(files: Sequence[str | Path]) -> list[str]:

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import fae
-from fae.ingest.scored.raw_inputs import EncodedInputs
+from fae.ingest.scored.encoded_inputs import EncodedInputs, regroup
 from fae.models.registry import build_model
-from fae.run.predictions import evaluate_files, predict, regroup
+from fae.run.predictions import evaluate_files, predict
 from fae.run.scoring import probabilities, unknown_counts
 from fae.training.evaluate import predict_split
 
