@@ -254,7 +254,7 @@ def test_a_line_without_end(tmp_path: Path, name: str, header: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [(b"0,1,\xff\xfeu,i\n", "line 3: field 3 is not UTF-8"), (b"\xff,1,u,i\n", "line 3: field 1 is not UTF-8"),
+    [(b"0,1,\xff\xfeu,i\n", "line 3: field 3 is not UTF-8 ('\\xff\\xfeu')"), (b"\xff,1,u,i\n", "line 3: field 1 is not UTF-8"),
      (b"0,\xff1,u,i\n", "line 3: field 2 is")],
 )  # fmt: skip
 def test_text_that_is_not_utf8(tmp_path: Path, line: bytes, expected: str) -> None:
@@ -391,8 +391,9 @@ JSON_FAULTS = {
     '{"y": 0, "user": "u"': 'line 2: \'{"y": 0, "user": "u"\' is not JSON',
     "[1, 2]": "line 2: it is '[1, 2]', expected an object",
     '{"y": [0]}': "line 2: the column 'y' is [0], expected",
-    '{"y": 0, "user": "\\ud800"}': "line 2: the column 'user' is '\\\\ud800', which holds half of a surrogate pair",
+    '{"y": 0, "user": "\\ud800"}': "line 2: the column 'user' is '\\ud800', which holds half of a surrogate pair",
     '{"y": ' + "9" * 5000 + "}": 'line 2: \'{"y": 999',
+    '{"y": "u': 'line 2: \'{"y": "u\' is not JSON (Unterminated string starting at character 7)',
     "[" * 5000: "line 2: it is nested too deeply",
 }
 

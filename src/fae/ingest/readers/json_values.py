@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.file_columns import FileColumns
-from fae.ingest.readers.line_blocks import shown
 
 _EXACT_FLOAT = 2.0**53
 _PLAIN: tuple[set[type], ...] = ({str}, {str, type(None)})
@@ -143,5 +142,5 @@ def _brief(value: Any) -> str:
     except (ValueError, RecursionError):
         return "a value that is too long to show"
     if isinstance(value, str):
-        return shown(value.encode("utf-8", "backslashreplace"))
+        return ascii(value if len(value) <= 40 else value[:40] + "...")
     return text if len(text) <= 40 else text[:40] + "..."

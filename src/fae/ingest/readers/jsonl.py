@@ -93,7 +93,7 @@ class _JsonFile:
 
     def _parse_line(self, line: bytes) -> None:
         try:
-            found = self._decoder.decode(line.decode())
+            found = self._decoder.decode(line.rstrip(b"\r\n").decode())
         except UnicodeDecodeError:
             raise RefusedValue("it is not UTF-8; convert the file (iconv does it)") from None
         except RecursionError:
@@ -103,7 +103,7 @@ class _JsonFile:
                 return
             reason = "a whole number has too many digits"
             if isinstance(error, json.JSONDecodeError):
-                reason = f"{error.msg} at character {error.pos + 1}"
+                reason = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
             raise RefusedValue(
                 f"{shown(line.strip())} is not JSON ({reason}); fix the line, or copy the file again if it is cut short"
             ) from None

@@ -89,8 +89,9 @@ def faulty_line(buffer: npt.NDArray[np.uint8], begin: int, stop: int) -> bytes:
 
 def shown(field: bytes, longest: int = 40) -> str:
     """A field in quotes for a message, shortened if it is long; what is not ASCII is escaped, so that it is seen."""
-    text = field.decode("utf-8", "backslashreplace")
-    return ascii(text if len(text) <= longest else text[:longest] + "...")
+    text = field.decode("utf-8", "surrogateescape")
+    # Bytes that are not UTF-8 are halves of surrogate pairs then.
+    return ascii(text if len(text) <= longest else text[:longest] + "...").replace("\\udc", "\\x")
 
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
