@@ -236,3 +236,25 @@ def test_a_healthy_log_has_no_notes(tmp_path: Path) -> None:
     assert summary["notes"] == []
     assert 0 < summary["unknown_share"]["test"]["user"] < 0.5
     assert summary["dense_missing_share"] == {"price": 0.0, "views": 0.0}
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_one_column_as_id_and_as_number_in_every_format(tmp_path: Path, form: str) -> None:
+    rows = [{"label": i % 2, "user": USERS[i], "hour": i % 24} for i in range(40)]
+    if form == "csv":
+        (tmp_path / "log.csv").write_text(csv_text([list(row.values()) for row in rows], rows[0]))
+    elif form == "jsonl":
+        (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "log.parquet")
+    log = {"format": form, "train": f"log.{form}", "categorical": ["user", "hour"], "dense": ["hour"]}
+    recipe = {"log": log, "model": {"embedding_dim": 4}, "hot": {"budget": "64KiB"}, "train": {"batch_size": 8}}
+    (tmp_path / "recipe.toml").write_text(toml(recipe))
+    done = fae("run", tmp_path / "recipe.toml", "--out", tmp_path / "out", "--device", "cpu")
+    assert done.status == 0, done.stderr
+    found = ColumnarLog(tmp_path / "out" / "log")
+    np.testing.assert_allclose(found.dense[:, 0], np.log1p(np.arange(40) % 24).astype(np.float32))
+    assert column_values(found, "hour")[:30] == [str(i % 24) for i in range(30)]
+    done = fae("predict", tmp_path / "out", tmp_path / f"log.{form}", "--out", tmp_path / "scores.csv")
+    assert done.status == 0, done.stderr
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 41
