@@ -306,6 +306,7 @@ def case(draw: random.Random, folder: Path) -> Tried:
     target = draw.choice(files)
     shown = str(target.relative_to(copy))
     how = mutate(draw, target, copy)
+    mutated = target.read_bytes() if target.is_file() else None
     foreign = draw.random() < 0.5 and how != "replace"
     if foreign:
         make_right(copy)
@@ -321,6 +322,8 @@ def case(draw: random.Random, folder: Path) -> Tried:
         return Tried(kind, "refused in a line")
     expected = json.loads((base / f"{command}.json").read_text())
     found_now = results(copy, WRITES.get(command))
+    if target.is_file() and target.read_bytes() == mutated:
+        expected.pop(shown, None)  # nothing read it or wrote it, so nothing depends on it
     same = all(found_now.get(name) == digest for name, digest in expected.items())
     if not same and not foreign:
         return Tried(kind, "another result", f"{where}: status 0 and another result")
