@@ -87,6 +87,8 @@ class BatchArrays:
         Per group, int64: the lists of all batches, one behind the other.
     cold_offsets
         int64 ``[N + 1, G]``: where each batch's list begins.
+    weights
+        float32 ``[N, B]``, 0 in padding; None where the log has no weights.
     segments, hot_segments
         Segments of the cold batches (of all, where batches are mixed), and of the hot batches, which come before them;
         None outside the training split.
@@ -100,5 +102,6 @@ class BatchArrays:
     inputs: npt.NDArray[np.int64]
     cold_rows: tuple[npt.NDArray[np.int64], ...]
     cold_offsets: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32] | None = None
     segments: SegmentArrays | None = None
     hot_segments: SegmentArrays | None = None

@@ -102,6 +102,8 @@ class ColumnarLog:
     ----------
     command
         The command that makes it, named in errors.
+    weight
+        Name of the column of weights; None where the log has none.
 
     Raises
     ------
@@ -124,6 +126,7 @@ class ColumnarLog:
         for name in ("label_rate", "missing_share"):
             fields.numbers(name)
         fields.numbers("appended", nulls=False)
+        self.weight: str | None = fields.text("weight") if "weight" in fields else None
         if "notes" in fields:
             fields.texts("notes")
         # The arrays' sizes bound what the schema may say, before anything is allocated by it.
@@ -137,6 +140,7 @@ class ColumnarLog:
             ("dense", np.float32, (self.num_inputs, len(self.dense_names))),
             ("labels", np.uint8, (self.num_inputs,)),
             ("counts", np.int64, (num_rows,)),
+            *([("weights", np.float32, (self.num_inputs,))] if self.weight is not None else []),
         )
 
     def _open(self, name: str) -> npt.NDArray[Any]:
@@ -164,6 +168,16 @@ class ColumnarLog:
     def labels(self) -> npt.NDArray[np.uint8]:
         """uint8 ``[num_inputs]``, 0 or 1."""
         array: npt.NDArray[np.uint8] = self._open("labels")
+        return array
+
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float32] | None:
+        """float32 ``[num_inputs]``, weights of the inputs, checked to be 0 or more; None where the log has none."""
+        if self.weight is None:
+            return None
+        array: npt.NDArray[np.float32] = self._open("weights")
+        if array.size and not (array.min() >= 0 and np.isfinite(array.max())):
+            raise damaged(self.path, "weights.npy", self.command, "it has weights that are not positive numbers or 0")
         return array
 
     @cached_property

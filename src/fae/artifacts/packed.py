@@ -89,6 +89,17 @@ class PackedBatch:
         return found
 
     @cached_property
+    def weights(self) -> npt.NDArray[np.float32] | None:
+        """float32 ``[B]``, 0 in padded inputs; None where the log has no weights."""
+        weights = self._arrays.weights
+        return None if weights is None else weights[self._index]
+
+    @cached_property
+    def total_weight(self) -> float:
+        """Sum of the inputs' weights; their number where the log has no weights."""
+        return float(self.num_inputs if self.weights is None else self.weights.sum(dtype=np.float64))
+
+    @cached_property
     def cold_rows(self) -> tuple[npt.NDArray[np.int64], ...]:
         """Per group, int64 ``[U]``: ascending row numbers (``>= H``), each once."""
         offsets = self._arrays.cold_offsets
@@ -212,6 +223,11 @@ class BatchSet:
         return are_cold
 
     @property
+    def is_weighted(self) -> bool:
+        """Whether inputs have weights."""
+        return self.arrays.weights is not None
+
+    @property
     def num_dense(self) -> int:
         """K: dense features of an input."""
         return int(self.arrays.dense.shape[2])
@@ -250,6 +266,8 @@ class PackedDataset:
         B, S and K.
     mixed
         Whether training batches ignore hotness (order = "shuffled").
+    weighted
+        Whether inputs have weights.
 
     Raises
     ------
@@ -268,6 +286,7 @@ class PackedDataset:
         self.num_dense: int = fields.whole("num_dense", 0, MOST_ROWS)
         self._num_groups = fields.whole("num_groups", 1, self.num_slots)
         self.mixed: bool = fields.flag("mixed")
+        self.weighted: bool = fields.flag("weighted") if "weighted" in fields else False
         for name in ("coverage", "input_share"):
             fields.number(name)
         if "dense" in fields:
@@ -331,6 +350,7 @@ class PackedDataset:
             labels=mapped("labels", np.float32, num_batches, batch_size),
             num_inputs=num_inputs,
             inputs=mapped("inputs", np.int64, num_batches, batch_size),
+            weights=mapped("weights", np.float32, num_batches, batch_size) if self.weighted else None,
             cold_rows=cold_rows,
             cold_offsets=cold_offsets,
             segments=read_segments("cold", num_batches - num_hot),

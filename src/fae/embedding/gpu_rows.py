@@ -110,6 +110,7 @@ class GpuRows:
                 num_dense=batches.num_dense,
                 num_groups=len(self._layout.groups),
                 with_cold_lists=not self._staged,
+                with_weights=batches.is_weighted,
             )
             self._ring = InputRing(layout, INPUT_RING_DEPTH, self._device)
         self._ring.reserve(batches)

@@ -141,6 +141,7 @@ class MemoryRequest:
             num_dense=self.splits[0].num_dense,
             num_groups=len(self.geometries),
             with_cold_lists=with_cold_lists,
+            with_weights=self.splits[0].is_weighted,
         )
         size = input_buffer_bytes(layout, self.splits)
         return InputMemory(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from fae.core.progress import task
 from fae.core.threads import run_jobs
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import KnownIds
-from fae.ingest.dense_values import to_dense, to_labels
+from fae.ingest.dense_values import to_dense, to_labels, to_weights
 from fae.ingest.formats import CRITEO_FORMATS
 from fae.ingest.notes.dense_facts import MISSING_ROWS, DenseFacts, num_missing_bytes, pack_missing
 from fae.ingest.provisional_ids import ColumnEncoder
@@ -46,6 +46,8 @@ def first_pass(
 ) -> None:
     """Write ``ids.npy`` (provisional ids), ``dense.npy`` and ``labels.npy``, beginning with the first unread file.
 
+    ``weights.npy`` is written too where the recipe names a column of weights.
+
     Which dense values are missing is written to ``work/missing.npy`` (`fae.ingest.notes.dense_facts`), and what is
     summed over all inputs to ``state["dense"]`` of `progress`.
 
@@ -64,7 +66,12 @@ def first_pass(
         progress.open_rows("dense", np.float32, (num_dense,)) as dense,
         progress.open_rows("labels", np.uint8, ()) as labels,
         progress.open_rows(MISSING_ROWS, np.uint8, (num_missing_bytes(num_dense),)) as missing,
+        ExitStack() as more,
     ):
+        writers = [ids, dense, labels, missing]
+        weights = more.enter_context(progress.open_rows("weights", np.float32, ())) if config.weight else None
+        if weights is not None:
+            writers.append(weights)
         bar.advance(sum(source.num_bytes for source in sources[: progress.num_done]))
         for source in sources[progress.num_done :]:
             finder.start_file(source.role)
@@ -77,6 +84,9 @@ def first_pass(
                     assert rows.labels is not None
                     labels.append(rows.labels)
                     missing.append(rows.missing)
+                    if weights is not None:
+                        assert rows.weights is not None
+                        weights.append(rows.weights)
                     facts.add(rows.vanished, rows.largest)
                     bar.advance(chunk.raw_bytes, f"{ids.num_rows:,} inputs")
             source.check_unchanged()
@@ -85,7 +95,7 @@ def first_pass(
             if source is sources[-1]:
                 for encoder in encoders:
                     encoder.printed.finish()
-            progress.mark(encoders, (ids, dense, labels, missing), last=source is sources[-1])
+            progress.mark(encoders, writers, last=source is sources[-1])
 
 
 class EncodedRows(NamedTuple):
@@ -103,6 +113,8 @@ class EncodedRows(NamedTuple):
         uint8 ``[n, ceil(K / 8)]``: bits of missing dense values (`fae.ingest.notes.dense_facts`).
     vanished, largest
         int64 and float64 ``[K]``: negative values that became 0, and the largest absolute value that is in `dense`.
+    weights
+        float32 ``[n]``; None where the chunk has none.
     """
 
     ids: npt.NDArray[np.int32]
@@ -111,6 +123,7 @@ class EncodedRows(NamedTuple):
     missing: npt.NDArray[np.uint8]
     vanished: npt.NDArray[np.int64]
     largest: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float32] | None = None
 
 
 def encode_rows(config: LogConfig, chunk: Chunk | CriteoChunk, encoders: Sequence[ColumnEncoder]) -> EncodedRows:
@@ -152,6 +165,12 @@ def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEnco
         if label_rows is not None:
             label_rows[:] = to_labels(chunk.label, config.label_column(), chunk.locate, config)
 
+    weight_rows = None if chunk.weight is None else np.empty(chunk.num_inputs, np.float32)
+
+    def weight_job() -> None:
+        if weight_rows is not None:
+            weight_rows[:] = to_weights(chunk.weight, config.weight or "", chunk.locate, config)
+
     def dense_job(index: int) -> Callable[[], None]:
         def job() -> None:
             column = to_dense(
@@ -167,5 +186,5 @@ def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEnco
     def id_job(index: int) -> Callable[[], None]:
         return lambda: encoders[index].encode(chunk.categorical[index], id_rows, chunk.locate)
 
-    run_jobs([label_job, *map(dense_job, range(len(names))), *map(id_job, range(len(encoders)))])
-    return EncodedRows(id_rows, dense_rows, label_rows, pack_missing(missing), vanished, largest)
+    run_jobs([label_job, weight_job, *map(dense_job, range(len(names))), *map(id_job, range(len(encoders)))])
+    return EncodedRows(id_rows, dense_rows, label_rows, pack_missing(missing), vanished, largest, weight_rows)

@@ -103,10 +103,17 @@ def _assign_final_ids(
         column.splits["train"].absent, column.splits["train"].num_inputs = absent, stop - start
         column.has_lists = has_list
     features = [column.schema for column in columns]
-    label_rate = {name: _label_rate(labels[first:last]) for name, (first, last) in splits.items()}
+    weights = np.load(progress.folder / "weights.npy", mmap_mode="r") if config.weight else None
+    label_rate = {
+        name: _label_rate(labels[first:last], None if weights is None else weights[first:last])
+        for name, (first, last) in splits.items()
+    }
+    if weights is not None and label_rate["train"] is None:
+        raise LogError(f"every weight {config.weight!r} of the training split is 0, so nothing would be trained")
     return {
         "features": [dataclasses.asdict(feature) for feature in features],
         "dense": list(config.dense_columns()),
+        **({} if config.weight is None else {"weight": config.weight}),
         "num_inputs": len(labels),
         "splits": splits,
         "label_rate": label_rate,
@@ -269,5 +276,8 @@ def write_vocabulary(path: Path, encoder: ColumnEncoder, numbering: Numbering, s
     scratch.release(provisional)
 
 
-def _label_rate(labels: npt.NDArray[np.uint8]) -> float | None:
+def _label_rate(labels: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32] | None = None) -> float | None:
+    if weights is not None:
+        total = float(weights.sum(dtype=np.float64))
+        return float(weights[labels == 1].sum(dtype=np.float64)) / total if total else None
     return float(labels.sum(dtype=np.int64)) / len(labels) if len(labels) else None

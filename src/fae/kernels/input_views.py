@@ -41,6 +41,8 @@ class InputViews:
         float32 ``[B]``.
     order
         int32 ``[B * S]``: lookups in the order in which gradients are summed; undefined outside training.
+    weights
+        float32 ``[B]``, 0 in padding; None where the log has no weights. No kernel reads them.
     """
 
     words: Tensor
@@ -49,3 +51,4 @@ class InputViews:
     dense: Tensor
     labels: Tensor
     order: Tensor
+    weights: Tensor | None = None

@@ -92,6 +92,7 @@ class Composer:
         self._dense = np.zeros((max_batches, batch_size, num_dense), np.float32)
         self._labels = np.zeros((max_batches, batch_size), np.float32)
         self._inputs = np.zeros((max_batches, batch_size), np.int64)
+        self._weights: npt.NDArray[np.float32] | None = None  # made for the first inputs that have weights
 
     def next_chunk(self, inputs: LogInputs, positions: Int64, *, last: bool, cold: bool = True) -> BatchChunk:
         """Compose the batches at the head of `positions`, at most `max_batches`.
@@ -143,6 +144,9 @@ class Composer:
 
     def _compose(self, inputs: LogInputs, positions: Int64, bounds: Int64, closed_early: int) -> BatchChunk:
         num_batches, addressing, lists = len(bounds) - 1, self.layout.addressing, self._lists
+        if inputs.weights is not None and self._weights is None:
+            self._weights = np.zeros((self.max_batches, self.batch_size), np.float32)
+        weights = None if inputs.weights is None else self._weights
 
         def work(start: int, stop: int) -> None:
             scratch = self._spare.pop() if self._spare else make_sort_scratch(self.layout, self.batch_size)
@@ -156,6 +160,9 @@ class Composer:
                 self._dense[batch, size:] = 0
                 self._labels[batch, size:] = 0
                 self._inputs[batch, size:] = -1
+                if weights is not None and inputs.weights is not None:
+                    weights[batch, :size] = inputs.weights[chosen]
+                    weights[batch, size:] = 0
             self._spare.append(scratch)
 
         run_ranges(work, num_batches)
@@ -172,6 +179,7 @@ class Composer:
             inputs=self._inputs[:num_batches],
             cold_rows=cold_rows,
             cold_offsets=cold_offsets,
+            weights=None if weights is None else weights[:num_batches],
             segments=SegmentArrays(
                 starts=starts, addresses=addresses, offsets=offsets, long_rows=long_rows, long_offsets=long_offsets
             ),

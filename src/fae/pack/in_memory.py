@@ -20,6 +20,7 @@ def compose_batch_set(
     groups: Sequence[npt.NDArray[np.int64]],
     layout: RowLayout,
     batch_size: int,
+    weights: npt.NDArray[np.float32] | None = None,
 ) -> BatchSet:
     """Pack chosen groups of inputs as `pack_groups` does, into a `BatchSet` in which no batch counts as hot."""
     bounds = np.cumsum([0, *map(len, groups)]).astype(np.int64)
@@ -34,6 +35,7 @@ def compose_batch_set(
         labels=np.asarray(labels).astype(np.uint8),
         index=np.arange(len(labels), dtype=np.int64),
         hot=np.zeros(len(labels), np.bool_),
+        weights=None if weights is None else np.ascontiguousarray(weights, np.float32),
     )
     composer = Composer(layout, inputs.dense.shape[1], batch_size, None, max_batches=max(1, len(groups)))
     arrays = composer.compose_groups(inputs, positions, bounds).arrays

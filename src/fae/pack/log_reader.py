@@ -28,6 +28,8 @@ class LogInputs:
         int64 ``[n]``: position of each input in the log.
     hot
         bool ``[n]``: whether an input is hot; all False until it is classified.
+    weights
+        float32 ``[n]``; None where the log has none.
     """
 
     ids: npt.NDArray[np.int32]
@@ -35,6 +37,7 @@ class LogInputs:
     labels: npt.NDArray[np.uint8]
     index: npt.NDArray[np.int64]
     hot: npt.NDArray[np.bool_]
+    weights: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,6 +50,7 @@ class LogInputs:
             labels=self.labels[positions],
             index=self.index[positions],
             hot=self.hot[positions],
+            weights=None if self.weights is None else self.weights[positions],
         )
 
 
@@ -58,6 +62,7 @@ def log_inputs(log: ColumnarLog, start: int, stop: int) -> LogInputs:
         labels=np.asarray(log.labels)[start:stop],
         index=np.arange(start, stop, dtype=np.int64),
         hot=np.zeros(stop - start, np.bool_),
+        weights=None if log.weights is None else np.asarray(log.weights)[start:stop],
     )
 
 

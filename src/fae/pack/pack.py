@@ -84,6 +84,7 @@ def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_byt
             num_slots=hot_set.layout.num_slots,
             num_dense=len(log.dense_names),
             dense=list(log.dense_names),
+            **({"weighted": True} if log.weight is not None else {}),
             num_groups=len(hot_set.layout.groups),
             mixed=hot_set.mixed,
             features=[feature.name for feature in hot_set.layout.features],
@@ -145,6 +146,7 @@ class _Packer:
             num_groups=len(self.layout.groups),
             num_hot_batches=num_hot_batches,
             with_order=split == "train",
+            with_weights=self.log.weight is not None,
         )
 
     def train(self, seed: int, memory_bytes: int, progress: Task) -> dict[str, Any]:
@@ -227,7 +229,10 @@ def _put_before(
 ) -> tuple[LogInputs, np.ndarray[Any, np.dtype[np.int64]]]:
     """Put the inputs that filled no batch of the last part before those of the next part, in their order."""
     joined = LogInputs(
-        **{name: np.concatenate([getattr(carried, name), getattr(inputs, name)]) for name in vars(inputs)}
+        **{
+            name: None if column is None else np.concatenate([getattr(carried, name), column])
+            for name, column in vars(inputs).items()
+        }
     )
     return joined, np.concatenate([np.arange(len(carried)), positions + len(carried)])
 

@@ -146,6 +146,7 @@ class ShuffledInputs:
         return [
             ("ids", np.int32, (num_slots,)), ("dense", np.float32, (num_dense,)), ("labels", np.uint8, ()),
             ("index", np.int64, ()), ("hot", np.bool_, ()),
+            *([("weights", np.float32, ())] if self._log.weight is not None else []),
         ]  # fmt: skip
 
     def _write_spill(self) -> None:

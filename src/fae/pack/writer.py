@@ -73,11 +73,13 @@ class SplitWriter:
         Hot batches that will be written; cold batches come after them.
     with_order
         Whether `order` and segments are written.
+    with_weights
+        Whether inputs have weights.
     """
 
     def __init__(
         self, folder: Path, *, batch_size: int, num_slots: int, num_dense: int, num_groups: int,
-        num_hot_batches: int, with_order: bool,
+        num_hot_batches: int, with_order: bool, with_weights: bool = False,
     ) -> None:  # fmt: skip
         folder.mkdir()
         self._next = {"hot": 0, "cold": num_hot_batches}
@@ -88,6 +90,8 @@ class SplitWriter:
             "labels": NpyWriter(folder / "labels.npy", np.float32, (batch_size,)),
             "num_inputs": NpyWriter(folder / "num_inputs.npy", np.int32),
         }
+        if with_weights:
+            self._files["weights"] = NpyWriter(folder / "weights.npy", np.float32, (batch_size,))
         if with_order:
             # Last, so that two threads write the two large arrays.
             self._files["order"] = NpyWriter(folder / "order.npy", np.int32, (batch_size * num_slots,))

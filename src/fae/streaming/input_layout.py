@@ -40,17 +40,27 @@ class InputLayout:
     with_cold_lists
         Whether input buffers hold the batch's lists of cold rows (every row is on the device); else staging slots have
         the lists.
+    with_weights
+        Whether inputs have weights, which follow the labels.
     """
 
     def __init__(
-        self, *, batch_size: int, num_slots: int, num_dense: int, num_groups: int, with_cold_lists: bool
+        self,
+        *,
+        batch_size: int,
+        num_slots: int,
+        num_dense: int,
+        num_groups: int,
+        with_cold_lists: bool,
+        with_weights: bool = False,
     ) -> None:
         self.batch_size, self.num_slots, self.num_dense, self.num_groups = batch_size, num_slots, num_dense, num_groups
-        self.with_cold_lists = with_cold_lists
+        self.with_cold_lists, self.with_weights = with_cold_lists, with_weights
         self._addresses = _aligned(group_field(num_groups))
         self._dense = _aligned(self._addresses + batch_size * num_slots)
         self._labels = _aligned(self._dense + batch_size * num_dense)
-        self._order = _aligned(self._labels + batch_size)
+        self._weights = _aligned(self._labels + batch_size)
+        self._order = _aligned(self._weights + batch_size) if with_weights else self._weights
 
     def num_words(self, batches: BatchSet) -> int:
         """Words that the largest of these batches may need."""
@@ -72,6 +82,7 @@ class InputLayout:
             dense=words[self._dense : self._dense + size * dense].view(torch.float32).view(size, dense),
             labels=words[self._labels : self._labels + size].view(torch.float32),
             order=order,
+            weights=words[self._weights : self._weights + size].view(torch.float32) if self.with_weights else None,
         )
 
     def table(
@@ -102,6 +113,9 @@ class InputLayout:
         pieces.add_fixed(arrays.addresses, self._addresses)
         pieces.add_fixed(arrays.dense, self._dense)
         pieces.add_fixed(arrays.labels, self._labels)
+        if self.with_weights:
+            assert arrays.weights is not None
+            pieces.add_fixed(arrays.weights, self._weights)
         ends = np.full(len(order), self._order, np.int64)
         if arrays.order is not None:
             pieces.add_fixed(arrays.order, self._order)

@@ -55,6 +55,8 @@ class ReadyBatch:
         On a GPU, its input buffer, which the kernels read.
     turn
         How long it is good for.
+    weights
+        float32 ``[B]`` on the device, weights of the inputs, 0 in padded ones; None where the log has none.
     """
 
     packed: PackedBatch
@@ -63,11 +65,22 @@ class ReadyBatch:
     slot: int
     buffer: InputSlot | None = None
     turn: BatchTurn
+    weights: Tensor | None = None
 
     @property
     def num_inputs(self) -> int:
         """Inputs that are not padding."""
         return self.packed.num_inputs
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the inputs' weights; their number where the log has none."""
+        return self.packed.total_weight
+
+    @property
+    def weighing(self) -> Tensor:
+        """float32 ``[B]`` on the device: what the loss of each input counts, `weights` or else `real`."""
+        return self.real if self.weights is None else self.weights
 
     @cached_property
     def real(self) -> Tensor:
@@ -88,11 +101,15 @@ def make_ready(packed: PackedBatch, device: torch.device, slot: int, turn: Batch
         return torch.from_numpy(np.array(array, dtype=np.float32)).to(device)
 
     return ReadyBatch(
-        packed=packed, dense=to_device(packed.dense), labels=to_device(packed.labels), slot=slot, turn=turn
-    )
+        packed=packed, dense=to_device(packed.dense), labels=to_device(packed.labels), slot=slot, turn=turn,
+        weights=None if packed.weights is None else to_device(packed.weights),
+    )  # fmt: skip
 
 
 def ready_from_buffer(packed: PackedBatch, buffer: InputSlot, slot: int, turn: BatchTurn) -> ReadyBatch:
     """A batch whose tensors are views of its input buffer."""
     views = buffer.views
-    return ReadyBatch(packed=packed, dense=views.dense, labels=views.labels, slot=slot, buffer=buffer, turn=turn)
+    return ReadyBatch(
+        packed=packed, dense=views.dense, labels=views.labels, slot=slot, buffer=buffer, turn=turn,
+        weights=views.weights,
+    )  # fmt: skip

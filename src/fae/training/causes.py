@@ -14,6 +14,8 @@ LARGE = 1e4
 """A dense value above it, behind the transform, is one that no common learning rate can train."""
 MUCH_WORSE = 1.05
 """Normalised entropy from which the bare click rate is clearly the better prediction."""
+_ENOUGH = 200
+"""Inputs from which such an entropy is no chance; among fewer it must be twice as large."""
 _MOST_BATCHES = 64
 
 
@@ -50,7 +52,9 @@ def cause_of_divergence(packed: PackedDataset) -> str:
 def worse_than_the_rate(split: str, metrics: Mapping[str, Any], packed: PackedDataset) -> str:
     """A line where predictions of a split are much worse than its bare click rate; else empty."""
     entropy = metrics.get("normalized_entropy")
-    if entropy is None or entropy <= MUCH_WORSE or metrics.get("log_loss") is None:
+    if entropy is None or metrics.get("log_loss") is None:
+        return ""
+    if entropy <= (MUCH_WORSE if metrics["num_inputs"] >= _ENOUGH else 2 * MUCH_WORSE):
         return ""
     base = metrics["log_loss"] / entropy
     large = large_columns(packed)

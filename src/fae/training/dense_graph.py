@@ -60,6 +60,7 @@ class DenseGraph:
         self._steps_to_warm_up = warm_up_steps
         self._inputs: tuple[Tensor, ...] = ()
         self._lengths: dict[str, Tensor] = {}
+        self._weights: Tensor | None = None
         self._replay: Work | None = None
         self._precision: Precision = "fp32"
         self._gradients: list[Tensor | None] = []
@@ -98,11 +99,14 @@ class DenseGraph:
         if not self._inputs:
             words = torch.zeros(1, dtype=torch.int32, device=batch.labels.device)
             self._inputs = (torch.empty_like(batch.dense), torch.empty_like(batch.labels), words)
+            self._weights = None if batch.weights is None else torch.empty_like(batch.weights)
             self._lengths = {name: torch.empty_like(each) for name, each in lengths.items()}
         dense, labels, words = self._inputs
         dense.copy_(batch.dense)
         labels.copy_(batch.labels)
         words.fill_(batch.num_inputs)
+        if self._weights is not None and batch.weights is not None:
+            self._weights.copy_(batch.weights)
         for name, each in lengths.items():
             self._lengths[name].copy_(each)
 
@@ -111,5 +115,5 @@ class DenseGraph:
         with autocast(labels.device, precision):
             logits = self._forward(dense, FeatureEmbeddings(views, leaves, self._lengths))
         self._dense_optimizer.zero_grad(set_to_none=True)
-        backward_on_device(logits, labels, words, self._loss_sum)
+        backward_on_device(logits, labels, words, self._loss_sum, self._weights)
         self._dense_optimizer.step()

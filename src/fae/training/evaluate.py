@@ -62,8 +62,20 @@ def evaluate(
     label: str = "evaluate",
     precision: Precision = "fp32",
 ) -> Metrics:
-    """Metrics of a split (or of some of its batches)."""
-    return compute_metrics(*predict_split(model, embeddings, batches, order, label=label, precision=precision))
+    """Metrics of a split (or of some of its batches), by weight where the log has weights."""
+    labels, logits = predict_split(model, embeddings, batches, order, label=label, precision=precision)
+    return compute_metrics(labels, logits, input_weights(batches, order))
+
+
+def input_weights(
+    batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.float32] | None:
+    """Weights of the real inputs, float32 ``[n]``, as `predict_split` has their labels; None where there are none."""
+    weights, sizes = batches.arrays.weights, batches.arrays.num_inputs
+    if weights is None:
+        return None
+    chosen = range(batches.num_batches) if order is None else np.asarray(order).tolist()
+    return np.concatenate([np.empty(0, np.float32), *(weights[index, : sizes[index]] for index in chosen)])
 
 
 def validation_sample(batches: BatchSet, most: int = 64) -> npt.NDArray[np.int64]:

@@ -25,11 +25,11 @@ class LossWindows:
         Called with inputs seen, inputs of the window, batches seen, and the sum of the window's losses.
     """
 
-    def __init__(self, settled: Callable[[int, int, int, float], None]) -> None:
+    def __init__(self, settled: Callable[[int, float, int, float], None]) -> None:
         self._settled = settled
-        self._open: deque[tuple[int, int, int, float, LossMark]] = deque()
+        self._open: deque[tuple[int, float, int, float, LossMark]] = deque()
 
-    def close(self, inputs: int, window_inputs: int, batches: int, carried: float, mark: LossMark) -> None:
+    def close(self, inputs: int, window_inputs: float, batches: int, carried: float, mark: LossMark) -> None:
         """Close a window. Its sum is `carried`, from an earlier process or segment, plus what `mark` will give."""
         self._open.append((inputs, window_inputs, batches, carried, mark))
         self.settle(wait=False)

@@ -191,11 +191,15 @@ class PlainTrainer:
         self._dense_optimizer = make_dense_optimizer(optimizer.name, model, rate)
         self.row_update = PlainRowUpdate(embeddings, optimizer)
 
-    def step(self, ids: Tensor, dense: Tensor, labels: Tensor) -> float:
-        """One update; ids int64 ``[B, S]``, dense ``[B, K]``, labels ``[B]``. Returns the loss before it."""
+    def step(self, ids: Tensor, dense: Tensor, labels: Tensor, weights: Tensor | None = None) -> float:
+        """One update; ids int64 ``[B, S]``, dense ``[B, K]``, labels, weights ``[B]``. Returns the loss before it."""
         self._dense_optimizer.zero_grad()
         logits = self.model(dense, self.embeddings(ids))
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        if weights is None:
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        else:
+            losses = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+            loss = (losses * weights).sum() / (float(weights.double().sum()) or 1.0)
         loss.backward()  # type: ignore[no-untyped-call]
         self.row_update.step()
         self._dense_optimizer.step()
@@ -208,7 +212,9 @@ class PlainTrainer:
         for epoch in range(epochs):
             order = start + generator(seed, "plain order", epoch).permutation(stop - start)
             for first in range(0, len(order), batch_size):
-                losses.append(self.step(*read_inputs(log, np.sort(order[first : first + batch_size]))))
+                chosen = np.sort(order[first : first + batch_size])
+                weights = None if log.weights is None else torch.from_numpy(np.array(log.weights[chosen]))
+                losses.append(self.step(*read_inputs(log, chosen), weights))
         return losses
 
     def predict(self, log: ColumnarLog, split: str, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,8 @@ class Position:
     batches, inputs
         Batches and inputs trained since the run began, over all epochs.
     window_loss, window_inputs
-        Sum of losses, and number of inputs, of the open window of the loss curve.
+        Sum of losses, and number of inputs (their weight, where the log has weights), of the open window of the loss
+        curve.
     curve
         ``[inputs, mean loss]`` at the end of every closed window.
     validation
@@ -62,7 +63,7 @@ class Position:
     batches: int = 0
     inputs: int = 0
     window_loss: float = 0.0
-    window_inputs: int = 0
+    window_inputs: float = 0
     curve: list[list[float]] = field(default_factory=list)
     validation: list[dict[str, Any]] = field(default_factory=list)
     best_loss: float | None = None

@@ -21,10 +21,10 @@ Precision = Literal["fp32", "bf16"]
 
 
 def mean_loss(logits: Tensor, batch: ReadyBatch) -> Tensor:
-    """Mean binary cross-entropy (natural log) over the real inputs of a batch, scalar."""
+    """Mean binary cross-entropy (natural log) of a batch's real inputs, scalar; by weight where the log has weights."""
     size = len(logits)
     losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels[:size], reduction="none")
-    return (losses * batch.real[:size]).sum() / max(1, batch.num_inputs)
+    return (losses * batch.weighing[:size]).sum() / (batch.total_weight or 1.0)
 
 
 def backward(logits: Tensor, batch: ReadyBatch, loss_sum: Tensor) -> Tensor:
@@ -38,14 +38,27 @@ def backward(logits: Tensor, batch: ReadyBatch, loss_sum: Tensor) -> Tensor:
     if batch.buffer is None:
         loss = mean_loss(logits, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        loss_sum += loss.detach().double() * batch.num_inputs
+        loss_sum += loss.detach().double() * batch.total_weight
         return loss.detach()
     # The number of real inputs is on the device: a graph must not hold that of the batch it was captured with.
-    return backward_on_device(logits, batch.labels[: len(logits)], batch.buffer.views.words, loss_sum)
+    weights = None if batch.weights is None else batch.weights[: len(logits)]
+    return backward_on_device(logits, batch.labels[: len(logits)], batch.buffer.views.words, loss_sum, weights)
 
 
-def backward_on_device(logits: Tensor, labels: Tensor, words: Tensor, loss_sum: Tensor) -> Tensor:
+def backward_on_device(
+    logits: Tensor, labels: Tensor, words: Tensor, loss_sum: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """`backward` on a GPU; the number of real inputs is the first of `words`, int32. Nothing waits for the device."""
+    if weights is not None:
+        with torch.no_grad():
+            x, total = logits.detach().float(), weights.double().sum()
+            losses = nn.functional.binary_cross_entropy_with_logits(x, labels, reduction="none")
+            share = weights / torch.where(total > 0, total, torch.ones_like(total)).float()
+            loss = (losses * share).sum()
+            loss_sum += loss.double() * total
+            grad = (torch.sigmoid(x) - labels) * share
+        logits.backward(grad.to(logits.dtype))  # type: ignore[no-untyped-call]
+        return loss
     from fae.kernels.triton_dense import loss_and_gradient
 
     loss, grad = loss_and_gradient(logits.detach(), labels, words, loss_sum)

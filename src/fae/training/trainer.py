@@ -192,7 +192,7 @@ class Trainer:
         first, was_timed = True, False
         for batch in stream:
             self._runner(batch)
-            position.window_inputs += batch.num_inputs
+            position.window_inputs += batch.num_inputs if batch.weights is None else batch.total_weight
             position.in_segment += 1
             position.batches += 1
             position.inputs += batch.num_inputs
@@ -234,7 +234,7 @@ class Trainer:
             )  # fmt: skip
             position.window_loss, position.window_inputs = 0.0, 0
 
-    def _add_to_curve(self, inputs: int, window_inputs: int, batches: int, loss: float) -> None:
+    def _add_to_curve(self, inputs: int, window_inputs: float, batches: int, loss: float) -> None:
         self._require_finite(loss, batches)
         self._position.curve.append([inputs, loss / window_inputs])
 
