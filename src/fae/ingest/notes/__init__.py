@@ -1,1 +1,1 @@
-"""What ingest notices of a log beside its numbers: shares of unknown and missing values, and lines for people."""
+"""What ingest notices of a log: shares of unknown and missing values, and notes for people."""
