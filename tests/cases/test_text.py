@@ -22,6 +22,7 @@ from case_folders import column_values, copy_case, list_values
 from fae.core.errors import LogError
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
+from fae.ingest.formats import KNOWN_LOGS
 from fae.ingest.ingest import ingest
 from fae.ingest.readers import csv as csv_reader
 from fae.ingest.readers import jsonl
@@ -254,11 +255,36 @@ def test_a_line_without_end(tmp_path: Path, name: str, header: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [(b"0,1,\xff\xfeu,i\n", "line 3: field 3 is not UTF-8 ('\\xff\\xfeu')"), (b"\xff,1,u,i\n", "line 3: field 1 is not UTF-8"),
-     (b"0,\xff1,u,i\n", "line 3: field 2 is")],
+    [(b"0,1,\xff\xfeu,i\n", "line 3: field 3 is not UTF-8 ('\\xff\\xfeu')"),
+     (b"\xff,1,u,i\n", "line 3: field 1 is not UTF-8"), (b"0,\xff1,u,i\n", "line 3: field 2 is")],
 )  # fmt: skip
 def test_text_that_is_not_utf8(tmp_path: Path, line: bytes, expected: str) -> None:
     assert expected in refused(tmp_path, HEAD.encode() + b"0,1,u,i\n" + line)
+
+
+CRITEO = b"\t".join([b"1", *[b"3"] * 13, *[b"68fd1e64"] * 26]) + b"\n"
+AVAZU = ",".join(["id", "click", *KNOWN_LOGS["avazu"].categorical]).encode() + b"\n1,0,14102100" + b",a" * 21 + b"\n"
+KNOWN_FAULTS = {
+    "criteo label": ("criteo", CRITEO * 2 + b"\xef\xbc\x91" + CRITEO[1:], r"line 3: the label 'label' is '\uff11'"),
+    "criteo count": ("criteo", CRITEO.replace(b"3", b"\xc2\xa03", 1), r"line 1: the count I1 (field 2) is '\xa03'"),
+    "criteo id": (
+        "criteo",
+        CRITEO.replace(b"64\n", b"\xff\xfe\n"),
+        r"line 1: the id C26 (field 40) is '68fd1e\xff\xfe'",
+    ),
+    "avazu id": ("avazu", AVAZU + AVAZU.split(b"\n")[1].replace(b"a", b"\xe9", 1), "line 3: field 4 is not UTF-8"),
+    "avazu hour": ("avazu", AVAZU.replace(b"14102100", "1410210\uff10".encode()), r"line 2: hour is '1410210\uff10'"),
+    "taobao item": ("taobao", b"1,2,3,pv,4\n1,\xff,3,pv,5\n", r"line 2: the item (field 2) is '\xff'"),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN_FAULTS)
+def test_odd_bytes_in_public_logs(tmp_path: Path, case: str) -> None:
+    log_format, data, expected = KNOWN_FAULTS[case]
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(LogError) as caught:
+        list(read_chunks(LogConfig(train="a.txt", format=log_format), tmp_path / "a.txt"))  # type: ignore[arg-type]
+    assert expected in str(caught.value)
 
 
 def test_a_header_that_is_not_utf8(tmp_path: Path) -> None:
