@@ -17,6 +17,7 @@ from fae.artifacts.checksums import file_checksum
 from fae.artifacts.manifest import Manifest, Plan, _digest, write_artifact
 from fae.checkpoint import parent as parent_module
 from fae.core.npy import save_array
+from fae.core.whole_files import write_record, write_whole
 
 from commands import contents, fae, fault, succeed, write_log, write_recipe
 
@@ -179,7 +180,10 @@ def test_a_late_stop_is_continued_and_later_damage_is_seen(
     assert log_files(run) == log_files(unfinished / "fresh")
 
 
-PLACES = (".lock", ".log.partial", ".log.partial.json", ".log.writing", ".log.old", "log.sources.json", "timings.json")
+PLACES = (
+    ".lock", ".log.partial", ".log.partial.json", ".log.writing", ".log.old", "log", "log.sources.json", "timings.json",
+    ".log.sources.json.writing", ".timings.json.writing",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -474,3 +478,58 @@ def test_checkpoints_of_another_maker_cannot_be_continued(trained: Path, tmp_pat
     )
     line = fault(done, named)
     assert "delete" not in line
+
+
+def test_what_an_earlier_version_has_kept_is_read_anew(unfinished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(unfinished / "part", run)
+    another_key("version", 1)(run / ".log.partial.json")
+    done = succeed("ingest", unfinished / "r.toml", "--out", run)
+    assert "continuing" not in done.stderr
+    assert log_files(run) == log_files(unfinished / "fresh")
+
+
+def test_working_files_that_cannot_be_removed_never_become_part_of_the_log(
+    unfinished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, real = tmp_path / "run", shutil.rmtree
+
+    def refused(path: Path, *arguments: Any, **options: Any) -> None:
+        if Path(path).name == "work":
+            raise PermissionError(13, "Permission denied", str(path))
+        real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refused)
+        for _ in range(2):
+            fault(fae("ingest", unfinished / "r.toml", "--out", run), "Permission denied")
+            assert not (run / "log").exists()
+    succeed("ingest", unfinished / "r.toml", "--out", run)
+    assert log_files(run) == log_files(unfinished / "fresh")
+
+
+def test_a_plain_file_in_the_place_of_the_kept_folder_stays(unfinished: Path, tmp_path: Path) -> None:
+    (tmp_path / ".log.partial").write_text("precious")
+    fault(fae("ingest", unfinished / "r.toml", "--out", tmp_path), str(tmp_path / ".log.partial"), "move it away")
+    assert (tmp_path / ".log.partial").read_text() == "precious"
+
+
+def test_a_record_is_on_the_disk_before_it_replaces_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    real_sync, real_replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        events.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        real_sync(descriptor)
+
+    def replaced(self: Path, target: Path) -> Any:
+        events.append(f"-> {target.name}")
+        return real_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    write_record(tmp_path / "run.json", {"a": 1})
+    write_whole(tmp_path / "report.html", "text")
+    assert events == [
+        ".run.json.writing", "-> run.json", tmp_path.name, ".report.html.writing", "-> report.html", tmp_path.name,
+    ]  # fmt: skip
