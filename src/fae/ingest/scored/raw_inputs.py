@@ -88,7 +88,7 @@ class RawInputs:
         for source in self.sources:
             with contextlib.suppress(NoInputsError):  # a part behind a pattern may be empty
                 check_header(config, source.path, labelled=labelled)
-        check_types(self.config, [source.path for source in self.sources])
+        check_types(self.config, [source.path for source in self.sources], known=self._types, known_log=self._log)
         with task("reading and scoring", sum(source.num_bytes for source in self.sources), "bytes") as progress:
             for source in self.sources:
                 with (

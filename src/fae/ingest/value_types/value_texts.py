@@ -21,7 +21,7 @@ from fae.ingest.value_types.type_classes import is_bytes, is_list, is_text, is_u
 Place = Callable[[int], str]
 
 _EXACT = {16: 2.0**11, 32: 2.0**24, 64: 2.0**53}
-"""Largest whole number up to which a float of so many bits has all whole numbers."""
+"""Largest whole number up to which a float with that number of bits has all whole numbers."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
