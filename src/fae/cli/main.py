@@ -12,7 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from fae.cli import bench, demo, evaluate, predict, report, run, stage, synthetic
 from fae.cli.faults import machine_fault
@@ -54,12 +54,12 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"fae: {message}; see `{self.prog} --help`\n")
 
-    def print_help(self, file: IO[str] | None = None) -> None:
+    def print_help(self, file: Any = None) -> None:
         """Print the help on stdout; leave with status 2 where that cannot be written."""
         if write_stdout(self.format_help(), "the help"):
             raise SystemExit(2)
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+    def _print_message(self, message: str, file: Any = None) -> None:
         """What an error says, as a line for people."""
         tell(message)
 

@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 
-from fae.core.printable import tell, write_text
+from fae.core.printable import tell, write_stream
 
 
 def reserve_descriptors() -> None:
@@ -36,7 +36,7 @@ def write_stdout(text: str, what: str) -> int:
     try:
         if sys.stdout is None:
             raise OSError(errno.EBADF, "it is closed")
-        write_text(sys.stdout, text)
+        write_stream(sys.stdout, text)
     except BrokenPipeError:
         _discard_stdout()
         return 0

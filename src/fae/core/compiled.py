@@ -69,15 +69,15 @@ class _ForgivingCache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except Exception:  # a damaged file raises of every kind
             with contextlib.suppress(Exception):
-                self.flush()
+                self.flush()  # type: ignore[no-untyped-call]
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
-            super().save_overload(sig, data)
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except Exception as error:
             _say_once(f"compiled loops cannot be kept in {self.cache_path} ({error})")
 
@@ -85,24 +85,25 @@ class _ForgivingCache(FunctionCache):
 def _cache_of(function: Any) -> Any:
     """The cache of a function; None where there is no folder for it."""
     with contextlib.suppress(RuntimeError):  # neither the package's folder nor the user's can be written
-        return _ForgivingCache(function)
+        return _ForgivingCache(function)  # type: ignore[no-untyped-call]
     folder = private_folder()
     if folder is None:
         _say_once("there is no folder in which compiled loops can be kept; set NUMBA_CACHE_DIR to one")
         return None
     _say_once(f"compiled loops are kept in {folder}: neither fae's own folder nor a home folder can be written", end="")
     with contextlib.suppress(RuntimeError), _cache_folder(str(folder / "numba")):
-        return _ForgivingCache(function)
+        return _ForgivingCache(function)  # type: ignore[no-untyped-call]
     return None
 
 
 @contextlib.contextmanager
 def _cache_folder(folder: str) -> Iterator[None]:
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder
+    config = cast(Any, numba.config)
+    before, config.CACHE_DIR = config.CACHE_DIR, folder
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 @functools.cache

@@ -69,7 +69,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
         For an unknown key (naming its nearest neighbour), a missing key or a value of the wrong type.
     """
     fields = {_key(field): field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    hints = _hints(cls)
+    hints = _hints(typing.cast(typing.Hashable, cls))
     for key in table:
         if key not in fields:
             raise RecipeError(f"{where} has no key {brief(key)}; {nearest(str(key), fields)}")
@@ -98,7 +98,7 @@ def check_fields(config: Any, where: str) -> None:
     RecipeError
         For a value of the wrong type.
     """
-    hints = _hints(type(config))
+    hints = _hints(typing.cast(typing.Hashable, type(config)))
     for field in dataclasses.fields(config):
         if field.init:
             value = getattr(config, field.name)
@@ -106,7 +106,7 @@ def check_fields(config: Any, where: str) -> None:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 

@@ -19,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
     Attributes
     ----------
     number
-        Of the signal.
+        The number of the signal.
     """
 
     def __init__(self, number: int) -> None:

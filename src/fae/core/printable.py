@@ -59,10 +59,10 @@ def brief(value: object, *, most: int = 120) -> str:
 def tell(text: str) -> None:
     """Print one line for people, on stderr. A stream that is closed, full or read by nobody is no reason to fail."""
     with contextlib.suppress(OSError, ValueError):
-        write_text(sys.stderr, printable(text) + "\n", wait_seconds=_WAIT_SECONDS)
+        write_stream(sys.stderr, printable(text) + "\n", wait_seconds=_WAIT_SECONDS)
 
 
-def write_text(stream: IO[str] | None, text: str, *, wait_seconds: float | None = None) -> None:
+def write_stream(stream: IO[str] | None, text: str, *, wait_seconds: float | None = None) -> None:
     """Write text to a stream and flush it, also where it does not block and takes nothing at the moment.
 
     Parameters

@@ -50,7 +50,7 @@ def parse_bytes(text: str | int, *, what: str = "size") -> int:
     is_number = isinstance(text, int) and not isinstance(text, bool)
     match = _SIZE.fullmatch(str(text)) if isinstance(text, str) or (is_number and abs(text) < _MOST_BYTES) else None
     unit = _UNITS.get(match.group(2).lower()) if match else None
-    if is_number and text >= _MOST_BYTES:
+    if isinstance(text, int) and text >= _MOST_BYTES:
         raise RecipeError(f"{told} is more than any memory has; write a size such as 512MiB")
     if match is None or unit is None:
         raise RecipeError(f"{told} is not a size; write a positive number with a unit, such as 512MiB or 2GB")
