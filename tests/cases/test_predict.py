@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from case_folders import Case, copy_case
+from fae.run.scoring import unknown_counts
 
 from commands import csv_text, fae, fault, strict_json, succeed, unfinished, write_recipe, zipf_inputs
 from logs import write_behaviour
@@ -384,3 +387,40 @@ def test_parquet_lists_are_kept_in_parquet_alone(tmp_path: Path) -> None:
         "cannot be written as .csv", "t list<", ".parquet",
     )  # fmt: skip
     assert not (tmp_path / "s.csv").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_no_part_of_the_scores(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(number)
+        return unknown_counts(*arguments)
+
+    monkeypatch.setattr("fae.run.predictions.unknown_counts", interrupted)
+    done = fae("predict", case.folder / "out", case.folder / "test.csv", "--out", tmp_path / "s.csv")
+    for name, handler in handlers.items():
+        signal.signal(name, handler)
+    assert (done.status, done.stdout) == (status, "")
+    assert "interrupted" in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_bytes_do_not_depend_on_torchs_threads(case: Case, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        succeed("predict", case.folder / "out", case.folder / "test.csv", "--out", tmp_path / f"{threads}.csv")
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "3.csv").read_bytes()
+
+
+def test_an_empty_part_behind_a_pattern_is_passed_over(case: Case, tmp_path: Path) -> None:
+    header, *rows = lines(case.folder / "test.csv")
+    (tmp_path / "part-1.csv").write_text("\n".join([header, *rows]) + "\n")
+    (tmp_path / "part-2.csv").write_text(header + "\n")
+    succeed("predict", case.folder / "out", tmp_path / "part-*.csv", "--out", tmp_path / "s.parquet")
+    assert len(scores_of(tmp_path / "s.parquet")) == 40

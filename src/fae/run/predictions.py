@@ -31,6 +31,7 @@ from fae.run.context import choose_device
 from fae.run.score_file import ScoreFile
 from fae.run.scored_run import find_finished
 from fae.run.scoring import BATCH_INPUTS, Scorer, probabilities, unknown_counts
+from fae.training.dense_threads import torch_threads
 from fae.training.metrics import compute_metrics
 
 _SUSPICIOUS_SHARE = 0.9
@@ -71,6 +72,7 @@ class ScoredFiles:
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fae-", ignore_cleanup_errors=True))
             scratch = Scratch(Path(folder) / "vocabulary", _VOCABULARY_BYTES)
+            stack.enter_context(torch_threads(scorer.threads))
             columns = known_columns(self.log, self._inputs.config, scratch)
             chunks = stack.enter_context(closing(self._inputs.stream(columns)))
             for batch in regroup(chunks, BATCH_INPUTS):

@@ -27,6 +27,7 @@ from fae.kernels.geometry import group_geometries
 from fae.models.config import model_config
 from fae.models.registry import build_model, embedding_dims
 from fae.run.context import choose_device
+from fae.training.dense_threads import dense_threads
 from fae.training.step import autocast, honoured_precision
 
 BATCH_INPUTS = 2048
@@ -46,6 +47,11 @@ class Scorer:
         Where the model runs: ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
     command
         The command that makes the run again, for error messages.
+
+    Attributes
+    ----------
+    threads
+        Threads for torch while it scores, so that the last bits do not depend on the machine's cores; 0 on a GPU.
 
     Raises
     ------
@@ -93,6 +99,8 @@ class Scorer:
             raise ArtifactError(f"the dense weights of {checkpoint} do not fit the model: {error}") from error
         self._model = model.to(self.device).eval()
         self._precision = honoured_precision(self.device, made_with["train"].get("precision", "fp32"))
+        asked = int(made_with["train"].get("threads", 0))
+        self.threads = dense_threads(self._model, BATCH_INPUTS, asked) if self.device.type == "cpu" else 0
 
     def logits(self, ids: npt.NDArray[np.int32], dense: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits, float32 ``[n]``, of inputs with ids ``[n, S]`` and dense features ``[n, K]``; n <= `BATCH_INPUTS`."""
