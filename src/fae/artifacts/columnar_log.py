@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.checksums import damaged
+from fae.artifacts.checksums import check_contents, damaged
 from fae.artifacts.manifest import Manifest, read_manifest
 from fae.artifacts.schema import Fields, open_array
 from fae.core.pooling import POOLING_CODE, Pooling
@@ -189,6 +189,7 @@ class ColumnarLog:
     def counts(self) -> npt.NDArray[np.int64]:
         """int64 ``[sum of num_embeddings]``: accesses in the training split, checked to be possible numbers."""
         array: npt.NDArray[np.int64] = self._open("counts")
+        check_contents(self.path, self.manifest.files, "counts.npy", command=self.command)
         start, stop = self.split("train")
         most = (stop - start) * max((feature.length for feature in self.features), default=0)
         if array.size and (array.min() < 0 or array.max() > most):

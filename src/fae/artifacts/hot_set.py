@@ -94,13 +94,24 @@ class HotSet:
             if name in self.manifest.files:
                 order = open_array(self.path, name, np.int32, (feature.num_embeddings,), self._command)
                 check_contents(self.path, self.manifest.files, name, command=self._command)
-                seen = np.zeros(len(order), np.bool_)
-                if order.min() >= 0 and order.max() < len(order):
-                    seen[order] = True
-                if not seen.all():
+                key = (str(self.path.resolve()), name, self.manifest.digest, (self.path / name).stat().st_ctime_ns)
+                if key not in _checked and not _is_permutation(order):
                     raise damaged(self.path, name, self._command, "its ranks are no order of the table's rows")
+                _checked.add(key)
             ranks.append(order)
         return RowLayout(self._features, self._dims, self._num_hot, ranks)
+
+
+_checked: set[tuple[object, ...]] = set()
+"""Storage orders that this process has found to be permutations."""
+
+
+def _is_permutation(order: npt.NDArray[np.int32]) -> bool:
+    seen = np.zeros(len(order), np.bool_)
+    if order.min() < 0 or order.max() >= len(order):
+        return False
+    seen[order] = True
+    return bool(seen.all())
 
 
 def rank_file(table: int) -> Path:

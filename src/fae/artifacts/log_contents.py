@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,7 @@ def check_inputs(log: ColumnarLog) -> None:
     """
     check = InputCheck(log)
 
-    def job(name: str, look: Callable[[npt.NDArray[np.generic], Callable[[int], int]], None]) -> Callable[[], None]:
+    def job(name: str, look: Callable[[npt.NDArray[Any], Callable[[int], int]], None]) -> Callable[[], None]:
         def work() -> None:
             path = log.path / f"{name}.npy"
             status = path.stat()
@@ -102,7 +103,7 @@ def check_inputs(log: ColumnarLog) -> None:
                     block = rows.read(start, start + step)
                     if checksum is not None:
                         checksum = zlib.crc32(block.reshape(-1).view(np.uint8).data, checksum)
-                    look(block, lambda row, start=start: start + row)
+                    look(block, start.__add__)
             if checksum is not None and f"{checksum:08x}" != wanted:
                 raise damaged(log.path, f"{name}.npy", log.command)
             _checked.add(known)

@@ -138,9 +138,9 @@ def sync_folder(path: Path) -> None:
 def sync_tree(path: Path) -> None:
     """Wait until all files and folders below a folder, and itself, are on the disk."""
     files, folders = [], [path]
-    for folder, names, leaves in os.walk(path):
-        folders += [Path(folder) / name for name in names]
-        files += [Path(folder) / name for name in leaves]
+    for place, names, leaves in os.walk(path):
+        folders += [Path(place) / name for name in names]
+        files += [Path(place) / name for name in leaves]
 
     def sync(start: int, stop: int) -> None:
         for file in files[start:stop]:
