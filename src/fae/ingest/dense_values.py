@@ -19,7 +19,8 @@ from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.line_blocks import shown
 from fae.ingest.readers.text_faults import is_number
-from fae.ingest.values import Locate, as_text, is_text, scalars
+from fae.ingest.value_types.type_classes import is_bytes, is_text
+from fae.ingest.values import Locate, as_text, scalars
 
 _LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 """Every way to write a label without `label_map` or `label_threshold`, in lower case."""
@@ -201,7 +202,7 @@ def _to_numbers(
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     kind = array.type
-    from_text = is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    from_text = is_text(kind) or is_bytes(kind)
     if from_text:
         array = _parsed(array, what, column, locate, words, decimal)
     elif not (

@@ -188,16 +188,16 @@ def test_types_with_the_same_texts() -> None:
     numbers = (pa.int8(), pa.float16(), pa.decimal128(5, 2), pa.list_(pa.uint64()), pa.dictionary(pa.int8(), pa.int8()))
     assert {type_class(kind) for kind in numbers} == {"numbers"}
     guard = TypeGuard({"a": "a", "b": "b"})
-    first = pa.schema([("a", pa.string()), ("b", pa.null()), ("c", pa.bool_())])
+    first = {"a": pa.string(), "b": pa.null(), "c": pa.bool_()}
     guard.add(Path("1"), first)
-    guard.add(Path("2"), pa.schema([("a", pa.int8()), ("b", pa.date32()), ("c", pa.int8())]))
+    guard.add(Path("2"), {"a": pa.int8(), "b": pa.date32(), "c": pa.int8()})
     guard.add(Path("3"), first)
     with pytest.raises(LogError, match=r"4: the column 'a' is of type bool, and in 2 of type int8"):
-        guard.add(Path("4"), pa.schema([("a", pa.bool_())]))
+        guard.add(Path("4"), {"a": pa.bool_()})
     assert guard.classes == {"a": "numbers", "b": "dates"}
     known = TypeGuard({"a": "a", "d": "a"}, known=guard.classes, known_log=Path("log"))
     with pytest.raises(LogError, match=r"5: the column 'd' is of type bool, and in the log log it holds numbers"):
-        known.add(Path("5"), pa.schema([("d", pa.bool_())]))
+        known.add(Path("5"), {"d": pa.bool_()})
     shared = TypeGuard({"d": "a", "a": "a"})
     with pytest.raises(LogError, match=r"'a' is of type bool, and the column 'd' of its table is in 6 of type int8"):
-        shared.add(Path("6"), pa.schema([("d", pa.int8()), ("a", pa.bool_())]))
+        shared.add(Path("6"), {"d": pa.int8(), "a": pa.bool_()})

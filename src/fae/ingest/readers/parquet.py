@@ -78,6 +78,8 @@ def _check_text(array: Any, name: str, locate: Any) -> None:
     try:
         array.validate(full=True)
     except pa.ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
         row = _first_invalid(array)
         raise LogError(
             f"{locate(row)}: the column {name!r} is not UTF-8{_shown_bytes(array, row)}; write its text as UTF-8"

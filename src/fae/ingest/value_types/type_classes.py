@@ -90,8 +90,8 @@ class TypeGuard:
         self.classes: dict[str, str] = {name: group for name, group in (known or {}).items() if name in names}
         self._where = {name: f"in the log {known_log} it holds {group}" for name, group in self.classes.items()}
 
-    def add(self, path: Path, schema: Any) -> None:
-        """Take note of a file's Arrow schema.
+    def add(self, path: Path, types: Mapping[str, Any]) -> None:
+        """Take note of the Arrow types of a file's columns.
 
         Raises
         ------
@@ -99,9 +99,9 @@ class TypeGuard:
             If a column had a type of another class before; it names both files, the column and the types.
         """
         for column, table in self._tables.items():
-            if schema.names.count(column) != 1:
+            if column not in types:
                 continue
-            kind = schema.field(column).type
+            kind = types[column]
             group = type_class(kind)
             if group in _FREE:
                 continue
@@ -137,9 +137,11 @@ def check_types(
     guard = TypeGuard(tables, known=known, known_log=known_log)
     for path in paths:
         try:
-            with open_raw(path) as raw:
-                schema = pq.read_schema(raw)
-        except (pa.ArrowException, OSError):
+            with open_raw(path) as raw, pq.ParquetFile(raw) as file:
+                # Writers give a part without rows any type.
+                schema = file.schema_arrow if file.metadata.num_rows else pa.schema([])
+                names = schema.names
+        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError):
             continue
-        guard.add(path, schema)
+        guard.add(path, {name: schema.field(name).type for name in names if names.count(name) == 1})
     return guard.classes
