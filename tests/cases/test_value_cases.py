@@ -226,7 +226,8 @@ def test_types_that_cannot_agree(tmp_path: Path, name: str) -> None:
     first, second = TWO_CLASSES[name]
     refused(
         parquet_log(tmp_path, c=(first, second)),
-        f"b.parquet: the column 'c' is of type {second.type}", f"a.parquet of type {first.type}".replace("item", "element"),
+        f"b.parquet: the column 'c' is of type {second.type}",
+        f"a.parquet of type {first.type}".replace("item", "element"),
     )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ BAD_PARQUET: dict[str, tuple[dict[str, Any], str]] = {
     "nan id": ({"item": [1.0, 2.0, float("nan")]}, "input 3: the categorical column 'item' is nan"),
     "list in a plain column": ({"item": [[1], [2], [3]]}, "set its max_length to keep a list"),
     "struct": ({"item": [{"a": 1}] * 3}, "column 'item' is of type struct"),
-    "binary": ({"item": [b"a", b"\xff", b"c"]}, "input 2: column 'item' is not UTF-8 ('\\\\xff')"),
+    "binary": ({"item": [b"a", b"\xff", b"c"]}, "input 2: column 'item' is not UTF-8 ('\\xff')"),
     "dense nan": ({"price": [1.0, float("nan"), 2.0]}, "input 2: the dense column 'price' is nan"),
     "dense text": ({"price": ["1", "", "x"]}, "input 3: the dense column 'price' is 'x', expected a number"),
     "dense list": ({"price": [[1.0]] * 3}, "the dense column 'price' is of type list"),

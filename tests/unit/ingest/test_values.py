@@ -82,7 +82,7 @@ REFUSED = {
     "float16": (pa.array(np.array([2048, 2050], np.float16)), "row 1: .* whole numbers above 2048 apart"),
     "float32": (pa.array(np.array([2**24, -(2**24) - 2], np.float32)), "row 1: .* above 16777216 apart"),
     "float64": (pa.array(np.array([2.0**53, 2.0**53 + 2])), "row 1: .* above 9007199254740992 apart"),
-    "bytes": (pa.array([b"a", b"\xff"]), r"row 1: column 'c' is not UTF-8 \('\\\\xff'\)"),
+    "bytes": (pa.array([b"a", b"\xff"]), r"row 1: column 'c' is not UTF-8 \('\\xff'\)"),
     "no such year": (pa.array([0, 10**15], pa.timestamp("s")), "row 1: column 'c' of type timestamp"),
     "list": (pa.array([[1]]), "is of type list.*; expected one value; set its max_length"),
     "list of lists": (pa.array([[[1]]]), "lists of lists are not read"),
