@@ -418,9 +418,12 @@ def test_the_bytes_do_not_depend_on_torchs_threads(case: Case, tmp_path: Path) -
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "3.csv").read_bytes()
 
 
-def test_an_empty_part_behind_a_pattern_is_passed_over(case: Case, tmp_path: Path) -> None:
+def test_an_empty_part_is_passed_over_with_a_line(case: Case, tmp_path: Path) -> None:
     header, *rows = lines(case.folder / "test.csv")
-    (tmp_path / "part-1.csv").write_text("\n".join([header, *rows]) + "\n")
-    (tmp_path / "part-2.csv").write_text(header + "\n")
-    succeed("predict", case.folder / "out", tmp_path / "part-*.csv", "--out", tmp_path / "s.parquet")
-    assert len(scores_of(tmp_path / "s.parquet")) == 40
+    parts = tmp_path / "part-1.csv", tmp_path / "part-2.csv"
+    parts[0].write_text("\n".join([header, *rows]) + "\n")
+    parts[1].write_text(header + "\n")
+    for files in ((tmp_path / "part-*.csv",), parts):  # as the shell leaves it in quotes, and without
+        done = succeed("predict", case.folder / "out", *files, "--out", tmp_path / "s.parquet")
+        assert len(scores_of(tmp_path / "s.parquet")) == 40
+        assert "part-2.csv holds no inputs and is passed over" in done.stderr

@@ -26,7 +26,7 @@ from fae.ingest.readers.dispatch import check_header, read_chunks
 from fae.ingest.scored.encoded_inputs import EncodedInputs
 from fae.ingest.scored.known_columns import KnownColumn
 from fae.ingest.scored.scored_log import log_settings, reading_settings
-from fae.ingest.sources import Role, SourceFile, find_sources, passing_over_empty
+from fae.ingest.sources import Role, find_sources, passing_over_empty
 from fae.ingest.value_types.type_classes import check_types
 
 _NAMED: dict[Role, str] = {"train": "FILE", "test": "FILE"}
@@ -68,7 +68,10 @@ class RawInputs:
     ) -> None:
         self.config = log_settings(log, files, labelled=labelled)
         lines: list[str] = []
-        self.sources: list[SourceFile] = find_sources(self.config, Path(), lines=lines, named=_NAMED)
+        found = find_sources(self.config, Path(), lines=lines, named=_NAMED)
+        # A shell may have expanded a pattern, behind which a part may be empty.
+        several = len(files) > 1
+        self.sources = [dataclasses.replace(source, from_pattern=several or source.from_pattern) for source in found]
         for line in lines:
             say(line)
         self._keep, self._labelled = tuple(keep), labelled
@@ -91,6 +94,7 @@ class RawInputs:
         check_types(self.config, [source.path for source in self.sources], known=self._types, known_log=self._log)
         with task("reading and scoring", sum(source.num_bytes for source in self.sources), "bytes") as progress:
             for source in self.sources:
+                is_empty = True
                 with (
                     passing_over_empty(source),
                     closing(read_chunks(config, source.path, labelled=labelled)) as chunks,
@@ -98,6 +102,9 @@ class RawInputs:
                     for chunk in chunks:
                         yield self._encode(chunk, columns, source.path)
                         progress.advance(chunk.raw_bytes)
+                        is_empty = False
+                if is_empty:
+                    say(f"{source.path} holds no inputs and is passed over")
                 source.check_unchanged()
 
     def _encode(self, chunk: Chunk | CriteoChunk, columns: Sequence[KnownColumn], path: Path) -> EncodedInputs:
