@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import re
 import tracemalloc
@@ -303,6 +304,46 @@ def test_gradients_of_an_earlier_lookup_are_refused(placement):
         sums.append((features[FIRST] ** 2).sum())
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         sums[0].backward()
+
+
+# Weights of inputs.
+
+
+def weighted(log, weights):
+    return dataclasses.replace(log, weights=np.asarray(weights, np.float32))
+
+
+@placements
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_weights_of_one_train_to_the_same_bytes(placement, optimizer):
+    log, rows = random_log(8, lists=True), RowOptimizer(name=optimizer, learning_rate=0.1)
+    plain = Setting(placement, log, log.layout(0.3, 1), rows).train(range(9))
+    ones = Setting(placement, weighted(log, np.ones(150)), log.layout(0.3, 1), rows).train(range(9))
+    assert_same_bytes(ones.tensors(), plain.tensors())
+
+
+@placements
+def test_weights_train_to_the_bytes_of_the_cpu(placement):
+    log = weighted(hot_and_cold_log(), np.random.default_rng(4).uniform(0, 5, 96))
+    expected = Setting("cpu", log, in_order_layout(log)).train(range(6))
+    assert_same_bytes(Setting(placement, log, in_order_layout(log)).train(range(6)).tensors(), expected.tensors())
+
+
+@placements
+def test_an_input_of_weight_two_is_the_input_twice(placement):
+    """And one of weight 0 is not there; batches of other sizes, so within rounding."""
+    log = random_log(9, num_inputs=48, batch_size=48)
+    times = np.random.default_rng(5).integers(0, 3, 48)
+    often = np.repeat(np.arange(48), times)
+    small = [log.groups[0]]
+    twice = dataclasses.replace(log, groups=[often], batch_size=96)
+    sgd = RowOptimizer(name="sgd", learning_rate=0.5)
+    one = Setting(placement, dataclasses.replace(weighted(log, times), groups=small), log.layout(0.5, 1), sgd)
+    two = Setting(placement, twice, twice.layout(0.5, 1), sgd)
+    before = [tensor.clone() for tensor in one.tensors()]
+    for mine, theirs, old in zip(one.train([0]).tensors(), two.train([0]).tensors(), before, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+        assert mine.numel() == 0 or not torch.equal(mine, old) or len(mine) == 0
 
 
 # Memory: what is stated is what is allocated.

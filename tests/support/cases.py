@@ -45,6 +45,7 @@ class Log:
     batch_size: int
     dense_rate: float = 0.05
     model: ModelConfig | None = None
+    weights: np.ndarray | None = None
 
     def layout(self, share: float, seed: int) -> RowLayout:
         """A hot set of about `share` of each table under a random storage order."""
@@ -54,7 +55,7 @@ class Log:
         return RowLayout(self.features, self.embedding_dims, num_hot, ranks)
 
     def packed(self, layout: RowLayout) -> BatchSet:
-        return compose_batch_set(self.ids, self.dense, self.labels, self.groups, layout, self.batch_size)
+        return compose_batch_set(self.ids, self.dense, self.labels, self.groups, layout, self.batch_size, self.weights)
 
     def config(self) -> ModelConfig:
         if self.model is not None:

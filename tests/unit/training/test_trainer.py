@@ -209,7 +209,7 @@ def test_padding_contributes_nothing():
     from fae.training.step import mean_loss
 
     class Packed:
-        num_inputs = 2
+        num_inputs, total_weight = 2, 2.0
 
     logits = torch.tensor([0.3, -0.2, 9.0], requires_grad=True)
     batch = ReadyBatch(
