@@ -427,3 +427,54 @@ def test_an_empty_part_is_passed_over_with_a_line(case: Case, tmp_path: Path) ->
         done = succeed("predict", case.folder / "out", *files, "--out", tmp_path / "s.parquet")
         assert len(scores_of(tmp_path / "s.parquet")) == 40
         assert "part-2.csv holds no inputs and is passed over" in done.stderr
+
+
+def test_metrics_of_a_weighted_log_are_weighted(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    header = ("label", "user", "item", "site", "price", "views", "w")
+    for name, count, seed in (("log.csv", 400, 3), ("later.csv", 200, 8)):
+        rows = [[*row, float(random.integers(0, 4)) / 2] for row in zipf_inputs(count, seed=seed)]
+        (tmp_path / name).write_text(csv_text(rows, header))
+    recipe = write_recipe(tmp_path, log={"test": "later.csv", "test_fraction": None, "weight": "w"})
+    succeed("run", recipe, "--out", tmp_path / "run")
+    expected: dict[str, Any] = json.loads((tmp_path / "run" / "run.json").read_text())["test"]
+    found = succeed("evaluate", tmp_path / "run", tmp_path / "later.csv", "--json").result
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-6), name
+    unweighted = [line.rsplit(",", 1)[0] for line in lines(tmp_path / "later.csv")]
+    (tmp_path / "unweighted.csv").write_text("\n".join(unweighted) + "\n")
+    fault(fae("evaluate", tmp_path / "run", tmp_path / "unweighted.csv"), "unweighted.csv", "'w'")
+    succeed("predict", tmp_path / "run", tmp_path / "unweighted.csv", "--out", tmp_path / "a.csv")
+    succeed("predict", tmp_path / "run", tmp_path / "later.csv", "--out", tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_settings_of_values_hold_for_the_files_too(tmp_path: Path) -> None:
+    """Words for missing values, decimal commas, brackets, padding, other labels: one form of the file or the other."""
+    random = np.random.default_rng(6)
+
+    def rows(count: int) -> list[list[str]]:
+        return [
+            [
+                random.choice(["click", "view"]), random.choice(["u1", "u2", "u3", "NULL", ""]),
+                "[" + ", ".join(f"'t{int(tag)}'" for tag in [*random.integers(1, 9, 3), 0]) + "]",
+                random.choice(["NULL", "1,5", "2,25", "-3"]),
+            ]
+            for _ in range(count)
+        ]  # fmt: skip
+
+    for name, count in (("log.csv", 300), ("later.csv", 120)):
+        (tmp_path / name).write_text("\n".join(";".join(row) for row in [["y", "u", "t", "p"], *rows(count)]) + "\n")
+    recipe = write_recipe(
+        tmp_path, log={
+            "test": "later.csv", "test_fraction": None, "label": "y", "label_map": {"click": 1, "view": 0},
+            "separator": ";", "decimal": ",", "missing": ["NULL"], "dense": ["p"], "dense_transform": "signed_log1p",
+            "categorical": ["u", {"name": "t", "max_length": 4, "brackets": True, "padding": "t0"}],
+        }, hot={"budget": "64KiB"},
+    )  # fmt: skip
+    succeed("run", recipe, "--out", tmp_path / "run")
+    expected = json.loads((tmp_path / "run" / "run.json").read_text())["test"]
+    found = succeed("evaluate", tmp_path / "run", tmp_path / "later.csv", "--json").result
+    for name in ("auc", "log_loss", "label_rate"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-6), name
+    assert found["unknown_share"] == {"u": 0.0, "t": 0.0}

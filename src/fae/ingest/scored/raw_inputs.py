@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.errors import LogError
 from fae.core.progress import say, task
-from fae.ingest.dense_values import to_weights
 from fae.ingest.first_pass import encode_rows
 from fae.ingest.readers.chunk import Chunk, CriteoChunk, NoInputsError
 from fae.ingest.readers.dispatch import check_header, read_chunks
@@ -113,10 +112,7 @@ class RawInputs:
             own = chunk.categorical[: len(columns)]
             chunk = dataclasses.replace(chunk, categorical=own, label=chunk.label if self._labelled else None)
         rows = encode_rows(self.config, chunk, columns)
-        weights, name = None, self.config.weight
-        if name is not None and isinstance(chunk, Chunk) and self._labelled:
-            weights = to_weights(chunk.weight, name, chunk.locate, self.config)
-        return EncodedInputs(ids=rows.ids, dense=rows.dense, labels=rows.labels, weights=weights, kept=kept)
+        return EncodedInputs(ids=rows.ids, dense=rows.dense, labels=rows.labels, weights=rows.weights, kept=kept)
 
     def _kept(self, chunk: Chunk | CriteoChunk, path: Path) -> Any:
         """The kept columns as a table, of one type in all files."""
