@@ -478,3 +478,13 @@ def test_settings_of_values_hold_for_the_files_too(tmp_path: Path) -> None:
     for name in ("auc", "log_loss", "label_rate"):
         assert found[name] == pytest.approx(expected[name], abs=1e-6), name
     assert found["unknown_share"] == {"u": 0.0, "t": 0.0}
+
+
+def test_a_test_file_without_labels_is_refused_before_any_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_arguments: Any, **_named: Any) -> Any:
+        raise AssertionError("a file was read")
+
+    monkeypatch.setattr("fae.ingest.first_pass.read_chunks", read)
+    fault(copy_case("unlabelled-test", tmp_path).fae("ingest"), "test.csv", "'y'")
