@@ -325,7 +325,7 @@ CHANGED: dict[str, tuple[str, list[str]]] = {
     "no folder": ("train.from=day1.csv", ["[train] from = 'day1.csv'", "no trained run or checkpoint in"]),
     "empty": ("train.from=", ["[train] from is empty"]),
     "no text": ("train.from=3", ["[train] from = 3 must be text in quotes"]),
-    "no checkpoint": ("train.from=day1/log", ["holds log format 2, expected checkpoint"]),
+    "no checkpoint": ("train.from=day1/log", ["name the run"]),
     "misspelt": ("train.form=day1", ["no key 'form'", "did you mean 'from'?"]),
     "columns": ("log.categorical=['item', 'user']", ["[log] categorical = ['item', 'user']"]),
     "one more column": (

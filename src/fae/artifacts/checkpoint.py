@@ -53,17 +53,29 @@ def read_progress(path: Path) -> dict[str, Any]:
             kinds = _PROGRESS_TYPES[name]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise ValueError(f"{name} is {str(value)[:40]}")
-        if progress.get("complete"):
-            result = progress.get("result", {})
-            if not all(isinstance(result.get(name), dict) for name in ("train", "validation", "test")):
-                raise ValueError("it is complete without a result")
-            if not {"num_inputs", "seconds", "samples_per_second"} <= result["train"].keys():
-                raise ValueError("its result has no inputs or seconds")
-            if not {"auc", "log_loss"} <= result["test"].keys():
-                raise ValueError("its result has no metrics")
     except (OSError, ValueError) as error:
         raise damaged(path, PROGRESS, COMMAND, str(error)) from error
     return {"complete": False, "result": {}, **progress}
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a finished training of a recipe found: ``train``, ``validation`` and ``test``.
+
+    Raises
+    ------
+    ArtifactError
+        If there is no checkpoint, it is damaged, or it has no such result.
+    """
+    result: dict[str, Any] = read_progress(path)["result"]
+    wanted = {
+        "train": {"num_inputs", "seconds", "samples_per_second"},
+        "validation": set(),
+        "test": {"auc", "log_loss"},
+    }
+    for name, keys in wanted.items():
+        if not isinstance(result.get(name), dict) or not keys <= result[name].keys():
+            raise damaged(path, PROGRESS, COMMAND, f"its result has no {name}")
+    return result
 
 
 _NUMBER, _NULL = (int, float), (int, float, type(None))

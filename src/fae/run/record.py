@@ -17,7 +17,7 @@ import torch
 
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.packed import PackedDataset
-from fae.checkpoint.save_load import read_progress
+from fae.checkpoint.save_load import read_result
 from fae.core.config import to_table
 from fae.core.optimizers import row_bytes
 from fae.core.units import format_bytes, format_count
@@ -111,7 +111,7 @@ def make_record(
     parent: ParentRun | None = None,
 ) -> RunResult:
     """Put the record together from the artifacts of a run."""
-    result = read_progress(checkpoint)["result"]
+    result = read_result(checkpoint)
     hot, pack = hot_set.summary, packed.manifest.summary
     return RunResult(
         {

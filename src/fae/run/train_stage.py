@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fae.artifacts.checkpoint import COMMAND, FORMAT_VERSION, KIND, open_checkpoint, read_progress
+from fae.artifacts.checkpoint import COMMAND, FORMAT_VERSION, KIND, open_checkpoint, read_progress, read_result
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.manifest import Manifest, Plan, is_current, require_parent
@@ -93,7 +93,7 @@ class TrainStage(Stage[Manifest]):
 
     def describe(self, run: RunContext) -> dict[str, Any]:
         """As `Stage.describe`."""
-        result: dict[str, Any] = read_progress(self.path(run))["result"]
+        result = read_result(self.path(run))
         test, train = result["test"], result["train"]
         rate = train["samples_per_second"]
         say(
