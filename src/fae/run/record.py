@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fae.artifacts.checkpoint import read_result
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.packed import PackedDataset
-from fae.checkpoint.save_load import read_result
 from fae.core.config import to_table
 from fae.core.optimizers import row_bytes
 from fae.core.units import format_bytes, format_count
