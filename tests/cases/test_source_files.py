@@ -139,7 +139,7 @@ def test_parts_of_a_header_and_of_nothing(tmp_path: Path) -> None:
     (case.folder / "p" / "part-0.csv~").write_text("x")
     (case.folder / "p" / "part-0.csv.crc").write_text("x")
     (case.folder / "p" / "empty.csv").write_text("")
-    assert {k: v for k, v in contents(case.ingest().path).items()} == expected  # the same log
+    assert contents(case.ingest().path) == expected  # the same log
     (case.folder / "p" / "part-1b.csv").write_text(HEADER)
     done = case.fae("ingest")
     assert done.status == 0, done.stderr

@@ -176,8 +176,12 @@ class NpyRows:
 
     Attributes
     ----------
+    dtype
+        Type of the entries.
     shape
         Rows, and entries of a row.
+    is_flat
+        Whether the file is one-dimensional.
     row_bytes
         Bytes of a row.
     """
@@ -185,9 +189,10 @@ class NpyRows:
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self._path = path
         with path.open("rb") as file:
-            self._dtype, shape = read_header(file)
+            self.dtype, shape = read_header(file)
+            self.is_flat = len(shape) == 1
             self.shape = shape if len(shape) == 2 else (*shape, 1)
-        self.row_bytes = self._dtype.itemsize * self.shape[1]
+        self.row_bytes = self.dtype.itemsize * self.shape[1]
         self._descriptor = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
 
     def __len__(self) -> int:
@@ -195,7 +200,7 @@ class NpyRows:
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """A copy of rows ``start .. stop - 1``; shorter where the file has fewer rows."""
-        rows = np.empty((max(min(stop, len(self)) - start, 0), self.shape[1]), self._dtype)
+        rows = np.empty((max(min(stop, len(self)) - start, 0), self.shape[1]), self.dtype)
         view = rows.reshape(-1).view(np.uint8).data
         position = HEADER_BYTES + start * self.row_bytes
         while len(view):
@@ -207,7 +212,7 @@ class NpyRows:
 
     def write(self, start: int, rows: npt.NDArray[Any]) -> None:
         """Replace the rows from `start` on."""
-        _write_all(self._descriptor, np.ascontiguousarray(rows, self._dtype), HEADER_BYTES + start * self.row_bytes)
+        _write_all(self._descriptor, np.ascontiguousarray(rows, self.dtype), HEADER_BYTES + start * self.row_bytes)
 
     def __enter__(self) -> NpyRows:
         return self

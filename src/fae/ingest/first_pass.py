@@ -15,6 +15,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import KnownIds
 from fae.ingest.dense_values import to_dense, to_labels, to_weights
 from fae.ingest.formats import CRITEO_FORMATS
+from fae.ingest.input_order.ordered_rows import OrderKeys
 from fae.ingest.notes.dense_facts import MISSING_ROWS, DenseFacts, num_missing_bytes, pack_missing
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.readers.chunk import Chunk, CriteoChunk
@@ -72,12 +73,14 @@ def first_pass(
         weights = more.enter_context(progress.open_rows("weights", np.float32, ())) if config.weight else None
         if weights is not None:
             writers.append(weights)
+        keys = OrderKeys(config, progress, more)
         bar.advance(sum(source.num_bytes for source in sources[: progress.num_done]))
         for source in sources[progress.num_done :]:
             finder.start_file(source.role)
             with passing_over_empty(source), closing(read_chunks(config, source.path)) as chunks:
                 for chunk in chunks:
                     finder.add(chunk)
+                    keys.add(chunk)
                     rows = encode_rows(config, chunk, encoders)
                     ids.append(rows.ids)
                     dense.append(rows.dense)
@@ -95,7 +98,7 @@ def first_pass(
             if source is sources[-1]:
                 for encoder in encoders:
                     encoder.printed.finish()
-            progress.mark(encoders, writers, last=source is sources[-1])
+            progress.mark(encoders, [*writers, *keys.writers], last=source is sources[-1])
 
 
 class EncodedRows(NamedTuple):

@@ -24,6 +24,7 @@ from fae.core.progress import say
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import known_ids
 from fae.ingest.first_pass import first_pass, make_encoders
+from fae.ingest.input_order.ordered_rows import order_inputs
 from fae.ingest.raw_files.absent_log import plan_of_absent, without_unreadable
 from fae.ingest.raw_files.file_advice import content_notes
 from fae.ingest.raw_files.source_digests import cache_digests, describe_sources, digest_sources
@@ -142,8 +143,10 @@ def ingest(
                         check_header(config, source.path)
                 progress.restore(encoders)
                 first_pass(config, sources, encoders, finder, progress)
-            summary.update(second_pass(config, encoders, finder.splits(), progress, scratch))
-            summary["notes"] = [*content_notes(files, finder.file_sizes), *summary.get("notes", ())]
+            splits = order_inputs(config, finder, progress)
+            summary.update(second_pass(config, encoders, splits, progress, scratch))
+            notes = [*content_notes(files, finder.file_sizes), *progress.state.get("order_notes", ())]
+            summary["notes"] = [*notes, *summary.get("notes", ())]
             summary.update({"value_types": types} if types else {})
             scratch.close()
     except BaseException as error:

@@ -23,7 +23,7 @@ import shutil
 import stat
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,8 @@ class IngestProgress:
         done = found["num_done"]
         if found["key"] != self._key or done > len(self._sources) or found["sources"] != self._sources_digest(done):
             return False
-        if found["phase"] != "reading" and done != len(self._sources):
+        is_read = found["phase"] != "reading" or "ranges" in found["state"]  # no file may be added any more
+        if is_read and done != len(self._sources):
             return False
         self.num_done = self._num_read = done
         self.phase, self.state, self.files = found["phase"], found["state"], found["files"]
@@ -242,6 +243,29 @@ class IngestProgress:
         """
         checksum = self._row_files[name][1] if self._rows else 0
         return NpyWriter(self.folder / f"{name}.npy", dtype, row_shape, num_rows=self._rows, checksum=checksum)
+
+    @property
+    def row_names(self) -> list[str]:
+        """Names of the arrays of rows, as `open_rows` takes them, once there is a mark."""
+        return list(self._row_files)
+
+    def replace_rows(self, written: Mapping[str, NpyWriter]) -> None:
+        """Put arrays of rows that were written anew in the place of the old ones, and drop all others.
+
+        A process that is killed in here leaves rows that do not have their checksums, and the log is read anew.
+
+        Parameters
+        ----------
+        written
+            From the name of an array to its closed writer; its rows are on the disk.
+        """
+        for name, writer in written.items():
+            writer.path.replace(self.folder / f"{name}.npy")
+        dropped = [name for name in self._row_files if name not in written]
+        self._row_files = {name: [writer.num_bytes, writer.checksum, 0] for name, writer in written.items()}
+        self.save("reading")
+        for name in dropped:
+            (self.folder / f"{name}.npy").unlink(missing_ok=True)
 
     def restore(self, encoders: Sequence[ColumnEncoder]) -> None:
         """Fill new vocabularies with the values of all marks, in their order."""

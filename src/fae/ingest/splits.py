@@ -58,6 +58,16 @@ class SplitFinder:
         """Inputs of each file so far."""
         return [count for _, count in self.state["files"]]
 
+    @property
+    def num_test_inputs(self) -> int:
+        """Number of inputs of test files so far."""
+        return sum(count for role, count in self.state["files"] if role == "test")
+
+    def require_inputs(self) -> None:
+        """Raise `LogError` if the log has no inputs."""
+        if not self.num_inputs:
+            raise LogError("the files of [log] hold no inputs at all; name the files that hold them")
+
     def _add_days(self, chunk: Any) -> None:
         runs = pc.run_end_encode(chunk.days)
         starts = [0, *np.asarray(runs.run_ends).tolist()]
@@ -80,11 +90,9 @@ class SplitFinder:
         """
         config, files = self._config, self.state["files"]
         total = self.num_inputs
-        if not total:
-            raise LogError("the files of [log] hold no inputs at all; name the files that hold them")
+        self.require_inputs()
         if not config.has_published_split() or config.known is None:
-            num_test = sum(count for role, count in files if role == "test")
-            return split_ranges(config, total - num_test, num_test)
+            return split_ranges(config, total - self.num_test_inputs, self.num_test_inputs)
         published = config.known.split
         if published == "last day":
             return _last_day_split(config, total, self.state["day_start"])
@@ -134,9 +142,15 @@ def split_ranges(config: LogConfig, num_train_inputs: int, num_test_inputs: int)
         test_start -= int(num_inputs * config.effective_test_fraction() + 0.5)
     train_stop = test_start - int(test_start * config.effective_validation_fraction() + 0.5)
     if train_stop <= 0:
-        raise LogError(
-            f"the log has {num_inputs} inputs, and none is left for training after [log] test_fraction = "
-            f"{config.effective_test_fraction()} and validation_fraction = "
-            f"{config.effective_validation_fraction()}; lower them"
-        )
+        raise nothing_to_train(config, num_inputs)
     return {"train": [0, train_stop], "validation": [train_stop, test_start], "test": [test_start, num_inputs]}
+
+
+def nothing_to_train(config: LogConfig, num_inputs: int) -> LogError:
+    """The error for fractions, or a column to split by, that leave no input for training."""
+    by = f" and split_by = {config.split_by!r}" if config.split_by else ""
+    return LogError(
+        f"the log has {num_inputs} inputs, and none is left for training after [log] test_fraction = "
+        f"{config.effective_test_fraction()} and validation_fraction = {config.effective_validation_fraction()}{by}; "
+        f"lower them{' or choose another column or split_seed' if by else ''}"
+    )
