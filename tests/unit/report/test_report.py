@@ -430,7 +430,7 @@ def test_a_record_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
         raise PermissionError(13, "Permission denied")
 
     run = write(tmp_path / "run", make_record())
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr("fae.report.records.read_text", refuse)
     with pytest.raises(ArtifactError, match=r"cannot read .*run\.json: Permission denied"):
         load_runs([run])
 
