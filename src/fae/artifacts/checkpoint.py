@@ -67,7 +67,7 @@ def read_result(path: Path) -> dict[str, Any]:
         If there is no checkpoint, it is damaged, or it has no such result.
     """
     result: dict[str, Any] = read_progress(path)["result"]
-    wanted = {
+    wanted: dict[str, set[str]] = {
         "train": {"num_inputs", "seconds", "samples_per_second"},
         "validation": set(),
         "test": {"auc", "log_loss"},
