@@ -39,7 +39,7 @@ LOGS: dict[str, tuple[bytes, list[str]]] = {
     "minus infinity": (with_line(b"1,u1,i1,s1,1,-inf"), [NEXT, "'views' is -inf, expected a finite number"]),
     "label 2": (with_line(b"2,u1,i1,s1,1,2"), [NEXT, "the label 'label' is '2', expected 0 or 1"]),
     "label in words": (with_line(b"yes,u1,i1,s1,1,2"), [NEXT, "'yes', expected 0 or 1"]),
-    "no label": (with_line(b",u1,i1,s1,1,2"), [NEXT, "'', expected 0 or 1"]),
+    "no label": (with_line(b",u1,i1,s1,1,2"), [NEXT, "is missing, expected 0 or 1"]),
     "label nan": (with_line(b"nan,u1,i1,s1,1,2"), [NEXT, "'nan', expected 0 or 1"]),
     "not UTF-8": (with_line(b"1,u\xff,i1,s1,1,2"), [NEXT, "field 2 is not UTF-8"]),
     "column not there": (GOOD.replace(b"item", b"itemid", 1), ["no column 'item'", "did you mean 'itemid'?"]),
@@ -79,7 +79,7 @@ def test_truncated(finished: Path, suffix: str, compress: Callable[[bytes], byte
         path.write_bytes(compress(GOOD)[:keep])
         refused(finished, [path.name, "cut short or damaged", "copy it again"], train=path.name)
     path.write_bytes(GOOD)
-    refused(finished, [path.name, "cut short or damaged"], train=path.name)
+    refused(finished, [path.name, f"is not {suffix}, though its name says so", "log.csv"], train=path.name)
 
 
 def test_files_that_are_not_there(finished: Path) -> None:
@@ -104,7 +104,7 @@ def test_fault_in_a_test_file(finished: Path) -> None:
 
 def test_parquet(finished: Path) -> None:
     (finished / "log.parquet").write_bytes(GOOD)
-    refused(finished, ["cannot be read as Parquet"], format="parquet", train="log.parquet")
+    refused(finished, ["is text and not Parquet"], format="parquet", train="log.parquet")
     columns = dict(zip(HEADER, zip(*zipf_inputs(20), strict=True), strict=True))
     columns["price"] = [*columns["price"][:-1], float("nan")]
     pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), finished / "log.parquet")

@@ -70,7 +70,7 @@ VALUES: dict[str, tuple[str, Any, list[str]]] = {
     "no column": ("log.categorical", [], ["needs `categorical`"]),
     "width 0": ("model.embedding_dim", 0, ["embedding_dim = 0 must be"]),
     "width of no column": ("model.embedding_dims", {"itm": 8}, ["names 'itm'", "did you mean 'item'?"]),
-    "separator of two": ("log.separator", "::", ["separator = '::' must be one ASCII character"]),
+    "quote of two": ("log.quote", "::", ["quote = '::' must be one ASCII character"]),
 }
 
 
