@@ -44,7 +44,8 @@ def value_draws(array: Any, config: LogConfig, locate: Callable[[int], str]) -> 
         int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8, key=key).digest(), "little")
         for value in text.dictionary.to_pylist()
     ]
-    return np.array(draws, np.uint64)[text.indices.to_numpy()]
+    result: Draws = np.array(draws, np.uint64)[text.indices.to_numpy()]
+    return result
 
 
 def drawn_by_number(config: LogConfig, num_train: int, num_test: int) -> npt.NDArray[np.uint8]:

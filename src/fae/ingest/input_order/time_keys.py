@@ -6,6 +6,7 @@ What the first time of a log is, all must be: numbers are compared as numbers, d
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.values import as_text, scalars
 
 Keys = npt.NDArray[np.int64]
-_WHOLE = r"^[+-]?[0-9]{1,18}$"
+_WHOLE = r"^[+-]?[0-9]{1,19}$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _TEXT_BYTES = 48
 _TOP_BIT = np.uint64(1 << 63)
@@ -123,7 +124,7 @@ class TimeKeys:
         try:
             if pa.types.is_date(array.type):
                 array = array.cast(pa.timestamp("ms"))
-            return array.cast(_TYPES[kind]).cast(pa.int64()).to_numpy().reshape(-1, 1)
+            return _instant_keys(array, kind)
         except pa.ArrowException as error:
             raise LogError(
                 f"{locate(0)}: a time of the column {self._name!r} is outside the years 1678 to 2261; correct it"
@@ -143,16 +144,13 @@ class TimeKeys:
         wrong = is_number if kind != "number" else ~is_number
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            self._require("text" if kind == "number" else "number", row, array, locate)
+            self._require(_kind_of(array.slice(row, 1)) if kind == "number" else "number", row, array, locate)
         if kind == "number":
-            if np.asarray(pc.match_substring_regex(numbers, _WHOLE)).all():
-                whole = pc.replace_substring_regex(numbers, r"^\+", "").cast(pa.int64()).to_numpy()
-                return _number_keys(whole, whole.astype(np.float64))
-            return self._number_texts(numbers, locate)
+            return self._number_texts(pc.replace_substring_regex(numbers, r"^\+", ""), locate)
         if kind == "text":
             return self._text_keys(array, locate)
         try:
-            return array.cast(_TYPES[kind]).cast(pa.int64()).to_numpy().reshape(-1, 1)
+            return _instant_keys(array, kind)
         except pa.ArrowException:
             row = next(row for row in range(len(array)) if _kind_of(array.slice(row, 1)) != kind)
             self._require(_kind_of(array.slice(row, 1)), row, array, locate)
@@ -160,13 +158,21 @@ class TimeKeys:
 
     def _number_texts(self, numbers: Any, locate: Callable[[int], str]) -> Keys:
         is_whole = np.asarray(pc.match_substring_regex(numbers, _WHOLE))
-        floats = pc.replace_substring_regex(numbers, r"^\+", "").cast(pa.float64()).to_numpy()
+        if is_whole.all():
+            with contextlib.suppress(pa.ArrowInvalid):  # a number of 19 digits may be too large
+                whole = numbers.cast(pa.int64()).to_numpy()
+                return _number_keys(whole, whole.astype(np.float64))
+        floats = numbers.cast(pa.float64()).to_numpy()
         if not np.isfinite(floats).all():
             row = int(np.flatnonzero(~np.isfinite(floats))[0])
             raise LogError(f"{locate(row)}: the time {self._name!r} is {_shown(numbers, row)}, too large; correct it")
         keys = self._float_keys(floats)
-        plain = pc.replace_substring_regex(numbers.filter(pa.array(is_whole)), r"^\+", "")
-        keys[is_whole, 0] = plain.cast(pa.int64()).to_numpy()
+        for row in np.flatnonzero(is_whole & (np.abs(floats) > 2.0**53)).tolist():
+            exact = int(numbers[row].as_py())
+            if -(2**63) <= exact < 2**63:
+                keys[row, 0] = exact
+            else:
+                self.state["whole"] = False
         return keys
 
     def _text_keys(self, array: Any, locate: Callable[[int], str]) -> Keys:
@@ -185,6 +191,11 @@ class TimeKeys:
 def _number_keys(whole: npt.NDArray[np.int64], floats: npt.NDArray[np.float64]) -> Keys:
     keys = np.empty((len(whole), 2), np.int64)
     keys[:, 0], keys[:, 1] = whole, (floats + 0.0).view(np.int64)
+    return keys
+
+
+def _instant_keys(array: Any, kind: str) -> Keys:
+    keys: Keys = array.cast(_TYPES[kind]).cast(pa.int64()).to_numpy().reshape(-1, 1)
     return keys
 
 
