@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fae.core.optimizers import OPTIMIZERS, bias_corrected_rate
+from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
 from fae.streaming.staging import FaultInjection
 from fae.training.step import train_step
@@ -388,3 +389,25 @@ def test_evaluation_takes_the_precision_of_training():
         _, logits[precision] = predict_split(model, embeddings, log.packed(layout), precision=precision)
     assert np.abs(logits["fp32"]).max() > 0.01
     np.testing.assert_allclose(logits["bf16"], logits["fp32"], rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("placement", ["device", "tiered"])
+def test_weighted_steps_are_those_of_the_cpu(placement):
+    """The weights of the inputs are part of the input buffer, and the loss is their weighted mean."""
+    log = random_log(8, num_inputs=60, batch_size=16, lists=True)
+    log = dataclasses.replace(log, weights=np.random.default_rng(1).uniform(0, 3, 60).astype(np.float32))
+    layout, results = log.layout(0.4, 1), []
+    for engine, device in (("triton", DEVICE), ("cpu", CPU)):
+        embeddings = make_embeddings(
+            placement, log, layout, RowOptimizer(name="sgd", learning_rate=0.1), device=device, engine=engine
+        )
+        embeddings.initialise(3)
+        model = build_model(log.config(), log.features, log.dense.shape[1], seed=3).to(device)
+        dense_optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for batch in embeddings.stream(log.packed(layout), [0, 3, 1, 2]):
+            train_step(model, embeddings, dense_optimizer, batch, loss_sum=total)
+        tables = [tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)]
+        results.append([total.cpu(), *(parameter.detach().cpu() for parameter in model.parameters()), *tables])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)

@@ -228,12 +228,11 @@ def _put_before(
     carried: LogInputs, inputs: LogInputs, positions: np.ndarray[Any, np.dtype[np.int64]]
 ) -> tuple[LogInputs, np.ndarray[Any, np.dtype[np.int64]]]:
     """Put the inputs that filled no batch of the last part before those of the next part, in their order."""
-    joined = LogInputs(
-        **{
-            name: None if column is None else np.concatenate([getattr(carried, name), column])
-            for name, column in vars(inputs).items()
-        }
-    )
+    columns: dict[str, Any] = {
+        name: None if column is None else np.concatenate([getattr(carried, name), column])
+        for name, column in vars(inputs).items()
+    }
+    joined = LogInputs(**columns)
     return joined, np.concatenate([np.arange(len(carried)), positions + len(carried)])
 
 

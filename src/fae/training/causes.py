@@ -25,7 +25,8 @@ def largest_dense(batches: BatchSet) -> npt.NDArray[np.float64]:
         return np.zeros(batches.num_dense)
     chosen = np.unique(np.linspace(0, batches.num_batches - 1, _MOST_BATCHES).astype(np.int64))
     found = [np.abs(batches.arrays.dense[index]).max(axis=0, initial=0.0) for index in chosen.tolist()]
-    return np.max(found, axis=0).astype(np.float64)
+    largest: npt.NDArray[np.float64] = np.max(found, axis=0).astype(np.float64)
+    return largest
 
 
 def large_columns(packed: PackedDataset) -> str:

@@ -2,7 +2,7 @@
 
 Torch splits a product over its threads, and sums are rounded where they are cut. So training takes as many threads as
 the dense part is large, on any number of cores: the same recipe ends with the same bytes on one core and on sixty-four.
-More threads than cores take turns, which costs little (docs/decisions/training.md, 105).
+More threads than cores take turns, which costs little (docs/decisions/training.md, 112).
 """
 
 from __future__ import annotations
