@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import pyarrow as pa
-
 from fae.core.config import nearest
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
@@ -74,6 +72,8 @@ class FileColumns:
         numbers
             Arrays of dense columns that differ from those in `arrays`, where a name is wanted as text too.
         """
+
+        import pyarrow as pa  # training imports this module for the names of folders, and needs no pyarrow
 
         def column(name: str | None) -> Any:
             if name is None:
