@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +13,9 @@ from fae.core.optimizers import OPTIMIZERS
 from fae.models.registry import build_model
 from fae.streaming import input_ring
 from fae.streaming.input_sources import BufferSource, MappedSource
+from fae.streaming.row_store import RowOptimizer
 from fae.streaming.staging import FaultInjection
+from fae.training.runner import StepRunner
 
 import cases
 from cases import Log, adversarial_logs, assert_same_bytes, history_log, mapped, random_log, train, wide_log
@@ -146,3 +150,45 @@ def test_a_model_that_cannot_be_captured_trains_without_capture(placement, monke
     monkeypatch.undo()
     train(log, layout, "adagrad", placement, device=CUDA)
     assert "cannot be" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("placement", ["device", "tiered", "hybrid", "paper"])
+def test_weighted_steps_captured(placement):
+    """Weights are in the input buffer: a captured step reads those of its batch."""
+    log = random_log(11, num_inputs=300)
+    log = dataclasses.replace(log, weights=np.random.default_rng(2).uniform(0, 4, 300).astype(np.float32))
+    layout = log.layout(0.3, 1)
+    eager = train(log, layout, "adagrad", placement, depth=3, device=CUDA, capture=False, epochs=3)
+    assert_same_bytes(train(log, layout, "adagrad", placement, depth=3, device=CUDA, epochs=3), eager)
+    for ours, expected in zip(eager, train(log, layout, "adagrad", "cpu", epochs=3), strict=True):
+        torch.testing.assert_close(ours.cpu(), expected, rtol=1e-3, atol=1e-4)
+
+
+class _Normed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.out, self.sizes = torch.nn.BatchNorm1d(3), torch.nn.Linear(3 + 24, 1), []
+
+    def forward(self, dense, features):
+        self.sizes.append(len(dense))
+        return self.out(torch.cat([self.norm(dense), features["a"], features["b"], features["c"]], 1)).squeeze(1)
+
+
+@pytest.mark.parametrize("placement", ["device", "tiered", "hybrid", "paper"])
+def test_batch_norm_sees_real_inputs_only_although_steps_are_captured(placement):
+    log = random_log(12, num_inputs=150)  # nine batches of 16 and one of 6
+    layout, means = log.layout(0.4, 1), []
+    for name, device in ((placement, CUDA), ("cpu", torch.device("cpu"))):
+        torch.manual_seed(1)
+        model = _Normed().to(device)
+        embeddings = cases.make_embeddings(name, log, layout, RowOptimizer(), depth=3, device=device)
+        embeddings.initialise(1)
+        runner = StepRunner(model, embeddings, torch.optim.SGD(model.parameters(), lr=0.1))
+        packed = log.packed(layout)
+        for _ in range(4):
+            for batch in embeddings.stream(packed, range(packed.num_batches)):
+                runner(batch)
+        assert model.sizes.count(6) == 4
+        assert runner.not_captured == ""
+        means.append(torch.cat([model.norm.running_mean, model.norm.running_var]).cpu())
+    torch.testing.assert_close(*means, rtol=1e-4, atol=1e-5)
