@@ -1,1 +1,1 @@
-"""Order and splits of a log's inputs where these are not those of its files: by time, by draw, by a column."""
+"""Order and splits of inputs where they are not those of the files: by time, draw or a column."""

@@ -1,1 +1,1 @@
-"""Which raw files a recipe means: names, patterns, what lies beside the data, and files that are gone."""
+"""Which raw files a recipe means: names, patterns, what lies beside the data, gone files."""
