@@ -266,3 +266,48 @@ def test_a_criteo_log_splits_at_random(tmp_path: Path) -> None:
     assert log.split("test") == (180, 200)
     assert prices(log, "test") != list(range(180, 200))
     assert log.labels.tolist() == [number % 2 for number in prices(log)]
+
+
+def test_weights_follow_their_inputs(tmp_path: Path) -> None:
+    times = NUMBERS.permutation(50).tolist()
+    write(tmp_path / "a.csv", times)
+    log = make(tmp_path, time="t", weight="price")
+    assert np.load(log.path / "weights.npy").tolist() == [float(number) for number in prices(log)]
+    assert prices(log) == np.argsort(times).tolist()
+
+
+def test_a_kill_while_arrays_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.csv", NUMBERS.permutation(200).tolist())
+    expected = contents(make(tmp_path, time="t").path)
+    real = Path.replace
+    with monkeypatch.context() as patch:
+
+        def replace(self: Path, target: Path) -> Path:
+            if self.name == "ordered_labels.npy":
+                raise KeyboardInterrupt
+            return real(self, target)
+
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, "killed", time="t")
+    assert contents(make(tmp_path, "killed", time="t").path) == expected
+
+
+def test_a_file_added_behind_an_ordered_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        write(tmp_path / f"a{number}.csv", NUMBERS.permutation(100).tolist(), first=100 * number)
+    expected = contents(make(tmp_path, train="a[012].csv", time="t").path)
+    with monkeypatch.context() as patch:
+        _interrupt(patch, "fae.ingest.ingest.second_pass", 1)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, "killed", train="a[01].csv", time="t")
+    assert contents(make(tmp_path, "killed", train="a[012].csv", time="t").path) == expected
+
+
+def test_a_folder_as_time(tmp_path: Path) -> None:
+    for day, first in ((10, 0), (9, 20)):
+        folder = tmp_path / f"day={day}"
+        folder.mkdir()
+        write(folder / "a.csv", range(20), first=first)
+    log = make(tmp_path, train=("day=10/a.csv", "day=9/a.csv"), time="day")
+    assert prices(log) == [*range(20, 40), *range(20)]
