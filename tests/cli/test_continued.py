@@ -330,7 +330,7 @@ CHANGED: dict[str, tuple[str, list[str]]] = {
     "columns": ("log.categorical=['item', 'user']", ["[log] categorical = ['item', 'user']"]),
     "one more column": (
         "log.categorical=['user', 'item', 'site', {name = 'views', encoded = true}, 'price']",
-        ["names the column 'price' 2 times"],
+        ["[log] categorical = ['user', 'item', 'site', 'views', 'price']", "made with"],
     ),
     "encoded no more": (
         "log.categorical=['user', 'item', 'site', 'views']",
