@@ -302,6 +302,26 @@ def test_patterns_whose_files_are_gone(tmp_path: Path) -> None:
     assert log_of(case).num_inputs == 20
 
 
+def test_raw_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fae.ingest.raw_files import source_digests
+
+    case = copy_case("raw-log-gone", tmp_path)
+    first = case.ingest().manifest.fingerprint
+    os.utime(case.folder / "a.csv", (1, 1))  # so that its digest is not known
+    monkeypatch.setattr(source_digests, "_known_digests", {})
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(source_digests, "file_digest", refuse)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    done = case.fae("ingest")
+    assert done.status == 0, done.stderr
+    assert "a.csv: Permission denied: the raw files are not looked at" in done.stderr
+    assert log_of(case).manifest.fingerprint == first
+    fault(case.fae("ingest", "--set", "log.min_frequency=2"), "a.csv: Permission denied; check its permissions")
+
+
 # Order and names
 
 

@@ -200,9 +200,7 @@ def _named_file(path: str, pattern: str, role: Role, where: str) -> SourceFile:
     except (FileNotFoundError, NotADirectoryError) as error:
         if os.path.islink(path):
             raise MissingFilesError(str(cannot_look(path, error))) from None
-        raise MissingFilesError(
-            f"{path} does not exist; set {where} to the files of the log (now {pattern!r})"
-        ) from None
+        raise MissingFilesError(f"{path} does not exist; {_advice(where)} (now {pattern!r})") from None
     except OSError as error:
         raise MissingFilesError(f"cannot read {path}: {reason(error)}; correct that, or {where}") from None
     if stat.S_ISDIR(mode):
@@ -213,6 +211,10 @@ def _named_file(path: str, pattern: str, role: Role, where: str) -> SourceFile:
     if source.num_bytes == 0:
         raise LogError(f"{path} is empty (0 bytes); copy it again or take it out of {where}")
     return source
+
+
+def _advice(where: str) -> str:
+    return f"set {where} to the files of the log" if where in _NAMED.values() else f"correct the name of {where}"
 
 
 def _source(path: str, role: Role, *, from_pattern: bool) -> SourceFile:
