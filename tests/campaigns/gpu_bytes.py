@@ -79,10 +79,23 @@ def one_artifact(draw: random.Random, folder: Path) -> str:
     copy = folder / "copy"
     artifacts.copy_world(artifacts.world(), copy)
     (copy / "columnar.toml").write_text((copy / "columnar.toml").read_text().replace('from = "run"\n', ""))
-    target = draw.choice([copy / "run" / "log" / name for name in ("ids.npy", "dense.npy", "labels.npy", "counts.npy")])
-    artifacts.mutate(draw, target, copy)
+    names = ("ids.npy", "dense.npy", "labels.npy", "counts.npy")
+    if draw.random() < 0.25:
+        artifacts.mutate(draw, copy / "run" / "log" / draw.choice(names), copy)
+    else:
+        exchange_rows(draw, copy / "run" / "log" / draw.choice(names[:3]))
     artifacts.make_right(copy)
     return compare(lambda placement: load_recipe(copy / "columnar.toml", [f"train.placement={placement}"]), copy)
+
+
+def exchange_rows(draw: random.Random, path: Path) -> None:
+    """Copy some rows of an array over others: other values, and each within its table."""
+    import numpy as np
+
+    array = np.load(path).copy()
+    for _ in range(draw.choice([1, 5, 100])):
+        array[draw.randrange(len(array))] = array[draw.randrange(len(array))]
+    path.write_bytes(path.read_bytes()[:128] + array.tobytes())
 
 
 def main() -> int:
