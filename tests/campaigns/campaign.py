@@ -121,7 +121,10 @@ def _run_child(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(folder)
         if memory_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+            # A torch with CUDA maps several GiB before it does anything.
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            most = max(memory_bytes, pages * resource.getpagesize() + (2 << 30))
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if prepare is not None:
             prepare()

@@ -13,11 +13,13 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import random
 import shutil
 import sys
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +74,22 @@ def one_recipe(draw: random.Random, folder: Path) -> str:
     return compare(make, folder)
 
 
-def one_artifact(draw: random.Random, folder: Path) -> str:
+def make_world(folder: Path) -> None:
+    """Make the run that artifacts.py mutates in another process: one that has used a GPU cannot fork."""
+    child = os.fork()
+    if child == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        artifacts.copy_world(artifacts.world(), folder / "world")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def one_artifact(draw: random.Random, folder: Path, base: Path) -> str:
     """A columnar log whose values were changed and whose checksums are right."""
     from fae.run.recipe import load_recipe
 
     copy = folder / "copy"
-    artifacts.copy_world(artifacts.world(), copy)
+    artifacts.copy_world(base / "world", copy)
     (copy / "columnar.toml").write_text((copy / "columnar.toml").read_text().replace('from = "run"\n', ""))
     names = ("ids.npy", "dense.npy", "labels.npy", "counts.npy")
     if draw.random() < 0.25:
@@ -108,8 +120,12 @@ def main() -> int:
     options = parser.parse_args()
     record: dict[str, Any] = {"command": " ".join(["python", "tests/campaigns/gpu_bytes.py", *sys.argv[1:]])}
     findings = []
-    artifacts.world()  # forks, which a process that has used a GPU cannot
-    for name, case, count in (("recipes", one_recipe, options.recipes), ("artifacts", one_artifact, options.artifacts)):
+    base = Path(tempfile.mkdtemp())
+    make_world(base)
+    for name, case, count in (
+        ("recipes", one_recipe, options.recipes),
+        ("artifacts", partial(one_artifact, base=base), options.artifacts),
+    ):
         outcomes: Counter[str] = Counter()
         for number in range(count):
             folder = Path(tempfile.mkdtemp())

@@ -158,10 +158,14 @@ def test_weighted_steps_captured(placement):
     log = random_log(11, num_inputs=300)
     log = dataclasses.replace(log, weights=np.random.default_rng(2).uniform(0, 4, 300).astype(np.float32))
     layout = log.layout(0.3, 1)
+    captured = train(log, layout, "adagrad", placement, depth=3, device=CUDA, epochs=3)
+    assert_same_bytes(train(log, layout, "adagrad", placement, depth=3, device=CUDA, epochs=3), captured)
     eager = train(log, layout, "adagrad", placement, depth=3, device=CUDA, capture=False, epochs=3)
-    assert_same_bytes(train(log, layout, "adagrad", placement, depth=3, device=CUDA, epochs=3), eager)
-    for ours, expected in zip(eager, train(log, layout, "adagrad", "cpu", epochs=3), strict=True):
-        torch.testing.assert_close(ours.cpu(), expected, rtol=1e-3, atol=1e-4)
+    if placement in ("device", "tiered"):  # the captured dense part of the others adds up in another order
+        assert_same_bytes(captured, eager)
+    for others in (eager, train(log, layout, "adagrad", "cpu", epochs=3)):
+        for ours, expected in zip(captured, others, strict=True):
+            torch.testing.assert_close(ours.cpu(), expected.cpu(), rtol=1e-3, atol=1e-4)
 
 
 class _Normed(torch.nn.Module):
