@@ -488,3 +488,13 @@ def test_a_test_file_without_labels_is_refused_before_any_file_is_read(
 
     monkeypatch.setattr("fae.ingest.first_pass.read_chunks", read)
     fault(copy_case("unlabelled-test", tmp_path).fae("ingest"), "test.csv", "'y'")
+
+
+def test_a_folder_of_the_run_leads_to_the_run(case: Case, tmp_path: Path) -> None:
+    """To train into it, as for a folder without a model, would be wrong advice."""
+    for name in ("log", "packed"):
+        line = fault(
+            fae("predict", case.folder / "out" / name, case.folder / "test.csv", "--out", tmp_path / "s.csv"),
+            "one of its folders", f"name the run, {case.folder / 'out'}",
+        )  # fmt: skip
+        assert "fae run" not in line

@@ -79,11 +79,16 @@ def read_json(path: Path) -> Any:
 
 def read_plain(path: Path) -> bytes:
     """The bytes of a plain file; anything else raises `OSError`."""
+    return read_plain_start(path, -1)
+
+
+def read_plain_start(path: Path, size: int) -> bytes:
+    """The first `size` bytes of a plain file, all where it is -1; anything else raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{path} is no plain file")
-        return file.read()
+        return file.read(size)
 
 
 def parse_json(data: bytes) -> Any:

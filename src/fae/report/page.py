@@ -98,6 +98,8 @@ def _write_page(out: Path, text: str) -> None:
     try:
         if out.is_dir():
             raise ArtifactError(f"{out} is a folder; name the file of the report, such as --out {out / 'report.html'}")
+        if out.exists() and not out.is_file():  # a device, /dev/null even, would be replaced
+            raise ArtifactError(f"{out} is no plain file; choose another name with --out")
         if out.exists() and out.stat().st_size and _MARK not in out.read_bytes()[:_MARK_WITHIN]:
             raise ArtifactError(f"{out} is there and is no report of fae; choose another name with --out")
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from fae.core.config import check_path
 from fae.core.errors import ArtifactError
+from fae.core.files import MANIFEST
 from fae.core.text_files import read_text
 
 _RUN_FILE = "run.json"
@@ -145,6 +146,11 @@ def _record_file(path: Path) -> Path:
     for name in (_RUN_FILE, _BENCH_FILE):
         if (path / name).is_file():
             return path / name
+    if (path / MANIFEST).is_file():
+        raise ArtifactError(
+            f"{path} is one of the folders of a run, and {_RUN_FILE} is beside it; name the run, "
+            f"{Path(os.path.abspath(path)).parent}"
+        )
     inner = next((found.parent for found in sorted(path.glob(f"*/{_RUN_FILE}"))), None)
     if inner is not None:
         raise ArtifactError(f"{path} holds no {_RUN_FILE}, but {inner} does; type `fae report {inner}`")
@@ -155,7 +161,9 @@ def _record_file(path: Path) -> Path:
 
 
 def _load(file: Path) -> Mapping[str, Any]:
-    fix = f"make it again with `fae run RECIPE.toml --out {file.parent}`"
+    fix = "name the folder of a run"
+    if file.name == _RUN_FILE:
+        fix = f"move it away and make it again with `fae run RECIPE.toml --out {file.parent}`"
     try:
         record = json.loads(read_text(file))
     except OSError as error:

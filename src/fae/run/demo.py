@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.config import to_table
-from fae.core.errors import RecipeError
+from fae.core.errors import ArtifactError, RecipeError
 from fae.core.files import locked_folder
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count, parse_bytes
@@ -80,6 +81,7 @@ def run_demo(
 def _run_demo(out: Path, num_inputs: int, budget: str, device: str | None, seed: int) -> dict[str, Any]:
     started = time.perf_counter()
     recipe_file = out / "demo.toml"
+    _check_own(recipe_file, out / "log.tsv")
     write_whole(recipe_file, RECIPE.format(name=recipe_file, budget=budget, seed=seed))
     recipe = load_recipe(recipe_file)
     folder = RunFolder(recipe, out / "run", device=device)
@@ -104,6 +106,20 @@ def _run_demo(out: Path, num_inputs: int, budget: str, device: str | None, seed:
     write_record(out / "demo.json", result)
     _show("all", result["seconds"], page)
     return result
+
+
+def _check_own(recipe: Path, log: Path) -> None:
+    """Refuse to replace a recipe that was changed since an earlier demo, or a log that no demo made."""
+    if not recipe.exists():
+        if log.exists():
+            raise ArtifactError(f"{log} is there, and no earlier demo beside it; choose another --out")
+        return
+    made = re.escape(RECIPE).replace(re.escape("{name}"), ".*").replace(re.escape("{budget}"), '[^"\n]*')
+    text = recipe.read_bytes().decode("utf-8", "replace")
+    if not re.fullmatch(made.replace(re.escape("{seed}"), r"\d+"), text):
+        raise ArtifactError(
+            f"{recipe} was changed since the demo wrote it, or is another recipe; choose another --out, or move it away"
+        )
 
 
 def _show(name: str, seconds: float | None, text: str) -> None:

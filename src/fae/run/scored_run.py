@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from fae.artifacts.checkpoint import KIND, open_checkpoint, read_progress
@@ -36,6 +37,11 @@ def find_finished(run: str | Path) -> ParentRun:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise RecipeError(f"{folder} {what}; name the folder of a finished run (--out of `fae run`)")
+    if not (checkpoint / MANIFEST).is_file() and (folder / MANIFEST).is_file():
+        raise RecipeError(
+            f"{folder} is not a trained run but one of its folders; name the run, "
+            f"{Path(os.path.abspath(folder)).parent}"
+        )
     if not (checkpoint / MANIFEST).is_file():
         raise ArtifactError(f"there is no trained model in {folder}; run `{command}` first")
     manifest = open_checkpoint(checkpoint, command=command)

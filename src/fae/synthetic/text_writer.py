@@ -90,7 +90,8 @@ def write_text(config: SyntheticConfig, path: Path, *, num_inputs: int | None = 
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file, task("synthetic log", total) as progress:
+        temporary.unlink(missing_ok=True)  # of a killed one; a link would be followed
+        with temporary.open("xb") as file, task("synthetic log", total) as progress:
             if separator == ",":
                 num_bytes += file.write(",".join(["label", *(c.name for c in log.columns)]).encode() + b"\n")
             for start in range(0, total, CHUNK_INPUTS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -449,3 +450,22 @@ def test_what_ingest_says_of_the_log() -> None:
     for odd in (3, ["x"], {"test": 3}, {"test": {"user": "x", "item": True}}):
         record["log"] |= {"unknown_share": odd, "dense_missing_share": odd, "notes": odd}
         build_page([RunRecord(label="run", record=record)])
+
+
+def test_a_device_or_a_pipe_is_no_page(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", make_record())
+    os.mkfifo(tmp_path / "pipe")
+    for out in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(ArtifactError, match="no plain file"):
+            report([run], out)
+    assert Path(os.devnull).is_char_device()
+
+
+def test_advice_names_a_run_and_never_a_folder_in_it(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "manifest.json").write_text("{}")
+    (tmp_path / "recipe.toml").write_text("[log]\n")
+    with pytest.raises(ArtifactError, match=rf"one of the folders of a run.*name the run, {tmp_path}$"):
+        load_runs([tmp_path / "log"])
+    with pytest.raises(ArtifactError, match=r"is not JSON.*name the folder of a run$"):
+        load_runs([tmp_path / "recipe.toml"])
