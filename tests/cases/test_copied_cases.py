@@ -40,6 +40,17 @@ def test_a_link_has_the_suffix_of_its_own_name(tmp_path: Path) -> None:
     assert log.dense[:, 0].tolist() == [i / 2 for i in range(40)]
 
 
+def test_a_hard_link_is_the_same_file_twice(tmp_path: Path) -> None:
+    case = copy_case("same-file-twice", tmp_path)
+    (case.folder / "a (1).csv").unlink()
+    (case.folder / "a.csv").rename(case.folder / "b.csv")
+    os.link(case.folder / "b.csv", case.folder / "c.csv")
+    done = case.fae("ingest")
+    assert done.status == 0
+    assert "two files have the same bytes: " in done.stderr
+    assert "c.csv and b.csv" in done.stderr
+
+
 def test_a_pipe_is_no_log(tmp_path: Path) -> None:
     case = copy_case("pipe-as-log", tmp_path)
     os.mkfifo(case.folder / "a.csv")
