@@ -22,7 +22,9 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *SOURCE.rglob("*.md")])
 DATA_PACKAGES = ("core", "artifacts", "ingest", "profile", "calibrate", "pack", "synthetic", "report")
 TRAINING_PACKAGES = ("core", "artifacts", "kernels", "streaming", "embedding", "models", "training")
-VERBS = ("ingest", "profile", "calibrate", "pack", "train", "run", "report", "demo", "synthetic", "bench")
+VERBS = (
+    "ingest", "profile", "calibrate", "pack", "train", "run", "predict", "evaluate", "report", "demo", "synthetic", "bench",
+)  # fmt: skip
 
 
 def name_of(path: Path) -> str:
