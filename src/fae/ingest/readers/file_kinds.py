@@ -53,8 +53,8 @@ _MARKUP = (b"<!doctype html", b"<html", b"<?xml")
 def describe_bytes(head: bytes) -> tuple[str, str] | None:
     """What a file with these first bytes is, if it is neither text in UTF-8 nor gz nor zst; and what to do about it.
 
-    >>> describe_bytes(b"BZh91AY")
-    ('a bzip2 file', 'unpack it (bunzip2) and name what is in it')
+    >>> describe_bytes("y,user".encode("utf-16"))
+    ('text in UTF-16', 'convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)')
     """
     for magic, kind, advice in _KINDS:
         # An ORC file begins with three letters that a word may begin with, and text follows.
