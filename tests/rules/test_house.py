@@ -23,7 +23,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *SOURCE.rglob("*
 DATA_PACKAGES = ("core", "artifacts", "ingest", "profile", "calibrate", "pack", "synthetic", "report")
 TRAINING_PACKAGES = ("core", "artifacts", "kernels", "streaming", "embedding", "models", "training")
 VERBS = (
-    "ingest", "profile", "calibrate", "pack", "train", "run", "predict", "evaluate", "report", "demo", "synthetic", "bench",
+    "ingest", "profile", "calibrate", "pack", "train", "run", "predict", "evaluate", "report", "demo",
+    "synthetic", "bench",
 )  # fmt: skip
 
 
