@@ -111,8 +111,8 @@ class ColumnarLog:
         If there is no columnar log at `path`, or it is damaged; the message names `command`.
     """
 
-    def __init__(self, path: Path, *, command: str = "fae ingest RECIPE.toml") -> None:
-        self.path = path
+    def __init__(self, path: str | Path, *, command: str = "fae ingest RECIPE.toml") -> None:
+        self.path = path = Path(path)
         self.manifest: Manifest = read_manifest(path, KIND, FORMAT_VERSION, command=command)
         self.command = command
         fields = Fields(self.manifest.summary, "summary", path, command)

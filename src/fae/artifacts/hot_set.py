@@ -49,8 +49,8 @@ class HotSet:
         If it is missing, damaged or of another format.
     """
 
-    def __init__(self, path: Path, *, command: str = COMMAND) -> None:
-        self.path = path
+    def __init__(self, path: str | Path, *, command: str = COMMAND) -> None:
+        self.path = path = Path(path)
         self.manifest: Manifest = read_manifest(path, KIND, FORMAT_VERSION, command=command)
         self.summary: dict[str, Any] = self.manifest.summary
         self._command = command

@@ -83,7 +83,7 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         raise
 
 
-def load_tables(path: Path, embeddings: Embeddings) -> None:
+def load_tables(path: str | Path, embeddings: Embeddings) -> None:
     """Load rows, their state and step count into embeddings of any placement, budget and hot set.
 
     Raises
@@ -91,6 +91,7 @@ def load_tables(path: Path, embeddings: Embeddings) -> None:
     ArtifactError
         If tables differ in name, shape or optimizer state.
     """
+    path = Path(path)
     expected = [
         (feature.name, feature.num_embeddings, dim)
         for feature, dim in zip(embeddings.layout.features, embeddings.layout.embedding_dims, strict=True)
@@ -159,7 +160,7 @@ def _load_tensors(path: Path, manifest: Manifest, name: str, command: str) -> di
 
 
 def load_dense(
-    path: Path,
+    path: str | Path,
     model: nn.Module,
     dense_optimizer: torch.optim.Optimizer | None = None,
     *,
@@ -179,6 +180,7 @@ def load_dense(
     ArtifactError
         If the file is damaged, or its tensors do not fit the model or the optimizer.
     """
+    path = Path(path)
     tensors = _load_tensors(path, open_checkpoint(path), DENSE, COMMAND)
     try:
         _set_dense(tensors, model, dense_optimizer, random_streams=random_streams)

@@ -315,14 +315,17 @@ class Embeddings(ABC):
     def _features(self, batch: ReadyBatch, leaves: Sequence[Tensor]) -> FeatureEmbeddings:
         return FeatureEmbeddings(self._views, leaves, self._sequences.read(batch.packed.addresses, leaves[0].device))
 
-    def update(self, batch: ReadyBatch) -> None:
+    def update(self, batch: ReadyBatch, *, without_gradients: bool = False) -> None:
         """Apply the optimizer to the rows of the batch that was looked up last, from the gradients of its leaves.
+
+        With `without_gradients` a batch whose features the model has detached is taken, too, and changes no row.
 
         Raises
         ------
         RuntimeError
-            If the turn of the batch is over, as it is after an update; if the latest `lookup` was not this batch's; or
-            if the batch is of a split for evaluation, or looked up without gradients.
+            If the turn of the batch is over, as it is after an update; if the latest `lookup` was not this batch's; if
+            the batch is of a split for evaluation, or looked up without gradients; or (where the CPU updates the rows)
+            if no backward pass came to the features of that lookup.
         """
         batch.turn.require(self, "update")
         if batch.turn.frozen or not batch.packed.is_ordered:
@@ -335,9 +338,18 @@ class Embeddings(ABC):
                 "update of a batch that is not the one whose lookup, with requires_grad=True, came last: the gradients "
                 "are those of that lookup; call lookup, backward and update batch by batch"
             )
+        if not without_gradients and not self._has_gradients(batch):
+            raise RuntimeError(
+                "update of a batch to whose features no backward pass has come: call backward between the latest "
+                "lookup and update (a lookup drops the gradients of the one before it)"
+            )
         self._update(batch)
         self._looked_up = None
         batch.turn.end("update has trained it already")
+
+    def _has_gradients(self, batch: ReadyBatch) -> bool:
+        """Whether a backward pass came to the features of the latest lookup; taken for granted on a GPU."""
+        return self._cpu is None or any(output.grad is not None for output in self._outputs)
 
     def _update(self, batch: ReadyBatch) -> None:
         """`update`, once the batch may be updated."""
@@ -376,7 +388,10 @@ class Embeddings(ABC):
                 )
 
     def export_table(self, table: int) -> tuple[Tensor, Tensor]:
-        """Weight ``[num_embeddings, D]`` and state ``[num_embeddings, width]`` in vocabulary order, on the host."""
+        """Weight ``[num_embeddings, D]`` and state ``[num_embeddings, width]`` in vocabulary order, on the host.
+
+        Raises `RuntimeError`, as `import_table` and `initialise` do, while a stream is open whose slots hold rows.
+        """
         return self._read_rows(int(self.layout.group_of_table[table]), self.layout.row_numbers(table))
 
     def import_table(self, table: int, weight: Tensor, state: Tensor) -> None:

@@ -98,6 +98,11 @@ class HybridEmbeddings(ResidentEmbeddings):
             self._sent.record(torch.cuda.current_stream(self.device))
         return self._count_traffic(self._features(batch, self._leaves))
 
+    def _has_gradients(self, batch: ReadyBatch) -> bool:
+        if not self._leaves:
+            return super()._has_gradients(batch)
+        return any(leaf.grad is not None for leaf in self._leaves)
+
     def _update(self, batch: ReadyBatch) -> None:
         """As `Embeddings._update`; waits for the gradients to arrive."""
         for index, leaf in enumerate(self._leaves):

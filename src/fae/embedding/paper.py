@@ -92,6 +92,11 @@ class PaperEmbeddings(Embeddings):
             return self._cold_side._look_up(batch, requires_grad=requires_grad)
         return super()._look_up(batch, requires_grad=requires_grad)
 
+    def _has_gradients(self, batch: ReadyBatch) -> bool:
+        if batch.packed.has_cold_rows:
+            return self._cold_side._has_gradients(batch)
+        return super()._has_gradients(batch)
+
     def _update(self, batch: ReadyBatch) -> None:
         """As `Embeddings._update`; the other side's hot rows are stale from here on."""
         if batch.packed.has_cold_rows:

@@ -146,6 +146,7 @@ class TieredEmbeddings(Embeddings):
         return batch.slot * self._staging_rows[group], _NO_ROWS
 
     def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        self._pipeline.require_idle()
         tier = self._tiers[group]
         index = torch.from_numpy(rows)
         hot = index < tier.num_hot_rows
@@ -158,6 +159,7 @@ class TieredEmbeddings(Embeddings):
         return weight, state
 
     def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
+        self._pipeline.require_idle()
         tier = self._tiers[group]
         index = torch.from_numpy(rows)
         hot = index < tier.num_hot_rows

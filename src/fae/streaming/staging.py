@@ -142,6 +142,20 @@ class StagingPipeline:
         """Per group, int64 ``[k, slot_rows]`` beside the bank: where each slot's batch reads its rows."""
         return self._transfer.slot_locations
 
+    def require_idle(self) -> None:
+        """Refuse what must not meet rows in slots: another pass, or reading and writing of whole tables.
+
+        Raises
+        ------
+        RuntimeError
+            While a pass runs.
+        """
+        if self._is_running:
+            raise RuntimeError(
+                "a stream of these embeddings is still open, and slots hold its rows; end it, or close it (stream."
+                "close()), before the next stream, an evaluation, and before tables are read or written"
+            )
+
     def run(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], *, write_back: bool
     ) -> Generator[tuple[PackedBatch, int], None, None]:
@@ -151,10 +165,7 @@ class StagingPipeline:
         """
         numbers = np.asarray(order, np.int64)
         cold = numbers[batches.has_cold_rows[numbers]]
-        if self._is_running:
-            raise RuntimeError(
-                "a stream of these embeddings is still open, and slots hold its rows; end or close it before the next"
-            )
+        self.require_idle()
         workers, transfer = WorkerGroup("staging"), self._transfer
         self.workers, self._is_running = workers, True
         position = 0

@@ -193,6 +193,8 @@ def make_dense_optimizer(
         With `flat`: keep bfloat16 copies and fuse multi-layer perceptrons.
     """
     kind = optimizer_facts(name).dense
+    if not any(True for _ in model.parameters()):  # rows alone, as in a factorisation of users and items
+        return torch.optim.SGD([nn.Parameter(torch.empty(0))], lr=learning_rate)
     if flat:
         return FlatOptimizer(kind, model, learning_rate, bf16=bf16)
     if kind == "sgd":

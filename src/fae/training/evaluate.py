@@ -16,7 +16,7 @@ from fae.core.progress import task
 from fae.embedding.base import Embeddings
 from fae.training.metrics import Metrics, compute_metrics
 from fae.training.real_inputs import cut_to_real
-from fae.training.step import Precision, autocast
+from fae.training.step import Precision, autocast, require_logits
 
 _HOST = torch.device("cpu")  # no step is captured here, so no model of one's own sees padded inputs on any device
 
@@ -33,21 +33,23 @@ def predict_split(
     """Labels and logits of the real inputs, float32 ``[n]``, in batch order (all batches where `order` is None)."""
     labels, logits = [], []
     was_training = model.training
-    model.eval()
     chosen = np.arange(batches.num_batches) if order is None else order
-    with (
-        torch.no_grad(), task(label, len(chosen), "batches") as progress,
-        closing(embeddings.stream_frozen(batches, chosen)) as stream,
-    ):  # fmt: skip
-        for batch in stream:
-            raise_interrupt()
-            features = embeddings.lookup(batch, requires_grad=False)
-            with autocast(embeddings.device, precision):
-                output = model(*cut_to_real(model, batch, features, device=_HOST))[: batch.num_inputs]
-            logits.append(output.float().cpu().numpy().copy())
-            labels.append(np.array(batch.packed.labels[: batch.num_inputs]))
-            progress.advance(1)
-    model.train(was_training)
+    try:
+        model.eval()
+        with (
+            torch.no_grad(), task(label, len(chosen), "batches") as progress,
+            closing(embeddings.stream_frozen(batches, chosen)) as stream,
+        ):  # fmt: skip
+            for batch in stream:
+                raise_interrupt()
+                dense, features = cut_to_real(model, batch, embeddings.lookup(batch, requires_grad=False), device=_HOST)
+                with autocast(embeddings.device, precision):
+                    output = require_logits(model(dense, features), len(dense), model)[: batch.num_inputs]
+                logits.append(output.float().cpu().numpy().copy())
+                labels.append(np.array(batch.packed.labels[: batch.num_inputs]))
+                progress.advance(1)
+    finally:
+        model.train(was_training)
     if not labels:
         return np.empty(0, np.float32), np.empty(0, np.float32)
     return np.concatenate(labels), np.concatenate(logits)

@@ -29,6 +29,7 @@ from fae.core.progress import say, task
 from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
+from fae.training.best_weights import BestWeights
 from fae.training.causes import cause_of_divergence, worse_than_the_rate
 from fae.training.config import TrainConfig
 from fae.training.dense import make_dense_optimizer
@@ -54,9 +55,15 @@ class Trainer:
     embeddings
         Rows of any placement, initialised.
     folder
-        Receives the checkpoints (``checkpoint/`` and, with early stopping, ``best/``); None writes none.
+        Receives the checkpoints (``checkpoint/`` and, with early stopping, ``best/``), needs a plan; None writes none,
+        and the best weights are kept in host memory.
     plan
         Names the run: a checkpoint of the same plan is resumed, one of another plan is replaced.
+
+    Raises
+    ------
+    ValueError
+        For a folder without a plan.
 
     Attributes
     ----------
@@ -73,11 +80,14 @@ class Trainer:
         packed: PackedDataset,
         config: TrainConfig,
         *,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         plan: Plan | None = None,
     ) -> None:
+        if folder is not None and plan is None:
+            raise ValueError(f"folder = {str(folder)!r} needs a plan, which names the checkpoints; give both, or none")
         self.model, self.embeddings, self.packed, self.config = model, embeddings, packed, config
-        self._folder, self._plan = folder, plan
+        self._folder, self._plan = None if folder is None else Path(folder), plan
+        self._best: BestWeights | None = None
         train = packed.train
         self.schedule = Schedule(
             config.order,
@@ -140,9 +150,8 @@ class Trainer:
         ):  # a signal ends a step first, and training with a checkpoint
             try:
                 self._train()
-                if self.config.early_stopping and self._position.best_loss is not None and self._folder is not None:
-                    load_tables(self._folder / "best", self.embeddings)
-                    load_dense(self._folder / "best", self.model, self.dense_optimizer)  # a later run may continue it
+                if self.config.early_stopping and self._position.best_loss is not None:
+                    self._load_best()
                 self._position.result = self._result()
             except Interrupted:
                 if self._position.batches:
@@ -264,8 +273,10 @@ class Trainer:
             say(f"epoch {self.schedule.epoch}: validation log loss {loss:.5f}")
             if position.best_loss is None or loss < position.best_loss:
                 position.best_loss, position.epochs_without_gain = loss, 0
-                if self.config.early_stopping:
+                if self.config.early_stopping and self._folder is not None:
                     self._save("best")
+                elif self.config.early_stopping:
+                    self._best = BestWeights(self.model, self.dense_optimizer, self.embeddings)
             else:
                 position.epochs_without_gain += 1
             if self.config.early_stopping and position.epochs_without_gain >= self.config.early_stopping:
@@ -287,6 +298,13 @@ class Trainer:
             embeddings=self.embeddings,
             progress=self._position.to_checkpoint(self.embeddings, time.monotonic() - self._started),
         )
+
+    def _load_best(self) -> None:
+        if self._folder is not None:
+            load_tables(self._folder / "best", self.embeddings)
+            load_dense(self._folder / "best", self.model, self.dense_optimizer)  # a later run may continue it
+        elif self._best is not None:
+            self._best.restore(self.model, self.dense_optimizer, self.embeddings)
 
     def _resume(self) -> None:
         if self._folder is None or self._plan is None:
