@@ -382,7 +382,8 @@ def test_json_in_other_forms_is_told(tmp_path: Path) -> None:
         settings = {"format": log_format}
         assert "is one JSON list" in refused(tmp_path, '[{"y": 0}, {"y": 1}]', **settings)
         assert "is JSON over several lines" in refused(tmp_path, '{\n  "y": 0\n}\n', **settings)
-    assert "line 1: 'y,price,user,item' is not JSON" in refused(tmp_path, HEAD, format="jsonl")
+    assert 'a.csv is text and not JSON; set [log] format = "csv"' in refused(tmp_path, HEAD, format="jsonl")
+    assert "set [log] format" not in refused(tmp_path, '[{"y": 0}]', format="jsonl")
 
 
 def test_values_of_json_are_text_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,9 @@ def nearest(word: str, known: typing.Iterable[str]) -> str:
     'known: column 0, column 1, column 2 and 1,497 more'
     """
     names = [str(name) for name in known]
+    alike = [name for name in names if name.strip().casefold() == word.strip().casefold()]
+    if alike:
+        return f"did you mean {alike[0]!r}?"
     if len(word) <= _LONGEST_COMPARED:
         short = sorted(name for name in names if len(name) <= _LONGEST_COMPARED)
         close = difflib.get_close_matches(word.lower(), short, n=1, cutoff=0.6)

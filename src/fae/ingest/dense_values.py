@@ -209,7 +209,8 @@ def _to_numbers(
         pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
         or pa.types.is_decimal(kind) or pa.types.is_null(kind)
     ):  # fmt: skip
-        raise LogError(f"{locate(0)}: {what} is of type {kind}, expected numbers")
+        hint = "; write it as numbers, or list it as categorical" if what.startswith("the dense") else ""
+        raise LogError(f"{locate(0)}: {what} is of type {kind}, expected numbers{hint}")
     absent = np.asarray(array.is_null()) if array.null_count else None
     # Counts above 2^53 lose their last digits here, but float32 could not hold them either.
     values: npt.NDArray[np.float64] = array.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy(zero_copy_only=False)

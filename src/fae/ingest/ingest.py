@@ -144,8 +144,9 @@ def ingest(
                 progress.restore(encoders)
                 first_pass(config, sources, encoders, finder, progress)
             splits = order_inputs(config, finder, progress)
+            paths = [source.path for source in sources]
             summary.update(second_pass(config, encoders, splits, progress, scratch))
-            notes = [*content_notes(files, finder.file_sizes), *progress.state.get("order_notes", ())]
+            notes = [*content_notes(files, finder.file_sizes, paths), *progress.state.get("order_notes", ())]
             summary["notes"] = [*notes, *summary.get("notes", ())]
             summary.update({"value_types": types} if types else {})
             scratch.close()

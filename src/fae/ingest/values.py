@@ -109,7 +109,7 @@ def list_items(
     missing
         Words that mean a missing item, or a missing list.
     printed
-        Looks at text lists.
+        Looks at lists.
 
     Raises
     ------
@@ -127,6 +127,8 @@ def list_items(
     else:
         array = _split(array, column, locate, missing, printed)
     lengths = np.asarray(pc.list_value_length(array).fill_null(0), dtype=np.int64)
+    if printed is not None and (lengths > 1).any():
+        printed.state["several"] = True
     rows = np.repeat(np.arange(len(array), dtype=np.int64), lengths)
     values = as_text(
         array.flatten(), column.name, lambda index: locate(int(rows[index])) if len(rows) else locate(0), missing

@@ -121,6 +121,11 @@ def _find_order(config: LogConfig, finder: SplitFinder, progress: IngestProgress
         with NpyRows(progress.folder / f"{TIME_ROWS}.npy") as rows:
             keys = times.numbers_of(rows.read(0, num_inputs))
         notes = _time_notes(config, keys, num_train)
+        if times.state["kind"] == "text":
+            notes.append(
+                f"the times {config.time!r} are text such as {times.state.get('first') or 'words'}, and are compared "
+                "byte by byte; if that is not their order, write them as numbers or as 2024-01-31 08:05:00"
+            )
     order: Order = np.lexsort((*keys[::-1], parts)).astype(np.int64, copy=False)
     if config.split == "random":
         ends = np.cumsum(np.bincount(parts, minlength=3)).tolist()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fae.core.seeds import derive_seed
 from fae.ingest.config import LogConfig
-from fae.ingest.values import as_text
+from fae.ingest.values import as_text, scalars
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 Draws = npt.NDArray[np.uint64]
@@ -38,6 +38,7 @@ def value_draws(array: Any, config: LogConfig, locate: Callable[[int], str]) -> 
 
     A value is its text as in a categorical column; a missing one is a value like any other.
     """
+    array = scalars(array, "the column of [log] split_by", config.split_by or "", locate)
     text = as_text(array, config.split_by or "", locate, config.missing).dictionary_encode()
     key = derive_seed(config.split_seed, "split").to_bytes(8, "little")
     draws = [

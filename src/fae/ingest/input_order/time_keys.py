@@ -7,6 +7,7 @@ What the first time of a log is, all must be: numbers are compared as numbers, d
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ from fae.ingest.values import as_text, scalars
 Keys = npt.NDArray[np.int64]
 _WHOLE = r"^[+-]?[0-9]{1,19}$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_NO_NUMBER = r"(?i)^[+-]?(nan|inf|infinity)$"
+_INSTANT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}[0-9:.]*(Z|[+-][0-9]{2}:?[0-9]{0,2})?)?$"
+_LOOKED_AT = 1000
 _TEXT_BYTES = 48
 _TOP_BIT = np.uint64(1 << 63)
 _KINDS = {
@@ -36,12 +40,13 @@ class TimeKeys:
     Attributes
     ----------
     state
-        JSON values: what the times are, and whether all numbers are whole. A new object continues from it.
+        JSON values: what the times are, whether all numbers are whole, and the first time as messages show it. A new
+        object continues from it.
     """
 
     def __init__(self, config: LogConfig, state: dict[str, Any] | None = None) -> None:
         self._config, self._name = config, config.time or ""
-        self.state: dict[str, Any] = state or {"kind": "", "whole": True}
+        self.state: dict[str, Any] = state or {"kind": "", "whole": True, "first": ""}
 
     @property
     def width(self) -> int:
@@ -59,6 +64,12 @@ class TimeKeys:
         array = scalars(array, "the time", self._name, locate)
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
+        words = [float(word) for word in self._config.missing if re.fullmatch(_NUMBER, word)]
+        if words and any(
+            check(array.type) for check in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
+        ):
+            numbers = array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
+            self._refuse_missing(np.isin(numbers, words), locate)
         if pa.types.is_floating(array.type):
             return self._numbers(array, locate)
         if pa.types.is_decimal(array.type):
@@ -81,13 +92,16 @@ class TimeKeys:
         return (keys[:, 0],)
 
     def _require(self, kind: str, row: int, array: Any, locate: Callable[[int], str]) -> None:
-        known = self.state["kind"]
+        known, what = self.state["kind"], f"{locate(row)}: the time {self._name!r} is {_shown(array, row)}"
+        if kind == "far":
+            raise LogError(f"{what}, which is outside the years 1678 to 2261; correct it")
         if not known:
-            self.state["kind"] = kind
+            self.state.update(kind=kind, first=_shown(array, row))
         elif known != kind:
+            first = self.state.get("first", "")
             raise LogError(
-                f"{locate(row)}: the time {self._name!r} is {_shown(array, row)}, {_KINDS[kind]}, and the first time "
-                f"of the log is {_KINDS[known]}; write all times in one way"
+                f"{what}, {_KINDS[kind]}, and the first time of the log{f', {first},' if first else ''} is "
+                f"{_KINDS[known]}; write all times in one way"
             )
 
     def _refuse_missing(self, bad: npt.NDArray[np.bool_], locate: Callable[[int], str]) -> None:
@@ -138,8 +152,14 @@ class TimeKeys:
         else:
             numbers = array
         is_number = np.asarray(pc.match_substring_regex(numbers, _NUMBER))
+        is_odd = np.asarray(pc.match_substring_regex(array, _NO_NUMBER))
+        if is_odd.any():
+            row = int(np.flatnonzero(is_odd)[0])
+            raise LogError(
+                f"{locate(row)}: the time {self._name!r} is {_shown(array, row)}, no finite number; correct it"
+            )
         if not self.state["kind"]:
-            self.state["kind"] = _kind_of(array.slice(0, 1)) if not is_number[0] else "number"
+            self._require(_kind_of(array.slice(0, 1)) if not is_number[0] else "number", 0, array, locate)
         kind = self.state["kind"]
         wrong = is_number if kind != "number" else ~is_number
         if wrong.any():
@@ -148,6 +168,9 @@ class TimeKeys:
         if kind == "number":
             return self._number_texts(pc.replace_substring_regex(numbers, r"^\+", ""), locate)
         if kind == "text":
+            instants = np.flatnonzero(np.asarray(pc.match_substring_regex(array, _INSTANT)))
+            for row in instants[:_LOOKED_AT].tolist():  # a date that no calendar has is text
+                self._require(_kind_of(array.slice(row, 1)), row, array, locate)
             return self._text_keys(array, locate)
         try:
             return _instant_keys(array, kind)
@@ -207,6 +230,10 @@ def _kind_of(value: Any) -> str:
             return kind
         except pa.ArrowException:
             continue
+    for stored in (pa.timestamp("s"), pa.timestamp("s", tz="UTC")):
+        with contextlib.suppress(pa.ArrowException):
+            value.cast(stored)
+            return "far"
     return "text"
 
 

@@ -116,7 +116,7 @@ def _unknown_notes(config: LogConfig, column: ColumnLookups, example: Callable[[
     if not reason:
         by_time = "if the log is sorted by this column, order it by time ([log] time); "
         reason = (
-            f"are they written in one way in all files? {'' if config.time else by_time}values that are always new, "
-            "such as dates, are better left out"
+            f"are they written in one way in all files? {'' if config.time else by_time}values that are always new "
+            "(dates) are better left out"
         )
     return [f"the column {column.schema.name!r}: {'; '.join(lines)}; {reason}"]

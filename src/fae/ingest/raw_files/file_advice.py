@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from fae.core.errors import LogError
@@ -100,33 +102,35 @@ def shown_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def content_notes(files: Sequence[Mapping[str, Any]], counts: Sequence[int]) -> list[str]:
+def content_notes(
+    files: Sequence[Mapping[str, Any]], counts: Sequence[int], paths: Sequence[Path] | None = None
+) -> list[str]:
     """Lines on files of one content, by their digests, and on parts without inputs.
 
     Parameters
     ----------
     files
-        For each file its ``role``, ``name``, ``bytes`` and ``blake2b``.
+        For each file its ``role``, ``name``, ``bytes`` and ``blake2b``, and ``folders``, the values that its folders
+        give to columns. Equal bytes in folders of other values are other inputs.
     counts
         Inputs of each.
+    paths
+        Where the files are: those of one name are shown with as many of their folders as tell them apart.
     """
     notes: list[str] = []
-    times = Counter(str(file["name"]) for file in files)
-    shown = [
-        str(file["name"]) if times[str(file["name"])] == 1 else f"{file['name']} (file {number} of {len(files)})"
-        for number, file in enumerate(files, 1)
-    ]
+    shown = _told_apart([str(file["name"]) for file in files], paths)
     empty = [name for name, count in zip(shown, counts, strict=True) if not count]
     if empty:
         notes.append(
             f"{len(empty)} {'file holds' if len(empty) == 1 else 'files hold'} no inputs and "
             f"{'is' if len(empty) == 1 else 'are'} passed over: {shown_names(empty)}"
         )
-    first: dict[str, int] = {}
+    first: dict[tuple[str, str], int] = {}
     again: list[str] = []
     leaked: list[str] = []
     for index, (file, count) in enumerate(zip(files, counts, strict=True)):
-        known = first.setdefault(str(file["blake2b"]), index) if count else index
+        content = (str(file["blake2b"]), json.dumps(file.get("folders", {}), sort_keys=True))
+        known = first.setdefault(content, index) if count else index
         if known != index:
             is_leaked = (files[known]["role"], file["role"]) == ("train", "test")
             (leaked if is_leaked else again).append(f"{shown[index]} and {shown[known]}")
@@ -147,6 +151,22 @@ def content_notes(files: Sequence[Mapping[str, Any]], counts: Sequence[int]) -> 
             f"them out: {shown_names(twins)}"
         )
     return notes
+
+
+def _told_apart(names: Sequence[str], paths: Sequence[Path] | None) -> list[str]:
+    times = Counter(names)
+    if paths is None:
+        return [
+            name if times[name] == 1 else f"{name} (file {number} of {len(names)})"
+            for number, name in enumerate(names, 1)
+        ]
+    parts = [path.parts for path in paths]
+    shown, depth = list(names), 2
+    while len({*shown}) < len(shown) and depth <= max(map(len, parts)):
+        again = Counter(shown)
+        shown = ["/".join(own[-depth:]) if again[name] > 1 else name for name, own in zip(shown, parts, strict=True)]
+        depth += 1
+    return shown
 
 
 def _pairs(pairs: Sequence[str]) -> str:

@@ -87,6 +87,8 @@ def _layout(config: LogConfig, path: Path, file: RecordFile, labelled: bool) -> 
     if config.columns:
         if header == list(config.columns):
             raise LogError(f"{path}, line {line}: it is a header with the names of [log] columns; leave `columns` out")
+        if not labelled and header == [name for name in config.columns if name != config.label_column()]:
+            raise LogError(f"{path}, line {line}: it is a header with the names of [log] columns; remove the line")
         header = list(config.columns)
         if not labelled and len(fields) == len(header) - 1:
             header.remove(config.label_column())

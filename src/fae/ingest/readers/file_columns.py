@@ -124,9 +124,11 @@ def find_columns(config: LogConfig, header: Sequence[str], path: Path, *, labell
             folders[name] = in_path[name]
         elif name not in first:
             known = [*dict.fromkeys(known for known in header if known), *in_path]
-            unlabelled = name == label and all(other in first or other in in_path for other in wanted if other != label)
-            scored = "; fae predict takes a file without labels" if unlabelled else ""
-            raise LogError(f"{path}: there is no column {name!r}; {nearest(name, known)}{scored}")
+            hint = nearest(name, known)
+            others = all(other in first or other in in_path for other in wanted if other != label)
+            is_unlabelled = name == label and others and not hint.startswith("did you mean")
+            scored = "; fae predict takes a file without labels" if is_unlabelled else ""
+            raise LogError(f"{path}: there is no column {name!r}; {hint}{scored}")
         elif counts[name] > 1:
             raise LogError(f"{path}: the column {name!r} is {counts[name]} times in the header; give each its own name")
         else:

@@ -128,12 +128,14 @@ def _check_json(path: Path, head: bytes, log_format: str) -> None:
     if start.startswith(b"["):
         inner = start[1:].lstrip()
         if log_format == "jsonl" or (inner.startswith(b"{") and inner[1:].lstrip().startswith(b'"')):
-            raise LogError(f"{path} is one JSON list; write an object a line (jq -c '.[]') and set format = \"jsonl\"")
+            raise LogError(f"{path} is one JSON list; write an object a line (jq -c '.[]'){_as_jsonl(log_format)}")
     if not start.startswith(b"{"):
+        if log_format == "jsonl" and start[:1] not in (b"", b'"') and _is_text(head) and not _is_json(start):
+            raise LogError(f'{path} is text and not JSON; set [log] format = "csv", or name the JSON files')
         return
     line = start.split(b"\n", 1)[0]
     if line.strip() == b"{" and start[1:].lstrip().startswith(b'"'):
-        raise LogError(f'{path} is JSON over several lines; write an object a line (jq -c .), set format = "jsonl"')
+        raise LogError(f"{path} is JSON over several lines; write an object a line (jq -c .){_as_jsonl(log_format)}")
     if log_format == "jsonl":
         return
     if b"\n" not in start and len(head) >= _HEAD_BYTES:
@@ -144,6 +146,18 @@ def _check_json(path: Path, head: bytes, log_format: str) -> None:
         is_object = len(line) >= _HEAD_BYTES and line.startswith(b'{"')
     if is_object:
         raise LogError(f'{path} holds JSON, an object a line; set [log] format = "jsonl"')
+
+
+def _as_jsonl(log_format: str) -> str:
+    return "" if log_format == "jsonl" else ' and set [log] format = "jsonl"'
+
+
+def _is_json(start: bytes) -> bool:
+    try:
+        json.loads(start.split(b"\n", 1)[0])
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _unpacked(path: Path, num_bytes: int) -> bytes:

@@ -49,8 +49,11 @@ def to_arrays(
     numbers: dict[str, Any] = {}
     bad: tuple[int, str] | None = None
     missing = {"", *config.missing}
+    nan_is_missing = any(word.lower() == "nan" for word in config.missing)
     for name in columns.names:
         values = [found.get(name) for found in objects]
+        if nan_is_missing:
+            values = list(map(_without_nan, values))
         jobs: list[tuple[dict[str, Any], Callable[[Any], Any], Any]] = []
         if name in columns.dense:
             jobs.append((numbers, lambda value: _to_number(value, missing), pa.float64()))
@@ -71,6 +74,12 @@ def to_arrays(
                 if bad is None or row < bad[0]:
                     bad = row, f"the column {name!r} is {_brief(values[row])}, {reason}"
     return arrays, numbers, bad
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(_without_nan, value))
+    return None if isinstance(value, float) and value != value else value
 
 
 def _first_refused(values: Sequence[Any], convert: Callable[[Any], Any]) -> tuple[int, str]:
@@ -106,6 +115,10 @@ def _digits(value: int) -> str:
 
 def _to_id(value: Any) -> str | None:
     if isinstance(value, float) and not (abs(value) <= _EXACT_FLOAT and value == int(value)):
+        if value != value:
+            raise RefusedValue(
+                'expected a whole number or text; name "nan" in [log] missing if it means a missing value'
+            )
         raise RefusedValue("expected a whole number or text; write it as text, or list the column as dense")
     if isinstance(value, list):
         raise RefusedValue("expected text or a whole number; set its max_length to keep a list")

@@ -272,6 +272,10 @@ class RecordFile:
         where = f"{self._path}, line {self._line + int(end[AT_LINES])}"
         closes = f"line {self._line + int(end[CLOSE_LINES])}"
         double = 'set [log] quote = "" where quotes are part of the text, else write such a quote twice'
+        if self._syntax.escape < 0 and self._syntax.quote >= 0:
+            first_line = self._rest[int(end[AT]) :].split(b"\n", 1)[0]
+            if b"\\" + bytes([self._syntax.quote]) in first_line:
+                double = 'set [log] escape = "\\\\" where a backslash before a quote makes it text'
         if end[FAULT] == OPEN_QUOTE:
             longest = "the file ends" if self._ended else f"{format_bytes(self._block_bytes)} follow"
             return LogError(f"{where}: a quote begins a value here, and {longest} before one closes it; {double}")

@@ -18,15 +18,16 @@ from fae.ingest.value_types.value_texts import Place
 
 _MARK = "\x1f"
 """Takes the place of separators, in text that does not have it."""
+_BARS = r"^\s*[\[({]\s*[^\s,'\"|]+(?:\s*\|\s*[^\s,'\"|]+)+\s*[\])}]\s*$"
 _LOOKED_AT, _SHARE = 1000, 0.95
 
 
 def read_printed(texts: Any, column: ColumnConfig, locate: Place) -> Any:
     """Lists of items from their printed text.
 
-    A list is in ``[ ]``, ``( )`` or ``{ }``; empty text is an empty list. Items are separated by commas or white
-    space, or by the column's `separator` where that is anything else but the default ``|``; they may have single or
-    double quotes, and then hold anything.
+    A list is in ``[ ]``, ``( )`` or ``{ }``; empty text is an empty list. Items are separated by commas, white space
+    or ``|``, one of them in a list, or by the column's `separator` where that is anything else but the default ``|``;
+    they may have single or double quotes, and then hold anything.
 
     Parameters
     ----------
@@ -45,6 +46,10 @@ def read_printed(texts: Any, column: ColumnConfig, locate: Place) -> Any:
     own = column.separator.strip()
     separator = "" if own in ("", ",", "|") else own
     pattern = _item_pattern(separator)
+    if not separator and _has(texts, "|"):
+        # Bare items between bars, the default separator of lists: no dataframe prints a comma or white space there.
+        between = pc.match_substring_regex(texts, pattern=_BARS)
+        texts = pc.if_else(between, pc.replace_substring(texts, "|", ","), texts)
     good = pc.match_substring_regex(texts, pattern=_list_pattern(separator))
     good = np.asarray(pc.or_(good, pc.equal(texts, "")))
     cut = np.asarray(pc.match_substring_regex(texts, pattern=r"[\[\s,]\.\.\.[\s,\]]"))
@@ -129,12 +134,14 @@ class PrintedLists:
     Attributes
     ----------
     state
-        JSON values, kept with the marks of ingest.
+        JSON values, kept with the marks of ingest. ``several``: whether any list had more than one item as it was
+        written, missing ones and padding included.
     """
 
     def __init__(self, column: ColumnConfig) -> None:
         self._column = column
         self.state: dict[str, Any] = {"seen": 0, "bracketed": 0, "lists": 0, "example": "", "place": ""}
+        self.state["several"] = False
 
     def add(self, texts: Any, locate: Place) -> None:
         """Look at the next text lists of the log: an Arrow string array without nulls. Raises as `finish`."""

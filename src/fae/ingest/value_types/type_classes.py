@@ -88,6 +88,7 @@ class TypeGuard:
         self._tables = tables
         names = {*tables.values()}
         self.classes: dict[str, str] = {name: group for name, group in (known or {}).items() if name in names}
+        self._columns: dict[str, str] = {}
         self._where = {name: f"in the log {known_log} it holds {group}" for name, group in self.classes.items()}
 
     def add(self, path: Path, types: Mapping[str, Any]) -> None:
@@ -106,12 +107,15 @@ class TypeGuard:
             if group in _FREE:
                 continue
             if self.classes.setdefault(table, group) != group:
+                own, where = f"the column {column!r}", self._where[table]
+                if self._columns.get(table, column) != column:
+                    where = f"{self._columns[table]!r}, with which it shares a table, {where}"
                 raise LogError(
-                    f"{path}: the column {column!r} is of type {kind}, and {self._where[table]}; one value would be "
-                    "two, as their texts differ; write it in one type"
+                    f"{path}: {own} is of type {kind}, and {where}; one value would be two, as their texts differ; "
+                    "write it in one type"
                 )
-            shared = "" if column == table else f"the column {column!r} of its table is "
-            self._where.setdefault(table, f"{shared}in {path} of type {kind}")
+            self._columns.setdefault(table, column)
+            self._where.setdefault(table, f"in {path} of type {kind}")
 
 
 def check_types(
@@ -132,7 +136,8 @@ def check_types(
     """
     if config.format != "parquet":
         return {}
-    tables = {name: name for name in (config.split_by, config.time) if name is not None}
+    # Times are compared as times and not as text: `fae.ingest.input_order.time_keys` says which agree.
+    tables = {} if config.split_by is None else {config.split_by: config.split_by}
     tables |= {column.name: column.table or column.name for column in config.categorical_columns()}
     guard = TypeGuard(tables, known=known, known_log=known_log)
     for path in paths:

@@ -120,9 +120,11 @@ def _whole_floats(array: Any, column: str, locate: Place, missing: Sequence[str]
                 f"{locate(row)}: the categorical column {column!r} is {number:.0f} as {array.type}, which cannot tell "
                 f"whole numbers above {exact:.0f} apart; store it as whole numbers or text"
             )
+        advice = "store it as text, or list it as dense"
+        if np.isnan(number):
+            advice = 'name it in [log] missing (["nan"]) if it means a missing value, or store it as text'
         raise LogError(
-            f"{locate(row)}: the categorical column {column!r} is {number}, expected a whole number or text; "
-            "store it as text, or list it as dense"
+            f"{locate(row)}: the categorical column {column!r} is {number}, expected a whole number or text; {advice}"
         )
     return pa.array(numbers.astype(np.int64), mask=~valid).cast(pa.string())
 
