@@ -20,6 +20,8 @@ import pytest
 
 from case_folders import column_values, list_values
 from fae.artifacts.columnar_log import ColumnarLog
+from fae.core.errors import LogError
+from fae.ingest.scored.raw_inputs import RawInputs
 
 from commands import Done, fae, fault, toml
 
@@ -224,3 +226,23 @@ def test_a_line_that_helps(tmp_path: Path, files: Files, settings: dict[str, Any
     line = fault(run_ingest(tmp_path, files, **{"train": "a.csv", "categorical": ["u"], **settings}), *expected)
     assert "max_length" not in line
     assert len(line.replace(str(tmp_path), "")) < 300
+
+
+def test_files_to_score_with_a_header_or_another_point(tmp_path: Path) -> None:
+    lines = "".join(f"{i % 2};u{i % 5};{i % 7},5\n" for i in range(40))
+    log, _ = ingested(
+        tmp_path, {"a.csv": lines}, train="a.csv", columns=["y", "u", "x"], separator=";", decimal=",",
+        categorical=["u"], dense=["x"],
+    )  # fmt: skip
+    for text, expected in (
+        (
+            "u;x\nu1;1\n",
+            "n.csv, line 1: it is a header with the names of [log] columns; remove the line (files to score",
+        ),
+        ("u1;1.5\n", "n.csv, line 1: field 2 is '1.5', expected a number; "),
+    ):
+        (tmp_path / "n.csv").write_text(text)
+        with pytest.raises(LogError) as caught:
+            list(RawInputs(log, [str(tmp_path / "n.csv")]).stream([]))
+        assert expected in str(caught.value)
+        assert str(caught.value).endswith("(files to score are read as [log] of the run says)")

@@ -86,6 +86,15 @@ class RawInputs:
         LogError
             If a file cannot be read, is not what the log's settings say, or changed while it was read.
         """
+        try:
+            yield from self._stream(columns)
+        except LogError as error:
+            if "[log]" not in str(error):
+                raise
+            # What the readers advise is for a recipe, and there is none here.
+            raise LogError(f"{error} (files to score are read as [log] of the run says)") from error
+
+    def _stream(self, columns: Sequence[KnownColumn]) -> Generator[EncodedInputs, None, None]:
         config, labelled = self._reading, self._labelled or self.config.label_column() in self._keep
         for source in self.sources:
             with contextlib.suppress(NoInputsError):  # a part behind a pattern may be empty
