@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.columnar_log import FeatureSchema, TablePart, model_features
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.embedding.base import Embeddings
@@ -97,6 +97,70 @@ def random_log(seed, *, num_inputs=150, batch_size=16, skew=1.2, lists=False, nu
         embedding_dims=tuple(dims),
         batch_size=batch_size,
     )
+
+
+def shared_log(seed, *, num_inputs=150, batch_size=16, widths=(8, 8, 8), skew=1.2) -> Log:
+    """Two tables that several columns share, summed, averaged and as they are, and one of a single column."""
+    random = np.random.default_rng(seed)
+    features = (
+        FeatureSchema(
+            name="item", num_embeddings=60, length=6,
+            parts=(
+                TablePart(name="item"), TablePart(name="last"), TablePart(name="cart", length=4, pooling="mean"),
+            ),
+        ),
+        FeatureSchema(name="user", num_embeddings=30),
+        FeatureSchema(
+            name="shop", num_embeddings=20, length=3, pooling="mean",
+            parts=(TablePart(name="shop", length=2), TablePart(name="home")),
+        ),
+    )  # fmt: skip
+    columns = []
+    for feature in model_features(features):
+        ids = np.minimum(random.zipf(skew, (num_inputs, feature.length)) - 1, feature.num_embeddings - 1)
+        if feature.length > 1:
+            lengths = random.integers(0, feature.length + 1, num_inputs)
+            ids[np.arange(feature.length)[None, :] >= lengths[:, None]] = -1
+        columns.append(ids)
+    columns[1][::3] = columns[0][::3]  # one row looked up twice in one input
+    order = random.permutation(num_inputs)
+    return Log(
+        ids=np.concatenate(columns, 1).astype(np.int32),
+        dense=random.normal(size=(num_inputs, 3)).astype(np.float32),
+        labels=(random.random(num_inputs) < 0.3).astype(np.uint8),
+        groups=[order[first : first + batch_size] for first in range(0, num_inputs, batch_size)],
+        features=features,
+        embedding_dims=tuple(widths),
+        batch_size=batch_size,
+    )
+
+
+def shared_history_log(seed) -> Log:
+    """The log of `history_log` with two sequences and a plain column over one table."""
+    base = history_log(seed)
+    user, item, _ = base.features
+    length = item.length
+    parts = (
+        TablePart(name="item", length=length, pooling="none"), TablePart(name="other", length=length, pooling="none"),
+        TablePart(name="shown"),
+    )  # fmt: skip
+    items = base.ids[:, 1 : 1 + length]
+    shared = FeatureSchema(name="item", num_embeddings=100, length=2 * length + 1, pooling="none", parts=parts)
+    shown = np.abs(items[:, :1])
+    ids = np.concatenate([base.ids[:, :1], items, np.where(items < 0, -1, 99 - items), shown], 1)
+    return Log(**{**vars(base), "ids": ids.astype(np.int32), "features": (user, shared), "embedding_dims": (8, 8)})
+
+
+def flat_shared_log(seed) -> Log:
+    """One width and no lists: two of the three columns share a table."""
+    base = random_log(seed)
+    first, _, third = base.features
+    ids = base.ids.copy()
+    ids[:, 1] = np.minimum(ids[:, 2], first.num_embeddings - 1)
+    shared = FeatureSchema(
+        name="a", num_embeddings=first.num_embeddings, length=2, parts=(TablePart(name="a"), TablePart(name="b"))
+    )
+    return Log(**{**vars(base), "ids": ids, "features": (shared, third), "embedding_dims": (8, 8)})
 
 
 def hot_and_cold_log() -> Log:

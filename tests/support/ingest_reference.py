@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from fae.artifacts.columnar_log import ColumnarLog
+from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 
 
@@ -21,17 +22,12 @@ def reference(
     test_start = num_train_rows if config.test else n - math.floor(n * config.effective_test_fraction() + 0.5)
     train_stop = test_start - math.floor(test_start * config.effective_validation_fraction() + 0.5)
     tables = []
-    for position, column in enumerate(config.categorical_columns()):
-        bags: list[list[str | None]] = []
-        for row in rows:
-            value = row[column.name]
-            if column.max_length > 1:
-                bags.append([str(item) for item in value if item != ""][-column.max_length :])
-            elif column.encoded:
-                bags.append([None if value is None else str(value)])
-            else:
-                bags.append([str(value)])
-        seen = Counter(item for bag in bags[:train_stop] for item in bag)
+    owners = [column for column in config.categorical_columns() if column.table is None]
+    for position, column in enumerate(owners):
+        members = [column, *(each for each in config.categorical_columns() if each.table == column.name)]
+        # For each input, what each column of the table holds.
+        inputs = [[_bag(each, row[each.name]) for each in members] for row in rows]
+        seen = Counter(item for bags in inputs[:train_stop] for bag in bags for item in bag)
         minimum = column.min_frequency or config.min_frequency
         known: list[str | None] = parent["tables"][position]["values"] if parent else []
         own = {item for item in known if item is not None}
@@ -49,10 +45,23 @@ def reference(
             values = [*known, *order] if parent else [*order[:unknown], None, *order[unknown:]]
             ids = {item: i for i, item in enumerate(values) if item is not None}
             counts = [rare if item is None else kept.get(item, 0) for item in values]
-        padded = [[ids.get(item, unknown) for item in bag] + [-1] * (column.max_length - len(bag)) for bag in bags]
+        padded = [
+            [
+                identity
+                for each, bag in zip(members, bags, strict=True)
+                for identity in [ids.get(item, unknown) for item in bag] + [-1] * (each.max_length - len(bag))
+            ]
+            for bags in inputs
+        ]
         tables.append({"ids": padded, "counts": counts, "values": values, "unknown": unknown})
     splits = {"train": [0, train_stop], "validation": [train_stop, test_start], "test": [test_start, n]}
     return {"tables": tables, "splits": splits}
+
+
+def _bag(column: ColumnConfig, value: Any) -> list[str | None]:
+    if column.max_length > 1:
+        return [str(item) for item in value if item != ""][-column.max_length :]
+    return [None if column.encoded and value is None else str(value)]
 
 
 def check_ids(log: ColumnarLog, expected: dict[str, Any]) -> None:

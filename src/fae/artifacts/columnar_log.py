@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,15 +29,29 @@ MOST_ROWS = 2**31 - 2
 
 
 @dataclass(frozen=True, kw_only=True)
+class TablePart:
+    """One of the columns that share a table: its name, its slots of an input and its pooling."""
+
+    name: str
+    length: int = 1
+    pooling: Pooling = "sum"
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeatureSchema:
-    """One categorical feature and its table.
+    """One table and the categorical feature that looks it up, or the features that share it.
 
     Attributes
     ----------
     num_embeddings
         Rows of the table, the reserved one included.
     length
-        Slots of an input (L); 1 for a plain column.
+        Slots of an input (L); 1 for a plain column. The sum over `parts` where there are any.
+    pooling
+        That of the first part where there are any.
+    parts
+        The columns that share the table, in the order of their slots, the one that the table is named by first; empty
+        where it has one column.
     unknown_id
         The reserved id of rare and unknown values.
     encoded
@@ -51,6 +65,45 @@ class FeatureSchema:
     pooling: Pooling = "sum"
     unknown_id: int = -1
     encoded: bool = False
+    parts: tuple[TablePart, ...] = ()
+
+    def to_summary(self) -> dict[str, Any]:
+        """Its JSON object in the summaries of artifacts; without `parts` where there are none."""
+        values = dataclasses.asdict(self)
+        if not self.parts:
+            del values["parts"]
+        return values
+
+
+def model_features(features: Sequence[FeatureSchema]) -> tuple[FeatureSchema, ...]:
+    """What a model receives: the columns of the tables, in slot order, each with its own name, length and pooling.
+
+    >>> shared = FeatureSchema(name="a", num_embeddings=9, length=4, parts=(TablePart(name="a"),
+    ...     TablePart(name="b", length=3, pooling="none")))
+    >>> [(feature.name, feature.length, feature.pooling) for feature in model_features([shared])]
+    [('a', 1, 'sum'), ('b', 3, 'none')]
+    """
+    return tuple(
+        dataclasses.replace(feature, name=part.name, length=part.length, pooling=part.pooling, parts=())
+        for feature in features
+        for part in feature.parts or (feature,)
+    )
+
+
+def feature_tables(features: Sequence[FeatureSchema]) -> list[int]:
+    """The table of each of the `model_features`."""
+    return [table for table, feature in enumerate(features) for _ in feature.parts or (feature,)]
+
+
+def join_parts(columns: Sequence[FeatureSchema], tables: Sequence[int]) -> tuple[FeatureSchema, ...]:
+    """The tables of these columns: the inverse of `model_features`; `tables` as `feature_tables` gives it."""
+    joined: list[FeatureSchema] = []
+    for table in sorted({*tables}):
+        members = [column for column, own in zip(columns, tables, strict=True) if own == table]
+        parts = tuple(TablePart(name=each.name, length=each.length, pooling=each.pooling) for each in members)
+        length = sum(each.length for each in members)
+        joined.append(dataclasses.replace(members[0], length=length, parts=parts if len(parts) > 1 else ()))
+    return tuple(joined)
 
 
 def read_features(fields: Fields) -> tuple[FeatureSchema, ...]:
@@ -77,10 +130,31 @@ def read_features(fields: Fields) -> tuple[FeatureSchema, ...]:
                     "pooling": part.text("pooling", POOLING_CODE) if "pooling" in part else "sum",
                     "unknown_id": part.whole("unknown_id", -1, size - 1) if "unknown_id" in part else -1,
                     "encoded": part.flag("encoded") if "encoded" in part else False,
+                    "parts": _read_parts(part),
                 }
             )
         )
     return tuple(features)
+
+
+def _read_parts(fields: Fields) -> tuple[TablePart, ...]:
+    if "parts" not in fields:
+        return ()
+    parts = tuple(
+        TablePart(
+            name=part.text("name"),
+            length=part.whole("length", 1, MOST_ROWS),
+            pooling=cast(Pooling, part.text("pooling", POOLING_CODE)),
+        )
+        for part in fields.parts("parts")
+    )
+    if (
+        len(parts) < 2
+        or parts[0].name != fields.text("name")
+        or sum(part.length for part in parts) != fields.whole("length", 1, MOST_ROWS)
+    ):
+        raise fields.fault("parts that begin with its own name and have its length together")
+    return parts
 
 
 def first_slots(features: Sequence[FeatureSchema]) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
+from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, feature_tables, model_features
 from fae.core.errors import ArtifactError
 
 
@@ -21,18 +21,23 @@ def check_same_columns(
     Parameters
     ----------
     columns
-        The categorical columns of the recipe, each with name, encoded, max_length and pooling.
+        The categorical columns of the recipe in slot order, each with name, encoded, max_length, pooling and, where it
+        shares another column's table, the table's name.
 
     Raises
     ------
     ArtifactError
         If something differs; it names the first difference.
     """
-    there = [
-        {"name": f.name, "encoded": f.encoded, "max_length": f.length, "pooling": f.pooling} for f in parent.features
-    ]
+    there: list[dict[str, Any]] = [
+        {
+            "name": f.name, "encoded": f.encoded, "max_length": f.length, "pooling": f.pooling,
+            "table": None if f.name == parent.features[table].name else parent.features[table].name,
+        }
+        for f, table in zip(model_features(parent.features), feature_tables(parent.features), strict=True)
+    ]  # fmt: skip
     compared = ("name", "encoded", "max_length", "pooling")
-    here = [{key: column[key] for key in compared} for column in columns]
+    here = [{**{key: column[key] for key in compared}, "table": column.get("table")} for column in columns]
     differences: list[tuple[str, Any, Any]] = [
         ("categorical", [c["name"] for c in there], [c["name"] for c in here]),
         *((f"categorical {new['name']}: {key}", old[key], new[key])

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.addressing import Addressing, SlotMap, group_by_dim, map_slots
-from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.columnar_log import FeatureSchema, feature_tables, model_features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class RowGroup:
     Attributes
     ----------
     tables
-        Indices of its features, ascending.
+        Indices of its tables, ascending.
     num_hot_rows, num_cold_rows
         H and C of the group.
     """
@@ -46,7 +46,7 @@ class RowLayout:
     Parameters
     ----------
     features
-        The log's categorical features, F of them.
+        The log's tables, F of them.
     embedding_dims
         D of each table.
     num_hot
@@ -92,6 +92,22 @@ class RowLayout:
                 RowGroup(embedding_dim=dim, tables=tables, num_hot_rows=num_hot_rows, num_cold_rows=num_cold_rows)
             )
         self.groups = tuple(groups)
+
+    @cached_property
+    def model_features(self) -> tuple[FeatureSchema, ...]:
+        """What a model receives, in slot order: more than `features` where columns share a table."""
+        return model_features(self.features)
+
+    @property
+    def feature_dims(self) -> list[int]:
+        """D of each of the `model_features`."""
+        return [self.embedding_dims[table] for table in feature_tables(self.features)]
+
+    @property
+    def group_features(self) -> list[list[int]]:
+        """Indices of the `model_features` of each group, ascending."""
+        tables = feature_tables(self.features)
+        return [[i for i, table in enumerate(tables) if table in group.tables] for group in self.groups]
 
     @cached_property
     def addressing(self) -> Addressing:

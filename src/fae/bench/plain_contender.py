@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fae.artifacts.columnar_log import ColumnarLog
+from fae.artifacts.columnar_log import ColumnarLog, model_features
 from fae.bench.timing import synchronize
 from fae.core.host_memory import keep_freed_memory
 from fae.core.seeds import generator
@@ -101,13 +101,14 @@ class OtherSystem:
         self._forward = forward_of(self.model, self.device, compiled=compiled)
         self.rows = RowOptimizer(name=optimizer, learning_rate=learning_rate)
         self.cardinalities = [feature.num_embeddings for feature in log.features]
+        features = model_features(log.features)
         geometries = group_geometries(
-            [feature.length for feature in log.features],
-            [feature.pooling for feature in log.features],
-            [self.dim] * len(log.features),
+            [feature.length for feature in features],
+            [feature.pooling for feature in features],
+            [self.dim] * len(features),
         )
         self.width = geometries[0].width
-        self._views = FeatureViews([f.name for f in log.features], [range(len(log.features))], geometries)
+        self._views = FeatureViews([f.name for f in features], [range(len(features))], geometries)
         self._next, self._loss_sum = 0, torch.zeros((), dtype=torch.float64, device=self.device)
         self.batches: Sequence[Any] = ()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fae.artifacts.columnar_log import ColumnarLog
+from fae.artifacts.columnar_log import ColumnarLog, model_features
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.packed import PackedDataset
 from fae.bench.config import BenchConfig
@@ -143,7 +143,7 @@ class Preparation:
 
     def pack_facts(self, batch_size: int, packs: Mapping[str, tuple[HotSet, PackedDataset]]) -> dict[str, Any]:
         """What the record says about packs by kind: hot sets, shares of hot inputs, batches, rows that are staged."""
-        features = self.log.features
+        features = model_features(self.log.features)
         geometries = group_geometries(
             [feature.length for feature in features], [feature.pooling for feature in features],
             [self.model.embedding_dim] * len(features),

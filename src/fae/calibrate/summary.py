@@ -59,7 +59,7 @@ def summarize_hot_set(
             "input_share": list(share),
         },
         "label_rate": measured.label_rate(),
-        "features": [asdict(feature) for feature in tables.features],
+        "features": [feature.to_summary() for feature in tables.features],
         "tables": [
             {
                 "name": feature.name,

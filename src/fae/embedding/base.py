@@ -118,10 +118,9 @@ class Embeddings(ABC):
         self._lookups = 0
         self._looked_up: BatchTurn | None = None  # of the batch whose gradients the leaves take
         self._staging_rows: tuple[int, ...] = tuple(0 for _ in layout.groups)
+        features = layout.model_features
         self.geometries = group_geometries(
-            [feature.length for feature in layout.features],
-            [feature.pooling for feature in layout.features],
-            layout.embedding_dims,
+            [feature.length for feature in features], [feature.pooling for feature in features], layout.feature_dims
         )
         engine = engine or ("triton" if device.type == "cuda" else "cpu")
         self._gpu: GpuRows | None = None
@@ -132,13 +131,11 @@ class Embeddings(ABC):
         else:
             self._cpu = CpuRows(layout, self.geometries, optimizer, batch_size, device, engine=engine)
             self._outputs = self._cpu.outputs
-        self._views = FeatureViews(
-            [feature.name for feature in layout.features], [group.tables for group in layout.groups], self.geometries
-        )
+        self._views = FeatureViews([feature.name for feature in features], layout.group_features, self.geometries)
         self._sequences = SequenceLengths(
             [
                 (feature.name, first, feature.length)
-                for feature, first in zip(layout.features, first_slots(layout.features), strict=False)
+                for feature, first in zip(features, first_slots(features), strict=False)
                 if feature.pooling == "none"
             ]
         )

@@ -70,8 +70,9 @@ class MemoryRequest:
         """Shape of the lookups of each group."""
         layout = self.hot_set.layout
         return group_geometries(
-            [feature.length for feature in layout.features], [feature.pooling for feature in layout.features],
-            layout.embedding_dims,
+            [feature.length for feature in layout.model_features],
+            [feature.pooling for feature in layout.model_features],
+            layout.feature_dims,
         )  # fmt: skip
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,36 @@ class ColumnConfig:
     def to_parameters(self) -> dict[str, Any]:
         """The table that goes into the fingerprint of a log."""
         return without_defaults(to_table(self), _LATER_KEYS)
+
+
+def tables_of(columns: Sequence[ColumnConfig]) -> list[int]:
+    """Number of each column's table, for columns in slot order: a column that shares a table is behind its owner.
+
+    >>> tables_of([ColumnConfig(name="a"), ColumnConfig(name="b", table="a"), ColumnConfig(name="c")])
+    [0, 0, 1]
+    """
+    return [sum(column.table is None for column in columns[: index + 1]) - 1 for index in range(len(columns))]
+
+
+def columns_of_tables(columns: Sequence[ColumnConfig]) -> list[list[int]]:
+    """Places of the columns of each table, for columns in slot order."""
+    tables = tables_of(columns)
+    return [[index for index, own in enumerate(tables) if own == table] for table in sorted({*tables})]
+
+
+def in_slot_order(columns: Sequence[ColumnConfig]) -> tuple[ColumnConfig, ...]:
+    """The columns in their order, but those that share a table directly behind the one that it is named by.
+
+    >>> columns = [ColumnConfig(name="b", table="a"), ColumnConfig(name="c"), ColumnConfig(name="a")]
+    >>> [column.name for column in in_slot_order(columns)]
+    ['c', 'a', 'b']
+    """
+    return tuple(
+        each
+        for owner in columns
+        if owner.table is None
+        for each in (owner, *(column for column in columns if column.table == owner.name))
+    )
 
 
 def without_defaults(table: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from fae.core.config import check_fields, check_path, nearest, to_table
 from fae.core.errors import RecipeError
-from fae.ingest.column_config import ColumnConfig, without_defaults
+from fae.ingest.column_config import ColumnConfig, in_slot_order, without_defaults
 from fae.ingest.formats import KNOWN_LOGS, KnownLog
 
 Format = Literal[
@@ -146,7 +146,7 @@ class LogConfig:
 
     def _check_names(self) -> None:
         label, dense = self.label_column(), self.dense_columns()
-        categorical = self.categorical_columns()
+        categorical = self._named_columns()
         names = [column.name for column in categorical]
         others = [name for name in (self.weight, self.time, self.split_by) if name is not None]
         for group in ([label, *dense], [label, *names], self.columns, *([label, name] for name in others)):
@@ -170,6 +170,22 @@ class LogConfig:
                     f"[log] categorical {column.name}: table = {shared.name!r}, which itself has table = "
                     f"{shared.table!r}; name that one"
                 )
+            if column is not shared:
+                self._check_shared(column, shared)
+
+    @staticmethod
+    def _check_shared(column: ColumnConfig, owner: ColumnConfig) -> None:
+        where = f"[log] categorical {column.name}:"
+        if column.encoded != owner.encoded:
+            raise RecipeError(
+                f"{where} encoded = {str(column.encoded).lower()}, and {owner.name!r}, whose table it shares, has "
+                f"{str(owner.encoded).lower()}; set both to one"
+            )
+        if column.min_frequency not in (None, owner.min_frequency):
+            raise RecipeError(
+                f"{where} min_frequency = {column.min_frequency} counts for the whole table; set it of {owner.name!r}, "
+                "whose table it shares"
+            )
 
     def _check_text(self) -> None:
         for key in ("quote", "escape"):
@@ -234,7 +250,10 @@ class LogConfig:
         return KNOWN_LOGS.get(self.format)
 
     def categorical_columns(self) -> tuple[ColumnConfig, ...]:
-        """Every categorical column in full form, in the order of the recipe; may be empty for ``columnar``."""
+        """Every categorical column in full form, in the order of slots; may be empty for ``columnar``.
+
+        That is the recipe's order, with the columns that share a table behind the one that it is named by.
+        """
         if self.known:
             lists = dict(self.known.lists)
             return tuple(
@@ -243,9 +262,13 @@ class LogConfig:
                 else ColumnConfig(name=name)
                 for name in self.known.categorical
             )
-        return tuple(
+        return in_slot_order(self._named_columns())
+
+    def _named_columns(self) -> list[ColumnConfig]:
+        """The columns that the recipe names, in its order."""
+        return [
             column if isinstance(column, ColumnConfig) else ColumnConfig(name=column) for column in self.categorical
-        )
+        ]
 
     def copied_columns(self) -> tuple[str, ...]:
         """Names of columns that are read as they are and need hold no ids: none in ingest."""

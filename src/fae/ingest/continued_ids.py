@@ -23,6 +23,7 @@ from fae.artifacts.checksums import check_contents
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.lineage import check_same_columns
 from fae.core.errors import ArtifactError
+from fae.ingest.column_config import columns_of_tables
 from fae.ingest.config import LogConfig
 from fae.ingest.hex_vocabulary import HexVocabulary
 from fae.ingest.readers.criteo_parser import ID_DIGITS
@@ -102,7 +103,7 @@ class KnownIds:
 
 
 def known_ids(parent: ColumnarLog | None, config: LogConfig) -> list[KnownIds | None]:
-    """The parent's vocabulary of each column; None for each column if there is no parent.
+    """The parent's vocabulary of each table; None for each table if there is no parent.
 
     Raises
     ------
@@ -110,7 +111,7 @@ def known_ids(parent: ColumnarLog | None, config: LogConfig) -> list[KnownIds | 
         If the parent has other columns, no vocabulary, or a damaged one.
     """
     if parent is None:
-        return [None] * len(config.categorical_columns())
+        return [None] * len(columns_of_tables(config.categorical_columns()))
     check_same_columns(parent, **config.column_facts())
     check_contents(parent.path, parent.manifest.files, "vocabulary/", command=COMMAND)
     return [KnownIds(parent, index) for index in range(len(parent.features))]

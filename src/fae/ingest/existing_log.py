@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog
+from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog, feature_tables, model_features
 from fae.artifacts.manifest import Plan
 from fae.core.errors import ArtifactError, LogError, RecipeError
 from fae.core.files import MANIFEST
@@ -76,7 +76,8 @@ def existing_plan(log: ColumnarLog) -> Plan:
 
 
 def _check_columns(log: ColumnarLog, config: LogConfig) -> None:
-    there = [(f.name, f.length, f.pooling if f.length > 1 else "") for f in log.features]
+    parts = model_features(log.features)
+    there = [(f.name, f.length, f.pooling if f.length > 1 else "") for f in parts]
     here = [(c.name, c.max_length, c.pooling if c.max_length > 1 else "") for c in config.categorical_columns()]
     names_there, names_here = [name for name, *_ in there], [name for name, *_ in here]
     advice = "set it to that, or leave it out and take the log's own"
@@ -87,6 +88,13 @@ def _check_columns(log: ColumnarLog, config: LogConfig) -> None:
             raise RecipeError(
                 f"[log] categorical {named[0]}: max_length = {named[1]} and pooling = {named[2] or 'any'!r}, and "
                 f"{log.path} has {found[1]} and {found[2] or 'any'!r}; {advice}"
+            )
+    tables = [log.features[table].name for table in feature_tables(log.features)]
+    for column, part, table in zip(config.categorical_columns(), parts, tables, strict=False):
+        if (column.table or column.name) != table:
+            has = f"table = {table!r}" if part.name != table else "a table of its own"
+            raise RecipeError(
+                f"[log] categorical {column.name}: table = {column.table!r}, and {log.path} has {has}; {advice}"
             )
     if config.dense and list(config.dense) != list(log.dense_names):
         raise RecipeError(

@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from fae.core.progress import task
 from fae.core.threads import run_jobs
+from fae.ingest.column_config import columns_of_tables, tables_of
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import KnownIds
 from fae.ingest.dense_values import to_dense, to_labels, to_weights
 from fae.ingest.formats import CRITEO_FORMATS
 from fae.ingest.input_order.ordered_rows import OrderKeys
 from fae.ingest.notes.dense_facts import MISSING_ROWS, DenseFacts, num_missing_bytes, pack_missing
-from fae.ingest.provisional_ids import ColumnEncoder
+from fae.ingest.provisional_ids import ColumnEncoder, encode_together, find_owner
 from fae.ingest.readers.chunk import Chunk, CriteoChunk
 from fae.ingest.readers.dispatch import read_chunks
 from fae.ingest.resume import IngestProgress
@@ -27,14 +28,18 @@ from fae.ingest.splits import SplitFinder
 
 
 def make_encoders(config: LogConfig, scratch: Scratch, known: Sequence[KnownIds | None]) -> list[ColumnEncoder]:
-    """One encoder for each categorical column, in the order of the slots."""
+    """One encoder for each categorical column, in the order of the slots; `known` has one for each table."""
     encoders: list[ColumnEncoder] = []
     hexadecimal = config.format in CRITEO_FORMATS
-    for column, ids in zip(config.categorical_columns(), known, strict=True):
+    columns = config.categorical_columns()
+    for column, table in zip(columns, tables_of(columns), strict=True):
         first_slot = encoders[-1].slots.stop if encoders else 0
         encoders.append(
-            ColumnEncoder(column, first_slot, scratch, hexadecimal=hexadecimal, known=ids, missing=config.missing)
-        )
+            ColumnEncoder(
+                column, first_slot, scratch, hexadecimal=hexadecimal, known=known[table], missing=config.missing,
+                owner=find_owner(encoders, column),
+            )
+        )  # fmt: skip
     return encoders
 
 
@@ -186,8 +191,10 @@ def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEnco
 
         return job
 
-    def id_job(index: int) -> Callable[[], None]:
-        return lambda: encoders[index].encode(chunk.categorical[index], id_rows, chunk.locate)
+    def id_job(members: list[int]) -> Callable[[], None]:
+        arrays = [chunk.categorical[index] for index in members]
+        return lambda: encode_together([encoders[index] for index in members], arrays, id_rows, chunk.locate)
 
-    run_jobs([label_job, weight_job, *map(dense_job, range(len(names))), *map(id_job, range(len(encoders)))])
+    tables = columns_of_tables([encoder.config for encoder in encoders])
+    run_jobs([label_job, weight_job, *map(dense_job, range(len(names))), *map(id_job, tables)])
     return EncodedRows(id_rows, dense_rows, label_rows, pack_missing(missing), vanished, largest, weight_rows)

@@ -1,7 +1,7 @@
 """Encode one categorical column, chunk by chunk, into provisional ids.
 
-A column sees its chunks in log order, so its provisional ids depend on the log alone. Columns share nothing and may be
-encoded on different threads.
+A column sees its chunks in log order, so its provisional ids depend on the log alone. Tables share nothing and may be
+encoded on different threads; the columns of one table share a vocabulary and are encoded together, input by input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fae.ingest.final_ids import Numbering, number_appended, number_by_popularit
 from fae.ingest.hex_vocabulary import HexVocabulary
 from fae.ingest.scratch import Scratch
 from fae.ingest.value_types.printed_lists import PrintedLists
-from fae.ingest.values import Locate, as_text, list_items, whole_numbers
+from fae.ingest.values import Items, Locate, as_text, list_items, whole_numbers
 from fae.ingest.vocabulary import Vocabulary
 
 _VALUES_AT_ONCE = 1 << 18
@@ -40,6 +40,8 @@ class ColumnEncoder:
         The column's vocabulary in the log that this one continues: its values get the first provisional ids.
     missing
         Words that mean a missing value.
+    owner
+        The encoder of the column whose table, and so whose vocabulary, this one shares; None for a table's own column.
 
     Attributes
     ----------
@@ -56,14 +58,18 @@ class ColumnEncoder:
         hexadecimal: bool = False,
         known: KnownIds | None = None,
         missing: Sequence[str] = (),
+        owner: ColumnEncoder | None = None,
     ) -> None:
         self.config = config
+        self.owner = owner
         self.printed = PrintedLists(config)
         self._missing = tuple(missing)
         self.first_slot = first_slot
         self.known = known
         self.vocabulary: Vocabulary | HexVocabulary | None = None
-        if not config.encoded:
+        if owner is not None:
+            self.vocabulary = owner.vocabulary
+        elif not config.encoded:
             self.vocabulary = (HexVocabulary if hexadecimal else Vocabulary)(config.name, scratch)
             if known is not None:
                 known.add_to(self.vocabulary)
@@ -80,29 +86,39 @@ class ColumnEncoder:
 
     def encode(self, array: Any, ids: npt.NDArray[np.int32], locate: Locate) -> None:
         """Write the provisional ids of one chunk into the column's slots of ``ids [n, S]``."""
-        name = self.config.name
         if self.config.max_length == 1:
-            ids[:, self.first_slot] = self._codes(as_text(array, name, locate, self._missing), locate)
+            ids[:, self.first_slot] = self.codes(self._plain(array, locate), locate)
             return
         items = list_items(array, self.config, locate, self._missing, self.printed)
         ids[:, self.slots] = -1
-        codes = self._codes(items.values, lambda index: locate(int(items.rows[index])))
+        codes = self.codes(items.values, lambda index: locate(int(items.rows[index])))
         ids[items.rows, self.first_slot + items.slots] = codes
+
+    def _plain(self, array: Any, locate: Locate) -> Any:
+        return as_text(array, self.config.name, locate, self._missing)
+
+    def items(self, array: Any, locate: Locate) -> Items:
+        """The values of one chunk, flat; the value of a plain column is in slot 0."""
+        if self.config.max_length > 1:
+            return list_items(array, self.config, locate, self._missing, self.printed)
+        values = self._plain(array, locate)
+        return Items(values, np.arange(len(values)), np.zeros(len(values), np.int64))
 
     def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
         """`encode` for a plain column whose values come as keys."""
         assert isinstance(self.vocabulary, HexVocabulary)
         self.vocabulary.encode_keys(keys, ids[:, self.first_slot])
 
-    def _codes(self, values: Any, locate: Locate) -> npt.NDArray[Any]:
+    def codes(self, values: Any, locate: Locate) -> npt.NDArray[Any]:
+        """Provisional ids of an Arrow string array without nulls."""
         if self.vocabulary is not None:
             return self.vocabulary.encode(values)
         return whole_numbers(values, self.config.name, locate)
 
     @property
     def num_values(self) -> int:
-        """Distinct values so far; 0 of an encoded column."""
-        return 0 if self.vocabulary is None else self.vocabulary.size
+        """Distinct values so far; 0 of an encoded column, and of one that shares the table of another."""
+        return 0 if self.vocabulary is None or self.owner is not None else self.vocabulary.size
 
     def saved_values(self, first: int, stop: int) -> Iterator[bytes]:
         """Values ``first .. stop - 1`` as bytes, in pieces, for `restore_values`.
@@ -150,3 +166,33 @@ class ColumnEncoder:
         return number_appended(
             counts[:num_values], minimum, scratch, known=known.size - 1, unknown_id=known.schema.unknown_id
         )
+
+
+def find_owner(encoders: Sequence[ColumnEncoder], column: ColumnConfig) -> ColumnEncoder | None:
+    """The encoder whose table a column shares, among those before it; None where its table is its own."""
+    return next((encoder for encoder in encoders if encoder.config.name == column.table), None)
+
+
+def encode_together(
+    encoders: Sequence[ColumnEncoder], arrays: Sequence[Any], ids: npt.NDArray[np.int32], locate: Locate
+) -> None:
+    """`ColumnEncoder.encode` for all columns of one table.
+
+    New values are numbered input by input, and within an input in the order of slots, whatever the chunks are.
+
+    Parameters
+    ----------
+    encoders, arrays
+        Of each column, in slot order; the first has the table's vocabulary.
+    """
+    if len(encoders) == 1 or encoders[0].config.encoded:  # encoded numbers are their own ids, in any order
+        for encoder, array in zip(encoders, arrays, strict=True):
+            encoder.encode(array, ids, locate)
+        return
+    items = [encoder.items(array, locate) for encoder, array in zip(encoders, arrays, strict=True)]
+    rows = np.concatenate([each.rows for each in items])
+    slots = np.concatenate([encoder.first_slot + each.slots for encoder, each in zip(encoders, items, strict=True)])
+    order = np.argsort(rows, kind="stable")  # within an input the columns are in order already
+    values = pa.concat_arrays([each.values for each in items]).take(pa.array(order))
+    ids[:, encoders[0].slots.start : encoders[-1].slots.stop] = -1
+    ids[rows[order], slots[order]] = encoders[0].codes(values, locate)

@@ -7,7 +7,6 @@ kept in case of a kill.
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,13 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.columnar_log import FeatureSchema, join_parts
 from fae.artifacts.lineage import num_appended
 from fae.core.compiled import Int64
 from fae.core.errors import LogError
 from fae.core.npy import NpyRows, NpyWriter, save_array
 from fae.core.progress import task
 from fae.core.threads import num_threads, run_jobs
+from fae.ingest.column_config import columns_of_tables, tables_of
 from fae.ingest.config import LogConfig
 from fae.ingest.final_ids import Numbering, count_ids, damaged_ids
 from fae.ingest.notes.look import look_at_log
@@ -60,10 +60,10 @@ def second_pass(
             SlotNumbering(
                 slots=encoder.slots,
                 encoded=encoder.config.encoded,
-                final=_load_final(progress, index),
+                final=_load_final(progress, table),
                 name=encoder.config.name,
             )
-            for index, encoder in enumerate(encoders)
+            for encoder, table in zip(encoders, _tables(encoders), strict=True)
         ]
         with NpyRows(progress.folder / "ids.npy", writable=True) as ids:
             renumber(ids, numberings, progress.work / "undo", step_bytes=progress.step_bytes)
@@ -72,12 +72,22 @@ def second_pass(
     return summary
 
 
-def _final_file(progress: IngestProgress, index: int) -> Path:
-    return progress.work / f"final_{index}.npy"
+def _tables(encoders: Sequence[ColumnEncoder]) -> list[int]:
+    """The table of each column."""
+    return tables_of([encoder.config for encoder in encoders])
 
 
-def _load_final(progress: IngestProgress, index: int) -> npt.NDArray[np.int32]:
-    final: npt.NDArray[np.int32] = np.load(_final_file(progress, index), mmap_mode="r")
+def _members(encoders: Sequence[ColumnEncoder]) -> list[list[int]]:
+    """The columns of each table."""
+    return columns_of_tables([encoder.config for encoder in encoders])
+
+
+def _final_file(progress: IngestProgress, table: int) -> Path:
+    return progress.work / f"final_{table}.npy"
+
+
+def _load_final(progress: IngestProgress, table: int) -> npt.NDArray[np.int32]:
+    final: npt.NDArray[np.int32] = np.load(_final_file(progress, table), mmap_mode="r")
     return final
 
 
@@ -91,18 +101,19 @@ def _assign_final_ids(
     labels = np.load(progress.folder / "labels.npy", mmap_mode="r")
     start, stop = splits["train"]
     for encoder in encoders:
-        if encoder.vocabulary is not None:
+        if encoder.vocabulary is not None and encoder.owner is None:
             encoder.vocabulary.seal()
     with NpyRows(progress.folder / "ids.npy") as ids:
-        counts = [scratch.array(_num_values(encoder, ids, stop) + 2, np.int64) for encoder in encoders]
+        sizes = [max(_num_values(encoders[index], ids, stop) for index in members) for members in _members(encoders)]
+        counts = [scratch.array(sizes[table] + 2, np.int64) for table in _tables(encoders)]
         for array in counts:
             array[:] = 0
         missing, has_lists = _count(encoders, ids, stop, counts)
     columns = _write_tables(config, encoders, counts, progress, scratch)
-    for column, absent, has_list in zip(columns, missing, has_lists, strict=True):
+    for column, encoder, absent, has_list in zip(columns, encoders, missing, has_lists, strict=True):
         column.splits["train"].absent, column.splits["train"].num_inputs = absent, stop - start
-        column.has_lists = has_list
-    features = [column.schema for column in columns]
+        column.has_lists = has_list or bool(encoder.printed.state.get("several"))
+    features = join_parts([column.schema for column in columns], _tables(encoders))
     weights = np.load(progress.folder / "weights.npy", mmap_mode="r") if config.weight else None
     label_rate = {
         name: _label_rate(labels[first:last], None if weights is None else weights[first:last])
@@ -111,7 +122,7 @@ def _assign_final_ids(
     if weights is not None and label_rate["train"] is None:
         raise LogError(f"every weight {config.weight!r} of the training split is 0, so nothing would be trained")
     return {
-        "features": [dataclasses.asdict(feature) for feature in features],
+        "features": [feature.to_summary() for feature in features],
         "dense": list(config.dense_columns()),
         **({} if config.weight is None else {"weight": config.weight}),
         "num_inputs": len(labels),
@@ -132,52 +143,71 @@ def _write_tables(
     progress: IngestProgress,
     scratch: Scratch,
 ) -> list[ColumnLookups]:
-    """Write ``counts.npy``, the vocabularies and the final ids of all tables; frees `counts`.
+    """Write ``counts.npy``, the vocabularies and the final ids of all tables; frees `counts`, which are by column.
 
     Returns what the counts say of each column.
     """
-    folder = progress.folder
+    folder, tables = progress.folder, _members(encoders)
     shutil.rmtree(folder / "vocabulary", ignore_errors=True)
     (folder / "vocabulary").mkdir()
     columns: list[ColumnLookups] = []
     with NpyWriter(folder / "counts.npy", np.int64) as counts_file:
-        # A few columns at a time, one for each thread: the final counts of all columns may not fit into memory.
-        for first in range(0, len(encoders), num_threads()):
-            group = range(first, min(first + num_threads(), len(encoders)))
+        # A few tables at a time, one for each thread: the final counts of all tables may not fit into memory.
+        for first in range(0, len(tables), num_threads()):
+            group = range(first, min(first + num_threads(), len(tables)))
             numberings: dict[int, Numbering] = {}
-            lookups: dict[int, ColumnLookups] = {}
+            lookups: dict[int, list[ColumnLookups]] = {}
 
             def job(
-                index: int, numberings: dict[int, Numbering] = numberings, lookups: dict[int, ColumnLookups] = lookups
+                table: int,
+                numberings: dict[int, Numbering] = numberings,
+                lookups: dict[int, list[ColumnLookups]] = lookups,
             ) -> Callable[[], None]:
                 def work() -> None:
-                    encoder = encoders[index]
-                    own = encoder.config.min_frequency
+                    members = [encoders[index] for index in tables[table]]
+                    of_columns = [counts[index] for index in tables[table]]
+                    own = members[0].config.min_frequency
                     minimum = config.min_frequency if own is None else own
-                    numbering = encoder.assign_final_ids(counts[index], minimum, scratch)
-                    lookups[index] = training_lookups(_schema(encoder, numbering), counts[index], numbering)
-                    scratch.release(counts[index])
-                    write_vocabulary(folder / "vocabulary" / f"{index}.parquet", encoder, numbering, scratch)
-                    save_array(_final_file(progress, index), numbering.final)
+                    together = _sum(of_columns, scratch)
+                    numbering = members[0].assign_final_ids(together, minimum, scratch)
+                    lookups[table] = [
+                        training_lookups(_schema(encoder, numbering), of_column, numbering, shared=len(members) > 1)
+                        for encoder, of_column in zip(members, of_columns, strict=True)
+                    ]
+                    for array in of_columns if len(members) == 1 else (*of_columns, together):
+                        scratch.release(array)
+                    write_vocabulary(folder / "vocabulary" / f"{table}.parquet", members[0], numbering, scratch)
+                    save_array(_final_file(progress, table), numbering.final)
                     scratch.release(numbering.final)
-                    numberings[index] = numbering
+                    numberings[table] = numbering
 
                 return work
 
-            run_jobs([job(index) for index in group])
-            for index in group:
-                counts_file.append(numberings[index].counts)
-                scratch.release(numberings[index].counts)
-                columns.append(lookups[index])
+            run_jobs([job(table) for table in group])
+            for table in group:
+                counts_file.append(numberings[table].counts)
+                scratch.release(numberings[table].counts)
+                columns += lookups[table]
     return columns
+
+
+def _sum(counts: Sequence[Int64], scratch: Scratch) -> Int64:
+    """The counts of a table from those of its columns; of a single column, its own."""
+    if len(counts) == 1:
+        return counts[0]
+    together = scratch.array(len(counts[0]), np.int64)
+    together[:] = 0
+    for each in counts:
+        together += each
+    return together
 
 
 def _appended(encoders: Sequence[ColumnEncoder], features: Sequence[FeatureSchema]) -> dict[str, Any]:
     """Number of rows that each table has more than in the log that this one continues."""
     appended = {
-        encoder.config.name: num_appended(encoder.known.schema, feature)
-        for encoder, feature in zip(encoders, features, strict=True)
-        if encoder.known
+        encoder.config.name: num_appended(encoder.known.schema, features[table])
+        for encoder, table in zip(encoders, _tables(encoders), strict=True)
+        if encoder.known and encoder.config.table is None
     }
     return {"appended": appended} if appended else {}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from fae.core.config import check_fields, from_table, nearest
 from fae.core.errors import RecipeError
@@ -33,7 +33,7 @@ class ModelConfig:
         Width D of every row, 1 or 4 to 256. Wider rows can express more and take more memory.
     embedding_dims
         Width of single tables by feature name, where it differs from `embedding_dim`. Smaller ones save memory in large
-        tables that need less.
+        tables that need less. A table that columns share has the name of the column that the others name.
     dense_share
         Learning rate of the dense weights over the rows' under the two Adagrads, where the recipe sets none. A constant
         of the model, not a key of the recipe (docs/results/accuracy.md, "Learning rate of the dense part").
@@ -55,6 +55,17 @@ class ModelConfig:
                 continue
             limit = "1 or more" if any(width < 1 for width in value) else f"at most {_WIDEST:,}"
             raise RecipeError(f"[model] {option.name} = {brief(list(value))} must hold widths of {limit}")
+
+    def with_parts(self, tables: Mapping[str, str]) -> Self:
+        """The same with the width of its table for each column that shares another one's.
+
+        Parameters
+        ----------
+        tables
+            From the name of each column to that of its table.
+        """
+        dims = {name: self.embedding_dims[table] for name, table in tables.items() if table in self.embedding_dims}
+        return dataclasses.replace(self, embedding_dims={**self.embedding_dims, **dims}) if dims else self
 
     def check(self, vectors: Mapping[str, int]) -> None:
         """Refuse a log that the model cannot take.

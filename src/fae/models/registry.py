@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fae.artifacts.columnar_log import FeatureSchema
+from fae.artifacts.columnar_log import FeatureSchema, feature_tables, model_features
 from fae.core.seeds import derive_seed
 from fae.models.config import ModelConfig
 from fae.models.dcnv2 import DCNv2
@@ -39,7 +39,7 @@ def build_model(config: ModelConfig, features: Sequence[FeatureSchema], num_dens
     RecipeError
         If the model cannot take these features.
     """
-    config.check({feature.name: feature.length if feature.pooling == "none" else 1 for feature in features})
+    config, features = _of_columns(config, features)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "dense weights"))
         return MODELS[config.name](config, features, num_dense)
@@ -53,11 +53,22 @@ def sketch_model(config: ModelConfig, features: Sequence[FeatureSchema], num_den
     RecipeError
         If the model cannot take these features.
     """
-    config.check({feature.name: feature.length if feature.pooling == "none" else 1 for feature in features})
+    config, features = _of_columns(config, features)
     with torch.device("meta"):
         return MODELS[config.name](config, features, num_dense)
 
 
+def _of_columns(
+    config: ModelConfig, features: Sequence[FeatureSchema]
+) -> tuple[ModelConfig, tuple[FeatureSchema, ...]]:
+    """What the model is made from: the columns of the tables, which the configuration is checked against."""
+    columns = model_features(features)
+    tables = {each.name: features[table].name for each, table in zip(columns, feature_tables(features), strict=True)}
+    config = config.with_parts(tables)
+    config.check({each.name: each.length if each.pooling == "none" else 1 for each in columns})
+    return config, columns
+
+
 def embedding_dims(config: ModelConfig, features: Sequence[FeatureSchema]) -> list[int]:
-    """Width D of every table, in feature order."""
+    """Width D of every table, in their order."""
     return config.dims([feature.name for feature in features])

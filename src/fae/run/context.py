@@ -60,7 +60,9 @@ class RunContext:
         from fae.ingest.existing_log import open_existing
 
         log = open_existing(self.recipe.log, self.recipe.base)
-        self.recipe.check_dims([feature.name for feature in log.features])
+        self.recipe.check_dims(
+            {part.name: feature.name for feature in log.features for part in feature.parts or (feature,)}
+        )
         return log
 
     def parent(self) -> ParentRun | None:

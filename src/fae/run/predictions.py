@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
+from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, model_features
 from fae.artifacts.manifest import Manifest
 from fae.core.errors import LogError, RecipeError, TrainingError
 from fae.core.progress import say
@@ -48,7 +48,7 @@ class ScoredFiles:
         found = find_finished(run)
         self.checkpoint: Manifest = found.manifest
         self.log: ColumnarLog = found.log
-        self.features: tuple[FeatureSchema, ...] = found.log.features
+        self.features: tuple[FeatureSchema, ...] = model_features(found.log.features)
         self._inputs = RawInputs(found.log, files, keep=keep, labelled=labelled)
         self.sources = self._inputs.sources
         self._run, self._device = found, choose_device(device)

@@ -79,22 +79,40 @@ class Recipe:
         RecipeError
             As `ModelConfig.check`.
         """
-        columns = (
-            [(column.name, column.max_length, column.pooling) for column in self.log.categorical_columns()]
-            if features is None
-            else [(feature.name, feature.length, feature.pooling) for feature in features]
-        )
-        self.model.check({name: length if pooling == "none" else 1 for name, length, pooling in columns})
+        if features is None:
+            columns = [(each.name, each.max_length, each.pooling) for each in self.log.categorical_columns()]
+            tables = {each.name: each.table or each.name for each in self.log.categorical_columns()}
+        else:
+            from fae.artifacts.columnar_log import feature_tables, model_features
 
-    def check_dims(self, names: Sequence[str]) -> None:
-        """Refuse ``[model] embedding_dims`` that name a column which the log does not have.
+            parts = model_features(features)
+            columns = [(each.name, each.length, each.pooling) for each in parts]
+            tables = {
+                each.name: features[table].name for each, table in zip(parts, feature_tables(features), strict=True)
+            }
+        model = self.model.with_parts(tables)
+        model.check({name: length if pooling == "none" else 1 for name, length, pooling in columns})
+
+    def check_dims(self, tables: Mapping[str, str]) -> None:
+        """Refuse ``[model] embedding_dims`` that name a column which the log does not have, or has no table of its own.
+
+        Parameters
+        ----------
+        tables
+            From the name of each column to that of its table.
 
         Raises
         ------
         RecipeError
-            It names the first such column, and the nearest of `names`.
+            It names the first such column, and the nearest of the names, or the table.
         """
+        names = list(tables)
         for name in self.model.embedding_dims:
+            if tables.get(name, name) != name:
+                raise RecipeError(
+                    f"[model] embedding_dims names {name!r}, which has no table of its own: it shares that of "
+                    f"{tables[name]!r}; name that one"
+                )
             if name not in names:
                 raise RecipeError(
                     f"[model] embedding_dims names {name!r}, no categorical column; {nearest(name, names)}"
@@ -161,7 +179,7 @@ def parse_recipe(tables: Mapping[str, Any], *, base: Path) -> Recipe:
     parts["train"] = parts["train"].with_dense_share(parts["model"].dense_share)
     recipe = Recipe(**parts, base=base)
     if not recipe.log.is_columnar:  # the columns of an existing log are checked when it is opened
-        recipe.check_dims([column.name for column in recipe.log.categorical_columns()])
+        recipe.check_dims({column.name: column.table or column.name for column in recipe.log.categorical_columns()})
     return recipe
 
 

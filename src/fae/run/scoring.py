@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fae.artifacts.checksums import check_contents
-from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, first_slots
+from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, feature_tables, first_slots, model_features
 from fae.artifacts.manifest import Manifest
 from fae.checkpoint.save_load import load_dense
 from fae.core.errors import ArtifactError
@@ -74,22 +74,24 @@ class Scorer:
         check_contents(checkpoint, manifest.files, "", command=command)
         config, features = model_config(made_with["model"]), log.features
         dims = embedding_dims(config, features)
-        self._slots = first_slots(features)
-        self._lookups = [_TableLookup(feature, dim) for feature, dim in zip(features, dims, strict=True)]
-        self._tables = [
+        columns, owners = model_features(features), feature_tables(features)
+        self._slots = first_slots(columns)
+        self._lookups = [_TableLookup(column, dims[table]) for column, table in zip(columns, owners, strict=True)]
+        tables = [
             _open_table(checkpoint / "tables" / f"{index}.safetensors", feature, dim, command)
             for index, (feature, dim) in enumerate(zip(features, dims, strict=True))
         ]
+        self._tables = [tables[table] for table in owners]
         self._views = FeatureViews(
-            [feature.name for feature in features],
-            [[index] for index in range(len(features))],
+            [column.name for column in columns],
+            [[index] for index in range(len(columns))],
             [lookup.geometry for lookup in self._lookups],
         )
         self._sequences = SequenceLengths(
             [
-                (feature.name, first, feature.length)
-                for feature, first in zip(features, self._slots, strict=False)
-                if feature.pooling == "none"
+                (column.name, first, column.length)
+                for column, first in zip(columns, self._slots, strict=False)
+                if column.pooling == "none"
             ]
         )
         model = build_model(config, features, len(log.dense_names), seed=0)

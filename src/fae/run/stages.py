@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from fae.artifacts.access_profile import AccessProfile
-from fae.artifacts.columnar_log import SPLITS, ColumnarLog
+from fae.artifacts.columnar_log import SPLITS, ColumnarLog, model_features
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.manifest import Plan, require_parent
 from fae.artifacts.packed import PackedDataset
@@ -113,12 +113,12 @@ class IngestStage(Stage[ColumnarLog]):
     def describe(self, run: RunContext) -> dict[str, Any]:
         """As `Stage.describe`."""
         log = self.open(run)
-        rows = sum(feature.num_embeddings for feature in log.features)
+        rows, num_columns = sum(feature.num_embeddings for feature in log.features), len(model_features(log.features))
         splits = {name: log.split(name)[1] - log.split(name)[0] for name in SPLITS}
         appended = log.manifest.summary.get("appended")
         say(
             f"ingest: {format_count(log.num_inputs)} inputs (train {format_count(splits['train'])}, validation "
-            f"{format_count(splits['validation'])}, test {format_count(splits['test'])}), {len(log.features)} "
+            f"{format_count(splits['validation'])}, test {format_count(splits['test'])}), {num_columns} "
             f"categorical and {len(log.dense_names)} dense features, {format_count(rows)} rows"
             + (f", {format_count(sum(appended.values()))} of them new" if appended is not None else "")
         )

@@ -82,7 +82,7 @@ def write_columnar(
         result = tally.summary(sum(file.stat().st_size for file in folder.iterdir()))
         labels = np.load(folder / "labels.npy", mmap_mode="r")
         summary.update(
-            features=[dataclasses.asdict(final.schema) for final in finals],
+            features=[final.schema.to_summary() for final in finals],
             dense=list(writer.log.dense_names),
             num_inputs=total,
             splits=splits,

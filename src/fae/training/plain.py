@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, first_slots
+from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, feature_tables, first_slots, model_features
 from fae.core.seeds import generator
 from fae.streaming.row_store import RowOptimizer, initial_chunks, initial_rows
 from fae.training.dense import make_dense_optimizer
@@ -60,12 +60,23 @@ def cut_lookups(features: Sequence[FeatureSchema], ids: Tensor) -> list[FeatureL
 class PlainEmbeddings(nn.Module):
     """Tables in vocabulary order, one `nn.EmbeddingBag` (or `nn.Embedding` for kept sequences) each.
 
+    A table that columns share has one for each of them, over one weight, whose gradients torch adds.
+
     Parameters
     ----------
+    features, embedding_dims
+        The tables of a log and their widths.
     seed
         Seed of the first values, which are those of FAE, so that both start from the same tables.
     weights
         Memory of the tables, float32 ``[num_embeddings, D]`` each, used in place of freshly drawn values.
+
+    Attributes
+    ----------
+    features, embedding_dims
+        What a model receives (`model_features`), and their widths.
+    tables
+        A module for each of them.
     """
 
     def __init__(
@@ -78,11 +89,16 @@ class PlainEmbeddings(nn.Module):
         weights: Iterable[Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.features, self.embedding_dims = tuple(features), tuple(embedding_dims)
+        owners = feature_tables(features)
+        self.features = model_features(features)
+        self.embedding_dims = tuple(embedding_dims[table] for table in owners)
         if weights is None:
             weights = (_first_values(feature, dim, seed) for feature, dim in zip(features, embedding_dims, strict=True))
-        tables: list[nn.Module] = []
-        for feature, weight in zip(features, weights, strict=True):
+        tables: list[nn.Embedding | nn.EmbeddingBag] = []
+        kept = list(weights)
+        assert len(kept) == len(features) == len(embedding_dims)
+        for index, (feature, owner) in enumerate(zip(self.features, owners, strict=True)):
+            weight = kept[owner]
             if feature.pooling == "none":
                 table = nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse)  # type: ignore[no-untyped-call]
                 tables.append(table)
@@ -90,6 +106,8 @@ class PlainEmbeddings(nn.Module):
                 tables.append(
                     nn.EmbeddingBag.from_pretrained(weight, freeze=False, mode=feature.pooling, sparse=sparse)
                 )
+            if index and owners[index - 1] == owner:
+                tables[index].weight = tables[index - 1].weight
         self.tables = nn.ModuleList(tables)
 
     def look_up(self, lookups: Sequence[FeatureLookups], batch_size: int) -> list[Tensor]:

@@ -38,7 +38,8 @@ def column_notes(
     for index, (column, settings) in enumerate(zip(columns, config.categorical_columns(), strict=True)):
         name, training = column.schema.name, column.splits["train"]
         notes += _single_notes(config, column, partial(only_value, index))
-        if column.schema.length > 1 and not column.has_lists and any(s.lookups for s in column.splits.values()):
+        has_items = column.only_value >= 0 and any(split.lookups for split in column.splits.values())
+        if column.schema.length > 1 and not column.has_lists and has_items:
             looked_for = "',' or white space" if settings.brackets else repr(settings.separator)
             value = only_value(index)
             notes.append(

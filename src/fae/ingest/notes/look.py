@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fae.core.npy import NpyRows
+from fae.ingest.column_config import tables_of
 from fae.ingest.config import LogConfig
 from fae.ingest.notes.column_notes import column_notes
 from fae.ingest.notes.dense_facts import MISSING_ROWS, count_missing
@@ -37,7 +38,8 @@ def look_at_log(
     step_bytes
         Bytes of ``ids.npy`` that are read at once.
     """
-    finals = [np.load(progress.work / f"final_{index}.npy", mmap_mode="r") for index in range(len(columns))]
+    tables = tables_of([encoder.config for encoder in encoders])
+    finals = [np.load(progress.work / f"final_{table}.npy", mmap_mode="r") for table in tables]
     with NpyRows(progress.folder / "ids.npy") as ids:
         add_other_splits(
             columns, ids, finals, [encoder.missing_id for encoder in encoders], splits,

@@ -7,7 +7,7 @@ process that is killed meanwhile leaves no trace.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -76,9 +76,22 @@ class ColumnLookups:
     has_lists: bool = False
 
 
-def training_lookups(schema: FeatureSchema, counts: Int64, numbering: Numbering) -> ColumnLookups:
-    """What the counts of the training split say; `counts` as `fae.ingest.final_ids.count_ids` gives them."""
+def training_lookups(
+    schema: FeatureSchema, counts: Int64, numbering: Numbering, *, shared: bool = False
+) -> ColumnLookups:
+    """What the counts of the training split say of a column.
+
+    Parameters
+    ----------
+    counts
+        As `fae.ingest.final_ids.count_ids` gives them for this column.
+    shared
+        Whether other columns share the table, whose counts are then those of all of them.
+    """
     values = counts[:-2]
+    if shared:
+        own = np.bincount(numbering.final[:-1], weights=counts[:-1], minlength=numbering.num_embeddings)
+        numbering = replace(numbering, counts=own.astype(np.int64))
     found = ColumnLookups(
         schema=schema,
         num_values=int(np.count_nonzero(values)) + int(counts[-2] > 0),

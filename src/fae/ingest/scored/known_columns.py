@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.core.compiled import Int64
-from fae.ingest.column_config import ColumnConfig
+from fae.ingest.column_config import ColumnConfig, tables_of
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import KnownIds, known_ids
 from fae.ingest.formats import CRITEO_FORMATS
 from fae.ingest.hex_vocabulary import HexVocabulary
-from fae.ingest.provisional_ids import ColumnEncoder
+from fae.ingest.provisional_ids import ColumnEncoder, find_owner
 from fae.ingest.scratch import Scratch
 from fae.ingest.values import Locate, whole_numbers
 from fae.ingest.vocabulary import Vocabulary
@@ -43,8 +43,11 @@ class KnownColumn(ColumnEncoder):
         hexadecimal: bool,
         known: KnownIds,
         missing: Sequence[str] = (),
+        owner: ColumnEncoder | None = None,
     ) -> None:
-        super().__init__(config, first_slot, scratch, hexadecimal=hexadecimal, known=known, missing=missing)
+        super().__init__(
+            config, first_slot, scratch, hexadecimal=hexadecimal, known=known, missing=missing, owner=owner
+        )
         self.schema: FeatureSchema = known.schema
         self._own = known.own_ids() if config.encoded else np.zeros(0, np.bool_)
 
@@ -54,7 +57,8 @@ class KnownColumn(ColumnEncoder):
         self.vocabulary.find_keys(keys, ids[:, self.first_slot])
         ids[:, self.first_slot] = self._final(ids[:, self.first_slot])
 
-    def _codes(self, values: Any, locate: Locate) -> npt.NDArray[Any]:
+    def codes(self, values: Any, locate: Locate) -> npt.NDArray[Any]:
+        """Ids of an Arrow string array without nulls."""
         if self.vocabulary is None:
             numbers = whole_numbers(values, self.config.name, locate)
             size = self.schema.num_embeddings
@@ -79,10 +83,15 @@ def known_columns(log: ColumnarLog, config: LogConfig, scratch: Scratch) -> list
     """
     columns: list[KnownColumn] = []
     hexadecimal = config.format in CRITEO_FORMATS
-    for column, ids in zip(config.categorical_columns(), known_ids(log, config), strict=True):
+    settings, known = config.categorical_columns(), known_ids(log, config)
+    for column, table in zip(settings, tables_of(settings), strict=True):
+        ids = known[table]
         assert ids is not None
         first_slot = columns[-1].slots.stop if columns else 0
         columns.append(
-            KnownColumn(column, first_slot, scratch, hexadecimal=hexadecimal, known=ids, missing=config.missing)
-        )
+            KnownColumn(
+                column, first_slot, scratch, hexadecimal=hexadecimal, known=ids, missing=config.missing,
+                owner=find_owner(columns, column),
+            )
+        )  # fmt: skip
     return columns
