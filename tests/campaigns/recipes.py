@@ -2,12 +2,13 @@
 
     python tests/campaigns/recipes.py [--count 100] [--seed 1] [--only 7] [--put-back]
 
-Each case draws a log (plain, encoded and list columns, rare and missing values, dense columns), a model, an optimizer,
-a placement, an order of batches and a budget, and runs the recipe. The reference reads the raw rows as Python values,
-numbers them with plain dicts (tests/support/ingest_reference.py), trains `torch.nn.EmbeddingBag` tables with torch's
-own sparse optimizers on the batches that the schedule names, and evaluates. Compared are: vocabularies, ids, counts,
-splits and dense values exactly; that the batches of an epoch hold every training input once; losses and final tables
-within rounding. Half of the cases have a second day that continues the first one.
+Each case draws a log (plain, encoded and list columns, some that share a table, rare and missing values, dense
+columns), a model, an optimizer, a placement, an order of batches and a budget, and runs the recipe. The reference reads
+the raw rows as Python values, numbers them with plain dicts (tests/support/ingest_reference.py), trains
+`torch.nn.EmbeddingBag` tables with torch's own sparse optimizers on the batches that the schedule names, and evaluates.
+Compared are: vocabularies, ids, counts, splits and dense values exactly; that the batches of an epoch hold every
+training input once; losses and final tables within rounding. Half of the cases have a second day that continues the
+first one.
 
 Rounding: gradients that are 0 in exact arithmetic are rounding noise in one of the two, and the first step of the two
 Adagrads and of Adam turns the smallest gradient into a whole step. So tables are compared strictly under SGD, and
@@ -54,6 +55,11 @@ def draw_recipe(draw: random.Random) -> dict[str, dict[str, Any]]:
         columns.append({"name": "tags", "max_length": length, "pooling": "none"})
     elif draw.random() < 0.7:
         columns.append({"name": "tags", "max_length": length, "pooling": draw.choice(["sum", "mean"])})
+    if draw.random() < 0.5:
+        columns.append({"name": "last", "table": "item"})
+    if draw.random() < 0.3:
+        pooling = draw.choice(["none"] if model == "tbsm" else ["sum", "mean"])
+        columns.append({"name": "seen", "table": "item", "max_length": length, "pooling": pooling})
     draw.shuffle(columns)
     early = draw.choice([0, 0, 1])
     return {
@@ -88,6 +94,8 @@ def draw_rows(draw: random.Random, num_rows: int, first: int) -> list[dict[str, 
             "y": int(draw.random() < 0.2 + 0.5 * (item % 2)), "user": f"u{skewed(300)}",
             "item": "" if draw.random() < 0.05 else f"i{item}", "code": None if draw.random() < 0.05 else skewed(30),
             "tags": [f"t{skewed(25)}" for _ in range(draw.randrange(5))],
+            "last": "" if draw.random() < 0.1 else f"i{skewed(150)}",
+            "seen": [f"i{skewed(150)}" for _ in range(draw.randrange(4))],
             "x": None if draw.random() < 0.1 else round(draw.lognormvariate(0, 1), 3),
             "z": round(draw.gauss(0, 1), 3),
         })  # fmt: skip
