@@ -184,6 +184,14 @@ def test_equal_bytes_in_folders(tmp_path: Path) -> None:
     assert not notes  # other values of `d` make other inputs of them
 
 
+def test_lists_of_dictionaries_in_row_groups(tmp_path: Path) -> None:
+    lists = pa.array([["a", "b"], ["c"], [], ["a", "d"], ["e"], None], pa.list_(pa.string()))
+    tags = pa.ListArray.from_arrays(lists.offsets, lists.values.dictionary_encode())
+    pq.write_table(pa.table({"y": [0, 1] * 3, "tags": tags}), tmp_path / "a.parquet", row_group_size=2)
+    log, _ = ingested(tmp_path, {}, train="a.parquet", format="parquet", categorical=[TAGS])
+    assert list_values(log, "tags") == [["a", "b"], ["c"], [], ["a", "d"], ["e"], []]
+
+
 def test_nan_of_json_may_be_missing(tmp_path: Path) -> None:
     text = '{"y":1,"u":NaN,"x":NaN,"tags":[NaN,1.0,2]}\n{"y":0,"u":1.0,"x":2}\n'
     settings = {"train": "a.jsonl", "format": "jsonl", "categorical": ["u", TAGS], "dense": ["x"]}

@@ -19,6 +19,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import find_columns
 from fae.ingest.readers.line_blocks import cannot_read, open_raw, shown
+from fae.ingest.value_types.type_classes import is_list
 
 _BATCH_INPUTS = 32_768
 _FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)
@@ -36,7 +37,7 @@ def read_parquet(config: LogConfig, path: Path, *, labelled: bool = True) -> Ite
             columns = find_columns(config, file.schema_arrow.names, path, labelled=labelled)
             bytes_per_input = path.stat().st_size / num_inputs
             # No threads here: the next stage uses all of them, and this already runs ahead of it.
-            for batch in file.iter_batches(batch_size=_BATCH_INPUTS, columns=list(columns.names), use_threads=False):
+            for batch in _batches(file, list(columns.names)):
                 locate = partial(_locate, path, first_row)
                 for name in columns.names:
                     _check_text(batch.column(name), name, locate)
@@ -49,6 +50,20 @@ def read_parquet(config: LogConfig, path: Path, *, labelled: bool = True) -> Ite
                 first_row += batch.num_rows
     except _FAULTS as error:
         raise _cannot_read(path, error) from error
+
+
+def _batches(file: Any, names: list[str]) -> Iterator[Any]:
+    """Record batches of the columns `names`."""
+    # The reader cannot join the dictionaries of lists of two row groups.
+    joined = not any(is_list(field.type) and _has_dictionary(field.type) for field in file.schema_arrow)
+    for groups in [None] if joined else [[group] for group in range(file.num_row_groups)]:
+        yield from file.iter_batches(
+            batch_size=_BATCH_INPUTS, row_groups=groups, columns=names, use_threads=False
+        )  # fmt: skip
+
+
+def _has_dictionary(kind: Any) -> bool:
+    return bool(pa.types.is_dictionary(kind)) or (is_list(kind) and _has_dictionary(kind.value_type))
 
 
 def check_parquet_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
