@@ -115,6 +115,11 @@ def test_a_run_is_trained_continued_scored_and_reported(case: Case) -> None:
     assert done.status == 0, done.stderr
     record = json.loads((case.folder / "out" / "run.json").read_text())
     assert [table["name"] for table in record["tables"]] == ["item"]
+    page = case.folder / "report.html"
+    reported = fae("report", case.folder / "out", "--out", page)
+    assert reported.status == 0, reported.stderr
+    assert "item, last_item" in page.read_text()
+    assert "2 categorical features" in page.read_text()
     (case.folder / "b.csv").write_text("y,item,last_item\n" + "1,i0,new\n0,new,i3\n" * 20)
     out = case.folder / "next"
     later = fae(

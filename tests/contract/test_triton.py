@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from fae.artifacts.columnar_log import model_features
 from fae.core.optimizers import OPTIMIZERS, bias_corrected_rate
 from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
 from fae.streaming.staging import FaultInjection
 from fae.training.step import train_step
 
-from cases import CPU, assert_same_bytes, make_embeddings, random_log, train, wide_log
+from cases import CPU, assert_same_bytes, flat_shared_log, make_embeddings, random_log, shared_log, train, wide_log
 
 pytest.importorskip("triton")
 from fae.embedding.gpu_rows import GpuRows
@@ -34,7 +35,7 @@ def one_step(log, layout, placement, optimizer, engine, device):
     for batch in embeddings.stream(packed, [0, packed.num_batches - 1, packed.num_batches - 1]):
         features = embeddings.lookup(batch)
         loss = 0.0
-        for index, feature in enumerate(log.features):
+        for index, feature in enumerate(model_features(log.features)):
             outputs.append(features[feature.name].detach().cpu().clone())
             factor = (
                 torch.arange(features[feature.name].numel(), device=embeddings.device) % 7 + 1.0
@@ -69,6 +70,16 @@ def test_kept_sequences():
     log = dataclasses.replace(log, features=features)
     layout = log.layout(0.3, 2)
     ours, expected = (one_step(log, layout, "tiered", "adagrad", *form) for form in (("triton", DEVICE), ("cpu", CPU)))
+    for one, other in zip([*ours[0], *ours[1]], [*expected[0], *expected[1]], strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("make", [flat_shared_log, shared_log])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_columns_that_share_a_table(make, optimizer):
+    log = make(4)
+    layout = log.layout(0.3, 2)
+    ours, expected = (one_step(log, layout, "tiered", optimizer, *form) for form in (("triton", DEVICE), ("cpu", CPU)))
     for one, other in zip([*ours[0], *ours[1]], [*expected[0], *expected[1]], strict=True):
         torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-6)
 
@@ -205,9 +216,11 @@ def test_long_rows_and_long_segments():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-2)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "rowwise_adagrad"])
-def test_bf16_is_near_fp32_and_tiered_is_device(optimizer):
-    log = wide_log(random_log(6, num_inputs=48))
+@pytest.mark.parametrize(("optimizer", "make"), [
+    ("sgd", random_log), ("rowwise_adagrad", random_log), ("sgd", flat_shared_log),
+])  # fmt: skip
+def test_bf16_is_near_fp32_and_tiered_is_device(optimizer, make):
+    log = wide_log(make(6, num_inputs=48))
     layout = log.layout(0.3, 1)
     ours = train(log, layout, optimizer, "device", engine="triton", device=DEVICE, precision="bf16")
     tiered = train(log, layout, optimizer, "tiered", engine="triton", depth=3, device=DEVICE, precision="bf16")
@@ -217,9 +230,10 @@ def test_bf16_is_near_fp32_and_tiered_is_device(optimizer):
             torch.testing.assert_close(one, other, rtol=3e-2, atol=3e-3)
 
 
-def test_fused_interaction_is_the_models_own():
+@pytest.mark.parametrize("make", [random_log, flat_shared_log])
+def test_fused_interaction_is_the_models_own(make):
     """Forward and backward of the fused kernel against the model's path over pooled embeddings, in float32."""
-    log = wide_log(random_log(7, num_inputs=40, batch_size=40))
+    log = wide_log(make(7, num_inputs=40, batch_size=40))
     layout = log.layout(0.3, 1)
     embeddings = make_embeddings("device", log, layout, RowOptimizer(name="sgd"), device=DEVICE, engine="triton")
     embeddings.initialise(3)

@@ -8,7 +8,17 @@ import torch
 from fae.core.optimizers import OPTIMIZERS
 from fae.streaming.staging import FaultInjection
 
-from cases import adversarial_logs, assert_same_bytes, history_log, random_log, train, wide_log
+from cases import (
+    adversarial_logs,
+    assert_same_bytes,
+    flat_shared_log,
+    history_log,
+    random_log,
+    shared_history_log,
+    shared_log,
+    train,
+    wide_log,
+)
 
 CUDA = torch.device("cuda")
 optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -23,6 +33,29 @@ def test_tiered_is_device(optimizer, lists, share):
     expected = train(log, layout, optimizer, "device", device=CUDA)
     for depth in (2, 4):
         assert_same_bytes(train(log, layout, optimizer, "tiered", depth=depth, device=CUDA), expected)
+
+
+@optimizers
+@pytest.mark.parametrize("make", [flat_shared_log, shared_log, shared_history_log])
+def test_columns_that_share_a_table(make, optimizer):
+    log = make(4)
+    layout = log.layout(0.2, 1)
+    expected = train(log, layout, optimizer, "device", device=CUDA)
+    assert_same_bytes(train(log, layout, optimizer, "tiered", depth=3, device=CUDA), expected)
+    for one, other in zip(expected, train(log, layout, optimizer, "cpu"), strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_fused_interaction_takes_columns_that_share_a_table(precision):
+    log = wide_log(flat_shared_log(5))
+    layout = log.layout(0.2, 1)
+    kind = {"device": CUDA, "precision": precision, "epochs": 2}
+    expected = train(log, layout, "rowwise_adagrad", "device", **kind)
+    assert_same_bytes(train(log, layout, "rowwise_adagrad", "tiered", depth=3, **kind), expected)
+    if precision == "fp32":  # bfloat16 is compared in tests/contract/test_triton.py, under SGD
+        for one, other in zip(expected, train(log, layout, "rowwise_adagrad", "cpu", epochs=2), strict=True):
+            torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
 
 
 @optimizers

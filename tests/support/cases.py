@@ -151,9 +151,9 @@ def shared_history_log(seed) -> Log:
     return Log(**{**vars(base), "ids": ids.astype(np.int32), "features": (user, shared), "embedding_dims": (8, 8)})
 
 
-def flat_shared_log(seed) -> Log:
-    """One width and no lists: two of the three columns share a table."""
-    base = random_log(seed)
+def flat_shared_log(seed, **options) -> Log:
+    """One width and no lists: two of the three columns share a table; `options` of `random_log`."""
+    base = random_log(seed, **options)
     first, _, third = base.features
     ids = base.ids.copy()
     ids[:, 1] = np.minimum(ids[:, 2], first.num_embeddings - 1)

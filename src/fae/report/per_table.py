@@ -36,11 +36,19 @@ class TableLine:
     hottest_percent: Shown
 
 
+def column_names(feature: Mapping[str, Any]) -> list[str]:
+    """Names of the columns that look up a table, from its entry in ``features``; one, unless columns share it."""
+    parts = feature.get("parts")
+    named = [str(part.get("name")) for part in parts if isinstance(part, Mapping)] if isinstance(parts, list) else []
+    return named or [str(feature.get("name"))]
+
+
 def table_lines(run: RunRecord) -> list[TableLine]:
     """A line for every embedding table, the largest first; none where the record has no tables."""
     tables = run.items("hot", "tables")
     row_bytes = row_bytes_by_table(run)
     facts = {str(one.get("name")): one for one in run.items("tables")}
+    shown = {str(each.get("name")): ", ".join(column_names(each)) for each in run.items("log", "features")}
     lines = []
     for one in sorted(tables, key=lambda one: -(as_number(one.get("num_embeddings")) or 0)):
         name = str(one.get("name"))
@@ -48,7 +56,7 @@ def table_lines(run: RunRecord) -> list[TableLine]:
         coverage, width = as_number(one.get("coverage")), row_bytes.get(name)
         lines.append(
             TableLine(
-                name=name,
+                name=shown.get(name, name),
                 num_rows=show_count(size),
                 width=show_count(as_number(one.get("embedding_dim"))),
                 num_hot=show_count(num_hot),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fae.report.amounts import tiers_card
 from fae.report.cards import Card
 from fae.report.charts import budgets_card, schedule_card, skew_card
-from fae.report.per_table import TableLine, table_lines
+from fae.report.per_table import TableLine, column_names, table_lines
 from fae.report.records import RunRecord, as_number
 from fae.report.shown_values import Absent, Shown
 from fae.report.side_by_side import headline_tiles
@@ -103,7 +103,7 @@ def lead_text(run: RunRecord) -> Shown:
     order, optimizer = run.text("recipe", "train", "order"), run.text("recipe", "train", "optimizer")
     return _joined(
         f"{inputs:,.0f} inputs" if inputs is not None else None,
-        f"{len(features)} categorical features" if features else None,
+        f"{sum(len(column_names(feature)) for feature in features)} categorical features" if features else None,
         f"model {model}" if model else None,
         f"placement {placement}" if placement else None,
         f"order {order}" if order else None,
