@@ -183,7 +183,7 @@ def encode_together(
     Parameters
     ----------
     encoders, arrays
-        Of each column, in slot order; the first has the table's vocabulary.
+        One of each column, in slot order; the first has the table's vocabulary.
     """
     if len(encoders) == 1 or encoders[0].config.encoded:  # encoded numbers are their own ids, in any order
         for encoder, array in zip(encoders, arrays, strict=True):

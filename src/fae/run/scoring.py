@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fae.artifacts.checksums import check_contents
+from fae.artifacts.checksums import check_contents, make_again
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, feature_tables, first_slots, model_features
 from fae.artifacts.manifest import Manifest
 from fae.checkpoint.save_load import load_dense
@@ -146,11 +146,11 @@ def _open_table(path: Path, feature: FeatureSchema, dim: int, command: str) -> T
         with safe_open(path, framework="pt") as file:
             weight: Tensor = file.get_tensor("weight")
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); delete its checkpoint and run `{command}`") from error
+        raise ArtifactError(f"{path} cannot be read ({error}); {make_again(path.parents[1], command)}") from error
     if weight.dtype != torch.float32 or tuple(weight.shape) != (feature.num_embeddings, dim):
         raise ArtifactError(
             f"{path} holds {weight.dtype} {list(weight.shape)} for {feature.name!r}, expected torch.float32 "
-            f"[{feature.num_embeddings}, {dim}]; delete its checkpoint and run `{command}`"
+            f"[{feature.num_embeddings}, {dim}]; {make_again(path.parents[1], command)}"
         )
     return weight
 
