@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -45,6 +44,10 @@ class Form:
     label: str = "y"
     label_map: dict[str, int] = field(default_factory=dict)
     label_threshold: float | None = None
+    list_separator: str = "|"
+    brackets: bool = False
+    padding: str | None = None
+    weight_separator: str = ""
     plain: tuple[str, ...] = ("user", "item")
     encoded: tuple[str, ...] = ("code",)
     lists: tuple[str, ...] = ("tags",)
@@ -75,12 +78,13 @@ def decompressed(data: bytes, suffix: str) -> bytes:
     return data
 
 
-def split_records(data: bytes, form: Form) -> list[tuple[list[bytes], bool]]:
-    """Records of a CSV text, and whether one has quotes; blank lines are left out."""
+def split_records(data: bytes, form: Form) -> list[tuple[list[bytes], list[int]]]:
+    """Records of a CSV text, and which of their fields are in quotes; blank lines are left out."""
     separator, quote, escape = (text.encode() for text in (form.separator, form.quote, form.escape))
-    records: list[tuple[list[bytes], bool]] = []
+    records: list[tuple[list[bytes], list[int]]] = []
     fields: list[bytes] = []
-    value, quoted, position, state = bytearray(), False, 0, "start"
+    quoted: list[int] = []
+    value, position, state = bytearray(), 0, "start"
 
     def end_record() -> None:
         nonlocal fields, quoted
@@ -88,7 +92,7 @@ def split_records(data: bytes, form: Form) -> list[tuple[list[bytes], bool]]:
             fields.append(bytes(value))
             records.append((fields, quoted))
         value.clear()
-        fields, quoted = [], False
+        fields, quoted = [], []
 
     while position < len(data):
         char = data[position : position + 1]
@@ -121,7 +125,8 @@ def split_records(data: bytes, form: Form) -> list[tuple[list[bytes], bool]]:
             value += data[position + 1 : position + 2]
             state, position = "field", position + 2
         elif quote and char == quote and state == "start":
-            state, quoted, position = "quoted", True, position + 1
+            quoted.append(len(fields))
+            state, position = "quoted", position + 1
         else:
             value += char
             state, position = "field", position + 1
@@ -133,7 +138,7 @@ def split_records(data: bytes, form: Form) -> list[tuple[list[bytes], bool]]:
 
 def read_csv(data: bytes, form: Form) -> list[Input]:
     """Inputs of a CSV text."""
-    _refuse_other_kinds(data)
+    refuse_other_kinds(data)
     records = split_records(data.removeprefix(b"\xef\xbb\xbf"), form)
     if form.columns:
         names = list(form.columns)
@@ -150,9 +155,11 @@ def read_csv(data: bytes, form: Form) -> list[Input]:
     if not records:
         raise Refused("no inputs")
     inputs = []
-    for fields, _ in records:
+    for fields, quoted in records:
         if len(fields) != len(names):
             raise Refused(f"{len(fields)} fields")
+        for place in quoted:
+            _refuse_swallowed(fields, place, names, form)
         row = dict(zip(names, fields, strict=True))
         try:
             texts = {name: row[name].decode() for name in form.wanted}
@@ -162,7 +169,36 @@ def read_csv(data: bytes, form: Form) -> list[Input]:
     return inputs
 
 
-def _refuse_other_kinds(data: bytes) -> None:
+def _refuse_swallowed(fields: list[bytes], place: int, names: list[str], form: Form) -> None:
+    """Refuse a value in quotes whose lines read as inputs: a quote that opens nothing has swallowed them."""
+    value = fields[place].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b"\n" not in value:
+        return
+    if form.quote.encode() in value or (form.escape and form.escape.encode() in value):
+        raise Unsure("quotes in quotes around line ends")
+    lines = [line.split(form.separator.encode()) for line in value.split(b"\n")]
+    if len(lines[0]) != len(names) - place or len(lines[-1]) != place + 1:
+        return
+    if any(len(line) != len(names) for line in lines[1:-1]):
+        return
+    found = []
+    for line, start in zip(lines, [place, *[0] * (len(lines) - 1)], strict=True):
+        # The fields at both ends of the value are cut by the quotes.
+        first, last = (start + 1 if line is lines[0] else 0), (place if line is lines[-1] else len(names))
+        for at in range(first, last):
+            if names[at] in (form.label, *form.dense):
+                text = line[at - start].decode("utf-8", "replace")
+                try:
+                    label_of(text, form) if names[at] == form.label else number_of(text, form)
+                    found.append(True)
+                except Refused:
+                    found.append(False)
+    if found and all(found):
+        raise Refused("lines in quotes that read as inputs")
+
+
+def refuse_other_kinds(data: bytes) -> None:
+    """Refuse what is no text."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff", b"PK", b"BZ") or data[:4] == b"PAR1" or data[:6] == b"\xfd7zXZ\x00":
         raise Refused("another kind of file")
 
@@ -178,17 +214,54 @@ def text_input(texts: dict[str, str], form: Form) -> Input:
         text = "" if texts[name] in form.missing else texts[name]
         found[name] = whole_of(text)
     for name in form.lists:
-        items = [] if texts[name] in form.missing else texts[name].split("|")
-        found[name] = [item for item in items if item and item not in form.missing]
-        if any(item.startswith("[") and texts[name].endswith("]") for item in items):
-            raise Unsure("brackets in a list")
+        found[name] = items_of(texts[name], form)
     return found
+
+
+def items_of(text: str, form: Form) -> list[str]:
+    """The items of a list column's text."""
+    if text in form.missing or not text:
+        return []
+    if form.brackets:
+        if re.fullmatch(r"\[([A-Za-z0-9:.]+(, [A-Za-z0-9:.]+)*)?\]", text) is None:
+            if text[0] not in "[({" and not text[0].isspace():
+                raise Refused(f"no list: {text!r}")
+            raise Unsure("a list in another form")
+        items = text[1:-1].split(", ")
+    else:
+        items = text.split(form.list_separator)
+        if text[0] in "[({" and text[-1] in "])}":
+            raise Unsure("brackets in a list")
+    items = [item for item in items if item and item not in form.missing]
+    if form.weight_separator:
+        items = [without_weight(item, form) for item in items]
+    return [item for item in items if item and item not in form.missing and item != form.padding]
+
+
+def without_weight(item: str, form: Form) -> str:
+    """The item without the weight behind its last separator."""
+    name, separator, weight = item.rpartition(form.weight_separator)
+    if not separator:
+        return item
+    if weight and (weight.strip() != weight or _NUMBER.fullmatch(weight) is None):
+        if re.fullmatch(r"[+-]?(nan|inf|infinity)|\+[0-9.]+", weight.strip().lower()) or weight.strip() != weight:
+            raise Unsure("a weight that is not finite, or has a sign or spaces")
+        raise Refused(f"weight {weight!r}")
+    return name
+
+
+def list_text(items: list[str], form: Form) -> str:
+    """A list as `items_of` reads it."""
+    return f"[{', '.join(items)}]" if form.brackets else form.list_separator.join(items)
 
 
 def label_of(text: str, form: Form) -> int:
     """0 or 1."""
+    text = "" if text in form.missing else text
     if form.label_map:
         if text not in form.label_map:
+            if text.strip(" \t") in form.label_map:
+                raise Unsure("spaces around a label")
             raise Refused(f"label {text!r}")
         return form.label_map[text]
     if form.label_threshold is not None:
@@ -252,7 +325,7 @@ COUNTS, IDS = 13, 26
 
 def read_criteo(data: bytes) -> list[Input]:
     """Inputs of Criteo's format: tab-separated, a label, 13 counts, 26 hex ids."""
-    _refuse_other_kinds(data)
+    refuse_other_kinds(data)
     inputs = []
     for raw in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
         line = raw.removesuffix(b"\r")
@@ -278,101 +351,21 @@ def read_criteo(data: bytes) -> list[Input]:
     return inputs
 
 
-def read_jsonl(data: bytes, form: Form) -> list[Input]:
-    """Inputs of one JSON object a line."""
-    _refuse_other_kinds(data)
-    inputs = []
-    for raw in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
-        if not raw.strip(b" \t\r"):
-            continue
-        try:
-            row = json.loads(raw.decode(), parse_float=_Decimal, parse_int=_Whole, parse_constant=_refuse)
-        except UnicodeDecodeError as error:
-            raise Refused("not UTF-8") from error
-        except (ValueError, RecursionError) as error:
-            raise Refused(f"not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise Refused("no object")
-        inputs.append(_json_input(row, form))
-    if not inputs:
-        raise Refused("no inputs")
+AVAZU = (
+    "hour", "C1", "banner_pos", "site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category",
+    "device_id", "device_ip", "device_model", "device_type", "device_conn_type",
+    "C14", "C15", "C16", "C17", "C18", "C19", "C20", "C21",
+)  # fmt: skip
+
+
+def read_avazu(data: bytes) -> list[Input]:
+    """Inputs of Avazu's format: a CSV whose `hour` (YYMMDDHH) is the hour of the day."""
+    inputs = read_csv(data, Form(label="click", plain=AVAZU, encoded=(), lists=(), dense=()))
+    for found in inputs:
+        if re.fullmatch("[0-9]{6}([01][0-9]|2[0-3])", found["hour"]) is None:
+            raise Refused(f"hour {found['hour']!r}")
+        found["hour"] = found["hour"][6:]
     return inputs
-
-
-class _Decimal(str):
-    """A JSON number with a point or an exponent, as written."""
-
-
-class _Whole(str):
-    """A JSON whole number, as written."""
-
-
-def _refuse(name: str) -> None:
-    raise Refused(name)
-
-
-def _json_input(row: dict[str, Any], form: Form) -> Input:
-    found: Input = {form.label: _json_label(row.get(form.label), form)}
-    for name in form.dense:
-        value = row.get(name)
-        if isinstance(value, bool):
-            raise Unsure("a boolean number")
-        if isinstance(value, (dict, list)):
-            raise Refused("nested number")
-        found[name] = None if value is None else number_of(str(value), form)
-    for name in form.plain:
-        text = _json_text(row.get(name))
-        found[name] = "" if text in form.missing else text
-    for name in form.encoded:
-        found[name] = whole_of(_json_text(row.get(name)))
-    for name in form.lists:
-        value = row.get(name)
-        if isinstance(value, list):
-            items = [_json_text(item) for item in value]
-        else:
-            items = _json_text(value).split("|")
-        found[name] = [item for item in items if item and item not in form.missing]
-    return found
-
-
-def _json_text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (dict, list)):
-        raise Refused("nested value")
-    if isinstance(value, (_Decimal, _Whole)):
-        number = float(value)
-        if isinstance(value, _Whole):
-            if str(value) == "-0" or abs(int(value)) >= 2**63:
-                raise Unsure("a whole number that JSON readers differ in")
-            return str(int(value))
-        if not math.isfinite(number) or number != math.floor(number) or abs(number) > 2**53:
-            raise Refused(f"a fraction as an id: {value}")
-        return str(int(number))
-    text: str = value
-    if re.search("[\ud800-\udfff]", text):
-        raise Refused("a lone surrogate")
-    return text
-
-
-def _json_label(value: Any, form: Form) -> int:
-    if isinstance(value, (dict, list)):
-        raise Refused("nested label")
-    if value is None:
-        if form.label_map and "" in form.label_map:
-            return form.label_map[""]
-        raise Refused("no label")
-    if isinstance(value, bool):
-        return label_of(str(value).lower(), form)
-    if isinstance(value, (_Decimal, _Whole)) and not form.label_map and form.label_threshold is None:
-        if float(value) in (0.0, 1.0):
-            if str(value) not in ("0", "1", "0.0", "1.0"):
-                raise Unsure("a label of another form")
-            return int(float(value))
-        raise Refused(f"label {value}")
-    return label_of(str(value), form)
 
 
 def as_text_log(inputs: list[Input], form: Form, *, header: bool = True) -> bytes:
@@ -385,7 +378,7 @@ def as_text_log(inputs: list[Input], form: Form, *, header: bool = True) -> byte
         fields = []
         for name in names:
             value = found[name]
-            text = "|".join(value) if isinstance(value, list) else "" if value is None else str(value)
+            text = list_text(value, form) if isinstance(value, list) else "" if value is None else str(value)
             if form.quote and any(mark in text for mark in (form.separator, form.quote, "\n", "\r")):
                 text = form.quote + text.replace(form.quote, 2 * form.quote) + form.quote
             fields.append(text)
