@@ -97,9 +97,11 @@ def feature_tables(features: Sequence[FeatureSchema]) -> list[int]:
 
 def join_parts(columns: Sequence[FeatureSchema], tables: Sequence[int]) -> tuple[FeatureSchema, ...]:
     """The tables of these columns: the inverse of `model_features`; `tables` as `feature_tables` gives it."""
+    of_table: dict[int, list[FeatureSchema]] = {}
+    for column, table in zip(columns, tables, strict=True):
+        of_table.setdefault(table, []).append(column)
     joined: list[FeatureSchema] = []
-    for table in sorted({*tables}):
-        members = [column for column, own in zip(columns, tables, strict=True) if own == table]
+    for members in of_table.values():
         parts = tuple(TablePart(name=each.name, length=each.length, pooling=each.pooling) for each in members)
         length = sum(each.length for each in members)
         joined.append(dataclasses.replace(members[0], length=length, parts=parts if len(parts) > 1 else ()))

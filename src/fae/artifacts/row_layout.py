@@ -107,7 +107,8 @@ class RowLayout:
     def group_features(self) -> list[list[int]]:
         """Indices of the `model_features` of each group, ascending."""
         tables = feature_tables(self.features)
-        return [[i for i, table in enumerate(tables) if table in group.tables] for group in self.groups]
+        groups = self.group_of_table[tables].tolist()
+        return [[i for i, own in enumerate(groups) if own == group] for group in range(len(self.groups))]
 
     @cached_property
     def addressing(self) -> Addressing:

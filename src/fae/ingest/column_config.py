@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,13 +88,17 @@ def tables_of(columns: Sequence[ColumnConfig]) -> list[int]:
     >>> tables_of([ColumnConfig(name="a"), ColumnConfig(name="b", table="a"), ColumnConfig(name="c")])
     [0, 0, 1]
     """
-    return [sum(column.table is None for column in columns[: index + 1]) - 1 for index in range(len(columns))]
+    return [number - 1 for number in itertools.accumulate(int(column.table is None) for column in columns)]
 
 
 def columns_of_tables(columns: Sequence[ColumnConfig]) -> list[list[int]]:
     """Places of the columns of each table, for columns in slot order."""
-    tables = tables_of(columns)
-    return [[index for index, own in enumerate(tables) if own == table] for table in sorted({*tables})]
+    members: list[list[int]] = []
+    for index, column in enumerate(columns):
+        if column.table is None:
+            members.append([])
+        members[-1].append(index)
+    return members
 
 
 def in_slot_order(columns: Sequence[ColumnConfig]) -> tuple[ColumnConfig, ...]:
@@ -103,12 +108,11 @@ def in_slot_order(columns: Sequence[ColumnConfig]) -> tuple[ColumnConfig, ...]:
     >>> [column.name for column in in_slot_order(columns)]
     ['c', 'a', 'b']
     """
-    return tuple(
-        each
-        for owner in columns
-        if owner.table is None
-        for each in (owner, *(column for column in columns if column.table == owner.name))
-    )
+    members: dict[str, list[ColumnConfig]] = {column.name: [column] for column in columns if column.table is None}
+    for column in columns:
+        if column.table is not None:
+            members[column.table].append(column)
+    return tuple(itertools.chain.from_iterable(members.values()))
 
 
 def without_defaults(table: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

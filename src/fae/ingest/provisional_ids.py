@@ -170,7 +170,9 @@ class ColumnEncoder:
 
 def find_owner(encoders: Sequence[ColumnEncoder], column: ColumnConfig) -> ColumnEncoder | None:
     """The encoder whose table a column shares, among those before it; None where its table is its own."""
-    return next((encoder for encoder in encoders if encoder.config.name == column.table), None)
+    if column.table is None:
+        return None
+    return next(encoder for encoder in encoders if encoder.config.name == column.table)
 
 
 def encode_together(
