@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from case_folders import Case, copy_case
+from fae.core.errors import RecipeError
+from fae.run.predictions import predict
 from fae.run.scoring import unknown_counts
 
 from commands import csv_text, fae, fault, strict_json, succeed, unfinished, write_recipe, zipf_inputs
@@ -498,3 +500,11 @@ def test_a_folder_of_the_run_leads_to_the_run(case: Case, tmp_path: Path) -> Non
             "one of its folders", f"name the run, {case.folder / 'out'}",
         )  # fmt: skip
         assert "fae run" not in line
+
+
+def test_kept_columns_are_a_list_and_need_a_file(case: Case, tmp_path: Path) -> None:
+    run, test = case.folder / "out", case.folder / "test.csv"
+    with pytest.raises(RecipeError, match=r"keep = 'user' must be a list of names, \['user'\]"):
+        predict(run, [test], tmp_path / "s.csv", keep="user")
+    with pytest.raises(RecipeError, match="needs out"):
+        predict(run, [test], keep=["user"])

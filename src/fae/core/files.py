@@ -74,6 +74,13 @@ def reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
+def read_advice(error: OSError) -> str:
+    """What to do about a file that cannot be read."""
+    if error.errno == errno.EIO:
+        return MACHINE_FAULTS[errno.EIO]
+    return PROCESS_FAULTS.get(error.errno or 0, "check its permissions")
+
+
 def cannot_write(path: Path, error: OSError) -> ArtifactError:
     """The `ArtifactError` for a failed write to `path`: the reason, and what to do about it."""
     if error.errno in PROCESS_FAULTS:  # another folder would not help

@@ -144,7 +144,7 @@ def predict(
     out
         A ``.parquet`` or ``.csv`` file to write: the columns of `keep`, then ``score``, float64. None writes none.
     keep
-        Columns of the files to copy as they are read.
+        Columns of the files to copy as they are read; needs `out`.
     device
         Where the model runs: ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
 
@@ -159,6 +159,10 @@ def predict(
     FaeError
         If the run is not finished, a file cannot be read, or the result cannot be written. Nothing is left then.
     """
+    if isinstance(keep, str):
+        raise RecipeError(f"keep = {keep!r} must be a list of names, [{keep!r}]")
+    if keep and out is None:
+        raise RecipeError(f"keep = {list(keep)!r} needs out, a file to write; without one only scores come back")
     scored = ScoredFiles(run, _texts(files), keep=keep, labelled=False, device=device)
     total, collected = 0.0, []
     written: dict[str, Any]

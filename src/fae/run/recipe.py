@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fae.core.config import check_path, from_table, nearest
 from fae.core.errors import RecipeError
+from fae.core.files import PROCESS_FAULTS, read_advice
 from fae.core.printable import brief
 from fae.core.text_files import read_text, reason_of
 from fae.ingest.config import LogConfig
@@ -141,7 +142,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except FileNotFoundError:
         raise RecipeError(f"there is no recipe {path}; start from one in recipes/, or try `fae demo`") from None
     except (OSError, ValueError) as error:
-        raise RecipeError(f"cannot read the recipe {path}: {reason_of(error)}") from None
+        advice = f"; {read_advice(error)}" if isinstance(error, OSError) and error.errno in PROCESS_FAULTS else ""
+        raise RecipeError(f"cannot read the recipe {path}: {reason_of(error)}{advice}") from None
     tables = _parse_toml(text, f"{path} is not valid TOML")
     for override in (overrides,) if isinstance(overrides, str) else overrides:
         _apply_override(tables, override)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fae.artifacts.checksums import file_digest
+from fae.core.files import read_advice
 from fae.core.progress import task
 from fae.core.threads import run_ranges
 from fae.core.whole_files import read_json, write_json
@@ -68,7 +69,7 @@ def digest_sources(sources: list[SourceFile], artifact: Path | None) -> list[str
         try:
             run_ranges(work, len(missing))
         except OSError as error:
-            raise MissingFilesError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from error
+            raise MissingFilesError(f"cannot read {error.filename}: {error.strerror}; {read_advice(error)}") from error
     if artifact is not None and artifact.is_dir():
         cache_digests(sources, artifact)
     return digests

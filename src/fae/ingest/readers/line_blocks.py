@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fae.core.errors import LogError
+from fae.core.files import PROCESS_FAULTS, read_advice
 from fae.core.units import format_bytes
 
 PADDING = 16
@@ -100,7 +101,7 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 def cut_short(path: Path, error: OSError) -> LogError:
     """The error for a file that ends too early or cannot be read."""
-    if isinstance(error, (PermissionError, FileNotFoundError, IsADirectoryError)):
+    if isinstance(error, (PermissionError, FileNotFoundError, IsADirectoryError)) or error.errno in PROCESS_FAULTS:
         return cannot_read(path, error)
     return LogError(
         f"{path} cannot be read to its end ({error.strerror or error}): it is cut short or damaged; copy it again"
@@ -109,7 +110,7 @@ def cut_short(path: Path, error: OSError) -> LogError:
 
 def cannot_read(path: Path, error: OSError) -> LogError:
     """The error for a file that cannot be opened."""
-    return LogError(f"cannot read {path}: {error.strerror or error}; check its permissions")
+    return LogError(f"cannot read {path}: {error.strerror or error}; {read_advice(error)}")
 
 
 def open_raw(path: Path) -> Any:
