@@ -42,6 +42,10 @@ ODD_TEXT = (
     "inf", "true", "1.", ".5", "-1", "2", "99999999999999999999", "\u202e", "\x1b[31m", "a\tb", "a,b", "a|b", "|", "||",
     "null", "[1, 2]", "01", "1e0", "0.0", "TRUE", " 1",
 )  # fmt: skip
+ODD_OF = {
+    "y": ("+1", "01", "1.", "1e0", "0.0", "TRUE", "-0", "nan"),
+    "code": ("0x1F", "-0", "+1", "1.0", "0X2", "\u0663"),
+}
 ODD_JSON: tuple[Any, ...] = (
     {}, [[1]], {"a": 1}, 1.5, True, False, 2**70, -1, 7.0, 1e2, 1e300, math.nan, math.inf, "", " ", [None], [1, "1"],
     ["a", {}], "\ud800", -0.0, 0, None, "1e0",
@@ -281,7 +285,8 @@ def _written(draw: random.Random, kind: str, inputs: list[dict[str, Any]], form:
             found["tags"] = [item + draw.choice(["", ":1", ":0.5", ":"]) for item in found["tags"]]
     if odd:
         found = draw.choice(inputs)
-        found[draw.choice(["y", "x", "user", "item", "code", "tags"])] = draw.choice(ODD_TEXT)
+        column = draw.choice(["y", "x", "user", "item", "code", "tags"])
+        found[column] = draw.choice(ODD_OF.get(column, ODD_TEXT) if draw.random() < 0.5 else ODD_TEXT)
     if kind == "jsonl":
         return "".join(_json_line(draw, found) + "\n" for found in inputs).encode()
     if form.decimal == ",":
