@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -190,8 +192,6 @@ def test_a_run_that_is_not_finished(case: Case, tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_or_vocabulary(case: Case, tmp_path: Path) -> None:
-    import shutil
-
     for name in ("checkpoint/tables/0.safetensors", "checkpoint/dense.safetensors", "log/vocabulary/1.parquet"):
         run = tmp_path / name.replace("/", "_")
         shutil.copytree(case.folder / "out", run)
@@ -508,3 +508,15 @@ def test_kept_columns_are_a_list_and_need_a_file(case: Case, tmp_path: Path) -> 
         predict(run, [test], tmp_path / "s.csv", keep="user")
     with pytest.raises(RecipeError, match="needs out"):
         predict(run, [test], keep=["user"])
+
+
+@pytest.mark.parametrize("kind", ["nested", "pipe", "list"])
+def test_a_record_that_cannot_be_read_is_not_needed(kind: str, case: Case, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(case.folder / "out", run)
+    (run / "run.json").unlink()
+    if kind == "pipe":
+        os.mkfifo(run / "run.json")
+    else:
+        (run / "run.json").write_text("[" * 100_000 + "]" * 100_000 if kind == "nested" else "[]")
+    succeed("predict", run, case.folder / "test.csv", "--out", tmp_path / "s.csv")

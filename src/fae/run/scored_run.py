@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from fae.artifacts.columnar_log import ColumnarLog
 from fae.checkpoint.parent import ParentRun
 from fae.core.errors import ArtifactError, RecipeError
 from fae.core.files import MANIFEST
+from fae.core.whole_files import read_json
 
 _RECORD = "run.json"
 
@@ -71,12 +71,13 @@ def _open_log(folder: Path, trained_on: str, command: str) -> ColumnarLog:
 def _recorded(folder: Path) -> list[Path]:
     """Where the log of a run that read a columnar log in place may be."""
     try:
-        table = json.loads((folder / _RECORD).read_text())["recipe"]["log"]
+        record = read_json(folder / _RECORD)
+        table = record["recipe"]["log"]
         names = [table["train"]] if isinstance(table["train"], str) else table["train"]
         if table["format"] != "columnar":
             return []
-        recorded = [json.loads((folder / _RECORD).read_text()).get("log_path"), *names]
-    except (OSError, ValueError, KeyError, TypeError):
+        recorded = [record.get("log_path"), *names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     starts = [Path(name) for name in recorded if isinstance(name, str)]
     return [place for name in starts for start in (Path(), folder) for place in (start / name, start / name / LOG_KIND)]
