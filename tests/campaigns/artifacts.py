@@ -7,13 +7,15 @@ columnar log. Each case copies it, changes one file (bytes flipped, cut, lengthe
 JSON file replaced; an array's header or values edited; the file replaced by a folder, a link or a FIFO), and in half of
 the cases makes checksums and digests right again, as a foreign maker would. Then one command reads it, with 6 GiB of
 address space. A finding is: a traceback, a signal, no end, a status other than 0 and 2, a file outside the run folder
-that was touched, or a result that differs although no checksum was made right.
+that was touched, or a result (scores and metrics of other files among them) that differs although no checksum was made
+right.
 """
 
 from __future__ import annotations
 
 import atexit
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -101,8 +103,9 @@ def _make_world(folder: Path) -> None:
     for name, command in COMMANDS.items():
         copy = folder / "expected" / name
         copy_world(folder, copy)
-        _must(fork_fae(command, copy))
-        (folder / f"{name}.json").write_text(json.dumps(results(copy, WRITES.get(name))))
+        ended = fork_fae(command, copy)
+        _must(ended)
+        (folder / f"{name}.json").write_text(json.dumps(results_of(name, copy, ended)))
         shutil.rmtree(copy)
 
 
@@ -113,6 +116,16 @@ def _interrupt(folder: Path) -> None:
     ended = fork_fae(["ingest", "recipe.toml", "--out", "part"], folder)
     assert ended.status == 2, ended
     (folder / "b.csv").write_text(good)
+
+
+def results_of(command: str, folder: Path, ended: Ended) -> dict[str, str]:
+    """Digests of what a command computed: files, and the metrics that it printed."""
+    found = results(folder, WRITES.get(command))
+    if command == "evaluate" and ended.status == 0:
+        metrics = json.loads(ended.stdout)
+        text = json.dumps({key: value for key, value in metrics.items() if key not in ("seconds", "files")})
+        found["metrics"] = hashlib.blake2b(text.encode()).hexdigest()
+    return found
 
 
 def _must(ended: Ended) -> None:
@@ -127,12 +140,20 @@ COMMANDS: dict[str, list[str]] = {
     "columnar": ["run", "columnar.toml", "--out", "out", "--device", "cpu"],
     "part": ["ingest", "recipe.toml", "--out", "part"],
     "report": ["report", "run", "--out", "report.html"],
+    "predict": ["predict", "run", "next.csv", "--out", "out/scores.parquet", "--keep", "user", "--device", "cpu"],
+    "evaluate": ["evaluate", "run", "next.csv", "--json", "--device", "cpu"],
 }
 READS = {
     "run": ("run",), "longer": ("run",), "wider": ("run",), "next": ("run",), "columnar": ("run/log",),
-    "part": ("part",), "report": ("run",),
+    "part": ("part",), "report": ("run",), "predict": ("run",), "evaluate": ("run",),
 }  # fmt: skip
-WRITES = {"run": "run", "longer": "run", "wider": "run", "next": "out", "columnar": "out", "part": "part"}
+WRITES = {
+    "run": "run", "longer": "run", "wider": "run", "next": "out", "columnar": "out", "part": "part", "predict": "out",
+}  # fmt: skip
+FOLLOWED = ("ids.npy", "addresses.npy", "order.npy")
+"""Arrays whose values are places in other arrays: their checksums are made right more often, as a foreign maker's."""
+SIDE_FILES = (".lock", "timings.json", "run.json", "log.sources.json", ".log.partial.json", "progress.json")
+"""Files that no manifest covers, and the one in it that says how far a training is."""
 
 
 def copy_world(source: Path, target: Path) -> None:
@@ -176,6 +197,9 @@ def mutate(draw: random.Random, path: Path, folder: Path) -> str:
     if path.suffix == ".npy":
         kinds += 4 * [lambda: _odd_values(draw, bytes(data))] + 2 * [lambda: _odd_header(draw, bytes(data))]
         names += 4 * ["values"] + 2 * ["header"]
+    if path.name in SIDE_FILES:
+        kinds += 3 * [lambda: _replace_file(draw, path, folder)] + 2 * [lambda: b"[" * 100_000 + b"]" * 100_000]
+        names += 3 * ["replace"] + 2 * ["nested"]
     index = draw.randrange(len(kinds))
     changed = kinds[index]()
     if changed is not None:
@@ -286,7 +310,7 @@ def make_right(folder: Path) -> None:
             text = json.dumps({key: value for key, value in manifest.items() if key != "digest"})
             digest = hashlib.blake2b(json.dumps(json.loads(text), sort_keys=True).encode(), digest_size=16)
             path.write_text(json.dumps({**manifest, "digest": digest.hexdigest()}))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
 
 
@@ -303,11 +327,17 @@ def case(draw: random.Random, folder: Path) -> Tried:
         if draw.random() < 0.3:
             shutil.rmtree(copy / "run" / "hot_set")
     files = [path for name in READS[command] for path in sorted((copy / name).rglob("*")) if path.is_file()]
-    target = draw.choice(files)
+    side = [path for path in files if path.name in SIDE_FILES or path.parent.name == "best"]
+    target = draw.choice(side if side and draw.random() < 0.2 else files)
+    followed = [path for path in files if path.name in FOLLOWED]
+    wild = bool(followed) and draw.random() < 0.1
+    if wild:
+        target = draw.choice(followed)
+        target.write_bytes(_odd_values(draw, target.read_bytes()))
     shown = str(target.relative_to(copy))
-    how = mutate(draw, target, copy)
+    how = "values" if wild else mutate(draw, target, copy)
     mutated = target.read_bytes() if target.is_file() else None
-    foreign = draw.random() < 0.5 and how != "replace"
+    foreign = wild or (draw.random() < 0.5 and how != "replace")
     if foreign:
         make_right(copy)
     before = outside(copy, WRITES.get(command, "report.html"))
@@ -321,7 +351,7 @@ def case(draw: random.Random, folder: Path) -> Tried:
     if ended.status == 2:
         return Tried(kind, "refused in a line")
     expected = json.loads((base / f"{command}.json").read_text())
-    found_now = results(copy, WRITES.get(command))
+    found_now = results_of(command, copy, ended)
     if target.is_file() and target.read_bytes() == mutated:
         expected.pop(shown, None)  # nothing read it or wrote it, so nothing depends on it
     same = all(found_now.get(name) == digest for name, digest in expected.items())
@@ -330,18 +360,80 @@ def case(draw: random.Random, folder: Path) -> Tried:
     return Tried(kind, "same result" if same else "another artifact, taken")
 
 
+def _patch(name: str, value: Any, *modules: str) -> None:
+    for module in modules:
+        setattr(importlib.import_module(module), name, value)
+
+
+def _nothing(*arguments: Any, **named: Any) -> None:
+    return None
+
+
 def _no_checks() -> None:
-    import fae.artifacts.checksums as checksums
-    import fae.artifacts.manifest as manifest
-
-    def unchecked(path: Path, files: Any, command: str) -> None:
-        return None
-
-    checksums.check_files = unchecked  # type: ignore[assignment]
-    manifest.check_files = unchecked  # type: ignore[assignment]
+    _patch("check_files", _nothing, "fae.artifacts.checksums", "fae.artifacts.manifest")
 
 
-FAULTS: dict[str, Callable[[], None]] = {"files are not checked": _no_checks}
+def _sizes_alone() -> None:
+    _patch("_check_content", _nothing, "fae.artifacts.checksums")
+
+
+def _no_values() -> None:
+    _patch("check_inputs", _nothing, "fae.profile.profile", "fae.pack.pack")
+    _patch("check_batches", _nothing, "fae.run.train_stage")
+    from fae.artifacts.log_contents import InputCheck
+
+    InputCheck.ids = _nothing  # type: ignore[method-assign]
+
+
+def _numpy_headers() -> None:
+    import numpy as np
+
+    def mapped(path: Path, name: str, *_: Any) -> Any:
+        return np.load(path / name, mmap_mode="r")
+
+    _patch("open_array", mapped, *(f"fae.artifacts.{name}" for name in ("columnar_log", "hot_set", "packed")))
+
+
+def _numbers_believed() -> None:
+    from fae.artifacts.schema import Fields
+
+    Fields._whole = lambda self, key, value, low, high: value  # type: ignore[method-assign]
+
+
+def _links_followed() -> None:
+    class Following:
+        """`os` as it was called before: files are opened for writing, and links followed."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def open(self, path: Any, flags: int, mode: int = 0o777) -> int:
+            flags &= ~os.O_NOFOLLOW
+            return os.open(path, flags | os.O_TRUNC if flags & os.O_CREAT else flags, mode)
+
+    _patch("os", Following(), "fae.core.files")
+
+
+def _kept_ingest_believed() -> None:
+    from fae.ingest.resume import IngestProgress
+
+    IngestProgress._check = _nothing  # type: ignore[method-assign]
+
+
+def _nested_too_deep() -> None:
+    _patch("parse_json", json.loads, "fae.core.whole_files")
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "files are not checked": _no_checks,
+    "sizes alone are compared, not checksums": _sizes_alone,
+    "ids and addresses are not checked before loops follow them": _no_values,
+    "headers of arrays are numpy's to read": _numpy_headers,
+    "numbers of a manifest are believed": _numbers_believed,
+    "the link in the place of a lock is followed, and what it leads to emptied": _links_followed,
+    "what an interrupted ingest has kept is believed": _kept_ingest_believed,
+    "side files nested too deep are a RecursionError": _nested_too_deep,
+}
 
 if __name__ == "__main__":
     sys.exit(run_campaign(__file__, case, count=1000, faults=FAULTS, doc=__doc__ or "", arguments=sys.argv[1:]))

@@ -196,12 +196,19 @@ def results(folder: Path, *runs: str | None) -> dict[str, str]:
             if not path.is_file() or path.is_symlink() or ".partial" in name or path.name in _TIMED:
                 continue
             if path.name == "run.json":
-                record = json.loads(path.read_text())
-                text = json.dumps([record["test"], record["validation"], record["train"]["loss_curve"]])
-                found[name] = hashlib.blake2b(text.encode()).hexdigest()
+                found[name] = hashlib.blake2b(_figures(path.read_bytes())).hexdigest()
             elif path.suffix in (".npy", ".parquet", ".safetensors"):
                 found[name] = hashlib.blake2b(path.read_bytes()).hexdigest()
     return found
+
+
+def _figures(data: bytes) -> bytes:
+    """What a training came to, of a run record; its bytes where it is none."""
+    try:
+        record = json.loads(data)
+        return json.dumps([record["test"], record["validation"], record["train"]["loss_curve"]]).encode()
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return data
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,17 @@
 
 Each case runs a small recipe of two raw files in a new folder and disturbs it one to three times: SIGKILL, SIGTERM,
 SIGINT, "no space left" from a file operation, a disk that is full or read-only (a small mounted one, where that is
-allowed), few open files, a limit on the size of files, a process without HOME. Moments are drawn over the file
-operations of the command (Python's audit events: open, rename, remove, ...), and over time. Then the same command runs
-undisturbed. A finding is: a traceback, more than a line, another status than the signal's or 2, a file that was left
-behind, another result than that of a run that was never disturbed.
+allowed), few open files, a limit on the size of files, a full stderr, a process without HOME. Moments are drawn over
+the file operations of the command (Python's audit events: open, rename, remove, ...), and over time. Then the same
+command runs undisturbed. A finding is: a traceback, more than a line, another status than the signal's or 2, a file
+that was left behind, another result than that of a run that was never disturbed.
 """
 
 from __future__ import annotations
 
 import atexit
 import errno
+import importlib
 import mmap
 import os
 import random
@@ -26,7 +27,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from campaign import Ended, Tried, fork_fae, results, run_campaign, warm_up  # n
 
 COMMAND = ["run", "recipe.toml", "--out", "disk/run", "--device", "cpu"]
 _EVENTS = ("open", "os.", "shutil.", "tempfile.", "fcntl.")
+_RENAMES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
 STAGES = ("log", "profile", "hot_set", "packed", "checkpoint", "run.json")
 
 _world: Path | None = None
@@ -67,10 +69,12 @@ def world() -> Path:
         (_world / "disk").mkdir()
         warm_up(COMMAND, _world)
         shutil.rmtree(_world / "disk" / "run")
-        ended = fork_fae(COMMAND, _world, prepare=_at_event(None))
+        ended = fork_fae(COMMAND, _world, prepare=_at_event(None, renames=_world / "renames"))
         assert ended.status == 0, ended.stderr
         _facts.update(
-            seconds=ended.seconds, events=_count(), expected=results(_world, "disk/run"), names=_names(_world),
+            seconds=ended.seconds, events=_count(),
+            renames=[*map(int, (_world / "renames").read_text().split())],
+            expected=results(_world, "disk/run"), names=_names(_world),
             num_bytes=sum(path.stat().st_size for path in (_world / "disk" / "run").rglob("*") if path.is_file()),
         )  # fmt: skip
         shutil.rmtree(_world / "disk" / "run")
@@ -86,12 +90,16 @@ def _count() -> int:
     return number
 
 
-def _at_event(action: Callable[[], None] | None, number: int = -1) -> Callable[[], None]:
-    """For the forked process: count file operations, and act at the one of that number."""
+def _at_event(action: Callable[[], None] | None, number: int = -1, renames: Path | None = None) -> Callable[[], None]:
+    """For the forked process: count file operations, and act at the one of that number.
+
+    With `renames` the numbers of those that make, rename or remove a name go to that file.
+    """
 
     def prepare() -> None:
         _counter[:8] = struct.pack("q", 0)
         lock = threading.Lock()
+        descriptor = None if renames is None else os.open(renames, os.O_WRONLY | os.O_CREAT)
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
             if not event.startswith(_EVENTS):
@@ -99,6 +107,8 @@ def _at_event(action: Callable[[], None] | None, number: int = -1) -> Callable[[
             with lock:
                 count = _count() + 1
                 _counter[:8] = struct.pack("q", count)
+            if descriptor is not None and event in _RENAMES:
+                os.write(descriptor, f"{count} {count + 1} ".encode())
             if count == number and action is not None:
                 action()
 
@@ -109,6 +119,10 @@ def _at_event(action: Callable[[], None] | None, number: int = -1) -> Callable[[
 
 def _send(number: int) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
+
+
+def _full_stderr() -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
 
 
 def _no_space() -> None:
@@ -129,6 +143,7 @@ def disturb(draw: random.Random, folder: Path, disk: Any) -> tuple[str, Ended, s
         "TERM",
         "INT",
         "late signal",
+        "no stderr",
         "no space",
         "few files",
         "small files",
@@ -136,7 +151,8 @@ def disturb(draw: random.Random, folder: Path, disk: Any) -> tuple[str, Ended, s
     ]
     kinds += ["full disk", "full disk", "read-only disk"] if disk is not None else []
     kind = draw.choice(kinds)
-    number = draw.randint(1, _facts["events"])
+    # Half of the moments are those at which names change: there a kill finds something half done.
+    number = draw.choice(_facts["renames"]) if draw.random() < 0.5 else draw.randint(1, _facts["events"])
     if kind in SIGNALS:
         ended = fork_fae(COMMAND, folder, prepare=_at_event(_send(SIGNALS[kind]), number))
         return kind, ended, _signal_fault(kind, ended)
@@ -155,6 +171,9 @@ def disturb(draw: random.Random, folder: Path, disk: Any) -> tuple[str, Ended, s
     if kind == "no space":
         ended = fork_fae(COMMAND, folder, prepare=_at_event(_no_space, number))
         return kind, ended, ended.fault()
+    if kind == "no stderr":
+        ended = fork_fae(COMMAND, folder, prepare=_full_stderr)
+        return kind, ended, f"status {ended.status}" if ended.status else ""
     if kind == "few files":
         most = draw.choice([8, 12, 16, 24, 40, 64])
         ended = fork_fae(COMMAND, folder, prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)))
@@ -276,10 +295,92 @@ def _position_forgets_a_batch() -> None:
     trainer.read_progress = forgetful
 
 
+def _no_handlers() -> None:
+    import fae.cli.main as main
+
+    main.handled_signals = nullcontext  # type: ignore[assignment]
+
+
+def _others_stay() -> None:
+    """What a killed process left half written stays in the folder, and becomes a part of the log."""
+    from fae.ingest.resume import IngestProgress
+
+    original = IngestProgress._remove_others
+
+    def at_the_end_alone(self: Any) -> None:
+        if self.phase == "done" and not self.num_read_again:
+            original(self)
+
+    start = IngestProgress.__init__
+
+    def starting(self: Any, *arguments: Any, **named: Any) -> None:
+        self.num_read_again = True
+        start(self, *arguments, **named)
+        self.num_read_again = False
+
+    IngestProgress._remove_others = at_the_end_alone  # type: ignore[method-assign]
+    IngestProgress.__init__ = starting  # type: ignore[method-assign]
+
+
+def _cleaned_once() -> None:
+    """A process that is killed while it removes its work files leaves the rest of them in the log."""
+    from fae.ingest.resume import IngestProgress
+
+    original = IngestProgress._remove_others
+
+    def unless_done(self: Any) -> None:
+        if self.phase != "done" or getattr(self, "_cleans", False):
+            original(self)
+
+    finish = IngestProgress.finish
+
+    def finishing(self: Any) -> None:
+        self._cleans = True
+        finish(self)
+
+    IngestProgress._remove_others = unless_done  # type: ignore[method-assign]
+    IngestProgress.finish = finishing  # type: ignore[method-assign]
+
+
+def _stderr_matters() -> None:
+    import fae.core.printable as printable
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    for name in ("fae.core.printable", "fae.core.progress", "fae.cli.main", "fae.cli.signals", "fae.cli.streams"):
+        module = importlib.import_module(name)
+        if getattr(module, "tell", None) is printable.tell or name == "fae.core.printable":
+            module.tell = tell  # type: ignore[attr-defined]
+
+
+def _temporary_folders_stay() -> None:
+    """What a killed writer of an artifact has left is nobody's to remove, and an old folder is not taken back."""
+
+    def forget(path: Path) -> None:
+        return None
+
+    for name in ("fae.core.files", "fae.run.folder"):
+        module: Any = importlib.import_module(name)
+        module.recover_folder = forget
+
+
+def _no_space_is_a_defect() -> None:
+    import fae.cli.main as main
+
+    main.machine_fault = lambda error: None  # type: ignore[assignment]
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "artifacts are copied file by file": _renames_without_whole_folder,
     "a row before a mark is written twice": _marks_without_rows,
     "a batch before a checkpoint is trained twice": _position_forgets_a_batch,
+    "SIGTERM has no handler": _no_handlers,
+    "half written files become a part of the log": _others_stay,
+    "work files stay where their removal was interrupted": _cleaned_once,
+    "a line that stderr does not take ends the run": _stderr_matters,
+    "what a killed writer has left stays": _temporary_folders_stay,
+    "faults of the machine are tracebacks": _no_space_is_a_defect,
 }
 
 if __name__ == "__main__":
