@@ -33,7 +33,7 @@ def write_parquet_log(draw: random.Random, folder: Path, draw_inputs: Callable[[
         for found in inputs:
             found["item"] = draw.choice(["", *map(str, range(9))])
         items, refused = _stored_ids(draw, [None if found["item"] == "" else int(found["item"]) for found in inputs])
-        strange = draw.random() < 0.1
+        strange = draw.random() < 0.2
         texts, whens, group = (draw.choice([_whole_times, _days, _truths]) if strange else kinds)(draw, len(inputs))
         for found, text in zip(inputs, texts, strict=True):
             found["user"] = text
@@ -69,7 +69,7 @@ def write_parquet_log(draw: random.Random, folder: Path, draw_inputs: Callable[[
 def _stored_ids(draw: random.Random, items: list[int | None]) -> tuple[Any, bool]:
     """Whole numbers in a drawn type; sometimes with one that the type cannot tell from its neighbour."""
     kind = draw.choice(_IDS)
-    if kind in _BEYOND and draw.random() < 0.15:
+    if kind in _BEYOND and draw.random() < 0.5:
         floats = [None if item is None else float(item) for item in items]
         floats[draw.randrange(len(floats))] = _BEYOND[kind]
         return _floats(floats, kind), True

@@ -151,7 +151,7 @@ def draw_form(draw: random.Random) -> tuple[Any, dict[str, Any]]:
     if draw.random() < 0.2 and keys["separator"] != ",":
         keys["decimal"] = ","
     if draw.random() < 0.3:
-        keys["missing"] = draw.sample(["NULL", "\\N", "NA", "-"], 2)
+        keys["missing"] = ["NULL", draw.choice(["\\N", "NA", "-"])]
     if draw.random() < 0.2:
         keys["label_map"] = {"0": 0, "1": 1, "": 0}
     elif draw.random() < 0.2:
@@ -258,7 +258,7 @@ READERS: dict[str, Callable[[bytes, Any], list[dict[str, Any]]]] = {
 
 
 def _written(draw: random.Random, kind: str, inputs: list[dict[str, Any]], form: Any) -> bytes:
-    odd = draw.random() < 0.3
+    odd = draw.random() < 0.4
     if kind == "criteo":
         lines = []
         for found in inputs:
