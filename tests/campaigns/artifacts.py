@@ -394,26 +394,6 @@ def _numpy_headers() -> None:
     _patch("open_array", mapped, *(f"fae.artifacts.{name}" for name in ("columnar_log", "hot_set", "packed")))
 
 
-def _numbers_believed() -> None:
-    from fae.artifacts.schema import Fields
-
-    Fields._whole = lambda self, key, value, low, high: value  # type: ignore[method-assign]
-
-
-def _links_followed() -> None:
-    class Following:
-        """`os` as it was called before: files are opened for writing, and links followed."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(os, name)
-
-        def open(self, path: Any, flags: int, mode: int = 0o777) -> int:
-            flags &= ~os.O_NOFOLLOW
-            return os.open(path, flags | os.O_TRUNC if flags & os.O_CREAT else flags, mode)
-
-    _patch("os", Following(), "fae.core.files")
-
-
 def _kept_ingest_believed() -> None:
     from fae.ingest.resume import IngestProgress
 
@@ -429,8 +409,6 @@ FAULTS: dict[str, Callable[[], None]] = {
     "sizes alone are compared, not checksums": _sizes_alone,
     "ids and addresses are not checked before loops follow them": _no_values,
     "headers of arrays are numpy's to read": _numpy_headers,
-    "numbers of a manifest are believed": _numbers_believed,
-    "the link in the place of a lock is followed, and what it leads to emptied": _links_followed,
     "what an interrupted ingest has kept is believed": _kept_ingest_believed,
     "side files nested too deep are a RecursionError": _nested_too_deep,
 }
