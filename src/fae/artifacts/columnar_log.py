@@ -150,6 +150,8 @@ def _read_parts(fields: Fields) -> tuple[TablePart, ...]:
         )
         for part in fields.parts("parts")
     )
+    if not parts:
+        return ()
     if (
         len(parts) < 2
         or parts[0].name != fields.text("name")
