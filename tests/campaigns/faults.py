@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "support"), str(Path(__file__).resolve().parent)]
@@ -345,13 +346,7 @@ def _cleaned_once() -> None:
 def _stderr_matters() -> None:
     import fae.core.printable as printable
 
-    def tell(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    for name in ("fae.core.printable", "fae.core.progress", "fae.cli.main", "fae.cli.signals", "fae.cli.streams"):
-        module = importlib.import_module(name)
-        if getattr(module, "tell", None) is printable.tell or name == "fae.core.printable":
-            module.tell = tell  # type: ignore[attr-defined]
+    printable.contextlib = SimpleNamespace(suppress=lambda *kinds: nullcontext())  # type: ignore[assignment]
 
 
 def _temporary_folders_stay() -> None:
