@@ -203,13 +203,13 @@ def _moved_reserved_row_lost() -> None:
 def _state_is_lost() -> None:
     import fae.checkpoint.continuation as module
 
-    original = module.load_file
+    original = module.load_table
 
-    def without_state(path: Path) -> Any:
-        tensors = original(path)
-        return {**tensors, "state": 0 * tensors["state"]}
+    def without_state(*arguments: Any, **named: Any) -> Any:
+        weight, state = original(*arguments, **named)
+        return weight, 0 * state
 
-    _patch(module.__name__, "load_file", without_state)
+    _patch(module.__name__, "load_table", without_state)
 
 
 def _negatives_vanish() -> None:

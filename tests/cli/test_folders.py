@@ -94,7 +94,8 @@ def test_edited_manifest(finished: Path, case: str, stage: str) -> None:
     edit(path)
     before = contents(finished / "run")
     for verb in ("run", stage, *([CHILDREN[stage]] if stage in CHILDREN else [])):
-        fault(fae(verb, *in_place(finished)), expected, str(path), f"move {path} away and run `fae {stage} RECIPE.toml`")
+        advice = f"move {path} away and run `fae {stage} RECIPE.toml`"
+        fault(fae(verb, *in_place(finished)), expected, str(path), advice)
         assert contents(finished / "run") == before
     shutil.rmtree(path)
     succeed(stage, *in_place(finished))

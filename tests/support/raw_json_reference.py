@@ -133,4 +133,14 @@ def _json_label(value: Any, form: Form) -> int:
                 raise Unsure("a label of another form")
             return int(float(value))
         raise Refused(f"label {value}")
+    if isinstance(value, (_Decimal, _Whole)) and any(_same_number(word, value) for word in form.missing):
+        raise Refused("a word for missing")
     return label_of(_json_text(value, form.missing) if form.label_map else str(value), form)
+
+
+def _same_number(word: str, value: str) -> bool:
+    """Numbers are compared with words for missing as numbers: 7.0 is missing where 7 is."""
+    try:
+        return float(word) == float(value)
+    except ValueError:
+        return False

@@ -64,6 +64,8 @@ def to_labels(array: Any, column: str, locate: Locate, config: LogConfig | None 
         If a label is missing or something else; it names the first.
     """
     array = scalars(array, "the label", column, locate)
+    if pa.types.is_float16(array.type):  # older releases have no dictionary of these
+        array = array.cast(pa.float32())
     array = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     texts = _label_texts(array.dictionary, column, locate)
     missing = () if config is None else config.missing
@@ -113,6 +115,8 @@ def _meaning_of_labels(config: LogConfig | None) -> Callable[[str], int]:
 
 def _bad_label(text: str, column: str, config: LogConfig | None) -> str:
     value = shown(text.encode()) if text else "missing"
+    if config is not None and text in config.missing:
+        value += ", a word of [log] missing"
     if config is not None and config.label_map:
         return (
             f"the label {column!r} is {value}, expected one of [log] label_map "

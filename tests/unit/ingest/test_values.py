@@ -199,5 +199,6 @@ def test_types_with_the_same_texts() -> None:
     with pytest.raises(LogError, match=r"5: the column 'd' is of type bool, and in the log log it holds numbers"):
         known.add(Path("5"), {"d": pa.bool_()})
     shared = TypeGuard({"d": "a", "a": "a"})
-    with pytest.raises(LogError, match=r"'a' is of type bool, and 'd', with which it shares a table, in 6 of type int8"):
+    line = r"'a' is of type bool, and 'd', with which it shares a table, in 6 of type int8"
+    with pytest.raises(LogError, match=line):
         shared.add(Path("6"), {"d": pa.int8(), "a": pa.bool_()})
