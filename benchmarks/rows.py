@@ -81,7 +81,12 @@ def measure(log: Any, folder: Path, batch_size: int, optimizer: str, repeats: in
             torch_adagrad.zero_grad(set_to_none=True)
 
         halves["embedding_bags_torch_adagrad"] = torch_half
-    steps = {"fae": lambda index: ours.runner(batches[index]), "embedding_bags": plain.step}
+
+    def our_step(index: int) -> None:
+        batches[index].turn.reopen()
+        ours.runner(batches[index])
+
+    steps = {"fae": our_step, "embedding_bags": plain.step}
     rows = []
     for part, candidates in (("embedding_half", halves), ("whole_step", steps)):
         samples = interleaved(candidates, repeats)

@@ -28,6 +28,8 @@ def as_it_was() -> Iterator[None]:
     """One thread, and the handlers as before: a command leaves the system's behind once a signal has come."""
     handlers, threads = {number: signal.getsignal(number) for number in STATUS}, torch.get_num_threads()
     torch.set_num_threads(1)
+    for number in STATUS:  # a test run in the background ignores some of them
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
     torch.set_num_threads(threads)
     for number, handler in handlers.items():

@@ -106,7 +106,7 @@ def test_every_bad_field_is_named_with_its_line(field: int, which: int, before: 
         assert f"log.tsv, line {before + blanks + 1}: " in message
         column = "'label'" if field == 0 else f"I{field} (" if field < 14 else f"C{field - 13} ("
         assert column in message
-        assert repr(value)[:30] in message
+        assert ascii(value)[:30] in message
         assert list(folder.iterdir()) == [folder / "log.tsv"]
 
 

@@ -121,7 +121,7 @@ def make_record(
             "machine": machine(),
             "commit": source_commit(),
             "log": log.manifest.summary,
-            "log_path": str(log.path.absolute()),
+            "log_path": _log_path(log.path, checkpoint),
             "profile": profile.manifest.summary,
             # Exact, over the packed training split; what calibrate predicted from its sample is kept beside it.
             "hot": {
@@ -142,3 +142,8 @@ def make_record(
             "parent": parent and {"path": str(parent.checkpoint), "fingerprints": parent.fingerprints},
         }
     )
+
+
+def _log_path(log: Path, checkpoint: Path) -> str:
+    """Where the columnar log is: its name where it is in the run folder, so that the folder may be moved."""
+    return log.name if log.parent.resolve() == checkpoint.parent.resolve() else str(log.absolute())

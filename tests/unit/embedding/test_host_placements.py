@@ -106,11 +106,11 @@ def test_a_replayed_step_makes_the_host_stale_too(order):
     paper = make_embeddings("paper", log, layout, rows)
     whole = paper.update
 
-    def replayed(batch):
+    def replayed(batch, **options):
         if batch.packed.has_cold_rows:
-            whole(batch)
+            whole(batch, **options)
         else:
-            Embeddings.update(paper, batch)
+            Embeddings.update(paper, batch, **options)
 
     paper.update = replayed
     got = run(log, paper, order)

@@ -43,11 +43,11 @@ def test_a_log_whose_ids_are_damaged_is_read_anew(tmp_path: Path, monkeypatch: p
     (tmp_path / "log.csv").write_text("label,id\n" + "1,a\n0,b\n" * 9)
     config, real = LogConfig(train="log.csv", categorical=("id",)), second_pass.training_lookups
 
-    def damage(*arguments: Any) -> Any:
+    def damage(*arguments: Any, **options: Any) -> Any:
         with (tmp_path / ".log.partial" / "ids.npy").open("r+b") as file:
             file.seek(-4, 2)
             file.write(np.int32(2**31 - 1).tobytes())
-        return real(*arguments)
+        return real(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(second_pass, "training_lookups", damage)
