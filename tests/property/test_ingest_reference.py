@@ -105,8 +105,9 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 def contents(log: Any) -> dict[str, Any]:
     names = sorted(str(file.relative_to(log.path)) for file in log.path.rglob("*") if file.is_file())
     files = {name: (log.path / name).read_bytes() for name in names if name != "manifest.json"}
-    # Text has no types, so only what comes from Parquet says which ones it had.
-    summary = {name: value for name, value in log.manifest.summary.items() if name != "value_types"}
+    # Text has no types, so only what comes from Parquet says which ones it had; and notes name files.
+    left_out = ("value_types", "notes")
+    summary = {name: value for name, value in log.manifest.summary.items() if name not in left_out}
     return {"files": files, "summary": summary}
 
 
