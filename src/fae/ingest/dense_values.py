@@ -18,13 +18,9 @@ import pyarrow.compute as pc
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.line_blocks import shown
-from fae.ingest.readers.text_faults import is_number
+from fae.ingest.readers.text_faults import LABELS, SPACES, is_number, number_texts
 from fae.ingest.value_types.type_classes import is_bytes, is_text
 from fae.ingest.values import Locate, as_text, scalars
-
-_LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
-"""Every way to write a label without `label_map` or `label_threshold`, in lower case."""
-_SPACES = " \t"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,19 +94,19 @@ def _meaning_of_labels(config: LogConfig | None) -> Callable[[str], int]:
     """From the text of a label to 0 or 1, or to -1 if it is neither."""
     if config is not None and config.label_map:
         known = config.label_map
-        return lambda text: known.get(text, known.get(text.strip(_SPACES), -1))
+        return lambda text: known.get(text, known.get(text.strip(SPACES), -1))
     if config is not None and config.label_threshold is not None:
         least, decimal = config.label_threshold, config.decimal
 
         def compare(text: str) -> int:
-            text = {"true": "1", "false": "0"}.get(text.lower(), text.strip(_SPACES))
+            text = {"true": "1", "false": "0"}.get(text.lower(), text.strip(SPACES))
             if decimal == "," and "." not in text:
                 text = text.replace(",", ".")
             number = float(text) if is_number(text) else np.nan
             return -1 if np.isnan(number) else int(number >= least)
 
         return compare
-    return lambda text: _LABELS.get(text.strip(_SPACES).lower(), -1)
+    return lambda text: LABELS.get(text.strip(SPACES).lower(), -1)
 
 
 def _bad_label(text: str, column: str, config: LogConfig | None) -> str:
@@ -233,15 +229,11 @@ def _to_numbers(
 def _parsed(array: Any, what: str, column: str, locate: Locate, words: Sequence[str], decimal: str) -> Any:
     """Numbers that come as text, as float64 with nulls, as the CSV parser reads them."""
     text = as_text(array, column, locate, words)
-    trimmed = pc.utf8_trim(text, _SPACES)
-    if decimal == ",":
-        # A point is no part of a number then, and no letter is either.
-        trimmed = pc.replace_substring(pc.replace_substring(trimmed, ".", "x"), ",", ".")
-    trimmed = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), trimmed)
+    numbers = number_texts(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text), decimal)
     try:
-        return trimmed.cast(pa.float64())
+        return numbers.cast(pa.float64())
     except pa.ArrowInvalid:
-        row = next(i for i, value in enumerate(trimmed.to_pylist()) if value is not None and not is_number(value))
+        row = next(i for i, value in enumerate(numbers.to_pylist()) if value is not None and not is_number(value))
         raise LogError(
             f"{locate(row)}: {what} is {shown(text[row].as_py().encode())}, expected a number; fix it, name the word "
             "in [log] missing if it means a missing value, or list the column as categorical"

@@ -15,53 +15,22 @@ from typing import Any, TypeVar
 
 from fae.ingest.config import LogConfig
 from fae.ingest.formats import CRITEO_FORMATS
+from fae.ingest.readers import avazu, criteo, csv, jsonl, parquet, taobao
 from fae.ingest.readers.chunk import Chunk, CriteoChunk
 from fae.ingest.readers.file_kinds import check_kind
 
 T = TypeVar("T")
 
 
-def _criteo() -> Any:
-    from fae.ingest.readers import criteo
-
-    return criteo.read_criteo, criteo.check_criteo_header
-
-
-def _taobao() -> Any:
-    from fae.ingest.readers import taobao
-
-    return taobao.read_taobao, taobao.check_taobao_header
-
-
-def _avazu() -> Any:
-    from fae.ingest.readers import avazu
-
-    return avazu.read_avazu, avazu.check_avazu_header
-
-
-def _csv() -> Any:
-    from fae.ingest.readers import csv
-
-    return csv.read_csv, csv.check_csv_header
-
-
-def _jsonl() -> Any:
-    from fae.ingest.readers import jsonl
-
-    return jsonl.read_jsonl, jsonl.check_jsonl_header
-
-
-def _parquet() -> Any:
-    from fae.ingest.readers import parquet
-
-    return parquet.read_parquet, parquet.check_parquet_header
-
-
-_READERS: dict[str, Callable[[], Any]] = {
-    "csv": _csv, "jsonl": _jsonl, "parquet": _parquet, "avazu": _avazu, "taobao": _taobao,
-    **dict.fromkeys(CRITEO_FORMATS, _criteo),
-}  # fmt: skip
-"""For each format, what imports its reader: a function that streams a file, and one that looks at its header."""
+_READERS: dict[str, tuple[Callable[..., Any], Callable[..., None]]] = {
+    "csv": (csv.read_csv, csv.check_csv_header),
+    "jsonl": (jsonl.read_jsonl, jsonl.check_jsonl_header),
+    "parquet": (parquet.read_parquet, parquet.check_parquet_header),
+    "avazu": (avazu.read_avazu, avazu.check_avazu_header),
+    "taobao": (taobao.read_taobao, taobao.check_taobao_header),
+    **dict.fromkeys(CRITEO_FORMATS, (criteo.read_criteo, criteo.check_criteo_header)),
+}
+"""For each format the function that streams a file, and the one that looks at its header."""
 
 
 def read_chunks(config: LogConfig, path: Path, *, labelled: bool = True) -> Generator[Chunk | CriteoChunk, None, None]:
@@ -78,7 +47,7 @@ def read_chunks(config: LogConfig, path: Path, *, labelled: bool = True) -> Gene
         If the file is damaged or not what the recipe says; one line, naming the file and where possible the line. A
         `NoInputsError` if it is empty.
     """
-    read, _ = _READERS[config.format]()
+    read, _ = _READERS[config.format]
     return read_ahead(_checked(read, config, path, labelled))
 
 
@@ -95,7 +64,7 @@ def check_header(config: LogConfig, path: Path, *, labelled: bool = True) -> Non
     LogError
         As `read_chunks` would, as far as the first lines tell.
     """
-    _, check = _READERS[config.format]()
+    _, check = _READERS[config.format]
     check_kind(path, config.format)
     check(config, path, labelled=labelled)
 

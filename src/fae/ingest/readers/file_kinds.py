@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from fae.core.errors import LogError
-from fae.ingest.readers.line_blocks import COMPRESSIONS, cannot_read, open_bytes
+from fae.ingest.readers.line_blocks import BOM, COMPRESSIONS, cannot_read, open_bytes
 
 _HEAD_BYTES = 4096
 _FIRST_LINE_BYTES = 65536
@@ -57,12 +57,12 @@ def describe_bytes(head: bytes) -> tuple[str, str] | None:
     ('text in UTF-16', 'convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)')
     """
     for magic, kind, advice in _KINDS:
-        # An ORC file begins with three letters that a word may begin with, and text follows.
+        # These marks are three letters that a word may begin with, and then text follows.
         if head.startswith(magic) and not (magic in (b"ORC", b"BZh") and _is_text(head[:64])):
             return kind, advice
     if head[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
         return "a tar archive", _UNPACK.format("tar -xf")
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    start = head.removeprefix(BOM).lstrip().lower()
     if start.startswith(_MARKUP):
         return "a web page or XML", "download the log itself"
     for order, zeros in (("LE", head[1:64:2]), ("BE", head[0:64:2])):
@@ -124,7 +124,7 @@ def _check_parquet(path: Path, head: bytes) -> None:
 
 
 def _check_json(path: Path, head: bytes, log_format: str) -> None:
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = head.removeprefix(BOM).lstrip()
     if start.startswith(b"["):
         inner = start[1:].lstrip()
         if log_format == "jsonl" or (inner.startswith(b"{") and inner[1:].lstrip().startswith(b'"')):
@@ -139,7 +139,7 @@ def _check_json(path: Path, head: bytes, log_format: str) -> None:
     if log_format == "jsonl":
         return
     if b"\n" not in start and len(head) >= _HEAD_BYTES:
-        line = _unpacked(path, _FIRST_LINE_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
+        line = _unpacked(path, _FIRST_LINE_BYTES).removeprefix(BOM).lstrip().split(b"\n", 1)[0]
     try:
         is_object = isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.file_columns import FileColumns
+from fae.ingest.readers.text_faults import SPACES
 
 _EXACT_FLOAT = 2.0**53
 _PLAIN: tuple[set[type], ...] = ({str}, {str, type(None)})
@@ -140,7 +141,7 @@ def _to_number(value: Any, missing: set[str]) -> float | None:
         if isinstance(value, (int, float)):
             return float(value)
         if isinstance(value, str) and value.isascii() and "_" not in value:
-            text = value.strip(" \t")
+            text = value.strip(SPACES)
             return float(text if text == text.strip() else "no number")
     except OverflowError:
         raise RefusedValue("expected a number that a float can hold; fix the line") from None

@@ -21,7 +21,8 @@ from fae.core.units import format_bytes
 
 PADDING = 16
 """Bytes behind a block that may be read, so that a loop can look ahead of the field it is in."""
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""The mark that may begin a text in UTF-8, and is no part of it."""
 
 
 def line_blocks(path: Path, block_bytes: int) -> Iterator[tuple[npt.NDArray[np.uint8], int, int, int]]:
@@ -44,7 +45,7 @@ def line_blocks(path: Path, block_bytes: int) -> Iterator[tuple[npt.NDArray[np.u
                 num_read = _fill(stream, view[held : held + block_bytes])
                 ended = num_read < block_bytes
                 held += num_read
-                begin = len(_BOM) if first and bytes(view[: len(_BOM)]) == _BOM else 0
+                begin = len(BOM) if first and bytes(view[: len(BOM)]) == BOM else 0
                 if ended and held > begin and buffer[held - 1] != ord("\n"):
                     buffer[held] = ord("\n")
                     held += 1

@@ -20,6 +20,7 @@ from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import find_columns
 from fae.ingest.readers.line_blocks import cannot_read, open_raw, shown
 from fae.ingest.value_types.type_classes import is_list
+from fae.ingest.value_types.value_texts import first_bad
 
 _BATCH_INPUTS = 32_768
 _FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)
@@ -95,33 +96,21 @@ def _check_text(array: Any, name: str, locate: Any) -> None:
     except pa.ArrowInvalid as error:
         if "UTF8" not in str(error):
             raise
-        row = _first_invalid(array)
+        row = first_bad(array, lambda part: _copied(part).validate(full=True))
         raise LogError(
             f"{locate(row)}: the column {name!r} is not UTF-8{_shown_bytes(array, row)}; write its text as UTF-8"
         ) from error
 
 
-def _first_invalid(array: Any) -> int:
-    start, stop = 0, len(array)
-    while stop - start > 1:
-        middle = (start + stop) // 2
-        try:
-            part = array.take(pa.array(range(start, middle), pa.int64()))
-            if pa.types.is_dictionary(part.type):
-                part = part.dictionary_decode()
-            part.validate(full=True)
-            start = middle
-        except pa.ArrowInvalid:
-            stop = middle
-    return start
+def _copied(part: Any) -> Any:
+    """The values of a slice and of nothing else: a slice alone shares the dictionary and lists of its array."""
+    part = part.take(pa.array(range(len(part)), pa.int64()))
+    return part.dictionary_decode() if pa.types.is_dictionary(part.type) else part
 
 
 def _shown_bytes(array: Any, row: int) -> str:
-    part = array.take(pa.array([row], pa.int64()))
-    if pa.types.is_dictionary(part.type):
-        part = part.dictionary_decode()
     try:
-        return f" ({shown(part.cast(pa.binary())[0].as_py())})"
+        return f" ({shown(_copied(array.slice(row, 1)).cast(pa.binary())[0].as_py())})"
     except (pa.ArrowException, TypeError, AttributeError):
         return ""
 

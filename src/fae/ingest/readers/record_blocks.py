@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fae.core.compiled import Int64
 from fae.core.errors import LogError
 from fae.core.units import format_bytes
-from fae.ingest.readers.line_blocks import open_bytes
+from fae.ingest.readers.line_blocks import BOM, open_bytes
 from fae.ingest.readers.record_scanner import (
     AT,
     AT_LINES,
@@ -35,7 +35,6 @@ from fae.ingest.readers.record_scanner import (
     scan_records,
 )
 
-_BOM = b"\xef\xbb\xbf"
 _HEADER_BYTES = 1 << 16
 IsInput = Callable[[list[bytes], int, int], int]
 _NO_INDEX = np.empty((0, 3), np.int64)
@@ -154,9 +153,9 @@ class RecordFile:
             parts.append(part)
             missing -= len(part)
         self._rest = b"".join(parts)
-        if not self._begun and (len(self._rest) >= len(_BOM) or self._ended):
+        if not self._begun and (len(self._rest) >= len(BOM) or self._ended):
             self._begun = True
-            self._rest = self._rest.removeprefix(_BOM)
+            self._rest = self._rest.removeprefix(BOM)
 
     def read_header(self, *, keep: bool = False) -> list[bytes]:
         """The fields of the first record, without blank lines before it; empty if there is none.

@@ -15,11 +15,13 @@ from fae.core.compiled import Int64
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.line_blocks import shown
+from fae.ingest.value_types.value_texts import first_bad
 
-_SPACES = " \t"
+SPACES = " \t"
 """What the parser takes off both ends of a number."""
+LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+"""Every way to write a label without `label_map` or `label_threshold`, in lower case."""
 _SEPARATORS = {"\t": "\\t", ";": ";", "|": "|", ",": ",", "\x01": "\\u0001"}
-_LABELS = ("0", "1", "0.0", "1.0", "true", "false")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,24 +104,11 @@ def explain_text_fault(
 
 def _first_bad(array: Any, convert: Callable[[Any], Any]) -> int:
     """Index of the first value that `convert` refuses; the length if it takes all."""
-
-    def takes(start: int, stop: int) -> bool:
-        try:
-            convert(array[start:stop])
-        except (pa.ArrowInvalid, UnicodeError):
-            return False
-        return True
-
-    start, stop = 0, len(array)
-    if takes(start, stop):
-        return stop
-    while stop - start > 1:
-        middle = (start + stop) // 2
-        if takes(start, middle):
-            start = middle
-        else:
-            stop = middle
-    return start
+    try:
+        convert(array)
+    except (pa.ArrowInvalid, UnicodeError):
+        return first_bad(array, convert)
+    return len(array)
 
 
 def _not_a_number(value: bytes, layout: TextLayout) -> str:
@@ -136,11 +125,16 @@ def _not_a_number(value: bytes, layout: TextLayout) -> str:
 def to_numbers(text: Any, layout: TextLayout) -> Any:
     """Text as float64 as the CSV parser reads numbers, with missing values as nulls. Raises ``pa.ArrowInvalid``."""
     missing = pc.is_in(text, value_set=pa.array(["", *layout.missing], pa.string()))
-    trimmed = pc.utf8_trim(pc.if_else(missing, pa.scalar(None, pa.string()), text), _SPACES)
-    if layout.decimal == ",":
+    return number_texts(pc.if_else(missing, pa.scalar(None, pa.string()), text), layout.decimal).cast(pa.float64())
+
+
+def number_texts(text: Any, decimal: str) -> Any:
+    """Text without spaces around it and with a point for `decimal`, so that a cast takes what the CSV parser takes."""
+    trimmed = pc.utf8_trim(text, SPACES)
+    if decimal == ",":
         # A point is no part of a number then, and no letter is either.
         trimmed = pc.replace_substring(pc.replace_substring(trimmed, ".", "x"), ",", ".")
-    return trimmed.cast(pa.float64())
+    return trimmed
 
 
 def is_number(text: str) -> bool:
@@ -150,7 +144,7 @@ def is_number(text: str) -> bool:
     [True, True, False, False, False]
     """
     try:
-        pa.scalar(text.strip(_SPACES)).cast(pa.float64())
+        pa.scalar(text.strip(SPACES)).cast(pa.float64())
     except (pa.ArrowInvalid, UnicodeError):
         return False
     return True
@@ -162,7 +156,7 @@ def reads_as_input(config: LogConfig, layout: TextLayout, fields: Sequence[bytes
     for position in (layout.label, *layout.dense, *layout.also_dense):
         if not start <= position < stop:
             continue
-        text = fields[position].decode("utf-8", "replace").strip(_SPACES)
+        text = fields[position].decode("utf-8", "replace").strip(SPACES)
         if position != layout.label:
             if text in ("", *layout.missing):
                 continue
@@ -170,7 +164,7 @@ def reads_as_input(config: LogConfig, layout: TextLayout, fields: Sequence[bytes
         elif config.label_map:
             good = text in config.label_map
         else:
-            good = is_number(text) if config.label_threshold is not None else text.lower() in _LABELS
+            good = is_number(text) if config.label_threshold is not None else text.lower() in LABELS
         if not good:
             return -1
         count += 1

@@ -88,7 +88,7 @@ def first_bad(array: Any, convert: Callable[[Any], Any]) -> int:
         try:
             convert(array.slice(start, middle - start))
             start = middle
-        except pa.ArrowException:
+        except (pa.ArrowException, UnicodeError):
             stop = middle
     return start
 
