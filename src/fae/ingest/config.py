@@ -14,8 +14,6 @@ from fae.ingest.formats import KNOWN_LOGS, KnownLog
 Format = Literal[
     "csv", "parquet", "jsonl", "criteo", "criteo_kaggle", "criteo_terabyte", "avazu", "taobao", "columnar"
 ]  # fmt: skip
-
-
 _LATER_KEYS: dict[str, Any] = {
     "columns": [], "quote": '"', "escape": "", "decimal": ".", "missing": [], "label_map": {}, "label_threshold": None,
     "weight": None, "time": None, "split": "order", "split_by": None, "split_seed": 0,
@@ -41,8 +39,7 @@ class LogConfig:
         (tab-separated, no header: label, 13 counts, 26 ids), or a public log: ``criteo_kaggle``, ``criteo_terabyte``,
         ``avazu``, ``taobao``. Those have their published split, unless the recipe sets `test`, `test_fraction`,
         `validation_fraction` or `split`. ``columnar``: a log that ingest or ``fae synthetic --columnar`` has written,
-        read in place with its own columns and splits
-        (`fae.ingest.existing_log`).
+        read in place with its own columns and splits (`fae.ingest.existing_log`).
     columns
         Names of the fields of CSV files that have no header line, in order; line 1 is then an input.
     label
@@ -281,6 +278,16 @@ class LogConfig:
     def label_column(self) -> str:
         """Name of the label's column."""
         return (self.known.label if self.known else None) or self.label
+
+    def wanted_columns(self, *, labelled: bool = True) -> tuple[str, ...]:
+        """Names of all columns that are read, each once: label, dense, categorical, weight, time and split key.
+
+        Only dense and categorical ones where files are read without labels.
+        """
+        features = (*self.dense_columns(), *(column.name for column in self.categorical_columns()))
+        others = (self.weight, self.time, self.split_by)
+        names = (self.label_column(), *features, *others) if labelled else features
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
     def column_facts(self) -> dict[str, Any]:
         """The settings that a log must share with the one it continues (`fae.artifacts.lineage.check_same_columns`)."""

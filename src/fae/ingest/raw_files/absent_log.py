@@ -44,7 +44,7 @@ def plan_of_absent(
 
     Returns
     -------
-        The plan, and a line for people that says what was not looked at; None where there is no such log.
+    The plan, and a line for people that says what was not looked at; None where there is no such log.
     """
     try:
         if previous is None:

@@ -86,18 +86,12 @@ def describe_sources(config: LogConfig, sources: Sequence[SourceFile], digests: 
             "role": source.role, "name": source.name, "bytes": source.num_bytes, "blake2b": digest,
         }  # fmt: skip
         values = folder_values(source.path)
-        if wanted := {name: values[name] for name in _wanted_names(config) if name in values}:
+        # The columns of a public log are fixed, and in its files.
+        names = () if config.known else config.wanted_columns()
+        if wanted := {name: values[name] for name in names if name in values}:
             facts["folders"] = wanted
         described.append(facts)
     return described
-
-
-def _wanted_names(config: LogConfig) -> list[str]:
-    if config.known:  # its columns are fixed, and in its files
-        return []
-    categorical = [column.name for column in config.categorical_columns()]
-    names = [config.label, *config.dense, *categorical, config.weight, config.time, config.split_by]
-    return [name for name in dict.fromkeys(names) if name is not None]
 
 
 def cache_digests(sources: list[SourceFile], artifact: Path) -> None:

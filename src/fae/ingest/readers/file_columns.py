@@ -72,7 +72,6 @@ class FileColumns:
         numbers
             Arrays of dense columns that differ from those in `arrays`, where a name is wanted as text too.
         """
-
         import pyarrow as pa  # training imports this module for the names of folders, and needs no pyarrow
 
         def column(name: str | None) -> Any:
@@ -113,13 +112,13 @@ def find_columns(config: LogConfig, header: Sequence[str], path: Path, *, labell
         (config.label_column(), config.weight, config.time, config.split_by) if labelled else (None,) * 4
     )
     dense, categorical = config.dense_columns(), tuple(column.name for column in config.categorical_columns())
-    wanted = [name for name in (label, *dense, *categorical, weight, time, split_by) if name is not None]
+    wanted = config.wanted_columns(labelled=labelled)
     in_path = folder_values(path)
     folders: dict[str, str | None] = {}
     places: dict[str, int] = {}
     counts = Counter(header)
     first = {name: index for index, name in reversed(list(enumerate(header)))}
-    for name in dict.fromkeys(wanted):
+    for name in wanted:
         if name not in first and name in in_path:
             folders[name] = in_path[name]
         elif name not in first:

@@ -176,10 +176,7 @@ def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _columns(config: LogConfig, path: Path, first: dict[str, Any], labelled: bool) -> FileColumns:
     """The columns of a file by its first object: a folder's column is one whose key that does not have."""
     folders = folder_values(path)
-    weight, time, split_by = config.weight, config.time, config.split_by
-    categorical = [column.name for column in config.categorical_columns()]
-    wanted = (config.label_column(), *config.dense_columns(), *categorical, weight, time, split_by)
-    header = [name for name in dict.fromkeys(wanted) if name is not None and (name in first or name not in folders)]
+    header = [name for name in config.wanted_columns() if name in first or name not in folders]
     return find_columns(config, header, path, labelled=labelled)
 
 

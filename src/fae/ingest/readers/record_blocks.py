@@ -168,11 +168,8 @@ class RecordFile:
             count, end = self._syntax.scan(self._rest, 0, len(self._rest), ended=self._ended, most=1)
             if count:
                 break
-            stop = int(end[STOP])
-            self._drop(stop, int(end[LINES]))
+            self._drop(int(end[STOP]), int(end[LINES]))
             if self._ended or end[FAULT] == TEXT_BEHIND_QUOTE or len(self._rest) > self._block_bytes:
-                end[[AT, CLOSE]] -= stop
-                end[[AT_LINES, CLOSE_LINES]] -= end[LINES]
                 if self._ended and not self._rest:
                     return []
                 raise self._fault(end)
@@ -213,14 +210,9 @@ class RecordFile:
                 told = self._raw.tell()
                 yield RecordBlock(text=text, begin=0, stop=stop, first_line=self._line, raw_bytes=told - self._told)
                 self._told = told
-                self._drop(
-                    stop,
-                    int(end[LINES]) if end is not None else count_line_ends(text, 0, stop),
-                )
+                self._drop(stop, int(end[LINES]) if end is not None else count_line_ends(text, 0, stop))
             is_open = end is not None and end[FAULT] == OPEN_QUOTE
             if end is not None and (end[FAULT] not in (WHOLE, OPEN_QUOTE) or (is_open and self._ended)):
-                end[[AT, CLOSE]] -= stop
-                end[[AT_LINES, CLOSE_LINES]] -= end[LINES]
                 raise self._fault(end)
             if self._ended:
                 return
@@ -267,7 +259,9 @@ class RecordFile:
         self._line += num_lines
 
     def _fault(self, end: Int64) -> LogError:
-        """The error for what begins with the first byte at hand."""
+        """The error for what begins with the first byte at hand; `end` is of a scan whose whole records are dropped."""
+        end[[AT, CLOSE]] -= end[STOP]
+        end[[AT_LINES, CLOSE_LINES]] -= end[LINES]
         where = f"{self._path}, line {self._line + int(end[AT_LINES])}"
         closes = f"line {self._line + int(end[CLOSE_LINES])}"
         double = 'set [log] quote = "" where quotes are part of the text, else write such a quote twice'

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fae.core.compiled import Int64, compiled
 
 STOP, LINES, FAULT, AT, AT_LINES, CLOSE, CLOSE_LINES, FIELD = range(8)
-"""What `scan_records` leaves in `end`: see there."""
+"""Places in the array `end` of `scan_records`, which says what is in them."""
 WHOLE, OPEN_QUOTE, TEXT_BEHIND_QUOTE, LINES_IN_QUOTES = range(4)
 """Values of ``end[FAULT]``."""
 
@@ -42,9 +42,9 @@ def scan_records(
         uint8: the bytes between fields.
     num_fields
         Number of fields of every record; 0 if it is not known. A quoted value over several lines which would each
-        have that number without the quotes is reported as `LINES_IN_QUOTES`,
+        have that number without the quotes is the fault `LINES_IN_QUOTES`.
     checked
-        unless it begins at or before this byte.
+        A quoted value that begins at or before this byte is never that fault.
     index
         int64 ``[n, 3]``: first byte, number of fields and lines before each record. Without rows nothing is noted.
     end
@@ -194,6 +194,12 @@ def rewrite_records(
 
     Parameters
     ----------
+    syntax
+        int64 ``[2]``: quote and escape as bytes, -1 for none.
+    replacement
+        The byte that is written for each separator; it may be the separator itself.
+    out
+        uint8: at least ``stop - start`` bytes.
     words, bounds
         uint8 and int64 ``[w + 1]``: the w words that leave an empty field behind, where they are all of an unquoted
         one. They are compared before an escape is taken for one.

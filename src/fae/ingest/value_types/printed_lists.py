@@ -140,8 +140,9 @@ class PrintedLists:
 
     def __init__(self, column: ColumnConfig) -> None:
         self._column = column
-        self.state: dict[str, Any] = {"seen": 0, "bracketed": 0, "lists": 0, "example": "", "place": ""}
-        self.state["several"] = False
+        self.state: dict[str, Any] = {
+            "seen": 0, "bracketed": 0, "lists": 0, "example": "", "place": "", "several": False,
+        }  # fmt: skip
 
     def add(self, texts: Any, locate: Place) -> None:
         """Look at the next text lists of the log: an Arrow string array without nulls. Raises as `finish`."""
