@@ -403,9 +403,11 @@ def test_a_signal_leaves_no_part_of_the_scores(
         return unknown_counts(*arguments)
 
     monkeypatch.setattr("fae.run.predictions.unknown_counts", interrupted)
-    done = fae("predict", case.folder / "out", case.folder / "test.csv", "--out", tmp_path / "s.csv")
-    for name, handler in handlers.items():
-        signal.signal(name, handler)
+    try:
+        done = fae("predict", case.folder / "out", case.folder / "test.csv", "--out", tmp_path / "s.csv")
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
     assert (done.status, done.stdout) == (status, "")
     assert "interrupted" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
@@ -413,11 +415,13 @@ def test_a_signal_leaves_no_part_of_the_scores(
 
 def test_the_bytes_do_not_depend_on_torchs_threads(case: Case, tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    for threads in (1, 3):
-        torch.set_num_threads(threads)
-        succeed("predict", case.folder / "out", case.folder / "test.csv", "--out", tmp_path / f"{threads}.csv")
-        assert torch.get_num_threads() == threads
-    torch.set_num_threads(before)
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            succeed("predict", case.folder / "out", case.folder / "test.csv", "--out", tmp_path / f"{threads}.csv")
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "3.csv").read_bytes()
 
 
