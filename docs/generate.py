@@ -35,8 +35,8 @@ WIDTH = 120
 
 PACKAGES = (
     "core", "artifacts", "ingest", "ingest/input_order", "ingest/notes", "ingest/raw_files", "ingest/readers",
-    "ingest/scored", "ingest/value_types", "profile", "report", "calibrate", "synthetic", "pack", "kernels",
-    "streaming", "embedding", "models", "checkpoint", "training", "run", "bench", "cli",
+    "ingest/scored", "ingest/value_types", "profile", "report", "calibrate", "synthetic", "pack", "inspect",
+    "kernels", "streaming", "embedding", "models", "checkpoint", "training", "run", "plan", "export", "bench", "cli",
 )  # fmt: skip
 """Packages from the ground up; the docstring of each says what it is for."""
 

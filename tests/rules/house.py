@@ -16,7 +16,7 @@ FLOORS = (
     {"core"},
     {"artifacts"},
     {"ingest", "profile", "report"},
-    {"synthetic", "calibrate", "pack"},
+    {"synthetic", "calibrate", "pack", "inspect"},
     {"kernels"},
     {"streaming"},
     {"embedding"},
@@ -24,6 +24,7 @@ FLOORS = (
     {"checkpoint"},
     {"training"},
     {"run"},
+    {"plan", "export"},
     {"bench"},
     {"cli"},
 )

@@ -245,3 +245,12 @@ def check_folder(path: str | os.PathLike[str], where: str) -> None:
         is_utf8 = False
     if not is_utf8:
         raise RecipeError(f"{where} {brief(name)} is not UTF-8 (or the locale is not); choose a name that is")
+
+
+def without_defaults(table: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `table` without the keys of `later` that have their default there.
+
+    >>> without_defaults({"name": "a", "table": None, "padding": "0"}, {"table": None, "padding": None})
+    {'name': 'a', 'padding': '0'}
+    """
+    return {key: value for key, value in table.items() if key not in later or value != later[key]}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fae.core.config import check_fields, to_table
+from fae.core.config import check_fields, to_table, without_defaults
 from fae.core.errors import RecipeError
 from fae.core.pooling import Pooling
 
@@ -113,12 +113,3 @@ def in_slot_order(columns: Sequence[ColumnConfig]) -> tuple[ColumnConfig, ...]:
         if column.table is not None:
             members[column.table].append(column)
     return tuple(itertools.chain.from_iterable(members.values()))
-
-
-def without_defaults(table: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `table` without the keys of `later` that have their default there.
-
-    >>> without_defaults({"name": "a", "table": None, "padding": "0"}, {"table": None, "padding": None})
-    {'name': 'a', 'padding': '0'}
-    """
-    return {key: value for key, value in table.items() if key not in later or value != later[key]}

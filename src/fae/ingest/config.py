@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fae.core.config import check_fields, check_path, nearest, to_table
+from fae.core.config import check_fields, check_path, nearest, to_table, without_defaults
 from fae.core.errors import RecipeError
-from fae.ingest.column_config import ColumnConfig, in_slot_order, without_defaults
+from fae.ingest.column_config import ColumnConfig, in_slot_order
 from fae.ingest.formats import KNOWN_LOGS, KnownLog
 
 Format = Literal[

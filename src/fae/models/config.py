@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
-from fae.core.config import check_fields, from_table, nearest
+from fae.core.config import check_fields, from_table, nearest, to_table, without_defaults
 from fae.core.errors import RecipeError
 from fae.core.printable import brief
 
@@ -19,6 +19,8 @@ Widths = tuple[int, ...]
 _WIDEST = 2**20
 """Two layers of this width have 4 TiB of weights between them."""
 _MOST_CROSS_LAYERS = 1000
+_LATER_KEYS: dict[str, Any] = {}
+"""Keys that runs of earlier versions did not have: at these values they are left out of the fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,10 @@ class ModelConfig:
                 continue
             limit = "1 or more" if any(width < 1 for width in value) else f"at most {_WIDEST:,}"
             raise RecipeError(f"[model] {option.name} = {brief(list(value))} must hold widths of {limit}")
+
+    def to_parameters(self) -> dict[str, Any]:
+        """The table that goes into the fingerprint of a training."""
+        return without_defaults(to_table(self), _LATER_KEYS)
 
     def with_parts(self, tables: Mapping[str, str]) -> Self:
         """The same with the width of its table for each column that shares another one's.

@@ -12,7 +12,6 @@ from fae.artifacts.hot_set import HotSet
 from fae.artifacts.manifest import Manifest, Plan, is_current, require_parent
 from fae.artifacts.packed import PackedDataset
 from fae.artifacts.packed_contents import check_batches
-from fae.core.config import to_table
 from fae.core.errors import BudgetError
 from fae.core.host_memory import available_bytes
 from fae.core.progress import say
@@ -38,13 +37,6 @@ class TrainStage(Stage[Manifest]):
         """As `Stage.plan`."""
         packed, log, parent = PACK.open(run), INGEST.open(run), run.parent()
         require_validation(run.recipe, log)
-        # How often to save does not shape the result, so it does not name it; a parent is named by its fingerprint.
-        # `compile` and `threads` name the run only where they are set: runs from before them are still those runs.
-        train = {
-            key: value
-            for key, value in to_table(run.recipe.train).items()
-            if key != "from" and not key.startswith("checkpoint_") and (key not in ("compile", "threads") or value)
-        }
         parents = {artifact.kind: artifact.fingerprint for artifact in (packed.manifest, log.manifest)}
         if parent:
             require_parent(log.manifest, parent.log.manifest, command="fae ingest RECIPE.toml")
@@ -52,7 +44,11 @@ class TrainStage(Stage[Manifest]):
         return Plan(
             kind=KIND,
             format_version=FORMAT_VERSION,
-            parameters={"model": to_table(run.recipe.model), "train": train, "device": run.device()},
+            parameters={
+                "model": run.recipe.model.to_parameters(),
+                "train": run.recipe.train.to_parameters(),
+                "device": run.device(),
+            },
             parents=parents,
             command=COMMAND,
         )

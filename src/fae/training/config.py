@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from fae.core.config import check_fields, check_path
+from fae.core.config import check_fields, check_path, to_table, without_defaults
 from fae.core.errors import RecipeError
 from fae.core.optimizers import optimizer_facts
 
@@ -17,6 +17,9 @@ dense part")."""
 _LARGEST_RATE = 1e38
 """Weights are float32, and a larger rate is no number of that kind."""
 _MOST_EPOCHS = 10**6
+
+_LATER_KEYS: dict[str, Any] = {"compile": False, "threads": 0}
+"""Keys that runs of earlier versions did not have: at these values they are left out of the fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +143,14 @@ class TrainConfig:
             raise RecipeError(f"[train] threads = {self.threads} is more than 256")
         if self.batch_size > 2**20:
             raise RecipeError(f"[train] batch_size = {self.batch_size} is more than {2**20}")
+
+    def to_parameters(self) -> dict[str, Any]:
+        """The table that goes into the fingerprint of a training.
+
+        How often to save does not shape the result, and a parent is named by its fingerprint.
+        """
+        table = without_defaults(to_table(self), _LATER_KEYS)
+        return {key: value for key, value in table.items() if key != "from" and not key.startswith("checkpoint_")}
 
     @property
     def _is_adagrad(self) -> bool:

@@ -1,0 +1,1 @@
+"""A folder that serves a finished model without FAE."""

@@ -1,0 +1,1 @@
+"""A first look at a raw log, and a first recipe for it."""

@@ -1,0 +1,1 @@
+"""Before a run: memory, coverage, step time and a verdict, from a sample."""
