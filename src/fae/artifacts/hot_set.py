@@ -55,11 +55,12 @@ class HotSet:
         self.summary: dict[str, Any] = self.manifest.summary
         self._command = command
         parameters = Fields(self.manifest.parameters, "parameters", path, command)
-        self.ring_depth: int = parameters.whole("ring_depth", 1, 2**20)
         self.batch_size: int = parameters.whole("batch_size", 1, 2**31 - 1)
         self.mixed: bool = parameters.flag("mixed")
         self.optimizer: str = parameters.text("optimizer", OPTIMIZERS)
         fields = Fields(self.summary, "summary", path, command)
+        fitted = self.manifest.parameters.get("ring_depth") == "auto"
+        self.ring_depth: int = (fields if fitted else parameters).whole("ring_depth", 1, 2**20)
         self._features = read_features(fields)
         self._dims, self._num_hot = [], []
         tables = fields.parts("tables")

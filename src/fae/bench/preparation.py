@@ -28,6 +28,7 @@ KINDS = ("threshold", "own", "mixed")
 """Packs of a batch size: the paper's hot set, the configured one, and that one with batches that mix hot and cold."""
 _LARGEST_RING = 30.0
 """No larger budget is tried once the estimate of the staging ring has been multiplied by more than this."""
+_RING_DEPTH = 8
 
 
 class Preparation:
@@ -111,7 +112,7 @@ class Preparation:
                 chosen = np.flatnonzero(cold.any(axis=1))[:batch_size]
                 most = max(most, len(np.unique(rows[chosen][cold[chosen]])))
             # Calibrate reserves a tenth more than the largest batch that it probes.
-            self._rings[batch_size] = int(1.15 * most + 64) * HotConfig().ring_depth * self.row_bytes
+            self._rings[batch_size] = int(1.15 * most + 64) * _RING_DEPTH * self.row_bytes
         return self._rings[batch_size]
 
     def packed(self, kind: str, batch_size: int) -> tuple[HotSet, PackedDataset]:
@@ -132,7 +133,7 @@ class Preparation:
     def _packed(self, kind: str, batch_size: int, budget: int) -> tuple[HotSet, PackedDataset]:
         selection = "threshold" if kind == "threshold" else self.config.selection
         options = PackOptions(
-            hot=HotConfig(budget=budget, selection=selection),
+            hot=HotConfig(budget=budget, selection=selection, ring_depth=_RING_DEPTH),
             embedding_dims=(self.model.embedding_dim,) * len(self.log.features),
             optimizer=self.optimizer, batch_size=batch_size, mixed=kind == "mixed", seed=self.config.seed,
         )  # fmt: skip

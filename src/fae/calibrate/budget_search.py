@@ -1,6 +1,7 @@
 """The largest hot set whose rows and staging ring fit the budget.
 
-What the search returns fits: ``bytes + ring_depth * sum(staging_rows * row bytes) <= budget``.
+What the search returns fits: ``bytes + ring_depth * sum(staging_rows * row bytes) <= budget``. Where it may choose the
+depth of the ring it takes the deepest that leaves `ROWS_SHARE` of the budget to the hot rows, else the shallowest.
 
 The ring shrinks while the hot set grows, so a large hot set may fit where a small one does not, and bisecting over
 "fits" would be wrong. The ring is therefore measured at fixed *anchors*, eight for each doubling of the hot set's
@@ -12,6 +13,7 @@ the budget: hot sets of growing budgets stay nested.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +27,9 @@ _FIRST_ANCHOR_BYTES = 64
 _ANCHORS_PER_DOUBLING = 8
 _LAST_ANCHOR = 8 * 50
 
+ROWS_SHARE = 0.5
+"""A ring that takes more than the other half of the budget costs more hot rows than its last slot is worth."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HotSetFit:
@@ -36,12 +41,15 @@ class HotSetFit:
         int64 ``[F]``: hot rows of each table.
     staging_rows
         int64 ``[groups]``: U_cap, most unique cold rows of a batch.
+    ring_depth
+        Slots of the ring.
     bytes, staging_bytes
         Bytes of the hot rows, and of the whole ring.
     """
 
     num_hot: Int64
     staging_rows: Int64
+    ring_depth: int
     bytes: int
     staging_bytes: int
 
@@ -55,10 +63,14 @@ class BudgetSearch:
         The nested hot sets.
     probe
         Estimates staging rows, in the storage order of `sets`.
+    ring_depths
+        Depths that the ring may have, the deepest first.
     """
 
-    def __init__(self, tables: Tables, sets: NestedSets, probe: StagingProbe | StagingProbes, ring_depth: int) -> None:
-        self._tables, self._sets, self._probe, self._ring_depth = tables, sets, probe, ring_depth
+    def __init__(
+        self, tables: Tables, sets: NestedSets, probe: StagingProbe | StagingProbes, ring_depths: Sequence[int]
+    ) -> None:
+        self._tables, self._sets, self._probe, self._ring_depths = tables, sets, probe, tuple(ring_depths)
         self._staging: dict[int, Int64] = {}
 
     def staging_rows(self, num_bytes: int) -> Int64:
@@ -75,20 +87,28 @@ class BudgetSearch:
                 last = middle - 1
         return self._at_anchor(anchor)
 
-    def ring_bytes(self, staging_rows: Int64) -> int:
-        """Bytes of a staging ring whose slots hold `staging_rows` rows of each group."""
-        return self._ring_depth * int((staging_rows * self._tables.group_row_bytes).sum())
+    def ring_bytes(self, staging_rows: Int64, depth: int | None = None) -> int:
+        """Bytes of a ring whose `depth` slots (None: as few as may be) hold `staging_rows` rows of each group."""
+        return (depth or self._ring_depths[-1]) * int((staging_rows * self._tables.group_row_bytes).sum())
 
     def largest(self, budget_bytes: int) -> HotSetFit | None:
         """The largest hot set that fits `budget_bytes`, or None."""
+        fit = None
+        for depth in self._ring_depths:
+            fit = self._largest(budget_bytes, depth)
+            if fit is not None and fit.staging_bytes <= (1 - ROWS_SHARE) * budget_bytes:
+                break
+        return fit
+
+    def _largest(self, budget_bytes: int, depth: int) -> HotSetFit | None:
         if self._tables.total_bytes <= budget_bytes:
-            return self._fit(self._tables.sizes.copy(), np.zeros(len(self._tables.group_row_bytes), np.int64))
+            return self._fit(self._tables.sizes.copy(), np.zeros(len(self._tables.group_row_bytes), np.int64), depth)
         for anchor in range(anchor_below(budget_bytes), -2, -1):
             staging_rows = self._at_anchor(anchor)
-            room = min(budget_bytes - self.ring_bytes(staging_rows), anchor_bytes(anchor + 1) - 1)
+            room = min(budget_bytes - self.ring_bytes(staging_rows, depth), anchor_bytes(anchor + 1) - 1)
             if room < self._tables.bytes(self._sets.largest(anchor_bytes(anchor))):
                 continue
-            return self._fit(self._sets.largest(room), staging_rows)
+            return self._fit(self._sets.largest(room), staging_rows, depth)
         return None
 
     def smallest_need(self) -> tuple[int, int]:
@@ -105,14 +125,15 @@ class BudgetSearch:
             self._staging[anchor] = self._probe.staging_rows(self._sets.largest(anchor_bytes(anchor)))
         return self._staging[anchor]
 
-    def _fit(self, num_hot: Int64, staging_rows: Int64) -> HotSetFit:
+    def _fit(self, num_hot: Int64, staging_rows: Int64, depth: int) -> HotSetFit:
         # The hot set at the anchor below may have left more cold rows than this one.
         staging_rows = np.minimum(staging_rows, self._tables.cold_rows(num_hot))
         return HotSetFit(
             num_hot=num_hot,
             staging_rows=staging_rows,
+            ring_depth=depth,
             bytes=self._tables.bytes(num_hot),
-            staging_bytes=self.ring_bytes(staging_rows),
+            staging_bytes=self.ring_bytes(staging_rows, depth),
         )
 
 

@@ -210,6 +210,7 @@ def _everything_hot(
     fit = HotSetFit(
         num_hot=tables.sizes.copy(),
         staging_rows=np.zeros(len(tables.group_row_bytes), np.int64),
+        ring_depth=config.ring_depths[0],
         bytes=tables.total_bytes,
         staging_bytes=0,
     )

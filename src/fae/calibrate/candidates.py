@@ -81,7 +81,7 @@ class CandidateBuilder:
         """Fit the paper's statistical optimizer. `counts` (int64, flat) are the inputs' accesses."""
         sets = ThresholdSets(self.tables, counts, self.config)
         ranks = sets.ranks()
-        search = BudgetSearch(self.tables, sets, self.probe.use_ranks(ranks), self.config.ring_depth)
+        search = BudgetSearch(self.tables, sets, self.probe.use_ranks(ranks), self.config.ring_depths)
         fit = search.largest(self.config.budget_bytes)
         step = sets.largest_step(fit.bytes if fit else 0)
         return Candidate(
@@ -104,7 +104,7 @@ class CandidateBuilder:
         fitted = inputs.evenly(MEMORY_BYTES // (INCIDENCE_BYTES * slots))
         sets = PeeledSets(self.tables, peel(self.tables, fitted, counts, self.config.peeling_passes, free), small)
         ranks = sets.ranks()
-        search = BudgetSearch(self.tables, sets, self.probe.use_ranks(ranks), self.config.ring_depth)
+        search = BudgetSearch(self.tables, sets, self.probe.use_ranks(ranks), self.config.ring_depths)
         fit = search.largest(self.config.budget_bytes)
         return Candidate(
             method="peeling",

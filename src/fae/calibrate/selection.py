@@ -226,12 +226,12 @@ def _require_fit(candidates: list[Candidate], config: HotConfig, batch_size: int
     need, ring = min(one.need for one in candidates if one.need is not None)
     raise BudgetError(
         f"[hot] budget = {config.budget!r} ({format_bytes(config.budget_bytes)}) is too small: with batch_size = "
-        f"{batch_size} and ring_depth = {config.ring_depth} the smallest that works is {format_bytes(need)}, "
+        f"{batch_size} and ring_depth = {config.ring_depths[-1]} the smallest that works is {format_bytes(need)}, "
         + (
             f"of which the staging ring takes {format_bytes(ring)}"
             if ring
             else "which holds every row and needs no ring"
         )
         + f'; set budget = "{-(-need // 1024)}KiB" or more, or lower [train] '
-        f"batch_size or [hot] ring_depth"
+        + ("batch_size" if config.ring_depth in ("auto", 2) else "batch_size or [hot] ring_depth")
     )

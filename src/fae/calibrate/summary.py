@@ -48,6 +48,7 @@ def summarize_hot_set(
         "bytes": fit.bytes,
         "staging_rows": fit.staging_rows.tolist(),
         "staging_bytes": fit.staging_bytes,
+        "ring_depth": fit.ring_depth,
         "budget_bytes": config.budget_bytes,
         "coverage": coverage,
         "sampled_coverage": {"value": measured.coverage, "low": sampled[0], "high": sampled[1]},

@@ -246,13 +246,42 @@ def test_list_columns_and_empty_inputs(tmp_path: Path) -> None:
 def test_too_small_a_budget_names_one_that_works(tmp_path: Path, selection: Any) -> None:
     log = zipf_log(tmp_path, num_inputs=1500)
     config = HotConfig(budget="300B", selection=selection)
-    with pytest.raises(BudgetError, match=r"budget = '300B' .* batch_size = 32 and ring_depth = 8") as caught:
+    with pytest.raises(BudgetError, match=r"budget = '300B' .* batch_size = 32 and ring_depth = 2") as caught:
         run(log, config, tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "hot_set").exists()
     named = str(caught.value).split('set budget = "')[1].split('"')[0]
     summary = run(log, HotConfig(budget=named, selection=selection), tmp_path).summary
     assert summary["bytes"] + summary["staging_bytes"] <= parse_bytes(named)
+
+
+def test_auto_takes_the_deepest_ring_that_leaves_half_to_the_rows(tmp_path: Path) -> None:
+    log = zipf_log(tmp_path, num_inputs=1500)
+
+    def summary_of(budget: int, ring_depth: Any) -> dict[str, Any] | None:
+        config = HotConfig(budget=budget, selection="threshold", ring_depth=ring_depth, small_table=1)
+        try:
+            hot_set = run(log, config, tmp_path)
+        except BudgetError:
+            return None
+        assert hot_set.ring_depth == hot_set.summary["ring_depth"]
+        return hot_set.summary
+
+    taken = set()
+    for budget in (2900, 3500, 4500, 6000, 8000, 12_000, 20_000):
+        found = summary_of(budget, "auto")
+        of_depth = {depth: summary_of(budget, depth) for depth in range(8, 1, -1)}
+        leaves_half = [d for d, one in of_depth.items() if one and one["staging_bytes"] <= budget / 2]
+        depth = max(leaves_half, default=2)
+        taken.add(depth)
+        expected = of_depth[depth]
+        assert found is not None
+        assert expected is not None
+        assert (found["ring_depth"], found["bytes"], found["staging_bytes"]) == (
+            depth, expected["bytes"], expected["staging_bytes"]
+        )  # fmt: skip
+    assert {2, 8} < taken, "the budgets have to cover short and deep rings"
+    assert summary_of(2900, 4) is None
 
 
 def test_mixed_batches_stage_other_rows(tmp_path: Path) -> None:

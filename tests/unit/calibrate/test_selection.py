@@ -389,6 +389,27 @@ def test_anchors_are_found_again() -> None:
         assert anchor_bytes(anchor) <= num_bytes < max(64, anchor_bytes(anchor + 1))
 
 
+def test_search_takes_the_deepest_ring_that_leaves_half_to_the_rows() -> None:
+    sizes = [40, 150]
+    tables, inputs, counts = tables_of(random_ids(9, 800, sizes), sizes, [2, 4])
+    sets = PeeledSets(tables, peel(tables, inputs, counts, 1, np.zeros(2, bool)), ())
+    probe = StagingProbe(tables, inputs, 800, batch_size=8, mixed=True, seed=1).use_ranks(sets.ranks())
+    of_depth = {depth: BudgetSearch(tables, sets, probe, [depth]) for depth in range(8, 1, -1)}
+    auto = BudgetSearch(tables, sets, probe, list(of_depth))
+    assert auto.smallest_need() == of_depth[2].smallest_need()
+    taken = set()
+    for budget in range(auto.smallest_need()[0], tables.total_bytes, 40):
+        fits = {depth: search.largest(budget) for depth, search in of_depth.items()}
+        depth = max((d for d, fit in fits.items() if fit and fit.staging_bytes <= budget / 2), default=2)
+        fit, expected = auto.largest(budget), fits[depth]
+        taken.add(depth)
+        assert fit is not None
+        assert expected is not None
+        assert (fit.ring_depth, fit.bytes, fit.staging_bytes) == (depth, expected.bytes, expected.staging_bytes)
+        assert fit.num_hot.tolist() == expected.num_hot.tolist()
+    assert len(taken) > 2
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("batch_size", [4, 64])
 def test_search_agrees_with_trying_every_hot_set(mixed: bool, batch_size: int) -> None:
@@ -396,7 +417,7 @@ def test_search_agrees_with_trying_every_hot_set(mixed: bool, batch_size: int) -
     tables, inputs, counts = tables_of(random_ids(9, 800, sizes), sizes, [2, 4])
     sets = PeeledSets(tables, peel(tables, inputs, counts, 1, np.zeros(2, bool)), ())
     probe = StagingProbe(tables, inputs, 800, batch_size=batch_size, mixed=mixed, seed=1).use_ranks(sets.ranks())
-    search = BudgetSearch(tables, sets, probe, 2)
+    search = BudgetSearch(tables, sets, probe, [2])
     need, ring = search.smallest_need()
     assert 0 <= ring <= need <= tables.total_bytes
     assert search.largest(need - 1) is None
