@@ -13,8 +13,8 @@ from typing import Any
 from fae.core.errors import ArtifactError
 from fae.core.files import cannot_write
 from fae.core.whole_files import write_whole
-from fae.report.amounts import stage_times_card
-from fae.report.charts import losses_card
+from fae.report.pictures.amounts import stage_times_card
+from fae.report.pictures.charts import losses_card
 from fae.report.paper_table import is_paper_table, read_paper_table
 from fae.report.records import RunRecord, load_runs
 from fae.report.run_details import lead_text, machine_text, read_details

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fae.report.amounts import row_bytes_by_table
-from fae.report.charts import skew_points
+from fae.report.pictures.amounts import row_bytes_by_table
+from fae.report.pictures.charts import skew_points
 from fae.report.records import RunRecord, as_number
 from fae.report.shown_values import DASH, Absent, Shown, show_bytes, show_count, show_share
 

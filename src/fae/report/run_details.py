@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fae.report.amounts import tiers_card
-from fae.report.cards import Card
-from fae.report.charts import budgets_card, schedule_card, skew_card
+from fae.report.pictures.amounts import tiers_card
+from fae.report.pictures.cards import Card
+from fae.report.pictures.charts import budgets_card, schedule_card, skew_card
 from fae.report.per_table import TableLine, column_names, table_lines
 from fae.report.records import RunRecord, as_number
 from fae.report.shown_values import Absent, Shown

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fae.core.units import format_bytes, format_count
-from fae.report.amounts import seconds_by_part, total_bytes
+from fae.report.pictures.amounts import seconds_by_part, total_bytes
 from fae.report.records import RunRecord, as_number, flatten
 from fae.report.shown_values import (
     Absent,

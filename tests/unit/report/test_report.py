@@ -17,11 +17,11 @@ from jinja2 import UndefinedError
 
 from fae.core.errors import ArtifactError
 from fae.profile.skew import skew_curve
-from fae.report import amounts, charts
+from fae.report.pictures import amounts, charts
 from fae.report.page import build_page, report
 from fae.report.records import RunRecord, load_runs
 from fae.report.settings import differing_names
-from fae.report.svg import Axis, Plot, percent, series_class
+from fae.report.pictures.svg import Axis, Plot, percent, series_class
 from fae.report.templates import render_template
 
 VOID = {"meta", "link", "wbr"}

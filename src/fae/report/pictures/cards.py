@@ -43,7 +43,7 @@ class Card:
     Attributes
     ----------
     pictures
-        SVG elements of `fae.report.svg`.
+        SVG elements of `fae.report.pictures.svg`.
     legend
         ``(class, text)`` of each series.
     """

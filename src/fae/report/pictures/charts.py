@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fae.core.units import format_bytes, format_count
-from fae.report.cards import Card
+from fae.report.pictures.cards import Card
 from fae.report.records import RunRecord, as_number, points_of
-from fae.report.svg import WIDE, Axis, Plot, percent, series_class, short_bytes, short_count
+from fae.report.pictures.svg import WIDE, Axis, Plot, percent, series_class, short_bytes, short_count
 
 _NAMED_TABLES = 6
 _MOST_LOSSES = 60
