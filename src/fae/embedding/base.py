@@ -15,7 +15,7 @@ and how the kernels find the cold rows of a batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
@@ -115,6 +115,7 @@ class Embeddings(ABC):
     ) -> None:
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
         self.steps = 0
+        self._rate_factor: Callable[[int], float] | None = None
         self._lookups = 0
         self._looked_up: BatchTurn | None = None  # of the batch whose gradients the leaves take
         self._staging_rows: tuple[int, ...] = tuple(0 for _ in layout.groups)
@@ -356,7 +357,21 @@ class Embeddings(ABC):
             self._gpu.update(batch, banks)
             return
         assert self._cpu is not None
-        self._cpu.update(batch, banks, step=self.steps)
+        factor = 1.0 if self._rate_factor is None else self._rate_factor(self.steps)
+        self._cpu.update(batch, banks, step=self.steps, rate_factor=factor)
+
+    def follow_rates(self, factor: Callable[[int], float] | None) -> None:
+        """Multiply the learning rate of every coming step by a factor.
+
+        Parameters
+        ----------
+        factor
+            From the number of a step (what `steps` is after it) to its factor. It is called when a stream begins, for
+            all of its batches, or step by step; so it may change between streams. None: the rate stays constant.
+        """
+        self._rate_factor = factor
+        if self._gpu is not None:
+            self._gpu.rate_factor = factor
 
     def take_back(self, batch: ReadyBatch, steps: int) -> None:
         """Forget a step that was recorded and not made; `steps` is the number before it."""

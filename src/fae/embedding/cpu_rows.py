@@ -81,8 +81,16 @@ class CpuRows:
             output.requires_grad_(requires_grad)
         return self.outputs
 
-    def update(self, batch: ReadyBatch, banks: Sequence[RowStore], *, step: int) -> None:
-        """Sum the gradients of the batch that was looked up last and apply the optimizer; `step` is Adam's, from 1."""
+    def update(self, batch: ReadyBatch, banks: Sequence[RowStore], *, step: int, rate_factor: float = 1.0) -> None:
+        """Sum the gradients of the batch that was looked up last and apply the optimizer.
+
+        Parameters
+        ----------
+        step
+            Number of the step, from 1, for Adam.
+        rate_factor
+            What the learning rate of this step is multiplied by.
+        """
         order, optimizer = batch.packed.order, self._optimizer
         assert order is not None
         for group, (kernels, output) in enumerate(zip(self._kernels, self.outputs, strict=True)):
@@ -92,6 +100,6 @@ class CpuRows:
             start = self._batch_size * geometry.order_start
             part = order[start : start + self._batch_size * len(geometry.slots)]
             kernels.update(
-                bank.weight, bank.state, part, output.grad.detach(), optimizer.learning_rate, optimizer.eps,
-                betas=optimizer.betas, step=step,
+                bank.weight, bank.state, part, output.grad.detach(), optimizer.learning_rate * rate_factor,
+                optimizer.eps, betas=optimizer.betas, step=step,
             )  # fmt: skip

@@ -45,6 +45,8 @@ class GpuRows:
     ----------
     slot_locations
         With `staged`, per group int64 ``[k, slot_rows]``: the row of the bank of each cold row of a slot's batch.
+    rate_factor
+        As `Embeddings.follow_rates` takes it; None where the learning rate is constant.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class GpuRows:
         self._row_gradients: Tensor | None = None
         self._interacted = self._has_read = self._updated_on_side = False
         self._ring: InputRing | None = None
+        self.rate_factor: Callable[[int], float] | None = None
         # Row updates wait for memory while the rest of the backward pass computes, so they run beside each other.
         self._side_stream = (
             torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -125,21 +128,27 @@ class GpuRows:
         return self._ring.run(batches, order, table)
 
     def _rates(self, first_step: int, count: int) -> npt.NDArray[np.float32]:
-        optimizer = self._optimizer
-        if optimizer.name != "adam":
+        optimizer, factor = self._optimizer, self.rate_factor
+        if not self._rate_changes:
             return np.full(count, optimizer.learning_rate, np.float32)
         steps = range(first_step, first_step + count)
-        return np.array(
-            [bias_corrected_rate(optimizer.learning_rate, optimizer.betas, step) for step in steps], np.float32
-        )
+        rates = [optimizer.learning_rate * (1.0 if factor is None else factor(step)) for step in steps]
+        if optimizer.name == "adam":
+            rates = [bias_corrected_rate(rate, optimizer.betas, step) for rate, step in zip(rates, steps, strict=True)]
+        return np.array(rates, np.float32)
+
+    @property
+    def _rate_changes(self) -> bool:
+        """Whether the learning rate of a step depends on its number."""
+        return self._optimizer.name == "adam" or self.rate_factor is not None
 
     def set_step(self, buffer: InputSlot, step: int) -> None:
         """Correct the step number of a batch, before the work on it, where it is not the one that `buffered` expected.
 
         Input buffers are sent before it is known which batches are updated, so the learning rate of this one is written
-        anew on the computing stream. Only Adam's rate depends on the step.
+        anew on the computing stream, if it depends on the step.
         """
-        if self._optimizer.name == "adam":
+        if self._rate_changes:
             buffer.views.words[1:2].fill_(int(self._rates(step, 1).view(np.int32)[0]))
 
     def _output(self, group: int) -> Tensor:

@@ -9,7 +9,7 @@ nor forwards rows: it is the baseline for both.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -107,6 +107,10 @@ class PaperEmbeddings(Embeddings):
         else:
             super()._update(batch)
             self._host_is_stale = True
+
+    def follow_rates(self, factor: Callable[[int], float] | None) -> None:
+        super().follow_rates(factor)
+        self._cold_side.follow_rates(factor)
 
     def _refresh_bank(self) -> None:
         if self._bank_is_stale:

@@ -248,13 +248,14 @@ def loss_and_gradient(logits: Tensor, labels: Tensor, words: Tensor, loss_sum: T
 
 @triton.jit
 def _dense_update_kernel(
-    weight, grad, state, shadow, learning_rate, eps, decay, square_decay, step_rate, size,
+    weight, grad, state, shadow, rate, eps, decay, square_decay, step_rate, size,
     OPTIMIZER: tl.constexpr, SHADOW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < size
     old = tl.load(weight + i, mask=inside, other=0.0)
     g = tl.load(grad + i, mask=inside, other=0.0)
+    learning_rate = tl.load(rate)
     if OPTIMIZER == SGD:
         new = old - learning_rate * g
     elif OPTIMIZER == ADAGRAD:
@@ -278,8 +279,8 @@ def _dense_update_kernel(
 
 
 def dense_update(
-    optimizer: int, weight: Tensor, grad: Tensor, state: Tensor, shadow: Tensor, corrections: Tensor, *,
-    learning_rate: float, eps: float, betas: tuple[float, float],
+    optimizer: int, weight: Tensor, grad: Tensor, state: Tensor, shadow: Tensor, corrections: Tensor, rate: Tensor, *,
+    eps: float, betas: tuple[float, float],
 ) -> None:  # fmt: skip
     """One optimizer step over all dense weights at once, and their bfloat16 copy.
 
@@ -295,10 +296,12 @@ def dense_update(
         bfloat16 ``[P]``, or empty.
     corrections
         float32 ``[2]`` on the device, for Adam: 1 - beta1^t and sqrt(1 - beta2^t).
+    rate
+        float32 ``[1]`` on the device, the learning rate: a captured graph reads what is there when it runs.
     """
     size, block = weight.numel(), 1024
     _dense_update_kernel[(triton.cdiv(size, block),)](
         weight, grad, state if state.numel() else weight, shadow if shadow.numel() else weight,
-        learning_rate, eps, 1 - betas[0], 1 - betas[1], corrections, size,
+        rate, eps, 1 - betas[0], 1 - betas[1], corrections, size,
         OPTIMIZER=optimizer, SHADOW=shadow.numel() > 0, BLOCK=block,
     )  # fmt: skip

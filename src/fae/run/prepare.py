@@ -83,12 +83,13 @@ def require_validation(recipe: Recipe, log: ColumnarLog | None = None) -> None:
     Raises
     ------
     RecipeError
-        If early stopping or the adaptive order would have no validation loss.
+        If early stopping, the adaptive order or rates that follow the loss would have no validation loss.
     """
     train, fraction = recipe.train, recipe.log.validation_fraction
     needs = [
         *([f"early_stopping = {train.early_stopping}"] if train.early_stopping else []),
         *(['order = "adaptive"'] if train.order == "adaptive" else []),
+        *(['rate_schedule = "plateau"'] if train.rate_schedule == "plateau" else []),
     ]
     if log is None:
         why = "[log] validation_fraction is 0" if fraction == 0 else ""

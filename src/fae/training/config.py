@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fae.core.config import check_fields, check_path, to_table, without_defaults
 from fae.core.errors import RecipeError
 from fae.core.optimizers import optimizer_facts
+from fae.training.rate_schedule import READ_BY, RateSchedule, check_rates
 
 _DENSE_SHARE = 0.1
 """Share for a model that does not name one: no unit dies of it (docs/results/accuracy.md, "Learning rate of the
@@ -18,7 +19,10 @@ _LARGEST_RATE = 1e38
 """Weights are float32, and a larger rate is no number of that kind."""
 _MOST_EPOCHS = 10**6
 
-_LATER_KEYS: dict[str, Any] = {"compile": False, "threads": 0}
+_LATER_KEYS: dict[str, Any] = {
+    "compile": False, "threads": 0, "rate_schedule": "constant", "warmup_epochs": 0.0, "final_rate": 0.0,
+    "step_epochs": 1.0, "step_factor": 0.1, "patience": 1,
+}  # fmt: skip
 """Keys that runs of earlier versions did not have: at these values they are left out of the fingerprint."""
 
 
@@ -48,14 +52,32 @@ class TrainConfig:
         Adagrads, whose first steps move every dense weight by the whole rate, it is a share of `learning_rate`: a tenth
         for ``dlrm``, half for the other models (`fae.models.config.ModelConfig.dense_share`), a tenth for one of your
         own.
+    rate_schedule
+        How both learning rates change over the training: ``constant``, ``linear`` or ``cosine`` (down to `final_rate`
+        over all epochs), ``step`` (times `step_factor` after every `step_epochs`), ``plateau`` (times `step_factor`
+        where the validation loss no longer falls). ``linear`` and ``cosine`` gain most where the number of epochs is
+        known before.
+    warmup_epochs
+        Epochs, a fraction as well, over which both rates rise from almost 0 before the schedule begins: 0.05 is a
+        twentieth of an epoch. Set it where large batches or large rates diverge at the start.
+    final_rate
+        Share of the rates at the end of ``linear`` and ``cosine``, and their lowest under ``step`` and ``plateau``.
+    step_epochs
+        Epochs, a fraction as well, between two falls under ``step``.
+    step_factor
+        What a fall multiplies both rates by, under ``step`` and ``plateau``.
+    patience
+        Epochs without a lower validation loss after which the rates fall, under ``plateau``. Keep it smaller than
+        `early_stopping`, which otherwise ends the training first.
     placement
         Where rows are: ``tiered`` (FAE: hot rows on the GPU, the rest in host memory), ``device`` (every row on the
         GPU), ``cpu`` (every row and all arithmetic on the CPU), ``hybrid`` (rows and their arithmetic on the CPU, dense
         part on the GPU), ``paper`` (FAE as the paper describes it). It changes speed and memory, not what is computed.
     order
-        Order of batches: ``interleaved`` (hot and cold ones in proportion), ``adaptive`` (the paper's shuffle
-        scheduler), ``fixed_rate`` (its phases at one rate), ``shuffled`` (batches that mix hot and cold inputs, in
-        random order).
+        Order of batches: ``shuffled`` (batches that mix hot and cold inputs, in random order, as plain training has
+        them), ``interleaved`` (hot and cold batches in proportion; cold rows come in fewer batches, so it is the faster
+        one where few host threads stream), ``adaptive`` (the paper's shuffle scheduler), ``fixed_rate`` (its phases at
+        one rate).
     adaptive_rate
         Length of a phase in per cent of the hot (cold) batches, the paper's R(r): the first one of ``adaptive``, every
         one of ``fixed_rate``. Lower it for shorter phases and more swaps.
@@ -96,8 +118,14 @@ class TrainConfig:
     optimizer: Literal["sgd", "rowwise_adagrad", "adagrad", "adam"] = "rowwise_adagrad"
     learning_rate: float = 0.02
     dense_learning_rate: float | None = None
+    rate_schedule: Literal["constant", "linear", "cosine", "step", "plateau"] = "constant"
+    warmup_epochs: float = 0.0
+    final_rate: float = 0.0
+    step_epochs: float = 1.0
+    step_factor: float = 0.1
+    patience: int = 1
     placement: Literal["tiered", "device", "cpu", "hybrid", "paper"] = "tiered"
-    order: Literal["interleaved", "adaptive", "fixed_rate", "shuffled"] = "interleaved"
+    order: Literal["shuffled", "interleaved", "adaptive", "fixed_rate"] = "shuffled"
     adaptive_rate: int = 50
     adaptive_tail: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -143,6 +171,15 @@ class TrainConfig:
             raise RecipeError(f"[train] threads = {self.threads} is more than 256")
         if self.batch_size > 2**20:
             raise RecipeError(f"[train] batch_size = {self.batch_size} is more than {2**20}")
+        check_rates(self.rates(1), given=[key for key in READ_BY if getattr(self, key) != _LATER_KEYS[key]])
+
+    def rates(self, epoch_batches: int) -> RateSchedule:
+        """How the learning rates change over epochs of that many batches."""
+        return RateSchedule(
+            name=self.rate_schedule, epoch_batches=epoch_batches, epochs=self.epochs, warmup_epochs=self.warmup_epochs,
+            final_rate=self.final_rate, step_epochs=self.step_epochs, step_factor=self.step_factor,
+            patience=self.patience,
+        )  # fmt: skip
 
     def to_parameters(self) -> dict[str, Any]:
         """The table that goes into the fingerprint of a training.

@@ -68,6 +68,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         self._moments = torch.zeros(state_width(name, size), device=device)
         self._steps = torch.zeros((), dtype=torch.float64, device=device)
         self._corrections = torch.ones(2, device=device)
+        self._rate = torch.full((1,), learning_rate, device=device)
         with torch.no_grad():
             for parameter in parameters:
                 view = self._view(self._weight, parameter)
@@ -137,8 +138,12 @@ class FlatOptimizer(torch.optim.Optimizer):
             self._corrections.copy_(corrections)
         dense_update(
             OPTIMIZER_CODE[self._name], self._weight, self._grad, self._moments, self._shadow, self._corrections,
-            learning_rate=self._learning_rate, eps=optimizer_facts(self._name).eps, betas=DEFAULT_BETAS,
+            self._rate, eps=optimizer_facts(self._name).eps, betas=DEFAULT_BETAS,
         )  # fmt: skip
+
+    def set_rate(self, learning_rate: float) -> None:
+        """The learning rate of the coming steps, those of captured graphs too; one launch on the current stream."""
+        self._rate.fill_(learning_rate)
 
     def _states(self) -> Iterable[tuple[int, dict[str, Tensor]]]:
         size = self._weight.numel()
@@ -202,6 +207,15 @@ def make_dense_optimizer(
     if kind == "adam":
         return torch.optim.Adam(model.parameters(), lr=learning_rate)
     return torch.optim.Adagrad(model.parameters(), lr=learning_rate)
+
+
+def set_dense_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of the coming steps; call it on the stream of the steps, outside of what is captured."""
+    if isinstance(optimizer, FlatOptimizer):
+        optimizer.set_rate(learning_rate)
+        return
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
 
 
 def dense_bytes(name: str, model: nn.Module, *, flat: bool = False, bf16: bool = False) -> int:

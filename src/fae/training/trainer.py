@@ -21,8 +21,10 @@ from torch import nn
 
 from fae.artifacts.manifest import Plan, is_current
 from fae.artifacts.packed import BatchSet, PackedDataset
+from fae.checkpoint.more_epochs import BEST, LAST, EarlierEpochs, find_earlier_epochs
 from fae.checkpoint.save_load import load_dense, load_tables, read_progress, save_checkpoint
 from fae.core.errors import TrainingError
+from fae.core.files import MANIFEST, remove_folder
 from fae.core.host_memory import keep_freed_memory
 from fae.core.interrupts import Interrupted, is_interrupted, put_off, raise_interrupt
 from fae.core.progress import say, task
@@ -41,8 +43,10 @@ from fae.training.position import Position, require_best
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision, honoured_precision
+from fae.training.step_settings import StepSettings
 
 _CURVE_POINTS = 200
+"""Points of the loss curve in the first epoch; the windows of epoch k are k times as long."""
 
 
 class Trainer:
@@ -111,10 +115,11 @@ class Trainer:
             model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture,
             compiled=config.compile,
         )  # fmt: skip
+        self._settings = StepSettings(config, embeddings, self.dense_optimizer, train.num_batches)
         self._validation_sample = validation_sample(packed.validation)
         self._position = Position()
         self._windows = LossWindows(self._add_to_curve)
-        self._curve_every = max(1, train.num_batches * config.epochs // _CURVE_POINTS)
+        self._curve_every = 1
         self._started = self._last_saved = time.monotonic()
 
     def __repr__(self) -> str:
@@ -140,6 +145,7 @@ class Trainer:
         """
         torch.manual_seed(derive_seed(self.config.seed, "training"))
         self._resume()
+        self._settings.begin(self._position)
         if self._position.complete:
             return self._position.result
         if self.embeddings.device.type == "cpu" and not self._position.threads:
@@ -150,7 +156,9 @@ class Trainer:
         ):  # a signal ends a step first, and training with a checkpoint
             try:
                 self._train()
+                counted = self._position.counted(self.embeddings)
                 if self.config.early_stopping and self._position.best_loss is not None:
+                    self._keep_last()
                     self._load_best()
                 self._position.result = self._result()
             except Interrupted:
@@ -158,7 +166,9 @@ class Trainer:
                     self._save("checkpoint")
                 raise
             self._position.complete = True
+            self._position.count_from(counted, self.embeddings)
             self._save("checkpoint")
+            self._remove_old_last()
         return self._position.result
 
     def _train(self) -> None:
@@ -167,6 +177,8 @@ class Trainer:
             progress.advance(position.batches)
             while not self.schedule.done and not position.stopped_early:
                 position.schedule = self.schedule.state()
+                # By the number of this epoch, not of all: more epochs continue the curve of fewer.
+                self._curve_every = max(1, self.schedule.num_batches * (self.schedule.epoch + 1) // _CURVE_POINTS)
                 segment = self.schedule.next_segment()
                 before = position.seconds
                 self._train_segment(segment, progress.advance)
@@ -200,6 +212,7 @@ class Trainer:
         position, started = self._position, time.perf_counter()
         first, was_timed = True, False
         for batch in stream:
+            self._settings.before_step()
             self._runner(batch)
             position.window_inputs += batch.num_inputs if batch.weights is None else batch.total_weight
             position.in_segment += 1
@@ -274,7 +287,7 @@ class Trainer:
             if position.best_loss is None or loss < position.best_loss:
                 position.best_loss, position.epochs_without_gain = loss, 0
                 if self.config.early_stopping and self._folder is not None:
-                    self._save("best")
+                    self._save(BEST)
                 elif self.config.early_stopping:
                     self._best = BestWeights(self.model, self.dense_optimizer, self.embeddings)
             else:
@@ -301,30 +314,63 @@ class Trainer:
 
     def _load_best(self) -> None:
         if self._folder is not None:
-            load_tables(self._folder / "best", self.embeddings)
-            load_dense(self._folder / "best", self.model, self.dense_optimizer)  # a later run may continue it
+            self._load(self._folder / BEST)  # the dense optimizer's state, too: a later run may continue it
         elif self._best is not None:
             self._best.restore(self.model, self.dense_optimizer, self.embeddings)
+
+    def _load(self, path: Path) -> None:
+        load_tables(path, self.embeddings)
+        load_dense(path, self.model, self.dense_optimizer)
+
+    def _keep_last(self) -> None:
+        """Keep the last epoch's state where the best one is returned to: more epochs continue from there."""
+        if self._position.epochs_without_gain and not self._position.stopped_early:
+            self._save(LAST)
+
+    def _remove_old_last(self) -> None:
+        if self._folder is not None and self._plan is not None and (self._folder / LAST / MANIFEST).is_file():
+            if not is_current(self._folder / LAST, self._plan):
+                remove_folder(self._folder / LAST)
 
     def _resume(self) -> None:
         if self._folder is None or self._plan is None:
             return
-        path = self._folder / "checkpoint"
+        path, earlier = self._folder / "checkpoint", None
         if not is_current(path, self._plan):
-            return
-        load_tables(path, self.embeddings)
-        load_dense(path, self.model, self.dense_optimizer)
+            if is_current(self._folder / LAST, self._plan):  # killed between the last epoch and its end
+                path = self._folder / LAST
+            else:
+                earlier = find_earlier_epochs(self._folder, self._plan)
+                if earlier is None or not earlier.can_continue:
+                    return
         self._position = Position(**read_progress(path))
+        if earlier is not None:
+            self._continue_epochs(earlier)
+        else:
+            self._load(path)
         if not self._position.complete:
             self.schedule.restore(self._position.schedule)
             if self.config.early_stopping and self._position.best_loss is not None:
-                require_best(path, self._folder / "best", self._plan)
+                require_best(path, self._folder / BEST, self._plan)
             say(f"train: continues after batch {self._position.batches}")
+
+    def _continue_epochs(self, earlier: EarlierEpochs) -> None:
+        """Load the checkpoint of fewer epochs (or of more) as one of this training."""
+        position = self._position
+        position.complete, position.result = False, {}
+        say(f"train: {earlier.trained} epochs are trained, {earlier.wanted} are wanted")
+        if self.config.early_stopping and position.best_loss is not None:
+            if not earlier.finished:
+                require_best(earlier.folder / "checkpoint", earlier.best_weights, earlier.plan)
+            self._load(earlier.best_weights)
+            self._save(BEST)  # under the name of this training
+        self._load(earlier.last_weights)
 
     def _result(self) -> dict[str, Any]:
         position = self._position
-        self._close_window()
-        self._windows.settle(wait=True)
+        curve = list(position.curve)  # the open window stays open in the checkpoint: more epochs continue it
+        if position.window_inputs:
+            curve.append([position.inputs, position.window_loss / position.window_inputs])
         test = self._evaluate(self.packed.test, label="test")
         validation = self._evaluate(self.packed.validation, label="validate")
         for name, metrics in (("validation", validation), ("test", test)):
@@ -339,7 +385,7 @@ class Trainer:
                 "num_batches": position.batches,
                 "epochs": self.schedule.epoch,
                 "stopped_early": position.stopped_early,
-                "loss_curve": position.curve,
+                "loss_curve": curve,
                 "validation_curve": position.validation,
                 "schedule": self.schedule.trace,
                 "precision": self._precision,
