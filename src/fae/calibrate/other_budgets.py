@@ -1,8 +1,7 @@
 """What other budgets would give: coverage and hot inputs of a calibration at budgets around the requested one.
 
-Calibrate writes the result into the hot set's summary, reports draw it. A hot-input share of the peeling is never
-counted on a thin sample that the peeling was fitted to: where the log was only sampled, the threshold selection is
-shown instead, and the result says which.
+Calibrate writes the result into the hot set's summary, reports draw it. Where the budget holds every row, the budgets
+are smaller ones: what less memory would buy.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from fae.calibrate.budget_search import HotSetFit
+from fae.calibrate.candidates import Candidate
 from fae.calibrate.coverage import measure, training_coverage
-from fae.calibrate.selection import Selection
 from fae.calibrate.table_facts import Tables
 from fae.profile.sampling import SampledInputs
 
@@ -32,24 +31,27 @@ def budgets_around(budget_bytes: int, total_bytes: int) -> tuple[list[int], list
 
     >>> budgets_around(64, 300)
     ([64, 32, 16, 8, 4, 2], [128, 256, 300])
+    >>> budgets_around(64, 64)
+    ([64, 32, 16, 8, 4, 2], [])
     """
     down = [budget_bytes >> step for step in range(DOUBLINGS + 1)]
     up = [budget_bytes << step for step in range(1, DOUBLINGS + 1)]
-    reached = [total_bytes] if budget_bytes << DOUBLINGS >= total_bytes else []
+    reached = [total_bytes] if budget_bytes < total_bytes <= budget_bytes << DOUBLINGS else []
     return [budget for budget in down if budget > 0], [budget for budget in up if budget < total_bytes] + reached
 
 
 def measure_other_budgets(
-    tables: Tables, selection: Selection, inputs: SampledInputs, budget_bytes: int, *, is_exact: bool
+    tables: Tables, candidate: Candidate, inputs: SampledInputs, budget_bytes: int
 ) -> dict[str, Any]:
     """Measure coverage and hot-input share at other budgets.
 
     Parameters
     ----------
+    candidate
+        The selection that is shown. A peeling that was fitted to a thin sample would be judged by that very sample:
+        show the threshold there.
     inputs
         Inputs that the profile read.
-    is_exact
-        Whether these are all training inputs.
 
     Returns
     -------
@@ -57,7 +59,6 @@ def measure_other_budgets(
         ``selection``, ``num_inputs`` (that the shares were counted on) and ``points``, by growing budget; budgets that
         hold no ring, or little beside it, are left out.
     """
-    candidate = selection.winner if is_exact else selection.threshold
     inputs = inputs.evenly(MEASURED_INPUTS).cached()
     down, up = budgets_around(budget_bytes, tables.total_bytes)
     fits: list[tuple[int, HotSetFit]] = []

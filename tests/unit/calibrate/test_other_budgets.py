@@ -61,8 +61,16 @@ def test_long_logs_are_read_at_even_distances(tmp_path: Path, monkeypatch: pytes
     }
 
 
-def test_there_are_no_other_budgets_where_every_row_is_hot(tmp_path: Path) -> None:
-    assert summary(zipf_log(tmp_path), tmp_path, budget="1GiB")["budgets"] is None
+def test_where_every_row_is_hot_smaller_budgets_are_shown(tmp_path: Path) -> None:
+    log = zipf_log(tmp_path, num_inputs=1500, sizes=(300, 500, 200))
+    found = summary(log, tmp_path, budget="1GiB")
+    assert found["measured_on"] == "every row is hot"
+    points = found["budgets"]["points"]
+    assert points[-1]["budget_bytes"] == found["bytes"], "the last one is what all rows take"
+    assert len(points) >= 3
+    for point in points:
+        other = summary(log, tmp_path, budget=point["budget_bytes"], selection="threshold")
+        assert {key: other[key] for key in point} == point
 
 
 def test_budgets() -> None:
@@ -70,6 +78,7 @@ def test_budgets() -> None:
     assert down == [1000, 500, 250, 125, 62, 31]
     assert up == [2000, 4000, 8000, 16000, 32000]
     assert other_budgets.budgets_around(1, 3) == ([1], [2, 3])
+    assert other_budgets.budgets_around(8, 8) == ([8, 4, 2, 1], [])
 
 
 def test_budgets_that_are_nearly_all_ring_are_left_out(tmp_path: Path) -> None:

@@ -1,0 +1,203 @@
+"""Calibrate one log for any number of budgets: what does not depend on the budget is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fae.artifacts.access_profile import AccessProfile
+from fae.artifacts.columnar_log import SPLITS, ColumnarLog
+from fae.calibrate.budget_search import HotSetFit
+from fae.calibrate.candidates import CandidateBuilder
+from fae.calibrate.coverage import measure
+from fae.calibrate.other_budgets import measure_other_budgets
+from fae.calibrate.selection import choose
+from fae.calibrate.staging_rows import StagingProbe, StagingProbes
+from fae.calibrate.summary import measure_grid, notes, overlap, summarize_hot_set
+from fae.calibrate.table_facts import Tables
+from fae.core.compiled import Int64
+from fae.core.units import format_bytes
+from fae.profile.config import HotConfig
+from fae.profile.sampling import SampledInputs, profiled_inputs, sampled_inputs
+
+
+class Calibrator:
+    """A log and its access profile, ready to be calibrated.
+
+    Parameters
+    ----------
+    config
+        The recipe's ``[hot]``; its budget is that of no call here.
+    embedding_dims, optimizer, batch_size, mixed, seed
+        As `fae.calibrate.calibrate.calibrate` takes them.
+
+    Attributes
+    ----------
+    tables
+        What is known of every table, for this optimizer.
+    """
+
+    def __init__(
+        self,
+        log: ColumnarLog,
+        profile: AccessProfile,
+        config: HotConfig,
+        *,
+        embedding_dims: Sequence[int],
+        optimizer: str,
+        batch_size: int,
+        mixed: bool,
+        seed: int,
+    ) -> None:
+        self._log, self._config, self._is_exact = log, config, profile.is_exact
+        self._batch_size, self._mixed, self._seed = batch_size, mixed, seed
+        self._profile = profile
+        self.tables = Tables(log.features, log.counts, embedding_dims, optimizer)
+
+    @cached_property
+    def inputs(self) -> SampledInputs:
+        """The inputs that the profile counted."""
+        return profiled_inputs(self._profile, self._log).cached()
+
+    @cached_property
+    def counts(self) -> Int64:
+        """int64, flat: accesses of each row by these inputs."""
+        return np.asarray(self._profile.counts)
+
+    @cached_property
+    def probe(self) -> StagingProbes:
+        """Probe batches of every split that has inputs.
+
+        They come from whole splits: a peeling serves the very inputs of its sample far better than others, and a ring
+        measured on those would be too small.
+        """
+        splits = {name: sampled_inputs(self._log, range(*self._log.split(name))) for name in SPLITS}
+        return StagingProbes(
+            [
+                StagingProbe(
+                    self.tables,
+                    inputs,
+                    len(inputs),
+                    batch_size=self._batch_size,
+                    mixed=takes_any_input(name, mixed=self._mixed),
+                    seed=self._seed,
+                )
+                for name, inputs in splits.items()
+                if len(inputs)
+            ]
+        )
+
+    def builder(self, budget_bytes: int) -> CandidateBuilder:
+        """Fits selections for a budget."""
+        config = (
+            self._config if budget_bytes == self._config.budget_bytes else replace(self._config, budget=budget_bytes)
+        )
+        return CandidateBuilder(tables=self.tables, config=config, probe=self.probe)
+
+    def at(self, budget_bytes: int) -> tuple[dict[str, Any], npt.NDArray[np.int32] | None]:
+        """Choose the hot rows for a budget.
+
+        Returns
+        -------
+        tuple
+            The summary of the hot set, and its storage order (int32, flat; None for the identity).
+
+        Raises
+        ------
+        BudgetError
+            If nothing fits; it names the smallest budget that would.
+        """
+        summary: dict[str, Any] = {"requested": self._config.selection}
+        if self.tables.total_bytes <= budget_bytes:
+            return summary | self._everything_hot(budget_bytes), None
+        selected, ranks = self._select(budget_bytes)
+        return summary | selected, ranks
+
+    @property
+    def _num_training_inputs(self) -> int:
+        start, stop = self._log.split("train")
+        return stop - start
+
+    def _select(self, budget_bytes: int) -> tuple[dict[str, Any], npt.NDArray[np.int32] | None]:
+        """Select the hot rows; returns the summary and the storage order."""
+        builder = self.builder(budget_bytes)
+        tables, config, is_exact = builder.tables, builder.config, self._is_exact
+        selection = choose(
+            builder, self.inputs, self.counts, is_exact=is_exact, batch_size=self._batch_size, seed=self._seed
+        )
+        winner = selection.winner
+        assert winner.fit is not None
+        summary = summarize_hot_set(
+            tables,
+            config,
+            winner.fit,
+            winner.ranks,
+            selection.measured,
+            num_training_inputs=self._num_training_inputs,
+            small=winner.small,
+        )
+        # A hot-input share of the peeling is never counted on a thin sample that it was fitted to.
+        candidate = winner if is_exact else selection.threshold
+        summary |= {
+            "selection": winner.method,
+            "threshold": winner.step.threshold if winner.step else None,
+            "num_extra_rows": winner.step.num_extra if winner.step else 0,
+            "measured_on": selection.measured_on,
+            "num_fitted_inputs": winner.num_fitted,
+            "bound": selection.bound["input_share"] if selection.bound else None,
+            "bound_on": selection.bound,
+            "candidates": selection.candidates,
+            "grid": measure_grid(tables, config, selection.threshold, self.counts, self._seed),
+            "overlap": overlap(tables, winner, self.counts),
+            "budgets": measure_other_budgets(tables, candidate, self.inputs, budget_bytes),
+            "notes": notes(tables, config, selection, num_read=len(self.inputs), is_exact=is_exact),
+        }
+        return summary, winner.ranks
+
+    def _everything_hot(self, budget_bytes: int) -> dict[str, Any]:
+        """The summary for a budget that holds all rows: nothing to select, nothing to stage."""
+        tables, builder = self.tables, self.builder(budget_bytes)
+        fit = HotSetFit(
+            num_hot=tables.sizes.copy(),
+            staging_rows=np.zeros(len(tables.group_row_bytes), np.int64),
+            ring_depth=self._config.ring_depths[0],
+            bytes=tables.total_bytes,
+            staging_bytes=0,
+        )
+        summary = summarize_hot_set(
+            tables,
+            builder.config,
+            fit,
+            None,
+            measure(tables, self.inputs, None, fit.num_hot),
+            num_training_inputs=self._num_training_inputs,
+            small=tuple(np.flatnonzero(tables.sizes * tables.row_bytes <= self._config.small_table_bytes).tolist()),
+        )
+        candidate = builder.threshold(self.inputs, self.counts)
+        return summary | {
+            "selection": "threshold" if self._config.selection == "auto" else self._config.selection,
+            "threshold": None,
+            "num_extra_rows": 0,
+            "measured_on": "every row is hot",
+            "num_fitted_inputs": len(self.inputs),
+            "bound": 1.0,
+            "bound_on": None,
+            "candidates": {},
+            "grid": [],
+            "overlap": None,
+            "budgets": measure_other_budgets(tables, candidate, self.inputs, tables.total_bytes),
+            "notes": [
+                f"the budget of {format_bytes(budget_bytes)} holds every row of every table "
+                f"({format_bytes(tables.total_bytes)}): all rows are hot and nothing is staged"
+            ],
+        }
+
+
+def takes_any_input(split: str, *, mixed: bool) -> bool:
+    """Whether a split's batches take any input: held-out inputs are packed in log order, however training is."""
+    return mixed or split != "train"
