@@ -15,6 +15,7 @@ from fae.ingest.notes.dense_facts import MISSING_ROWS, count_missing
 from fae.ingest.notes.number_notes import class_notes, dense_notes
 from fae.ingest.notes.split_lookups import ColumnLookups, add_other_splits
 from fae.ingest.notes.value_examples import UnknownExample, unknown_example, value_text
+from fae.ingest.notes.value_facts import key_notes, value_facts
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.resume import IngestProgress
 
@@ -29,7 +30,7 @@ def look_at_log(
     *,
     step_bytes: int,
 ) -> dict[str, Any]:
-    """``unknown_share``, ``dense_missing_share`` and ``notes`` of the log's summary.
+    """``unknown_share``, ``dense_missing_share``, ``value_facts`` and ``notes`` of the log's summary.
 
     Parameters
     ----------
@@ -49,9 +50,11 @@ def look_at_log(
         def example(index: int, split: str) -> UnknownExample:
             return unknown_example(encoders[index], ids, splits[split], finals[index], columns[index].schema.unknown_id)
 
-        notes = column_notes(
-            config, columns, example, lambda index: value_text(encoders[index], columns[index].only_value)
-        )
+        def most_frequent(index: int) -> str:
+            return value_text(encoders[index], columns[index].only_value)
+
+        facts = value_facts(columns, most_frequent)
+        notes = [*key_notes(config, columns, facts), *column_notes(config, columns, example, most_frequent)]
     names = config.dense_columns()
     with NpyRows(progress.folder / f"{MISSING_ROWS}.npy") as rows:
         missing = count_missing(rows, splits, len(names))
@@ -63,5 +66,6 @@ def look_at_log(
         "dense_missing_share": {
             name: count / sizes["train"] for name, count in zip(names, missing["train"], strict=True)
         },
+        "value_facts": facts,
         "notes": [*class_notes(label_rate), *notes, *dense_notes(config, missing, sizes, progress.state["dense"])],
     }

@@ -62,8 +62,14 @@ class ColumnLookups:
         Distinct values of the training split, the missing one included.
     num_ids
         Distinct ids that they have.
+    seen_once
+        Values that occur once in the training split, the missing one included.
     only_value
-        Provisional id of a value of the training split.
+        Provisional id of the most frequent value of the training split that is not missing.
+    most_frequent
+        Lookups of the most frequent value, the missing one included.
+    is_missing_first
+        Whether that is the missing value of an encoded column, which has no text.
     has_lists
         Whether any input of the log has two items.
     """
@@ -72,7 +78,10 @@ class ColumnLookups:
     splits: dict[str, SplitLookups] = field(default_factory=dict)
     num_values: int = 0
     num_ids: int = 0
+    seen_once: int = 0
     only_value: int = -1
+    most_frequent: int = 0
+    is_missing_first: bool = False
     has_lists: bool = False
 
 
@@ -96,8 +105,11 @@ def training_lookups(
         schema=schema,
         num_values=int(np.count_nonzero(values)) + int(counts[-2] > 0),
         num_ids=int(np.count_nonzero(numbering.counts)),
+        seen_once=int(np.count_nonzero(values == 1)) + int(counts[-2] == 1),
         only_value=int(np.argmax(values)) if len(values) else -1,
     )
+    largest = int(values[found.only_value]) if len(values) else 0
+    found.most_frequent, found.is_missing_first = max(largest, int(counts[-2])), bool(counts[-2] > largest)
     unknown, lookups = int(numbering.counts[numbering.unknown_id]), int(numbering.counts.sum())
     found.splits["train"] = SplitLookups(unknown=unknown, lookups=lookups)
     return found
