@@ -75,7 +75,7 @@ class TBSM(nn.Module):
 
     def _steps(self, dense: Tensor, embeddings: Mapping[str, Tensor], last: Tensor) -> Tensor:
         """The vector of every slot ``[B, L, width]``, pads included; `last` ``[B, 1]`` is the candidate's slot."""
-        batch, length = len(last), len(self.slots)
+        batch, length = last.shape[0], len(self.slots)  # len() would make the batch a constant of an export
         place = (self.slots - last + (length - 1)).to(dense.dtype) / length
         timed = torch.cat([place.unsqueeze(2), dense.unsqueeze(1).expand(-1, length, -1)], 2)
         direct = self.bottom(timed.flatten(0, 1))
