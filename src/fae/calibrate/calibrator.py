@@ -13,10 +13,10 @@ import numpy.typing as npt
 from fae.artifacts.access_profile import AccessProfile
 from fae.artifacts.columnar_log import SPLITS, ColumnarLog
 from fae.calibrate.budget_search import HotSetFit
-from fae.calibrate.candidates import CandidateBuilder
+from fae.calibrate.candidates import CandidateBuilder, Fitted
 from fae.calibrate.coverage import measure
 from fae.calibrate.other_budgets import measure_other_budgets
-from fae.calibrate.selection import choose
+from fae.calibrate.selection import Selection, choose
 from fae.calibrate.staging_rows import StagingProbe, StagingProbes
 from fae.calibrate.summary import measure_grid, notes, overlap, summarize_hot_set
 from fae.calibrate.table_facts import Tables
@@ -24,6 +24,9 @@ from fae.core.compiled import Int64
 from fae.core.units import format_bytes
 from fae.profile.config import HotConfig
 from fae.profile.sampling import SampledInputs, profiled_inputs, sampled_inputs
+
+Ranks = npt.NDArray[np.int32] | None
+"""A storage order: int32, flat, rank of every id, table by table; None for the identity."""
 
 
 class Calibrator:
@@ -57,6 +60,7 @@ class Calibrator:
         self._log, self._config, self._is_exact = log, config, profile.is_exact
         self._batch_size, self._mixed, self._seed = batch_size, mixed, seed
         self._profile = profile
+        self._fitted: dict[tuple[object, ...], Fitted] = {}
         self.tables = Tables(log.features, log.counts, embedding_dims, optimizer)
 
     @cached_property
@@ -93,13 +97,13 @@ class Calibrator:
         )
 
     def builder(self, budget_bytes: int) -> CandidateBuilder:
-        """Fits selections for a budget."""
-        config = (
-            self._config if budget_bytes == self._config.budget_bytes else replace(self._config, budget=budget_bytes)
-        )
-        return CandidateBuilder(tables=self.tables, config=config, probe=self.probe)
+        """Fits selections for a budget; what does not depend on it is fitted once."""
+        config = self._config  # the budget as the recipe writes it is in messages
+        if budget_bytes != config.budget_bytes:
+            config = replace(config, budget=budget_bytes)
+        return CandidateBuilder(tables=self.tables, config=config, probe=self.probe, fitted=self._fitted)
 
-    def at(self, budget_bytes: int) -> tuple[dict[str, Any], npt.NDArray[np.int32] | None]:
+    def at(self, budget_bytes: int) -> tuple[dict[str, Any], Ranks]:
         """Choose the hot rows for a budget.
 
         Returns
@@ -112,38 +116,60 @@ class Calibrator:
         BudgetError
             If nothing fits; it names the smallest budget that would.
         """
-        summary: dict[str, Any] = {"requested": self._config.selection}
         if self.tables.total_bytes <= budget_bytes:
-            return summary | self._everything_hot(budget_bytes), None
-        selected, ranks = self._select(budget_bytes)
-        return summary | selected, ranks
+            candidate = self.builder(budget_bytes).threshold(self.inputs, self.counts)
+            budgets = measure_other_budgets(self.tables, candidate, self.inputs, self.tables.total_bytes)
+            return self._everything_hot(budget_bytes) | {"budgets": budgets}, None
+        builder, selection = self._choose(budget_bytes)
+        tables, config, winner = builder.tables, builder.config, selection.winner
+        # A hot-input share of the peeling is never counted on a thin sample that it was fitted to.
+        candidate = winner if self._is_exact else selection.threshold
+        summary = self._figures(builder, selection) | {
+            "grid": measure_grid(tables, config, selection.threshold, self.counts, self._seed),
+            "overlap": overlap(tables, winner, self.counts),
+            "budgets": measure_other_budgets(tables, candidate, self.inputs, budget_bytes),
+            "notes": notes(tables, config, selection, num_read=len(self.inputs), is_exact=self._is_exact),
+        }
+        return summary, winner.ranks
+
+    def figures_at(self, budget_bytes: int) -> tuple[dict[str, Any], Ranks]:
+        """As `at`, without the paper's grid, other budgets and notes: for a look at many budgets."""
+        if self.tables.total_bytes <= budget_bytes:
+            return self._everything_hot(budget_bytes), None
+        builder, selection = self._choose(budget_bytes)
+        return self._figures(builder, selection), selection.winner.ranks
+
+    def smallest_budget(self) -> tuple[int, int]:
+        """``(bytes, ring bytes)``: the smallest budget that trains, and the staging ring's part of it."""
+        return self.builder(1).threshold(self.inputs, self.counts).search.smallest_need()
+
+    def _choose(self, budget_bytes: int) -> tuple[CandidateBuilder, Selection]:
+        builder = self.builder(budget_bytes)
+        selection = choose(
+            builder, self.inputs, self.counts, is_exact=self._is_exact, batch_size=self._batch_size, seed=self._seed
+        )
+        return builder, selection
 
     @property
     def _num_training_inputs(self) -> int:
         start, stop = self._log.split("train")
         return stop - start
 
-    def _select(self, budget_bytes: int) -> tuple[dict[str, Any], npt.NDArray[np.int32] | None]:
-        """Select the hot rows; returns the summary and the storage order."""
-        builder = self.builder(budget_bytes)
-        tables, config, is_exact = builder.tables, builder.config, self._is_exact
-        selection = choose(
-            builder, self.inputs, self.counts, is_exact=is_exact, batch_size=self._batch_size, seed=self._seed
-        )
+    def _figures(self, builder: CandidateBuilder, selection: Selection) -> dict[str, Any]:
         winner = selection.winner
         assert winner.fit is not None
-        summary = summarize_hot_set(
-            tables,
-            config,
+        figures = summarize_hot_set(
+            builder.tables,
+            builder.config,
             winner.fit,
             winner.ranks,
             selection.measured,
             num_training_inputs=self._num_training_inputs,
             small=winner.small,
         )
-        # A hot-input share of the peeling is never counted on a thin sample that it was fitted to.
-        candidate = winner if is_exact else selection.threshold
-        summary |= {
+        return {
+            "requested": self._config.selection,
+            **figures,
             "selection": winner.method,
             "threshold": winner.step.threshold if winner.step else None,
             "num_extra_rows": winner.step.num_extra if winner.step else 0,
@@ -152,35 +178,31 @@ class Calibrator:
             "bound": selection.bound["input_share"] if selection.bound else None,
             "bound_on": selection.bound,
             "candidates": selection.candidates,
-            "grid": measure_grid(tables, config, selection.threshold, self.counts, self._seed),
-            "overlap": overlap(tables, winner, self.counts),
-            "budgets": measure_other_budgets(tables, candidate, self.inputs, budget_bytes),
-            "notes": notes(tables, config, selection, num_read=len(self.inputs), is_exact=is_exact),
         }
-        return summary, winner.ranks
 
     def _everything_hot(self, budget_bytes: int) -> dict[str, Any]:
         """The summary for a budget that holds all rows: nothing to select, nothing to stage."""
-        tables, builder = self.tables, self.builder(budget_bytes)
+        tables, config = self.tables, replace(self._config, budget=budget_bytes)
         fit = HotSetFit(
             num_hot=tables.sizes.copy(),
             staging_rows=np.zeros(len(tables.group_row_bytes), np.int64),
-            ring_depth=self._config.ring_depths[0],
+            ring_depth=config.ring_depths[0],
             bytes=tables.total_bytes,
             staging_bytes=0,
         )
-        summary = summarize_hot_set(
+        figures = summarize_hot_set(
             tables,
-            builder.config,
+            config,
             fit,
             None,
             measure(tables, self.inputs, None, fit.num_hot),
             num_training_inputs=self._num_training_inputs,
-            small=tuple(np.flatnonzero(tables.sizes * tables.row_bytes <= self._config.small_table_bytes).tolist()),
+            small=tuple(np.flatnonzero(tables.sizes * tables.row_bytes <= config.small_table_bytes).tolist()),
         )
-        candidate = builder.threshold(self.inputs, self.counts)
-        return summary | {
-            "selection": "threshold" if self._config.selection == "auto" else self._config.selection,
+        return {
+            "requested": config.selection,
+            **figures,
+            "selection": "threshold" if config.selection == "auto" else config.selection,
             "threshold": None,
             "num_extra_rows": 0,
             "measured_on": "every row is hot",
@@ -190,7 +212,7 @@ class Calibrator:
             "candidates": {},
             "grid": [],
             "overlap": None,
-            "budgets": measure_other_budgets(tables, candidate, self.inputs, tables.total_bytes),
+            "budgets": None,
             "notes": [
                 f"the budget of {format_bytes(budget_bytes)} holds every row of every table "
                 f"({format_bytes(tables.total_bytes)}): all rows are hot and nothing is staged"

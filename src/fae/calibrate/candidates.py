@@ -5,6 +5,7 @@ Every candidate fits the budget together with its staging ring. `fae.calibrate.s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +65,16 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Fitted:
+    """A selection fitted to inputs, whatever the budget."""
+
+    sets: ThresholdSets | PeeledSets
+    search: BudgetSearch
+    ranks: npt.NDArray[np.int32] | None
+    num_fitted: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class CandidateBuilder:
     """Fits selections to inputs, for one configuration.
 
@@ -71,48 +82,72 @@ class CandidateBuilder:
     ----------
     probe
         Probe batches, drawn once, so that candidates reserve staging by the same inputs.
+    fitted
+        What was fitted already, by selection, number of inputs and small tables: builders of other budgets, over the
+        same log, profile and seed, share it. None keeps nothing.
     """
 
     tables: Tables
     config: HotConfig
     probe: StagingProbe | StagingProbes
+    fitted: dict[tuple[object, ...], Fitted] | None = None
 
     def threshold(self, inputs: SampledInputs, counts: Int64) -> Candidate:
         """Fit the paper's statistical optimizer. `counts` (int64, flat) are the inputs' accesses."""
-        sets = ThresholdSets(self.tables, counts, self.config)
-        ranks = sets.ranks()
-        search = BudgetSearch(self.tables, sets, self.probe.use_ranks(ranks), self.config.ring_depths)
-        fit = search.largest(self.config.budget_bytes)
-        step = sets.largest_step(fit.bytes if fit else 0)
-        return Candidate(
-            method="threshold",
-            sets=sets,
-            search=search,
-            ranks=ranks,
-            fit=fit,
-            need=None if fit else search.smallest_need(),
-            small=step.small,
-            num_fitted=len(inputs),
-            step=step,
-        )
+
+        def fit_threshold() -> Fitted:
+            sets = ThresholdSets(self.tables, counts, self.config)
+            return self._searched(sets, sets.ranks(), len(inputs))
+
+        fitted = self._once(("threshold", len(inputs)), fit_threshold)
+        fit = fitted.search.largest(self.config.budget_bytes)
+        assert isinstance(fitted.sets, ThresholdSets)
+        step = fitted.sets.largest_step(fit.bytes if fit else 0)
+        return self._candidate("threshold", fitted, fit, step.small, step)
 
     def peeling(self, inputs: SampledInputs, counts: Int64, small: tuple[int, ...]) -> Candidate:
         """Fit the peeling. `small` are the tables that are hot as a whole beside it."""
-        free = np.zeros(len(self.tables), bool)
-        free[list(small)] = True
-        slots = max(1, int(self.tables.lengths[~free].sum()))
-        fitted = inputs.evenly(MEMORY_BYTES // (INCIDENCE_BYTES * slots))
-        sets = PeeledSets(self.tables, peel(self.tables, fitted, counts, self.config.peeling_passes, free), small)
-        ranks = sets.ranks()
+
+        def fit_peeling() -> Fitted:
+            free = np.zeros(len(self.tables), bool)
+            free[list(small)] = True
+            slots = max(1, int(self.tables.lengths[~free].sum()))
+            chosen = inputs.evenly(MEMORY_BYTES // (INCIDENCE_BYTES * slots))
+            sets = PeeledSets(self.tables, peel(self.tables, chosen, counts, self.config.peeling_passes, free), small)
+            return self._searched(sets, sets.ranks(), len(chosen))
+
+        fitted = self._once(("peeling", len(inputs), small), fit_peeling)
+        return self._candidate("peeling", fitted, fitted.search.largest(self.config.budget_bytes), small, None)
+
+    def _once(self, key: tuple[object, ...], fit: Callable[[], Fitted]) -> Fitted:
+        if self.fitted is None:
+            return fit()
+        if key not in self.fitted:
+            self.fitted[key] = fit()
+        return self.fitted[key]
+
+    def _searched(
+        self, sets: ThresholdSets | PeeledSets, ranks: npt.NDArray[np.int32] | None, num_fitted: int
+    ) -> Fitted:
         search = BudgetSearch(self.tables, sets, self.probe.use_ranks(ranks), self.config.ring_depths)
-        fit = search.largest(self.config.budget_bytes)
+        return Fitted(sets=sets, search=search, ranks=ranks, num_fitted=num_fitted)
+
+    def _candidate(
+        self,
+        method: Literal["threshold", "peeling"],
+        fitted: Fitted,
+        fit: HotSetFit | None,
+        small: tuple[int, ...],
+        step: ThresholdStep | None,
+    ) -> Candidate:
         return Candidate(
-            method="peeling",
-            sets=sets,
-            search=search,
-            ranks=ranks,
+            method=method,
+            sets=fitted.sets,
+            search=fitted.search,
+            ranks=fitted.ranks,
             fit=fit,
-            need=None if fit else search.smallest_need(),
+            need=None if fit else fitted.search.smallest_need(),
             small=small,
-            num_fitted=len(fitted),
+            num_fitted=fitted.num_fitted,
+            step=step,
         )
