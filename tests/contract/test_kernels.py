@@ -64,16 +64,20 @@ class TritonForm:
         )  # fmt: skip
         out.copy_(pooled)
 
-    def update(self, weight, state, order, grad, learning_rate, eps, *, betas=DEFAULT_BETAS, step=1):
+    def update(self, weight, state, order, grad, learning_rate, eps, *, betas=DEFAULT_BETAS, step=1, kept_share=1.0):
         rate = bias_corrected_rate(learning_rate, betas, step) if self.optimizer == "adam" else learning_rate
-        inputs, (rows, states) = self.inputs(order, rate), (tensor.to(self.device) for tensor in (weight, state))
+        inputs, (rows, states) = (
+            self.inputs(order, rate, kept_share),
+            (tensor.to(self.device) for tensor in (weight, state)),
+        )
         self.kernels.update(
-            inputs, self.cold_rows, self.num_hot_rows, rows, states, grad.to(self.device), eps, betas
+            inputs, self.cold_rows, self.num_hot_rows, rows, states, grad.to(self.device), eps, betas,
+            decays=kept_share != 1,
         )  # fmt: skip
         weight.copy_(rows)
         state.copy_(states)
 
-    def inputs(self, order, rate) -> InputViews:
+    def inputs(self, order, rate, kept_share=0.0) -> InputViews:
         """An input buffer: header, then starts and addresses of the segments, then rows of several segments."""
         sorted_addresses = self.addresses.reshape(-1)[order]
         starts, addresses, long_rows = [], [], []
@@ -86,6 +90,7 @@ class TritonForm:
             addresses += [address] * len(cuts)
         header = np.zeros(group_field(1), np.int32)
         header[0], header[1] = len(self.addresses), np.float32(rate).view(np.int32)
+        header[2] = np.float32(kept_share).view(np.int32)
         count, field = len(starts), group_field(0)
         header[field + 1 : field + 6] = (
             count, len(long_rows) // 2, len(header), len(header) + count, len(header) + 2 * count
@@ -176,9 +181,9 @@ cases = pytest.mark.parametrize(("lengths", "poolings"), [FLAT, LISTS], ids=["fl
 
 @cases
 @engines
-@pytest.mark.parametrize("dim", [1, 4, 16])
+@pytest.mark.parametrize(("dim", "kept_share"), [(1, 1.0), (4, 1.0), (16, 1.0), (4, 0.75)])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_lookup_and_update(engine, lengths, poolings, dim, optimizer):
+def test_lookup_and_update(engine, lengths, poolings, dim, optimizer, kept_share):
     case = Case(lengths, poolings, dim, 12, seed=dim)
     kernels = make_kernels(engine, case.geometry, case.batch_size, optimizer)
     weight = case.weight.clone()
@@ -193,9 +198,9 @@ def test_lookup_and_update(engine, lengths, poolings, dim, optimizer):
     (expected * case.grad.double()).sum().backward()
     state = torch.rand((case.num_rows, state_width(optimizer, dim)), generator=torch.Generator().manual_seed(1))
     before, betas = state.clone(), (0.8, 0.97)
-    kernels.update(weight, state, case.order, case.grad, 0.1, 1e-3, betas=betas, step=3)
+    kernels.update(weight, state, case.order, case.grad, 0.1, 1e-3, betas=betas, step=3, kept_share=kept_share)
     wanted, wanted_state = wanted_update(
-        optimizer, case.weight.double(), before.double(), leaf.grad, 1e-3, betas, 3
+        optimizer, kept_share * case.weight.double(), before.double(), leaf.grad, 1e-3, betas, 3
     )  # fmt: skip
     touched = np.unique(case.rows[case.rows >= 0])
     torch.testing.assert_close(state.double()[touched], wanted_state[touched], rtol=1e-5, atol=1e-6)
@@ -248,7 +253,7 @@ def test_numba_is_the_reference(seed, shape, batch_size, optimizer):
         weight, state = case.weight.clone(), torch.ones((case.num_rows, state_width(optimizer, 8)))
         out = torch.empty((batch_size, case.geometry.width))
         kernels.lookup(case.addresses, case.num_hot, weight, out, shift=0, cold_rows=case.cold_rows)
-        kernels.update(weight, state, case.order, case.grad, 0.1, 1e-8, step=2)
+        kernels.update(weight, state, case.order, case.grad, 0.1, 1e-8, step=2, kept_share=0.9)
         results.append((out, weight, state))
     for ours, reference in zip(*results, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)

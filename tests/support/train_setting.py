@@ -38,14 +38,14 @@ class Setting:
         self.hot_set = stub_hot_set(self.layout, batch_size=32, mixed=mixed)
         self.packed = pack(self.log, self.hot_set, folder / name, seed=1)
 
-    def trainer(self, folder: Path | None, config: TrainConfig, placement=None) -> Trainer:
+    def trainer(self, folder: Path | None, config: TrainConfig, placement=None, *, plan: Plan | None = None) -> Trainer:
+        rows = RowOptimizer(name=config.optimizer, learning_rate=0.1, weight_decay=config.row_weight_decay)
         embeddings = make_embeddings(
-            placement or config.placement, self.hot_set, RowOptimizer(name=config.optimizer, learning_rate=0.1),
-            device="cpu",
+            placement or config.placement, self.hot_set, rows, device="cpu",
         )  # fmt: skip
         embeddings.initialise(config.seed)
         model = build_model(MODEL, self.log.features, 2, seed=config.seed)
-        plan = Plan(kind=KIND, format_version=FORMAT_VERSION, parameters={}, parents={}, command=COMMAND)
+        plan = plan or Plan(kind=KIND, format_version=FORMAT_VERSION, parameters={}, parents={}, command=COMMAND)
         return Trainer(model, embeddings, self.packed, config, folder=folder, plan=plan)
 
 

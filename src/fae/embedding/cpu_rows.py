@@ -101,5 +101,5 @@ class CpuRows:
             part = order[start : start + self._batch_size * len(geometry.slots)]
             kernels.update(
                 bank.weight, bank.state, part, output.grad.detach(), optimizer.learning_rate * rate_factor,
-                optimizer.eps, betas=optimizer.betas, step=step,
+                optimizer.eps, betas=optimizer.betas, step=step, kept_share=optimizer.kept_share(rate_factor),
             )  # fmt: skip

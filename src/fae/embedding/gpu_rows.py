@@ -123,8 +123,9 @@ class GpuRows:
             if kernels.reserve(segments, long_rows):
                 self._ring.generation += 1
         table = self._ring.layout.table(
-            batches, order, slots=slots, slot_rows=slot_rows, rates=self._rates(first_step, len(order))
-        )
+            batches, order, slots=slots, slot_rows=slot_rows, rates=self._rates(first_step, len(order)),
+            kept_shares=self._kept_shares(first_step, len(order)) if self._optimizer.weight_decay else None,
+        )  # fmt: skip
         return self._ring.run(batches, order, table)
 
     def _rates(self, first_step: int, count: int) -> npt.NDArray[np.float32]:
@@ -136,6 +137,14 @@ class GpuRows:
         if optimizer.name == "adam":
             rates = [bias_corrected_rate(rate, optimizer.betas, step) for rate, step in zip(rates, steps, strict=True)]
         return np.array(rates, np.float32)
+
+    def _kept_shares(self, first_step: int, count: int) -> npt.NDArray[np.float32]:
+        optimizer, factor = self._optimizer, self.rate_factor
+        if factor is None:
+            return np.full(count, optimizer.kept_share(), np.float32)
+        return np.array(
+            [optimizer.kept_share(factor(step)) for step in range(first_step, first_step + count)], np.float32
+        )
 
     @property
     def _rate_changes(self) -> bool:
@@ -150,6 +159,8 @@ class GpuRows:
         """
         if self._rate_changes:
             buffer.views.words[1:2].fill_(int(self._rates(step, 1).view(np.int32)[0]))
+        if self._optimizer.weight_decay and self.rate_factor is not None:
+            buffer.views.words[2:3].fill_(int(self._kept_shares(step, 1).view(np.int32)[0]))
 
     def _output(self, group: int) -> Tensor:
         output = self._outputs[group]
@@ -236,7 +247,9 @@ class GpuRows:
             if gradient is None:  # the model did not use the group
                 kernels.carry(*rows)
             else:
-                kernels.update(*rows, gradient.contiguous(), optimizer.eps, optimizer.betas)
+                kernels.update(
+                    *rows, gradient.contiguous(), optimizer.eps, optimizer.betas, decays=optimizer.weight_decay > 0
+                )
 
     def carry(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Copy the rows of a batch that is not updated to its staging slot, in place of `update`."""

@@ -47,8 +47,11 @@ def _translate(addresses, slots, num_hot_rows, shift, cold_rows, rows, start, st
 
 # numpy's division: a test for zero before each one would keep LLVM from vectorising, and eps makes it needless.
 @njit(cache=True, nogil=True, error_model="numpy")
-def _apply(weight, state, row, total, optimizer, learning_rate, eps, decay, square_decay):
+def _apply(weight, state, row, total, optimizer, learning_rate, eps, decay, square_decay, kept_share):
     dim = total.size
+    if kept_share != np.float32(1.0):
+        for d in range(dim):
+            weight[row, d] *= kept_share
     if optimizer == _ADAM:  # state: first moments, then second moments; the rate is bias-corrected
         for d in range(dim):
             gradient = total[d]
@@ -131,7 +134,7 @@ def _update_kernel(dim: int, flat: bool) -> Any:
     @njit(cache=True, nogil=True)
     def update(
         weight, state, flat_state, rows, order, grad, width, num_slots, slot_column, slot_feature, pooling,
-        inverse_count, optimizer, learning_rate, eps, decay, square_decay, start, stop,
+        inverse_count, optimizer, learning_rate, eps, decay, square_decay, kept_share, start, stop,
     ):  # fmt: skip
         total = np.zeros(dim, np.float32)
         state_width, flat_weight = state.shape[1], weight.reshape(-1)
@@ -155,7 +158,9 @@ def _update_kernel(dim: int, flat: bool) -> Any:
             row = rows[lookup]
             if row != current:
                 if current >= 0:
-                    _apply(weight, state, current, total, optimizer, learning_rate, eps, decay, square_decay)
+                    _apply(
+                        weight, state, current, total, optimizer, learning_rate, eps, decay, square_decay, kept_share
+                    )
                 if i >= stop:
                     return
                 for d in range(dim):
@@ -175,7 +180,7 @@ def _update_kernel(dim: int, flat: bool) -> Any:
                     total[d] += scale * grad[base + d]
             i += 1
         if current >= 0:
-            _apply(weight, state, current, total, optimizer, learning_rate, eps, decay, square_decay)
+            _apply(weight, state, current, total, optimizer, learning_rate, eps, decay, square_decay, kept_share)
 
     return update
 
@@ -253,6 +258,7 @@ class CpuGroupKernels:
         *,
         betas: Betas = DEFAULT_BETAS,
         step: int = 1,
+        kept_share: float = 1.0,
     ) -> None:
         """Sum gradients by row and apply the optimizer, in place.
 
@@ -266,6 +272,8 @@ class CpuGroupKernels:
             float32 ``[B, W]``; copied where it is not contiguous.
         betas, step
             For Adam: decays of the two moments; number of this step, from 1.
+        kept_share
+            What each row is multiplied by before its step: weight decay.
         """
         geometry = self.geometry
         table, table_state = weight.numpy(), state.numpy()
@@ -278,7 +286,8 @@ class CpuGroupKernels:
             lambda start, stop: kernel(
                 table, table_state, flat_state, rows, order, flat_grad, geometry.width, geometry.num_slots,
                 self._slot_column, self._slot_feature, geometry.pooling, self._inverse_count, self._optimizer,
-                np.float32(rate), np.float32(eps), np.float32(1 - betas[0]), np.float32(1 - betas[1]), start, stop,
+                np.float32(rate), np.float32(eps), np.float32(1 - betas[0]), np.float32(1 - betas[1]),
+                np.float32(kept_share), start, stop,
             ),
             order.size,
             min_range=_MIN_LOOKUPS,

@@ -1,8 +1,9 @@
 """What kernels read of a batch on a GPU: its input buffer, cut into tensors.
 
 The buffer begins with a header of int32 words, written by `fae.streaming.input_layout`. Word 0: number of inputs that
-are not padding. Word 1: learning rate of the rows (float32 bits, with Adam's bias correction). Words 2 to 7: unused.
-Then eight words a group from `group_field` on:
+are not padding. Word 1: learning rate of the rows (float32 bits, with Adam's bias correction). Word 2: share of a row
+that weight decay leaves (float32 bits; not read where there is no decay). Words 3 to 7: unused. Then eight words a
+group from `group_field` on:
 
 ====  ==============================================================
 0     what to add to a cold address for the row to write

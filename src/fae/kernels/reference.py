@@ -87,6 +87,7 @@ class ReferenceGroupKernels:
         *,
         betas: Betas = DEFAULT_BETAS,
         step: int = 1,
+        kept_share: float = 1.0,
     ) -> None:
         """Sum gradients by row and apply the optimizer, in place; see `CpuGroupKernels.update`."""
         lookups = torch.from_numpy(np.array(order)).to(self._device).long()
@@ -102,6 +103,8 @@ class ReferenceGroupKernels:
         scales = torch.where(self._is_mean[features], self._inverse_count[inputs, features], 1.0)
         touched, lengths = torch.unique_consecutive(rows, return_counts=True)
         total = torch.segment_reduce(gradients * scales.unsqueeze(1), "sum", lengths=lengths, axis=0)
+        if kept_share != 1.0:
+            weight[touched] *= kept_share
         if self._optimizer == "sgd":
             weight[touched] -= learning_rate * total
         elif self._optimizer == "rowwise_adagrad":

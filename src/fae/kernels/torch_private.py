@@ -34,6 +34,15 @@ def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
         target.copy_(source)
 
 
+def scale_all(tensors: list[Tensor], factor: Tensor) -> None:
+    """Multiply each tensor by one number (float32, no dimensions), by one launch for all of them where torch can."""
+    if tensors and hasattr(torch, "_foreach_mul_"):
+        torch._foreach_mul_(tensors, factor)
+        return
+    for tensor in tensors:
+        tensor.mul_(factor)
+
+
 def addmm_relu(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """``relu(x @ weight + bias)`` by one kernel, whose epilogue adds the bias and takes the maximum.
 

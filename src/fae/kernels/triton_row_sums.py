@@ -16,11 +16,13 @@ from fae.kernels.triton_shared import ADAGRAD, MEAN, ROWWISE_ADAGRAD, SGD, to_ro
 
 @triton.jit
 def _apply(
-    weight, state, row, target, d, total, mask, row_mask, learning_rate, eps, decay, square_decay,
-    OPTIMIZER: tl.constexpr, DIM: tl.constexpr,
+    weight, state, row, target, d, total, mask, row_mask, learning_rate, kept_share, eps, decay, square_decay,
+    OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DECAYS: tl.constexpr,
 ):  # fmt: skip
     """Update rows ``[n]`` from their summed gradients ``[n, D]``; the results are written to the rows `target`."""
     old = tl.load(weight + row[:, None] * DIM + d[None, :], mask=mask, other=0.0)
+    if DECAYS:
+        old = old * kept_share
     if OPTIMIZER == SGD:
         new = old - learning_rate * total
     elif OPTIMIZER == ROWWISE_ADAGRAD:
@@ -51,13 +53,14 @@ def segment_sums_kernel(
     words, cold_lists, order, gradient, weight, state, partial, inverse_count, slot_column, slot_feature, poolings,
     field, num_hot_rows, order_end, num_slots, width, num_features, eps, decay, square_decay,
     OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, SEGMENTS: tl.constexpr, AT_ONCE: tl.constexpr,
-    FLAT: tl.constexpr, STAGED: tl.constexpr,
+    FLAT: tl.constexpr, STAGED: tl.constexpr, DECAYS: tl.constexpr,
 ):  # fmt: skip
     """Sum the gradients of SEGMENTS segments: update rows of one segment, keep the sums of others in `partial`."""
     num_segments = tl.load(words + field + 1)
     first = tl.program_id(0) * SEGMENTS
     if first < num_segments:
         learning_rate = tl.load(words + 1).to(tl.float32, bitcast=True)
+        kept_share = tl.load(words + 2).to(tl.float32, bitcast=True) if DECAYS else 1.0
         starts = words + tl.load(words + field + 3)
         addresses = words + tl.load(words + field + 4)
         segment = first + tl.arange(0, SEGMENTS)
@@ -102,8 +105,8 @@ def segment_sums_kernel(
         tl.store(partial + segment.to(tl.int64)[:, None] * DIM + d[None, :], total, mask=is_part[:, None] & fits)
         whole = exists & (is_part == 0)
         _apply(
-            weight, state, row, target, d, total, whole[:, None] & fits, whole, learning_rate, eps, decay, square_decay,
-            OPTIMIZER, DIM,
+            weight, state, row, target, d, total, whole[:, None] & fits, whole, learning_rate, kept_share, eps, decay,
+            square_decay, OPTIMIZER, DIM, DECAYS,
         )  # fmt: skip
 
 
@@ -111,11 +114,13 @@ def segment_sums_kernel(
 def long_rows_kernel(
     words, cold_lists, weight, state, partial, field, num_hot_rows, eps, decay, square_decay,
     OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, AT_ONCE: tl.constexpr, STAGED: tl.constexpr,
+    DECAYS: tl.constexpr,
 ):  # fmt: skip
     """Add up the segments of one long row in `partial`, AT_ONCE together, and update the row."""
     index = tl.program_id(0)
     if index < tl.load(words + field + 2):
         learning_rate = tl.load(words + 1).to(tl.float32, bitcast=True)
+        kept_share = tl.load(words + 2).to(tl.float32, bitcast=True) if DECAYS else 1.0
         entry = words + tl.load(words + field + 5) + 2 * index
         first, count = tl.load(entry), tl.load(entry + 1)
         d = tl.arange(0, DIM_PADDED)
@@ -134,6 +139,6 @@ def long_rows_kernel(
         target = to_target(address, row, num_hot_rows, shift, STAGED)
         exists = row >= 0
         _apply(
-            weight, state, row, target, d, total, exists[:, None] & fits, exists, learning_rate, eps, decay,
-            square_decay, OPTIMIZER, DIM,
+            weight, state, row, target, d, total, exists[:, None] & fits, exists, learning_rate, kept_share, eps,
+            decay, square_decay, OPTIMIZER, DIM, DECAYS,
         )  # fmt: skip

@@ -182,7 +182,7 @@ class TritonGroupKernels:
 
     def update(
         self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor,
-        gradient: Tensor, eps: float, betas: Betas = DEFAULT_BETAS,
+        gradient: Tensor, eps: float, betas: Betas = DEFAULT_BETAS, *, decays: bool = False,
     ) -> None:  # fmt: skip
         """Sum gradients by row and apply the optimizer, in place. The learning rate is read from the input buffer.
 
@@ -190,12 +190,15 @@ class TritonGroupKernels:
         ----------
         gradient
             float32 or bfloat16 ``[B, W]``, contiguous.
+        decays
+            Multiply each row by what the input buffer says decay leaves of it.
         """
         geometry, dim = self.geometry, self.geometry.embedding_dim
         state = state if state.numel() else weight
         order_end = self._batch_size * (geometry.order_start + len(geometry.slots))
         constants: dict[str, Any] = {
             "OPTIMIZER": self._optimizer, "DIM": dim, "DIM_PADDED": self._padded, "STAGED": self._staged,
+            "DECAYS": decays,
         }  # fmt: skip
         decays = (eps, 1 - betas[0], 1 - betas[1])
         if self._most_segments:

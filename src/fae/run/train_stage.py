@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fae.artifacts.checkpoint import COMMAND, FORMAT_VERSION, KIND, open_checkpoint, read_progress, read_result
+from fae.artifacts.columnar_log import KIND as LOG_KIND
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, join_parts
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.manifest import Manifest, Plan, is_current, require_parent
+from fae.artifacts.packed import KIND as PACKED_KIND
 from fae.artifacts.packed import PackedDataset
 from fae.artifacts.packed_contents import check_batches
+from fae.checkpoint.more_epochs import continues
 from fae.core.errors import BudgetError
 from fae.core.host_memory import available_bytes
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.ingest.column_config import tables_of
 from fae.run.context import RunContext
+from fae.run.parent_test import evaluate_parent, read_parent_test
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, Stage
+from fae.run.stale_files import clear_for_training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,21 +42,9 @@ class TrainStage(Stage[Manifest]):
         """As `Stage.plan`."""
         packed, log, parent = PACK.open(run), INGEST.open(run), run.parent()
         require_validation(run.recipe, log)
-        parents = {artifact.kind: artifact.fingerprint for artifact in (packed.manifest, log.manifest)}
         if parent:
             require_parent(log.manifest, parent.log.manifest, command="fae ingest RECIPE.toml")
-            parents[KIND] = parent.manifest.fingerprint
-        return Plan(
-            kind=KIND,
-            format_version=FORMAT_VERSION,
-            parameters={
-                "model": run.recipe.model.to_parameters(),
-                "train": run.recipe.train.to_parameters(),
-                "device": run.device(),
-            },
-            parents=parents,
-            command=COMMAND,
-        )
+        return plan_training(run, packed.manifest.fingerprint, log.manifest.fingerprint)
 
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:
         """As `Stage.work`."""
@@ -66,8 +59,12 @@ class TrainStage(Stage[Manifest]):
         embeddings = fresh_embeddings(run, hot_set)
         model = model.to(embeddings.device)
         trainer = Trainer(model, embeddings, packed, train, folder=run.out, plan=plan)
-        parent = run.parent()
-        if parent and not is_current(path, plan):
+        parent, goes_further = run.parent(), continues(run.out, plan)
+        if not is_current(path, plan):
+            clear_for_training(run.out, continued=goes_further)
+        if parent and read_parent_test(run.out, parent, INGEST.open(run)) is None:
+            evaluate_parent(parent, INGEST.open(run), run.out, device=run.device())
+        if parent and not goes_further:
             from fae.checkpoint.continuation import load_parent
 
             say(f"train: continuing {parent.checkpoint}")
@@ -84,7 +81,7 @@ class TrainStage(Stage[Manifest]):
 
     def earlier_seconds(self, run: RunContext, plan: Plan) -> float:
         """As `Stage.earlier_seconds`, up to the last checkpoint of each process."""
-        if not is_current(self.path(run), plan):
+        if not continues(run.out, plan):
             return 0.0
         return float(read_progress(self.path(run)).get("stage_seconds", 0.0))
 
@@ -104,6 +101,28 @@ class TrainStage(Stage[Manifest]):
             + (f", log loss {test['log_loss']:.5f}" if test["log_loss"] is not None else "")
         )
         return result
+
+
+def plan_training(run: RunContext, packed: str, log: str) -> Plan:
+    """What the training of a recipe is made from, by the fingerprints of its packed batches and of its log.
+
+    Raises
+    ------
+    FaeError
+        As `RunContext.parent` and `RunContext.device`.
+    """
+    parent = run.parent()
+    return Plan(
+        kind=KIND,
+        format_version=FORMAT_VERSION,
+        parameters={
+            "model": run.recipe.model.to_parameters(),
+            "train": run.recipe.train.to_parameters(),
+            "device": run.device(),
+        },
+        parents={PACKED_KIND: packed, LOG_KIND: log, **({KIND: parent.manifest.fingerprint} if parent else {})},
+        command=COMMAND,
+    )
 
 
 def require_model_memory(recipe: Recipe, log: ColumnarLog | None) -> None:
@@ -175,7 +194,9 @@ def fresh_embeddings(run: RunContext, hot_set: HotSet, device: str | None = None
     from fae.streaming.row_store import RowOptimizer
 
     train = run.recipe.train
-    optimizer = RowOptimizer(name=train.optimizer, learning_rate=train.learning_rate)
+    optimizer = RowOptimizer(
+        name=train.optimizer, learning_rate=train.learning_rate, weight_decay=train.row_weight_decay
+    )
     embeddings = make_embeddings(train.placement, hot_set, optimizer, device=device or run.device())
     embeddings.initialise(train.seed)
     return embeddings

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fae.artifacts.batch_arrays import BatchSizes
 from fae.artifacts.packed import BatchSet
 from fae.core.compiled import njit
 from fae.kernels.input_views import InputViews, group_field
@@ -62,7 +63,7 @@ class InputLayout:
         self._weights = _aligned(self._labels + batch_size)
         self._order = _aligned(self._weights + batch_size) if with_weights else self._weights
 
-    def num_words(self, batches: BatchSet) -> int:
+    def num_words(self, batches: BatchSizes) -> int:
         """Words that the largest of these batches may need."""
         words = int(self._order + _aligned(self.batch_size * self.num_slots))
         for segments, long_rows in batches.most_segments:
@@ -93,6 +94,7 @@ class InputLayout:
         slots: npt.NDArray[np.int64],
         slot_rows: Sequence[int],
         rates: npt.NDArray[np.float32],
+        kept_shares: npt.NDArray[np.float32] | None = None,
     ) -> InputTable:
         """What to copy where, for each batch of `order`.
 
@@ -104,12 +106,16 @@ class InputLayout:
             For each group, the rows of a slot. A cold address is shifted by the slots before the batch's own.
         rates
             float32 ``[n]``: learning rate of the rows in this step.
+        kept_shares
+            float32 ``[n]``: what weight decay leaves of a row in this step; None where there is no decay.
         """
         arrays, size = batches.arrays, self.batch_size
         pieces = _Pieces(order)
         headers = np.zeros((len(order), group_field(self.num_groups)), np.int32)
         headers[:, 0] = arrays.num_inputs[order]
         headers[:, 1] = rates.view(np.int32)
+        if kept_shares is not None:
+            headers[:, 2] = kept_shares.view(np.int32)
         pieces.add_fixed(arrays.addresses, self._addresses)
         pieces.add_fixed(arrays.dense, self._dense)
         pieces.add_fixed(arrays.labels, self._labels)

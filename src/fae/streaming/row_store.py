@@ -36,16 +36,23 @@ class RowOptimizer:
         0 means torch's default for the optimizer: 1e-10 for ``adagrad``, 1e-8 for the others.
     betas
         Decay of the first and second moment, for ``adam``.
+    weight_decay
+        Rows of a batch are multiplied by 1 - lr * weight_decay before their step (decoupled, as in torch's AdamW).
     """
 
     name: str = "rowwise_adagrad"
     learning_rate: float = 0.02
     eps: float = 0.0
     betas: Betas = DEFAULT_BETAS
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.eps == 0:
             object.__setattr__(self, "eps", optimizer_facts(self.name).eps)
+
+    def kept_share(self, rate_factor: float = 1.0) -> float:
+        """What decay leaves of a row in a step whose learning rate is multiplied by `rate_factor`."""
+        return 1.0 - self.learning_rate * rate_factor * self.weight_decay
 
     def state_width(self, embedding_dim: int) -> int:
         """Floats of state a row carries."""

@@ -8,20 +8,24 @@ the flat vector. The update rules are those of torch's SGD, Adagrad and Adam wit
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, optimizer_facts, state_width
-from fae.kernels.torch_private import copy_all
+from fae.kernels.torch_private import copy_all, scale_all
 from fae.models.layers import EVEN_WIDTH, MLP
+from fae.training.weight_decay import decay_before_steps, decaying_weights
 
 if TYPE_CHECKING:  # needs Triton
     from fae.models.fused_mlp import FusedMLP
 
 _ALIGN = 64  # weights: parameters begin on a multiple of 128 bytes of their bfloat16 copy
+_TORCH_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam,
+}  # fmt: skip
 _ROUNDED = 512  # bytes that torch may add to a tensor on a GPU
 
 
@@ -34,9 +38,13 @@ class FlatOptimizer(torch.optim.Optimizer):
         ``sgd``, ``adagrad`` or ``adam``.
     bf16
         Keep a bfloat16 copy and give every fusable `MLP` of the model its fused form.
+    weight_decay
+        As `make_dense_optimizer` takes it.
     """
 
-    def __init__(self, name: str, model: nn.Module, learning_rate: float, *, bf16: bool) -> None:
+    def __init__(
+        self, name: str, model: nn.Module, learning_rate: float, *, bf16: bool, weight_decay: float = 0.0
+    ) -> None:
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         super().__init__(parameters, {"lr": learning_rate})
         self._name, self._learning_rate = name, learning_rate
@@ -69,11 +77,13 @@ class FlatOptimizer(torch.optim.Optimizer):
         self._steps = torch.zeros((), dtype=torch.float64, device=device)
         self._corrections = torch.ones(2, device=device)
         self._rate = torch.full((1,), learning_rate, device=device)
+        self._weight_decay, self._kept_share = weight_decay, torch.ones((), device=device)
         with torch.no_grad():
             for parameter in parameters:
                 view = self._view(self._weight, parameter)
                 view.copy_(parameter)
                 parameter.data = view
+        self.set_rate(learning_rate)
         self._fused_ids = {id(p) for block in fused for p in block.parameters()}
         self._others = [parameter for parameter in parameters if id(parameter) not in self._fused_ids]
         self.refresh()
@@ -136,14 +146,19 @@ class FlatOptimizer(torch.optim.Optimizer):
             corrections = 1 - powers
             corrections[1] = corrections[1].sqrt()
             self._corrections.copy_(corrections)
+        if self._weight_decay:
+            shrinking = decaying_weights(p for p in self._parameters if p.grad is not None or id(p) in self._fused_ids)
+            scale_all([self._whole(self._weight, p) for p in shrinking], self._kept_share)
         dense_update(
             OPTIMIZER_CODE[self._name], self._weight, self._grad, self._moments, self._shadow, self._corrections,
             self._rate, eps=optimizer_facts(self._name).eps, betas=DEFAULT_BETAS,
         )  # fmt: skip
 
     def set_rate(self, learning_rate: float) -> None:
-        """The learning rate of the coming steps, those of captured graphs too; one launch on the current stream."""
+        """The learning rate of the coming steps, those of captured graphs too; launches on the current stream."""
         self._rate.fill_(learning_rate)
+        if self._weight_decay:
+            self._kept_share.fill_(1 - learning_rate * self._weight_decay)
 
     def _states(self) -> Iterable[tuple[int, dict[str, Tensor]]]:
         size = self._weight.numel()
@@ -184,7 +199,13 @@ def _summed(block: MLP) -> list[Tensor]:
 
 
 def make_dense_optimizer(
-    name: str, model: nn.Module, learning_rate: float, *, flat: bool = False, bf16: bool = False
+    name: str,
+    model: nn.Module,
+    learning_rate: float,
+    *,
+    flat: bool = False,
+    bf16: bool = False,
+    weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
     """Make the optimizer of the dense weights that belongs to a row optimizer, with torch's defaults.
 
@@ -196,17 +217,18 @@ def make_dense_optimizer(
         One kernel for all weights (needs Triton).
     bf16
         With `flat`: keep bfloat16 copies and fuse multi-layer perceptrons.
+    weight_decay
+        Matrices are multiplied by 1 - learning rate * weight_decay before each step, under every optimizer.
     """
     kind = optimizer_facts(name).dense
     if not any(True for _ in model.parameters()):  # rows alone, as in a factorisation of users and items
         return torch.optim.SGD([nn.Parameter(torch.empty(0))], lr=learning_rate)
     if flat:
-        return FlatOptimizer(kind, model, learning_rate, bf16=bf16)
-    if kind == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=learning_rate)
-    if kind == "adam":
-        return torch.optim.Adam(model.parameters(), lr=learning_rate)
-    return torch.optim.Adagrad(model.parameters(), lr=learning_rate)
+        return FlatOptimizer(kind, model, learning_rate, bf16=bf16, weight_decay=weight_decay)
+    optimizer = _TORCH_OPTIMIZERS[kind](model.parameters(), lr=learning_rate)
+    if weight_decay:
+        decay_before_steps(optimizer, weight_decay)
+    return optimizer
 
 
 def set_dense_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -19,12 +19,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fae.artifacts.manifest import Plan, is_current
+from fae.artifacts.manifest import Plan
 from fae.artifacts.packed import BatchSet, PackedDataset
-from fae.checkpoint.more_epochs import BEST, LAST, EarlierEpochs, find_earlier_epochs
-from fae.checkpoint.save_load import load_dense, load_tables, read_progress, save_checkpoint
+from fae.checkpoint.more_epochs import BEST, LAST
 from fae.core.errors import TrainingError
-from fae.core.files import MANIFEST, remove_folder
 from fae.core.host_memory import keep_freed_memory
 from fae.core.interrupts import Interrupted, is_interrupted, put_off, raise_interrupt
 from fae.core.progress import say, task
@@ -32,18 +30,19 @@ from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
 from fae.training.best_weights import BestWeights
-from fae.training.causes import cause_of_divergence, worse_than_the_rate
 from fae.training.config import TrainConfig
 from fae.training.dense import make_dense_optimizer
 from fae.training.dense_threads import dense_threads, torch_threads
 from fae.training.evaluate import evaluate, validation_sample
-from fae.training.loss_windows import LossWindows
+from fae.training.kept_states import KeptStates
 from fae.training.metrics import Metrics
-from fae.training.position import Position, require_best
+from fae.training.position import Position
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision, honoured_precision
 from fae.training.step_settings import StepSettings
+from fae.training.watching.causes import cause_of_divergence, worse_than_the_rate
+from fae.training.watching.loss_windows import LossWindows
 
 _CURVE_POINTS = 200
 """Points of the loss curve in the first epoch; the windows of epoch k are k times as long."""
@@ -59,10 +58,11 @@ class Trainer:
     embeddings
         Rows of any placement, initialised.
     folder
-        Receives the checkpoints (``checkpoint/`` and, with early stopping, ``best/``), needs a plan; None writes none,
-        and the best weights are kept in host memory.
+        Receives the checkpoints (`fae.training.kept_states`), needs a plan; None writes none, and the best weights are
+        kept in host memory.
     plan
-        Names the run: a checkpoint of the same plan is resumed, one of another plan is replaced.
+        Names the run: a checkpoint of the same plan is resumed, one that differs in its epochs alone is continued, one
+        of another plan is replaced.
 
     Raises
     ------
@@ -90,7 +90,6 @@ class Trainer:
         if folder is not None and plan is None:
             raise ValueError(f"folder = {str(folder)!r} needs a plan, which names the checkpoints; give both, or none")
         self.model, self.embeddings, self.packed, self.config = model, embeddings, packed, config
-        self._folder, self._plan = None if folder is None else Path(folder), plan
         self._best: BestWeights | None = None
         train = packed.train
         self.schedule = Schedule(
@@ -109,8 +108,15 @@ class Trainer:
         if self._precision != config.precision:
             say(f"train: precision {self._precision}: this CPU has no units for {config.precision} (AMX)")
         self.dense_optimizer = make_dense_optimizer(
-            config.optimizer, model, config.dense_rate, flat=on_gpu, bf16=on_gpu and config.precision == "bf16"
-        )
+            config.optimizer, model, config.dense_rate, flat=on_gpu, bf16=on_gpu and config.precision == "bf16",
+            weight_decay=config.weight_decay,
+        )  # fmt: skip
+        self._kept: KeptStates | None = None
+        if folder is not None and plan is not None:
+            self._kept = KeptStates(
+                Path(folder), plan, model, self.dense_optimizer, embeddings,
+                early_stopping=config.early_stopping > 0,
+            )  # fmt: skip
         self._runner = StepRunner(
             model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture,
             compiled=config.compile,
@@ -158,7 +164,8 @@ class Trainer:
                 self._train()
                 counted = self._position.counted(self.embeddings)
                 if self.config.early_stopping and self._position.best_loss is not None:
-                    self._keep_last()
+                    if self._position.epochs_without_gain and not self._position.stopped_early:
+                        self._save(LAST)  # more epochs continue from there
                     self._load_best()
                 self._position.result = self._result()
             except Interrupted:
@@ -168,7 +175,8 @@ class Trainer:
             self._position.complete = True
             self._position.count_from(counted, self.embeddings)
             self._save("checkpoint")
-            self._remove_old_last()
+            if self._kept is not None:
+                self._kept.remove_old_last()
         return self._position.result
 
     def _train(self) -> None:
@@ -286,7 +294,7 @@ class Trainer:
             say(f"epoch {self.schedule.epoch}: validation log loss {loss:.5f}")
             if position.best_loss is None or loss < position.best_loss:
                 position.best_loss, position.epochs_without_gain = loss, 0
-                if self.config.early_stopping and self._folder is not None:
+                if self.config.early_stopping and self._kept is not None:
                     self._save(BEST)
                 elif self.config.early_stopping:
                     self._best = BestWeights(self.model, self.dense_optimizer, self.embeddings)
@@ -300,71 +308,25 @@ class Trainer:
 
     def _save(self, name: str) -> None:
         self._last_saved = time.monotonic()
-        if self._folder is None or self._plan is None:
+        if self._kept is None:
             return
         self._take_loss()
-        save_checkpoint(
-            self._folder / name,
-            self._plan,
-            model=self.model,
-            dense_optimizer=self.dense_optimizer,
-            embeddings=self.embeddings,
-            progress=self._position.to_checkpoint(self.embeddings, time.monotonic() - self._started),
-        )
+        self._kept.save(name, self._position.to_checkpoint(self.embeddings, time.monotonic() - self._started))
 
     def _load_best(self) -> None:
-        if self._folder is not None:
-            self._load(self._folder / BEST)  # the dense optimizer's state, too: a later run may continue it
+        if self._kept is not None:
+            self._kept.load_best()
         elif self._best is not None:
             self._best.restore(self.model, self.dense_optimizer, self.embeddings)
 
-    def _load(self, path: Path) -> None:
-        load_tables(path, self.embeddings)
-        load_dense(path, self.model, self.dense_optimizer)
-
-    def _keep_last(self) -> None:
-        """Keep the last epoch's state where the best one is returned to: more epochs continue from there."""
-        if self._position.epochs_without_gain and not self._position.stopped_early:
-            self._save(LAST)
-
-    def _remove_old_last(self) -> None:
-        if self._folder is not None and self._plan is not None and (self._folder / LAST / MANIFEST).is_file():
-            if not is_current(self._folder / LAST, self._plan):
-                remove_folder(self._folder / LAST)
-
     def _resume(self) -> None:
-        if self._folder is None or self._plan is None:
+        found = None if self._kept is None else self._kept.resume()
+        if found is None:
             return
-        path, earlier = self._folder / "checkpoint", None
-        if not is_current(path, self._plan):
-            if is_current(self._folder / LAST, self._plan):  # killed between the last epoch and its end
-                path = self._folder / LAST
-            else:
-                earlier = find_earlier_epochs(self._folder, self._plan)
-                if earlier is None or not earlier.can_continue:
-                    return
-        self._position = Position(**read_progress(path))
-        if earlier is not None:
-            self._continue_epochs(earlier)
-        else:
-            self._load(path)
-        if not self._position.complete:
-            self.schedule.restore(self._position.schedule)
-            if self.config.early_stopping and self._position.best_loss is not None:
-                require_best(path, self._folder / BEST, self._plan)
-            say(f"train: continues after batch {self._position.batches}")
-
-    def _continue_epochs(self, earlier: EarlierEpochs) -> None:
-        """Load the checkpoint of fewer epochs (or of more) as one of this training."""
-        position = self._position
-        position.complete, position.result = False, {}
-        say(f"train: {earlier.trained} epochs are trained, {earlier.wanted} are wanted")
-        if self.config.early_stopping and position.best_loss is not None:
-            if not earlier.finished:
-                require_best(earlier.folder / "checkpoint", earlier.best_weights, earlier.plan)
-            self._load(earlier.best_weights)
-            self._save(BEST)  # under the name of this training
-        self._load(earlier.last_weights)
+        self._position = found
+        if not found.complete:
+            self.schedule.restore(found.schedule)
+            say(f"train: continues after batch {found.batches}")
 
     def _result(self) -> dict[str, Any]:
         position = self._position
