@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,30 @@ class SegmentArrays:
     def most(self) -> npt.NDArray[np.int64]:
         """int64 ``[2, G]``: most segments, and most rows of more than one segment, of a batch."""
         return np.stack([np.diff(part, axis=0).max(axis=0, initial=0) for part in (self.offsets, self.long_offsets)])
+
+
+class BatchSizes(Protocol):
+    """The sizes of a split's batches that memory depends on: of packed batches, or of batches that are only planned."""
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of the split."""
+
+    @property
+    def num_dense(self) -> int:
+        """K: dense features of an input."""
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether inputs have weights."""
+
+    @property
+    def most_segments(self) -> tuple[tuple[int, int], ...]:
+        """Per group: most segments, and most rows of more than one segment, of a batch; empty without segments."""
+
+    @property
+    def most_cold_rows(self) -> tuple[int, ...]:
+        """Per group: most unique cold rows that a batch has."""
 
 
 @dataclass(frozen=True, kw_only=True)

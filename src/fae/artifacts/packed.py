@@ -155,7 +155,7 @@ class BatchSet:
     def __init__(self, arrays: BatchArrays, num_hot_batches: int) -> None:
         self.arrays = arrays
         self._sizes: list[int] = arrays.num_inputs.tolist()
-        self.num_batches = len(self._sizes)
+        self.num_batches: int = len(self._sizes)
         self.num_hot_batches = num_hot_batches
         self.num_inputs = sum(self._sizes)
         # A placement and the input ring read the same batch, one after the other.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from fae.artifacts.packed import BatchSet
+from fae.artifacts.batch_arrays import BatchSizes
 from fae.core.optimizers import row_bytes, state_width
 from fae.embedding.working_memory import (
     INPUT_RING_DEPTH,
@@ -61,7 +61,7 @@ class MemoryRequest:
 
     hot_set: HotSetSizes
     optimizer: str
-    splits: Sequence[BatchSet]
+    splits: Sequence[BatchSizes]
     on_gpu: bool
     dense_bytes: int = 0
 

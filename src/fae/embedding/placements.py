@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fae.artifacts.packed import BatchSet
+from fae.artifacts.batch_arrays import BatchSizes
 from fae.core.errors import RecipeError
 from fae.embedding.base import Embeddings, Engine
 from fae.embedding.hybrid import HybridEmbeddings
@@ -166,7 +166,7 @@ def plan_memory(
     placement: str,
     hot_set: HotSetSizes,
     optimizer: str,
-    splits: Sequence[BatchSet],
+    splits: Sequence[BatchSizes],
     *,
     on_gpu: bool,
     dense_bytes: int = 0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from fae.artifacts.packed import BatchSet
+from fae.artifacts.batch_arrays import BatchSizes
 from fae.artifacts.row_layout import RowLayout
 from fae.core.pooling import POOLING_CODE
 from fae.kernels.geometry import GroupGeometry
@@ -53,7 +53,7 @@ def _has_mean(geometry: GroupGeometry) -> bool:
     return bool((geometry.pooling == POOLING_CODE["mean"]).any())
 
 
-def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Sequence[BatchSet]) -> int:
+def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Sequence[BatchSizes]) -> int:
     """Bytes of `GpuRows` and its kernels: outputs, gradients, partial sums, shapes, lengths of kept sequences."""
     segments = [split.most_segments for split in splits if split.num_batches and split.most_segments]
     total = 0
@@ -96,7 +96,7 @@ def loose_batches(batch_size: int, num_dense: int) -> int:
     return 2 * (4 * batch_size * (num_dense + 2) + 3 * ROUNDED)
 
 
-def input_buffer_bytes(layout: InputLayout, splits: Sequence[BatchSet]) -> int:
+def input_buffer_bytes(layout: InputLayout, splits: Sequence[BatchSizes]) -> int:
     """Bytes of one input buffer that is large enough for any batch."""
     return 4 * max((layout.num_words(split) for split in splits if split.num_batches), default=0)
 

@@ -72,7 +72,7 @@ def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_byt
     check_inputs(log)
     summary: dict[str, Any] = {}
     with write_artifact(path, plan_pack(log, hot_set, seed=seed), summary) as folder:
-        packer = _Packer(log, hot_set, folder)
+        packer = Packer(log, hot_set, folder)
         with task("pack", 2 * log.split("train")[1] + packer.num_evaluated) as progress:
             train = packer.train(seed, memory_bytes, progress)
             splits = {"train": train.pop("split")}
@@ -128,17 +128,25 @@ def check_match(log: ColumnarLog, hot_set: HotSet) -> None:
             )
 
 
-class _Packer:
-    """One run of pack: composes batches chunk by chunk and passes them to the writers."""
+class Packer:
+    """One run of pack: composes batches chunk by chunk and passes them to the writers.
 
-    def __init__(self, log: ColumnarLog, hot_set: HotSet, folder: Path) -> None:
-        self.log, self.hot_set, self.folder = log, hot_set, folder
+    Parameters
+    ----------
+    writer
+        What takes the batches of a split.
+    """
+
+    def __init__(
+        self, log: ColumnarLog, hot_set: HotSet | Any, folder: Path, writer: type[SplitWriter] = SplitWriter
+    ) -> None:
+        self.log, self.hot_set, self.folder, self._make_writer = log, hot_set, folder, writer
         self.layout: RowLayout = hot_set.layout
         self.composer = Composer(self.layout, len(log.dense_names), hot_set.batch_size, hot_set.staging_rows)
         self.num_evaluated = sum(stop - start for start, stop in (log.split("validation"), log.split("test")))
 
     def _writer(self, split: str, num_hot_batches: int) -> SplitWriter:
-        return SplitWriter(
+        return self._make_writer(
             self.folder / split,
             batch_size=self.hot_set.batch_size,
             num_slots=self.layout.num_slots,

@@ -7,9 +7,10 @@ until then the file is not a valid array.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,26 @@ from fae.core.npy import NpyWriter
 from fae.core.threads import run_ranges
 
 Kind = tuple[type[np.generic], tuple[int, ...]]
+
+
+class BatchFile(Protocol):
+    """A file of a split: `fae.core.npy.NpyWriter`, or one that only counts."""
+
+    def append(self, rows: npt.NDArray[Any]) -> object:
+        """Write rows behind those that are there."""
+
+    def write(self, first: int, rows: npt.NDArray[Any]) -> object:
+        """Write rows from number `first` on."""
+
+    def close(self) -> object:
+        """Complete the file."""
+
+    def abandon(self) -> object:
+        """Leave it incomplete."""
+
+
+OpenFile = Callable[[Path, type[np.generic], tuple[int, ...]], BatchFile]
+"""Makes a file of a split from its path, the type of its numbers and the shape of a row."""
 
 
 def _segment_files(kind: str) -> dict[str, Kind]:
@@ -35,19 +56,23 @@ class _ListFiles:
         Name of the file of offsets.
     names
         Type and shape of an entry, by name of the files.
+    open_file
+        As `SplitWriter` has it.
     """
 
-    def __init__(self, folder: Path, offsets: str, names: dict[str, Kind], num_groups: int) -> None:
-        self._offsets = NpyWriter(folder / f"{offsets}.npy", np.int64, (num_groups,))
+    def __init__(
+        self, folder: Path, offsets: str, names: dict[str, Kind], num_groups: int, open_file: OpenFile
+    ) -> None:
+        self._offsets = open_file(folder / f"{offsets}.npy", np.int64, (num_groups,))
         self._lists = [
-            [NpyWriter(folder / f"{name}_{group}.npy", *kind) for group in range(num_groups)]
+            [open_file(folder / f"{name}_{group}.npy", *kind) for group in range(num_groups)]
             for name, kind in names.items()
         ]
         self._totals = np.zeros((1, num_groups), np.int64)
         self._offsets.append(self._totals)
 
     @property
-    def files(self) -> list[NpyWriter]:
+    def files(self) -> list[BatchFile]:
         """All files."""
         return [self._offsets, *(file for lists in self._lists for file in lists)]
 
@@ -81,31 +106,37 @@ class SplitWriter:
         self, folder: Path, *, batch_size: int, num_slots: int, num_dense: int, num_groups: int,
         num_hot_batches: int, with_order: bool, with_weights: bool = False,
     ) -> None:  # fmt: skip
-        folder.mkdir()
+        open_file = self._begin(folder)
         self._next = {"hot": 0, "cold": num_hot_batches}
-        self._files = {
-            "addresses": NpyWriter(folder / "addresses.npy", np.int32, (batch_size, num_slots)),
-            "dense": NpyWriter(folder / "dense.npy", np.float32, (batch_size, num_dense)),
-            "inputs": NpyWriter(folder / "inputs.npy", np.int64, (batch_size,)),
-            "labels": NpyWriter(folder / "labels.npy", np.float32, (batch_size,)),
-            "num_inputs": NpyWriter(folder / "num_inputs.npy", np.int32),
+        self._files: dict[str, BatchFile] = {
+            "addresses": open_file(folder / "addresses.npy", np.int32, (batch_size, num_slots)),
+            "dense": open_file(folder / "dense.npy", np.float32, (batch_size, num_dense)),
+            "inputs": open_file(folder / "inputs.npy", np.int64, (batch_size,)),
+            "labels": open_file(folder / "labels.npy", np.float32, (batch_size,)),
+            "num_inputs": open_file(folder / "num_inputs.npy", np.int32, ()),
         }
         if with_weights:
-            self._files["weights"] = NpyWriter(folder / "weights.npy", np.float32, (batch_size,))
+            self._files["weights"] = open_file(folder / "weights.npy", np.float32, (batch_size,))
         if with_order:
             # Last, so that two threads write the two large arrays.
-            self._files["order"] = NpyWriter(folder / "order.npy", np.int32, (batch_size * num_slots,))
-        self._cold_rows = _ListFiles(folder, "cold_offsets", {"cold_rows": (np.int64, ())}, num_groups)
+            self._files["order"] = open_file(folder / "order.npy", np.int32, (batch_size * num_slots,))
+        self._cold_rows = _ListFiles(folder, "cold_offsets", {"cold_rows": (np.int64, ())}, num_groups, open_file)
         # Hot batches have no cold rows, but entries before those of the cold batches.
         self._cold_rows.put_empty(num_hot_batches)
         # Hot and cold batches come alternately: each kind has files for its lists.
         self._segments = {
             kind: (
-                _ListFiles(folder, f"{kind}_block_offsets", _segment_files(kind), num_groups),
-                _ListFiles(folder, f"{kind}_long_offsets", {f"{kind}_long_rows": (np.int32, (2,))}, num_groups),
+                _ListFiles(folder, f"{kind}_block_offsets", _segment_files(kind), num_groups, open_file),
+                _ListFiles(
+                    folder, f"{kind}_long_offsets", {f"{kind}_long_rows": (np.int32, (2,))}, num_groups, open_file
+                ),
             )
             for kind in (("hot", "cold") if with_order else ())
         }
+
+    def _begin(self, folder: Path) -> OpenFile:
+        folder.mkdir()
+        return NpyWriter
 
     def write(self, kind: str, arrays: BatchArrays) -> None:
         """Write the next ``"hot"`` or ``"cold"`` batches."""
