@@ -30,9 +30,9 @@ from fae.ingest.scratch import Scratch
 from fae.run.context import choose_device
 from fae.run.score_file import ScoreFile
 from fae.run.scored_run import find_finished
-from fae.run.scoring import BATCH_INPUTS, Scorer, probabilities, unknown_counts
+from fae.run.scoring import BATCH_INPUTS, Scorer, unknown_counts
 from fae.training.dense_threads import torch_threads
-from fae.training.metrics import compute_metrics
+from fae.training.metrics import compute_metrics, probabilities
 
 _SUSPICIOUS_SHARE = 0.9
 """Share of unknown values of a column from which on it is said: hardly a coincidence."""

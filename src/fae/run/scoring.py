@@ -155,18 +155,6 @@ def _open_table(path: Path, feature: FeatureSchema, dim: int, command: str) -> T
     return weight
 
 
-def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Probability of label 1, float64 ``[n]``; in float64, so that different logits stay different.
-
-    >>> probabilities(np.array([0.0, -800.0], np.float32)).tolist()
-    [0.5, 0.0]
-    """
-    wide = logits.astype(np.float64)
-    small = np.exp(-np.abs(wide))
-    result: npt.NDArray[np.float64] = np.where(wide >= 0, 1.0, small) / (1.0 + small)
-    return result
-
-
 def unknown_counts(
     ids: npt.NDArray[np.int32], features: Sequence[FeatureSchema]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -9,8 +9,8 @@ import torch
 from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import make_dense_optimizer
-from fae.training.loss_windows import LossWindows
 from fae.training.runner import MOST_MARKS, LossMark, StepRunner
+from fae.training.watching.loss_windows import LossWindows
 
 from cases import make_embeddings, random_log
 

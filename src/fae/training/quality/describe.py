@@ -1,0 +1,139 @@
+"""The parts of ``validation`` and ``test`` in the run record beside the metrics: what they mean and what they hide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fae.training.metrics import Metrics, compute_metrics, probabilities
+from fae.training.quality.calibration import measure_calibration
+from fae.training.quality.group_auc import measure_group_auc
+from fae.training.quality.input_columns import InputColumns
+from fae.training.quality.single_columns import SingleColumns
+
+
+def describe_quality(
+    labels: npt.NDArray[np.float32],
+    logits: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32] | None = None,
+    *,
+    inputs: InputColumns | None = None,
+    singles: SingleColumns | None = None,
+) -> dict[str, Any]:
+    """``calibration``, ``unknown_ids``, ``group_auc`` and ``context`` of a split (docs/reference/run_record.md).
+
+    Parameters
+    ----------
+    labels, logits, weights
+        As in `fae.training.metrics.compute_metrics`.
+    inputs
+        Ids of the same inputs, in the same order; None leaves out what needs them.
+    singles
+        Click rates of single columns; None leaves these out.
+    """
+    nothing: dict[str, Any] = dict.fromkeys(("calibration", "unknown_ids", "group_auc", "context"))
+    total = float(len(labels) if weights is None else weights.sum(dtype=np.float64))
+    if not total or np.isnan(logits).any():
+        return nothing
+    truth = labels.astype(np.float64)
+    given = None if weights is None else weights.astype(np.float64)
+    calibration = measure_calibration(truth, probabilities(logits), given)
+    context: dict[str, Any] = {"base_rate_log_loss": _entropy(calibration["label_rate"]), "best_column": None}
+    if inputs is not None and singles is not None:
+        context |= singles.compare(labels, inputs, weights) or {}
+    found = {**nothing, "calibration": calibration, "context": context}
+    if inputs is None:
+        return found
+    found["unknown_ids"] = _by_unknown_ids(labels, logits, weights, inputs.has_unknown)
+    if inputs.group is not None:
+        found["group_auc"] = measure_group_auc(
+            truth, logits.astype(np.float64), inputs.groups, column=inputs.group.name,
+            unknown_id=inputs.group.unknown_id, weights=given,
+        )  # fmt: skip
+    return found
+
+
+def _entropy(rate: float) -> float:
+    return float(-sum(p * np.log(p) for p in (rate, 1 - rate) if p > 0))
+
+
+def _by_unknown_ids(
+    labels: npt.NDArray[np.float32],
+    logits: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32] | None,
+    has_unknown: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    def part(chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        found: Metrics = compute_metrics(labels[chosen], logits[chosen], None if weights is None else weights[chosen])
+        return {
+            "num_inputs": found.num_inputs,
+            "share": found.num_inputs / len(labels),
+            "auc": found.auc,
+            "log_loss": found.log_loss,
+            "label_rate": found.label_rate,
+        }
+
+    return {"with": part(has_unknown), "without": part(~has_unknown)}
+
+
+def quality_lines(split: str, metrics: Mapping[str, Any]) -> list[str]:
+    """What a person should know of a split's metrics beside AUC and log loss, a line each.
+
+    Parameters
+    ----------
+    split
+        What the metrics are of, such as ``"test"``.
+    metrics
+        As in the run record.
+    """
+    return [
+        line for line in (_in_context(split, metrics), _calibrated(split, metrics), _grouped(split, metrics)) if line
+    ]
+
+
+def _in_context(split: str, metrics: Mapping[str, Any]) -> str:
+    context, auc, log_loss = metrics.get("context"), metrics.get("auc"), metrics.get("log_loss")
+    if not context or log_loss is None:
+        return ""
+    line = f"{split} log loss {log_loss:.5f} against {context['base_rate_log_loss']:.5f} of the bare click rate"
+    best = context["best_column"]
+    if best and best["auc"] is not None and auc is not None:
+        # Equal as printed is equal.
+        better, same = round(auc, 4) > round(best["auc"], 4), round(auc, 4) == round(best["auc"], 4)
+        compared = "better than" if better else "no better than" if same else "worse than"
+        line += f"; AUC {auc:.4f} is {compared} the best single column, {best['column']}, {best['auc']:.4f}"
+        if not better:
+            line += ": try more epochs, another learning rate, or look whether the other columns say anything"
+    return line
+
+
+def _calibrated(split: str, metrics: Mapping[str, Any]) -> str:
+    found = metrics.get("calibration")
+    if not found or found["ratio"] is None:
+        return ""
+    return (
+        f"{split} mean prediction {found['mean_prediction']:.4f} for a click rate of {found['label_rate']:.4f} "
+        f"(ratio {found['ratio']:.3f}), expected calibration error {found['expected_error']:.4f}"
+    )
+
+
+def _grouped(split: str, metrics: Mapping[str, Any]) -> str:
+    group, parts = metrics.get("group_auc"), []
+    if group:
+        left_out = f"{group['one_class_groups']:,} groups of one class left out"
+        if group["unknown_inputs"]:
+            left_out += f", and {group['unknown_inputs']:,} inputs whose {group['column']} is unknown"
+        value = "not defined" if group["auc"] is None else f"{group['auc']:.4f}"
+        parts.append(f"AUC within {group['column']} {value} ({group['num_groups']:,} groups; {left_out})")
+    unknown = metrics.get("unknown_ids")
+    if unknown and unknown["with"]["num_inputs"] and unknown["without"]["num_inputs"]:
+        some, none = unknown["with"], unknown["without"]
+        if some["auc"] is not None and none["auc"] is not None:
+            parts.append(
+                f"AUC {some['auc']:.4f} of the {100 * some['share']:.1f} % of inputs with unknown ids, "
+                f"{none['auc']:.4f} of the others"
+            )
+    return f"{split} " + "; ".join(parts) if parts else ""
