@@ -21,8 +21,8 @@ def check_same_columns(
     Parameters
     ----------
     columns
-        The categorical columns of the recipe in slot order, each with name, encoded, max_length, pooling and, where it
-        shares another column's table, the table's name.
+        The categorical columns of the recipe in slot order, each with name, encoded, max_length, pooling and, where
+        they have them, the name of the column whose table they share, and part and zone of a time.
 
     Raises
     ------
@@ -37,11 +37,18 @@ def check_same_columns(
         for f, table in zip(model_features(parent.features), feature_tables(parent.features), strict=True)
     ]  # fmt: skip
     compared = ("name", "encoded", "max_length", "pooling")
+    made = {column["name"]: column for column in parent.manifest.parameters.get("categorical", ())}
+    parts = [
+        (f"categorical {column['name']}: {key}", made.get(column["name"], {}).get(key), column.get(key))
+        for column in columns
+        for key in ("part", "zone")
+    ]
     here = [{**{key: column[key] for key in compared}, "table": column.get("table")} for column in columns]
     differences: list[tuple[str, Any, Any]] = [
         ("categorical", [c["name"] for c in there], [c["name"] for c in here]),
         *((f"categorical {new['name']}: {key}", old[key], new[key])
           for old, new in zip(there, here, strict=False) for key in new),
+        *parts,
         ("dense", list(parent.dense_names), list(dense_names)),
     ]  # fmt: skip
     if parent.dense_names:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from fae.core.config import check_fields, to_table, without_defaults
+from fae.core.config import check_fields, nearest, to_table, without_defaults
 from fae.core.errors import RecipeError
 from fae.core.pooling import Pooling
 
 _MAX_LENGTH = 100_000
 """Longest list of one input: a row of ids is reserved for every input, so a longer one would fill the disk."""
 
-_LATER_KEYS: dict[str, Any] = {"padding": None, "weight_separator": "", "brackets": False, "table": None}
+Part = Literal["hour", "weekday", "day", "month"]
+_LATER_KEYS: dict[str, Any] = {
+    "padding": None, "weight_separator": "", "brackets": False, "table": None, "from": None, "part": None, "zone": None,
+}  # fmt: skip
 """Keys that logs made before them do not name, and their defaults: a log that leaves them out keeps its fingerprint."""
 
 
@@ -46,6 +49,12 @@ class ColumnConfig:
         Name of another categorical column whose table this one shares: one vocabulary, one table, accesses of both.
     min_frequency
         `LogConfig.min_frequency` for this column alone.
+    from_
+        `from` in a recipe: name of the log's column of times, a `part` of which this column is.
+    part
+        ``hour`` (0 to 23), ``weekday`` (0 is Monday, 6 Sunday), ``day`` (of the month, 1 to 31) or ``month`` (1 to 12).
+    zone
+        Time zone in which the part is taken, such as ``"Europe/Berlin"``; left out, UTC.
     """
 
     name: str
@@ -58,6 +67,9 @@ class ColumnConfig:
     weight_separator: str = ""
     table: str | None = None
     min_frequency: int | None = None
+    from_: str | None = None
+    part: Part | None = None
+    zone: str | None = None
 
     def __post_init__(self) -> None:
         where = f"[log] categorical {self.name}:"
@@ -76,6 +88,37 @@ class ColumnConfig:
             raise RecipeError(f"{where} weight_separator = {self.weight_separator!r} is its separator too; correct one")
         if self.table == self.name:
             raise RecipeError(f"{where} table = {self.table!r} is its own name; leave it out")
+        self._check_part(where)
+
+    def _check_part(self, where: str) -> None:
+        if self.part is None and self.from_ is not None:
+            raise RecipeError(
+                f'{where} from = {self.from_!r} needs the part of the time: part = "hour", "weekday", "day" or "month"'
+            )
+        if self.part is not None and self.from_ is None:
+            raise RecipeError(
+                f'{where} part = {self.part!r} needs the column of times that it is taken from: from = "timestamp"'
+            )
+        if self.part is not None and self.max_length > 1:
+            raise RecipeError(
+                f"{where} max_length = {self.max_length} and part = {self.part!r}: a time has one; keep one"
+            )
+        if self.zone is None:
+            return
+        if self.part is None:
+            raise RecipeError(
+                f"{where} zone = {self.zone!r} is for a part of a time; add from and part, or leave it out"
+            )
+        import zoneinfo  # rarely needed, and reads many files
+
+        if self.zone not in zoneinfo.available_timezones():
+            hint = nearest(self.zone, zoneinfo.available_timezones())
+            raise RecipeError(f"{where} zone = {self.zone!r} is no time zone that this system knows; {hint}")
+
+    @property
+    def source(self) -> str:
+        """Name of the log's column that is read for this one."""
+        return self.name if self.from_ is None else self.from_
 
     def to_parameters(self) -> dict[str, Any]:
         """The table that goes into the fingerprint of a log."""

@@ -284,7 +284,7 @@ class LogConfig:
 
         Only dense and categorical ones where files are read without labels.
         """
-        features = (*self.dense_columns(), *(column.name for column in self.categorical_columns()))
+        features = (*self.dense_columns(), *(column.source for column in self.categorical_columns()))
         others = (self.weight, self.time, self.split_by)
         names = (self.label_column(), *features, *others) if labelled else features
         return tuple(dict.fromkeys(name for name in names if name is not None))

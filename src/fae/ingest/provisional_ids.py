@@ -19,6 +19,7 @@ from fae.ingest.continued_ids import KnownIds
 from fae.ingest.final_ids import Numbering, number_appended, number_by_popularity, number_encoded
 from fae.ingest.hex_vocabulary import HexVocabulary
 from fae.ingest.scratch import Scratch
+from fae.ingest.value_types.date_parts import date_parts
 from fae.ingest.value_types.printed_lists import PrintedLists
 from fae.ingest.values import Items, Locate, as_text, list_items, whole_numbers
 from fae.ingest.vocabulary import Vocabulary
@@ -95,6 +96,8 @@ class ColumnEncoder:
         ids[items.rows, self.first_slot + items.slots] = codes
 
     def _plain(self, array: Any, locate: Locate) -> Any:
+        if self.config.part is not None:
+            return date_parts(array, self.config, locate, self._missing)
         return as_text(array, self.config.name, locate, self._missing)
 
     def items(self, array: Any, locate: Locate) -> Items:

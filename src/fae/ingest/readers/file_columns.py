@@ -30,7 +30,8 @@ class FileColumns:
     label, weight, time, split_by
         Names of columns; None where none is wanted.
     dense, categorical
-        Names of columns, in the recipe's order; one may be in both.
+        Names of columns, in the recipe's order; one may be in both, and in `categorical` more than once: a column of
+        times for each part of them.
     folders
         From a wanted column that is in the path alone to its value there; None is a missing value.
     names
@@ -111,7 +112,7 @@ def find_columns(config: LogConfig, header: Sequence[str], path: Path, *, labell
     label, weight, time, split_by = (
         (config.label_column(), config.weight, config.time, config.split_by) if labelled else (None,) * 4
     )
-    dense, categorical = config.dense_columns(), tuple(column.name for column in config.categorical_columns())
+    dense, categorical = config.dense_columns(), tuple(column.source for column in config.categorical_columns())
     wanted = config.wanted_columns(labelled=labelled)
     in_path = folder_values(path)
     folders: dict[str, str | None] = {}

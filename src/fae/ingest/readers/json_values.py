@@ -46,6 +46,7 @@ def to_arrays(
 ) -> tuple[dict[str, Any], dict[str, Any], tuple[int, str] | None]:
     """The wanted columns as text or lists of text, the dense ones as float64, and the first bad row with its fault."""
     lists = {column.name for column in config.categorical_columns() if column.max_length > 1}
+    ids = {column.name for column in config.categorical_columns() if column.from_ is None} - {*config.copied_columns()}
     arrays: dict[str, Any] = {}
     numbers: dict[str, Any] = {}
     bad: tuple[int, str] | None = None
@@ -59,11 +60,10 @@ def to_arrays(
         if name in columns.dense:
             jobs.append((numbers, lambda value: _to_number(value, missing), pa.float64()))
         if not columns.dense_only(name):
-            is_id = name in columns.categorical and name not in config.copied_columns()
             if name in lists and any(isinstance(value, list) for value in values):
                 jobs.append((arrays, _to_list, pa.list_(pa.string())))
             else:
-                jobs.append((arrays, _to_id if is_id else _to_text, pa.string()))
+                jobs.append((arrays, _to_id if name in ids else _to_text, pa.string()))
         for target, convert, kind in jobs:
             try:
                 if kind == pa.string() and set(map(type, values)) in _PLAIN:

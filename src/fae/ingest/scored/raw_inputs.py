@@ -139,8 +139,10 @@ class RawInputs:
         assert isinstance(chunk, Chunk)
         if name == self.config.label_column():
             return _decoded(chunk.label)
-        names = [column.name for column in self._reading.categorical_columns()]
-        column = _decoded(chunk.categorical[names.index(name)])
+        # A column that is a part of a time has the time here, and none that is kept is one.
+        columns = self._reading.categorical_columns()
+        place = next(i for i, column in enumerate(columns) if column.name == name and column.from_ is None)
+        column = _decoded(chunk.categorical[place])
         if self.config.format == "avazu" and name == "hour":  # the reader has split it into day and hour
             return pc.binary_join_element_wise(chunk.days, column, "")
         return column

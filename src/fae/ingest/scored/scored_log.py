@@ -83,7 +83,8 @@ def reading_settings(config: LogConfig, keep: Sequence[str]) -> LogConfig:
         raise RecipeError(
             f"--keep {','.join(keep)}: files of format {config.format} have no named columns; leave it out"
         )
-    own = [config.label_column(), *(column.name for column in config.categorical_columns())]
+    columns = [column.name for column in config.categorical_columns() if column.from_ is None]
+    own = [config.label_column(), *columns]
     if config.columns:
         for name in keep:
             if name not in config.columns:

@@ -138,7 +138,9 @@ def check_types(
         return {}
     # Times are compared as times and not as text: `fae.ingest.input_order.time_keys` says which agree.
     tables = {} if config.split_by is None else {config.split_by: config.split_by}
-    tables |= {column.name: column.table or column.name for column in config.categorical_columns()}
+    tables |= {
+        column.name: column.table or column.name for column in config.categorical_columns() if column.from_ is None
+    }
     guard = TypeGuard(tables, known=known, known_log=known_log)
     for path in paths:
         try:
