@@ -8,9 +8,15 @@ from typing import Any
 from fae.cli.options import add_output_options
 
 _DESCRIPTION = """\
-Draw one self-contained HTML page from the records of one or more runs: results side by side, what differs in the
-recipes, skew and hot rows of every table, what other budgets would buy, bytes per tier, loss curves, the phases of the
-scheduler, where the time went, machine and versions. Reads run.json alone; needs no GPU, no log and no checkpoint.
+Draw one self-contained HTML page from the records of one or more runs. Its first line, which is printed too, is a
+verdict: what was trained, how good against the base rate, how fast, in how much memory, and whether FAE helped. Then:
+what to try next with the command, the log, results side by side (a best one only where noise does not explain it),
+skew and hot rows of every table, what other budgets would buy, loss curves, where the time went, machine and versions,
+and what the words mean. Reads run.json alone; needs no GPU, no log and no checkpoint.
+
+  fae report runs/my                              write runs/my/report.html
+  fae report runs/a runs/b --out both.html        several runs side by side
+  fae report runs/bench_rmc2                      the record of `fae bench paper`
 """
 
 
@@ -36,5 +42,6 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
 
     result = report(options.runs, options.out)
     runs = f"{len(result['runs'])} runs" if len(result["runs"]) > 1 else result["runs"][0]
+    say(result["verdict"])
     say(f"report: {runs}, {format_bytes(result['bytes'])}: {result['path']}")
     return result

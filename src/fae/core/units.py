@@ -68,15 +68,15 @@ def parse_bytes(text: str | int, *, what: str = "size") -> int:
 def format_bytes(count: int) -> str:
     """Print bytes for people, in binary units.
 
-    >>> format_bytes(512 * 2**20), format_bytes(999), format_bytes(1536)
-    ('512.0 MiB', '999 B', '1.5 KiB')
+    >>> format_bytes(512 * 2**20), format_bytes(999), format_bytes(1536), format_bytes(2**20 - 1)
+    ('512.0 MiB', '999 B', '1.5 KiB', '1.0 MiB')
     """
     value = float(count)
     if value < 1024:
         return f"{int(value)} B"
     for unit in ("KiB", "MiB", "GiB"):
         value /= 1024
-        if value < 1024:
+        if round(value, 1) < 1024:  # never "1024.0 KiB"
             return f"{value:.1f} {unit}"
     return f"{value / 1024:.1f} TiB"
 

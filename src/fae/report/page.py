@@ -1,7 +1,8 @@
 """``fae report``: one HTML page from run records, complete in itself.
 
 The page loads nothing and runs no script, and its own policy forbids both. Equal records give equal bytes, so it holds
-no date. Python prepares plain values (`fae.report.run_details`, ...); ``templates/page.html.j2`` lays them out.
+no date but those of the records. Python prepares plain values (`fae.report.run_details`, ...); the templates lay them
+out.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 from fae.core.errors import ArtifactError
 from fae.core.files import cannot_write
 from fae.core.whole_files import write_whole
-from fae.report.pictures.amounts import stage_times_card
-from fae.report.pictures.charts import losses_card
 from fae.report.paper_table import is_paper_table, read_paper_table
+from fae.report.pictures.amounts import stage_times_card
+from fae.report.pictures.losses import losses_card
 from fae.report.records import RunRecord, load_runs
 from fae.report.run_details import lead_text, machine_text, read_details
+from fae.report.sentences.verdict import verdict_of
 from fae.report.settings import compare_settings, differing_names
 from fae.report.side_by_side import compare_runs
 from fae.report.templates import render_template
@@ -41,8 +43,8 @@ def report(paths: Sequence[str | Path], out: str | Path | None = None) -> dict[s
     Returns
     -------
     dict
-        ``path``, ``bytes``, ``runs`` (their labels) and ``differences`` (names of recipe values that are not the same
-        in all runs).
+        ``path``, ``bytes``, ``runs`` (their labels), ``differences`` (names of recipe values that are not the same
+        in all runs) and ``verdict``, the first line of the page.
 
     Raises
     ------
@@ -65,6 +67,7 @@ def report(paths: Sequence[str | Path], out: str | Path | None = None) -> dict[s
         "bytes": len(text.encode()),
         "runs": [run.label for run in runs],
         "differences": differing_names(runs, "recipe")[0],
+        "verdict": verdict_of(runs),
     }
 
 
@@ -76,6 +79,7 @@ def build_page(records: Sequence[RunRecord]) -> str:
     return render_template(
         "page.html.j2",
         title=f"FAE: {labels}" if len(records) <= 3 else f"FAE: {len(records)} runs",
+        verdict=verdict_of(records),
         leads=[(run.label, lead_text(run)) for run in runs],
         paper_tables=[read_paper_table(record) for record in records if is_paper_table(record)],
         details=[read_details(run) for run in runs],

@@ -27,6 +27,7 @@ from fae.report.shown_values import (
 _PHASES = {
     "cold": "cold batches", "hot": "hot batches", "swaps_to_device": "swaps to the GPU", "swaps_to_host": "swaps back",
 }  # fmt: skip
+_COLOURS = {"cold": "cold", "hot": "hot", "swaps_to_device": "s0", "swaps_to_host": "s1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +172,9 @@ def _epoch_card(at: RunRecord) -> Card:
     bars = [
         Bar(
             name=_PHASES[name], text=seconds_text(value),
-            parts=[BarPart(css=f"s{index}", share=value / longest, tip=_PHASES[name])],
+            parts=[BarPart(css=_COLOURS[name], share=value / longest, tip=f"{_PHASES[name]}: {seconds_text(value)}")],
         )
-        for index, (name, value) in enumerate(known)
+        for name, value in known
     ]  # fmt: skip
     words = []
     traffic = at.table("published", "whole_epoch", "traffic")

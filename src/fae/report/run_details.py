@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fae.report.per_table import TableLine, column_names, table_lines
 from fae.report.pictures.amounts import tiers_card
 from fae.report.pictures.cards import Card
-from fae.report.pictures.charts import budgets_card, schedule_card, skew_card
-from fae.report.per_table import TableLine, column_names, table_lines
+from fae.report.pictures.charts import budgets_card, skew_card
+from fae.report.pictures.phases import schedule_card
 from fae.report.records import RunRecord, as_number
 from fae.report.shown_values import Absent, Shown
 from fae.report.side_by_side import headline_tiles

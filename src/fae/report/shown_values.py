@@ -41,7 +41,16 @@ def show_bytes(value: float | None) -> Shown:
 
 def show_metric(value: float | None) -> Shown:
     """A metric of the model: four digits, as differences in the fifth are noise."""
-    return Absent.NOT_RECORDED if value is None else f"{value:.4f}"
+    return Absent.NOT_RECORDED if value is None else metric_text(value)
+
+
+def metric_text(value: float) -> str:
+    """A metric as text.
+
+    >>> metric_text(0.72345)
+    '0.7235'
+    """
+    return f"{value:.4f}"
 
 
 def show_seconds(value: float | None) -> Shown:

@@ -1,6 +1,7 @@
 """Numbers of runs side by side, and the most important ones of a single run.
 
-The best of a line is marked only where every run has a value.
+The best of a line is marked only where every run has a value and noise does not explain it
+(`fae.report.sentences.noise`).
 """
 
 from __future__ import annotations
@@ -8,10 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fae.core.units import format_bytes, format_count
-from fae.report.pictures.amounts import seconds_by_part, total_bytes
+from fae.report.pictures.amounts import seconds_by_part, total_bytes, total_rows
 from fae.report.records import RunRecord, as_number, flatten
+from fae.report.sentences.noise import (
+    auc_error_of,
+    best_places,
+    entropy_error_of,
+    log_loss_error_of,
+    single_timing_error,
+)
 from fae.report.shown_values import (
     Absent,
     Shown,
@@ -31,12 +40,25 @@ _KNOWN_TRAIN = {
 
 @dataclass(frozen=True)
 class _Measure:
-    """One line of the comparison: its name, its path in the record, how it prints, and which way is better (1, -1)."""
+    """One line of the comparison.
+
+    Attributes
+    ----------
+    path
+        Where its value is in the record.
+    show
+        How it prints.
+    better
+        1 where more is better, -1 where less is.
+    error
+        Standard error of its value.
+    """
 
     name: str
     path: str | Callable[[RunRecord], float | None]
     show: Callable[[float | None], Shown]
     better: int = 0
+    error: Callable[[RunRecord], float | None] = lambda _: None
 
     def value(self, run: RunRecord) -> float | None:
         return self.path(run) if callable(self.path) else run.number(*self.path.split("."))
@@ -76,27 +98,32 @@ class ComparisonGroup:
     lines: Sequence[ComparisonLine]
 
 
-def _all_rows(run: RunRecord) -> float | None:
-    sizes = [as_number(one.get("num_embeddings")) for one in run.items("hot", "tables")]
-    return sum(size or 0 for size in sizes) if sizes else None
-
-
 def _all_seconds(run: RunRecord) -> float | None:
     parts = seconds_by_part(run)
     return math.fsum(seconds for _, seconds in parts) if parts else None
 
 
+def _rate_error(run: RunRecord) -> float | None:
+    return single_timing_error(run.number("train", "samples_per_second"))
+
+
 _MEASURES: dict[str, tuple[_Measure, ...]] = {
     "Model": (
-        _Measure("test AUC", "test.auc", show_metric, 1),
-        _Measure("test log loss", "test.log_loss", show_metric, -1),
-        _Measure("test normalized entropy", "test.normalized_entropy", show_metric, -1),
+        _Measure("test AUC", "test.auc", show_metric, 1, auc_error_of),
+        _Measure("test log loss", "test.log_loss", show_metric, -1, log_loss_error_of),
+        _Measure("test normalized entropy", "test.normalized_entropy", show_metric, -1, entropy_error_of),
         _Measure("test inputs", "test.num_inputs", show_count),
-        _Measure("validation AUC", "validation.auc", show_metric, 1),
-        _Measure("validation log loss", "validation.log_loss", show_metric, -1),
+        _Measure("validation AUC", "validation.auc", show_metric, 1, partial(auc_error_of, split="validation")),
+        _Measure(
+            "validation log loss",
+            "validation.log_loss",
+            show_metric,
+            -1,
+            partial(log_loss_error_of, split="validation"),
+        ),
     ),
     "Speed": (
-        _Measure("training inputs/s", "train.samples_per_second", show_count, 1),
+        _Measure("training inputs/s", "train.samples_per_second", show_count, 1, _rate_error),
         _Measure("training steps", "train.seconds", show_seconds),
         _Measure("inputs trained", "train.num_inputs", show_count),
         _Measure("all stages", _all_seconds, show_seconds),
@@ -104,7 +131,7 @@ _MEASURES: dict[str, tuple[_Measure, ...]] = {
     "Hot rows": (
         _Measure("budget", "hot.budget_bytes", show_bytes),
         _Measure("hot rows", "hot.num_rows", show_count),
-        _Measure("of all rows", _all_rows, show_count),
+        _Measure("of all rows", total_rows, show_count),
         _Measure("bytes of hot rows", "hot.bytes", show_bytes),
         _Measure("bytes of staging", "hot.staging_bytes", show_bytes),
         _Measure("bytes of all rows", total_bytes, show_bytes),
@@ -127,13 +154,7 @@ def compare_runs(runs: Sequence[RunRecord]) -> list[ComparisonGroup]:
     """The results of the runs, one cell a run."""
     groups = []
     for name, measures in _MEASURES.items():
-        lines = [
-            ComparisonLine(
-                name=one.name, cells=[one.shown(run) for run in runs],
-                best=_best([one.value(run) for run in runs], one.better),
-            )
-            for one in measures
-        ]  # fmt: skip
+        lines = [_line(one, runs) for one in measures]
         if name == "Hot rows":
             selections = [run.text("hot", "selection") or Absent.NOT_RECORDED for run in runs]
             lines.insert(0, ComparisonLine(name="selection", cells=selections))
@@ -151,13 +172,10 @@ def compare_runs(runs: Sequence[RunRecord]) -> list[ComparisonGroup]:
     return groups
 
 
-def _best(values: Sequence[float | None], better: int) -> frozenset[int]:
-    """Places of the best values; none where a run has none or where all are equal."""
-    known = [value for value in values if value is not None]
-    if not better or len(known) < max(2, len(values)) or max(known) == min(known):
-        return frozenset()
-    best = max(known) if better > 0 else min(known)
-    return frozenset(index for index, value in enumerate(values) if value == best)
+def _line(measure: _Measure, runs: Sequence[RunRecord]) -> ComparisonLine:
+    values, cells = [measure.value(run) for run in runs], [measure.shown(run) for run in runs]
+    best = best_places(values, [measure.error(run) for run in runs], cells, measure.better)
+    return ComparisonLine(name=measure.name, cells=cells, best=best)
 
 
 def _extra_numbers(run: RunRecord) -> dict[str, float]:
@@ -168,7 +186,7 @@ def _extra_numbers(run: RunRecord) -> dict[str, float]:
 
 def headline_tiles(run: RunRecord) -> list[tuple[Shown, str]]:
     """The seven main results of one run, each with its name."""
-    rows, total = run.number("hot", "num_rows"), _all_rows(run)
+    rows, total = run.number("hot", "num_rows"), total_rows(run)
     of_rows = f"hot rows of {format_count(total)}" if total else "hot rows"
     budget = run.number("hot", "budget_bytes")
     used = [run.number("hot", "bytes"), run.number("hot", "staging_bytes")]

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fae.report.sentences.glossary import GLOSSARY, explain
 from fae.report.shown_values import Absent
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -21,7 +22,9 @@ def _environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.tests["absent"] = lambda value: isinstance(value, Absent)
+    environment.filters["explain"] = explain
     environment.globals["NOT_RECORDED"] = Absent.NOT_RECORDED
+    environment.globals["GLOSSARY"] = GLOSSARY
     return environment
 
 

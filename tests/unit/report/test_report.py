@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,132 +15,21 @@ from jinja2 import UndefinedError
 
 from fae.core.errors import ArtifactError
 from fae.profile.skew import skew_curve
-from fae.report.pictures import amounts, charts
 from fae.report.page import build_page, report
+from fae.report.pictures import amounts, charts, losses
+from fae.report.pictures.svg import Axis, Plot, percent, series_class
 from fae.report.records import RunRecord, load_runs
 from fae.report.settings import differing_names
-from fae.report.pictures.svg import Axis, Plot, percent, series_class
 from fae.report.templates import render_template
-
-VOID = {"meta", "link", "wbr"}
-OPTIONAL = {"html", "body"}
-"""Their end tags may be left out; the parser of the tests takes them as left open."""
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every tag closed in order; collects tags, attributes and text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID | OPTIONAL:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def count(self, tag: str, css: str = "") -> int:
-        return sum(name == tag and set(css.split()) <= set((at.get("class") or "").split()) for name, at in self.tags)
-
-
-def make_record() -> dict[str, Any]:
-    """A small record with everything in it."""
-    counts = {"user": np.arange(400, 0, -1), "item": 1000 // np.arange(1, 201), "site": np.array([9, 9, 2])}
-    num_hot = {"user": 40, "item": 60, "site": 3}
-    return {
-        "recipe": {
-            "log": {"train": "log.csv", "categorical": ["user", "item", "site"]},
-            "model": {"name": "dlrm", "embedding_dim": 4},
-            "hot": {"budget": "4KiB"},
-            "train": {"order": "adaptive", "placement": "tiered", "optimizer": "sgd", "learning_rate": 0.1},
-        },
-        "seed": 7,
-        "versions": {"fae": "0.1.0", "python": "3.11.7", "torch": "2.13.0"},
-        "machine": {"processor": "A processor", "cores": 2, "memory_bytes": 2**33, "gpu": None, "system": "Linux"},
-        "commit": "abc",
-        "log": {"num_inputs": 600, "features": [{"name": name} for name in counts]},
-        "hot": {
-            "selection": "peeling", "budget_bytes": 4096, "bytes": 1648, "staging_bytes": 900, "num_rows": 103,
-            "coverage": 0.71, "input_share": 0.345, "predicted": {"input_share": 0.35}, "bound": 0.5,
-            "notes": ["auto took peeling"], "candidates": {"threshold": {"input_share": 0.2, "coverage": 0.8}},
-            "tables": [
-                {"name": name, "num_embeddings": len(counts[name]), "embedding_dim": 4, "num_hot": hot,
-                 "bytes": 16 * hot, "coverage": 0.6}
-                for name, hot in num_hot.items()
-            ],
-            "budgets": {
-                "selection": "peeling", "num_inputs": 432,
-                "points": [
-                    {"budget_bytes": 1024 << step, "coverage": 0.3 + step / 10, "input_share": step / 10}
-                    for step in range(4)
-                ],
-            },
-        },
-        "pack": {"num_batches": {"hot": 5, "cold": 9}, "padding_share": 0.01, "label_rate": {"hot": 0.4, "cold": None}},
-        "tables": [
-            {"name": name, "num_embeddings": len(of), "row_bytes": 16, **skew_curve(of)} for name, of in counts.items()
-        ],
-        "train": {
-            "samples_per_second": 1234.5, "seconds": 3.0, "num_inputs": 432, "device_bytes": 2548,
-            "loss_curve": [[100, 0.6], [200, 0.5], [432, 0.45]],
-            "validation_curve": [
-                {"inputs": 200, "whole": False, "log_loss": 0.9}, {"inputs": 432, "whole": True, "log_loss": 0.47},
-            ],
-            "schedule": [
-                {"epoch": 0, "phase": "cold", "rate": 50, "batches": 5, "validation_loss": 0.6},
-                {"epoch": 0, "phase": "hot", "rate": 50, "batches": 5, "validation_loss": 0.5},
-                {"epoch": 0, "phase": "cold", "rate": 25, "batches": 4},
-            ],
-            "swaps": {"count": 2, "moved_bytes": 2048, "copy_seconds": 0.5},
-        },
-        "validation": {"auc": 0.7, "log_loss": 0.47},
-        "test": {"auc": 0.723456, "log_loss": 0.48, "normalized_entropy": None, "num_inputs": 120},
-        "stage_seconds": {"ingest": 1.0, "profile": 0.5, "calibrate": 0.5, "pack": 1.0, "train": 5.0},
-        "fingerprints": {"log": "f00"},
-    }  # fmt: skip
-
-
-def make_run(label: str = "a", **changes: Any) -> RunRecord:
-    return RunRecord(label=label, record={**make_record(), **changes})
-
-
-def without(record: dict[str, Any], *path: str) -> dict[str, Any]:
-    record = copy.deepcopy(record)
-    inner = record
-    for key in path[:-1]:
-        inner = inner[key]
-    del inner[path[-1]]
-    return record
-
-
-def write(folder: Path, record: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(record if isinstance(record, str) else json.dumps(record))
-    return folder
+from run_records import Page, make_record, make_run, without, write_run
 
 
 def test_one_run_whole(tmp_path: Path) -> None:
-    result = report([write(tmp_path / "mine", make_record())])
+    result = report([write_run(tmp_path / "mine", make_record())])
     path = tmp_path / "mine" / "report.html"
+    verdict = result.pop("verdict")
     assert result == {"path": str(path), "bytes": path.stat().st_size, "runs": ["mine"], "differences": []}
+    assert verdict in " ".join("".join(Page(path.read_text()).words).split())
     page = Page(path.read_text())
     for words in (
         "0.7235 test AUC", "not defined", "103 hot rows of 603", "71.0 % coverage", "34.5 % hot-input share",
@@ -153,7 +40,8 @@ def test_one_run_whole(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert words in page.text, words
     assert page.text.count("not recorded") == 0
-    assert page.count("svg") == 6, "skew, budgets, two losses, rate and loss of the scheduler"
+    assert page.count("svg") - page.count("svg", "key") == 5, "skew, budgets, a loss, rate and loss of the scheduler"
+    assert "0.4700 after 432 inputs" in page.text, "a single validation is a number and no picture"
 
 
 def test_the_page_is_complete_in_itself() -> None:
@@ -171,7 +59,7 @@ def test_the_page_is_complete_in_itself() -> None:
 
 
 def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
-    folders = [write(tmp_path / "a", make_record()), write(tmp_path / "b", make_record())]
+    folders = [write_run(tmp_path / "a", make_record()), write_run(tmp_path / "b", make_record())]
     report(folders, tmp_path / "1.html")
     report(folders, tmp_path / "2.html")
     assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
@@ -183,17 +71,15 @@ def test_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     other["test"] = {**other["test"], "auc": 0.75}
     other["train"]["schedule"] = []
     monkeypatch.chdir(tmp_path)
-    folders = [write(tmp_path / "a" / "run", make_record()), write(tmp_path / "b" / "run", other)]
+    folders = [write_run(tmp_path / "a" / "run", make_record()), write_run(tmp_path / "b" / "run", other)]
     result = report(folders)
     assert (result["path"], result["runs"]) == ("report.html", ["a/run", "b/run"])
     assert sorted(result["differences"]) == ["train.momentum", "train.order"]
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
     assert page.count("tr", "differs") == 2
-    assert '<td class="best">0.7500</td>' in text
-    assert '<td class="best">0.4800</td>' not in text, "equal values have no best"
-    assert text.count("The shuffle scheduler") == 1, "only of the run that has one"
-    assert page.count("path", "line s1") > page.count("path", "line s1 d1")
+    assert 'class="best"' not in text, "120 test inputs do not tell 0.75 from 0.72, nor equal log losses"
+    assert text.count("<h3>The <button") == 1, "the shuffle scheduler, only of the run that has one"
 
 
 def test_every_part_of_an_old_record_may_be_missing() -> None:
@@ -242,7 +128,7 @@ def test_text_of_a_record_stays_text() -> None:
 
 def test_terminal_escapes_and_halves_of_characters_do_not_reach_the_page(tmp_path: Path) -> None:
     record = json.dumps(make_record()).replace('"user"', r'"\u001b[31mred\u0007\u0000\ud800"')
-    report([write(tmp_path / "run", record)])
+    report([write_run(tmp_path / "run", record)])
     text = (tmp_path / "run" / "report.html").read_text()
     assert "\ufffd[31mred\ufffd\ufffd\ufffd" in text
     assert not {char for char in text if ord(char) < 32} - {"\n"}
@@ -250,7 +136,7 @@ def test_terminal_escapes_and_halves_of_characters_do_not_reach_the_page(tmp_pat
 
 def test_a_name_that_a_template_does_not_know_is_an_error() -> None:
     with pytest.raises(UndefinedError):
-        render_template("page.html.j2", title="no more than that")
+        render_template("page.html.j2", verdict="x", title="no more than that")
 
 
 def test_a_plain_trainer_beside_a_run() -> None:
@@ -269,27 +155,41 @@ def test_skew_dots_are_where_the_record_says() -> None:
     many = [{"name": f"t{i}", "num_embeddings": 50 + i, **skew_curve(np.arange(50 + i))} for i in range(9)]
     card = charts.skew_card(make_run(tables=many))
     assert card.pictures[0].count("line others") == 3
-    assert ("others", "3 smaller tables") in card.legend
+    assert ("line others", "3 smaller tables") in card.legend
     assert not charts.skew_card(make_run(tables=[{"name": "x", "num_embeddings": 5, "rows": [], "share": []}])).pictures
     assert charts.skew_card(make_run(tables=[{"name": "x", "num_embeddings": 1, "rows": [1], "share": [1.0]}])).pictures
 
 
 def test_losses_compare_whole_validation_splits_only() -> None:
-    svg = charts.losses_card([make_run()], validation=True).pictures[0]
-    assert "0.4700 after 432 inputs" in svg
-    assert "0.9000" not in svg
-    names = [name for _, name in charts.losses_card([make_run(), make_run("b", train={})], validation=False).legend]
+    card = losses.losses_card([make_run()], validation=True)
+    assert card.numbers == [("0.4700", "after 432 inputs")]
+    assert not card.pictures
+    names = [name for _, name in losses.losses_card([make_run(), make_run("b", train={})], validation=False).legend]
     assert names == ["a", "b (not recorded)"]
 
 
-def test_long_losses_are_means_of_neighbours() -> None:
-    curve = [[seen, seen % 2] for seen in range(1, 121)]
-    card = charts.losses_card([make_run(train={"loss_curve": curve})], validation=False)
-    assert "mean of neighbours" in card.caption
-    path = card.pictures[0].split('class="line s0" d="')[1].split('"')[0]
-    assert path.count("L") == 59
-    assert len({point.split()[1] for point in path[1:].split("L")}) == 1, "each is the mean of a 0 and a 1"
-    assert "mean of neighbours" not in charts.losses_card([make_run()], validation=False).caption
+def test_long_losses_are_smoothed_over_what_was_recorded() -> None:
+    curve = [[seen, 0.5 + 0.02 * (seen % 2)] for seen in range(1, 121)]
+    curve[0][1] = 9.0
+    card = losses.losses_card([make_run(train={"loss_curve": curve})], validation=False)
+    assert "1 value is above the picture" in card.caption
+    raw, smooth = (card.pictures[0].split(f'class="line {css}" d="')[1].split('"')[0] for css in ("s0 raw", "s0"))
+    assert (raw.count("L"), smooth.count("L")) == (119, 59)
+    heights = [float(point.split()[1]) for point in smooth[1:].split("L")]
+    assert len(set(heights[1:])) == 1, "each but the first is the mean of two neighbours"
+    assert heights[0] == 12.0, "the first runs along the upper edge"
+    assert card.pictures[0].count('class="hit"') == 30
+    assert "<title>4 inputs: 0.5100</title>" in card.pictures[0]
+    few = losses.losses_card([make_run()], validation=False)
+    assert "raw" not in few.pictures[0]
+    assert few.caption == "Of the batches as they train."
+
+
+def test_the_base_rate_is_a_level_of_a_loss() -> None:
+    record = make_record()
+    record["log"]["label_rate"] = {"train": 0.25}
+    (picture,) = losses.losses_card([RunRecord(label="a", record=record)], validation=False).pictures
+    assert "base rate 0.5623" in picture
 
 
 def test_bytes_of_older_records_come_from_tables_of_the_same_width() -> None:
@@ -351,11 +251,11 @@ def test_axes() -> None:
     plot = Plot(label="x", x=axis, y=Axis(low=0.0, high=1.0, label="", form=percent))
     plot.line([], "s0")
     assert "line" not in plot.render()
-    assert [series_class(index) for index in (0, 6, 12)] == ["s0", "s0 d1", "s0 d2"]
+    assert [series_class(index) for index in (0, 6, 12)] == ["s0", "s0 again", "s0 again"]
 
 
 def test_labels_tell_runs_apart(tmp_path: Path) -> None:
-    folders = [write(tmp_path / name, make_record()) for name in ("x/run", "y/run", "z")]
+    folders = [write_run(tmp_path / name, make_record()) for name in ("x/run", "y/run", "z")]
     (tmp_path / "z" / "kept.json").write_text(json.dumps(make_record()))
     labels = [run.label for run in load_runs([*folders, tmp_path / "z" / "kept.json", folders[0]])]
     assert len(set(labels)) == 5
@@ -388,13 +288,13 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         load_runs([tmp_path / "none"])
     with pytest.raises(ArtifactError, match="nothing was run there, or not to the end"):
         load_runs([tmp_path])
-    write(tmp_path / "run", make_record())
+    write_run(tmp_path / "run", make_record())
     with pytest.raises(ArtifactError, match=f"type `fae report {tmp_path / 'run'}`"):
         load_runs([tmp_path])
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
-    run = write(tmp_path / "run", make_record())
+    run = write_run(tmp_path / "run", make_record())
     (tmp_path / "notes.html").write_text("<p>mine</p>")
     with pytest.raises(ArtifactError, match="is no report of fae"):
         report([run], tmp_path / "notes.html")
@@ -430,7 +330,7 @@ def test_a_record_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(*_: object, **__: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    run = write(tmp_path / "run", make_record())
+    run = write_run(tmp_path / "run", make_record())
     monkeypatch.setattr("fae.report.records.read_text", refuse)
     with pytest.raises(ArtifactError, match=r"cannot read .*run\.json: Permission denied"):
         load_runs([run])
@@ -453,7 +353,7 @@ def test_what_ingest_says_of_the_log() -> None:
 
 
 def test_a_device_or_a_pipe_is_no_page(tmp_path: Path) -> None:
-    run = write(tmp_path / "run", make_record())
+    run = write_run(tmp_path / "run", make_record())
     os.mkfifo(tmp_path / "pipe")
     for out in (tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(ArtifactError, match="no plain file"):

@@ -36,13 +36,17 @@ def tiers_card(run: RunRecord) -> Card:
         return Card(title=title)
     budget = run.number("hot", "budget_bytes")
     largest = max([size for _, size in known] + [budget or 0]) or 1
-    colours = [(name, size, f"s{index}") for index, (name, size) in enumerate(known)]
+    meanings = {"hot rows": "hot", "staging ring": "staging", "cold rows": "cold"}
+    colours = [(name, size, meanings[name]) for name, size in known]
     if budget is not None:
         colours.append(("budget", budget, "others"))
     bars = [
-        Bar(name=name, parts=[BarPart(css=css, share=size / largest, tip=name)], text=format_bytes(int(size)))
+        Bar(
+            name=name, text=format_bytes(int(size)),
+            parts=[BarPart(css=css, share=size / largest, tip=f"{name}: {format_bytes(int(size))}")],
+        )
         for name, size, css in colours
-    ]
+    ]  # fmt: skip
     on_device = run.number("train", "device_bytes")
     placement = run.text("recipe", "train", "placement")
     caption = "Rows with their optimizer state."
@@ -70,6 +74,21 @@ def row_bytes_by_table(run: RunRecord) -> dict[str, float]:
         if (width := as_number(table.get("embedding_dim"))) in of_width:
             known.setdefault(str(table.get("name")), of_width[width])
     return known
+
+
+def total_rows(run: RunRecord) -> float | None:
+    """Rows of all tables, or None where no table is recorded."""
+    sizes = [as_number(one.get("num_embeddings")) for one in run.items("hot", "tables")]
+    return sum(size or 0 for size in sizes) if sizes else None
+
+
+def bytes_on_device(run: RunRecord) -> float | None:
+    """Bytes of rows on the device while training: as counted there, else hot rows and staging together."""
+    used = run.number("train", "device_bytes")
+    if used:
+        return used
+    sizes = [run.number("hot", "bytes"), run.number("hot", "staging_bytes")]
+    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def total_bytes(run: RunRecord) -> float | None:

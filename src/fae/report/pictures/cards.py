@@ -38,18 +38,22 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One card; without pictures and bars it says "not recorded".
+    """One card; without pictures, bars and numbers it says "not recorded".
 
     Attributes
     ----------
     pictures
         SVG elements of `fae.report.pictures.svg`.
+    numbers
+        ``(value, name)`` of what is too little for a picture.
     legend
-        ``(class, text)`` of each series.
+        ``(class, text)`` of each series: a class of ``line`` is drawn as a line, one of ``dot`` as a mark, another as
+        a box.
     """
 
     title: str
     pictures: Sequence[Markup] = ()
     bars: Sequence[Bar] = ()
+    numbers: Sequence[tuple[str, str]] = ()
     legend: Sequence[tuple[str, str]] = ()
     caption: str = ""

@@ -12,20 +12,21 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 
 from markupsafe import Markup
 
 from fae.core.units import format_bytes
 
-WIDTH, WIDE, HEIGHT = 560, 1150, 290
+WIDTH, WIDE, HEIGHT = 530, 1110, 296
 """In units of about a pixel: a picture fills half of the page, or with `WIDE` all of it, so text keeps its size."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 16, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 16, 12, 54
 _MOST_TICKS = 7
 
 
 def series_class(index: int) -> str:
-    """The class of the series number `index`: six colours, then the same with other dashes."""
-    return f"s{index % 6}" + (f" d{(index // 6 - 1) % 3 + 1}" if index >= 6 else "")
+    """The class of the series number `index`: six colours, each with dashes of its own; then the same, thinner."""
+    return f"s{index % 6}" + (" again" if index >= 6 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,33 +97,69 @@ class Plot:
     _parts: list[str] = field(default_factory=list)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Left and top of a point in the picture."""
+        """Left and top of a point in the picture; of one outside the axes, on its edge."""
+        across, up = (min(1.0, max(0.0, axis.place(value))) for axis, value in ((self.x, x), (self.y, y)))
         return (
-            _LEFT + self.x.place(x) * (self.width - _LEFT - _RIGHT),
-            self.height - _BOTTOM - self.y.place(y) * (self.height - _TOP - _BOTTOM),
+            _LEFT + across * (self.width - _LEFT - _RIGHT),
+            self.height - _BOTTOM - up * (self.height - _TOP - _BOTTOM),
         )
 
     def line(self, points: Sequence[tuple[float, float]], css: str, *, tip: str = "") -> None:
-        """A curve through points."""
+        """A curve through points; one that leaves the picture runs along its edge."""
         placed = [self.at(x, y) for x, y in points]
         if placed:
             path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
             self._parts.append(f'<path class="line {css}" d="{path}">{_tip(tip)}</path>')
 
-    def dot(self, x: float, y: float, css: str, *, tip: str = "", radius: float = 4.5) -> None:
-        """A mark; `tip` is shown under the pointer."""
+    def dot(self, x: float, y: float, css: str, *, tip: str = "", radius: float = 4.5, square: bool = False) -> None:
+        """A mark, round or square; `tip` is shown under the pointer."""
         left, top = self.at(x, y)
+        if square:
+            side = 2 * radius - 1
+            self._parts.append(
+                f'<rect class="dot {css}" x="{left - side / 2:.1f}" y="{top - side / 2:.1f}" width="{side:g}" '
+                f'height="{side:g}">{_tip(tip)}</rect>'
+            )
+            return
         self._parts.append(
             f'<circle class="dot {css}" cx="{left:.1f}" cy="{top:.1f}" r="{radius:g}">{_tip(tip)}</circle>'
         )
 
+    def hover(self, places: Sequence[tuple[float, str]]) -> None:
+        """Strips from edge to edge, each around a place of the x axis, that tell values under the pointer."""
+        lefts = [self.at(x, self.y.low)[0] for x, _ in places]
+        ends = [_LEFT, *((one + two) / 2 for one, two in pairwise(lefts)), self.width - _RIGHT]
+        for (_, tip), start, stop in zip(places, ends[:-1], ends[1:], strict=True):
+            self._parts.append(
+                f'<rect class="hit" x="{start:.1f}" y="{_TOP}" width="{max(0.1, stop - start):.1f}" '
+                f'height="{self.height - _TOP - _BOTTOM}">{_tip(tip)}</rect>'
+            )
+
     def bar(self, start: float, stop: float, height: float, css: str, *, tip: str = "") -> None:
-        """A bar from the x axis up."""
-        left, top = self.at(start, height)
-        right, bottom = self.at(stop, self.y.low)
+        """A bar from 0, or from the low end of an axis above it, to `height`, which may be below 0."""
+        left, one = self.at(start, max(0.0, self.y.low))
+        right, other = self.at(stop, height)
         self._parts.append(
-            f'<rect class="bar {css}" x="{left:.2f}" y="{top:.1f}" width="{max(0.4, right - left):.2f}" '
-            f'height="{max(0.0, bottom - top):.1f}">{_tip(tip)}</rect>'
+            f'<rect class="bar {css}" x="{left:.2f}" y="{min(one, other):.1f}" width="{max(0.4, right - left):.2f}" '
+            f'height="{abs(other - one):.1f}">{_tip(tip)}</rect>'
+        )
+
+    def level(self, y: float, text: str) -> None:
+        """A dashed line across the picture with a word at its right end."""
+        top = self.at(self.x.low, y)[1]
+        below = top < _TOP + 20
+        self._parts.append(
+            f'<path class="marker" d="M{_LEFT} {top:.1f}H{self.width - _RIGHT}"/>'
+            f'<text class="word" x="{self.width - _RIGHT - 4}" y="{top + (16 if below else -6):.1f}" text-anchor="end">'
+            f"{escape(text)}</text>"
+        )
+
+    def word(self, x: float, y: float, text: str, *, left: bool = False) -> None:
+        """A word in the picture beside a point: right of it, or left."""
+        at, top = self.at(x, y)
+        anchor = ' text-anchor="end"' if left else ""
+        self._parts.append(
+            f'<text class="word" x="{at + (-9 if left else 9):.1f}" y="{top + 4:.1f}"{anchor}>{escape(text)}</text>'
         )
 
     def marker(self, x: float, text: str) -> None:
@@ -151,20 +188,22 @@ class Plot:
             parts.append(
                 f'<text x="{_LEFT - 8}" y="{top + 4:.1f}" text-anchor="end">{escape(self.y.form(value))}</text>'
             )
-        for value in self.x.ticks():
+        for number, value in enumerate(self.x.ticks()):
             left = self.at(value, self.y.low)[0]
             parts.append(f'<path class="grid" d="M{left:.1f} {_TOP}V{floor}"/>')
-            # Words at the right edge would be cut off if they were centred.
-            anchor = "end" if left > self.width - _RIGHT - 12 else "middle"
-            shift = 12 if anchor == "end" else 0
-            where = f'x="{left + shift:.1f}" y="{floor + 17}" text-anchor="{anchor}"'
+            # Words at an edge would be cut off, or lie over those of the other axis, if they were centred.
+            anchor = "end" if left > self.width - _RIGHT - 12 else "start" if left < _LEFT + 12 else "middle"
+            shift = {"end": 12, "start": -6, "middle": 0}[anchor]
+            # On a phone every second number is left out.
+            odd = ' class="odd"' if number % 2 else ""
+            where = f'x="{left + shift:.1f}" y="{floor + 20}" text-anchor="{anchor}"{odd}'
             parts.append(f"<text {where}>{escape(self.x.form(value))}</text>")
         middle = (_LEFT + self.width - _RIGHT) / 2
         parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{floor}H{self.width - _RIGHT}"/>')
-        where = f'x="{middle:g}" y="{self.height - 8}" text-anchor="middle"'
+        where = f'x="{middle:g}" y="{self.height - 9}" text-anchor="middle"'
         parts.append(f'<text class="name" {where}>{escape(self.x.label)}</text>')
         parts.append(
-            f'<text class="name" text-anchor="middle" transform="translate(13 {(floor + _TOP) / 2:g}) rotate(-90)">'
+            f'<text class="name" text-anchor="middle" transform="translate(15 {(floor + _TOP) / 2:g}) rotate(-90)">'
             f"{escape(self.y.label)}</text>"
         )
         return "".join(parts)
