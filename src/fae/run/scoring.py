@@ -71,16 +71,12 @@ class Scorer:
                 f"{checkpoint} was not made by `fae run` or `fae train`, so its model is not known; score it in Python "
                 "(fae.training.evaluate.predict_split)"
             )
-        check_contents(checkpoint, manifest.files, "", command=command)
         config, features = model_config(made_with["model"]), log.features
         dims = embedding_dims(config, features)
         columns, owners = model_features(features), feature_tables(features)
         self._slots = first_slots(columns)
         self._lookups = [_TableLookup(column, dims[table]) for column, table in zip(columns, owners, strict=True)]
-        tables = [
-            _open_table(checkpoint / "tables" / f"{index}.safetensors", feature, dim, command)
-            for index, (feature, dim) in enumerate(zip(features, dims, strict=True))
-        ]
+        tables = map_tables(checkpoint, manifest, log, command=command)
         self._tables = [tables[table] for table in owners]
         self._views = FeatureViews(
             [column.name for column in columns],
@@ -138,6 +134,22 @@ class _TableLookup:
         # Every row counts as hot: its number is its address.
         self._kernels.lookup(ids, self._size, weight, self._out, shift=0, cold_rows=np.zeros(0, np.int64))
         return self._out
+
+
+def map_tables(checkpoint: Path, manifest: Manifest, log: ColumnarLog, *, command: str) -> list[Tensor]:
+    """The rows of every table of a finished run, float32 ``[num_embeddings, D]``, memory-mapped.
+
+    Raises
+    ------
+    ArtifactError
+        If a file of the checkpoint is damaged.
+    """
+    check_contents(checkpoint, manifest.files, "", command=command)
+    dims = embedding_dims(model_config(manifest.parameters["model"]), log.features)
+    return [
+        _open_table(checkpoint / "tables" / f"{index}.safetensors", feature, dim, command)
+        for index, (feature, dim) in enumerate(zip(log.features, dims, strict=True))
+    ]
 
 
 def _open_table(path: Path, feature: FeatureSchema, dim: int, command: str) -> Tensor:
