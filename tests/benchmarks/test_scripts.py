@@ -18,6 +18,7 @@ SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if path.stem not in S
 QUICK = {
     "calibrate": ["calibrate.py", "--quick"],
     "pack": ["pack.py", "--quick"],
+    "plan": ["plan.py", "--quick"],
     "synthetic": ["synthetic.py", "speed", "--quick"],
 }
 SLOW = {

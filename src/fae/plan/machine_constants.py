@@ -1,0 +1,73 @@
+"""What a machine can do, as the cost model needs it: ceilings, and how near the parts of a step get to them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineConstants:
+    """Ceilings of a machine, and factors: seconds that a part takes over those that its ceiling allows.
+
+    Where they are measured, factors are those of the recipe's own step, so its time is met at the batch size that was
+    probed; ceilings carry it to other budgets and batch sizes.
+
+    Attributes
+    ----------
+    source
+        ``measured`` here, or ``published``: ceilings from a data sheet, factors measured on other cards.
+    device
+        Where the model is: ``cpu`` or ``cuda``.
+    name
+        Of the card, or of the CPU.
+    memory_bytes
+        Memory of the card; 0 on a CPU.
+    memory_rate
+        Bytes/s that the device reads and writes its memory with.
+    product_rate
+        Operations/s of matrix products in the precision of the step.
+    kernel_seconds
+        Seconds that a kernel, on a CPU an operator, takes however small it is.
+    host_rate
+        Bytes/s that the host's threads read and write single rows with, beside each other.
+    bus_rate
+        Bytes/s from the host to the card, and as many back at the same time; 0 on a CPU.
+    dense_factor
+        Factor of the dense part.
+    rows_factor
+        Factor of lookup and update where the device does them.
+    hybrid_factor
+        Factor of a whole step of `hybrid`.
+    stream_seconds
+        Seconds a step that streaming takes without any cold row.
+    stream_factor
+        Factor of what cold rows add to streaming.
+    unhidden
+        Share of the shorter of computing and streaming that does not disappear behind the longer one: near 0 where the
+        host has cores for both, 1 where they take turns.
+    margin
+        Share by which a prediction may be off.
+    """
+
+    source: Literal["measured", "published"]
+    device: Literal["cpu", "cuda"]
+    name: str
+    memory_bytes: int
+    memory_rate: float
+    product_rate: float
+    kernel_seconds: float
+    host_rate: float
+    bus_rate: float
+    dense_factor: float = 1.0
+    rows_factor: float = 1.0
+    hybrid_factor: float = 1.0
+    stream_seconds: float = 0.0
+    stream_factor: float = 1.0
+    unhidden: float = 0.0
+    margin: float
+
+    def to_json(self) -> dict[str, Any]:
+        """All values by name, for ``--json``; units are those of the attributes."""
+        return dataclasses.asdict(self)
