@@ -58,7 +58,7 @@ LEARNING_RATE = 0.01
 class Subject:
     """A log with the training of it that is predicted.
 
-    `inputs` and `sizes` are those of a GPU and of a CPU.
+    `inputs` and `sizes` are those of a GPU and of a CPU; budgets are `shares` of the rows that the log looks up.
     """
 
     shape: Literal["criteo", "avazu", "taobao", "zipf"] | None
@@ -67,7 +67,7 @@ class Subject:
     scale: float = 0.1
     inputs: tuple[int, int] = (1_000_000, 200_000)
     sizes: tuple[tuple[int, int], tuple[int, int]] = ((2048, 16384), (512, 2048))
-    shares: tuple[float, float] = (0.08, 0.3)
+    shares: tuple[float, float] = (0.1, 0.4)
 
 
 SUBJECTS = {
@@ -77,7 +77,7 @@ SUBJECTS = {
     "zipf": Subject("zipf", {"name": "deepfm", "embedding_dim": 32}, "adagrad"),
     "frappe": Subject(
         None, {"name": "dlrm", "bottom_mlp": [], "top_mlp": [64, 32]}, "rowwise_adagrad",
-        sizes=((128, 1024), (128, 1024)), shares=(0.3, 0.6),
+        sizes=((128, 1024), (128, 1024)),
     ),
 }  # fmt: skip
 
@@ -113,13 +113,15 @@ def settings_of(name: str, log: ColumnarLog, batch_size: int, device: str) -> St
 def pack_at(
     log: ColumnarLog, settings: StepSettings, share: float, folder: Path, profile: Path
 ) -> tuple[float, Any, Any] | None:
-    """Share, hot set and packed batches of a budget that is this share of all rows' bytes, more where it is too small.
+    """Share, hot set and packed batches of a budget of this share of the bytes of all rows that the log looks up.
 
-    None where not even nine tenths hold the staging ring.
+    It grows where it is too small for the staging ring; None where no share does.
     """
-    sizes = zip(settings.features, settings.embedding_dims, strict=True)
-    total = sum(feature.num_embeddings * row_bytes(settings.optimizer, dim) for feature, dim in sizes)
-    while share < 0.95:
+    used = np.add.reduceat(np.asarray(log.counts) > 0, log.table_offsets[:-1])
+    total = sum(
+        int(rows) * row_bytes(settings.optimizer, dim) for rows, dim in zip(used, settings.embedding_dims, strict=True)
+    )
+    while share < 3.0:
         options = PackOptions(
             hot=HotConfig(budget=int(share * total), small_table="16KB"), embedding_dims=settings.embedding_dims,
             optimizer=settings.optimizer, batch_size=settings.batch_size, mixed=settings.mixed, seed=1,
