@@ -24,7 +24,7 @@ FLOORS = (
     {"checkpoint"},
     {"training"},
     {"run"},
-    {"plan", "export"},
+    {"plan", "exporting"},
     {"bench"},
     {"cli"},
 )
