@@ -84,7 +84,8 @@ _PROGRESS_TYPES: dict[str, tuple[type, ...]] = {
     "window_inputs": _NUMBER, "curve": (list,), "validation": (list,), "best_loss": _NULL,
     "epochs_without_gain": (int,), "seconds": _NUMBER, "stage_seconds": _NUMBER, "timed_seconds": _NUMBER,
     "timed_inputs": (int,), "traffic": (dict,), "phase_seconds": (dict,), "threads": (int,), "stopped_early": (bool,),
-    "complete": (bool,), "result": (dict,),
+    "complete": (bool,), "result": (dict,), "epoch_curve": (list,), "epoch_loss": _NUMBER, "epoch_weight": _NUMBER,
+    "stopped_by": (str, type(None)),
 }  # fmt: skip
 """As `fae.training.position.Position`, whose values they are."""
 

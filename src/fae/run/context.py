@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from fae.core.printable import brief
 if TYPE_CHECKING:
     from fae.checkpoint.parent import ParentRun
     from fae.run.recipe import Recipe
+    from fae.training.watching.callbacks import Callback
 
 
 class RunContext:
@@ -26,6 +28,8 @@ class RunContext:
         Folder of the artifacts; made where it does not exist.
     device
         ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
+    callbacks
+        They see the training and may end it (`fae.Callback`).
 
     Raises
     ------
@@ -33,11 +37,14 @@ class RunContext:
         If `out` or `device` cannot be one.
     """
 
-    def __init__(self, recipe: Recipe, out: str | Path, *, device: str | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, out: str | Path, *, device: str | None = None, callbacks: Sequence[Callback] = ()
+    ) -> None:
         check_folder(out, "--out")
         if device not in (None, "cpu", "cuda"):
             raise RecipeError(f"device = {brief(device)} must be 'cpu' or 'cuda', or None for a GPU where there is one")
         self.recipe, self.out, self.requested_device = recipe, Path(out), device
+        self.callbacks = tuple(callbacks)
 
     def artifact_path(self, kind: str) -> Path:
         """Folder of an artifact of this run, by its kind; an existing columnar log stays where it is."""

@@ -88,6 +88,7 @@ def require_validation(recipe: Recipe, log: ColumnarLog | None = None) -> None:
     train, fraction = recipe.train, recipe.log.validation_fraction
     needs = [
         *([f"early_stopping = {train.early_stopping}"] if train.early_stopping else []),
+        *([f"validate_batches = {train.validate_batches}"] if train.validate_batches else []),
         *(['order = "adaptive"'] if train.order == "adaptive" else []),
         *(['rate_schedule = "plateau"'] if train.rate_schedule == "plateau" else []),
     ]

@@ -78,7 +78,7 @@ class Recipe:
         Raises
         ------
         RecipeError
-            As `ModelConfig.check`.
+            As `ModelConfig.check`; if ``[train] group_by`` names no column of single values.
         """
         if features is None:
             columns = [(each.name, each.max_length, each.pooling) for each in self.log.categorical_columns()]
@@ -91,8 +91,19 @@ class Recipe:
             tables = {
                 each.name: features[table].name for each, table in zip(parts, feature_tables(features), strict=True)
             }
+        if self.train.group_by is not None:
+            self._check_group({name: length for name, length, _ in columns})
         model = self.model.with_parts(tables)
         model.check({name: length if pooling == "none" else 1 for name, length, pooling in columns})
+
+    def _check_group(self, lengths: Mapping[str, int]) -> None:
+        name = self.train.group_by
+        if name not in lengths:
+            raise RecipeError(
+                f"[train] group_by = {brief(name)} is no categorical column of the log, which has {', '.join(lengths)}"
+            )
+        if lengths[name] > 1:
+            raise RecipeError(f"[train] group_by = {brief(name)} is a column of lists; a group is one value an input")
 
     def check_dims(self, tables: Mapping[str, str]) -> None:
         """Refuse ``[model] embedding_dims`` that name a column which the log does not have, or has no table of its own.

@@ -25,6 +25,7 @@ from fae.run.parent_test import evaluate_parent, read_parent_test
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, Stage
 from fae.run.stale_files import clear_for_training
+from fae.training.quality.describe import has_groups
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +59,9 @@ class TrainStage(Stage[Manifest]):
         model = build_model(run.recipe.model, hot_set.layout.features, packed.num_dense, seed=train.seed)
         embeddings = fresh_embeddings(run, hot_set)
         model = model.to(embeddings.device)
-        trainer = Trainer(model, embeddings, packed, train, folder=run.out, plan=plan)
+        trainer = Trainer(
+            model, embeddings, packed, train, folder=run.out, plan=plan, log=INGEST.open(run), callbacks=run.callbacks
+        )
         parent, goes_further = run.parent(), continues(run.out, plan)
         if not is_current(path, plan):
             clear_for_training(run.out, continued=goes_further)
@@ -76,8 +79,9 @@ class TrainStage(Stage[Manifest]):
         return open_checkpoint(self.path(run))
 
     def is_finished(self, run: RunContext) -> bool:
-        """As `Stage.is_finished`: a checkpoint may lie in the middle of training."""
-        return bool(read_progress(self.path(run))["complete"])
+        """As `Stage.is_finished`: it may lie in the middle of training, or lack the groups that are wanted now."""
+        progress = read_progress(self.path(run))
+        return bool(progress["complete"]) and has_groups(progress["result"], run.recipe.train.group_by)
 
     def earlier_seconds(self, run: RunContext, plan: Plan) -> float:
         """As `Stage.earlier_seconds`, up to the last checkpoint of each process."""

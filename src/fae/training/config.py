@@ -22,8 +22,12 @@ _MOST_EPOCHS = 10**6
 _LATER_KEYS: dict[str, Any] = {
     "compile": False, "threads": 0, "rate_schedule": "constant", "warmup_epochs": 0.0, "final_rate": 0.0,
     "step_epochs": 1.0, "step_factor": 0.1, "patience": 1, "weight_decay": 0.0, "row_weight_decay": 0.0,
+    "stop_on": "log_loss", "min_gain": 0.0, "validate_batches": 0,
 }  # fmt: skip
 """Keys that runs of earlier versions did not have: at these values they are left out of the fingerprint."""
+
+_SHAPES_NOTHING = ("from", "group_by", "checkpoint_minutes", "checkpoint_batches")
+"""Keys that no weight depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +111,20 @@ class TrainConfig:
         that the bytes are the same on every number of cores: sums are rounded where threads cut them. Set it to the
         number of cores where a large dense part has more of them than 16.
     early_stopping
-        Stop after this many epochs without a lower validation loss and keep the best weights; 0 trains all epochs.
+        Stop after this many epochs without a gain in validation and keep the best weights; 0 trains all epochs. With
+        `validate_batches` it counts validations.
+    stop_on
+        What a gain is one of: ``log_loss``, or ``auc`` where only the order of inputs matters. The weights that are
+        kept are the best by it.
+    min_gain
+        By how much a validation must be better than the best one to count as a gain, for example 0.0001; the weights
+        that are kept are those of the latest gain. Raise it where training creeps on for little.
+    validate_batches
+        Batches between validations of the whole split inside an epoch; 0 validates at the end of each epoch only. Set
+        it where an epoch is long and the best weights may lie inside one.
+    group_by
+        A categorical column, such as the user: AUC within each of its values is reported beside the AUC over all
+        inputs. It changes no weight; named after a training has finished, the run is evaluated again and not trained.
     checkpoint_minutes
         Minutes between checkpoints inside an epoch; 0 switches them off. Lower it where processes are killed often. The
         end of every epoch is always saved.
@@ -142,6 +159,10 @@ class TrainConfig:
     compile: bool = False
     threads: int = 0
     early_stopping: int = 0
+    stop_on: Literal["log_loss", "auc"] = "log_loss"
+    min_gain: float = 0.0
+    validate_batches: int = 0
+    group_by: str | None = None
     checkpoint_minutes: float = 10.0
     checkpoint_batches: int = 0
     seed: int = 1
@@ -163,6 +184,8 @@ class TrainConfig:
         counts = {
             "threads": self.threads,
             "early_stopping": self.early_stopping,
+            "min_gain": self.min_gain,
+            "validate_batches": self.validate_batches,
             "weight_decay": self.weight_decay,
             "row_weight_decay": self.row_weight_decay,
             "checkpoint_minutes": self.checkpoint_minutes,
@@ -172,6 +195,12 @@ class TrainConfig:
         for name, value in counts.items():
             if value < 0:
                 raise RecipeError(f"[train] {name} = {value} must be 0 or more")
+        unread = [f'stop_on = "{self.stop_on}"'] * (self.stop_on != "log_loss")
+        unread += [f"min_gain = {self.min_gain}"] * (self.min_gain != 0)
+        if unread and not self.early_stopping:
+            raise RecipeError(
+                f"[train] {' and '.join(unread)} is read by early_stopping, which is 0; set both, or none"
+            )
         if not 1 <= self.adaptive_rate <= 100:
             raise RecipeError(f"[train] adaptive_rate = {self.adaptive_rate} must be from 1 to 100")
         if not 0 <= self.adaptive_tail <= 1:
@@ -204,10 +233,10 @@ class TrainConfig:
     def to_parameters(self) -> dict[str, Any]:
         """The table that goes into the fingerprint of a training.
 
-        How often to save does not shape the result, and a parent is named by its fingerprint.
+        How often to save and what is reported shape no weight, and a parent is named by its fingerprint.
         """
         table = without_defaults(to_table(self), _LATER_KEYS)
-        return {key: value for key, value in table.items() if key != "from" and not key.startswith("checkpoint_")}
+        return {key: value for key, value in table.items() if key not in _SHAPES_NOTHING}
 
     @property
     def _is_adagrad(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,18 @@ class Position:
     curve
         ``[inputs, mean loss]`` at the end of every closed window.
     validation
-        Metrics of every validation, with ``inputs`` and ``whole`` (the whole split, or its fixed sample).
+        Metrics of every validation, with ``inputs`` and ``whole`` (the whole split, or its fixed sample); those inside
+        an epoch have ``ends_epoch`` false.
+    epoch_curve
+        Training loss and validation metrics of every finished epoch, as in the run record.
+    epoch_loss, epoch_weight
+        Sums of losses and of weights in this epoch's closed windows, less what the first of them had of the epoch
+        before.
     best_loss
-        Lowest validation log loss at the end of an epoch.
+        Lowest validation log loss at the end of an epoch (1 - AUC where `stop_on` is the AUC); with `min_gain` that of
+        the latest gain.
     epochs_without_gain
-        Epochs since then.
+        Epochs since then; validations, with `validate_batches`.
     seconds
         Seconds of training steps, without validation and checkpoints.
     stage_seconds
@@ -53,7 +61,9 @@ class Position:
     threads
         Threads that torch uses for the dense part on a CPU; 0 on a GPU, and in checkpoints from before it was kept.
     stopped_early, complete
-        Whether early stopping ended the run; whether the run is at its end.
+        Whether early stopping or a callback ended the run; whether the run is at its end.
+    stopped_by
+        Why, where a callback did.
     result
         What `fae.training.trainer.Trainer.fit` returned, once complete.
     """
@@ -66,6 +76,9 @@ class Position:
     window_inputs: float = 0
     curve: list[list[float]] = field(default_factory=list)
     validation: list[dict[str, Any]] = field(default_factory=list)
+    epoch_curve: list[dict[str, Any]] = field(default_factory=list)
+    epoch_loss: float = 0.0
+    epoch_weight: float = 0.0
     best_loss: float | None = None
     epochs_without_gain: int = 0
     seconds: float = 0.0
@@ -76,8 +89,32 @@ class Position:
     phase_seconds: dict[str, float] = field(default_factory=dict)
     threads: int = 0
     stopped_early: bool = False
+    stopped_by: str | None = None
     complete: bool = False
     result: dict[str, Any] = field(default_factory=dict)
+
+    def end_epoch(self, epoch: int, validated: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Add a finished epoch to its curve, and return the entry.
+
+        Parameters
+        ----------
+        epoch
+            Its number, from 1.
+        validated
+            Metrics of the validation at its end; None without one.
+        """
+        weight = self.epoch_weight + self.window_inputs
+        entry = {
+            "epoch": epoch,
+            "inputs": self.inputs,
+            "loss": (self.epoch_loss + self.window_loss) / weight if weight else None,
+            "validation_log_loss": None if validated is None else validated["log_loss"],
+            "validation_auc": None if validated is None else validated["auc"],
+        }
+        self.epoch_curve.append(entry)
+        # The open window will be closed in the next epoch, with what it has of this one.
+        self.epoch_loss, self.epoch_weight = -self.window_loss, -self.window_inputs
+        return entry
 
     def spend(self, phase: str, seconds: float) -> None:
         """Add seconds to a phase."""
@@ -99,6 +136,16 @@ class Position:
         for name, seconds in embeddings.seconds.items():
             spent[name] = spent.get(name, 0.0) + seconds
         return spent
+
+    def counted(self, embeddings: Embeddings) -> tuple[dict[str, int], dict[str, float]]:
+        """Traffic and seconds by phase since the run began."""
+        return self.traffic_since_start(embeddings), self.phases_since_start(embeddings)
+
+    def count_from(self, counted: tuple[dict[str, int], dict[str, float]], embeddings: Embeddings) -> None:
+        """Set traffic and seconds to what they were: more epochs continue without the evaluations at the end."""
+        traffic, seconds = counted
+        self.traffic = {name: count - embeddings.traffic.get(name, 0) for name, count in traffic.items()}
+        self.phase_seconds = {name: spent - embeddings.seconds.get(name, 0.0) for name, spent in seconds.items()}
 
     def to_checkpoint(self, embeddings: Embeddings, seconds_of_process: float) -> dict[str, Any]:
         """The values of ``progress.json``."""

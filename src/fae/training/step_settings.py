@@ -1,11 +1,18 @@
-"""What changes from step to step beside the batch: the learning rates of rows and dense weights."""
+"""What changes from step to step beside the batch: the learning rates, and the seed of dropout.
+
+Masks of dropout are drawn by torch's generator of the model's device. It is seeded anew before each step, from the
+recipe's seed and the number of batches trained: so masks depend on neither kills, placements nor captured graphs, whose
+replays read the generator's seed from device memory.
+"""
 
 from __future__ import annotations
 
 import math
 
 import torch
+from torch import nn
 
+from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
 from fae.training.config import TrainConfig
 from fae.training.dense import set_dense_rate
@@ -13,10 +20,12 @@ from fae.training.position import Position
 
 
 class StepSettings:
-    """Sets the rates of every step of a training, where they change.
+    """Sets the rates of every step of a training, where they change, and the seed, where the model drops units.
 
     Parameters
     ----------
+    model
+        On its device.
     epoch_batches
         Batches of an epoch.
 
@@ -27,10 +36,16 @@ class StepSettings:
     """
 
     def __init__(
-        self, config: TrainConfig, embeddings: Embeddings, dense_optimizer: torch.optim.Optimizer, epoch_batches: int
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        embeddings: Embeddings,
+        dense_optimizer: torch.optim.Optimizer,
+        epoch_batches: int,
     ) -> None:
         self._config, self._embeddings, self._dense_optimizer = config, embeddings, dense_optimizer
         self.schedule = config.rates(epoch_batches)
+        self._random = _generator(embeddings.device) if drops_units(model) else None
         self._position = Position()
 
     def begin(self, position: Position) -> None:
@@ -48,9 +63,32 @@ class StepSettings:
         """Set what the next step needs; on the stream of the steps, outside of what is captured."""
         if self.schedule.changes:
             set_dense_rate(self._dense_optimizer, self._config.dense_rate * self.factor(self._position.batches))
+        if self._random is not None:
+            self._random.manual_seed(derive_seed(self._config.seed, "dropout", self._position.batches))
+
+
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def drops_units(model: nn.Module) -> bool:
+    """Whether a training step draws masks of dropout: by FAE's model, or by modules of torch in one of the user's own.
+
+    Attention and recurrent layers keep their share as a number.
+    """
+    shares = (part.p if isinstance(part, _DROPOUT) else getattr(part, "dropout", 0.0) for part in model.modules())
+    return any(isinstance(share, float) and share > 0 for share in shares)
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    """Torch's own generator of a device, which modules draw from."""
+    if device.type != "cuda":
+        return torch.default_generator
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[index]
 
 
 def epoch_losses(position: Position) -> list[float]:
     """Validation log loss at the end of each epoch so far; infinite where it is not defined."""
-    losses = (entry["log_loss"] for entry in position.validation if entry["whole"])
+    ends = (entry for entry in position.validation if entry["whole"] and entry.get("ends_epoch", True))
+    losses = (entry["log_loss"] for entry in ends)
     return [math.inf if loss is None else loss for loss in losses]

@@ -9,18 +9,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.manifest import Plan
-from fae.artifacts.packed import BatchSet, PackedDataset
+from fae.artifacts.packed import PackedDataset
 from fae.checkpoint.more_epochs import BEST, LAST
 from fae.core.errors import TrainingError
 from fae.core.host_memory import keep_freed_memory
@@ -35,14 +34,19 @@ from fae.training.dense import make_dense_optimizer
 from fae.training.dense_threads import dense_threads, torch_threads
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.kept_states import KeptStates
-from fae.training.metrics import Metrics
 from fae.training.position import Position
+from fae.training.quality.describe import has_groups
+from fae.training.quality.meter import QualityMeter
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision, honoured_precision
 from fae.training.step_settings import StepSettings
-from fae.training.watching.causes import cause_of_divergence, worse_than_the_rate
+from fae.training.watching.callbacks import Callback
+from fae.training.watching.causes import cause_of_divergence
 from fae.training.watching.loss_windows import LossWindows
+from fae.training.watching.result import train_result
+from fae.training.watching.stop_rule import StopRule
+from fae.training.watching.watch import Watch
 
 _CURVE_POINTS = 200
 """Points of the loss curve in the first epoch; the windows of epoch k are k times as long."""
@@ -63,11 +67,18 @@ class Trainer:
     plan
         Names the run: a checkpoint of the same plan is resumed, one that differs in its epochs alone is continued, one
         of another plan is replaced.
+    log
+        The columnar log that was packed: group AUC, unknown ids and single columns in the result come from it; None
+        leaves these out.
+    callbacks
+        They see the training and may end it (`fae.Callback`).
 
     Raises
     ------
     ValueError
         For a folder without a plan.
+    RecipeError
+        If `log` is another one, or has no column ``group_by``.
 
     Attributes
     ----------
@@ -86,6 +97,8 @@ class Trainer:
         *,
         folder: str | Path | None = None,
         plan: Plan | None = None,
+        log: ColumnarLog | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         if folder is not None and plan is None:
             raise ValueError(f"folder = {str(folder)!r} needs a plan, which names the checkpoints; give both, or none")
@@ -121,7 +134,12 @@ class Trainer:
             model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture,
             compiled=config.compile,
         )  # fmt: skip
-        self._settings = StepSettings(config, embeddings, self.dense_optimizer, train.num_batches)
+        self._settings = StepSettings(config, model, embeddings, self.dense_optimizer, train.num_batches)
+        self._meter, self._stop_rule = QualityMeter(packed, log, config.group_by), StopRule(config)
+        self._watch = Watch(
+            callbacks, config, train.num_batches, folder=None if folder is None else Path(folder), plan=plan,
+            rate_factor=self._settings.factor,
+        )  # fmt: skip
         self._validation_sample = validation_sample(packed.validation)
         self._position = Position()
         self._windows = LossWindows(self._add_to_curve)
@@ -147,19 +165,26 @@ class Trainer:
         Raises
         ------
         TrainingError
-            If the loss is not finite.
+            If the loss is not finite, or a callback fails.
         """
         torch.manual_seed(derive_seed(self.config.seed, "training"))
         self._resume()
         self._settings.begin(self._position)
-        if self._position.complete:
+        if self._position.complete and has_groups(self._position.result, self.config.group_by):
             return self._position.result
         if self.embeddings.device.type == "cpu" and not self._position.threads:
             self._position.threads = dense_threads(self.model, self.packed.batch_size, self.config.threads)
         with (
             put_off(),
             torch_threads(self._position.threads),
+            closing(self._watch),
         ):  # a signal ends a step first, and training with a checkpoint
+            if self._position.complete:
+                say(f"train: finished; AUC within {self.config.group_by} is added, of the same weights")
+                self._position.result |= self._measure()
+                self._save("checkpoint")
+                return self._position.result
+            self._watch.begin(self._position)
             try:
                 self._train()
                 counted = self._position.counted(self.embeddings)
@@ -167,7 +192,9 @@ class Trainer:
                     if self._position.epochs_without_gain and not self._position.stopped_early:
                         self._save(LAST)  # more epochs continue from there
                     self._load_best()
-                self._position.result = self._result()
+                measured = self._measure()
+                result = train_result(self._position, self.schedule, self.embeddings, self._precision)
+                self._position.result = {"train": result, **measured}
             except Interrupted:
                 if self._position.batches:
                     self._save("checkpoint")
@@ -175,6 +202,7 @@ class Trainer:
             self._position.complete = True
             self._position.count_from(counted, self.embeddings)
             self._save("checkpoint")
+            self._watch.end(self._position.result)
             if self._kept is not None:
                 self._kept.remove_old_last()
         return self._position.result
@@ -191,10 +219,13 @@ class Trainer:
                 before = position.seconds
                 self._train_segment(segment, progress.advance)
                 position.spend(segment.phase, position.seconds - before)
+                if position.stopped_early:
+                    break
                 validated = len(position.validation)
                 try:
                     if segment.wants_loss and len(self._validation_sample):
-                        self.schedule.observe(self._validation_loss(whole=False))
+                        loss = self._validate(whole=False)["log_loss"]
+                        self.schedule.observe(math.nan if loss is None else loss)
                     if segment.ends_epoch:
                         self._end_epoch()
                 except Interrupted:
@@ -206,15 +237,32 @@ class Trainer:
         position = self._position
         self.model.train()
         while position.in_segment < len(segment.batches):
-            every = self.config.checkpoint_batches
-            stop = len(segment.batches) if not every else position.in_segment + every - position.batches % every
+            if self._stop_rule.is_due(position, self.packed.validation):
+                self._judge(self._validate(whole=True, ends_epoch=False))
+                self.model.train()
+            if self._is_stopped():
+                return
+            stop = len(segment.batches)
+            for every in (self.config.checkpoint_batches, self.config.validate_batches):
+                stop = min(stop, position.in_segment + every - position.batches % every) if every else stop
             with closing(
                 self.embeddings.stream(self.packed.train, segment.batches[position.in_segment : stop])
             ) as stream:
                 self._train_stream(stream, advance)
             raise_interrupt()
-            if position.in_segment < len(segment.batches):
+            # Not at a stop that is there for a validation alone.
+            every = self.config.checkpoint_batches
+            wanted = position.in_segment < stop or (every and position.batches % every == 0)
+            if wanted and position.in_segment < len(segment.batches):
                 self._save("checkpoint")
+
+    def _is_stopped(self) -> bool:
+        """Whether early stopping or a callback has ended the training."""
+        reason, position = self._watch.stop_reason, self._position
+        if reason is not None and not position.stopped_early:
+            position.stopped_early, position.stopped_by = True, reason
+            say(f"train: stopped by {reason}")
+        return position.stopped_early
 
     def _train_stream(self, stream: Iterable[ReadyBatch], advance: Callable[..., None]) -> None:
         position, started = self._position, time.perf_counter()
@@ -240,7 +288,8 @@ class Trainer:
             started, first = now, False
             advance(1, note=f"loss {position.curve[-1][1]:.4f}" if position.curve else "")
             minutes = self.config.checkpoint_minutes
-            if is_interrupted() or (minutes and time.monotonic() - self._last_saved > 60 * minutes):
+            overdue = minutes and time.monotonic() - self._last_saved > 60 * minutes
+            if overdue or is_interrupted() or self._watch.stop_reason:
                 break
         self._take_loss()  # waits for the device, so what it still had to do is counted
         position.seconds += time.perf_counter() - started
@@ -267,6 +316,9 @@ class Trainer:
     def _add_to_curve(self, inputs: int, window_inputs: float, batches: int, loss: float) -> None:
         self._require_finite(loss, batches)
         self._position.curve.append([inputs, loss / window_inputs])
+        self._position.epoch_loss += loss
+        self._position.epoch_weight += window_inputs
+        self._watch.window(inputs, batches, loss / window_inputs)
 
     def _require_finite(self, loss: float, batches: int) -> None:
         if not math.isfinite(loss):
@@ -274,37 +326,42 @@ class Trainer:
             cause = cause_of_divergence(self.packed) or f"lower [train] {rates}"
             raise TrainingError(f"training diverged: the loss of a batch up to number {batches} is {loss}; {cause}")
 
-    def _evaluate(self, batches: BatchSet, order: npt.NDArray[np.int64] | None = None, *, label: str) -> Metrics:
-        return evaluate(self.model, self.embeddings, batches, order, label=label, precision=self._precision)
-
-    def _validation_loss(self, *, whole: bool) -> float:
+    def _validate(self, *, whole: bool, ends_epoch: bool = True) -> dict[str, Any]:
+        """Metrics of the validation split, or of its fixed sample; kept in the curve."""
         order, started = None if whole else self._validation_sample, time.perf_counter()
-        metrics = self._evaluate(self.packed.validation, order, label="validate")
-        self._position.spend("validation", time.perf_counter() - started)
-        self._position.validation.append(
-            {"inputs": self._position.inputs, "whole": whole, **dataclasses.asdict(metrics)}
+        metrics = evaluate(
+            self.model, self.embeddings, self.packed.validation, order, label="validate", precision=self._precision
         )
-        return float("nan") if metrics.log_loss is None else metrics.log_loss
+        self._position.spend("validation", time.perf_counter() - started)
+        entry = {"inputs": self._position.inputs, "whole": whole, **dataclasses.asdict(metrics)}
+        self._position.validation.append(entry if ends_epoch else {**entry, "ends_epoch": False})
+        self._watch.validation(entry, ends_epoch=whole and ends_epoch)
+        return entry
+
+    def _judge(self, validated: dict[str, Any]) -> None:
+        """Keep the weights of the best validation, and end the training after too many that are no better."""
+        if self._stop_rule.judge(validated, self._position) and self._stop_rule.on:
+            if self._kept is not None:
+                self._save(BEST)
+            else:
+                self._best = BestWeights(self.model, self.dense_optimizer, self.embeddings)
+        if self._position.stopped_early:
+            say(self._stop_rule.why(self._position))
 
     def _end_epoch(self) -> None:
         position = self._position
-        loss = self._validation_loss(whole=True) if self.packed.validation.num_inputs else None
+        validated = self._validate(whole=True) if self.packed.validation.num_inputs else None
         position.schedule, position.in_segment = self.schedule.state(), 0
-        if loss is not None:
-            say(f"epoch {self.schedule.epoch}: validation log loss {loss:.5f}")
-            if position.best_loss is None or loss < position.best_loss:
-                position.best_loss, position.epochs_without_gain = loss, 0
-                if self.config.early_stopping and self._kept is not None:
-                    self._save(BEST)
-                elif self.config.early_stopping:
-                    self._best = BestWeights(self.model, self.dense_optimizer, self.embeddings)
-            else:
-                position.epochs_without_gain += 1
-            if self.config.early_stopping and position.epochs_without_gain >= self.config.early_stopping:
-                position.stopped_early = True
-                say(f"stopped early: no gain in {position.epochs_without_gain} epochs")
-        if not self.schedule.done:
+        entry = position.end_epoch(self.schedule.epoch, validated)
+        if validated is not None:
+            self._judge(validated)
+        self._watch.epoch(entry)
+        if not self.schedule.done and not self._is_stopped():
             self._save("checkpoint")
+
+    def _measure(self) -> dict[str, Any]:
+        """``test`` and ``validation`` of the result."""
+        return self._meter.measure_both(self.model, self.embeddings, self.packed, precision=self._precision)
 
     def _save(self, name: str) -> None:
         self._last_saved = time.monotonic()
@@ -312,6 +369,7 @@ class Trainer:
             return
         self._take_loss()
         self._kept.save(name, self._position.to_checkpoint(self.embeddings, time.monotonic() - self._started))
+        self._watch.checkpoint(name)
 
     def _load_best(self) -> None:
         if self._kept is not None:
@@ -327,35 +385,3 @@ class Trainer:
         if not found.complete:
             self.schedule.restore(found.schedule)
             say(f"train: continues after batch {found.batches}")
-
-    def _result(self) -> dict[str, Any]:
-        position = self._position
-        curve = list(position.curve)  # the open window stays open in the checkpoint: more epochs continue it
-        if position.window_inputs:
-            curve.append([position.inputs, position.window_loss / position.window_inputs])
-        test = self._evaluate(self.packed.test, label="test")
-        validation = self._evaluate(self.packed.validation, label="validate")
-        for name, metrics in (("validation", validation), ("test", test)):
-            line = worse_than_the_rate(name, dataclasses.asdict(metrics), self.packed)
-            if line:
-                say(f"train: {line}")
-        return {
-            "train": {
-                "samples_per_second": position.inputs_per_second(),
-                "seconds": position.seconds,
-                "num_inputs": position.inputs,
-                "num_batches": position.batches,
-                "epochs": self.schedule.epoch,
-                "stopped_early": position.stopped_early,
-                "loss_curve": curve,
-                "validation_curve": position.validation,
-                "schedule": self.schedule.trace,
-                "precision": self._precision,
-                "threads": position.threads,
-                "device_bytes": self.embeddings.device_bytes,
-                "traffic": position.traffic_since_start(self.embeddings),
-                "phase_seconds": position.phases_since_start(self.embeddings),
-            },
-            "test": dataclasses.asdict(test),
-            "validation": dataclasses.asdict(validation),
-        }  # fmt: skip

@@ -79,6 +79,19 @@ def _by_unknown_ids(
     return {"with": part(has_unknown), "without": part(~has_unknown)}
 
 
+def has_groups(result: Mapping[str, Any], group_by: str | None) -> bool:
+    """Whether a result has the AUC within each value of the column `group_by`, or none is wanted."""
+    if group_by is None:
+        return True
+    for split in ("test", "validation"):
+        found = result.get(split) or {}
+        # There are no groups of no inputs, and of predictions that are no numbers.
+        measured = found.get("num_inputs") and found.get("calibration", True) is not None
+        if measured and (found.get("group_auc") or {}).get("column") != group_by:
+            return False
+    return True
+
+
 def quality_lines(split: str, metrics: Mapping[str, Any]) -> list[str]:
     """What a person should know of a split's metrics beside AUC and log loss, a line each.
 
