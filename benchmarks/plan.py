@@ -5,8 +5,8 @@
 
 How near are the predictions? For each log and batch size the work of a step is counted in a sample of the log at two
 budgets, constants are measured in seconds (`fae.plan.measured_constants`), and every placement is predicted; then real
-steps of every placement run in turns on packed batches, and their median is put beside (on a CPU, which others share,
-probes and real steps run in turns). Logs are synthetic (``criteo``, ``avazu``, ``taobao``, ``zipf``), each with a model
+steps of every placement run in turns on packed batches, and are put beside (on a CPU, which others share, probes and
+real steps run in turns). Of the samples of each the lower quartile counts, on both sides. Logs are synthetic (``criteo``, ``avazu``, ``taobao``, ``zipf``), each with a model
 and an optimizer of its own, and Frappe where its file is given. Writes benchmarks/results/plan_<gpu or cpu>.json;
 ``--table`` prints such files as Markdown.
 """
@@ -36,7 +36,7 @@ from fae.models.config import model_config
 from fae.models.registry import embedding_dims, sketch_model
 from fae.plan.machine_constants import MachineConstants
 from fae.plan.measured_constants import MachineProbe
-from fae.plan.step_probes import Run, samples_in_turns, warm_up_steps
+from fae.plan.step_probes import Run, samples_in_turns, undisturbed, warm_up_steps
 from fae.plan.step_time import predict_steps
 from fae.plan.step_work import StepSettings, StepWork
 from fae.profile.config import HotConfig
@@ -195,7 +195,7 @@ def timed(
             real = {name: each.run for name, each in real_contenders(settings, packs, "cpu").items()}
         samples = samples_in_turns({**probe.runs, **real}, length, rounds=options.rounds, warm_up=warm_up)
         probes = {name: samples[name] for name in probe.runs}
-        machine = probe.constants({name: statistics.median(taken) for name, taken in probes.items()})
+        machine = probe.constants({name: undisturbed(taken) for name, taken in probes.items()})
         seconds = time.monotonic() - started
         del probe
         if not real:
@@ -232,16 +232,16 @@ def measure(name: str, batch_size: int, folder: Path, options: argparse.Namespac
     for contender, taken in samples.items():
         placement = contender.split()[0]
         index = next((i for i, (share, *_) in enumerate(packs) if contender == f"tiered {share:.3f}"), len(packs) - 1)
-        step, median = predicted[index][placement], statistics.median(taken)
+        step, measured = predicted[index][placement], undisturbed(taken)
         rows.append(
             {
                 "placement": placement, "budget_share": packs[index][0] if placement == "tiered" else None,
                 "predicted_seconds": step.seconds, "bound_by": step.bound_by, "parts": dict(step.parts),
-                "measured_seconds": median, "samples": taken, "error": step.seconds / median - 1.0,
+                "measured_seconds": measured, "samples": taken, "error": step.seconds / measured - 1.0,
             }
         )  # fmt: skip
         print(
-            f"{name} {batch_size} {contender}: predicted {1e3 * step.seconds:.3f} ms, measured {1e3 * median:.3f}, "
+            f"{name} {batch_size} {contender}: predicted {1e3 * step.seconds:.3f} ms, measured {1e3 * measured:.3f}, "
             f"{100 * rows[-1]['error']:+.0f} %, {step.bound_by}",
             flush=True,
         )
@@ -305,7 +305,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=0, help="of a synthetic log; default: 1 M, on a CPU 200,000")
     parser.add_argument("--scale", type=float, default=0.0, help="of its tables, as `fae synthetic` takes it")
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="default: two of each log")
-    parser.add_argument("--rounds", type=int, default=5, help="samples of each; the median counts")
+    parser.add_argument("--rounds", type=int, default=5, help="samples of each")
     parser.add_argument("--seconds", type=float, default=0.0, help="of a sample; default: 0.25, on a CPU 1")
     parser.add_argument("--until", type=float, default=float("inf"), help="start nothing after that many seconds")
     parser.add_argument("--out", type=Path, default=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +13,7 @@ from fae.core.progress import say
 from fae.plan import measured_ceilings as ceilings
 from fae.plan.machine_constants import MachineConstants
 from fae.plan.probe_batches import probe_batches
-from fae.plan.step_probes import Run, StepProbe, samples_in_turns, warm_up_steps
+from fae.plan.step_probes import Run, StepProbe, samples_in_turns, undisturbed, warm_up_steps
 from fae.plan.step_time import hybrid_parts, resident_parts, stream_parts
 from fae.plan.step_work import StepWork
 from fae.training.step import Precision
@@ -39,7 +38,7 @@ def measure_constants(device: str | torch.device, works: Sequence[StepWork], *, 
     works
         The steps that will be predicted, of one recipe: streaming is timed at the most and at the fewest cold rows.
     rounds
-        Samples of each probe; the median counts.
+        Samples of each probe; the lower quartile counts.
 
     Raises
     ------
@@ -51,7 +50,7 @@ def measure_constants(device: str | torch.device, works: Sequence[StepWork], *, 
     started = time.monotonic()
     probe = MachineProbe(device, works)
     samples = samples_in_turns(probe.runs, probe.sample_seconds, rounds=rounds, warm_up=warm_up_steps(probe.device))
-    machine = probe.constants({name: statistics.median(taken) for name, taken in samples.items()})
+    machine = probe.constants({name: undisturbed(taken) for name, taken in samples.items()})
     say(f"plan: measured {machine.name} in {time.monotonic() - started:.0f} s, with steps of the recipe's own model")
     return machine
 
