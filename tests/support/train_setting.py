@@ -38,15 +38,15 @@ class Setting:
         self.hot_set = stub_hot_set(self.layout, batch_size=32, mixed=mixed)
         self.packed = pack(self.log, self.hot_set, folder / name, seed=1)
 
-    def trainer(self, folder: Path | None, config: TrainConfig, placement=None, *, plan: Plan | None = None) -> Trainer:
+    def trainer(
+        self, folder: Path | None, config: TrainConfig, placement=None, *, plan: Plan | None = None, model=MODEL
+    ) -> Trainer:
         rows = RowOptimizer(name=config.optimizer, learning_rate=0.1, weight_decay=config.row_weight_decay)
-        embeddings = make_embeddings(
-            placement or config.placement, self.hot_set, rows, device="cpu",
-        )  # fmt: skip
+        embeddings = make_embeddings(placement or config.placement, self.hot_set, rows, device="cpu")
         embeddings.initialise(config.seed)
-        model = build_model(MODEL, self.log.features, 2, seed=config.seed)
+        network = build_model(model, self.log.features, 2, seed=config.seed)
         plan = plan or Plan(kind=KIND, format_version=FORMAT_VERSION, parameters={}, parents={}, command=COMMAND)
-        return Trainer(model, embeddings, self.packed, config, folder=folder, plan=plan)
+        return Trainer(network, embeddings, self.packed, config, folder=folder, plan=plan)
 
 
 def tensors_of(trainer: Trainer) -> list[torch.Tensor]:

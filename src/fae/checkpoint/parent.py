@@ -92,7 +92,8 @@ class ParentRun:
         there, here = to_table(model_config(made_with["model"])), to_table(model)
         differences = [
             ("[train] optimizer", made_with["train"]["optimizer"], optimizer),
-            *((f"[model] {key}", there.get(key), value) for key, value in here.items()),
+            # Dropout shapes no weight.
+            *((f"[model] {key}", there.get(key), value) for key, value in here.items() if key != "dropout"),
         ]  # fmt: skip
         for key, old, new in differences:
             if old != new:

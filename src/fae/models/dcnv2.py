@@ -63,7 +63,9 @@ class DCNv2(nn.Module):
         width = sum(config.dims(self.names)) + num_dense
         self.cross = nn.ModuleList(CrossLayer(width, config.cross_rank) for _ in range(config.cross_layers))
         self.parallel = config.structure == "parallel"
-        self.deep = MLP([width, *config.deep_mlp], final_relu=True) if config.deep_mlp else None
+        self.deep: MLP | None = None
+        if config.deep_mlp:
+            self.deep = MLP([width, *config.deep_mlp], final_relu=True, dropout=config.dropout, drops_last=True)
         deep_width = config.deep_mlp[-1] if config.deep_mlp else width
         self.out = MLP([deep_width + width * self.parallel, 1], final_relu=False)
 

@@ -8,8 +8,8 @@ First-order weights: the first number of a row is w, the other D - 1 are v. One 
 together, are looked up and moved at once, and count once against the budget; tables of width 1 beside the others
 would double the lookups, and rows of D + 1 numbers would straddle cache lines. A feature of width 1 has a weight alone.
 
-Where we differ: k = D - 1; a row's weight shares the row's optimizer state under row-wise Adagrad; no dropout; dense
-features are used as they are (ingest has taken their logarithm), not cut into intervals.
+Where we differ: k = D - 1; a row's weight shares the row's optimizer state under row-wise Adagrad; dropout is 0 unless
+a recipe sets it; dense features are used as they are (ingest has taken their logarithm), not cut into intervals.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class DeepFM(nn.Module):
             # Small: K fields are always there together, and the pairs grow with the square of their sum.
             self.dense_rows = nn.Parameter(torch.empty(num_dense, dim).normal_(std=0.01))
         num_fields = len(self.names) + num_dense
-        self.deep = MLP([num_fields * (dim - 1), *config.deep_mlp, 1], final_relu=False) if num_fields else None
+        self.deep: MLP | None = None
+        if num_fields:
+            self.deep = MLP([num_fields * (dim - 1), *config.deep_mlp, 1], final_relu=False, dropout=config.dropout)
 
     def forward(self, dense: Tensor, embeddings: Mapping[str, Tensor]) -> Tensor:
         """Logits ``[B]`` from dense features ``[B, K]`` and the features' embeddings."""

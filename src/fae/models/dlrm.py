@@ -34,7 +34,9 @@ class DLRM(nn.Module):
         super().__init__()
         dim = config.embedding_dim
         self.names = [feature.name for feature in features]
-        self.bottom = MLP([num_dense, *config.bottom_mlp, dim], final_relu=True) if num_dense else None
+        self.bottom: MLP | None = None
+        if num_dense:
+            self.bottom = MLP([num_dense, *config.bottom_mlp, dim], final_relu=True, dropout=config.dropout)
         self.projections = nn.ModuleDict(
             {str(index): nn.Linear(config.embedding_dims[name], dim, bias=False)
              for index, name in enumerate(self.names) if config.embedding_dims.get(name, dim) != dim}
@@ -43,7 +45,8 @@ class DLRM(nn.Module):
         self.interaction = DotInteraction(num_vectors)
         # Without dense features the embeddings themselves take their place beside the interactions.
         direct = dim if num_dense else dim * len(features)
-        self.top = MLP([direct + self.interaction.num_pairs, *config.top_mlp, 1], final_relu=False)
+        widths = [direct + self.interaction.num_pairs, *config.top_mlp, 1]
+        self.top = MLP(widths, final_relu=False, dropout=config.dropout)
 
     def forward(self, dense: Tensor, embeddings: Mapping[str, Tensor]) -> Tensor:
         """Logits ``[B]`` from dense features ``[B, K]`` and the features' embeddings."""

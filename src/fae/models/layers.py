@@ -55,13 +55,24 @@ def small_products(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a, b)
 
 
+class DroppedReLU(nn.Dropout):
+    """ReLU and then dropout, as one module: layers behind it are numbered as behind a ReLU, with dropout or without."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.relu(x))
+
+
 class MLP(nn.Sequential):
     """Linear layers with ReLU between them (and behind the last where `final_relu`).
+
+    With `dropout` units of the hidden layers are dropped, and those of the last one where `drops_last`.
 
     First weights as in DLRM's reference code: normal, deviation sqrt(2 / (in + out)) and sqrt(1 / out) for the bias.
     """
 
-    def __init__(self, widths: Sequence[int], *, final_relu: bool) -> None:
+    def __init__(
+        self, widths: Sequence[int], *, final_relu: bool, dropout: float = 0.0, drops_last: bool = False
+    ) -> None:
         layers: list[nn.Module] = []
         linears: list[nn.Linear] = []
         for index, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
@@ -70,10 +81,11 @@ class MLP(nn.Sequential):
             nn.init.normal_(linear.bias, std=math.sqrt(1 / width_out))
             layers.append(linear)
             linears.append(linear)
-            if final_relu or index < len(widths) - 2:
-                layers.append(nn.ReLU())
+            is_last = index == len(widths) - 2
+            if final_relu or not is_last:
+                layers.append(DroppedReLU(dropout) if dropout and (drops_last or not is_last) else nn.ReLU())
         super().__init__(*layers)
-        self.final_relu, self.linears = final_relu, tuple(linears)
+        self.final_relu, self.linears, self.dropout = final_relu, tuple(linears), dropout
         self.fused: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,7 +101,9 @@ class MLP(nn.Sequential):
         return x[:, : self.linears[-1].out_features]
 
     def can_fuse(self) -> bool:
-        """Whether `fae.models.fused_mlp` takes these widths."""
+        """Whether `fae.models.fused_mlp` takes these widths; it drops no units."""
+        if self.dropout:
+            return False
         widths = [linear.out_features for linear in self.linears]
         return len(widths) > 1 and all(w % 16 == 0 for w in widths[:-1]) and (widths[-1] == 1 or widths[-1] % 16 == 0)
 

@@ -55,13 +55,15 @@ class TBSM(nn.Module):
         self.names = [feature.name for feature in features]
         lengths = {f.name: f.length for f in features if f.pooling == "none" and f.length > 1}
         self.sequence = next(iter(lengths))
-        length, width = lengths[self.sequence], config.top_mlp[-1]
+        length, width, drop = lengths[self.sequence], config.top_mlp[-1], config.dropout
         self.register_buffer("slots", torch.arange(length), persistent=False)
-        self.bottom = MLP([1 + num_dense, *config.bottom_mlp, config.embedding_dim], final_relu=True)
+        self.bottom = MLP([1 + num_dense, *config.bottom_mlp, config.embedding_dim], final_relu=True, dropout=drop)
         self.interaction = DotInteraction(1 + len(features))
-        self.top = MLP([config.embedding_dim + self.interaction.num_pairs, *config.top_mlp], final_relu=True)
+        self.top = MLP(
+            [config.embedding_dim + self.interaction.num_pairs, *config.top_mlp], final_relu=True, dropout=drop
+        )
         self.attention = TimeSeriesLayer(config, length, width)
-        self.final = MLP([2 * width, *config.final_mlp, 1], final_relu=False)
+        self.final = MLP([2 * width, *config.final_mlp, 1], final_relu=False, dropout=drop)
 
     def forward(self, dense: Tensor, embeddings: Mapping[str, Tensor]) -> Tensor:
         """Logits ``[B]`` from dense features ``[B, K]`` and the features' embeddings."""
@@ -101,7 +103,7 @@ class TimeSeriesLayer(nn.Module):
         if config.inner != "dot":
             self.matrix = nn.Parameter(torch.empty(width, width).normal_(std=math.sqrt(1 / width)))
         if config.attention == "mlp":
-            self.mlp = MLP([length - 1, *config.attention_mlp, length - 1], final_relu=False)
+            self.mlp = MLP([length - 1, *config.attention_mlp, length - 1], final_relu=False, dropout=config.dropout)
 
     def forward(self, candidate: Tensor, steps: Tensor, last: Tensor) -> Tensor:
         """Context ``[B, width]`` of candidates ``[B, width]``, steps ``[B, L, width]`` and the candidates' slots."""

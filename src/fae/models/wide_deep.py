@@ -46,7 +46,7 @@ class WideDeep(nn.Module):
         self.uniform = len(set(dims)) == 1 and all(self.skips)
         width = sum(dims) - sum(self.skips) + num_dense
         self.bias = nn.Parameter(torch.zeros(1))
-        self.deep = MLP([width, *config.deep_mlp, 1], final_relu=False) if width else None
+        self.deep = MLP([width, *config.deep_mlp, 1], final_relu=False, dropout=config.dropout) if width else None
 
     def forward(self, dense: Tensor, embeddings: Mapping[str, Tensor]) -> Tensor:
         """Logits ``[B]`` from dense features ``[B, K]`` and the features' embeddings."""
