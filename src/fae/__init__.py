@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fae.checkpoint.save_load import load_tables as load_tables
     from fae.core.errors import FaeError as FaeError
     from fae.embedding.placements import make_embeddings as make_embeddings
+    from fae.plan.plan import plan as plan
     from fae.run.folder import RunFolder as RunFolder
     from fae.run.predictions import evaluate_files as evaluate_files
     from fae.run.predictions import predict as predict
@@ -60,6 +61,7 @@ _EXPORTS = {
     "load_tables": "fae.checkpoint.save_load",
     "make_embeddings": "fae.embedding.placements",
     "parse_recipe": "fae.run.recipe",
+    "plan": "fae.plan.plan",
     "predict": "fae.run.predictions",
     "train_step": "fae.training.step",
 }
@@ -81,6 +83,7 @@ __all__ = [
     "load_tables",
     "make_embeddings",
     "parse_recipe",
+    "plan",
     "predict",
     "train_step",
 ]

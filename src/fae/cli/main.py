@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fae.cli import bench, demo, evaluate, predict, report, run, stage, synthetic
+from fae.cli import bench, demo, evaluate, plan, predict, report, run, stage, synthetic
 from fae.cli.faults import machine_fault
 from fae.cli.signals import handled_signals, tell_interrupted
 from fae.cli.streams import reserve_descriptors, write_stdout
@@ -34,6 +34,7 @@ never changes the mathematics.
   log -> ingest -> profile -> calibrate -> pack -> train -> report
 
   fae demo                                  see it work: no data, no GPU, under a minute
+  fae plan recipes/frappe.toml              before a run: memory, budgets, rates, which budget to give
   fae run recipes/frappe.toml               every stage, skipping what is already done
   fae run R.toml --set hot.budget=64MiB     the one dial: GPU memory for rows, state and staging
   fae calibrate R.toml --out DIR            one stage, in the folder of a run
@@ -71,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    plan.add_parser(verbs)
     run.add_parser(verbs)
     stage.add_parsers(verbs)
     predict.add_parser(verbs)

@@ -2,7 +2,7 @@
 
 The bytes of rows, state and staging are exactly those that are allocated. What lies beside them while batches are
 streamed is an upper bound (tests compare both). Not counted: what a step computes and drops again; a GPU must have
-`_SPARE` free for it. The arithmetic of a placement is beside the placement: ``plan_memory`` of its class.
+`SPARE_BYTES` free for it. The arithmetic of a placement is beside the placement: ``plan_memory`` of its class.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fae.core.host_memory import available_bytes
 from fae.core.units import format_bytes
 
 _MIB = 2**20
-_SPARE = 512 * _MIB
+SPARE_BYTES = 512 * _MIB
 """Bytes of a GPU for the model's activations, captured graphs and the libraries' work space."""
 
 
@@ -75,6 +75,11 @@ def _listed(*parts: tuple[int, str]) -> str:
     return " and ".join([part for part in (", ".join(words[:-1]), *words[-1:]) if part])
 
 
+def largest_budget(needs: MemoryPlan, device_free: int) -> int:
+    """Bytes, whole MiB, that are left for rows, state and staging on a GPU with `device_free` bytes; may be below 0."""
+    return (device_free - needs.device_beside - SPARE_BYTES) // _MIB * _MIB
+
+
 def require_memory(needs: MemoryPlan, placement: str, *, device_free: int | None, host_free: int | None = None) -> None:
     """Raise `BudgetError` for what cannot fit.
 
@@ -95,11 +100,11 @@ def require_memory(needs: MemoryPlan, placement: str, *, device_free: int | None
     if device_free is None:
         on_host += needs.device_rows + needs.device_beside
     else:
-        largest = (device_free - needs.device_beside - _SPARE) // _MIB
+        largest = largest_budget(needs, device_free) // _MIB
         if needs.device_rows > largest * _MIB:
             what = (
                 f"placement = {placement!r} needs {format_bytes(needs.device_rows)} of GPU memory for rows, state and "
-                f"staging, and {format_bytes(needs.device_beside + _SPARE)} beside them; "
+                f"staging, and {format_bytes(needs.device_beside + SPARE_BYTES)} beside them; "
                 f"{format_bytes(device_free)} are free"
             )
             if largest <= 0:

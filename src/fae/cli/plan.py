@@ -1,0 +1,74 @@
+"""``fae plan``: what a recipe will take and how fast it will train, before anything is made."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fae.cli.options import add_output_options
+
+_DESCRIPTION = """\
+Look at a recipe's log, or at a sample of it, and say before anything is made: rows and bytes of every table, the
+smallest budget that trains, what each of six and more budgets buys (hot rows, lookups that they serve, inputs that need
+no other row), what lies on the GPU, in host memory and on the disk, the predicted rate of training, and a verdict in
+plain words: which budget to give it and why, or that FAE is not needed.
+
+Nothing is written in the folder of the run. A log that a run has ingested already is not read again.
+
+  fae plan my.toml                                 for the GPU that is here
+  fae plan my.toml --gpu rtx4090                   for a card, by its published ceilings
+  fae plan my.toml --gpu a10 --gpu-memory 12GiB    where others take a part of it
+  fae plan my.toml --budget 64MiB --budget 1GiB    these budgets
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "plan", help="before a run: memory, budgets, rates, and which budget to give it", description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("recipe", metavar="RECIPE.toml", help="the run, see recipes/")
+    parser.add_argument(
+        "--out", metavar="DIR",
+        help="folder of the run, whose log is taken if it is there (default: runs/<name of the recipe>)",
+    )  # fmt: skip
+    parser.add_argument("--gpu", metavar="NAME", help="a card, e.g. a10 or rtx4090 (default: the GPU that is here)")
+    parser.add_argument("--gpu-memory", metavar="SIZE", help="memory of the GPU, e.g. 8GiB (default: the card's)")
+    parser.add_argument(
+        "--budget", metavar="SIZE", action="append", default=[], dest="budgets",
+        help="a budget to look at beside the recipe's; may be given again (default: some, from the smallest on)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", metavar="SECTION.KEY=VALUE", action="append", default=[], dest="overrides",
+        help="replace one value of the recipe, e.g. train.batch_size=4096; may be given again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--read", metavar="SIZE", default="512MiB",
+        help="most text to read; of a longer log a sample of that size, or `all` (default: 512MiB)",
+    )  # fmt: skip
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="plan for this (default: cuda where there is one)")
+    add_output_options(parser)
+    parser.set_defaults(work=work)
+
+
+def work(options: argparse.Namespace) -> dict[str, Any]:
+    """Plan."""
+    from fae.core.progress import say
+    from fae.plan.plan import plan
+    from fae.plan.plan_text import plan_lines
+    from fae.run.recipe import load_recipe
+
+    found = plan(
+        load_recipe(options.recipe, options.overrides),
+        out=Path(options.out) if options.out else Path("runs") / Path(options.recipe).stem,
+        gpu=options.gpu,
+        gpu_memory=options.gpu_memory,
+        budgets=options.budgets,
+        device=options.device,
+        read=options.read,
+    )
+    for line in plan_lines(found):
+        say(line)
+    return found

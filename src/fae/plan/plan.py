@@ -1,0 +1,218 @@
+"""``fae plan``: what a recipe will take and how fast it will train, before anything of the run is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fae.artifacts.access_profile import AccessProfile
+from fae.artifacts.columnar_log import model_features
+from fae.calibrate.calibrator import Calibrator
+from fae.core.progress import say, task
+from fae.core.units import parse_bytes
+from fae.plan.budgets.budget_figures import EXACT_INPUTS, BudgetFigures, BudgetPlanner
+from fae.plan.budgets.budget_ladder import budget_ladder
+from fae.plan.budgets.planned_memory import dense_part_bytes, disk_values, memory_values, table_bytes
+from fae.plan.order_advice import advise_order
+from fae.plan.sample.log_reading import DEFAULT_READ, LogReading, read_log
+from fae.plan.sample.working_folder import working_folder
+from fae.plan.step_time import predict_steps
+from fae.plan.step_work import StepSettings
+from fae.plan.target_gpu import TargetGPU, find_target
+from fae.plan.verdict import Times, Verdict, decide, fits_gpu
+from fae.run.prepare import PackOptions, make_profile, require_validation
+from fae.run.recipe import Recipe, load_recipe
+from fae.run.train_stage import require_model_memory
+from fae.training.step import honoured_precision
+
+
+def plan(
+    recipe: Recipe | str | Path,
+    *,
+    out: str | Path | None = None,
+    gpu: str | None = None,
+    gpu_memory: str | int | None = None,
+    budgets: Sequence[str | int] = (),
+    device: str | None = None,
+    read: str | int = DEFAULT_READ,
+) -> dict[str, Any]:
+    """Say what a recipe takes, what each of some budgets buys, and which one to give it. Writes nothing in a run.
+
+    Parameters
+    ----------
+    recipe
+        A recipe, or the name of its file.
+    out
+        Folder of the run, if there is one: a log that it has ingested already is not read again.
+    gpu
+        Name of a card (`fae.plan.cards`), for its memory and its speed; None takes the GPU that is here.
+    gpu_memory
+        Memory of the GPU, for another than the card's.
+    budgets
+        Budgets to look at beside the recipe's own; empty: some from the smallest that trains to what all rows take.
+    device
+        ``cpu`` or ``cuda``; None takes a GPU where there is one.
+    read
+        Most bytes of text to read; of longer logs a sample is read. ``"all"`` reads everything.
+
+    Returns
+    -------
+    dict
+        JSON values; docs/guide/plan.md lists them.
+
+    Raises
+    ------
+    FaeError
+        If the recipe, the log or the machine does not allow it.
+    """
+    started = time.monotonic()
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    target = find_target(gpu, gpu_memory, device)
+    named = [parse_bytes(budget, what="--budget") for budget in budgets]
+    read_bytes = 2**62 if read == "all" else parse_bytes(read, what="--read")
+    if not recipe.log.is_columnar:
+        recipe.check_model(None)
+        require_validation(recipe, None)
+        require_model_memory(recipe, None)
+    with working_folder() as folder:
+        reading = read_log(recipe, None if out is None else Path(out), folder, read_bytes=read_bytes)
+        recipe.check_model(reading.log.features)
+        require_validation(recipe, reading.log)
+        found = _Planning(recipe, reading, target, folder, named).result()
+    return {**found, "seconds": time.monotonic() - started}
+
+
+class _Planning:
+    """One plan."""
+
+    def __init__(
+        self, recipe: Recipe, reading: LogReading, target: TargetGPU, folder: Path, named: Sequence[int]
+    ) -> None:
+        self.recipe, self.reading, self.target, self.folder, self.named = recipe, reading, target, folder, named
+        log = reading.log
+        self.log, self.options = log, PackOptions.from_recipe(recipe, log.features)
+        say("plan: counting the accesses of every row")
+        self.profile: AccessProfile = make_profile(log, self.options, folder / "profile")
+        self.calibrator = Calibrator(log, self.profile, recipe.hot, **self.options.calibration)
+        num_dense = len(log.dense_names)
+        self.dense = tuple(dense_part_bytes(recipe, log.features, num_dense, on_gpu=on_gpu) for on_gpu in (True, False))
+        precision = honoured_precision(torch.device(target.device), recipe.train.precision)
+        self.settings = StepSettings.from_recipe(recipe, log.features, num_dense, precision)
+
+    def result(self) -> dict[str, Any]:
+        """All that a plan says."""
+        smallest, ring = self.calibrator.smallest_budget()
+        all_rows = self.calibrator.tables.total_bytes
+        own = self.recipe.hot.budget_bytes
+        if self.named:
+            sizes = sorted({*(min(size, all_rows) for size in (*self.named, own)), all_rows})
+        else:
+            sizes = budget_ladder(smallest, all_rows, [own])
+        figures = self._figures([size for size in sizes if size >= min(smallest, all_rows)])
+        machine = self.target.constants(self.settings, [each.work for each in figures])
+        times: list[Times] = [predict_steps(each.work, machine) for each in figures]
+        verdict = decide(
+            figures, times, gpu_memory=self.target.memory_bytes, on_gpu=self.target.on_gpu, all_rows=all_rows
+        )
+        chosen = next((each for each in figures if each.budget == verdict.budget), figures[-1])
+        return {
+            "recipe": {"budget_bytes": own, "optimizer": self.recipe.train.optimizer,
+                       "batch_size": self.options.batch_size, "order": self.recipe.train.order,
+                       "placement": self.recipe.train.placement},
+            "read": self.reading.to_json(),
+            "log": self._log_values(),
+            "tables": self._table_values(),
+            "smallest_budget": {"bytes": smallest, "staging_bytes": ring},
+            "all_rows_bytes": all_rows,
+            "gpu": {"name": self.target.name, "card": self.target.card, "memory_bytes": self.target.memory_bytes,
+                    "device": self.target.device},
+            "machine": machine.to_json(),
+            "budgets": [
+                self._budget_values(each, time, verdict) for each, time in zip(figures, times, strict=True)
+            ],
+            "disk": self._disk_values(chosen),
+            "verdict": verdict.to_json(),
+            "order": advise_order(chosen, machine, self.recipe.train.order).to_json(),
+        }  # fmt: skip
+
+    def _figures(self, sizes: Sequence[int]) -> list[BudgetFigures]:
+        form_all = len(sizes) * self.log.num_inputs <= EXACT_INPUTS
+        planner = BudgetPlanner(
+            self.log, self.profile, self.calibrator, options=self.options, settings=self.settings,
+            dense=(self.dense[0], self.dense[1]), folder=self.folder, form_all=form_all,
+        )  # fmt: skip
+        found = []
+        with task("plan: budgets", total=len(sizes), unit="budgets") as progress:
+            for size in sizes:
+                found.append(planner.at(size))
+                progress.advance(1)
+        return found
+
+    def _log_values(self) -> dict[str, Any]:
+        splits = {name: self.log.split(name) for name in ("train", "validation", "test")}
+        return {
+            "num_inputs": self.log.num_inputs,
+            "splits": {name: stop - start for name, (start, stop) in splits.items()},
+            "num_dense": len(self.log.dense_names),
+            "num_columns": len(model_features(self.log.features)),
+        }
+
+    def _table_values(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": feature.name,
+                "num_rows": {"value": feature.num_embeddings, "low": feature.num_embeddings,
+                             "high": feature.num_embeddings},
+                "embedding_dim": dim,
+                "bytes": table_bytes(feature.num_embeddings, dim),
+            }
+            for feature, dim in zip(self.log.features, self.options.embedding_dims, strict=True)
+        ]  # fmt: skip
+
+    def _budget_values(self, figures: BudgetFigures, times: Times, verdict: Verdict) -> dict[str, Any]:
+        own = self.recipe.hot.budget_bytes
+        return {
+            "budget_bytes": figures.budget,
+            "is_recipes": figures.budget == min(own, self.calibrator.tables.total_bytes),
+            "is_advised": figures.budget == verdict.budget,
+            "num_hot_rows": figures.num_hot,
+            "hot_bytes": figures.hot_bytes,
+            "staging_bytes": figures.staging_bytes,
+            "ring_depth": figures.hot_set.ring_depth,
+            "selection": figures.selection,
+            "coverage": figures.coverage.to_json(),
+            "input_share": figures.input_share.to_json(),
+            "memory": {
+                "on_gpu": {name: memory_values(needs, on_gpu=True) for name, needs in figures.on_gpu.items()},
+                "on_cpu": {name: memory_values(needs, on_gpu=False) for name, needs in figures.on_cpu.items()},
+                "is_exact": figures.is_memory_exact and self.reading.is_whole,
+            },
+            "fits": {name: fits_gpu(figures, name, self.target.memory_bytes) for name in figures.on_gpu},
+            "steps": {
+                name: {
+                    "seconds": step.seconds,
+                    "inputs_per_second": step.inputs_per_second,
+                    "low": step.range[0],
+                    "high": step.range[1],
+                    "bound_by": step.bound_by,
+                    "parts": dict(step.parts),
+                }
+                for name, step in times.items()
+            },
+        }
+
+    def _disk_values(self, figures: BudgetFigures) -> dict[str, Any]:
+        log_bytes = sum(int(facts["bytes"]) for facts in self.log.manifest.files.values())
+        values = disk_values(
+            figures.hot_set,
+            log_bytes=log_bytes,
+            log_here=not self.recipe.log.is_columnar,
+            num_profiled=None if self.profile.is_exact else self.profile.num_inputs,
+            packed_bytes=figures.packed_bytes,
+            dense=self.dense[not self.target.on_gpu],
+        )
+        return {**values, "budget_bytes": figures.budget}

@@ -1,0 +1,1 @@
+"""What a plan reads: the whole log or a sample of it, in a temporary folder."""

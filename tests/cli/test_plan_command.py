@@ -1,0 +1,138 @@
+"""``fae plan``: what it says is what a run finds, and it leaves no trace."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fae as package
+from fae.artifacts.hot_set import HotSet
+from fae.artifacts.packed import PackedDataset
+from fae.embedding.placements import plan_memory
+from fae.models.registry import sketch_model
+from fae.plan import target_gpu
+from fae.plan.machine_constants import MachineConstants
+from fae.run.recipe import load_recipe
+from fae.training.dense import dense_bytes
+
+from commands import Done, contents, fae, fault, succeed
+
+CONSTANTS = MachineConstants(
+    source="measured", device="cpu", name="a CPU of tests", memory_bytes=0, memory_rate=1e10, product_rate=1e11,
+    kernel_seconds=1e-5, host_rate=1e9, bus_rate=0, margin=0.15,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that need not be measured."""
+    monkeypatch.setattr(target_gpu, "measure_constants", lambda device, works: CONSTANTS)
+
+
+def plan(folder: Path, *arguments: object, out: str = "elsewhere") -> Done:
+    return succeed("plan", folder / "recipe.toml", "--out", folder / out, "--device", "cpu", "--json", *arguments)
+
+
+def own_budget(result: dict[str, Any]) -> dict[str, Any]:
+    (found,) = [each for each in result["budgets"] if each["is_recipes"]]
+    return found
+
+
+@pytest.mark.parametrize("out", ["run", "elsewhere"])
+def test_a_plan_is_what_the_run_finds(finished_run: Path, out: str) -> None:
+    before = contents(finished_run)
+    result = plan(finished_run, out=out).result
+    assert contents(finished_run) == before, "nothing of the run is touched"
+    assert not (finished_run / "elsewhere").exists()
+    record = json.loads((finished_run / "run" / "run.json").read_text())
+    assert result["read"]["how"] == {"run": "run", "elsewhere": "whole"}[out]
+    own = own_budget(result)
+    assert own["input_share"]["value"] == record["hot"]["input_share"]
+    assert own["input_share"]["low"] == own["input_share"]["high"] == record["hot"]["input_share"]
+    assert own["coverage"]["value"] == record["hot"]["coverage"]
+    for key, name in (("num_hot_rows", "num_rows"), ("hot_bytes", "bytes"), ("staging_bytes", "staging_bytes"),
+                      ("ring_depth", "ring_depth"), ("selection", "selection")):  # fmt: skip
+        assert own[key] == record["hot"][name], key
+    for table, fact in zip(result["tables"], record["tables"], strict=True):
+        assert table["num_rows"]["value"] == fact["num_embeddings"]
+        assert table["bytes"]["rowwise_adagrad"] == fact["num_embeddings"] * fact["row_bytes"]
+    assert result["log"]["num_inputs"] == record["log"]["num_inputs"]
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_memory_is_what_training_counts(finished_run: Path, on_gpu: bool) -> None:
+    memory = own_budget(plan(finished_run).result)["memory"]
+    assert memory["is_exact"]
+    recipe = load_recipe(finished_run / "recipe.toml")
+    hot_set, packed = HotSet(finished_run / "run" / "hot_set"), PackedDataset(finished_run / "run" / "packed")
+    model = sketch_model(recipe.model, hot_set.layout.features, packed.num_dense)
+    dense = dense_bytes(recipe.train.optimizer, model, flat=on_gpu)
+    for placement, found in memory["on_gpu" if on_gpu else "on_cpu"].items():
+        needs = plan_memory(
+            placement, hot_set, recipe.train.optimizer, (packed.train, packed.validation, packed.test),
+            on_gpu=on_gpu, dense_bytes=dense,
+        )  # fmt: skip
+        assert {key: found[key] for key in vars(needs)} == vars(needs), placement
+
+
+def test_six_budgets_and_more(finished_run: Path, tmp_path: Path) -> None:
+    result = plan(finished_run).result
+    budgets = result["budgets"]
+    assert len(budgets) >= 6
+    assert budgets[0]["budget_bytes"] >= result["smallest_budget"]["bytes"]
+    assert budgets[-1]["budget_bytes"] == result["all_rows_bytes"]
+    for name in ("coverage", "input_share"):
+        values = [each[name]["value"] for each in budgets]
+        assert values == sorted(values)
+        assert values[-1] == 1.0
+    for each in budgets:
+        assert each["hot_bytes"] + each["staging_bytes"] <= each["budget_bytes"]
+    smallest = result["smallest_budget"]["bytes"]
+    for name in ("log", "profile"):
+        shutil.copytree(finished_run / "run" / name, tmp_path / name)
+    succeed("calibrate", finished_run / "recipe.toml", "--out", tmp_path, "--budget", smallest)
+
+
+def test_named_budgets_are_the_ones(finished_run: Path) -> None:
+    result = plan(finished_run, "--budget", "4.5KiB", "--budget", "3.5KiB").result
+    assert [each["budget_bytes"] for each in result["budgets"]] == [3584, 4096, 4608, result["all_rows_bytes"]]
+
+
+def test_lines_fit_a_terminal_of_100_columns(finished_run: Path) -> None:
+    done = succeed("plan", finished_run / "recipe.toml", "--out", finished_run / "run", "--device", "cpu")
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert max(map(len, lines)) <= 100
+    text = done.stderr
+    for word in ("user", "rowwise*", "hot inputs", "4 KiB", "smallest budget that trains", "on the disk"):
+        assert word in text, word
+
+
+def test_python_returns_what_json_prints(finished_run: Path) -> None:
+    recipe = load_recipe(finished_run / "recipe.toml")
+    found = package.plan(recipe, out=finished_run / "run", device="cpu")
+    printed = plan(finished_run, out="run").result
+    assert json.loads(json.dumps(found)) | {"seconds": 0} == printed | {"seconds": 0}
+    assert callable(package.plan), "the package of the same name does not take its place"
+
+
+def test_no_temporary_folder_is_left(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "fae-plan-999999999-killed").mkdir()
+    plan(finished_run)
+    assert not list(tmp_path.iterdir()), "its own is gone, and that of a plan that was killed"
+    fault(fae("plan", finished_run / "recipe.toml", "--set", "log.train=missing.csv"), "missing.csv")
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_that_are_none(finished_run: Path) -> None:
+    recipe = finished_run / "recipe.toml"
+    fault(fae("plan", recipe, "--budget", "many"), "--budget = 'many' is not a size")
+    fault(fae("plan", recipe, "--gpu-memory", "-1"), "--gpu-memory")
+    fault(fae("plan", recipe, "--read", "some"), "--read = 'some' is not a size")
+    fault(fae("plan", recipe, "--set", "train.batch_sze=3"), "batch_size")
