@@ -50,7 +50,7 @@ VALUES: dict[str, tuple[str, Any, list[str]]] = {
     "number in a list of names": ("log.dense", ["price", 3], ["[log] dense[1] = 3 must be text in quotes"]),
     "list for a table": ("model.embedding_dims", [4], ["embedding_dims = [4] must be a table"]),
     "unknown choice": ("train.order", "interleafed", ["order = 'interleafed'", "did you mean 'interleaved'?"]),
-    "list for a choice": ("train.order", ["shuffled"], ["['shuffled']", "is not one of interleaved"]),
+    "list for a choice": ("train.order", ["shuffled"], ["['shuffled']", "is not one of shuffled"]),
     "budget 0": ("hot.budget", 0, ["[hot] budget = 0 must be more than zero", "512MiB"]),
     "budget 0 in text": ("hot.budget", "0MiB", ["[hot] budget = '0MiB' must be more than zero"]),
     "negative budget": ("hot.budget", -5, ["[hot] budget = -5 is not a size", "a positive number"]),

@@ -14,7 +14,10 @@ from commands import ARTIFACTS, STAGES, contents, strict_json, succeed, write_lo
 TIMED = {f"{name}/{file}" for name in ("checkpoint", "best") for file in ("progress.json", "manifest.json")}
 """Progress holds times, and the manifest beside it holds its checksum."""
 
-TIMES = {"seconds", "samples_per_second", "stage_seconds", "phase_seconds", "timed_seconds", "timed_inputs"}
+TIMES = {
+    "started", "ended", "command", "seconds", "samples_per_second", "stage_seconds", "phase_seconds", "timed_seconds",
+    "timed_inputs",
+}  # fmt: skip
 
 
 def without_times(value: Any) -> Any:
@@ -36,7 +39,7 @@ def made_again(folder: Path, *arguments: object, recipe: str = "recipe.toml") ->
     kept = [os.open(run / name, os.O_RDONLY) for name in ARTIFACTS.values()]
     try:
         before = written(run)
-        done = succeed("run", folder / recipe, "--out", run, *arguments)
+        done = succeed("run", folder / recipe, "--out", run, "--replace", *arguments)
         after = written(run)
     finally:
         for handle in kept:
@@ -72,12 +75,12 @@ def test_nothing_changed(finished: Path) -> None:
         (["train.learning_rate=0.05"], ["train"]),
         (["train.epochs=2"], ["train"]),
         (["train.placement=device"], ["train"]),
-        (["train.order=adaptive"], ["train"]),
+        (["train.order=adaptive"], ["calibrate", "pack", "train"]),
         (["model.top_mlp=[4]"], ["train"]),
         (["hot.budget=3KiB"], ["calibrate", "pack", "train"]),
         (["hot.ring_depth=3", "hot.budget=4.5KiB"], ["calibrate", "pack", "train"]),
         (["train.batch_size=24"], ["calibrate", "pack", "train"]),
-        (["train.order=shuffled"], ["calibrate", "pack", "train"]),
+        (["train.order=interleaved"], ["calibrate", "pack", "train"]),
         (["train.optimizer=sgd"], ["calibrate", "pack", "train"]),
         (["hot.sample_min_inputs=99", "hot.sample=0.5"], ["profile", "calibrate", "pack", "train"]),
         (["train.seed=8"], ["calibrate", "pack", "train"]),  # the profile read every input, whatever the seed
