@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fae.checkpoint.save_load import load_tables as load_tables
     from fae.core.errors import FaeError as FaeError
     from fae.embedding.placements import make_embeddings as make_embeddings
+    from fae.exporting.export_run import export as export
     from fae.plan.plan import plan as plan
     from fae.run.folder import RunFolder as RunFolder
     from fae.run.predictions import evaluate_files as evaluate_files
@@ -56,6 +57,7 @@ _EXPORTS = {
     "Trainer": "fae.training.trainer",
     "evaluate": "fae.training.evaluate",
     "evaluate_files": "fae.run.predictions",
+    "export": "fae.exporting.export_run",
     "load_dense": "fae.checkpoint.save_load",
     "load_recipe": "fae.run.recipe",
     "load_tables": "fae.checkpoint.save_load",
@@ -78,6 +80,7 @@ __all__ = [
     "Trainer",
     "evaluate",
     "evaluate_files",
+    "export",
     "load_dense",
     "load_recipe",
     "load_tables",

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fae.cli import bench, demo, evaluate, plan, predict, report, run, stage, synthetic
+from fae.cli import bench, demo, evaluate, export, init, inspect, plan, predict, report, run, stage, synthetic
 from fae.cli.faults import machine_fault
 from fae.cli.signals import handled_signals, tell_interrupted
 from fae.cli.streams import reserve_descriptors, write_stdout
@@ -34,12 +34,15 @@ never changes the mathematics.
   log -> ingest -> profile -> calibrate -> pack -> train -> report
 
   fae demo                                  see it work: no data, no GPU, under a minute
+  fae inspect clicks.csv.gz                 what a raw log holds: columns, kinds, warnings
+  fae init clicks.csv.gz > my.toml          a first recipe for it, which runs as it is
   fae plan recipes/frappe.toml              before a run: memory, budgets, rates, which budget to give
   fae run recipes/frappe.toml               every stage, skipping what is already done
   fae run R.toml --set hot.budget=64MiB     the one dial: GPU memory for rows, state and staging
   fae calibrate R.toml --out DIR            one stage, in the folder of a run
   fae run R.toml --set train.from=runs/a    continue an earlier run, with a new day's log
   fae predict runs/a test.csv --out s.csv   a probability a line, of files without labels too
+  fae export runs/a served                  a folder that scores and serves without FAE
   fae report runs/a runs/b                  one HTML page: what came of it, runs side by side
   fae bench paper rmc2                      the paper's table, measured on this machine
 """
@@ -72,11 +75,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    inspect.add_parser(verbs)
+    init.add_parser(verbs)
     plan.add_parser(verbs)
     run.add_parser(verbs)
     stage.add_parsers(verbs)
     predict.add_parser(verbs)
     evaluate.add_parser(verbs)
+    export.add_parser(verbs)
     report.add_parser(verbs)
     demo.add_parser(verbs)
     synthetic.add_parser(verbs)
@@ -104,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     if options.version:
         from importlib.metadata import version
 

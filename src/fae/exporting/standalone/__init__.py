@@ -1,0 +1,1 @@
+"""Files that `fae export` copies beside an exported model; they import torch, safetensors, pyarrow and each other."""

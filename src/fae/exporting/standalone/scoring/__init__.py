@@ -1,0 +1,1 @@
+"""From raw inputs to scores, by an exported folder alone."""

@@ -1,0 +1,141 @@
+"""Write the rows of a table as safetensors, piece by piece: memory does not grow with the table.
+
+A table larger than the limit is cut by rows into several files with an index, named as the safetensors convention names
+them: ``user-00001-of-00003.safetensors`` and ``user.safetensors.index.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fae.core.progress import Task
+
+RowType = Literal["float32", "float16", "bfloat16", "int8"]
+ROW_TYPES: tuple[RowType, ...] = ("float32", "float16", "bfloat16", "int8")
+FILE_BYTES = 4 * 2**30
+"""Largest file of rows; a larger table is cut."""
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
+_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8"}
+_BLOCK_BYTES = 2**26
+_LARGEST = 127
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenTable:
+    """Where a table's rows are.
+
+    Attributes
+    ----------
+    entry
+        The file that leads to them, relative to the exported folder: the one file, or the index.
+    """
+
+    entry: str
+
+
+def row_bytes(dtype: RowType, dim: int) -> int:
+    """Bytes of one row; of int8 with its scale, float32."""
+    return dim + 4 if dtype == "int8" else dim * _DTYPES[dtype].itemsize
+
+
+def write_table(
+    folder: Path, stem: str, weight: Tensor, dtype: RowType, *, file_bytes: int, progress: Task
+) -> WrittenTable:
+    """Write ``tables/<stem>...`` in `folder`.
+
+    Parameters
+    ----------
+    weight
+        float32 ``[N, D]``, may be memory-mapped; read once (twice for int8).
+    file_bytes
+        Largest size of the rows in one file.
+    progress
+        Advanced by the bytes of rows read.
+    """
+    count, dim = weight.shape
+    rows_a_file = max(1, file_bytes // row_bytes(dtype, dim))
+    num_files = max(1, -(-count // rows_a_file))
+    if num_files == 1:
+        name = f"tables/{stem}.safetensors"
+        _write_part(folder / name, weight, dtype, "", progress)
+        return WrittenTable(entry=name)
+    places = {}
+    for part in range(num_files):
+        name = f"{stem}-{part + 1:05d}-of-{num_files:05d}.safetensors"
+        rows = weight[part * rows_a_file : (part + 1) * rows_a_file]
+        _write_part(folder / "tables" / name, rows, dtype, f".{part}", progress)
+        places[f"weight.{part}"] = name
+        if dtype == "int8":
+            places[f"scale.{part}"] = name
+    index: dict[str, Any] = {
+        "metadata": {"total_size": count * row_bytes(dtype, dim), "num_rows": count, "rows_a_file": rows_a_file},
+        "weight_map": places,
+    }
+    entry = f"tables/{stem}.safetensors.index.json"
+    (folder / entry).write_text(json.dumps(index, indent=1) + "\n")
+    return WrittenTable(entry=entry)
+
+
+def converted(rows: Tensor, dtype: RowType) -> tuple[Tensor, Tensor | None]:
+    """Rows ``[n, D]`` in `dtype`, and for int8 the scale of each row, float32 ``[n]``.
+
+    int8: the scale is the largest absolute value of the row over 127, and the row is rounded to the nearest multiple of
+    it; a row of zeros has scale 0.
+    """
+    if dtype != "int8":
+        return rows.to(_DTYPES[dtype]), None
+    scale = row_scales(rows)
+    quotient = rows / torch.where(scale > 0, scale, 1.0).unsqueeze(1)
+    return quotient.round().clamp(-_LARGEST, _LARGEST).to(torch.int8), scale
+
+
+def row_scales(rows: Tensor) -> Tensor:
+    """float32 ``[n]``."""
+    return rows.abs().amax(1) / _LARGEST
+
+
+def row_blocks(weight: Tensor) -> Iterator[Tensor]:
+    """A table's rows, in pieces of some MiB."""
+    step = max(1, _BLOCK_BYTES // (4 * weight.shape[1]))
+    for start in range(0, len(weight), step):
+        yield weight[start : start + step]
+
+
+def _write_part(path: Path, weight: Tensor, dtype: RowType, suffix: str, progress: Task) -> None:
+    count, dim = weight.shape
+    tensors: list[tuple[str, str, list[int], int]] = []
+    if dtype == "int8":  # the wider type first, so that its values are aligned
+        tensors.append((f"scale{suffix}", "F32", [count], 4 * count))
+    tensors.append((f"weight{suffix}", _CODES[dtype], [count, dim], count * dim * _DTYPES[dtype].itemsize))
+    with path.open("xb") as file:
+        file.write(safetensors_header(tensors))
+        if dtype == "int8":
+            for block in row_blocks(weight):
+                file.write(_bytes(row_scales(block)))
+        for block in row_blocks(weight):
+            file.write(_bytes(converted(block, dtype)[0]))
+            progress.advance(4 * block.numel())
+
+
+def safetensors_header(tensors: list[tuple[str, str, list[int], int]]) -> bytes:
+    """The header of a safetensors file: of each tensor name, type code, shape and bytes, in the order of their data."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name, code, shape, size in tensors:
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _bytes(values: Tensor) -> memoryview:
+    return memoryview(values.contiguous().view(torch.uint8).numpy().reshape(-1))

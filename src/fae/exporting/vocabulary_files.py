@@ -1,0 +1,66 @@
+"""Write the vocabulary of each table as Parquet: the text of every value that has a row of its own, and its id."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fae.artifacts.checksums import check_contents
+from fae.artifacts.columnar_log import ColumnarLog
+from fae.core.errors import ArtifactError
+
+_LONGEST_STEM = 150
+SCHEMA = pa.schema([pa.field("value", pa.string(), False), pa.field("id", pa.int32(), False)])
+
+
+def file_stems(names: Sequence[str]) -> list[str]:
+    """A file name for each table: its own name, with other characters than letters, digits, ``._-`` as ``%XX``.
+
+    >>> file_stems(["user", "a/b", ".x"])
+    ['user', 'a%2Fb', '%2Ex']
+    """
+    found = []
+    for name in names:
+        stem = re.sub(r"^\.", "%2E", quote(name, safe=""))
+        if len(stem) > _LONGEST_STEM:
+            stem = f"{stem[:_LONGEST_STEM]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        found.append(stem)
+    return found
+
+
+def write_vocabulary(path: Path, log: ColumnarLog, table: int) -> None:
+    """Write ``value`` and ``id`` of one table, in ascending order of ids; ids that belong to no value are left out.
+
+    Raises
+    ------
+    ArtifactError
+        If the log's own file is damaged.
+    """
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        for part in _values(log, table):
+            writer.write_table(part)
+
+
+def _values(log: ColumnarLog, table: int) -> Iterator[Any]:
+    name = f"vocabulary/{table}.parquet"
+    check_contents(log.path, log.manifest.files, name, command=log.command)
+    size, first = log.features[table].num_embeddings, 0
+    try:
+        with pq.ParquetFile(log.path / name) as file:
+            for batch in file.iter_batches(columns=["value"], batch_size=1 << 20):
+                ids = pa.array(np.arange(first, first + batch.num_rows, dtype=np.int32))
+                first += batch.num_rows
+                part = pa.table({"value": batch.column(0).cast(pa.string()), "id": ids})
+                yield part.filter(part.column("value").is_valid()).cast(SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"{log.path / name} cannot be read ({error}); run `{log.command}`") from error
+    if first != size:
+        raise ArtifactError(f"{log.path / name} has {first} lines for {size} ids; run `{log.command}`")
