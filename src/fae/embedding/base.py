@@ -27,12 +27,12 @@ from torch import Tensor
 from fae.artifacts.columnar_log import first_slots
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
-from fae.core.errors import DeviceError
 from fae.core.threads import num_threads
 from fae.core.units import format_bytes, format_count
 from fae.embedding.cpu_rows import CpuRows
+from fae.embedding.engines import make_gpu_rows
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
-from fae.kernels.geometry import GroupGeometry, group_geometries
+from fae.kernels.geometry import group_geometries
 from fae.streaming.batch_turn import BatchTurn
 from fae.streaming.ready_batch import ReadyBatch, make_ready, ready_from_buffer
 from fae.streaming.row_store import RowOptimizer, RowStore, initial_chunks, initial_rows
@@ -46,33 +46,6 @@ if TYPE_CHECKING:
 
 Engine = Literal["cpu", "reference", "triton"]
 ReadyBatches = Generator[ReadyBatch, None, None]
-
-
-def make_gpu_rows(
-    layout: RowLayout,
-    geometries: Sequence[GroupGeometry],
-    optimizer: RowOptimizer,
-    batch_size: int,
-    device: torch.device,
-    *,
-    staged: bool,
-) -> GpuRows:
-    """Make the GPU engine; imported here because Triton is not installed on every machine.
-
-    Raises
-    ------
-    DeviceError
-        If there is no Triton.
-    """
-    try:
-        from fae.embedding.gpu_rows import GpuRows
-    except ImportError as error:
-        raise DeviceError(
-            f"the GPU engine needs Triton, which comes with torch's CUDA builds on Linux ({error}); "
-            "run `pip install triton`, or choose --device cpu"
-        ) from error
-
-    return GpuRows(layout, geometries, optimizer, batch_size, device, staged=staged)
 
 
 class Embeddings(ABC):
@@ -366,8 +339,8 @@ class Embeddings(ABC):
         Parameters
         ----------
         factor
-            From the number of a step (what `steps` is after it) to its factor. It is called when a stream begins, for
-            all of its batches, or step by step; so it may change between streams. None: the rate stays constant.
+            From the number of a step (what `steps` is after it) to its factor; called when a stream begins, for all of
+            its batches, or step by step, so it may change between streams. None: the rate stays constant.
         """
         self._rate_factor = factor
         if self._gpu is not None:

@@ -40,7 +40,7 @@ from fae.training.quality.meter import QualityMeter
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision, honoured_precision
-from fae.training.step_settings import StepSettings
+from fae.training.step_controls import StepControls
 from fae.training.watching.callbacks import Callback
 from fae.training.watching.causes import cause_of_divergence
 from fae.training.watching.loss_windows import LossWindows
@@ -134,11 +134,11 @@ class Trainer:
             model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture,
             compiled=config.compile,
         )  # fmt: skip
-        self._settings = StepSettings(config, model, embeddings, self.dense_optimizer, train.num_batches)
+        self._controls = StepControls(config, model, embeddings, self.dense_optimizer, train.num_batches)
         self._meter, self._stop_rule = QualityMeter(packed, log, config.group_by), StopRule(config)
         self._watch = Watch(
             callbacks, config, train.num_batches, folder=None if folder is None else Path(folder), plan=plan,
-            rate_factor=self._settings.factor,
+            rate_factor=self._controls.factor,
         )  # fmt: skip
         self._validation_sample = validation_sample(packed.validation)
         self._position = Position()
@@ -169,7 +169,7 @@ class Trainer:
         """
         torch.manual_seed(derive_seed(self.config.seed, "training"))
         self._resume()
-        self._settings.begin(self._position)
+        self._controls.begin(self._position)
         if self._position.complete and has_groups(self._position.result, self.config.group_by):
             return self._position.result
         if self.embeddings.device.type == "cpu" and not self._position.threads:
@@ -268,7 +268,7 @@ class Trainer:
         position, started = self._position, time.perf_counter()
         first, was_timed = True, False
         for batch in stream:
-            self._settings.before_step()
+            self._controls.before_step()
             self._runner(batch)
             position.window_inputs += batch.num_inputs if batch.weights is None else batch.total_weight
             position.in_segment += 1

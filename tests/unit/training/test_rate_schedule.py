@@ -139,7 +139,7 @@ def test_resumed_is_uninterrupted(tmp_path, monkeypatch, keys) -> None:
     last = setting.trainer(tmp_path / "killed", config)
     last.fit()
     assert_same_bytes(tensors_of(last), tensors_of(whole))
-    assert last._settings.factor(3 * setting.packed.train.num_batches - 1) < 1 or "warmup_epochs" in keys
+    assert last._controls.factor(3 * setting.packed.train.num_batches - 1) < 1 or "warmup_epochs" in keys
 
 
 @schedules

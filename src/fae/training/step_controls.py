@@ -19,7 +19,7 @@ from fae.training.dense import set_dense_rate
 from fae.training.position import Position
 
 
-class StepSettings:
+class StepControls:
     """Sets the rates of every step of a training, where they change, and the seed, where the model drops units.
 
     Parameters
