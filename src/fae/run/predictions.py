@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fae.artifacts.checkpoint import read_progress
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, model_features
 from fae.artifacts.manifest import Manifest
 from fae.core.errors import LogError, RecipeError, TrainingError
@@ -33,6 +34,9 @@ from fae.run.scored_run import find_finished
 from fae.run.scoring import BATCH_INPUTS, Scorer, unknown_counts
 from fae.training.dense_threads import torch_threads
 from fae.training.metrics import compute_metrics, probabilities
+from fae.training.quality.describe import describe_quality, quality_lines
+from fae.training.quality.input_columns import InputColumns
+from fae.training.quality.single_columns import SingleColumns
 
 _SUSPICIOUS_SHARE = 0.9
 """Share of unknown values of a column from which on it is said: hardly a coincidence."""
@@ -53,6 +57,8 @@ class ScoredFiles:
         self.sources = self._inputs.sources
         self._run, self._device = found, choose_device(device)
         self.num_inputs, self.seconds = 0, 0.0
+        tested = read_progress(found.checkpoint)["result"].get("test") or {}
+        self.group_by: str | None = (tested.get("group_auc") or {}).get("column")
         self._used = np.zeros(len(self.features), np.int64)
         self._unknown = np.zeros(len(self.features), np.int64)
 
@@ -189,41 +195,51 @@ def predict(
     return {**scored.facts(), "mean_score": mean, **written}
 
 
-def evaluate_files(run: str | Path, files: Sequence[str | Path], *, device: str | None = None) -> dict[str, Any]:
+def evaluate_files(
+    run: str | Path, files: Sequence[str | Path], *, device: str | None = None, group_by: str | None = None
+) -> dict[str, Any]:
     """Metrics of a finished run on labelled raw files.
 
     Parameters
     ----------
     run, files, device
         As in `predict`.
+    group_by
+        A categorical column within whose values the AUC is measured; None takes that of the run.
 
     Returns
     -------
     dict
-        The metrics as in ``test`` of the run record, and ``unknown_share``, ``files``, ``checkpoint``, ``seconds``.
+        The keys of ``test`` of the run record, and ``unknown_share``, ``files``, ``checkpoint``, ``seconds``.
 
     Raises
     ------
     FaeError
-        If the run is not finished, or a file cannot be read.
+        If the run is not finished, a file cannot be read, or the log has no column `group_by`.
     """
     scored = ScoredFiles(run, _texts(files), keep=(), labelled=True, device=device)
+    inputs = InputColumns(scored.log.features, scored.group_by if group_by is None else group_by)
     labels, logits, weights = [], [], []
     for batch, values in scored.stream():
         assert batch.labels is not None
         labels.append(batch.labels)
         logits.append(values)
+        inputs.add(batch.ids)
         if batch.weights is not None:
             weights.append(batch.weights)
-    metrics = compute_metrics(
-        np.concatenate(labels).astype(np.float32), np.concatenate(logits), np.concatenate(weights) if weights else None
-    )
+    truth, scores = np.concatenate(labels).astype(np.float32), np.concatenate(logits)
+    given = np.concatenate(weights) if weights else None
+    metrics = compute_metrics(truth, scores, given)
+    quality = describe_quality(truth, scores, given, inputs=inputs, singles=SingleColumns(scored.log))
+    result = {**scored.facts(), **dataclasses.asdict(metrics), **quality}
     say(
         f"evaluate: {format_count(metrics.num_inputs)} inputs, AUC {_figure(metrics.auc, 5)}, log loss "
         f"{_figure(metrics.log_loss, 5)}, label rate {_figure(metrics.label_rate, 4)}"
     )
+    for line in quality_lines("", result):
+        say(f"evaluate: {line}")
     scored.say_unknown("evaluate")
-    return {**scored.facts(), **dataclasses.asdict(metrics)}
+    return result
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -98,20 +98,19 @@ def quality_lines(split: str, metrics: Mapping[str, Any]) -> list[str]:
     Parameters
     ----------
     split
-        What the metrics are of, such as ``"test"``.
+        What the metrics are of, such as ``"test"``; may be empty.
     metrics
         As in the run record.
     """
-    return [
-        line for line in (_in_context(split, metrics), _calibrated(split, metrics), _grouped(split, metrics)) if line
-    ]
+    lines = (_in_context(metrics), _calibrated(metrics), _grouped(metrics))
+    return [f"{split} {line}".strip() for line in lines if line]
 
 
-def _in_context(split: str, metrics: Mapping[str, Any]) -> str:
+def _in_context(metrics: Mapping[str, Any]) -> str:
     context, auc, log_loss = metrics.get("context"), metrics.get("auc"), metrics.get("log_loss")
     if not context or log_loss is None:
         return ""
-    line = f"{split} log loss {log_loss:.5f} against {context['base_rate_log_loss']:.5f} of the bare click rate"
+    line = f"log loss {log_loss:.5f} against {context['base_rate_log_loss']:.5f} of the bare click rate"
     best = context["best_column"]
     if best and best["auc"] is not None and auc is not None:
         # Equal as printed is equal.
@@ -123,17 +122,17 @@ def _in_context(split: str, metrics: Mapping[str, Any]) -> str:
     return line
 
 
-def _calibrated(split: str, metrics: Mapping[str, Any]) -> str:
+def _calibrated(metrics: Mapping[str, Any]) -> str:
     found = metrics.get("calibration")
     if not found or found["ratio"] is None:
         return ""
     return (
-        f"{split} mean prediction {found['mean_prediction']:.4f} for a click rate of {found['label_rate']:.4f} "
+        f"mean prediction {found['mean_prediction']:.4f} for a click rate of {found['label_rate']:.4f} "
         f"(ratio {found['ratio']:.3f}), expected calibration error {found['expected_error']:.4f}"
     )
 
 
-def _grouped(split: str, metrics: Mapping[str, Any]) -> str:
+def _grouped(metrics: Mapping[str, Any]) -> str:
     group, parts = metrics.get("group_auc"), []
     if group:
         left_out = f"{group['one_class_groups']:,} groups of one class left out"
@@ -149,4 +148,4 @@ def _grouped(split: str, metrics: Mapping[str, Any]) -> str:
                 f"AUC {some['auc']:.4f} of the {100 * some['share']:.1f} % of inputs with unknown ids, "
                 f"{none['auc']:.4f} of the others"
             )
-    return f"{split} " + "; ".join(parts) if parts else ""
+    return "; ".join(parts)

@@ -107,10 +107,10 @@ def find_group(columns: Sequence[FeatureSchema], name: str) -> FeatureSchema:
     for column in columns:
         if column.name == name:
             if column.length > 1:
-                raise RecipeError(f"[train] group_by = {name!r} is a column of lists; a group is one value an input")
+                raise RecipeError(f"group_by = {name!r} is a column of lists; a group is one value an input")
             return column
     names = ", ".join(column.name for column in columns)
-    raise RecipeError(f"[train] group_by = {name!r} is no categorical column of the log, which has {names}")
+    raise RecipeError(f"group_by = {name!r} is no categorical column of the log, which has {names}")
 
 
 def columns_of_log(
