@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fae.core.config import nearest
 from fae.core.errors import RecipeError
+from fae.core.printable import brief
 from fae.plan.machine_constants import MachineConstants
 from fae.plan.step_work import StepSettings
 
@@ -112,9 +113,10 @@ def find_card(name: str) -> Card:
     for card in CARDS.values():
         if plain in (_plain(card.name), _plain(card.title)):
             return card
+    hint = nearest(name.lower(), CARDS)
     raise RecipeError(
-        f"--gpu {name} has no profile; {nearest(name.lower(), CARDS)}. Known are {', '.join(CARDS)}; for any other "
-        "card give --gpu-memory alone"
+        f"--gpu {brief(name)} is no card with a profile; {hint}{'' if hint.endswith('?') else '.'} For any other card "
+        "give --gpu-memory alone"
     )
 
 

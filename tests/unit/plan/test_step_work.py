@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests.support.logs import make_log
 
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.manifest import Manifest
@@ -15,6 +14,8 @@ from fae.artifacts.row_layout import RowLayout
 from fae.models.config import DLRMConfig
 from fae.pack.pack import pack
 from fae.plan.step_work import StepSettings, StepWork
+
+from logs import make_log
 
 FEATURES = (
     FeatureSchema(name="a", num_embeddings=3000),
