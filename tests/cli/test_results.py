@@ -138,7 +138,7 @@ def test_budget_of_exactly_the_tables_and_one_byte_less(finished: Path) -> None:
 def test_diverged_training_is_said(finished: Path) -> None:
     recipe, run = finished / "recipe.toml", finished / "run"
     fault(
-        fae("run", recipe, "--out", run, "--set", "train.learning_rate=1e38"),
+        fae("run", recipe, "--out", run, "--replace", "--set", "train.learning_rate=1e38"),
         "diverged",
         "lower [train] learning_rate (1e+38)",
     )
@@ -182,7 +182,7 @@ def test_interrupted(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_streams_of_a_real_process(finished: Path) -> None:
     """Also what libraries print on their own would show here."""
-    command = [sys.executable, "-m", "fae.cli.main", "run", "recipe.toml", "--out", "run", "--json"]
+    command = [sys.executable, "-m", "fae.cli.main", "run", "recipe.toml", "--out", "run", "--json", "--replace"]
     command += ["--set", "train.learning_rate=0.2"]
     done = subprocess.run(command, cwd=finished, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

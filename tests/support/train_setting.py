@@ -39,12 +39,20 @@ class Setting:
         self.packed = pack(self.log, self.hot_set, folder / name, seed=1)
 
     def trainer(
-        self, folder: Path | None, config: TrainConfig, placement=None, *, plan: Plan | None = None, model=MODEL
+        self,
+        folder: Path | None,
+        config: TrainConfig,
+        placement=None,
+        *,
+        plan: Plan | None = None,
+        model=MODEL,
+        device="cpu",
     ) -> Trainer:
         rows = RowOptimizer(name=config.optimizer, learning_rate=0.1, weight_decay=config.row_weight_decay)
-        embeddings = make_embeddings(placement or config.placement, self.hot_set, rows, device="cpu")
+        embeddings = make_embeddings(placement or config.placement, self.hot_set, rows, device=device)
         embeddings.initialise(config.seed)
         network = build_model(model, self.log.features, 2, seed=config.seed)
+        network.to(embeddings.device)
         plan = plan or Plan(kind=KIND, format_version=FORMAT_VERSION, parameters={}, parents={}, command=COMMAND)
         return Trainer(network, embeddings, self.packed, config, folder=folder, plan=plan)
 

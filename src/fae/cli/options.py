@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,18 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", metavar="SIZE", help="short for --set hot.budget=SIZE")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to train (default: cuda where there is one)")
     add_output_options(parser)
+
+
+def add_replace_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--replace``."""
+    parser.add_argument(
+        "--replace", action="store_true", help="replace a finished training of another recipe that is in DIR"
+    )
+
+
+def command_line(options: argparse.Namespace) -> str:
+    """The command that was given, as a shell would take it."""
+    return shlex.join(["fae", *getattr(options, "arguments", ())])
 
 
 def add_scoring_options(parser: argparse.ArgumentParser) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae.cli.options import add_recipe_options, open_run_folder
+from fae.cli.options import add_recipe_options, add_replace_option, command_line, open_run_folder
 
 _DESCRIPTION = """\
 Run every stage of a recipe: ingest, profile, calibrate, pack, train. A stage whose artifact is already in the folder,
 made from the same parents with the same parameters, is skipped; an interrupted training continues from its last
-checkpoint. With [train] from = RUN it continues that run: its ids are kept, new ones are appended, and training
+checkpoint, and more [train] epochs continue a finished one. A finished training of another recipe is replaced only
+with --replace: without it a line says what differs, and nothing is done. With [train] from = RUN it continues that run: its ids are kept, new ones are appended, and training
 starts from its rows and weights. Writes DIR/run.json.
+
+A log that a run in a folder beside DIR has ingested already is used from there, by a link: no second ingest, no copy.
 
 A log that is columnar already, made by `fae ingest` or `fae synthetic --columnar`, is read where it is:
 
@@ -28,6 +31,7 @@ def add_parser(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_recipe_options(parser)
+    add_replace_option(parser)
     parser.set_defaults(work=work)
 
 
@@ -36,6 +40,6 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     from fae.core.progress import say
 
     folder = open_run_folder(options)
-    record = folder.run()
+    record = folder.run(replace=options.replace, command=command_line(options))
     say(f"run: the whole record is in {folder.out / 'run.json'}")
     return record

@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from fae.cli.options import add_recipe_options, open_run_folder
+from fae.cli.options import add_recipe_options, add_replace_option, open_run_folder
 
 _STAGES = {
     "ingest": (
@@ -34,6 +34,9 @@ _STAGES = {
     ),
 }
 
+_REPLACING = ("ingest", "train")
+"""Stages that may replace what takes long to make again."""
+
 
 def add_parsers(verbs: Any) -> None:
     """Add the five verbs."""
@@ -42,9 +45,11 @@ def add_parsers(verbs: Any) -> None:
             name, help=short, description=long, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         add_recipe_options(parser)
+        if name in _REPLACING:
+            add_replace_option(parser)
         parser.set_defaults(work=partial(work, name))
 
 
 def work(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one stage."""
-    return open_run_folder(options).stage(name)
+    return open_run_folder(options).stage(name, replace=name in _REPLACING and options.replace)

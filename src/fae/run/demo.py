@@ -133,11 +133,11 @@ def _run_stages(folder: RunFolder, details: Path) -> dict[str, Any]:
     try:
         for name in (stage.name for stage in STAGES):
             with contextlib.redirect_stderr(said):
-                done = folder.stage(name)
+                done = folder.stage(name, replace=True)  # the folder is the demo's own: other settings replace it
             note = " (made by an earlier demo)" if done["skipped"] else ""
             _show(name, done["seconds"], _stage_text(folder, name, done["summary"]) + note)
         with contextlib.redirect_stderr(io.StringIO()):  # every stage is there already
-            return folder.run()
+            return folder.run(replace=True)
     finally:
         write_whole(details, said.getvalue())
 

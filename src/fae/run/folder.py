@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.hot_set import HotSet
-from fae.artifacts.manifest import is_current
+from fae.artifacts.manifest import Plan, is_current
 from fae.artifacts.packed import PackedDataset
+from fae.checkpoint.more_epochs import BEST, LAST
 from fae.core.errors import RecipeError
-from fae.core.files import locked_folder, recover_folder, temporary_path
+from fae.core.files import MANIFEST, locked_folder, recover_folder, temporary_path
 from fae.core.whole_files import read_json, write_record
+from fae.ingest.existing_log import existing_plan
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.run.context import RunContext
+from fae.run.earlier_training import require_replaceable
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
+from fae.run.stale_files import PARENT_TEST, RUN_RECORD
 from fae.run.train_stage import TRAIN, fresh_embeddings, require_model_memory
 
 if TYPE_CHECKING:
@@ -26,7 +31,6 @@ if TYPE_CHECKING:
     from fae.run.record import RunResult
 
 STAGES: tuple[Stage[Any], ...] = (INGEST, PROFILE, CALIBRATE, PACK, TRAIN)
-RUN_RECORD = "run.json"
 TIMINGS = "timings.json"
 
 
@@ -44,6 +48,9 @@ class RunFolder(RunContext):
     device
         ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
     """
+
+    _log_plan: Plan | None = None
+    """Plan of the log, where it was made before the stage began."""
 
     def __repr__(self) -> str:
         done = [stage.name for stage in STAGES if (self.out / stage.kind / "manifest.json").is_file()]
@@ -66,21 +73,30 @@ class RunFolder(RunContext):
             If another process is writing to the folder.
         """
         with locked_folder(self.out):
-            for name in (*(stage.kind for stage in STAGES), "best"):
+            for name in (*(stage.kind for stage in STAGES), BEST, LAST):
                 recover_folder(self.out / name)
-            for name in (RUN_RECORD, TIMINGS, sidecar(self.out / INGEST.kind).name):
+            for name in (RUN_RECORD, TIMINGS, PARENT_TEST, sidecar(self.out / INGEST.kind).name):
                 with contextlib.suppress(OSError):  # what is in the way is named by the code that writes there
                     temporary_path(self.out / name).unlink(missing_ok=True)
             yield
 
-    def run(self) -> RunResult:
+    def run(self, *, replace: bool = False, command: str | None = None) -> RunResult:
         """Run every stage, write ``run.json`` and return that record.
+
+        Parameters
+        ----------
+        replace
+            Whether a finished training of another recipe may be replaced. More epochs of the same recipe continue it
+            either way.
+        command
+            The command line, for the record.
 
         Raises
         ------
         FaeError
-            If the recipe, the log, the folder or the machine does not allow it.
+            If the recipe, the log, the folder or the machine does not allow it, or a finished training would be lost.
         """
+        started = _now()
         log = self.existing_log() if self.recipe.log.is_columnar else None
         self.recipe.check_model(log.features if log else None)
         require_validation(self.recipe, log)
@@ -90,9 +106,13 @@ class RunFolder(RunContext):
             self.parent()
             if self.requested_device == "cuda":
                 self.device()
+            self._check_replaceable(INGEST, replace=replace)
+            skipped = {}
             for stage in STAGES:
-                self._run_stage(stage)
-            from fae.run.record import make_record
+                skipped[stage.name] = self._run_stage(stage)["skipped"]
+                if stage is INGEST and not skipped[stage.name]:
+                    self._check_replaceable(PROFILE, replace=replace)  # by the log that is there now
+            from fae.run.record import make_record, run_times
 
             record = make_record(
                 self.recipe,
@@ -103,12 +123,20 @@ class RunFolder(RunContext):
                 checkpoint=TRAIN.path(self),
                 stage_seconds=self.stage_seconds(),
                 parent=self.parent(),
+                times=run_times(
+                    self.out / RUN_RECORD, keep=skipped[TRAIN.name], started=started, ended=_now(), command=command
+                ),
             )
             write_record(self.out / RUN_RECORD, record)
         return record
 
-    def stage(self, name: str) -> dict[str, Any]:
+    def stage(self, name: str, *, replace: bool = False) -> dict[str, Any]:
         """Run one stage, whose parents must be in the folder, and return what it found.
+
+        Parameters
+        ----------
+        replace
+            As for `run`; it concerns ``ingest`` and ``train``, which would replace what takes long to make again.
 
         Raises
         ------
@@ -119,11 +147,26 @@ class RunFolder(RunContext):
         """
         stage = find_stage(name)
         with self.locked():
+            if stage in (INGEST, TRAIN):
+                self._check_replaceable(stage, replace=replace)
             return self._run_stage(stage)
+
+    def _check_replaceable(self, stage: Stage[Any], *, replace: bool) -> None:
+        """Stop before a finished training is lost, or a log that cannot be made again: `fae.run.earlier_training`."""
+        if replace or not any((self.out / kind / MANIFEST).is_file() for kind in (INGEST.kind, TRAIN.kind)):
+            return
+        if stage is INGEST:
+            self._log_plan = INGEST.plan(self)
+            require_replaceable(self, self._log_plan)
+            return
+        if stage is TRAIN:
+            TRAIN.plan(self)  # what it would be made from is looked at first
+        require_replaceable(self, existing_plan(INGEST.open(self)))
 
     def _run_stage(self, stage: Stage[Any]) -> dict[str, Any]:
         started = time.perf_counter()
-        plan, path = stage.plan(self), stage.path(self)
+        plan, path = self._log_plan if stage is INGEST else None, stage.path(self)
+        self._log_plan, plan = None, plan or stage.plan(self)
         skipped = is_current(path, plan) and stage.is_finished(self)
         if skipped:
             stage.skip(self)
@@ -188,6 +231,11 @@ class RunFolder(RunContext):
     def total_row_bytes(self) -> int:
         """Bytes of all rows with their optimizer state."""
         return total_row_bytes(CALIBRATE.open(self))
+
+
+def _now() -> str:
+    """Date and time in ISO 8601, with the zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _is_duration(value: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,12 @@ from fae.artifacts.checkpoint import read_result
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.packed import PackedDataset
 from fae.core.config import to_table
+from fae.core.errors import ArtifactError
 from fae.core.optimizers import row_bytes
 from fae.core.units import format_bytes, format_count
+from fae.core.whole_files import read_json
 from fae.profile.skew import skew_curve
+from fae.run.parent_test import read_parent_test
 
 if TYPE_CHECKING:
     from fae.artifacts.access_profile import AccessProfile
@@ -109,8 +113,15 @@ def make_record(
     checkpoint: Path,
     stage_seconds: dict[str, float | None],
     parent: ParentRun | None = None,
+    times: Mapping[str, str | None] | None = None,
 ) -> RunResult:
-    """Put the record together from the artifacts of a run."""
+    """Put the record together from the artifacts of a run.
+
+    Parameters
+    ----------
+    times
+        ``started``, ``ended`` and ``command``: `run_times`.
+    """
     result = read_result(checkpoint)
     hot, pack = hot_set.summary, packed.manifest.summary
     return RunResult(
@@ -136,12 +147,55 @@ def make_record(
             "validation": result["validation"],
             "test": result["test"],
             "stage_seconds": stage_seconds,
+            **dict.fromkeys(_TIMES),
+            **(times or {}),
             "fingerprints": {
                 artifact.manifest.kind: artifact.manifest.fingerprint for artifact in (log, profile, hot_set, packed)
             },
-            "parent": parent and {"path": str(parent.checkpoint), "fingerprints": parent.fingerprints},
+            "parent": parent and _parent_facts(parent, checkpoint.parent, log),
         }
     )
+
+
+_TIMES = ("started", "ended", "command")
+
+
+def run_times(
+    record: Path, *, keep: bool, started: str, ended: str, command: str | None = None
+) -> dict[str, str | None]:
+    """When a run started and ended, and the command line that it was started by.
+
+    Parameters
+    ----------
+    record
+        The record that is there, if any.
+    keep
+        Whether nothing was trained: the times of the record that is there then stay.
+    started, ended
+        Of this process, as ISO 8601 with the zone.
+    """
+    if keep:
+        try:
+            found = read_json(record)
+            if isinstance(found, dict) and _TIMES[0] in found:
+                return {name: found.get(name) for name in _TIMES}
+        except (OSError, ValueError):
+            pass
+    return dict(zip(_TIMES, (started, ended, command), strict=True))
+
+
+def _parent_facts(parent: ParentRun, out: Path, log: ColumnarLog) -> dict[str, Any]:
+    """The run that was continued: where, which, how good on its own test split and, before training, on this one."""
+    try:
+        test = read_result(parent.checkpoint)["test"]
+    except ArtifactError:
+        test = None
+    return {
+        "path": str(parent.checkpoint),
+        "fingerprints": parent.fingerprints,
+        "test": test,
+        "test_before": read_parent_test(out, parent, log),
+    }
 
 
 def _log_path(log: Path, checkpoint: Path) -> str:

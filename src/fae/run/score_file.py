@@ -211,3 +211,18 @@ def _open_locked(temporary: Path, path: Path) -> BinaryIO:
 def _csv_header(names: Sequence[str]) -> bytes:
     """The header line, without its end; names are quoted where they must be."""
     return ",".join('"' + n.replace('"', '""') + '"' if set(n) & set(',"\r\n') else n for n in names).encode()
+
+
+def scored_by(path: Path) -> str | None:
+    """Fingerprint of the checkpoint that wrote a file of scores; "" for a CSV file, which does not say; else None."""
+    try:
+        if path.suffix == ".csv":
+            with path.open("rb") as file:
+                header = file.readline(1 << 20).rstrip(b"\r\n")
+            return "" if header == _csv_header((SCORE,)) or header.endswith(b"," + _csv_header((SCORE,))) else None
+        if path.suffix == ".parquet":
+            mark = (pq.read_schema(path).metadata or {}).get(_MARK)
+            return None if mark is None else mark.decode()
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
+        pass
+    return None

@@ -17,6 +17,7 @@ from fae.core.units import format_bytes, format_count
 from fae.run import prepare
 from fae.run.context import RunContext
 from fae.run.prepare import PackOptions
+from fae.run.shared_logs import drop_broken_link, find_shared_log, learn_digests, link_log
 
 Artifact = TypeVar("Artifact")
 
@@ -86,15 +87,25 @@ class IngestStage(Stage[ColumnarLog]):
             return existing_plan(self.open(run))
         parent = run.parent()
         known = parent.log if parent else None
+        learn_digests(run.out)
         return plan_ingest(run.recipe.log, base=run.recipe.base, previous=self.path(run), parent=known)
 
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:
         """As `Stage.work`."""
         from fae.ingest.ingest import ingest
+        from fae.ingest.resume import discard_progress
 
-        if not run.recipe.log.is_columnar:
+        if run.recipe.log.is_columnar:
+            return
+        if led := drop_broken_link(path):
+            say(f"ingest: {path} led to {led}, which is not there any more")
+        shared = find_shared_log(run.out, plan)
+        if shared is None or not link_log(shared, path):
             parent = run.parent()
             ingest(run.recipe.log, path, base=run.recipe.base, parent=parent.log if parent else None)
+            return
+        say(f"ingest: found {shared}, made from the same files by the same settings; {path} is a link to it")
+        discard_progress(path)
 
     def open(self, run: RunContext) -> ColumnarLog:
         """As `Stage.open`."""

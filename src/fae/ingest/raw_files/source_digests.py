@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,15 @@ def digest_sources(sources: list[SourceFile], artifact: Path | None) -> list[str
     if artifact is not None and artifact.is_dir():
         cache_digests(sources, artifact)
     return digests
+
+
+def remember_digests(artifacts: Iterable[Path]) -> None:
+    """Take over the digests in the sidecars of several logs; of a file in more than one, the newest."""
+    for artifact in artifacts:
+        for path, facts in _read_sidecar(artifact).items():
+            times = [each.get("mtime_ns") for each in (facts, _known_digests.get(path, {}))]
+            if isinstance(times[0], int) and (not isinstance(times[1], int) or times[1] < times[0]):
+                _known_digests[path] = facts
 
 
 def describe_sources(config: LogConfig, sources: Sequence[SourceFile], digests: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,0 +1,249 @@
+"""Stop before a finished training is lost: what differs, key by key, and the files that describe the old one.
+
+A finished training is replaced only with ``--replace``. Before any stage does work the recipe is compared with what
+made the checkpoint in the folder: its tables, its device, its log, the run it continued and, through the fingerprints
+that profile, hot set and packed batches would have, ``[hot]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from fae.artifacts.checkpoint import KIND, open_checkpoint, read_progress
+from fae.artifacts.columnar_log import KIND as LOG_KIND
+from fae.artifacts.manifest import Manifest, Plan, is_current
+from fae.artifacts.packed import KIND as PACKED_KIND
+from fae.checkpoint.more_epochs import LAST, find_earlier_epochs
+from fae.core.config import to_table
+from fae.core.errors import ArtifactError, RecipeError
+from fae.core.files import MANIFEST
+from fae.core.printable import brief
+from fae.core.whole_files import read_json
+from fae.ingest.raw_files.source_digests import sidecar
+from fae.models.config import model_config
+from fae.run import prepare
+from fae.run.shared_logs import users_of
+from fae.run.stages import INGEST
+from fae.run.stale_files import RUN_RECORD
+from fae.run.train_stage import plan_training
+from fae.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from fae.artifacts.access_profile import AccessProfile
+    from fae.artifacts.hot_set import HotSet
+    from fae.run.context import RunContext
+
+Difference = tuple[str, Any, Any]
+"""Name of a setting, its value in the folder, its value in the recipe."""
+
+_MOST_SHOWN = 4
+_ABSENT = "not set"
+
+
+def require_replaceable(run: RunContext, log_plan: Plan) -> None:
+    """Stop where the recipe would replace a finished training, or a log that cannot be made again.
+
+    Parameters
+    ----------
+    log_plan
+        What the recipe's log is made from.
+
+    Raises
+    ------
+    ArtifactError
+        It names the settings that differ, and what to do.
+    """
+    finished = _finished(run.out)
+    if finished is None:
+        _require_log_replaceable(run, log_plan)
+        return
+    differences = list(_differences(run, finished, log_plan))
+    if not differences:
+        return
+    shown = ", ".join(_told(*each) for each in differences[:_MOST_SHOWN])
+    more = f" and {len(differences) - _MOST_SHOWN} more" if len(differences) > _MOST_SHOWN else ""
+    raise ArtifactError(
+        f"{run.out} has a finished training, and the recipe differs from it in {shown}{more}; keep it and choose "
+        "another folder with --out, or replace it with --replace"
+    )
+
+
+def _finished(out: Path) -> Manifest | None:
+    """The manifest of a finished training; damage is told by the stage that reads the checkpoint."""
+    if not (out / KIND / MANIFEST).is_file():
+        return None
+    try:
+        return open_checkpoint(out / KIND) if read_progress(out / KIND)["complete"] else None
+    except ArtifactError:
+        return None
+
+
+def _require_log_replaceable(run: RunContext, plan: Plan) -> None:
+    """Refuse to replace a log whose raw files are gone, or that other runs read."""
+    path = run.out / LOG_KIND
+    if run.recipe.log.is_columnar or path.is_symlink() or not (path / MANIFEST).is_file() or is_current(path, plan):
+        return
+    reasons = []
+    if users := users_of(run.out):
+        reasons.append(f"{', '.join(map(str, users))} reads it")
+    if gone := _missing_sources(path):
+        reasons.append(f"its raw file {gone[0]} is not there any more")
+    if reasons:
+        raise ArtifactError(
+            f"{path} is another log than the recipe's, and {' and '.join(reasons)}; keep it and choose another folder "
+            "with --out, or replace it with --replace"
+        )
+
+
+def _missing_sources(log: Path) -> list[str]:
+    try:
+        known = read_json(sidecar(log))
+    except (OSError, ValueError):
+        return []
+    return [name for name in known if not Path(name).exists()] if isinstance(known, dict) else []
+
+
+def _differences(run: RunContext, finished: Manifest, log_plan: Plan) -> Iterator[Difference]:
+    there, parent = finished.parameters, run.parent()
+    if not {"model", "train"} <= there.keys():
+        yield "what trained it", "a program of its own", "this recipe"
+        return
+    same_log = finished.parents.get(LOG_KIND) == log_plan.fingerprint
+    packed = _planned_packed(run, log_plan) if same_log else None
+    found = list(_table("model", to_table(model_config(there["model"])), to_table(run.recipe.model)))
+    found += _table("train", *({**to_table(TrainConfig()), **each, **_UNSHAPING}
+                               for each in (there["train"], run.recipe.train.to_parameters())))  # fmt: skip
+    if there.get("device") != run.device():
+        found.append(("the device", there.get("device"), run.device()))
+    record = _record(run.out, finished)
+    continued = finished.parents.get(KIND)
+    if continued != (parent.manifest.fingerprint if parent else None):
+        before = (record.get("parent") or {}).get("path") or (continued[:8] if continued else None)
+        found.append(("[train] from", before, run.recipe.train.from_ if parent else None))
+    if packed is not None and packed.fingerprint != finished.parents.get(PACKED_KIND):
+        found += _hot_differences(run, record) or (
+            [] if found else [("[hot] or what decides batches", "other", "this")]
+        )
+    elif same_log and [name for name, *_ in found] == ["[train] epochs"]:
+        # Where the log has to be ingested again first, this is decided behind the ingest.
+        found = [] if packed is None else _epochs_differences(run, packed, log_plan, found)
+    if not same_log:
+        yield from _log_differences(run, finished, log_plan)
+    yield from found
+
+
+_UNSHAPING = {"from": None, "checkpoint_minutes": None, "checkpoint_batches": None}
+"""Keys of [train] that shape no weight, or are compared by what they name."""
+
+
+def _epochs_differences(run: RunContext, packed: Plan, log: Plan, found: list[Difference]) -> list[Difference]:
+    """What is in the way of epochs that only are more; `found` where they are another training."""
+    earlier = find_earlier_epochs(run.out, plan_training(run, packed.fingerprint, log.fingerprint))
+    if earlier is None:
+        return found
+    if earlier.is_too_long:
+        return [("[train] epochs", earlier.trained, earlier.wanted)]
+    if earlier.last_is_gone:
+        name = f"[train] epochs, and more of them would continue from {earlier.folder / LAST}, which is gone:"
+        return [(name, earlier.epochs, earlier.wanted)]
+    return []
+
+
+def _hot_differences(run: RunContext, record: Mapping[str, Any]) -> list[Difference]:
+    before = (record.get("recipe") or {}).get("hot")
+    return list(_table("hot", before, to_table(run.recipe.hot))) if isinstance(before, dict) else []
+
+
+def _log_differences(run: RunContext, finished: Manifest, plan: Plan) -> Iterator[Difference]:
+    before = _log_parameters(run.out / LOG_KIND, finished)
+    if before is None:
+        yield "[log]", finished.parents.get(LOG_KIND, "unknown")[:8], plan.fingerprint[:8]
+        return
+    found = list(_table("log", before, plan.parameters, leave_out=("sources",)))
+    if before.get("sources") != plan.parameters.get("sources") and not any(
+        name in ("[log] train", "[log] test") for name, *_ in found
+    ):
+        files = [
+            new.get("name", "a file")
+            for old, new in zip(before.get("sources", ()), plan.parameters.get("sources", ()), strict=False)
+            if old != new
+        ]
+        yield f"the content of {', '.join(files[:3]) or 'the log'}", "other bytes", "these"
+    yield from found
+    if not found and before.get("sources") == plan.parameters.get("sources"):
+        yield "[train] from, whose ids the log continues", "another log", "this one"
+
+
+def _log_parameters(log: Path, finished: Manifest) -> dict[str, Any] | None:
+    """What the log that was trained on is made from, where it is still in the folder."""
+    try:
+        found = read_json(log / MANIFEST)
+        if found["fingerprint"] == finished.parents.get(LOG_KIND) and isinstance(found["parameters"], dict):
+            parameters: dict[str, Any] = found["parameters"]
+            return parameters
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _table(
+    section: str, before: Mapping[str, Any], now: Mapping[str, Any], leave_out: tuple[str, ...] = ()
+) -> Iterator[Difference]:
+    for key in (*now, *(key for key in before if key not in now)):
+        old, new = before.get(key), now.get(key)
+        if key not in leave_out and old != new:
+            yield f"[{section}] {key}", old, new
+
+
+def _told(name: str, before: Any, now: Any) -> str:
+    return f"{name} = {_value(now)} (there {_value(before)})"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return _ABSENT
+    return value if isinstance(value, str) and " " in value else brief(value)
+
+
+def _planned_packed(run: RunContext, log_plan: Plan) -> Plan | None:
+    """What the packed batches of the recipe would be made from; None where its log is not in the folder."""
+    if not run.recipe.log.is_columnar and not is_current(INGEST.path(run), log_plan):
+        return None
+    log = INGEST.open(run)
+    try:
+        options = prepare.PackOptions.from_recipe(run.recipe, log.features)
+        profile = _Named.by(prepare.planned_profile(log, options))
+        hot_set = _Named.by(prepare.planned_hot_set(log, cast("AccessProfile", profile), options))
+        return prepare.planned_packed(log, cast("HotSet", hot_set), options)
+    except RecipeError:
+        return None  # the stage itself says why
+
+
+@dataclass(frozen=True)
+class _Named:
+    """An artifact that need not be there: plans read its manifest's kind and fingerprint alone."""
+
+    manifest: Manifest
+
+    @classmethod
+    def by(cls, plan: Plan) -> _Named:
+        return cls(
+            Manifest(
+                kind=plan.kind, format_version=plan.format_version, fingerprint=plan.fingerprint, parents=plan.parents,
+                parameters=plan.parameters,
+            )
+        )  # fmt: skip
+
+
+def _record(out: Path, finished: Manifest) -> dict[str, Any]:
+    """The record of the finished training; empty where it is of another one or cannot be read."""
+    try:
+        found = read_json(out / RUN_RECORD)
+        if found["fingerprints"][PACKED_KIND] == finished.parents.get(PACKED_KIND):
+            return cast("dict[str, Any]", found)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return {}

@@ -1,0 +1,68 @@
+"""Files of a run folder that describe its training, and what becomes of them when that is replaced or continued.
+
+A record, a page, metrics or scores of an earlier training beside a newer one would be taken for the newer one's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fae.artifacts.checkpoint import KIND, read_progress
+from fae.checkpoint.more_epochs import BEST, LAST
+from fae.core.errors import ArtifactError
+from fae.core.files import MANIFEST, remove_folder
+from fae.core.progress import say
+from fae.run.score_file import scored_by
+
+RUN_RECORD, REPORT, METRICS, PARENT_TEST = "run.json", "report.html", "metrics.jsonl", "parent_test.json"
+EARLIER = ".earlier"
+"""Ending that a CSV file of scores gets: unlike a Parquet file it does not say which training scored it."""
+
+
+def clear_for_training(out: Path, *, continued: bool) -> None:
+    """Take away what describes the training in `out`, which is about to be replaced or continued, and say so.
+
+    Parameters
+    ----------
+    continued
+        Whether the training continues: then its weights and its metrics so far stay.
+    """
+    told = _told_of(out)
+    names = (RUN_RECORD, REPORT) if continued else (RUN_RECORD, REPORT, METRICS, PARENT_TEST)
+    gone = [name for name in names if (out / name).is_file() and not (out / name).is_symlink()]
+    for name in gone:
+        (out / name).unlink()
+    for name in () if continued else (BEST, LAST):
+        if (out / name / MANIFEST).is_file():
+            remove_folder(out / name)
+            gone.append(f"{name}/")
+    for path in list(_score_files(out)):
+        if path.suffix == ".parquet":
+            path.unlink()
+            gone.append(path.name)
+        else:
+            path.rename(path.with_name(path.name + EARLIER))
+            gone.append(f"{path.name} (now {path.name}{EARLIER})")
+    if told and not continued:
+        say(f"train: {told} in {out} is replaced")
+    if gone:
+        say(f"train: {', '.join(gone)} described the earlier training and {'is' if len(gone) == 1 else 'are'} removed")
+
+
+def _told_of(out: Path) -> str:
+    """What the training in a folder is called; "" where there is none."""
+    try:
+        progress = read_progress(out / KIND)
+    except ArtifactError:
+        return ""
+    if progress["complete"]:
+        return "the finished training"
+    return f"an unfinished training of another recipe, of {progress['batches']:,} batches so far,"
+
+
+def _score_files(out: Path) -> Iterator[Path]:
+    """Files of `fae predict` in the run folder itself."""
+    for path in sorted(out.iterdir()):
+        if path.is_file() and not path.is_symlink() and scored_by(path) is not None:
+            yield path

@@ -1,0 +1,116 @@
+"""The checkpoints of one training: ``checkpoint/`` and, with early stopping, ``best/`` and ``last/``.
+
+``best/`` has the weights that early stopping returns to. ``last/`` has those of the last epoch where that was not the
+best one: ``checkpoint/`` then ends on the best weights, and more epochs continue from ``last/``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fae.artifacts.manifest import Plan, is_current
+from fae.checkpoint.more_epochs import BEST, LAST, EarlierEpochs, find_earlier_epochs
+from fae.checkpoint.save_load import KIND, load_dense, load_tables, read_progress, save_checkpoint
+from fae.core.files import MANIFEST, remove_folder
+from fae.core.progress import say
+from fae.embedding.base import Embeddings
+from fae.training.position import Position, require_best
+
+
+class KeptStates:
+    """Saves and loads the state of one training.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    plan
+        Names the training: checkpoints of another plan are replaced, but for one that differs in its epochs alone.
+    early_stopping
+        Whether the training ends on the weights of its best epoch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        model: nn.Module,
+        dense_optimizer: torch.optim.Optimizer,
+        embeddings: Embeddings,
+        *,
+        early_stopping: bool,
+    ) -> None:
+        self._folder, self._plan, self._early_stopping = folder, plan, early_stopping
+        self._model, self._dense_optimizer, self._embeddings = model, dense_optimizer, embeddings
+
+    def save(self, name: str, progress: dict[str, Any]) -> None:
+        """Write the present state as the checkpoint `name`.
+
+        Raises
+        ------
+        ArtifactError
+            If it cannot be written.
+        """
+        save_checkpoint(
+            self._folder / name,
+            self._plan,
+            model=self._model,
+            dense_optimizer=self._dense_optimizer,
+            embeddings=self._embeddings,
+            progress=progress,
+        )
+
+    def load(self, path: Path) -> None:
+        """Take rows, dense weights, the state of both and the random streams from a checkpoint."""
+        load_tables(path, self._embeddings)
+        load_dense(path, self._model, self._dense_optimizer)
+
+    def load_best(self) -> None:
+        """Return to the weights of the best epoch, with their optimizer state: a later run may continue them."""
+        self.load(self._folder / BEST)
+
+    def remove_old_last(self) -> None:
+        """Remove a ``last/`` of another training, once this one is at its end."""
+        last = self._folder / LAST
+        if (last / MANIFEST).is_file() and not is_current(last, self._plan):
+            remove_folder(last)
+
+    def resume(self) -> Position | None:
+        """Load the state to continue from, and say where it is; None where there is none.
+
+        Raises
+        ------
+        ArtifactError
+            If a checkpoint is damaged, or early stopping would end on weights that are not there.
+        """
+        path, earlier = self._folder / KIND, None
+        if not is_current(path, self._plan):
+            if is_current(self._folder / LAST, self._plan):  # killed between the last epoch and the end
+                path = self._folder / LAST
+            else:
+                earlier = find_earlier_epochs(self._folder, self._plan)
+                if earlier is None or not earlier.can_continue:
+                    return None
+        position = Position(**read_progress(path))
+        if earlier is not None:
+            self._continue_epochs(earlier, position)
+            return position
+        self.load(path)
+        if self._early_stopping and position.best_loss is not None and not position.complete:
+            require_best(path, self._folder / BEST, self._plan)
+        return position
+
+    def _continue_epochs(self, earlier: EarlierEpochs, position: Position) -> None:
+        """Load the checkpoint of fewer epochs (or of more) as one in the middle of this training."""
+        say(f"train: {earlier.trained} epochs are trained, {earlier.wanted} are wanted")
+        position.complete, position.result = False, {}
+        if self._early_stopping and position.best_loss is not None:
+            if not earlier.finished:
+                require_best(self._folder / KIND, earlier.best_weights, earlier.plan)
+            self.load(earlier.best_weights)
+            self.save(BEST, position.to_checkpoint(self._embeddings, 0.0))  # under the name of this training
+        self.load(earlier.last_weights)
