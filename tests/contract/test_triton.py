@@ -157,6 +157,28 @@ def test_adam_counts_the_updates_that_were_made(placement):
         torch.testing.assert_close(ours, cpu, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_rates_that_change_and_decay_reach_the_kernels(optimizer):
+    """Also after a batch that is not updated, in long rows and short ones."""
+    log = random_log(5, num_inputs=90, batch_size=10, lists=True)
+    layout, results = log.layout(0.2, 5), []
+    packed, rows = log.packed(layout), RowOptimizer(name=optimizer, learning_rate=0.1, weight_decay=0.7)
+    for placement, engine, device in (("device", "triton", DEVICE), ("tiered", "triton", DEVICE), ("cpu", "cpu", CPU)):
+        embeddings = make_embeddings(placement, log, layout, rows, depth=4, device=device, engine=engine)
+        embeddings.initialise(3)
+        for factors in (lambda step: 1 / step, lambda step: 0.5, None):
+            embeddings.follow_rates(factors)
+            for number, batch in enumerate(embeddings.stream(packed, range(packed.num_batches))):
+                features = embeddings.lookup(batch)
+                if number != 2:
+                    sum((features[feature.name] ** 2).sum() for feature in log.features).backward()
+                    embeddings.update(batch)
+        results.append([tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)])
+    assert_same_bytes(results[0], results[1])
+    for ours, cpu in zip(results[0], results[2], strict=True):
+        torch.testing.assert_close(ours, cpu, rtol=2e-4, atol=2e-5)
+
+
 def test_rates_are_left_alone_where_every_batch_is_updated(monkeypatch):
     log = random_log(5, num_inputs=60, batch_size=10)
     calls = []

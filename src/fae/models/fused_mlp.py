@@ -6,6 +6,8 @@ bias's gradient in the epilogue of the product below; gradients of weights go st
 `fae.training.dense`, on a stream beside that of the products that lead down.
 
 It computes what the layers compute under torch's autocast, up to the rounding of sums; products are summed in float32.
+Dropout is one more pass forward, with torch's masks, and none backward: a unit that is dropped is 0, as one that the
+ReLU switched off, and the factor of the others is multiplied into the weight of the product.
 Gradients are complete, and their operands free, once `join` was called. A backward pass overwrites them, it never adds.
 """
 
@@ -17,7 +19,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fae.kernels.torch_private import addmm_relu
 from fae.kernels.triton_dense import (
@@ -42,12 +44,15 @@ class FusedLayer:
         float32 of the weight's shape; written by the backward pass. A layer of width 1 has its among the sums.
     bias_column
         Column of the bias's gradient among the block's sums.
+    dropout
+        Share of its outputs that a training step drops.
     """
 
     weight: Tensor
     bias: Tensor
     grad_weight: Tensor
     bias_column: int
+    dropout: float = 0.0
 
 
 class FusedMLP:
@@ -101,9 +106,15 @@ class FusedMLP:
             torch.cuda.current_stream(self._side_stream.device).wait_stream(self._side_stream)
             self._operands = []
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """``[B, out]`` from ``[B, in]`` or, with zeros behind, ``[B, in padded]``: bfloat16, logits float32."""
-        result: Tensor = _Function.apply(x, self.anchor, self)  # type: ignore[no-untyped-call]
+    def __call__(self, x: Tensor, *, drops: bool = False) -> Tensor:
+        """``[B, out]`` from ``[B, in]`` or, with zeros behind, ``[B, in padded]``: bfloat16, logits float32.
+
+        Parameters
+        ----------
+        drops
+            Whether units are dropped, as in a training step.
+        """
+        result: Tensor = _Function.apply(x, self.anchor, self, drops)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -125,7 +136,7 @@ def _product_float32(a: Tensor, b: Tensor, out: Tensor) -> None:
 
 class _Function(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, mlp: FusedMLP) -> Tensor:
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, mlp: FusedMLP, drops: bool) -> Tensor:
         ctx.in_width, ctx.in_dtype = x.shape[1], x.dtype
         x = _padded(x, mlp.layers[0].weight.shape[1])
         inputs = [x]
@@ -137,9 +148,11 @@ class _Function(torch.autograd.Function):
                 x = torch.addmm(layer.bias, x, layer.weight.t())
             else:
                 x = addmm_relu(layer.bias, x, layer.weight.t())
+            if drops and layer.dropout:
+                x = nn.functional.dropout(x, layer.dropout)
             inputs.append(x)
         ctx.save_for_backward(*inputs)
-        ctx.mlp, ctx.needs_x = mlp, ctx.needs_input_grad[0]
+        ctx.mlp, ctx.needs_x, ctx.drops = mlp, ctx.needs_input_grad[0], drops
         return x
 
     @staticmethod
@@ -151,12 +164,19 @@ class _Function(torch.autograd.Function):
         def sums(layer: FusedLayer) -> Tensor:
             return parts[:, layer.bias_column : layer.bias_column + len(layer.bias)]
 
+        def down(index: int) -> Tensor:
+            """The weight of a layer times the factor of the units below it that were kept."""
+            below = mlp.layers[index - 1].dropout if ctx.drops and index > 0 else 0.0
+            return mlp.layers[index].weight / (1 - below) if below else mlp.layers[index].weight
+
         index = len(mlp.layers) - 1
         last = mlp.layers[index]
+        if ctx.drops and last.dropout:
+            grad = grad / (1 - last.dropout)
         if len(last.weight) == 1 and not mlp.final_relu:
             weight_sums = parts[:, parts.shape[1] - last.weight.shape[1] :]
             grad = logits_backward(
-                inputs[index], last.weight[0], grad.reshape(-1).contiguous(), sums(mlp.layers[index - 1]), weight_sums,
+                inputs[index], down(index)[0], grad.reshape(-1).contiguous(), sums(mlp.layers[index - 1]), weight_sums,
                 sums(last),
             )  # fmt: skip
             index -= 1
@@ -166,10 +186,10 @@ class _Function(torch.autograd.Function):
             layer, x = mlp.layers[index], inputs[index]
             mlp.run_on_side_stream([grad, x], partial(_product_float32, grad.t(), x, layer.grad_weight))
             if index > 0:
-                grad = masked_product(grad, layer.weight, x, sums(mlp.layers[index - 1]))
+                grad = masked_product(grad, down(index), x, sums(mlp.layers[index - 1]))
             index -= 1
         mlp.run_on_side_stream([parts], lambda: sum_parts(parts, mlp.grad_sums))
         if not ctx.needs_x:
-            return None, None, None
-        down = torch.mm(grad, mlp.layers[0].weight)
-        return down[:, : ctx.in_width].to(ctx.in_dtype), None, None
+            return None, None, None, None
+        grad_x = torch.mm(grad, mlp.layers[0].weight)
+        return grad_x[:, : ctx.in_width].to(ctx.in_dtype), None, None, None

@@ -85,13 +85,14 @@ class MLP(nn.Sequential):
             if final_relu or not is_last:
                 layers.append(DroppedReLU(dropout) if dropout and (drops_last or not is_last) else nn.ReLU())
         super().__init__(*layers)
-        self.final_relu, self.linears, self.dropout = final_relu, tuple(linears), dropout
-        self.fused: Callable[[Tensor], Tensor] | None = None
+        self.final_relu, self.linears = final_relu, tuple(linears)
+        self.dropouts = [dropout if drops_last or index < len(linears) - 1 else 0.0 for index in range(len(linears))]
+        self.fused: Callable[..., Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, out]`` from ``[B, in]``; further columns of `x` (zeros of a padded input) are dropped."""
         if self.fused is not None:
-            return self.fused(x)
+            return self.fused(x, drops=self.training)
         x = x[:, : self.linears[0].in_features]
         if not _multiplies_bf16(x):
             result: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
@@ -101,9 +102,7 @@ class MLP(nn.Sequential):
         return x[:, : self.linears[-1].out_features]
 
     def can_fuse(self) -> bool:
-        """Whether `fae.models.fused_mlp` takes these widths; it drops no units."""
-        if self.dropout:
-            return False
+        """Whether `fae.models.fused_mlp` takes these widths."""
         widths = [linear.out_features for linear in self.linears]
         return len(widths) > 1 and all(w % 16 == 0 for w in widths[:-1]) and (widths[-1] == 1 or widths[-1] % 16 == 0)
 

@@ -111,8 +111,9 @@ class FlatOptimizer(torch.optim.Optimizer):
                 bias=self._view(self._shadow, linear.bias),
                 grad_weight=self._whole(self._grad, linear.weight),
                 bias_column=self._places[id(linear.bias)][0] - start,
+                dropout=dropout,
             )
-            for linear in block.linears
+            for linear, dropout in zip(block.linears, block.dropouts, strict=True)
         ]
         grad_sums = self._grad[start:stop]
         fused = FusedMLP(

@@ -13,7 +13,7 @@ from fae.artifacts.manifest import Plan
 from fae.checkpoint.save_load import COMMAND, FORMAT_VERSION, KIND
 from fae.core.errors import RecipeError
 from fae.embedding.placements import PLACEMENTS
-from fae.models.config import DLRMConfig, model_config
+from fae.models.config import model_config
 from fae.models.layers import MLP
 from fae.models.registry import MODELS
 from fae.training.config import TrainConfig
@@ -27,6 +27,7 @@ from model_cases import CASES, make_batch
 
 PLAN = Plan(kind=KIND, format_version=FORMAT_VERSION, parameters={}, parents={}, command=COMMAND)
 DROPPED = dataclasses.replace(MODEL, dropout=0.4)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LENGTHS = [6, 5, 2, 1, 6, 3, 4, 6]
 every_model = pytest.mark.parametrize("name", [name for name in CASES if name != "dcnv2, cross layers alone, no dense"])
 
@@ -174,7 +175,39 @@ def test_predictions_drop_nothing(tmp_path) -> None:
     assert (first == again).all()
 
 
-def test_the_fused_kernels_are_left_out() -> None:
-    assert MLP([16, 32, 1], final_relu=False).can_fuse()
-    assert not MLP([16, 32, 1], final_relu=False, dropout=0.1).can_fuse()
-    assert DLRMConfig(dropout=0.1).dropout == 0.1
+@pytest.mark.parametrize(("widths", "final_relu", "drops_last"), [
+    ((13, 32, 16, 1), False, False), ((13, 48, 16), True, False), ((13, 48, 16), True, True),
+    ((13, 32, 32), False, False),
+])  # fmt: skip
+def test_the_fused_form_drops_the_same_units(widths, final_relu, drops_last) -> None:
+    """In bfloat16, with the masks of the layers: logits, gradients of weights, gradients of inputs."""
+    pytest.importorskip("triton")
+    from fae.training.dense import make_dense_optimizer
+
+    torch.manual_seed(2)
+    options = {"final_relu": final_relu, "dropout": 0.4, "drops_last": drops_last}
+    block, usual = MLP(widths, **options).to(DEVICE), MLP(widths, **options).to(DEVICE)
+    usual.load_state_dict(block.state_dict())
+    optimizer = make_dense_optimizer("sgd", block, 1.0, flat=True, bf16=True)
+    before = [parameter.detach().clone() for parameter in block.parameters()]
+    inputs = [torch.randn(200, 13, device=DEVICE).requires_grad_() for _ in range(2)]
+    with torch.no_grad():
+        inputs[1].copy_(inputs[0])
+    outputs = []
+    for x, form in zip(inputs, (block, usual), strict=True):
+        torch.manual_seed(7)
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            outputs.append(form(x).float())
+        (outputs[-1] ** 2).mean().backward()
+    assert block.fused is not None
+    if drops_last:
+        assert torch.equal(outputs[0] == 0, outputs[1] == 0)
+    torch.testing.assert_close(*outputs, rtol=0.05, atol=0.05)
+    optimizer.step()
+    gradients = [old - new.detach() for old, new in zip(before, block.parameters(), strict=True)]
+    expected = [parameter.grad for parameter in usual.parameters()]
+    for ours, theirs in zip([*gradients, inputs[0].grad], [*expected, inputs[1].grad], strict=True):
+        assert torch.norm(ours - theirs) < 0.03 * torch.norm(theirs) + 1e-4
+    evaluated = [form.eval()(inputs[0]).float() for form in (block, usual)]
+    assert torch.equal(block(inputs[0]), block(inputs[0]))
+    assert evaluated[0].shape == evaluated[1].shape
