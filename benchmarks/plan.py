@@ -6,9 +6,9 @@
 How near are the predictions? For each log and batch size the work of a step is counted in a sample of the log at two
 budgets, constants are measured in seconds (`fae.plan.measured_constants`), and every placement is predicted; then real
 steps of every placement run in turns on packed batches, and are put beside (on a CPU, which others share, probes and
-real steps run in turns). Of the samples of each the lower quartile counts, on both sides. Logs are synthetic (``criteo``, ``avazu``, ``taobao``, ``zipf``), each with a model
-and an optimizer of its own, and Frappe where its file is given. Writes benchmarks/results/plan_<gpu or cpu>.json;
-``--table`` prints such files as Markdown.
+real steps run in turns). The lower quartile of the samples counts, on both sides. Logs are synthetic (``criteo``,
+``avazu``, ``taobao``, ``zipf``), each with a model and an optimizer of its own, and Frappe where its file is given.
+Writes benchmarks/results/plan_<gpu or cpu>.json; ``--table`` prints such files as Markdown.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ from fae.core.errors import BudgetError
 from fae.core.optimizers import row_bytes
 from fae.models.config import model_config
 from fae.models.registry import embedding_dims, sketch_model
+from fae.plan.cards import CARDS, card_constants
 from fae.plan.machine_constants import MachineConstants
 from fae.plan.measured_constants import MachineProbe
 from fae.plan.step_probes import Run, samples_in_turns, undisturbed, warm_up_steps
-from fae.plan.step_time import predict_steps
+from fae.plan.step_time import StepTime, predict_steps
 from fae.plan.step_work import StepSettings, StepWork
 from fae.profile.config import HotConfig
 from fae.run.folder import RunFolder
@@ -213,6 +214,12 @@ def clear(device: str) -> None:
         torch.cuda.empty_cache()
 
 
+def published(settings: StepSettings, works: list[StepWork], name: str) -> list[dict[str, StepTime]] | None:
+    """Predictions from the data sheet of the card that is here, None where it has no profile."""
+    card = next((card for card in sorted(CARDS, key=len, reverse=True) if card in name.lower()), None)
+    return card and [predict_steps(work, card_constants(card, settings)) for work in works]
+
+
 def measure(name: str, batch_size: int, folder: Path, options: argparse.Namespace) -> dict[str, Any] | None:
     """One log at one batch size: predictions, then measurements."""
     started = time.monotonic()
@@ -228,6 +235,7 @@ def measure(name: str, batch_size: int, folder: Path, options: argparse.Namespac
     works = [sampled_work(log, settings, hot_set) for _, hot_set, _ in packs]
     machine, probes, samples, seconds = timed(settings, works, packs, options)
     predicted = [predict_steps(work, machine) for work in works]
+    of_card = published(settings, works, machine.name)
     rows = []
     for contender, taken in samples.items():
         placement = contender.split()[0]
@@ -238,6 +246,7 @@ def measure(name: str, batch_size: int, folder: Path, options: argparse.Namespac
                 "placement": placement, "budget_share": packs[index][0] if placement == "tiered" else None,
                 "predicted_seconds": step.seconds, "bound_by": step.bound_by, "parts": dict(step.parts),
                 "measured_seconds": measured, "samples": taken, "error": step.seconds / measured - 1.0,
+                "published_seconds": of_card and of_card[index][placement].seconds,
             }
         )  # fmt: skip
         print(

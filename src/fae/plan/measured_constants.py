@@ -22,8 +22,8 @@ MARGIN = 0.15
 """How far predictions from constants measured here may be off: docs/results/plan.md."""
 
 _MOST_ROW_BYTES = 2**29
-_PROBE_INPUTS = 2**18
-_FEWEST_BATCHES, _MOST_BATCHES = 4, 64
+_PROBE_INPUTS, _PROBE_LOOKUPS = 2**18, 2**24
+_FEWEST_BATCHES, _MOST_BATCHES = 2, 64
 _APART = 1.2
 """Streaming is timed at two numbers of cold rows where the larger is more than this many times the smaller."""
 
@@ -80,7 +80,8 @@ class MachineProbe:
         if streaming and streaming[-1].cold_rows > _APART * streaming[0].cold_rows:
             self._works = [streaming[0], streaming[-1]]
         self._ceilings = machine_ceilings(self.device, settings.precision)
-        number = max(_FEWEST_BATCHES, min(_MOST_BATCHES, _PROBE_INPUTS // settings.batch_size))
+        most = min(_PROBE_INPUTS, _PROBE_LOOKUPS // settings.num_slots) // settings.batch_size
+        number = max(_FEWEST_BATCHES, min(_MOST_BATCHES, most))
         made = [probe_batches(work, number, self._most_bytes()) for work in self._works]
         resident = StepProbe(settings, "device" if on_gpu else "cpu", *made[-1], self.device)
         self.runs: dict[str, Run] = {"resident": resident.whole_steps}
