@@ -44,8 +44,12 @@ if TYPE_CHECKING:
     from fae.training.evaluate import evaluate as evaluate
     from fae.training.step import train_step as train_step
     from fae.training.trainer import Trainer as Trainer
+    from fae.training.watching.callbacks import Callback as Callback
+    from fae.training.watching.tensorboard_callback import TensorBoardCallback as TensorBoardCallback
+    from fae.training.watching.wandb_callback import WandbCallback as WandbCallback
 
 _EXPORTS = {
+    "Callback": "fae.training.watching.callbacks",
     "ColumnarLog": "fae.artifacts.columnar_log",
     "FaeError": "fae.core.errors",
     "HotSet": "fae.artifacts.hot_set",
@@ -53,8 +57,10 @@ _EXPORTS = {
     "Recipe": "fae.run.recipe",
     "RowOptimizer": "fae.streaming.row_store",
     "RunFolder": "fae.run.folder",
+    "TensorBoardCallback": "fae.training.watching.tensorboard_callback",
     "TrainConfig": "fae.training.config",
     "Trainer": "fae.training.trainer",
+    "WandbCallback": "fae.training.watching.wandb_callback",
     "evaluate": "fae.training.evaluate",
     "evaluate_files": "fae.run.predictions",
     "export": "fae.exporting.export_run",
@@ -69,6 +75,7 @@ _EXPORTS = {
 }
 
 __all__ = [
+    "Callback",
     "ColumnarLog",
     "FaeError",
     "HotSet",
@@ -76,8 +83,10 @@ __all__ = [
     "Recipe",
     "RowOptimizer",
     "RunFolder",
+    "TensorBoardCallback",
     "TrainConfig",
     "Trainer",
+    "WandbCallback",
     "evaluate",
     "evaluate_files",
     "export",

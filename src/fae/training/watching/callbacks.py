@@ -61,6 +61,10 @@ class Callback:
         """
         self._stop_reason = f"{type(self).__name__}: {reason}"
 
+    def forget_stop(self) -> None:
+        """Another training begins: a wish to end the one before is over."""
+        self._stop_reason = None
+
     @property
     def stop_reason(self) -> str | None:
         """Why it wants the training to end; None where it does not."""
@@ -102,6 +106,8 @@ class Callbacks:
             If one fails; it names the callback and what went wrong.
         """
         for callback in self._callbacks:
+            if isinstance(event, TrainingStarted):
+                callback.forget_stop()
             try:
                 with torch.random.fork_rng(devices=()):
                     _METHODS[type(event)](callback, event)
