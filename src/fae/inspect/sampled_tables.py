@@ -131,8 +131,9 @@ def _text_pieces(
     begin = list(_from_begin(path, shape, quota, most_bytes, Sample()))
     yield from begin
     length = sum(len(text) for text, _, _ in begin)
-    for start in (max(length, size // 2 - length // 2), max(length, size - length)):
-        if text := _from_middle(path, start, most_bytes, quota):
+    middle, last = size // 2 - length // 2, size - 2 * length
+    for start, num_bytes, is_last in ((middle, min(most_bytes, size // 4), False), (last, most_bytes, True)):
+        if text := _from_middle(path, max(length, start), num_bytes, quota, is_last=is_last):
             yield text, start / size, False
 
 
@@ -165,19 +166,20 @@ def _first_lines(text: bytes, count: int) -> bytes:
     return text[: int(ends[count - 1]) + 1] if 0 < count <= len(ends) else b"" if count <= 0 else text
 
 
-def _from_middle(path: Path, start: int, num_bytes: int, most_lines: int) -> bytes:
+def _from_middle(path: Path, start: int, num_bytes: int, most_lines: int, *, is_last: bool) -> bytes:
+    """Whole lines behind a place of a file; of its end the last ones."""
     try:
         with path.open("rb") as file:
             file.seek(start)
             text = file.read(num_bytes)
-            is_end = not file.read(1)
+            is_end = not file.read(1)  # its last line may lack an end
     except OSError as error:
         raise cut_short(path, error) from error
     text = text[text.find(b"\n") + 1 :]
     if is_end and text and not text.endswith(b"\n"):
         text += b"\n"
     text = text[: text.rfind(b"\n") + 1]
-    if is_end:  # the last lines of the file are the ones that are wanted
+    if is_last:
         ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
         return text[int(ends[-most_lines - 1]) + 1 :] if len(ends) > most_lines else text
     return _first_lines(text, most_lines) if text.count(b"\n") > most_lines else text
