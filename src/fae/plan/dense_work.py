@@ -71,11 +71,11 @@ class DenseWork:
         return products + self.other_bytes / memory_rate + self.kernels * kernel_seconds
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the operators of a forward and backward pass on torch's meta device."""
 
     def __init__(self, *, float_bytes: int, fused: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.products: dict[tuple[float, float], int] = {}
         self.other_bytes, self.kernels = 0.0, 0
         self._float_bytes, self._fused = float_bytes, fused
@@ -138,7 +138,7 @@ def _count(settings: StepSettings, *, on_gpu: bool) -> DenseWork:
     with recorder:
         logits = model(dense, embeddings)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, torch.zeros(size, device=meta))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     # An update reads weight and gradient and writes the weight, with its state; a GPU does all weights in one kernel.
     update = 4.0 * parameters * (3 + 2 * (settings.optimizer != "sgd"))
