@@ -67,7 +67,7 @@ _SCRIPT = r"""
     if (drawn < 9.9) say(element, `only ${drawn.toFixed(1)} px high`);
     const edge = scroller(element);
     for (let at = picture || element; at && at !== edge && at !== document.body; at = at.parentElement) {
-      if (!picture && getComputedStyle(at).display.startsWith("inline")) continue;
+      if (!picture && /^inline|^contents/.test(getComputedStyle(at).display)) continue;
       const box = at.getBoundingClientRect();
       for (const rect of picture ? [element.getBoundingClientRect()] : rects)
         if (rect.left < box.left - 1 || rect.right > box.right + 1 || rect.bottom > box.bottom + 3)

@@ -69,7 +69,11 @@ def make_record() -> dict[str, Any]:
         "versions": {"fae": "0.1.0", "python": "3.11.7", "torch": "2.13.0"},
         "machine": {"processor": "A processor", "cores": 2, "memory_bytes": 2**33, "gpu": None, "system": "Linux"},
         "commit": "abc",
-        "log": {"num_inputs": 600, "features": [{"name": name} for name in counts]},
+        "log": {
+            "num_inputs": 600, "features": [{"name": name} for name in counts],
+            "splits": {"train": [0, 432], "validation": [432, 480], "test": [480, 600]},
+            "label_rate": {"train": 0.4, "validation": 0.41, "test": 0.39},
+        },
         "hot": {
             "selection": "peeling", "budget_bytes": 4096, "bytes": 1648, "staging_bytes": 900, "num_rows": 103,
             "coverage": 0.71, "input_share": 0.345, "predicted": {"input_share": 0.35}, "bound": 0.5,

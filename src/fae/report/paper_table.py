@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fae.core.units import format_bytes, format_count
 from fae.report.pictures.cards import Bar, BarPart, Card
 from fae.report.records import RunRecord, as_number
+from fae.report.sentences.noise import best_places, rate_error
 from fae.report.shown_values import (
     DASH,
     Absent,
@@ -38,8 +39,10 @@ class BatchSizeResults:
     ----------
     size
         Inputs in a batch; None where it is not recorded.
-    rows
-        ``(name, cells)`` of each contender; the template has the heads of the columns.
+    speed, effort
+        ``(name, cells)`` of each contender, of two tables; the template has the heads of their columns.
+    fastest
+        Places of the contenders that are fastest beyond noise; empty where none is.
     left_out
         ``(name, reason)`` of each contender that was not measured.
     warning
@@ -49,7 +52,9 @@ class BatchSizeResults:
     """
 
     size: Shown | None
-    rows: Sequence[tuple[str, Sequence[Shown]]]
+    speed: Sequence[tuple[str, Sequence[Shown]]]
+    effort: Sequence[tuple[str, Sequence[Shown]]]
+    fastest: frozenset[int]
     left_out: Sequence[tuple[str, str]]
     warning: str | None
     rates: Card
@@ -93,9 +98,12 @@ def read_paper_table(run: RunRecord) -> PaperTable:
 
 def _batch_size(at: RunRecord) -> BatchSizeResults:
     size, warning = at.number("batch_size"), at.text("host", "warning")
+    rows = [RunRecord(label=str(row.get("label", "")), record=row) for row in at.items("rows")]
     return BatchSizeResults(
         size=None if size is None else show_count(size),
-        rows=[(str(row.get("label", "")), _cells(RunRecord(label="", record=row))) for row in at.items("rows")],
+        speed=[(row.label, _speed_cells(row)) for row in rows],
+        effort=[(row.label, _effort_cells(row)) for row in rows],
+        fastest=_fastest(rows),
         left_out=[(str(one.get("label")), str(one.get("why"))) for one in at.items("left_out")],
         warning=warning and f"{warning[:1].upper()}{warning[1:]}.",
         rates=_rates_card(at),
@@ -104,16 +112,26 @@ def _batch_size(at: RunRecord) -> BatchSizeResults:
     )
 
 
-def _cells(row: RunRecord) -> list[Shown]:
+def _spread(row: RunRecord) -> tuple[float | None, float | None]:
     spread = row.get("spread")
-    ends = [as_number(end) for end in spread] if isinstance(spread, list) and len(spread) == 2 else [None, None]
-    low, high = ends
+    low, high = map(as_number, spread) if isinstance(spread, list) and len(spread) == 2 else (None, None)
+    return low, high
+
+
+def _speed_cells(row: RunRecord) -> list[Shown]:
+    low, high = _spread(row)
     return [
         show_count(row.number("samples_per_second")),
         Absent.NOT_RECORDED if low is None or high is None else f"{format_count(low)} to {format_count(high)}",
         show_seconds(row.number("epoch_seconds")),
         _times(row.number("over plain cpu")),
         _times(row.number("over plain hybrid")),
+        show_count(row.number("batches_measured")),
+    ]
+
+
+def _effort_cells(row: RunRecord) -> list[Shown]:
+    return [
         _or_dash(row.number("auc"), show_metric),
         _or_dash(row.number("log_loss"), show_metric),
         _or_dash(row.number("input_share"), show_share),
@@ -121,8 +139,33 @@ def _cells(row: RunRecord) -> list[Shown]:
         show_bytes(row.number("bytes_to_host")),
         show_count(row.number("swaps")),
         show_bytes(row.number("device_bytes")),
-        show_count(row.number("batches_measured")),
     ]
+
+
+def _fastest(rows: Sequence[RunRecord]) -> frozenset[int]:
+    rates = [row.number("samples_per_second") for row in rows]
+    errors = [rate_error(*_spread(row), row.number("num_samples")) for row in rows]
+    return best_places(rates, errors, [show_count(rate) for rate in rates], 1)
+
+
+def paper_verdict(run: RunRecord) -> str:
+    """How fast FAE was at the largest batch size, against what, and in how much memory."""
+    tables = sorted(run.items("tables"), key=lambda one: as_number(one.get("batch_size")) or 0)
+    rows = [
+        (str(row.get("label", "")), rate, as_number(row.get("device_bytes")))
+        for row in (RunRecord(label="", record=tables[-1]).items("rows") if tables else ())
+        if (rate := as_number(row.get("samples_per_second"))) is not None and rate > 0
+    ]
+    ours = [row for row in rows if "tiered" in row[0]]
+    if not ours:
+        return "The record says too little for a verdict: it has no rate of placement tiered."
+    name, rate, memory = max(ours, key=lambda row: row[1])
+    size = as_number(tables[-1].get("batch_size"))
+    in_memory = f" with {format_bytes(int(memory))} of rows on the GPU" if memory else ""
+    beside = [f"{_times(rate / their)} {other}" for other, their, _ in rows if other.startswith(("plain", "every row"))]
+    at_size = f" in batches of {format_count(size)}" if size else ""
+    told = f": {'; '.join(beside)}" if beside else ""
+    return f"{name.replace(',', '')} trains {format_count(rate)} inputs/s{at_size}{in_memory}{told}."
 
 
 def _times(value: float | None) -> Shown:

@@ -1,20 +1,23 @@
-"""The part of a page that describes one run: a line of facts, cards, notes of calibrate, the machine."""
+"""The part of a page that describes one run: facts, cards, what to try next, notes of calibrate, the machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fae.report.log_card import LogCard, read_log
 from fae.report.per_table import TableLine, column_names, table_lines
 from fae.report.pictures.amounts import tiers_card
 from fae.report.pictures.cards import Card
 from fae.report.pictures.charts import budgets_card, skew_card
 from fae.report.pictures.phases import schedule_card
+from fae.report.pictures.scores import ScoreDetails, read_scores
 from fae.report.records import RunRecord, as_number
+from fae.report.run_facts import run_facts
+from fae.report.sentences.commands import NextStep
+from fae.report.sentences.next_steps import next_steps
 from fae.report.shown_values import Absent, Shown
 from fae.report.side_by_side import headline_tiles
-
-_MOST_SHARES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +30,12 @@ class RunDetails:
         ``(value, name)`` of the most important numbers.
     schedule
         The phases of the shuffle scheduler; None for a run with a fixed order.
-    log_lines
-        What ingest noticed of the log; empty for records that do not say.
+    facts
+        When it ran, by which command, from which log, what it continues.
+    log, scores
+        None for records without them.
+    steps
+        What to try next.
     has_hot_set
         Whether the record knows a hot set at all; that of a plain trainer does not.
     """
@@ -39,7 +46,10 @@ class RunDetails:
     budgets: Card
     tiers: Card
     notes: Sequence[str]
-    log_lines: Sequence[str]
+    facts: Sequence[tuple[str, Shown, bool]]
+    log: LogCard | None
+    scores: ScoreDetails | None
+    steps: Sequence[NextStep]
     tables: Sequence[TableLine]
     schedule: Card | None
     has_hot_set: bool
@@ -55,7 +65,10 @@ def read_details(run: RunRecord) -> RunDetails:
         budgets=budgets_card(run),
         tiers=tiers_card(run),
         notes=_calibrate_notes(run),
-        log_lines=_log_lines(run),
+        facts=run_facts(run),
+        log=read_log(run),
+        scores=read_scores(run),
+        steps=next_steps(run),
         tables=table_lines(run),
         schedule=schedule_card(run) if scheduled else None,
         has_hot_set=any(run.has(section) for section in ("hot", "tables", "pack")),
@@ -77,24 +90,6 @@ def _calibrate_notes(run: RunRecord) -> list[str]:
             f"no hot set of this size serves more than {100 * bound:.2f} % of the inputs that it was fitted to"
         )
     return lines
-
-
-def _log_lines(run: RunRecord) -> list[str]:
-    """Shares of unknown ids per split, the largest first, and the notes of ingest."""
-    lines = []
-    for split in ("validation", "test"):
-        found = [(as_number(share), str(name)) for name, share in run.table("log", "unknown_share", split).items()]
-        shares = sorted(((share, name) for share, name in found if share is not None), key=lambda pair: -pair[0])
-        largest = [f"{name} {100 * share:.1f} %" for share, name in shares[:_MOST_SHARES] if share > 0]
-        if shares:
-            lines.append(f"Unknown ids in {split}: {', '.join(largest) or 'none'}")
-    missing = [(as_number(share), str(name)) for name, share in run.table("log", "dense_missing_share").items()]
-    empty = sorted(((share, name) for share, name in missing if share), key=lambda pair: -pair[0])
-    if empty:
-        shown = [f"{name} {100 * share:.1f} %" for share, name in empty[:_MOST_SHARES]]
-        lines.append(f"Missing dense values in training: {', '.join(shown)}")
-    notes = run.get("log", "notes")
-    return [*lines, *(str(note) for note in notes if note)] if isinstance(notes, list) else lines
 
 
 def lead_text(run: RunRecord) -> Shown:

@@ -80,13 +80,13 @@ def show_value(value: Any) -> Shown:
 
 
 def show_number(name: str, value: float) -> Shown:
-    """A number by the suffix of its name, such as ``moved_bytes``.
+    """A number by the suffix of its name or of the table that it is in, such as ``moved_bytes``.
 
-    >>> show_number("moved_bytes", 2048), show_number("copy_seconds", 0.5), show_number("count", 2)
+    >>> show_number("moved_bytes", 2048), show_number("phase_seconds.hot", 0.5), show_number("count", 2)
     ('2.0 KiB', '0.50 s', '2')
     """
     if name.endswith("_bytes"):
         return show_bytes(value)
-    if name.endswith("_seconds"):
+    if name.endswith("_seconds") or name.split(".")[0].endswith("_seconds"):
         return show_seconds(value)
     return format_count(value) if value == int(value) else f"{value:.6g}"

@@ -34,7 +34,7 @@ from fae.report.shown_values import (
 
 _KNOWN_TRAIN = {
     "samples_per_second", "seconds", "num_inputs", "num_batches", "epochs", "stopped_early", "device_bytes",
-    "loss_curve", "validation_curve", "schedule",
+    "loss_curve", "validation_curve", "schedule", "epoch_curve", "validation_turned",
 }  # fmt: skip
 
 

@@ -336,22 +336,6 @@ def test_a_record_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
         load_runs([run])
 
 
-def test_what_ingest_says_of_the_log() -> None:
-    record = make_record()
-    old = build_page([RunRecord(label="old", record=record)])
-    assert "What ingest says" not in old
-    unknown = {"train": {"user": 0.0}, "validation": {"user": None}, "test": {"user": 0.25, "item": 1.0, "site": 0.0}}
-    record["log"] |= {"unknown_share": unknown, "dense_missing_share": {"age": 1.0}, "notes": ["'user' is <odd>"]}
-    page = build_page([RunRecord(label="run", record=record)])
-    assert "Unknown ids in test: item 100.0 %, user 25.0 %<" in page
-    assert "Unknown ids in validation" not in page
-    assert "Missing dense values in training: age 100.0 %" in page
-    assert "&#39;user&#39; is &lt;odd&gt;" in page
-    for odd in (3, ["x"], {"test": 3}, {"test": {"user": "x", "item": True}}):
-        record["log"] |= {"unknown_share": odd, "dense_missing_share": odd, "notes": odd}
-        build_page([RunRecord(label="run", record=record)])
-
-
 def test_a_device_or_a_pipe_is_no_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", make_record())
     os.mkfifo(tmp_path / "pipe")

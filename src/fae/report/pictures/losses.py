@@ -22,6 +22,7 @@ _MOST_RAW, _MOST_SMOOTH, _MOST_HOVERS = 240, 60, 40
 _FEW = 12
 """Values that are drawn as they are, each with a mark."""
 _LOW, _HIGH = 0.01, 0.97
+_MARGIN = 0.1
 
 Curve = list[tuple[float, float]]
 
@@ -61,12 +62,22 @@ def losses_card(runs: Sequence[RunRecord], *, validation: bool) -> Card:
         for seen, loss in drawn if len(drawn) <= _FEW else []:
             tip = f"{run.label}: {metric_text(loss)} after {format_count(seen)} inputs"
             plot.dot(seen, loss, series_class(place), tip=tip)
+    if validation and len(runs) == 1:
+        _mark_best(plot, smooth[0])
     names = [run.label + ("" if curve else " (not recorded)") for run, curve in zip(runs, curves, strict=True)]
     return Card(
         title=title, pictures=[plot.render()],
         legend=[(f"line {series_class(place)}", name) for place, name in enumerate(names)] if len(runs) > 1 else [],
         caption=caption + _notes(curves, high),
     )  # fmt: skip
+
+
+def _mark_best(plot: Plot, curve: Curve) -> None:
+    """A word under the best of some validations, unless it is the last."""
+    best = min(curve, key=lambda point: point[1])
+    if best != curve[-1]:
+        below = best[1] - 0.6 * _MARGIN * (plot.y.high - plot.y.low)
+        plot.word(best[0], below, f"best: {metric_text(best[1])}", left=best[0] > plot.x.high / 2)
 
 
 def _of(run: RunRecord, runs: Sequence[RunRecord]) -> str:
@@ -90,7 +101,7 @@ def _height(curves: Sequence[Curve], smooth: Sequence[Curve]) -> tuple[float, fl
         later = [loss for curve in smooth for _, loss in curve[len(curve) // 10 :]]
         low = min(values[int(_LOW * len(values))], *later)
         high = max(values[min(int(_HIGH * len(values)), len(values) - 1)], *later)
-    margin = 0.06 * (high - low) or 0.01
+    margin = _MARGIN * (high - low) or 0.01
     return low - margin, high + margin
 
 

@@ -86,6 +86,17 @@ def _spread_of_losses(auc: float, label_rate: float) -> tuple[float, float]:
     return mean, math.sqrt(max(0.0, square - mean**2))
 
 
+def share_error(share: float | None, num_inputs: float | None) -> float | None:
+    """Standard error of a share of independent inputs; None where something is not known.
+
+    >>> share_error(0.5, 100)
+    0.05
+    """
+    if share is None or not num_inputs or num_inputs < 1 or not 0 <= share <= 1:
+        return None
+    return math.sqrt(share * (1 - share) / num_inputs)
+
+
 def rate_error(low: float | None, high: float | None, num_samples: float | None) -> float | None:
     """Standard error of a rate from the lowest and highest of some timings; None without a spread."""
     if low is None or high is None or num_samples is None or num_samples < 2 or high < low:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fae.core.units import format_bytes, format_count
+from fae.report.paper_table import is_paper_table, paper_verdict
 from fae.report.pictures.amounts import bytes_on_device, total_bytes, total_rows
 from fae.report.records import RunRecord
 from fae.report.sentences.noise import (
@@ -28,6 +29,10 @@ _UNKNOWN = "The record says too little for a verdict: it has neither a test nor 
 
 def verdict_of(runs: Sequence[RunRecord]) -> str:
     """The verdict on a run, on a run beside one without FAE, or on several runs, as one sentence or two."""
+    papers = [run for run in runs if is_paper_table(run)]
+    if papers:
+        others = [run for run in runs if not is_paper_table(run)]
+        return " ".join([*([verdict_of(others)] if others else []), *map(paper_verdict, papers)])
     with_hot = [run for run in runs if run.has("hot")]
     others = [run for run in runs if not run.has("hot")]
     if len(runs) == 1:
