@@ -59,7 +59,7 @@ class TrainConfig:
     rate_schedule
         How both learning rates change over the training: ``constant``, ``linear`` or ``cosine`` (down to `final_rate`
         over all epochs), ``step`` (times `step_factor` after every `step_epochs`), ``plateau`` (times `step_factor`
-        where the validation loss no longer falls). ``linear`` and ``cosine`` gain most where the number of epochs is
+        where validation no longer gains). ``linear`` and ``cosine`` gain most where the number of epochs is
         known before.
     warmup_epochs
         Epochs, a fraction as well, over which both rates rise from almost 0 before the schedule begins: 0.05 is a
@@ -71,8 +71,8 @@ class TrainConfig:
     step_factor
         What a fall multiplies both rates by, under ``step`` and ``plateau``.
     patience
-        Epochs without a lower validation loss after which the rates fall, under ``plateau``. Keep it smaller than
-        `early_stopping`, which otherwise ends the training first.
+        Epochs without a gain in validation after which the rates fall, under ``plateau``; `stop_on` and `min_gain` say
+        what a gain is. Keep it smaller than `early_stopping`, which otherwise ends the training first.
     weight_decay
         Weight decay of the dense weights: every matrix is multiplied by 1 - rate * weight_decay before a step, under
         every optimizer, as in torch's AdamW; biases are not. Try 0.0001 to 0.1 where validation turns while the
@@ -197,7 +197,7 @@ class TrainConfig:
                 raise RecipeError(f"[train] {name} = {value} must be 0 or more")
         unread = [f'stop_on = "{self.stop_on}"'] * (self.stop_on != "log_loss")
         unread += [f"min_gain = {self.min_gain}"] * (self.min_gain != 0)
-        if unread and not self.early_stopping:
+        if unread and not self.early_stopping and self.rate_schedule != "plateau":
             raise RecipeError(
                 f"[train] {' and '.join(unread)} is read by early_stopping, which is 0; set both, or none"
             )
@@ -227,7 +227,7 @@ class TrainConfig:
         return RateSchedule(
             name=self.rate_schedule, epoch_batches=epoch_batches, epochs=self.epochs, warmup_epochs=self.warmup_epochs,
             final_rate=self.final_rate, step_epochs=self.step_epochs, step_factor=self.step_factor,
-            patience=self.patience,
+            patience=self.patience, min_gain=self.min_gain,
         )  # fmt: skip
 
     def to_parameters(self) -> dict[str, Any]:

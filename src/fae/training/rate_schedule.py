@@ -30,7 +30,9 @@ class RateSchedule:
     step_epochs, step_factor
         Under ``step``, the factor is multiplied by `step_factor` after every `step_epochs`.
     patience
-        Under ``plateau``, it is multiplied by `step_factor` after that many epochs without a lower loss.
+        Under ``plateau``, it is multiplied by `step_factor` after that many epochs without a gain.
+    min_gain
+        By how much a loss must be below the lowest one to be a gain.
     """
 
     name: str
@@ -41,6 +43,7 @@ class RateSchedule:
     step_epochs: float = 1.0
     step_factor: float = 0.1
     patience: int = 1
+    min_gain: float = 0.0
 
     @property
     def changes(self) -> bool:
@@ -70,7 +73,7 @@ class RateSchedule:
         batch
             Number of the batch, from 0, over all epochs.
         losses
-            Validation log loss at the end of each epoch before it.
+            Validation loss at the end of each epoch before it.
         """
         if batch < self.warmup_batches:
             return (batch + 1) / self.warmup_batches
@@ -93,7 +96,7 @@ class RateSchedule:
     def _plateau(self, batch: int, losses: Sequence[float]) -> float:
         lowest, without_gain, falls = math.inf, 0, 0
         for loss in losses:
-            if loss < lowest:
+            if loss < lowest and lowest - loss > self.min_gain:
                 lowest, without_gain = loss, 0
                 continue
             without_gain += 1

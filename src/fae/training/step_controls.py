@@ -57,7 +57,8 @@ class StepControls:
 
     def factor(self, batch: int) -> float:
         """What both rates are multiplied by in the step of a batch, numbered from 0 over all epochs."""
-        return self.schedule.factor(batch, epoch_losses(self._position) if self.schedule.reads_losses else ())
+        losses = epoch_losses(self._position, self._config.stop_on) if self.schedule.reads_losses else ()
+        return self.schedule.factor(batch, losses)
 
     def before_step(self) -> None:
         """Set what the next step needs; on the stream of the steps, outside of what is captured."""
@@ -87,8 +88,15 @@ def _generator(device: torch.device) -> torch.Generator:
     return torch.cuda.default_generators[index]
 
 
-def epoch_losses(position: Position) -> list[float]:
-    """Validation log loss at the end of each epoch so far; infinite where it is not defined."""
-    ends = (entry for entry in position.validation if entry["whole"] and entry.get("ends_epoch", True))
-    losses = (entry["log_loss"] for entry in ends)
-    return [math.inf if loss is None else loss for loss in losses]
+def epoch_losses(position: Position, metric: str = "log_loss") -> list[float]:
+    """Validation loss at the end of each epoch so far; infinite where it is not defined.
+
+    Parameters
+    ----------
+    metric
+        ``log_loss``, or ``auc``: what that lacks to 1.
+    """
+    ends = [entry for entry in position.validation if entry["whole"] and entry.get("ends_epoch", True)]
+    if metric == "auc":
+        return [math.inf if entry["auc"] is None else 1 - entry["auc"] for entry in ends]
+    return [math.inf if entry["log_loss"] is None else entry["log_loss"] for entry in ends]

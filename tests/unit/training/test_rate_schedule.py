@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -11,6 +13,8 @@ from fae.core.optimizers import OPTIMIZERS
 from fae.embedding.placements import PLACEMENTS
 from fae.training.config import TrainConfig
 from fae.training.dense import FlatOptimizer, set_dense_rate
+from fae.training.position import Position
+from fae.training.step_controls import epoch_losses
 from train_setting import Setting, tensors_of
 
 from cases import assert_same_bytes
@@ -72,18 +76,35 @@ def test_rates_are_those_of_torch() -> None:
     assert factors(2) == [1.0] * 2 * BATCHES
 
 
+@pytest.mark.parametrize("min_gain", [0.0, 0.03])
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_a_plateau_is_that_of_torch(patience) -> None:
+def test_a_plateau_is_that_of_torch(patience, min_gain) -> None:
     losses = [0.7, 0.6, 0.65, 0.6, 0.61, 0.5, 0.5, 0.55, 0.4, 0.41, 0.42, 0.43, 0.44, 0.45]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     # Torch's patience is the number of epochs that it lets pass, ours the one after which it acts.
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, factor=0.25, patience=patience - 1, threshold=0, min_lr=0.25**3, eps=0
-    )
-    schedule = TrainConfig(**PLATEAU | {"patience": patience, "final_rate": 0.25**3}).rates(BATCHES)
+        optimizer, factor=0.25, patience=patience - 1, threshold=min_gain, threshold_mode="abs",
+        min_lr=0.25**3, eps=0,
+    )  # fmt: skip
+    keys = {"patience": patience, "min_gain": min_gain, "final_rate": 0.25**3}
+    schedule = TrainConfig(**PLATEAU | keys).rates(BATCHES)
     for done, loss in enumerate(losses, 1):
         scheduler.step(loss)
         assert schedule.factor(done * BATCHES, losses[:done]) == optimizer.param_groups[0]["lr"]
+
+
+def test_gains_of_a_plateau_are_those_of_whole_epochs() -> None:
+    entry = {"whole": True, "log_loss": 0.5, "auc": 0.75}
+    position = Position(
+        validation=[
+            {**entry, "whole": False}, entry, {**entry, "ends_epoch": False, "log_loss": 0.1},
+            {**entry, "log_loss": None, "auc": None},
+        ]
+    )  # fmt: skip
+    assert epoch_losses(position) == [0.5, math.inf]
+    assert epoch_losses(position, "auc") == [0.25, math.inf]
+    with pytest.raises(RecipeError, match="stop_on"):
+        TrainConfig(stop_on="auc", rate_schedule="step")
 
 
 def test_a_fall_has_a_floor() -> None:
