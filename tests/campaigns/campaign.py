@@ -184,7 +184,7 @@ def warm_up(arguments: Sequence[object], folder: Path) -> None:
         os.chdir(before)
 
 
-_TIMED = ("timings.json", ".lock", "log.sources.json", "progress.json")
+_TIMED = ("timings.json", ".lock", "log.sources.json", "progress.json", "metrics.jsonl")
 
 
 def results(folder: Path, *runs: str | None) -> dict[str, str]:

@@ -84,7 +84,7 @@ PLACES = {
 """Names of `place_of`, and after how many stacks there, at the latest, the kill comes."""
 
 STAGES = {"ingest": "log", "profile": "profile", "calibrate": "hot_set", "pack": "packed", "train": "checkpoint"}
-_NOT_BYTES = ("run.json", "timings.json", ".lock", "log.sources.json", "progress.json")
+_NOT_BYTES = ("run.json", "timings.json", ".lock", "log.sources.json", "progress.json", "metrics.jsonl")
 _STACK_EVERY_SECONDS = 0.003
 _VICTIM = """\
 import faulthandler, os, signal, sys
@@ -272,7 +272,7 @@ def undisturbed(folder: Path, num_inputs: int) -> dict[str, Any]:
     (folder / "recipe.toml").write_text(RECIPE)
     arguments = ["--shape", "criteo", "--inputs", str(num_inputs), "--out", str(folder / "log.tsv")]
     subprocess.run([sys.executable, "-m", "fae.cli.main", "synthetic", *arguments], check=True, capture_output=True)
-    run = folder / "undisturbed"
+    run = folder / "undisturbed" / "run"  # not beside the killed ones, which would use its log
     finish(run_command(folder, run))
     seconds = json.loads((run / "run.json").read_text())["stage_seconds"]
     return {"contents": contents(run), "figures": figures(run), "stage_seconds": seconds}
@@ -282,7 +282,7 @@ def one_life(
     places: list[str], folder: Path, expected: dict[str, Any], moments: random.Random, missed: set[str]
 ) -> list[dict[str, Any]]:
     """Kill one run at each of the places in turn, finish it, compare it; and remember the places that were missed."""
-    run = folder / "killed"
+    run = folder / "killed" / "run"
     shutil.rmtree(run, ignore_errors=True)
     arguments, kills = run_command(folder, run), []
     for place in places:

@@ -165,6 +165,6 @@ def contents(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and path.name not in ("run.json", "timings.json", ".lock", "log.sources.json")
+        and path.name not in ("run.json", "timings.json", ".lock", "log.sources.json", "metrics.jsonl")
         and ".partial" not in str(path.relative_to(folder))
     }

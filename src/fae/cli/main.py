@@ -14,13 +14,16 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fae.cli import bench, demo, evaluate, export, init, inspect, plan, predict, report, run, stage, synthetic
+from fae.cli import (
+    bench, clean, demo, evaluate, export, init, inspect, plan, predict, report, run, runs, stage, synthetic,
+)  # fmt: skip
 from fae.cli.faults import machine_fault
+from fae.cli.options import command_line
 from fae.cli.signals import handled_signals, tell_interrupted
 from fae.cli.streams import reserve_descriptors, write_stdout
-from fae.core.errors import FaeError
+from fae.core.errors import FaeError, RecipeError
 from fae.core.interrupts import Interrupted
-from fae.core.printable import tell
+from fae.core.printable import mute, open_log_file, record, tell
 from fae.core.signal_watch import status_of
 from fae.core.whole_files import json_values
 
@@ -43,6 +46,7 @@ never changes the mathematics.
   fae run R.toml --set train.from=runs/a    continue an earlier run, with a new day's log
   fae predict runs/a test.csv --out s.csv   a probability a line, of files without labels too
   fae export runs/a served                  a folder that scores and serves without FAE
+  fae runs                                  the runs in runs/ with their figures; fae clean RUN frees space
   fae report runs/a runs/b                  one HTML page: what came of it, runs side by side
   fae bench paper rmc2                      the paper's table, measured on this machine
 """
@@ -84,6 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_parser(verbs)
     export.add_parser(verbs)
     report.add_parser(verbs)
+    runs.add_parser(verbs)
+    clean.add_parser(verbs)
     demo.add_parser(verbs)
     synthetic.add_parser(verbs)
     bench.add_parser(verbs)
@@ -105,6 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt as interrupt:
             tell_interrupted()
             return status_of(interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
+        finally:
+            mute(False)
+            open_log_file(None)
 
 
 def _main(arguments: Sequence[str] | None) -> int:
@@ -117,7 +126,10 @@ def _main(arguments: Sequence[str] | None) -> int:
         return write_stdout(f"fae {version('fae')}\n", "the version")
     if options.verb is None:
         return write_stdout(parser.format_help(), "the help")
+    mute(options.quiet)
     try:
+        if options.log_file is not None:
+            _open_log(options)
         result: dict[str, Any] = options.work(options)
     except FaeError as error:
         if options.debug:
@@ -135,6 +147,15 @@ def _main(arguments: Sequence[str] | None) -> int:
     if options.json:
         return write_stdout(json.dumps(json_values(result), sort_keys=True, allow_nan=False) + "\n", "the result")
     return 0
+
+
+def _open_log(options: argparse.Namespace) -> None:
+    try:
+        open_log_file(options.log_file)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(f"--log-file {options.log_file} cannot be written: {reason}") from error
+    record(command_line(options))
 
 
 def _tell_traceback() -> None:

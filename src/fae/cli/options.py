@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fae.run.folder import RunFolder
+    from fae.training.watching.callbacks import Callback
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json`` and ``--debug``, which every verb has."""
+    """Add ``--json``, ``--quiet``, ``--log-file`` and ``--debug``, which every verb has."""
     parser.add_argument("--json", action="store_true", help="print one result object on stdout")
+    parser.add_argument("--quiet", action="store_true", help="print errors only, and the result with --json")
+    parser.add_argument(
+        "--log-file", metavar="FILE", help="add all lines for people to the end of FILE, each with its time"
+    )
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
 
 
@@ -35,6 +40,30 @@ def add_replace_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace", action="store_true", help="replace a finished training of another recipe that is in DIR"
     )
+
+
+def add_watch_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--tensorboard`` and ``--wandb``, for what trains."""
+    parser.add_argument(
+        "--tensorboard", metavar="DIR", help="write the curves for TensorBoard, to DIR/<name of the run's folder>"
+    )
+    parser.add_argument("--wandb", metavar="PROJECT", help="report to a project of Weights & Biases")
+
+
+def _callbacks(options: argparse.Namespace, out: Path) -> list[Callback]:
+    """The callbacks of `add_watch_options`."""
+    found: list[Callback] = []
+    if getattr(options, "tensorboard", None) is not None:
+        from fae.core.config import check_folder
+        from fae.training.watching.tensorboard_callback import TensorBoardCallback
+
+        check_folder(options.tensorboard, "--tensorboard")
+        found.append(TensorBoardCallback(Path(options.tensorboard) / out.resolve().name))
+    if getattr(options, "wandb", None) is not None:
+        from fae.training.watching.wandb_callback import WandbCallback
+
+        found.append(WandbCallback(options.wandb))
+    return found
 
 
 def command_line(options: argparse.Namespace) -> str:
@@ -61,4 +90,4 @@ def open_run_folder(options: argparse.Namespace) -> RunFolder:
         overrides.append(f"hot.budget={options.budget}")
     recipe = load_recipe(options.recipe, overrides)
     out = Path(options.out) if options.out else Path("runs") / Path(options.recipe).stem
-    return RunFolder(recipe, out, device=options.device)
+    return RunFolder(recipe, out, device=options.device, callbacks=_callbacks(options, out))

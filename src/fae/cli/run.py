@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae.cli.options import add_recipe_options, add_replace_option, command_line, open_run_folder
+from fae.cli.options import add_recipe_options, add_replace_option, add_watch_options, command_line, open_run_folder
 
 _DESCRIPTION = """\
 Run every stage of a recipe: ingest, profile, calibrate, pack, train. A stage whose artifact is already in the folder,
@@ -32,6 +32,7 @@ def add_parser(verbs: Any) -> None:
     )  # fmt: skip
     add_recipe_options(parser)
     add_replace_option(parser)
+    add_watch_options(parser)
     parser.set_defaults(work=work)
 
 

@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from fae.cli.options import add_recipe_options, add_replace_option, open_run_folder
+from fae.cli.options import add_recipe_options, add_replace_option, add_watch_options, open_run_folder
 
 _STAGES = {
     "ingest": (
@@ -47,6 +47,8 @@ def add_parsers(verbs: Any) -> None:
         add_recipe_options(parser)
         if name in _REPLACING:
             add_replace_option(parser)
+        if name == "train":
+            add_watch_options(parser)
         parser.set_defaults(work=partial(work, name))
 
 

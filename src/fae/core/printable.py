@@ -1,4 +1,4 @@
-"""Text as it may be shown on a terminal, and lines for people on stderr, which never fail.
+"""Text as it may be shown on a terminal, and lines for people on stderr and in a log file, which never fail.
 
 Names come with a log, a recipe or a folder. A control character in one of them could set the title of a terminal or
 clear it, and a bidirectional one could show another name than the one that is there.
@@ -7,6 +7,7 @@ clear it, and a bidirectional one could show another name than the one that is t
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import os
 import select
@@ -56,8 +57,63 @@ def brief(value: object, *, most: int = 120) -> str:
     return f"{text[: most - 3 - end]}...{text[-end:]}"
 
 
+class _Hearing:
+    """Who hears lines for people, beside the stream of errors: one log file, or nobody."""
+
+    log: int | None = None
+    log_name = ""
+    muted: IO[str] | None = None
+    """The stream that hears errors alone; None where all is said."""
+
+
+_hearing = _Hearing()
+
+
+def open_log_file(path: str | None) -> None:
+    """Copy all lines for people to the end of a file, with the time in front of each; None ends that.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    """
+    if _hearing.log is not None:
+        with contextlib.suppress(OSError):
+            os.close(_hearing.log)
+        _hearing.log = None
+    if path is not None:
+        # A pipe that nobody reads is refused, not waited for.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        _hearing.log, _hearing.log_name = os.open(path, flags, 0o666), path
+
+
+def mute(quiet: bool) -> None:
+    """Whether the present stream of errors hears errors alone, and not what `fae.core.progress.say` prints."""
+    _hearing.muted = sys.stderr if quiet else None
+
+
+def is_muted() -> bool:
+    """Whether the stream of errors hears errors alone; one that was put in its place hears all."""
+    return _hearing.muted is not None and sys.stderr is _hearing.muted
+
+
+def record(text: str) -> None:
+    """Write one line into the log file, where there is one."""
+    if _hearing.log is None:
+        return
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    try:
+        rest = memoryview(f"{now} {printable(text)}\n".encode("utf-8", "backslashreplace"))
+        while rest:
+            rest = rest[os.write(_hearing.log, rest) :]
+    except OSError as error:
+        open_log_file(None)
+        tell(f"fae: --log-file {_hearing.log_name} can no longer be written ({error.strerror}); nothing else is lost")
+
+
 def tell(text: str) -> None:
     """Print one line for people, on stderr. A stream that is closed, full or read by nobody is no reason to fail."""
+    record(text)
     with contextlib.suppress(OSError, ValueError):
         write_stream(sys.stderr, printable(text) + "\n", wait_seconds=_WAIT_SECONDS)
 

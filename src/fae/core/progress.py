@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from fae.core.printable import printable, tell
+from fae.core.printable import is_muted, printable, record, tell
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -22,8 +22,14 @@ _LINE_EVERY_SECONDS = 15.0
 
 
 def say(text: str) -> None:
-    """Print one line for people, on stderr; what cannot be seen in it is escaped (`fae.core.printable`)."""
-    tell(text)
+    """Print one line for people, on stderr; what cannot be seen in it is escaped (`fae.core.printable`).
+
+    Under ``--quiet`` it goes into the log file alone.
+    """
+    if is_muted():
+        record(text)
+    else:
+        tell(text)
 
 
 class Task:
@@ -40,12 +46,12 @@ class Task:
         if self._bar is not None:
             progress, task_id = self._bar
             progress.update(task_id, advance=amount, note=printable(note))
-            return
         now = time.monotonic()
         if now - self._last_line >= _LINE_EVERY_SECONDS:
             self._last_line = now
             share = f"{100 * self._done / self._total:.0f} %" if self._total else f"{self._done:,.0f} {self._unit}"
-            say(f"{self._label}: {share} after {now - self._start:.0f} s {note}".rstrip())
+            line = f"{self._label}: {share} after {now - self._start:.0f} s {note}".rstrip()
+            (say if self._bar is None else record)(line)  # a bar is on the terminal already, and not in the log file
 
 
 class _Terminal:
@@ -70,7 +76,7 @@ class _Terminal:
 @contextmanager
 def task(label: str, total: float | None = None, unit: str = "inputs") -> Iterator[Task]:
     """Show the progress of one piece of work while the block runs."""
-    if not _is_terminal(sys.stderr):
+    if is_muted() or not _is_terminal(sys.stderr):
         yield Task(label, total, unit, None)
         return
     from rich.console import Console

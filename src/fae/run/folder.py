@@ -23,7 +23,7 @@ from fae.run.context import RunContext
 from fae.run.earlier_training import require_replaceable
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
-from fae.run.stale_files import PARENT_TEST, RUN_RECORD
+from fae.run.stale_files import METRICS, PARENT_TEST, RUN_RECORD
 from fae.run.train_stage import TRAIN, fresh_embeddings, require_model_memory
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class RunFolder(RunContext):
         with locked_folder(self.out):
             for name in (*(stage.kind for stage in STAGES), BEST, LAST):
                 recover_folder(self.out / name)
-            for name in (RUN_RECORD, TIMINGS, PARENT_TEST, sidecar(self.out / INGEST.kind).name):
+            for name in (RUN_RECORD, TIMINGS, METRICS, PARENT_TEST, sidecar(self.out / INGEST.kind).name):
                 with contextlib.suppress(OSError):  # what is in the way is named by the code that writes there
                     temporary_path(self.out / name).unlink(missing_ok=True)
             yield

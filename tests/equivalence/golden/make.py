@@ -68,7 +68,7 @@ def main(folder: Path) -> None:
     process.wait()
     fae("pack", HERE / "dlrm.toml", "--out", out)  # clears what the kill left
     assert '"complete": false' in read(out / "checkpoint" / "progress.json"), "it was over before the kill"
-    for name in ("timings.json", ".lock", "log.sources.json"):
+    for name in ("timings.json", ".lock", "log.sources.json", "metrics.jsonl"):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(HERE / "run", ignore_errors=True)
     shutil.copytree(out, HERE / "run")

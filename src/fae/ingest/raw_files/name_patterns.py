@@ -18,7 +18,12 @@ from fae.core.errors import LogError
 from fae.core.files import LOCK, MANIFEST, reason
 from fae.core.whole_files import read_json
 
-_RUN_FILES = frozenset({"run.json", "timings.json", "log.sources.json", ".log.partial", ".log.partial.json"})
+_RUN_FILES = frozenset(
+    {
+        "run.json", "timings.json", "log.sources.json", "metrics.jsonl", "wandb.json", ".log.partial",
+        ".log.partial.json",
+    }
+)  # fmt: skip
 _SIDE_SUFFIXES = (
     "~", "#", ".bak", ".orig", ".swp", ".tmp", ".crc", ".md5", ".sha1", ".sha256", ".toml", ".md", ".html", ".py",
     ".sh",
