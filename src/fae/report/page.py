@@ -19,7 +19,7 @@ from fae.report.pictures.amounts import stage_times_card
 from fae.report.pictures.losses import losses_card
 from fae.report.records import RunRecord, load_runs
 from fae.report.run_details import lead_text, machine_text, read_details
-from fae.report.sentences.verdict import verdict_of
+from fae.report.sentences.run_verdict import verdict_of
 from fae.report.settings import compare_settings, differing_names
 from fae.report.side_by_side import compare_runs
 from fae.report.templates import render_template

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fae.core.units import format_bytes, format_count
-from fae.report.pictures.cards import Bar, BarPart, Card
+from fae.report.pictures.page_cards import Bar, BarPart, Card
 from fae.report.records import RunRecord, as_number
 from fae.report.sentences.noise import best_places, rate_error
 from fae.report.shown_values import (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fae.report.log_card import LogCard, read_log
 from fae.report.per_table import TableLine, column_names, table_lines
 from fae.report.pictures.amounts import tiers_card
-from fae.report.pictures.cards import Card
 from fae.report.pictures.charts import budgets_card, skew_card
+from fae.report.pictures.page_cards import Card
 from fae.report.pictures.phases import schedule_card
 from fae.report.pictures.scores import ScoreDetails, read_scores
 from fae.report.records import RunRecord, as_number

@@ -11,7 +11,7 @@ from fae.report.records import RunRecord
 from fae.report.sentences.commands import again, folder_of, run_arguments
 from fae.report.sentences.glossary import GLOSSARY, explain
 from fae.report.sentences.next_steps import MOST_STEPS, RULES, next_steps
-from fae.report.sentences.verdict import verdict_of
+from fae.report.sentences.run_verdict import verdict_of
 from run_records import Page, make_record, make_run, paper_record
 
 COMMAND = "fae run 'my log.toml' --out runs/a --json --set train.epochs=2 --budget 4KiB --replace"

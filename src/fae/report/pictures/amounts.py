@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from fae.core.units import format_bytes
-from fae.report.pictures.cards import Bar, BarPart, Card
+from fae.report.pictures.page_cards import Bar, BarPart, Card
 from fae.report.records import RunRecord, as_number
 from fae.report.shown_values import seconds_text
 

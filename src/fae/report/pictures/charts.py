@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fae.core.units import format_bytes, format_count
-from fae.report.pictures.cards import Card
+from fae.report.pictures.page_cards import Card
 from fae.report.pictures.svg import Axis, Plot, percent, series_class, short_bytes
 from fae.report.records import RunRecord, as_number, points_of
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 from fae.core.units import format_count
-from fae.report.pictures.cards import Card
+from fae.report.pictures.page_cards import Card
 from fae.report.pictures.svg import Axis, Plot, series_class, short_count
 from fae.report.records import RunRecord, points_of
 from fae.report.sentences.noise import base_log_loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fae.core.units import format_count
-from fae.report.pictures.cards import Card
+from fae.report.pictures.page_cards import Card
 from fae.report.pictures.svg import WIDE, Axis, Plot, short_count
 from fae.report.records import RunRecord, as_number
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fae.core.units import format_count
-from fae.report.pictures.cards import Bar, BarPart, Card
+from fae.report.pictures.page_cards import Bar, BarPart, Card
 from fae.report.pictures.svg import Axis, Plot, percent
 from fae.report.records import RunRecord, as_number
 from fae.report.sentences.noise import NUM_ERRORS, auc_error, auc_error_of, differ, share_error

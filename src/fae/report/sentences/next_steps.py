@@ -12,6 +12,7 @@ from fae.core.units import format_bytes, format_count
 from fae.report.pictures.amounts import total_bytes, total_rows
 from fae.report.records import RunRecord, as_number
 from fae.report.sentences.commands import NextStep, again
+from fae.report.sentences.run_verdict import FITS_ANY_GPU
 from fae.report.sentences.training_steps import (
     a_single_column_is_as_good_step,
     more_epochs_step,
@@ -20,7 +21,6 @@ from fae.report.sentences.training_steps import (
     order_of_batches_step,
     validation_turned_step,
 )
-from fae.report.sentences.verdict import FITS_ANY_GPU
 
 MOST_STEPS = 5
 _STEP_WORTH = 0.05

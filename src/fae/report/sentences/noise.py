@@ -41,7 +41,7 @@ def auc_error(auc: float | None, num_inputs: float | None, label_rate: float | N
     """Standard error of an AUC (Hanley and McNeil, 1982); None where something is not known.
 
     >>> round(auc_error(0.8, 1000, 0.25), 4)
-    0.0176
+    0.0179
     """
     if auc is None or num_inputs is None or label_rate is None or not 0 <= auc <= 1 or not 0 < label_rate < 1:
         return None

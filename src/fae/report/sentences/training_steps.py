@@ -16,6 +16,7 @@ _FEW_CORES, _MANY_CORES = 2, 4
 
 
 def no_better_than_the_base_rate_step(run: RunRecord) -> NextStep | None:
+    """A smaller learning rate, where the model knows nothing."""
     loss, base = run.number("test", "log_loss"), base_log_loss(label_rate_of(run))
     rate = run.number("recipe", "train", "learning_rate")
     if loss is None or base is None or not rate or loss < base:
@@ -45,6 +46,7 @@ def validation_turned_step(run: RunRecord) -> NextStep | None:
 
 
 def more_epochs_step(run: RunRecord) -> NextStep | None:
+    """Twice the epochs, where validation still falls or only one was trained."""
     losses = [as_number(one.get("log_loss")) for one in run.items("train", "validation_curve") if _ends_epoch(one)]
     known = [loss for loss in losses if loss is not None]
     epochs = run.number("train", "epochs")
@@ -92,6 +94,7 @@ def order_of_batches_step(run: RunRecord) -> NextStep | None:
 
 
 def a_single_column_is_as_good_step(run: RunRecord) -> NextStep | None:
+    """A larger rate of the dense part, where the model is not above its best column."""
     best = next(iter(run.items("test", "context", "columns")), {})
     auc, alone, error = run.number("test", "auc"), as_number(best.get("auc")), auc_error_of(run)
     rate = run.number("recipe", "train", "dense_learning_rate") or run.number("recipe", "train", "learning_rate")
@@ -106,6 +109,7 @@ def a_single_column_is_as_good_step(run: RunRecord) -> NextStep | None:
 
 
 def no_validation_step(run: RunRecord) -> NextStep | None:
+    """A validation split, where there is none."""
     ends = run.get("log", "splits", "validation")
     if not isinstance(ends, list) or len(ends) != 2 or as_number(ends[0]) is None or ends[0] != ends[1]:
         return None
