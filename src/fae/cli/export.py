@@ -17,6 +17,7 @@ was found to score as the run does.
   python served/check.py day8.csv.gz --out scores.parquet
   python served/serve.py --port 8080
   fae export runs/my small --dtype int8       a quarter of the bytes; manifest.json says what it costs
+  fae export runs/day2 new --since served     what day 2 has changed; python new/apply.py served both
 """
 
 
@@ -32,11 +33,16 @@ def add_parser(verbs: Any) -> None:
         "--dtype", choices=("float32", "float16", "bfloat16", "int8"), default="float32",
         help="type of the rows (int8: with a scale a row); the change of AUC is measured (default: float32)",
     )  # fmt: skip
+    parser.add_argument("--onnx", action="store_true", help="model.onnx too, checked by onnxruntime (extra fae[onnx])")
+    parser.add_argument("--triton", action="store_true", help="a model repository for Triton Inference Server too")
+    parser.add_argument(
+        "--since", metavar="EARLIER", help="write only rows that changed since an earlier export, and an apply.py"
+    )
     parser.add_argument(
         "--file-size",
         metavar="SIZE",
         default="4GiB",
-        help="largest file of rows; larger tables are cut (default: 4GiB)",
+        help="largest file of rows; a larger table is cut (4GiB)",
     )
     parser.add_argument("--replace", action="store_true", help="write DIR anew, if it is an exported folder")
     add_output_options(parser)
@@ -49,6 +55,6 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     from fae.exporting.export_run import export
 
     return export(
-        options.run, options.folder, dtype=options.dtype,
+        options.run, options.folder, dtype=options.dtype, onnx=options.onnx, triton=options.triton, since=options.since,
         file_bytes=parse_bytes(options.file_size, what="--file-size"), replace=options.replace,
     )  # fmt: skip

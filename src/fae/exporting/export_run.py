@@ -1,74 +1,28 @@
-"""Write a finished run as a folder that works without FAE: schema, vocabularies, rows, model, checks and a server."""
+"""Write a finished run as a folder that works without FAE: the options, and the folder as a whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files as package_files
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-import torch
-
-from fae.artifacts.checkpoint import read_result
-from fae.artifacts.columnar_log import feature_tables, model_features
-from fae.checkpoint.parent import ParentRun
-from fae.checkpoint.save_load import load_dense
-from fae.core.errors import ArtifactError, RecipeError
+from fae.core.errors import ArtifactError
 from fae.core.files import MANIFEST, cannot_write, remove_folder, replace_folder, temporary_path
 from fae.core.progress import say, task
 from fae.core.units import format_bytes
 from fae.core.whole_files import read_json, write_json
-from fae.exporting.golden_inputs import confirmed_golden, draw_golden
-from fae.exporting.measured_change import measure_exported, run_scores
-from fae.exporting.schema_file import build_schema, exported_settings
-from fae.exporting.served_model import ServedModel, export_program, save_program
-from fae.exporting.standalone.scoring.exported_model import ExportedModel
-from fae.exporting.table_files import FILE_BYTES, ROW_TYPES, RowType, write_table
-from fae.exporting.vocabulary_files import file_stems, write_vocabulary
-from fae.models.config import model_config
-from fae.models.registry import build_model, embedding_dims
+from fae.exporting.changed_rows import DELTA_KIND, KIND, check_earlier, write_changes
+from fae.exporting.exported_folder import ExportOptions, describe_exported, write_exported
+from fae.exporting.onnx_model import require_onnx
+from fae.exporting.standalone.apply import apply_changes
+from fae.exporting.standalone.scoring.input_text import InputError
+from fae.exporting.table_files import FILE_BYTES, RowType
 from fae.run.scored_run import find_finished
-from fae.run.scoring import map_tables
-
-KIND, FORMAT_VERSION = "fae_export", 1
-_COPIED = "fae.exporting.standalone"
-_TOLERANCE = 1e-6
-_HASH_BLOCK = 1 << 22
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """What an exported folder holds beside the model itself.
-
-    Attributes
-    ----------
-    dtype
-        Type of the rows: ``float32``, ``float16``, ``bfloat16``, or ``int8`` with a scale a row.
-    file_bytes
-        Largest file of rows; a larger table is cut by rows into several files with an index.
-    replace
-        Whether an exported folder that is there already is replaced.
-    """
-
-    dtype: RowType = "float32"
-    file_bytes: int = FILE_BYTES
-    replace: bool = False
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ROW_TYPES:
-            raise RecipeError(f"dtype = {self.dtype!r} is not one of {', '.join(ROW_TYPES)}")
-        if self.file_bytes < 1:
-            raise RecipeError(f"file_bytes = {self.file_bytes} must be 1 or more")
 
 
 def export(
-    run: str | Path, folder: str | Path, *, dtype: RowType = "float32", file_bytes: int = FILE_BYTES,
-    replace: bool = False,
+    run: str | Path, folder: str | Path, *, dtype: RowType = "float32", onnx: bool = False, triton: bool = False,
+    since: str | Path | None = None, file_bytes: int = FILE_BYTES, replace: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a finished run as a folder that scores raw inputs without FAE; docs/guide/export.md.
 
@@ -78,8 +32,13 @@ def export(
         Folder of the finished run.
     folder
         The folder to write; it appears when it is complete.
-    dtype, file_bytes, replace
+    dtype, onnx, triton, file_bytes
         As in `ExportOptions`.
+    since
+        Folder of an earlier export of the same line of runs: only what has changed since is written, with an
+        ``apply.py`` that makes the whole folder of both.
+    replace
+        Whether an exported folder that is there already is replaced.
 
     Returns
     -------
@@ -91,25 +50,33 @@ def export(
     FaeError
         If the run is not finished or has no vocabulary, the folder is there, or it cannot be written.
     """
-    options = ExportOptions(dtype=dtype, file_bytes=file_bytes, replace=replace)
+    options = ExportOptions(dtype=dtype, onnx=onnx, triton=triton, file_bytes=file_bytes)
     target = Path(folder).expanduser()
     found = find_finished(run)
-    check_target(target, replace=options.replace)
+    check_target(target, replace=replace)
+    if onnx:
+        require_onnx()
+    earlier = None if since is None else Path(since).expanduser()
+    base = None if earlier is None else check_earlier(earlier, dtype)
     temporary = temporary_path(target)
+    whole = temporary if earlier is None else temporary_path(target.with_name(f"{target.name}.whole"))
     try:
-        remove_folder(temporary)
-        temporary.mkdir(parents=True)
-        manifest = _write(found, temporary, options)
+        for path in {temporary, whole}:
+            remove_folder(path)
+        whole.mkdir(parents=True)
+        manifest = write_exported(found, whole, options)
+        if earlier is not None and base is not None:
+            manifest = _write_since(earlier, base, whole, temporary)
         replace_folder(temporary, target)
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
-        remove_folder(temporary)
+        for path in {temporary, whole}:
+            remove_folder(path)
     total = sum(each["bytes"] for each in manifest["files"].values())
-    say(
-        f"export: {len(manifest['files'])} files, {format_bytes(total)}: {target}; `python {target}/check.py` checks it"
-    )
-    facts = {key: value for key, value in manifest.items() if key != "files"}
+    script = "check.py" if earlier is None else f"apply.py {earlier} OUT"
+    say(f"export: {len(manifest['files'])} files, {format_bytes(total)}: {target}; next: python {target}/{script}")
+    facts = {key: value for key, value in manifest.items() if key not in ("files", "result", "copied")}
     return {**facts, "folder": str(target), "num_files": len(manifest["files"]), "bytes": total}
 
 
@@ -126,7 +93,7 @@ def check_target(target: Path, *, replace: bool) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     try:
-        ours = read_json(target / MANIFEST).get("kind") in (KIND, f"{KIND}_delta")
+        ours = read_json(target / MANIFEST).get("kind") in (KIND, DELTA_KIND)
     except (OSError, ValueError, AttributeError):
         ours = False
     if not ours:
@@ -135,117 +102,21 @@ def check_target(target: Path, *, replace: bool) -> None:
         raise ArtifactError(f"{target} is there already; give --replace to write it anew, or choose another folder")
 
 
-def _write(run: ParentRun, folder: Path, options: ExportOptions) -> dict[str, Any]:
-    log, made_with = run.log, run.manifest.parameters
-    if not {"model", "train"} <= made_with.keys():
-        raise ArtifactError(f"{run.checkpoint} was not made by `fae run` or `fae train`, so its model is not known")
-    config, settings = model_config(made_with["model"]), exported_settings(log)
-    dims, stems = embedding_dims(config, log.features), file_stems([feature.name for feature in log.features])
-    schema = build_schema(log, settings, made_with["model"], dims, stems)
-    for name in ("vocabulary", "tables"):
-        (folder / name).mkdir()
-    with task("export: vocabularies", len(stems), "tables") as progress:
-        for table, entry in enumerate(schema["tables"]):
-            write_vocabulary(folder / entry["vocabulary"], log, table)
-            progress.advance(1)
-    weights = map_tables(run.checkpoint, run.manifest, log, command=run.command)
-    with task("export: rows", 4 * sum(weight.numel() for weight in weights), "bytes") as progress:
-        for entry, stem, weight in zip(schema["tables"], stems, weights, strict=True):
-            written = write_table(folder, stem, weight, options.dtype, file_bytes=options.file_bytes, progress=progress)
-            entry |= {"rows": written.entry, "dtype": options.dtype}
-    columns, owners = model_features(log.features), feature_tables(log.features)
-    model = build_model(config, log.features, len(log.dense_names), seed=0)
-    load_dense(run.checkpoint, model)
-    program = export_program(ServedModel(model, columns), schema["model"]["inputs"])
-    save_program(program, folder / schema["model"]["file"])
-    del owners
-    _copy_scripts(folder)
-    return _finish(run, folder, options, schema)
-
-
-def _finish(run: ParentRun, folder: Path, options: ExportOptions, schema: dict[str, Any]) -> dict[str, Any]:
-    """Golden inputs, measurement, schema.json and manifest.json."""
-    log = run.log
-    golden = draw_golden(log, exported_settings(log), schema["dense"])
-    names = set(golden.columns.column_names)
-    schema["golden"] = {
-        "file": "golden.parquet", "score": _free_name("score", names), "run_score": _free_name("run_score", names),
-        "origin": golden.origin,
-    }  # fmt: skip
-    write_json(folder / "schema.json", schema)
-    manifest = {
-        "kind": KIND, "format_version": FORMAT_VERSION, "run": run.checkpoint.parent.name,
-        "fingerprints": {"checkpoint": run.manifest.fingerprint, "log": log.manifest.fingerprint},
-        "versions": _versions(), "dtype": options.dtype,
-    }  # fmt: skip
+def _write_since(earlier: Path, base: dict[str, Any], whole: Path, folder: Path) -> dict[str, Any]:
+    """Write the changes into `folder`, and apply them once: together with `earlier` they must be `whole`."""
+    folder.mkdir()
+    manifest = write_changes(earlier, whole, folder, base)
+    manifest["files"] = describe_exported(folder)
     write_json(folder / MANIFEST, manifest)
-    served = ExportedModel(folder)
-    golden = confirmed_golden(golden, served, log)
-    from_run = run_scores(run, golden.positions)
-    ids, dense = (torch.from_numpy(np.array(array[golden.positions])) for array in (log.ids, log.dense))
-    scores = from_run if options.dtype == "float32" else served.score_ids(ids, dense).numpy()
-    table = golden.columns.append_column(schema["golden"]["score"], [scores])
-    pq.write_table(table.append_column(schema["golden"]["run_score"], [from_run]), folder / "golden.parquet")
-    manifest["golden"] = {"num_inputs": len(scores), "origin": golden.origin}
-    _check_served(served, folder, schema, scores)
-    manifest["test"] = measure_exported(served, log, read_result(run.checkpoint)["test"])
-    manifest["files"] = _describe(folder)
-    write_json(folder / MANIFEST, manifest)
+    tried = whole.with_name(f"{whole.name}.tried")
+    remove_folder(tried)
+    try:
+        with task("export: applying the changes once"):
+            apply_changes(folder, earlier, tried)
+        if (tried / MANIFEST).read_bytes() != (whole / MANIFEST).read_bytes():
+            raise ArtifactError(f"the changes since {earlier} do not give the whole export; this is a defect of fae")
+    except InputError as error:
+        raise ArtifactError(f"{error}; export the whole folder, without --since") from error
+    finally:
+        shutil.rmtree(tried, ignore_errors=True)
     return manifest
-
-
-def _check_served(served: ExportedModel, folder: Path, schema: Mapping[str, Any], expected: Any) -> None:
-    """Refuse to leave a folder whose scores of its own golden inputs are not those of the run."""
-    found = [served.score(columns).numpy() for columns in served.files(folder / schema["golden"]["file"])]
-    worst = float(np.abs(np.concatenate(found) - expected).max(initial=0.0))
-    if not worst <= _TOLERANCE:
-        raise ArtifactError(
-            f"the exported model scores its golden inputs differently from the run, by up to {worst:.3g}; this is a "
-            "defect of fae or of the run's log; export was given up"
-        )
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    return name if name not in taken else _free_name(f"{name}_", taken)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("fae", "torch", "safetensors", "pyarrow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-def _copy_scripts(folder: Path) -> None:
-    """Copy the scripts, which import each other as neighbours there."""
-    source = package_files(_COPIED)
-    for name in ("check.py", "serve.py"):
-        (folder / name).write_text(as_neighbour(source.joinpath(name).read_text()))
-    (folder / "scoring").mkdir()
-    for file in source.joinpath("scoring").iterdir():
-        if file.name.endswith(".py"):
-            (folder / "scoring" / file.name).write_text(as_neighbour(file.read_text()))
-
-
-def as_neighbour(source: str) -> str:
-    """The source of a script, with imports from its own folder and not from FAE."""
-    return source.replace(f"{_COPIED}.", "")
-
-
-def _describe(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of every file but manifest.json, by relative path; the files take the umask."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    paths = [path for path in paths if "__pycache__" not in path.parts]
-    found = {}
-    with task("export: checksums", sum(path.stat().st_size for path in paths), "bytes") as progress:
-        for path in paths:
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while block := file.read(_HASH_BLOCK):
-                    digest.update(block)
-                    progress.advance(len(block))
-            found[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
-    return found

@@ -1,4 +1,4 @@
-"""Draw some raw inputs of the test split: from the raw files where they are still there, else from ids and vocabulary."""
+"""Draw some raw inputs of the test split: from the raw files where they still are, else from ids and vocabulary."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from fae.training.metrics import compute_metrics, probabilities
 
 def run_scores(run: ParentRun, positions: Int64) -> npt.NDArray[np.float64]:
     """Probabilities of the run itself, float64 ``[n]``, of inputs of its log."""
-    scorer = Scorer(run.checkpoint, run.manifest, run.log, device="cpu", command=run.command)
+    scorer = Scorer(run.checkpoint, run.manifest, run.log, device="cpu", command=run.command, precision="fp32")
     parts = [np.zeros(0)]
     with torch_threads(scorer.threads):
         for start in range(0, len(positions), BATCH_INPUTS):

@@ -13,34 +13,60 @@ from fae.ingest.formats import CRITEO_FORMATS
 from fae.ingest.scored.scored_log import log_settings
 
 _RULES = {
-    "input": "The columns of an input are named by `features` and `dense`; their order and other columns do not matter.",
-    "text": "A categorical value is text, byte for byte: it is not trimmed, and case matters. A whole number is its "
-    "decimal text, also where it is stored as a float or decimal (7.0 is \"7\"); other fractions are refused. true and "
-    "false are \"true\" and \"false\"; a date is YYYY-MM-DD, a time has a fraction of a second no longer than needed, and "
-    "ends in Z where it has a zone.",
-    "missing": "A missing value, and every word of `input.missing`, is the empty text, a value like any other in a plain "
-    "column: it has a row of its own where the vocabulary has it. In a list it is left out.",
-    "vocabulary": "vocabulary/<table>.parquet maps a value's text to its id, which is the number of its row in the table.",
-    "unknown": "A value that the vocabulary does not have gets the table's `unknown_id`, the row that training gave to "
-    "rare and unknown values.",
-    "encoded": "In a table with `encoded`, values are whole numbers; zeros in front do not count. One that the "
-    "vocabulary does not have, or that is missing, gets `unknown_id`.",
-    "lists": "A feature with `length` above 1 is a list. Text is split at `separator` (with `brackets`: it is printed "
-    "as [1, 2] or ['a' 'b'], and brackets and quotes are taken off). Behind the last `weight_separator` of an item is a "
-    "number, which is dropped. Then missing items and `padding` are left out, and the last `length` items are kept, "
-    "oldest first, in the first slots; other slots are unused (id -1), and their rows are zeros.",
-    "pooling": "sum adds the rows of the slots in use, in order; mean divides that by their number (at least 1); none "
-    "keeps all slots as [length, embedding_dim], and the model also takes the number of slots in use.",
-    "forms": "A feature with `text` = hex (Criteo's format) has values of up to 8 digits 0-9, a-f; \"7\" and \"07\" are two. "
-    "With `text` = YYMMDDHH (Avazu's hour) the value is the last two of eight digits.",
-    "parts": "A feature with `part` takes the hour (0 to 23), weekday (0 is Monday), day or month of the time in its "
-    "column, in the time zone `zone` (null: UTC). A time is Unix time from 1973 on (the number of digits says whether "
-    "in s, ms, us or ns), ISO 8601, YYYYMMDD, YYMMDDHH or YYYYMMDDHHMMSS; without a zone it is in UTC. A date alone is "
-    "that day in every zone, and its hour is 0.",
-    "dense": "A dense feature is a number in float64, raised to `low` and lowered to `high` where these are not null, "
-    "then transformed (log1p: log(1 + max(x, 0)); signed_log1p: sign(x) log(1 + |x|); standardize: (x - mean) / "
-    "deviation; none: x), then rounded to float32. A missing one becomes 0 behind the transform.",
-    "quantised": "Rows are used as float32. A row of dtype int8 is its `weight` times its `scale`.",
+    "input": (
+        "The columns of an input are named by `features` and `dense`; their order and other columns do not "
+        "matter."
+    ),
+    "text": (
+        "A categorical value is text, byte for byte: it is not trimmed, and case matters. A whole number is its "
+        'decimal text, also where it is stored as a float or decimal (7.0 is "7"); other fractions are refused. '
+        'true and false are "true" and "false"; a date is YYYY-MM-DD, a time has a fraction of a second no longer'
+        " than needed, and ends in Z where it has a zone."
+    ),
+    "missing": (
+        "A missing value, and every word of `input.missing`, is the empty text, a value like any other in a plain"
+        " column: it has a row of its own where the vocabulary has it. In a list it is left out."
+    ),
+    "vocabulary": (
+        "vocabulary/<table>.parquet maps a value's text to its id, which is the number of its row in the table."
+    ),
+    "unknown": (
+        "A value that the vocabulary does not have gets the table's `unknown_id`, the row that training gave to "
+        "rare and unknown values."
+    ),
+    "encoded": (
+        "In a table with `encoded`, values are whole numbers; zeros in front do not count. One that the "
+        "vocabulary does not have, or that is missing, gets `unknown_id`."
+    ),
+    "lists": (
+        "A feature with `length` above 1 is a list. Text is split at `separator` (with `brackets`: it is printed "
+        "as [1, 2] or ['a' 'b'], and brackets and quotes are taken off). Behind the last `weight_separator` of an"
+        " item is a number, which is dropped. Then missing items and `padding` are left out, and the last "
+        "`length` items are kept, oldest first, in the first slots; other slots are unused (id -1), and their "
+        "rows are zeros."
+    ),
+    "pooling": (
+        "sum adds the rows of the slots in use, in order; mean divides that by their number (at least 1); none "
+        "keeps all slots as [length, embedding_dim], and the model also takes the number of slots in use."
+    ),
+    "forms": (
+        "A feature with `text` = hex (Criteo's format) has values of up to 8 digits 0-9, a-f; \"7\" and \"07\" are "
+        "two. With `text` = YYMMDDHH (Avazu's hour) the value is the last two of eight digits."
+    ),
+    "parts": (
+        "A feature with `part` takes the hour (0 to 23), weekday (0 is Monday), day or month of the time in its "
+        "column, in the time zone `zone` (null: UTC). A time is Unix time from 1973 on (the number of digits says"
+        " whether in s, ms, us or ns), ISO 8601, YYYYMMDD, YYMMDDHH or YYYYMMDDHHMMSS; without a zone it is in "
+        "UTC. A date alone is that day in every zone, and its hour is 0."
+    ),
+    "dense": (
+        "A dense feature is a number in float64, raised to `low` and lowered to `high` where these are not null, "
+        "then transformed (log1p: log(1 + max(x, 0)); signed_log1p: sign(x) log(1 + |x|); standardize: (x - mean)"
+        " / deviation; none: x), then rounded to float32. A missing one becomes 0 behind the transform."
+    ),
+    "quantised": (
+        "Rows are used as float32. A row of dtype int8 is its `weight` times its `scale`."
+    ),
 }  # fmt: skip
 
 
@@ -75,9 +101,9 @@ def build_schema(
     features = [
         {
             "name": feature.name, "column": setting.source, "part": setting.part, "zone": setting.zone,
-            "text": _text_form(config, index), "table": log.features[table].name, "length": feature.length, "keeps": "last", "pooling": feature.pooling,
-            "first_slot": first, "separator": setting.separator, "brackets": setting.brackets,
-            "padding": setting.padding, "weight_separator": setting.weight_separator,
+            "text": _text_form(config, index), "table": log.features[table].name, "length": feature.length,
+            "keeps": "last", "pooling": feature.pooling, "first_slot": first, "separator": setting.separator,
+            "brackets": setting.brackets, "padding": setting.padding, "weight_separator": setting.weight_separator,
         }
         for index, (feature, table, first, setting) in enumerate(
             zip(columns, owners, slots[:-1], settings, strict=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fae.core.progress import Task
+from fae.exporting.standalone.scoring.row_files import write_rows
 
 RowType = Literal["float32", "float16", "bfloat16", "int8"]
 ROW_TYPES: tuple[RowType, ...] = ("float32", "float16", "bfloat16", "int8")
@@ -23,7 +24,6 @@ FILE_BYTES = 4 * 2**30
 """Largest file of rows; a larger table is cut."""
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
-_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8"}
 _BLOCK_BYTES = 2**26
 _LARGEST = 127
 
@@ -63,18 +63,21 @@ def write_table(
     count, dim = weight.shape
     rows_a_file = max(1, file_bytes // row_bytes(dtype, dim))
     num_files = max(1, -(-count // rows_a_file))
-    if num_files == 1:
-        name = f"tables/{stem}.safetensors"
-        _write_part(folder / name, weight, dtype, "", progress)
-        return WrittenTable(entry=name)
     places = {}
     for part in range(num_files):
-        name = f"{stem}-{part + 1:05d}-of-{num_files:05d}.safetensors"
-        rows = weight[part * rows_a_file : (part + 1) * rows_a_file]
-        _write_part(folder / "tables" / name, rows, dtype, f".{part}", progress)
-        places[f"weight.{part}"] = name
-        if dtype == "int8":
-            places[f"scale.{part}"] = name
+        whole = num_files == 1
+        name = f"{stem}.safetensors" if whole else f"{stem}-{part + 1:05d}-of-{num_files:05d}.safetensors"
+        rows, suffix = weight[part * rows_a_file : (part + 1) * rows_a_file], "" if whole else f".{part}"
+
+        def blocks(rows: Tensor = rows) -> Iterator[tuple[Tensor, Tensor | None]]:
+            return (converted(block, dtype) for block in row_blocks(rows))
+
+        write_rows(folder / "tables" / name, (len(rows), dim), _DTYPES[dtype], blocks, suffix=suffix)
+        progress.advance(4 * rows.numel())
+        for kind in ("weight", *(["scale"] if dtype == "int8" else [])):
+            places[f"{kind}{suffix}"] = name
+    if num_files == 1:
+        return WrittenTable(entry=f"tables/{stem}.safetensors")
     index: dict[str, Any] = {
         "metadata": {"total_size": count * row_bytes(dtype, dim), "num_rows": count, "rows_a_file": rows_a_file},
         "weight_map": places,
@@ -107,35 +110,3 @@ def row_blocks(weight: Tensor) -> Iterator[Tensor]:
     step = max(1, _BLOCK_BYTES // (4 * weight.shape[1]))
     for start in range(0, len(weight), step):
         yield weight[start : start + step]
-
-
-def _write_part(path: Path, weight: Tensor, dtype: RowType, suffix: str, progress: Task) -> None:
-    count, dim = weight.shape
-    tensors: list[tuple[str, str, list[int], int]] = []
-    if dtype == "int8":  # the wider type first, so that its values are aligned
-        tensors.append((f"scale{suffix}", "F32", [count], 4 * count))
-    tensors.append((f"weight{suffix}", _CODES[dtype], [count, dim], count * dim * _DTYPES[dtype].itemsize))
-    with path.open("xb") as file:
-        file.write(safetensors_header(tensors))
-        if dtype == "int8":
-            for block in row_blocks(weight):
-                file.write(_bytes(row_scales(block)))
-        for block in row_blocks(weight):
-            file.write(_bytes(converted(block, dtype)[0]))
-            progress.advance(4 * block.numel())
-
-
-def safetensors_header(tensors: list[tuple[str, str, list[int], int]]) -> bytes:
-    """The header of a safetensors file: of each tensor name, type code, shape and bytes, in the order of their data."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    at = 0
-    for name, code, shape, size in tensors:
-        header[name] = {"dtype": code, "shape": shape, "data_offsets": [at, at + size]}
-        at += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _bytes(values: Tensor) -> memoryview:
-    return memoryview(values.contiguous().view(torch.uint8).numpy().reshape(-1))

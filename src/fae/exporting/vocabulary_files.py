@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from fae.artifacts.checksums import check_contents
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.errors import ArtifactError
+from fae.exporting.standalone.scoring.row_files import write_vocabulary_parts
 
 _LONGEST_STEM = 150
-SCHEMA = pa.schema([pa.field("value", pa.string(), False), pa.field("id", pa.int32(), False)])
 
 
 def file_stems(names: Sequence[str]) -> list[str]:
@@ -44,9 +44,7 @@ def write_vocabulary(path: Path, log: ColumnarLog, table: int) -> None:
     ArtifactError
         If the log's own file is damaged.
     """
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        for part in _values(log, table):
-            writer.write_table(part)
+    write_vocabulary_parts(path, _values(log, table))
 
 
 def _values(log: ColumnarLog, table: int) -> Iterator[Any]:
@@ -59,7 +57,7 @@ def _values(log: ColumnarLog, table: int) -> Iterator[Any]:
                 ids = pa.array(np.arange(first, first + batch.num_rows, dtype=np.int32))
                 first += batch.num_rows
                 part = pa.table({"value": batch.column(0).cast(pa.string()), "id": ids})
-                yield part.filter(part.column("value").is_valid()).cast(SCHEMA)
+                yield part.filter(part.column("value").is_valid())
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{log.path / name} cannot be read ({error}); run `{log.command}`") from error
     if first != size:

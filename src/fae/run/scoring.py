@@ -28,7 +28,7 @@ from fae.models.config import model_config
 from fae.models.registry import build_model, embedding_dims
 from fae.run.context import choose_device
 from fae.training.dense_threads import dense_threads
-from fae.training.step import autocast, honoured_precision
+from fae.training.step import Precision, autocast, honoured_precision
 
 BATCH_INPUTS = 2048
 """Inputs scored together. A constant: what a batch holds then depends on the inputs alone, and so do the last bits."""
@@ -47,6 +47,8 @@ class Scorer:
         Where the model runs: ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
     command
         The command that makes the run again, for error messages.
+    precision
+        Of the model's arithmetic; None takes that of the training.
 
     Attributes
     ----------
@@ -62,7 +64,14 @@ class Scorer:
     """
 
     def __init__(
-        self, checkpoint: Path, manifest: Manifest, log: ColumnarLog, *, device: str | None, command: str
+        self,
+        checkpoint: Path,
+        manifest: Manifest,
+        log: ColumnarLog,
+        *,
+        device: str | None,
+        command: str,
+        precision: Precision | None = None,
     ) -> None:
         self.device = torch.device(choose_device(device))
         made_with = manifest.parameters
@@ -96,7 +105,7 @@ class Scorer:
         except (RuntimeError, ValueError, SafetensorError) as error:
             raise ArtifactError(f"the dense weights of {checkpoint} do not fit the model: {error}") from error
         self._model = model.to(self.device).eval()
-        self._precision = honoured_precision(self.device, made_with["train"].get("precision", "fp32"))
+        self._precision = honoured_precision(self.device, precision or made_with["train"].get("precision", "fp32"))
         asked = int(made_with["train"].get("threads", 0))
         self.threads = dense_threads(self._model, BATCH_INPUTS, asked) if self.device.type == "cpu" else 0
 

@@ -66,6 +66,7 @@ def test_metrics_and_golden_inputs_are_those_of_the_run(exported: Callable[[str]
     test = json.loads((folder / "run" / "run.json").read_text())["test"]
     assert manifest["test"]["exported"]["auc"] == pytest.approx(test["auc"], abs=1e-9)
     assert manifest["test"]["exported"]["log_loss"] == pytest.approx(test["log_loss"], abs=1e-7)
+    assert manifest["golden"]["origin"] == ("raw files" if CASES[name].is_old else "vocabulary")
     golden = pq.read_table(folder / "served" / "golden.parquet")
     assert golden.num_rows == manifest["golden"]["num_inputs"] > 20
     assert golden.column("score").to_pylist() == golden.column("run_score").to_pylist()

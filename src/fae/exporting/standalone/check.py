@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:  # run as a file: python -I leaves its folder out of the path
+    sys.dont_write_bytecode = True  # the folder stays as it is
     sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import pyarrow as pa

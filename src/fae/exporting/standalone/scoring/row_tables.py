@@ -37,6 +37,7 @@ class RowTable:
             count = sum(key.startswith("weight.") for key in places)
             base = (folder / name).parent
             parts = {p: (base / places[f"weight.{p}"], f"weight.{p}", f"scale.{p}") for p in range(count)}
+        self.num_rows = int(table["num_rows"])
         self._weights: list[Tensor] = []
         self._scales: list[Tensor | None] = []
         for path, weight, scale in parts.values():
@@ -59,6 +60,21 @@ class RowTable:
                 here = part_of == part
                 found[here] = self._read(part, safe[here] - part * self._rows_a_part)
         return found * (ids >= 0).unsqueeze(1)
+
+    def stored(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
+        """Rows ``[first, last)`` as they are stored, and for int8 their scales; they must be of one file."""
+        part = first // self._rows_a_part
+        here = slice(first - part * self._rows_a_part, last - part * self._rows_a_part)
+        scale = self._scales[part]
+        return self._weights[part][here], None if scale is None else scale[here]
+
+    def pieces(self, num_rows: int) -> list[tuple[int, int]]:
+        """Ranges of at most `num_rows` rows, each within one file, in order."""
+        found = []
+        for part, weight in enumerate(self._weights):
+            begin = part * self._rows_a_part
+            found += [(begin + at, begin + min(at + num_rows, len(weight))) for at in range(0, len(weight), num_rows)]
+        return found
 
     def _read(self, part: int, rows: Tensor) -> Tensor:
         found = self._weights[part].index_select(0, rows).float()
