@@ -6,6 +6,7 @@ the libraries of ingest.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,12 @@ from fae.core.errors import ArtifactError
 
 
 def check_same_columns(
-    parent: ColumnarLog, *, columns: Sequence[Mapping[str, Any]], dense_names: Sequence[str], dense_transform: str
+    parent: ColumnarLog,
+    *,
+    columns: Sequence[Mapping[str, Any]],
+    dense_names: Sequence[str],
+    dense_transform: str,
+    dense_settings: Mapping[str, Any],
 ) -> None:
     """Refuse a parent log with other columns. Reads no data.
 
@@ -23,6 +29,8 @@ def check_same_columns(
     columns
         The categorical columns of the recipe in slot order, each with name, encoded, max_length, pooling and, where
         they have them, the name of the column whose table they share, and part and zone of a time.
+    dense_settings
+        Entries of the parameters of a log that say more of its dense columns, as they are there.
 
     Raises
     ------
@@ -54,6 +62,8 @@ def check_same_columns(
     if parent.dense_names:
         transform = parent.manifest.parameters.get("dense_transform")
         differences.append(("dense_transform", transform, dense_transform))
+        made_with = json.loads(json.dumps(dense_settings))
+        differences += [(key, parent.manifest.parameters.get(key), made_with[key]) for key in made_with]
     if not any(name.startswith("vocabulary/") for name in parent.manifest.files):
         raise ArtifactError(
             f"{parent.path} has no vocabulary (it was not made from a raw log), so no log can continue it; make it "

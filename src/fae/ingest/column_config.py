@@ -1,4 +1,4 @@
-"""One categorical column of the recipe that needs more than its name. Imports no library."""
+"""One column of the recipe that needs more than its name, categorical or dense. Imports no library."""
 
 from __future__ import annotations
 
@@ -123,6 +123,60 @@ class ColumnConfig:
     def to_parameters(self) -> dict[str, Any]:
         """The table that goes into the fingerprint of a log."""
         return without_defaults(to_table(self), _LATER_KEYS)
+
+
+DenseTransform = Literal["log1p", "signed_log1p", "standardize", "none"]
+_LATER_DENSE_KEYS: dict[str, Any] = {"transform": None, "clip": None, "clip_quantiles": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """One dense column that needs more than its name.
+
+    Attributes
+    ----------
+    name
+        Name of the column in the log.
+    transform
+        `LogConfig.dense_transform` for this column alone.
+    clip, clip_quantiles
+        `LogConfig.dense_clip` and `LogConfig.dense_clip_quantiles` for this column alone.
+    """
+
+    name: str
+    transform: DenseTransform | None = None
+    clip: tuple[float, ...] | None = None
+    clip_quantiles: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        where = f"[log] dense {self.name}:"
+        check_fields(self, where if isinstance(self.name, str) else "[log] dense")
+        check_ends(where, "clip", self.clip, self.clip_quantiles)
+
+    def to_entry(self) -> str | dict[str, Any]:
+        """Its name where that says all, else its table: its entry in the parameters of a log."""
+        table = without_defaults(to_table(self), _LATER_DENSE_KEYS)
+        return self.name if len(table) == 1 else table
+
+
+def check_ends(where: str, name: str, clip: Sequence[float] | None, quantiles: Sequence[float] | None) -> None:
+    """Refuse ends of clipped numbers that are none.
+
+    Raises
+    ------
+    RecipeError
+        If there are not two, the first is not below the second, both are set, or quantiles are not within 0 and 1.
+    """
+    for key, ends in ((name, clip), (f"{name}_quantiles", quantiles)):
+        if ends is None:
+            continue
+        shown = f"{where} {key} = {list(ends)}"
+        if len(ends) != 2 or not ends[0] < ends[1]:
+            raise RecipeError(f"{shown} must be two numbers, the lower one first: [low, high]")
+        if key != name and (ends[0] < 0 or ends[1] > 1):
+            raise RecipeError(f"{shown} must be shares from 0 to 1, such as [0.01, 0.99]")
+    if clip is not None and quantiles is not None:
+        raise RecipeError(f"{where} has both {name} and {name}_quantiles; keep one of them")
 
 
 def tables_of(columns: Sequence[ColumnConfig]) -> list[int]:

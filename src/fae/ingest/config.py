@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from fae.core.config import check_fields, check_path, nearest, to_table, without_defaults
 from fae.core.errors import RecipeError
-from fae.ingest.column_config import ColumnConfig, in_slot_order
+from fae.ingest.column_config import ColumnConfig, DenseConfig, DenseTransform, check_ends, in_slot_order
 from fae.ingest.formats import KNOWN_LOGS, KnownLog
 
 Format = Literal[
@@ -16,11 +16,15 @@ Format = Literal[
 ]  # fmt: skip
 _LATER_KEYS: dict[str, Any] = {
     "columns": [], "quote": '"', "escape": "", "decimal": ".", "missing": [], "label_map": {}, "label_threshold": None,
-    "weight": None, "time": None, "split": "order", "split_by": None, "split_seed": 0,
+    "weight": None, "time": None, "split": "order", "split_by": None, "split_seed": 0, "dense_clip": None,
+    "dense_clip_quantiles": None,
 }  # fmt: skip
 """Keys that logs made before them do not name, and their defaults: a log that leaves them out keeps its fingerprint."""
 _TEXT_KEYS = ("columns", "quote", "escape", "decimal")
-_ROW_KEYS = ("label_map", "label_threshold", "weight", "time", "split", "split_by", "split_seed", "missing")
+_ROW_KEYS = (
+    "label_map", "label_threshold", "weight", "time", "split", "split_by", "split_seed", "missing", "dense_clip",
+    "dense_clip_quantiles",
+)  # fmt: skip
 _FREE_KEYS = ("label_map", "label_threshold", "weight", "time", "split_by", "missing")
 _MAX_FREQUENCY = 2**62
 
@@ -77,8 +81,12 @@ class LogConfig:
     min_frequency
         Values seen fewer times than this in the training split share the column's reserved id.
     dense_transform
-        ``log1p`` of counts (negative values count as 0), ``signed_log1p`` (``sign(x) log(1 + |x|)``) or ``none``; a
-        missing value is 0 in all.
+        ``log1p`` of counts (negative values count as 0), ``signed_log1p`` (``sign(x) log(1 + |x|)``), ``standardize``
+        (``(x - mean) / deviation``, both of the training split) or ``none``; a missing value becomes 0 in all.
+    dense_clip
+        ``[low, high]``: dense values are raised to the first and lowered to the second before the transform.
+    dense_clip_quantiles
+        The same with quantiles of the training split, such as ``[0.01, 0.99]``.
     """
 
     train: str | tuple[str, ...]
@@ -90,7 +98,7 @@ class LogConfig:
     label_threshold: float | None = None
     weight: str | None = None
     categorical: tuple[str | ColumnConfig, ...] = ()
-    dense: tuple[str, ...] = ()
+    dense: tuple[str | DenseConfig, ...] = ()
     missing: tuple[str, ...] = ()
     separator: str = ","
     quote: str = '"'
@@ -103,7 +111,9 @@ class LogConfig:
     test_fraction: float | None = None
     validation_fraction: float | None = None
     min_frequency: int = 1
-    dense_transform: Literal["log1p", "signed_log1p", "none"] = "log1p"
+    dense_transform: DenseTransform = "log1p"
+    dense_clip: tuple[float, ...] | None = None
+    dense_clip_quantiles: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "[log]")
@@ -118,6 +128,7 @@ class LogConfig:
             raise RecipeError("[log] has both `test` files and `test_fraction`; keep one of them")
         if not 1 <= self.min_frequency <= _MAX_FREQUENCY:
             raise RecipeError(f"[log] min_frequency = {self.min_frequency} must be from 1 to {_MAX_FREQUENCY}")
+        check_ends("[log]", "dense_clip", self.dense_clip, self.dense_clip_quantiles)
         self._check_text()
         self._check_labels()
         self._check_split()
@@ -273,7 +284,12 @@ class LogConfig:
 
     def dense_columns(self) -> tuple[str, ...]:
         """Names of the dense columns."""
-        return self.known.dense if self.known else self.dense
+        return tuple(column.name for column in self.dense_settings())
+
+    def dense_settings(self) -> tuple[DenseConfig, ...]:
+        """Every dense column in full form, as the recipe names it: what it leaves out, the log's own settings say."""
+        columns = self.known.dense if self.known else self.dense
+        return tuple(column if isinstance(column, DenseConfig) else DenseConfig(name=column) for column in columns)
 
     def label_column(self) -> str:
         """Name of the label's column."""
@@ -292,7 +308,14 @@ class LogConfig:
     def column_facts(self) -> dict[str, Any]:
         """The settings that a log must share with the one it continues (`fae.artifacts.lineage.check_same_columns`)."""
         columns = [column.to_parameters() for column in self.categorical_columns()]
-        return {"columns": columns, "dense_names": self.dense_columns(), "dense_transform": self.dense_transform}
+        settings = {
+            "dense": [column.to_entry() for column in self.dense_settings()], "dense_clip": self.dense_clip,
+            "dense_clip_quantiles": self.dense_clip_quantiles,
+        }  # fmt: skip
+        return {
+            "columns": columns, "dense_names": self.dense_columns(), "dense_transform": self.dense_transform,
+            "dense_settings": settings,
+        }  # fmt: skip
 
     def to_parameters(self) -> dict[str, Any]:
         """The table that goes into the fingerprint of a log."""

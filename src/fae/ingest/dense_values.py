@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
+from fae.ingest.dense.dense_rules import DenseRule
 from fae.ingest.readers.line_blocks import shown
 from fae.ingest.readers.text_faults import LABELS, SPACES, is_number, number_texts
 from fae.ingest.value_types.type_classes import is_bytes, is_text
@@ -37,12 +38,15 @@ class DenseColumn:
         Number of negative values that ``log1p`` made 0.
     largest
         The largest absolute value in `values`; 0 where there is none.
+    numbers
+        float64 ``[n]``: as they are in the log, 0 where the value is missing.
     """
 
     values: npt.NDArray[np.float32]
     missing: npt.NDArray[np.bool_] | None
     vanished: int
     largest: float
+    numbers: npt.NDArray[np.float64]
 
 
 def to_labels(array: Any, column: str, locate: Locate, config: LogConfig | None = None) -> npt.NDArray[np.uint8]:
@@ -152,7 +156,13 @@ def to_weights(array: Any, column: str, locate: Locate, config: LogConfig | None
 
 
 def to_dense(
-    array: Any, transform: str, column: str, locate: Locate, *, missing: Sequence[str] = (), decimal: str = "."
+    array: Any,
+    transform: str | DenseRule,
+    column: str,
+    locate: Locate,
+    *,
+    missing: Sequence[str] = (),
+    decimal: str = ".",
 ) -> DenseColumn:
     """One dense column as float32, with what is to be said about it.
 
@@ -160,7 +170,7 @@ def to_dense(
     ----------
     transform
         ``"log1p"``: ``log(1 + max(x, 0))``; ``"signed_log1p"``: ``sign(x) log(1 + |x|)``, both computed in float64;
-        ``"none"``: unchanged.
+        ``"none"``: unchanged. Or a rule; the values are 0 where its constants are not known.
     missing
         Words that mean a missing value. A number counts as missing if a word is that number.
     decimal
@@ -172,14 +182,13 @@ def to_dense(
         If a value is text, NaN, infinite or too large for float32; it names the first.
     """
     values, absent = _to_numbers(array, f"the dense column {column!r}", column, locate, missing, decimal)
-    vanished = 0
+    rule = DenseRule(name=column, transform=transform) if isinstance(transform, str) else transform
+    vanished = int(np.count_nonzero(rule.clip(values) < 0)) if rule.transform == "log1p" else 0
     with np.errstate(over="ignore", invalid="ignore"):
-        wide = values
-        if transform == "log1p":
-            wide = np.log1p(np.maximum(values, 0.0))
-            vanished = int(np.count_nonzero(values < 0))
-        elif transform == "signed_log1p":
-            wide = np.copysign(np.log1p(np.abs(values)), values)
+        # Where constants are not known, only what float32 cannot hold is refused.
+        wide = rule.apply(values) if rule.is_known else rule.clip(values)
+        if absent is not None and rule.has_constants:
+            wide = np.where(absent, 0.0, wide)
         result: npt.NDArray[np.float32] = wide.astype(np.float32)
         largest = float(np.abs(result).max(initial=0.0))
         # The transform turns a negative infinity into 0, so the values before it are checked too.
@@ -191,7 +200,9 @@ def to_dense(
             f"{locate(row)}: the dense column {column!r} is {values[row]}, expected a finite number; fix the line, or "
             f"leave the field empty where it is missing{hint}"
         )
-    return DenseColumn(values=result, missing=absent, vanished=vanished, largest=largest)
+    if not rule.is_known:
+        result, largest = np.zeros_like(result), 0.0
+    return DenseColumn(values=result, missing=absent, vanished=vanished, largest=largest, numbers=values)
 
 
 def _to_numbers(

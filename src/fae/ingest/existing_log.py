@@ -96,7 +96,7 @@ def _check_columns(log: ColumnarLog, config: LogConfig) -> None:
             raise RecipeError(
                 f"[log] categorical {column.name}: table = {column.table!r}, and {log.path} has {has}; {advice}"
             )
-    if config.dense and list(config.dense) != list(log.dense_names):
+    if config.dense and list(config.dense_columns()) != list(log.dense_names):
         raise RecipeError(
-            f"[log] dense = {list(config.dense)!r}, and {log.path} has {list(log.dense_names)!r}; {advice}"
+            f"[log] dense = {list(config.dense_columns())!r}, and {log.path} has {list(log.dense_names)!r}; {advice}"
         )

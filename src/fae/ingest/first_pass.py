@@ -14,6 +14,8 @@ from fae.core.threads import run_jobs
 from fae.ingest.column_config import columns_of_tables, tables_of
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import KnownIds
+from fae.ingest.dense.dense_rules import DenseRule, dense_rules
+from fae.ingest.dense.training_constants import RAW_ROWS
 from fae.ingest.dense_values import to_dense, to_labels, to_weights
 from fae.ingest.formats import CRITEO_FORMATS
 from fae.ingest.input_order.ordered_rows import OrderKeys
@@ -49,10 +51,12 @@ def first_pass(
     encoders: list[ColumnEncoder],
     finder: SplitFinder,
     progress: IngestProgress,
+    rules: Sequence[DenseRule],
 ) -> None:
     """Write ``ids.npy`` (provisional ids), ``dense.npy`` and ``labels.npy``, beginning with the first unread file.
 
-    ``weights.npy`` is written too where the recipe names a column of weights.
+    ``weights.npy`` is written too where the recipe names a column of weights, and the numbers of dense columns whose
+    constants are not known yet, as `fae.ingest.dense.training_constants` has them.
 
     Which dense values are missing is written to ``work/missing.npy`` (`fae.ingest.notes.dense_facts`), and what is
     summed over all inputs to ``state["dense"]`` of `progress`.
@@ -78,6 +82,11 @@ def first_pass(
         weights = more.enter_context(progress.open_rows("weights", np.float32, ())) if config.weight else None
         if weights is not None:
             writers.append(weights)
+        unknown = [] if "dense_constants" in progress.state else [rule.name for rule in rules if not rule.is_known]
+        progress.state.setdefault("raw_dense", unknown)
+        raw = more.enter_context(progress.open_rows(RAW_ROWS, np.float64, (len(unknown),))) if unknown else None
+        if raw is not None:
+            writers.append(raw)
         keys = OrderKeys(config, progress, more)
         bar.advance(sum(source.num_bytes for source in sources[: progress.num_done]))
         for source in sources[progress.num_done :]:
@@ -86,12 +95,14 @@ def first_pass(
                 for chunk in chunks:
                     finder.add(chunk)
                     keys.add(chunk)
-                    rows = encode_rows(config, chunk, encoders)
+                    rows = encode_rows(config, chunk, encoders, rules)
                     ids.append(rows.ids)
                     dense.append(rows.dense)
                     assert rows.labels is not None
                     labels.append(rows.labels)
                     missing.append(rows.missing)
+                    if raw is not None:
+                        raw.append(rows.raw)
                     if weights is not None:
                         assert rows.weights is not None
                         weights.append(rows.weights)
@@ -121,6 +132,9 @@ class EncodedRows(NamedTuple):
         uint8 ``[n, ceil(K / 8)]``: bits of missing dense values (`fae.ingest.notes.dense_facts`).
     vanished, largest
         int64 and float64 ``[K]``: negative values that became 0, and the largest absolute value that is in `dense`.
+    raw
+        float64 ``[n, U]``: the numbers of the columns whose constants are not known, NaN where one is missing; they are
+        0 in `dense`.
     weights
         float32 ``[n]``; None where the chunk has none.
     """
@@ -131,23 +145,35 @@ class EncodedRows(NamedTuple):
     missing: npt.NDArray[np.uint8]
     vanished: npt.NDArray[np.int64]
     largest: npt.NDArray[np.float64]
+    raw: npt.NDArray[np.float64]
     weights: npt.NDArray[np.float32] | None = None
 
 
-def encode_rows(config: LogConfig, chunk: Chunk | CriteoChunk, encoders: Sequence[ColumnEncoder]) -> EncodedRows:
+def encode_rows(
+    config: LogConfig,
+    chunk: Chunk | CriteoChunk,
+    encoders: Sequence[ColumnEncoder],
+    rules: Sequence[DenseRule] | None = None,
+) -> EncodedRows:
     """Turn a chunk into numbers, on all threads.
+
+    Parameters
+    ----------
+    rules
+        What is done to dense columns; left out, what `config` says.
 
     Raises
     ------
     LogError
         If a value is not what its column holds; it names the first.
     """
-    return (
-        _encode_chunk(config, chunk, encoders) if isinstance(chunk, Chunk) else _encode_parsed(config, chunk, encoders)
-    )
+    rules = dense_rules(config) if rules is None else rules
+    if isinstance(chunk, Chunk):
+        return _encode_chunk(config, chunk, encoders, rules)
+    return _encode_parsed(chunk, encoders, rules)
 
 
-def _encode_parsed(config: LogConfig, chunk: CriteoChunk, encoders: Sequence[ColumnEncoder]) -> EncodedRows:
+def _encode_parsed(chunk: CriteoChunk, encoders: Sequence[ColumnEncoder], rules: Sequence[DenseRule]) -> EncodedRows:
     id_rows = np.empty((chunk.num_inputs, len(encoders)), np.int32)
 
     def id_job(index: int) -> Callable[[], None]:
@@ -156,13 +182,33 @@ def _encode_parsed(config: LogConfig, chunk: CriteoChunk, encoders: Sequence[Col
     run_jobs([*map(id_job, range(len(encoders)))])
     # Negative counts of Criteo's format are few, and a logarithm is never large.
     vanished, largest = np.zeros(chunk.dense.shape[1], np.int64), np.zeros(chunk.dense.shape[1])
-    if config.dense_transform == "none":
-        largest = np.maximum(chunk.dense.max(axis=0, initial=0.0), -chunk.dense.min(axis=0, initial=0.0)).astype(float)
-    return EncodedRows(id_rows, chunk.dense, chunk.labels, chunk.missing, vanished, largest)
+    dense, raw = chunk.dense, np.empty((chunk.num_inputs, 0))
+    if not chunk.is_transformed:
+        dense, raw = _transformed(chunk, rules)
+        largest = np.maximum(dense.max(axis=0, initial=0.0), -dense.min(axis=0, initial=0.0)).astype(float)
+    return EncodedRows(id_rows, dense, chunk.labels, chunk.missing, vanished, largest, raw)
 
 
-def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEncoder]) -> EncodedRows:
+def _transformed(
+    chunk: CriteoChunk, rules: Sequence[DenseRule]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """Counts that the parser has not transformed, and those of columns whose constants are not known."""
+    missing = np.unpackbits(chunk.missing, axis=1, count=len(rules), bitorder="little").astype(np.bool_)
+    numbers = chunk.dense.astype(np.float64)
+    known = [rule.is_known for rule in rules]
+    dense = np.zeros_like(chunk.dense)
+    for index, rule in enumerate(rules):
+        if known[index]:
+            dense[:, index] = np.where(missing[:, index], 0.0, rule.apply(numbers[:, index]))
+    return dense, np.where(missing, np.nan, numbers)[:, [not each for each in known]]
+
+
+def _encode_chunk(
+    config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEncoder], rules: Sequence[DenseRule]
+) -> EncodedRows:
     names = config.dense_columns()
+    places = {index: place for place, index in enumerate(i for i, rule in enumerate(rules) if not rule.is_known)}
+    raw = np.empty((chunk.num_inputs, len(places)), np.float64)
     id_rows = np.empty((chunk.num_inputs, encoders[-1].slots.stop), np.int32)
     dense_rows = np.empty((chunk.num_inputs, len(names)), np.float32)
     label_rows = None if chunk.label is None else np.empty(chunk.num_inputs, np.uint8)
@@ -181,13 +227,17 @@ def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEnco
 
     def dense_job(index: int) -> Callable[[], None]:
         def job() -> None:
+            rule = rules[index]
             column = to_dense(
-                chunk.dense[index], config.dense_transform, names[index], chunk.locate,
+                chunk.dense[index], rule if rule.has_constants else rule.transform, names[index], chunk.locate,
                 missing=config.missing, decimal=config.decimal,
             )  # fmt: skip
             dense_rows[:, index] = column.values
             missing[:, index] = False if column.missing is None else column.missing
             vanished[index], largest[index] = column.vanished, column.largest
+            if index in places:
+                raw[:, places[index]] = column.numbers
+                raw[missing[:, index], places[index]] = np.nan
 
         return job
 
@@ -197,4 +247,4 @@ def _encode_chunk(config: LogConfig, chunk: Chunk, encoders: Sequence[ColumnEnco
 
     tables = columns_of_tables([encoder.config for encoder in encoders])
     run_jobs([label_job, weight_job, *map(dense_job, range(len(names))), *map(id_job, tables)])
-    return EncodedRows(id_rows, dense_rows, label_rows, pack_missing(missing), vanished, largest, weight_rows)
+    return EncodedRows(id_rows, dense_rows, label_rows, pack_missing(missing), vanished, largest, raw, weight_rows)

@@ -23,6 +23,8 @@ from fae.core.files import cannot_write, check_replaceable
 from fae.core.progress import say
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import known_ids
+from fae.ingest.dense.dense_rules import constants_summary, dense_rules
+from fae.ingest.dense.training_constants import complete_dense
 from fae.ingest.first_pass import first_pass, make_encoders
 from fae.ingest.input_order.ordered_rows import order_inputs
 from fae.ingest.raw_files.absent_log import plan_of_absent, without_unreadable
@@ -87,7 +89,7 @@ def plan_ingest(
 def _plan(config: LogConfig, files: Sequence[Mapping[str, Any]], parent: ColumnarLog | None) -> Plan:
     # Recipes that say the same in different ways get the same parameters, so that the log is not made twice.
     parameters = config.to_parameters()
-    parameters["dense"] = list(config.dense_columns())
+    parameters["dense"] = [column.to_entry() for column in config.dense_settings()]
     parameters["label"] = config.label_column()
     published = config.has_published_split()
     parameters["test_fraction"] = "published" if published else config.effective_test_fraction()
@@ -122,6 +124,7 @@ def ingest(
         If `path` cannot be written, or the parent has other columns or is damaged.
     """
     known = known_ids(parent, config)
+    rules = dense_rules(config, None if parent is None else parent.manifest.summary.get("dense_constants"))
     lines: list[str] = []
     sources = find_sources(config, base, lines=lines)
     for line in lines:
@@ -142,10 +145,12 @@ def ingest(
                     with contextlib.suppress(NoInputsError):  # the first pass decides whether it may be empty
                         check_header(config, source.path)
                 progress.restore(encoders)
-                first_pass(config, sources, encoders, finder, progress)
+                first_pass(config, sources, encoders, finder, progress, rules)
             splits = order_inputs(config, finder, progress)
+            rules = complete_dense(rules, splits, progress)
             paths = [source.path for source in sources]
             summary.update(second_pass(config, encoders, splits, progress, scratch))
+            summary.update(constants_summary(rules))
             notes = [*content_notes(files, finder.file_sizes, paths), *progress.state.get("order_notes", ())]
             summary["notes"] = [*notes, *summary.get("notes", ())]
             summary.update({"value_types": types} if types else {})

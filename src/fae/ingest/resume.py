@@ -45,6 +45,11 @@ _ALWAYS_MARKED, _SECONDS, _MOST_SHARE = 16, 1.0, 0.05
 """The first files are marked one by one; later a mark comes after a second, and marks take 5 % of the time at most."""
 
 
+def progress_paths(path: Path) -> tuple[Path, ...]:
+    """Where an interrupted ingest of the log `path` keeps what it has done."""
+    return _folder(path), _progress_file(path), temporary_path(_progress_file(path))
+
+
 def discard_progress(path: Path) -> None:
     """Remove what an interrupted ingest of the log `path` has kept; of a link, the link alone."""
     with contextlib.suppress(OSError):
@@ -140,7 +145,7 @@ class IngestProgress:
         done = found["num_done"]
         if found["key"] != self._key or done > len(self._sources) or found["sources"] != self._sources_digest(done):
             return False
-        is_read = found["phase"] != "reading" or "ranges" in found["state"]  # no file may be added any more
+        is_read = found["phase"] != "reading" or not {"ranges", "dense_constants"}.isdisjoint(found["state"])
         if is_read and done != len(self._sources):
             return False
         self.num_done = self._num_read = done
@@ -249,8 +254,8 @@ class IngestProgress:
         """Names of the arrays of rows, as `open_rows` takes them, once there is a mark."""
         return list(self._row_files)
 
-    def replace_rows(self, written: Mapping[str, NpyWriter]) -> None:
-        """Put arrays of rows that were written anew in the place of the old ones, and drop all others.
+    def replace_rows(self, written: Mapping[str, NpyWriter], *, dropped: Sequence[str] | None = None) -> None:
+        """Put arrays of rows that were written anew in the place of the old ones, and drop others.
 
         A process that is killed in here leaves rows that do not have their checksums, and the log is read anew.
 
@@ -258,11 +263,14 @@ class IngestProgress:
         ----------
         written
             From the name of an array to its closed writer; its rows are on the disk.
+        dropped
+            Names of the arrays to drop; None drops all others.
         """
         for name, writer in written.items():
             writer.path.replace(self.folder / f"{name}.npy")
-        dropped = [name for name in self._row_files if name not in written]
-        self._row_files = {name: [writer.num_bytes, writer.checksum, 0] for name, writer in written.items()}
+        dropped = [name for name in self._row_files if name not in written] if dropped is None else dropped
+        self._row_files |= {name: [writer.num_bytes, writer.checksum, 0] for name, writer in written.items()}
+        self._row_files = {name: facts for name, facts in self._row_files.items() if name not in dropped}
         self.save("reading")
         for name in dropped:
             (self.folder / f"{name}.npy").unlink(missing_ok=True)

@@ -45,8 +45,9 @@ def dense_notes(
         `fae.ingest.notes.dense_facts.DenseFacts.state`.
     """
     notes: list[str] = []
-    total, transform = sum(sizes.values()), config.dense_transform
-    for index, name in enumerate(config.dense_columns()):
+    total = sum(sizes.values())
+    for index, settings in enumerate(config.dense_settings()):
+        name, transform = settings.name, settings.transform or config.dense_transform
         lacking = {split: counts[index] for split, counts in missing.items() if sizes[split]}
         vanished, largest = facts["vanished"][index], facts["largest"][index]
         if lacking["train"] == sizes["train"]:

@@ -60,7 +60,9 @@ class CriteoChunk:
     Attributes
     ----------
     labels, dense
-        uint8 ``[n]``, None where the file is read without labels, and float32 ``[n, 13]``, transformed.
+        uint8 ``[n]``, None where the file is read without labels, and float32 ``[n, 13]``.
+    is_transformed
+        Whether `dense` is behind ``log1p``; else it holds the counts, 0 where they are missing.
     keys
         int64 ``[26, n]``: the ids as keys of `fae.ingest.hex_vocabulary`.
     missing
@@ -74,6 +76,7 @@ class CriteoChunk:
     keys: npt.NDArray[np.int64]
     missing: npt.NDArray[np.uint8]
     raw_bytes: int
+    is_transformed: bool = True
 
     @property
     def num_inputs(self) -> int:

@@ -56,8 +56,9 @@ class _Parser:
 
     def __init__(self, config: LogConfig, *, labelled: bool) -> None:
         self._labelled = self.has_labels = labelled
-        self._transform = config.dense_transform
-        counts = np.arange(1 << 16 if self._transform == "log1p" else 0, dtype=np.float64)
+        clips = config.dense_clip is not None or config.dense_clip_quantiles is not None
+        self._is_transformed = config.dense_transform == "log1p" and not clips
+        counts = np.arange(1 << 16 if self._is_transformed else 0, dtype=np.float64)
         self._small = np.log1p(counts).astype(np.float32)
         self._large = np.empty((NUM_COUNTS * _MOST_INPUTS, 2), np.int64)
         self._end = np.zeros(4, np.int64)
@@ -80,7 +81,7 @@ class _Parser:
             dense.reshape(-1)[places] = np.log1p(values.astype(np.float64)).astype(np.float32)
         chunk = CriteoChunk(
             labels=labels[:count] if self._labelled else None, dense=dense[:count], keys=keys[:, :count],
-            missing=missing[:count], raw_bytes=raw_bytes,
+            missing=missing[:count], raw_bytes=raw_bytes, is_transformed=self._is_transformed,
         )  # fmt: skip
         return chunk, position, num_lines, bool(fault)
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.errors import LogError
 from fae.core.progress import say, task
+from fae.ingest.dense.dense_rules import dense_rules
 from fae.ingest.first_pass import encode_rows
 from fae.ingest.readers.chunk import Chunk, CriteoChunk, NoInputsError
 from fae.ingest.readers.dispatch import check_header, read_chunks
@@ -76,6 +77,7 @@ class RawInputs:
         self._keep, self._labelled = tuple(keep), labelled
         self._reading = reading_settings(self.config, self._keep)
         self._kept_schema: Any = None
+        self._rules = dense_rules(self.config, log.manifest.summary.get("dense_constants"))
         self._types, self._log = log.manifest.summary.get("value_types"), log.path
 
     def stream(self, columns: Sequence[KnownColumn]) -> Generator[EncodedInputs, None, None]:
@@ -120,7 +122,7 @@ class RawInputs:
         if isinstance(chunk, Chunk):
             own = chunk.categorical[: len(columns)]
             chunk = dataclasses.replace(chunk, categorical=own, label=chunk.label if self._labelled else None)
-        rows = encode_rows(self.config, chunk, columns)
+        rows = encode_rows(self.config, chunk, columns, self._rules)
         return EncodedInputs(ids=rows.ids, dense=rows.dense, labels=rows.labels, weights=rows.weights, kept=kept)
 
     def _kept(self, chunk: Chunk | CriteoChunk, path: Path) -> Any:
