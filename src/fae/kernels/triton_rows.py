@@ -200,19 +200,19 @@ class TritonGroupKernels:
             "OPTIMIZER": self._optimizer, "DIM": dim, "DIM_PADDED": self._padded, "STAGED": self._staged,
             "DECAYS": decays,
         }  # fmt: skip
-        decays = (eps, 1 - betas[0], 1 - betas[1])
+        numbers = (eps, 1 - betas[0], 1 - betas[1])
         if self._most_segments:
             segments = min(64, max(1, SUMS["floats"] // self._padded))
             segment_sums_kernel[(triton.cdiv(self._most_segments, segments),)](
                 inputs.words, cold_lists, inputs.order, gradient, weight, state, self._partial, self._inverse_count,
                 self._slot_column, self._slot_feature, self._poolings, self._field,
-                num_hot_rows, order_end, geometry.num_slots, geometry.width, len(geometry.length), *decays,
+                num_hot_rows, order_end, geometry.num_slots, geometry.width, len(geometry.length), *numbers,
                 SEGMENTS=segments, AT_ONCE=SUMS["at_once"], FLAT=geometry.is_flat, num_warps=SUMS["num_warps"],
                 **constants,
             )  # fmt: skip
         if self._most_long_rows:
             long_rows_kernel[(self._most_long_rows,)](
-                inputs.words, cold_lists, weight, state, self._partial, self._field, num_hot_rows, *decays,
+                inputs.words, cold_lists, weight, state, self._partial, self._field, num_hot_rows, *numbers,
                 AT_ONCE=_PARTS_AT_ONCE, num_warps=1, **constants,
             )  # fmt: skip
 
