@@ -61,7 +61,7 @@ def test_a_plan_is_what_the_run_finds(finished_run: Path, out: str) -> None:
     for table, fact in zip(result["tables"], record["tables"], strict=True):
         assert table["num_rows"]["value"] == fact["num_embeddings"]
         assert table["bytes"]["rowwise_adagrad"] == fact["num_embeddings"] * fact["row_bytes"]
-    assert result["log"]["num_inputs"] == record["log"]["num_inputs"]
+    assert result["log"]["num_inputs"]["value"] == record["log"]["num_inputs"]
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fae.artifacts.access_profile import AccessProfile
 from fae.artifacts.columnar_log import SPLITS, ColumnarLog
 from fae.calibrate.budget_search import HotSetFit
-from fae.calibrate.candidates import CandidateBuilder, Fitted
+from fae.calibrate.candidates import Candidate, CandidateBuilder, Fitted
 from fae.calibrate.coverage import measure
 from fae.calibrate.other_budgets import measure_other_budgets
 from fae.calibrate.selection import Selection, choose
@@ -138,6 +138,14 @@ class Calibrator:
             return self._everything_hot(budget_bytes), None
         builder, selection = self._choose(budget_bytes)
         return self._figures(builder, selection), selection.winner.ranks
+
+    def candidates_at(self, budget_bytes: int) -> list[Candidate]:
+        """The selections that the recipe allows, fitted to all inputs of the profile, whether or not they fit."""
+        builder = self.builder(budget_bytes)
+        threshold = builder.threshold(self.inputs, self.counts)
+        if self._config.selection == "threshold":
+            return [threshold]
+        return [threshold, builder.peeling(self.inputs, self.counts, threshold.small)]
 
     def smallest_budget(self) -> tuple[int, int]:
         """``(bytes, ring bytes)``: the smallest budget that trains, and the staging ring's part of it."""

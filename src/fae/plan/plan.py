@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from fae.plan.budgets.budget_ladder import budget_ladder
 from fae.plan.budgets.planned_memory import dense_part_bytes, disk_values, memory_values, table_bytes
 from fae.plan.order_advice import advise_order
 from fae.plan.sample.log_reading import DEFAULT_READ, LogReading, read_log
+from fae.plan.sample.table_growth import Estimate
 from fae.plan.sample.working_folder import working_folder
 from fae.plan.step_time import predict_steps
 from fae.plan.step_work import StepSettings
 from fae.plan.target_gpu import TargetGPU, find_target
 from fae.plan.verdict import Times, Verdict, decide, fits_gpu
+from fae.profile.profile import sample_size
 from fae.run.prepare import PackOptions, make_profile, require_validation
 from fae.run.recipe import Recipe, load_recipe
 from fae.run.train_stage import require_model_memory
@@ -81,7 +84,8 @@ def plan(
     with working_folder() as folder:
         reading = read_log(recipe, None if out is None else Path(out), folder, read_bytes=read_bytes)
         recipe.check_model(reading.log.features)
-        require_validation(recipe, reading.log)
+        if reading.is_whole:
+            require_validation(recipe, reading.log)
         found = _Planning(recipe, reading, target, folder, named).result()
     return {**found, "seconds": time.monotonic() - started}
 
@@ -96,8 +100,13 @@ class _Planning:
         log = reading.log
         self.log, self.options = log, PackOptions.from_recipe(recipe, log.features)
         say("plan: counting the accesses of every row")
+        if not reading.is_whole:  # as many inputs as the run's own profile will read
+            wanted = sample_size(reading.split_sizes["train"], recipe.hot)
+            start, stop = log.split("train")
+            hot = replace(recipe.hot, sample=min(1.0, wanted / (stop - start)), sample_min_inputs=0)
+            self.options = replace(self.options, hot=hot)
         self.profile: AccessProfile = make_profile(log, self.options, folder / "profile")
-        self.calibrator = Calibrator(log, self.profile, recipe.hot, **self.options.calibration)
+        self.calibrator = Calibrator(log, self.profile, self.options.hot, **self.options.calibration)
         num_dense = len(log.dense_names)
         self.dense = tuple(dense_part_bytes(recipe, log.features, num_dense, on_gpu=on_gpu) for on_gpu in (True, False))
         precision = honoured_precision(torch.device(target.device), recipe.train.precision)
@@ -128,6 +137,7 @@ class _Planning:
             "tables": self._table_values(),
             "smallest_budget": {"bytes": smallest, "staging_bytes": ring},
             "all_rows_bytes": all_rows,
+            "all_rows": self._all_rows().to_json(),
             "gpu": {"name": self.target.name, "card": self.target.card, "memory_bytes": self.target.memory_bytes,
                     "device": self.target.device},
             "machine": machine.to_json(),
@@ -140,9 +150,9 @@ class _Planning:
         }  # fmt: skip
 
     def _figures(self, sizes: Sequence[int]) -> list[BudgetFigures]:
-        form_all = len(sizes) * self.log.num_inputs <= EXACT_INPUTS
+        form_all = self.reading.is_whole and len(sizes) * self.log.num_inputs <= EXACT_INPUTS
         planner = BudgetPlanner(
-            self.log, self.profile, self.calibrator, options=self.options, settings=self.settings,
+            self.reading, self.calibrator, options=self.options, settings=self.settings,
             dense=(self.dense[0], self.dense[1]), folder=self.folder, form_all=form_all,
         )  # fmt: skip
         found = []
@@ -153,10 +163,9 @@ class _Planning:
         return found
 
     def _log_values(self) -> dict[str, Any]:
-        splits = {name: self.log.split(name) for name in ("train", "validation", "test")}
         return {
-            "num_inputs": self.log.num_inputs,
-            "splits": {name: stop - start for name, (start, stop) in splits.items()},
+            "num_inputs": self.reading.num_inputs.to_json(),
+            "splits": dict(self.reading.split_sizes),
             "num_dense": len(self.log.dense_names),
             "num_columns": len(model_features(self.log.features)),
         }
@@ -165,13 +174,24 @@ class _Planning:
         return [
             {
                 "name": feature.name,
-                "num_rows": {"value": feature.num_embeddings, "low": feature.num_embeddings,
-                             "high": feature.num_embeddings},
+                "num_rows": rows.to_json(),
                 "embedding_dim": dim,
-                "bytes": table_bytes(feature.num_embeddings, dim),
+                "bytes": table_bytes(rows.value, dim),
             }
-            for feature, dim in zip(self.log.features, self.options.embedding_dims, strict=True)
-        ]  # fmt: skip
+            for feature, rows, dim in zip(
+                self.log.features, self.reading.rows, self.options.embedding_dims, strict=True
+            )
+        ]
+
+    def _all_rows(self) -> Estimate:
+        """Bytes of all rows with their state."""
+        row_bytes = self.calibrator.tables.row_bytes.tolist()
+        return Estimate(
+            **{
+                end: sum(size * getattr(rows, end) for size, rows in zip(row_bytes, self.reading.rows, strict=True))
+                for end in ("value", "low", "high")
+            }
+        )
 
     def _budget_values(self, figures: BudgetFigures, times: Times, verdict: Verdict) -> dict[str, Any]:
         own = self.recipe.hot.budget_bytes
@@ -206,12 +226,12 @@ class _Planning:
         }
 
     def _disk_values(self, figures: BudgetFigures) -> dict[str, Any]:
-        log_bytes = sum(int(facts["bytes"]) for facts in self.log.manifest.files.values())
+        profiled = sample_size(self.reading.split_sizes["train"], self.recipe.hot)
         values = disk_values(
             figures.hot_set,
-            log_bytes=log_bytes,
+            log_bytes=self.reading.log_bytes,
             log_here=not self.recipe.log.is_columnar,
-            num_profiled=None if self.profile.is_exact else self.profile.num_inputs,
+            num_profiled=None if profiled == self.reading.split_sizes["train"] else profiled,
             packed_bytes=figures.packed_bytes,
             dense=self.dense[not self.target.on_gpu],
         )

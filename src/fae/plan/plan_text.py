@@ -38,8 +38,8 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
 def _log_lines(plan: Mapping[str, Any]) -> list[str]:
     log, recipe = plan["log"], plan["recipe"]
     splits = ", ".join(f"{name} {format_count(count)}" for name, count in log["splits"].items())
-    return _wrapped(
-        f"{format_count(log['num_inputs'])} inputs ({splits}), {log['num_columns']} categorical and "
+    return _wrapped(plan["read"]["note"]) + _wrapped(
+        f"{_count(log['num_inputs'])} inputs ({splits}), {log['num_columns']} categorical and "
         f"{log['num_dense']} dense columns; batches of {format_count(recipe['batch_size'])}, {recipe['optimizer']}"
     )
 
@@ -70,6 +70,12 @@ def _table_row(name: str, tables: Sequence[Mapping[str, Any]]) -> list[str]:
 def _count(value: Mapping[str, Any]) -> str:
     exact = value["low"] == value["high"]
     return format_count(value["value"]) if exact else f"~{format_count(value['value'])}"
+
+
+def _bytes_in_words(value: Mapping[str, Any]) -> str:
+    if value["low"] == value["high"]:
+        return format_bytes(value["value"])
+    return f"about {format_bytes(value['value'])} ({format_bytes(value['low'])} to {format_bytes(value['high'])})"
 
 
 def _budget_lines(plan: Mapping[str, Any]) -> list[str]:
@@ -140,10 +146,10 @@ def _memory_lines(plan: Mapping[str, Any]) -> list[str]:
 
 
 def _verdict_lines(plan: Mapping[str, Any]) -> list[str]:
-    smallest, all_rows = plan["smallest_budget"], plan["all_rows_bytes"]
+    smallest = plan["smallest_budget"]
     lines = _wrapped(
         f"smallest budget that trains: {format_bytes(smallest['bytes'])}, {format_bytes(smallest['staging_bytes'])} of "
-        f"it staging ring; all rows: {format_bytes(all_rows)}"
+        f"it staging ring; all rows: {_bytes_in_words(plan['all_rows'])}"
     )
     for sentence in (*plan["verdict"]["sentences"], plan["order"]["sentence"]):
         lines += _wrapped(sentence)

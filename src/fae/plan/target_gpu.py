@@ -10,6 +10,7 @@ import torch
 
 from fae.core.progress import say
 from fae.core.units import format_bytes, parse_bytes
+from fae.plan.cards import CARDS, card_constants, find_card
 from fae.plan.machine_constants import MachineConstants
 from fae.plan.measured_constants import measure_constants
 from fae.plan.step_work import StepSettings, StepWork
@@ -45,8 +46,6 @@ class TargetGPU:
     def constants(self, settings: StepSettings, works: Sequence[StepWork]) -> MachineConstants:
         """What the machine can do: measured here in seconds, or of the card."""
         if self.card is not None:
-            from fae.plan.cards import card_constants
-
             return card_constants(self.card, settings)
         return measure_constants(self.device, works)
 
@@ -74,8 +73,6 @@ def find_target(gpu: str | None, gpu_memory: str | int | None, device: str | Non
     if gpu is not None:
         return _of_card(gpu, memory)
     if memory is not None and not torch.cuda.is_available():
-        from fae.plan.cards import CARDS
-
         nearest = min(CARDS.values(), key=lambda card: abs(math.log(card.memory_bytes / memory)))
         say(
             f"plan: no GPU is here and none is named; times are those of {nearest.title}, the card of the nearest "
@@ -89,7 +86,5 @@ def find_target(gpu: str | None, gpu_memory: str | int | None, device: str | Non
 
 
 def _of_card(name: str, memory: int | None) -> TargetGPU:
-    from fae.plan.cards import find_card
-
     card = find_card(name)
     return TargetGPU(device="cuda", card=card.name, name=card.title, memory_bytes=memory or card.memory_bytes)

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.access_profile import AccessProfile
 from fae.artifacts.batch_arrays import BatchSizes
-from fae.artifacts.columnar_log import ColumnarLog
 from fae.calibrate.calibrator import Calibrator, Ranks
 from fae.core.seeds import generator
 from fae.embedding.memory_plan import MemoryPlan
@@ -22,6 +20,8 @@ from fae.pack.in_memory import compose_batch_set
 from fae.pack.packed_sizes import SplitSizes, measure_packed
 from fae.plan.budgets.planned_hot_set import PlannedHotSet
 from fae.plan.budgets.planned_memory import memory_by_placement
+from fae.plan.budgets.sampled_shares import Share, sampled_shares
+from fae.plan.sample.log_reading import LogReading
 from fae.plan.step_work import StepSettings, StepWork
 from fae.profile.sampling import sample_without_replacement
 
@@ -32,24 +32,6 @@ EXACT_INPUTS = 16_000_000
 """Inputs of all budgets together whose batches are formed to the last one; of longer logs some batches are formed."""
 _SAMPLE_BATCHES = 8
 _MOST_SAMPLE_INPUTS = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """A share with the interval it lies in; exact where both ends are the value."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether it was counted and not estimated."""
-        return self.low == self.high
-
-    def to_json(self) -> dict[str, float]:
-        """As JSON values."""
-        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +99,10 @@ class BudgetPlanner:
     """
 
     def __init__(
-        self, log: ColumnarLog, profile: AccessProfile, calibrator: Calibrator, *, options: PackOptions,
-        settings: StepSettings, dense: tuple[int, int], folder: Path, form_all: bool,
+        self, reading: LogReading, calibrator: Calibrator, *, options: PackOptions, settings: StepSettings,
+        dense: tuple[int, int], folder: Path, form_all: bool,
     ) -> None:  # fmt: skip
-        self._log, self._profile, self.calibrator, self._options = log, profile, calibrator, options
+        self._reading, self._log, self.calibrator, self._options = reading, reading.log, calibrator, options
         self._settings, self._dense = settings, dense
         self._folder, self._form_all = folder, form_all
 
@@ -138,14 +120,13 @@ class BudgetPlanner:
             self._log.features, summary, ranks,
             batch_size=options.batch_size, mixed=options.mixed, optimizer=options.optimizer,
         )  # fmt: skip
-        low, high = summary["intervals"]["input_share"]
-        share = Share(value=summary["input_share"], low=low, high=high)
-        closed_early, coverage = 0.0, Share(**dict.fromkeys(("value", "low", "high"), summary["coverage"]))
+        coverage, share = self._shares(summary, ranks)
+        closed_early = 0.0
         splits: tuple[BatchSizes, ...]
         if self._form_all:
             sizes = self._formed(hot_set)
             splits, packed_bytes = sizes.splits, sizes.num_bytes
-            share = Share(**dict.fromkeys(("value", "low", "high"), sizes.summary["input_share"]))
+            share = Share.exactly(sizes.summary["input_share"])
             closed_early = sizes.summary["padding_share"]
         else:
             splits, packed_bytes = self._some_formed(hot_set)
@@ -172,6 +153,16 @@ class BudgetPlanner:
             other_work=work(replace(self._settings, mixed=not self._settings.mixed)),
         )
 
+    def _shares(self, summary: Mapping[str, Any], ranks: Ranks) -> tuple[Share, Share]:
+        """Coverage and hot-input share of the whole log."""
+        if summary["measured_on"] == "every row is hot":
+            return Share.exactly(1.0), Share.exactly(1.0)
+        if self._reading.is_whole:
+            low, high = summary["intervals"]["input_share"]
+            share = Share(value=summary["input_share"], low=low, high=high)
+            return Share.exactly(summary["coverage"]), share
+        return sampled_shares(self._log, self.calibrator, summary, ranks, scale=self._reading.scale)
+
     def _formed(self, hot_set: PlannedHotSet) -> Any:
         spill = self._folder / "spill"
         spill.mkdir()
@@ -182,12 +173,22 @@ class BudgetPlanner:
 
     @cached_property
     def _sample(self) -> npt.NDArray[np.int64]:
-        """int64: training inputs in random order."""
-        start, stop = self._log.split("train")
+        """int64: training inputs in random order; where the log is a sample, as many of those held out.
+
+        Batches of the whole log have more cold rows than those that hot rows were chosen by, and fewer than others.
+        """
+        splits = [self._log.split("train")]
+        if not self._reading.is_whole:
+            splits.append(self._log.split("validation"))
         slots = max(1, self._log.ids.shape[1])
-        size = min(stop - start, max(_SAMPLE_BATCHES * self._options.batch_size, _MOST_SAMPLE_INPUTS // slots))
+        wanted = max(_SAMPLE_BATCHES * self._options.batch_size, _MOST_SAMPLE_INPUTS // slots)
+        wanted = min([wanted // len(splits), *(stop - start for start, stop in splits if stop > start)])
         random = generator(self._options.seed, "plan", "sample")
-        chosen = start + sample_without_replacement(random, stop - start, size)
+        parts = [
+            start + sample_without_replacement(random, stop - start, min(wanted, stop - start))
+            for start, stop in splits
+        ]
+        chosen = np.concatenate(parts)
         random.shuffle(chosen)
         return chosen
 
@@ -222,9 +223,8 @@ class BudgetPlanner:
         cold = float(np.diff(batches.arrays.cold_offsets, axis=0).sum(axis=1).mean())
         segments = float(np.diff(batches.arrays.segments.offsets, axis=0).sum(axis=1).mean())
         found = []
-        for name in ("train", "validation", "test"):
-            start, stop = log.split(name)
-            num_batches = -(-(stop - start) // size)
+        for name, num_inputs in self._reading.split_sizes.items():
+            num_batches = -(-num_inputs // size)
             ordered = name == "train"
             of_batch = size * (4 * slots * (2 if ordered else 1) + 4 * dense + 12 + 4 * weighted) + 8 * cold + 4
             of_batch += 8 * segments * ordered

@@ -1,19 +1,27 @@
-"""The log that a plan reads: the run's own, a columnar one, or raw files read into a temporary folder."""
+"""The log that a plan reads: the run's own, a columnar one, raw files read to their end, or a sample of these."""
 
 from __future__ import annotations
 
 import contextlib
+import math
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fae.artifacts.columnar_log import ColumnarLog
+from fae.artifacts.columnar_log import SPLITS, ColumnarLog
 from fae.artifacts.manifest import MANIFEST, is_current
-from fae.core.errors import ArtifactError
+from fae.calibrate.intervals import student_t_quantile
+from fae.core.errors import ArtifactError, LogError
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
+from fae.ingest.column_config import columns_of_tables
 from fae.ingest.ingest import ingest
-from fae.ingest.sources import find_sources
+from fae.ingest.sources import SourceFile, find_sources
+from fae.plan.sample.planned_log import make_planned_log, training_blocks
+from fae.plan.sample.raw_sample import RawSample, sample_raw
+from fae.plan.sample.table_growth import Estimate, table_rows
 from fae.plan.sample.working_folder import require_room
 from fae.run.context import RunContext
 from fae.run.stages import INGEST
@@ -24,8 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_READ = "512MiB"
 _PACKED_GROWTH = {".gz": 5.0, ".zst": 5.0, ".parquet": 3.0}
 """About how many bytes of text a byte of such a file is."""
-_TEMPORARY_GROWTH = 1.5
-"""Bytes of temporary files for a byte of text."""
+_WHOLE_GROWTH, _SAMPLE_GROWTH = 1.5, 4.0
+"""Bytes of temporary files for a byte of text, where it is read whole and where a sample of it is written first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,40 +43,76 @@ class LogReading:
     Attributes
     ----------
     log
-        All inputs, or those of the sample.
+        All inputs; of a sample a log with tables of the whole one's size (`fae.plan.sample.planned_log`).
     how
         ``run``: the run's own log is there already; ``columnar``: the recipe names a columnar log; ``whole``: raw
-        files, read to their end.
+        files, read to their end; ``sample``: a part of raw files.
+    num_inputs
+        Of the whole log.
+    split_sizes
+        Inputs of each split of the whole log.
+    rows
+        Rows of each table in the whole log.
+    num_read
+        Inputs that were read.
+    log_bytes
+        Bytes of the whole columnar log on the disk.
     raw_bytes, raw_bytes_read
-        Bytes of the raw files, and those of them that were read; 0 where none was needed.
+        Bytes of the raw files, and those of them that were read (text where it is unpacked); 0 where none was needed.
+    note
+        What was read, where it was a sample.
     """
 
     log: ColumnarLog
-    how: Literal["run", "columnar", "whole"]
+    how: Literal["run", "columnar", "whole", "sample"]
+    num_inputs: Estimate
+    split_sizes: Mapping[str, int]
+    rows: tuple[Estimate, ...]
+    num_read: int
+    log_bytes: int
     raw_bytes: int = 0
     raw_bytes_read: int = 0
+    note: str = ""
+
+    @classmethod
+    def of_whole(cls, log: ColumnarLog, how: Literal["run", "columnar", "whole"], raw_bytes: int = 0) -> LogReading:
+        """A log of which every input is there."""
+        rows = tuple(_exactly(feature.num_embeddings) for feature in log.features)
+        return cls(
+            log=log, how=how, num_inputs=_exactly(log.num_inputs), split_sizes=_split_sizes(log), rows=rows,
+            num_read=log.num_inputs, log_bytes=sum(int(facts["bytes"]) for facts in log.manifest.files.values()),
+            raw_bytes=raw_bytes, raw_bytes_read=raw_bytes,
+        )  # fmt: skip
 
     @property
     def is_whole(self) -> bool:
-        """Whether every input of the log is in `log`."""
-        return True
+        """Whether every input of the log was read."""
+        return self.how != "sample"
+
+    @property
+    def scale(self) -> float:
+        """Inputs of the whole log for each that was read."""
+        return self.num_inputs.value / max(1, self.num_read)
 
     def to_json(self) -> dict[str, Any]:
         """What was read, as JSON values."""
         return {
             "how": self.how,
             "is_exact": self.is_whole,
-            "num_inputs_read": self.log.num_inputs,
+            "num_inputs_read": self.num_read,
             "raw_bytes": self.raw_bytes,
             "raw_bytes_read": self.raw_bytes_read,
+            "note": self.in_words(),
         }
 
     def in_words(self) -> str:
         """One line for people."""
-        inputs = f"{format_count(self.log.num_inputs)} inputs"
+        inputs = f"{format_count(self.num_read)} inputs"
+        if self.how == "sample":
+            return self.note
         if self.how == "whole":
-            return f"every line of the log, {inputs}, {format_bytes(self.raw_bytes)}"
-        return f"the {'run' if self.how == 'run' else 'recipe'}'s columnar log, {inputs}, {self.log.path}"
+            return f"read every line of the log, {inputs}, {format_bytes(self.raw_bytes)}"
+        return f"read the {'run' if self.how == 'run' else 'recipe'}'s columnar log, {inputs}"
 
 
 def read_log(recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int) -> LogReading:
@@ -81,7 +125,7 @@ def read_log(recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int)
     folder
         For temporary files.
     read_bytes
-        Most bytes of text to read.
+        Most bytes of text to read; of a longer log a sample is read.
 
     Raises
     ------
@@ -91,17 +135,110 @@ def read_log(recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int)
     run = RunContext(recipe, out or folder / "run")
     if recipe.log.is_columnar:
         run.parent()
-        return LogReading(log=run.existing_log(), how="columnar")
+        return LogReading.of_whole(run.existing_log(), "columnar")
     there = out / INGEST.kind if out else None
     if there is not None and (there / MANIFEST).is_file():
         with contextlib.suppress(ArtifactError):  # damaged or of another recipe: the run would make it again
             if is_current(there, INGEST.plan(run)):
-                return LogReading(log=ColumnarLog(there), how="run")
+                return LogReading.of_whole(ColumnarLog(there), "run")
     parent = run.parent()
     sources = find_sources(recipe.log, recipe.base)
     num_bytes = sum(source.num_bytes for source in sources)
     text = sum(int(source.num_bytes * _PACKED_GROWTH.get(source.path.suffix.lower(), 1.0)) for source in sources)
-    require_room(folder, int(_TEMPORARY_GROWTH * min(text, read_bytes)))
-    say(f"plan: reading the log, {format_bytes(num_bytes)}")
-    log = ingest(recipe.log, folder / "log", base=recipe.base, parent=parent.log if parent else None)
-    return LogReading(log=log, how="whole", raw_bytes=num_bytes, raw_bytes_read=num_bytes)
+    known = parent.log if parent else None
+    if text <= read_bytes:
+        require_room(folder, int(_WHOLE_GROWTH * text))
+        say(f"plan: reading the log, {format_bytes(num_bytes)}")
+        log = ingest(recipe.log, folder / "log", base=recipe.base, parent=known)
+        return LogReading.of_whole(log, "whole", num_bytes)
+    require_room(folder, int(_SAMPLE_GROWTH * read_bytes))
+    say(f"plan: reading a sample of the log, about {format_bytes(read_bytes)} of {format_bytes(text)} of text")
+    sample, raw = _ingest_sample(recipe, sources, folder, read_bytes, known)
+    return _of_sample(recipe, sample, raw, sources, folder, known)
+
+
+def _ingest_sample(
+    recipe: Recipe, sources: Sequence[SourceFile], folder: Path, read_bytes: int, known: ColumnarLog | None
+) -> tuple[ColumnarLog, RawSample]:
+    """Ingest a sample; where a piece cannot be read in the middle of a file, one of the beginnings."""
+    for from_begin in (False, True):
+        files = folder / f"raw{from_begin:d}"
+        raw = sample_raw(recipe.log, sources, files, read_bytes, from_begin=from_begin)
+        try:
+            return ingest(raw.config, folder / "sample", base=recipe.base, parent=known), raw
+        except LogError as error:
+            if from_begin or not raw.is_spread:
+                raise raw.original(error) from None
+        finally:
+            shutil.rmtree(files, ignore_errors=True)
+    raise AssertionError("one of the two is returned or raised")
+
+
+def _of_sample(
+    recipe: Recipe, sample: ColumnarLog, raw: RawSample, sources: Sequence[SourceFile], folder: Path,
+    known: ColumnarLog | None,
+) -> LogReading:  # fmt: skip
+    num_inputs = _num_inputs(sample.num_inputs, raw, recipe.hot.confidence)
+    scale = num_inputs.value / sample.num_inputs
+    blocks = training_blocks(sample)
+    columns = recipe.log.categorical_columns()
+    minimums = [
+        recipe.log.min_frequency if columns[own].min_frequency is None else int(columns[own].min_frequency or 1)
+        for own, *_ in columns_of_tables(columns)
+    ]
+    sizes = [feature.num_embeddings for feature in known.features] if known else [0] * len(sample.features)
+    rows = table_rows(sample, blocks, scale, minimums, sizes)
+    say("plan: making a log of the whole one's size of the sample")
+    num_rows = [
+        max(estimate.value, feature.num_embeddings) for estimate, feature in zip(rows, sample.features, strict=True)
+    ]
+    log = make_planned_log(sample, blocks, num_rows, folder / "log", seed=recipe.train.seed)
+    note = (
+        f"read a sample: {format_count(sample.num_inputs)} of about {format_count(num_inputs.value)} inputs, "
+        f"{format_bytes(raw.num_bytes)} of text from {'all parts' if raw.reaches_end else 'the beginning'} of "
+        + ("the file" if len(sources) == 1 else f"{raw.num_files} of {len(sources)} files")
+    )
+    return LogReading(
+        log=log, how="sample", num_inputs=num_inputs,
+        split_sizes={name: round(size * scale) for name, size in _split_sizes(sample).items()}, rows=tuple(rows),
+        num_read=sample.num_inputs, log_bytes=_log_bytes(sample, scale, num_rows),
+        raw_bytes=sum(source.num_bytes for source in sources), raw_bytes_read=raw.num_bytes, note=note,
+    )  # fmt: skip
+
+
+def _log_bytes(sample: ColumnarLog, scale: float, num_rows: Sequence[int]) -> int:
+    """Bytes of the whole columnar log: arrays of inputs grow with them, counts and vocabularies with the rows."""
+    total = 0.0
+    for name, facts in sample.manifest.files.items():
+        if name == "counts.npy":
+            total += 8 * sum(num_rows)
+        elif name.startswith("vocabulary/"):
+            table = int(Path(name).stem)
+            total += int(facts["bytes"]) * num_rows[table] / sample.features[table].num_embeddings
+        else:
+            total += int(facts["bytes"]) * scale
+    return int(total)
+
+
+def _num_inputs(num_read: int, raw: RawSample, confidence: float) -> Estimate:
+    """Inputs of the whole log, from how the lines' lengths differ from piece to piece."""
+    value = round(num_read / raw.share)
+    number = len(raw.pieces)
+    if number == 0:
+        return _exactly(value)
+    if number < 3:
+        return Estimate(value=value, low=num_read, high=max(value, 2 * value - num_read))
+    num_bytes, num_lines = (sum(column) for column in zip(*raw.pieces, strict=True))
+    rate = num_lines / max(1, num_bytes)
+    squares = sum((lines - rate * size) ** 2 for size, lines in raw.pieces)
+    error = math.sqrt(squares * number / (number - 1)) / max(1, num_lines)
+    half = value * student_t_quantile(0.5 + confidence / 2, number - 1) * error
+    return Estimate(value=value, low=max(num_read, round(value - half)), high=round(value + half))
+
+
+def _split_sizes(log: ColumnarLog) -> dict[str, int]:
+    return {name: log.split(name)[1] - log.split(name)[0] for name in SPLITS}
+
+
+def _exactly(value: int) -> Estimate:
+    return Estimate(value=value, low=value, high=value)
