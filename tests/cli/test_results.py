@@ -87,7 +87,10 @@ def test_demo(tmp_path: Path) -> None:
     assert 0 < done.result["plain"]["test"]["log_loss"] < 5
     assert strict_json((demo / "demo.json").read_text()) == done.result
     lines = done.stderr.splitlines()
-    assert [line.split()[0] for line in lines] == ["log", *STAGES, "plain", "the", "all"]
+    assert [line.split()[0] for line in lines] == ["log", *STAGES, "plain", "the", "all", "report"]
+    assert lines[-2].endswith(f"  {done.result['verdict']}")
+    assert "plain PyTorch" in done.result["verdict"]
+    assert done.result["run"]["command"] == f"fae run {demo / 'demo.toml'} --out {demo / 'run'}"
     assert lines[-1].endswith(f"  {demo / 'report.html'}")
     assert "hot-input share" in (demo / "stages.log").read_text(), "what the stages said is kept"
     page = (demo / "report.html").read_text()
@@ -117,7 +120,7 @@ def test_demo_that_cannot_be(tmp_path: Path, arguments: list[object], expected: 
 
 @pytest.mark.parametrize("budget", ["1GiB", "5KiB", 10**15])
 def test_budget_above_the_tables(finished: Path, budget: object) -> None:
-    done = succeed("run", finished / "recipe.toml", "--out", finished / "run", "--budget", budget, "--json")
+    done = succeed("run", finished / "recipe.toml", "--out", finished / "run", "--replace", "--budget", budget, "--json")
     assert "holds every row of every table" in done.stderr
     hot = done.result["hot"]
     assert (hot["input_share"], hot["coverage"], hot["staging_bytes"]) == (1.0, 1.0, 0)
@@ -171,7 +174,7 @@ def test_version_help_and_nothing() -> None:
 
 
 def test_interrupted(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fae.run.folder.RunFolder.run", interrupt)

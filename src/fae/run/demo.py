@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import io
 import re
+import shlex
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ from fae.core.units import format_bytes, format_count, parse_bytes
 from fae.core.whole_files import write_record, write_whole
 from fae.run.folder import STAGES, RunFolder
 from fae.run.recipe import Recipe, load_recipe
+from fae.run.stale_files import RUN_RECORD
 from fae.synthetic.text_writer import SyntheticConfig, write_criteo_tsv
 
+RECIPE_FILE = "demo.toml"
 RECIPE = """\
 # The demo's recipe: run it again with `fae run {name} --out DIR`, change a value, see what happens.
 
@@ -67,8 +71,8 @@ def run_demo(
     Returns
     -------
     dict
-        ``run`` (the run record), ``plain`` (the record of plain PyTorch), ``log``, ``report`` (path of the page) and
-        ``seconds``; also written to ``demo.json``.
+        ``run`` (the run record), ``plain`` (the record of plain PyTorch), ``log``, ``report`` (path of the page),
+        ``verdict`` (its first line) and ``seconds``; also written to ``demo.json``.
     """
     if num_inputs < 5_000:
         raise RecipeError(f"--inputs {num_inputs} is too small to show anything; give 5000 or more")
@@ -79,8 +83,8 @@ def run_demo(
 
 
 def _run_demo(out: Path, num_inputs: int, budget: str, device: str | None, seed: int) -> dict[str, Any]:
-    started = time.perf_counter()
-    recipe_file = out / "demo.toml"
+    started, began = time.perf_counter(), datetime.now().astimezone().replace(microsecond=0)
+    recipe_file = out / RECIPE_FILE
     _check_own(recipe_file, out / "log.tsv")
     write_whole(recipe_file, RECIPE.format(name=recipe_file, budget=budget, seed=seed))
     recipe = load_recipe(recipe_file)
@@ -93,18 +97,22 @@ def _run_demo(out: Path, num_inputs: int, budget: str, device: str | None, seed:
         "log", time.perf_counter() - started, f"{format_count(num_inputs)} synthetic inputs in Criteo's format, {size}"
     )
     record = _run_stages(folder, out / "stages.log")
+    if datetime.fromisoformat(record["ended"]) >= began:  # not an earlier demo's
+        record["started"] = began.isoformat()  # its stages ran one by one, before the run found them done
+        write_record(folder.out / RUN_RECORD, record)
     plain = _train_plain(recipe, ColumnarLog(folder.path("ingest")), record)
     facts = f"the best possible test AUC of this log is {summary.best_auc:.4f}"
     if folder.device() == "cpu":
         facts += "; no GPU: hot and cold rows are both in host memory"
     _show("", None, facts)
-    page = _write_report(folder.out, plain, out)
+    page, verdict = _write_report(folder.out, plain, out)
     result: dict[str, Any] = {
-        "run": record, "plain": plain, "log": dataclasses.asdict(summary), "report": page,
+        "run": record, "plain": plain, "log": dataclasses.asdict(summary), "report": page, "verdict": verdict,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
     write_record(out / "demo.json", result)
-    _show("all", result["seconds"], page)
+    _show("all", result["seconds"], verdict)
+    _show("report", None, page)
     return result
 
 
@@ -137,7 +145,9 @@ def _run_stages(folder: RunFolder, details: Path) -> dict[str, Any]:
             note = " (made by an earlier demo)" if done["skipped"] else ""
             _show(name, done["seconds"], _stage_text(folder, name, done["summary"]) + note)
         with contextlib.redirect_stderr(io.StringIO()):  # every stage is there already
-            return folder.run(replace=True)
+            # The page tells what to try next as changes of this command.
+            command = shlex.join(["fae", "run", str(details.parent / RECIPE_FILE), "--out", str(folder.out)])
+            return folder.run(replace=True, command=command)
     finally:
         write_whole(details, said.getvalue())
 
@@ -217,10 +227,10 @@ def _train_plain(recipe: Recipe, log: ColumnarLog, run: dict[str, Any]) -> dict[
     return record
 
 
-def _write_report(run: Path, plain: dict[str, Any], out: Path) -> str:
-    """Write the record of plain PyTorch and the page of both; returns the path of the page."""
+def _write_report(run: Path, plain: dict[str, Any], out: Path) -> tuple[str, str]:
+    """Write the record of plain PyTorch and the page of both; returns the path of the page and its first line."""
     from fae.report.page import report
 
     write_record(out / "plain_pytorch.json", plain)
-    page: str = report([run, out / "plain_pytorch.json"], out / "report.html")["path"]
-    return page
+    made = report([run, out / "plain_pytorch.json"], out / "report.html")
+    return made["path"], made["verdict"]

@@ -35,7 +35,9 @@ def next_steps(run: RunRecord) -> list[NextStep]:
     """The most important things to try, at most `MOST_STEPS`; none for a record without a hot set."""
     if not run.has("hot"):
         return []
-    return [step for rule in RULES if (step := rule(run)) is not None][:MOST_STEPS]
+    found = [step for rule in RULES if (step := rule(run)) is not None]
+    # Two reasons for one command: the weightier one is told.
+    return list({step.command: step for step in reversed(found)}.values())[::-1][:MOST_STEPS]
 
 
 def _rows_fit_anyway(run: RunRecord) -> NextStep | None:

@@ -125,8 +125,9 @@ def _against_baseline(run: RunRecord, plain: RunRecord) -> str:
     beside = f" ({name}: not recorded)"
     if aucs[0] is not None and aucs[1] is not None:
         errors = [auc_error_of(one) for one in (run, plain)]
-        noise = not differ(aucs[0], errors[0], aucs[1], errors[1]) or metric_text(aucs[0]) == metric_text(aucs[1])
-        word = "within noise of" if noise else "above" if aucs[0] > aucs[1] else "below"
+        same = metric_text(aucs[0]) == metric_text(aucs[1])
+        noise = not differ(aucs[0], errors[0], aucs[1], errors[1])
+        word = "like" if same else "within noise of" if noise else "above" if aucs[0] > aucs[1] else "below"
         losses = plain.number("test", "log_loss")
         theirs = metric_text(aucs[1]) + (f" and {metric_text(losses)}" if losses is not None else "")
         beside = f", {word} {name} ({theirs})"
