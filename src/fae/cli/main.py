@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from fae.cli import (
-    bench, clean, demo, evaluate, export, init, inspect, plan, predict, report, run, runs, stage, synthetic,
+    bench, clean, demo, evaluate, export, import_rows, init, inspect, plan, predict, report, run, runs, stage,
+    synthetic,
 )  # fmt: skip
 from fae.cli.faults import machine_fault
 from fae.cli.options import command_line
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_parser(verbs)
     evaluate.add_parser(verbs)
     export.add_parser(verbs)
+    import_rows.add_parser(verbs)
     report.add_parser(verbs)
     runs.add_parser(verbs)
     clean.add_parser(verbs)

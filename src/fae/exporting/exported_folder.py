@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fae.artifacts.checkpoint import read_result
 from fae.artifacts.columnar_log import model_features
+from fae.artifacts.table_names import file_stems
 from fae.checkpoint.parent import ParentRun
 from fae.checkpoint.save_load import load_dense
 from fae.core.errors import ArtifactError, RecipeError
@@ -32,7 +33,7 @@ from fae.exporting.served_model import ServedModel, export_program, save_program
 from fae.exporting.standalone.scoring.exported_model import ExportedModel
 from fae.exporting.table_files import FILE_BYTES, ROW_TYPES, RowType, write_table
 from fae.exporting.triton_repository import write_repository
-from fae.exporting.vocabulary_files import file_stems, write_vocabulary
+from fae.exporting.vocabulary_files import write_vocabulary
 from fae.models.config import model_config
 from fae.models.registry import build_model, embedding_dims
 from fae.run.scoring import map_tables

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -17,23 +14,6 @@ from fae.artifacts.checksums import check_contents
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.errors import ArtifactError
 from fae.exporting.standalone.scoring.row_files import write_vocabulary_parts
-
-_LONGEST_STEM = 150
-
-
-def file_stems(names: Sequence[str]) -> list[str]:
-    """A file name for each table: its own name, with other characters than letters, digits, ``._-`` as ``%XX``.
-
-    >>> file_stems(["user", "a/b", ".x"])
-    ['user', 'a%2Fb', '%2Ex']
-    """
-    found = []
-    for name in names:
-        stem = re.sub(r"^\.", "%2E", quote(name, safe=""))
-        if len(stem) > _LONGEST_STEM:
-            stem = f"{stem[:_LONGEST_STEM]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-        found.append(stem)
-    return found
 
 
 def write_vocabulary(path: Path, log: ColumnarLog, table: int) -> None:

@@ -72,6 +72,10 @@ class TrainStage(Stage[Manifest]):
 
             say(f"train: continuing {parent.checkpoint}")
             load_parent(parent, model, trainer.dense_optimizer, embeddings, seed=train.seed)
+        if train.rows_from is not None and not goes_further and not is_current(path, plan):
+            from fae.run.pretrained_rows import find_rows, import_rows
+
+            import_rows(find_rows(train.rows_from, run.recipe.base), INGEST.open(run), embeddings)
         trainer.fit()
 
     def open(self, run: RunContext) -> Manifest:
@@ -104,6 +108,8 @@ class TrainStage(Stage[Manifest]):
             )
             + (f", log loss {test['log_loss']:.5f}" if test["log_loss"] is not None else "")
         )
+        if train.get("stopped_by"):
+            say(f"train: it was stopped by {train['stopped_by']}; move {self.path(run)} away to train it anew")
         return result
 
 
@@ -124,9 +130,24 @@ def plan_training(run: RunContext, packed: str, log: str) -> Plan:
             "train": run.recipe.train.to_parameters(),
             "device": run.device(),
         },
-        parents={PACKED_KIND: packed, LOG_KIND: log, **({KIND: parent.manifest.fingerprint} if parent else {})},
+        parents={
+            PACKED_KIND: packed,
+            LOG_KIND: log,
+            **({KIND: parent.manifest.fingerprint} if parent else {}),
+            **_pretrained(run),
+        },
         command=COMMAND,
     )
+
+
+def _pretrained(run: RunContext) -> dict[str, str]:
+    """The fingerprint of ``[train] rows_from``, where there is one."""
+    name = run.recipe.train.rows_from
+    if name is None:
+        return {}
+    from fae.run.pretrained_rows import find_rows, rows_fingerprint
+
+    return {"rows": rows_fingerprint(find_rows(name, run.recipe.base))}
 
 
 def require_model_memory(recipe: Recipe, log: ColumnarLog | None) -> None:

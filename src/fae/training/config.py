@@ -26,7 +26,7 @@ _LATER_KEYS: dict[str, Any] = {
 }  # fmt: skip
 """Keys that runs of earlier versions did not have: at these values they are left out of the fingerprint."""
 
-_SHAPES_NOTHING = ("from", "group_by", "checkpoint_minutes", "checkpoint_batches")
+_SHAPES_NOTHING = ("from", "rows_from", "group_by", "checkpoint_minutes", "checkpoint_batches")
 """Keys that no weight depends on."""
 
 
@@ -40,6 +40,10 @@ class TrainConfig:
         ``from`` in a recipe: the run folder (or its checkpoint) whose training this one continues, for example on the
         next days of a log. Leave it out to start with new weights. Artifacts name it by its fingerprint, not by this
         path.
+    rows_from
+        Folder of pretrained rows whose values these rows begin with, such as one of ``fae export``:
+        ``vocabulary/<table>.parquet`` and ``tables/<table>.safetensors``. Values that it does not have, and dense
+        weights, begin as always. ``fae import`` says what would be taken. Artifacts name it by its content.
     batch_size
         Inputs of a (global) batch, B. Larger batches train more inputs a second; a much larger one may need another
         learning rate and more epochs for the same accuracy.
@@ -137,6 +141,7 @@ class TrainConfig:
     """
 
     from_: str | None = None
+    rows_from: str | None = None
     batch_size: int = 2048
     epochs: int = 1
     optimizer: Literal["sgd", "rowwise_adagrad", "adagrad", "adam"] = "rowwise_adagrad"
@@ -173,6 +178,13 @@ class TrainConfig:
             raise RecipeError("[train] from is empty; name the run folder to continue, or leave it out")
         if self.from_ is not None:
             check_path(self.from_, "[train] from =")
+        if self.rows_from is not None:
+            check_path(self.rows_from, "[train] rows_from =")
+            if not self.rows_from or self.from_ is not None:
+                raise RecipeError(
+                    f"[train] rows_from = {self.rows_from!r} must name a folder of rows, and a run that continues "
+                    "another (from) has rows already; keep one of them"
+                )
         positive = {"batch_size": self.batch_size, "epochs": self.epochs, "learning_rate": self.learning_rate}
         if self.dense_learning_rate is not None:
             positive["dense_learning_rate"] = self.dense_learning_rate
