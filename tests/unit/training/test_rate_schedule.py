@@ -14,6 +14,7 @@ from fae.embedding.placements import PLACEMENTS
 from fae.training.config import TrainConfig
 from fae.training.dense import FlatOptimizer, set_dense_rate
 from fae.training.position import Position
+from fae.training.step import train_step
 from fae.training.step_controls import epoch_losses
 from train_setting import Setting, tensors_of
 
@@ -191,6 +192,24 @@ def test_every_rate_follows_the_schedule(tmp_path, monkeypatch, optimizer) -> No
     constant = setting.trainer(None, TrainConfig(batch_size=32, epochs=1, optimizer=optimizer))
     constant.fit()
     assert_same_bytes(tensors_of(constant), end_of_first)
+
+
+def test_a_loop_of_ones_own_follows_a_schedule(tmp_path) -> None:
+    """As docs/guide/train.md says it: the bytes of the trainer."""
+    setting = Setting(tmp_path)
+    config = TrainConfig(batch_size=32, epochs=2, row_weight_decay=0.1, **SCHEDULES["cosine"])
+    trained, own = setting.trainer(None, config), setting.trainer(None, config)
+    trained.fit()
+    schedule = config.rates(setting.packed.train.num_batches)
+    own.embeddings.follow_rates(lambda step: schedule.factor(step - 1))
+    optimizer, number = torch.optim.Adagrad(own.model.parameters()), 0
+    while not own.schedule.done:
+        for batch in own.embeddings.stream(setting.packed.train, own.schedule.next_segment().batches):
+            for group in optimizer.param_groups:
+                group["lr"] = config.dense_rate * schedule.factor(number)
+            train_step(own.model, own.embeddings, optimizer, batch)
+            number += 1
+    assert_same_bytes(tensors_of(own), tensors_of(trained))
 
 
 def test_two_epochs_and_two_more_are_four() -> None:
