@@ -37,7 +37,8 @@ PACKAGES = (
     "core", "artifacts", "ingest", "ingest/input_order", "ingest/notes", "ingest/raw_files", "ingest/readers",
     "ingest/scored", "ingest/value_types", "profile", "report", "report/pictures",
     "report/sentences", "calibrate", "synthetic", "pack", "inspect",
-    "kernels", "streaming", "embedding", "models", "checkpoint", "training", "run", "plan", "exporting", "bench", "cli",
+    "kernels", "streaming", "embedding", "models", "checkpoint", "training",
+    "training/quality", "training/watching", "run", "plan", "exporting", "bench", "cli",
 )  # fmt: skip
 """Packages from the ground up; the docstring of each says what it is for."""
 

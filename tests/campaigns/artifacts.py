@@ -152,7 +152,9 @@ WRITES = {
 }  # fmt: skip
 FOLLOWED = ("ids.npy", "addresses.npy", "order.npy")
 """Arrays whose values are places in other arrays: their checksums are made right more often, as a foreign maker's."""
-SIDE_FILES = (".lock", "timings.json", "run.json", "log.sources.json", ".log.partial.json", "progress.json", "metrics.jsonl")
+SIDE_FILES = (
+    ".lock", "timings.json", "run.json", "log.sources.json", ".log.partial.json", "progress.json", "metrics.jsonl",
+)  # fmt: skip
 """Files that no manifest covers, and the one in it that says how far a training is."""
 
 

@@ -15,7 +15,20 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from fae.cli import (
-    bench, clean, demo, evaluate, export, import_rows, init, inspect, plan, predict, report, run, runs, stage,
+    bench,
+    clean,
+    demo,
+    evaluate,
+    export,
+    import_rows,
+    init,
+    inspect,
+    plan,
+    predict,
+    report,
+    run,
+    runs,
+    stage,
     synthetic,
 )  # fmt: skip
 from fae.cli.faults import machine_fault
@@ -24,7 +37,7 @@ from fae.cli.signals import handled_signals, tell_interrupted
 from fae.cli.streams import reserve_descriptors, write_stdout
 from fae.core.errors import FaeError, RecipeError
 from fae.core.interrupts import Interrupted
-from fae.core.printable import mute, open_log_file, record, tell
+from fae.core.printable import mute, open_log_file, tell, write_log_line
 from fae.core.signal_watch import status_of
 from fae.core.whole_files import json_values
 
@@ -157,7 +170,7 @@ def _open_log(options: argparse.Namespace) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecipeError(f"--log-file {options.log_file} cannot be written: {reason}") from error
-    record(command_line(options))
+    write_log_line(command_line(options))
 
 
 def _tell_traceback() -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fae.run.folder import RunFolder
-    from fae.training.watching.callbacks import Callback
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -50,22 +49,6 @@ def add_watch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wandb", metavar="PROJECT", help="report to a project of Weights & Biases")
 
 
-def _callbacks(options: argparse.Namespace, out: Path) -> list[Callback]:
-    """The callbacks of `add_watch_options`."""
-    found: list[Callback] = []
-    if getattr(options, "tensorboard", None) is not None:
-        from fae.core.config import check_folder
-        from fae.training.watching.tensorboard_callback import TensorBoardCallback
-
-        check_folder(options.tensorboard, "--tensorboard")
-        found.append(TensorBoardCallback(Path(options.tensorboard) / out.resolve().name))
-    if getattr(options, "wandb", None) is not None:
-        from fae.training.watching.wandb_callback import WandbCallback
-
-        found.append(WandbCallback(options.wandb))
-    return found
-
-
 def command_line(options: argparse.Namespace) -> str:
     """The command that was given, as a shell would take it."""
     return shlex.join(["fae", *getattr(options, "arguments", ())])
@@ -84,10 +67,12 @@ def open_run_folder(options: argparse.Namespace) -> RunFolder:
     """Open the run that the options describe."""
     from fae.run.folder import RunFolder
     from fae.run.recipe import load_recipe
+    from fae.training.watching.callbacks_by_name import callbacks_of
 
     overrides = list(options.overrides)
     if options.budget is not None:
         overrides.append(f"hot.budget={options.budget}")
+    tensorboard, wandb = getattr(options, "tensorboard", None), getattr(options, "wandb", None)
     recipe = load_recipe(options.recipe, overrides)
     out = Path(options.out) if options.out else Path("runs") / Path(options.recipe).stem
-    return RunFolder(recipe, out, device=options.device, callbacks=_callbacks(options, out))
+    return RunFolder(recipe, out, device=options.device, callbacks=callbacks_of(tensorboard, wandb, out))

@@ -10,9 +10,9 @@ from fae.cli.options import add_recipe_options, add_replace_option, add_watch_op
 _DESCRIPTION = """\
 Run every stage of a recipe: ingest, profile, calibrate, pack, train. A stage whose artifact is already in the folder,
 made from the same parents with the same parameters, is skipped; an interrupted training continues from its last
-checkpoint, and more [train] epochs continue a finished one. A finished training of another recipe is replaced only
-with --replace: without it a line says what differs, and nothing is done. With [train] from = RUN it continues that run: its ids are kept, new ones are appended, and training
-starts from its rows and weights. Writes DIR/run.json.
+checkpoint, and more [train] epochs continue a finished one. A finished training of another recipe is replaced only with
+--replace: without it a line says what differs, and nothing is done. With [train] from = RUN it continues that run: its
+ids are kept, new ones are appended, and training starts from its rows and weights. Writes DIR/run.json.
 
 A log that a run in a folder beside DIR has ingested already is used from there, by a link: no second ingest, no copy.
 

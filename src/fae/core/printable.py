@@ -97,7 +97,7 @@ def is_muted() -> bool:
     return _hearing.muted is not None and sys.stderr is _hearing.muted
 
 
-def record(text: str) -> None:
+def write_log_line(text: str) -> None:
     """Write one line into the log file, where there is one."""
     if _hearing.log is None:
         return
@@ -113,7 +113,7 @@ def record(text: str) -> None:
 
 def tell(text: str) -> None:
     """Print one line for people, on stderr. A stream that is closed, full or read by nobody is no reason to fail."""
-    record(text)
+    write_log_line(text)
     with contextlib.suppress(OSError, ValueError):
         write_stream(sys.stderr, printable(text) + "\n", wait_seconds=_WAIT_SECONDS)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from fae.core.printable import is_muted, printable, record, tell
+from fae.core.printable import is_muted, printable, tell, write_log_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -27,7 +27,7 @@ def say(text: str) -> None:
     Under ``--quiet`` it goes into the log file alone.
     """
     if is_muted():
-        record(text)
+        write_log_line(text)
     else:
         tell(text)
 
@@ -51,7 +51,8 @@ class Task:
             self._last_line = now
             share = f"{100 * self._done / self._total:.0f} %" if self._total else f"{self._done:,.0f} {self._unit}"
             line = f"{self._label}: {share} after {now - self._start:.0f} s {note}".rstrip()
-            (say if self._bar is None else record)(line)  # a bar is on the terminal already, and not in the log file
+            # A bar is on the terminal already, and not in the log file.
+            (say if self._bar is None else write_log_line)(line)
 
 
 class _Terminal:

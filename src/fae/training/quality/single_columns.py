@@ -59,7 +59,7 @@ class SingleColumns:
         Parameters
         ----------
         labels, weights
-            Of all scored inputs, float32 ``[n]``; None is 1 each.
+            Those of all scored inputs, float32 ``[n]``; None is 1 each.
         inputs
             Their ids.
 
