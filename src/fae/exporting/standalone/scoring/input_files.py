@@ -63,7 +63,6 @@ def columns_of_objects(objects: Sequence[Mapping[str, Any]], schema: Mapping[str
     InputError
         For a value that no column can hold.
     """
-    dense = {each["column"] for each in schema["dense"]}
     lists = {each["column"] for each in schema["features"] if each["length"] > 1}
     texts = {each["column"] for each in schema["features"]}
     found: Columns = {}
@@ -71,9 +70,6 @@ def columns_of_objects(objects: Sequence[Mapping[str, Any]], schema: Mapping[str
         values = [each.get(name) for each in objects]
         convert = _json_list if name in lists else _json_text if name in texts else _json_number
         kind = pa.list_(pa.string()) if name in lists else pa.string() if name in texts else None
-        # Numbers that are ids too stay text, which reads as a number.
-        if name in dense and name in texts:
-            convert, kind = _json_any, pa.string()
         if name in lists and all(isinstance(value, (str, type(None))) for value in values):
             convert, kind = _json_text, pa.string()  # text is split as the schema says
         converted = []
@@ -108,10 +104,6 @@ def _json_text(value: Any) -> str | None:
     if isinstance(value, float) and abs(value) <= 2.0**53 and value == int(value):
         return str(int(value))
     raise InputError("expected text or a whole number")
-
-
-def _json_any(value: Any) -> str | None:
-    return repr(value) if isinstance(value, float) and value != int(value) else _json_text(value)
 
 
 def _json_list(value: Any) -> list[str | None] | None:
