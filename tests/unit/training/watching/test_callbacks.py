@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import types
@@ -30,7 +31,7 @@ def setting(tmp_path_factory):
 
 def with_callbacks(setting, folder, *callbacks, config=CONFIG) -> Trainer:
     """A trainer as `Setting` makes it, with callbacks and the log."""
-    made = setting.trainer(None, config)
+    made = setting.trainer(None, dataclasses.replace(config, group_by=None))
     plan = Plan(
         kind=KIND, format_version=FORMAT_VERSION, parameters={"train": config.to_parameters()}, parents={},
         command=COMMAND,
