@@ -37,7 +37,7 @@ from fae.models.registry import embedding_dims, sketch_model
 from fae.plan.cards import CARDS, card_constants
 from fae.plan.machine_constants import MachineConstants
 from fae.plan.measured_constants import MachineProbe
-from fae.plan.step_probes import Run, samples_in_turns, undisturbed, warm_up_steps
+from fae.plan.step_probes import samples_in_turns, undisturbed, warm_up_steps
 from fae.plan.step_time import StepTime, predict_steps
 from fae.plan.step_work import StepSettings, StepWork
 from fae.profile.config import HotConfig
@@ -176,35 +176,56 @@ def real_contenders(
     return made | {placement: contender(*packs[-1], placement) for placement in others}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """What was timed of one log at one batch size.
+
+    Attributes
+    ----------
+    machine
+        The constants.
+    probes, real
+        Samples, seconds a step, of the probes and of real steps, by name.
+    machines
+        Constants of every single round; empty where probes and real steps did not take turns.
+    seconds
+        Seconds that the constants took.
+    """
+
+    machine: MachineConstants
+    probes: dict[str, list[float]]
+    real: dict[str, list[float]]
+    machines: list[MachineConstants]
+    seconds: float
+
+
 def timed(
     settings: StepSettings, works: list[StepWork], packs: list[tuple[float, Any, Any]], options: argparse.Namespace
-) -> tuple[MachineConstants, dict[str, list[float]], dict[str, list[float]], float]:
-    """The machine's constants, samples of its probes and of real steps, seconds that the constants took.
-
-    On a GPU real steps run when the constants are known. On a CPU that others share, both run in turns.
-    """
+) -> Timed:
+    """Measure the constants, then real steps; on a CPU, which others share, both in turns."""
     device = torch.device(options.device)
-    warm_up, started = warm_up_steps(device), time.monotonic()
+    warm_up, started, on_cpu = warm_up_steps(device), time.monotonic(), options.device == "cpu"
     with ExitStack() as stack:
-        if options.device == "cpu":
+        if on_cpu:
             model = sketch_model(settings.model, settings.features, settings.num_dense)
             stack.enter_context(torch_threads(dense_threads(model, settings.batch_size)))
         probe = MachineProbe(device, works)
-        length = min(options.seconds, probe.sample_seconds)
-        real: dict[str, Run] = {}
-        if options.device == "cpu":
+        length, real = min(options.seconds, probe.sample_seconds), {}
+        if on_cpu:
             real = {name: each.run for name, each in real_contenders(settings, packs, "cpu").items()}
         samples = samples_in_turns({**probe.runs, **real}, length, rounds=options.rounds, warm_up=warm_up)
-        probes = {name: samples[name] for name in probe.runs}
+        probes = {name: samples.pop(name) for name in probe.runs}
         machine = probe.constants({name: undisturbed(taken) for name, taken in probes.items()})
+        rounds = [{name: taken[place] for name, taken in probes.items()} for place in range(options.rounds)]
+        machines = [probe.constants(each) for each in rounds] if on_cpu else []
         seconds = time.monotonic() - started
         del probe
-        if not real:
+        if not on_cpu:
             clear(options.device)
             contenders = real_contenders(settings, packs, options.device)
             runs = {name: each.run for name, each in contenders.items()}
             samples = samples_in_turns(runs, options.seconds, rounds=options.rounds, warm_up=warm_up)
-    return machine, probes, {name: taken for name, taken in samples.items() if name not in probes}, seconds
+    return Timed(machine=machine, probes=probes, real=samples, machines=machines, seconds=seconds)
 
 
 def clear(device: str) -> None:
@@ -225,39 +246,43 @@ def measure(name: str, batch_size: int, folder: Path, options: argparse.Namespac
     started = time.monotonic()
     log = open_subject(name, folder, options)
     settings = settings_of(name, log, batch_size, options.device)
-    found = [
+    at_shares = [
         pack_at(log, settings, share, folder / name, folder / f"profile_{name}") for share in SUBJECTS[name].shares
     ]
-    packs = sorted({each[0]: each for each in found if each is not None}.values(), key=lambda pack: pack[0])
+    packs = sorted({each[0]: each for each in at_shares if each is not None}.values(), key=lambda pack: pack[0])
     if not packs:
         print(f"{name} {batch_size}: no budget holds the staging ring", flush=True)
         return None
     works = [sampled_work(log, settings, hot_set) for _, hot_set, _ in packs]
-    machine, probes, samples, seconds = timed(settings, works, packs, options)
+    found = timed(settings, works, packs, options)
+    machine = found.machine
     predicted = [predict_steps(work, machine) for work in works]
+    of_rounds = [[predict_steps(work, each) for work in works] for each in found.machines]
     of_card = published(settings, works, machine.name)
     rows = []
-    for contender, taken in samples.items():
+    for contender, taken in found.real.items():
         placement = contender.split()[0]
         index = next((i for i, (share, *_) in enumerate(packs) if contender == f"tiered {share:.3f}"), len(packs) - 1)
         step, measured = predicted[index][placement], undisturbed(taken)
+        in_turns = [each[index][placement].seconds / own - 1.0 for each, own in zip(of_rounds, taken, strict=False)]
         rows.append(
             {
                 "placement": placement, "budget_share": packs[index][0] if placement == "tiered" else None,
                 "predicted_seconds": step.seconds, "bound_by": step.bound_by, "parts": dict(step.parts),
                 "measured_seconds": measured, "samples": taken, "error": step.seconds / measured - 1.0,
+                "error_in_turns": statistics.median(in_turns) if in_turns else None,
                 "published_seconds": of_card and of_card[index][placement].seconds,
             }
         )  # fmt: skip
         print(
             f"{name} {batch_size} {contender}: predicted {1e3 * step.seconds:.3f} ms, measured {1e3 * measured:.3f}, "
-            f"{100 * rows[-1]['error']:+.0f} %, {step.bound_by}",
+            f"{100 * rows[-1]['error']:+.0f} %{turns(rows[-1])}, {step.bound_by}",
             flush=True,
         )
     return {
         "log": name, "batch_size": batch_size, "model": settings.model.name, "optimizer": settings.optimizer,
         "precision": settings.precision, "embedding_dim": max(settings.embedding_dims),
-        "machine": machine.to_json(), "probes": probes, "seconds_of_constants": seconds,
+        "machine": machine.to_json(), "probes": found.probes, "seconds_of_constants": found.seconds,
         "seconds": time.monotonic() - started,
         "works": [
             {
@@ -268,6 +293,12 @@ def measure(name: str, batch_size: int, folder: Path, options: argparse.Namespac
         ],
         "rows": rows,
     }  # fmt: skip
+
+
+def turns(row: dict[str, Any]) -> str:
+    """The median of the errors of single rounds, where there were any."""
+    found = row["error_in_turns"]
+    return "" if found is None else f", in turns {100 * found:+.0f} %"
 
 
 def table_of(paths: list[Path]) -> list[str]:
@@ -282,22 +313,23 @@ def table_of(paths: list[Path]) -> list[str]:
             "| log, model | batch | placement | budget | predicted | measured | error | bound by |",
             "|---|---|---|---|---|---|---|---|",
         ]  # fmt: skip
-        errors = []
+        errors, of_cards = [], []
         for cell in result["cells"]:
             for row in cell["rows"]:
                 budget = "" if row["budget_share"] is None else f"{100 * row['budget_share']:.0f} %"
                 errors.append(abs(row["error"]))
+                sheet = row.get("published_seconds")
+                of_cards += [abs(sheet / row["measured_seconds"] - 1)] if sheet else []
                 lines.append(
                     f"| {cell['log']}, {cell['model']} | {cell['batch_size']:,} | `{row['placement']}` | {budget} | "
                     f"{shown(row['predicted_seconds'])} | {shown(row['measured_seconds'])} | "
-                    f"{100 * row['error']:+.0f} % | {row['bound_by']} |"
+                    f"{100 * row['error']:+.0f} %{turns(row)} | {row['bound_by']} |"
                 )
-        if errors:
-            within = sum(error <= 0.15 for error in errors)
-            lines += [
-                "",
-                f"{within} of {len(errors)} within 15 %; median error {100 * statistics.median(errors):.0f} %.",
-            ]
+        for what, found in (("", errors), ("; from the card's data sheet", of_cards)):
+            within = sum(error <= 0.15 for error in found)
+            if found:
+                middle, most = 100 * statistics.median(found), 100 * max(found)
+                lines += ["", f"{within} of {len(found)} within 15 %, median {middle:.0f} %, most {most:.0f} %{what}."]
     return lines
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fae.core.config import nearest
 from fae.core.errors import RecipeError
 from fae.core.printable import brief
+from fae.models.config import DCNv2Config, DeepFMConfig, DLRMConfig, ModelConfig, TBSMConfig
 from fae.plan.machine_constants import MachineConstants
 from fae.plan.step_work import StepSettings
 
@@ -22,9 +23,19 @@ _BUS_SHARE = 0.85
 """Share of the published rate of the bus that a copy from page-locked memory reaches: 54.5 of 64 GB/s."""
 _LANE_RATE: Mapping[int, float] = {3: 0.985 * _GIGA, 4: 1.969 * _GIGA, 5: 3.938 * _GIGA}
 """Bytes/s of one PCI Express lane, one way, by generation."""
-_HOST_RATE = 8.0 * _GIGA
-"""Bytes/s of single rows that a host's threads read and write: eight cores of a desktop, on no data sheet."""
+_HOST_RATE = 15.0 * _GIGA
+"""Bytes/s of single rows that a host's threads read and write: eight cores of a desktop, on no data sheet; 16 threads
+of a Xeon reach 34 GB/s."""
+
+# Of steps on an H200 (benchmarks/results/plan_h200.json): seconds over those that its ceilings allow.
 _KERNEL_SECONDS = 2e-6
+_STEP_FACTORS: Mapping[type[ModelConfig], float] = {
+    DLRMConfig: 0.83, DeepFMConfig: 1.7, DCNv2Config: 2.3, TBSMConfig: 3.6,
+}  # fmt: skip
+"""Below 1 where the lookup is fused with the interaction, which the operators that are counted do not know."""
+_OTHER_FACTOR = 2.3
+_HYBRID_SECONDS = 2.2e-3
+_STREAM_SECONDS, _STREAM_FACTOR, _STREAM_LATENCY, _UNHIDDEN = 45e-6, 1.0, 2.5, 0.05
 
 _MARGIN = 0.5
 
@@ -142,23 +153,24 @@ def card_constants(name: str, settings: StepSettings, *, host_rate: float = _HOS
     RecipeError
         If there is no profile of the card.
     """
-    card = find_card(name)
-    rate = card.bf16_rate if settings.precision == "bf16" else card.fp32_rate
+    card, is_bf16 = find_card(name), settings.precision == "bf16"
+    factor = _STEP_FACTORS.get(type(settings.model), _OTHER_FACTOR) if is_bf16 else _OTHER_FACTOR
     return MachineConstants(
         source="published",
         device="cuda",
         name=card.title,
         memory_bytes=card.memory_bytes,
         memory_rate=_MEMORY_SHARE * card.memory_rate,
-        product_rate=_PRODUCT_SHARE * rate,
+        product_rate=_PRODUCT_SHARE * (card.bf16_rate if is_bf16 else card.fp32_rate),
         kernel_seconds=_KERNEL_SECONDS,
         host_rate=host_rate,
         bus_rate=_BUS_SHARE * card.bus_rate,
-        dense_factor=1.5,
-        rows_factor=1.5,
-        hybrid_factor=1.5,
-        stream_seconds=50e-6,
-        stream_factor=1.0,
-        unhidden=0.1,
+        dense_factor=factor,
+        rows_factor=factor,
+        hybrid_seconds=_HYBRID_SECONDS,
+        stream_seconds=_STREAM_SECONDS,
+        stream_factor=_STREAM_FACTOR,
+        stream_latency=_STREAM_LATENCY,
+        unhidden=_UNHIDDEN,
         margin=_MARGIN,
     )

@@ -38,15 +38,18 @@ class MachineConstants:
         Factor of the dense part.
     rows_factor
         Factor of lookup and update where the device does them.
-    hybrid_factor
-        Factor of a whole step of `hybrid`.
+    hybrid_seconds, hybrid_factor
+        Seconds that a step of `hybrid` takes beside its parts, and the factor of these parts.
     stream_seconds
         Seconds a step that streaming takes without any cold row.
     stream_factor
         Factor of what cold rows add to streaming.
+    stream_latency
+        Time from the gather of a batch's cold rows until they are back in host memory, without its step, over the time
+        that streaming takes a batch: several batches are on their way at once.
     unhidden
         Share of the shorter of computing and streaming that does not disappear behind the longer one: near 0 where the
-        host has cores for both, 1 where they take turns.
+        host has cores for both, 1 where they take turns. With slots to spare; see `stream_latency`.
     margin
         Share by which a prediction may be off.
     """
@@ -62,9 +65,11 @@ class MachineConstants:
     bus_rate: float
     dense_factor: float = 1.0
     rows_factor: float = 1.0
+    hybrid_seconds: float = 0.0
     hybrid_factor: float = 1.0
     stream_seconds: float = 0.0
     stream_factor: float = 1.0
+    stream_latency: float = 1.0
     unhidden: float = 0.0
     margin: float
 

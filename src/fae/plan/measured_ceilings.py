@@ -72,7 +72,7 @@ def host_rate() -> float:
     table = torch.full((_ROWS, _ROW_FLOATS), 0.01)
     rows = torch.randint(0, _ROWS, (_TAKEN,), generator=torch.Generator().manual_seed(1))
     out = torch.empty(_TAKEN, _ROW_FLOATS)
-    seconds = median_seconds(lambda: torch.index_select(table, 0, rows, out=out), torch.device("cpu"), repeats=3)
+    seconds = median_seconds(lambda: torch.index_select(table, 0, rows, out=out), torch.device("cpu"), repeats=9)
     return 2.0 * out.numel() * out.element_size() / seconds
 
 

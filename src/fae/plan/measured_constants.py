@@ -24,6 +24,9 @@ MARGIN = 0.15
 _MOST_ROW_BYTES = 2**29
 _PROBE_INPUTS, _PROBE_LOOKUPS = 2**18, 2**24
 _FEWEST_BATCHES, _MOST_BATCHES = 2, 64
+_DEEP_RING = 8
+_LEAST_FACTOR = 0.25
+"""Gathering rows is at most so much faster than torch's own gather, by which the ceiling is measured."""
 _APART = 1.2
 """Streaming is timed at two numbers of cold rows where the larger is more than this many times the smaller."""
 
@@ -64,7 +67,7 @@ class MachineProbe:
         Where the model is.
     runs
         ``resident``, ``rows`` on a CPU, ``hybrid`` on a GPU, ``tiered N`` and ``streaming N`` with N from 0 by the
-        number of cold rows: each trains that many steps and returns the seconds.
+        number of cold rows, and ``tiered, two slots``: each trains that many steps and returns the seconds.
     sample_seconds
         A good length of a sample.
     """
@@ -82,7 +85,9 @@ class MachineProbe:
         self._ceilings = machine_ceilings(self.device, settings.precision)
         most = min(_PROBE_INPUTS, _PROBE_LOOKUPS // settings.num_slots) // settings.batch_size
         number = max(_FEWEST_BATCHES, min(_MOST_BATCHES, most))
-        made = [probe_batches(work, number, self._most_bytes()) for work in self._works]
+        # With slots to spare; a ring of two is timed by itself.
+        deep = [dataclasses.replace(work, ring_depth=_DEEP_RING) for work in self._works]
+        made = [probe_batches(work, number, self._most_bytes()) for work in deep]
         resident = StepProbe(settings, "device" if on_gpu else "cpu", *made[-1], self.device)
         self.runs: dict[str, Run] = {"resident": resident.whole_steps}
         if on_gpu:
@@ -93,6 +98,10 @@ class MachineProbe:
             tiered = StepProbe(settings, "tiered", batches, hot_set, self.device)
             self.runs[f"tiered {index}"] = tiered.whole_steps
             self.runs[f"streaming {index}"] = tiered.streaming
+        if streaming and any(work.ring_depth < _DEEP_RING for work in works):
+            batches, hot_set = made[-1]
+            two_slots = dataclasses.replace(hot_set, ring_depth=2)
+            self.runs["tiered, two slots"] = StepProbe(settings, "tiered", batches, two_slots, self.device).whole_steps
 
     def _most_bytes(self) -> int:
         """Bytes of rows of one probe: beyond any cache, and a part of what is free."""
@@ -129,10 +138,12 @@ def fit_factors(machine: MachineConstants, works: Sequence[StepWork], seconds: M
     works
         The steps that were timed, by ascending number of cold rows.
     seconds
-        ``resident``; ``rows`` on a CPU; ``hybrid`` on a GPU; ``tiered N`` and ``streaming N`` where steps streamed.
+        ``resident``; ``rows`` on a CPU; ``hybrid`` on a GPU; ``tiered N`` and ``streaming N`` where steps streamed;
+        ``tiered, two slots`` where a ring may be short, at the most cold rows.
     """
     bare = dataclasses.replace(
-        machine, dense_factor=1.0, rows_factor=1.0, hybrid_factor=1.0, stream_factor=1.0, stream_seconds=0.0
+        machine, dense_factor=1.0, rows_factor=1.0, hybrid_factor=1.0, hybrid_seconds=0.0, stream_factor=1.0,
+        stream_seconds=0.0,
     )  # fmt: skip
     on_gpu, last = machine.device == "cuda", works[-1]
     dense, rows = resident_parts(last, bare).values()
@@ -153,19 +164,19 @@ def _fit_streaming(
     machine: MachineConstants, bare: MachineConstants, works: Sequence[StepWork], seconds: Mapping[str, float]
 ) -> MachineConstants:
     ideal = [max(stream_parts(work, bare).values()) for work in works]
-    alone = [seconds[f"streaming {index}"] for index in range(len(works))]
     # Streaming can be faster beside steps than alone, where its threads fall asleep between batches.
-    alone = [min(found, seconds[f"tiered {index}"]) for index, found in enumerate(alone)]
+    alone = [min(seconds[f"streaming {index}"], seconds[f"tiered {index}"]) for index in range(len(works))]
     factor, fixed = alone[-1] / ideal[-1], 0.0
     if len(works) > 1 and ideal[-1] > ideal[0]:
-        slope = max(0.0, (alone[-1] - alone[0]) / (ideal[-1] - ideal[0]))
+        slope = max(_LEAST_FACTOR, (alone[-1] - alone[0]) / (ideal[-1] - ideal[0]))
         if slope < factor:
             factor, fixed = slope, alone[-1] - slope * ideal[-1]
     machine = dataclasses.replace(machine, stream_factor=factor, stream_seconds=fixed)
-    over = shorter = 0.0
-    for index, work in enumerate(works):
-        computing = sum(resident_parts(work, machine).values())
-        streaming = fixed + factor * ideal[index]
-        over += seconds[f"tiered {index}"] - max(computing, streaming)
-        shorter += min(computing, streaming)
+    computing = sum(resident_parts(works[-1], machine).values())
+    streaming = [fixed + factor * each for each in ideal]
+    if "tiered, two slots" in seconds:
+        latency = (seconds["tiered, two slots"] - computing) / streaming[-1]
+        machine = dataclasses.replace(machine, stream_latency=max(1.0, latency))
+    over = sum(seconds[f"tiered {index}"] - max(computing, each) for index, each in enumerate(streaming))
+    shorter = sum(min(computing, each) for each in streaming)
     return dataclasses.replace(machine, unhidden=min(1.0, max(0.0, over / shorter)))

@@ -14,6 +14,8 @@ from fae.plan.dense_work import DenseWork, dense_work
 from fae.plan.machine_constants import MachineConstants
 from fae.plan.step_work import StepWork
 
+TOO_FEW_SLOTS = "too few staging slots"
+"""What bounds a step whose batches wait for a slot: a larger budget has more of them."""
 _ROW_KERNELS = 6
 """Kernels of lookup and update on a GPU, for each width of rows."""
 
@@ -72,20 +74,22 @@ def predict_steps(work: StepWork, machine: MachineConstants) -> dict[str, StepTi
     computing, streaming = sum(resident.values()), machine.stream_seconds + streamed[longest]
     made = {}
 
-    def add(placement: str, seconds: float, parts: Mapping[str, float]) -> None:
+    def add(placement: str, seconds: float, parts: Mapping[str, float], bound_by: str | None = None) -> None:
         made[placement] = StepTime(
             placement=placement,
             seconds=seconds,
             inputs_per_second=work.inputs_per_batch / seconds,
-            bound_by=max(parts, key=lambda part: parts[part]),
+            bound_by=bound_by or max(resident if placement == "tiered" else parts, key=lambda part: parts[part]),
             parts=dict(parts),
             margin=machine.margin,
         )
 
-    if work.cold_batch_share > 0:
-        bound = {longest: streaming} if streaming > computing else resident
-        add("tiered", overlapped(computing, streaming, machine.unhidden), {**streamed, **bound, **resident})
-        made["tiered"] = dataclasses.replace(made["tiered"], bound_by=max(bound, key=lambda part: bound[part]))
+    if work.cold_rows > 0:
+        # A slot is taken from the gather of its rows until they are back: one batch computes, the others are under way.
+        held = (computing + machine.stream_latency * streaming) / max(1, work.ring_depth - 1)
+        side_by_side = overlapped(computing, streaming, machine.unhidden)
+        bound = {TOO_FEW_SLOTS: held} if held > side_by_side else {longest: streaming} if streaming > computing else {}
+        add("tiered", max(held, side_by_side), {**streamed, **resident, **bound}, next(iter(bound), None))
     if not on_gpu:
         add("cpu", computing, resident)
         made.setdefault("tiered", dataclasses.replace(made["cpu"], placement="tiered"))
@@ -94,7 +98,7 @@ def predict_steps(work: StepWork, machine: MachineConstants) -> dict[str, StepTi
     add("device", max(computing, inputs), {**resident, "inputs over the bus": inputs})
     made.setdefault("tiered", dataclasses.replace(made["device"], placement="tiered"))
     hybrid = hybrid_parts(work, machine)
-    add("hybrid", sum(hybrid.values()), hybrid)
+    add("hybrid", machine.hybrid_seconds + sum(hybrid.values()), hybrid)
     return made
 
 

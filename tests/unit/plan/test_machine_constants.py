@@ -29,6 +29,7 @@ def test_factors_meet_the_seconds_of_a_gpu() -> None:
     works = [work(1000), work(4000)]
     seconds = {
         "resident": 4e-4, "hybrid": 2e-3, "tiered 0": 4e-4, "streaming 0": 2e-4, "tiered 1": 7e-4, "streaming 1": 7e-4,
+        "tiered, two slots": 18e-4,
     }  # fmt: skip
     machine = fit_factors(CEILINGS, works, seconds)
     few, many = (predict_steps(each, machine) for each in works)
@@ -40,6 +41,9 @@ def test_factors_meet_the_seconds_of_a_gpu() -> None:
     between = predict_steps(work(2500), machine)["tiered"]
     assert between.seconds == pytest.approx(4.5e-4)
     assert between.bound_by == "cold rows through the host"
+    # With two slots streaming takes twice as long, and computing waits for it.
+    assert machine.stream_latency == pytest.approx(2.0)
+    assert predict_steps(replace(works[1], ring_depth=2), machine)["tiered"].seconds == pytest.approx(18e-4)
 
 
 def test_factors_meet_the_seconds_of_a_cpu() -> None:

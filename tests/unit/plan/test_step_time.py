@@ -83,3 +83,17 @@ def test_inputs_of_large_batches_can_wait_for_the_bus() -> None:
     step = predict_steps(work(0), replace(GPU, bus_rate=1e7))["device"]
     assert step.bound_by == "inputs over the bus"
     assert step.seconds == pytest.approx(step.parts["inputs over the bus"])
+
+
+def test_a_short_ring_makes_computing_and_streaming_take_turns() -> None:
+    machine = replace(GPU, stream_latency=2.0)
+    deep, short = work(2000, unique_rows=2000), replace(work(2000, unique_rows=2000), ring_depth=2)
+    side_by_side = predict_steps(deep, machine)["tiered"]
+    one_by_one = predict_steps(short, machine)["tiered"]
+    computing = predict_steps(deep, machine)["device"].seconds
+    streaming = max(part for name, part in side_by_side.parts.items() if name.startswith("cold rows"))
+    assert side_by_side.seconds == max(computing, streaming)
+    assert one_by_one.seconds == pytest.approx(computing + 2.0 * streaming)
+    assert one_by_one.bound_by == "too few staging slots"
+    three = predict_steps(replace(short, ring_depth=3), machine)["tiered"]
+    assert three.seconds == pytest.approx(max(side_by_side.seconds, one_by_one.seconds / 2))
