@@ -19,6 +19,7 @@ QUICK = {
     "calibrate": ["calibrate.py", "--quick"],
     "pack": ["pack.py", "--quick"],
     "plan": ["plan.py", "--quick"],
+    "predict": ["predict.py", "--quick"],
     "synthetic": ["synthetic.py", "speed", "--quick"],
 }
 SLOW = {
