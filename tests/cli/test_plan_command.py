@@ -20,7 +20,7 @@ from fae.plan.machine_constants import MachineConstants
 from fae.run.recipe import load_recipe
 from fae.training.dense import dense_bytes
 
-from commands import Done, contents, fae, fault, succeed
+from commands import Done, contents, fae, fault, succeed, write_log, write_recipe
 
 CONSTANTS = MachineConstants(
     source="measured", device="cpu", name="a CPU of tests", memory_bytes=0, memory_rate=1e10, product_rate=1e11,
@@ -136,3 +136,37 @@ def test_settings_that_are_none(finished_run: Path) -> None:
     fault(fae("plan", recipe, "--gpu-memory", "-1"), "--gpu-memory")
     fault(fae("plan", recipe, "--read", "some"), "--read = 'some' is not a size")
     fault(fae("plan", recipe, "--set", "train.batch_sze=3"), "batch_size")
+
+
+def test_a_sample_says_how_far_it_may_be_off(tmp_path: Path) -> None:
+    write_log(tmp_path, 4000)
+    recipe = write_recipe(tmp_path)
+    arguments = ("--out", tmp_path / "none", "--device", "cpu", "--json")
+    exact = succeed("plan", recipe, *arguments).result
+    budgets = [part for each in exact["budgets"] for part in ("--budget", each["budget_bytes"])]
+    done = succeed("plan", recipe, *arguments, *budgets, "--read", "32KiB")
+    found = done.result
+    assert found["read"]["how"] == "sample"
+    assert "all parts of the file" in done.stderr
+    assert not found["read"]["is_exact"]
+    assert found["read"]["raw_bytes_read"] < 40_000 < found["read"]["raw_bytes"]
+    inputs = found["log"]["num_inputs"]
+    assert inputs["low"] <= 4000 <= inputs["high"]
+    for table, true in zip(found["tables"], exact["tables"], strict=True):
+        assert table["num_rows"]["low"] <= true["num_rows"]["value"] <= table["num_rows"]["high"]
+    assert found["all_rows"]["low"] <= exact["all_rows_bytes"] <= found["all_rows"]["high"]
+    true_shares = {each["budget_bytes"]: each for each in exact["budgets"]}
+    compared = [each for each in found["budgets"] if each["budget_bytes"] in true_shares]
+    assert len(compared) >= 4
+    for each in compared:
+        for name in ("coverage", "input_share"):
+            true_share = true_shares[each["budget_bytes"]][name]["value"]
+            assert each[name]["low"] <= true_share <= each[name]["high"], (name, each["budget_bytes"])
+        assert not each["memory"]["is_exact"]
+
+
+def test_faults_of_a_sample_name_the_file_itself(tmp_path: Path) -> None:
+    log = write_log(tmp_path, 4000)
+    log.write_text(log.read_text().replace("\n1,u", "\nx,u"))
+    line = fault(fae("plan", write_recipe(tmp_path), "--read", "32KiB"), str(log), "of the sample that a plan reads")
+    assert "fae-plan" not in line

@@ -35,6 +35,9 @@ _PACKED_GROWTH = {".gz": 5.0, ".zst": 5.0, ".parquet": 3.0}
 _WHOLE_GROWTH, _SAMPLE_GROWTH = 1.5, 4.0
 """Bytes of temporary files for a byte of text, where it is read whole and where a sample of it is written first."""
 
+_UNREAD_ERROR = 0.1
+"""How far off the inputs of a packed file may be that was not read to its end, as a share of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LogReading:
@@ -233,6 +236,8 @@ def _num_inputs(num_read: int, raw: RawSample, confidence: float) -> Estimate:
     squares = sum((lines - rate * size) ** 2 for size, lines in raw.pieces)
     error = math.sqrt(squares * number / (number - 1)) / max(1, num_lines)
     half = value * student_t_quantile(0.5 + confidence / 2, number - 1) * error
+    if not raw.reaches_end:  # packed files, whose rest may be packed better or worse
+        half += _UNREAD_ERROR * (value - num_read)
     return Estimate(value=value, low=max(num_read, round(value - half)), high=round(value + half))
 
 

@@ -54,7 +54,7 @@ def extrapolate(quarter: float, half: float, whole: float, scale: float) -> Esti
     >>> extrapolate(10000, 20000, 40000, 16)
     Estimate(value=640000, low=40000, high=640000)
     >>> extrapolate(25000, 40000, 50000, 16)
-    Estimate(value=60603, low=50000, high=124934)
+    Estimate(value=60551, low=50000, high=126280)
     """
     seen = round(whole)
     if scale <= 1 or whole <= 0:

@@ -15,7 +15,7 @@ from fae.ingest.readers.record_blocks import TextSyntax
 _FEWEST_BYTES = 2**14
 """A piece has a few lines at least."""
 _HEAD_BYTES = 2**20
-_UNPACKED = 4
+_UNPACKED = 8
 """A packed file is unpacked up to this many times the bytes that are kept of it."""
 
 Trim = Callable[[bytes, bool, bool], bytes]
@@ -107,11 +107,11 @@ def _packed(path: Path, target: IO[bytes], quota: int, number: int, trim: Trim) 
     if number == 1:
         of_block, most = quota, quota
     kept: dict[int, bytes] = {}
-    step, read, is_last = 1, 0, False
+    step, read, ended = 1, 0, True
     stream, raw = open_bytes(path)
     with raw, stream:
         blocks = _blocks(stream, of_block)
-        for index, (text, is_last) in zip(itertools.count(), blocks, strict=False):
+        for index, (text, is_last) in enumerate(blocks):
             read += len(text)
             if index % step == 0:
                 kept[index] = trim(text, index == 0, is_last)
@@ -119,9 +119,10 @@ def _packed(path: Path, target: IO[bytes], quota: int, number: int, trim: Trim) 
                 step *= 2
                 kept = {index: text for index, text in kept.items() if index % step == 0}
             if read >= most:
+                ended = is_last
                 break
         share = raw.tell() / max(1, path.stat().st_size)
-    found = TextPieces(total_bytes=read if is_last else int(read / max(share, 1e-9)), reaches_end=is_last)
+    found = TextPieces(total_bytes=read if ended else int(read / max(share, 1e-9)), reaches_end=ended)
     for text in kept.values():
         found.add(text, target)
     return found
