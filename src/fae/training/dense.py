@@ -76,8 +76,8 @@ class FlatOptimizer(torch.optim.Optimizer):
         self._moments = torch.zeros(state_width(name, size), device=device)
         self._steps = torch.zeros((), dtype=torch.float64, device=device)
         self._corrections = torch.ones(2, device=device)
-        self._rate = torch.full((1,), learning_rate, device=device)
-        self._weight_decay, self._kept_share = weight_decay, torch.ones((), device=device)
+        numbers = torch.zeros(2, device=device)  # read by captured graphs when they run
+        self._rate, self._kept_share, self._weight_decay = numbers[:1], numbers[1], weight_decay
         with torch.no_grad():
             for parameter in parameters:
                 view = self._view(self._weight, parameter)
