@@ -20,7 +20,7 @@ from fae.ingest.value_types.date_parts import date_parts
 from fae.inspect.column_kinds import ColumnGuess
 from fae.inspect.inspection import Inspection
 from fae.inspect.inspection_text import inspection_warnings, shown_name, shown_share
-from fae.inspect.training_guess import model_lines, training_lines
+from fae.inspect.training_guess import model_lines, says_little, training_lines
 
 _RARE_VALUES, _RARE_SHARE = 1000, 0.5
 """A column of more values than this, of which more than this share occurs once, takes `min_frequency`."""
@@ -135,7 +135,9 @@ def _values(found: Inspection, name: str) -> list[str]:
 
 def _fractions(found: Inspection) -> list[str]:
     share = 0.1 if found.num_lines < 1_000_000 else 0.05
-    return ["test_fraction = 0.1", f"validation_fraction = {share}      # of the rest; it decides when training stops"]
+    test = 0.2 if says_little(found) else 0.1
+    why = "of the rest; it decides when training stops"
+    return [f"test_fraction = {test}", _with_comment(f"validation_fraction = {share}", why)]
 
 
 def _own_log(found: Inspection) -> list[str]:

@@ -2,7 +2,7 @@
 
 The first pass keeps the raw numbers of such columns as float64 beside the rows, in ``work/raw_dense.npy`` of the
 unfinished log (NaN where one is missing), and ``dense.npy`` is written anew from them. Constants do not depend on
-blocks, threads or kills, and are rounded to 12 digits, so that no order of a sum shows in them.
+blocks, threads or kills, and are rounded to 14 digits, so that no order of a sum shows in them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _with_ends(rule: DenseRule, values: Numbers) -> DenseRule:
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.12g}")
+    return float(f"{value:.14g}")
 
 
 def _write(rules: Sequence[DenseRule], raw: NpyRows, progress: IngestProgress) -> NpyWriter:
