@@ -38,6 +38,8 @@ class MachineConstants:
         Factor of the dense part.
     rows_factor
         Factor of lookup and update where the device does them.
+    tiered_factor
+        Factor of computing under `tiered`, over that of `device` or `cpu`: rows are found through slots.
     hybrid_seconds, hybrid_factor
         Seconds that a step of `hybrid` takes beside its parts, and the factor of these parts.
     stream_seconds
@@ -65,6 +67,7 @@ class MachineConstants:
     bus_rate: float
     dense_factor: float = 1.0
     rows_factor: float = 1.0
+    tiered_factor: float = 1.0
     hybrid_seconds: float = 0.0
     hybrid_factor: float = 1.0
     stream_seconds: float = 0.0

@@ -142,7 +142,8 @@ def fit_factors(machine: MachineConstants, works: Sequence[StepWork], seconds: M
         ``tiered, two slots`` where a ring may be short, at the most cold rows.
     """
     bare = dataclasses.replace(
-        machine, dense_factor=1.0, rows_factor=1.0, hybrid_factor=1.0, hybrid_seconds=0.0, stream_factor=1.0,
+        machine, dense_factor=1.0, rows_factor=1.0, tiered_factor=1.0, hybrid_factor=1.0, hybrid_seconds=0.0,
+        stream_factor=1.0,
         stream_seconds=0.0,
     )  # fmt: skip
     on_gpu, last = machine.device == "cuda", works[-1]
@@ -174,9 +175,13 @@ def _fit_streaming(
     machine = dataclasses.replace(machine, stream_factor=factor, stream_seconds=fixed)
     computing = sum(resident_parts(works[-1], machine).values())
     streaming = [fixed + factor * each for each in ideal]
+    # The fewest cold rows are taken to be hidden; what the most add beside the longer of both is not.
+    slotted = seconds["tiered 0"] if streaming[0] < seconds["tiered 0"] else computing
+    last = len(works) - 1
+    over = seconds[f"tiered {last}"] - max(slotted, streaming[last])
+    unhidden = min(1.0, max(0.0, over / min(slotted, streaming[last])))
+    machine = dataclasses.replace(machine, tiered_factor=slotted / computing, unhidden=unhidden)
     if "tiered, two slots" in seconds:
-        latency = (seconds["tiered, two slots"] - computing) / streaming[-1]
+        latency = (seconds["tiered, two slots"] - slotted) / streaming[last]
         machine = dataclasses.replace(machine, stream_latency=max(1.0, latency))
-    over = sum(seconds[f"tiered {index}"] - max(computing, each) for index, each in enumerate(streaming))
-    shorter = sum(min(computing, each) for each in streaming)
-    return dataclasses.replace(machine, unhidden=min(1.0, max(0.0, over / shorter)))
+    return machine

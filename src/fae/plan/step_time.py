@@ -86,9 +86,10 @@ def predict_steps(work: StepWork, machine: MachineConstants) -> dict[str, StepTi
 
     if work.cold_rows > 0:
         # A slot is taken from the gather of its rows until they are back: one batch computes, the others are under way.
-        held = (computing + machine.stream_latency * streaming) / max(1, work.ring_depth - 1)
-        side_by_side = overlapped(computing, streaming, machine.unhidden)
-        bound = {TOO_FEW_SLOTS: held} if held > side_by_side else {longest: streaming} if streaming > computing else {}
+        slotted = machine.tiered_factor * computing
+        held = (slotted + machine.stream_latency * streaming) / max(1, work.ring_depth - 1)
+        side_by_side = overlapped(slotted, streaming, machine.unhidden)
+        bound = {TOO_FEW_SLOTS: held} if held > side_by_side else {longest: streaming} if streaming > slotted else {}
         add("tiered", max(held, side_by_side), {**streamed, **resident, **bound}, next(iter(bound), None))
     if not on_gpu:
         add("cpu", computing, resident)
