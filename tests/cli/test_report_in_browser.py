@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from run_records import paper_record
 from chromium import BROWSER, Browser, browser
 from commands import succeed
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 WINDOWS = ((1200, False), (1200, True), (768, False), (390, False), (390, True))
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: NOT checked how reports look")
 
@@ -116,6 +118,26 @@ def test_the_audit_finds_what_is_wrong(pages: dict[str, Path], window: Browser, 
         (tmp_path / "bad.html").write_text(page.replace(*change))
         found = faults(window, tmp_path / "bad.html")
         assert any(expected in fault for fault in found), (change, found)
+
+
+@needs_browser
+def test_the_pictures_of_the_docs_are_made_by_a_script(finished_run: Path, tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("screenshots", DOCS / "screenshots.py")
+    assert spec is not None
+    assert spec.loader is not None
+    screenshots = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(screenshots)
+    made = screenshots.take_pictures(finished_run / "run", tmp_path)
+    assert [picture.name for picture in made] == ["report_light.png", "report_dark.png", "report_phone.png"]
+    for picture in made:
+        kept = DOCS / "images" / picture.name
+        assert f"images/{picture.name}" in (DOCS / "guide" / "report.md").read_text()
+        assert kept.stat().st_size < screenshots.MOST_BYTES
+        width, _, _ = screenshots.PICTURES[picture.stem.removeprefix("report_")]
+        for each in (picture, kept):
+            data = each.read_bytes()
+            assert data.startswith(b"\x89PNG")
+            assert int.from_bytes(data[16:20], "big") == width
 
 
 def test_warn_where_there_is_no_browser() -> None:

@@ -181,8 +181,8 @@ def _seen_once(run: RunRecord) -> NextStep | None:
 
 
 RULES: Sequence[Callable[[RunRecord], NextStep | None]] = (
-    no_better_than_the_base_rate_step,
     validation_turned_step,
+    no_better_than_the_base_rate_step,
     _key_column,
     a_single_column_is_as_good_step,
     _rows_fit_anyway,

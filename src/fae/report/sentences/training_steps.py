@@ -19,7 +19,8 @@ def no_better_than_the_base_rate_step(run: RunRecord) -> NextStep | None:
     """A smaller learning rate, where the model knows nothing."""
     loss, base = run.number("test", "log_loss"), base_log_loss(label_rate_of(run))
     rate = run.number("recipe", "train", "learning_rate")
-    if loss is None or base is None or not rate or loss < base:
+    # Fewer epochs are the cure where an earlier one was better.
+    if loss is None or base is None or not rate or loss < base or validation_turned_step(run):
         return None
     return NextStep(
         title="Train with a smaller learning rate",
