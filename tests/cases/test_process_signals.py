@@ -180,7 +180,7 @@ from fae.cli import main as command, signals
 import fae.run.folder
 signals._PATIENCE_SECONDS = float(sys.argv.pop(1))
 
-def work(*_):
+def work(*_, **__):
     library, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
     print("ready", file=sys.stderr, flush=True)
     for _ in range(2):  # the second time it waits for ever, and no signal ends the call

@@ -77,7 +77,7 @@ def day_recipe(folder: Path, name: str, parent: str | None, **train: Any) -> Pat
 def run_day(folder: Path, name: str, parent: str | None, *, out: str | None = None, **train: Any) -> Path:
     """Run it; returns its folder."""
     run = folder / (out or name)
-    succeed("run", day_recipe(folder, name, parent, **train), "--out", run)
+    succeed("run", day_recipe(folder, name, parent, **train), "--out", run, "--replace")
     return run
 
 
@@ -273,7 +273,7 @@ def test_an_early_stopped_run_is_continued_from_its_best(copied: Path) -> None:
 
 def made(folder: Path, run: str = "day2") -> list[str]:
     """Stages that `day2.toml` makes again in a run's folder."""
-    done = succeed("run", folder / "day2.toml", "--out", folder / run)
+    done = succeed("run", folder / "day2.toml", "--out", folder / run, "--replace")
     return [stage for stage in STAGES if f"{stage}: already there" not in done.stderr]
 
 
@@ -288,7 +288,7 @@ def test_a_parent_is_known_by_its_fingerprint(copied: Path) -> None:
     # The same log, trained otherwise: only training starts again. Another log: all of it.
     run_day(copied, "day1", None, out="moved", epochs=2)
     assert made(copied) == ["train"]
-    succeed("run", copied / "day1.toml", "--out", copied / "moved", "--set", "log.min_frequency=2")
+    succeed("run", copied / "day1.toml", "--out", copied / "moved", "--replace", "--set", "log.min_frequency=2")
     assert made(copied) == list(STAGES)
     day_recipe(copied, "day2", None)
     assert made(copied) == list(STAGES)
@@ -300,9 +300,9 @@ def test_names_start_from_the_recipe_and_then_from_here(copied: Path, monkeypatc
     (copied / "recipes").mkdir()
     recipe = write_recipe(copied / "recipes", "day2.toml", log={**LOG, "train": "../day2.csv"}, hot=BUDGET)
     monkeypatch.chdir(copied)
-    succeed("ingest", recipe, "--out", "one", "--set", "train.from=runs/day1")
-    succeed("ingest", recipe, "--out", "two", "--set", "train.from=../runs/day1")
-    assert contents(copied / "one") == contents(copied / "two")
+    succeed("ingest", recipe, "--out", "a/one", "--set", "train.from=runs/day1")
+    succeed("ingest", recipe, "--out", "b/two", "--set", "train.from=../runs/day1")
+    assert contents(copied / "a" / "one") == contents(copied / "b" / "two")
 
 
 def test_single_stages(copied: Path) -> None:
@@ -434,7 +434,7 @@ def test_damage_in_a_file_too_large_to_be_read_at_opening(
 
 
 def test_a_parent_whose_log_was_made_again_otherwise(copied: Path) -> None:
-    succeed("ingest", copied / "recipe.toml", "--out", copied / "day1", "--set", "log.min_frequency=2")
+    succeed("ingest", copied / "recipe.toml", "--out", copied / "day1", "--replace", "--set", "log.min_frequency=2")
     fault(
         fae("run", day_recipe(copied, "day2", "day1"), "--out", copied / "day2"),
         "was trained on another log than", "run `fae run RECIPE.toml --out ",

@@ -82,7 +82,7 @@ def test_killed_twice_in_training(tmp_path: Path) -> None:
     assert f"train: continues after batch {batches}\n" in done.stderr
     assert done.stderr.count("already there") == 4
 
-    other = tmp_path / "not killed"
+    other = tmp_path / "not killed" / "run"
     succeed("run", recipe, "--out", other, "--set", "train.checkpoint_batches=0")
     ours, theirs = tensors(run), tensors(other)
     assert ours.keys() == theirs.keys()
@@ -214,7 +214,8 @@ def test_ingest_killed_in_a_later_day_continues_with_that_day(tmp_path: Path) ->
     assert not (run / "log").exists()
     done = succeed("ingest", recipe, "--out", run)
     assert f"ingest: continuing behind {num_read} of 5 files\n" in done.stderr
-    succeed("ingest", recipe, "--out", tmp_path / "other")
-    assert contents(run) == contents(tmp_path / "other")
+    other = tmp_path / "other" / "run"  # not beside the first, whose log it would use
+    succeed("ingest", recipe, "--out", other)
+    assert contents(run) == contents(other)
     assert not [path for path in run.iterdir() if "partial" in path.name or "writing" in path.name]
     assert "ingest: already there" in succeed("ingest", recipe, "--out", run).stderr

@@ -120,7 +120,8 @@ def test_demo_that_cannot_be(tmp_path: Path, arguments: list[object], expected: 
 
 @pytest.mark.parametrize("budget", ["1GiB", "5KiB", 10**15])
 def test_budget_above_the_tables(finished: Path, budget: object) -> None:
-    done = succeed("run", finished / "recipe.toml", "--out", finished / "run", "--replace", "--budget", budget, "--json")
+    recipe, run = finished / "recipe.toml", finished / "run"
+    done = succeed("run", recipe, "--out", run, "--replace", "--budget", budget, "--json")
     assert "holds every row of every table" in done.stderr
     hot = done.result["hot"]
     assert (hot["input_share"], hot["coverage"], hot["staging_bytes"]) == (1.0, 1.0, 0)

@@ -18,7 +18,7 @@ from fae.artifacts.lineage import check_same_columns
 from fae.artifacts.manifest import Manifest
 from fae.core.config import to_table
 from fae.core.errors import ArtifactError, RecipeError
-from fae.core.files import MANIFEST
+from fae.core.files import MANIFEST, broken_link
 from fae.core.whole_files import read_json
 from fae.models.config import model_config
 
@@ -124,6 +124,10 @@ def find_parent(name: str, base: Path) -> ParentRun:
     manifest = open_checkpoint(checkpoint, command=command)
     if not read_progress(checkpoint)["complete"]:
         raise ArtifactError(f"the training in {checkpoint} is not finished, so none can continue it; run `{command}`")
+    if (led := broken_link(run / LOG_KIND)) is not None:
+        raise ArtifactError(
+            f"{run / LOG_KIND}, whose ids are to be continued, is a link to {led}, which is gone; run `{command}`"
+        )
     if not (run / LOG_KIND / MANIFEST).exists():
         raise ArtifactError(
             f"there is no log in {run}, whose ids are to be continued; run `{command}` or, where that run took a "

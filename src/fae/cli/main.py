@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 from fae.cli import (
     bench,
-    clean,
     demo,
     evaluate,
     export,
@@ -27,7 +26,7 @@ from fae.cli import (
     predict,
     report,
     run,
-    runs,
+    run_folders,
     stage,
     synthetic,
 )  # fmt: skip
@@ -103,8 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_parser(verbs)
     import_rows.add_parser(verbs)
     report.add_parser(verbs)
-    runs.add_parser(verbs)
-    clean.add_parser(verbs)
+    run_folders.add_parsers(verbs)
     demo.add_parser(verbs)
     synthetic.add_parser(verbs)
     bench.add_parser(verbs)

@@ -213,6 +213,13 @@ def remove_folder(path: Path) -> None:
             path.unlink()  # not with rmtree, which waits for the other end of a pipe
 
 
+def broken_link(path: Path) -> Path | None:
+    """Where the link at `path` leads, if nothing is there; None where it is no link or leads to something."""
+    if not path.is_symlink() or path.exists():
+        return None
+    return Path(os.path.normpath(path.parent / os.readlink(path)))
+
+
 def recover_folder(path: Path) -> None:
     """Clean up after a killed writer of `path`; if the new folder is missing, restore the old one.
 

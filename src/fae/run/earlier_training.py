@@ -7,7 +7,7 @@ that profile, hot set and packed batches would have, ``[hot]``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +21,7 @@ from fae.core.config import to_table
 from fae.core.errors import ArtifactError, RecipeError
 from fae.core.files import MANIFEST
 from fae.core.printable import brief
+from fae.core.progress import say
 from fae.core.whole_files import read_json
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.models.config import model_config
@@ -43,13 +44,15 @@ _MOST_SHOWN = 4
 _ABSENT = "not set"
 
 
-def require_replaceable(run: RunContext, log_plan: Plan) -> None:
+def require_replaceable(run: RunContext, log_plan: Plan, gone: Sequence[str] = ()) -> None:
     """Stop where the recipe would replace a finished training, or a log that cannot be made again.
 
     Parameters
     ----------
     log_plan
         What the recipe's log is made from.
+    gone
+        Raw files of the log in the folder that are no longer there: `missing_sources`, before `log_plan` was made.
 
     Raises
     ------
@@ -58,7 +61,7 @@ def require_replaceable(run: RunContext, log_plan: Plan) -> None:
     """
     finished = _finished(run.out)
     if finished is None:
-        _require_log_replaceable(run, log_plan)
+        _require_log_replaceable(run, log_plan, gone)
         return
     differences = list(_differences(run, finished, log_plan))
     if not differences:
@@ -81,7 +84,7 @@ def _finished(out: Path) -> Manifest | None:
         return None
 
 
-def _require_log_replaceable(run: RunContext, plan: Plan) -> None:
+def _require_log_replaceable(run: RunContext, plan: Plan, gone: Sequence[str]) -> None:
     """Refuse to replace a log whose raw files are gone, or that other runs read."""
     path = run.out / LOG_KIND
     if run.recipe.log.is_columnar or path.is_symlink() or not (path / MANIFEST).is_file() or is_current(path, plan):
@@ -89,7 +92,7 @@ def _require_log_replaceable(run: RunContext, plan: Plan) -> None:
     reasons = []
     if users := users_of(run.out):
         reasons.append(f"{', '.join(map(str, users))} reads it")
-    if gone := _missing_sources(path):
+    if gone:
         reasons.append(f"its raw file {gone[0]} is not there any more")
     if reasons:
         raise ArtifactError(
@@ -98,7 +101,15 @@ def _require_log_replaceable(run: RunContext, plan: Plan) -> None:
         )
 
 
-def _missing_sources(log: Path) -> list[str]:
+def tell_users(run: RunContext, plan: Plan) -> None:
+    """Say which other runs read the log that is about to be replaced."""
+    path = run.out / LOG_KIND
+    if not run.recipe.log.is_columnar and not is_current(path, plan) and (users := users_of(run.out)):
+        say(f"ingest: {path} is replaced, and {', '.join(map(str, users))} reads it; `fae run` there ingests again")
+
+
+def missing_sources(log: Path) -> list[str]:
+    """Raw files that a log was made from and that are no longer where they were, as far as its sidecar knows them."""
     try:
         known = read_json(sidecar(log))
     except (OSError, ValueError):
@@ -109,7 +120,7 @@ def _missing_sources(log: Path) -> list[str]:
 def _differences(run: RunContext, finished: Manifest, log_plan: Plan) -> Iterator[Difference]:
     there, parent = finished.parameters, run.parent()
     if not {"model", "train"} <= there.keys():
-        yield "what trained it", "a program of its own", "this recipe"
+        yield "what trained it: a program of its own, no recipe", None, None
         return
     same_log = finished.parents.get(LOG_KIND) == log_plan.fingerprint
     packed = _planned_packed(run, log_plan) if same_log else None
@@ -125,7 +136,7 @@ def _differences(run: RunContext, finished: Manifest, log_plan: Plan) -> Iterato
         found.append(("[train] from", before, run.recipe.train.from_ if parent else None))
     if packed is not None and packed.fingerprint != finished.parents.get(PACKED_KIND):
         found += _hot_differences(run, record) or (
-            [] if found else [("[hot] or what decides batches", "other", "this")]
+            [] if found else [("[hot], or what else decides batches", None, None)]
         )
     elif same_log and [name for name, *_ in found] == ["[train] epochs"]:
         # Where the log has to be ingested again first, this is decided behind the ingest.
@@ -171,10 +182,10 @@ def _log_differences(run: RunContext, finished: Manifest, plan: Plan) -> Iterato
             for old, new in zip(before.get("sources", ()), plan.parameters.get("sources", ()), strict=False)
             if old != new
         ]
-        yield f"the content of {', '.join(files[:3]) or 'the log'}", "other bytes", "these"
+        yield f"the content of {', '.join(files[:3]) or 'the log'}", None, None
     yield from found
     if not found and before.get("sources") == plan.parameters.get("sources"):
-        yield "[train] from, whose ids the log continues", "another log", "this one"
+        yield "the run whose ids the log continues", None, None
 
 
 def _log_parameters(log: Path, finished: Manifest) -> dict[str, Any] | None:
@@ -199,6 +210,8 @@ def _table(
 
 
 def _told(name: str, before: Any, now: Any) -> str:
+    if before is None and now is None:
+        return name
     return f"{name} = {_value(now)} (there {_value(before)})"
 
 

@@ -20,10 +20,10 @@ from fae.core.whole_files import read_json, write_record
 from fae.ingest.existing_log import existing_plan
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.run.context import RunContext
-from fae.run.earlier_training import require_replaceable
+from fae.run.earlier_training import missing_sources, require_replaceable, tell_users
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
-from fae.run.stale_files import METRICS, PARENT_TEST, RUN_RECORD
+from fae.run.stale_files import METRICS, PARENT_TEST, RUN_RECORD, drop_stale_report
 from fae.run.train_stage import TRAIN, fresh_embeddings, require_model_memory
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ class RunFolder(RunContext):
                     self.out / RUN_RECORD, keep=skipped[TRAIN.name], started=started, ended=_now(), command=command
                 ),
             )
+            drop_stale_report(self.out, record)
             write_record(self.out / RUN_RECORD, record)
         return record
 
@@ -153,11 +154,17 @@ class RunFolder(RunContext):
 
     def _check_replaceable(self, stage: Stage[Any], *, replace: bool) -> None:
         """Stop before a finished training is lost, or a log that cannot be made again: `fae.run.earlier_training`."""
-        if replace or not any((self.out / kind / MANIFEST).is_file() for kind in (INGEST.kind, TRAIN.kind)):
+        if not any((self.out / kind / MANIFEST).is_file() for kind in (INGEST.kind, TRAIN.kind)):
+            return
+        if replace:
+            if stage is INGEST:
+                self._log_plan = INGEST.plan(self)
+                tell_users(self, self._log_plan)
             return
         if stage is INGEST:
+            gone = missing_sources(self.out / INGEST.kind)  # the plan renews what is known of raw files
             self._log_plan = INGEST.plan(self)
-            require_replaceable(self, self._log_plan)
+            require_replaceable(self, self._log_plan, gone)
             return
         if stage is TRAIN:
             TRAIN.plan(self)  # what it would be made from is looked at first

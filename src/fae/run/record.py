@@ -172,7 +172,7 @@ def run_times(
     keep
         Whether nothing was trained: the times of the record that is there then stay.
     started, ended
-        Of this process, as ISO 8601 with the zone.
+        When this process started and ended, as ISO 8601 with the zone.
     """
     if keep:
         try:

@@ -10,7 +10,7 @@ from fae.artifacts.columnar_log import KIND as LOG_KIND
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.checkpoint.parent import ParentRun
 from fae.core.errors import ArtifactError, RecipeError
-from fae.core.files import MANIFEST
+from fae.core.files import MANIFEST, broken_link
 from fae.core.whole_files import read_json
 
 _RECORD = "run.json"
@@ -61,7 +61,9 @@ def _open_log(folder: Path, trained_on: str, command: str) -> ColumnarLog:
             if log.manifest.fingerprint == trained_on:
                 return log
             found.append(f"{place} is another one ({log.manifest.fingerprint[:8]})")
-    where = ", ".join(found) or f"there is none in {folder}"
+    led = broken_link(folder / LOG_KIND)
+    gone = f"{folder / LOG_KIND} is a link to {led}, which is gone" if led else f"there is none in {folder}"
+    where = ", ".join(found) or gone
     raise ArtifactError(
         f"the log that {folder / KIND} was trained on ({trained_on[:8]}) is not there: {where}; its vocabulary is "
         f"needed, so run `{command}`, or link the log to {folder / LOG_KIND}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from fae.artifacts.columnar_log import KIND, ColumnarLog
 from fae.artifacts.manifest import Plan
 from fae.core.errors import ArtifactError
-from fae.core.files import MANIFEST, check_replaceable, remove_folder, replaced_path, temporary_path
+from fae.core.files import MANIFEST, broken_link, check_replaceable, remove_folder, replaced_path, temporary_path
 from fae.core.whole_files import read_json
 from fae.ingest.raw_files.source_digests import remember_digests, sidecar
 from fae.run.stale_files import RUN_RECORD
@@ -25,9 +25,10 @@ from fae.run.stale_files import RUN_RECORD
 def run_folders(beside: Path) -> Iterator[Path]:
     """The other folders in the folder of `beside`, by name."""
     here = beside.absolute()
+    plain = beside.name not in ("", "..")  # then its parent is what its name says, as the user wrote it
     with contextlib.suppress(OSError):
-        for each in sorted(here.parent.iterdir()):
-            if each != here and not each.name.startswith(".") and each.is_dir():
+        for each in sorted((beside if plain else here).parent.iterdir()):
+            if each.name != here.name and not each.name.startswith(".") and each.is_dir():
                 yield each
 
 
@@ -91,13 +92,6 @@ def drop_broken_link(path: Path) -> Path | None:
     if target is not None:
         path.unlink()
     return target
-
-
-def broken_link(path: Path) -> Path | None:
-    """Where the link at `path` leads, if nothing is there; None where it is no link or leads to something."""
-    if not path.is_symlink() or path.exists():
-        return None
-    return Path(os.path.normpath(path.parent / os.readlink(path)))
 
 
 def users_of(run: Path) -> list[Path]:

@@ -5,14 +5,16 @@ A record, a page, metrics or scores of an earlier training beside a newer one wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from fae.artifacts.checkpoint import KIND, read_progress
 from fae.checkpoint.more_epochs import BEST, LAST
 from fae.core.errors import ArtifactError
 from fae.core.files import MANIFEST, remove_folder
 from fae.core.progress import say
+from fae.core.whole_files import json_values, read_json
 from fae.run.score_file import scored_by
 
 RUN_RECORD, REPORT, METRICS, PARENT_TEST = "run.json", "report.html", "metrics.jsonl", "parent_test.json"
@@ -48,6 +50,23 @@ def clear_for_training(out: Path, *, continued: bool) -> None:
         say(f"train: {told} in {out} is replaced")
     if gone:
         say(f"train: {', '.join(gone)} described the earlier training and {'is' if len(gone) == 1 else 'are'} removed")
+
+
+def drop_stale_report(out: Path, record: Mapping[str, Any]) -> None:
+    """Remove a page that was drawn from a record with other figures than `record`, which is about to replace it."""
+    if not (out / REPORT).is_file() or (out / REPORT).is_symlink():
+        return
+    try:
+        before = read_json(out / RUN_RECORD)
+        if all(before.get(part) == json_values(record[part]) for part in _FIGURES):
+            return
+    except (OSError, ValueError, AttributeError):
+        pass
+    (out / REPORT).unlink()
+    say(f"run: removed {REPORT}, drawn from an earlier record; `fae report {out}` draws it again")
+
+
+_FIGURES = ("train", "validation", "test", "fingerprints")
 
 
 def _told_of(out: Path) -> str:

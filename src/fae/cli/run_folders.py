@@ -1,0 +1,67 @@
+"""``fae runs``, ``fae clean``: folders of runs as a whole."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from fae.cli.options import add_output_options
+
+_RUNS = """\
+List the runs in a folder: what each was trained on, its state, speed, test AUC and log loss, and its size on the disk.
+A folder that is damaged is a line of the list.
+
+  fae runs                        the runs in runs/, the latest first
+  fae runs runs --sort auc        the best first
+"""
+_CLEAN = """\
+Remove from a run folder what can be made again: profile, hot set, packed batches, the best weights that early stopping
+kept (the checkpoint has them), and what interrupted commands left. It says what and how many bytes, and does not ask.
+The log, the checkpoint, run.json, metrics and report stay, so predict, evaluate, export, `[train] from` and more epochs
+work as before; `fae run` makes again what it needs and does not train again.
+
+  fae clean runs/my --dry-run     what it would free
+  fae clean runs/my --all         the log as well, where its raw files are still there and no other run reads it
+"""
+
+
+def add_parsers(verbs: Any) -> None:
+    """Add the verbs."""
+    parser = verbs.add_parser(
+        "runs", help="list the runs in a folder, with their figures", description=_RUNS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("folder", metavar="DIR", nargs="?", default="runs", help="folder of the runs (default: runs)")
+    parser.add_argument(
+        "--sort", metavar="FIGURE", default="when",
+        help="name, when (default, the latest first), rate, auc, loss (the lowest first) or size",
+    )  # fmt: skip
+    add_output_options(parser)
+    parser.set_defaults(work=_list)
+    parser = verbs.add_parser(
+        "clean", help="free the space of what a run can make again", description=_CLEAN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("run", metavar="RUN", help="folder of a run")
+    parser.add_argument(
+        "--all", action="store_true", dest="everything",
+        help="also the log (its raw files must be there unchanged, and no run beside may read it) and last/",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
+    add_output_options(parser)
+    parser.set_defaults(work=_clean)
+
+
+def _list(options: argparse.Namespace) -> dict[str, Any]:
+    from fae.run.run_list import find_runs
+    from fae.run.run_table import say_runs
+
+    found = find_runs(options.folder, sort=options.sort)
+    say_runs(options.folder, found)
+    return {"folder": options.folder, "sort": options.sort, "runs": found}
+
+
+def _clean(options: argparse.Namespace) -> dict[str, Any]:
+    from fae.run.cleaning import clean
+
+    return clean(options.run, everything=options.everything, dry_run=options.dry_run)

@@ -1,0 +1,212 @@
+"""Remove from a run folder what can be made again; what the finished model needs to score and to continue stays."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fae.artifacts.checkpoint import KIND as CHECKPOINT_KIND
+from fae.artifacts.checkpoint import read_progress
+from fae.artifacts.checksums import file_digest
+from fae.artifacts.columnar_log import KIND as LOG_KIND
+from fae.checkpoint.more_epochs import BEST, LAST
+from fae.core.errors import ArtifactError, RecipeError
+from fae.core.files import MANIFEST, locked_folder, remove_folder, replaced_path, temporary_path
+from fae.core.progress import say
+from fae.core.units import format_bytes
+from fae.core.whole_files import read_json
+from fae.ingest.raw_files.source_digests import sidecar
+from fae.ingest.resume import progress_paths
+from fae.run.run_list import folder_bytes, is_run
+from fae.run.shared_logs import users_of
+from fae.run.stale_files import RUN_RECORD
+
+MADE_AGAIN = {"profile": "fae profile", "hot_set": "fae calibrate", "packed": "fae pack"}
+"""Folders that the log and the recipe make again, and the verb that does."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something in a run folder: whether it goes, and why or why not."""
+
+    name: str
+    paths: tuple[Path, ...]
+    why: str
+    goes: bool = True
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on the disk."""
+        return sum(folder_bytes(path) for path in self.paths)
+
+
+def clean(run: str | Path, *, everything: bool = False, dry_run: bool = False) -> dict[str, Any]:
+    """Remove what can be made again.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    everything
+        Also the log, where its raw files are there as they were, and ``last/``. `fae predict` and the like then need
+        `fae run` first, and more epochs need ``--replace`` where early stopping ended on an earlier epoch.
+    dry_run
+        Say what would be removed, and remove nothing.
+
+    Returns
+    -------
+    dict
+        ``run``, ``dry_run``, ``bytes`` (all of them), ``removed`` (``name``, ``bytes``, ``why``), ``kept`` (the same).
+
+    Raises
+    ------
+    RecipeError
+        If it is no run folder.
+    ArtifactError
+        If a run is active in it.
+    """
+    folder = Path(run).expanduser()
+    if not folder.is_dir() or not is_run(folder):
+        what = "is no run folder" if folder.exists() else "does not exist"
+        raise RecipeError(f"{folder} {what}; name the --out of a `fae run`, see `fae runs`")
+    with locked_folder(folder):
+        found = [each for each in _look(folder, everything=everything) if each.num_bytes or each.goes]
+        gone = [each for each in found if each.goes]
+        listed = [{"name": each.name, "bytes": each.num_bytes, "why": each.why} for each in found]
+        for each, facts in zip(found, listed, strict=True):
+            verb = ("would remove" if dry_run else "removed") if each.goes else "kept"
+            say(f"clean: {verb} {each.name}, {format_bytes(facts['bytes'])}: {each.why}")
+        if not dry_run:
+            for each in gone:
+                for path in each.paths:
+                    _remove(path)
+    total = sum(facts["bytes"] for each, facts in zip(found, listed, strict=True) if each.goes)
+    say(f"clean: {format_bytes(total)} {'would be' if dry_run else 'are'} free" if gone else "clean: nothing to remove")
+    return {
+        "run": str(folder), "dry_run": dry_run, "bytes": total,
+        "removed": [facts for each, facts in zip(found, listed, strict=True) if each.goes],
+        "kept": [facts for each, facts in zip(found, listed, strict=True) if not each.goes],
+    }  # fmt: skip
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        remove_folder(path)
+
+
+def _look(folder: Path, *, everything: bool) -> Iterator[Found]:
+    log_is_there = (folder / LOG_KIND / MANIFEST).is_file() or _recorded_log(folder) is not None
+    for name, verb in MADE_AGAIN.items():
+        path = folder / name
+        if (path / MANIFEST).is_file():
+            why = f"`{verb}` makes it again" if log_is_there else "the log that it is made from is not there"
+            yield Found(f"{name}/", (path,), why, goes=log_is_there)
+    finished = _is_finished(folder)
+    if (folder / BEST / MANIFEST).is_file():
+        why = "the checkpoint has the same weights" if finished else "the unfinished training returns to it"
+        yield Found(f"{BEST}/", (folder / BEST,), why, goes=finished)
+    if (folder / LAST / MANIFEST).is_file():
+        why = "more epochs continue from it" + ("" if finished and everything else "; --all removes it, too")
+        yield Found(f"{LAST}/", (folder / LAST,), why, goes=finished and everything)
+    leftovers = [*progress_paths(folder / LOG_KIND)]
+    for name in (LOG_KIND, *MADE_AGAIN, BEST, LAST, CHECKPOINT_KIND):
+        leftovers += [temporary_path(folder / name), replaced_path(folder / name)]
+    if there := tuple(path for path in leftovers if path.exists() or path.is_symlink()):
+        yield Found("what interrupted commands left", there, "the same command makes it again")
+    if everything and ((folder / LOG_KIND).is_symlink() or (folder / LOG_KIND / MANIFEST).is_file()):
+        yield _judge_log(folder)
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        return bool(read_progress(folder / CHECKPOINT_KIND)["complete"])
+    except ArtifactError:
+        return False
+
+
+def _judge_log(folder: Path) -> Found:
+    log, name = folder / LOG_KIND, f"{LOG_KIND}/"
+    if log.is_symlink():
+        return Found(name, (log,), f"a link to {log.resolve()}, which stays")
+    if users := users_of(folder):
+        return Found(name, (log,), f"{', '.join(map(str, users))} reads it", goes=False)
+    fault = _missing_source(folder)
+    if fault:
+        return Found(name, (log,), f"it could not be made again: {fault}", goes=False)
+    return Found(name, (log, sidecar(log)), "`fae ingest` makes it again from its raw files")
+
+
+def _missing_source(folder: Path) -> str:
+    """Why the log could not be made again from its raw files; "" where all of them are where they were."""
+    try:
+        sources = read_json(folder / LOG_KIND / MANIFEST)["parameters"].get("sources") or []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "its manifest cannot be read"
+    if not sources:
+        return "it was not made from raw files"
+    cached, places = _cached(folder), _known_sources(folder)
+    for source in sources:
+        if not any(_is_source(path, source, cached.get(str(path))) for path in places):
+            return f"its raw file {source.get('name')} is not where it was, or was changed"
+    return ""
+
+
+def _is_source(path: Path, source: Mapping[str, Any], cached: Any) -> bool:
+    """Whether a file has the content of `source`; one that did not change since it was hashed is not read."""
+    try:
+        status = path.stat()
+        if path.name != source.get("name") or status.st_size != source.get("bytes"):
+            return False
+        if isinstance(cached, dict) and cached.get("mtime_ns") == status.st_mtime_ns:
+            return bool(cached.get("blake2b") == source.get("blake2b"))
+        return file_digest(path) == source.get("blake2b")
+    except OSError:
+        return False
+
+
+def _cached(folder: Path) -> dict[str, Any]:
+    try:
+        known = read_json(sidecar(folder / LOG_KIND))
+        return known if isinstance(known, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _known_sources(folder: Path) -> list[Path]:
+    """Where the raw files of a log may be: where ingest found them, and where the recipe of the record names them."""
+    found = [Path(name) for name in _cached(folder)]
+    try:
+        record = read_json(folder / RUN_RECORD)
+        log, command = record["recipe"]["log"], shlex.split(record.get("command") or "")
+        names = [name for key in ("train", "test") for name in _names(log.get(key))]
+        bases = [Path(), *(Path(word).parent for word in command if word.endswith(".toml"))]
+        found += [path for base in bases for name in names for path in _matching(base, name)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return found
+
+
+def _names(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [name for name in value or () if isinstance(name, str)]
+
+
+def _matching(base: Path, name: str) -> list[Path]:
+    path = Path(name).expanduser()
+    if (base / path).is_file():
+        return [base / path]
+    return [] if path.is_absolute() else sorted(base.glob(name))
+
+
+def _recorded_log(folder: Path) -> Path | None:
+    """The columnar log that the run read in place, where it is still there."""
+    try:
+        named = read_json(folder / RUN_RECORD)["log_path"]
+        path = folder / named
+        return path if (path / MANIFEST).is_file() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

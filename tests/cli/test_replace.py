@@ -1,0 +1,149 @@
+"""Nothing finished is lost: what is refused without --replace, what differs, what goes with the old training."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from test_skipping import TIMED, without_times
+
+from commands import contents, fae, fault, strict_json, succeed, write_log, write_recipe
+
+CHANGED: dict[str, tuple[list[str], list[str]]] = {
+    "a rate": (["train.learning_rate=0.05"], ["[train] learning_rate = 0.05 (there 0.1)"]),
+    "the budget": (["hot.budget=3KiB"], ["[hot] budget = '3KiB' (there '4KiB')"]),
+    "the model": (["model.top_mlp=[4]"], ["[model] top_mlp = [4] (there [8])"]),
+    "a column": (["log.min_frequency=2"], ["[log] min_frequency = 2 (there 1)"]),
+    "several": (
+        ["train.batch_size=16", "train.seed=3", "model.embedding_dim=8", "hot.budget=9KiB", "train.optimizer=sgd"],
+        ["[model] embedding_dim = 8 (there 4)", "[train] batch_size = 16 (there 32)", "and 1 more"],
+    ),
+}
+
+
+def settings(overrides: list[str]) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_a_finished_training_is_kept(finished_run: Path, case: str) -> None:
+    """The check comes before any stage, so the shared run is not touched."""
+    overrides, expected = CHANGED[case]
+    run = finished_run / "run"
+    before = contents(run)
+    done = fae("run", finished_run / "recipe.toml", "--out", run, *settings(overrides))
+    fault(done, f"{run} has a finished training", *expected, "another folder with --out", "--replace")
+    assert len(done.stderr.splitlines()) == 1
+    assert contents(run) == before
+
+
+def test_the_content_of_the_log(finished: Path) -> None:
+    (finished / "log.csv").write_text((finished / "log.csv").read_text() + "1,u1,i1,s1,2.0,3\n")
+    for verb in ("run", "ingest"):
+        done = fae(verb, finished / "recipe.toml", "--out", finished / "run")
+        fault(done, "differs from it in the content of log.csv; keep it", "--replace")
+
+
+def test_train_alone_says_the_same(finished: Path) -> None:
+    recipe, run = finished / "recipe.toml", finished / "run"
+    fault(fae("train", recipe, "--out", run, "--set", "train.seed=7", "--set", "train.learning_rate=0.2"), "--replace")
+    succeed("calibrate", recipe, "--out", run, "--budget", "3KiB")
+    succeed("pack", recipe, "--out", run, "--budget", "3KiB")
+    fault(fae("train", recipe, "--out", run, "--budget", "3KiB"), "[hot] budget = '3KiB' (there '4KiB')", "--replace")
+    assert "train: already there" in succeed("run", recipe, "--out", run).stderr
+
+
+def test_what_described_the_old_training_goes_with_it(finished: Path) -> None:
+    recipe, run = finished / "recipe.toml", finished / "run"
+    succeed("report", run)
+    for name in ("scores.parquet", "scores.csv"):
+        succeed("predict", run, finished / "log.csv", "--out", run / name)
+    (run / "notes.csv").write_text("mine\n1\n")
+    done = succeed("run", recipe, "--out", run, "--set", "train.learning_rate=0.2", "--replace")
+    assert "the finished training in" in done.stderr
+    assert "run.json, report.html, metrics.jsonl, scores.csv (now scores.csv.earlier), scores.parquet" in done.stderr
+    assert not (run / "report.html").exists()
+    assert not (run / "scores.parquet").exists()
+    assert (run / "notes.csv").is_file()
+    record = strict_json((run / "run.json").read_text())
+    assert record["recipe"]["train"]["learning_rate"] == 0.2
+
+
+def test_an_unfinished_training_of_another_recipe_is_replaced_with_a_line(finished: Path) -> None:
+    recipe, run = finished / "recipe.toml", finished / "run"
+    progress = strict_json((run / "checkpoint" / "progress.json").read_text())
+    assert progress["complete"]
+    golden = Path(__file__).parents[1] / "equivalence" / "golden"
+    shutil.rmtree(run / "checkpoint")
+    shutil.copytree(golden / "run" / "checkpoint", run / "checkpoint")
+    done = succeed("run", recipe, "--out", run)
+    assert "an unfinished training of another recipe, of 5 batches so far, in" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two epochs, to be copied, and the same recipe with four of them, run at once."""
+    folder = tmp_path_factory.mktemp("epochs")
+    write_log(folder)
+    recipe = write_recipe(folder, train={"epochs": 2})
+    succeed("run", recipe, "--out", folder / "runs" / "two")
+    succeed("run", recipe, "--out", folder / "whole" / "four", "--set", "train.epochs=4")
+    return folder
+
+
+def test_two_epochs_and_two_more_are_four(two_epochs: Path, tmp_path: Path) -> None:
+    """The same bytes and figures, and the record and the page of two epochs do not stay."""
+    run = tmp_path / "run"
+    shutil.copytree(two_epochs / "runs" / "two", run)
+    succeed("report", run)
+    done = succeed("run", two_epochs / "recipe.toml", "--out", run, "--set", "train.epochs=4")
+    assert "train: 2 epochs are trained, 4 are wanted" in done.stderr
+    assert "report.html described the earlier training" in done.stderr or "report.html" in done.stderr
+    assert not (run / "report.html").exists()
+    whole = two_epochs / "whole" / "four"
+    ours, theirs = ({k: v for k, v in contents(each).items() if k != "metrics.jsonl"} for each in (run, whole))
+    assert ours.keys() == theirs.keys()
+    assert {name for name in ours if ours[name] != theirs[name]} <= TIMED
+    records = [without_times(strict_json((each / "run.json").read_text())) for each in (run, whole)]
+    assert all(record.pop("commit") for record in records)
+    assert records[0] == records[1]
+    assert (
+        "train: already there"
+        in succeed("run", two_epochs / "recipe.toml", "--out", run, "--set", "train.epochs=4").stderr
+    )
+
+
+def test_fewer_epochs_than_trained_are_refused(two_epochs: Path) -> None:
+    done = fae("run", two_epochs / "recipe.toml", "--out", two_epochs / "runs" / "two", "--set", "train.epochs=1")
+    fault(done, "[train] epochs = 1 (there 2)", "--replace")
+
+
+def test_more_epochs_under_rates_over_all_of_them(two_epochs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(two_epochs / "runs" / "two", run)
+    linear = ("--set", "train.rate_schedule=linear")
+    succeed("run", two_epochs / "recipe.toml", "--out", run, *linear, "--replace")
+    done = fae("run", two_epochs / "recipe.toml", "--out", run, *linear, "--set", "train.epochs=3")
+    fault(done, "[train] epochs = 3 (there 2)", "--replace")
+
+
+def test_the_record_says_when_and_how(finished: Path) -> None:
+    recipe, run = finished / "recipe.toml", finished / "run"
+    first = strict_json((run / "run.json").read_text())
+    assert first["started"] <= first["ended"]
+    assert first["command"].startswith("fae run ")
+    succeed("run", recipe, "--out", run, "--json")
+    again = strict_json((run / "run.json").read_text())
+    assert [again[key] for key in ("started", "ended", "command")] == [
+        first[key] for key in ("started", "ended", "command")
+    ]
+
+
+def test_replacing_a_log_whose_raw_file_is_gone(finished: Path) -> None:
+    recipe, run = finished / "recipe.toml", finished / "run"
+    shutil.rmtree(run / "checkpoint")
+    (run / "log.sources.json").write_text('{"' + str(finished / "gone.csv") + '": {"bytes": 1}}')
+    arguments = ("ingest", recipe, "--out", run, "--set", "log.min_frequency=2")
+    fault(fae(*arguments), "is another log than the recipe's", "gone.csv is not there any more", "--replace")
+    succeed(*arguments, "--replace")
