@@ -297,7 +297,7 @@ def measure(name: str, batch_size: int, folder: Path, options: argparse.Namespac
 
 def turns(row: dict[str, Any]) -> str:
     """The median of the errors of single rounds, where there were any."""
-    found = row["error_in_turns"]
+    found = row.get("error_in_turns")
     return "" if found is None else f", in turns {100 * found:+.0f} %"
 
 
@@ -310,13 +310,15 @@ def table_of(paths: list[Path]) -> list[str]:
         where = f"{machine.get('gpu') or machine['processor']}, {machine['threads']} threads"
         lines += [
             "", f"`{result['command']}`, {where}", "",
-            "| log, model | batch | placement | budget | predicted | measured | error | bound by |",
+            "| log, model | batch | placement | budget, slots | predicted | measured | error | bound by |",
             "|---|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         errors, of_cards = [], []
         for cell in result["cells"]:
             for row in cell["rows"]:
-                budget = "" if row["budget_share"] is None else f"{100 * row['budget_share']:.0f} %"
+                share = row["budget_share"]
+                slots = next((work["ring_depth"] for work in cell["works"] if work["budget_share"] == share), 0)
+                budget = "" if share is None else f"{100 * share:.0f} %, {slots}"
                 errors.append(abs(row["error"]))
                 sheet = row.get("published_seconds")
                 of_cards += [abs(sheet / row["measured_seconds"] - 1)] if sheet else []
@@ -335,7 +337,10 @@ def table_of(paths: list[Path]) -> list[str]:
 
 def shown(seconds: float) -> str:
     """Milliseconds with three digits that count."""
-    return f"{1e3 * seconds:.3g} ms"
+    milliseconds = 1e3 * seconds
+    return (
+        f"{milliseconds:.{3 if milliseconds < 1 else 2 if milliseconds < 10 else 1 if milliseconds < 100 else 0}f} ms"
+    )
 
 
 def main() -> None:
