@@ -43,14 +43,18 @@ def own_budget(result: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("out", ["run", "elsewhere"])
-def test_a_plan_is_what_the_run_finds(finished_run: Path, out: str) -> None:
-    before = contents(finished_run)
-    result = plan(finished_run, out=out).result
+@pytest.mark.parametrize(("out", "how"), [("run", "run"), ("elsewhere", "run"), ("nothing", "whole")])
+def test_a_plan_is_what_the_run_finds(finished_run: Path, tmp_path: Path, out: str, how: str) -> None:
+    if how == "whole":  # other files of the same bytes, and no run beside
+        for name in ("log.csv", "recipe.toml"):
+            shutil.copy(finished_run / name, tmp_path)
+    before, names = contents(finished_run), sorted(finished_run.rglob("*"))
+    result = plan(finished_run if how == "run" else tmp_path, out=out).result
     assert contents(finished_run) == before, "nothing of the run is touched"
+    assert sorted(finished_run.rglob("*")) == names
     assert not (finished_run / "elsewhere").exists()
     record = json.loads((finished_run / "run" / "run.json").read_text())
-    assert result["read"]["how"] == {"run": "run", "elsewhere": "whole"}[out]
+    assert result["read"]["how"] == how
     own = own_budget(result)
     assert own["input_share"]["value"] == record["hot"]["input_share"]
     assert own["input_share"]["low"] == own["input_share"]["high"] == record["hot"]["input_share"]

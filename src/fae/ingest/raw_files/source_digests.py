@@ -103,6 +103,11 @@ def describe_sources(config: LogConfig, sources: Sequence[SourceFile], digests: 
     return described
 
 
+def are_digests_known(sources: Iterable[SourceFile]) -> bool:
+    """Whether every file was hashed by this process, or in a log that `remember_digests` was told of."""
+    return all(_cached_digest(_known_digests, source) for source in sources)
+
+
 def cache_digests(sources: list[SourceFile], artifact: Path) -> None:
     """Write the sidecar of `artifact`; if the folder cannot be written to, the files are hashed again next time."""
     known = {source.real: _known_digests.get(source.real) for source in sources}

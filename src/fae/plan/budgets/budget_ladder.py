@@ -43,10 +43,9 @@ def budget_ladder(smallest: int, all_rows: int, named: Iterable[int] = ()) -> li
     if len(between) > MOST - 2:
         between = [between[index * len(between) // (MOST - 2)] for index in range(MOST - 2)]
     must = {first, all_rows, *(size for size in named if first <= size < all_rows)}
-    found = set(must)
-    for size in between:
-        if first < size < all_rows and not any(_is_alike(size, other) for other in must):
-            found.add(size)
+    inner = [size for size in between if first < size < all_rows]
+    unlike = [size for size in inner if not any(_is_alike(size, other) for other in must)]
+    found = {*must, *(unlike if len(unlike) + len(must) >= FEWEST else inner)}
     return sorted(found)
 
 

@@ -17,13 +17,15 @@ from fae.core.errors import ArtifactError, LogError
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.ingest.column_config import columns_of_tables
-from fae.ingest.ingest import ingest
-from fae.ingest.sources import SourceFile, find_sources
+from fae.ingest.ingest import ingest, plan_ingest
+from fae.ingest.raw_files.source_digests import are_digests_known
+from fae.ingest.sources import MissingFilesError, SourceFile, find_sources
 from fae.plan.sample.planned_log import make_planned_log, training_blocks
 from fae.plan.sample.raw_sample import RawSample, sample_raw
 from fae.plan.sample.table_growth import Estimate, table_rows
 from fae.plan.sample.working_folder import require_room
 from fae.run.context import RunContext
+from fae.run.shared_logs import find_shared_log, learn_digests
 from fae.run.stages import INGEST
 
 if TYPE_CHECKING:
@@ -48,8 +50,8 @@ class LogReading:
     log
         All inputs; of a sample a log with tables of the whole one's size (`fae.plan.sample.planned_log`).
     how
-        ``run``: the run's own log is there already; ``columnar``: the recipe names a columnar log; ``whole``: raw
-        files, read to their end; ``sample``: a part of raw files.
+        ``run``: the log is in the run's folder, or in that of a run beside it; ``columnar``: the recipe names a
+        columnar log; ``whole``: raw files, read to their end; ``sample``: a part of raw files.
     num_inputs
         Of the whole log.
     split_sizes
@@ -115,7 +117,8 @@ class LogReading:
             return self.note
         if self.how == "whole":
             return f"read every line of the log, {inputs}, {format_bytes(self.raw_bytes)}"
-        return f"read the {'run' if self.how == 'run' else 'recipe'}'s columnar log, {inputs}"
+        where = f"ingested before, {self.log.path}" if self.how == "run" else "which is columnar"
+        return f"read every input of the log, {where}: {inputs}"
 
 
 def read_log(recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int) -> LogReading:
@@ -139,16 +142,13 @@ def read_log(recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int)
     if recipe.log.is_columnar:
         run.parent()
         return LogReading.of_whole(run.existing_log(), "columnar")
-    there = out / INGEST.kind if out else None
-    if there is not None and (there / MANIFEST).is_file():
-        with contextlib.suppress(ArtifactError):  # damaged or of another recipe: the run would make it again
-            if is_current(there, INGEST.plan(run)):
-                return LogReading.of_whole(ColumnarLog(there), "run")
     parent = run.parent()
+    known = parent.log if parent else None
+    if out is not None and (ingested := _ingested_log(recipe, out, known)) is not None:
+        return LogReading.of_whole(ingested, "run")
     sources = find_sources(recipe.log, recipe.base)
     num_bytes = sum(source.num_bytes for source in sources)
     text = sum(int(source.num_bytes * _PACKED_GROWTH.get(source.path.suffix.lower(), 1.0)) for source in sources)
-    known = parent.log if parent else None
     if text <= read_bytes:
         require_room(folder, int(_WHOLE_GROWTH * text))
         say(f"plan: reading the log, {format_bytes(num_bytes)}")
@@ -158,6 +158,26 @@ def read_log(recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int)
     say(f"plan: reading a sample of the log, about {format_bytes(read_bytes)} of {format_bytes(text)} of text")
     sample, raw = _ingest_sample(recipe, sources, folder, read_bytes, known)
     return _of_sample(recipe, sample, raw, sources, folder, known)
+
+
+def _ingested_log(recipe: Recipe, out: Path, known: ColumnarLog | None) -> ColumnarLog | None:
+    """The recipe's log in the folder of its run, or in that of another run beside it; nothing is written or hashed."""
+    learn_digests(out)
+    there = out / INGEST.kind
+    with contextlib.suppress(LogError, ArtifactError):  # damaged or of another recipe: the run would make it again
+        try:
+            if not are_digests_known(find_sources(recipe.log, recipe.base)):
+                return None
+            plan = plan_ingest(recipe.log, base=recipe.base, parent=known)
+        except MissingFilesError:  # raw files may be gone once they are ingested
+            if not (there / MANIFEST).is_file():
+                return None
+            plan = plan_ingest(recipe.log, base=recipe.base, previous=there, parent=known)
+        if is_current(there, plan):
+            return ColumnarLog(there)
+        shared = find_shared_log(out, plan)
+        return None if shared is None else ColumnarLog(shared)
+    return None
 
 
 def _ingest_sample(

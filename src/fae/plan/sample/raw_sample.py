@@ -79,7 +79,7 @@ def sample_raw(
     from_begin = from_begin or (not is_parquet and any(spans_lines(config, source.path) for source in chosen[:1]))
     total = sum(source.num_bytes for source in sources)
     of_chosen = sum(source.num_bytes for source in chosen)
-    names: dict[str, list[str]] = {"train": [], "test": []}
+    names: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     taken, whole, pieces, reaches_end = 0.0, 0.0, [], True
     for source in chosen:
         target = folder / str(source.path).lstrip("/")
@@ -124,7 +124,7 @@ def _is_packed(path: Path) -> bool:
 def _chosen(sources: Sequence[SourceFile]) -> list[SourceFile]:
     """At most `MOST_FILES` of the files, of each role the first and the last among them."""
     found: list[SourceFile] = []
-    for role in ("train", "test"):
+    for role in ("train", "validation", "test"):
         of_role = [source for source in sources if source.role == role]
         most = max(2, MOST_FILES * len(of_role) // len(sources)) if of_role else 0
         if len(of_role) > most:
@@ -146,6 +146,6 @@ def _config_of(config: LogConfig, names: dict[str, list[str]], share: float) -> 
         for column in config.categorical
     )
     return dataclasses.replace(
-        config, train=tuple(names["train"]), test=tuple(names["test"]), categorical=categorical,
-        min_frequency=scaled(config.min_frequency),
+        config, train=tuple(names["train"]), validation=tuple(names["validation"]), test=tuple(names["test"]),
+        categorical=categorical, min_frequency=scaled(config.min_frequency),
     )  # fmt: skip
