@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from fae.run.recipe import load_recipe as load_recipe
     from fae.run.recipe import parse_recipe as parse_recipe
     from fae.streaming.row_store import RowOptimizer as RowOptimizer
+    from fae.training.batch_dataset import BatchDataset as BatchDataset
     from fae.training.config import TrainConfig as TrainConfig
     from fae.training.evaluate import evaluate as evaluate
     from fae.training.step import train_step as train_step
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from fae.training.watching.wandb_callback import WandbCallback as WandbCallback
 
 _EXPORTS = {
+    "BatchDataset": "fae.training.batch_dataset",
     "Callback": "fae.training.watching.callbacks",
     "ColumnarLog": "fae.artifacts.columnar_log",
     "FaeError": "fae.core.errors",
@@ -75,6 +77,7 @@ _EXPORTS = {
 }
 
 __all__ = [
+    "BatchDataset",
     "Callback",
     "ColumnarLog",
     "FaeError",

@@ -9,7 +9,6 @@ import torch
 
 import fae
 from fae.core.errors import TrainingError
-from fae.training.metrics import Metrics
 
 from commands import write_log, write_recipe
 
@@ -67,18 +66,14 @@ def test_early_stopping_without_a_folder_ends_with_the_best_epoch(run):
     losses = [point["log_loss"] for point in result["train"]["validation_curve"]]
     assert min(losses) < losses[-1]
     assert result["validation"]["log_loss"] == pytest.approx(min(losses), rel=1e-6)
-    assert fae.evaluate(model, embeddings, run.open_packed().test) == Metrics(**result["test"])
+    metrics = dataclasses.asdict(fae.evaluate(model, embeddings, run.open_packed().test))
+    assert metrics == {name: result["test"][name] for name in metrics}
     best = losses.index(min(losses)) + 1
     again, others = own(run)
     fae.Trainer(again, others, run.open_packed(), dataclasses.replace(config, epochs=best, early_stopping=0)).fit()
     for one, other in zip(tables(embeddings), tables(others), strict=True):
         assert torch.equal(one, other)
 
-
-def test_a_folder_needs_a_plan(run, tmp_path):
-    model, embeddings = own(run)
-    with pytest.raises(ValueError, match="needs a plan"):
-        fae.Trainer(model, embeddings, run.open_packed(), run.recipe.train, folder=tmp_path)
 
 
 def test_rows_alone_are_a_model(run):
@@ -156,3 +151,106 @@ def test_folders_may_be_named_as_text(run):
     assert fae.ColumnarLog(str(run.path("ingest"))).path == run.path("ingest")
     assert fae.HotSet(str(run.path("calibrate"))).path == run.path("calibrate")
     assert fae.PackedDataset(str(run.path("pack"))).path == run.path("pack")
+
+
+def test_a_feature_that_is_not_there_is_named_with_its_nearest(run):
+    class Typo(torch.nn.Module):
+        def forward(self, dense, embeddings):
+            assert "usr" not in embeddings
+            return embeddings["usr"].sum(1)
+
+    embeddings = run.open_embeddings()
+    with pytest.raises(fae.FaeError, match=r"embeddings\['usr'\].*no such feature; did you mean 'user'\?"):
+        fae.Trainer(Typo(), embeddings, run.open_packed(), run.recipe.train).fit()
+    for batch in embeddings.stream_frozen(run.open_packed().train, [0]):
+        features = embeddings.lookup(batch)
+        with pytest.raises(KeyError):
+            features["usr"]
+        with pytest.raises(fae.FaeError, match=r"lengths of 'user'.*pooling = \"none\""):
+            features.lengths("user")
+
+
+@pytest.mark.parametrize("part", ["train", "evaluate"])
+def test_shapes_that_do_not_fit_are_told_with_what_the_model_was_given(run, part):
+    model, embeddings = own(run)
+    model.out = torch.nn.Linear(7, 1)
+    packed = run.open_packed()
+    trainer = fae.Trainer(model, embeddings, packed, run.recipe.train)
+    work = trainer.fit if part == "train" else lambda: fae.evaluate(model, embeddings, packed.train)
+    given = r"it is given dense \[16, 2\] and embeddings of user \[16, 4\], item \[16, 4\]"
+    with pytest.raises(TrainingError, match=f"forward of Linear failed: .*{given}"):
+        work()
+
+
+def test_other_errors_of_a_model_stay_what_they_are(run):
+    model, embeddings = own(run, change=lambda x: (_ for _ in ()).throw(RuntimeError("out of paint")))
+    with pytest.raises(RuntimeError, match=r"^out of paint$"):
+        fae.evaluate(model, embeddings, run.open_packed().test)
+
+
+def trained(run, folder=None, **changes):
+    model, embeddings = own(run)
+    config = dataclasses.replace(run.recipe.train, **changes)
+    trainer = fae.Trainer(model, embeddings, run.open_packed(), config, folder=folder)
+    return trainer.fit(), model, embeddings
+
+
+def test_a_folder_keeps_the_training_of_a_model_of_ones_own(run, tmp_path, capsys):
+    first, _, embeddings = trained(run, tmp_path)
+    capsys.readouterr()
+    again, _, loaded = trained(run, tmp_path)
+    assert again == first
+    assert all(map(torch.equal, tables(loaded), tables(embeddings)))
+    with pytest.raises(fae.FaeError, match="finished training of another model, configuration or log"):
+        trained(run, tmp_path, learning_rate=0.5)
+    more, _, continued = trained(run, tmp_path, epochs=2)
+    whole, _, expected = trained(run, epochs=2)
+    assert more["test"] == whole["test"]
+    assert all(map(torch.equal, tables(continued), tables(expected)))
+
+
+def test_state_dicts_go_from_one_placement_to_another(run):
+    _, _, embeddings = trained(run)
+    state = embeddings.state_dict()
+    assert state["steps"] == run.open_packed().train.num_batches
+    for placement in ("device", "hybrid", "tiered"):
+        other = fae.make_embeddings(placement, run.open_hot_set(), embeddings.optimizer, device="cpu")
+        other.initialise(5)
+        assert not torch.equal(other.state_dict()["user.weight"], state["user.weight"])
+        other.load_state_dict(state)
+        assert all(
+            torch.equal(torch.as_tensor(value), torch.as_tensor(other.state_dict()[name]))
+            for name, value in state.items()
+        )
+    short = {name: value for name, value in state.items() if name != "item.state"}
+    for wrong, told in (
+        (short, "has no 'item.state'"), ({**state, "itm.weight": 1}, r"did you mean 'item.weight'\?"),
+        ({**state, "user.weight": state["user.weight"][1:]}, r"'user.weight' of the state is \[\d+, 4\], and must be"),
+        ({**state, "user.weight": None}, "'user.weight' of the state is NoneType"),
+    ):  # fmt: skip
+        with pytest.raises(fae.FaeError, match=told):
+            other.load_state_dict(wrong)
+    assert torch.equal(other.state_dict()["user.weight"], state["user.weight"])
+
+
+def test_batches_are_a_torch_dataset_of_vocabulary_ids(run):
+    log, packed = run.open_log(), run.open_packed()
+    for split in ("train", "validation", "test"):
+        data = fae.BatchDataset(packed, log, split)
+        seen = []
+        assert len(data) == getattr(packed, split).num_batches
+        for item in torch.utils.data.DataLoader(data, batch_size=None, num_workers=1 if split == "test" else 0):
+            inputs = item["inputs"].numpy()
+            seen += inputs.tolist()
+            for column, feature in enumerate(log.features):
+                assert item["ids"][feature.name].tolist() == log.ids[inputs, column].tolist()
+            assert item["labels"].tolist() == log.labels[inputs].tolist()
+            assert torch.equal(item["dense"], torch.from_numpy(log.dense[inputs]))
+            assert item["weights"].tolist() == [1] * len(inputs)
+        start, stop = log.split(split)
+        assert sorted(seen) == list(range(start, stop))
+        assert torch.equal(data[-1]["inputs"], data[len(data) - 1]["inputs"])
+    with pytest.raises(IndexError):
+        data[len(data)]
+    with pytest.raises(fae.FaeError, match="split = 'dev' must be one of train, validation, test"):
+        fae.BatchDataset(packed, log, "dev")

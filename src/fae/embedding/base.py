@@ -14,7 +14,7 @@ and how the kernels find the cold rows of a batch.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal
@@ -27,15 +27,15 @@ from torch import Tensor
 from fae.artifacts.columnar_log import first_slots
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
-from fae.core.threads import num_threads
 from fae.core.units import format_bytes, format_count
 from fae.embedding.cpu_rows import CpuRows
 from fae.embedding.engines import make_gpu_rows
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
+from fae.embedding.row_tables import RowTables
 from fae.kernels.geometry import group_geometries
 from fae.streaming.batch_turn import BatchTurn
 from fae.streaming.ready_batch import ReadyBatch, make_ready, ready_from_buffer
-from fae.streaming.row_store import RowOptimizer, RowStore, initial_chunks, initial_rows
+from fae.streaming.row_store import RowOptimizer, RowStore
 from fae.streaming.staging import NO_FAULTS, FaultInjection
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ Engine = Literal["cpu", "reference", "triton"]
 ReadyBatches = Generator[ReadyBatch, None, None]
 
 
-class Embeddings(ABC):
+class Embeddings(RowTables):
     """All tables of a model, with their optimizer.
 
     Parameters
@@ -167,14 +167,6 @@ class Embeddings(ABC):
     @abstractmethod
     def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
         """How a cold address becomes a row of the bank: ``(shift, list)``; see `CpuGroupKernels.lookup`."""
-
-    @abstractmethod
-    def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Weight and state of these row numbers, on the host."""
-
-    @abstractmethod
-    def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
-        """The inverse of `_read_rows`."""
 
     @property
     @abstractmethod
@@ -351,34 +343,3 @@ class Embeddings(ABC):
         self.steps = steps
         self._looked_up = None
         batch.turn.reopen()
-
-    def initialise(self, seed: int) -> None:
-        """Give every row its first value (`fae.streaming.row_store.initial_rows`) and zero state."""
-        self.steps = 0
-        for table, feature in enumerate(self.layout.features):
-            dim, rows = self.layout.embedding_dims[table], self.layout.row_numbers(table)
-            width = self.optimizer.state_width(dim)
-            # All threads draw, then all write: chunk by chunk, 48 GB of rows took minutes.
-            ranges = initial_chunks(feature.num_embeddings, num_threads())
-            buffer = np.empty((max((stop - start for start, stop in ranges), default=0), dim), np.float32)
-            for start, stop in ranges:
-                weight = initial_rows(
-                    seed, feature.name, feature.num_embeddings, dim, start, stop, out=buffer[: stop - start]
-                )
-                self._write_rows(
-                    int(self.layout.group_of_table[table]),
-                    rows[start:stop],
-                    torch.from_numpy(weight),
-                    torch.zeros((stop - start, width)),
-                )
-
-    def export_table(self, table: int) -> tuple[Tensor, Tensor]:
-        """Weight ``[num_embeddings, D]`` and state ``[num_embeddings, width]`` in vocabulary order, on the host.
-
-        Raises `RuntimeError`, as `import_table` and `initialise` do, while a stream is open whose slots hold rows.
-        """
-        return self._read_rows(int(self.layout.group_of_table[table]), self.layout.row_numbers(table))
-
-    def import_table(self, table: int, weight: Tensor, state: Tensor) -> None:
-        """The inverse of `export_table`."""
-        self._write_rows(int(self.layout.group_of_table[table]), self.layout.row_numbers(table), weight, state)

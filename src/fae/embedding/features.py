@@ -13,8 +13,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fae.core.config import nearest
+from fae.core.errors import TrainingError
 from fae.core.pooling import POOLING_CODE
 from fae.kernels.geometry import GroupGeometry
+
+
+class UnknownFeatureError(TrainingError, KeyError):
+    """A model reads a feature that the log does not have, or the lengths of one that keeps no sequence."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class FeatureViews:
@@ -43,7 +52,11 @@ class FeatureViews:
         self._stacked_dim = geometries[0].embedding_dim if one_width else 0
 
     def view(self, buffers: Sequence[Tensor], name: str) -> Tensor:
-        """One feature, ``[B, D]``, or ``[B, L, D]`` where its sequence is kept."""
+        """One feature, ``[B, D]``, or ``[B, L, D]`` where its sequence is kept; else an `UnknownFeatureError`."""
+        if name not in self._places:
+            raise UnknownFeatureError(
+                f"the model reads embeddings[{name!r}], and there is no such feature; {nearest(str(name), self.names)}"
+            )
         group, column, length, dim, is_sequence = self._places[name]
         part = buffers[group][:, column : column + length * dim]
         return part.view(len(part), length, dim) if is_sequence else part
@@ -153,4 +166,10 @@ class FeatureEmbeddings(Mapping[str, Tensor]):
 
     def lengths(self, name: str) -> Tensor:
         """Slots in use of a kept sequence, int64 ``[B]``: the first ones; the pads after them are rows of zeros."""
+        if name not in self._lengths:
+            kept = ", ".join(map(repr, self._lengths)) or "no feature"
+            raise UnknownFeatureError(
+                f'the model reads the lengths of {name!r}, and {kept} keeps its sequence; set pooling = "none" for '
+                "that column in [log] categorical"
+            )
         return self._lengths[name]

@@ -15,8 +15,9 @@ from fae.core.interrupts import raise_interrupt
 from fae.core.progress import task
 from fae.embedding.base import Embeddings
 from fae.training.metrics import Metrics, compute_metrics
+from fae.training.model_call import call_model
 from fae.training.real_inputs import cut_to_real
-from fae.training.step import Precision, autocast, require_logits
+from fae.training.step import Precision, autocast
 
 _HOST = torch.device("cpu")  # no step is captured here, so no model of one's own sees padded inputs on any device
 
@@ -44,7 +45,7 @@ def predict_split(
                 raise_interrupt()
                 dense, features = cut_to_real(model, batch, embeddings.lookup(batch, requires_grad=False), device=_HOST)
                 with autocast(embeddings.device, precision):
-                    output = require_logits(model(dense, features), len(dense), model)[: batch.num_inputs]
+                    output = call_model(model, dense, features)[: batch.num_inputs]
                 logits.append(output.float().cpu().numpy().copy())
                 labels.append(np.array(batch.packed.labels[: batch.num_inputs]))
                 progress.advance(1)

@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fae.core.errors import TrainingError
 from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
+from fae.training.model_call import call_model
 from fae.training.real_inputs import cut_to_real, module_of, single_input
 
 Precision = Literal["fp32", "bf16"]
@@ -67,23 +67,6 @@ def backward_on_device(
     return loss
 
 
-def require_logits(output: object, count: int, model: object) -> Tensor:
-    """What a model's ``forward`` returned, if it is a logit for each of `count` inputs.
-
-    Raises
-    ------
-    TrainingError
-        If it is not.
-    """
-    if isinstance(output, Tensor) and output.shape == (count,):
-        return output
-    found = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-    raise TrainingError(
-        f"forward of {type(model).__name__} returned {found} for {count} inputs, and must return logits of shape "
-        f"[{count}], one an input"
-    )
-
-
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """bfloat16 for the operations that torch deems safe, where `precision` says so."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
@@ -128,7 +111,7 @@ def train_step(
     if shown is not features:
         model = module_of(model)  # not compiled anew for every number of inputs
     with autocast(embeddings.device, precision), single_input(model, dense):
-        logits = require_logits(model(dense, shown), len(dense), model)
+        logits = call_model(model, dense, shown)
     dense_optimizer.zero_grad(set_to_none=True)
     if loss_sum is None:
         loss_sum = torch.zeros((), dtype=torch.float64, device=logits.device)

@@ -34,6 +34,7 @@ from fae.training.dense import make_dense_optimizer
 from fae.training.dense_threads import dense_threads, torch_threads
 from fae.training.evaluate import evaluate, validation_sample
 from fae.training.kept_states import KeptStates
+from fae.training.own_plan import plan_own_training
 from fae.training.position import Position
 from fae.training.quality.describe import has_groups
 from fae.training.quality.meter import QualityMeter
@@ -62,11 +63,12 @@ class Trainer:
     embeddings
         Rows of any placement, initialised.
     folder
-        Receives the checkpoints (`fae.training.kept_states`), needs a plan; None writes none, and the best weights are
-        kept in host memory.
+        Receives the checkpoints (`fae.training.kept_states`); None writes none, and the best weights are kept in host
+        memory.
     plan
-        Names the run: a checkpoint of the same plan is resumed, one that differs in its epochs alone is continued, one
-        of another plan is replaced.
+        Names the run, by default after the model's class, the configuration and the batches
+        (`fae.training.own_plan`): a checkpoint of the same plan is resumed, one that differs in its epochs alone is
+        continued, one of another plan is replaced.
     log
         The columnar log that was packed: group AUC, unknown ids and single columns in the result come from it; None
         leaves these out.
@@ -75,8 +77,8 @@ class Trainer:
 
     Raises
     ------
-    ValueError
-        For a folder without a plan.
+    ArtifactError
+        If `folder` has a finished training of something else, and no plan is given.
     RecipeError
         If `log` is another one, or has no column ``group_by``.
 
@@ -101,7 +103,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         if folder is not None and plan is None:
-            raise ValueError(f"folder = {str(folder)!r} needs a plan, which names the checkpoints; give both, or none")
+            plan = plan_own_training(Path(folder), model, embeddings, packed, config)
         self.model, self.embeddings, self.packed, self.config = model, embeddings, packed, config
         self._best: BestWeights | None = None
         train = packed.train
