@@ -16,7 +16,9 @@ _STAGES = {
     ),
     "profile": (
         "count the accesses of a sample of the inputs",
-        "Draw a seeded sample of the training inputs ([hot] sample) and count the accesses of every row: DIR/profile.",
+        "Draw a seeded sample of the training inputs ([hot] sample) and count the accesses of every row: DIR/profile.\n"
+        "With --against RUN the log is ingested, too, and compared: what coverage and hot-input share the hot rows of\n"
+        "an earlier run lose on it, table by table, and whether to calibrate again. RUN is only read.",
     ),
     "calibrate": (
         "choose the hot rows for a GPU memory budget",
@@ -47,6 +49,8 @@ def add_parsers(verbs: Any) -> None:
         add_recipe_options(parser)
         if name in _REPLACING:
             add_replace_option(parser)
+        if name == "profile":
+            parser.add_argument("--against", metavar="RUN", help="say what the hot rows of RUN serve of this log")
         if name == "train":
             add_watch_options(parser)
         parser.set_defaults(work=partial(work, name))
@@ -54,4 +58,7 @@ def add_parsers(verbs: Any) -> None:
 
 def work(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one stage."""
-    return open_run_folder(options).stage(name, replace=name in _REPLACING and options.replace)
+    folder = open_run_folder(options)
+    if getattr(options, "against", None) is not None:
+        return folder.drift(options.against)
+    return folder.stage(name, replace=name in _REPLACING and options.replace)

@@ -192,6 +192,20 @@ class RunFolder(RunContext):
             "summary": summary,
         }
 
+    def drift(self, against: str | Path) -> dict[str, Any]:
+        """What the hot rows of the run `against` serve of this recipe's log, which is ingested and profiled first.
+
+        Raises
+        ------
+        FaeError
+            As `run`; also if `against` is no run, or has other columns.
+        """
+        from fae.run.drift import measure_drift
+
+        for stage in (INGEST, PROFILE):
+            self.stage(stage.name)
+        return measure_drift(self, INGEST.open(self), PROFILE.open(self), against)
+
     def stage_seconds(self) -> dict[str, float | None]:
         """Seconds that every stage took when it last did its work; None where that is not known.
 
