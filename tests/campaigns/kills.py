@@ -158,7 +158,7 @@ class Victim:
 STAGE_OF_PACKAGE = {"pack": "pack", "calibrate": "calibrate", "profile": "profile"}
 TRAINING = (
     ("writing a checkpoint", "save_checkpoint"),
-    ("results", "_result"),
+    ("results", "_measure"),
     ("end of an epoch", "_end_epoch"),
     ("evaluation", "evaluate"),
     ("resuming", "_resume"),
@@ -228,7 +228,8 @@ def contents(run: Path) -> dict[str, str]:
     }
 
 
-_TIMED_MANIFESTS = ("checkpoint/manifest.json", "best/manifest.json")  # they hold the checksum of progress.json
+_TIMED_MANIFESTS = tuple(f"{name}/manifest.json" for name in ("checkpoint", "best", "last"))
+"""They hold the checksum of progress.json."""
 
 
 def figures(run: Path) -> dict[str, Any]:

@@ -92,12 +92,12 @@ class Recipe:
                 each.name: features[table].name for each, table in zip(parts, feature_tables(features), strict=True)
             }
         if self.train.group_by is not None:
-            self._check_group({name: length for name, length, _ in columns})
+            self._check_group(self.train.group_by, {name: length for name, length, _ in columns})
         model = self.model.with_parts(tables)
         model.check({name: length if pooling == "none" else 1 for name, length, pooling in columns})
 
-    def _check_group(self, lengths: Mapping[str, int]) -> None:
-        name = self.train.group_by
+    @staticmethod
+    def _check_group(name: str, lengths: Mapping[str, int]) -> None:
         if name not in lengths:
             raise RecipeError(
                 f"[train] group_by = {brief(name)} is no categorical column of the log, which has {', '.join(lengths)}"

@@ -72,7 +72,7 @@ class SingleColumns:
             return None
         sampled = inputs.sampled
         chosen = None if weights is None else weights[sampled]
-        columns = []
+        columns: list[dict[str, Any]] = []
         for number, column in enumerate(self._columns):
             logits = self._logits(number, inputs.sample_of(number)).astype(np.float32)
             found = compute_metrics(labels[sampled], logits, chosen)
@@ -96,7 +96,8 @@ class SingleColumns:
         values = known[there]
         size = self._columns[column].num_embeddings
         if size > _LARGEST_TABLE:
-            distinct, values = np.unique(values, return_inverse=True)
+            distinct, number = np.unique(values, return_inverse=True)
+            values = number.astype(np.int32)
             size = len(distinct) + 1
             at = np.minimum(np.searchsorted(distinct, ids), max(0, len(distinct) - 1))
             found = distinct[at] == ids if len(distinct) else np.zeros(ids.shape, bool)
