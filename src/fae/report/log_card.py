@@ -51,6 +51,8 @@ class LogCard:
         ``(name, inputs, label rate)`` of those that the record has.
     columns
         Categorical columns first, in the order of the recipe.
+    summary
+        All columns in a sentence.
     is_folded
         Whether the columns are too many to be shown at once.
     lines
@@ -60,6 +62,7 @@ class LogCard:
     heads: Sequence[str]
     splits: Sequence[tuple[str, Shown, Shown]]
     columns: Sequence[LogColumn]
+    summary: str
     is_folded: bool
     lines: Sequence[str]
 
@@ -78,9 +81,38 @@ def read_log(run: RunRecord) -> LogCard | None:
         heads=list(compress(_HEADS, known)),
         splits=[one for name in _SPLITS if not isinstance((one := _split(run, name))[1], Absent)],
         columns=[replace(column, cells=list(compress(column.cells, known))) for column in columns],
+        summary=_summary(run, columns),
         is_folded=len(columns) > _MOST_OPEN,
         lines=[str(note) for note in notes if note] if isinstance(notes, list) else [],
     )
+
+
+def _summary(run: RunRecord, columns: Sequence[LogColumn]) -> str:
+    """How many columns there are, their distinct values, and which have the most that is unknown or missing."""
+    num_ids = sum(column.kind != "number" for column in columns)
+    counted = [(as_number(facts.get("distinct")), as_number(facts.get("seen_once")))
+               for facts in run.table("log", "value_facts").values() if isinstance(facts, Mapping)]  # fmt: skip
+    distinct, once = (sum(pair[place] or 0 for pair in counted) for place in (0, 1))
+    text = f"{num_ids} column{'s' * (num_ids != 1)} of ids"
+    if distinct:
+        share = f"{100 * once / distinct:.0f} %"
+        text += f" with {format_count(distinct)} values, {format_count(once)} of them ({share}) seen once"
+    if len(columns) > num_ids:
+        text += f"; {len(columns) - num_ids} of numbers"
+    unknown = _largest(run.table("log", "unknown_share", "test"))
+    if unknown:
+        text += f"; most unknown ids in test: {unknown[0]}, {100 * unknown[1]:.1f} %"
+    missing = _largest({**run.table("log", "missing_share"), **run.table("log", "dense_missing_share")})
+    if missing:
+        text += f"; most missing: {missing[0]}, {100 * missing[1]:.1f} %"
+    return text + "."
+
+
+def _largest(shares: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The column with the largest share, if that is above 0.05 %."""
+    known = [(str(name), share) for name, value in shares.items() if (share := as_number(value)) is not None]
+    most = max(known, key=lambda pair: pair[1], default=None)
+    return most if most and most[1] >= 0.0005 else None
 
 
 def _split(run: RunRecord, name: str) -> tuple[str, Shown, Shown]:

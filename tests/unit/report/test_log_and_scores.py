@@ -51,6 +51,10 @@ def test_the_card_of_a_log() -> None:
     assert [column.kind for column in log.columns] == ["ids", "list of ids", "ids", "ids", "number"]
     assert log.columns[0].note == "290 of 300 values occur once: a key says nothing of other inputs"
     assert "always new" in log.columns[3].note
+    assert log.summary == (
+        "4 columns of ids with 348 values, 292 of them (84 %) seen once; 1 of numbers; most unknown ids in test: user, "
+        "50.0 %; most missing: tags, 25.0 %."
+    )
     assert log.splits == [("training", "432", "40.0 %"), ("validation", "48", "41.0 %"), ("test", "120", "39.0 %")]
     page = build_page([record_with("log", **LOG)])
     assert "&#39;user&#39; is &lt;odd&gt;" in page

@@ -95,9 +95,11 @@ def test_every_part_of_an_old_record_may_be_missing() -> None:
     assert page.count("svg") == 0
 
 
-@pytest.mark.parametrize("value", [None, "text", 3, -1.5, True, [], [1, "x", None], {}, {"name": 3}, [{}], 0, 10**400])
+@pytest.mark.parametrize(
+    "value", [None, "text", -1.5, [1, "x", None], {"name": 3}, 10**400], ids=lambda one: repr(one)[:9]
+)
 def test_values_of_any_kind_raise_nothing(value: Any) -> None:
-    """Records are read by people's scripts, and written by them too."""
+    """Records are read by people's scripts, and written by them too; tests/cases draws more odd values."""
 
     def replaced(inner: Any) -> Any:
         """Every way to put the value in the place of one thing of the record."""
@@ -158,6 +160,17 @@ def test_skew_dots_are_where_the_record_says() -> None:
     assert ("line others", "3 smaller tables") in card.legend
     assert not charts.skew_card(make_run(tables=[{"name": "x", "num_embeddings": 5, "rows": [], "share": []}])).pictures
     assert charts.skew_card(make_run(tables=[{"name": "x", "num_embeddings": 1, "rows": [1], "share": [1.0]}])).pictures
+
+
+def test_pictures_tell_values_under_the_pointer() -> None:
+    picture = charts.skew_card(make_run()).pictures[0]
+    assert "hottest 1.1 % of the rows: user 2 %, item 26 %" in picture, "exact points of the record"
+    far = make_record()
+    far["hot"]["budget_bytes"] = 2**40
+    picture = charts.budgets_card(RunRecord(label="a", record=far)).pictures[0]
+    assert "this run: 1.0 TiB" in picture
+    assert "16 KiB" in picture
+    assert "32 KiB" not in picture
 
 
 def test_losses_compare_whole_validation_splits_only() -> None:

@@ -155,6 +155,15 @@ AGAIN = "fae run 'my log.toml' --set train.epochs=2 --budget 4KiB --out runs/a_"
             "2.0 KiB would do",
             "fae run 'my log.toml' --set train.epochs=2 --out runs/a_2KiB --budget 2KiB",
         ),
+        (
+            {
+                "hot__num_rows": 3 * 2**29,
+                "hot__budget_bytes": 2**40,
+                "hot__budgets__points": points(0.5, 0.98, 0.995, 1),
+            },
+            "4.0 KiB would do",
+            "fae run 'my log.toml' --set train.epochs=2 --out runs/a_4KiB --budget 4KiB",
+        ),
         ({"hot__num_rows": 3 * 2**29}, "Keep every row on the GPU", f"{AGAIN}device --set train.placement=device"),
         (
             {"recipe__train__order": "shuffled", "machine__cores": 2},

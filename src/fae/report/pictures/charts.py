@@ -14,6 +14,7 @@ from fae.report.pictures.svg import Axis, Plot, percent, series_class, short_byt
 from fae.report.records import RunRecord, as_number, points_of
 
 _NAMED_TABLES = 6
+_HOVERS = 14
 
 
 def skew_points(table: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -58,6 +59,7 @@ def skew_card(run: RunRecord) -> Card:
             rows = f"{format_count(prefix)} hot rows ({percent(round(prefix / size, 5))})"
             tip = f"{name}: {rows} serve {100 * served:.1f} %"
             dots.append((prefix / size, served, tip, 5 if place < _NAMED_TABLES else 3.5))
+    plot.hover(_skew_hovers(drawn[:_NAMED_TABLES], plot.x))
     for across, served, tip, radius in dots:
         plot.dot(across, served, "hot", tip=tip, radius=radius)
     legend.reverse()
@@ -73,6 +75,23 @@ def skew_card(run: RunRecord) -> Card:
     )  # fmt: skip
 
 
+def _skew_hovers(
+    drawn: list[tuple[Mapping[str, Any], list[tuple[float, float]]]], axis: Axis
+) -> list[tuple[float, str]]:
+    """Shares of rows, each with the share of accesses that these rows of every named table take."""
+    hovers = []
+    for step in range(1, 2 * _HOVERS, 2):
+        at = axis.low * (axis.high / axis.low) ** (step / 2 / _HOVERS)
+        told = [
+            f"{table.get('name')} {100 * reached[-1][1]:.0f} %"
+            for table, points in drawn
+            if (reached := [point for point in points if point[0] <= at])
+        ]
+        if told:
+            hovers.append((at, f"hottest {100 * at:.2g} % of the rows: {', '.join(told)}"))
+    return hovers
+
+
 def budgets_card(run: RunRecord) -> Card:
     """Hot-input share and coverage over budgets, with the one that was chosen."""
     title = "What a memory budget buys"
@@ -86,7 +105,8 @@ def budgets_card(run: RunRecord) -> Card:
     if not points:
         return Card(title=title)
     chosen = run.number("hot", "budget_bytes")
-    ends = [point[0] for point in points] + ([chosen] if chosen and chosen > 0 else [])
+    # A budget far above what all rows take would press the points together: it is marked at the edge.
+    ends = [point[0] for point in points] + ([min(chosen, 2 * points[-1][0])] if chosen and chosen > 0 else [])
     plot = Plot(
         label="coverage and hot-input share against the budget",
         x=Axis(low=min(ends), high=max(ends), label="memory budget", form=short_bytes, base=2),

@@ -127,6 +127,8 @@ class Plot:
 
     def hover(self, places: Sequence[tuple[float, str]]) -> None:
         """Strips from edge to edge, each around a place of the x axis, that tell values under the pointer."""
+        if not places:
+            return
         lefts = [self.at(x, self.y.low)[0] for x, _ in places]
         ends = [_LEFT, *((one + two) / 2 for one, two in pairwise(lefts)), self.width - _RIGHT]
         for (_, tip), start, stop in zip(places, ends[:-1], ends[1:], strict=True):

@@ -44,8 +44,7 @@ def _rows_fit_anyway(run: RunRecord) -> NextStep | None:
     total, gpu = total_bytes(run), run.text("machine", "gpu")
     if not gpu or total is None or run.text("recipe", "train", "placement") not in ("tiered", "paper", None):
         return None
-    hot, rows = run.number("hot", "num_rows"), total_rows(run)
-    whole = hot is not None and rows is not None and hot >= rows
+    whole = _every_row_is_hot(run)
     if not whole and total > FITS_ANY_GPU:
         return None
     return NextStep(
@@ -54,6 +53,11 @@ def _rows_fit_anyway(run: RunRecord) -> NextStep | None:
         "nothing then has to be streamed",
         command=again(run, "train.placement", "device", name="device"),
     )
+
+
+def _every_row_is_hot(run: RunRecord) -> bool:
+    hot, rows = run.number("hot", "num_rows"), total_rows(run)
+    return hot is not None and rows is not None and hot >= rows
 
 
 def _budget_knee(run: RunRecord) -> NextStep | None:
@@ -68,6 +72,8 @@ def _budget_knee(run: RunRecord) -> NextStep | None:
         and (share := as_number(point.get("input_share"))) is not None
     )
     now = next((share for budget, share in points if budget == chosen), None)
+    if now is None and _every_row_is_hot(run):
+        now = 1.0
     if not chosen or now is None:
         return None
     larger = [(chosen, now), *((budget, share) for budget, share in points if budget > chosen)]
