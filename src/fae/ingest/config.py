@@ -17,7 +17,7 @@ Format = Literal[
 _LATER_KEYS: dict[str, Any] = {
     "columns": [], "quote": '"', "escape": "", "decimal": ".", "missing": [], "label_map": {}, "label_threshold": None,
     "weight": None, "time": None, "split": "order", "split_by": None, "split_seed": 0, "dense_clip": None,
-    "dense_clip_quantiles": None,
+    "dense_clip_quantiles": None, "validation": [],
 }  # fmt: skip
 """Keys that logs made before them do not name, and their defaults: a log that leaves them out keeps its fingerprint."""
 _TEXT_KEYS = ("columns", "quote", "escape", "decimal")
@@ -38,11 +38,13 @@ class LogConfig:
     train, test
         Files or globs, in log order; plain, ``.gz`` or ``.zst``. Relative paths start at the recipe's folder. For
         ``columnar``, `train` is one folder.
+    validation
+        Files of the validation split, as `train`; in the place of `validation_fraction`.
     format
         ``csv`` (with a header line, or `columns`), ``parquet``, ``jsonl`` (one JSON object a line), ``criteo``
         (tab-separated, no header: label, 13 counts, 26 ids), or a public log: ``criteo_kaggle``, ``criteo_terabyte``,
         ``avazu``, ``taobao``. Those have their published split, unless the recipe sets `test`, `test_fraction`,
-        `validation_fraction` or `split`. ``columnar``: a log that ingest or ``fae synthetic --columnar`` has written,
+        `validation`, `validation_fraction` or `split`. ``columnar``: a log that ingest or ``fae synthetic --columnar`` has written,
         read in place with its own columns and splits (`fae.ingest.existing_log`).
     columns
         Names of the fields of CSV files that have no header line, in order; line 1 is then an input.
@@ -91,6 +93,7 @@ class LogConfig:
 
     train: str | tuple[str, ...]
     test: str | tuple[str, ...] = ()
+    validation: str | tuple[str, ...] = ()
     format: Format = "csv"
     columns: tuple[str, ...] = ()
     label: str = "label"
@@ -117,7 +120,7 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "[log]")
-        for role in ("train", "test"):
+        for role in ("train", "validation", "test"):
             names = getattr(self, role)
             for name in (names,) if isinstance(names, str) else names:
                 check_path(name, f"[log] {role} =")
@@ -126,6 +129,8 @@ class LogConfig:
                 raise RecipeError(f"[log] {name} = {value} must be at least 0 and less than 1")
         if self.test and self.test_fraction is not None:
             raise RecipeError("[log] has both `test` files and `test_fraction`; keep one of them")
+        if self.validation and self.validation_fraction is not None:
+            raise RecipeError("[log] has both `validation` files and `validation_fraction`; keep one of them")
         if not 1 <= self.min_frequency <= _MAX_FREQUENCY:
             raise RecipeError(f"[log] min_frequency = {self.min_frequency} must be from 1 to {_MAX_FREQUENCY}")
         check_ends("[log]", "dense_clip", self.dense_clip, self.dense_clip_quantiles)
@@ -144,7 +149,7 @@ class LogConfig:
         if self.format == "taobao" and not self.has_published_split():
             raise RecipeError(
                 "[log] format = taobao makes its own inputs and splits them by user; leave `test`, `test_fraction`, "
-                "`validation_fraction`, `split` and `time` out"
+                "`validation`, `validation_fraction`, `split` and `time` out"
             )
         if self.known:
             self._refuse(
@@ -222,6 +227,11 @@ class LogConfig:
             for key in ("split_by", "split_seed"):
                 if getattr(self, key) != _LATER_KEYS[key]:
                     raise RecipeError(f'[log] {key} needs split = "random"; set that, or leave {key} out')
+        elif self.validation and (self.test or self.test_fraction == 0):
+            raise RecipeError(
+                '[log] split = "random" has nothing to draw where `validation` files are named and '
+                f"{'`test` files too' if self.test else 'test_fraction = 0'}; leave split out"
+            )
 
     def _refuse(self, keys: Sequence[str], why: str) -> None:
         table = to_table(self)
@@ -235,7 +245,7 @@ class LogConfig:
                 f"[log] format = columnar takes one folder, and train names {len(self.train)}; name the log/ of one run"
             )
         decided = {
-            "test": self.test or None, "test_fraction": self.test_fraction,
+            "test": self.test or None, "validation": self.validation or None, "test_fraction": self.test_fraction,
             "validation_fraction": self.validation_fraction,
             "min_frequency": None if self.min_frequency == 1 else self.min_frequency,
         }  # fmt: skip
@@ -325,7 +335,8 @@ class LogConfig:
 
     def has_published_split(self) -> bool:
         """Whether the log is split as in published results on it."""
-        chosen = self.test or self.test_fraction is not None or self.validation_fraction is not None
+        chosen = self.test or self.test_fraction is not None
+        chosen = chosen or self.validation or self.validation_fraction is not None
         chosen = chosen or self.split != "order" or self.time is not None
         return self.known is not None and self.known.split is not None and not chosen
 
@@ -334,5 +345,7 @@ class LogConfig:
         return 0.0 if self.test else 0.1 if self.test_fraction is None else self.test_fraction
 
     def effective_validation_fraction(self) -> float:
-        """Share of the training split kept for validation."""
+        """Share of the training split kept for validation when there are no validation files."""
+        if self.validation:
+            return 0.0
         return 0.05 if self.validation_fraction is None else self.validation_fraction

@@ -94,7 +94,7 @@ def _plan(config: LogConfig, files: Sequence[Mapping[str, Any]], parent: Columna
     published = config.has_published_split()
     parameters["test_fraction"] = "published" if published else config.effective_test_fraction()
     parameters["validation_fraction"] = "published" if published else config.effective_validation_fraction()
-    for role in ("train", "test"):
+    for role in ("train", *(["validation"] if config.validation else []), "test"):
         parameters[role] = [file["name"] for file in files if file["role"] == role]
     parameters["sources"] = [{key: value for key, value in file.items() if key != "role"} for file in files]
     parents = {} if parent is None else {KIND: parent.manifest.fingerprint}
@@ -173,7 +173,9 @@ def ingest(
 def _open_progress(path: Path, plan: Plan, files: Sequence[Mapping[str, Any]]) -> IngestProgress:
     """What an earlier process has kept of this log, or an empty beginning."""
     # The key has everything but the list of files, because the first ones of them are enough.
-    key = {name: value for name, value in plan.parameters.items() if name not in ("train", "test", "sources")}
+    key = {
+        name: value for name, value in plan.parameters.items() if name not in ("train", "validation", "test", "sources")
+    }
     try:
         check_replaceable(path)
         progress = IngestProgress(path, [key, plan.parents], files)

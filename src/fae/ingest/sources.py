@@ -20,9 +20,11 @@ from fae.ingest.raw_files.file_advice import folder_advice, not_plain, passed_ov
 from fae.ingest.raw_files.name_patterns import SPECIAL, cannot_look, has_pattern, match_files
 from fae.ingest.readers.chunk import NoInputsError
 
-Role = Literal["train", "test"]
+Role = Literal["train", "validation", "test"]
 
-_NAMED: Mapping[Role, str] = {"train": "[log] train", "test": "[log] test"}
+_NAMED: Mapping[Role, str] = {
+    "train": "[log] train", "validation": "[log] validation", "test": "[log] test",
+}  # fmt: skip
 
 
 class MissingFilesError(LogError):
@@ -40,7 +42,7 @@ class SourceFile:
     real
         Where its bytes are: behind all links.
     role
-        Whether ``[log] train`` or ``[log] test`` named it.
+        Whether ``[log] train``, ``validation`` or ``test`` named it.
     from_pattern
         Whether a pattern found it: a part without inputs is then passed over.
     """
@@ -97,7 +99,7 @@ def passing_over_empty(source: SourceFile) -> Iterator[None]:
 def find_sources(
     config: LogConfig, base: Path, *, lines: list[str] | None = None, named: Mapping[Role, str] = _NAMED
 ) -> list[SourceFile]:
-    """The files of ``[log] train`` and then those of ``[log] test``, in log order.
+    """The files of ``[log] train``, then those of ``validation``, then those of ``test``, in log order.
 
     Files of one pattern are in the natural order of the names that it matches (``day_2`` before ``day_10``).
 
@@ -131,7 +133,9 @@ def look_for_sources(
     if config.is_columnar:
         raise LogError("[log] format = columnar is no raw log; open it with fae.artifacts.columnar_log.ColumnarLog")
     found: list[SourceFile | AbsentFiles] = []
-    roles: tuple[tuple[Role, str | tuple[str, ...]], ...] = (("train", config.train), ("test", config.test))
+    roles: tuple[tuple[Role, str | tuple[str, ...]], ...] = (
+        ("train", config.train), ("validation", config.validation), ("test", config.test),
+    )  # fmt: skip
     for role, value in roles:
         for pattern in (value,) if isinstance(value, str) else value:
             try:

@@ -19,6 +19,7 @@ from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 
 Splits = dict[str, list[int]]
+SPLITS = ("train", "validation", "test")
 _KAGGLE_DAYS = 7
 
 
@@ -36,7 +37,7 @@ class SplitFinder:
         self.state: dict[str, Any] = state or {"files": [], "day": "", "day_start": 0}
 
     def start_file(self, role: str) -> None:
-        """Begin another file, named by ``[log] train`` or ``test``; the next chunks are from it."""
+        """Begin another file, named by ``[log] train``, ``validation`` or ``test``; the next chunks are from it."""
         self.state["files"].append([role, 0])
 
     def add(self, chunk: Any) -> None:
@@ -59,9 +60,9 @@ class SplitFinder:
         return [count for _, count in self.state["files"]]
 
     @property
-    def num_test_inputs(self) -> int:
-        """Number of inputs of test files so far."""
-        return sum(count for role, count in self.state["files"] if role == "test")
+    def role_sizes(self) -> list[int]:
+        """Inputs of the train, the validation and the test files so far."""
+        return [sum(count for role, count in self.state["files"] if role == wanted) for wanted in SPLITS]
 
     def require_inputs(self) -> None:
         """Raise `LogError` if the log has no inputs."""
@@ -92,7 +93,7 @@ class SplitFinder:
         total = self.num_inputs
         self.require_inputs()
         if not config.has_published_split() or config.known is None:
-            return split_ranges(config, total - self.num_test_inputs, self.num_test_inputs)
+            return split_ranges(config, *self.role_sizes)
         published = config.known.split
         if published == "last day":
             return _last_day_split(config, total, self.state["day_start"])
@@ -126,24 +127,36 @@ def _last_day_split(config: LogConfig, num_inputs: int, test_start: int) -> Spli
     return {"train": [0, train], "validation": [train, test_start], "test": [test_start, num_inputs]}
 
 
-def split_ranges(config: LogConfig, num_train_inputs: int, num_test_inputs: int) -> Splits:
-    """Ranges ``[start, stop]`` of the splits in log order, from the inputs of the train and of the test files.
+def split_ranges(config: LogConfig, num_train: int, num_validation: int, num_test: int) -> Splits:
+    """Ranges ``[start, stop]`` of the splits in log order, from the inputs of the train, validation and test files.
 
-    Fractions are rounded to the nearest input.
+    Fractions are of the inputs of train and test files, rounded to the nearest input. Where validation files are named
+    and test files are not, the test split is before the validation split.
 
     Raises
     ------
     LogError
         If nothing is left to train on.
     """
-    num_inputs = num_train_inputs + num_test_inputs
-    test_start = num_train_inputs
+    test_start = num_train
     if not config.test:
-        test_start -= int(num_inputs * config.effective_test_fraction() + 0.5)
+        test_start -= int((num_train + num_test) * config.effective_test_fraction() + 0.5)
     train_stop = test_start - int(test_start * config.effective_validation_fraction() + 0.5)
     if train_stop <= 0:
-        raise nothing_to_train(config, num_inputs)
-    return {"train": [0, train_stop], "validation": [train_stop, test_start], "test": [test_start, num_inputs]}
+        raise nothing_to_train(config, num_train + num_validation + num_test)
+    return joined_ranges(config, train_stop, test_start, num_train, num_validation, num_test)
+
+
+def joined_ranges(
+    config: LogConfig, train_stop: int, test_start: int, num_train: int, num_validation: int, num_test: int
+) -> Splits:
+    """Ranges of the splits, from where training stops and the test begins among the inputs of the train files."""
+    total = num_train + num_validation + num_test
+    if not config.validation:
+        return {"train": [0, train_stop], "validation": [train_stop, test_start], "test": [test_start, total]}
+    files = num_train + num_validation
+    test = [files, total] if config.test else [test_start, num_train]
+    return {"train": [0, train_stop], "validation": [num_train, files], "test": test}
 
 
 def nothing_to_train(config: LogConfig, num_inputs: int) -> LogError:

@@ -29,7 +29,7 @@ TEST_SHARE = 0.1
 _MOST_FILES = 20
 """Files that are looked into unless all lines are wanted: the first, the last and some between."""
 _SCRATCH_BYTES = 2**30
-_NAMED: dict[Role, str] = {"train": "FILE", "test": "FILE"}
+_NAMED: dict[Role, str] = {"train": "FILE", "validation": "FILE", "test": "FILE"}
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 

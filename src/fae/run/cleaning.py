@@ -183,7 +183,7 @@ def _known_sources(folder: Path) -> list[Path]:
     try:
         record = read_json(folder / RUN_RECORD)
         log, command = record["recipe"]["log"], shlex.split(record.get("command") or "")
-        names = [name for key in ("train", "test") for name in _names(log.get(key))]
+        names = [name for key in ("train", "validation", "test") for name in _names(log.get(key))]
         bases = [Path(), *(Path(word).parent for word in command if word.endswith(".toml"))]
         found += [path for base in bases for name in names for path in _matching(base, name)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -7,6 +7,7 @@ rows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -17,10 +18,10 @@ import numpy.typing as npt
 from fae.core.npy import NpyRows, NpyWriter
 from fae.core.progress import Task, task
 from fae.ingest.config import LogConfig
-from fae.ingest.input_order.split_draws import TEST, drawn_by_number, drawn_by_value, value_draws
+from fae.ingest.input_order.split_draws import drawn_by_number, drawn_by_value, parts_of_files, value_draws
 from fae.ingest.input_order.time_keys import TimeKeys
 from fae.ingest.resume import IngestProgress
-from fae.ingest.splits import SplitFinder, Splits, nothing_to_train, split_ranges
+from fae.ingest.splits import SplitFinder, Splits, joined_ranges, nothing_to_train, split_ranges
 
 TIME_ROWS, DRAW_ROWS = "work/time", "work/draw"
 _BLOCK = 1 << 20
@@ -103,24 +104,22 @@ def is_ordered(config: LogConfig) -> bool:
 
 
 def _find_order(config: LogConfig, finder: SplitFinder, progress: IngestProgress) -> tuple[Order, Splits, list[str]]:
-    num_inputs, num_test = finder.num_inputs, finder.num_test_inputs
-    num_train = num_inputs - num_test
+    num_inputs, sizes = finder.num_inputs, finder.role_sizes
     if config.split == "random":
         if config.split_by:
             with NpyRows(progress.folder / f"{DRAW_ROWS}.npy") as rows:
-                parts = drawn_by_value(config, rows.read(0, num_inputs)[:, 0], num_train)
+                parts = drawn_by_value(config, rows.read(0, num_inputs)[:, 0], sizes)
         else:
-            parts = drawn_by_number(config, num_train, num_test)
+            parts = drawn_by_number(config, sizes)
     else:
-        parts = np.zeros(num_inputs, np.uint8)
-        parts[num_train:] = TEST
+        parts = parts_of_files(sizes)
     notes: list[str] = []
     keys: tuple[npt.NDArray[Any], ...] = ()
     if config.time:
         times = TimeKeys(config, progress.state["time"])
         with NpyRows(progress.folder / f"{TIME_ROWS}.npy") as rows:
             keys = times.numbers_of(rows.read(0, num_inputs))
-        notes = _time_notes(config, keys, num_train)
+        notes = _time_notes(config, keys, sizes)
         if times.state["kind"] == "text":
             notes.append(
                 f"the times {config.time!r} are text such as {times.state.get('first') or 'words'}, and are compared "
@@ -133,17 +132,16 @@ def _find_order(config: LogConfig, finder: SplitFinder, progress: IngestProgress
         if not ends[0]:
             raise nothing_to_train(config, num_inputs)
         return order, ranges, notes
-    return order, _ranges_by_time(config, keys, order, num_train, num_test), notes
+    return order, _ranges_by_time(config, keys, order, sizes), notes
 
 
-def _ranges_by_time(
-    config: LogConfig, keys: Sequence[npt.NDArray[Any]], order: Order, num_train: int, num_test: int
-) -> Splits:
+def _ranges_by_time(config: LogConfig, keys: Sequence[npt.NDArray[Any]], order: Order, sizes: Sequence[int]) -> Splits:
     """Ranges by fraction whose borders are moved to the first input of their time, where that leaves inputs before it.
 
     So a time is in one split, as far as the inputs of the train files go.
     """
-    ranges = split_ranges(config, num_train, num_test)
+    num_train, num_validation, num_test = sizes
+    ranges = split_ranges(config, *sizes)
 
     def first_of_time(at: int) -> int:
         if not 0 < at < num_train:
@@ -157,14 +155,15 @@ def _ranges_by_time(
             stop -= len(block)
         return at
 
-    test = first_of_time(ranges["test"][0])
+    test = num_train if config.test else first_of_time(ranges["test"][0])
     train = int(test - int(test * config.effective_validation_fraction() + 0.5))
     train = first_of_time(train) if train < test else test
-    return {"train": [0, train], "validation": [train, test], "test": [test, num_train + num_test]}
+    return joined_ranges(config, train, test, num_train, num_validation, num_test)
 
 
-def _time_notes(config: LogConfig, keys: Sequence[npt.NDArray[Any]], num_train: int) -> list[str]:
-    late = sum(_num_late([column[part] for column in keys]) for part in (slice(num_train), slice(num_train, None)))
+def _time_notes(config: LogConfig, keys: Sequence[npt.NDArray[Any]], sizes: Sequence[int]) -> list[str]:
+    ends = [0, *itertools.accumulate(sizes)]
+    late = sum(_num_late([column[start:stop] for column in keys]) for start, stop in itertools.pairwise(ends))
     if not late:
         return []
     return [

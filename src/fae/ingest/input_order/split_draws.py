@@ -6,7 +6,7 @@ Draws depend on the seed and on the log alone: neither on blocks, threads nor ki
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,13 +49,17 @@ def value_draws(array: Any, config: LogConfig, locate: Callable[[int], str]) -> 
     return result
 
 
-def drawn_by_number(config: LogConfig, num_train: int, num_test: int) -> npt.NDArray[np.uint8]:
-    """uint8 ``[n]``: `TRAIN`, `VALIDATION` or `TEST` of each input; those of test files are `TEST`.
+def parts_of_files(sizes: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """uint8 ``[n]``: `TRAIN`, `VALIDATION` or `TEST` of each input by its file, from the inputs of the three kinds."""
+    return np.repeat(np.array([TRAIN, VALIDATION, TEST], np.uint8), sizes)
+
+
+def drawn_by_number(config: LogConfig, sizes: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """`parts_of_files`, with validation and test drawn among the inputs of train files as `config` says.
 
     The shares are exact, rounded to the nearest input.
     """
-    parts = np.zeros(num_train + num_test, np.uint8)
-    parts[num_train:] = TEST
+    parts, (num_train, _, num_test) = parts_of_files(sizes), sizes
     test = int((num_train + num_test) * config.effective_test_fraction() + 0.5)
     validation = int((num_train - test) * config.effective_validation_fraction() + 0.5)
     draws = number_draws(num_train, config.split_seed)
@@ -69,14 +73,13 @@ def _take_smallest(draws: Draws, parts: npt.NDArray[np.uint8], count: int, split
         parts[draws <= np.partition(draws, count - 1)[count - 1]] = split
 
 
-def drawn_by_value(config: LogConfig, draws: Draws, num_train: int) -> npt.NDArray[np.uint8]:
+def drawn_by_value(config: LogConfig, draws: Draws, sizes: Sequence[int]) -> npt.NDArray[np.uint8]:
     """As `drawn_by_number`, from the draws of all inputs: a value is in test or validation with the chance that the
     fractions say, so the shares are near these where no value has many inputs.
     """
-    parts = np.zeros(len(draws), np.uint8)
+    parts, num_train = parts_of_files(sizes), sizes[0]
     test, validation = config.effective_test_fraction(), config.effective_validation_fraction()
     shares = draws[:num_train] / 2.0**64
     parts[:num_train][shares < test + (1 - test) * validation] = VALIDATION
     parts[:num_train][shares < test] = TEST
-    parts[num_train:] = TEST
     return parts

@@ -85,7 +85,7 @@ def without_unreadable(sources: Sequence[SourceFile], error: MissingFilesError) 
 def _kept_files(manifest: Manifest) -> list[_Kept]:
     parameters = manifest.parameters
     files = parameters.get("sources", [])
-    roles = ["train"] * len(parameters.get("train", [])) + ["test"] * len(parameters.get("test", []))
+    roles = [role for role in ("train", "validation", "test") for _ in parameters.get(role, [])]
     return [_Kept(role=role, facts=dict(facts)) for role, facts in zip(roles, files, strict=False)]
 
 

@@ -132,7 +132,7 @@ def content_notes(
         content = (str(file["blake2b"]), json.dumps(file.get("folders", {}), sort_keys=True))
         known = first.setdefault(content, index) if count else index
         if known != index:
-            is_leaked = (files[known]["role"], file["role"]) == ("train", "test")
+            is_leaked = files[known]["role"] != "test" and file["role"] == "test"
             (leaked if is_leaked else again).append(f"{shown[index]} and {shown[known]}")
     if again:
         notes.append(
@@ -141,7 +141,7 @@ def content_notes(
         )
     if leaked:
         notes.append(
-            f"{_pairs(leaked)} the same bytes, one in [log] test and one in train: the test split is what was trained "
+            f"{_pairs(leaked)} the same bytes, one in [log] test and one not: the test split is what was trained "
             f"on, so its metrics say nothing; correct [log] test: {shown_names(leaked)}"
         )
     twins = _packed_twins(files)

@@ -29,7 +29,7 @@ from fae.ingest.scored.scored_log import log_settings, reading_settings
 from fae.ingest.sources import Role, find_sources, passing_over_empty
 from fae.ingest.value_types.type_classes import check_types
 
-_NAMED: dict[Role, str] = {"train": "FILE", "test": "FILE"}
+_NAMED: dict[Role, str] = {"train": "FILE", "validation": "FILE", "test": "FILE"}
 
 
 class RawInputs:

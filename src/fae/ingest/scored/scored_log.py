@@ -14,7 +14,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.formats import CRITEO_FORMATS, KNOWN_LOGS
 
 _DECIDED = (
-    "train", "test", "test_fraction", "validation_fraction", "split", "split_by", "split_seed", "time",
+    "train", "validation", "test", "test_fraction", "validation_fraction", "split", "split_by", "split_seed", "time",
 )  # fmt: skip
 """Settings that say which inputs a log has and in which split: not those of the files to score."""
 
