@@ -156,6 +156,22 @@ def write_artifact(
             remove_folder(temporary)
 
 
+def rename_parents(path: Path, manifest: Manifest, parents: Mapping[str, str]) -> None:
+    """Write the manifest of an artifact again with other fingerprints of its parents; its files stay as they are.
+
+    Raises
+    ------
+    ArtifactError
+        If it cannot be written.
+    """
+    name = fingerprint(manifest.kind, manifest.format_version, manifest.parameters, parents)
+    facts = {**vars(manifest), "fingerprint": name, "parents": dict(parents)}
+    try:
+        write_json(path / MANIFEST, {**facts, "digest": _digest(facts)})
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def read_manifest(path: Path, kind: str, format_version: int, *, command: str) -> Manifest:
     """Read the manifest of an artifact, after checking its kind, format and files.
 

@@ -1,4 +1,4 @@
-"""``fae runs``, ``fae clean``: folders of runs as a whole."""
+"""``fae runs``, ``fae clean``, ``fae upgrade``: folders of runs as a whole."""
 
 from __future__ import annotations
 
@@ -25,31 +25,37 @@ work as before; `fae run` makes again what it needs and does not train again.
 """
 
 
+_UPGRADE = """\
+Bring the logs and checkpoints of runs to the formats that this version of fae writes. Formats of today need nothing,
+and it says so. Name the runs of a chain ([train] from) in their order; raw files are not read.
+
+  fae upgrade runs/day1 runs/day2 --dry-run
+"""
+
+
 def add_parsers(verbs: Any) -> None:
     """Add the verbs."""
-    parser = verbs.add_parser(
-        "runs", help="list the runs in a folder, with their figures", description=_RUNS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = _add(verbs, "runs", "list the runs in a folder, with their figures", _RUNS, _list)
     parser.add_argument("folder", metavar="DIR", nargs="?", default="runs", help="folder of the runs (default: runs)")
-    parser.add_argument(
-        "--sort", metavar="FIGURE", default="when",
-        help="name, when (default, the latest first), rate, auc, loss (the lowest first) or size",
-    )  # fmt: skip
-    add_output_options(parser)
-    parser.set_defaults(work=_list)
-    parser = verbs.add_parser(
-        "clean", help="free the space of what a run can make again", description=_CLEAN,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    sorts = "name, when (default, the latest first), rate, auc, loss (the lowest first) or size"
+    parser.add_argument("--sort", metavar="FIGURE", default="when", help=sorts)
+    parser = _add(verbs, "clean", "free the space of what a run can make again", _CLEAN, _clean)
     parser.add_argument("run", metavar="RUN", help="folder of a run")
-    parser.add_argument(
-        "--all", action="store_true", dest="everything",
-        help="also the log (its raw files must be there unchanged, and no run beside may read it) and last/",
-    )  # fmt: skip
+    everything = "also the log (its raw files must be there unchanged, and no run beside may read it) and last/"
+    parser.add_argument("--all", action="store_true", dest="everything", help=everything)
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
-    add_output_options(parser)
-    parser.set_defaults(work=_clean)
+    parser = _add(verbs, "upgrade", "bring runs of older versions to today's formats", _UPGRADE, _upgrade)
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of runs, those first that others continue")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+
+
+def _add(verbs: Any, name: str, short: str, long: str, work: Any) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = verbs.add_parser(
+        name, help=short, description=long, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_output_options(made)
+    made.set_defaults(work=work)
+    return made
 
 
 def _list(options: argparse.Namespace) -> dict[str, Any]:
@@ -65,3 +71,9 @@ def _clean(options: argparse.Namespace) -> dict[str, Any]:
     from fae.run.cleaning import clean
 
     return clean(options.run, everything=options.everything, dry_run=options.dry_run)
+
+
+def _upgrade(options: argparse.Namespace) -> dict[str, Any]:
+    from fae.run.upgrading import upgrade
+
+    return upgrade(options.runs, dry_run=options.dry_run)
