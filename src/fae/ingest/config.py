@@ -44,8 +44,8 @@ class LogConfig:
         ``csv`` (with a header line, or `columns`), ``parquet``, ``jsonl`` (one JSON object a line), ``criteo``
         (tab-separated, no header: label, 13 counts, 26 ids), or a public log: ``criteo_kaggle``, ``criteo_terabyte``,
         ``avazu``, ``taobao``. Those have their published split, unless the recipe sets `test`, `test_fraction`,
-        `validation`, `validation_fraction` or `split`. ``columnar``: a log that ingest or ``fae synthetic --columnar`` has written,
-        read in place with its own columns and splits (`fae.ingest.existing_log`).
+        `validation`, `validation_fraction` or `split`. ``columnar``: a log that ingest or ``fae synthetic --columnar``
+        has written, read in place with its own columns and splits (`fae.ingest.existing_log`).
     columns
         Names of the fields of CSV files that have no header line, in order; line 1 is then an input.
     label
