@@ -85,7 +85,7 @@ def _calibrate_notes(run: RunRecord) -> list[str]:
         if share is not None and coverage is not None:
             lines.append(f"{name} would serve {100 * share:.2f} % hot inputs at {100 * coverage:.2f} % coverage")
     bound = run.number("hot", "bound")
-    if bound is not None:
+    if bound is not None and bound < 1:
         lines.append(
             f"no hot set of this size serves more than {100 * bound:.2f} % of the inputs that it was fitted to"
         )

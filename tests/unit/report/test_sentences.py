@@ -61,6 +61,7 @@ def test_verdict_of_a_run_on_a_gpu() -> None:
         ({"train__device_bytes": 2**37}, "FAE saved nothing"),
         ({"test__log_loss": 0.6}, "7 % above that of the base rate"),
         ({"test__log_loss": 0.5625}, "no better than that of the base rate"),
+        ({"parent__test_before__auc": 0.74}, "a test AUC of 0.7500 (before: 0.7400; guessing: 0.5)"),
         ({"test__auc": 0.503}, "(guessing: 0.5, within noise of guessing)"),
     ],
 )

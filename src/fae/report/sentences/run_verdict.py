@@ -73,7 +73,9 @@ def _quality(run: RunRecord) -> str:
     if auc is not None:
         error = auc_error_of(run)
         chance = "" if error is None or differ(auc, error, 0.5, 0.0) else ", within noise of guessing"
-        parts.append(f"a test AUC of {metric_text(auc)} (guessing: 0.5{chance})")
+        before = run.number("parent", "test_before", "auc")
+        earlier = "" if before is None else f"before: {metric_text(before)}; "
+        parts.append(f"a test AUC of {metric_text(auc)} ({earlier}guessing: 0.5{chance})")
     if loss is not None:
         below = ""
         if base is not None and rate is not None:
