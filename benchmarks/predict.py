@@ -103,7 +103,8 @@ def main() -> None:
         manifest = json.loads((folder / "run" / "checkpoint" / "manifest.json").read_text())
         rows = [
             {
-                "way": name, "runs": each, "inputs_per_second": inputs / statistics.median(run["seconds"] for run in each),
+                "way": name, "runs": each,
+                "inputs_per_second": inputs / statistics.median(run["seconds"] for run in each),
                 "peak_bytes": max(run["peak_bytes"] for run in each),
             }
             for name, each in runs.items()

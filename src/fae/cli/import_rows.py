@@ -35,7 +35,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     from fae.cli.options import open_run_folder
     from fae.core.progress import say
     from fae.models.registry import embedding_dims
-    from fae.run.pretrained_rows import find_rows, match_rows
+    from fae.checkpoint.pretrained_rows import find_rows, match_rows
     from fae.run.stages import INGEST
 
     rows, folder = find_rows(options.rows, Path()), open_run_folder(options)
@@ -47,8 +47,8 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         "rows": str(rows),
         "tables": {
             feature.name: {
-                "num_rows": feature.num_embeddings, "matched": len(matched[table].ids),
-                "values_not_in_log": matched[table].num_values - len(matched[table].ids),
+                "num_rows": feature.num_embeddings, "matched": matched[table].num_matched,
+                "values_not_in_log": matched[table].num_values - matched[table].num_matched,
             }
             for table, feature in enumerate(log.features)
             if table in matched

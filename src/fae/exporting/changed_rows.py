@@ -20,7 +20,7 @@ from fae.core.progress import say, task
 from fae.core.units import format_count
 from fae.core.whole_files import read_json
 from fae.exporting.standalone.scoring.row_files import StoredRows, write_rows, write_vocabulary_parts
-from fae.exporting.standalone.scoring.row_tables import RowTable
+from fae.exporting.standalone.scoring.stored_tables import RowTable
 
 KIND, DELTA_KIND, FORMAT_VERSION = "fae_export", "fae_export_delta", 1
 _BLOCK_ROWS = 1 << 16

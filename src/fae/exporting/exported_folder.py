@@ -33,7 +33,7 @@ from fae.exporting.served_model import ServedModel, export_program, save_program
 from fae.exporting.standalone.scoring.exported_model import ExportedModel
 from fae.exporting.table_files import FILE_BYTES, ROW_TYPES, RowType, write_table
 from fae.exporting.triton_repository import write_repository
-from fae.exporting.vocabulary_files import write_vocabulary
+from fae.exporting.vocabulary_files import export_vocabulary
 from fae.models.config import model_config
 from fae.models.registry import build_model, embedding_dims
 from fae.run.scoring import map_tables
@@ -90,7 +90,7 @@ def write_exported(run: ParentRun, folder: Path, options: ExportOptions) -> dict
         (folder / name).mkdir()
     with task("export: vocabularies", len(stems), "tables") as progress:
         for table, entry in enumerate(schema["tables"]):
-            write_vocabulary(folder / entry["vocabulary"], log, table)
+            export_vocabulary(folder / entry["vocabulary"], log, table)
             progress.advance(1)
     weights = map_tables(run.checkpoint, run.manifest, log, command=run.command)
     with task("export: rows", 4 * sum(weight.numel() for weight in weights), "bytes") as progress:

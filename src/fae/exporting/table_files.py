@@ -41,7 +41,7 @@ class WrittenTable:
     entry: str
 
 
-def row_bytes(dtype: RowType, dim: int) -> int:
+def stored_row_bytes(dtype: RowType, dim: int) -> int:
     """Bytes of one row; of int8 with its scale, float32."""
     return dim + 4 if dtype == "int8" else dim * _DTYPES[dtype].itemsize
 
@@ -61,7 +61,7 @@ def write_table(
         Advanced by the bytes of rows read.
     """
     count, dim = weight.shape
-    rows_a_file = max(1, file_bytes // row_bytes(dtype, dim))
+    rows_a_file = max(1, file_bytes // stored_row_bytes(dtype, dim))
     num_files = max(1, -(-count // rows_a_file))
     places = {}
     for part in range(num_files):
@@ -79,7 +79,7 @@ def write_table(
     if num_files == 1:
         return WrittenTable(entry=f"tables/{stem}.safetensors")
     index: dict[str, Any] = {
-        "metadata": {"total_size": count * row_bytes(dtype, dim), "num_rows": count, "rows_a_file": rows_a_file},
+        "metadata": {"total_size": count * stored_row_bytes(dtype, dim), "num_rows": count, "rows_a_file": rows_a_file},
         "weight_map": places,
     }
     entry = f"tables/{stem}.safetensors.index.json"

@@ -16,7 +16,7 @@ from fae.core.errors import ArtifactError
 from fae.exporting.standalone.scoring.row_files import write_vocabulary_parts
 
 
-def write_vocabulary(path: Path, log: ColumnarLog, table: int) -> None:
+def export_vocabulary(path: Path, log: ColumnarLog, table: int) -> None:
     """Write ``value`` and ``id`` of one table, in ascending order of ids; ids that belong to no value are left out.
 
     Raises

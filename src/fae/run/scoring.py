@@ -48,7 +48,7 @@ class Scorer:
     command
         The command that makes the run again, for error messages.
     precision
-        Of the model's arithmetic; None takes that of the training.
+        Precision of the arithmetic in the model; None takes that of the training.
 
     Attributes
     ----------

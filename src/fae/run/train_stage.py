@@ -73,7 +73,7 @@ class TrainStage(Stage[Manifest]):
             say(f"train: continuing {parent.checkpoint}")
             load_parent(parent, model, trainer.dense_optimizer, embeddings, seed=train.seed)
         if train.rows_from is not None and not goes_further and not is_current(path, plan):
-            from fae.run.pretrained_rows import find_rows, import_rows
+            from fae.checkpoint.pretrained_rows import find_rows, import_rows
 
             import_rows(find_rows(train.rows_from, run.recipe.base), INGEST.open(run), embeddings)
         trainer.fit()
@@ -145,7 +145,7 @@ def _pretrained(run: RunContext) -> dict[str, str]:
     name = run.recipe.train.rows_from
     if name is None:
         return {}
-    from fae.run.pretrained_rows import find_rows, rows_fingerprint
+    from fae.checkpoint.pretrained_rows import find_rows, rows_fingerprint
 
     return {"rows": rows_fingerprint(find_rows(name, run.recipe.base))}
 

@@ -96,7 +96,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "numbers": ([1, 2], "one JSON object an input"),
     "a column that is left out": ({"item": 1}, "has no 'price'"),
     "an object for text": ({**GOOD, "item": {"a": 1}}, "'item'"),
-    "a fraction for an id": ({**GOOD, "item": 1.5}, "expected a whole number or text"),
+    "a fraction for an id": ({**GOOD, "item": 1.5}, "expected text or a whole number"),
     "a word for a number": ({**GOOD, "price": "cheap"}, "'price'"),
     "no finite number": ([GOOD, {**GOOD, "price": float("nan")}], "in input 2"),
     "no time": ({**GOOD, "at": "yesterday"}, "expected a time"),

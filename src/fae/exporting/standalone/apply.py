@@ -31,7 +31,7 @@ from torch import Tensor
 from fae.exporting.standalone.check import check_sums
 from fae.exporting.standalone.scoring.input_text import InputError
 from fae.exporting.standalone.scoring.row_files import StoredRows, write_rows, write_vocabulary_parts
-from fae.exporting.standalone.scoring.row_tables import RowTable
+from fae.exporting.standalone.scoring.stored_tables import RowTable
 
 _BLOCK_ROWS = 1 << 16
 

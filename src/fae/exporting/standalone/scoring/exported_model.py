@@ -13,10 +13,10 @@ from torch import Tensor
 
 from fae.exporting.standalone.scoring.input_files import Columns, read_columns
 from fae.exporting.standalone.scoring.input_lists import kept_items
-from fae.exporting.standalone.scoring.input_numbers import to_numbers, transform_dense
+from fae.exporting.standalone.scoring.input_numbers import dense_numbers, transform_dense
 from fae.exporting.standalone.scoring.input_text import InputError, plain_values, to_text
 from fae.exporting.standalone.scoring.input_times import time_parts
-from fae.exporting.standalone.scoring.row_tables import RowTable
+from fae.exporting.standalone.scoring.stored_tables import RowTable
 from fae.exporting.standalone.scoring.value_ids import ValueIds
 
 BATCH_INPUTS = 2048
@@ -85,7 +85,7 @@ class ExportedModel:
             ids[torch.tensor(items.rows, dtype=torch.int64), slots] = known.find(items.values, feature["name"])
         dense = torch.empty((count, len(self.schema["dense"])))
         for index, each in enumerate(self.schema["dense"]):
-            numbers = to_numbers(columns[each["column"]], each["name"], missing, self.schema["input"]["decimal"])
+            numbers = dense_numbers(columns[each["column"]], each["name"], missing, self.schema["input"]["decimal"])
             dense[:, index] = transform_dense(plain_values(numbers), each)
         return ids, dense
 

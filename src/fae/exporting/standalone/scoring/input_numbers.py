@@ -27,7 +27,7 @@ def from_arrow(array: Any, dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(data, dtype=dtype)
 
 
-def to_numbers(array: Any, column: str, missing: Sequence[str], decimal: str = ".") -> Any:
+def dense_numbers(array: Any, column: str, missing: Sequence[str], decimal: str = ".") -> Any:
     """Arrow float64 array ``[n]``, null where a value is missing.
 
     Raises

@@ -51,7 +51,7 @@ def write_rows(
     Parameters
     ----------
     shape, dtype
-        Of the rows.
+        Rows and width of the table part, and its type.
     blocks
         Gives the rows in pieces; called once, or twice where there are scales.
     suffix

@@ -42,13 +42,15 @@ class MatchedRows:
     ----------
     ids, sources
         int64 ``[n]``: ids in the log, and numbers of the rows in the folder.
-    num_values
-        Values of the folder's vocabulary.
+    num_values, num_matched
+        Values of the folder's vocabulary, and how many of them the log has; the row of unknown values, which belongs to
+        none, may be among `ids` too.
     """
 
     ids: Int64
     sources: Int64
     num_values: int
+    num_matched: int
 
 
 def find_rows(name: str, base: Path) -> Path:
@@ -110,7 +112,7 @@ def match_rows(folder: Path, log: ColumnarLog, dims: list[int]) -> dict[int, Mat
                 f"[model] embedding_dims.{feature.name} = {rows.dim}, or take its files out of the folder"
             )
         found[table] = _matched(path, log, table, rows.count, reserved=_reserved(folder, feature))
-        count = len(found[table].ids)
+        count = found[table].num_matched
         say(
             f"import: {feature.name}: {format_count(count)} of {format_count(feature.num_embeddings)} rows; "
             f"{format_count(found[table].num_values - count)} of {format_count(found[table].num_values)} values of the "
@@ -156,10 +158,11 @@ def _matched(path: Path, log: ColumnarLog, table: int, num_rows: int, *, reserve
         raise ArtifactError(f"{path} names the rows {numbers.min()} to {numbers.max()}, and there are {num_rows}")
     has = np.asarray(places.is_valid())
     ids, sources = np.flatnonzero(has).astype(np.int64), numbers[np.asarray(places.drop_null())].astype(np.int64)
+    num_matched = len(ids)
     unknown = log.features[table].unknown_id
     if reserved is not None and 0 <= reserved < num_rows and unknown >= 0 and not has[unknown]:
         ids, sources = np.append(ids, unknown), np.append(sources, reserved)
-    return MatchedRows(ids=ids, sources=sources, num_values=len(numbers))
+    return MatchedRows(ids=ids, sources=sources, num_values=len(numbers), num_matched=num_matched)
 
 
 def _reserved(folder: Path, feature: FeatureSchema) -> int | None:
