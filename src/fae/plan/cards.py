@@ -21,8 +21,8 @@ _PRODUCT_SHARE = 0.79
 """Share of the published operations that a large product reaches: 785 of 989 TFLOP/s on an H100."""
 _BUS_SHARE = 0.85
 """Share of the published rate of the bus that a copy from page-locked memory reaches: 54.5 of 64 GB/s."""
-_LANE_RATE: Mapping[int, float] = {3: 0.985 * _GIGA, 4: 1.969 * _GIGA, 5: 3.938 * _GIGA}
-"""Bytes/s of one PCI Express lane, one way, by generation."""
+_LINK_RATE: Mapping[int, float] = {3: 0.985 * _GIGA, 4: 1.969 * _GIGA, 5: 3.938 * _GIGA}
+"""Bytes/s of a PCI Express link of width 1, one way, by generation."""
 _HOST_RATE = 15.0 * _GIGA
 """Bytes/s of single rows that a host's threads read and write: eight cores of a desktop, on no data sheet; 16 threads
 of a Xeon reach 34 GB/s."""
@@ -41,7 +41,7 @@ _MARGIN = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class CardProfile:
     """One graphics card by its data sheet.
 
     Attributes
@@ -60,7 +60,7 @@ class Card:
     fp32_rate
         Published operations/s of float32.
     bus_generation, bus_width
-        PCI Express generation, and its number of lanes.
+        PCI Express generation, and width of the link: 8 or 16.
     """
 
     name: str
@@ -75,13 +75,13 @@ class Card:
     @property
     def bus_rate(self) -> float:
         """Published bytes/s of the bus, one way."""
-        return self.bus_width * _LANE_RATE[self.bus_generation]
+        return self.bus_width * _LINK_RATE[self.bus_generation]
 
 
 def _card(
     name: str, title: str, memory_mib: int, gigabytes: float, bf16: float, fp32: float, generation: int, width: int = 16
-) -> Card:
-    return Card(
+) -> CardProfile:
+    return CardProfile(
         name=name, title=title, memory_bytes=memory_mib * _MIB, memory_rate=gigabytes * _GIGA, bf16_rate=bf16 * _TERA,
         fp32_rate=fp32 * _TERA, bus_generation=generation, bus_width=width,
     )  # fmt: skip
@@ -108,11 +108,11 @@ _ALL = (
     _card("h200", "H200 141 GB", 143771, 4800, 989, 66.9, 5),
 )
 
-CARDS: Mapping[str, Card] = {card.name: card for card in _ALL}
+CARDS: Mapping[str, CardProfile] = {card.name: card for card in _ALL}
 """By the name that ``fae plan --gpu`` takes, from 8 GB to 141 GB."""
 
 
-def find_card(name: str) -> Card:
+def find_card(name: str) -> CardProfile:
     """The card of a name; capitals, spaces and dashes do not matter, nor a leading "NVIDIA" or "GeForce".
 
     Raises

@@ -21,7 +21,7 @@ class MachineConstants:
     device
         Where the model is: ``cpu`` or ``cuda``.
     name
-        Of the card, or of the CPU.
+        The card's or the CPU's, for people.
     memory_bytes
         Memory of the card; 0 on a CPU.
     memory_rate

@@ -16,6 +16,8 @@ from fae.plan.step_work import StepWork
 
 TOO_FEW_SLOTS = "too few staging slots"
 """What bounds a step whose batches wait for a slot: a larger budget has more of them."""
+_HELD = 1.05
+"""Slots bound a step where waiting for them makes it longer by more than a twentieth."""
 _ROW_KERNELS = 6
 """Kernels of lookup and update on a GPU, for each width of rows."""
 
@@ -29,7 +31,7 @@ class StepTime:
     placement
         As ``[train] placement`` spells it.
     seconds
-        Of a step.
+        Time of a step.
     inputs_per_second
         Rate of training, real inputs alone.
     bound_by
@@ -89,7 +91,8 @@ def predict_steps(work: StepWork, machine: MachineConstants) -> dict[str, StepTi
         slotted = machine.tiered_factor * computing
         held = (slotted + machine.stream_latency * streaming) / max(1, work.ring_depth - 1)
         side_by_side = overlapped(slotted, streaming, machine.unhidden)
-        bound = {TOO_FEW_SLOTS: held} if held > side_by_side else {longest: streaming} if streaming > slotted else {}
+        is_held = held > _HELD * side_by_side
+        bound = {TOO_FEW_SLOTS: held} if is_held else {longest: streaming} if streaming > slotted else {}
         add("tiered", max(held, side_by_side), {**streamed, **resident, **bound}, next(iter(bound), None))
     if not on_gpu:
         add("cpu", computing, resident)
