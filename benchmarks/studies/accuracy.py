@@ -61,8 +61,8 @@ from fae.synthetic.columnar_writer import write_columnar
 from fae.synthetic.config import SyntheticConfig
 from fae.synthetic.inputs import CHUNK_INPUTS
 from fae.training.dense import make_dense_optimizer
-from fae.training.evaluate import evaluate, validation_sample
-from fae.training.metrics import compute_metrics
+from fae.training.quality.evaluate import evaluate, validation_sample
+from fae.training.quality.metrics import compute_metrics
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fae.streaming.row_store import RowOptimizer as RowOptimizer
     from fae.training.batch_dataset import BatchDataset as BatchDataset
     from fae.training.config import TrainConfig as TrainConfig
-    from fae.training.evaluate import evaluate as evaluate
+    from fae.training.quality.evaluate import evaluate as evaluate
     from fae.training.step import train_step as train_step
     from fae.training.trainer import Trainer as Trainer
     from fae.training.watching.callbacks import Callback as Callback
@@ -63,7 +63,7 @@ _EXPORTS = {
     "TrainConfig": "fae.training.config",
     "Trainer": "fae.training.trainer",
     "WandbCallback": "fae.training.watching.wandb_callback",
-    "evaluate": "fae.training.evaluate",
+    "evaluate": "fae.training.quality.evaluate",
     "evaluate_files": "fae.run.predictions",
     "export": "fae.exporting.export_run",
     "load_dense": "fae.checkpoint.save_load",

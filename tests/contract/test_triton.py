@@ -411,7 +411,7 @@ def test_evaluation_takes_the_precision_of_training():
     from fae.models.config import DCNv2Config
     from fae.models.registry import build_model
     from fae.training.dense import make_dense_optimizer
-    from fae.training.evaluate import predict_split
+    from fae.training.quality.evaluate import predict_split
 
     log = wide_log(random_log(8, num_inputs=40, batch_size=20))
     layout = log.layout(0.3, 1)

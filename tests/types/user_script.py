@@ -10,7 +10,7 @@ from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.embedding.base import Embeddings
 from fae.run.record import RunResult
 from fae.streaming.ready_batch import ReadyBatch
-from fae.training.metrics import Metrics
+from fae.training.quality.metrics import Metrics
 
 recipe = fae.load_recipe("my.toml", ["hot.budget=64MiB"])
 assert_type(recipe, fae.Recipe)

@@ -17,7 +17,7 @@ from fae.core.progress import say, task
 from fae.exporting.standalone.scoring.exported_model import BATCH_INPUTS, ExportedModel
 from fae.run.scoring import Scorer
 from fae.training.dense_threads import torch_threads
-from fae.training.metrics import compute_metrics, probabilities
+from fae.training.quality.metrics import compute_metrics, probabilities
 
 
 def run_scores(run: ParentRun, positions: Int64) -> npt.NDArray[np.float64]:

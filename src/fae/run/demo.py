@@ -182,8 +182,8 @@ def _train_plain(recipe: Recipe, log: ColumnarLog, run: dict[str, Any]) -> dict[
     """Train the same model on the same log in plain PyTorch; returns a record with the keys of a run record."""
     from fae.models.registry import build_model, embedding_dims
     from fae.streaming.row_store import RowOptimizer
-    from fae.training.metrics import compute_metrics
     from fae.training.plain import PlainEmbeddings, PlainTrainer, read_inputs
+    from fae.training.quality.metrics import compute_metrics
 
     train = recipe.train
 

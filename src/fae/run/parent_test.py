@@ -39,7 +39,7 @@ def evaluate_parent(parent: ParentRun, log: ColumnarLog, out: Path, *, device: s
     """
     from fae.run.scoring import BATCH_INPUTS, Scorer
     from fae.training.dense_threads import torch_threads
-    from fae.training.metrics import compute_metrics
+    from fae.training.quality.metrics import compute_metrics
 
     start, stop = log.split("test")
     if start == stop:

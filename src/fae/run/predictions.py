@@ -33,9 +33,9 @@ from fae.run.score_file import ScoreFile
 from fae.run.scored_run import find_finished
 from fae.run.scoring import BATCH_INPUTS, Scorer, unknown_counts
 from fae.training.dense_threads import torch_threads
-from fae.training.metrics import compute_metrics, probabilities
 from fae.training.quality.describe import describe_quality, quality_lines
 from fae.training.quality.input_columns import InputColumns
+from fae.training.quality.metrics import compute_metrics, probabilities
 from fae.training.quality.single_columns import SingleColumns
 
 _SUSPICIOUS_SHARE = 0.9

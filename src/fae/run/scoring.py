@@ -78,7 +78,7 @@ class Scorer:
         if not {"model", "train"} <= made_with.keys():
             raise ArtifactError(
                 f"{checkpoint} was not made by `fae run` or `fae train`, so its model is not known; score it in Python "
-                "(fae.training.evaluate.predict_split)"
+                "(fae.training.quality.evaluate.predict_split)"
             )
         config, features = model_config(made_with["model"]), log.features
         dims = embedding_dims(config, features)

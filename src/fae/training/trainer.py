@@ -28,20 +28,20 @@ from fae.core.progress import say, task
 from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
-from fae.training.best_weights import BestWeights
 from fae.training.config import TrainConfig
 from fae.training.dense import make_dense_optimizer
 from fae.training.dense_threads import dense_threads, torch_threads
-from fae.training.evaluate import evaluate, validation_sample
 from fae.training.kept_states import KeptStates
 from fae.training.own_plan import plan_own_training
 from fae.training.position import Position
 from fae.training.quality.describe import has_groups
+from fae.training.quality.evaluate import evaluate, validation_sample
 from fae.training.quality.meter import QualityMeter
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision, honoured_precision
 from fae.training.step_controls import StepControls
+from fae.training.watching.best_weights import BestWeights
 from fae.training.watching.callbacks import Callback
 from fae.training.watching.causes import cause_of_divergence
 from fae.training.watching.loss_windows import LossWindows

@@ -19,8 +19,8 @@ from fae.ingest.scored.encoded_inputs import EncodedInputs, regroup
 from fae.models.registry import build_model
 from fae.run.predictions import evaluate_files, predict
 from fae.run.scoring import unknown_counts
-from fae.training.evaluate import predict_split
-from fae.training.metrics import probabilities
+from fae.training.quality.evaluate import predict_split
+from fae.training.quality.metrics import probabilities
 
 from commands import RECIPE, csv_text, succeed, write_recipe
 

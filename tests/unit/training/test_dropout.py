@@ -17,7 +17,7 @@ from fae.models.config import model_config
 from fae.models.layers import MLP
 from fae.models.registry import MODELS
 from fae.training.config import TrainConfig
-from fae.training.evaluate import predict_split
+from fae.training.quality.evaluate import predict_split
 from fae.training.step_controls import drops_units
 from fae.training.trainer import Trainer
 from train_setting import MODEL, Setting, tensors_of

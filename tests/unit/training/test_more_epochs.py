@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_an_open_window_of_the_loss_curve_continues(tmp_path: Path, monkeypatch:
     found = check_same(setting, tmp_path, TrainConfig(batch_size=32), 1, 3)
     ends = [inputs for inputs, _ in found["train"]["loss_curve"]]
     assert len(ends) < setting.packed.train.num_batches
-    widths = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    widths = [after - before for before, after in itertools.pairwise(ends)]
     assert widths[-2] > widths[0]
 
 

@@ -136,7 +136,7 @@ def test_loads_under_another_budget_and_placement(tmp_path):
         load_tables(tmp_path / "checkpoint", loaded.embeddings)
         load_dense(tmp_path / "checkpoint", loaded.model)
         assert_same_bytes(tensors_of(loaded), tensors_of(trained))
-        from fae.training.evaluate import evaluate
+        from fae.training.quality.evaluate import evaluate
 
         again = evaluate(loaded.model, loaded.embeddings, other.packed.test)
         assert again.auc == pytest.approx(result["test"]["auc"], abs=1e-9)

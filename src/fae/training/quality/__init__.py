@@ -1,1 +1,1 @@
-"""How good a model is beyond AUC and log loss: calibration, groups, unknown ids, and what needs no model."""
+"""How good a model is: metrics, calibration, groups, unknown ids, and what predictions without a model reach."""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.training.metrics import Metrics, compute_metrics, probabilities
 from fae.training.quality.calibration import measure_calibration
 from fae.training.quality.group_auc import measure_group_auc
 from fae.training.quality.input_columns import InputColumns
+from fae.training.quality.metrics import Metrics, compute_metrics, probabilities
 from fae.training.quality.single_columns import SingleColumns
 
 
@@ -28,7 +28,7 @@ def describe_quality(
     Parameters
     ----------
     labels, logits, weights
-        As in `fae.training.metrics.compute_metrics`.
+        As in `fae.training.quality.metrics.compute_metrics`.
     inputs
         Ids of the same inputs, in the same order; None leaves out what needs them.
     singles

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.training.metrics import tie_groups
+from fae.training.quality.metrics import tie_groups
 
 
 def measure_group_auc(

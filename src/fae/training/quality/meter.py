@@ -15,10 +15,10 @@ from fae.artifacts.packed import BatchSet, PackedDataset
 from fae.core.errors import RecipeError
 from fae.core.progress import say
 from fae.embedding.base import Embeddings
-from fae.training.evaluate import input_weights, predict_split
-from fae.training.metrics import compute_metrics
 from fae.training.quality.describe import describe_quality, quality_lines
+from fae.training.quality.evaluate import input_weights, predict_split
 from fae.training.quality.input_columns import columns_of_log, find_group
+from fae.training.quality.metrics import compute_metrics
 from fae.training.quality.single_columns import SingleColumns
 from fae.training.step import Precision
 from fae.training.watching.causes import worse_than_the_rate

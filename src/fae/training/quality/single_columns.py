@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.columnar_log import ColumnarLog, first_slots, model_features
-from fae.training.metrics import compute_metrics
 from fae.training.quality.input_columns import InputColumns
+from fae.training.quality.metrics import compute_metrics
 
 SMOOTHING = 10.0
 """Inputs at training's click rate that every value gets beside its own: a value seen once is not sure to be clicked."""

@@ -8,11 +8,11 @@ from sklearn.metrics import roc_auc_score
 
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.core.errors import RecipeError
-from fae.training.metrics import compute_metrics, probabilities
 from fae.training.quality.calibration import measure_calibration
 from fae.training.quality.describe import describe_quality, quality_lines
 from fae.training.quality.group_auc import measure_group_auc
 from fae.training.quality.input_columns import InputColumns
+from fae.training.quality.metrics import compute_metrics, probabilities
 from fae.training.quality.single_columns import SMOOTHING, SingleColumns
 from fae.training.quality.turning import find_turn, turn_line
 

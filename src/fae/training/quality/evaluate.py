@@ -14,8 +14,8 @@ from fae.artifacts.packed import BatchSet
 from fae.core.interrupts import raise_interrupt
 from fae.core.progress import task
 from fae.embedding.base import Embeddings
-from fae.training.metrics import Metrics, compute_metrics
 from fae.training.model_call import call_model
+from fae.training.quality.metrics import Metrics, compute_metrics
 from fae.training.real_inputs import cut_to_real
 from fae.training.step import Precision, autocast
 
