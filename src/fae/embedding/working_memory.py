@@ -30,9 +30,20 @@ _FIXED_PIECES, _GROUP_PIECES = 4, 4  # pieces of a batch, and of each group in i
 class HotSetSizes(Protocol):
     """The facts of a hot set that memory depends on."""
 
-    batch_size: int
-    ring_depth: int
-    staging_rows: tuple[int, ...]
+    @property
+    def batch_size(self) -> int:
+        """Inputs of a batch."""
+        ...
+
+    @property
+    def ring_depth(self) -> int:
+        """Staging slots."""
+        ...
+
+    @property
+    def staging_rows(self) -> tuple[int, ...]:
+        """Most unique cold rows of a batch, per group."""
+        ...
 
     @property
     def layout(self) -> RowLayout:

@@ -127,7 +127,8 @@ class _Planning:
         verdict = decide(
             figures, times, gpu_memory=self.target.memory_bytes, on_gpu=self.target.on_gpu, all_rows=all_rows
         )
-        chosen = next((each for each in figures if each.budget == verdict.budget), figures[-1])
+        shown = (verdict.budget, min(own, all_rows))
+        chosen = next((each for size in shown for each in figures if each.budget == size), figures[-1])
         return {
             "recipe": {"budget_bytes": own, "optimizer": self.recipe.train.optimizer,
                        "batch_size": self.options.batch_size, "order": self.recipe.train.order,

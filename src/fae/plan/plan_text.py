@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -118,10 +119,7 @@ def _budget_row(each: Mapping[str, Any], placements: Sequence[str]) -> list[str]
 
 
 def _memory_lines(plan: Mapping[str, Any]) -> list[str]:
-    each = next(
-        (one for one in plan["budgets"] if one["is_advised"]),
-        next((one for one in plan["budgets"] if one["is_recipes"]), plan["budgets"][-1]),
-    )
+    each = _shown_budget(plan)
     where = "on_gpu" if plan["gpu"]["device"] == "cuda" else "on_cpu"
     head = ["at " + _size(each["budget_bytes"]), "rows, state, ring", "batches", "model, work", "GPU", "host"]
     rows = []
@@ -151,9 +149,28 @@ def _verdict_lines(plan: Mapping[str, Any]) -> list[str]:
         f"smallest budget that trains: {format_bytes(smallest['bytes'])}, {format_bytes(smallest['staging_bytes'])} of "
         f"it staging ring; all rows: {_bytes_in_words(plan['all_rows'])}"
     )
-    for sentence in (*plan["verdict"]["sentences"], plan["order"]["sentence"]):
+    verdict = plan["verdict"]
+    order = (plan["order"]["sentence"],) if verdict["placement"] == "tiered" else ()
+    for sentence in (*verdict["sentences"], *_step_sentences(plan), *order):
         lines += _wrapped(sentence)
     return lines
+
+
+def _step_sentences(plan: Mapping[str, Any]) -> list[str]:
+    """How long a step takes at the budget that is shown."""
+    each = _shown_budget(plan)
+    steps = ", ".join(f"{1000 * step['seconds']:.3g} ms with {name}" for name, step in each["steps"].items())
+    return [f"A step of {format_count(plan['recipe']['batch_size'])} inputs at {_size(each['budget_bytes'])}: {steps}."]
+
+
+def _shown_budget(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The budget that is advised, else the recipe's, else the largest."""
+    budgets: Sequence[Mapping[str, Any]] = plan["budgets"]
+    for mark in ("is_advised", "is_recipes"):
+        for each in budgets:
+            if each[mark]:
+                return each
+    return budgets[-1]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -177,7 +194,9 @@ def _percent(share: Mapping[str, float]) -> str:
     value, low, high = (100 * share[end] for end in ("value", "low", "high"))
     if f"{low:.1f}" == f"{high:.1f}":
         return f"{value:.1f} %"
-    return f"{value:.1f} ({low:.1f}-{high:.1f}) %"
+    if high - low < 2:
+        return f"{value:.1f} ({low:.1f}-{high:.1f}) %"
+    return f"{value:.1f} ({math.floor(low)}-{math.ceil(high)}) %"
 
 
 def _rate(rate: float) -> str:

@@ -28,7 +28,7 @@ from fae.profile.sampling import sample_without_replacement
 if TYPE_CHECKING:
     from fae.run.prepare import PackOptions
 
-EXACT_INPUTS = 16_000_000
+EXACT_INPUTS = 24_000_000
 """Inputs of all budgets together whose batches are formed to the last one; of longer logs some batches are formed."""
 _SAMPLE_BATCHES = 8
 _MOST_SAMPLE_INPUTS = 1_000_000
@@ -220,6 +220,7 @@ class BudgetPlanner:
             groups, hot_set.layout, max(size, max(map(len, groups))),
         )  # fmt: skip
         slots, dense, weighted = log.ids.shape[1], len(log.dense_names), log.weight is not None
+        assert batches.arrays.segments is not None
         cold = float(np.diff(batches.arrays.cold_offsets, axis=0).sum(axis=1).mean())
         segments = float(np.diff(batches.arrays.segments.offsets, axis=0).sum(axis=1).mean())
         found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from fae.profile.sampling import sampled_inputs
 _MOST_INPUTS = 400_000
 """Inputs that shares are counted on; every budget reads them again."""
 _KEPT_BLOCKS, _HELD_OUT_BLOCKS = 32, 8
+Shares = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+"""Shares of stretches of a log."""
 _RING_ERROR = 0.25
 """How much larger or smaller the whole log's staging ring may be, as a share of it."""
 
@@ -108,7 +110,7 @@ def _by_block(
     return found
 
 
-def _between(kept: Sequence[float], held_out: Sequence[float], *, scale: float, confidence: float) -> Share:
+def _between(kept: Shares, held_out: Shares, *, scale: float, confidence: float) -> Share:
     too_high, too_low = float(np.mean(kept)), float(np.mean(held_out))
     high = min(1.0, max(too_high, too_low) + _half_width(kept, confidence))
     low = max(0.0, min(too_high, too_low) - _half_width(held_out, confidence))
@@ -118,7 +120,7 @@ def _between(kept: Sequence[float], held_out: Sequence[float], *, scale: float, 
     return Share(value=min(high, max(low, value)), low=low, high=high)
 
 
-def _half_width(shares: Sequence[float], confidence: float) -> float:
+def _half_width(shares: Shares, confidence: float) -> float:
     if len(shares) < 2:
         return 1.0
     error = float(np.std(shares, ddof=1)) / math.sqrt(len(shares))

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fae.artifacts.columnar_log import SPLITS, ColumnarLog
-from fae.artifacts.manifest import MANIFEST, is_current
+from fae.artifacts.manifest import is_current
 from fae.calibrate.intervals import student_t_quantile
 from fae.core.errors import ArtifactError, LogError
+from fae.core.files import MANIFEST
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.ingest.column_config import columns_of_tables

@@ -115,8 +115,8 @@ def _new_ids(
         own[order[:num_seen]] = np.arange(num_seen, dtype=np.int32)
         unseen = order[num_seen:]
         random = generator(seed, "plan", "unseen rows", table)
-        free = random.choice(size - num_seen, len(unseen), replace=False, shuffle=False) if len(unseen) else []
-        own[unseen] = num_seen + np.asarray(free, np.int64)
+        if len(unseen):
+            own[unseen] = num_seen + random.choice(size - num_seen, len(unseen), replace=False, shuffle=False)
         padded = np.ones(size, np.int64)  # every row of the whole log is accessed
         padded[:num_seen] = of_table[order[:num_seen]]
         new_counts.append(padded)

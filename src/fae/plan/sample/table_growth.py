@@ -104,7 +104,8 @@ def table_rows(
                 sizes[number, table] += _num_rows(log, counts, table, minimum, known[table]) / step
     found = []
     for table, feature in enumerate(log.features):
-        new = extrapolate(*sizes[:, table], scale)
+        quarter, half, whole = sizes[:, table].tolist()
+        new = extrapolate(quarter, half, whole, scale)
         fixed = known[table] or 1  # the reserved row is one of the known ones
         low = max(fixed + new.low, feature.num_embeddings if known[table] else 0)
         found.append(Estimate(value=max(low, fixed + new.value), low=low, high=max(low, fixed + new.high)))
