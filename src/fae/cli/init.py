@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae.cli.inspect import add_look_options, look
+from fae.cli.inspect import add_look_options, inspected
 from fae.cli.options import add_output_options
 from fae.cli.streams import write_stdout
 
@@ -36,10 +36,10 @@ def add_parser(verbs: Any) -> None:
 
 def work(options: argparse.Namespace) -> dict[str, Any]:
     """Write the recipe."""
-    from fae.inspect.first_recipe import recipe_text, write_recipe
+    from fae.inspect.first_recipe import first_recipe, write_recipe
 
-    found = look(options)
-    text = recipe_text(found, out=options.out)
+    found = inspected(options)
+    text = first_recipe(found, out=options.out)
     if options.out:
         write_recipe(text, options.out, replace=options.force)
     elif not options.json and (status := write_stdout(text, "the recipe")):

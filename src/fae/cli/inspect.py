@@ -41,7 +41,7 @@ def add_look_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", metavar="COLUMN", help="the label, where the guess is wrong")
 
 
-def look(options: argparse.Namespace) -> Any:
+def inspected(options: argparse.Namespace) -> Any:
     """The `fae.inspect.inspection.Inspection` that the options describe."""
     from fae.inspect.inspection import inspect_files
 
@@ -58,7 +58,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     """Look at the files."""
     from fae.inspect.inspection_text import inspection_lines, inspection_result
 
-    found = look(options)
+    found = inspected(options)
     if not options.json and (status := write_stdout("\n".join(inspection_lines(found)) + "\n", "the table")):
         raise SystemExit(status)
     return inspection_result(found)

@@ -44,7 +44,7 @@ class Inspection:
     files, samples
         The files that were looked into, and what was read of each.
     num_files, num_bytes
-        Of all files.
+        Number and bytes of all files.
     shape
         How the files are written.
     columns
