@@ -67,7 +67,7 @@ class LogCard:
     lines: Sequence[str]
 
 
-def read_log(run: RunRecord) -> LogCard | None:
+def read_log_card(run: RunRecord) -> LogCard | None:
     """The card, or None where the record has no log."""
     if not run.table("log"):
         return None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fae.core.units import format_bytes, format_count
-from fae.report.pictures.page_cards import Bar, BarPart, Card
+from fae.report.pictures.page_cards import Bar, BarPart, PageCard
 from fae.report.records import RunRecord, as_number
 from fae.report.sentences.noise import best_places, rate_error
 from fae.report.shown_values import (
@@ -57,8 +57,8 @@ class BatchSizeResults:
     fastest: frozenset[int]
     left_out: Sequence[tuple[str, str]]
     warning: str | None
-    rates: Card
-    epoch: Card
+    rates: PageCard
+    epoch: PageCard
     claims: Sequence[tuple[str, Shown, Shown, Shown]]
 
 
@@ -181,7 +181,7 @@ def _claim(claim: RunRecord) -> tuple[str, Shown, Shown, Shown]:
     return str(claim.get("their")), _times(claim.number("speedup")), ours[0], ours[1]
 
 
-def _rates_card(at: RunRecord) -> Card:
+def _rates_card(at: RunRecord) -> PageCard:
     title = "Inputs/s"
     known = [
         (str(row.get("label", "")), rate)
@@ -189,7 +189,7 @@ def _rates_card(at: RunRecord) -> Card:
         if (rate := as_number(row.get("samples_per_second"))) is not None and rate > 0
     ]
     if not known:
-        return Card(title=title)
+        return PageCard(title=title)
     # From a tenth of the slowest: linear bars of the baselines would be too short to be seen.
     low = math.log10(min(rate for _, rate in known)) - 1
     width = math.log10(max(rate for _, rate in known)) - low
@@ -202,15 +202,15 @@ def _rates_card(at: RunRecord) -> Card:
         )
         for name, rate in known
     ]  # fmt: skip
-    return Card(title=title, bars=bars, caption="Logarithmic: a bar grows by the same length for each tenfold.")
+    return PageCard(title=title, bars=bars, caption="Logarithmic: a bar grows by the same length for each tenfold.")
 
 
-def _epoch_card(at: RunRecord) -> Card:
+def _epoch_card(at: RunRecord) -> PageCard:
     title = "Where an epoch of placement paper goes"
     seconds = at.table("published", "epoch_seconds")
     known = [(name, value) for name, text in _PHASES.items() if (value := as_number(seconds.get(name))) is not None]
     if not known:
-        return Card(title=title)
+        return PageCard(title=title)
     longest = max(value for _, value in known) or 1
     bars = [
         Bar(
@@ -234,4 +234,4 @@ def _epoch_card(at: RunRecord) -> Card:
     if schedule:
         steps = ", ".join(f"{one.get('phase')} R({one.get('rate')})" for one in schedule[:12])
         words.append(f"The scheduler's phases: {steps}{', …' if len(schedule) > 12 else ''}.")
-    return Card(title=title, bars=bars, caption=" ".join(words))
+    return PageCard(title=title, bars=bars, caption=" ".join(words))

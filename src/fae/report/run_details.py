@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fae.report.log_card import LogCard, read_log
+from fae.report.log_card import LogCard, read_log_card
 from fae.report.per_table import TableLine, column_names, table_lines
 from fae.report.pictures.amounts import tiers_card
 from fae.report.pictures.charts import budgets_card, skew_card
-from fae.report.pictures.page_cards import Card
+from fae.report.pictures.page_cards import PageCard
 from fae.report.pictures.phases import schedule_card
 from fae.report.pictures.scores import ScoreDetails, read_scores
 from fae.report.records import RunRecord, as_number
@@ -42,16 +42,16 @@ class RunDetails:
 
     label: str
     tiles: Sequence[tuple[Shown, str]]
-    skew: Card
-    budgets: Card
-    tiers: Card
+    skew: PageCard
+    budgets: PageCard
+    tiers: PageCard
     notes: Sequence[str]
     facts: Sequence[tuple[str, Shown, bool]]
     log: LogCard | None
     scores: ScoreDetails | None
     steps: Sequence[NextStep]
     tables: Sequence[TableLine]
-    schedule: Card | None
+    schedule: PageCard | None
     has_hot_set: bool
 
 
@@ -66,7 +66,7 @@ def read_details(run: RunRecord) -> RunDetails:
         tiers=tiers_card(run),
         notes=_calibrate_notes(run),
         facts=run_facts(run),
-        log=read_log(run),
+        log=read_log_card(run),
         scores=read_scores(run),
         steps=next_steps(run),
         tables=table_lines(run),

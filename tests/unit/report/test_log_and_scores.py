@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fae.report.log_card import read_log
+from fae.report.log_card import read_log_card
 from fae.report.page import build_page
 from fae.report.pictures.scores import read_scores
 from fae.report.records import RunRecord
@@ -40,7 +40,7 @@ LOG: dict[str, Any] = {
 
 
 def test_the_card_of_a_log() -> None:
-    log = read_log(record_with("log", **LOG))
+    log = read_log_card(record_with("log", **LOG))
     assert log is not None
     assert log.heads == ["distinct", "seen once", "most frequent", "missing", "unknown ids in test"]
     cells = {column.name: list(column.cells) for column in log.columns}
@@ -63,16 +63,16 @@ def test_the_card_of_a_log() -> None:
 
 def test_an_older_log_shows_what_it_has() -> None:
     old = {**LOG, "value_facts": None, "dense": [], "missing_share": {}}
-    log = read_log(record_with("log", **old))
+    log = read_log_card(record_with("log", **old))
     assert log is not None
     assert log.heads == ["distinct", "unknown ids in test"]
     assert list(log.columns[0].cells) == ["300", "50.0 %"]
     assert log.columns[2].cells[0] is Absent.NOT_RECORDED, "columns that share a table have no number of their own"
-    assert read_log(RunRecord(label="a", record={"train": {}})) is None
+    assert read_log_card(RunRecord(label="a", record={"train": {}})) is None
     record = make_record()
     record["log"] = {**old, "splits": None}
     record["recipe"]["log"]["min_frequency"] = 5
-    log = read_log(RunRecord(label="a", record=record))
+    log = read_log_card(RunRecord(label="a", record=record))
     assert log is not None
     assert log.heads == ["unknown ids in test"], "rows are fewer than values where rare ones have none"
     assert log.splits == []

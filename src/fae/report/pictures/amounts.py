@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from fae.core.units import format_bytes
-from fae.report.pictures.page_cards import Bar, BarPart, Card
+from fae.report.pictures.page_cards import Bar, BarPart, PageCard
 from fae.report.records import RunRecord, as_number
 from fae.report.shown_values import seconds_text
 
@@ -24,7 +24,7 @@ _WHERE = {
 """Where each placement keeps the rows."""
 
 
-def tiers_card(run: RunRecord) -> Card:
+def tiers_card(run: RunRecord) -> PageCard:
     """Bytes of hot rows, staging and cold rows, beside the budget."""
     title = "Where the embedding bytes are"
     sizes = [("hot rows", run.number("hot", "bytes")), ("staging ring", run.number("hot", "staging_bytes"))]
@@ -33,7 +33,7 @@ def tiers_card(run: RunRecord) -> Card:
         sizes.append(("cold rows", total - sizes[0][1]))
     known = [(name, size) for name, size in sizes if size is not None and size >= 0]
     if not known:
-        return Card(title=title)
+        return PageCard(title=title)
     budget = run.number("hot", "budget_bytes")
     largest = max([size for _, size in known] + [budget or 0]) or 1
     meanings = {"hot rows": "hot", "staging ring": "staging", "cold rows": "cold"}
@@ -54,7 +54,7 @@ def tiers_card(run: RunRecord) -> Card:
         where = _WHERE.get(placement)
         caption += f" Placement {placement}" + (f": {where}" if where else "")
         caption += f"; {format_bytes(int(on_device))} on the device while training." if on_device is not None else "."
-    return Card(title=title, bars=bars, caption=caption)
+    return PageCard(title=title, bars=bars, caption=caption)
 
 
 def row_bytes_by_table(run: RunRecord) -> dict[str, float]:
@@ -116,14 +116,14 @@ def seconds_by_part(run: RunRecord) -> list[tuple[str, float]]:
     ]
 
 
-def stage_times_card(runs: Sequence[RunRecord]) -> Card:
+def stage_times_card(runs: Sequence[RunRecord]) -> PageCard:
     """Where the time went, a bar for each run."""
     title = "Where the time went"
     parts = [seconds_by_part(run) for run in runs]
     longest = max((math.fsum(seconds for _, seconds in one) for one in parts), default=0.0)
     names = list(dict.fromkeys(name for one in parts for name, _ in one))
     if not names or not longest:
-        return Card(title=title)
+        return PageCard(title=title)
     bars = [
         Bar(
             name=run.label,
@@ -141,7 +141,7 @@ def stage_times_card(runs: Sequence[RunRecord]) -> Card:
         (f"s{index % 6}", name + (f" {seconds_text(dict(parts[0])[name])}" if len(runs) == 1 else ""))
         for index, name in enumerate(names)
     ]
-    return Card(
+    return PageCard(
         title=title, bars=bars, legend=legend,
         caption="Seconds of each stage when it was last carried out. The rest of training is start-up, validation, "
         "the test and checkpoints.",

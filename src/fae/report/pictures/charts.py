@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fae.core.units import format_bytes, format_count
-from fae.report.pictures.page_cards import Card
+from fae.report.pictures.page_cards import PageCard
 from fae.report.pictures.svg import Axis, Plot, percent, series_class, short_bytes
 from fae.report.records import RunRecord, as_number, points_of
 
@@ -27,12 +27,12 @@ def skew_points(table: Mapping[str, Any]) -> list[tuple[float, float]]:
     return [(row / size, share) for row, share in points if 0 < row <= size and 0 <= share <= 1]
 
 
-def skew_card(run: RunRecord) -> Card:
+def skew_card(run: RunRecord) -> PageCard:
     """Cumulative share of accesses against share of rows; a dot marks each hot prefix."""
     title = "A few rows serve most lookups"
     drawn = [(table, points) for table in run.items("tables") if (points := skew_points(table))]
     if not drawn:
-        return Card(title=title)
+        return PageCard(title=title)
     drawn.sort(key=lambda item: -(as_number(item[0].get("num_embeddings")) or 0))
     hot = {str(table.get("name")): table for table in run.items("hot", "tables")}
     plot = Plot(
@@ -68,7 +68,7 @@ def skew_card(run: RunRecord) -> Card:
         legend.append(("line others", f"{others} smaller tables"))
     if dots:
         legend.append(("dot hot", "rows kept hot"))
-    return Card(
+    return PageCard(
         title=title, pictures=[plot.render()], legend=legend,
         caption="Accesses in the training split. Dots: the rows kept hot, and the share of lookups they serve; a dot "
         "under its curve was chosen by whole inputs, not by popularity. Tables that are wholly hot have none.",
@@ -92,7 +92,7 @@ def _skew_hovers(
     return hovers
 
 
-def budgets_card(run: RunRecord) -> Card:
+def budgets_card(run: RunRecord) -> PageCard:
     """Hot-input share and coverage over budgets, with the one that was chosen."""
     title = "What a memory budget buys"
     points = sorted(
@@ -103,7 +103,7 @@ def budgets_card(run: RunRecord) -> Card:
         and (share := as_number(point.get("input_share"))) is not None
     )  # fmt: skip
     if not points:
-        return Card(title=title)
+        return PageCard(title=title)
     chosen = run.number("hot", "budget_bytes")
     # A budget far above what all rows take would press the points together: it is marked at the edge.
     ends = [point[0] for point in points] + ([min(chosen, 2 * points[-1][0])] if chosen and chosen > 0 else [])
@@ -123,7 +123,7 @@ def budgets_card(run: RunRecord) -> Card:
         plot.marker(chosen, f"this run: {format_bytes(int(chosen))}")
     selection = run.text("hot", "budgets", "selection") or "selection not recorded"
     counted = run.number("hot", "budgets", "num_inputs")
-    return Card(
+    return PageCard(
         title=title, pictures=[plot.render()],
         legend=[
             ("line hot second", "coverage: lookups that hot rows serve"),

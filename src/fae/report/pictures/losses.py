@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 from fae.core.units import format_count
-from fae.report.pictures.page_cards import Card
+from fae.report.pictures.page_cards import PageCard
 from fae.report.pictures.svg import Axis, Plot, series_class, short_count
 from fae.report.records import RunRecord, points_of
 from fae.report.sentences.noise import base_log_loss
@@ -27,13 +27,13 @@ _MARGIN = 0.1
 Curve = list[tuple[float, float]]
 
 
-def losses_card(runs: Sequence[RunRecord], *, validation: bool) -> Card:
+def losses_card(runs: Sequence[RunRecord], *, validation: bool) -> PageCard:
     """Training or validation loss of all runs against the inputs that they had trained on."""
     what = "validation log loss" if validation else "training log loss"
     curves = [_validation(run) if validation else points_of(run.get("train", "loss_curve")) for run in runs]
     title = what[:1].upper() + what[1:]
     if not any(curves):
-        return Card(title=title)
+        return PageCard(title=title)
     caption = "The whole validation split, at the end of each epoch." if validation else "Of the batches as they train."
     if all(len(curve) <= 1 for curve in curves):
         numbers = [
@@ -41,7 +41,7 @@ def losses_card(runs: Sequence[RunRecord], *, validation: bool) -> Card:
             for run, curve in zip(runs, curves, strict=True)
             if curve
         ]
-        return Card(title=title, numbers=numbers, caption=caption)
+        return PageCard(title=title, numbers=numbers, caption=caption)
     smooth = [curve if len(curve) <= _FEW else _neighbour_means(curve, _MOST_SMOOTH) for curve in curves]
     low, high = _height(curves, smooth)
     plot = Plot(
@@ -65,7 +65,7 @@ def losses_card(runs: Sequence[RunRecord], *, validation: bool) -> Card:
     if validation and len(runs) == 1:
         _mark_best(plot, smooth[0])
     names = [run.label + ("" if curve else " (not recorded)") for run, curve in zip(runs, curves, strict=True)]
-    return Card(
+    return PageCard(
         title=title, pictures=[plot.render()],
         legend=[(f"line {series_class(place)}", name) for place, name in enumerate(names)] if len(runs) > 1 else [],
         caption=caption + _notes(curves, high),

@@ -37,7 +37,7 @@ class Bar:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class PageCard:
     """One card; without pictures, bars and numbers it says "not recorded".
 
     Attributes

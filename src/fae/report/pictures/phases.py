@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fae.core.units import format_count
-from fae.report.pictures.page_cards import Card
+from fae.report.pictures.page_cards import PageCard
 from fae.report.pictures.svg import WIDE, Axis, Plot, short_count
 from fae.report.records import RunRecord, as_number
 
 _MOST_DOTS = 60
 
 
-def schedule_card(run: RunRecord) -> Card:
+def schedule_card(run: RunRecord) -> PageCard:
     """A bar a phase, as wide as its batches and as long as its rate: up for hot batches, down for cold ones."""
     title = "The shuffle scheduler"
     steps = [
@@ -20,7 +20,7 @@ def schedule_card(run: RunRecord) -> Card:
         and (rate := as_number(step.get("rate"))) is not None
     ]  # fmt: skip
     if not steps:
-        return Card(title=title)
+        return PageCard(title=title)
     total = sum(step[0] for step in steps)
     x = Axis(low=0.0, high=total, label="batches trained", form=short_count)
     reach = max(1.0, *(step[1] for step in steps)) * 1.15
@@ -54,7 +54,7 @@ def schedule_card(run: RunRecord) -> Card:
         for (place, loss), (_, tip) in zip(seen, told, strict=True) if len(seen) <= _MOST_DOTS else ():
             plot.dot(place, loss, "s0", tip=tip, radius=3)
         pictures.append(plot.render())
-    return Card(
+    return PageCard(
         title=title, pictures=pictures,
         legend=[("hot", "hot batches"), ("cold", "cold batches"),
                 *([("line s0", "log loss at a swap, of a sample of the validation split")] * bool(seen))],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fae.core.units import format_count
-from fae.report.pictures.page_cards import Bar, BarPart, Card
+from fae.report.pictures.page_cards import Bar, BarPart, PageCard
 from fae.report.pictures.svg import Axis, Plot, percent
 from fae.report.records import RunRecord, as_number
 from fae.report.sentences.noise import NUM_ERRORS, auc_error, auc_error_of, differ, share_error
@@ -27,8 +27,8 @@ class ScoreDetails:
         AUC within groups in a sentence; empty where the run has no ``group_by``.
     """
 
-    calibration: Card
-    context: Card
+    calibration: PageCard
+    context: PageCard
     parts: Sequence[tuple[str, Shown, Shown, Shown, Shown, Shown]]
     group: str
 
@@ -42,7 +42,7 @@ def read_scores(run: RunRecord) -> ScoreDetails | None:
     )
 
 
-def calibration_card(run: RunRecord) -> Card:
+def calibration_card(run: RunRecord) -> PageCard:
     """Label rate against mean prediction, a dot a bin, beside the line on which both are equal."""
     title = "Do probabilities come true?"
     bins = [
@@ -52,7 +52,7 @@ def calibration_card(run: RunRecord) -> Card:
         and (rate := as_number(each.get("label_rate"))) is not None and 0 <= rate <= 1
     ]  # fmt: skip
     if not bins:
-        return Card(title=title)
+        return PageCard(title=title)
     high = min(1.0, 1.08 * max(max(score, rate) for score, rate, _ in bins) or 0.1)
     plot = Plot(
         label="label rate against mean prediction, a tenth of the inputs a dot",
@@ -76,10 +76,10 @@ def calibration_card(run: RunRecord) -> Card:
     if error is not None:
         words.append(f"They are off by {100 * error:.2f} points on average (expected calibration error).")
     words.append("A dot is a tenth of the test inputs, its bar two standard errors; on the grey line both are equal.")
-    return Card(title=title, pictures=[plot.render()], caption=" ".join(words))
+    return PageCard(title=title, pictures=[plot.render()], caption=" ".join(words))
 
 
-def context_card(run: RunRecord) -> Card:
+def context_card(run: RunRecord) -> PageCard:
     """Test AUC beside those of single columns, as bars above 0.5."""
     title = "Against the best single columns"
     auc = run.number("test", "auc")
@@ -89,7 +89,7 @@ def context_card(run: RunRecord) -> Card:
         if (value := as_number(each.get("auc"))) is not None
     ][:_MOST_COLUMNS]
     if auc is None or not columns:
-        return Card(title=title)
+        return PageCard(title=title)
     bars = [
         Bar(
             name=name, text=metric_text(value),
@@ -102,7 +102,7 @@ def context_card(run: RunRecord) -> Card:
         f" The model is within noise of {columns[0][0]} alone."
     )  # fmt: skip
     sampled = " of a sample" if run.get("test", "context", "sampled") is True else ""
-    return Card(
+    return PageCard(
         title=title, bars=bars,
         caption=f"Test AUC{sampled}, drawn from 0.5 (guessing) to 1. A single column predicts the label rate of its "
         f"value in training.{beats}",
