@@ -32,10 +32,10 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     """Ingest the log, and match the rows with its values."""
     from pathlib import Path
 
+    from fae.checkpoint.pretrained_rows import find_rows, match_rows
     from fae.cli.options import open_run_folder
     from fae.core.progress import say
     from fae.models.registry import embedding_dims
-    from fae.checkpoint.pretrained_rows import find_rows, match_rows
     from fae.run.stages import INGEST
 
     rows, folder = find_rows(options.rows, Path()), open_run_folder(options)
