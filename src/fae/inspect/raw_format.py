@@ -185,7 +185,7 @@ def split_records(text: str, separator: str, quote: str) -> list[list[str]]:
     if len(separator) > 1:
         return [line.split(separator) for line in text.splitlines()[:_HEAD_RECORDS] if line]
     options = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, **options)  # type: ignore[arg-type]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, **options)
     found = []
     try:
         for record in reader:

@@ -20,7 +20,7 @@ def _num_rows(found: Inspection) -> int:
     """Rows of all tables: what was seen, and of a sample as many times more values seen once as there are inputs."""
     growth = found.num_lines / max(1, found.lines_read)
     tables = [column.values for column in found.columns if column.kind in ("categorical", "list")]
-    return round(sum(values.distinct + values.seen_once * (growth**0.5 - 1) for values in tables))
+    return int(sum(values.distinct + values.seen_once * (growth**0.5 - 1) for values in tables))
 
 
 def num_of_rarer_class(found: Inspection) -> int:

@@ -93,7 +93,10 @@ def dense_rules(config: LogConfig, known: Mapping[str, Mapping[str, Any]] | None
 
 
 def _known_rule(name: str, facts: Mapping[str, Any]) -> DenseRule:
-    return DenseRule(name=name, **{key: facts.get(key) for key in ("transform", "low", "high", "mean", "deviation")})
+    return DenseRule(
+        name=name, transform=facts["transform"], low=facts.get("low"), high=facts.get("high"), mean=facts.get("mean"),
+        deviation=facts.get("deviation"),
+    )  # fmt: skip
 
 
 def _new_rule(config: LogConfig, column: DenseConfig) -> DenseRule:

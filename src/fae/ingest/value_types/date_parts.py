@@ -109,7 +109,8 @@ def _instants(array: Any, absent: npt.NDArray[np.bool_]) -> Seconds:
     """Seconds of Arrow dates or timestamps; 0 where they are missing."""
     if pa.types.is_date(array.type):
         days = array.cast(pa.int32()).fill_null(0).to_numpy(zero_copy_only=False)
-        return days.astype(np.int64) * _DAY_SECONDS
+        seconds: Seconds = days.astype(np.int64) * _DAY_SECONDS
+        return seconds
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[array.type.unit]
     found: Seconds = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False) // per_second
     return found
@@ -137,15 +138,13 @@ def _numbers(
     for (least, per_second), (most, _) in zip(_UNIX_UNITS, (*_UNIX_UNITS[1:], (_MOST, 0)), strict=True):
         here = (whole >= least) & (whole < most)
         seconds[here], known[here] = whole[here] // per_second, True
-    is_day = np.zeros(len(whole), np.bool_)
-    for rows, digits in (
-        (eight & ((whole // 10**4) % 100 <= 12), lambda v: (2000 + v // 10**6, v // 10**4, v // 100, v * 10**4)),
-        (eight & ((whole // 10**4) % 100 > 12), lambda v: (v // 10**4, v // 100, v, v * 0)),
-        (is_whole & (whole >= 19 * 10**12) & (whole < 21 * 10**12), lambda v: (v // 10**10, v // 10**8, v // 10**6, v)),
-    ):
-        if rows.any():
-            seconds[rows], known[rows] = _calendar(*digits(whole[rows]))
-    is_day |= eight & ((whole // 10**4) % 100 > 12)
+    # The third and fourth of eight digits are the month of YYMMDDHH, and 19 or more of YYYYMMDD.
+    is_day = eight & ((whole // 10**4) % 100 > 12)
+    is_hour, is_second = eight & ~is_day, is_whole & (whole >= 19 * 10**12) & (whole < 21 * 10**12)
+    hours, days, clocks = whole[is_hour], whole[is_day], whole[is_second]
+    seconds[is_hour], known[is_hour] = _calendar(2000 + hours // 10**6, hours // 10**4, hours // 100, hours * 10**4)
+    seconds[is_day], known[is_day] = _calendar(days // 10**4, days // 100, days, np.zeros_like(days))
+    seconds[is_second], known[is_second] = _calendar(clocks // 10**10, clocks // 10**8, clocks // 10**6, clocks)
     return seconds, is_day, known
 
 
