@@ -117,6 +117,8 @@ def _in_context(metrics: Mapping[str, Any]) -> str:
         better, same = round(auc, 4) > round(best["auc"], 4), round(auc, 4) == round(best["auc"], 4)
         compared = "better than" if better else "no better than" if same else "worse than"
         line += f"; AUC {auc:.4f} is {compared} the best single column, {best['column']}, {best['auc']:.4f}"
+        if better and best["log_loss"] is not None and best["log_loss"] < log_loss:
+            line += f", but the log loss of that column is {best['log_loss']:.5f}: the model's probabilities are off"
         if not better:
             line += ": try more epochs, another learning rate, or look whether the other columns say anything"
     return line

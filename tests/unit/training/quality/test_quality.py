@@ -107,9 +107,7 @@ def test_ids_are_collected_chunk_by_chunk():
     assert np.array_equal(inputs.sample_of(1), ids[::16, 1:])
     with pytest.raises(RecipeError, match="group_by = 'tags' is a column of lists"):
         InputColumns(FEATURES, "tags")
-    with pytest.raises(
-        RecipeError, match="no categorical column of the log, which has user, tags"
-    ):
+    with pytest.raises(RecipeError, match="no categorical column of the log, which has user, tags"):
         InputColumns(FEATURES, "item")
 
 
@@ -164,6 +162,8 @@ def test_lines_for_people():
     assert "expected calibration error" in calibration
     assert "AUC within user" in groups
     assert "of inputs with unknown ids" in groups
+    metrics["context"]["best_column"]["log_loss"] = metrics["log_loss"] - 0.1
+    assert "but the log loss of that column is" in quality_lines("test", metrics)[0]
     metrics["auc"] = 0.70999
     assert "is no better than the best single column, item, 0.7100: try" in quality_lines("test", metrics)[0]
     assert quality_lines("test", {"auc": None, "log_loss": None}) == []
