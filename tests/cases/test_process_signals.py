@@ -100,7 +100,8 @@ def test_a_signal_in_training_saves_and_ends_as_undisturbed(
     recipe, expected = undisturbed[order]
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        calls = signal_at(patch, f"fae.training.trainer.{place}", call)
+        module = "kept_states" if place == "save_checkpoint" else "trainer"
+        calls = signal_at(patch, f"fae.training.{module}.{place}", call)
         interrupted(fae("run", recipe, "--out", run))
         assert calls[0] >= call
     assert not unfinished(run)
