@@ -48,8 +48,8 @@ class ExportCase:
     def run(self, folder: Path) -> Path:
         """Train in `folder`; return the run. ``odd...`` beside the log holds the odd inputs."""
         self.write(folder / self.file, self.inputs(np.random.default_rng(5)))
-        if self.is_old:
-            os.utime(folder / self.file, ns=(10**18, 10**18))
+        written = 10**18 if self.is_old else 4 * 10**18
+        os.utime(folder / self.file, ns=(written, written))
         if self.odd:
             self.write(self.odd_file(folder), self.odd)
         defaults = {"train": self.file, "test_fraction": 0.2, "validation_fraction": 0.1}
@@ -117,7 +117,8 @@ def _plain(random: np.random.Generator) -> list[dict[str, Any]]:
         found.append(
             {
                 "y": _label(random, item), "user": "NA" if user == 7 else f" u{user} ", "item": item,
-                "text": "" if item == 3 else f"a, b{user % 5}", "price": None if user == 3 else round(float(random.lognormal()), 2),
+                "text": "" if item == 3 else f"a, b{user % 5}",
+                "price": None if user == 3 else round(float(random.lognormal()), 2),
                 "views": int(random.integers(-3, 5000)), "w": round(float(random.random()) + 0.1, 2), "unused": "x",
             }
         )  # fmt: skip
@@ -146,13 +147,15 @@ def _typed(random: np.random.Generator) -> list[dict[str, Any]]:
         item = int(random.zipf(1.4)) % 40
         found.append(
             {
-                "y": bool(_label(random, item)), "user": int(random.integers(0, 30)), "item": float(item) if item else None,
+                "y": bool(_label(random, item)), "user": int(random.integers(0, 30)),
+                "item": float(item) if item else None,
                 "day": date(2024, 1, 1) + timedelta(days=item % 9), "tags": (random.integers(0, 12, item % 4)).tolist(),
-                "kind": f"k{item % 3}", "number": int(random.integers(0, 20)), "at": 1.7e15 + 3.6e9 * int(random.integers(0, 900)),
+                "kind": f"k{item % 3}", "number": int(random.integers(0, 20)),
+                "at": 17 * 10**14 + 36 * 10**8 * int(random.integers(0, 900)),
                 "price": float(random.normal()), "stock": int(random.integers(0, 9)) if item % 5 else None,
             }
         )  # fmt: skip
-    return [{**each, "at": int(each["at"])} for each in found]
+    return found
 
 
 def _json(random: np.random.Generator) -> list[dict[str, Any]]:
@@ -194,7 +197,7 @@ def _criteo(random: np.random.Generator) -> list[dict[str, Any]]:
 
 
 def _avazu(random: np.random.Generator) -> list[dict[str, Any]]:
-    others = (
+    others = (  # noqa: SIM905
         "C1 banner_pos site_id site_domain site_category app_id app_domain app_category device_id device_ip "
         "device_model device_type device_conn_type C14 C15 C16 C17 C18 C19 C20 C21"
     ).split()
@@ -210,7 +213,8 @@ CASES: dict[str, ExportCase] = {
     "dlrm": ExportCase(
         file="log.csv",
         write=write_csv,
-        log={"label": "y", "categorical": ["user", "item", "text"], "dense": ["price", "views"], "missing": ["NA"], "weight": "w"},
+        log={"label": "y", "categorical": ["user", "item", "text"], "dense": ["price", "views"],
+             "missing": ["NA"], "weight": "w"},
         model={"bottom_mlp": [8], "top_mlp": [8]},
         inputs=_plain,
         is_old=True,
@@ -235,7 +239,8 @@ CASES: dict[str, ExportCase] = {
         inputs=_lists,
         is_old=True,
         odd=[
-            {"item": "i1", "seen": "i1|nobody|i2|i3|i1", "tags": "['t1' 't2' 't3']", "marks": "0;m1:;m2:1e-3;m9", "change": -5},
+            {"item": "i1", "seen": "i1|nobody|i2|i3|i1", "tags": "['t1' 't2' 't3']",
+             "marks": "0;m1:;m2:1e-3;m9", "change": -5},
             {"item": "new", "seen": "", "tags": "[]", "marks": "", "change": ""},
             {"item": "", "seen": "|i5|", "tags": '("t1", "a \\" b")', "marks": "m1:2;m1:2;m1:2;m1:2;m3:2", "change": 0},
         ],
@@ -264,7 +269,8 @@ CASES: dict[str, ExportCase] = {
         file="log.jsonl",
         write=write_jsonl,
         log={
-            "format": "jsonl", "label": "y", "dense": ["price", "age", "item"],
+            "format": "jsonl", "label": "y", "dense": [{"name": "price", "transform": "standardize"},
+                      {"name": "age", "clip": [5, 60]}, "item"],
             "categorical": [
                 "item", "is_new", {"name": "tags", "max_length": 3}, {"name": "day", "from": "at", "part": "day"},
                 {"name": "month", "from": "at", "part": "month"},
@@ -273,7 +279,8 @@ CASES: dict[str, ExportCase] = {
         model={"name": "wide_deep", "deep_mlp": [8], "wide": ["item", "tags"], "embedding_dims": {"tags": 8}},
         inputs=_json,
         odd=[
-            {"item": 7.0, "is_new": True, "at": "2024-05-06 07:08:09.5", "tags": ["t1", None, "new"], "price": "12", "age": 1},
+            {"item": 7.0, "is_new": True, "at": "2024-05-06 07:08:09.5", "tags": ["t1", None, "new"],
+             "price": "12", "age": 1},
             {"item": "3", "is_new": None, "at": None, "tags": None, "price": None, "age": 2.5},
             {"item": 1, "is_new": "false", "at": "24050607", "tags": ["t1", "t2", "t3", "t4"], "price": 1, "age": None},
         ],
@@ -281,7 +288,8 @@ CASES: dict[str, ExportCase] = {
     "tbsm": ExportCase(
         file="log.csv",
         write=write_csv,
-        log={"label": "y", "categorical": ["user", {"name": "items", "max_length": 5, "pooling": "none"}], "dense": ["price"]},
+        log={"label": "y", "categorical": ["user", {"name": "items", "max_length": 5, "pooling": "none"}],
+             "dense": ["price"], "dense_transform": "standardize", "dense_clip_quantiles": [0.1, 0.9]},
         model={"name": "tbsm", "top_mlp": [6], "final_mlp": [6]},
         inputs=_sequences,
         odd=[

@@ -22,7 +22,7 @@ from fae.checkpoint.parent import ParentRun
 from fae.checkpoint.save_load import load_dense
 from fae.core.errors import ArtifactError, RecipeError
 from fae.core.files import MANIFEST
-from fae.core.progress import task
+from fae.core.progress import say, task
 from fae.core.whole_files import write_json
 from fae.exporting.changed_rows import FORMAT_VERSION, KIND
 from fae.exporting.golden_inputs import confirmed_golden, draw_golden
@@ -111,21 +111,26 @@ def write_exported(run: ParentRun, folder: Path, options: ExportOptions) -> dict
 def _finish(run: ParentRun, folder: Path, options: ExportOptions, schema: dict[str, Any]) -> dict[str, Any]:
     """Golden inputs, measurement, schema.json and manifest.json."""
     log = run.log
-    golden = draw_golden(log, exported_settings(log), schema["dense"])
-    names = set(golden.columns.column_names)
-    schema["golden"] = {
-        "file": "golden.parquet", "score": _free_name("score", names), "run_score": _free_name("run_score", names),
-        "origin": golden.origin,
-    }  # fmt: skip
+    settings = exported_settings(log)
     write_json(folder / "schema.json", schema)
-    manifest = {
+    manifest: dict[str, Any] = {
         "kind": KIND, "format_version": FORMAT_VERSION, "run": run.checkpoint.parent.name,
         "fingerprints": {"checkpoint": run.manifest.fingerprint, "log": log.manifest.fingerprint},
         "versions": _versions(), "dtype": options.dtype,
     }  # fmt: skip
     write_json(folder / MANIFEST, manifest)
     served = ExportedModel(folder)
-    golden = confirmed_golden(golden, served, log)
+    drawn = draw_golden(log, settings, schema["dense"])
+    golden = confirmed_golden(drawn, served, log)
+    if golden.origin == "raw files" and len(golden.positions) < len(drawn.positions):
+        say("export: the raw files are no longer those of the log, so golden inputs are made from ids and vocabularies")
+        golden = confirmed_golden(draw_golden(log, settings, schema["dense"], raw=False), served, log)
+    names = set(golden.columns.column_names)
+    schema["golden"] = {
+        "file": "golden.parquet", "score": _free_name("score", names), "run_score": _free_name("run_score", names),
+        "origin": golden.origin,
+    }  # fmt: skip
+    write_json(folder / "schema.json", schema)
     from_run = run_scores(run, golden.positions)
     ids, dense = (torch.from_numpy(np.array(array[golden.positions])) for array in (log.ids, log.dense))
     scores = from_run if options.dtype == "float32" else served.score_ids(ids, dense).numpy()

@@ -54,14 +54,24 @@ class GoldenInputs:
     origin: str
 
 
-def draw_golden(log: ColumnarLog, config: LogConfig, dense: Sequence[Mapping[str, Any]]) -> GoldenInputs:
-    """`GOLDEN_INPUTS` inputs, evenly spaced over the test split (over all inputs, where that is empty)."""
+def draw_golden(
+    log: ColumnarLog, config: LogConfig, dense: Sequence[Mapping[str, Any]], *, raw: bool = True
+) -> GoldenInputs:
+    """`GOLDEN_INPUTS` inputs, evenly spaced over the test split (over all inputs, where that is empty).
+
+    Parameters
+    ----------
+    dense
+        The dense features, as in schema.json.
+    raw
+        Whether raw files are looked at.
+    """
     start, stop = log.split("test")
     if start == stop:
         start, stop = 0, log.num_inputs
     count = min(GOLDEN_INPUTS, stop - start)
     positions = start + (np.arange(count, dtype=np.int64) * (stop - start)) // max(count, 1)
-    columns = _from_files(log, config, positions)
+    columns = _from_files(log, config, positions) if raw else None
     if columns is not None:
         return GoldenInputs(columns=columns, positions=positions, origin="raw files")
     columns = _from_ids(log, config, dense, positions)
@@ -69,9 +79,7 @@ def draw_golden(log: ColumnarLog, config: LogConfig, dense: Sequence[Mapping[str
 
 
 def confirmed_golden(golden: GoldenInputs, served: ExportedModel, log: ColumnarLog) -> GoldenInputs:
-    """Those inputs that, made from ids, become these ids again: a value may have no text that leads to its id."""
-    if golden.origin == "raw files":
-        return golden
+    """Those inputs that become the log's ids again: a value may have no text that leads to its id."""
     ids, dense = served.encode({name: golden.columns.column(name) for name in golden.columns.column_names})
     same = (ids.numpy() == log.ids[golden.positions]).all(1)
     same &= np.isclose(dense.numpy(), log.dense[golden.positions], rtol=1e-6, atol=1e-6).all(1)
@@ -122,7 +130,7 @@ def _raw_columns(config: LogConfig, chunk: Chunk | CriteoChunk, rows: Int64) -> 
     if isinstance(chunk, CriteoChunk):
         missing = np.unpackbits(chunk.missing[rows], axis=1, bitorder="little")
         counts = chunk.dense[rows].astype(np.float64)
-        numbers = np.rint(np.expm1(counts)) if config.dense_transform == "log1p" else counts
+        numbers = np.rint(np.expm1(counts)) if chunk.is_transformed else counts
         found = {
             name: pa.array(numbers[:, index], mask=missing[:, index] == 1)
             for index, name in enumerate(config.dense_columns())

@@ -9,6 +9,7 @@ from fae.artifacts.columnar_log import ColumnarLog, feature_tables, first_slots,
 from fae.exporting.served_model import model_inputs
 from fae.exporting.standalone.scoring.exported_model import FORMAT_VERSION
 from fae.ingest.config import LogConfig
+from fae.ingest.dense.dense_rules import dense_rules
 from fae.ingest.formats import CRITEO_FORMATS
 from fae.ingest.scored.scored_log import log_settings
 
@@ -149,12 +150,8 @@ def _input_facts(config: LogConfig) -> dict[str, Any]:
 
 def dense_features(log: ColumnarLog, config: LogConfig) -> list[dict[str, Any]]:
     """Name, column, transform and constants of each dense feature."""
-    constants = log.manifest.summary.get("dense_constants", {})
-    ends = {"low": None, "high": None}
-    return [
-        {"name": name, "column": name, **ends, **constants.get(name, {"transform": config.dense_transform})}
-        for name in log.dense_names
-    ]
+    rules = dense_rules(config, log.manifest.summary.get("dense_constants"))
+    return [{"name": rule.name, "column": rule.name, **rule.to_summary()} for rule in rules]
 
 
 def _text_form(config: LogConfig, index: int) -> str | None:

@@ -1,4 +1,4 @@
-"""What else an exported folder is: types of rows, several files, changes since an earlier one, ONNX, Triton, scripts."""
+"""What else an exported folder is: types of rows, several files, changes since an earlier one, ONNX, Triton."""
 
 from __future__ import annotations
 
@@ -269,7 +269,8 @@ def test_the_rows_model_for_triton_has_documented_fields() -> None:
 FIELDS: dict[str, dict[str, Any]] = {
     "ModelConfig": {
         "name": str, "backend": str, "max_batch_size": int, "input": "ModelInput", "output": "ModelOutput",
-        "dynamic_batching": "ModelDynamicBatching", "instance_group": "ModelInstanceGroup", "default_model_filename": str,
+        "dynamic_batching": "ModelDynamicBatching",
+        "instance_group": "ModelInstanceGroup", "default_model_filename": str,
     },
     "ModelInput": {"name": str, "data_type": "DataType", "dims": int, "reshape": "ModelTensorReshape"},
     "ModelOutput": {"name": str, "data_type": "DataType", "dims": int, "reshape": "ModelTensorReshape"},

@@ -203,10 +203,10 @@ def _numbers_alone(schema: Mapping[str, Any]) -> set[str]:
 def _first_line(path: Path, separator: str, quote: str) -> list[str]:
     with pa.input_stream(str(path), compression="detect") as file:
         text = file.read(_BLOCK_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
-    line = text.split(b"\n", 1)[0].rstrip(b"\r").decode()
+    line = str(text.split(b"\n", 1)[0].rstrip(b"\r").decode())
     if not line:
         raise InputError(f"{path} holds no inputs")
-    fields = line.split(separator)
+    fields: list[str] = line.split(separator)
     if quote and quote in line:
         mark = re.escape(quote)
         pattern = (

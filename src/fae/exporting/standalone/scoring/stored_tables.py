@@ -56,7 +56,7 @@ class RowTable:
         else:
             found = torch.empty((len(ids), self.embedding_dim))
             part_of = torch.div(safe, self._rows_a_part, rounding_mode="floor")
-            for part in part_of.unique().tolist():
+            for part in sorted(set(part_of.tolist())):
                 here = part_of == part
                 found[here] = self._read(part, safe[here] - part * self._rows_a_part)
         return found * (ids >= 0).unsqueeze(1)
