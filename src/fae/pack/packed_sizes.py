@@ -28,7 +28,7 @@ class SplitSizes:
     Attributes
     ----------
     num_bytes
-        Of its files.
+        Bytes of its files.
     """
 
     num_batches: int

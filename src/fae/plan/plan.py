@@ -20,7 +20,7 @@ from fae.plan.budgets.budget_ladder import budget_ladder
 from fae.plan.budgets.planned_memory import dense_part_bytes, disk_values, memory_values, table_bytes
 from fae.plan.order_advice import advise_order
 from fae.plan.sample.log_reading import DEFAULT_READ, LogReading, read_log
-from fae.plan.sample.table_growth import Estimate
+from fae.plan.sample.table_growth import RangedCount
 from fae.plan.sample.working_folder import working_folder
 from fae.plan.step_time import predict_steps
 from fae.plan.step_work import StepSettings
@@ -184,10 +184,10 @@ class _Planning:
             )
         ]
 
-    def _all_rows(self) -> Estimate:
+    def _all_rows(self) -> RangedCount:
         """Bytes of all rows with their state."""
         row_bytes = self.calibrator.tables.row_bytes.tolist()
-        return Estimate(
+        return RangedCount(
             **{
                 end: sum(size * getattr(rows, end) for size, rows in zip(row_bytes, self.reading.rows, strict=True))
                 for end in ("value", "low", "high")

@@ -30,7 +30,7 @@ class TargetGPU:
     name
         For people.
     memory_bytes
-        Of the GPU, as far as it is free; None without one.
+        Memory of the GPU, as far as it is free; None without one.
     """
 
     device: str

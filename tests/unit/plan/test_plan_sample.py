@@ -16,7 +16,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.sources import find_sources
 from fae.plan.sample.planned_log import make_planned_log, training_blocks
 from fae.plan.sample.raw_sample import sample_raw
-from fae.plan.sample.table_growth import Estimate, extrapolate, table_rows
+from fae.plan.sample.table_growth import RangedCount, extrapolate, table_rows
 from fae.plan.sample.text_pieces import TextPieces, keep_lines, spans_lines, take_pieces, trim_users
 
 from logs import make_log, zipf_log
@@ -125,8 +125,8 @@ def test_rows_of_the_whole_log_lie_in_the_interval(tmp_path: Path, skew: float, 
 
 
 def test_growth_of_nothing_and_of_everything() -> None:
-    assert extrapolate(0, 0, 0, 50) == Estimate(value=0, low=0, high=0)
-    assert extrapolate(5, 6, 7, 1.0) == Estimate(value=7, low=7, high=7)
+    assert extrapolate(0, 0, 0, 50) == RangedCount(value=0, low=0, high=0)
+    assert extrapolate(5, 6, 7, 1.0) == RangedCount(value=7, low=7, high=7)
     assert extrapolate(250_000, 500_000, 1_000_000, 10**9).value == 2**31 - 2, "no table is larger"
 
 

@@ -23,7 +23,7 @@ from fae.ingest.raw_files.source_digests import are_digests_known
 from fae.ingest.sources import MissingFilesError, SourceFile, find_sources
 from fae.plan.sample.planned_log import make_planned_log, training_blocks
 from fae.plan.sample.raw_sample import RawSample, sample_raw
-from fae.plan.sample.table_growth import Estimate, table_rows
+from fae.plan.sample.table_growth import RangedCount, table_rows
 from fae.plan.sample.working_folder import require_room
 from fae.run.context import RunContext
 from fae.run.shared_logs import find_shared_log, learn_digests
@@ -54,7 +54,7 @@ class LogReading:
         ``run``: the log is in the run's folder, or in that of a run beside it; ``columnar``: the recipe names a
         columnar log; ``whole``: raw files, read to their end; ``sample``: a part of raw files.
     num_inputs
-        Of the whole log.
+        Inputs of the whole log.
     split_sizes
         Inputs of each split of the whole log.
     rows
@@ -71,9 +71,9 @@ class LogReading:
 
     log: ColumnarLog
     how: Literal["run", "columnar", "whole", "sample"]
-    num_inputs: Estimate
+    num_inputs: RangedCount
     split_sizes: Mapping[str, int]
-    rows: tuple[Estimate, ...]
+    rows: tuple[RangedCount, ...]
     num_read: int
     log_bytes: int
     raw_bytes: int = 0
@@ -244,14 +244,14 @@ def _log_bytes(sample: ColumnarLog, scale: float, num_rows: Sequence[int]) -> in
     return int(total)
 
 
-def _num_inputs(num_read: int, raw: RawSample, confidence: float) -> Estimate:
+def _num_inputs(num_read: int, raw: RawSample, confidence: float) -> RangedCount:
     """Inputs of the whole log, from how the lines' lengths differ from piece to piece."""
     value = round(num_read / raw.share)
     number = len(raw.pieces)
     if number == 0:
         return _exactly(value)
     if number < 3:
-        return Estimate(value=value, low=num_read, high=max(value, 2 * value - num_read))
+        return RangedCount(value=value, low=num_read, high=max(value, 2 * value - num_read))
     num_bytes, num_lines = (sum(column) for column in zip(*raw.pieces, strict=True))
     rate = num_lines / max(1, num_bytes)
     squares = sum((lines - rate * size) ** 2 for size, lines in raw.pieces)
@@ -259,12 +259,12 @@ def _num_inputs(num_read: int, raw: RawSample, confidence: float) -> Estimate:
     half = value * student_t_quantile(0.5 + confidence / 2, number - 1) * error
     if not raw.reaches_end:  # packed files, whose rest may be packed better or worse
         half += _UNREAD_ERROR * (value - num_read)
-    return Estimate(value=value, low=max(num_read, round(value - half)), high=round(value + half))
+    return RangedCount(value=value, low=max(num_read, round(value - half)), high=round(value + half))
 
 
 def _split_sizes(log: ColumnarLog) -> dict[str, int]:
     return {name: log.split(name)[1] - log.split(name)[0] for name in SPLITS}
 
 
-def _exactly(value: int) -> Estimate:
-    return Estimate(value=value, low=value, high=value)
+def _exactly(value: int) -> RangedCount:
+    return RangedCount(value=value, low=value, high=value)

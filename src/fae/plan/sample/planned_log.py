@@ -26,7 +26,7 @@ from fae.profile.counting import count_accesses
 from fae.profile.sampling import sampled_inputs
 
 BLOCKS, HELD_OUT = 40, 5
-"""Stretches of the sample, and which part of them is held out: one in so many."""
+"""Stretches of the sample, and and that every fifth of them is held out."""
 
 
 def training_blocks(log: ColumnarLog) -> list[range]:

@@ -24,7 +24,7 @@ _DEVIATIONS, _FEW = 3.3, 7.6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class RangedCount:
     """A number of which only a part was seen.
 
     Attributes
@@ -44,21 +44,21 @@ class Estimate:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def extrapolate(quarter: float, half: float, whole: float, scale: float) -> Estimate:
+def extrapolate(quarter: float, half: float, whole: float, scale: float) -> RangedCount:
     """Rows of a log that is `scale` times the sample, from the rows of a quarter, a half and the whole of the sample.
 
     Examples
     --------
     >>> extrapolate(500, 500, 500, 16)
-    Estimate(value=500, low=500, high=532)
+    RangedCount(value=500, low=500, high=532)
     >>> extrapolate(10000, 20000, 40000, 16)
-    Estimate(value=640000, low=40000, high=640000)
+    RangedCount(value=640000, low=40000, high=640000)
     >>> extrapolate(25000, 40000, 50000, 16)
-    Estimate(value=60551, low=50000, high=126280)
+    RangedCount(value=60551, low=50000, high=126280)
     """
     seen = round(whole)
     if scale <= 1 or whole <= 0:
-        return Estimate(value=seen, low=seen, high=seen)
+        return RangedCount(value=seen, low=seen, high=seen)
     before = math.log2(max(half, 1.0) / max(quarter, 1.0))
     last = min(1.0, max(0.0, math.log2(whole / max(half, 1.0))))
     slowing = min(1.0, last / before) if before > 0 else float(last > 0)
@@ -72,12 +72,12 @@ def extrapolate(quarter: float, half: float, whole: float, scale: float) -> Esti
     new = max(0.0, whole - half)
     most_new = min(whole / 2, new + _DEVIATIONS * math.sqrt(new) + _FEW)
     high = min(MOST_ROWS, round(whole * 2 ** (math.log2(whole / (whole - most_new)) * doublings)))
-    return Estimate(value=max(seen, value), low=seen, high=max(seen, value, high))
+    return RangedCount(value=max(seen, value), low=seen, high=max(seen, value, high))
 
 
 def table_rows(
     log: ColumnarLog, blocks: Sequence[range], scale: float, minimums: Sequence[int], known: Sequence[int]
-) -> list[Estimate]:
+) -> list[RangedCount]:
     """Rows of every table in the whole log, the reserved one included.
 
     Parameters
@@ -89,9 +89,9 @@ def table_rows(
     scale
         Inputs of the whole log for each of the sample.
     minimums
-        Of each table, accesses in the whole log that a value needs for a row of its own.
+        For each table, accesses in the whole log that a value needs for a row of its own.
     known
-        Of each table, rows that it has from the log that this one continues; they stay.
+        For each table, rows that it has from the log that this one continues; they stay.
     """
     parts = (1 / 4, 1 / 2, 1.0)
     sizes = np.zeros((len(parts), len(log.features)))
@@ -108,7 +108,7 @@ def table_rows(
         new = extrapolate(quarter, half, whole, scale)
         fixed = known[table] or 1  # the reserved row is one of the known ones
         low = max(fixed + new.low, feature.num_embeddings if known[table] else 0)
-        found.append(Estimate(value=max(low, fixed + new.value), low=low, high=max(low, fixed + new.high)))
+        found.append(RangedCount(value=max(low, fixed + new.value), low=low, high=max(low, fixed + new.high)))
     return found
 
 

@@ -60,7 +60,7 @@ def take_pieces(path: Path, target: IO[bytes], quota: int, number: int, trim: Tr
     quota
         About how many bytes of text to copy.
     number
-        Of pieces, at most.
+        Pieces, at most.
     from_begin
         One piece, from the beginning: where records of several lines forbid to begin in the middle.
 
