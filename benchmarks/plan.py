@@ -49,7 +49,7 @@ from fae.synthetic.config import SyntheticConfig
 from fae.training.dense_threads import dense_threads, torch_threads
 from fae.training.step import honoured_precision
 
-from common import ROOT, record, save_record, working_folder
+from common import RESULTS, ROOT, record, save_record, working_folder
 
 SAMPLE_INPUTS = 200_000
 LEARNING_RATE = 0.01
@@ -186,8 +186,6 @@ class Timed:
         The constants.
     probes, real
         Samples, seconds a step, of the probes and of real steps, by name.
-    machines
-        Constants of every single round; empty where probes and real steps did not take turns.
     seconds
         Seconds that the constants took.
     """
@@ -195,7 +193,6 @@ class Timed:
     machine: MachineConstants
     probes: dict[str, list[float]]
     real: dict[str, list[float]]
-    machines: list[MachineConstants]
     seconds: float
 
 
@@ -216,8 +213,6 @@ def timed(
         samples = samples_in_turns({**probe.runs, **real}, length, rounds=options.rounds, warm_up=warm_up)
         probes = {name: samples.pop(name) for name in probe.runs}
         machine = probe.constants({name: undisturbed(taken) for name, taken in probes.items()})
-        rounds = [{name: taken[place] for name, taken in probes.items()} for place in range(options.rounds)]
-        machines = [probe.constants(each) for each in rounds] if on_cpu else []
         seconds = time.monotonic() - started
         del probe
         if not on_cpu:
@@ -225,7 +220,7 @@ def timed(
             contenders = real_contenders(settings, packs, options.device)
             runs = {name: each.run for name, each in contenders.items()}
             samples = samples_in_turns(runs, options.seconds, rounds=options.rounds, warm_up=warm_up)
-    return Timed(machine=machine, probes=probes, real=samples, machines=machines, seconds=seconds)
+    return Timed(machine=machine, probes=probes, real=samples, seconds=seconds)
 
 
 def clear(device: str) -> None:
@@ -257,26 +252,23 @@ def measure(name: str, batch_size: int, folder: Path, options: argparse.Namespac
     found = timed(settings, works, packs, options)
     machine = found.machine
     predicted = [predict_steps(work, machine) for work in works]
-    of_rounds = [[predict_steps(work, each) for work in works] for each in found.machines]
     of_card = published(settings, works, machine.name)
     rows = []
     for contender, taken in found.real.items():
         placement = contender.split()[0]
         index = next((i for i, (share, *_) in enumerate(packs) if contender == f"tiered {share:.3f}"), len(packs) - 1)
         step, measured = predicted[index][placement], undisturbed(taken)
-        in_turns = [each[index][placement].seconds / own - 1.0 for each, own in zip(of_rounds, taken, strict=False)]
         rows.append(
             {
                 "placement": placement, "budget_share": packs[index][0] if placement == "tiered" else None,
                 "predicted_seconds": step.seconds, "bound_by": step.bound_by, "parts": dict(step.parts),
                 "measured_seconds": measured, "samples": taken, "error": step.seconds / measured - 1.0,
-                "error_in_turns": statistics.median(in_turns) if in_turns else None,
                 "published_seconds": of_card and of_card[index][placement].seconds,
             }
         )  # fmt: skip
         print(
             f"{name} {batch_size} {contender}: predicted {1e3 * step.seconds:.3f} ms, measured {1e3 * measured:.3f}, "
-            f"{100 * rows[-1]['error']:+.0f} %{turns(rows[-1])}, {step.bound_by}",
+            f"{100 * rows[-1]['error']:+.0f} %, {step.bound_by}",
             flush=True,
         )
     return {
@@ -293,12 +285,6 @@ def measure(name: str, batch_size: int, folder: Path, options: argparse.Namespac
         ],
         "rows": rows,
     }  # fmt: skip
-
-
-def turns(row: dict[str, Any]) -> str:
-    """The median of the errors of single rounds, where there were any."""
-    found = row.get("error_in_turns")
-    return "" if found is None else f", in turns {100 * found:+.0f} %"
 
 
 def table_of(paths: list[Path]) -> list[str]:
@@ -325,7 +311,7 @@ def table_of(paths: list[Path]) -> list[str]:
                 lines.append(
                     f"| {cell['log']}, {cell['model']} | {cell['batch_size']:,} | `{row['placement']}` | {budget} | "
                     f"{shown(row['predicted_seconds'])} | {shown(row['measured_seconds'])} | "
-                    f"{100 * row['error']:+.0f} %{turns(row)} | {row['bound_by']} |"
+                    f"{100 * row['error']:+.0f} % | {row['bound_by']} |"
                 )
         for what, found in (("", errors), ("; from the card's data sheet", of_cards)):
             within = sum(error <= 0.15 for error in found)
@@ -368,9 +354,11 @@ def main() -> None:
     on_gpu = options.device == "cuda"
     options.seconds = options.seconds or (0.25 if on_gpu else 1.0)
     gpu = torch.cuda.get_device_name().split()[-1].lower() if on_gpu else "cpu"
-    out = "plan_cpu" if not on_gpu else f"plan_{gpu}"
+    out = options.out or RESULTS / ("plan_cpu.json" if not on_gpu else f"plan_{gpu}.json")
+    cells = json.loads(out.read_text())["cells"] if out.exists() else []
+    done = {(cell["log"], cell["batch_size"]) for cell in cells}
     names = options.only or [name for name in SUBJECTS if name != "frappe" or options.frappe]
-    started, cells = time.monotonic(), []
+    started = time.monotonic()
     with working_folder(options.folder) as folder:
         sizes = {name: options.batch_sizes or list(SUBJECTS[name].sizes[0 if on_gpu else 1]) for name in names}
         # One size of every log first: a run that is cut off has seen them all.
@@ -378,6 +366,8 @@ def main() -> None:
         for name, size in every:
             if time.monotonic() - started > options.until:
                 break
+            if (name, size) in done:
+                continue
             try:
                 cell = measure(name, size, folder, options)
             except Exception as error:  # a failure is a result too
@@ -385,7 +375,7 @@ def main() -> None:
                 cell = None
             if cell is not None:
                 cells.append(cell)
-                save_record(options.out or out, record(torch_version=torch.__version__, cells=cells))
+                save_record(out, record(torch_version=torch.__version__, cells=cells))
 
 
 if __name__ == "__main__":

@@ -175,9 +175,11 @@ def _fit_streaming(
     machine = dataclasses.replace(machine, stream_factor=factor, stream_seconds=fixed)
     computing = sum(resident_parts(works[-1], machine).values())
     streaming = [fixed + factor * each for each in ideal]
-    # The fewest cold rows are taken to be hidden; what the most add beside the longer of both is not.
-    slotted = seconds["tiered 0"] if streaming[0] < seconds["tiered 0"] else computing
+    # The fewest cold rows are taken to be hidden; what the most add beside the longer of both is not. More of them make
+    # no step shorter, so where they seem to, it is noise.
     last = len(works) - 1
+    shortest = min(seconds["tiered 0"], seconds[f"tiered {last}"])
+    slotted = shortest if streaming[0] < shortest else computing
     over = seconds[f"tiered {last}"] - max(slotted, streaming[last])
     unhidden = min(1.0, max(0.0, over / min(slotted, streaming[last])))
     machine = dataclasses.replace(machine, tiered_factor=slotted / computing, unhidden=unhidden)
