@@ -151,8 +151,11 @@ def _own_log(found: Inspection) -> list[str]:
     lines = _text_settings(found)
     lines += _label_settings(found)
     categorical = [_categorical(found, column) for column in usable if column.kind in ("categorical", "list")]
+    names = [each.name for each in found.columns]
     for column in times:
-        categorical += _parts(column, [each.name for each in found.columns])
+        entries = _parts(column, names)
+        categorical += entries.values()
+        names += entries
     if not categorical:
         raise RecipeError(
             "no column can be a categorical one, and embedding tables need one; `fae inspect` shows what the columns "
@@ -229,17 +232,17 @@ def _categorical(found: Inspection, column: ColumnGuess) -> tuple[str, str]:
     return entry, ", ".join(why)
 
 
-def _parts(column: ColumnGuess, names: Sequence[str]) -> list[tuple[str, str]]:
-    """Hour and weekday of a column of times, as far as the log has several of them."""
+def _parts(column: ColumnGuess, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Hour and weekday of a column of times, as far as the log has several of them; by names that are not taken."""
     parts: tuple[Part, ...] = ("weekday",) if column.kind == "date" else ("hour", "weekday")
-    entries = []
+    entries = {}
     for part in parts:
         config = ColumnConfig(name=part, from_=column.name, part=part)
         if len(pc.unique(date_parts(column.values.texts, config, str))) < 2:
             continue
         name = part if part not in names else f"{column.name}_{part}"
         entry = f"{{ name = {_text(name)}, from = {_text(column.name)}, part = {_text(part)} }}"
-        entries.append((entry, 'in UTC; zone = "Europe/Berlin" for another' if part == "hour" else "0 is Monday"))
+        entries[name] = (entry, 'in UTC; zone = "Europe/Berlin" for another' if part == "hour" else "0 is Monday")
     return entries
 
 

@@ -133,10 +133,8 @@ def inspection_warnings(found: Inspection) -> list[str]:
     if words:
         lines.append(f"words for missing values: {', '.join(words)}; name them in [log] missing")
     if found.odd_lines:
-        lines.append(
-            f"{found.odd_lines:,} lines are no inputs (another number of fields, or no JSON object), and ingest "
-            "refuses them"
-        )
+        what = "line is no input" if found.odd_lines == 1 else "lines are no inputs"
+        lines.append(f"{found.odd_lines:,} {what} (another number of fields, or no JSON object), which ingest refuses")
     if not found.is_whole and any(sample.pieces == "begin" for sample in found.samples) and found.shape.compression:
         lines.append("only the begin was read, as a packed file cannot be read from its middle; --lines all reads all")
     return lines
@@ -165,6 +163,8 @@ def _label_warnings(found: Inspection) -> list[str]:
 def _column_warnings(found: Inspection, column: ColumnGuess) -> list[str]:
     values, name = column.values, shown_name(column.name)
     once = f"{values.seen_once:,} of {values.num_values:,} values occur once"
+    if column.kind == "timestamp" and values.seen_once < 0.5 * values.num_values:
+        once = f"{values.distinct:,} points in time in {values.num_values:,} inputs"
     if column.kind == "timestamp":
         return [f"{name!r} is a timestamp: {once}; order the log by it, and use its hour and weekday"]
     if column.kind == "date":

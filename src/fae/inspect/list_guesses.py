@@ -99,7 +99,7 @@ def _reads_as_list(head: Any, lists: Any, separator: str) -> bool:
         return False
     if separator == "," and all(re.fullmatch(r"[+-]?\d+,\d+", text) for text in head.slice(0, 200).to_pylist()):
         return False  # a decimal comma
-    items = len(flat.unique())
+    items = len(pc.replace_substring_regex(flat, r":[+-]?[0-9.]+$", "").unique())  # without weights
     return items < 0.8 * len(flat) or len(head) < 20
 
 

@@ -238,10 +238,10 @@ def _usual(records: Sequence[list[str]]) -> list[list[str]]:
 
 
 def _has_header(records: Sequence[list[str]]) -> bool:
-    """Whether the first record names columns: it has no number, names nothing twice, and is unlike what follows."""
+    """Whether the first record names columns: it has no number, and is unlike what follows."""
     first, body = records[0], [record for record in records[1:] if len(record) == len(records[0])]
     named = [field for field in first if field]
-    if not named or len(set(named)) < len(named) or any(is_number(field) for field in named):
+    if not named or any(is_number(field) for field in named):
         return False
     if not body:
         return True
@@ -251,4 +251,6 @@ def _has_header(records: Sequence[list[str]]) -> bool:
             return True
         if name and name in values:
             return False
+    if len(set(named)) < len(named):
+        return False
     return len(named) >= len(first) - 1

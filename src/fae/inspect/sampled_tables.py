@@ -127,7 +127,7 @@ def _text_pieces(
         del every
     # Too large to be read as a whole: a third from each of three places.
     sample.whole, sample.pieces = False, "begin, middle and end"
-    quota, most_bytes = -(-most_lines // _PIECES), MOST_BYTES // _PIECES
+    quota, most_bytes = max(1, most_lines // _PIECES), MOST_BYTES // _PIECES
     begin = list(_from_begin(path, shape, quota, most_bytes, Sample()))
     yield from begin
     length = sum(len(text) for text, _, _ in begin)
