@@ -27,13 +27,27 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def check(name: str, record: dict) -> None:
+def summed(curve: list[list[float]]) -> dict[int, float]:
+    """The loss summed over all inputs up to each point of a curve, which does not depend on where its points are."""
+    sums, before, total = {}, 0, 0.0
+    for inputs, loss in curve:
+        total += loss * (inputs - before)
+        sums[int(inputs)] = total
+        before = inputs
+    return sums
+
+
+def check(name: str, record: dict, *, same_points: bool = True) -> None:
     """Compare a run record with the golden losses."""
     golden = LOSSES[name]
     assert record["train"]["num_inputs"] == golden["num_inputs"]
-    assert [inputs for inputs, _ in record["train"]["loss_curve"]] == [inputs for inputs, _ in golden["loss_curve"]]
-    losses = [loss for _, loss in record["train"]["loss_curve"]]
-    assert losses == pytest.approx([loss for _, loss in golden["loss_curve"]], **CLOSE)
+    found, expected = summed(record["train"]["loss_curve"]), summed(golden["loss_curve"])
+    common = sorted(found.keys() & expected.keys())
+    assert len(common) > 20
+    assert max(common) == golden["num_inputs"]
+    if same_points:
+        assert list(found) == list(expected)
+    assert [found[inputs] for inputs in common] == pytest.approx([expected[inputs] for inputs in common], **CLOSE)
     for metric, value in golden["test"].items():
         assert record["test"][metric] == pytest.approx(value, rel=1e-3)
 
@@ -61,6 +75,7 @@ def test_an_older_run_is_skipped_stage_by_stage_and_its_checkpoint_continues(tmp
     for stage in STAGES[:-1]:
         assert f"{stage}: already there" in done.stderr
     assert {path: path.read_bytes() for path in kept} == kept
-    check("older", strict_json(done.stdout))
+    # Since that commit the points of a curve follow from the epoch, no longer from the number of epochs.
+    check("older", strict_json(done.stdout), same_points=False)
     again = succeed("run", GOLDEN / "dlrm.toml", "--out", run, "--device", "cpu", *changes)
     assert "train: already there" in again.stderr
