@@ -24,7 +24,7 @@ DATA_PACKAGES = ("core", "artifacts", "ingest", "profile", "calibrate", "pack", 
 TRAINING_PACKAGES = ("core", "artifacts", "kernels", "streaming", "embedding", "models", "training")
 VERBS = (
     "ingest", "profile", "calibrate", "pack", "train", "run", "predict", "evaluate", "report", "demo",
-    "synthetic", "bench", "inspect", "init",
+    "synthetic", "bench", "inspect", "init", "export", "import", "plan", "runs", "clean", "upgrade",
 )  # fmt: skip
 
 
