@@ -134,7 +134,7 @@ def _found(values: CountedValues, lists: Any, *, separator: str, brackets: bool 
 
 def _padding(lists: Any, lengths: Any) -> str | None:
     """The item that fills all lists up to one length, if they are filled: ``0`` or a word for it, at one end."""
-    if len(lists) < 20 or lengths.min(initial=0) < 3 or lengths.min() != lengths.max():
+    if len(lists) < 20 or lengths.min() < 3 or lengths.min() != lengths.max():
         return None
     items = np.array(lists.flatten().slice(0, int(lengths[0]) * _LOOKED_AT).to_pylist(), object).reshape(-1, lengths[0])
     for item in ("0", "-1", "[PAD]", "<pad>", "PAD"):
