@@ -34,7 +34,7 @@ CASES: dict[str, tuple[str, list[str], Row, dict[str, str]]] = {
     "ratings": (
         ",", ["userId", "movieId", "rating", "timestamp"],
         lambda draw, row: [
-            draw.randrange(60), draw.randrange(90), draw.choice([1, 2, 3, 3.5, 4, 5]), 13 * 10**8 + draw.randrange(10**7),
+            draw.randrange(60), draw.randrange(90), draw.choice([1, 2, 3, 3.5, 4, 5]), 10**9 + draw.randrange(10**7),
         ],
         {"userId": "categorical", "movieId": "categorical", "rating": "label", "timestamp": "timestamp"},
     ),
