@@ -192,5 +192,5 @@ def test_streams_of_a_real_process(finished: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1
     check_record(strict_json(done.stdout))
-    starts = ("ingest: ", "profile: ", "calibrate: ", "pack: ", "train: ", "epoch 1: ", "run: ")
+    starts = ("ingest: ", "profile: ", "calibrate: ", "pack: ", "train: ", "epoch 1 of 1: ", "run: ")
     assert [line for line in done.stderr.splitlines() if not line.startswith(starts)] == []

@@ -59,8 +59,8 @@ def _add(verbs: Any, name: str, short: str, long: str, work: Any) -> argparse.Ar
 
 
 def _list(options: argparse.Namespace) -> dict[str, Any]:
-    from fae.run.run_list import find_runs
-    from fae.run.run_table import say_runs
+    from fae.run.housekeeping.run_list import find_runs
+    from fae.run.housekeeping.run_table import say_runs
 
     found = find_runs(options.folder, sort=options.sort)
     say_runs(options.folder, found)
@@ -68,12 +68,12 @@ def _list(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _clean(options: argparse.Namespace) -> dict[str, Any]:
-    from fae.run.cleaning import clean
+    from fae.run.housekeeping.cleaning import clean
 
     return clean(options.run, everything=options.everything, dry_run=options.dry_run)
 
 
 def _upgrade(options: argparse.Namespace) -> dict[str, Any]:
-    from fae.run.upgrading import upgrade
+    from fae.run.housekeeping.upgrading import upgrade
 
     return upgrade(options.runs, dry_run=options.dry_run)

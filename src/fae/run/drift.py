@@ -117,7 +117,7 @@ def _hot_rows(hot_set: HotSet, table: int) -> npt.NDArray[np.bool_]:
 
 
 def _known_ids(old: ColumnarLog, new: ColumnarLog) -> list[npt.NDArray[np.int64]]:
-    """Of each table of the new log, the earlier run's id of each id, int64 ``[num_embeddings]``; -1 where it is new."""
+    """The earlier run's id of each id of the new log, a table each: int64 ``[num_embeddings]``; -1 where it is new."""
     there, here = ([feature.name for feature in log.features] for log in (old, new))
     if there != here:
         raise RecipeError(

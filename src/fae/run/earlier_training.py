@@ -125,15 +125,20 @@ def _differences(run: RunContext, finished: Manifest, log_plan: Plan) -> Iterato
     same_log = finished.parents.get(LOG_KIND) == log_plan.fingerprint
     packed = _planned_packed(run, log_plan) if same_log else None
     found = list(_table("model", to_table(model_config(there["model"])), to_table(run.recipe.model)))
-    found += _table("train", *({**to_table(TrainConfig()), **each, **_UNSHAPING}
-                               for each in (there["train"], run.recipe.train.to_parameters())))  # fmt: skip
+    before, now = (
+        {**to_table(TrainConfig()), **each, **_UNSHAPING} for each in (there["train"], run.recipe.train.to_parameters())
+    )
+    found += _table("train", before, now)
     if there.get("device") != run.device():
         found.append(("the device", there.get("device"), run.device()))
     record = _record(run.out, finished)
     continued = finished.parents.get(KIND)
     if continued != (parent.manifest.fingerprint if parent else None):
-        before = (record.get("parent") or {}).get("path") or (continued[:8] if continued else None)
-        found.append(("[train] from", before, run.recipe.train.from_ if parent else None))
+        was = (record.get("parent") or {}).get("path") or "another run" if continued else None
+        if was and continued:
+            was = f"{was}, {continued[:8]}"
+        here = f"{parent.checkpoint}, {parent.manifest.fingerprint[:8]}" if parent else None
+        found.append(("[train] from", was, here))
     if packed is not None and packed.fingerprint != finished.parents.get(PACKED_KIND):
         found += _hot_differences(run, record) or (
             [] if found else [("[hot], or what else decides batches", None, None)]
@@ -141,6 +146,12 @@ def _differences(run: RunContext, finished: Manifest, log_plan: Plan) -> Iterato
     elif same_log and [name for name, *_ in found] == ["[train] epochs"]:
         # Where the log has to be ingested again first, this is decided behind the ingest.
         found = [] if packed is None else _epochs_differences(run, packed, log_plan, found)
+    elif packed is not None and not found:
+        planned = plan_training(run, packed.fingerprint, log_plan.fingerprint)
+        if planned.fingerprint != finished.fingerprint:
+            rows = planned.parents.get("rows") != finished.parents.get("rows")
+            what = "the rows of [train] rows_from" if rows else "what else training depends on, such as its version"
+            found.append((what, None, None))
     if not same_log:
         yield from _log_differences(run, finished, log_plan)
     yield from found

@@ -27,7 +27,7 @@ from fae.core.errors import ArtifactError, RecipeError
 from fae.core.files import MANIFEST, locked_folder, recover_folder
 from fae.core.progress import say
 from fae.core.whole_files import read_json, write_json
-from fae.run.run_list import is_run
+from fae.run.housekeeping.run_list import is_run
 
 UPGRADED = "upgraded.json"
 """In a run folder: former fingerprints and what they became, so that a killed upgrade of a chain is repeated."""
@@ -197,4 +197,4 @@ def _drop_shared_values(source: Path, target: Path, counts: Any) -> None:
 
 
 _CONVERTERS: Mapping[tuple[str, int], Converter] = {(columnar_log.KIND, 1): _log_to_2}
-"""Of a kind and a format version: what makes the next one."""
+"""What makes the next format, by kind and format version."""

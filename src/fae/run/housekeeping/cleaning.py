@@ -20,7 +20,7 @@ from fae.core.units import format_bytes
 from fae.core.whole_files import read_json
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.ingest.resume import progress_paths
-from fae.run.run_list import folder_bytes, is_run
+from fae.run.housekeeping.run_list import folder_bytes, is_run
 from fae.run.shared_logs import users_of
 from fae.run.stale_files import RUN_RECORD
 
@@ -75,20 +75,26 @@ def clean(run: str | Path, *, everything: bool = False, dry_run: bool = False) -
     with locked_folder(folder):
         found = [each for each in _look(folder, everything=everything) if each.num_bytes or each.goes]
         gone = [each for each in found if each.goes]
-        listed = [{"name": each.name, "bytes": each.num_bytes, "why": each.why} for each in found]
-        for each, facts in zip(found, listed, strict=True):
+        sizes = [each.num_bytes for each in found]
+        for each, size in zip(found, sizes, strict=True):
             verb = ("would remove" if dry_run else "removed") if each.goes else "kept"
-            say(f"clean: {verb} {each.name}, {format_bytes(facts['bytes'])}: {each.why}")
+            say(f"clean: {verb} {each.name}, {format_bytes(size)}: {each.why}")
         if not dry_run:
             for each in gone:
                 for path in each.paths:
                     _remove(path)
-    total = sum(facts["bytes"] for each, facts in zip(found, listed, strict=True) if each.goes)
+    total = sum(size for each, size in zip(found, sizes, strict=True) if each.goes)
     say(f"clean: {format_bytes(total)} {'would be' if dry_run else 'are'} free" if gone else "clean: nothing to remove")
+
+    def listed(goes: bool) -> list[dict[str, Any]]:
+        return [
+            {"name": each.name, "bytes": size, "why": each.why}
+            for each, size in zip(found, sizes, strict=True)
+            if each.goes == goes
+        ]
+
     return {
-        "run": str(folder), "dry_run": dry_run, "bytes": total,
-        "removed": [facts for each, facts in zip(found, listed, strict=True) if each.goes],
-        "kept": [facts for each, facts in zip(found, listed, strict=True) if not each.goes],
+        "run": str(folder), "dry_run": dry_run, "bytes": total, "removed": listed(True), "kept": listed(False),
     }  # fmt: skip
 
 

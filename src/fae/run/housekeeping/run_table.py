@@ -14,7 +14,7 @@ _LEFT = {"run", "when", "log", "placement", "state"}
 
 
 def say_runs(folder: str, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Print what `fae.run.run_list.find_runs` found, a line a run, and what all of them take."""
+    """Print what `fae.run.housekeeping.run_list.find_runs` found, a line a run, and what all of them take."""
     if not runs:
         say(f"runs: there is no run in {folder}; `fae run RECIPE.toml` makes one in runs/")
         return
