@@ -38,7 +38,8 @@ PACKAGES = (
     "ingest/scored", "ingest/value_types", "profile", "report", "report/pictures",
     "report/sentences", "calibrate", "synthetic", "pack", "inspect",
     "kernels", "streaming", "embedding", "models", "checkpoint", "training",
-    "training/quality", "training/watching", "run", "run/housekeeping", "plan", "plan/budgets", "plan/sample", "exporting", "exporting/standalone",
+    "training/quality", "training/watching", "run", "run/housekeeping",
+    "plan", "plan/budgets", "plan/sample", "exporting", "exporting/standalone",
     "exporting/standalone/scoring", "bench", "cli",
 )  # fmt: skip
 """Packages from the ground up; the docstring of each says what it is for."""
