@@ -8,7 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,9 @@ else:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The case dlrm with its run, exported to ``served``."""
-    place = tmp_path_factory.mktemp("dlrm")
-    CASES["dlrm"].run(place)
-    succeed("export", place / "run", place / "served")
-    return place
+def folder(exported: Callable[[str], Path]) -> Path:
+    """The case dlrm."""
+    return exported("dlrm")
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -201,7 +198,6 @@ def test_refusals_are_one_line_and_leave_nothing(folder: Path, tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
     with pytest.raises(RecipeError, match="int4"):
         export(folder / "run", tmp_path / "out", dtype="int4")  # type: ignore[arg-type]
-    succeed("export", folder / "run", folder / "served", "--replace")
 
 
 def test_onnx_needs_its_packages(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,14 +206,16 @@ def test_onnx_needs_its_packages(folder: Path, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["dlrm", "deepfm", "dcnv2", "wide_deep", "tbsm"])
-def test_onnxruntime_gives_the_scores_of_every_model(name: str, tmp_path: Path) -> None:
+def test_onnxruntime_gives_the_scores_of_every_model(
+    exported: Callable[[str], Path], name: str, tmp_path: Path
+) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="needs fae[onnx]")
-    case = CASES[name]
-    export(case.run(tmp_path), tmp_path / "served", onnx=True)
+    case, folder = CASES[name], exported(name)
+    export(folder / "run", tmp_path / "served", onnx=True)
     model = ExportedModel(tmp_path / "served")
     session = runtime.InferenceSession(str(tmp_path / "served" / "model.onnx"))
     assert [each.name for each in session.get_inputs()] == [each["name"] for each in model.schema["model"]["inputs"]]
-    for path in (tmp_path / case.file, case.odd_file(tmp_path)):
+    for path in (folder / case.file, case.odd_file(folder)):
         for columns in model.files(path):
             ids, dense = model.encode(columns)
             (found,) = session.run(None, {key: each.numpy() for key, each in model.boundary(ids, dense).items()})

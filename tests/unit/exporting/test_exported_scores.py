@@ -12,23 +12,8 @@ import pytest
 import torch
 
 from export_cases import CASES
-from fae.exporting.export_run import export
 from fae.exporting.standalone.scoring.exported_model import ExportedModel
 from fae.run.predictions import predict
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """From the name of a case to the folder of its log, run and ``served``; each is made once."""
-    made: dict[str, Path] = {}
-
-    def find(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            export(CASES[name].run(made[name]), made[name] / "served")
-        return made[name]
-
-    return find
 
 
 def scores_of(folder: Path, path: Path) -> list[float]:

@@ -10,7 +10,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,15 @@ import numpy as np
 import pytest
 
 from export_cases import CASES
-from fae.exporting.export_run import export
 from fae.exporting.standalone.scoring.exported_model import ExportedModel
 from fae.exporting.standalone.serve import ScoreServer
 from fae.run.predictions import predict
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The case wide_deep, whose log has an object a line, with its run, exported to ``served``."""
-    place = tmp_path_factory.mktemp("wide_deep")
-    export(CASES["wide_deep"].run(place), place / "served")
-    return place
+def folder(exported: Callable[[str], Path]) -> Path:
+    """The case wide_deep, whose log has an object a line."""
+    return exported("wide_deep")
 
 
 @pytest.fixture(scope="module")
