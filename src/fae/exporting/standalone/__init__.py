@@ -1,1 +1,1 @@
-"""Files that `fae export` copies beside an exported model; they import torch, safetensors, pyarrow and each other."""
+"""Files that `fae export` copies beside a model; they import torch, safetensors, pyarrow, each other."""
