@@ -145,7 +145,7 @@ def read_log(recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int)
         return LogReading.of_whole(run.existing_log(), "columnar")
     parent = run.parent()
     known = parent.log if parent else None
-    if out is not None and (ingested := _ingested_log(recipe, out, known)) is not None:
+    if out is not None and (ingested := _ingested_log(recipe, out, known, read_bytes)) is not None:
         return LogReading.of_whole(ingested, "run")
     sources = find_sources(recipe.log, recipe.base)
     num_bytes = sum(source.num_bytes for source in sources)
@@ -161,13 +161,15 @@ def read_log(recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int)
     return _of_sample(recipe, sample, raw, sources, folder, known)
 
 
-def _ingested_log(recipe: Recipe, out: Path, known: ColumnarLog | None) -> ColumnarLog | None:
-    """The recipe's log in the folder of its run, or in that of another run beside it; nothing is written or hashed."""
+def _ingested_log(recipe: Recipe, out: Path, known: ColumnarLog | None, read_bytes: int) -> ColumnarLog | None:
+    """The recipe's log in the folder of its run, or in that of another run beside it; nothing is written."""
     learn_digests(out)
     there = out / INGEST.kind
     with contextlib.suppress(LogError, ArtifactError):  # damaged or of another recipe: the run would make it again
         try:
-            if not are_digests_known(find_sources(recipe.log, recipe.base)):
+            sources = find_sources(recipe.log, recipe.base)
+            # Hashing files that are read whole anyway costs little; more is not read to find a log.
+            if sum(each.num_bytes for each in sources) > read_bytes and not are_digests_known(sources):
                 return None
             plan = plan_ingest(recipe.log, base=recipe.base, parent=known)
         except MissingFilesError:  # raw files may be gone once they are ingested
