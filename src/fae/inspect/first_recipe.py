@@ -19,7 +19,7 @@ from fae.ingest.column_config import ColumnConfig, Part
 from fae.ingest.value_types.date_parts import date_parts
 from fae.inspect.column_kinds import ColumnGuess
 from fae.inspect.inspection import Inspection
-from fae.inspect.inspection_text import inspection_warnings, percent, shown_name
+from fae.inspect.inspection_text import inspection_warnings, shown_name, shown_part
 from fae.inspect.training_guess import model_lines, says_little, training_lines
 
 _RARE_VALUES, _RARE_SHARE = 1000, 0.5
@@ -223,9 +223,9 @@ def _categorical(found: Inspection, column: ColumnGuess) -> tuple[str, str]:
         why.append(f"lists of up to {lists.longest}")
     if values.distinct > _RARE_VALUES and values.seen_once > _RARE_SHARE * values.distinct:
         settings.append("min_frequency = 2")
-        why.append(f"{percent(values.seen_once, values.distinct)} of them occur once")
+        why.append(f"{shown_part(values.seen_once, values.distinct)} of them occur once")
     if values.new_share is not None and values.new_share > _SORTED_SHARE:
-        why.append(f"{percent(values.new_share, 1.0)} of the last tenth are new")
+        why.append(f"{shown_part(values.new_share, 1.0)} of the last tenth are new")
     entry = _text(column.name)
     if settings:
         entry = "{ " + ", ".join([f"name = {entry}", *settings]) + " }"

@@ -59,10 +59,10 @@ def shown_name(name: str) -> str:
     return printable(name) or "(no name)"
 
 
-def percent(count: float, total: float) -> str:
+def shown_part(count: float, total: float) -> str:
     """A share of a count for people; 0 % and 100 % are exact.
 
-    >>> percent(0, 9), percent(1, 10000), percent(1, 3), percent(9, 9), percent(0, 0)
+    >>> shown_part(0, 9), shown_part(1, 10000), shown_part(1, 3), shown_part(9, 9), shown_part(0, 0)
     ('0 %', '0.1 %', '33 %', '100 %', '-')
     """
     if not total:
@@ -80,10 +80,10 @@ def _row(found: Inspection, column: ColumnGuess, name_width: int, rest: int) -> 
     if column.kind in ("not read", "empty"):
         words = column.why or "no value"
         return f"{name:{name_width}}  {kind:11} {'':9} {'':6} {'':6} {'':7}  {_cut(words, rest)}"
-    once = "" if column.kind in ("count", "number") else percent(values.seen_once, values.distinct)
+    once = "" if column.kind in ("count", "number") else shown_part(values.seen_once, values.distinct)
     new = values.new_share
-    new_text = "" if column.kind in ("count", "number", "label") or new is None else percent(new, 1.0)
-    missing = percent(values.num_missing, found.lines_read)
+    new_text = "" if column.kind in ("count", "number", "label") or new is None else shown_part(new, 1.0)
+    missing = shown_part(values.num_missing, found.lines_read)
     return (
         f"{name:{name_width}}  {kind:11} {_count(values.distinct):>9} {once:>6} {new_text:>6} {missing:>7}  "
         f"{_cut(_shown_values(found, column), rest)}"
@@ -105,7 +105,7 @@ def _shown_values(found: Inspection, column: ColumnGuess) -> str:
         return f"up to {column.lists.longest}{mark}: {words}"
     if column.kind in ("timestamp", "date", "key", "row number", "free text"):
         return words
-    return f"{percent(top[0][1], values.num_values)} {words}" if top else ""
+    return f"{shown_part(top[0][1], values.num_values)} {words}" if top else ""
 
 
 def _cut(text: str, width: int) -> str:
@@ -183,11 +183,11 @@ def _column_warnings(found: Inspection, column: ColumnGuess) -> list[str]:
         return []
     lines = []
     if values.num_missing > 0.5 * found.lines_read:
-        lines.append(f"{name!r} is missing in {percent(values.num_missing, found.lines_read)} of the inputs")
+        lines.append(f"{name!r} is missing in {shown_part(values.num_missing, found.lines_read)} of the inputs")
     new = values.new_share
     if column.kind in ("categorical", "list") and new is not None and new > _NEW_SHARE:
         lines.append(
-            f"{percent(new, 1.0)} of the last tenth of {name!r} was never seen before it: its values are new every "
+            f"{shown_part(new, 1.0)} of the last tenth of {name!r} was never seen before it: its values are new every "
             "time, or the log is sorted by it"
         )
     return lines
