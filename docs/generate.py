@@ -34,8 +34,8 @@ from fae.training.config import TrainConfig  # noqa: E402
 WIDTH = 120
 
 PACKAGES = (
-    "core", "artifacts", "ingest", "ingest/dense", "ingest/input_order", "ingest/notes", "ingest/raw_files", "ingest/readers",
-    "ingest/scored", "ingest/value_types", "profile", "report", "report/pictures",
+    "core", "artifacts", "ingest", "ingest/dense", "ingest/input_order", "ingest/notes", "ingest/raw_files",
+    "ingest/readers", "ingest/scored", "ingest/value_types", "profile", "report", "report/pictures",
     "report/sentences", "calibrate", "synthetic", "pack", "inspect",
     "kernels", "streaming", "embedding", "models", "checkpoint", "training",
     "training/quality", "training/watching", "run", "run/housekeeping",
