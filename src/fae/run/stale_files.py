@@ -15,7 +15,6 @@ from fae.core.errors import ArtifactError
 from fae.core.files import MANIFEST, remove_folder
 from fae.core.progress import say
 from fae.core.whole_files import json_values, read_json
-from fae.run.score_file import scored_by
 
 RUN_RECORD, REPORT, METRICS, PARENT_TEST = "run.json", "report.html", "metrics.jsonl", "parent_test.json"
 EARLIER = ".earlier"
@@ -83,5 +82,9 @@ def _told_of(out: Path) -> str:
 def _score_files(out: Path) -> Iterator[Path]:
     """Files of `fae predict` in the run folder itself."""
     for path in sorted(out.iterdir()):
-        if path.is_file() and not path.is_symlink() and scored_by(path) is not None:
+        if path.suffix not in (".csv", ".parquet") or path.is_symlink() or not path.is_file():
+            continue
+        from fae.run.score_file import scored_by  # pyarrow, which training does not need
+
+        if scored_by(path) is not None:
             yield path
