@@ -152,7 +152,7 @@ def test_budget_too_small_for_the_ring(finished: Path) -> None:
     run = finished / "run"
     before = (run / "hot_set" / "manifest.json").read_bytes()
     line = fault(
-        fae("run", finished / "recipe.toml", "--out", run, "--budget", "300B"),
+        fae("run", finished / "recipe.toml", "--out", run, "--replace", "--budget", "300B"),
         "[hot] budget = '300B' (300 B) is too small", "staging ring takes", "ring_depth = 2", "batch_size = 32",
     )  # fmt: skip
     assert (run / "hot_set" / "manifest.json").read_bytes() == before

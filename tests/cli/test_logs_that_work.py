@@ -182,7 +182,7 @@ def test_placements_agree_to_the_last_byte(tmp_path: Path, optimizer: str, order
     )
     seen = []
     for placement in ("tiered", "device", "cpu", "hybrid", "paper"):
-        arguments = ("--set", f"train.placement={placement}", "--device", "cpu", "--json")
+        arguments = ("--set", f"train.placement={placement}", "--device", "cpu", "--json", "--replace")
         record = succeed("run", recipe, "--out", tmp_path / "run", *arguments).result
         assert record["recipe"]["train"]["placement"] == placement
         tensors = {name: data for name, data in contents(tmp_path / "run").items() if name.endswith(".safetensors")}
