@@ -32,7 +32,7 @@ class Case:
 
     def ingest(self, *settings: str, recipe: str = "recipe.toml") -> ColumnarLog:
         """Ingest the copy, with ``--set`` settings, and open the log; fails with the error line if that fails."""
-        done = self.fae("ingest", *(part for text in settings for part in ("--set", text)), recipe=recipe)
+        done = self.fae("ingest", "--replace", *(part for text in settings for part in ("--set", text)), recipe=recipe)
         assert done.status == 0, done.stderr
         return ColumnarLog(self.folder / "out" / "log")
 

@@ -7,7 +7,7 @@ that profile, hot set and packed batches would have, ``[hot]``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -44,7 +44,7 @@ _MOST_SHOWN = 4
 _ABSENT = "not set"
 
 
-def require_replaceable(run: RunContext, log_plan: Plan, gone: Sequence[str] = ()) -> None:
+def require_replaceable(run: RunContext, log_plan: Plan, gone: Mapping[str, Any] | None = None) -> None:
     """Stop where the recipe would replace a finished training, or a log that cannot be made again.
 
     Parameters
@@ -61,7 +61,7 @@ def require_replaceable(run: RunContext, log_plan: Plan, gone: Sequence[str] = (
     """
     finished = _finished(run.out)
     if finished is None:
-        _require_log_replaceable(run, log_plan, gone)
+        _require_log_replaceable(run, log_plan, gone or {})
         return
     differences = list(_differences(run, finished, log_plan))
     if not differences:
@@ -84,7 +84,7 @@ def _finished(out: Path) -> Manifest | None:
         return None
 
 
-def _require_log_replaceable(run: RunContext, plan: Plan, gone: Sequence[str]) -> None:
+def _require_log_replaceable(run: RunContext, plan: Plan, gone: Mapping[str, Any]) -> None:
     """Refuse to replace a log whose raw files are gone, or that other runs read."""
     path = run.out / LOG_KIND
     if run.recipe.log.is_columnar or path.is_symlink() or not (path / MANIFEST).is_file() or is_current(path, plan):
@@ -92,8 +92,9 @@ def _require_log_replaceable(run: RunContext, plan: Plan, gone: Sequence[str]) -
     reasons = []
     if users := users_of(run.out):
         reasons.append(f"{', '.join(map(str, users))} reads it")
-    if gone:
-        reasons.append(f"its raw file {gone[0]} is not there any more")
+    moved = {source.get("blake2b") for source in plan.parameters.get("sources", ())}
+    if lost := [name for name, digest in gone.items() if digest not in moved]:
+        reasons.append(f"its raw file {lost[0]} is not there any more")
     if reasons:
         raise ArtifactError(
             f"{path} is another log than the recipe's, and {' and '.join(reasons)}; keep it and choose another folder "
@@ -108,13 +109,19 @@ def tell_users(run: RunContext, plan: Plan) -> None:
         say(f"ingest: {path} is replaced, and {', '.join(map(str, users))} reads it; `fae run` there ingests again")
 
 
-def missing_sources(log: Path) -> list[str]:
-    """Raw files that a log was made from and that are no longer where they were, as far as its sidecar knows them."""
+def missing_sources(log: Path) -> dict[str, Any]:
+    """Raw files of a log that are no longer where they were, as far as its sidecar knows them, and their digests."""
     try:
         known = read_json(sidecar(log))
     except (OSError, ValueError):
-        return []
-    return [name for name in known if not Path(name).exists()] if isinstance(known, dict) else []
+        return {}
+    if not isinstance(known, dict):
+        return {}
+    return {
+        name: facts.get("blake2b") if isinstance(facts, dict) else None
+        for name, facts in known.items()
+        if not Path(name).exists()
+    }
 
 
 def _differences(run: RunContext, finished: Manifest, log_plan: Plan) -> Iterator[Difference]:
