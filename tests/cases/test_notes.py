@@ -21,7 +21,8 @@ USERS = [f"u{i % 9}" for i in range(40)]
 
 def said(case: Case, *settings: str, verb: str = "ingest") -> list[str]:
     """The lines of ingest after its first one, without their prefix."""
-    done = case.fae(verb, *(part for text in settings for part in ("--set", text)))
+    replace = ["--replace"] if verb in ("run", "ingest", "train") else []
+    done = case.fae(verb, *replace, *(part for text in settings for part in ("--set", text)))
     assert done.status == 0, done.stderr
     return notes_in(done.stderr)
 
