@@ -47,6 +47,8 @@ class RunFolder(RunContext):
         Folder of the artifacts; made where it does not exist.
     device
         ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
+    callbacks
+        They see the training and may end it (`fae.Callback`).
     """
 
     _log_plan: Plan | None = None
