@@ -4,7 +4,7 @@
     python benchmarks/plan.py --table FILE ...
 
 How near are the predictions? For each log and batch size the work of a step is counted in a sample of the log at two
-budgets, constants are measured in seconds (`fae.plan.measured_constants`), and every placement is predicted; then real
+budgets, constants are measured in seconds (`fae.planning.measured_constants`), every placement is predicted; then real
 steps of every placement run in turns on packed batches, and are put beside (on a CPU, which others share, probes and
 real steps run in turns). The lower quartile of the samples counts, on both sides. Logs are synthetic (``criteo``,
 ``avazu``, ``taobao``, ``zipf``), each with a model and an optimizer of its own, and Frappe where its file is given.
@@ -34,12 +34,12 @@ from fae.core.errors import BudgetError
 from fae.core.optimizers import row_bytes
 from fae.models.config import model_config
 from fae.models.registry import embedding_dims, sketch_model
-from fae.plan.cards import CARDS, card_constants
-from fae.plan.machine_constants import MachineConstants
-from fae.plan.measured_constants import MachineProbe
-from fae.plan.step_probes import samples_in_turns, undisturbed, warm_up_steps
-from fae.plan.step_time import StepTime, predict_steps
-from fae.plan.step_work import StepSettings, StepWork
+from fae.planning.cards import CARDS, card_constants
+from fae.planning.machine_constants import MachineConstants
+from fae.planning.measured_constants import MachineProbe
+from fae.planning.step_probes import samples_in_turns, undisturbed, warm_up_steps
+from fae.planning.step_time import StepTime, predict_steps
+from fae.planning.step_work import StepSettings, StepWork
 from fae.profile.config import HotConfig
 from fae.run.folder import RunFolder
 from fae.run.prepare import PackOptions, prepare_packed

@@ -22,8 +22,8 @@ from typing import Any
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.packed import PackedDataset
 from fae.embedding.placements import plan_memory
-from fae.plan.budgets.planned_memory import dense_part_bytes
-from fae.plan.plan import plan
+from fae.planning.budgets.planned_memory import dense_part_bytes
+from fae.planning.plan import plan
 from fae.run.folder import RunFolder
 from fae.run.recipe import Recipe, load_recipe
 from fae.synthetic.config import SyntheticConfig

@@ -39,7 +39,7 @@ PACKAGES = (
     "report/sentences", "calibrate", "synthetic", "pack", "inspect",
     "kernels", "streaming", "embedding", "models", "checkpoint", "training",
     "training/quality", "training/watching", "run", "run/housekeeping",
-    "plan", "plan/budgets", "plan/sample", "exporting", "exporting/standalone",
+    "planning", "planning/budgets", "planning/sample", "exporting", "exporting/standalone",
     "exporting/standalone/scoring", "bench", "cli",
 )  # fmt: skip
 """Packages from the ground up; the docstring of each says what it is for."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fae.core.errors import FaeError as FaeError
     from fae.embedding.placements import make_embeddings as make_embeddings
     from fae.exporting.export_run import export as export
-    from fae.plan.plan import plan as plan
+    from fae.planning.plan import plan as plan
     from fae.run.folder import RunFolder as RunFolder
     from fae.run.predictions import evaluate_files as evaluate_files
     from fae.run.predictions import predict as predict
@@ -71,7 +71,7 @@ _EXPORTS = {
     "load_tables": "fae.checkpoint.save_load",
     "make_embeddings": "fae.embedding.placements",
     "parse_recipe": "fae.run.recipe",
-    "plan": "fae.plan.plan",
+    "plan": "fae.planning.plan",
     "predict": "fae.run.predictions",
     "train_step": "fae.training.step",
 }

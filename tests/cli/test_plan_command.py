@@ -15,8 +15,8 @@ from fae.artifacts.hot_set import HotSet
 from fae.artifacts.packed import PackedDataset
 from fae.embedding.placements import plan_memory
 from fae.models.registry import sketch_model
-from fae.plan import target_gpu
-from fae.plan.machine_constants import MachineConstants
+from fae.planning import target_gpu
+from fae.planning.machine_constants import MachineConstants
 from fae.run.recipe import load_recipe
 from fae.training.dense import dense_bytes
 

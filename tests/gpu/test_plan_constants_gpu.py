@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from fae.plan.measured_constants import MachineProbe, measure_constants
-from fae.plan.step_probes import samples_in_turns, undisturbed
-from fae.plan.step_time import predict_steps
+from fae.planning.measured_constants import MachineProbe, measure_constants
+from fae.planning.step_probes import samples_in_turns, undisturbed
+from fae.planning.step_time import predict_steps
 from step_works import settings, work
 
 

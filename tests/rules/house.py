@@ -24,7 +24,7 @@ FLOORS = (
     {"checkpoint"},
     {"training"},
     {"run"},
-    {"plan", "exporting"},
+    {"planning", "exporting"},
     {"bench"},
     {"cli"},
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.models.config import DLRMConfig
-from fae.plan.step_work import StepSettings, StepWork, WidthWork
+from fae.planning.step_work import StepSettings, StepWork, WidthWork
 
 SIZES = (40_000, 20_000, 3000, 100, 100, 20, 3, 3)
 FEATURES = tuple(FeatureSchema(name=f"C{index}", num_embeddings=size) for index, size in enumerate(SIZES))

@@ -56,8 +56,8 @@ def add_parser(verbs: Any) -> None:
 def work(options: argparse.Namespace) -> dict[str, Any]:
     """Plan."""
     from fae.core.progress import say
-    from fae.plan.plan import plan
-    from fae.plan.plan_text import plan_lines
+    from fae.planning.plan import plan
+    from fae.planning.plan_text import plan_lines
     from fae.run.recipe import load_recipe
 
     found = plan(

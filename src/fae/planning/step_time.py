@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fae.core.optimizers import row_bytes
-from fae.plan.dense_work import DenseWork, dense_work
-from fae.plan.machine_constants import MachineConstants
-from fae.plan.step_work import StepWork
+from fae.planning.dense_work import DenseWork, dense_work
+from fae.planning.machine_constants import MachineConstants
+from fae.planning.step_work import StepWork
 
 TOO_FEW_SLOTS = "too few staging slots"
 """What bounds a step whose batches wait for a slot: a larger budget has more of them."""

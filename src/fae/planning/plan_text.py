@@ -21,7 +21,7 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     Parameters
     ----------
     plan
-        What `fae.plan.plan.plan` returns.
+        What `fae.planning.plan.plan` returns.
     """
     return [
         *_log_lines(plan),

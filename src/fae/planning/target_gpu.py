@@ -10,10 +10,10 @@ import torch
 
 from fae.core.progress import say
 from fae.core.units import format_bytes, parse_bytes
-from fae.plan.cards import CARDS, card_constants, find_card
-from fae.plan.machine_constants import MachineConstants
-from fae.plan.measured_constants import measure_constants
-from fae.plan.step_work import StepSettings, StepWork
+from fae.planning.cards import CARDS, card_constants, find_card
+from fae.planning.machine_constants import MachineConstants
+from fae.planning.measured_constants import measure_constants
+from fae.planning.step_work import StepSettings, StepWork
 from fae.run.context import choose_device
 
 

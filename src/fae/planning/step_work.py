@@ -15,7 +15,7 @@ from fae.artifacts.columnar_log import FeatureSchema, feature_tables, model_feat
 from fae.artifacts.packed import PackedDataset
 from fae.core.optimizers import row_bytes
 from fae.models.config import ModelConfig
-from fae.plan.batch_counts import MOST_BATCHES, counts_of_batch, packed_counts
+from fae.planning.batch_counts import MOST_BATCHES, counts_of_batch, packed_counts
 from fae.training.step import Precision
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fae.core.threads import num_threads
-from fae.plan.budgets.budget_figures import BudgetFigures
-from fae.plan.machine_constants import MachineConstants
-from fae.plan.step_time import predict_steps
+from fae.planning.budgets.budget_figures import BudgetFigures
+from fae.planning.machine_constants import MachineConstants
+from fae.planning.step_time import predict_steps
 
 _GAIN = 0.10
 """Batches of one kind can cost accuracy: they are advised where they are faster by more than this."""

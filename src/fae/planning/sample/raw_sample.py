@@ -13,8 +13,8 @@ from fae.core.errors import LogError
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.dispatch import check_header
-from fae.plan.sample.parquet_pieces import count_rows, take_rows_of
-from fae.plan.sample.text_pieces import TextPieces, keep_lines, spans_lines, take_pieces, trim_users
+from fae.planning.sample.parquet_pieces import count_rows, take_rows_of
+from fae.planning.sample.text_pieces import TextPieces, keep_lines, spans_lines, take_pieces, trim_users
 
 if TYPE_CHECKING:
     from fae.ingest.sources import SourceFile

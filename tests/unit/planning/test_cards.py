@@ -7,8 +7,8 @@ import re
 import pytest
 
 from fae.core.errors import RecipeError
-from fae.plan.cards import CARDS, card_constants, find_card
-from fae.plan.step_time import predict_steps
+from fae.planning.cards import CARDS, card_constants, find_card
+from fae.planning.step_time import predict_steps
 from step_works import settings, work
 
 

@@ -14,10 +14,10 @@ import pytest
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.ingest.config import LogConfig
 from fae.ingest.sources import find_sources
-from fae.plan.sample.planned_log import make_planned_log, training_blocks
-from fae.plan.sample.raw_sample import sample_raw
-from fae.plan.sample.table_growth import RangedCount, extrapolate, table_rows
-from fae.plan.sample.text_pieces import TextPieces, keep_lines, spans_lines, take_pieces, trim_users
+from fae.planning.sample.planned_log import make_planned_log, training_blocks
+from fae.planning.sample.raw_sample import sample_raw
+from fae.planning.sample.table_growth import RangedCount, extrapolate, table_rows
+from fae.planning.sample.text_pieces import TextPieces, keep_lines, spans_lines, take_pieces, trim_users
 
 from logs import make_log, zipf_log
 

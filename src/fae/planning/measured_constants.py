@@ -10,12 +10,12 @@ import torch
 
 from fae.core.host_memory import available_bytes
 from fae.core.progress import say
-from fae.plan import measured_ceilings as ceilings
-from fae.plan.machine_constants import MachineConstants
-from fae.plan.probe_batches import probe_batches
-from fae.plan.step_probes import Run, StepProbe, samples_in_turns, undisturbed, warm_up_steps
-from fae.plan.step_time import hybrid_parts, resident_parts, stream_parts
-from fae.plan.step_work import StepWork
+from fae.planning import measured_ceilings as ceilings
+from fae.planning.machine_constants import MachineConstants
+from fae.planning.probe_batches import probe_batches
+from fae.planning.step_probes import Run, StepProbe, samples_in_turns, undisturbed, warm_up_steps
+from fae.planning.step_time import hybrid_parts, resident_parts, stream_parts
+from fae.planning.step_work import StepWork
 from fae.training.step import Precision
 
 MARGIN = 0.15

@@ -11,12 +11,12 @@ import torch
 
 from fae.core.errors import RecipeError
 from fae.models.config import TBSMConfig
-from fae.plan.dense_work import dense_work
-from fae.plan.machine_constants import MachineConstants
-from fae.plan.measured_constants import MARGIN, fit_factors, measure_constants
-from fae.plan.step_probes import samples_in_turns, undisturbed
-from fae.plan.step_time import predict_steps
-from fae.plan.step_work import StepWork
+from fae.planning.dense_work import dense_work
+from fae.planning.machine_constants import MachineConstants
+from fae.planning.measured_constants import MARGIN, fit_factors, measure_constants
+from fae.planning.step_probes import samples_in_turns, undisturbed
+from fae.planning.step_time import predict_steps
+from fae.planning.step_work import StepWork
 from step_works import FEATURES, settings, work
 
 CEILINGS = MachineConstants(

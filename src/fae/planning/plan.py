@@ -15,17 +15,17 @@ from fae.artifacts.columnar_log import model_features
 from fae.calibrate.calibrator import Calibrator
 from fae.core.progress import say, task
 from fae.core.units import parse_bytes
-from fae.plan.budgets.budget_figures import EXACT_INPUTS, BudgetFigures, BudgetPlanner
-from fae.plan.budgets.budget_ladder import budget_ladder
-from fae.plan.budgets.planned_memory import dense_part_bytes, disk_values, memory_values, table_bytes
-from fae.plan.order_advice import advise_order
-from fae.plan.sample.log_reading import DEFAULT_READ, LogReading, read_log
-from fae.plan.sample.table_growth import RangedCount
-from fae.plan.sample.working_folder import working_folder
-from fae.plan.step_time import predict_steps
-from fae.plan.step_work import StepSettings
-from fae.plan.target_gpu import TargetGPU, find_target
-from fae.plan.verdict import Times, Verdict, decide, fits_gpu
+from fae.planning.budgets.budget_figures import EXACT_INPUTS, BudgetFigures, BudgetPlanner
+from fae.planning.budgets.budget_ladder import budget_ladder
+from fae.planning.budgets.planned_memory import dense_part_bytes, disk_values, memory_values, table_bytes
+from fae.planning.order_advice import advise_order
+from fae.planning.sample.log_reading import DEFAULT_READ, LogReading, read_log
+from fae.planning.sample.table_growth import RangedCount
+from fae.planning.sample.working_folder import working_folder
+from fae.planning.step_time import predict_steps
+from fae.planning.step_work import StepSettings
+from fae.planning.target_gpu import TargetGPU, find_target
+from fae.planning.verdict import Times, Verdict, decide, fits_gpu
 from fae.profile.profile import sample_size
 from fae.run.prepare import PackOptions, make_profile, require_validation
 from fae.run.recipe import Recipe, load_recipe
@@ -52,7 +52,7 @@ def plan(
     out
         Folder of the run, if there is one: a log that it has ingested already is not read again.
     gpu
-        Name of a card (`fae.plan.cards`), for its memory and its speed; None takes the GPU that is here.
+        Name of a card (`fae.planning.cards`), for its memory and its speed; None takes the GPU that is here.
     gpu_memory
         Memory of the GPU, for another than the card's.
     budgets

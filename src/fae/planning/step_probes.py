@@ -13,8 +13,8 @@ import torch
 from fae.artifacts.packed import BatchSet
 from fae.embedding.placements import make_embeddings
 from fae.models.registry import build_model
-from fae.plan.probe_batches import ProbeHotSet
-from fae.plan.step_work import StepSettings
+from fae.planning.probe_batches import ProbeHotSet
+from fae.planning.step_work import StepSettings
 from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import make_dense_optimizer
 from fae.training.dense_threads import dense_threads, torch_threads

@@ -9,8 +9,8 @@ from fae.core.config import nearest
 from fae.core.errors import RecipeError
 from fae.core.printable import brief
 from fae.models.config import DCNv2Config, DeepFMConfig, DLRMConfig, ModelConfig, TBSMConfig
-from fae.plan.machine_constants import MachineConstants
-from fae.plan.step_work import StepSettings
+from fae.planning.machine_constants import MachineConstants
+from fae.planning.step_work import StepSettings
 
 _MIB = 2**20
 _GIGA, _TERA = 1e9, 1e12

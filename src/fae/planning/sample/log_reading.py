@@ -21,10 +21,10 @@ from fae.ingest.column_config import columns_of_tables
 from fae.ingest.ingest import ingest, plan_ingest
 from fae.ingest.raw_files.source_digests import are_digests_known
 from fae.ingest.sources import MissingFilesError, SourceFile, find_sources
-from fae.plan.sample.planned_log import make_planned_log, training_blocks
-from fae.plan.sample.raw_sample import RawSample, sample_raw
-from fae.plan.sample.table_growth import RangedCount, table_rows
-from fae.plan.sample.working_folder import require_room
+from fae.planning.sample.planned_log import make_planned_log, training_blocks
+from fae.planning.sample.raw_sample import RawSample, sample_raw
+from fae.planning.sample.table_growth import RangedCount, table_rows
+from fae.planning.sample.working_folder import require_room
 from fae.run.context import RunContext
 from fae.run.shared_logs import find_shared_log, learn_digests
 from fae.run.stages import INGEST
@@ -49,7 +49,7 @@ class LogReading:
     Attributes
     ----------
     log
-        All inputs; of a sample a log with tables of the whole one's size (`fae.plan.sample.planned_log`).
+        All inputs; of a sample a log with tables of the whole one's size (`fae.planning.sample.planned_log`).
     how
         ``run``: the log is in the run's folder, or in that of a run beside it; ``columnar``: the recipe names a
         columnar log; ``whole``: raw files, read to their end; ``sample``: a part of raw files.

@@ -16,7 +16,7 @@ from fae.artifacts.columnar_log import model_features
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
 from fae.kernels.geometry import group_geometries
 from fae.models.registry import sketch_model
-from fae.plan.step_work import StepSettings
+from fae.planning.step_work import StepSettings
 
 _VIEWS = frozenset(
     ("view", "_unsafe_view", "t", "transpose", "expand", "slice", "select", "unsqueeze", "squeeze", "detach", "alias",

@@ -56,8 +56,8 @@ def sampled_shares(
     """Coverage and hot-input share of the whole log at one budget, from a planned log.
 
     What hot rows serve of the inputs that they were chosen by is too much, what they serve of held-out inputs too
-    little (`fae.plan.sample.planned_log`). Both have an interval of their own, from how stretches of the log differ;
-    the whole log may need a larger or smaller ring, and another selection may win there.
+    little (`fae.planning.sample.planned_log`). Both have an interval of their own, from how stretches of the log
+    differ; the whole log may need a larger or smaller ring, and another selection may win there.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from fae.core.optimizers import OPTIMIZERS, row_bytes
 from fae.embedding.memory_plan import MemoryPlan
 from fae.embedding.placements import plan_memory
 from fae.models.registry import sketch_model
-from fae.plan.budgets.planned_hot_set import PlannedHotSet
+from fae.planning.budgets.planned_hot_set import PlannedHotSet
 from fae.training.dense import dense_bytes
 
 if TYPE_CHECKING:

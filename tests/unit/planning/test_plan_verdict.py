@@ -9,10 +9,10 @@ import pytest
 
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.embedding.memory_plan import SPARE_BYTES, MemoryPlan
-from fae.plan.budgets.budget_ladder import budget_ladder
-from fae.plan.budgets.sampled_shares import Share
-from fae.plan.step_time import StepTime
-from fae.plan.verdict import Verdict, decide, fits_gpu
+from fae.planning.budgets.budget_ladder import budget_ladder
+from fae.planning.budgets.sampled_shares import Share
+from fae.planning.step_time import StepTime
+from fae.planning.verdict import Verdict, decide, fits_gpu
 
 MIB = 2**20
 ROWS = 1_000_000

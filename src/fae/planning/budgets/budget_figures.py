@@ -18,11 +18,11 @@ from fae.core.seeds import generator
 from fae.embedding.memory_plan import MemoryPlan
 from fae.pack.in_memory import compose_batch_set
 from fae.pack.packed_sizes import SplitSizes, measure_packed
-from fae.plan.budgets.planned_hot_set import PlannedHotSet
-from fae.plan.budgets.planned_memory import memory_by_placement
-from fae.plan.budgets.sampled_shares import Share, sampled_shares
-from fae.plan.sample.log_reading import LogReading
-from fae.plan.step_work import StepSettings, StepWork
+from fae.planning.budgets.planned_hot_set import PlannedHotSet
+from fae.planning.budgets.planned_memory import memory_by_placement
+from fae.planning.budgets.sampled_shares import Share, sampled_shares
+from fae.planning.sample.log_reading import LogReading
+from fae.planning.step_work import StepSettings, StepWork
 from fae.profile.sampling import sample_without_replacement
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class BudgetPlanner:
     settings
         What steps depend on beside it.
     dense
-        `fae.plan.budgets.planned_memory.dense_part_bytes` on a GPU and on a CPU.
+        `fae.planning.budgets.planned_memory.dense_part_bytes` on a GPU and on a CPU.
     folder
         For temporary files.
     form_all

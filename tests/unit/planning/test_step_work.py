@@ -13,7 +13,7 @@ from fae.artifacts.manifest import Manifest
 from fae.artifacts.row_layout import RowLayout
 from fae.models.config import DLRMConfig
 from fae.pack.pack import pack
-from fae.plan.step_work import StepSettings, StepWork
+from fae.planning.step_work import StepSettings, StepWork
 
 from logs import make_log
 

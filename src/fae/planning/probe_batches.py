@@ -19,7 +19,7 @@ from fae.artifacts.row_layout import RowLayout
 from fae.core.optimizers import row_bytes
 from fae.core.seeds import generator
 from fae.pack.in_memory import compose_batch_set
-from fae.plan.step_work import StepSettings, StepWork
+from fae.planning.step_work import StepSettings, StepWork
 
 _BINS = 64
 _STEPS = 40

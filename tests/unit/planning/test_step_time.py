@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from fae.plan.machine_constants import MachineConstants
-from fae.plan.step_time import StepTime, predict_steps
+from fae.planning.machine_constants import MachineConstants
+from fae.planning.step_time import StepTime, predict_steps
 from step_works import settings, work
 
 GPU = MachineConstants(

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from fae.core.units import format_bytes
 from fae.embedding.memory_plan import SPARE_BYTES, largest_budget
-from fae.plan.budgets.budget_figures import BudgetFigures
-from fae.plan.step_time import StepTime
+from fae.planning.budgets.budget_figures import BudgetFigures
+from fae.planning.step_time import StepTime
 
 Answer = Literal["use a budget", "all rows fit", "skew too flat", "dense part dominates", "too small", "no GPU"]
 KNEE = 0.03
