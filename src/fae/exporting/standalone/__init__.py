@@ -1,1 +1,1 @@
-"""Files that `fae export` copies beside a model; they import torch, safetensors, pyarrow, each other."""
+"""Files that `fae export` copies beside a model; they import no FAE."""

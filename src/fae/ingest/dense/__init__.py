@@ -1,1 +1,1 @@
-"""Dense features: clipped and transformed, with constants of the training split where the recipe wants them."""
+"""Dense features: clipped and transformed, with constants of the training split where wanted."""

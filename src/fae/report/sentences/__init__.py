@@ -1,1 +1,1 @@
-"""What a page says in words: the verdict, what to try next, the meaning of its words, what is noise."""
+"""What a page says in words: the verdict, what to try next, what words mean, what is noise."""

@@ -1,1 +1,1 @@
-"""How good a model is: metrics, calibration, groups, unknown ids, and what predictions without a model reach."""
+"""How good a model is: metrics, calibration, groups, unknown ids, what simple predictions reach."""

@@ -1,1 +1,1 @@
-"""What a training tells while it runs, and to whom: epochs, a file of metrics, callbacks; and when it stops early."""
+"""What a training tells while it runs, and to whom; when it stops early."""
