@@ -1,7 +1,6 @@
 """Commands and Python blocks of README and docs: run here at small sizes, or marked with the reason why not.
 
-A mark is a comment on the line before a block: ``<!-- needs a GPU -->`` or ``<!-- not run: reason -->``. The verbs and
-options of marked commands are still checked.
+Marks: tests/support/doc_pages.py. The verbs and options of marked commands are still checked.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ import gzip
 import io
 import os
 import re
-import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +21,8 @@ import torch
 from fae.cli.main import build_parser
 
 from commands import csv_text, succeed, write_log, write_recipe
+from doc_pages import BLOCK, COMMANDS, MARK, ROOT, TUTORIALS, blocks
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "src" / "fae" / "exporting" / "standalone"  # those of an exported folder
 OLD = ("results", "decisions", "journal")  # pages of how things were
 PAGES = sorted(
@@ -33,41 +30,23 @@ PAGES = sorted(
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
     if page.parent.name not in OLD and page.name != "CHANGELOG.md"
 )
-BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
-MARK = re.compile(r"needs a GPU|not run: \w.*")
-COMMANDS = ("sh", "console")
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page."""
-
-    language: str
-    text: str
-    mark: str
-
-    @property
-    def commands(self) -> list[list[str]]:
-        """The words of each command; of a console block only the lines that a person types."""
-        text = self.text.replace("\\\n", " ")
-        lines = [line.removeprefix("$ ") for line in text.splitlines() if self.language == "sh" or line[:2] == "$ "]
-        return [words for line in lines for part in line.split("&&") if (words := shlex.split(part, comments=True))]
 
 
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-def blocks(page: Path, *languages: str) -> list[Block]:
-    found = [
-        Block(language=match["language"], text=match["text"], mark=match["mark"] or "")
-        for match in BLOCK.finditer(page.read_text())
-    ]
-    return [block for block in found if block.language in languages and "generated" not in block.mark]
-
-
 def pages_with(*languages: str) -> list[Path]:
     return [page for page in PAGES if blocks(page, *languages)]
+
+
+def pages_to_run(*languages: str) -> list[Path]:
+    """Pages with something to run; each tutorial has a folder of its own, in test_tutorials."""
+    return [
+        page
+        for page in pages_with(*languages)
+        if page.parent != TUTORIALS and any(not block.mark for block in blocks(page, *languages))
+    ]
 
 
 def complaint(arguments: list[str]) -> str:
@@ -145,14 +124,16 @@ def test_verbs_and_options_exist(page: Path) -> None:
                 assert set(arguments) <= set(targets)
             elif "python" in program and arguments[0].endswith(".py"):
                 script = Path(arguments[0])
-                assert (ROOT / script).is_file() or (block.mark and (SCRIPTS / script.name).is_file()), script
+                exported = block.mark or page.parent == TUTORIALS
+                assert (ROOT / script).is_file() or (exported and (SCRIPTS / script.name).is_file()), script
             else:
-                assert block.mark, (program, "is not known here; run it by a test, or mark its block")
+                assert block.mark or page.parent == TUTORIALS, (
+                    program,
+                    "is not known here; run it by a test, or mark its block",
+                )
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in pages_with(*COMMANDS) if any(not b.mark for b in blocks(p, *COMMANDS))], ids=name_of
-)
+@pytest.mark.parametrize("page", pages_to_run(*COMMANDS), ids=name_of)
 def test_commands_run(workspace: Path, page: Path) -> None:
     for block in blocks(page, *COMMANDS):
         if MARK.fullmatch(block.mark):
@@ -162,7 +143,7 @@ def test_commands_run(workspace: Path, page: Path) -> None:
             succeed(*arguments)
 
 
-@pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
+@pytest.mark.parametrize("page", pages_to_run("python"), ids=name_of)
 def test_python_runs(workspace: Path, page: Path) -> None:
     """Blocks of a page one after the other, in one namespace; `path`, `folder`, `log` are as the pages use them."""
     from fae.artifacts.access_profile import AccessProfile
