@@ -8,15 +8,18 @@ where all rows together would take more memory than a probe may.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fae.artifacts.batch_arrays import SegmentArrays
 from fae.artifacts.columnar_log import FeatureSchema, first_slots, model_features
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.core.optimizers import row_bytes
+from fae.core.own_pages import in_own_pages
 from fae.core.seeds import generator
 from fae.pack.in_memory import compose_batch_set
 from fae.planning.step_work import StepSettings, StepWork
@@ -78,7 +81,7 @@ def probe_batches(work: StepWork, num_batches: int, most_bytes: int) -> tuple[Ba
     dense = random.random((len(ids), settings.num_dense), np.float32)
     labels = random.random(len(ids)) < 0.25
     groups = np.split(np.arange(len(ids), dtype=np.int64), num_batches)
-    batches = compose_batch_set(ids, dense, labels, groups, layout, settings.batch_size)
+    batches = _in_own_pages(compose_batch_set(ids, dense, labels, groups, layout, settings.batch_size))
     # An empty slot still has a row.
     rows = tuple(max(1, most) for most in batches.most_cold_rows)
     hot_set = ProbeHotSet(
@@ -86,6 +89,25 @@ def probe_batches(work: StepWork, num_batches: int, most_bytes: int) -> tuple[Ba
         mixed=True, optimizer=settings.optimizer,
     )  # fmt: skip
     return batches, hot_set
+
+
+def _in_own_pages(batches: BatchSet) -> BatchSet:
+    """The same batches on pages of their own, so that a GPU copies from them as from the files of a run."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return in_own_pages(value)
+        if isinstance(value, tuple):
+            return tuple(map(moved, value))
+        if isinstance(value, SegmentArrays):
+            return replace(value, **{field.name: moved(getattr(value, field.name)) for field in fields(value)})
+        return value
+
+    arrays = batches.arrays
+    return BatchSet(
+        replace(arrays, **{field.name: moved(getattr(arrays, field.name)) for field in fields(arrays)}),
+        batches.num_hot_batches,
+    )
 
 
 def cut_tables(settings: StepSettings, most_bytes: int) -> list[FeatureSchema]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.core.host_memory import available_bytes
+from fae.core.own_pages import owns_pages
 from fae.core.threads import num_threads
 from fae.kernels.input_views import InputViews
 from fae.streaming.cuda_commands import RegisteredArrays, new_events
@@ -124,6 +125,8 @@ class InputRing:
 
     def _register(self, batches: BatchSet, table: InputTable) -> bool:
         """Whether the device can copy from the files of these batches; they are locked once, for all rings."""
+        if not all(map(owns_pages, table.sources)):  # batches in memory: their pages are others' too
+            return False
         if batches not in _registered:
             _registered[batches] = RegisteredArrays()
             # Not at exit: the system unlocks the memory of a process that ends, and the driver may be gone by then.
