@@ -166,8 +166,9 @@ def _stage_text(folder: RunFolder, name: str, found: dict[str, Any]) -> str:
             f"{100 * found['coverage']:.1f} % of the lookups"
         )
     if name == "pack":
+        hot, others = found["num_batches"]["hot"], found["num_batches"]["cold"]
         return (
-            f"{found['num_batches']['hot']} hot and {found['num_batches']['cold']} cold batches of "
+            f"{f'{others} mixed' if found['mixed'] else f'{hot} hot and {others} cold'} batches of "
             f"{found['batch_size']}; {100 * found['input_share']:.1f} % of the inputs need hot rows only"
         )
     return _training_text("FAE", found)

@@ -228,9 +228,10 @@ class PackStage(Stage[PackedDataset]):
     def describe(self, run: RunContext) -> dict[str, Any]:
         """As `Stage.describe`."""
         summary = self.open(run).manifest.summary
+        hot, others = summary["num_batches"]["hot"], summary["num_batches"]["cold"]
         say(
-            f"pack: {summary['num_batches']['hot']} hot and {summary['num_batches']['cold']} "
-            f"{'mixed' if summary['mixed'] else 'cold'} batches of {summary['batch_size']}, "
+            f"pack: {f'{others} mixed' if summary['mixed'] else f'{hot} hot and {others} cold'} batches of "
+            f"{summary['batch_size']}, "
             f"hot-input share {100 * summary['input_share']:.1f} %, coverage {100 * summary['coverage']:.1f} %"
         )
         return summary
