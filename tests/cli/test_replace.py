@@ -70,6 +70,53 @@ def test_what_described_the_old_training_goes_with_it(finished: Path) -> None:
     assert record["recipe"]["train"]["learning_rate"] == 0.2
 
 
+FAILURES: dict[str, tuple[list[str], str]] = {
+    "its loss diverges": (["train.learning_rate=1e30", "train.optimizer=sgd"], "training diverged"),
+    "its parent is gone": (["train.from=nowhere"], "no trained run"),
+}
+
+
+def training_files(run: Path) -> dict[str, bytes]:
+    """What belongs to the training in a run folder; `.lock` and what the data stages write is left out."""
+    places = ("run.json", "report.html", "metrics.jsonl", "scores.csv", "scores.parquet", "checkpoint", "last")
+    files = [file for place in places for file in (run / place, *sorted((run / place).rglob("*"))) if file.is_file()]
+    return {str(file.relative_to(run)): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_replacement_that_fails_leaves_the_earlier_training_whole(finished: Path, case: str) -> None:
+    """Until its first checkpoint there is nothing to replace the record, the page, the metrics and the scores with."""
+    recipe, run = finished / "recipe.toml", finished / "run"
+    succeed("report", run)
+    for name in ("scores.parquet", "scores.csv"):
+        succeed("predict", run, finished / "log.csv", "--out", run / name)
+    before = training_files(run)
+    overrides, expected = FAILURES[case]
+    fault(fae("run", recipe, "--out", run, *settings(overrides), "--replace"), expected)
+    assert training_files(run) == before
+    assert not list(run.glob(".*.old"))
+    succeed("predict", run, finished / "log.csv", "--out", finished / "again.csv")
+    assert (finished / "again.csv").read_bytes() == before["scores.csv"]
+    assert "train: already there" in succeed("run", recipe, "--out", run).stderr
+
+
+def test_a_replacement_without_memory(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory in the middle of the first epoch, as the step itself meets it."""
+    from fae.training.runner import StepRunner
+
+    recipe, run = finished / "recipe.toml", finished / "run"
+    before = training_files(run)
+
+    def no_memory(*_: object) -> None:
+        assert (run / ".metrics.jsonl.old").is_file(), "the new training writes its own"
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StepRunner, "__call__", no_memory)
+        fault(fae("run", recipe, "--out", run, "--set", "train.seed=8", "--replace"), "memory")
+    assert training_files(run) == before
+
+
 def test_an_unfinished_training_of_another_recipe_is_replaced_with_a_line(finished: Path) -> None:
     recipe, run = finished / "recipe.toml", finished / "run"
     progress = strict_json((run / "checkpoint" / "progress.json").read_text())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +110,7 @@ def write_artifact(
     *,
     unfinished: Path | None = None,
     files: Mapping[str, dict[str, Any]] | None = None,
+    before_replacing: Callable[[], None] | None = None,
 ) -> Iterator[Path]:
     """Yield a temporary folder to fill; when the block ends, write its manifest and rename it to `path`.
 
@@ -125,6 +126,8 @@ def write_artifact(
     files
         Filled by the caller inside the block: its files as `describe_files` describes them. None or empty: they are
         read when the block ends.
+    before_replacing
+        Called when the new artifact is whole, right before it takes the place of one that is there.
 
     Raises
     ------
@@ -148,6 +151,8 @@ def write_artifact(
             files=dict(files) if files else describe_files(temporary),
         )
         write_json(temporary / MANIFEST, {**vars(manifest), "digest": _digest(vars(manifest))})
+        if before_replacing is not None:
+            before_replacing()
         replace_folder(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from error

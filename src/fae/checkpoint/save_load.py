@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def save_checkpoint(
     dense_optimizer: torch.optim.Optimizer,
     embeddings: Embeddings,
     progress: dict[str, Any],
+    before_replacing: Callable[[], None] | None = None,
 ) -> None:
     """Write everything that training needs to continue.
 
@@ -50,6 +52,8 @@ def save_checkpoint(
         No stream of them may be open: then every update is in place.
     progress
         JSON values for ``progress.json``.
+    before_replacing
+        Called when it is whole, right before it takes the place of one that is there.
 
     Raises
     ------
@@ -63,7 +67,7 @@ def save_checkpoint(
         ],
         "row_steps": embeddings.steps,
     }
-    with write_artifact(path, plan, summary) as folder:
+    with write_artifact(path, plan, summary, before_replacing=before_replacing) as folder:
         (folder / "tables").mkdir()
         for table in range(len(embeddings.layout.features)):
             weight, state = embeddings.export_table(table)

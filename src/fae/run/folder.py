@@ -23,7 +23,7 @@ from fae.run.context import RunContext
 from fae.run.earlier_training import missing_sources, require_replaceable, tell_users
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
-from fae.run.stale_files import METRICS, PARENT_TEST, RUN_RECORD, drop_stale_report
+from fae.run.stale_files import METRICS, PARENT_TEST, RUN_RECORD, drop_stale_report, take_back
 from fae.run.train_stage import TRAIN, fresh_embeddings, require_model_memory
 
 if TYPE_CHECKING:
@@ -80,7 +80,11 @@ class RunFolder(RunContext):
             for name in (RUN_RECORD, TIMINGS, METRICS, PARENT_TEST, sidecar(self.out / INGEST.kind).name):
                 with contextlib.suppress(OSError):  # what is in the way is named by the code that writes there
                     temporary_path(self.out / name).unlink(missing_ok=True)
-            yield
+            take_back(self.out)
+            try:
+                yield
+            finally:
+                take_back(self.out)
 
     def run(self, *, replace: bool = False, command: str | None = None) -> RunResult:
         """Run every stage, write ``run.json`` and return that record.

@@ -1,41 +1,67 @@
 """Files of a run folder that describe its training, and what becomes of them when that is replaced or continued.
 
-A record, a page, metrics or scores of an earlier training beside a newer one would be taken for the newer one's.
+A record, a page, metrics or scores of an earlier training beside a newer one would be taken for the newer one's. They
+go when the first checkpoint of the newer one takes the place of the earlier one, and not before: a training that fails
+until then, for want of memory or by a diverging loss, leaves the earlier one with all that describes it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fae.artifacts.checkpoint import KIND, read_progress
+from fae.artifacts.manifest import Plan, is_current
 from fae.checkpoint.more_epochs import BEST, LAST
 from fae.core.errors import ArtifactError
-from fae.core.files import MANIFEST, remove_folder
+from fae.core.files import MANIFEST, remove_folder, replaced_path
 from fae.core.progress import say
 from fae.core.whole_files import json_values, read_json
 
 RUN_RECORD, REPORT, METRICS, PARENT_TEST = "run.json", "report.html", "metrics.jsonl", "parent_test.json"
+_WRITTEN_EARLY = (METRICS, PARENT_TEST)
+"""Files that a training writes before its first checkpoint."""
 EARLIER = ".earlier"
 """Ending that a CSV file of scores gets: unlike a Parquet file it does not say which training scored it."""
 
 
-def clear_for_training(out: Path, *, continued: bool) -> None:
+def set_aside(out: Path) -> None:
+    """Put aside the files that a new training writes before its first checkpoint; `take_back` undoes it."""
+    for name in _WRITTEN_EARLY:
+        if (out / name).is_file() and not (out / name).is_symlink():
+            (out / name).rename(replaced_path(out / name))
+
+
+def take_back(out: Path) -> None:
+    """Put back what is set aside: the training that did so has ended without a checkpoint."""
+    for name in _WRITTEN_EARLY:
+        with contextlib.suppress(OSError):
+            replaced_path(out / name).replace(out / name)
+
+
+def clear_for_training(out: Path, plan: Plan, *, continued: bool) -> None:
     """Take away what describes the training in `out`, which is about to be replaced or continued, and say so.
 
     Parameters
     ----------
+    plan
+        The training that comes; what it has written itself stays.
     continued
         Whether the training continues: then its weights and its metrics so far stay.
     """
     told = _told_of(out)
-    names = (RUN_RECORD, REPORT) if continued else (RUN_RECORD, REPORT, METRICS, PARENT_TEST)
-    gone = [name for name in names if (out / name).is_file() and not (out / name).is_symlink()]
+    gone = [name for name in (RUN_RECORD, REPORT) if (out / name).is_file() and not (out / name).is_symlink()]
     for name in gone:
         (out / name).unlink()
+    for name in _WRITTEN_EARLY:
+        aside = replaced_path(out / name)
+        if aside.is_file() and not aside.is_symlink():
+            aside.unlink()
+            gone.append(name)
     for name in () if continued else (BEST, LAST):
-        if (out / name / MANIFEST).is_file():
+        if (out / name / MANIFEST).is_file() and not _is_of(out / name, plan):
             remove_folder(out / name)
             gone.append(f"{name}/")
     for path in list(_score_files(out)):
@@ -66,6 +92,13 @@ def drop_stale_report(out: Path, record: Mapping[str, Any]) -> None:
 
 
 _FIGURES = ("train", "validation", "test", "fingerprints")
+
+
+def _is_of(path: Path, plan: Plan) -> bool:
+    try:
+        return is_current(path, plan)
+    except ArtifactError:
+        return False
 
 
 def _told_of(out: Path) -> str:

@@ -24,7 +24,7 @@ from fae.run.context import RunContext
 from fae.run.parent_test import evaluate_parent, read_parent_test
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, Stage
-from fae.run.stale_files import clear_for_training
+from fae.run.stale_files import clear_for_training, set_aside
 from fae.training.quality.describe import has_groups
 
 if TYPE_CHECKING:
@@ -59,12 +59,14 @@ class TrainStage(Stage[Manifest]):
         model = build_model(run.recipe.model, hot_set.layout.features, packed.num_dense, seed=train.seed)
         embeddings = fresh_embeddings(run, hot_set)
         model = model.to(embeddings.device)
-        trainer = Trainer(
-            model, embeddings, packed, train, folder=run.out, plan=plan, log=INGEST.open(run), callbacks=run.callbacks
-        )
         parent, goes_further = run.parent(), continues(run.out, plan)
-        if not is_current(path, plan):
-            clear_for_training(run.out, continued=goes_further)
+        replaces = not is_current(path, plan)
+        trainer = Trainer(
+            model, embeddings, packed, train, folder=run.out, plan=plan, log=INGEST.open(run), callbacks=run.callbacks,
+            on_replace=(lambda: clear_for_training(run.out, plan, continued=goes_further)) if replaces else None,
+        )  # fmt: skip
+        if replaces and not goes_further:
+            set_aside(run.out)
         if parent and read_parent_test(run.out, parent, INGEST.open(run)) is None:
             evaluate_parent(parent, INGEST.open(run), run.out, device=run.device())
         if parent and not goes_further:
@@ -72,7 +74,7 @@ class TrainStage(Stage[Manifest]):
 
             say(f"train: continuing {parent.checkpoint}")
             load_parent(parent, model, trainer.dense_optimizer, embeddings, seed=train.seed)
-        if train.rows_from is not None and not goes_further and not is_current(path, plan):
+        if train.rows_from is not None and not goes_further and replaces:
             from fae.checkpoint.pretrained_rows import find_rows, import_rows
 
             import_rows(find_rows(train.rows_from, run.recipe.base), INGEST.open(run), embeddings)

@@ -6,6 +6,7 @@ best one: ``checkpoint/`` then ends on the best weights, and more epochs continu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class KeptStates:
         Names the training: checkpoints of another plan are replaced, but for one that differs in its epochs alone.
     early_stopping
         Whether the training ends on the weights of its best epoch.
+    on_replace
+        Called once, when the first checkpoint is whole and before it takes the place of an earlier one.
     """
 
     def __init__(
@@ -43,9 +46,11 @@ class KeptStates:
         embeddings: Embeddings,
         *,
         early_stopping: bool,
+        on_replace: Callable[[], None] | None = None,
     ) -> None:
         self._folder, self._plan, self._early_stopping = folder, plan, early_stopping
         self._model, self._dense_optimizer, self._embeddings = model, dense_optimizer, embeddings
+        self._on_replace = on_replace
 
     def save(self, name: str, progress: dict[str, Any]) -> None:
         """Write the present state as the checkpoint `name`.
@@ -62,7 +67,13 @@ class KeptStates:
             dense_optimizer=self._dense_optimizer,
             embeddings=self._embeddings,
             progress=progress,
+            before_replacing=self._replacing if name == KIND else None,
         )
+
+    def _replacing(self) -> None:
+        on_replace, self._on_replace = self._on_replace, None
+        if on_replace is not None:
+            on_replace()
 
     def load(self, path: Path) -> None:
         """Take rows, dense weights, the state of both and the random streams from a checkpoint."""

@@ -74,6 +74,9 @@ class Trainer:
         leaves these out.
     callbacks
         They see the training and may end it (`fae.Callback`).
+    on_replace
+        Called once, when the first checkpoint is whole and before it takes the place of an earlier one in `folder`:
+        what describes that one is no longer true then.
 
     Raises
     ------
@@ -101,6 +104,7 @@ class Trainer:
         plan: Plan | None = None,
         log: ColumnarLog | None = None,
         callbacks: Sequence[Callback] = (),
+        on_replace: Callable[[], None] | None = None,
     ) -> None:
         if folder is not None and plan is None:
             plan = plan_own_training(Path(folder), model, embeddings, packed, config)
@@ -130,7 +134,7 @@ class Trainer:
         if folder is not None and plan is not None:
             self._kept = KeptStates(
                 Path(folder), plan, model, self.dense_optimizer, embeddings,
-                early_stopping=config.early_stopping > 0,
+                early_stopping=config.early_stopping > 0, on_replace=on_replace,
             )  # fmt: skip
         self._runner = StepRunner(
             model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture,
