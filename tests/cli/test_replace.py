@@ -70,6 +70,52 @@ def test_what_described_the_old_training_goes_with_it(finished: Path) -> None:
     assert record["recipe"]["train"]["learning_rate"] == 0.2
 
 
+FORMER = ["train.order=interleaved", "hot.ring_depth=8"]
+"""Defaults of earlier versions."""
+NO_ORDER_NO_RING: dict[str, dict[str, object]] = {"hot": {"ring_depth": None, "budget": "24KiB"}}
+
+
+def test_a_training_made_under_earlier_defaults_is_kept(tmp_path: Path) -> None:
+    """A newer version does not make its users train again: one line says how the recipe keeps what is there."""
+    write_log(tmp_path)
+    recipe, run = write_recipe(tmp_path, **NO_ORDER_NO_RING), tmp_path / "run"
+    succeed("run", recipe, "--out", run, *settings(FORMER))
+    before = contents(run)
+    keeps = "which `--set train.order=interleaved --set hot.ring_depth=8` keeps"
+    fault(fae("run", recipe, "--out", run), "[train] order = 'shuffled' (there 'interleaved')", keeps, "--replace")
+    assert "keeps" not in fault(fae("run", recipe, "--out", run, "--set", "train.seed=9"), "--replace")
+    assert contents(run) == before
+    assert "train: already there" in succeed("run", recipe, "--out", run, *settings(FORMER)).stderr
+
+
+def test_a_training_begun_under_earlier_defaults_is_not_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fae.training.runner import StepRunner
+
+    write_log(tmp_path)
+    recipe, run = write_recipe(tmp_path, train={"checkpoint_batches": 4}, **NO_ORDER_NO_RING), tmp_path / "run"
+    step, steps = StepRunner.__call__, iter(range(9))
+
+    def nine_steps(runner: StepRunner, batch: object) -> None:
+        if next(steps, None) is None:
+            raise MemoryError
+        step(runner, batch)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StepRunner, "__call__", nine_steps)
+        fault(fae("run", recipe, "--out", run, *settings(FORMER)), "memory")
+    before = contents(run)
+    fault(
+        fae("run", recipe, "--out", run),
+        "an unfinished training of 8 batches, begun under the defaults of an earlier version",
+        "continue it with `--set train.order=interleaved --set hot.ring_depth=8`",
+        "--replace",
+    )
+    assert contents(run) == before
+    assert "continues after batch 8" in succeed("run", recipe, "--out", run, *settings(FORMER)).stderr
+
+
 FAILURES: dict[str, tuple[list[str], str]] = {
     "its loss diverges": (["train.learning_rate=1e30", "train.optimizer=sgd"], "training diverged"),
     "its parent is gone": (["train.from=nowhere"], "no trained run"),

@@ -7,8 +7,8 @@ that profile, hot set and packed batches would have, ``[hot]``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,25 +16,22 @@ from fae.artifacts.checkpoint import KIND, open_checkpoint, read_progress
 from fae.artifacts.columnar_log import KIND as LOG_KIND
 from fae.artifacts.manifest import Manifest, Plan, is_current
 from fae.artifacts.packed import KIND as PACKED_KIND
-from fae.checkpoint.more_epochs import LAST, find_earlier_epochs
+from fae.checkpoint.more_epochs import LAST, continues, find_earlier_epochs
 from fae.core.config import to_table
-from fae.core.errors import ArtifactError, RecipeError
+from fae.core.errors import ArtifactError
 from fae.core.files import MANIFEST
 from fae.core.printable import brief
 from fae.core.progress import say
 from fae.core.whole_files import read_json
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.models.config import model_config
-from fae.run import prepare
+from fae.run.planned_training import former_settings, planned_packed
 from fae.run.shared_logs import users_of
-from fae.run.stages import INGEST
 from fae.run.stale_files import RUN_RECORD
 from fae.run.train_stage import plan_training
 from fae.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from fae.artifacts.access_profile import AccessProfile
-    from fae.artifacts.hot_set import HotSet
     from fae.run.context import RunContext
 
 Difference = tuple[str, Any, Any]
@@ -62,16 +59,35 @@ def require_replaceable(run: RunContext, log_plan: Plan, gone: Mapping[str, Any]
     finished = _finished(run.out)
     if finished is None:
         _require_log_replaceable(run, log_plan, gone or {})
+        _require_own_defaults(run, log_plan)
         return
     differences = list(_differences(run, finished, log_plan))
     if not differences:
         return
     shown = ", ".join(_told(*each) for each in differences[:_MOST_SHOWN])
     more = f" and {len(differences) - _MOST_SHOWN} more" if len(differences) > _MOST_SHOWN else ""
+    former = former_settings(run, log_plan)
+    kept = f"it was made under the defaults of an earlier version, which `{former}` keeps; or " if former else ""
     raise ArtifactError(
-        f"{run.out} has a finished training, and the recipe differs from it in {shown}{more}; keep it and choose "
+        f"{run.out} has a finished training, and the recipe differs from it in {shown}{more}; {kept}keep it and choose "
         "another folder with --out, or replace it with --replace"
     )
+
+
+def _require_own_defaults(run: RunContext, log_plan: Plan) -> None:
+    """Refuse to begin anew what an earlier version began, where the recipe means the same but for changed defaults."""
+    if not (run.out / KIND / MANIFEST).is_file():
+        return
+    former, batches = "", 0
+    with contextlib.suppress(ArtifactError):  # damage is told by the stage that reads the checkpoint
+        packed = planned_packed(run, log_plan)
+        if packed and not continues(run.out, plan_training(run, packed.fingerprint, log_plan.fingerprint)):
+            former, batches = former_settings(run, log_plan), read_progress(run.out / KIND)["batches"]
+    if former:
+        raise ArtifactError(
+            f"{run.out} has an unfinished training of {batches:,} batches, begun under the defaults of an earlier "
+            f"version; continue it with `{former}`, or the same in the recipe, or begin anew with --replace"
+        )
 
 
 def _finished(out: Path) -> Manifest | None:
@@ -130,7 +146,7 @@ def _differences(run: RunContext, finished: Manifest, log_plan: Plan) -> Iterato
         yield "what trained it: a program of its own, no recipe", None, None
         return
     same_log = finished.parents.get(LOG_KIND) == log_plan.fingerprint
-    packed = _planned_packed(run, log_plan) if same_log else None
+    packed = planned_packed(run, log_plan) if same_log else None
     found = list(_table("model", to_table(model_config(there["model"])), to_table(run.recipe.model)))
     before, now = (
         {**to_table(TrainConfig()), **each, **_UNSHAPING} for each in (there["train"], run.recipe.train.to_parameters())
@@ -237,36 +253,6 @@ def _value(value: Any) -> str:
     if value is None:
         return _ABSENT
     return value if isinstance(value, str) and " " in value else brief(value)
-
-
-def _planned_packed(run: RunContext, log_plan: Plan) -> Plan | None:
-    """What the packed batches of the recipe would be made from; None where its log is not in the folder."""
-    if not run.recipe.log.is_columnar and not is_current(INGEST.path(run), log_plan):
-        return None
-    log = INGEST.open(run)
-    try:
-        options = prepare.PackOptions.from_recipe(run.recipe, log.features)
-        profile = _Named.by(prepare.planned_profile(log, options))
-        hot_set = _Named.by(prepare.planned_hot_set(log, cast("AccessProfile", profile), options))
-        return prepare.planned_packed(log, cast("HotSet", hot_set), options)
-    except RecipeError:
-        return None  # the stage itself says why
-
-
-@dataclass(frozen=True)
-class _Named:
-    """An artifact that need not be there: plans read its manifest's kind and fingerprint alone."""
-
-    manifest: Manifest
-
-    @classmethod
-    def by(cls, plan: Plan) -> _Named:
-        return cls(
-            Manifest(
-                kind=plan.kind, format_version=plan.format_version, fingerprint=plan.fingerprint, parents=plan.parents,
-                parameters=plan.parameters,
-            )
-        )  # fmt: skip
 
 
 def _record(out: Path, finished: Manifest) -> dict[str, Any]:
