@@ -80,3 +80,17 @@ def test_the_whole_week_again_from_nothing_has_the_same_bytes(week: tuple[Path, 
     assert kept
     again = contents(theirs)
     assert all(again[name] == data for name, data in kept.items())
+
+
+def test_a_log_that_continues_a_lost_one_is_not_cleaned(week: tuple[Path, list[str]]) -> None:
+    """Its raw file alone does not give the same ids again."""
+    runs = week[0] / "runs"
+    clean = ("clean", runs / "day2", "--all", "--dry-run", "--json")
+    assert "log/" in [each["name"] for each in succeed(*clean).result["removed"]]
+    (runs / "day1").rename(week[0] / "away")
+    try:
+        (kept,) = succeed(*clean).result["kept"]
+    finally:
+        (week[0] / "away").rename(runs / "day1")
+    assert kept["name"] == "log/"
+    assert f"it continues the ids of {runs / 'day1' / 'log'}, which is not there any more" in kept["why"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,8 +70,10 @@ def test_the_first_run_is_deleted(runs: Path) -> None:
         "which is gone",
         "run `fae run RECIPE.toml --out ",
     )
+    record = strict_json((broken / "run.json").read_text())
     (line,) = succeed("runs", runs / "runs", "--json").result["runs"]
     assert (line["name"], line["state"]) == ("small", "broken")
+    assert (line["test_auc"], line["budget_bytes"]) == (record["test"]["auc"], 3072), "its figures are known"
     assert "which is not there any more" in line["detail"]
     said = small(runs)
     assert "is not there any more" in said
@@ -149,6 +153,28 @@ def test_clean_keeps_a_log_that_could_not_be_made_again(runs: Path) -> None:
     (runs / "log.csv").write_text("changed\n")
     (kept,) = succeed("clean", run, "--all", "--json").result["kept"]
     assert "its raw file log.csv is not where it was, or was changed" in kept["why"]
+
+
+def test_another_name_of_a_run_does_not_read_its_log(runs: Path) -> None:
+    run = runs / "runs" / "my"
+    (runs / "runs" / "latest").symlink_to("my")
+    for name in ("my", "latest"):
+        assert succeed("clean", runs / "runs" / name, "--all", "--dry-run", "--json").result["kept"] == []
+    small(runs)
+    shutil.copytree(runs / "runs" / "small", runs / "runs" / "copy", symlinks=True)
+    (kept,) = succeed("clean", run, "--all", "--dry-run", "--json").result["kept"]
+    assert kept["why"] == f"{runs / 'runs' / 'copy'}, {runs / 'runs' / 'small'} read it"
+
+
+def test_a_look_at_runs_does_not_stop_one(runs: Path) -> None:
+    """`fae runs` holds the lock for a moment."""
+    run = runs / "runs" / "my"
+    with (run / ".lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        timer = threading.Timer(0.05, fcntl.flock, (file, fcntl.LOCK_UN))
+        timer.start()
+        succeed("clean", run, "--dry-run")
+        timer.join()
 
 
 def test_clean_refuses_what_is_no_run_or_is_active(runs: Path, tmp_path: Path) -> None:

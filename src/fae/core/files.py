@@ -13,14 +13,17 @@ import os
 import resource
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from fae.core.errors import ArtifactError
 from fae.core.threads import run_ranges
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+_TRIES = 10
 
 MACHINE_FAULTS = {
     errno.ENOSPC: "free some space",
@@ -114,7 +117,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise _no_lock_file(path)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             raise ArtifactError(f"another run is writing to {folder}; wait for it or choose another --out") from None
         except OSError as error:
@@ -122,6 +125,16 @@ def locked_folder(folder: Path) -> Iterator[None]:
                 f"cannot lock {folder}: {reason(error)}; choose a folder with --out on a disk that knows file locks"
             ) from None
         yield
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file. Who looks whether it is locked, as `fae runs` does, holds it for a moment; that is waited for."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.02)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _no_lock_file(path: Path) -> ArtifactError:

@@ -26,7 +26,7 @@ from fae.core.whole_files import read_json
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.models.config import model_config
 from fae.run.planned_training import former_settings, planned_packed
-from fae.run.shared_logs import users_of
+from fae.run.shared_logs import named_users, users_of
 from fae.run.stale_files import RUN_RECORD
 from fae.run.train_stage import plan_training
 from fae.training.config import TrainConfig
@@ -107,7 +107,7 @@ def _require_log_replaceable(run: RunContext, plan: Plan, gone: Mapping[str, Any
         return
     reasons = []
     if users := users_of(run.out):
-        reasons.append(f"{', '.join(map(str, users))} reads it")
+        reasons.append(f"{named_users(users)} it")
     moved = {source.get("blake2b") for source in plan.parameters.get("sources", ())}
     if lost := [name for name, digest in gone.items() if digest not in moved]:
         reasons.append(f"its raw file {lost[0]} is not there any more")
@@ -122,7 +122,7 @@ def tell_users(run: RunContext, plan: Plan) -> None:
     """Say which other runs read the log that is about to be replaced."""
     path = run.out / LOG_KIND
     if not run.recipe.log.is_columnar and not is_current(path, plan) and (users := users_of(run.out)):
-        say(f"ingest: {path} is replaced, and {', '.join(map(str, users))} reads it; `fae run` there ingests again")
+        say(f"ingest: {path} is replaced, and {named_users(users)} it; `fae run` there ingests again")
 
 
 def missing_sources(log: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fae.artifacts.columnar_log import KIND, ColumnarLog
@@ -99,7 +99,13 @@ def users_of(run: Path) -> list[Path]:
     log = (run / KIND).resolve()
     if (run / KIND).is_symlink() or not log.is_dir():
         return []
-    return [each for each in run_folders(run) if _log_of(each) == log]
+    here = run.resolve()  # a link beside it may be another name of the run itself
+    return [each for each in run_folders(run) if _log_of(each) == log and each.resolve() != here]
+
+
+def named_users(users: Sequence[Path]) -> str:
+    """``runs/a, runs/b read``, for a line that continues with what they read."""
+    return f"{', '.join(map(str, users))} {'reads' if len(users) == 1 else 'read'}"
 
 
 def _log_of(run: Path) -> Path | None:

@@ -21,7 +21,7 @@ from fae.core.whole_files import read_json
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.ingest.resume import progress_paths
 from fae.run.housekeeping.run_list import folder_bytes, is_run
-from fae.run.shared_logs import users_of
+from fae.run.shared_logs import named_users, run_folders, users_of
 from fae.run.stale_files import RUN_RECORD
 
 MADE_AGAIN = {"profile": "fae profile", "hot_set": "fae calibrate", "packed": "fae pack"}
@@ -140,8 +140,8 @@ def _judge_log(folder: Path) -> Found:
     if log.is_symlink():
         return Found(name, (log,), f"a link to {log.resolve()}, which stays")
     if users := users_of(folder):
-        return Found(name, (log,), f"{', '.join(map(str, users))} reads it", goes=False)
-    fault = _missing_source(folder)
+        return Found(name, (log,), f"{named_users(users)} it", goes=False)
+    fault = _missing_source(folder) or _missing_parent(folder)
     if fault:
         return Found(name, (log,), f"it could not be made again: {fault}", goes=False)
     return Found(name, (log, sidecar(log)), "`fae ingest` makes it again from its raw files")
@@ -160,6 +160,29 @@ def _missing_source(folder: Path) -> str:
         if not any(_is_source(path, source, cached.get(str(path))) for path in places):
             return f"its raw file {source.get('name')} is not where it was, or was changed"
     return ""
+
+
+def _missing_parent(folder: Path) -> str:
+    """Why the ids of the log could not be continued again; "" where the log that it continues is there, or none."""
+    try:
+        continued = read_json(folder / LOG_KIND / MANIFEST)["parents"].get(LOG_KIND)
+        if continued is None:
+            return ""
+        parent = Path(read_json(folder / RUN_RECORD)["parent"]["path"]).parent
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "it continues the ids of another log, and no record says where that is"
+    places = [parent / LOG_KIND, *(each / LOG_KIND for each in run_folders(folder))]
+    if any(_fingerprint(place) == continued for place in places):
+        return ""
+    return f"it continues the ids of {parent / LOG_KIND}, which is not there any more"
+
+
+def _fingerprint(artifact: Path) -> str | None:
+    try:
+        found = read_json(artifact / MANIFEST)["fingerprint"]
+        return found if isinstance(found, str) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_source(path: Path, source: Mapping[str, Any], cached: Any) -> bool:

@@ -105,7 +105,7 @@ def facts_of_run(run: Path, start: Path | None = None) -> dict[str, Any]:
         ``num_inputs``, ``model``, ``placement``, ``device``, ``budget_bytes``, ``epochs``, ``inputs_per_second``,
         ``test_auc``, ``test_log_loss``, ``parent``, ``bytes`` (on the disk, links not followed).
     """
-    name = run.name if start is None or run == start else str(run.relative_to(start))
+    name = run.absolute().name if start is None or run == start else str(run.relative_to(start))
     facts: dict[str, Any] = {
         "name": name, "path": str(run), "state": "unfinished", "stage": None, "detail": "", "when": None, "log": [],
         "num_inputs": None, "model": None, "placement": None, "device": None, "budget_bytes": None, "epochs": None,
@@ -114,14 +114,16 @@ def facts_of_run(run: Path, start: Path | None = None) -> dict[str, Any]:
     for kind, stage in STAGE_OF.items():
         if (run / kind / MANIFEST).is_file():
             facts["stage"] = stage
-    try:
-        _add_log(facts, run)
-        _add_training(facts, run)
-        _add_record(facts, run)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        facts.update(state="broken", detail=" ".join(str(error).split())[:120] or type(error).__name__)
-    except ArtifactError as error:
-        facts.update(state="broken", detail=str(error).split("; ")[0])
+    faults = []
+    for add in (_add_log, _add_training, _add_record):  # where one cannot be read, the others still have figures
+        try:
+            add(facts, run)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            faults.append(" ".join(str(error).split())[:120] or type(error).__name__)
+        except ArtifactError as error:
+            faults.append(str(error).split("; ")[0])
+    if faults:
+        facts.update(state="broken", detail=faults[0])
     if facts["when"] is None:
         facts["when"] = _modified(run)
     if is_locked(run):
