@@ -112,8 +112,40 @@ def test_an_upgrade_of_the_second_day_alone_later(chain: Path, tmp_path: Path) -
     shutil.copytree(chain, copy)
     downgrade(copy)
     succeed("upgrade", copy / "day1")
-    succeed("upgrade", copy / "day1", copy / "day2")
+    assert succeed("upgrade", copy / "day2", "--json").result["changed"] == 5
     assert facts(copy / "day2") == facts(chain / "day2")
+
+
+def test_a_run_whose_log_is_a_link(chain: Path, tmp_path: Path) -> None:
+    """Its log was upgraded with the run that has it; also where that is in another folder."""
+    copy = tmp_path / "chain"
+    shutil.copytree(chain, copy)
+    downgrade(copy)
+    other = tmp_path / "other" / "again"
+    shutil.copytree(copy / "day1", other)
+    shutil.rmtree(other / "log")
+    (other / "log").symlink_to(copy / "day1" / "log")
+    succeed("upgrade", copy / "day1")
+    assert succeed("upgrade", other, "--json").result["changed"] == 4
+    assert facts(other) == facts(chain / "day1")
+
+
+def test_figures_of_the_record_stay(chain: Path, tmp_path: Path) -> None:
+    """What the old model reached on the new day is known by the names of both, which are other ones now."""
+    copy = tmp_path / "chain"
+    shutil.copytree(chain, copy)
+    downgrade(copy)
+    path = copy / "day2" / "parent_test.json"
+    known = json.loads(path.read_text())
+    parents = {kind: read_manifest(copy / "day2" / "checkpoint", "checkpoint", 1, command="").parents[kind]
+               for kind in ("checkpoint", "log")}  # fmt: skip
+    path.write_text(json.dumps({**known, "fingerprints": {"parent": parents["checkpoint"], "log": parents["log"]}}))
+    succeed("upgrade", copy / "day1", copy / "day2")
+    succeed("run", copy / "day2.toml", "--out", copy / "day2")
+    records = [json.loads((each / "day2" / "run.json").read_text()) for each in (copy, chain)]
+    assert records[0]["parent"]["test_before"] == records[1]["parent"]["test_before"]
+    assert records[0]["parent"]["test_before"] is not None
+    assert records[0]["test"] == records[1]["test"]
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from fae.checkpoint.more_epochs import BEST, LAST
 from fae.core.errors import ArtifactError, RecipeError
 from fae.core.files import MANIFEST, locked_folder, recover_folder
 from fae.core.progress import say
-from fae.core.whole_files import read_json, write_json
+from fae.core.whole_files import read_json, write_json, write_record
 from fae.run.housekeeping.run_list import is_run
+from fae.run.shared_logs import run_folders
+from fae.run.stale_files import PARENT_TEST, RUN_RECORD
 
 UPGRADED = "upgraded.json"
 """In a run folder: former fingerprints and what they became, so that a killed upgrade of a chain is repeated."""
@@ -99,9 +101,10 @@ def upgrade(runs: Sequence[str | Path], *, dry_run: bool = False) -> dict[str, A
 
 
 def _upgrade_run(folder: Path, state: _Upgrade) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        known = read_json(folder / UPGRADED)
-        state.renamed.update({str(old): str(new) for old, new in known.items()} if isinstance(known, dict) else {})
+    for place in _made_from(folder):
+        with contextlib.suppress(OSError, ValueError):
+            known = read_json(place / UPGRADED)
+            state.renamed.update({str(old): str(new) for old, new in known.items()} if isinstance(known, dict) else {})
     for name in _FOLDERS:
         path = folder / name
         if path.is_symlink() or not (path / MANIFEST).is_file():
@@ -121,6 +124,29 @@ def _upgrade_run(folder: Path, state: _Upgrade) -> None:
             _rename(path, read_manifest(path, kind, version, command=command), state)
         if state.renamed and not state.dry_run:
             write_json(folder / UPGRADED, state.renamed)
+    if state.renamed and not state.dry_run:
+        _rename_parent_test(folder, state)
+
+
+def _made_from(folder: Path) -> Iterator[Path]:
+    """Run folders that may know what the names in `folder` have become: those beside it, and those it was made from."""
+    yield from run_folders(folder)
+    if (folder / columnar_log.KIND).is_symlink():
+        yield (folder / columnar_log.KIND).resolve().parent
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        record = read_json(folder / RUN_RECORD)
+        yield (folder / record["log_path"]).parent  # a columnar log that is elsewhere
+        yield Path(record["parent"]["path"]).parent
+    yield folder
+
+
+def _rename_parent_test(folder: Path, state: _Upgrade) -> None:
+    """What the continued model reached on this log is known by the names of both."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = read_json(folder / PARENT_TEST)
+        names = {kind: state.renamed.get(name, name) for kind, name in found["fingerprints"].items()}
+        if names != found["fingerprints"]:
+            write_record(folder / PARENT_TEST, {**found, "fingerprints": names})
 
 
 def _kind_and_version(path: Path) -> tuple[str, int]:
