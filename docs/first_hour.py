@@ -365,6 +365,15 @@ def main() -> int:
                 seconds=round(seconds, 1),
                 steps=hour.steps,
             )
+            found["command"] = (
+                "python docs/first_hour.py"
+                + (  # without folders of the machine
+                    f" --file {options.file.name}"
+                    if options.file
+                    else f" --synthetic-criteo {hour.num_inputs or 20_000}"
+                )
+                + (f" --auc {options.auc}" if options.auc else "")
+            )
             save_record(options.json, found)
     return int(bool(wrong))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,5 +61,22 @@ def test_pages_show_outputs() -> None:
         assert 40 <= len(page.read_text().splitlines()) <= 165, page.name
         assert f"(tutorials/{page.name})" in index, page.name
         shown = [step.output for block in blocks(page, "console") for step in block.steps]
+        shown += [block.text for block in blocks(page, "text")]
         assert shown, page.name
         assert all(output is None or not output or output.replace(".", "").strip() for output in shown), page.name
+
+
+def test_notebook(tmp_path: Path) -> None:
+    """The notebook runs in an empty folder and prints what is stored in it."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(TUTORIALS / "first_steps.ipynb", as_version=4)
+    stored = [printed_by(cell) for cell in notebook.cells]
+    assert sum(map(bool, stored)) >= 5
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert [printed_by(cell) for cell in notebook.cells] == stored
+
+
+def printed_by(cell: Any) -> str:
+    """What a cell of a notebook printed."""
+    return "".join(output["text"] for output in cell.get("outputs", []) if output.get("name") == "stdout")
