@@ -64,6 +64,7 @@ def test_stage_on_a_full_disk(disk: tuple[SmallDisk, Path], stage: str, kind: st
     small, recipe = disk
     run = small.path / "run"
     before = contents(run)
+    described = {name: (run / name).read_bytes() for name in ("run.json", "metrics.jsonl")}
     used_bytes, used_names = small.used_bytes, small.used_names
     statuses = []
     for room in growing():
@@ -78,6 +79,8 @@ def test_stage_on_a_full_disk(disk: tuple[SmallDisk, Path], stage: str, kind: st
             break
         fault(done, str(run), NO_SPACE)
         assert not unfinished(run)
+        if (run / "checkpoint" / "manifest.json").read_bytes() == before["checkpoint/manifest.json"]:
+            assert {name: (run / name).read_bytes() for name in described} == described
         now = contents(run)
         if stage != "train":
             # Of ingest also what it has read stays, for the next try; that is in a folder of its own.
