@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,10 @@ def test_a_recipe_on_stdout_and_never_over_another(folder: Path, tmp_path: Path)
     assert path.read_text() == "# mine\n"
     succeed("init", folder / "log.csv", "--out", path, "--force")
     assert path.read_text() == done.stdout.replace(f'train = "{folder}', f'train = "{folder}')
+    path.unlink()
+    os.mkfifo(path)  # as a device would be, /dev/null even
+    fault(fae("init", folder / "log.csv", "--out", path, "--force"), "is no plain file; choose another --out")
+    assert path.is_fifo()
 
 
 def test_no_label_no_recipe(tmp_path: Path) -> None:

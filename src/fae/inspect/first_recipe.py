@@ -57,7 +57,7 @@ def write_recipe(text: str, out: str, *, replace: bool) -> None:
     Raises
     ------
     RecipeError
-        If it is there already, or cannot be written.
+        If it is there already, is no plain file, or cannot be written.
     """
     check_path(out, "--out")
     path = Path(out)
@@ -65,6 +65,8 @@ def write_recipe(text: str, out: str, *, replace: bool) -> None:
         raise RecipeError(
             f"{path} is there already, and it may be your work; give --force to replace it, or another --out"
         )
+    if path.exists() and not path.is_file():  # a device, /dev/null even, would be replaced
+        raise RecipeError(f"{path} is no plain file; choose another --out")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)

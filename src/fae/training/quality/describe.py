@@ -57,7 +57,7 @@ def describe_quality(
 
 
 def _entropy(rate: float) -> float:
-    return float(-sum(p * np.log(p) for p in (rate, 1 - rate) if p > 0))
+    return float(sum(-p * np.log(p) for p in (rate, 1 - rate) if p > 0))  # 0, not -0, of one class
 
 
 def _by_unknown_ids(

@@ -175,6 +175,13 @@ def test_nothing_is_said_of_no_inputs_and_of_no_numbers():
     assert set(describe_quality(np.ones(2, np.float32), np.array([1, np.nan], np.float32)).values()) == {None}
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_has_a_base_of_zero_without_a_sign(label):
+    labels, logits = np.full(9, label, np.float32), np.zeros(9, np.float32)
+    metrics = {**vars(compute_metrics(labels, logits)), **describe_quality(labels, logits)}
+    assert "against 0.00000 of the bare click rate" in quality_lines("test", metrics)[0]
+
+
 def epoch(number, loss, validation):
     return {"epoch": number, "loss": loss, "validation_log_loss": validation}
 
