@@ -203,6 +203,20 @@ def test_a_damaged_checkpoint_or_vocabulary(case: Case, tmp_path: Path) -> None:
     assert not (tmp_path / "s.csv").exists()
 
 
+def assert_close(found: Any, expected: Any, name: str) -> None:
+    """Equal within 1e-6, in every part of what is nested; `name` says which part differs."""
+    if isinstance(expected, dict):
+        assert set(found) == set(expected), name
+        for key, value in expected.items():
+            assert_close(found[key], value, f"{name}.{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), name
+        for place, value in enumerate(expected):
+            assert_close(found[place], value, f"{name}[{place}]")
+    else:
+        assert found == (pytest.approx(expected, abs=1e-6) if isinstance(expected, float) else expected), name
+
+
 def test_evaluate_gives_the_metrics_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(csv_text(zipf_inputs(400)))
     (tmp_path / "later.csv").write_text(csv_text(zipf_inputs(200, seed=8)))
@@ -211,7 +225,7 @@ def test_evaluate_gives_the_metrics_of_the_run(tmp_path: Path) -> None:
     expected: dict[str, Any] = json.loads((tmp_path / "run" / "run.json").read_text())["test"]
     done = succeed("evaluate", tmp_path / "run", tmp_path / "later.csv", "--json")
     for name, value in expected.items():
-        assert done.result[name] == pytest.approx(value, abs=1e-6), name
+        assert_close(done.result[name], value, name)
     assert f"200 inputs, AUC {expected['auc']:.5f}, log loss {expected['log_loss']:.5f}" in done.stderr
     assert set(strict_json(done.stdout)["unknown_share"]) == {"user", "item", "site"}
     unlabelled = csv_text((row[1:] for row in zipf_inputs(20)), ("user", "item", "site", "price", "views"))
@@ -447,7 +461,7 @@ def test_metrics_of_a_weighted_log_are_weighted(tmp_path: Path) -> None:
     expected: dict[str, Any] = json.loads((tmp_path / "run" / "run.json").read_text())["test"]
     found = succeed("evaluate", tmp_path / "run", tmp_path / "later.csv", "--json").result
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value, abs=1e-6), name
+        assert_close(found[name], value, name)
     unweighted = [line.rsplit(",", 1)[0] for line in lines(tmp_path / "later.csv")]
     (tmp_path / "unweighted.csv").write_text("\n".join(unweighted) + "\n")
     fault(fae("evaluate", tmp_path / "run", tmp_path / "unweighted.csv"), "unweighted.csv", "'w'")

@@ -190,7 +190,7 @@ def test_streams_of_a_process(folder: Path) -> None:
 def test_faults_of_the_machine_are_a_line(
     error: Exception, line: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("fae.run.folder.RunFolder.stage", fail)
@@ -198,7 +198,7 @@ def test_faults_of_the_machine_are_a_line(
 
 
 def test_a_defect_is_a_traceback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise KeyError(EVIL)
 
     monkeypatch.setattr("fae.run.folder.RunFolder.stage", fail)
@@ -247,7 +247,7 @@ def test_no_folder_for_compiled_loops_can_be_written(folder: Path) -> None:
     assert list(own.rglob("*.nbc"))
     assert own.stat().st_mode & 0o777 == 0o700
     own.chmod(0o777)  # anybody might have put code there
-    other = fae_process("ingest", "r.toml", "--out", "b", folder=folder, environment=environment)
+    other = fae_process("ingest", "r.toml", "--out", "other/b", folder=folder, environment=environment)
     assert other.returncode == 0, other.stderr
     assert "there is no folder in which compiled loops can be kept" in other.stderr
     assert other.stderr.count("\n") == 2
