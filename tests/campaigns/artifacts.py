@@ -110,10 +110,13 @@ def _make_world(folder: Path) -> None:
 
 
 def _interrupt(folder: Path) -> None:
-    """An ingest that has read the first file and is stopped by a bad line in the second."""
+    """An ingest that has read the first file and is stopped by a bad line in the second.
+
+    It is not beside the finished run, whose log it would take.
+    """
     good = (folder / "b.csv").read_text()
     (folder / "b.csv").write_text(good + "broken\n")
-    ended = fork_fae(["ingest", "recipe.toml", "--out", "part"], folder)
+    ended = fork_fae(["ingest", "recipe.toml", "--out", "parts/part"], folder)
     assert ended.status == 2, ended
     (folder / "b.csv").write_text(good)
 
@@ -135,20 +138,20 @@ def _must(ended: Ended) -> None:
 COMMANDS: dict[str, list[str]] = {
     "run": ["run", "recipe.toml", "--out", "run", "--device", "cpu"],
     "longer": ["run", "longer.toml", "--out", "run", "--device", "cpu"],
-    "wider": ["run", "wider.toml", "--out", "run", "--device", "cpu"],
+    "wider": ["run", "wider.toml", "--out", "run", "--replace", "--device", "cpu"],
     "next": ["run", "next.toml", "--out", "out", "--device", "cpu"],
     "columnar": ["run", "columnar.toml", "--out", "out", "--device", "cpu"],
-    "part": ["ingest", "recipe.toml", "--out", "part"],
+    "part": ["ingest", "recipe.toml", "--out", "parts/part"],
     "report": ["report", "run", "--out", "report.html"],
     "predict": ["predict", "run", "next.csv", "--out", "out/scores.parquet", "--keep", "user", "--device", "cpu"],
     "evaluate": ["evaluate", "run", "next.csv", "--json", "--device", "cpu"],
 }
 READS = {
     "run": ("run",), "longer": ("run",), "wider": ("run",), "next": ("run",), "columnar": ("run/log",),
-    "part": ("part",), "report": ("run",), "predict": ("run",), "evaluate": ("run",),
+    "part": ("parts",), "report": ("run",), "predict": ("run",), "evaluate": ("run",),
 }  # fmt: skip
 WRITES = {
-    "run": "run", "longer": "run", "wider": "run", "next": "out", "columnar": "out", "part": "part", "predict": "out",
+    "run": "run", "longer": "run", "wider": "run", "next": "out", "columnar": "out", "part": "parts", "predict": "out",
 }  # fmt: skip
 FOLLOWED = ("ids.npy", "addresses.npy", "order.npy")
 """Arrays whose values are places in other arrays: their checksums are made right more often, as a foreign maker's."""
@@ -161,7 +164,7 @@ SIDE_FILES = (
 def copy_world(source: Path, target: Path) -> None:
     """A fresh copy of what a case may change."""
     target.mkdir(parents=True)
-    for name in ("run", "part", "outside"):
+    for name in ("run", "parts", "outside"):
         shutil.copytree(source / name, target / name)
     for path in source.iterdir():
         if path.suffix in (".csv", ".toml"):
