@@ -209,6 +209,16 @@ def _avazu(random: np.random.Generator) -> list[dict[str, Any]]:
     return found
 
 
+def _frappe(random: np.random.Generator) -> list[dict[str, Any]]:
+    names = "user item daytime weekday isweekend homework cost weather country city".split()  # noqa: SIM905
+    found = []
+    for _ in range(NUM_INPUTS):
+        keys = (random.zipf(1.4, len(names)) % 40).tolist()
+        values = (f"{name} {key}" for name, key in zip(names, keys, strict=True))
+        found.append({"y": _label(random, keys[1]), **dict(zip(names, values, strict=True))})
+    return found
+
+
 CASES: dict[str, ExportCase] = {
     "dlrm": ExportCase(
         file="log.csv",
@@ -305,6 +315,18 @@ CASES: dict[str, ExportCase] = {
         inputs=_criteo,
         is_old=True,
         odd=[{**{f"I{i}": -i for i in range(1, 14)}, **{f"C{i}": "4d" if i % 2 else "004d" for i in range(1, 27)}}],
+    ),
+    "frappe": ExportCase(
+        file="log.csv",
+        write=lambda path, inputs: write_csv(path, inputs, "\t"),
+        log={
+            "label": "y", "separator": "\t",
+            "categorical": ["user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country",
+                            "city"],
+        },
+        model={"top_mlp": [8, 6]},
+        inputs=_frappe,
+        is_old=True,
     ),
     "avazu": ExportCase(
         file="log.csv",

@@ -19,7 +19,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from fae.exporting.standalone.scoring.exported_model import ExportedModel
-from fae.exporting.standalone.scoring.input_files import columns_of_objects
+from fae.exporting.standalone.scoring.input_objects import columns_of_objects
 from fae.exporting.standalone.scoring.input_text import InputError
 
 
@@ -42,7 +42,7 @@ class TritonPythonModel:
             if not all(isinstance(each, dict) for each in objects):
                 raise InputError("expected one JSON object an input")
             scores = self.model.score(columns_of_objects(objects, self.model.schema)).tolist()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(error)))
         found = np.array(scores, np.float64).reshape(-1, 1)
         return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("score", found)])

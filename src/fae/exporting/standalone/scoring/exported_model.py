@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from fae.exporting.standalone.scoring.input_files import Columns, read_columns
+from fae.exporting.standalone.scoring.input_files import read_columns
 from fae.exporting.standalone.scoring.input_lists import kept_items
 from fae.exporting.standalone.scoring.input_numbers import dense_numbers, transform_dense
+from fae.exporting.standalone.scoring.input_objects import Columns, numbers_of
 from fae.exporting.standalone.scoring.input_text import InputError, plain_values, to_text
 from fae.exporting.standalone.scoring.input_times import time_parts
 from fae.exporting.standalone.scoring.stored_tables import RowTable
@@ -21,6 +24,29 @@ from fae.exporting.standalone.scoring.value_ids import ValueIds
 
 BATCH_INPUTS = 2048
 FORMAT_VERSION = 1
+
+
+def check_sizes(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Compare the size of every file with manifest.json; checksums are left to check.py.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or has another size.
+    """
+    for name, facts in manifest.get("files", {}).items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError as error:
+            raise InputError(f"{folder / name} cannot be read: {error.strerror}; export it again") from None
+        if size != facts["bytes"]:
+            raise InputError(
+                f"{folder / name} has {size} bytes, and manifest.json says {facts['bytes']}; export it again"
+            )
+
+
+def _line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 class ExportedModel:
@@ -49,14 +75,32 @@ class ExportedModel:
             self.schema: dict[str, Any] = json.loads((folder / "schema.json").read_text())
         except (OSError, ValueError) as error:
             raise InputError(f"{folder} is no exported folder: {error}") from None
-        if self.manifest.get("kind") != "fae_export" or self.schema.get("format_version") != FORMAT_VERSION:
-            raise InputError(f"{folder} holds {self.manifest.get('kind')!r}, expected 'fae_export' of format 1")
+        if self.manifest.get("kind") != "fae_export":
+            raise InputError(f"{folder} holds {self.manifest.get('kind')!r}, expected 'fae_export'")
+        found = {each.get("format_version") for each in (self.manifest, self.schema)}
+        if found != {FORMAT_VERSION}:
+            raise InputError(
+                f"{folder} is of format {', '.join(map(str, found))}, and this reads {FORMAT_VERSION}; use its scripts"
+            )
+        check_sizes(folder, self.manifest)
+        try:
+            self._open()
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, pa.ArrowException) as error:
+            raise InputError(f"{folder} is damaged: {_line(error)}; check.py compares checksums") from None
+
+    def _open(self) -> None:
+        folder = self.folder
         self._ids = {
             table["name"]: ValueIds(folder / table["vocabulary"], table["unknown_id"], encoded=table["encoded"])
             for table in self.schema["tables"]
         }
         self._rows = {table["name"]: RowTable(folder, table) for table in self.schema["tables"]}
-        self._model = torch.export.load(folder / self.schema["model"]["file"]).module()
+        try:
+            self._model = torch.export.load(folder / self.schema["model"]["file"]).module()
+        except Exception as error:  # torch has no common class of errors of files
+            raise InputError(f"{folder / self.schema['model']['file']} is damaged: {_line(error)}") from None
         self.num_slots = sum(feature["length"] for feature in self.schema["features"])
 
     def files(self, path: Path) -> Iterator[Columns]:
@@ -85,7 +129,8 @@ class ExportedModel:
             ids[torch.tensor(items.rows, dtype=torch.int64), slots] = known.find(items.values, feature["name"])
         dense = torch.empty((count, len(self.schema["dense"])))
         for index, each in enumerate(self.schema["dense"]):
-            numbers = dense_numbers(columns[each["column"]], each["name"], missing, self.schema["input"]["decimal"])
+            values = columns.get(numbers_of(each["column"]), columns[each["column"]])
+            numbers = dense_numbers(values, each["name"], missing, self.schema["input"]["decimal"])
             dense[:, index] = transform_dense(plain_values(numbers), each)
         return ids, dense
 

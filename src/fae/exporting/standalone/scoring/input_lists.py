@@ -42,21 +42,23 @@ def kept_items(array: Any, feature: Mapping[str, Any], missing: Sequence[str]) -
     name = str(feature["name"])
     array = plain_values(array)
     if not is_list_type(array.type):
-        array = _split(array, feature, missing)
+        array = split_text(array, feature, missing)
     elif is_list_type(array.type.value_type):
         raise InputError(f"column {name!r} holds lists of lists; one list an input is expected")
     if not pa.types.is_list(array.type):
         array = array.cast(pa.list_(array.type.value_type))
+    size, places = len(array), pc.indices_nonzero(array.is_valid())
+    array = array.take(places)  # lists that are null may hide items
     values = to_text(array.flatten(), name, missing)
-    parents = pc.list_parent_indices(array).to_pylist()
+    parents = places.take(pc.list_parent_indices(array)).to_pylist()
     if feature["weight_separator"]:
         values = _without_weights(values, feature, missing)
     texts = values.to_pylist()
     present = [at for at, text in enumerate(texts) if text and text != feature["padding"]]
-    length, counts = int(feature["length"]), [0] * len(array)
+    length, counts = int(feature["length"]), [0] * size
     for at in present:
         counts[parents[at]] += 1
-    passed = [0] * len(array)
+    passed = [0] * size
     kept, rows, slots = [], [], []
     for at in present:
         row = parents[at]
@@ -69,7 +71,14 @@ def kept_items(array: Any, feature: Mapping[str, Any], missing: Sequence[str]) -
     return KeptItems(pa.array(kept, pa.string()), rows, slots)
 
 
-def _split(array: Any, feature: Mapping[str, Any], missing: Sequence[str]) -> Any:
+def split_text(array: Any, feature: Mapping[str, Any], missing: Sequence[str]) -> Any:
+    """Arrow array ``[n]`` of lists of strings, of an array of text or other scalars.
+
+    Raises
+    ------
+    InputError
+        For text that is no printed list where the feature says that it is.
+    """
     from_text = is_text_type(array.type)
     text = to_text(array, str(feature["name"]), missing)
     if not from_text:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fae.exporting.standalone.scoring.input_text import InputError, is_text_type, plain_values, to_text
 
-_SPACES = " \t"
+SPACES = " \t"
+"""What is taken off both ends of a number."""
 
 
 def from_arrow(array: Any, dtype: torch.dtype) -> Tensor:
@@ -46,7 +47,7 @@ def dense_numbers(array: Any, column: str, missing: Sequence[str], decimal: str 
                     numbers = pc.if_else(named.fill_null(False), pa.scalar(None, pa.float64()), numbers)
             return numbers
         text = to_text(array, column, missing)
-        text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), pc.utf8_trim(text, _SPACES))
+        text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), pc.utf8_trim(text, SPACES))
         if decimal == ",":
             text = pc.replace_substring(pc.replace_substring(text, ".", "x"), ",", ".")
         return text.cast(pa.float64())
@@ -56,7 +57,7 @@ def dense_numbers(array: Any, column: str, missing: Sequence[str], decimal: str 
 
 def _number(word: str) -> float | None:
     try:
-        return float(pa.scalar(word.strip(_SPACES)).cast(pa.float64()).as_py())
+        return float(pa.scalar(word.strip(SPACES)).cast(pa.float64()).as_py())
     except pa.ArrowException:
         return None
 
