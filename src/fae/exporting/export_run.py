@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ def export(
         require_onnx()
     earlier = None if since is None else Path(since).expanduser()
     base = None if earlier is None else check_earlier(earlier, dtype)
+    if earlier is not None:
+        _check_apart(target, earlier)
     temporary = temporary_path(target)
     whole = temporary if earlier is None else temporary_path(target.with_name(f"{target.name}.whole"))
     try:
@@ -74,8 +77,9 @@ def export(
         for path in {temporary, whole}:
             remove_folder(path)
     total = sum(each["bytes"] for each in manifest["files"].values())
-    script = "check.py" if earlier is None else f"apply.py {earlier} OUT"
-    say(f"export: {len(manifest['files'])} files, {format_bytes(total)}: {target}; next: python {target}/{script}")
+    script = "check.py" if earlier is None else "apply.py"
+    line = f"python {shlex.quote(f'{target}/{script}')}{'' if earlier is None else f' {shlex.quote(str(earlier))} OUT'}"
+    say(f"export: {len(manifest['files'])} files, {format_bytes(total)}: {target}; next: {line}")
     facts = {key: value for key, value in manifest.items() if key not in ("files", "result", "copied")}
     return {**facts, "folder": str(target), "num_files": len(manifest["files"]), "bytes": total}
 
@@ -88,6 +92,8 @@ def check_target(target: Path, *, replace: bool) -> None:
     ArtifactError
         If so.
     """
+    if target.name in ("", ".."):
+        raise ArtifactError(f"{target} has no name of its own; give the folder a name")
     if not target.exists() and not target.is_symlink():
         return
     if target.is_dir() and not any(target.iterdir()):
@@ -100,6 +106,16 @@ def check_target(target: Path, *, replace: bool) -> None:
         raise ArtifactError(f"{target} is there and is no exported folder; choose another one")
     if not replace:
         raise ArtifactError(f"{target} is there already; give --replace to write it anew, or choose another folder")
+
+
+def _check_apart(target: Path, earlier: Path) -> None:
+    """Refuse to write changes over, into or around the folder that they are changes of."""
+    new, old = target.resolve(), earlier.resolve()
+    if new == old or new in old.parents or old in new.parents:
+        raise ArtifactError(
+            f"{target} is the folder of --since {earlier}, or one is in the other, and its rows are needed to apply "
+            "the changes; choose another folder"
+        )
 
 
 def _write_since(earlier: Path, base: dict[str, Any], whole: Path, folder: Path) -> dict[str, Any]:

@@ -20,11 +20,13 @@ from safetensors.torch import load_file
 
 from export_cases import CASES
 from fae.core.errors import ArtifactError, RecipeError
+from fae.core.whole_files import read_json
 from fae.exporting.export_run import export
 from fae.exporting.standalone.apply import apply_changes
 from fae.exporting.standalone.check import check_golden, check_sums
 from fae.exporting.standalone.scoring.exported_model import ExportedModel
 from fae.exporting.standalone.scoring.input_text import InputError
+from fae.exporting.standalone.scoring.stored_tables import RowTable
 from fae.exporting.standalone.scoring.value_ids import ValueIds
 from fae.exporting.table_files import converted
 
@@ -134,15 +136,14 @@ def test_a_table_above_the_limit_is_cut_into_files_with_an_index(folder: Path, t
     rows = [load_file(tmp_path / "cut" / "tables" / name) for name in sorted(set(index["weight_map"].values()))]
     assert len(rows) > 2
     assert sum(len(part[f"weight.{at}"]) for at, part in enumerate(rows)) == index["metadata"]["num_rows"]
-    export(folder / "run", tmp_path / "one", dtype="int8")
-    scores = [
-        [
-            ExportedModel(tmp_path / name).score(columns)
-            for columns in ExportedModel(tmp_path / name).files(folder / "log.csv")
-        ]
-        for name in ("cut", "one")
-    ]
-    assert torch.equal(torch.cat(scores[0]), torch.cat(scores[1]))
+    whole = load_file(folder / "served" / "tables" / "user.safetensors")["weight"]
+    weight, scale = converted(whole, "int8")
+    assert torch.equal(torch.cat([part[f"weight.{at}"] for at, part in enumerate(rows)]), weight)
+    assert scale is not None
+    table = next(each for each in read_json(tmp_path / "cut" / "schema.json")["tables"] if each["name"] == "user")
+    ids = torch.randperm(len(weight))
+    found = RowTable(tmp_path / "cut", table).rows(torch.cat([ids, torch.tensor([-1])]))
+    assert torch.equal(found, torch.cat([(weight.float() * scale.unsqueeze(1))[ids], torch.zeros(1, 4)]))
 
 
 def test_changes_since_an_earlier_export_give_the_whole_one(folder: Path, tmp_path: Path) -> None:

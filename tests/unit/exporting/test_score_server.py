@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -21,6 +25,7 @@ import pytest
 from export_cases import CASES
 from fae.exporting.standalone.scoring.exported_model import ExportedModel
 from fae.exporting.standalone.serve import ScoreServer
+from fae.exporting.standalone.serve import _main as main
 from fae.run.predictions import predict
 
 
@@ -98,6 +103,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "no finite number": ([GOOD, {**GOOD, "price": float("nan")}], "in input 2"),
     "no time": ({**GOOD, "at": "yesterday"}, "expected a time"),
     "a list in a list": ({**GOOD, "tags": [["t1"]]}, "'tags'"),
+    "half a character": ({**GOOD, "item": "\ud800"}, "'item'"),
+    "a deep list": (b"[" * 100_000, "not JSON"),
+    "a number without an end": (b"[" + b"1" * 5000 + b"]", "not JSON"),
+    "no inputs": ({"inputs": None}, "has no 'price'"),
 }
 
 
@@ -110,6 +119,39 @@ def test_bad_inputs_are_refused_in_one_line(url: str, name: str) -> None:
     assert "\n" not in answer["error"]
 
 
+def answer_of(url: str, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        return answer.status, json.loads(text) if text else None
+    finally:
+        connection.close()
+
+
+def test_whatever_comes_the_answer_is_json(url: str) -> None:
+    assert answer_of(url, "GET", "/health?from=probe")[0] == 200
+    assert answer_of(url, "HEAD", "/health") == (200, None)
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
+        assert answer_of(url, method, "/score", b"{}")[0] == 405
+    status, answer = answer_of(url, "BREW", "/score")
+    assert (status, list(answer)) == (501, ["error"])
+    assert answer_of(url, "POST", "/score", **{"Content-Length": "9" * 5000})[0] == 413
+    assert answer_of(url, "POST", "/score", **{"Content-Length": "-1"})[0] == 411
+    assert answer_of(url, "POST", "/score", iter([b"{}"]), **{"Transfer-Encoding": "chunked"})[0] == 411
+    assert answer_of(url, "POST", "/score", b" " * 30_000_000)[0] == 413  # it is answered, not reset
+
+
+def test_a_client_that_leaves_is_no_fault(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for body in (b"", b"{"):
+        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as connection:
+            connection.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + body)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
+    assert get(url, "/health")["status"] == "ok"
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_other_paths_methods_and_sizes_are_refused(url: str) -> None:
     assert post(url, GOOD, "/other")[0] == 404
     assert post(url, b" " * 300_000)[0] == 413
@@ -119,8 +161,32 @@ def test_other_paths_methods_and_sizes_are_refused(url: str) -> None:
         get(url, "/")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_process_cleanly(folder: Path, number: signal.Signals) -> None:
+def test_an_interrupt_ends_it_cleanly(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        assert main(["--port", "0", "--folder", str(folder / "served")]) == 0
+    finally:
+        timer.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "scores of run at http://127.0.0.1:" in capsys.readouterr().out
+
+
+def test_a_port_in_use_and_a_damaged_folder_are_one_line(
+    folder: Path, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = str(urlsplit(url).port)
+    assert main(["--port", port, "--folder", str(folder / "served")]) == 2
+    assert main(["--port", "70000", "--folder", str(folder / "served")]) == 2
+    assert main(["--folder", str(tmp_path)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.startswith("serve.py: ") for line in errors] == [True] * 3
+    assert port in errors[0]
+
+
+def test_a_signal_ends_the_process_cleanly(folder: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-I", str(folder / "served" / "serve.py"), "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -130,7 +196,7 @@ def test_a_signal_ends_the_process_cleanly(folder: Path, number: signal.Signals)
         found = re.search(r"http://[\d.:]+", process.stdout.readline())
         assert found is not None
         assert post(found[0], GOOD)[0] == 200
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 0, errors
         assert "Traceback" not in errors

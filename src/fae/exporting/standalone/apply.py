@@ -25,10 +25,11 @@ if not __package__:  # run as a file: python -I leaves its folder out of the pat
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fae.exporting.standalone.check import check_sums
+from fae.exporting.standalone.scoring.exported_model import FORMAT_VERSION
 from fae.exporting.standalone.scoring.input_text import InputError
 from fae.exporting.standalone.scoring.row_files import StoredRows, write_rows, write_vocabulary_parts
 from fae.exporting.standalone.scoring.stored_tables import RowTable
@@ -53,8 +54,8 @@ def apply_changes(changes: Path, earlier: Path, out: Path) -> int:
             f"{earlier} is the export of {base['fingerprints']['checkpoint'][:8]}, and {changes} was made since that "
             f"of {manifest['base']['fingerprints']['checkpoint'][:8]}; name that one"
         )
-    if out.exists():
-        raise InputError(f"{out} is there already")
+    if out.exists() or out.is_symlink() or not out.name:
+        raise InputError(f"{out} is there already; choose another folder")
     partial = out.with_name(f".{out.name}.writing")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -62,8 +63,15 @@ def apply_changes(changes: Path, earlier: Path, out: Path) -> int:
         _write(changes, earlier, partial, manifest)
         check_sums(partial)
         partial.rename(out)
+    except InputError:
+        check_sums(earlier)  # says which of its files is damaged
+        raise
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error}") from None
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError, pa.ArrowException) as error:
+        check_sums(earlier)
+        line = " ".join(str(error).split())
+        raise InputError(f"{changes} cannot be applied to {earlier}: {line}; export the whole folder") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return len(manifest["result"]["files"])
@@ -74,8 +82,11 @@ def _manifest(folder: Path, kind: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} has no manifest that can be read: {error}") from None
-    if found.get("kind") != kind:
-        raise InputError(f"{folder} holds {found.get('kind')!r}, expected {kind!r}")
+    if not isinstance(found, dict) or found.get("kind") != kind:
+        held = found.get("kind") if isinstance(found, dict) else None
+        raise InputError(f"{folder} holds {held!r}, expected {kind!r}")
+    if found.get("format_version") != FORMAT_VERSION:
+        raise InputError(f"{folder} is of format {found.get('format_version')}, and this script reads {FORMAT_VERSION}")
     return found
 
 

@@ -74,6 +74,8 @@ def check_golden(model: ExportedModel) -> tuple[int, float]:
 
 def score_file(model: ExportedModel, path: Path, out: Path | None) -> tuple[int, float]:
     """Score a raw file; return the number of inputs and the mean score. `out` ends in .parquet or .csv."""
+    if out is not None and out.exists() and path.exists() and out.samefile(path):
+        raise InputError(f"{out} is the file that is scored; choose another name")
     count, total = 0, 0.0
     schema = pa.schema([("score", pa.float64())])
     parts = []
@@ -93,6 +95,7 @@ def score_file(model: ExportedModel, path: Path, out: Path | None) -> tuple[int,
                 partial.write_text("score\n" + "".join(f"{each!r}\n" for each in table.column(0).to_pylist()))
             partial.replace(out)
         except OSError as error:
+            partial.unlink(missing_ok=True)
             raise InputError(f"{out} cannot be written: {error}") from None
     return count, total / count
 
@@ -114,9 +117,10 @@ def _main(arguments: Sequence[str] | None = None) -> int:
         print(f"{count} golden inputs: the largest difference of a score is {worst:.2g}")
         for path in options.files:
             count, mean = score_file(model, path, options.out)
-            print(f"{path}: {count:,} inputs, mean score {mean:.4f}" + (f": {options.out}" if options.out else ""))
+            line = f"{path}: {count:,} inputs, mean score {mean:.4f}" + (f": {options.out}" if options.out else "")
+            print(line.encode(errors="backslashreplace").decode())
     except InputError as error:
-        print(f"check.py: {error}", file=sys.stderr)
+        print(f"check.py: {error}".encode(errors="backslashreplace").decode(), file=sys.stderr)
         return 2
     return 0
 

@@ -12,10 +12,13 @@ a table takes memory only where it is looked up. SIGTERM and SIGINT end it: requ
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,12 +32,15 @@ if not __package__:  # run as a file: python -I leaves its folder out of the pat
 import torch
 
 from fae.exporting.standalone.scoring.exported_model import ExportedModel
-from fae.exporting.standalone.scoring.input_files import columns_of_objects, wanted_names
+from fae.exporting.standalone.scoring.input_objects import columns_of_objects, wanted_names
 from fae.exporting.standalone.scoring.input_text import InputError
 
 _MOST_BYTES = 64 * 2**20
 _PATIENCE_SECONDS = 10.0
 """How long an idle connection is kept, and how long requests in work are waited for at the end."""
+
+_LINGER_SECONDS = 2.0
+"""How long the rest of a refused body is read."""
 
 
 def score_request(model: ExportedModel, body: bytes) -> list[float]:
@@ -91,7 +97,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """``/health`` and ``/schema``."""
+        try:
+            self._get()
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+
+    do_HEAD = do_GET
+
+    def _get(self) -> None:
         manifest = self.server.model.manifest
+        self._cut_query()
+        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # its body is not read
         if self.path == "/health":
             self._answer(HTTPStatus.OK, {"status": "ok", "run": manifest["run"], **manifest["fingerprints"]})
         elif self.path == "/schema":
@@ -107,6 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.in_work += 1
         try:
             self._post()
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
         finally:
             with self.server.idle:
                 self.server.in_work -= 1
@@ -114,14 +133,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self) -> None:
         length = self.headers.get("Content-Length", "")
+        self._cut_query()
         if self.path != "/score":
             self._refuse(HTTPStatus.NOT_FOUND, f"there is no {self.path}; POST the inputs to /score")
         elif not length.isascii() or not length.isdigit():
             self._refuse(HTTPStatus.LENGTH_REQUIRED, "give the body's length in Content-Length")
-        elif int(length) > self.server.most_bytes:
+        elif len(length) > 18 or int(length) > self.server.most_bytes:
             self._refuse(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"the body has {length} bytes, at most {self.server.most_bytes}; send fewer inputs at once",
+                f"the body has {length[:20]} bytes, at most {self.server.most_bytes}; send fewer inputs at once",
             )
         else:
             try:
@@ -129,15 +149,40 @@ class _Handler(BaseHTTPRequestHandler):
             except InputError as error:
                 self._answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
             except (ConnectionError, TimeoutError):
-                self.close_connection = True
+                raise
             except Exception as error:
                 self.log_error("%s: %s", type(error).__name__, error)
                 self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why")
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
-        """Answer with an error, and close: what is left of the body is not read."""
+        """Answer with an error, and close. What is left of the body is read for a moment and dropped: a client that is
+        still sending would see a reset connection, and not the answer."""
         self.close_connection = True
         self._answer(status, {"error": reason})
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_LINGER_SECONDS)
+            until = time.monotonic() + _LINGER_SECONDS
+            while time.monotonic() < until and self.connection.recv(1 << 16):
+                pass
+
+    def _cut_query(self) -> None:
+        self.path = self.path.partition("?")[0]
+
+    def _other_method(self) -> None:
+        self._refuse(
+            HTTPStatus.METHOD_NOT_ALLOWED, f"there is no {self.command}; there are POST /score, GET /health, /schema"
+        )
+
+    do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _other_method
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the library refuses before a method is called, as JSON too."""
+        del explain
+        status = HTTPStatus(code)
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self._refuse(status, message or status.phrase)
 
     def _answer(self, status: HTTPStatus, value: dict[str, Any]) -> None:
         body = json.dumps(value).encode() + b"\n"
@@ -146,8 +191,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         if self.close_connection:
             self.send_header("Connection", "close")
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "POST" if self.path == "/score" else "GET, HEAD")
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Say nothing of a request that was answered."""
@@ -164,8 +212,11 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(max(options.threads, 1))
     try:
         server = ScoreServer((options.host, options.port), ExportedModel(options.folder), most_bytes=options.most_bytes)
-    except (InputError, OSError, OverflowError) as error:
+    except InputError as error:
         print(f"serve.py: {error}", file=sys.stderr)
+        return 2
+    except (OSError, OverflowError) as error:
+        print(f"serve.py: cannot listen at {options.host} port {options.port}: {error}", file=sys.stderr)
         return 2
 
     def stop(number: int, frame: Any) -> None:
