@@ -64,11 +64,43 @@ def find_rows(name: str, base: Path) -> Path:
     places = list(dict.fromkeys((base / Path(name).expanduser(), Path(name).expanduser())))
     for place in places:
         if (place / "tables").is_dir() and (place / "vocabulary").is_dir():
+            _check_exported(place)
             return place
     raise RecipeError(
         f"[train] rows_from = {name!r}: there are no rows in {' or in '.join(map(str, places))}, expected {_LAYOUT}; "
         "`fae export RUN DIR` writes them"
     )
+
+
+def _check_exported(folder: Path) -> None:
+    """Refuse changes of `fae export --since`, and rows that are not those of their manifest, where there is one.
+
+    Raises
+    ------
+    ArtifactError
+        If so.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        kind, files = manifest["kind"], manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if kind == "fae_export_delta":
+        raise ArtifactError(f"{folder} holds changes alone; name the whole folder that its apply.py has made of them")
+    for name, facts in files.items():
+        if name.startswith(("tables/", "vocabulary/")):
+            path = folder / name
+            size = path.stat().st_size if path.is_file() else -1
+            time = path.stat().st_mtime_ns if size >= 0 else 0
+            if size != facts["bytes"] or _sha256(str(path), size, time) != facts["sha256"]:
+                raise ArtifactError(f"{path} is missing or damaged: it is not that of manifest.json; export it again")
+
+
+@cache
+def _sha256(path: str, size: int, time: int) -> str:
+    del size, time  # another one is another file
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def rows_fingerprint(folder: Path) -> str:
@@ -138,7 +170,12 @@ def import_rows(folder: Path, log: ColumnarLog, embeddings: Embeddings) -> None:
     with task("train: pretrained rows", len(matched), "tables") as progress:
         for table, rows in matched.items():
             weight, state = embeddings.export_table(table)
-            weight[torch.from_numpy(rows.ids)] = _RowFiles(folder, stems[table]).read(rows.sources)
+            found = _RowFiles(folder, stems[table]).read(rows.sources)
+            if not bool(torch.isfinite(found).all()):
+                raise ArtifactError(
+                    f"{folder} has rows of {log.features[table].name!r} that are not finite numbers; take them out"
+                )
+            weight[torch.from_numpy(rows.ids)] = found
             embeddings.import_table(table, weight, state)
             progress.advance(1)
 
@@ -154,6 +191,8 @@ def _matched(path: Path, log: ColumnarLog, table: int, num_rows: int, *, reserve
         places = pc.index_in(ours, value_set=values.cast(ours.type), skip_nulls=True)
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise ArtifactError(f"{path} cannot be read ({' '.join(str(error).split())}); expected {_LAYOUT}") from error
+    if theirs.column("id").null_count:
+        raise ArtifactError(f"{path} has values without an id; expected {_LAYOUT}")
     if len(numbers) and (numbers.min() < 0 or numbers.max() >= num_rows):
         raise ArtifactError(f"{path} names the rows {numbers.min()} to {numbers.max()}, and there are {num_rows}")
     has = np.asarray(places.is_valid())

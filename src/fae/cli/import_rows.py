@@ -30,6 +30,7 @@ def add_parser(verbs: Any) -> None:
 
 def work(options: argparse.Namespace) -> dict[str, Any]:
     """Ingest the log, and match the rows with its values."""
+    import shlex
     from pathlib import Path
 
     from fae.checkpoint.pretrained_rows import find_rows, match_rows
@@ -42,7 +43,8 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     folder.stage("ingest")
     log = INGEST.open(folder)
     matched = match_rows(rows, log, embedding_dims(folder.recipe.model, log.features))
-    say(f"import: train from them: fae run {options.recipe} --out {folder.out} --set train.rows_from={rows}")
+    line = shlex.join(["fae", "run", str(options.recipe), "--out", str(folder.out), "--set", f"train.rows_from={rows}"])
+    say(f"import: train from them: {line}")
     return {
         "rows": str(rows),
         "tables": {
