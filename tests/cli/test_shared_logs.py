@@ -147,6 +147,34 @@ def test_clean(runs: Path) -> None:
     assert contents(run) == before
 
 
+class Killed(BaseException):
+    """In the place of a signal that nothing catches."""
+
+
+@pytest.mark.parametrize("removals", [0, 1, 3])
+def test_killed_while_it_cleans(runs: Path, monkeypatch: pytest.MonkeyPatch, removals: int) -> None:
+    """What was half removed is not in the way of the stage that makes it again."""
+    import fae.core.files as files
+    from fae.run.housekeeping.cleaning import clean
+
+    run, left, remove = runs / "runs" / "my", iter(range(removals)), shutil.rmtree
+    before = contents(run)
+
+    def removing(path: Path, **options: bool) -> None:
+        if next(left, None) is None:
+            raise Killed
+        remove(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.shutil, "rmtree", removing)
+        with pytest.raises(Killed):
+            clean(run, everything=True)
+    if removals:
+        succeed("clean", run, "--all")
+    assert "train: already there" in succeed("run", runs / "recipe.toml", "--out", run).stderr
+    assert contents(run) == before
+
+
 def test_clean_keeps_a_log_that_could_not_be_made_again(runs: Path) -> None:
     run = runs / "alone" / "own"
     succeed("ingest", runs / "recipe.toml", "--out", run)

@@ -226,6 +226,23 @@ def remove_folder(path: Path) -> None:
             path.unlink()  # not with rmtree, which waits for the other end of a pipe
 
 
+def drop_folder(path: Path) -> None:
+    """Remove an artifact under its final name: at every moment it is there whole, or not there.
+
+    A killed `remove_folder` would leave a folder without a manifest, which is nobody's to replace. Here it leaves one
+    under the temporary name, which `recover_folder` clears.
+
+    Raises
+    ------
+    OSError
+        If it cannot be renamed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        remove_folder(temporary_path(path))
+        path = path.rename(temporary_path(path))
+    remove_folder(path)
+
+
 def broken_link(path: Path) -> Path | None:
     """Where the link at `path` leads, if nothing is there; None where it is no link or leads to something."""
     if not path.is_symlink() or path.exists():

@@ -16,7 +16,7 @@ from fae.artifacts.checkpoint import KIND, read_progress
 from fae.artifacts.manifest import Plan, is_current
 from fae.checkpoint.more_epochs import BEST, LAST
 from fae.core.errors import ArtifactError
-from fae.core.files import MANIFEST, remove_folder, replaced_path
+from fae.core.files import MANIFEST, drop_folder, replaced_path
 from fae.core.progress import say
 from fae.core.whole_files import json_values, read_json
 
@@ -62,7 +62,7 @@ def clear_for_training(out: Path, plan: Plan, *, continued: bool) -> None:
             gone.append(name)
     for name in () if continued else (BEST, LAST):
         if (out / name / MANIFEST).is_file() and not _is_of(out / name, plan):
-            remove_folder(out / name)
+            drop_folder(out / name)
             gone.append(f"{name}/")
     for path in list(_score_files(out)):
         if path.suffix == ".parquet":

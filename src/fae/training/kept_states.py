@@ -16,7 +16,7 @@ from torch import nn
 from fae.artifacts.manifest import Plan, is_current
 from fae.checkpoint.more_epochs import BEST, LAST, EarlierEpochs, find_earlier_epochs
 from fae.checkpoint.save_load import KIND, load_dense, load_tables, read_progress, save_checkpoint
-from fae.core.files import MANIFEST, remove_folder
+from fae.core.files import MANIFEST, drop_folder
 from fae.core.progress import say
 from fae.embedding.base import Embeddings
 from fae.training.position import Position, require_best
@@ -88,7 +88,7 @@ class KeptStates:
         """Remove a ``last/`` of another training, once this one is at its end."""
         last = self._folder / LAST
         if (last / MANIFEST).is_file() and not is_current(last, self._plan):
-            remove_folder(last)
+            drop_folder(last)
 
     def resume(self) -> Position | None:
         """Load the state to continue from, and say where it is; None where there is none.

@@ -14,7 +14,15 @@ from fae.artifacts.checksums import file_digest
 from fae.artifacts.columnar_log import KIND as LOG_KIND
 from fae.checkpoint.more_epochs import BEST, LAST
 from fae.core.errors import ArtifactError, RecipeError
-from fae.core.files import MANIFEST, locked_folder, remove_folder, replaced_path, temporary_path
+from fae.core.files import (
+    MANIFEST,
+    cannot_write,
+    drop_folder,
+    locked_folder,
+    remove_folder,
+    replaced_path,
+    temporary_path,
+)
 from fae.core.progress import say
 from fae.core.units import format_bytes
 from fae.core.whole_files import read_json
@@ -66,7 +74,7 @@ def clean(run: str | Path, *, everything: bool = False, dry_run: bool = False) -
     RecipeError
         If it is no run folder.
     ArtifactError
-        If a run is active in it.
+        If a run is active in it, or something cannot be removed.
     """
     folder = Path(run).expanduser()
     if not folder.is_dir() or not is_run(folder):
@@ -82,7 +90,10 @@ def clean(run: str | Path, *, everything: bool = False, dry_run: bool = False) -
         if not dry_run:
             for each in gone:
                 for path in each.paths:
-                    _remove(path)
+                    try:
+                        _remove(path)
+                    except OSError as error:
+                        raise cannot_write(path, error) from None
     total = sum(size for each, size in zip(found, sizes, strict=True) if each.goes)
     say(f"clean: {format_bytes(total)} {'would be' if dry_run else 'are'} free" if gone else "clean: nothing to remove")
 
@@ -101,8 +112,10 @@ def clean(run: str | Path, *, everything: bool = False, dry_run: bool = False) -
 def _remove(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
-    else:
+    elif path.name.startswith("."):  # what an interrupted command left
         remove_folder(path)
+    else:
+        drop_folder(path)
 
 
 def _look(folder: Path, *, everything: bool) -> Iterator[Found]:
