@@ -15,6 +15,21 @@ CHANGED: dict[str, tuple[list[str], list[str]]] = {
     "the budget": (["hot.budget=3KiB"], ["[hot] budget = '3KiB' (there '4KiB')"]),
     "the model": (["model.top_mlp=[4]"], ["[model] top_mlp = [4] (there [8])"]),
     "a column": (["log.min_frequency=2"], ["[log] min_frequency = 2 (there 1)"]),
+    "columns": (
+        ['log.categorical=["user", {name = "item", min_frequency = 3}, "views"]', 'log.dense=["price"]'],
+        [
+            "[log] categorical (without ['site'], with ['views'], with other settings of ['item'])",
+            "[log] dense = ['price'] (there ['price', 'views'])",
+        ],
+    ),
+    "the order of columns": (
+        ['log.categorical=["item", "user", "site"]'],
+        ["[log] categorical (in another order); keep"],
+    ),
+    "a sample that comes to the same": (
+        ["hot.sample=0.7", "hot.small_table=1KiB"],
+        ["differs from it in [hot] small_table = '1KiB' (there '256B'); keep"],
+    ),
     "several": (
         ["train.batch_size=16", "train.seed=3", "model.embedding_dim=8", "hot.budget=9KiB", "train.optimizer=sgd"],
         ["[model] embedding_dim = 8 (there 4)", "[train] batch_size = 16 (there 32)", "and 1 more"],

@@ -25,8 +25,10 @@ from fae.core.progress import say
 from fae.core.whole_files import read_json
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.models.config import model_config
+from fae.run import prepare
 from fae.run.planned_training import former_settings, planned_packed
 from fae.run.shared_logs import named_users, users_of
+from fae.run.stages import INGEST
 from fae.run.stale_files import RUN_RECORD
 from fae.run.train_stage import plan_training
 from fae.training.config import TrainConfig
@@ -199,7 +201,14 @@ def _epochs_differences(run: RunContext, packed: Plan, log: Plan, found: list[Di
 
 def _hot_differences(run: RunContext, record: Mapping[str, Any]) -> list[Difference]:
     before = (record.get("recipe") or {}).get("hot")
-    return list(_table("hot", before, to_table(run.recipe.hot))) if isinstance(before, dict) else []
+    if not isinstance(before, dict):
+        return []
+    profile = prepare.planned_profile(
+        INGEST.open(run), prepare.PackOptions.from_recipe(run.recipe, INGEST.open(run).features)
+    )
+    same_profile = (record.get("fingerprints") or {}).get(profile.kind) == profile.fingerprint
+    sampling = ("sample", "sample_min_inputs") if same_profile else ()  # they came to the same inputs
+    return list(_table("hot", before, to_table(run.recipe.hot), leave_out=sampling))
 
 
 def _log_differences(run: RunContext, finished: Manifest, plan: Plan) -> Iterator[Difference]:
@@ -207,7 +216,8 @@ def _log_differences(run: RunContext, finished: Manifest, plan: Plan) -> Iterato
     if before is None:
         yield "[log]", finished.parents.get(LOG_KIND, "unknown")[:8], plan.fingerprint[:8]
         return
-    found = list(_table("log", before, plan.parameters, leave_out=("sources",)))
+    found = list(_table("log", before, plan.parameters, leave_out=("sources", "categorical")))
+    found += _column_differences(before.get("categorical"), plan.parameters.get("categorical"))
     if before.get("sources") != plan.parameters.get("sources") and not any(
         name in ("[log] train", "[log] test") for name, *_ in found
     ):
@@ -220,6 +230,20 @@ def _log_differences(run: RunContext, finished: Manifest, plan: Plan) -> Iterato
     yield from found
     if not found and before.get("sources") == plan.parameters.get("sources"):
         yield "the run whose ids the log continues", None, None
+
+
+def _column_differences(before: Any, now: Any) -> list[Difference]:
+    """Which columns differ: all of their settings would be a page."""
+    if before == now:
+        return []
+    old, new = ({each["name"]: each for each in columns or ()} for columns in (before, now))
+    parts = {
+        "without": [name for name in old if name not in new],
+        "with": [name for name in new if name not in old],
+        "with other settings of": [name for name in new if name in old and new[name] != old[name]],
+    }
+    told = ", ".join(f"{how} {brief(names)}" for how, names in parts.items() if names)
+    return [(f"[log] categorical ({told or 'in another order'})", None, None)]
 
 
 def _log_parameters(log: Path, finished: Manifest) -> dict[str, Any] | None:
