@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from commands import HEADER, artifacts, contents, csv_text, fae, fault, unfinished, write_recipe, zipf_inputs
+from commands import HEADER, artifacts, contents, csv_text, fae, fault, succeed, unfinished, write_recipe, zipf_inputs
 
 GOOD = csv_text(zipf_inputs(60)).encode()
 NUM_LINES = len(GOOD.splitlines())
@@ -56,7 +56,7 @@ def refused(folder: Path, expected: list[str], **log: Any) -> None:
     fault(fae("run", recipe, "--out", folder / "new"), *expected)
     assert not artifacts(folder / "new")
     before = contents(folder / "run")
-    fault(fae("ingest", recipe, "--out", folder / "run", "--json"), *expected)
+    fault(fae("ingest", recipe, "--out", folder / "run", "--replace", "--json"), *expected)
     assert contents(folder / "run") == before
     assert not unfinished(folder)
 
@@ -153,9 +153,9 @@ def test_public_logs(finished: Path) -> None:
 
 
 def test_log_that_changes_between_stages_of_one_run(finished: Path) -> None:
-    """A new log under old artifacts: later stages still belong to the old one, and say so when run alone."""
+    """A new log under old artifacts, as wanted: later stages belong to the old one, and say so when run alone."""
     (finished / "log.csv").write_text(csv_text(zipf_inputs(100, seed=9)))
     recipe, run = finished / "recipe.toml", finished / "run"
-    assert fae("ingest", recipe, "--out", run).status == 0
+    succeed("ingest", recipe, "--out", run, "--replace")
     fault(fae("calibrate", recipe, "--out", run), "the profile was made from another log", "`fae profile RECIPE.toml`")
     fault(fae("train", recipe, "--out", run), "was made from another", "run `fae")
