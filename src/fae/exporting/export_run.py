@@ -72,7 +72,7 @@ def export(
             manifest = _write_since(earlier, base, whole, temporary)
         replace_folder(temporary, target)
     except OSError as error:
-        raise cannot_write(target, error) from error
+        raise ArtifactError(str(cannot_write(target, error)).removesuffix(" with --out")) from error
     finally:
         for path in {temporary, whole}:
             remove_folder(path)

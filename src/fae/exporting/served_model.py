@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -109,7 +110,9 @@ def export_program(served: ServedModel, inputs: Sequence[Mapping[str, Any]]) -> 
 
 
 def save_program(program: Any, path: Path) -> None:
-    """Write ``model.pt2``."""
+    """Write ``model.pt2``. A full disk is an `OSError`, where torch's own writer would end in a trace of its stack."""
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.export.save(program, path)
+        torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import runpy
 import shutil
 import sys
@@ -73,6 +74,18 @@ def test_another_version_of_the_format_is_named(copied: Path, name: str) -> None
     (copied / name).write_text(json.dumps({**facts, "format_version": 2}))
     with pytest.raises(InputError, match=r"is of format .*2.* reads 1"):
         ExportedModel(copied)
+
+
+def test_a_limit_on_files_is_one_line_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (2_000, 20_000, 40_000):  # a table, the model, the model
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            done = fae("export", folder / "run", tmp_path / "out")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert "--out" not in fault(done, "cannot write", "choose another folder")
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_scores_do_not_replace_the_file_that_is_scored(folder: Path, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def apply_changes(changes: Path, earlier: Path, out: Path) -> int:
         check_sums(earlier)  # says which of its files is damaged
         raise
     except OSError as error:
+        check_sums(earlier)
         raise InputError(f"{out} cannot be written: {error}") from None
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError, pa.ArrowException) as error:
         check_sums(earlier)
