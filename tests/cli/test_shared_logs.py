@@ -147,6 +147,26 @@ def test_clean(runs: Path) -> None:
     assert contents(run) == before
 
 
+def test_a_replaced_log_is_handed_to_the_runs_that_read_it(runs: Path) -> None:
+    """--replace is said of one run: the finished ones beside it can score on, also when the raw file has changed."""
+    mine, recipe = runs / "runs" / "my", runs / "recipe.toml"
+    small(runs)
+    shutil.copytree(runs / "runs" / "small", runs / "runs" / "third", symlinks=True)
+    before = contents(mine / "log")
+    new = runs / "new.csv"
+    new.write_text((runs / "log.csv").read_text())
+    (runs / "log.csv").write_text((runs / "log.csv").read_text() + "1,u1,i1,s1,2.0,3\n")
+    said = succeed("run", recipe, "--out", mine, "--replace").stderr
+    heir, third = runs / "runs" / "small" / "log", runs / "runs" / "third" / "log"
+    assert f"{heir.parent}, {third.parent} read {mine / 'log'}, which is replaced: it is {heir} now" in said
+    assert contents(mine / "log") != before
+    assert contents(heir) == before
+    assert not heir.is_symlink()
+    assert third.resolve() == heir.resolve()
+    for name in ("small", "third"):
+        succeed("predict", runs / "runs" / name, new, "--out", runs / "scores.csv")
+
+
 class Killed(BaseException):
     """In the place of a signal that nothing catches."""
 

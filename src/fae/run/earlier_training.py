@@ -27,7 +27,7 @@ from fae.ingest.raw_files.source_digests import sidecar
 from fae.models.config import model_config
 from fae.run import prepare
 from fae.run.planned_training import former_settings, planned_packed
-from fae.run.shared_logs import named_users, users_of
+from fae.run.shared_logs import hand_over, named_users, users_of
 from fae.run.stages import INGEST
 from fae.run.stale_files import RUN_RECORD
 from fae.run.train_stage import plan_training
@@ -120,10 +120,20 @@ def _require_log_replaceable(run: RunContext, plan: Plan, gone: Mapping[str, Any
         )
 
 
-def tell_users(run: RunContext, plan: Plan) -> None:
-    """Say which other runs read the log that is about to be replaced."""
+def keep_for_users(run: RunContext, plan: Plan) -> None:
+    """Hand the log, where the recipe will replace it, to the runs that link to it; name those that read it otherwise.
+
+    Raises
+    ------
+    ArtifactError
+        If it cannot be written to their folders.
+    """
     path = run.out / LOG_KIND
-    if not run.recipe.log.is_columnar and not is_current(path, plan) and (users := users_of(run.out)):
+    if run.recipe.log.is_columnar or not (path / MANIFEST).is_file() or is_current(path, plan):
+        return
+    if kept := hand_over(run.out):
+        say(f"ingest: {named_users(kept)} {path}, which is replaced: it is {kept[0] / LOG_KIND} now")
+    if users := users_of(run.out):
         say(f"ingest: {path} is replaced, and {named_users(users)} it; `fae run` there ingests again")
 
 

@@ -20,7 +20,7 @@ from fae.core.whole_files import read_json, write_record
 from fae.ingest.existing_log import existing_plan
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.run.context import RunContext
-from fae.run.earlier_training import missing_sources, require_replaceable, tell_users
+from fae.run.earlier_training import keep_for_users, missing_sources, require_replaceable
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
 from fae.run.stale_files import METRICS, PARENT_TEST, RUN_RECORD, drop_stale_report, take_back
@@ -165,7 +165,7 @@ class RunFolder(RunContext):
         if replace:
             if stage is INGEST:
                 self._log_plan = INGEST.plan(self)
-                tell_users(self, self._log_plan)
+                keep_for_users(self, self._log_plan)
             return
         if stage is INGEST:
             gone = missing_sources(self.out / INGEST.kind)  # the plan renews what is known of raw files

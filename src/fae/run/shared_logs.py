@@ -16,7 +16,16 @@ from pathlib import Path
 from fae.artifacts.columnar_log import KIND, ColumnarLog
 from fae.artifacts.manifest import Plan
 from fae.core.errors import ArtifactError
-from fae.core.files import MANIFEST, broken_link, check_replaceable, remove_folder, replaced_path, temporary_path
+from fae.core.files import (
+    MANIFEST,
+    broken_link,
+    cannot_write,
+    check_replaceable,
+    remove_folder,
+    replaced_path,
+    sync_tree,
+    temporary_path,
+)
 from fae.core.whole_files import read_json
 from fae.ingest.raw_files.source_digests import remember_digests, sidecar
 from fae.run.stale_files import RUN_RECORD
@@ -84,6 +93,49 @@ def link_log(shared: Path, path: Path) -> bool:
     with contextlib.suppress(OSError):
         shutil.copyfile(sidecar(shared), sidecar(path))
     return True
+
+
+def hand_over(run: Path) -> list[Path]:
+    """Give the log of a run, which is about to be replaced, to the runs that link to it.
+
+    The first of them gets the files by hard links (or copies), the others link to it. A kill leaves every run with a
+    log: it is in `run` until the links lead elsewhere.
+
+    Returns
+    -------
+    list[Path]
+        These runs, the one that has the log now first; empty where none links to it.
+
+    Raises
+    ------
+    ArtifactError
+        If it cannot be written there.
+    """
+    users = [each for each in users_of(run) if (each / KIND).is_symlink()]
+    if not users:
+        return []
+    path = users[0] / KIND
+    temporary = temporary_path(path)
+    try:
+        remove_folder(temporary)
+        shutil.copytree(run / KIND, temporary, copy_function=_link_file)
+        sync_tree(temporary)
+        path.unlink()
+        temporary.rename(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        remove_folder(temporary)
+    for each in users[1:]:
+        link_log(path, each / KIND)
+    return users
+
+
+def _link_file(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def drop_broken_link(path: Path) -> Path | None:
