@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from fae.exporting.standalone.scoring.input_objects import Columns, columns_of_objects, wanted_names
-from fae.exporting.standalone.scoring.input_records import BLOCK_BYTES, RecordText, open_bytes
+from fae.exporting.standalone.scoring.input_records import BLOCK_BYTES, RecordText, open_unpacked
 from fae.exporting.standalone.scoring.input_text import InputError
 
 _BATCH_INPUTS = 32_768
@@ -52,7 +52,7 @@ def read_columns(path: Path, schema: Mapping[str, Any]) -> Iterator[Columns]:
 def _read_json_lines(path: Path, schema: Mapping[str, Any]) -> Iterator[Columns]:
     objects: list[dict[str, Any]] = []
     unseen: set[str] | None = None
-    with open_bytes(path) as file:
+    with open_unpacked(path) as file:
         for number, line in enumerate(_lines(file), 1):
             if not line.strip():
                 continue
@@ -98,7 +98,7 @@ def _read_parquet(path: Path, schema: Mapping[str, Any]) -> Iterator[Columns]:
 
 def _read_text(path: Path, schema: Mapping[str, Any]) -> Iterator[Columns]:
     settings = schema["input"]
-    with open_bytes(path) as raw:
+    with open_unpacked(path) as raw:
         text = RecordText(raw, settings)
         try:
             header, size = text.first_record()

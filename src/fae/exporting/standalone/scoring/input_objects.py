@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -47,12 +48,10 @@ def columns_of_objects(objects: Sequence[Mapping[str, Any]], schema: Mapping[str
             values = list(map(_without_nan, values))
         if name in dense:
             key = numbers_of(name) if name in texts else name
-            found[key] = _converted(name, values, lambda value: _json_number(value, missing, decimal), pa.float64())
+            found[key] = _converted(name, values, partial(_json_number, missing=missing, decimal=decimal), pa.float64())
         if name in lists and any(isinstance(value, list) for value in values):
-            feature = lists[name]
-            found[name] = _converted(
-                name, values, lambda value, feature=feature: _json_list(value, feature, missing), pa.list_(pa.string())
-            )
+            convert = partial(_json_list, feature=lists[name], missing=missing)
+            found[name] = _converted(name, values, convert, pa.list_(pa.string()))
         elif name in texts:
             found[name] = _converted(name, values, _json_text if name in ids else _json_scalar, pa.string())
     return found

@@ -24,7 +24,7 @@ _FREE = tuple(bytes([byte]) for byte in (31, 30, 29, 28, *range(1, 28), 127) if 
 """Bytes that may take the place of a separator, where a text does not have them."""
 
 
-def open_bytes(path: Path) -> Any:
+def open_unpacked(path: Path) -> Any:
     """The bytes of a file, unpacked as its suffix says; a name may hold bytes that are no UTF-8."""
     raw = pa.OSFile(os.fsencode(path))
     compression = _COMPRESSIONS.get(path.suffix.lower())
@@ -106,9 +106,10 @@ class RecordText:
 
     def _free_byte(self, text: bytes) -> bytes:
         marks = (self._quote, self._escape)
-        free = next((byte for byte in _FREE if byte not in text and byte not in marks), None)
+        free: bytes | None = next((byte for byte in _FREE if byte not in text and byte not in marks), None)
         if len(self._separator) == 1:
-            return self._separator
+            found: bytes = self._separator
+            return found
         if free is None:
             raise InputError("it holds every control character, and a separator of several needs one that is free")
         return free
