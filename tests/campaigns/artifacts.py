@@ -145,13 +145,18 @@ COMMANDS: dict[str, list[str]] = {
     "report": ["report", "run", "--out", "report.html"],
     "predict": ["predict", "run", "next.csv", "--out", "out/scores.parquet", "--keep", "user", "--device", "cpu"],
     "evaluate": ["evaluate", "run", "next.csv", "--json", "--device", "cpu"],
+    "shared": ["run", "recipe.toml", "--out", "out", "--device", "cpu"],
+    "export": ["export", "run", "out"],
+    "runs": ["runs", ".", "--json"],
 }
 READS = {
     "run": ("run",), "longer": ("run",), "wider": ("run",), "next": ("run",), "columnar": ("run/log",),
     "part": ("parts",), "report": ("run",), "predict": ("run",), "evaluate": ("run",),
+    "shared": ("run/log",), "export": ("run",), "runs": ("run",),
 }  # fmt: skip
 WRITES = {
     "run": "run", "longer": "run", "wider": "run", "next": "out", "columnar": "out", "part": "parts", "predict": "out",
+    "shared": "out", "export": "out",
 }  # fmt: skip
 FOLLOWED = ("ids.npy", "addresses.npy", "order.npy")
 """Arrays whose values are places in other arrays: their checksums are made right more often, as a foreign maker's."""
