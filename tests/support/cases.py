@@ -323,10 +323,10 @@ def train(
 
 
 def assert_same_bytes(ours, expected) -> None:
-    """Equal bit for bit (so NaN shows too)."""
+    """Equal bit for bit (so NaN shows too), whatever device each is on."""
     for index, (one, other) in enumerate(zip(ours, expected, strict=True)):
         assert not torch.isnan(one).any(), f"tensor {index} has NaN"
-        assert one.numpy().tobytes() == other.contiguous().numpy().tobytes(), f"tensor {index} differs"
+        assert one.cpu().numpy().tobytes() == other.cpu().contiguous().numpy().tobytes(), f"tensor {index} differs"
 
 
 def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
