@@ -26,7 +26,7 @@ from fae.core.whole_files import read_json
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.models.config import model_config
 from fae.run import prepare
-from fae.run.planned_training import former_settings, planned_packed
+from fae.run.planned_training import batches_of, former_settings
 from fae.run.shared_logs import hand_over, named_users, users_of
 from fae.run.stages import INGEST
 from fae.run.stale_files import RUN_RECORD
@@ -82,7 +82,7 @@ def _require_own_defaults(run: RunContext, log_plan: Plan) -> None:
         return
     former, batches = "", 0
     with contextlib.suppress(ArtifactError):  # damage is told by the stage that reads the checkpoint
-        packed = planned_packed(run, log_plan)
+        packed = batches_of(run, log_plan)
         if packed and not continues(run.out, plan_training(run, packed.fingerprint, log_plan.fingerprint)):
             former, batches = former_settings(run, log_plan), read_progress(run.out / KIND)["batches"]
     if former:
@@ -158,7 +158,7 @@ def _differences(run: RunContext, finished: Manifest, log_plan: Plan) -> Iterato
         yield "what trained it: a program of its own, no recipe", None, None
         return
     same_log = finished.parents.get(LOG_KIND) == log_plan.fingerprint
-    packed = planned_packed(run, log_plan) if same_log else None
+    packed = batches_of(run, log_plan) if same_log else None
     found = list(_table("model", to_table(model_config(there["model"])), to_table(run.recipe.model)))
     before, now = (
         {**to_table(TrainConfig()), **each, **_UNSHAPING} for each in (there["train"], run.recipe.train.to_parameters())

@@ -24,7 +24,7 @@ _FORMER = {("train", "order"): "interleaved", ("hot", "ring_depth"): 8}
 """Keys whose default is another one by now, and what it was."""
 
 
-def planned_packed(run: RunContext, log_plan: Plan) -> Plan | None:
+def batches_of(run: RunContext, log_plan: Plan) -> Plan | None:
     """What the packed batches of the recipe would be made from; None where its log is not in the folder."""
     if not run.recipe.log.is_columnar and not is_current(INGEST.path(run), log_plan):
         return None
@@ -72,7 +72,7 @@ def former_settings(run: RunContext, log_plan: Plan) -> str:
             recipe = dataclasses.replace(recipe, **{section: table})
         former = copy.copy(run)
         former.recipe = recipe
-        packed = planned_packed(former, log_plan)
+        packed = batches_of(former, log_plan)
         if packed and continues(run.out, plan_training(former, packed.fingerprint, log_plan.fingerprint)):
             return " ".join(f"--set {section}.{key}={value}" for (section, key), value in changes.items())
     return ""
