@@ -54,7 +54,7 @@ def _given(dense: Tensor, features: Mapping[str, Tensor]) -> str:
     return f"dense {list(dense.shape)} and embeddings of {', '.join(shapes)}{more}"
 
 
-def require_logits(output: object, count: int, model: object) -> Tensor:
+def require_logits(output: object, count: int, model: Callable[..., Tensor]) -> Tensor:
     """What a model's ``forward`` returned, if it is a logit for each of `count` inputs.
 
     Raises
@@ -63,7 +63,12 @@ def require_logits(output: object, count: int, model: object) -> Tensor:
         If it is not.
     """
     if isinstance(output, Tensor) and output.shape == (count,):
-        return output
+        if output.is_floating_point():
+            return output
+        raise TrainingError(
+            f"forward of {type(module_of(model)).__name__} returned {str(output.dtype).removeprefix('torch.')}, and "
+            "must return logits of a floating type, such as float32"
+        )
     found = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
     raise TrainingError(
         f"forward of {type(model).__name__} returned {found} for {count} inputs, and must return logits of shape "

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fae.core.errors import TrainingError
 from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
 from fae.training.model_call import call_model
@@ -35,7 +36,17 @@ def backward(logits: Tensor, batch: ReadyBatch, loss_sum: Tensor) -> Tensor:
     ----------
     loss_sum
         float64 scalar on the device.
+
+    Raises
+    ------
+    TrainingError
+        If the logits depend on no weight and no embedding.
     """
+    if not logits.requires_grad:
+        raise TrainingError(
+            "the logits depend on no weight and no embedding, so there is nothing to train; look for .detach(), "
+            ".item() or torch.no_grad() in forward"
+        )
     if batch.buffer is None:
         loss = mean_loss(logits, batch)
         loss.backward()  # type: ignore[no-untyped-call]
