@@ -128,6 +128,8 @@ def results_of(command: str, folder: Path, ended: Ended) -> dict[str, str]:
         metrics = json.loads(ended.stdout)
         text = json.dumps({key: value for key, value in metrics.items() if key not in ("seconds", "files")})
         found["metrics"] = hashlib.blake2b(text.encode()).hexdigest()
+    if command == "export":
+        found.pop("out/golden.parquet", None)  # its inputs are raw ones where the raw files are still known
     return found
 
 
