@@ -75,7 +75,6 @@ def test_early_stopping_without_a_folder_ends_with_the_best_epoch(run):
         assert torch.equal(one, other)
 
 
-
 def test_rows_alone_are_a_model(run):
     embeddings = run.open_embeddings()
     before = tables(embeddings)

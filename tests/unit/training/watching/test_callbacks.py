@@ -116,9 +116,7 @@ def test_what_fails_is_named(setting, tmp_path):
             raise KeyError("lost")
 
     seen = Recorder()
-    with pytest.raises(
-        TrainingError, match=r"Failing failed in on_epoch behind batch 23: KeyError: 'lost'; "
-    ):
+    with pytest.raises(TrainingError, match=r"Failing failed in on_epoch behind batch 23: KeyError: 'lost'; "):
         with_callbacks(setting, tmp_path, seen, Failing()).fit()
     assert seen.closed == 1
     assert not seen.of("end")
