@@ -22,6 +22,8 @@ def owns_pages(array: npt.NDArray[Any]) -> bool:
         return True
     base: Any = array
     while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap):
+            return True
         base = base.base
     if isinstance(base, memoryview):
         base = base.obj
