@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fae.core.config import check_fields, check_path, nearest, to_table, without_defaults
 from fae.core.errors import RecipeError
 from fae.ingest.column_config import ColumnConfig, DenseConfig, DenseTransform, check_ends, in_slot_order
-from fae.ingest.formats import KNOWN_LOGS, KnownLog
+from fae.ingest.formats import CRITEO_FORMATS, KNOWN_LOGS, KnownLog
 
 Format = Literal[
     "csv", "parquet", "jsonl", "criteo", "criteo_kaggle", "criteo_terabyte", "avazu", "taobao", "columnar"
@@ -331,6 +331,9 @@ class LogConfig:
         """The table that goes into the fingerprint of a log."""
         table = without_defaults(to_table(self), _LATER_KEYS)
         table["categorical"] = [column.to_parameters() for column in self.categorical_columns()]
+        if self.format in CRITEO_FORMATS and self.dense_transform == "signed_log1p":
+            # Earlier code did not transform these counts: its logs are other logs, under other fingerprints.
+            table["criteo_counts"] = "signed_log1p"
         return table
 
     def has_published_split(self) -> bool:

@@ -180,6 +180,20 @@ def test_counts_of_criteo(settings: dict[str, Any], tmp_path: Path) -> None:
     np.testing.assert_allclose(log.dense, np.where(missing, 0, expected), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["criteo", "criteo_kaggle", "criteo_terabyte"])
+def test_transformed_counts_of_criteo_have_a_fingerprint_of_their_own(name: str) -> None:
+    """Earlier code wrote them untransformed under parameters without this key; no other log has it."""
+    signed = LogConfig(train="train.txt", format=name, dense_transform="signed_log1p")
+    assert signed.to_parameters()["criteo_counts"] == "signed_log1p"
+    for transform in ("log1p", "standardize", "none"):
+        plain = LogConfig(train="train.txt", format=name, dense_transform=transform)
+        assert "criteo_counts" not in plain.to_parameters()
+    csv = LogConfig(
+        train="log.csv", format="csv", categorical=("user",), dense=("price",), dense_transform="signed_log1p"
+    )
+    assert "criteo_counts" not in csv.to_parameters()
+
+
 def test_equal_and_missing_values_become_0(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(
         "label,user,same,none\n" + "".join(f"{row % 2},u{row % 3},7.25,\n" for row in range(50))
