@@ -184,6 +184,26 @@ def test_interrupted(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.stderr == "fae: interrupted; the same command continues from here\n"
 
 
+@pytest.mark.parametrize(
+    ("verb", "file", "target"),
+    [
+        ("inspect", "log.csv", "fae.inspect.inspection.inspect_files"),
+        ("init", "log.csv", "fae.inspect.inspection.inspect_files"),
+        ("plan", "recipe.toml", "fae.planning.plan.plan"),
+    ],
+)
+def test_an_interrupted_look_does_not_say_that_it_continues(
+    verb: str, file: str, target: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(target, interrupt)
+    done = fae(verb, finished / file)
+    assert (done.status, done.stdout) == (130, "")
+    assert done.stderr == "fae: interrupted; nothing was written, and the same command begins anew\n"
+
+
 def test_streams_of_a_real_process(finished: Path) -> None:
     """Also what libraries print on their own would show here."""
     command = [sys.executable, "-m", "fae.cli.main", "run", "recipe.toml", "--out", "run", "--json", "--replace"]

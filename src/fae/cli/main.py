@@ -32,7 +32,7 @@ from fae.cli import (
 )  # fmt: skip
 from fae.cli.faults import machine_fault
 from fae.cli.options import command_line
-from fae.cli.signals import handled_signals, tell_interrupted
+from fae.cli.signals import handled_signals, interrupted_line
 from fae.cli.streams import reserve_descriptors, write_stdout
 from fae.core.errors import FaeError, RecipeError
 from fae.core.interrupts import Interrupted
@@ -118,11 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status.
     """
     reserve_descriptors()
-    with handled_signals():
+    line = interrupted_line(sys.argv[1:] if arguments is None else arguments)
+    with handled_signals(line):
         try:
             return _main(arguments)
         except KeyboardInterrupt as interrupt:
-            tell_interrupted()
+            tell(line)
             return status_of(interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
         finally:
             mute(False)

@@ -11,24 +11,43 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from fae.core.printable import tell
 from fae.core.signal_watch import SignalWatch
 
 _PATIENCE_SECONDS = 8.0
 """Less than the ten seconds that container runtimes wait before they kill."""
-_LINE = "fae: interrupted; the same command continues from here"
+_CONTINUES = "fae: interrupted; the same command continues from here"
+_BEGINS_ANEW = "fae: interrupted; nothing was written, and the same command begins anew"
+_LOOKING_VERBS = frozenset({"inspect", "init", "plan"})
+"""Verbs that only look: they leave nothing that could be continued."""
 
 
-def tell_interrupted() -> None:
-    """Print the line that every interrupted command ends with."""
-    tell(_LINE)
+def interrupted_line(arguments: Sequence[str]) -> str:
+    """The line that an interrupted command ends with.
+
+    Parameters
+    ----------
+    arguments
+        Of the command line, the verb first.
+
+    Examples
+    --------
+    >>> interrupted_line(["plan", "my.toml"])
+    'fae: interrupted; nothing was written, and the same command begins anew'
+    """
+    return _BEGINS_ANEW if arguments and arguments[0] in _LOOKING_VERBS else _CONTINUES
 
 
 @contextlib.contextmanager
-def handled_signals() -> Iterator[None]:
-    """Handle signals while the block runs: those that the system would let end the process, in the main thread only."""
+def handled_signals(line: str) -> Iterator[None]:
+    """Handle signals while the block runs: those that the system would let end the process, in the main thread only.
+
+    Parameters
+    ----------
+    line
+        What is said where a signal ends the process in a long call of a library.
+    """
     wanted = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     previous: dict[int, object] = {int(number): signal.getsignal(number) for number in wanted}
     # What is ignored stays ignored: nohup, and jobs in the background of a script.
@@ -37,7 +56,7 @@ def handled_signals() -> Iterator[None]:
         yield
         return
     try:
-        watch = SignalWatch(usual, _LINE, _PATIENCE_SECONDS)
+        watch = SignalWatch(usual, line, _PATIENCE_SECONDS)
         watch.start()
     except (OSError, RuntimeError):  # no descriptor or thread is left: the system's own handling is what remains
         yield
