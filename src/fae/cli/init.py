@@ -36,7 +36,8 @@ def add_parser(verbs: Any) -> None:
 
 def work(options: argparse.Namespace) -> dict[str, Any]:
     """Write the recipe."""
-    from fae.inspect.first_recipe import first_recipe, write_recipe
+    from fae.core.progress import say
+    from fae.inspect.first_recipe import first_recipe, recipe_faults, write_recipe
 
     found = inspected(options)
     text = first_recipe(found, out=options.out)
@@ -44,4 +45,6 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         write_recipe(text, options.out, replace=options.force)
     elif not options.json and (status := write_stdout(text, "the recipe")):
         raise SystemExit(status)
+    for fault in recipe_faults(found):
+        say(f"init: {fault}")
     return {"recipe": text, "out": options.out}

@@ -29,7 +29,7 @@ def interrupted_line(arguments: Sequence[str]) -> str:
     Parameters
     ----------
     arguments
-        Of the command line, the verb first.
+        The arguments of the command line, the verb first.
 
     Examples
     --------

@@ -12,17 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fae.core.errors import LogError
+from fae.core.printable import printable
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.readers.text_faults import LABELS, number_texts
 from fae.ingest.value_types.date_parts import date_parts
 from fae.inspect.column_counts import CountedValues
 from fae.inspect.list_guesses import ListGuess, guess_list
+from fae.inspect.unread_texts import is_other_date
 
 Kind = Literal[
     "label", "categorical", "list", "count", "number", "timestamp", "date", "key", "row number", "constant", "empty",
     "free text", "not read",
 ]  # fmt: skip
-MISSING_WORDS = ("NULL", "null", "\\N", "NaN", "nan", "NA", "N/A", "n/a", "None", "none", "<NA>", "-", "?")
+MISSING_WORDS = ("NULL", "null", "\\N", "NaN", "nan", "NA", "N/A", "n/a", "None", "none", "<NA>", "-", "?",
+                 "inf", "-inf", "Infinity", "-Infinity")  # fmt: skip
 """Words that mean a missing value where they are among numbers; the first five do so everywhere."""
 _ALWAYS_MISSING = frozenset(MISSING_WORDS[:5])
 _NUMBER = r"^[ \t]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t]*$"
@@ -119,6 +122,10 @@ def guess_column(
     if _are_times(values.texts):
         has_clock = float(np.mean(np.asarray(pc.match_substring_regex(values.texts, r"[0-9]{2}:[0-9]{2}")))) > 0.05
         return ColumnGuess(kind="timestamp" if has_clock else "date", values=values, **facts)
+    if is_other_date(values.texts):
+        shown = printable(values.most_frequent(1)[0][0])
+        why = f"dates such as {shown!r}; written as 2019-11-24 08:05:00 they order the log and give hour and weekday"
+        return ColumnGuess(kind="not read", values=values, why=why, **facts)
     lists = guess_list(values, stored=False)
     if lists is not None:
         return ColumnGuess(kind="list", values=lists.items, lists=lists, **facts)
@@ -196,7 +203,7 @@ def _are_instants(name: str, values: CountedValues, numbers: npt.NDArray[np.floa
         return False
     is_sorted = len(whole) > _FEW and float(np.mean(np.diff(numbers) >= 0)) > 0.95
     span = (whole.max() - whole.min()) / 10.0 ** (int(digits[0]) - 10 if int(digits[0]) > 9 else 0)
-    return span < 20 * 365 * 86400 and (bool(_TIME_NAMES.search(name)) or is_sorted)
+    return span < 20 * 365 * 86400 and (bool(_TIME_NAMES.search(name)) or (is_sorted and not _KEY_NAMES.search(name)))
 
 
 def _are_times(texts: Any) -> bool:

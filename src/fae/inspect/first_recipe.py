@@ -20,7 +20,8 @@ from fae.ingest.value_types.date_parts import date_parts
 from fae.inspect.column_kinds import ColumnGuess
 from fae.inspect.inspection import Inspection
 from fae.inspect.inspection_text import inspection_warnings, shown_name, shown_part
-from fae.inspect.training_guess import model_lines, says_little, training_lines
+from fae.inspect.label_guess import no_label
+from fae.inspect.training_guess import can_validate, model_lines, says_little, training_lines
 
 _RARE_VALUES, _RARE_SHARE = 1000, 0.5
 """A column of more values than this, of which more than this share occurs once, takes `min_frequency`."""
@@ -78,13 +79,28 @@ def write_recipe(text: str, out: str, *, replace: bool) -> None:
 def _head(found: Inspection) -> list[str]:
     read = "all of them" if found.is_whole else f"of about {found.num_lines:,}"
     names = found.files[0].name if found.num_files == 1 else f"{found.num_files} files"
+    faults = recipe_faults(found)
+    runs = "" if faults else "It runs as it is; "
     lines = [
         f"# A first recipe for {printable(names)}: {found.shape.describe()}.",
-        f"# Written by `fae init` after a look at {found.lines_read:,} inputs ({read}). It runs as it is; all keys:",
+        f"# Written by `fae init` after a look at {found.lines_read:,} inputs ({read}). {runs}all keys:",
         "# docs/reference/recipe.md. What each column holds: `fae inspect`, the same files.",
     ]
+    return [*lines, *(f"# {fault}" for fault in faults)]
+
+
+def recipe_faults(found: Inspection) -> list[str]:
+    """What must be corrected in the files before the recipe runs, one line each."""
+    lines = []
     if found.odd_lines:
-        lines.append(f"# {found.odd_lines:,} lines are no inputs, and ingest stops at the first: correct them before.")
+        lines.append(f"{found.odd_lines:,} lines are no inputs, and ingest stops at the first: correct them before.")
+    name = None if found.label is None else found.label.name
+    missing = next((column.values.num_missing for column in found.columns if column.name == name), 0)
+    if missing:
+        lines.append(
+            f"{missing:,} inputs have no label, and ingest stops at the first: take them out, or say in label_map what "
+            "they mean."
+        )
     return lines
 
 
@@ -136,6 +152,11 @@ def _values(found: Inspection, name: str) -> list[str]:
 
 
 def _fractions(found: Inspection) -> list[str]:
+    if not can_validate(found):
+        return [
+            "test_fraction = 0.2",
+            _with_comment("validation_fraction = 0.0", "too few inputs to decide anything"),
+        ]
     share = 0.1 if found.num_lines < 1_000_000 else 0.05
     test = 0.2 if says_little(found) else 0.1
     why = "of the rest; it decides when training stops"
@@ -144,10 +165,7 @@ def _fractions(found: Inspection) -> list[str]:
 
 def _own_log(found: Inspection) -> list[str]:
     if found.label is None:
-        raise RecipeError(
-            "no column looks like a label (two values that say yes and no, or a rating); name it with --label COLUMN "
-            "(`fae inspect` shows all)"
-        )
+        raise RecipeError(f"{no_label(found.columns)} (`fae inspect` shows all)")
     usable = [column for column in found.columns if column.name in found.everywhere and column.name]
     times = [column for column in usable if column.kind in ("timestamp", "date")]
     lines = _text_settings(found)
@@ -201,7 +219,8 @@ def _label_settings(found: Inspection) -> list[str]:
         lines.append(_with_comment(f"label_threshold = {label.threshold:g}", "1 from this number on: choose it"))
     elif not label.is_plain:
         pairs = ", ".join(f"{_text(text)} = {meaning}" for text, meaning in label.meanings.items())
-        lines.append(f"label_map = {{ {pairs} }}")
+        why = "the rarer one is taken as 1: swap them if it is not what you look for" if label.is_guessed_rarer else ""
+        lines.append(_with_comment(f"label_map = {{ {pairs} }}", why))
     return lines
 
 

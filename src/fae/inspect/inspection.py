@@ -133,7 +133,7 @@ def inspect_files(
         ]
         scratch.close()
     if not sum(sample.lines_read for sample in samples):
-        raise LogError(f"{looked_at[0]} holds no inputs (and no other file does); name a file that holds some")
+        raise LogError(_no_inputs(looked_at, shapes, sum(sample.odd_lines for sample in samples)))
     columns = [
         dataclasses.replace(column, kind="not read", why=refused[column.name]) if column.name in refused else column
         for column in columns
@@ -156,6 +156,17 @@ def inspect_files(
         names=tuple(names), files=tuple(looked_at), samples=tuple(samples), num_files=len(paths), num_bytes=num_bytes,
         shape=shapes[0], columns=tuple(columns), everywhere=everywhere, label=found,
     )  # fmt: skip
+
+
+def _no_inputs(paths: Sequence[Path], shapes: Sequence[RawFormat], odd_lines: int) -> str:
+    where = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and the other files"
+    if odd_lines and shapes[0].name == "csv":
+        number = len(shapes[0].columns)
+        fields = "1 field" if number == 1 else f"{number:,} fields"
+        return f"{where}: line 1 has {fields}, and no line behind it has as many; take out what is above the header"
+    if odd_lines:
+        return f"{where}: none of the {odd_lines:,} lines is a JSON object; write one a line"
+    return f"{where} holds no inputs, a header at most; name a file that holds some"
 
 
 def _find(names: Sequence[str]) -> tuple[list[Path], int]:

@@ -8,6 +8,8 @@ from fae.core.printable import printable
 from fae.core.units import format_bytes
 from fae.inspect.column_kinds import ColumnGuess
 from fae.inspect.inspection import QUANTILES, Inspection
+from fae.inspect.label_guess import no_label
+from fae.inspect.unread_texts import is_marked_number
 
 WIDTH = 100
 _NAME, _MOST_COLUMNS = 24, 400
@@ -35,7 +37,8 @@ def _head(found: Inspection) -> list[str]:
     names = found.files[0].name if found.num_files == 1 else f"{found.num_files} files"
     lines = [f"{names}: {found.shape.describe()}; {format_bytes(found.num_bytes)}"]
     if found.is_whole:
-        lines.append(f"{found.lines_read:,} inputs, all of them read")
+        inputs = "1 input, which is all" if found.lines_read == 1 else f"{found.lines_read:,} inputs, all of them"
+        lines.append(f"{inputs} read" if found.lines_read > 1 else inputs)
     else:
         pieces = sorted({sample.pieces for sample in found.samples})
         where = pieces[0] if len(pieces) == 1 else "parts"
@@ -120,7 +123,7 @@ def inspection_warnings(found: Inspection) -> list[str]:
     """What is worth a second look, one line each."""
     lines = []
     if found.label is None and found.shape.name != "taobao":
-        lines.append("no column looks like a label (two values that say yes and no); name it with --label COLUMN")
+        lines.append(no_label(found.columns))
     elif found.label is not None:
         lines += _label_warnings(found)
     for column in found.columns:
@@ -136,7 +139,9 @@ def inspection_warnings(found: Inspection) -> list[str]:
         what = "line is no input" if found.odd_lines == 1 else "lines are no inputs"
         lines.append(f"{found.odd_lines:,} {what} (another number of fields, or no JSON object), which ingest refuses")
     if not found.is_whole and any(sample.pieces == "begin" for sample in found.samples) and found.shape.compression:
-        lines.append("only the begin was read, as a packed file cannot be read from its middle; --lines all reads all")
+        lines.append(
+            "only the beginning was read, as a packed file cannot be read from its middle; --lines all reads all"
+        )
     return lines
 
 
@@ -148,8 +153,12 @@ def _label_warnings(found: Inspection) -> list[str]:
     if not found.label.is_plain:
         how = "label_threshold" if found.label.threshold is not None else "label_map"
         lines.append(f"the label {name!r} is not 0 and 1: the recipe needs {how}, see [log] in `fae init`")
+    if found.label.is_guessed_rarer:
+        other, one = sorted(found.label.meanings, key=found.label.meanings.__getitem__)
+        lines.append(f"{one!r} of the label {name!r} is taken as 1, as it is rarer than {other!r}: swap them if not")
     if column.values.num_missing:
-        lines.append(f"{column.values.num_missing:,} inputs have no label {name!r}; ingest refuses a missing one")
+        some = "1 input has" if column.values.num_missing == 1 else f"{column.values.num_missing:,} inputs have"
+        lines.append(f"{some} no label {name!r}; ingest refuses a missing one")
     if rate < 0.001 or rate > 0.999:
         lines.append(f"{100 * rate:.3g} % of the labels are 1; so few of one class say little")
     if found.label.others:
@@ -179,9 +188,14 @@ def _column_warnings(found: Inspection, column: ColumnGuess) -> list[str]:
         return [f"{name!r} has no value at all; leave it out"]
     if column.kind == "free text":
         return [f"{name!r} is free text: {once}; leave it out, or make categories of it first"]
+    if column.kind == "not read":
+        return [f"{name!r} is not read: {column.why}"]
     if column.kind not in _FEATURES:
         return []
     lines = []
+    if column.kind == "categorical" and is_marked_number(values.texts):
+        shown = values.most_frequent(1)[0][0]
+        lines.append(f"{name!r} has numbers with signs in them, such as {shown!r}; without these it can be dense")
     if values.num_missing > 0.5 * found.lines_read:
         lines.append(f"{name!r} is missing in {shown_part(values.num_missing, found.lines_read)} of the inputs")
     new = values.new_share

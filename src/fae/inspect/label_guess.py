@@ -39,6 +39,8 @@ class LabelGuess:
         Share of labels that are 1.
     others
         Columns that could be labels too.
+    is_guessed_rarer
+        Whether its two values say neither yes nor no, so that the rarer one was taken as 1.
     """
 
     name: str
@@ -46,6 +48,7 @@ class LabelGuess:
     threshold: float | None
     rate: float
     others: tuple[str, ...] = ()
+    is_guessed_rarer: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -79,6 +82,9 @@ def guess_label(columns: Sequence[ColumnGuess], wanted: str | None) -> LabelGues
     for column in columns:
         if _RATINGS.search(column.name) and (guess := _rating(column)) is not None:
             return guess
+    for column in columns:
+        if _rank(column.name) < len(_NAMES) and (guess := _of_two(column)) is not None:
+            return guess
     if ranked:
         column, meanings = ranked[0]
         names = tuple(other.name for other, _ in ranked[1:])
@@ -99,7 +105,7 @@ def _chosen(columns: Sequence[ColumnGuess], wanted: str) -> LabelGuess:
     meanings = label_meanings(column.values)
     if meanings is not None:
         return LabelGuess(name=wanted, meanings=meanings, threshold=None, rate=_rate(column, meanings))
-    guess = _rating(column)
+    guess = _of_two(column) or _rating(column, most=None)
     if guess is None:
         shown = ", ".join(repr(text) for text, _ in column.values.most_frequent(3))
         raise RecipeError(
@@ -114,15 +120,40 @@ def _rate(column: ColumnGuess, meanings: dict[str, int]) -> float:
     return ones / max(1, column.values.num_values)
 
 
-def _rating(column: ColumnGuess) -> LabelGuess | None:
+def _of_two(column: ColumnGuess) -> LabelGuess | None:
+    """A label of two words that say neither yes nor no: the rarer one is what is looked for."""
+    if column.values.distinct != 2 or column.kind not in ("categorical", "list"):
+        return None
+    (often, _), (rare, count) = column.values.most_frequent(2)
+    return LabelGuess(
+        name=column.name, meanings={often: 0, rare: 1}, threshold=None, rate=count / max(1, column.values.num_values),
+        is_guessed_rarer=True,
+    )  # fmt: skip
+
+
+def no_label(columns: Sequence[ColumnGuess]) -> str:
+    """Why there is no label, and what to do."""
+    for column in columns:
+        if _rank(column.name) < len(_NAMES) and column.kind in ("constant", "empty"):
+            held = f"one value, {column.values.most_frequent(1)[0][0]!r}" if column.values.distinct else "no value"
+            return f"{column.name!r} would be the label and has {held}; a label needs inputs of both kinds"
+        if _rank(column.name) < len(_NAMES) and column.kind == "not read":
+            return f"{column.name!r} would be the label and is not read ({column.why}); correct the files"
+    return "no column looks like a label (two values that say yes and no, or a rating); name it with --label COLUMN"
+
+
+def _rating(column: ColumnGuess, most: int | None = _MOST_RATINGS) -> LabelGuess | None:
     """A threshold for ratings or counts: the number that at least a quarter and at most three quarters reach."""
     texts = column.values.texts.to_pylist()
     try:
         numbers = np.array([float(str(text)) for text in texts])
     except ValueError:
         return None
-    if not 2 <= len(numbers) <= _MOST_RATINGS:
+    if len(numbers) < 2 or (most is not None and len(numbers) > most) or not np.isfinite(numbers).all():
         return None
-    weights = column.values.weights() / max(1, column.values.num_values)
-    best = min(np.unique(numbers)[1:], key=lambda least: abs(float(weights[numbers >= least].sum()) - 0.5))
-    return LabelGuess(name=column.name, meanings={}, threshold=float(best), rate=float(weights[numbers >= best].sum()))
+    order = np.argsort(-numbers, kind="stable")
+    # The share of inputs that reach each number.
+    reached = np.cumsum(column.values.weights()[order]) / max(1, column.values.num_values)
+    places = np.flatnonzero(np.diff(numbers[order]) < 0)
+    place = places[np.argmin(np.abs(reached[places] - 0.5))]
+    return LabelGuess(name=column.name, meanings={}, threshold=float(numbers[order][place]), rate=float(reached[place]))

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ SEPARATORS = (",", "\t", ";", "|", "\x01", "||", "::", "^")
 _BEHAVIOURS = {"pv", "buy", "cart", "fav"}
 _CRITEO_FIELDS = 40
 _TAOBAO = ("user", "item", "category", "behaviour", "time")
+
+
+_SPARSE = (
+    ("LIBSVM", re.compile(r"[+-]?[0-9.]+( +(qid:)?[0-9]+:[+-]?[0-9.]+(e[+-]?[0-9]+)?)+ *(#.*)?$")),
+    ("Vowpal Wabbit", re.compile(r"[+-]?[0-9.]+( +[0-9.]+)?( +'?[^ |]+)? *\|[A-Za-z_]\w*(:[0-9.]+)? ")),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +99,9 @@ def recognise(path: Path) -> RawFormat:
         check_kind(path, "jsonl")
         return RawFormat(name="jsonl", columns=(), compression=compression)
     check_kind(path, "csv")
+    if "\r" in text.rstrip("\r") and "\n" not in text:
+        raise LogError(f"{path}: its lines end in CR alone, as of old Macs; convert them (tr '\\r' '\\n' < IN > OUT)")
+    _check_sparse(path, text)
     lines = text.splitlines() if whole else text[: text.rfind("\n") + 1].splitlines()
     lines = [line for line in lines if line.strip()]
     if not lines:
@@ -99,6 +109,14 @@ def recognise(path: Path) -> RawFormat:
             raise NoInputsError(f"{path} holds no lines; copy it again, or name another file")
         raise LogError(f"{path}, line 1: it is longer than 1 MiB, so this is no text of lines; name the log itself")
     return _of_text(text if whole else text[: text.rfind("\n") + 1], lines, compression)
+
+
+def _check_sparse(path: Path, text: str) -> None:
+    """Refuse LIBSVM and Vowpal Wabbit text, whose fields have no columns."""
+    lines = [line for line in text[: text.rfind("\n") + 1].splitlines()[:20] if line.strip()]
+    for name, pattern in _SPARSE:
+        if lines and all(pattern.match(line) for line in lines):
+            raise LogError(f"{path} is text of {name}, which has no columns; write CSV, a column for each feature")
 
 
 def _schema_names(path: Path) -> tuple[str, ...]:
@@ -212,6 +230,11 @@ def _separator(text: str) -> str:
         # One line in ten may be odd; beyond that, fields decide.
         if (rank := (1.0 if share > 0.9 else share, number)) > score:
             best, score = separator, rank
+    if score == (0.0, 0):  # no other separator cuts anything
+        records = split_records(text, " ", '"')
+        number, count = Counter(map(len, records)).most_common(1)[0] if records else (1, 0)
+        if number > 1 and count == len(records):
+            return " "
     return best
 
 

@@ -30,6 +30,7 @@ BLOCK_BYTES = 4 * 2**20
 MOST_BYTES = 64 * 2**20
 """Bytes of text that are read unless all lines are wanted."""
 _PIECES = 3
+_FRACTIONS = "lists of numbers with fractions; columns of their own can be dense ones"
 _PARQUET_ROWS = 32_768
 
 
@@ -283,9 +284,15 @@ def _json_text(name: str, value: Any, sample: Sample) -> str | None:
         return str(int(value)) if abs(value) < 2**53 and value == int(value) else repr(value)
     if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
         sample.lists.add(name)
+        if any(isinstance(item, float) and item != int(item) for item in value if _is_finite(item)):
+            sample.refused[name] = _FRACTIONS
         return ITEM_MARK.join(_json_text(name, item, Sample()) or "" for item in value)
     sample.refused[name] = "objects" if isinstance(value, dict) else "lists of lists or objects"
     return None
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 2.0**53
 
 
 def _parquet_tables(path: Path, most_lines: int | None, sample: Sample) -> Iterator[Table]:
@@ -351,7 +358,12 @@ def _stored_texts(array: Any, name: str, sample: Sample) -> Any:
         array = plain_array(array.dictionary_decode())
     if is_list(array.type):
         sample.lists.add(name)
-        items = _stored_texts(array.flatten(), name, Sample()).fill_null("")
+        flat = array.flatten()
+        if (pa.types.is_floating(flat.type) or pa.types.is_decimal(flat.type)) and _has_fractions(flat):
+            sample.refused[name] = _FRACTIONS
+        inner = Sample()
+        items = _stored_texts(flat, name, inner).fill_null("")
+        sample.refused.update(inner.refused)
         lengths = pc.list_value_length(array).fill_null(0).cast(pa.int32())
         ends = np.concatenate([[0], np.cumsum(lengths.to_numpy(zero_copy_only=False))]).astype(np.int32)
         joined = pc.binary_join(pa.ListArray.from_arrays(pa.array(ends), items), ITEM_MARK)
@@ -359,10 +371,20 @@ def _stored_texts(array: Any, name: str, sample: Sample) -> Any:
     if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
         return _number_texts(array)
     if is_bytes(array.type):
-        array = array.cast(pa.binary()).cast(pa.string())
+        try:
+            array = array.cast(pa.binary()).cast(pa.string())
+        except pa.ArrowInvalid:
+            sample.refused[name] = "bytes that are no UTF-8 text"
+            return pa.nulls(len(array), pa.string())
     valid = array.is_valid()
     found = texts(array, name, lambda row: name, ())
     return pc.if_else(pc.and_(valid, pc.not_equal(found, "")), found, pa.scalar(None, pa.string()))
+
+
+def _has_fractions(array: Any) -> bool:
+    values = array.cast(pa.float64(), safe=False).drop_null().to_numpy()
+    values = values[np.isfinite(values)]
+    return bool((values != np.floor(values)).any())
 
 
 def _number_texts(array: Any) -> Any:

@@ -11,6 +11,7 @@ _SMALL, _MIDDLE = 300_000, 3_000_000
 """Inputs below which a log is trained for several epochs by a small model, and by a middle one."""
 _FEW_OF_A_CLASS = 2000
 """Labels of the rarer class below which a log says little: a small model, slow steps."""
+_LEAST_TO_VALIDATE = 200
 _STEPS = 1200
 _LEAST_BATCH, _MOST_BATCH = 64, 2048
 _LEAST_BUDGET, _MOST_BUDGET = 16 * 2**20, 512 * 2**20
@@ -32,6 +33,11 @@ def num_of_rarer_class(found: Inspection) -> int:
 def says_little(found: Inspection) -> bool:
     """Whether one class has so few labels that a large model learns them by heart."""
     return num_of_rarer_class(found) < _FEW_OF_A_CLASS
+
+
+def can_validate(found: Inspection) -> bool:
+    """Whether a validation split would hold enough inputs to say something."""
+    return found.num_lines >= _LEAST_TO_VALIDATE
 
 
 def embedding_dim(found: Inspection) -> int:
@@ -83,10 +89,9 @@ def training_lines(found: Inspection) -> list[str]:
         f"batch_size = {batch_size(found)}",
     ]
     if found.num_lines < _MIDDLE:
-        lines += [
-            "epochs = 5",
-            "early_stopping = 1              # the best epoch by the validation split is kept",
-        ]
+        lines.append("epochs = 5")
+        if can_validate(found):
+            lines.append("early_stopping = 1              # the best epoch by the validation split is kept")
     if says_little(found):
         few = f"about {num_of_rarer_class(found):,} labels of one class say little: small steps"
         return [*lines, 'optimizer = "rowwise_adagrad"', f"learning_rate = 0.02            # {few}"]
