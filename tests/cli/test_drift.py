@@ -43,6 +43,7 @@ def test_the_same_day_loses_nothing(days: Path) -> None:
     assert found["lost_input_share"] == 0.0
     assert found["now"]["coverage"] == found["before"]["coverage"]
     assert found["calibrate_again"] is False
+    assert found["held_all_rows"] is False
     assert all(each["coverage"] == each["coverage_before"] and each["new_share"] == 0 for each in found["tables"])
     assert "keep the hot rows" in said
     assert contents(days / "day1") == before
@@ -75,6 +76,18 @@ def test_another_day(days: Path, parent: str | None) -> None:
         found["calibrated_again"]["input_share"] - found["now"]["input_share"]
     )
     assert "calibrate again:" in said
+
+
+def test_a_run_whose_rows_were_all_hot_loses_new_values_only(days: Path, tmp_path: Path) -> None:
+    hot = {"budget": "1MiB"}
+    first = write_recipe(tmp_path, "first.toml", log={"train": str(days / "day1.csv")}, hot=hot)
+    succeed("run", first, "--out", tmp_path / "first")
+    recipe = write_recipe(tmp_path, log={"train": str(days / "day2.csv")}, hot=hot)
+    done = succeed("profile", recipe, "--out", tmp_path / "run", "--against", tmp_path / "first", "--json")
+    assert done.result["held_all_rows"] is True
+    assert all(each["coverage"] + each["new_share"] == pytest.approx(1.0) for each in done.result["tables"])
+    assert "take up the new values: every row of the run was hot" in done.stderr
+    assert "calibrate again:" not in done.stderr
 
 
 def values(log: ColumnarLog, table: int) -> list[str]:

@@ -107,7 +107,8 @@ def _by_time(
     figures, time = budgets[chosen], times[chosen]["tiered"]
     hybrid = times[chosen].get("hybrid")
     why = _knee_in_words(budgets, times, fitting, chosen)
-    if hybrid is not None and hybrid.inputs_per_second >= time.inputs_per_second:
+    # Tiers that are not faster by more than the knee are not worth their set-up.
+    if hybrid is not None and (1 + KNEE) * hybrid.inputs_per_second >= time.inputs_per_second:
         if _is_flat(budgets[fitting[-1]]):
             return Verdict(
                 answer="skew too flat", budget=None, placement="hybrid",
@@ -115,8 +116,8 @@ def _by_time(
                     f"You do not need FAE: the skew is too flat. The largest budget that fits keeps "
                     f"{_percent(_row_share(budgets[fitting[-1]]))} of the rows on the GPU and serves only "
                     f"{_percent(budgets[fitting[-1]].coverage.value)} of the lookups.",
-                    f'[train] placement = "hybrid", rows on the CPU, is predicted to be as fast or faster: '
-                    f"{_rate(hybrid)} against {_rate(time)}.",
+                    f'[train] placement = "hybrid", rows on the CPU, is predicted to train {_rate(hybrid)}, tiers '
+                    f"{_rate(time)}.",
                 ),
             )  # fmt: skip
         if "dense" in hybrid.bound_by:
@@ -128,7 +129,8 @@ def _by_time(
                     f'[train] placement = "hybrid" is predicted to reach {_rate(hybrid)}, tiers {_rate(time)}.',
                 ),
             )  # fmt: skip
-        why = (*why, f"Rows on the CPU (placement hybrid) are predicted to be faster still: {_rate(hybrid)}.")
+        if hybrid.inputs_per_second > time.inputs_per_second:
+            why = (*why, f"Rows on the CPU (placement hybrid) are predicted to be faster still: {_rate(hybrid)}.")
     return Verdict(
         answer="use a budget", budget=figures.budget, placement="tiered", sentences=(*_advice(figures), *why)
     )
@@ -205,7 +207,8 @@ def _without_gpu(budgets: Sequence[BudgetFigures], times: Sequence[Times], all_r
 
 def _is_flat(figures: BudgetFigures) -> bool:
     share = _row_share(figures)
-    return share < 1 and figures.coverage.value < _FLAT * share
+    # Also where a budget has room for no hot row at all.
+    return share < 1 and figures.coverage.value <= _FLAT * share
 
 
 def _row_share(figures: BudgetFigures) -> float:

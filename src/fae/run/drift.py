@@ -97,6 +97,7 @@ def measure_drift(run: RunContext, log: ColumnarLog, profile: AccessProfile, aga
     result = {
         "against": str(folder), "budget_bytes": hot_set.summary["budget_bytes"],
         "num_inputs": profile.num_inputs, "is_exact": profile.is_exact,
+        "held_all_rows": all(_hot_rows(hot_set, table).all() for table in range(len(old.features))),
         "before": before_all, "now": found, "calibrated_again": _calibrated(run, log, profile, hot_set),
         "tables": tables,
     }  # fmt: skip
@@ -207,7 +208,12 @@ def _verdict(result: Mapping[str, Any]) -> dict[str, Any]:
     lost = result["before"]["input_share"] - now
     regained = fresh["input_share"] - now if fresh else None
     again = regained is not None and regained >= WORTH
-    if regained is None:
+    if result["held_all_rows"] and again:
+        text = (
+            f"take up the new values: every row of the run was hot, and {100 * regained:.1f} points of hot-input share "
+            "come back with theirs"
+        )
+    elif regained is None:
         text = "the budget holds no hot set of the new log; raise it"
     elif again:
         text = f"calibrate again: {100 * regained:.1f} points of hot-input share come back"

@@ -213,12 +213,21 @@ class TrainConfig:
             raise RecipeError(
                 f"[train] {' and '.join(unread)} is read by early_stopping, which is 0; set both, or none"
             )
+        if self.group_by == "":
+            raise RecipeError("[train] group_by is empty; name a categorical column of the log, or leave it out")
+        if self.rate_schedule == "plateau" and 0 < self.early_stopping <= self.patience:
+            raise RecipeError(
+                f"[train] early_stopping = {self.early_stopping} ends the training before rates fall on a plateau "
+                f"(patience = {self.patience}); make early_stopping more than patience"
+            )
         if not 1 <= self.adaptive_rate <= 100:
             raise RecipeError(f"[train] adaptive_rate = {self.adaptive_rate} must be from 1 to 100")
         if not 0 <= self.adaptive_tail <= 1:
             raise RecipeError(f"[train] adaptive_tail = {self.adaptive_tail} must be from 0 to 1")
-        if self.epochs > _MOST_EPOCHS:
-            raise RecipeError(f"[train] epochs = {self.epochs} is more than {_MOST_EPOCHS:,}")
+        for name, epochs in (("epochs", self.epochs), ("warmup_epochs", self.warmup_epochs),
+                             ("step_epochs", self.step_epochs)):  # fmt: skip
+            if epochs > _MOST_EPOCHS:
+                raise RecipeError(f"[train] {name} = {epochs} is more than {_MOST_EPOCHS:,}")
         if self.threads > 256:
             raise RecipeError(f"[train] threads = {self.threads} is more than 256")
         if self.batch_size > 2**20:
