@@ -208,7 +208,7 @@ def _verdict(result: Mapping[str, Any]) -> dict[str, Any]:
     lost = result["before"]["input_share"] - now
     regained = fresh["input_share"] - now if fresh else None
     again = regained is not None and regained >= WORTH
-    if result["held_all_rows"] and again:
+    if regained is not None and again and result["held_all_rows"]:
         text = (
             f"take up the new values: every row of the run was hot, and {100 * regained:.1f} points of hot-input share "
             "come back with theirs"

@@ -95,7 +95,7 @@ def test_where_the_skew_is_flat_there_is_no_use() -> None:
     assert "serves only 14.0 % of the lookups" in found.sentences[0]
 
 
-@pytest.mark.parametrize("hybrid, answer", [(20.3, "skew too flat"), (21.0, "use a budget")])
+@pytest.mark.parametrize(("hybrid", "answer"), [(20.3, "skew too flat"), (21.0, "use a budget")])
 def test_no_budget_without_hot_rows_is_advised_for_a_gain_within_the_knee(hybrid: float, answer: str) -> None:
     budgets = [budget(64, coverage=0.0, share=0.0, hot=0.0), budget(128, coverage=0.0, share=0.0, hot=0.0)]
     times = [{"tiered": time("tiered", 20.0), "hybrid": time("hybrid", hybrid)}] * 2
