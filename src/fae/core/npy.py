@@ -87,6 +87,8 @@ class NpyWriter:
         crc32 of the bytes of all rows, if the rows were written by `append` alone; 0 if it is not kept.
     num_rows
         Rows of the array so far: one more than the last row that was written.
+    dtype, row_shape, row_bytes
+        Of a row.
 
     Raises
     ------
@@ -105,8 +107,8 @@ class NpyWriter:
     ) -> None:
         self.path, self.num_rows = path, num_rows
         self.checksum, self._keeps_checksum = checksum or 0, checksum is not None
-        self._dtype, self._row_shape = np.dtype(dtype).newbyteorder("<"), row_shape
-        self._row_bytes = self._dtype.itemsize * int(np.prod(row_shape, dtype=np.int64))
+        self.dtype, self.row_shape = np.dtype(dtype).newbyteorder("<"), row_shape
+        self.row_bytes = self.dtype.itemsize * int(np.prod(row_shape, dtype=np.int64))
         self._lock = threading.Lock()
         fresh = 0 if num_rows else os.O_CREAT | os.O_TRUNC
         self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | fresh, 0o666)
@@ -121,18 +123,18 @@ class NpyWriter:
     @property
     def num_bytes(self) -> int:
         """Bytes of the file with its header."""
-        return HEADER_BYTES + self.num_rows * self._row_bytes
+        return HEADER_BYTES + self.num_rows * self.row_bytes
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Write rows behind the last one."""
-        rows = np.ascontiguousarray(rows, self._dtype)
+        rows = np.ascontiguousarray(rows, self.dtype)
         self.write(self.num_rows, rows)
         if self._keeps_checksum:
             self.checksum = zlib.crc32(rows.reshape(-1).view(np.uint8).data, self.checksum)
 
     def write(self, first: int, rows: npt.NDArray[Any]) -> None:
         """Write rows ``first .. first + len(rows) - 1``. Several threads may write different rows at once."""
-        _write_all(self._descriptor, np.ascontiguousarray(rows, self._dtype), HEADER_BYTES + first * self._row_bytes)
+        _write_all(self._descriptor, np.ascontiguousarray(rows, self.dtype), HEADER_BYTES + first * self.row_bytes)
         with self._lock:
             self.num_rows = max(self.num_rows, first + len(rows))
 
@@ -142,7 +144,7 @@ class NpyWriter:
 
     def close(self) -> None:
         """Write the header and close the file."""
-        header = np.frombuffer(npy_header(self._dtype, (self.num_rows, *self._row_shape)), np.uint8)
+        header = np.frombuffer(npy_header(self.dtype, (self.num_rows, *self.row_shape)), np.uint8)
         try:
             _write_all(self._descriptor, header, 0)
         finally:

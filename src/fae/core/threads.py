@@ -9,12 +9,26 @@ depend on the number of threads.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 _pool: ThreadPoolExecutor | None = None
+_this_thread = threading.local()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """In the block, `run_ranges` and `run_jobs` run on this thread alone: it is one of several that share the cores."""
+    before = getattr(_this_thread, "is_alone", False)
+    _this_thread.is_alone = True
+    try:
+        yield
+    finally:
+        _this_thread.is_alone = before
 
 
 def _forget_pool() -> None:
@@ -51,6 +65,8 @@ def run_ranges(function: Callable[[int, int], None], size: int, *, min_range: in
     """
     global _pool
     parts = max(1, min(num_threads(), size // max(1, min_range)))
+    if getattr(_this_thread, "is_alone", False):
+        parts = 1
     if parts == 1:
         if size > 0:
             function(0, size)

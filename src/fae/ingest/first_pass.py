@@ -1,32 +1,24 @@
-"""First pass of ingest: text to labels, dense features and provisional ids."""
+"""Turn chunks of a log into numbers: labels, dense features and provisional ids."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fae.core.progress import task
 from fae.core.threads import run_jobs
 from fae.ingest.column_config import columns_of_tables, tables_of
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import KnownIds
 from fae.ingest.dense.dense_rules import DenseRule, dense_rules
-from fae.ingest.dense.training_constants import RAW_ROWS
 from fae.ingest.dense_values import to_dense, to_labels, to_weights
 from fae.ingest.formats import CRITEO_FORMATS
-from fae.ingest.input_order.ordered_rows import OrderKeys
-from fae.ingest.notes.dense_facts import MISSING_ROWS, DenseFacts, num_missing_bytes, pack_missing
+from fae.ingest.notes.dense_facts import pack_missing
 from fae.ingest.provisional_ids import ColumnEncoder, encode_together, find_owner
 from fae.ingest.readers.chunk import Chunk, CriteoChunk
-from fae.ingest.readers.dispatch import read_chunks
-from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
-from fae.ingest.sources import SourceFile, passing_over_empty
-from fae.ingest.splits import SplitFinder
 
 
 def make_encoders(config: LogConfig, scratch: Scratch, known: Sequence[KnownIds | None]) -> list[ColumnEncoder]:
@@ -43,78 +35,6 @@ def make_encoders(config: LogConfig, scratch: Scratch, known: Sequence[KnownIds 
             )
         )  # fmt: skip
     return encoders
-
-
-def first_pass(
-    config: LogConfig,
-    sources: Sequence[SourceFile],
-    encoders: list[ColumnEncoder],
-    finder: SplitFinder,
-    progress: IngestProgress,
-    rules: Sequence[DenseRule],
-) -> None:
-    """Write ``ids.npy`` (provisional ids), ``dense.npy`` and ``labels.npy``, beginning with the first unread file.
-
-    ``weights.npy`` is written too where the recipe names a column of weights, and the numbers of dense columns whose
-    constants are not known yet, as `fae.ingest.dense.training_constants` has them.
-
-    Which dense values are missing is written to ``work/missing.npy`` (`fae.ingest.notes.dense_facts`), and what is
-    summed over all inputs to ``state["dense"]`` of `progress`.
-
-    Raises
-    ------
-    LogError
-        If a file cannot be read, is not what the recipe says, or changed while it was read.
-    """
-    num_slots, num_dense = encoders[-1].slots.stop, len(config.dense_columns())
-    facts = DenseFacts(num_dense, progress.state.get("dense"))
-    for encoder, state in zip(encoders, progress.state.get("printed", ()), strict=False):
-        encoder.printed.state = state
-    with (
-        task("ingest: reading the log", sum(source.num_bytes for source in sources), "bytes") as bar,
-        progress.open_rows("ids", np.int32, (num_slots,)) as ids,
-        progress.open_rows("dense", np.float32, (num_dense,)) as dense,
-        progress.open_rows("labels", np.uint8, ()) as labels,
-        progress.open_rows(MISSING_ROWS, np.uint8, (num_missing_bytes(num_dense),)) as missing,
-        ExitStack() as more,
-    ):
-        writers = [ids, dense, labels, missing]
-        weights = more.enter_context(progress.open_rows("weights", np.float32, ())) if config.weight else None
-        if weights is not None:
-            writers.append(weights)
-        unknown = [] if "dense_constants" in progress.state else [rule.name for rule in rules if not rule.is_known]
-        progress.state.setdefault("raw_dense", unknown)
-        raw = more.enter_context(progress.open_rows(RAW_ROWS, np.float64, (len(unknown),))) if unknown else None
-        if raw is not None:
-            writers.append(raw)
-        keys = OrderKeys(config, progress, more)
-        bar.advance(sum(source.num_bytes for source in sources[: progress.num_done]))
-        for source in sources[progress.num_done :]:
-            finder.start_file(source.role)
-            with passing_over_empty(source), closing(read_chunks(config, source.path)) as chunks:
-                for chunk in chunks:
-                    finder.add(chunk)
-                    keys.add(chunk)
-                    rows = encode_rows(config, chunk, encoders, rules)
-                    ids.append(rows.ids)
-                    dense.append(rows.dense)
-                    assert rows.labels is not None
-                    labels.append(rows.labels)
-                    missing.append(rows.missing)
-                    if raw is not None:
-                        raw.append(rows.raw)
-                    if weights is not None:
-                        assert rows.weights is not None
-                        weights.append(rows.weights)
-                    facts.add(rows.vanished, rows.largest)
-                    bar.advance(chunk.raw_bytes, f"{ids.num_rows:,} inputs")
-            source.check_unchanged()
-            printed = [encoder.printed.state for encoder in encoders]
-            progress.state.update(splits=finder.state, dense=facts.state, printed=printed)
-            if source is sources[-1]:
-                for encoder in encoders:
-                    encoder.printed.finish()
-            progress.mark(encoders, [*writers, *keys.writers], last=source is sources[-1])
 
 
 class EncodedRows(NamedTuple):

@@ -1,11 +1,11 @@
 """Ingest: turn a raw click log into the columnar log, in two streaming passes.
 
-The first pass parses the text once and writes labels, dense features and *provisional* ids (order of first
-appearance). Then the number of inputs is known, and so are the splits. The second pass counts the training split,
-assigns final ids by popularity and replaces the provisional ids in place.
+The first pass parses the text once, in shards on all cores, and writes labels, dense features and *provisional* ids
+(order of first appearance in the log). Then the number of inputs is known, and so are the splits. The second pass
+counts the training split, assigns final ids by popularity and replaces the provisional ids in place.
 
-The result depends on the log and the configuration alone, never on block sizes, threads, memory or kills. Memory is
-bounded by `memory_bytes` and a few blocks. A raw file that was read to its end is not read again after a kill
+The result depends on the log and the configuration alone, never on shards, block sizes, threads, memory or kills.
+Memory is bounded by `memory_bytes` and a few blocks a thread. A shard that was read is not read again after a kill
 (`fae.ingest.resume`).
 """
 
@@ -25,7 +25,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import known_ids
 from fae.ingest.dense.dense_rules import constants_summary, dense_rules
 from fae.ingest.dense.training_constants import complete_dense
-from fae.ingest.first_pass import first_pass, make_encoders
+from fae.ingest.first_pass import make_encoders
 from fae.ingest.input_order.ordered_rows import order_inputs
 from fae.ingest.raw_files.absent_log import plan_of_absent, without_unreadable
 from fae.ingest.raw_files.file_advice import content_notes
@@ -35,6 +35,7 @@ from fae.ingest.readers.dispatch import check_header
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
 from fae.ingest.second_pass import second_pass
+from fae.ingest.shards.log_reading import read_log
 from fae.ingest.sources import (
     AbsentFiles,
     MissingFilesError,
@@ -140,12 +141,13 @@ def ingest(
             types = _value_types(config, sources, parent)
             encoders = make_encoders(config, scratch, known if reading else [None] * len(known))
             finder = SplitFinder(config, progress.state.get("splits"))
-            if reading:
-                for source in sources[progress.num_done :]:
-                    with contextlib.suppress(NoInputsError):  # the first pass decides whether it may be empty
-                        check_header(config, source.path)
+            if reading and progress.is_read:
                 progress.restore(encoders)
-                first_pass(config, sources, encoders, finder, progress, rules)
+            elif reading:
+                for source in sources:
+                    with contextlib.suppress(NoInputsError):  # who reads it decides whether it may be empty
+                        check_header(config, source.path)
+                read_log(config, sources, encoders, finder, progress, rules, scratch, memory_bytes=memory_bytes)
             splits = order_inputs(config, finder, progress)
             rules = complete_dense(rules, splits, progress)
             paths = [source.path for source in sources]
@@ -157,12 +159,12 @@ def ingest(
             scratch.close()
     except BaseException as error:
         # A log that was read to its end and refused would be refused the next time too, so nothing is kept of it.
-        if progress.num_done == 0 or (progress.num_done == len(sources) and isinstance(error, LogError)):
+        if not progress.num_parts or (progress.is_at_end and isinstance(error, LogError)):
             progress.discard()
         else:
             say(
-                f"ingest: {progress.num_done} of {len(sources)} files are read and kept in {progress.folder}; the "
-                "same command continues behind them"
+                f"ingest: {progress.num_parts_in_words} of the log are read and kept in {progress.folder}; the same "
+                "command reads the others"
             )
         raise
     progress.discard()
@@ -181,8 +183,8 @@ def _open_progress(path: Path, plan: Plan, files: Sequence[Mapping[str, Any]]) -
         progress = IngestProgress(path, [key, plan.parents], files)
     except OSError as error:
         raise cannot_write(path, error) from error
-    if progress.num_done:
-        say(f"ingest: continuing behind {progress.num_done} of {len(files)} files")
+    if progress.num_parts:
+        say(f"ingest: continuing, {progress.num_parts_in_words} of the log are read")
     return progress
 
 

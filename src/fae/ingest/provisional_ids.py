@@ -139,24 +139,30 @@ class ColumnEncoder:
 
     def restore_values(self, data: bytes, count: int) -> None:
         """Add `count` values to the vocabulary, from the bytes of `saved_values`."""
+        self.add_values(data, count, np.empty(count, np.int32))
+
+    def add_values(self, data: bytes, count: int, ids: npt.NDArray[np.int32]) -> None:
+        """As `restore_values`, also of known values; fills `ids`, int32 ``[count]``, with their provisional ids."""
         vocabulary = self.vocabulary
         if vocabulary is None or not count:
             return
         if isinstance(vocabulary, HexVocabulary):
             keys = np.frombuffer(data, np.int64)
             for start in range(0, count, _VALUES_AT_ONCE):
-                part = keys[start : start + _VALUES_AT_ONCE]
-                vocabulary.encode_keys(part, np.empty(len(part), np.int32))
+                stop = min(start + _VALUES_AT_ONCE, count)
+                vocabulary.encode_keys(keys[start:stop], ids[start:stop])
             return
-        at = 0
+        at = start = 0
         while at < len(data):
             number = int(np.frombuffer(data, np.int64, 1, at)[0])
             offsets = np.zeros(number + 1, np.int32)
             np.cumsum(np.frombuffer(data, np.int32, number, at + 8), out=offsets[1:])
             at += 8 + 4 * number
             text = pa.py_buffer(data[at : at + int(offsets[-1])])
-            vocabulary.encode(pa.StringArray.from_buffers(number, pa.py_buffer(offsets), text))
-            at += int(offsets[-1])
+            ids[start : start + number] = vocabulary.encode(
+                pa.StringArray.from_buffers(number, pa.py_buffer(offsets), text)
+            )
+            at, start = at + int(offsets[-1]), start + number
 
     def assign_final_ids(self, counts: Int64, minimum: int, scratch: Scratch) -> Numbering:
         """Final ids, from the counts in the training split as `fae.ingest.final_ids.count_ids` gives them."""

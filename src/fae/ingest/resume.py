@@ -1,15 +1,15 @@
 """Keep what ingest has done on the disk, so that an interrupted ingest continues where it was.
 
 The log grows in the folder ``.<name>.partial``, which becomes the artifact when it is complete;
-``.<name>.partial.json`` records how far it is. A *mark* is set behind a raw file, at most one a second in the long run:
-the number of rows written, the values that are new in the vocabularies since the last mark (appended to one journal),
-and the state of the splits. After the last file the second pass begins. It renumbers ids in place, and first copies the
+``.<name>.partial.json`` records how far it is. While the log is read, the folder ``work/parts`` has a part for each
+shard that is read (`fae.ingest.shards.shard_files`). When all are joined, the record has the number of rows, and a
+journal the values of all vocabularies. Then the second pass begins. It renumbers ids in place, and first copies the
 rows that it is about to change.
 
-A resumed log has the same bytes as one made without interruption. A mark is only used for the same columns, the same
-parents and the same content of the files it covers, and only if every byte that it covers is still what was written:
-rows, journal and record have checksums, and so has every step of the second pass (`fae.ingest.renumbering`). Anything
-else in the folder is removed. A mark between files survives a power failure; of later work, what reached the disk is
+A resumed log has the same bytes as one made without interruption. What was kept is only used for the same columns, the
+same parents and the same content of the file or files that it covers, and only if every byte of it is still what was
+written: parts, rows, journal and record have checksums, and so has every step of the second pass
+(`fae.ingest.renumbering`). Anything else in the folder is removed. After a power failure, what reached the disk is
 used, and what did not is found by its checksum.
 """
 
@@ -21,7 +21,6 @@ import json
 import os
 import shutil
 import stat
-import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.checksums import describe_files, file_checksum
+from fae.core.crc32 import combine_crc32
 from fae.core.errors import ArtifactError
 from fae.core.files import remove_folder, temporary_path
 from fae.core.npy import HEADER_BYTES, NpyRows, NpyWriter
@@ -39,10 +39,9 @@ from fae.core.threads import run_jobs
 from fae.core.whole_files import read_json, write_durably
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.renumbering import restore_ids, step_checksums
+from fae.ingest.shards.shard_files import read_part
 
-_VERSION = 2
-_ALWAYS_MARKED, _SECONDS, _MOST_SHARE = 16, 1.0, 0.05
-"""The first files are marked one by one; later a mark comes after a second, and marks take 5 % of the time at most."""
+_VERSION = 3
 
 
 def progress_paths(path: Path) -> tuple[Path, ...]:
@@ -86,8 +85,10 @@ class IngestProgress:
         Folder in which the log grows.
     work
         Folder inside it for files that are not part of the log.
-    num_done
-        Raw files that need not be read again.
+    is_read
+        Whether all rows are written, so that no raw file need be read again.
+    is_at_end
+        Whether this process has all parts of the log, written or not.
     state
         JSON values of the caller, kept with the next mark.
     phase
@@ -108,15 +109,14 @@ class IngestProgress:
         self._key, self._sources = _digest(key), [_digest(source) for source in sources]
         self.folder = _folder(path)
         self.work = self.folder / "work"
-        self.num_done = self._num_read = self._rows = self._num_marks = self.step_bytes = 0
+        self.is_read = self.is_at_end = False
+        self._rows = self.step_bytes = 0
         self.phase = "reading"
         self.state: dict[str, Any] = {}
         self.files: dict[str, dict[str, Any]] = {}
         self._row_files: dict[str, list[int]] = {}  # name: bytes, checksum of the rows, of the header
         self._journal = [0, 0]  # bytes, checksum
         self._kept: dict[str, list[Any]] = {}  # whole files of the second pass: bytes, checksum
-        self._saved: list[int] = []
-        self._last_mark, self._mark_seconds = time.monotonic(), 0.0
         if not self._load():
             discard_progress(path)
         if not self.folder.is_dir() and self.folder.exists():
@@ -126,6 +126,8 @@ class IngestProgress:
             )
         self.work.mkdir(parents=True, exist_ok=True)
         self._remove_others()
+        if self.phase == "reading" and not self.is_read:
+            self._check_parts()
 
     def _load(self) -> bool:
         """Load and check what an earlier process kept; return whether there is anything of this log."""
@@ -142,13 +144,13 @@ class IngestProgress:
         except (OSError, ValueError):
             self._say_damaged(self._file.name)
             return False
-        done = found["num_done"]
-        if found["key"] != self._key or done > len(self._sources) or found["sources"] != self._sources_digest(done):
+        if found["key"] != self._key:
             return False
-        is_read = found["phase"] != "reading" or not {"ranges", "dense_constants"}.isdisjoint(found["state"])
-        if is_read and done != len(self._sources):
+        if not found["is_read"]:
+            return True
+        if found["sources"] != self._sources_digest():
             return False
-        self.num_done = self._num_read = done
+        self.is_read = self.is_at_end = True
         self.phase, self.state, self.files = found["phase"], found["state"], found["files"]
         self._rows, self._row_files, self._journal = found["rows"], found["row_files"], found["journal"]
         self._kept, self.step_bytes = found["kept"], found["step_bytes"]
@@ -156,17 +158,14 @@ class IngestProgress:
             self._check()
         except (_Damaged, OSError, ValueError) as error:
             self._say_damaged(str(error) or "a file")
-            self.num_done = self._num_read = self._rows = 0
+            self.is_read, self._rows = False, 0
             self.phase, self.state, self.files = "reading", {}, {}
             self._row_files, self._journal, self._kept = {}, [0, 0], {}
             return False
         return True
 
-    def _say_damaged(self, what: str) -> None:
-        say(
-            f"ingest: what an interrupted ingest has kept in {self.folder} is damaged or was changed ({what}); "
-            "reading the log anew"
-        )
+    def _say_damaged(self, what: str, how: str = "reading the log anew") -> None:
+        say(f"ingest: what an interrupted ingest has kept in {self.folder} is damaged or was changed ({what}); {how}")
 
     def _check(self) -> None:
         """Compare everything that was kept with its checksums; put the rows of an interrupted step back."""
@@ -225,21 +224,69 @@ class IngestProgress:
         """Remove what is not part of what was kept: links, and what a killed process left half written."""
         rows = {f"{name}.npy" for name in self._row_files}
         expected = {
-            "reading": {*rows, "work/journal"} if self.num_done else set(),
+            "reading": {*rows, "work/journal"} if self.is_read else set(),
             "numbering": {*rows, *self._kept, "work/undo", "work/numbered"},
             "done": set(self.files),
         }[self.phase]
         folders = {str(Path(name).parent) for name in expected} | ({"work"} if self.phase != "done" else set())
+        parts = () if self.is_read else (str(self._parts.relative_to(self.folder)),)
         for place, names, leaves in os.walk(self.folder):
             for name in (*names, *leaves):
                 path = Path(place) / name
                 known = str(path.relative_to(self.folder))
                 if path.is_dir() and not path.is_symlink():
-                    if known not in folders:
+                    if known not in folders and known not in parts:
                         shutil.rmtree(path)
                 elif known not in expected:
                     path.unlink()
-            names[:] = [name for name in names if (Path(place) / name).is_dir()]
+            kept = [Path(place) / name for name in names]
+            names[:] = [path.name for path in kept if path.is_dir() and str(path.relative_to(self.folder)) not in parts]
+
+    @property
+    def _parts(self) -> Path:
+        return self.work / "parts"
+
+    def part_path(self, source: int, key: str) -> Path:
+        """Where the part of a raw file that `key` names appears: another file has another place."""
+        return self._parts / f"{self._sources[source]}-{key}"
+
+    @property
+    def num_parts(self) -> int:
+        """Parts of the log that are read."""
+        return sum(path.suffix != ".tmp" for path in self._parts.iterdir()) if self._parts.is_dir() else 0
+
+    @property
+    def num_parts_in_words(self) -> str:
+        """For messages: ``1 part``."""
+        return "all parts" if self.is_read else "1 part" if self.num_parts == 1 else f"{self.num_parts:,} parts"
+
+    def keep_parts(self) -> None:
+        """Record that parts are kept from now on."""
+        self._parts.mkdir(exist_ok=True)
+        self.save("reading")
+
+    def remove_parts(self) -> None:
+        """Remove all parts: their rows are where they belong."""
+        shutil.rmtree(self._parts)
+
+    def _check_parts(self) -> None:
+        """Remove what is no part of these files, or is not what was written."""
+        if not self._parts.is_dir():
+            return
+
+        def job(path: Path) -> Callable[[], None]:
+            def check() -> None:
+                if path.is_symlink() or not path.is_dir():
+                    path.unlink()
+                elif path.name.split("-")[0] not in self._sources or path.suffix == ".tmp":
+                    shutil.rmtree(path)
+                elif read_part(path, is_checked=True) is None:
+                    self._say_damaged(path.name, "reading that part anew")
+                    shutil.rmtree(path)
+
+            return check
+
+        run_jobs([job(path) for path in sorted(self._parts.iterdir())])
 
     def open_rows(self, name: str, dtype: npt.DTypeLike, row_shape: tuple[int, ...]) -> NpyWriter:
         """Open the writer of the array of rows ``<name>.npy``, positioned behind the rows of the last mark.
@@ -276,63 +323,34 @@ class IngestProgress:
             (self.folder / f"{name}.npy").unlink(missing_ok=True)
 
     def restore(self, encoders: Sequence[ColumnEncoder]) -> None:
-        """Fill new vocabularies with the values of all marks, in their order."""
-        if not self.num_done:
-            (self.work / "journal").write_bytes(b"")
-        with (self.work / "journal").open("r+b") as journal:
-            while journal.tell() < self._journal[0]:
-                head = np.frombuffer(journal.read(16 * len(encoders)), np.int64).reshape(-1, 2)
-                for encoder, (count, num_bytes) in zip(encoders, head.tolist(), strict=True):
-                    encoder.restore_values(journal.read(num_bytes), count)
-            journal.truncate(self._journal[0])
-        self._saved = [encoder.num_values for encoder in encoders]
+        """Fill new vocabularies with the values of a log that is read."""
+        with (self.work / "journal").open("rb") as journal:
+            head = np.frombuffer(journal.read(16 * len(encoders)), np.int64).reshape(-1, 2)
+            for encoder, (count, num_bytes) in zip(encoders, head.tolist(), strict=True):
+                encoder.restore_values(journal.read(num_bytes), count)
 
-    def mark(self, encoders: Sequence[ColumnEncoder], writers: Sequence[NpyWriter], *, last: bool) -> None:
-        """Another raw file is read: set a mark behind it, unless the last mark was just now.
-
-        A mark behind the last file does not wait for the disk; the others do.
-        """
-        self._num_read += 1
-        started = time.monotonic()
-        pause = max(_SECONDS, self._mark_seconds / _MOST_SHARE)
-        if not last and self._num_marks >= _ALWAYS_MARKED and started - self._last_mark < pause:
-            return
-        self._write_journal(encoders, durable=not last)
-        if not last:
-            for writer in writers:
-                writer.sync()
+    def mark_read(self, encoders: Sequence[ColumnEncoder], writers: Sequence[NpyWriter]) -> None:
+        """Record that all rows are written, and the values of all vocabularies."""
+        checksum, head = 0, np.zeros((len(encoders), 2), np.int64)
+        with (self.work / "journal").open("wb") as journal:
+            journal.write(head.tobytes())
+            for index, encoder in enumerate(encoders):
+                begin = journal.tell()
+                for data in encoder.saved_values(0, encoder.num_values):
+                    journal.write(data)
+                    checksum = zlib.crc32(data, checksum)
+                head[index] = encoder.num_values, journal.tell() - begin
+            size = journal.tell()
+            journal.seek(0)
+            journal.write(head.tobytes())
+        self._journal = [size, combine_crc32(zlib.crc32(head.tobytes()), checksum, size - head.nbytes)]
         self._rows = writers[0].num_rows
         self._row_files = {
             str(writer.path.relative_to(self.folder).with_suffix("")): [writer.num_bytes, writer.checksum, 0]
             for writer in writers
         }
-        self.num_done = self._num_read
+        self.is_read = True
         self.save("reading")
-        self._num_marks += 1
-        self._last_mark = time.monotonic()
-        self._mark_seconds = self._last_mark - started
-
-    def _write_journal(self, encoders: Sequence[ColumnEncoder], *, durable: bool) -> None:
-        sizes = [encoder.num_values for encoder in encoders]
-        size, checksum = self._journal
-        with (self.work / "journal").open("r+b") as journal:
-            head = np.zeros((len(encoders), 2), np.int64)
-            at = size + head.nbytes
-            for index, encoder in enumerate(encoders):
-                journal.seek(at)
-                for data in encoder.saved_values(self._saved[index], sizes[index]):
-                    journal.write(data)
-                head[index] = sizes[index] - self._saved[index], journal.tell() - at
-                at = journal.tell()
-            journal.seek(size)
-            journal.write(head.tobytes())
-            journal.truncate(at)
-            journal.seek(size)
-            while block := journal.read(1 << 22):
-                checksum = zlib.crc32(block, checksum)
-            if durable:
-                os.fsync(journal.fileno())
-        self._journal, self._saved = [at, checksum], sizes
 
     def begin_numbering(self, step_bytes: int) -> None:
         """Record that everything but the final ids is written; later processes continue with the second pass.
@@ -365,8 +383,8 @@ class IngestProgress:
         """Write to the disk how far the log is."""
         self.phase = phase
         facts = {
-            "version": _VERSION, "key": self._key, "sources": self._sources_digest(self.num_done),
-            "num_done": self.num_done, "phase": phase, "rows": self._rows, "row_files": self._row_files,
+            "version": _VERSION, "key": self._key, "sources": self._sources_digest(), "is_read": self.is_read,
+            "phase": phase, "rows": self._rows, "row_files": self._row_files,
             "journal": self._journal, "kept": self._kept, "step_bytes": self.step_bytes, "files": self.files,
             "state": self.state,
         }  # fmt: skip
@@ -382,8 +400,8 @@ class IngestProgress:
         """Remove everything that was kept: the log is complete, or was refused."""
         discard_progress(self._path)
 
-    def _sources_digest(self, count: int) -> str:
-        return hashlib.blake2b("".join(self._sources[:count]).encode(), digest_size=16).hexdigest()
+    def _sources_digest(self) -> str:
+        return hashlib.blake2b("".join(self._sources).encode(), digest_size=16).hexdigest()
 
 
 def _digest(value: Any) -> str:

@@ -10,6 +10,7 @@ here the tenth day is the test split.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,14 @@ class SplitFinder:
             sizes[split] += chunk.num_inputs
         self.state["files"][-1][1] += chunk.num_inputs
 
+    def add_part(self, state: Mapping[str, Any]) -> None:
+        """Take note of the next inputs of this file, from the state of a finder that saw them alone."""
+        if state["day"] > self.state["day"]:
+            self.state.update(day=state["day"], day_start=self.num_inputs + state["day_start"])
+        for split, count in state.get("sizes", {}).items():
+            self.state.setdefault("sizes", {"train": 0, "validation": 0, "test": 0})[split] += count
+        self.state["files"][-1][1] += sum(count for _, count in state["files"])
+
     @property
     def num_inputs(self) -> int:
         """Number of inputs so far."""
@@ -72,6 +81,8 @@ class SplitFinder:
     def _add_days(self, chunk: Any) -> None:
         runs = pc.run_end_encode(chunk.days)
         starts = [0, *np.asarray(runs.run_ends).tolist()]
+        if len(runs.values):
+            self.state.setdefault("first_day", runs.values[0].as_py())
         for day, start in zip(runs.values.to_pylist(), starts, strict=False):
             if day < self.state["day"]:
                 raise LogError(

@@ -21,6 +21,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.input_order.split_draws import drawn_by_number, drawn_by_value, parts_of_files, value_draws
 from fae.ingest.input_order.time_keys import TimeKeys
 from fae.ingest.resume import IngestProgress
+from fae.ingest.shards.shard_files import PartWriter
 from fae.ingest.splits import SplitFinder, Splits, joined_ranges, nothing_to_train, split_ranges
 
 TIME_ROWS, DRAW_ROWS = "work/time", "work/draw"
@@ -31,34 +32,20 @@ Order = npt.NDArray[np.int64]
 
 
 class OrderKeys:
-    """Keeps the keys of the inputs while the first pass reads them.
+    """Keeps the keys of the inputs while a shard is read."""
 
-    Attributes
-    ----------
-    writers
-        The arrays that grow, for the marks of `IngestProgress`.
-    """
-
-    def __init__(self, config: LogConfig, progress: IngestProgress, files: ExitStack) -> None:
-        self._config, self._progress, self._files = config, progress, files
-        is_ordered_already = "ranges" in progress.state
-        self._times = TimeKeys(config, progress.state.get("time")) if config.time and not is_ordered_already else None
+    def __init__(self, config: LogConfig, part: PartWriter, files: ExitStack) -> None:
+        self._config, self._part, self._files = config, part, files
+        self._times = TimeKeys(config, part.state.get("time")) if config.time else None
         self._time_rows: NpyWriter | None = None
         self._draw_rows: NpyWriter | None = None
-        if config.split_by and not is_ordered_already:
-            self._draw_rows = files.enter_context(progress.open_rows(DRAW_ROWS, np.uint64, ()))
-        if self._times and self._times.state["kind"]:
-            self._open_times(self._times)
+        if config.split_by:
+            self._draw_rows = files.enter_context(part.open_rows(DRAW_ROWS, np.uint64, ()))
 
     def _open_times(self, times: TimeKeys) -> NpyWriter:
-        rows = self._files.enter_context(self._progress.open_rows(TIME_ROWS, np.int64, (times.width,)))
+        rows = self._files.enter_context(self._part.open_rows(TIME_ROWS, np.int64, (times.width,)))
         self._time_rows = rows
         return rows
-
-    @property
-    def writers(self) -> list[NpyWriter]:
-        """See the class."""
-        return [rows for rows in (self._time_rows, self._draw_rows) if rows is not None]
 
     def add(self, chunk: Any) -> None:
         """Keep the keys of the next chunk."""
@@ -66,7 +53,7 @@ class OrderKeys:
             keys = self._times.keys(chunk.time, chunk.locate)
             rows = self._time_rows or self._open_times(self._times)
             rows.append(keys)
-            self._progress.state["time"] = self._times.state
+            self._part.state["time"] = self._times.state
         if self._draw_rows is not None:
             self._draw_rows.append(value_draws(chunk.split_key, self._config, chunk.locate))
 

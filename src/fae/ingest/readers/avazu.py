@@ -17,14 +17,17 @@ from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import Chunk
 from fae.ingest.readers.csv import check_csv_header, read_csv
+from fae.ingest.readers.span import WHOLE_FILE, Span, SpanEnds
 
 _HOUR = "^[0-9]{6}([01][0-9]|2[0-3])$"
 _DAY_DIGITS = 6
 
 
-def read_avazu(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[Chunk]:
+def read_avazu(
+    config: LogConfig, path: Path, *, labelled: bool = True, span: Span = WHOLE_FILE, ends: SpanEnds | None = None
+) -> Iterator[Chunk]:
     """Stream a file of Avazu's format. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
-    for chunk in read_csv(config, path, labelled=labelled):
+    for chunk in read_csv(config, path, labelled=labelled, span=span, ends=ends):
         hours = chunk.categorical[0]
         bad = ~np.asarray(pc.match_substring_regex(hours, _HOUR))
         if bad.any():

@@ -17,6 +17,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import CriteoChunk, NoInputsError
 from fae.ingest.readers.criteo_parser import ID_DIGITS, MAX_DIGITS, NUM_COUNTS, NUM_IDS, parse_lines
 from fae.ingest.readers.line_blocks import faulty_line, line_blocks, shown
+from fae.ingest.readers.span import WHOLE_FILE, Span, SpanEnds
 
 _BLOCK_BYTES = 4 * 2**20
 """Bytes of text parsed at a time, and the longest possible line; as in the CSV reader."""
@@ -25,10 +26,12 @@ _MOST_INPUTS = 1 << 15
 _NUM_FIELDS = 1 + NUM_COUNTS + NUM_IDS
 
 
-def read_criteo(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[CriteoChunk]:
+def read_criteo(
+    config: LogConfig, path: Path, *, labelled: bool = True, span: Span = WHOLE_FILE, ends: SpanEnds | None = None
+) -> Iterator[CriteoChunk]:
     """Stream a file of Criteo's format. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
-    parser, line, found = _Parser(config, labelled=labelled), 1, False
-    for buffer, start, stop, num_bytes in line_blocks(path, _BLOCK_BYTES):
+    parser, line, found = _Parser(config, labelled=labelled), span.first_line, False
+    for buffer, start, stop, num_bytes in line_blocks(path, _BLOCK_BYTES, span, ends):
         begin, raw_bytes = start, num_bytes
         if not (found or labelled):  # the first line with anything in it says whether there are labels
             first = bytes(buffer[start:stop]).lstrip(b"\r\n").split(b"\n", 1)[0]
@@ -43,7 +46,7 @@ def read_criteo(config: LogConfig, path: Path, *, labelled: bool = True) -> Iter
                 text = faulty_line(buffer, begin, stop)
                 label = config.label_column() if parser.has_labels else None
                 raise LogError(f"{path}, line {line}: {explain_criteo_fault(text, label)}")
-    if not found:
+    if not found and span.is_whole:
         raise NoInputsError(f"{path} holds no inputs; copy it again or take it out of the recipe")
 
 

@@ -24,6 +24,7 @@ from fae.ingest.readers.file_columns import FileColumns, find_columns
 from fae.ingest.readers.line_blocks import cut_short
 from fae.ingest.readers.record_blocks import RecordBlock, RecordFile, TextSyntax
 from fae.ingest.readers.record_scanner import rewrite_records
+from fae.ingest.readers.span import WHOLE_FILE, Span, SpanEnds
 from fae.ingest.readers.text_faults import TextLayout, explain_header, explain_text_fault, reads_as_input, to_numbers
 
 _BLOCK_BYTES = 4 * 2**20
@@ -33,13 +34,17 @@ _FREE_SEPARATORS = tuple(byte for byte in (*range(1, 32), 127) if byte not in b"
 """Bytes that may take the place of a separator of several bytes, where a block does not have them."""
 
 
-def read_csv(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[Chunk]:
+def read_csv(
+    config: LogConfig, path: Path, *, labelled: bool = True, span: Span = WHOLE_FILE, ends: SpanEnds | None = None
+) -> Iterator[Chunk]:
     """Stream a CSV file. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
     syntax = _syntax(config)
     try:
-        file = RecordFile(path, syntax, _BLOCK_BYTES)
+        file = RecordFile(path, syntax, _BLOCK_BYTES, span, ends)
         try:
-            columns, layout = _layout(config, path, file, labelled)
+            columns, layout = (
+                _layout(config, path, file, labelled) if not span.begin else _of_begin(config, path, labelled)
+            )
             parser = _Parser(path, syntax, columns, layout)
             found = False
             for block in file.blocks(layout.num_fields, partial(reads_as_input, config, layout)):
@@ -50,7 +55,7 @@ def read_csv(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterato
             file.close()
     except OSError as error:
         raise cut_short(path, error) from error
-    if not found:
+    if not found and span.is_whole:
         what = "no inputs" if config.columns else "a header and no inputs"
         raise NoInputsError(f"{path} holds {what}; copy it again or take it out of the recipe")
 
@@ -58,13 +63,18 @@ def read_csv(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterato
 def check_csv_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
     """Look at the header alone. Raises `LogError`; see `fae.ingest.readers.dispatch.check_header`."""
     try:
-        file = RecordFile(path, _syntax(config), _BLOCK_BYTES)
-        try:
-            _layout(config, path, file, labelled)
-        finally:
-            file.close()
+        _of_begin(config, path, labelled)
     except OSError as error:
         raise cut_short(path, error) from error
+
+
+def _of_begin(config: LogConfig, path: Path, labelled: bool) -> tuple[FileColumns, TextLayout]:
+    """What the first record of a file says."""
+    file = RecordFile(path, _syntax(config), _BLOCK_BYTES)
+    try:
+        return _layout(config, path, file, labelled)
+    finally:
+        file.close()
 
 
 def _syntax(config: LogConfig) -> TextSyntax:

@@ -18,6 +18,8 @@ from fae.ingest.formats import CRITEO_FORMATS
 from fae.ingest.readers import avazu, criteo, csv, jsonl, parquet, taobao
 from fae.ingest.readers.chunk import Chunk, CriteoChunk
 from fae.ingest.readers.file_kinds import check_kind
+from fae.ingest.readers.line_blocks import COMPRESSIONS
+from fae.ingest.readers.span import Span, SpanEnds
 
 T = TypeVar("T")
 
@@ -54,6 +56,33 @@ def read_chunks(config: LogConfig, path: Path, *, labelled: bool = True) -> Gene
 def _checked(read: Any, config: LogConfig, path: Path, labelled: bool) -> Iterator[Any]:
     check_kind(path, config.format)
     yield from read(config, path, labelled=labelled)
+
+
+def read_span(config: LogConfig, path: Path, span: Span, ends: SpanEnds) -> Iterator[Chunk | CriteoChunk]:
+    """Stream a span of one raw file on this thread; `ends` is told where its records begin and end.
+
+    Raises
+    ------
+    LogError
+        As `read_chunks`. Lines are numbered from ``span.first_line`` on. A span without inputs is no error unless it
+        is the whole file.
+    """
+    read, _ = _READERS[config.format]
+    check_kind(path, config.format)
+    if span.is_whole and not can_be_cut(config, path):
+        yield from read(config, path)
+    else:
+        yield from read(config, path, span=span, ends=ends)
+
+
+def can_be_cut(config: LogConfig, path: Path) -> bool:
+    """Whether a file can be read in spans: text that is not packed, line by line or record by record, and Parquet.
+
+    JSON lines are not: what a column is depends on the first line. Taobao's users are sampled over the whole file.
+    """
+    if config.format == "parquet":
+        return True
+    return config.format in ("csv", "avazu", *CRITEO_FORMATS) and path.suffix.lower() not in COMPRESSIONS
 
 
 def check_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:

@@ -7,6 +7,7 @@ has none. Memory is two blocks.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,27 +19,47 @@ import pyarrow as pa
 from fae.core.errors import LogError
 from fae.core.files import PROCESS_FAULTS, read_advice
 from fae.core.units import format_bytes
+from fae.ingest.readers.span import WHOLE_FILE, Span, SpanEnds
 
 PADDING = 16
 """Bytes behind a block that may be read, so that a loop can look ahead of the field it is in."""
+_LOOK_BYTES = 1 << 16
+LINE_END = re.compile(rb"\n")
+"""What ends a line of the formats that are lines of text."""
 BOM = b"\xef\xbb\xbf"
 """The mark that may begin a text in UTF-8, and is no part of it."""
 
 
-def line_blocks(path: Path, block_bytes: int) -> Iterator[tuple[npt.NDArray[np.uint8], int, int, int]]:
+def line_blocks(
+    path: Path, block_bytes: int, span: Span = WHOLE_FILE, ends: SpanEnds | None = None
+) -> Iterator[tuple[npt.NDArray[np.uint8], int, int, int]]:
     """Blocks as ``(buffer, begin, stop, raw_bytes)``; the text is ``buffer[begin:stop]``, valid until the next block.
 
     `raw_bytes` are the bytes of the file, as it is on disk, that were read since the last block.
+
+    Parameters
+    ----------
+    span
+        Which lines; of a packed file, all.
+    ends
+        Is told where the lines of the span begin and end.
 
     Raises
     ------
     LogError
         If the file is damaged, or has a line longer than `block_bytes`.
     """
-    bytes_before, first, num_lines = 0, True, 0
+    num_lines = span.first_line - 1
+    ends = SpanEnds() if ends is None else ends
     try:
         stream, raw = open_bytes(path)
         with raw, stream:
+            position = first_line_begin(raw, span, LINE_END)
+            ends.begin = ends.stop = position
+            if span.end is not None and position >= span.end:
+                return
+            raw.seek(position)
+            bytes_before, first = position, position == 0
             buffer = np.empty(2 * block_bytes + PADDING, np.uint8)
             view, held, ended = memoryview(buffer.data), 0, False
             while not ended:
@@ -53,15 +74,44 @@ def line_blocks(path: Path, block_bytes: int) -> Iterator[tuple[npt.NDArray[np.u
                 if stop == 0 and held >= block_bytes:
                     longest = format_bytes(block_bytes)
                     raise LogError(f"{path}, line {num_lines + 1}: it is longer than {longest}; fix the file")
+                is_last = span.end is not None and position + stop >= span.end
+                if span.end is not None and position + stop > span.end:
+                    inside = max(span.end - position - 1, 0)
+                    stop = inside + int(np.argmax(buffer[inside:stop] == ord("\n"))) + 1
                 if stop > begin:
-                    bytes_read = raw.tell()
+                    bytes_read = raw.tell() if span.end is None else position + stop
                     yield buffer, begin, stop, bytes_read - bytes_before
                     bytes_before, first = bytes_read, False
                     num_lines += int(np.count_nonzero(buffer[begin:stop] == ord("\n")))
                 buffer[: held - stop] = buffer[stop:held].copy()
                 held -= stop
+                position += stop
+                ends.stop = position
+                if is_last:
+                    return
     except OSError as error:
         raise cut_short(path, error) from error
+
+
+def first_line_begin(raw: Any, span: Span, line_end: re.Pattern[bytes]) -> int:
+    """Where the first record of a span begins: behind the first line end from the byte before it on.
+
+    At the end of the span, or behind it, where none does.
+    """
+    if span.is_exact:
+        return span.begin
+    at, end = span.begin - 1, 1 << 62 if span.end is None else span.end
+    raw.seek(at)
+    while at < end:
+        text = bytes(raw.read(_LOOK_BYTES))
+        if not text:
+            break
+        if text.endswith(b"\r"):
+            text += bytes(raw.read(1))
+        if found := line_end.search(text):
+            return at + found.end()
+        at += len(text)
+    return max(at, span.begin)
 
 
 def _fill(stream: Any, view: memoryview) -> int:

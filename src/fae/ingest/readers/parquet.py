@@ -19,6 +19,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import find_columns
 from fae.ingest.readers.line_blocks import cannot_read, open_raw, shown
+from fae.ingest.readers.span import WHOLE_FILE, Span, SpanEnds
 from fae.ingest.value_types.type_classes import is_list
 from fae.ingest.value_types.value_texts import first_bad
 
@@ -27,18 +28,23 @@ _FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, Memory
 """What the reader raises for files that are damaged, encrypted or of a layout that it does not have."""
 
 
-def read_parquet(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[Chunk]:
+def read_parquet(
+    config: LogConfig, path: Path, *, labelled: bool = True, span: Span = WHOLE_FILE, ends: SpanEnds | None = None
+) -> Iterator[Chunk]:
     """Stream a Parquet file. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
-    first_row = 0
     try:
         with open_raw(path) as raw, pq.ParquetFile(raw) as file:
             num_inputs = file.metadata.num_rows
             if num_inputs == 0:
                 raise NoInputsError(f"{path} holds no inputs; write it again or take it out of the recipe")
             columns = find_columns(config, file.schema_arrow.names, path, labelled=labelled)
-            bytes_per_input = path.stat().st_size / num_inputs
+            groups = range(span.begin, file.num_row_groups if span.end is None else span.end)
+            if ends is not None:
+                ends.begin, ends.stop = groups.start, groups.stop
+            first_row = sum(file.metadata.row_group(group).num_rows for group in range(groups.start))
+            bytes_per_input = raw.size() / num_inputs
             # No threads here: the next stage uses all of them, and this already runs ahead of it.
-            for batch in _batches(file, list(columns.names)):
+            for batch in _batches(file, list(columns.names), groups):
                 locate = partial(_locate, path, first_row)
                 for name in columns.names:
                     _check_text(batch.column(name), name, locate)
@@ -53,13 +59,13 @@ def read_parquet(config: LogConfig, path: Path, *, labelled: bool = True) -> Ite
         raise _cannot_read(path, error) from error
 
 
-def _batches(file: Any, names: list[str]) -> Iterator[Any]:
-    """Record batches of the columns `names`."""
+def _batches(file: Any, names: list[str], groups: range) -> Iterator[Any]:
+    """Record batches of the columns `names` of some row groups."""
     # The reader cannot join the dictionaries of lists of two row groups.
     joined = not any(is_list(field.type) and _has_dictionary(field.type) for field in file.schema_arrow)
-    for groups in [None] if joined else [[group] for group in range(file.num_row_groups)]:
+    for together in [[*groups]] if joined else [[group] for group in groups]:
         yield from file.iter_batches(
-            batch_size=_BATCH_INPUTS, row_groups=groups, columns=names, use_threads=False
+            batch_size=_BATCH_INPUTS, row_groups=together, columns=names, use_threads=False
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ scanned (`fae.ingest.readers.record_scanner`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from fae.core.compiled import Int64
 from fae.core.errors import LogError
 from fae.core.units import format_bytes
-from fae.ingest.readers.line_blocks import BOM, open_bytes
+from fae.ingest.readers.line_blocks import BOM, first_line_begin, open_bytes
 from fae.ingest.readers.record_scanner import (
     AT,
     AT_LINES,
@@ -34,8 +35,11 @@ from fae.ingest.readers.record_scanner import (
     WHOLE,
     scan_records,
 )
+from fae.ingest.readers.span import WHOLE_FILE, Span, SpanEnds
 
 _HEADER_BYTES = 1 << 16
+LINE_END = re.compile(rb"\r?\n|\r")
+"""What ends a line of CSV text."""
 IsInput = Callable[[list[bytes], int, int], int]
 _NO_INDEX = np.empty((0, 3), np.int64)
 
@@ -123,19 +127,28 @@ class RecordBlock:
 
 
 class RecordFile:
-    """A CSV file that is read once, from its begin: `read_header`, then `blocks`. Closing it is up to the caller.
+    """A CSV file, or a span of one, that is read once: `read_header`, then `blocks`. Closing it is up to the caller.
 
     Parameters
     ----------
     block_bytes
         Bytes of text in a block, and the longest possible record.
+    span
+        Which records; only the span at the begin of the file has a header to read. Of a packed file, all.
+    ends
+        Is told where the records behind the header begin and end.
     """
 
-    def __init__(self, path: Path, syntax: TextSyntax, block_bytes: int) -> None:
+    def __init__(
+        self, path: Path, syntax: TextSyntax, block_bytes: int, span: Span = WHOLE_FILE, ends: SpanEnds | None = None
+    ) -> None:
         self._path, self._syntax, self._block_bytes = path, syntax, block_bytes
+        self._end, self._ends = span.end, SpanEnds() if ends is None else ends
         self._stream, self._raw = open_bytes(path)
-        self._rest, self._ended, self._line, self._told = b"", False, 1, 0
-        self._begun = False
+        self._at = first_line_begin(self._raw, span, LINE_END)
+        self._raw.seek(self._at)
+        self._rest, self._ended, self._line, self._told = b"", False, span.first_line, self._at
+        self._begun = self._at > 0
 
     def close(self) -> None:
         """Close the file."""
@@ -155,7 +168,8 @@ class RecordFile:
         self._rest = b"".join(parts)
         if not self._begun and (len(self._rest) >= len(BOM) or self._ended):
             self._begun = True
-            self._rest = self._rest.removeprefix(BOM)
+            if self._rest.startswith(BOM):
+                self._rest, self._at = self._rest.removeprefix(BOM), self._at + len(BOM)
 
     def read_header(self, *, keep: bool = False) -> list[bytes]:
         """The fields of the first record, without blank lines before it; empty if there is none.
@@ -198,7 +212,8 @@ class RecordFile:
             How many of some fields of a line (from, below) are what they must be in an input; -1 if one is not. A
             quoted value whose lines read as inputs of their own is one that an open quote has swallowed.
         """
-        while True:
+        self._ends.begin = self._ends.stop = self._at
+        while not self._is_behind():
             if len(self._rest) < self._block_bytes and not self._ended:
                 self._read(self._block_bytes - len(self._rest))
             text = self._rest
@@ -206,11 +221,16 @@ class RecordFile:
                 stop, end = self._last_line_end(text), None
             else:
                 stop, end = self._scan(text, num_fields, is_input)
+            if self._end is not None and self._at + stop > self._end:
+                stop, end = self._cut(text, stop, has_marks=end is not None), None
             if stop:
-                told = self._raw.tell()
+                told = self._raw.tell() if self._end is None else self._at + stop
                 yield RecordBlock(text=text, begin=0, stop=stop, first_line=self._line, raw_bytes=told - self._told)
                 self._told = told
                 self._drop(stop, int(end[LINES]) if end is not None else count_line_ends(text, 0, stop))
+                self._ends.stop = self._at
+                if self._is_behind():
+                    return
             is_open = end is not None and end[FAULT] == OPEN_QUOTE
             if end is not None and (end[FAULT] not in (WHOLE, OPEN_QUOTE) or (is_open and self._ended)):
                 raise self._fault(end)
@@ -220,6 +240,21 @@ class RecordFile:
                 if len(text) > self._block_bytes:
                     raise self._fault(np.zeros(8, np.int64) if end is None else end)
                 self._read(self._block_bytes)
+
+    def _is_behind(self) -> bool:
+        """Whether the next record begins behind the span."""
+        return self._end is not None and self._at >= self._end
+
+    def _cut(self, text: bytes, stop: int, *, has_marks: bool) -> int:
+        """Where the first of the whole records ``text[:stop]`` begins that is behind the span, or `stop`."""
+        assert self._end is not None
+        inside = self._end - self._at
+        if not has_marks:
+            found = LINE_END.search(text, max(inside - 1, 0), stop)
+            return stop if found is None else found.end()
+        begins = self._syntax.index(text, 0, stop)[:, 0]
+        behind = begins[begins >= inside]
+        return int(behind[0]) if len(behind) else stop
 
     def _scan(self, text: bytes, num_fields: int, is_input: IsInput) -> tuple[int, Int64]:
         """Scan up to the last whole record or the first fault that is one."""
@@ -256,6 +291,7 @@ class RecordFile:
 
     def _drop(self, num_bytes: int, num_lines: int) -> None:
         self._rest = self._rest[num_bytes:]
+        self._at += num_bytes
         self._line += num_lines
 
     def _fault(self, end: Int64) -> LogError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,19 +136,33 @@ class PrintedLists:
     ----------
     state
         JSON values, kept with the marks of ingest. ``several``: whether any list had more than one item as it was
-        written, missing ones and padding included.
+        written, missing ones and padding included. ``has_texts``: whether there was any text of lists.
     """
 
     def __init__(self, column: ColumnConfig) -> None:
         self._column = column
         self.state: dict[str, Any] = {
-            "seen": 0, "bracketed": 0, "lists": 0, "example": "", "place": "", "several": False,
+            "seen": 0, "bracketed": 0, "lists": 0, "example": "", "place": "", "several": False, "has_texts": False,
         }  # fmt: skip
+
+    def start(self, before: Sequence[Mapping[str, Any]] | int, index: int) -> None:
+        """Begin inside a log: with the states of all columns, or with a number of lists that were looked at."""
+        if isinstance(before, int):
+            self.state["seen"] = before
+        else:
+            self.state = dict(before[index])
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether more lists are looked at."""
+        column = self._column
+        return self.state["seen"] < _LOOKED_AT and not column.brackets and column.max_length > 1
 
     def add(self, texts: Any, locate: Place) -> None:
         """Look at the next text lists of the log: an Arrow string array without nulls. Raises as `finish`."""
         state = self.state
-        if state["seen"] >= _LOOKED_AT or self._column.brackets or self._column.max_length == 1:
+        state["has_texts"] = True
+        if not self.is_looking:
             return
         filled = np.flatnonzero(np.asarray(pc.not_equal(texts, "")))[: _LOOKED_AT - state["seen"]]
         part = texts.take(pa.array(filled))

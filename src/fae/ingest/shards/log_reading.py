@@ -1,0 +1,123 @@
+"""Read a raw log: its shards on all cores, then their values and rows joined in log order.
+
+The result is that of one pass in log order: vocabularies in order of first appearance, and rows with their provisional
+ids. A shard that was read is never read again: its part waits in the folder of the unfinished log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from fae.core.progress import task
+from fae.core.threads import num_threads, one_thread
+from fae.ingest.config import LogConfig
+from fae.ingest.dense.dense_rules import DenseRule
+from fae.ingest.provisional_ids import ColumnEncoder
+from fae.ingest.resume import IngestProgress
+from fae.ingest.scratch import Scratch
+from fae.ingest.shards.log_order import LogOrder, start_behind
+from fae.ingest.shards.shard_cuts import Shard, cut_log
+from fae.ingest.shards.shard_reading import ShardTask, read_shard, unknown_constants
+from fae.ingest.shards.shard_rows import join_rows
+from fae.ingest.shards.shard_values import join_values
+from fae.ingest.sources import SourceFile
+from fae.ingest.splits import SplitFinder
+
+_SMALLEST_MEMORY = 32 * 2**20
+_AHEAD = 2
+"""Shards a worker that are read ahead of the one that is put in order."""
+
+
+def read_log(
+    config: LogConfig,
+    sources: Sequence[SourceFile],
+    encoders: list[ColumnEncoder],
+    finder: SplitFinder,
+    progress: IngestProgress,
+    rules: Sequence[DenseRule],
+    scratch: Scratch,
+    *,
+    memory_bytes: int,
+) -> None:
+    """Write ``ids.npy`` (provisional ids), ``dense.npy``, ``labels.npy`` and what else is kept of each input.
+
+    ``weights.npy`` is written too where the recipe names a column of weights, and the numbers of dense columns whose
+    constants are not known yet, as `fae.ingest.dense.training_constants` has them. Which dense values are missing is
+    written to ``work/missing.npy`` (`fae.ingest.notes.dense_facts`), and what is summed over all inputs to
+    ``state["dense"]`` of `progress`.
+
+    Parameters
+    ----------
+    encoders
+        Get the values of the whole log.
+    memory_bytes
+        Memory for the vocabularies of all shards that are read at once.
+
+    Raises
+    ------
+    LogError
+        If a file cannot be read, is not what the recipe says, or changed while it was read.
+    """
+    shards = cut_log(config, sources)
+    order = LogOrder(config, encoders, finder)
+    workers = min(num_threads(), len(shards))
+    first = order.start()
+    tasks = [
+        ShardTask(
+            config=config, source=sources[shard.source], span=shard.span, num_bytes=shard.num_bytes,
+            path=progress.part_path(shard.source, _key(shard, first if index == 0 else start_behind())),
+            rules=tuple(rules), start=first if index == 0 else start_behind(),
+            memory_bytes=max(memory_bytes // workers, _SMALLEST_MEMORY),
+        )
+        for index, shard in enumerate(shards)
+    ]  # fmt: skip
+    progress.keep_parts()
+    with task("ingest: reading the log", sum(shard.num_bytes for shard in shards), "bytes") as bar:
+        for shard, shard_task, facts in _read(shards, tasks, workers, bar.advance):
+            order.add(shard, shard_task, facts)
+    progress.is_at_end = True
+    for encoder in encoders:
+        encoder.printed.finish()
+    printed = [encoder.printed.state for encoder in encoders]
+    progress.state.update(
+        splits=finder.state, dense=order.dense, printed=printed, raw_dense=unknown_constants(rules),
+        **({"time": order.time} if order.time else {}),
+    )  # fmt: skip
+    joined = join_values(encoders, order.parts, scratch)
+    join_rows(encoders, order.parts, joined, progress)
+    joined.release()
+    progress.remove_parts()
+
+
+def _key(shard: Shard, start: dict[str, Any]) -> str:
+    """Tells a part from the other parts of its file."""
+    text = json.dumps([shard.span.begin, shard.span.end, start])
+    return f"{shard.span.begin:012}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
+
+
+def _read(
+    shards: Sequence[Shard], tasks: Sequence[ShardTask], workers: int, advance: Any
+) -> Iterator[tuple[Shard, ShardTask, dict[str, Any]]]:
+    """Each shard with what was read of it, in log order."""
+
+    def work(each: ShardTask) -> dict[str, Any]:
+        with one_thread():
+            return read_shard(each, advance=advance)
+
+    if workers == 1:
+        for shard, each in zip(shards, tasks, strict=True):
+            yield shard, each, read_shard(each, advance=advance)
+        return
+    waiting: list[Future[dict[str, Any]]] = []
+    with ThreadPoolExecutor(workers, thread_name_prefix="fae-shard") as pool:
+        try:
+            for index in range(len(tasks)):
+                while len(waiting) < len(tasks) and len(waiting) < index + _AHEAD * workers:
+                    waiting.append(pool.submit(work, tasks[len(waiting)]))
+                yield shards[index], tasks[index], waiting[index].result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,127 @@
+"""What a task has read of a shard: arrays of rows, the distinct values in order of first appearance, and facts.
+
+A part is a folder that appears as a whole, by renaming: ``ids.npy`` (ids of the part's own vocabularies),
+``dense.npy``, ``labels.npy`` and what else is kept of each input; ``values``, the new values of each table one after
+the other; and ``part.json``. Each file has its checksum there, so that a part that was damaged meanwhile is read anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import threading
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from fae.core.npy import HEADER_BYTES, NpyWriter
+from fae.core.whole_files import read_json
+from fae.ingest.provisional_ids import ColumnEncoder
+
+FACTS, VALUES = "part.json", "values"
+
+
+class PartWriter:
+    """A part while it is read.
+
+    Parameters
+    ----------
+    path
+        Where it appears.
+
+    Attributes
+    ----------
+    folder
+        Where it is written: beside its place, by this thread alone.
+    state
+        JSON values that are kept with it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.folder = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+        self.state: dict[str, Any] = {}
+        self._writers: list[NpyWriter] = []
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "work").mkdir(parents=True)
+
+    def open_rows(self, name: str, dtype: npt.DTypeLike, row_shape: tuple[int, ...]) -> NpyWriter:
+        """Open the writer of the array of rows ``<name>.npy``."""
+        writer = NpyWriter(self.folder / f"{name}.npy", dtype, row_shape, checksum=0)
+        self._writers.append(writer)
+        return writer
+
+    def publish(self, encoders: Sequence[ColumnEncoder], facts: dict[str, Any]) -> dict[str, Any]:
+        """Write values and facts once all writers are closed, and put the part in its place; return the facts."""
+        rows = {
+            str(writer.path.relative_to(self.folder).with_suffix("")): [
+                writer.dtype.str, list(writer.row_shape), writer.num_rows, writer.checksum,
+            ]
+            for writer in self._writers
+        }  # fmt: skip
+        values, checksum = [], 0
+        with (self.folder / VALUES).open("wb") as file:
+            for encoder in encoders:
+                begin = file.tell()
+                for data in encoder.saved_values(0, encoder.num_values):
+                    file.write(data)
+                    checksum = zlib.crc32(data, checksum)
+                values.append([encoder.num_values, file.tell() - begin])
+        facts |= {"state": self.state, "rows": rows, "values": values, "values_checksum": checksum}
+        (self.folder / FACTS).write_text(json.dumps(facts))
+        try:
+            os.rename(self.folder, self._path)
+        except OSError:
+            # Another worker was first, with the same bytes; or a damaged part is in the way.
+            if read_part(self._path) is None:
+                shutil.rmtree(self._path, ignore_errors=True)
+                os.rename(self.folder, self._path)
+            else:
+                self.abandon()
+        return facts
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def read_part(path: Path, *, is_checked: bool = False) -> dict[str, Any] | None:
+    """The facts of a part; None where there is none, or it is not what was written.
+
+    Parameters
+    ----------
+    is_checked
+        Whether every byte is compared with its checksum.
+    """
+    try:
+        facts: dict[str, Any] = read_json(path / FACTS)
+        if is_checked:
+            files = [(f"{name}.npy", HEADER_BYTES, checksum) for name, (_, _, _, checksum) in facts["rows"].items()]
+            for name, first, checksum in (*files, (VALUES, 0, facts["values_checksum"])):
+                if not stat.S_ISREG((path / name).lstat().st_mode) or _checksum(path / name, first) != checksum:
+                    return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return facts
+
+
+def _checksum(path: Path, first: int) -> int:
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        file.seek(first)
+        while block := file.read(1 << 22):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def saved_values(path: Path, facts: dict[str, Any], column: int) -> tuple[bytes, int]:
+    """Bytes and number of the new values of a column's table, for `ColumnEncoder.restore_values`."""
+    sizes = [size for _, size in facts["values"]]
+    with (path / VALUES).open("rb") as file:
+        file.seek(sum(sizes[:column]))
+        return file.read(sizes[column]), facts["values"][column][0]

@@ -1,0 +1,162 @@
+"""Read one shard: text to labels, dense features and ids of the shard's own vocabularies, written as a part.
+
+A shard is read as if the log began with it, but for what `start_behind` says: what the shards before it decide is
+checked when they are put together (`fae.ingest.shards.log_order`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fae.core.errors import LogError
+from fae.ingest.column_config import columns_of_tables
+from fae.ingest.config import LogConfig
+from fae.ingest.continued_ids import KnownIds
+from fae.ingest.dense.dense_rules import DenseRule
+from fae.ingest.dense.training_constants import RAW_ROWS
+from fae.ingest.first_pass import encode_rows, make_encoders
+from fae.ingest.input_order.ordered_rows import OrderKeys
+from fae.ingest.notes.dense_facts import MISSING_ROWS, DenseFacts, num_missing_bytes
+from fae.ingest.provisional_ids import ColumnEncoder
+from fae.ingest.readers.dispatch import read_span
+from fae.ingest.readers.span import Span, SpanEnds
+from fae.ingest.scratch import Scratch
+from fae.ingest.shards.shard_files import PartWriter, read_part
+from fae.ingest.sources import SourceFile, passing_over_empty
+from fae.ingest.splits import SplitFinder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """Everything that reading a shard depends on.
+
+    Attributes
+    ----------
+    path
+        Where the part appears.
+    rules
+        What is done to dense columns.
+    start
+        What is known of the log before the shard: how lists are printed, of each column or a number of lists that were
+        looked at; what the ``time`` is; the last ``day``.
+    num_bytes
+        Bytes that are read, about.
+    memory_bytes
+        For vocabularies; beyond it they are kept in files.
+    """
+
+    config: LogConfig
+    source: SourceFile
+    span: Span
+    path: Path
+    rules: tuple[DenseRule, ...]
+    start: dict[str, Any]
+    memory_bytes: int
+    num_bytes: int
+
+
+def read_shard(task: ShardTask, *, advance: Callable[[float], None] | None = None) -> dict[str, Any]:
+    """Read a shard and publish its part, unless it is there; return the part's facts.
+
+    An error of the log is among the facts, as ``error``, and then there is no part: whether it is one depends on the
+    shards before it.
+
+    Parameters
+    ----------
+    advance
+        Is told of each chunk's bytes.
+    """
+    found = read_part(task.path)
+    if found is None:
+        try:
+            return read_rows(task, advance=advance)
+        except LogError as error:
+            return {"error": str(error)}
+    if advance is not None:
+        advance(task.num_bytes)
+    return found
+
+
+def read_rows(task: ShardTask, *, advance: Callable[[float], None] | None = None) -> dict[str, Any]:
+    """Read a shard and publish its part; return the part's facts.
+
+    Raises
+    ------
+    LogError
+        If the shard cannot be read.
+    """
+    config, ends = task.config, SpanEnds(begin=task.span.begin)
+    part = PartWriter(task.path)
+    try:
+        encoders = make_encoders(config, Scratch(part.folder / "scratch", task.memory_bytes), without_known(config))
+        for index, encoder in enumerate(encoders):
+            encoder.printed.start(task.start["printed"], index)
+        part.state["time"] = dict(task.start["time"]) or None
+        finder = SplitFinder(config)
+        finder.state["day"] = task.start["day"]
+        finder.start_file(task.source.role)
+        facts = DenseFacts(len(config.dense_columns()))
+        with passing_over_empty(task.source):
+            _write_rows(task, part, encoders, finder, facts, ends, advance)
+        task.source.check_unchanged()
+        printed = [encoder.printed.state for encoder in encoders]
+        part.state.update(splits=finder.state, dense=facts.state, printed=printed)
+        return part.publish(encoders, {"num_inputs": finder.num_inputs, "begin": ends.begin, "stop": ends.stop})
+    except BaseException:
+        part.abandon()
+        raise
+
+
+def without_known(config: LogConfig) -> list[KnownIds | None]:
+    """No known values for any table."""
+    return [None] * len(columns_of_tables(config.categorical_columns()))
+
+
+def _write_rows(
+    task: ShardTask,
+    part: PartWriter,
+    encoders: list[ColumnEncoder],
+    finder: SplitFinder,
+    facts: DenseFacts,
+    ends: SpanEnds,
+    advance: Callable[[float], None] | None,
+) -> None:
+    config = task.config
+    num_slots, num_dense = encoders[-1].slots.stop, len(config.dense_columns())
+    unknown = unknown_constants(task.rules)
+    with ExitStack() as files:
+        ids = files.enter_context(part.open_rows("ids", np.int32, (num_slots,)))
+        dense = files.enter_context(part.open_rows("dense", np.float32, (num_dense,)))
+        labels = files.enter_context(part.open_rows("labels", np.uint8, ()))
+        missing = files.enter_context(part.open_rows(MISSING_ROWS, np.uint8, (num_missing_bytes(num_dense),)))
+        weights = files.enter_context(part.open_rows("weights", np.float32, ())) if config.weight else None
+        raw = files.enter_context(part.open_rows(RAW_ROWS, np.float64, (len(unknown),))) if unknown else None
+        keys = OrderKeys(config, part, files)
+        for chunk in read_span(config, task.source.path, task.span, ends):
+            finder.add(chunk)
+            keys.add(chunk)
+            rows = encode_rows(config, chunk, encoders, task.rules)
+            ids.append(rows.ids)
+            dense.append(rows.dense)
+            assert rows.labels is not None
+            labels.append(rows.labels)
+            missing.append(rows.missing)
+            if raw is not None:
+                raw.append(rows.raw)
+            if weights is not None:
+                assert rows.weights is not None
+                weights.append(rows.weights)
+            facts.add(rows.vanished, rows.largest)
+            if advance is not None:
+                advance(chunk.raw_bytes)
+
+
+def unknown_constants(rules: Sequence[DenseRule]) -> list[str]:
+    """The dense columns whose constants are not known before the log is read."""
+    return [rule.name for rule in rules if not rule.is_known]

@@ -1,0 +1,123 @@
+"""Put the rows of all parts into the arrays of the log, each part in its place, with the ids of the whole log."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fae.core.compiled import compiled
+from fae.core.crc32 import combine_crc32
+from fae.core.npy import NpyRows, NpyWriter
+from fae.core.progress import task
+from fae.core.threads import run_jobs
+from fae.ingest.final_ids import damaged_ids
+from fae.ingest.provisional_ids import ColumnEncoder
+from fae.ingest.resume import IngestProgress
+from fae.ingest.shards.shard_values import JoinedIds, Parts
+
+_BLOCK_BYTES = 4 * 2**20
+_CACHED_ROWS = 1024
+
+
+@compiled
+def exchange_ids(ids: npt.NDArray[np.int32], first: int, stop: int, joined: npt.NDArray[np.int32]) -> bool:
+    """Replace the ids of a part by those of the log in slots ``[first, stop)``; -1 stays. False if one has none."""
+    for row in range(ids.shape[0]):
+        for slot in range(first, stop):
+            value = ids[row, slot]
+            if value >= joined.size:
+                return False
+            if value >= 0:
+                ids[row, slot] = joined[value]
+    return True
+
+
+def join_rows(encoders: Sequence[ColumnEncoder], parts: Parts, joined: JoinedIds, progress: IngestProgress) -> None:
+    """Write all arrays of rows of the unfinished log.
+
+    Raises
+    ------
+    LogError
+        If an id of a part has no value: the part was damaged meanwhile.
+    """
+    starts = [0, *itertools.accumulate(facts["num_inputs"] for _, facts in parts)]
+    kinds: dict[str, tuple[str, list[int]]] = {}
+    for _, facts in parts:
+        kinds |= {name: (dtype, shape) for name, (dtype, shape, _, _) in facts["rows"].items() if name not in kinds}
+    checksums: dict[tuple[str, int], int] = {}
+    with ExitStack() as files, task("ingest: joining rows", starts[-1]) as bar:
+        writers = {
+            name: files.enter_context(progress.open_rows(name, dtype, tuple(shape)))
+            for name, (dtype, shape) in kinds.items()
+        }
+
+        def job(index: int) -> Callable[[], None]:
+            def work() -> None:
+                path, facts = parts[index]
+                exchange = _exchanger(encoders, joined, index)
+                for name, (_, _, num_rows, checksum) in facts["rows"].items():
+                    change = exchange if name == "ids" else None
+                    found = _copy_rows(path / f"{name}.npy", num_rows, writers[name], starts[index], change)
+                    checksums[name, index] = found if change else checksum
+                bar.advance(facts["num_inputs"])
+
+            return work
+
+        run_jobs([job(index) for index in range(len(parts))])
+        for name, writer in writers.items():
+            for index, (_, facts) in enumerate(parts):
+                num_rows = facts["rows"].get(name, (0, 0, 0, 0))[2]
+                if num_rows:
+                    num_bytes = num_rows * writer.row_bytes
+                    writer.checksum = combine_crc32(writer.checksum, checksums[name, index], num_bytes)
+        progress.mark_read(encoders, list(writers.values()))
+
+
+def _exchanger(
+    encoders: Sequence[ColumnEncoder], joined: JoinedIds, part: int
+) -> Callable[[npt.NDArray[np.int32]], None]:
+    """What replaces the ids in rows of a part."""
+    columns = []
+    for column, encoder in enumerate(encoders):
+        owner = column if encoder.owner is None else encoders.index(encoder.owner)
+        if owner in joined.ids:
+            columns.append((encoder, joined.of_part(owner, part)))
+
+    def exchange(rows: npt.NDArray[np.int32]) -> None:
+        # Few rows at a time stay in cache while all columns pass over them.
+        for start in range(0, len(rows), _CACHED_ROWS):
+            for encoder, ids in columns:
+                slots = encoder.slots
+                if not exchange_ids(rows[start : start + _CACHED_ROWS], slots.start, slots.stop, ids):
+                    raise damaged_ids(encoder.config.name)
+
+    return exchange
+
+
+def _copy_rows(
+    path: Path,
+    num_rows: int,
+    writer: NpyWriter,
+    first: int,
+    change: Callable[[npt.NDArray[Any]], None] | None,
+) -> int:
+    """Copy an array of rows to its place; return the crc32 of what was written."""
+    checksum = 0
+    step = max(1, _BLOCK_BYTES // max(1, writer.row_bytes))
+    if not num_rows:
+        return 0
+    with NpyRows(path) as rows:
+        for start in range(0, num_rows, step):
+            block = rows.read(start, min(start + step, num_rows))
+            if change is not None:
+                change(block)
+                checksum = zlib.crc32(block.reshape(-1).view(np.uint8).data, checksum)
+            writer.write(first + start, block)
+    return checksum
