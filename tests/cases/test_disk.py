@@ -81,15 +81,15 @@ def another_key(key: str, value: Any) -> Callable[[Path], None]:
 
 
 DAMAGES: dict[str, tuple[str, Callable[[Path], None]]] = {
-    "labels": (".log.partial/labels.npy", overwrite(140, b"\1\1\1\1")),
-    "dense": (".log.partial/dense.npy", overwrite(200, b"\0\0\0\x47")),
-    "valid ids": (".log.partial/ids.npy", overwrite(200, b"\3\0\0\0")),
-    "ids out of range": (".log.partial/ids.npy", overwrite(200, b"\0\0\0\x80")),
-    "values in the journal": (".log.partial/work/journal", overwrite(17, b"zz")),
-    "lengths in the journal": (".log.partial/work/journal", overwrite(9, b"\xff")),
-    "rows gone": (".log.partial/ids.npy", Path.unlink),
-    "a pipe as rows": (".log.partial/labels.npy", a_pipe),
-    "a pipe as journal": (".log.partial/work/journal", a_pipe),
+    "labels": ("PART/labels.npy", overwrite(140, b"\1\1\1\1")),
+    "dense": ("PART/dense.npy", overwrite(200, b"\0\0\0\x47")),
+    "valid ids": ("PART/ids.npy", overwrite(200, b"\3\0\0\0")),
+    "ids out of range": ("PART/ids.npy", overwrite(200, b"\0\0\0\x80")),
+    "values of a part": ("PART/values", overwrite(17, b"zz")),
+    "lengths of values": ("PART/values", overwrite(9, b"\xff")),
+    "rows gone": ("PART/ids.npy", Path.unlink),
+    "a pipe as rows": ("PART/labels.npy", a_pipe),
+    "a pipe as values": ("PART/values", a_pipe),
     "a pipe as record": (".log.partial.json", a_pipe),
     "nested record": (".log.partial.json", replace("[" * 100_000 + "]" * 100_000)),
     "no record": (".log.partial.json", replace("{}")),
@@ -105,10 +105,11 @@ def test_damage_to_what_an_ingest_has_kept_costs_time_alone(unfinished: Path, tm
     run = tmp_path / "run"
     shutil.copytree(unfinished / "part", run)
     name, edit = DAMAGES[case]
-    edit(run / name)
+    (part,) = (run / ".log.partial" / "work" / "parts").iterdir()
+    edit(part / name.removeprefix("PART/") if name.startswith("PART/") else run / name)
     done = succeed("ingest", unfinished / "r.toml", "--out", run)
     assert "damaged or was changed" in done.stderr
-    assert "continuing behind" not in done.stderr
+    assert "continuing" not in done.stderr
     assert log_files(run) == log_files(unfinished / "fresh")
     assert not [path for path in run.iterdir() if ".partial" in path.name]
 
@@ -117,7 +118,7 @@ def test_what_is_whole_is_continued(unfinished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(unfinished / "part", run)
     done = succeed("ingest", unfinished / "r.toml", "--out", run)
-    assert "continuing behind 1 of 2 files" in done.stderr
+    assert "continuing; 1 part of the log is read" in done.stderr
     assert log_files(run) == log_files(unfinished / "fresh")
 
 
@@ -207,12 +208,14 @@ def test_links_out_of_a_run_folder_are_not_followed(unfinished: Path, tmp_path: 
         assert log_files(run) == log_files(unfinished / "fresh")
 
 
-@pytest.mark.parametrize("inside", ["ids.npy", "work"])
+@pytest.mark.parametrize("inside", ["PART/ids.npy", "PART/values", "PART", "work/parts", "work"])
 def test_links_inside_what_an_ingest_has_kept(unfinished: Path, tmp_path: Path, inside: str) -> None:
     run, other = tmp_path / "run", tmp_path / "other"
     shutil.copytree(unfinished / "part", run)
-    (run / ".log.partial" / inside).rename(other)
-    (run / ".log.partial" / inside).symlink_to(other)
+    (part,) = (run / ".log.partial" / "work" / "parts").iterdir()
+    place = run / ".log.partial" / inside.replace("PART", f"work/parts/{part.name}")
+    place.rename(other)
+    place.symlink_to(other)
     before = {path: path.read_bytes() for path in (other, *other.rglob("*")) if path.is_file()}
     succeed("ingest", unfinished / "r.toml", "--out", run)
     assert {path: path.read_bytes() for path in (other, *other.rglob("*")) if path.is_file()} == before

@@ -507,7 +507,7 @@ def test_a_test_file_without_labels_is_refused_before_any_file_is_read(
     def read(*_arguments: Any, **_named: Any) -> Any:
         raise AssertionError("a file was read")
 
-    monkeypatch.setattr("fae.ingest.first_pass.read_chunks", read)
+    monkeypatch.setattr("fae.ingest.shards.shard_reading.read_span", read)
     fault(copy_case("unlabelled-test", tmp_path).fae("ingest"), "test.csv", "'y'")
 
 

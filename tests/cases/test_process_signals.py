@@ -118,7 +118,7 @@ def test_a_signal_in_training_saves_and_ends_as_undisturbed(
 @pytest.mark.parametrize(
     "place",
     [
-        "fae.ingest.first_pass.task",
+        "fae.ingest.shards.sharded_reading.task",
         "fae.ingest.second_pass.task",
         "fae.profile.profile.task",
         "fae.calibrate.calibrate.task",

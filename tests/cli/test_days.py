@@ -19,13 +19,13 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The folder of the week, and the names of the logs that were ingested, in order."""
     folder = tmp_path_factory.mktemp("week")
     rows = zipf_inputs(DAYS * EACH)
-    first_pass, ingested = ingest_module.first_pass, []
+    read_log, ingested = ingest_module.read_log, []
 
     def counting(config, *arguments, **options):  # type: ignore[no-untyped-def]
         ingested.append(config.train)
-        return first_pass(config, *arguments, **options)
+        return read_log(config, *arguments, **options)
 
-    ingest_module.first_pass = counting  # type: ignore[assignment]
+    ingest_module.read_log = counting  # type: ignore[assignment]
     try:
         for day in range(1, DAYS + 1):
             (folder / f"day{day}.csv").write_text(csv_text(rows[(day - 1) * EACH : day * EACH]))
@@ -45,7 +45,7 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
             assert again.stderr.count("already there") == 5
             succeed("clean", run)
     finally:
-        ingest_module.first_pass = first_pass
+        ingest_module.read_log = read_log
     return folder, ingested
 
 

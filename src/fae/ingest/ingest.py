@@ -35,7 +35,7 @@ from fae.ingest.readers.dispatch import check_header
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
 from fae.ingest.second_pass import second_pass
-from fae.ingest.shards.log_reading import read_log
+from fae.ingest.shards.sharded_reading import read_log
 from fae.ingest.sources import (
     AbsentFiles,
     MissingFilesError,
@@ -159,13 +159,10 @@ def ingest(
             scratch.close()
     except BaseException as error:
         # A log that was read to its end and refused would be refused the next time too, so nothing is kept of it.
-        if not progress.num_parts or (progress.is_at_end and isinstance(error, LogError)):
+        if not progress.has_anything or (progress.is_at_end and isinstance(error, LogError)):
             progress.discard()
         else:
-            say(
-                f"ingest: {progress.num_parts_in_words} of the log are read and kept in {progress.folder}; the same "
-                "command reads the others"
-            )
+            say(f"ingest: {progress.describe()} and kept in {progress.folder}; the same command continues")
         raise
     progress.discard()
     cache_digests(sources, path)
@@ -183,8 +180,8 @@ def _open_progress(path: Path, plan: Plan, files: Sequence[Mapping[str, Any]]) -
         progress = IngestProgress(path, [key, plan.parents], files)
     except OSError as error:
         raise cannot_write(path, error) from error
-    if progress.num_parts:
-        say(f"ingest: continuing, {progress.num_parts_in_words} of the log are read")
+    if progress.has_anything:
+        say(f"ingest: continuing; {progress.describe()}")
     return progress
 
 

@@ -147,7 +147,7 @@ class IngestProgress:
         if found["key"] != self._key:
             return False
         if not found["is_read"]:
-            return True
+            return all(folder.is_dir() and not folder.is_symlink() for folder in (self.folder, self.work, self._parts))
         if found["sources"] != self._sources_digest():
             return False
         self.is_read = self.is_at_end = True
@@ -158,7 +158,8 @@ class IngestProgress:
             self._check()
         except (_Damaged, OSError, ValueError) as error:
             self._say_damaged(str(error) or "a file")
-            self.is_read, self._rows = False, 0
+            self.is_read = self.is_at_end = False
+            self._rows = 0
             self.phase, self.state, self.files = "reading", {}, {}
             self._row_files, self._journal, self._kept = {}, [0, 0], {}
             return False
@@ -251,14 +252,19 @@ class IngestProgress:
         return self._parts / f"{self._sources[source]}-{key}"
 
     @property
-    def num_parts(self) -> int:
-        """Parts of the log that are read."""
+    def _num_parts(self) -> int:
         return sum(path.suffix != ".tmp" for path in self._parts.iterdir()) if self._parts.is_dir() else 0
 
     @property
-    def num_parts_in_words(self) -> str:
-        """For messages: ``1 part``."""
-        return "all parts" if self.is_read else "1 part" if self.num_parts == 1 else f"{self.num_parts:,} parts"
+    def has_anything(self) -> bool:
+        """Whether anything of the log is read."""
+        return self.is_read or self._num_parts > 0
+
+    def describe(self) -> str:
+        """What is read, for messages: ``2 parts of the log are read``."""
+        if self.is_read:
+            return "all of the log is read"
+        return "1 part of the log is read" if self._num_parts == 1 else f"{self._num_parts:,} parts of the log are read"
 
     def keep_parts(self) -> None:
         """Record that parts are kept from now on."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,12 +23,12 @@ from fae.artifacts.columnar_log import FORMAT_VERSION
 from fae.artifacts.manifest import read_manifest
 from fae.core.errors import LogError
 from fae.core.npy import NpyRows, NpyWriter
-from fae.ingest import first_pass
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
 from fae.ingest.renumbering import SlotNumbering, renumber
 from fae.ingest.resume import discard_progress
+from fae.ingest.shards import shard_reading
 
 NUM_FILES = 4
 CRITEO = LogConfig(train="day_*.tsv", format="criteo", min_frequency=2)
@@ -74,6 +75,16 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if "partial" in path.name or "writing" in path.name]
 
 
+def names_of_read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gets the name of each file that is read from now on."""
+    read: list[str] = []
+    real = shard_reading.read_span
+    monkeypatch.setattr(
+        shard_reading, "read_span", lambda c, path, *more: read.append(path.name) or real(c, path, *more)
+    )
+    return read
+
+
 DYING = """
 import os, sys
 from pathlib import Path
@@ -109,18 +120,21 @@ def small_steps() -> None:
 
 DEATHS = [
     # where, in which call, files that are not read again
+    ("fae.ingest.resume", "write_durably", 1, 0),
     ("fae.core.npy:NpyWriter", "append", 5, 0),
     ("fae.core.npy:NpyWriter", "append", 27, 2),
-    ("fae.ingest.resume:IngestProgress", "mark", 1, 0),
-    ("fae.ingest.resume", "write_durably", 1, 0),
-    ("fae.ingest.resume:IngestProgress", "mark", 2, 1),
-    ("fae.core.npy:NpyWriter", "sync", 5, 1),
-    ("fae.ingest.resume", "write_durably", 3, 2),
-    ("fae.ingest.resume:IngestProgress", "mark", 4, 3),
+    ("fae.ingest.shards.shard_files:PartWriter", "publish", 1, 0),
+    ("fae.ingest.shards.shard_files:PartWriter", "publish", 2, 1),
+    ("os", "rename", 4, 3),
+    ("fae.ingest.shards.sharded_reading", "join_values", 1, 4),
+    ("fae.ingest.shards.shard_rows", "exchange_ids", 5, 4),
+    ("fae.ingest.resume:IngestProgress", "mark_read", 1, 4),
+    ("fae.ingest.resume", "write_durably", 2, 4),
+    ("fae.ingest.resume:IngestProgress", "remove_parts", 1, 4),
     ("fae.ingest.second_pass", "write_vocabulary", 1, 4),
     ("fae.ingest.second_pass", "write_vocabulary", 3, 4),
     ("fae.ingest.notes.split_lookups", "count_lookups", 3, 4),
-    ("fae.ingest.resume:IngestProgress", "save", 5, 4),
+    ("fae.ingest.resume:IngestProgress", "save", 3, 4),
     ("fae.ingest.renumbering", "_write_head", 1, 4),
     ("fae.ingest.renumbering", "_write_head", 6, 4),
     ("fae.ingest.renumbering", "renumber_slots", 4, 4),
@@ -134,8 +148,9 @@ DEATHS = [
 
 CASES = [("tsv", *death) for death in DEATHS] + [
     ("csv", "fae.core.npy:NpyWriter", "append", 5, 0),
-    ("csv", "fae.ingest.resume", "write_durably", 3, 2),
-    ("csv", "fae.ingest.resume:IngestProgress", "mark", 4, 3),
+    # Lists of a few are looked at for brackets, so later files are read twice.
+    ("csv", "os", "rename", 4, 2),
+    ("csv", "fae.ingest.shards.shard_files:PartWriter", "publish", 6, 3),
     ("csv", "fae.ingest.second_pass", "write_vocabulary", 3, 4),
     ("csv", "fae.ingest.renumbering", "renumber_slots", 4, 4),
 ]
@@ -147,17 +162,16 @@ def test_dies_and_continues(
 ) -> None:
     out, config = tmp_path / "log", CRITEO if kind == "tsv" else CSV
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment["FAE_NUM_THREADS"] = "1"  # shards are then read one after the other
     command = [sys.executable, "-c", DYING, owner, name, str(calls), str(days), str(out), kind]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 9, done.stderr
-    read: list[str] = []
-    real = first_pass.read_chunks
-    monkeypatch.setattr(first_pass, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
+    read = names_of_read_files(monkeypatch)
     ingest(config, out, base=days)
     assert contents(out) == contents(days / f"whole_{kind}")
     assert not leftovers(tmp_path)
     if kept >= 0:
-        assert read == [f"day_{day}.{kind}" for day in range(kept, NUM_FILES)]
+        assert sorted({*read}) == [f"day_{day}.{kind}" for day in range(kept, NUM_FILES)]
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
@@ -201,15 +215,14 @@ def test_a_bad_line_in_a_late_file_costs_that_file_alone(
     (tmp_path / "day_2.tsv").write_text(good + good[:100] + "\n")
     with pytest.raises(LogError, match=r"day_2.tsv, line 301"):
         ingest(CRITEO, tmp_path / "log", base=tmp_path)
-    assert "ingest: 2 of 4 files are read and kept in" in capsys.readouterr().err
+    assert re.search("ingest: [23] parts of the log are read and kept in", capsys.readouterr().err)
     assert leftovers(tmp_path)
     (tmp_path / "day_2.tsv").write_text(good)
-    read: list[str] = []
-    real = first_pass.read_chunks
-    monkeypatch.setattr(first_pass, "read_chunks", lambda c, path: read.append(path.name) or real(c, path))
+    read = names_of_read_files(monkeypatch)
     ingest(CRITEO, tmp_path / "log", base=tmp_path)
-    assert "ingest: continuing behind 2 of 4 files" in capsys.readouterr().err
-    assert read == ["day_2.tsv", "day_3.tsv"]
+    assert re.search("ingest: continuing; [23] parts of the log are read", capsys.readouterr().err)
+    assert "day_2.tsv" in read
+    assert not {"day_0.tsv", "day_1.tsv"} & {*read}
     assert contents(tmp_path / "log") == contents(days / "whole_tsv")
     assert not leftovers(tmp_path)
 
@@ -217,14 +230,15 @@ def test_a_bad_line_in_a_late_file_costs_that_file_alone(
 def interrupted(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch, config: LogConfig = CRITEO) -> None:
     """Leave an ingest that has read two files."""
     with monkeypatch.context() as patch:
-        real = first_pass.read_chunks
+        real = shard_reading.read_span
 
-        def stop(c: LogConfig, path: Path) -> Any:
+        def stop(c: LogConfig, path: Path, *more: Any) -> Any:
             if path.name.startswith("day_2"):
                 raise KeyboardInterrupt
-            return real(c, path)
+            return real(c, path, *more)
 
-        patch.setattr(first_pass, "read_chunks", stop)
+        patch.setattr(shard_reading, "read_span", stop)
+        patch.setenv("FAE_NUM_THREADS", "1")
         with pytest.raises(KeyboardInterrupt):
             ingest(config, out, base=folder)
     assert len(leftovers(out.parent)) == 2
@@ -263,20 +277,33 @@ def test_more_files_behind_the_ones_that_are_read_are_fine(
     interrupted(days, tmp_path / "log", monkeypatch)
     config = LogConfig(**{**vars(CRITEO), "train": ("day_0.tsv", "day_1.tsv", "day_3.tsv")})
     ingest(config, tmp_path / "log", base=days)
-    assert "continuing behind 2 of 3 files" in capsys.readouterr().err
+    assert "continuing; 2 parts of the log are read" in capsys.readouterr().err
     ingest(config, tmp_path / "fresh", base=days)
     assert contents(tmp_path / "log") == contents(tmp_path / "fresh")
 
 
 @pytest.mark.parametrize(
     "damage",
-    ["no progress", "not JSON", "a list", "no rows", "short rows", "short journal", "no folder", "other version"],
+    [
+        "no progress",
+        "not JSON",
+        "a list",
+        "no rows",
+        "short rows",
+        "other rows",
+        "short values",
+        "no facts",
+        "a link",
+        "no folder",
+        "other version",
+    ],
 )
 def test_damaged_leftovers_cost_time_alone(
     days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     interrupted(days, tmp_path / "log", monkeypatch)
     progress, folder = tmp_path / ".log.partial.json", tmp_path / ".log.partial"
+    part = sorted((folder / "work" / "parts").iterdir())[0]
     if damage == "no progress":
         progress.unlink()
     elif damage == "not JSON":
@@ -284,11 +311,20 @@ def test_damaged_leftovers_cost_time_alone(
     elif damage == "a list":
         progress.write_text("[]")
     elif damage == "no rows":
-        (folder / "ids.npy").unlink()
+        (part / "ids.npy").unlink()
     elif damage == "short rows":
-        os.truncate(folder / "ids.npy", 1000)
-    elif damage == "short journal":
-        os.truncate(folder / "work" / "journal", 100)
+        os.truncate(part / "ids.npy", 1000)
+    elif damage == "other rows":
+        data = bytearray((part / "dense.npy").read_bytes())
+        data[-1] ^= 1
+        (part / "dense.npy").write_bytes(data)
+    elif damage == "short values":
+        os.truncate(part / "values", 100)
+    elif damage == "no facts":
+        (part / "part.json").unlink()
+    elif damage == "a link":
+        part.rename(tmp_path / "elsewhere")
+        part.symlink_to(tmp_path / "elsewhere")
     elif damage == "no folder":
         folder.rename(tmp_path / "elsewhere")
     else:
