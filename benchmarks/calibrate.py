@@ -1,13 +1,13 @@
 """Seconds of profile and calibrate on a large columnar log in the page cache, by number of threads.
 
-    python benchmarks/calibrate.py [--inputs 10000000] [--threads 1 2 16] [--repeats 3] [--selection auto] [--quick]
+    python benchmarks/calibrate.py [--inputs 10000000] [--threads 1 2 16] [--before OTHER/src] [--repeats 3] [--quick]
 
 What do the two stages cost on a log of Criteo Kaggle's size, and what would more cores bring? The log is `fae
 synthetic`'s ``criteo`` shape at scale 1 (26 tables, up to 33.8 M rows, columns from latent users and items), 15 % of it
 held out. It is made in a temporary folder (1.7 GB for 10 M inputs) and removed afterwards, or stays in ``--folder``.
-Kernels are compiled on a small log first, outside the samples; one process more measures that small log with nothing
-compiled. Numbers of threads take turns. Every sample writes both artifacts, checksums included, and all samples must
-write the same bytes.
+Every sample is a process that runs both stages on a small log first, which loads the compiled loops; one process more
+measures that small log with nothing compiled. Numbers of threads, and checkouts, take turns. Every sample writes both
+artifacts, checksums included, and all samples must write the same bytes.
 
 Of each sample: seconds by the clock, CPU seconds of all threads, and CPU seconds of the thread that had most of them:
 no number of cores makes the stage faster than that. The last two hold on a machine that is busy, too, and with more
@@ -35,7 +35,7 @@ from fae.run.prepare import PackOptions, make_hot_set, make_profile
 from fae.synthetic.columnar_writer import write_columnar
 from fae.synthetic.config import SyntheticConfig
 
-from common import record, save_record, working_folder
+from common import ROOT, record, save_record, working_folder
 
 FOUND = (
     "selection", "threshold", "num_rows", "bytes", "staging_bytes", "budget_bytes", "coverage", "input_share",
@@ -43,7 +43,7 @@ FOUND = (
 )  # fmt: skip
 
 
-SMALL = HotConfig(budget="1MiB", sample=0.2, sample_min_inputs=0)
+SMALL = HotConfig(budget="256KiB", sample=0.2, sample_min_inputs=0, selection="peeling")
 
 
 def open_log(path: Path, num_inputs: int, scale: float) -> ColumnarLog:
@@ -97,14 +97,36 @@ def run_once(
     return {"profile": profile, "calibrate": clock.stop()}, (opened, hot_set)
 
 
-def run_fresh(path: Path) -> dict[str, dict[str, float | None]]:
-    """Both stages on a small log in a process that finds nothing compiled."""
-    with tempfile.TemporaryDirectory() as name:
-        words = [sys.executable, __file__, "--fresh", str(path)]
-        environment = {**os.environ, "NUMBA_CACHE_DIR": name}
-        output = subprocess.run(words, check=True, stdout=subprocess.PIPE, env=environment, text=True).stdout
-    seconds: dict[str, dict[str, float | None]] = json.loads(output.splitlines()[-1])
-    return seconds
+def run_apart(log: Path, small: Path, arguments: list[str], source: Path, **environment: str) -> dict[str, Any]:
+    """Both stages in a process of its own, with the `fae` below `source`."""
+    words = [sys.executable, __file__, *arguments, "--measure", str(log), str(small)]
+    environment = {**os.environ, "PYTHONPATH": str(source), **environment}
+    output = subprocess.run(words, check=True, stdout=subprocess.PIPE, env=environment, text=True).stdout
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def measure(log: Path, small: Path, config: HotConfig, batch_size: int) -> dict[str, Any]:
+    """What a process of its own finds: seconds of both stages behind those on a small log, and what was written."""
+    with tempfile.TemporaryDirectory(dir=log.parent) as name:
+        on_small, _ = run_once(ColumnarLog(small), SMALL, Path(name), 32)
+        seconds, (profile, hot_set) = run_once(ColumnarLog(log), config, Path(name), batch_size)
+        return {
+            "seconds": seconds, "small_log": on_small, "num_sampled_inputs": profile.num_inputs,
+            "written": [profile.manifest.digest, hot_set.manifest.digest],
+            "found": {key: hot_set.summary[key] for key in FOUND},
+        }  # fmt: skip
+
+
+def medians(samples: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Median of each stage's seconds."""
+    return {
+        stage: {
+            what: statistics.median(sample["seconds"][stage][what] or 0.0 for sample in samples)
+            for what in ("wall", "cpu", "busiest_thread")
+        }
+        for stage in ("profile", "calibrate")
+    }
 
 
 def main() -> None:
@@ -112,6 +134,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=10_000_000)
     parser.add_argument("--scale", type=float, default=1.0, help="rows of the large tables, 1 for Criteo Kaggle's")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 16], help="numbers of threads, in turns")
+    parser.add_argument("--before", type=Path, help="src of another checkout, measured in turns with this one")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sample", type=float, default=0.05, help="[hot] sample")
     parser.add_argument("--selection", default="auto")
@@ -119,57 +142,53 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--folder", type=Path, default=None, help="where the log is kept for the next start")
     parser.add_argument("--name", default="profile_calibrate", help="of the result file")
-    parser.add_argument("--fresh", type=Path, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", type=Path, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="tiny, one repeat, no file: shows that it runs")
     options = parser.parse_args()
-    if options.fresh:
-        with tempfile.TemporaryDirectory() as name:
-            print(json.dumps(run_once(ColumnarLog(options.fresh), SMALL, Path(name), 32)[0]))
-        return
     if options.quick:
         options.inputs, options.scale, options.repeats, options.budget = 20_000, 0.01, 1, "1MiB"
-        options.batch_size, options.threads = 256, [1, 3]
+        options.batch_size, options.threads = 256, [3]
     config = HotConfig(budget=options.budget, selection=options.selection, sample=options.sample, ring_depth=4)
+    if options.measure:
+        print(json.dumps(measure(*options.measure, config, options.batch_size)))
+        return
+    sources = {"now": ROOT / "src"} | ({"before": options.before.resolve()} if options.before else {})
     samples: list[dict[str, Any]] = []
-    written = set()
-    with working_folder(options.folder) as folder, tempfile.TemporaryDirectory(dir=options.folder) as name:
-        out, small = Path(name), open_log(folder / "small", 5000, 0.01)
-        run_once(small, SMALL, out / "warm", 32)
-        seconds = {"compiled": run_once(small, SMALL, out / "warm", 32)[0], "fresh": run_fresh(small.path)}
+    with working_folder(options.folder) as folder, tempfile.TemporaryDirectory() as nothing_compiled:
+        small = open_log(folder / "small", 20_000, 0.01).path
         say("opening the log")
         log = open_log(folder / f"log_{options.inputs}_{options.scale}", options.inputs, options.scale)
+        if not options.quick:
+            for which, source in sources.items():  # what is not compiled yet is compiled outside the samples
+                run_apart(small, small, sys.argv[1:], source)
+                fresh = Path(nothing_compiled) / which
+                found = run_apart(small, small, sys.argv[1:], source, NUMBA_CACHE_DIR=str(fresh))
+                samples.append({"which": f"{which}, nothing compiled", "threads": None, "seconds": found["small_log"]})
         for repeat in range(options.repeats):
             for threads in options.threads:
-                os.environ["FAE_NUM_THREADS"] = str(threads)
-                found, (profile, hot_set) = run_once(log, config, out, options.batch_size)
-                stages = ", ".join(
-                    f"{stage} {each['wall']:.2f} s, {each['cpu']:.2f} of CPUs" for stage, each in found.items()
-                )
-                say(f"{repeat}, {threads} threads: {stages}")
-                samples.append({"threads": threads, **found})
-                written.add((profile.manifest.digest, hot_set.manifest.digest))
-        summary, num_rows = hot_set.summary, int(log.table_offsets[-1])
-    if len(written) > 1:
-        raise SystemExit(f"{len(written)} different results of {len(samples)} samples")
-    del os.environ["FAE_NUM_THREADS"]
+                for which, source in sources.items():
+                    found = run_apart(log.path, small, sys.argv[1:], source, FAE_NUM_THREADS=str(threads))
+                    samples.append({"which": which, "threads": threads, **found})
+                    say(f"{repeat}, {threads} threads, {which}: {found['seconds']}")
+        num_rows = int(log.table_offsets[-1])
+    last = samples[-1]
+    if any(sample["written"] != last["written"] for sample in samples if sample["threads"]):
+        raise SystemExit("samples wrote different bytes")
+    found_by_all = {key: last.pop(key) for key in ("found", "num_sampled_inputs")}
+    groups = dict.fromkeys((sample["which"], sample["threads"]) for sample in samples)
     result = record(
         num_inputs=options.inputs,
-        num_sampled_inputs=profile.num_inputs,
         num_rows=num_rows,
-        median_seconds={
-            threads: {
-                stage: {
-                    what: statistics.median(each[stage][what] or 0 for each in samples if each["threads"] == threads)
-                    for what in ("wall", "cpu", "busiest_thread")
-                }
-                for stage in ("profile", "calibrate")
+        median_seconds=[
+            {
+                "which": which, "threads": threads,
+                **medians([each for each in samples if (each["which"], each["threads"]) == (which, threads)]),
             }
-            for threads in options.threads
-        },
-        small_log_seconds=seconds,
-        samples_seconds=samples,
-        found={key: summary[key] for key in FOUND},
-    )
+            for which, threads in groups
+        ],
+        samples_seconds=[{key: each[key] for key in ("which", "threads", "seconds")} for each in samples],
+        **found_by_all,
+    )  # fmt: skip
     if not options.quick:
         save_record(options.name, result)
 
