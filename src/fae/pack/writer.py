@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,10 @@ from fae.artifacts.checksums import join_checksums
 from fae.core.compiled import Int64
 from fae.core.npy import HEADER_BYTES, NpyWriter, npy_header
 from fae.pack.running_totals import RunningTotals
+from fae.pack.write_back import WriteBack
+
+SYNC_BYTES = 64 * 2**20
+"""Bytes of a file after which the system is told to write them to the disk."""
 
 Rows = npt.NDArray[Any]
 
@@ -49,13 +54,19 @@ OpenFile = Callable[[Path, type[np.generic], tuple[int, ...]], BatchFile]
 class SummedFile:
     """A ``.npy`` file that several threads write, and its checksum, from the checksums of what they write.
 
+    Parameters
+    ----------
+    write_back
+        Told whenever much of the file waits for the disk.
+
     Attributes
     ----------
     path
         The file.
     """
 
-    def __init__(self, path: Path, dtype: type[np.generic], row_shape: tuple[int, ...]) -> None:
+    def __init__(self, write_back: WriteBack, path: Path, dtype: type[np.generic], row_shape: tuple[int, ...]) -> None:
+        self._write_back, self._unsynced = write_back, 0
         self.path, self._dtype, self._row_shape = path, dtype, row_shape
         self._file = NpyWriter(path, dtype, row_shape)
         self._lock = threading.Lock()
@@ -69,6 +80,10 @@ class SummedFile:
             return False
         try:
             self._file.write(first, rows)
+            self._unsynced += rows.nbytes
+            if self._unsynced >= SYNC_BYTES:
+                self._unsynced = 0
+                self._write_back.start(self._file.sync)
         finally:
             self._lock.release()
         if rows.nbytes:
@@ -188,6 +203,7 @@ class SplitWriter:
         self, folder: Path, *, batch_size: int, num_slots: int, num_dense: int, num_groups: int,
         num_hot_batches: int, with_order: bool, with_weights: bool = False,
     ) -> None:  # fmt: skip
+        self._write_back = WriteBack()
         open_file = self._begin(folder)
         self.checksums: dict[Path, int] = {}
         self._first = {"hot": 0, "cold": num_hot_batches}
@@ -225,7 +241,7 @@ class SplitWriter:
 
     def _begin(self, folder: Path) -> OpenFile:
         folder.mkdir()
-        return SummedFile
+        return partial(SummedFile, self._write_back)
 
     def write(self, kind: str, group: int, first: int, arrays: BatchArrays) -> None:
         """Write a group of ``"hot"`` or ``"cold"`` batches. Several threads may write different groups.
@@ -261,9 +277,20 @@ class SplitWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            # What is left is waited for when the artifact is complete, by all threads.
+            self._write_back.stop(at_once=True)
+        except OSError:
+            if kind is None:
+                kind = OSError
+                raise
+        finally:
+            self._close(is_complete=kind is None)
+
+    def _close(self, *, is_complete: bool) -> None:
         lists = [self._cold_rows, *(files for pair in self._segments.values() for files in pair)]
         for file in [*self._files.values(), *(file for each in lists for file in each.files)]:
-            if kind is None:
+            if is_complete:
                 file.close()
                 if isinstance(file, SummedFile):
                     self.checksums[file.path] = file.checksum

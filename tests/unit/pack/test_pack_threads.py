@@ -16,11 +16,12 @@ from fae.artifacts.checksums import join_checksums
 from fae.artifacts.columnar_log import FeatureSchema, TablePart
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import ArtifactError
-from fae.pack import batching, compose, shuffle, spill
+from fae.pack import batching, compose, shuffle, spill, writer
 from fae.pack import pack as pack_module
 from fae.pack.pack import pack
 from fae.pack.packed_sizes import measure_packed
 from fae.pack.running_totals import RunningTotals
+from fae.pack.write_back import WriteBack
 
 from logs import make_log
 from packs import check_packed, random_ranks, stub_hot_set
@@ -100,6 +101,7 @@ def test_threads_and_sizes_do_not_change_a_byte(name: str, tmp_path: Path, monke
         monkeypatch.setattr(batching, "IN_FLIGHT_BYTES", in_flight_bytes)
         monkeypatch.setattr(shuffle, "SORT_INPUTS", 1 + threads)
         monkeypatch.setattr(spill, "_PIECE_INPUTS", 10 * threads)
+        monkeypatch.setattr(writer, "SYNC_BYTES", 3000 * threads)
         monkeypatch.setattr(spill, "_READ_INPUTS", 7 * threads)
         monkeypatch.setattr(pack_module, "WINDOW_BYTES", 2000 * threads)
         packed = pack(log, hot_set, tmp_path / "packed", seed=4, memory_bytes=memory_bytes)
@@ -136,6 +138,34 @@ def test_a_disk_that_fills_up_stops_all_threads(tmp_path: Path, monkeypatch: pyt
         assert sorted(file.name for file in tmp_path.iterdir()) == ["log"]
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name.startswith("fae-pack")], threads
+
+
+def test_a_disk_that_fails_later_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system takes what is written, and says when it comes to the disk that it could not; it says so once."""
+    log, hot_set = make_case(tmp_path, inputs=1900, spare_rows=40)
+    monkeypatch.setattr(writer, "SYNC_BYTES", 1)
+    calls, failed, stop = [], threading.Event(), WriteBack.stop
+
+    def fails(self: Any) -> None:
+        calls.append(1)
+        failed.set()
+        if len(calls) == 1:
+            raise OSError(5, "Input/output error")
+
+    def stop_later(self: WriteBack, *, at_once: bool) -> None:
+        assert failed.wait(60)
+        stop(self, at_once=at_once)
+
+    monkeypatch.setattr(WriteBack, "stop", stop_later)
+
+    monkeypatch.setattr("fae.core.npy.NpyWriter.sync", fails)
+    for threads in (1, 8):
+        calls.clear()
+        failed.clear()
+        monkeypatch.setenv("FAE_NUM_THREADS", str(threads))
+        with pytest.raises(ArtifactError, match=r"Input/output error; check the disk"):
+            pack(log, hot_set, tmp_path / "packed", seed=1)
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["log"]
 
 
 def test_a_fault_in_one_group_is_the_one_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
