@@ -9,12 +9,15 @@ depend on the number of threads.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 _pool: ThreadPoolExecutor | None = None
+_limit = threading.local()
 
 
 def _forget_pool() -> None:
@@ -27,7 +30,12 @@ os.register_at_fork(after_in_child=_forget_pool)
 
 
 def num_threads() -> int:
-    """Number of CPU threads to use: ``FAE_NUM_THREADS`` if set, else the cores this process may run on."""
+    """Number of CPU threads to use: ``FAE_NUM_THREADS`` if set, else the cores this process may run on.
+
+    1 in a block of `one_thread`.
+    """
+    if getattr(_limit, "is_one", False):
+        return 1
     set_by_user = os.environ.get("FAE_NUM_THREADS", "")
     if set_by_user.isdigit() and int(set_by_user) > 0:
         return int(set_by_user)
@@ -35,6 +43,24 @@ def num_threads() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run `run_ranges` and `run_jobs` of this thread inline while the block runs; other threads see no change.
+
+    For a thread that is one of many which share the cores already, such as a worker of `fae.engine`.
+
+    >>> with one_thread():
+    ...     num_threads()
+    1
+    """
+    before = getattr(_limit, "is_one", False)
+    _limit.is_one = True
+    try:
+        yield
+    finally:
+        _limit.is_one = before
 
 
 def run_ranges(function: Callable[[int, int], None], size: int, *, min_range: int = 1) -> None:
