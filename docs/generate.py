@@ -34,13 +34,13 @@ from fae.training.config import TrainConfig  # noqa: E402
 WIDTH = 120
 
 PACKAGES = (
-    "core", "artifacts", "ingest", "ingest/dense", "ingest/input_order", "ingest/notes", "ingest/raw_files",
+    "core", "engine", "artifacts", "ingest", "ingest/dense", "ingest/input_order", "ingest/notes", "ingest/raw_files",
     "ingest/readers", "ingest/scored", "ingest/value_types", "profile", "report", "report/pictures",
     "report/sentences", "calibrate", "synthetic", "pack", "inspect",
     "kernels", "streaming", "embedding", "models", "checkpoint", "training",
     "training/quality", "training/watching", "run", "run/housekeeping",
     "planning", "planning/budgets", "planning/sample", "exporting", "exporting/standalone",
-    "exporting/standalone/scoring", "bench", "cli",
+    "exporting/standalone/scoring", "bench", "cli", "cli/process",
 )  # fmt: skip
 """Packages from the ground up; the docstring of each says what it is for."""
 

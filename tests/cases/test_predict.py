@@ -82,7 +82,7 @@ def test_labels_and_other_columns_do_not_matter(case: Case, tmp_path: Path) -> N
 def test_kept_columns_come_as_they_are_read(case: Case, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text('id,user,item,price,"a,b"\n007,u1,i1,1.50,"x, ""y"""\n008,u2, i2,,\n')
     run = case.folder / "out"
-    keep = ["--keep", "id,price,item,user"]
+    keep = ["--keep", "id,price", "--keep", "item,user"]  # both are kept, in this order
     succeed("predict", run, tmp_path / "in.csv", "--out", tmp_path / "new" / "s.csv", *keep)
     found = [line.rsplit(",", 1) for line in lines(tmp_path / "new" / "s.csv")]
     assert [kept for kept, _ in found] == ["id,price,item,user", "007,1.50,i1,u1", "008,, i2,u2"]
@@ -122,6 +122,7 @@ def test_its_own_result_is_replaced_and_nothing_else(case: Case, tmp_path: Path)
     for name in ("mine.csv", "mine.parquet", "folder.csv"):
         fault(fae("predict", run, test, "--out", tmp_path / name), name, "not written by this command", "--out")
     assert (tmp_path / "mine.csv").read_text() == "user,score\n1,2\n"
+    fault(fae("predict", run, test, "--out", tmp_path / "s.csv", "--keep", "item"), "whose first line is item,score")
     assert unfinished(tmp_path) == []
 
 

@@ -17,7 +17,7 @@ import pytest
 import fae as package
 from case_folders import fae_process
 from fae.cli.main import main
-from fae.cli.streams import write_stdout
+from fae.cli.process.streams import write_stdout
 from fae.core.printable import brief, printable, tell
 from fae.core.progress import task
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 FLOORS = (
     {"core"},
-    {"artifacts"},
+    {"artifacts", "engine"},
     {"ingest", "profile", "report"},
     {"synthetic", "calibrate", "pack", "inspect"},
     {"kernels"},

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
 MODULES = sorted(SOURCE.rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *SOURCE.rglob("*.md")])
-DATA_PACKAGES = ("core", "artifacts", "ingest", "profile", "calibrate", "pack", "synthetic", "report")
+DATA_PACKAGES = ("core", "engine", "artifacts", "ingest", "profile", "calibrate", "pack", "synthetic", "report")
 TRAINING_PACKAGES = ("core", "artifacts", "kernels", "streaming", "embedding", "models", "training")
 VERBS = (
     "ingest", "profile", "calibrate", "pack", "train", "run", "predict", "evaluate", "report", "demo",

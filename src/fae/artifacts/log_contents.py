@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.addressing import map_slots
-from fae.artifacts.checksums import damaged, is_verified
+from fae.artifacts.checksums import damaged, is_verified, join_checksums
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.npy import HEADER_BYTES, NpyRows
 from fae.core.threads import run_jobs
 
 _STEP_BYTES = 4 * 2**20
+_RANGE_BYTES = 16 * 2**20
+"""Bytes of a file that one thread checks, a few megabytes at a time."""
 _checked: set[tuple[object, ...]] = set()
 """Files whose values this process has checked, with what they were when it did."""
 
@@ -72,6 +75,56 @@ class InputCheck:
         return damaged(self._log.path, name, self._log.command, what)
 
 
+class _FileCheck:
+    """The check of one file of a log: jobs for ranges of its rows, and what came of them."""
+
+    def __init__(self, log: ColumnarLog, name: str, look: Callable[[Any, Callable[[int], int]], None]) -> None:
+        self._log, self._name, self._look = log, f"{name}.npy", look
+        self._path = log.path / self._name
+        status = self._path.stat()
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        self._known = (*key, log.manifest.fingerprint, log.manifest.digest)
+        self._wanted = log.manifest.files.get(self._name, {}).get("crc32", "")
+        self._is_verified = is_verified(self._path, self._wanted)
+        self._parts: dict[int, tuple[int, int]] = {}  # checksum and bytes of each range
+        self._faults: dict[int, Exception] = {}
+
+    def jobs(self) -> list[Callable[[], None]]:
+        """What is to be done, in any order; nothing where this process has checked the file."""
+        if self._known in _checked:
+            return []
+        with NpyRows(self._path) as rows:
+            count, step = len(rows), max(1, _RANGE_BYTES // max(1, rows.row_bytes))
+        return [partial(self._check, start, min(start + step, count)) for start in range(0, count, step)]
+
+    def _check(self, start: int, stop: int) -> None:
+        checksum, size = 0, 0
+        try:
+            with NpyRows(self._path) as rows:
+                step = max(1, _STEP_BYTES // max(1, rows.row_bytes))
+                for first in range(start, stop, step):
+                    block = rows.read(first, min(first + step, stop))
+                    if not self._is_verified:
+                        checksum = zlib.crc32(block.reshape(-1).view(np.uint8).data, checksum)
+                        size += block.nbytes
+                    self._look(block, first.__add__)
+        except Exception as error:
+            self._faults[start] = error
+        self._parts[start] = (checksum, size)
+
+    def finish(self) -> None:
+        """Raise the error of the first rows that have one; else compare the checksum."""
+        if self._faults:
+            raise self._faults[min(self._faults)]
+        if self._known not in _checked and not self._is_verified:
+            with self._path.open("rb") as file:
+                header = zlib.crc32(file.read(HEADER_BYTES))
+            parts = [(header, HEADER_BYTES), *(self._parts[start] for start in sorted(self._parts))]
+            if f"{join_checksums(*zip(*parts, strict=True)):08x}" != self._wanted:
+                raise damaged(self._log.path, self._name, self._log.command)
+        _checked.add(self._known)
+
+
 def check_inputs(log: ColumnarLog) -> None:
     """Read all of a log once: compare its arrays with their checksums, and their values with the schema.
 
@@ -83,31 +136,7 @@ def check_inputs(log: ColumnarLog) -> None:
         If something is damaged; one line names the file and what is wrong.
     """
     check = InputCheck(log)
-
-    def job(name: str, look: Callable[[npt.NDArray[Any], Callable[[int], int]], None]) -> Callable[[], None]:
-        def work() -> None:
-            path = log.path / f"{name}.npy"
-            status = path.stat()
-            key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            known = (*key, log.manifest.fingerprint, log.manifest.digest)
-            if known in _checked:
-                return
-            wanted = log.manifest.files.get(f"{name}.npy", {}).get("crc32", "")
-            checksum = None
-            if not is_verified(path, wanted):
-                with path.open("rb") as file:
-                    checksum = zlib.crc32(file.read(HEADER_BYTES))
-            with NpyRows(path) as rows:
-                step = max(1, _STEP_BYTES // max(1, rows.row_bytes))
-                for start in range(0, len(rows), step):
-                    block = rows.read(start, start + step)
-                    if checksum is not None:
-                        checksum = zlib.crc32(block.reshape(-1).view(np.uint8).data, checksum)
-                    look(block, start.__add__)
-            if checksum is not None and f"{checksum:08x}" != wanted:
-                raise damaged(log.path, f"{name}.npy", log.command)
-            _checked.add(known)
-
-        return work
-
-    run_jobs([job("ids", check.ids), job("dense", check.dense), job("labels", check.labels)])
+    files = [_FileCheck(log, *each) for each in (("ids", check.ids), ("dense", check.dense), ("labels", check.labels))]
+    run_jobs([job for file in files for job in file.jobs()])
+    for file in files:
+        file.finish()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from fae.calibrate.staging_rows import StagingProbe, StagingProbes
 from fae.calibrate.summary import measure_grid, notes, overlap, summarize_hot_set
 from fae.calibrate.table_facts import Tables
 from fae.core.compiled import Int64
+from fae.core.threads import run_jobs
 from fae.core.units import format_bytes
 from fae.profile.config import HotConfig
 from fae.profile.sampling import SampledInputs, profiled_inputs, sampled_inputs
@@ -81,20 +82,21 @@ class Calibrator:
         measured on those would be too small.
         """
         splits = {name: sampled_inputs(self._log, range(*self._log.split(name))) for name in SPLITS}
-        return StagingProbes(
-            [
-                StagingProbe(
-                    self.tables,
-                    inputs,
-                    len(inputs),
-                    batch_size=self._batch_size,
-                    mixed=takes_any_input(name, mixed=self._mixed),
-                    seed=self._seed,
-                )
-                for name, inputs in splits.items()
-                if len(inputs)
-            ]
-        )
+        probes: dict[str, StagingProbe] = {}
+
+        def draw(name: str) -> None:
+            probes[name] = StagingProbe(
+                self.tables,
+                splits[name],
+                len(splits[name]),
+                batch_size=self._batch_size,
+                mixed=takes_any_input(name, mixed=self._mixed),
+                seed=self._seed,
+            )
+
+        names = [name for name in SPLITS if len(splits[name])]
+        run_jobs([partial(draw, name) for name in names])
+        return StagingProbes([probes[name] for name in names])
 
     def builder(self, budget_bytes: int) -> CandidateBuilder:
         """Fits selections for a budget; what does not depend on it is fitted once."""
@@ -120,14 +122,33 @@ class Calibrator:
             candidate = self.builder(budget_bytes).threshold(self.inputs, self.counts)
             budgets = measure_other_budgets(self.tables, candidate, self.inputs, self.tables.total_bytes)
             return self._everything_hot(budget_bytes) | {"budgets": budgets}, None
-        builder, selection = self._choose(budget_bytes)
+        found: dict[str, Any] = {}
+
+        def select() -> None:
+            found["builder"], found["selection"] = self._choose(budget_bytes)
+
+        def show_grid() -> None:
+            builder = self.builder(budget_bytes)
+            threshold = builder.threshold(self.inputs, self.counts)
+            found["grid"] = measure_grid(self.tables, builder.config, threshold, self.counts, self._seed)
+            if not self._is_exact:  # a hot-input share of the peeling is never counted on a sample it was fitted to
+                show_budgets(threshold)
+
+        def show_budgets(candidate: Candidate) -> None:
+            found["budgets"] = measure_other_budgets(self.tables, candidate, self.inputs, budget_bytes)
+
+        # The threshold is fitted first, as both need it. The passes of the peeling run on one thread: beside them there
+        # is time for what only the threshold is needed for.
+        self.builder(budget_bytes).threshold(self.inputs, self.counts)
+        run_jobs([select, show_grid])
+        builder, selection = found["builder"], found["selection"]
         tables, config, winner = builder.tables, builder.config, selection.winner
-        # A hot-input share of the peeling is never counted on a thin sample that it was fitted to.
-        candidate = winner if self._is_exact else selection.threshold
+        if self._is_exact:
+            show_budgets(winner)
         summary = self._figures(builder, selection) | {
-            "grid": measure_grid(tables, config, selection.threshold, self.counts, self._seed),
+            "grid": found["grid"],
             "overlap": overlap(tables, winner, self.counts),
-            "budgets": measure_other_budgets(tables, candidate, self.inputs, budget_bytes),
+            "budgets": found["budgets"],
             "notes": notes(tables, config, selection, num_read=len(self.inputs), is_exact=self._is_exact),
         }
         return summary, winner.ranks

@@ -16,6 +16,7 @@ from fae.calibrate.intervals import share_interval
 from fae.calibrate.table_facts import Tables
 from fae.core.compiled import Int64
 from fae.profile.counting import count_hot_lookups
+from fae.profile.row_sums import sum_rows
 from fae.profile.sampling import SampledInputs
 
 
@@ -81,7 +82,7 @@ class MeasuredCoverage:
 def measure(
     tables: Tables, inputs: SampledInputs, ranks: npt.NDArray[np.int32] | None, num_hot: Int64
 ) -> MeasuredCoverage:
-    """Read the inputs once, block by block, and count what the hot set serves.
+    """Read the inputs once, block by block on all threads, and count what the hot set serves.
 
     Parameters
     ----------
@@ -91,14 +92,19 @@ def measure(
         int64 ``[F]``: hot rows of each table.
     """
     slot_num_hot = num_hot[tables.slots.slot_table]
-    num_hot_inputs = lookups = hot_lookups = hot_hot = hot_all = all_all = hot_positives = positives = 0
-    for ids, labels in inputs.blocks():
-        of_all, of_hot = count_hot_lookups(ids, tables.slots, ranks, slot_num_hot)
+
+    def sums(first: int, ids: npt.NDArray[np.int32], labels: npt.NDArray[np.uint8]) -> tuple[int, ...]:
+        of_all, of_hot = count_hot_lookups(ids, tables.slots, ranks, slot_num_hot, on_all_threads=False)
         hot, a, h = of_all == of_hot, of_all.astype(np.int64), of_hot.astype(np.int64)
-        num_hot_inputs += int(hot.sum())
-        lookups, hot_lookups = lookups + int(a.sum()), hot_lookups + int(h.sum())
-        hot_hot, hot_all, all_all = hot_hot + int(h @ h), hot_all + int(h @ a), all_all + int(a @ a)
-        hot_positives, positives = hot_positives + int(labels[hot].sum()), positives + int(labels.sum())
+        each = (
+            hot.sum(), a.sum(), h.sum(), h @ h, h @ a, a @ a, labels[hot].sum(), labels.sum(),
+        )  # fmt: skip
+        return tuple(map(int, each))
+
+    of_blocks = inputs.map_blocks(sums)
+    num_hot_inputs, lookups, hot_lookups, hot_hot, hot_all, all_all, hot_positives, positives = [
+        sum(of_block) for of_block in zip(*of_blocks, strict=True)
+    ] or [0] * 8
     return MeasuredCoverage(
         num_inputs=len(inputs),
         num_hot_inputs=num_hot_inputs,
@@ -115,13 +121,13 @@ def training_coverage(tables: Tables, ranks: npt.NDArray[np.int32] | None, num_h
 
     A table that was never accessed counts as covered.
     """
-    hot, total = [], []
-    for table in range(len(tables)):
-        counts = tables.of_table(tables.counts, table)
-        if ranks is None:
-            hot.append(int(counts[: num_hot[table]].sum()))
-        else:
-            hot.append(int(counts[ranks[tables.offsets[table] : tables.offsets[table + 1]] < num_hot[table]].sum()))
-        total.append(int(counts.sum()))
+    counts, total = tables.counts, tables.accesses
+
+    def served(table: int, first: int, last: int) -> int:
+        if ranks is not None:
+            return int(counts[first:last][ranks[first:last] < num_hot[table]].sum())
+        return int(counts[first : min(last, int(tables.offsets[table] + num_hot[table]))].sum())
+
+    hot = sum_rows(served, tables.offsets)
     each = [part / whole if whole else 1.0 for part, whole in zip(hot, total, strict=True)]
     return (sum(hot) / sum(total) if sum(total) else 1.0), each

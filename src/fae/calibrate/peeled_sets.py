@@ -7,7 +7,7 @@ may differ: rows are taken from the hot end while the bytes last.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from fae.calibrate.nested_sets import PopularityTail
 from fae.calibrate.peeling import Peeled
 from fae.calibrate.table_facts import Tables
 from fae.core.compiled import Int64
+from fae.core.threads import run_jobs
 
 
 class PeeledSets:
@@ -35,11 +36,14 @@ class PeeledSets:
         seen[peeled.rows] = True
         # Per table, the places in popularity order of the rows that were accessed but not seen. Rows that were never
         # accessed come after them all.
-        self._unseen = []
-        for table in range(len(tables)):
+        self._unseen: list[Int64] = [np.empty(0, np.int64)] * len(tables)
+
+        def list_unseen(table: int) -> None:
             of_table, order = seen[tables.offsets[table] : tables.offsets[table + 1]], tables.order(table)
             in_order = of_table if order is None else of_table[order]
-            self._unseen.append(np.flatnonzero(~in_order[: tables.num_accessed[table]]).astype(np.int64))
+            self._unseen[table] = np.flatnonzero(~in_order[: tables.num_accessed[table]]).astype(np.int64)
+
+        run_jobs([partial(list_unseen, table) for table in range(len(tables))])
 
     @cached_property
     def row_bytes(self) -> Int64:
@@ -63,14 +67,17 @@ class PeeledSets:
         ranks = np.empty(int(tables.offsets[-1]), np.int32)
         by_table = np.argsort(self.peeled.table, kind="stable")
         first = np.concatenate([[0], np.cumsum(self._num_seen)])
-        for table, unseen in enumerate(self._unseen):
-            seen = self.peeled.rows[by_table[first[table] : first[table + 1]]]
+
+        def rank(table: int) -> None:
+            unseen, seen = self._unseen[table], self.peeled.rows[by_table[first[table] : first[table + 1]]]
             ranks[seen] = np.arange(seen.size, dtype=np.int32)
             of_table, order = ranks[tables.offsets[table] : tables.offsets[table + 1]], tables.order(table)
             accessed = int(tables.num_accessed[table])
             of_table[unseen if order is None else order[unseen]] = np.arange(seen.size, accessed, dtype=np.int32)
             never = slice(accessed, None) if order is None else order[accessed:]
             of_table[never] = np.arange(accessed, of_table.size, dtype=np.int32)
+
+        run_jobs([partial(rank, table) for table in range(len(tables))])
         return ranks
 
     def largest(self, num_bytes: int) -> Int64:

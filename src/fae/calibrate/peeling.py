@@ -7,20 +7,24 @@ next pass (Greedy++ for densest sub-hypergraphs). The row that the last pass rem
 In each pass every input is killed exactly once, by one of its own rows. So no set of rows has more hot inputs than its
 loads, divided by the passes, sum to: that is the certificate, `Peeled.bound`.
 
-Memory: 8 bytes an incidence (an input and one of its rows) and about 50 a row. One thread.
+Memory: 8 bytes an incidence (an input and one of its rows) and about 50 a row. The passes run on one thread, all else
+on all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from fae.calibrate.peel_kernels import incidence_kernel, order_rows_kernel, remove_rows_kernel
 from fae.calibrate.table_facts import Tables
-from fae.core.compiled import Int64, njit
-from fae.profile.counting import count_kernel
+from fae.core.compiled import Int64
+from fae.core.threads import num_threads, run_jobs
+from fae.profile.counting import SlotShare, add_accesses, share_slots
 from fae.profile.sampling import SampledInputs
 
 INCIDENCE_BYTES = 8
@@ -30,74 +34,6 @@ MEMORY_BYTES = 4 * 2**30
 """Most memory for incidences: 20 million inputs of 26 rows, or all 45 million of Criteo Kaggle, whose 17 small tables
 cost nothing. Above it calibrate peels an even subsample, and over-fits it: with half of this, two thirds of 45 million
 inputs, peeling was below the threshold on the whole log (``benchmarks/studies/selections.py cost``)."""
-
-
-@njit(cache=True, nogil=True)
-def incidence_kernel(edges: Any, starts: Any, incidence: Any) -> None:
-    """List the inputs of each row: ``incidence[starts[v]:starts[v + 1]]``, ascending.
-
-    On entry ``starts[v + 1]`` is where row v begins; filling moves it to where row v ends.
-    """
-    for e in range(edges.shape[0]):
-        for j in range(edges.shape[1]):
-            v = edges[e, j]
-            if v >= 0:
-                incidence[starts[v + 1]] = e
-                starts[v + 1] += 1
-
-
-@njit(cache=True, nogil=True)
-def peel_kernel(edges: Any, starts: Any, incidence: Any, load: Any, order: Any) -> None:
-    """One pass: reorder `order` by removal, first removed first, and add each row's kills to its `load`.
-
-    Rows not yet removed are kept sorted by key ``load + live``; ``first[k]`` is where those of key k or more begin.
-    Keys only ever fall by one, so a row then changes places with the first row of its key (bucket queue). Ties are
-    broken by the order on entry.
-    """
-    num_rows = order.size
-    # Key and position of a row are neighbours: rows come in any order, and each access is a cache miss.
-    place = np.empty((num_rows, 2), np.int64)
-    most = 0
-    for v in range(num_rows):
-        place[v, 0] = load[v] + starts[v + 1] - starts[v]
-        most = max(most, place[v, 0])
-    first = np.zeros(most + 2, np.int64)
-    for v in range(num_rows):
-        first[place[v, 0] + 1] += 1
-    for k in range(1, most + 2):
-        first[k] += first[k - 1]
-    for i in range(num_rows):
-        v = order[i]
-        place[v, 1] = first[place[v, 0]]
-        first[place[v, 0]] += 1
-    for k in range(most + 1, 0, -1):  # the counting sort moved every beginning to the next one
-        first[k] = first[k - 1]
-    first[0] = 0
-    for v in range(num_rows):
-        order[place[v, 1]] = v
-    alive = np.ones(edges.shape[0], np.bool_)
-    for i in range(num_rows):
-        v = order[i]
-        load[v] = place[v, 0]
-        for slot in range(starts[v], starts[v + 1]):
-            e = incidence[slot]
-            if not alive[e]:
-                continue
-            alive[e] = False
-            for j in range(edges.shape[1]):
-                u = edges[e, j]
-                if u >= 0 and u != v:
-                    key = place[u, 0]
-                    front = max(first[key], i + 1)
-                    first[key] = front + 1
-                    place[u, 0] = key - 1
-                    here = place[u, 1]
-                    if here != front:
-                        other = order[front]
-                        order[front] = u
-                        order[here] = other
-                        place[other, 1] = here
-                        place[u, 1] = front
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -155,27 +91,28 @@ def peel(
     free
         bool ``[F]``: tables that are hot as a whole; their rows cost nothing and drop out.
     """
-    counted = [
-        tables.offsets[t] + np.flatnonzero(tables.of_table(sample_counts, t)) for t in np.flatnonzero(~free).tolist()
-    ]
+    paid = np.flatnonzero(~free).tolist()
+    counted: list[Int64] = [np.empty(0, np.int64)] * len(tables)
+
+    def list_rows(table: int) -> None:
+        counted[table] = tables.offsets[table] + np.flatnonzero(tables.of_table(sample_counts, table))
+
+    run_jobs([partial(list_rows, table) for table in sorted(paid, key=lambda table: -tables.sizes[table])])
     rows = np.concatenate([*counted, np.empty(0, np.int64)]).astype(np.int64)
-    table = np.repeat(np.flatnonzero(~free).astype(np.int16), [of_table.size for of_table in counted])
+    table = np.repeat(np.arange(len(tables), dtype=np.int16), [of_table.size for of_table in counted])
     # Ties are many in a thin sample: of two rows seen once, the one less accessed in the training split goes first.
     by_accesses = np.argsort(tables.counts[rows], kind="stable")
     rows, table = rows[by_accesses], table[by_accesses]
     vertex = np.full(int(tables.offsets[-1]), -1, np.int32)
     vertex[rows] = np.arange(rows.size, dtype=np.int32)
-    edges = list_edges(tables, inputs, vertex, free)
+    edges, num_free = list_edges(tables, inputs, vertex, free)
     del vertex
-    starts = np.zeros(rows.size + 2, np.int64)
-    count_kernel(edges, np.zeros(edges.shape[1], np.int64), starts[2:], 0, edges.shape[1])
-    np.cumsum(starts, out=starts)
-    incidence = np.empty(int(starts[-1]), np.int32)
-    incidence_kernel(edges, starts, incidence)
-    starts = starts[:-1]
+    # Tables have rows of their own, so threads that list other tables never meet.
+    first_slots = np.concatenate([[0], np.cumsum(tables.lengths[paid])]).astype(np.int64).tolist()
+    starts, incidence = list_incidence(edges, rows.size, first_slots)
     load, order = np.zeros(rows.size, np.int64), np.arange(rows.size, dtype=np.int32)
     for _ in range(passes):
-        peel_kernel(edges, starts, incidence, load, order)
+        peel_once(edges, starts, incidence, load, order)
     hottest = order[::-1]
     return Peeled(
         rows=rows[hottest],
@@ -183,14 +120,62 @@ def peel(
         load=load[hottest],
         passes=passes,
         num_inputs=len(inputs),
-        num_free=int((edges < 0).all(axis=1).sum()),
+        num_free=num_free,
     )
+
+
+def list_incidence(
+    edges: npt.NDArray[np.int32], num_rows: int, first_slots: Sequence[int]
+) -> tuple[Int64, npt.NDArray[np.int32]]:
+    """List the inputs of each row, ascending.
+
+    Parameters
+    ----------
+    edges
+        int32 ``[n, K]``: rows of each input, -1 where there is none.
+    first_slots
+        First of the K places of each table; the last entry is K.
+
+    Returns
+    -------
+    tuple
+        int64 ``[num_rows + 1]``, where the inputs of each row begin in the second array, int32.
+    """
+    starts = np.zeros(num_rows + 2, np.int64)
+    add_accesses(edges, np.zeros(edges.shape[1], np.int64), starts[2:], first_slots)
+    np.cumsum(starts, out=starts)
+    incidence = np.empty(int(starts[-1]), np.int32)
+
+    def fill(shares: list[SlotShare]) -> None:
+        for share in shares:
+            incidence_kernel(edges, starts, incidence, share.first, share.last, share.part, share.mask)
+
+    run_jobs([partial(fill, shares) for shares in share_slots(first_slots, num_threads())])
+    return starts[:-1], incidence
+
+
+def peel_once(
+    edges: npt.NDArray[np.int32],
+    starts: Int64,
+    incidence: npt.NDArray[np.int32],
+    load: Int64,
+    order: npt.NDArray[np.int32],
+) -> None:
+    """One pass: reorder `order`, int32 ``[V]``, by removal, and add each row's kills to its `load`, int64 ``[V]``.
+
+    Ties are broken by the order on entry.
+    """
+    place = np.empty((order.size, 2), np.int64)
+    most = int((load + np.diff(starts)).max(initial=0))
+    first = np.zeros(most + 2, np.int64)
+    order_rows_kernel(starts, load, order, place, first)
+    remove_rows_kernel(edges, starts, incidence, load, order, place, first, np.ones(len(edges), np.bool_))
 
 
 def list_edges(
     tables: Tables, inputs: SampledInputs, vertex: npt.NDArray[np.int32], free: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int32]:
-    """List the different rows of each input: int32 ``[n, K]``, -1 where there is none.
+) -> tuple[npt.NDArray[np.int32], int]:
+    """List the different rows of each input: int32 ``[n, K]``, -1 where there is none; and count inputs without any.
 
     Parameters
     ----------
@@ -203,10 +188,12 @@ def list_edges(
     first_slot = tables.slots.table_first_slot
     slots = np.concatenate([*(np.arange(first_slot[t], first_slot[t + 1]) for t in paid), []])
     slots = slots.astype(np.int64)
+    slot_first_row = tables.slots.slot_first_row[slots]
     edges = np.empty((len(inputs), slots.size), np.int32)
-    done = 0
-    for ids, _ in inputs.blocks():
-        part = ids[:, slots]
+
+    def list_block(first: int, ids: npt.NDArray[np.int32], labels: npt.NDArray[np.uint8]) -> int:
+        del labels
+        part = ids.take(slots, axis=1)
         column = 0
         for table in paid:
             length = int(tables.lengths[table])
@@ -215,7 +202,10 @@ def list_edges(
                 of_table[:, 1:][of_table[:, 1:] == of_table[:, :-1]] = -1
                 part[:, column : column + length] = of_table
             column += length
-        found = vertex[tables.slots.slot_first_row[slots] + np.maximum(part, 0)]
-        edges[done : done + len(part)] = np.where(part >= 0, found, -1)
-        done += len(part)
-    return edges
+        found = vertex.take(slot_first_row + np.maximum(part, 0))
+        found = np.where(part >= 0, found, -1)
+        edges[first : first + len(part)] = found
+        return int((found < 0).all(axis=1).sum())
+
+    num_free = sum(inputs.map_blocks(list_block))
+    return edges, num_free

@@ -20,6 +20,7 @@ from fae.calibrate.table_facts import Tables
 from fae.core.compiled import Int64
 from fae.core.errors import BudgetError
 from fae.core.seeds import generator
+from fae.core.threads import run_ranges
 from fae.core.units import format_bytes
 from fae.profile.config import HotConfig
 from fae.profile.counting import count_accesses
@@ -121,7 +122,7 @@ def choose(
         fitted = (threshold, builder.peeling(inputs, counts, threshold.small))
         trial = _compare(tables, fitted, inputs, everything)
     else:
-        trial = _compare_on_held_out(builder, inputs, seed)
+        trial = _compare_on_held_out(builder, inputs, counts, seed)
     ranking = trial.ranking()
     final: list[Candidate] = list(trial.fitted) if on_all else [threshold]
     if not on_all and (config.selection == "peeling" or ranking[:1] != ["threshold"]):
@@ -153,10 +154,16 @@ def _compare(tables: Tables, fitted: tuple[Candidate, Candidate], inputs: Sample
     return _Trial(fitted=fitted, inputs_in_words=in_words, results=results)
 
 
-def _compare_on_held_out(builder: CandidateBuilder, inputs: SampledInputs, seed: int) -> _Trial:
+def _compare_on_held_out(builder: CandidateBuilder, inputs: SampledInputs, all_counts: Int64, seed: int) -> _Trial:
     """Fit both selections to four fifths of the inputs and compare them on the rest."""
     kept, held_out = _hold_out(inputs, seed)
-    counts = count_accesses(kept, builder.tables.features)
+    counts = np.empty_like(all_counts)
+    of_held_out = count_accesses(held_out, builder.tables.features)
+
+    def subtract(first: int, last: int) -> None:
+        np.subtract(all_counts[first:last], of_held_out[first:last], out=counts[first:last])
+
+    run_ranges(subtract, len(counts), min_range=2**16)
     threshold = builder.threshold(kept, counts)
     fitted = (threshold, builder.peeling(kept, counts, threshold.small))
     return _compare(builder.tables, fitted, held_out, "a fifth of the sample, held out")
@@ -192,7 +199,7 @@ def _hold_out(inputs: SampledInputs, seed: int) -> tuple[SampledInputs, SampledI
         generator(seed, "calibrate", "held_out"), len(inputs), len(inputs) // HELD_OUT_SHARE
     )
     kept = np.delete(np.arange(len(inputs), dtype=np.int64), held)
-    return inputs.take(kept).cached(), inputs.take(held).cached()
+    return inputs.take(kept), inputs.take(held).cached()  # the others are read once: by the peeling
 
 
 def _figures(candidate: Candidate, measured: MeasuredCoverage, judged_on: str) -> dict[str, Any]:

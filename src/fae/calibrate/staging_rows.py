@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from fae.calibrate.table_facts import Tables
 from fae.core.compiled import Int64, njit
 from fae.core.seeds import generator
-from fae.core.threads import run_ranges
+from fae.core.threads import run_jobs, run_ranges
 from fae.profile.counting import count_hot_lookups
 from fae.profile.sampling import SampledInputs, sample_without_replacement
 
@@ -75,11 +76,23 @@ class StagingProbes:
 
     def use_ranks(self, ranks: npt.NDArray[np.int32] | None) -> StagingProbes:
         """Probes of the same inputs under another storage order, as `StagingProbe.use_ranks`."""
-        return StagingProbes([probe.use_ranks(ranks) for probe in self._probes])
+        probes: list[StagingProbe] = list(self._probes)
+
+        def use(index: int) -> None:
+            probes[index] = self._probes[index].use_ranks(ranks)
+
+        run_jobs([partial(use, index) for index in range(len(probes))])
+        return StagingProbes(probes)
 
     def staging_rows(self, num_hot: Int64) -> Int64:
         """int64 ``[groups]``: rows of staging that a batch of any split needs under this hot set."""
-        most: Int64 = np.max([probe.staging_rows(num_hot) for probe in self._probes], axis=0)
+        needs: list[Int64] = [num_hot] * len(self._probes)
+
+        def estimate(index: int) -> None:
+            needs[index] = self._probes[index].staging_rows(num_hot)
+
+        run_jobs([partial(estimate, index) for index in range(len(needs))])
+        most: Int64 = np.max(needs, axis=0)
         return most
 
 

@@ -6,9 +6,8 @@ that was never accessed comes after every row that was.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,8 @@ from fae.artifacts.addressing import group_by_dim, map_slots
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.core.compiled import Int64
 from fae.core.optimizers import row_bytes
+from fae.core.threads import run_jobs
+from fae.profile.row_sums import sum_rows
 
 
 def num_at_least(descending: Int64, count: int) -> int:
@@ -25,7 +26,7 @@ def num_at_least(descending: Int64, count: int) -> int:
     >>> num_at_least(np.array([9, 5, 5, 1]), 5)
     3
     """
-    return bisect_right(descending, -count, key=lambda value: -int(value))
+    return descending.size - int(np.asarray(descending)[::-1].searchsorted(count))
 
 
 class Tables:
@@ -72,11 +73,18 @@ class Tables:
         self.group_row_bytes = np.array([row_bytes(optimizer, dim) for dim in sorted(set(embedding_dims))], np.int64)
         self.lengths = np.diff(self.slots.table_first_slot)
         self._sorted_counts: dict[int, Int64] = {}
-        self._orders = [self._order(table) for table in range(len(features))]
+        self._orders: list[Int64 | None] = [None] * len(features)
+        largest_first = np.argsort(-self.sizes, kind="stable").tolist()
+        run_jobs([partial(self._find_order, table) for table in largest_first])
         self.num_accessed = np.array([num_at_least(self.popular_counts(t), 1) for t in range(len(features))], np.int64)
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @cached_property
+    def accesses(self) -> list[int]:
+        """Accesses of each table in the training split."""
+        return sum_rows(lambda _, first, last: int(self.counts[first:last].sum()), self.offsets)
 
     @cached_property
     def total_bytes(self) -> int:
@@ -113,9 +121,12 @@ class Tables:
         if all(order is None for order in self._orders):
             return None
         ranks = np.empty(int(self.offsets[-1]), np.int32)
-        for table, order in enumerate(self._orders):
-            of_table = ranks[self.offsets[table] : self.offsets[table + 1]]
+
+        def rank(table: int) -> None:
+            of_table, order = ranks[self.offsets[table] : self.offsets[table + 1]], self._orders[table]
             of_table[slice(None) if order is None else order] = np.arange(of_table.size, dtype=np.int32)
+
+        run_jobs([partial(rank, table) for table in range(len(self))])
         return ranks
 
     def cold_rows(self, num_hot: Int64) -> Int64:
@@ -124,8 +135,7 @@ class Tables:
             self.group_of_table, weights=self.sizes - num_hot, minlength=len(self.group_row_bytes)
         ).astype(np.int64)
 
-    def _order(self, table: int) -> Int64 | None:
+    def _find_order(self, table: int) -> None:
         counts = self.of_table(self.counts, table)
-        if np.all(counts[1:] <= counts[:-1]):
-            return None
-        return np.argsort(-counts, kind="stable").astype(np.int64)
+        if not np.all(counts[1:] <= counts[:-1]):
+            self._orders[table] = np.argsort(-counts, kind="stable").astype(np.int64)

@@ -15,6 +15,7 @@ that the sample did not see.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from fae.calibrate.nested_sets import PopularityTail, small_tables
 from fae.calibrate.table_facts import Tables
 from fae.core.compiled import Int64
+from fae.core.threads import run_jobs
 from fae.profile.config import HotConfig
 
 
@@ -70,15 +72,20 @@ class ThresholdSets:
         self.tables = tables
         self.candidates = small_tables(tables, config.small_table_bytes)
         self._candidate_bytes = np.cumsum((tables.sizes * tables.row_bytes)[self.candidates])
-        self._values: list[Int64] = []
-        self._shares: list[npt.NDArray[np.float64]] = []
-        self._rows_at_least: list[Int64] = []
-        for table in range(len(tables)):
+        nothing = np.empty(0, np.int64)
+        self._values: list[Int64] = [nothing] * len(tables)
+        self._shares: list[npt.NDArray[np.float64]] = [np.empty(0)] * len(tables)
+        self._rows_at_least: list[Int64] = [nothing] * len(tables)
+
+        def list_values(table: int) -> None:
             counts = tables.of_table(sample_counts, table)
             values, num_rows = count_values(counts[counts > 0])
-            self._values.append(values)
-            self._shares.append(values / max(1, int((values * num_rows).sum())))
-            self._rows_at_least.append(np.append(np.cumsum(num_rows[::-1])[::-1], 0).astype(np.int64))
+            self._values[table] = values
+            self._shares[table] = values / max(1, int((values * num_rows).sum()))
+            self._rows_at_least[table] = np.append(np.cumsum(num_rows[::-1])[::-1], 0).astype(np.int64)
+
+        run_jobs([partial(list_values, table) for table in np.argsort(-tables.sizes, kind="stable").tolist()])
+        self._bytes_of_step: dict[int, int] = {}
         levels = np.unique(np.concatenate(self._shares)) if len(tables) else np.empty(0)
         self.levels: npt.NDArray[np.float64] = levels[levels >= config.min_threshold][::-1]
         self._last_small = len(self._small(self.rows_by_threshold(config.min_threshold)))
@@ -91,8 +98,7 @@ class ThresholdSets:
     def rows_by_threshold(self, threshold: float) -> Int64:
         """int64 ``[F]``: rows of each table with ``sampled count >= max(1, threshold * sampled accesses)``."""
         counts = [
-            rows[np.searchsorted(shares, threshold)]
-            for shares, rows in zip(self._shares, self._rows_at_least, strict=True)
+            rows[shares.searchsorted(threshold)] for shares, rows in zip(self._shares, self._rows_at_least, strict=True)
         ]
         return np.array(counts, np.int64)
 
@@ -140,7 +146,7 @@ class ThresholdSets:
         low, high = 0, self.num_steps - 1
         while low < high:
             middle = (low + high + 1) // 2
-            if self.tables.bytes(self.step(middle).num_hot) <= num_bytes:
+            if self._step_bytes(middle) <= num_bytes:
                 low = middle
             else:
                 high = middle - 1
@@ -155,6 +161,11 @@ class ThresholdSets:
             num_extra=int(extra.sum()),
             beyond_sample=is_last and bool(extra.any()),
         )
+
+    def _step_bytes(self, index: int) -> int:
+        if index not in self._bytes_of_step:  # searches for other sizes begin with the same halves
+            self._bytes_of_step[index] = self.tables.bytes(self.step(index).num_hot)
+        return self._bytes_of_step[index]
 
     def largest(self, num_bytes: int) -> Int64:
         """int64 ``[F]``: hot rows of each table in the largest hot set of at most `num_bytes` bytes."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from fae.cli.inspect import add_look_options, inspected
 from fae.cli.options import add_output_options
-from fae.cli.streams import write_stdout
+from fae.cli.process.streams import write_stdout
 
 _DESCRIPTION = """\
 Write a first recipe for raw files: label, categorical columns and lists, dense columns with a fitting transform, time

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from fae.cli.options import add_output_options
-from fae.cli.streams import write_stdout
+from fae.cli.process.streams import write_stdout
 from fae.core.errors import RecipeError
 
 _DESCRIPTION = """\

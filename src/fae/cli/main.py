@@ -30,10 +30,10 @@ from fae.cli import (
     stage,
     synthetic,
 )  # fmt: skip
-from fae.cli.faults import machine_fault
 from fae.cli.options import command_line
-from fae.cli.signals import handled_signals, interrupted_line
-from fae.cli.streams import reserve_descriptors, write_stdout
+from fae.cli.process.faults import machine_fault
+from fae.cli.process.signals import handled_signals, interrupted_line
+from fae.cli.process.streams import reserve_descriptors, write_stdout
 from fae.core.errors import FaeError, RecipeError
 from fae.core.interrupts import Interrupted
 from fae.core.printable import mute, open_log_file, tell, write_log_line

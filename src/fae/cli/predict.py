@@ -26,8 +26,9 @@ def add_parser(verbs: Any) -> None:
     add_scoring_options(parser)
     parser.add_argument("--out", metavar="FILE", required=True, help="the scores: .parquet or .csv")
     parser.add_argument(
-        "--keep", metavar="NAME,NAME", default="", help="columns of the files to copy beside the score, e.g. user,item"
-    )
+        "--keep", metavar="NAME,NAME", action="append", default=[],
+        help="columns of the files to copy beside the score, e.g. user,item; may be given again",
+    )  # fmt: skip
     add_output_options(parser)
     parser.set_defaults(work=work)
 
@@ -36,5 +37,5 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     """Score the files."""
     from fae.run.predictions import predict
 
-    keep = [name.strip() for name in options.keep.split(",") if name.strip()]
+    keep = [name.strip() for names in options.keep for name in names.split(",") if name.strip()]
     return predict(options.run, options.files, options.out, keep=keep, device=options.device)

@@ -8,6 +8,7 @@
     ├── ArtifactError    a stage's folder: missing, of another parent, of another format, damaged
     ├── BudgetError      the GPU memory budget: too small for the staging ring
     ├── DeviceError      the requested device is not there
+    ├── EngineError      workers that cannot be reached, are lost again and again, or do not fit together
     └── TrainingError    training cannot continue: the loss is no longer a number
 
 Every message says what happened with its values, what was expected, and the next command to type. The command
@@ -39,6 +40,10 @@ class BudgetError(FaeError):
 
 class DeviceError(FaeError):
     """The requested device is not available."""
+
+
+class EngineError(FaeError):
+    """Workers cannot be reached, are lost again and again, or do not fit together."""
 
 
 class TrainingError(FaeError):

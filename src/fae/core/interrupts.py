@@ -1,7 +1,7 @@
 """Signals that stop a command: work that must end at a safe place puts them off until it is there.
 
-Only the command line handles signals (`fae.cli.signals`). In a program of your own nothing here does anything: Ctrl-C
-raises `KeyboardInterrupt` wherever Python is.
+Only the command line handles signals (`fae.cli.process.signals`). In a program of your own nothing here does anything:
+Ctrl-C raises `KeyboardInterrupt` wherever Python is.
 """
 
 from __future__ import annotations

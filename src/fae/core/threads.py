@@ -17,18 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 _pool: ThreadPoolExecutor | None = None
-_this_thread = threading.local()
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """In the block, `run_ranges` and `run_jobs` run on this thread alone: it is one of several that share the cores."""
-    before = getattr(_this_thread, "is_alone", False)
-    _this_thread.is_alone = True
-    try:
-        yield
-    finally:
-        _this_thread.is_alone = before
+_limit = threading.local()
 
 
 def _forget_pool() -> None:
@@ -41,7 +30,12 @@ os.register_at_fork(after_in_child=_forget_pool)
 
 
 def num_threads() -> int:
-    """Number of CPU threads to use: ``FAE_NUM_THREADS`` if set, else the cores this process may run on."""
+    """Number of CPU threads to use: ``FAE_NUM_THREADS`` if set, else the cores this process may run on.
+
+    1 in a block of `one_thread`.
+    """
+    if getattr(_limit, "is_one", False):
+        return 1
     set_by_user = os.environ.get("FAE_NUM_THREADS", "")
     if set_by_user.isdigit() and int(set_by_user) > 0:
         return int(set_by_user)
@@ -49,6 +43,24 @@ def num_threads() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run `run_ranges` and `run_jobs` of this thread inline while the block runs; other threads see no change.
+
+    For a thread that is one of many which share the cores already, such as a worker of `fae.engine`.
+
+    >>> with one_thread():
+    ...     num_threads()
+    1
+    """
+    before = getattr(_limit, "is_one", False)
+    _limit.is_one = True
+    try:
+        yield
+    finally:
+        _limit.is_one = before
 
 
 def run_ranges(function: Callable[[int, int], None], size: int, *, min_range: int = 1) -> None:
@@ -65,8 +77,6 @@ def run_ranges(function: Callable[[int, int], None], size: int, *, min_range: in
     """
     global _pool
     parts = max(1, min(num_threads(), size // max(1, min_range)))
-    if getattr(_this_thread, "is_alone", False):
-        parts = 1
     if parts == 1:
         if size > 0:
             function(0, size)

@@ -21,6 +21,8 @@ from fae.artifacts.manifest import Plan, write_artifact
 from fae.core.errors import LogError
 from fae.core.files import cannot_write, check_replaceable
 from fae.core.progress import say
+from fae.engine.engine import Engine
+from fae.engine.local import ThreadsEngine
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import known_ids
 from fae.ingest.dense.dense_rules import constants_summary, dense_rules
@@ -103,7 +105,13 @@ def _plan(config: LogConfig, files: Sequence[Mapping[str, Any]], parent: Columna
 
 
 def ingest(
-    config: LogConfig, path: Path, *, base: Path, memory_bytes: int = 2**30, parent: ColumnarLog | None = None
+    config: LogConfig,
+    path: Path,
+    *,
+    base: Path,
+    memory_bytes: int = 2**30,
+    parent: ColumnarLog | None = None,
+    engine: Engine | None = None,
 ) -> ColumnarLog:
     """Read the raw log and write the columnar log to `path`, as a whole or not at all.
 
@@ -116,6 +124,8 @@ def ingest(
         A few blocks of the log (about 100 MB) come on top.
     parent
         The log whose ids this one continues: its values keep their ids, new ones are appended.
+    engine
+        Where shards are read, by default in threads of this process.
 
     Raises
     ------
@@ -147,7 +157,10 @@ def ingest(
                 for source in sources:
                     with contextlib.suppress(NoInputsError):  # who reads it decides whether it may be empty
                         check_header(config, source.path)
-                read_log(config, sources, encoders, finder, progress, rules, scratch, memory_bytes=memory_bytes)
+                with ThreadsEngine() if engine is None else contextlib.nullcontext(engine) as here:
+                    read_log(
+                        config, sources, encoders, finder, progress, rules, scratch, here, memory_bytes=memory_bytes
+                    )
             splits = order_inputs(config, finder, progress)
             rules = complete_dense(rules, splits, progress)
             paths = [source.path for source in sources]

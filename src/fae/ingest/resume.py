@@ -29,8 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.checksums import describe_files, file_checksum
-from fae.core.crc32 import combine_crc32
+from fae.artifacts.checksums import describe_files, file_checksum, join_checksums
 from fae.core.errors import ArtifactError
 from fae.core.files import remove_folder, temporary_path
 from fae.core.npy import HEADER_BYTES, NpyRows, NpyWriter
@@ -147,7 +146,7 @@ class IngestProgress:
         if found["key"] != self._key:
             return False
         if not found["is_read"]:
-            return all(folder.is_dir() and not folder.is_symlink() for folder in (self.folder, self.work, self._parts))
+            return all(folder.is_dir() and not folder.is_symlink() for folder in (self.folder, self.work, self.parts))
         if found["sources"] != self._sources_digest():
             return False
         self.is_read = self.is_at_end = True
@@ -230,7 +229,7 @@ class IngestProgress:
             "done": set(self.files),
         }[self.phase]
         folders = {str(Path(name).parent) for name in expected} | ({"work"} if self.phase != "done" else set())
-        parts = () if self.is_read else (str(self._parts.relative_to(self.folder)),)
+        parts = () if self.is_read else (str(self.parts.relative_to(self.folder)),)
         for place, names, leaves in os.walk(self.folder):
             for name in (*names, *leaves):
                 path = Path(place) / name
@@ -244,16 +243,19 @@ class IngestProgress:
             names[:] = [path.name for path in kept if path.is_dir() and str(path.relative_to(self.folder)) not in parts]
 
     @property
-    def _parts(self) -> Path:
+    def parts(self) -> Path:
+        """Folder of the parts."""
         return self.work / "parts"
 
     def part_path(self, source: int, key: str) -> Path:
         """Where the part of a raw file that `key` names appears: another file has another place."""
-        return self._parts / f"{self._sources[source]}-{key}"
+        return self.parts / f"{self._sources[source]}-{key}"
 
     @property
     def _num_parts(self) -> int:
-        return sum(path.suffix != ".tmp" for path in self._parts.iterdir()) if self._parts.is_dir() else 0
+        if not self.parts.is_dir():
+            return 0
+        return sum(path.suffix != ".tmp" and not path.name.startswith(".") for path in self.parts.iterdir())
 
     @property
     def has_anything(self) -> bool:
@@ -268,16 +270,16 @@ class IngestProgress:
 
     def keep_parts(self) -> None:
         """Record that parts are kept from now on."""
-        self._parts.mkdir(exist_ok=True)
+        self.parts.mkdir(exist_ok=True)
         self.save("reading")
 
     def remove_parts(self) -> None:
         """Remove all parts: their rows are where they belong."""
-        shutil.rmtree(self._parts)
+        shutil.rmtree(self.parts)
 
     def _check_parts(self) -> None:
         """Remove what is no part of these files, or is not what was written."""
-        if not self._parts.is_dir():
+        if not self.parts.is_dir():
             return
 
         def job(path: Path) -> Callable[[], None]:
@@ -292,7 +294,7 @@ class IngestProgress:
 
             return check
 
-        run_jobs([job(path) for path in sorted(self._parts.iterdir())])
+        run_jobs([job(path) for path in sorted(self.parts.iterdir())])
 
     def open_rows(self, name: str, dtype: npt.DTypeLike, row_shape: tuple[int, ...]) -> NpyWriter:
         """Open the writer of the array of rows ``<name>.npy``, positioned behind the rows of the last mark.
@@ -349,7 +351,8 @@ class IngestProgress:
             size = journal.tell()
             journal.seek(0)
             journal.write(head.tobytes())
-        self._journal = [size, combine_crc32(zlib.crc32(head.tobytes()), checksum, size - head.nbytes)]
+        sizes = [head.nbytes, size - head.nbytes]
+        self._journal = [size, join_checksums([zlib.crc32(head.tobytes()), checksum], sizes)]
         self._rows = writers[0].num_rows
         self._row_files = {
             str(writer.path.relative_to(self.folder).with_suffix("")): [writer.num_bytes, writer.checksum, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ _RARE_VALUES, _RARE_SHARE = 1000, 0.5
 """A column of more values than this, of which more than this share occurs once, takes `min_frequency`."""
 _SORTED_SHARE = 0.5
 _MOST_LEFT_OUT = 40
+_LEAST_DAYS: dict[Part, int] = {"hour": 2, "weekday": 10}
+"""Days of a log whose last fifth has no hour, or weekday, that is not in the inputs to train on before it."""
 
 
 def first_recipe(found: Inspection, *, out: str | None = None) -> str:
@@ -254,17 +257,28 @@ def _categorical(found: Inspection, column: ColumnGuess) -> tuple[str, str]:
 
 
 def _parts(column: ColumnGuess, names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Hour and weekday of a column of times, as far as the log has several of them; by names that are not taken."""
+    """Hour and weekday of a column of times, as far as the log's days repeat them; by names that are not taken."""
     parts: tuple[Part, ...] = ("weekday",) if column.kind == "date" else ("hour", "weekday")
     entries = {}
     for part in parts:
         config = ColumnConfig(name=part, from_=column.name, part=part)
-        if len(pc.unique(date_parts(column.values.texts, config, str))) < 2:
+        if len(pc.unique(date_parts(column.values.texts, config, str))) < 2 or _num_days(column) < _LEAST_DAYS[part]:
             continue
         name = part if part not in names else f"{column.name}_{part}"
         entry = f"{{ name = {_text(name)}, from = {_text(column.name)}, part = {_text(part)} }}"
         entries[name] = (entry, 'in UTC; zone = "Europe/Berlin" for another' if part == "hour" else "0 is Monday")
     return entries
+
+
+def _num_days(column: ColumnGuess) -> float:
+    """Days on which a column of times has inputs, whatever the year; infinite where not all times were looked at."""
+    if len(column.values.texts) < column.values.distinct:
+        return math.inf
+    parts: tuple[Part, ...] = ("month", "day")
+    month, day = (
+        date_parts(column.values.texts, ColumnConfig(name=part, from_=column.name, part=part), str) for part in parts
+    )
+    return len(pc.unique(pc.binary_join_element_wise(month, day, "-")))
 
 
 def _transform(column: ColumnGuess) -> str:

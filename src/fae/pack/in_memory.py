@@ -33,12 +33,9 @@ def compose_batch_set(
         ids=np.ascontiguousarray(ids, np.int32),
         dense=np.ascontiguousarray(dense, np.float32),
         labels=np.asarray(labels).astype(np.uint8),
-        index=np.arange(len(labels), dtype=np.int64),
-        hot=np.zeros(len(labels), np.bool_),
         weights=None if weights is None else np.ascontiguousarray(weights, np.float32),
     )
-    composer = Composer(layout, inputs.dense.shape[1], batch_size, None, max_batches=max(1, len(groups)))
-    arrays = composer.compose_groups(inputs, positions, bounds).arrays
+    arrays = Composer(layout, inputs.dense.shape[1], batch_size, None).compose_groups(inputs, positions, bounds)
     # Read-only like the mapped files, so that compiled loops meet one type of array.
     segments = arrays.segments
     assert segments is not None

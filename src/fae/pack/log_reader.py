@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.columnar_log import ColumnarLog
-from fae.core.threads import run_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +22,10 @@ class LogInputs:
         float32 ``[n, K]``, contiguous.
     labels
         uint8 ``[n]``.
+    first
+        Position in the log of the first input, where the others follow it.
     index
-        int64 ``[n]``: position of each input in the log.
-    hot
-        bool ``[n]``: whether an input is hot; all False until it is classified.
+        int64 ``[n]``: position of each input in the log; None where they follow the first one.
     weights
         float32 ``[n]``; None where the log has none.
     """
@@ -35,12 +33,16 @@ class LogInputs:
     ids: npt.NDArray[np.int32]
     dense: npt.NDArray[np.float32]
     labels: npt.NDArray[np.uint8]
-    index: npt.NDArray[np.int64]
-    hot: npt.NDArray[np.bool_]
+    first: int = 0
+    index: npt.NDArray[np.int64] | None = None
     weights: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def log_positions(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """int64: where in the log the inputs at these positions are."""
+        return positions + self.first if self.index is None else self.index[positions]
 
     def take(self, positions: npt.NDArray[np.int64]) -> LogInputs:
         """A copy of the inputs at these positions, in this order."""
@@ -48,8 +50,7 @@ class LogInputs:
             ids=self.ids[positions],
             dense=self.dense[positions],
             labels=self.labels[positions],
-            index=self.index[positions],
-            hot=self.hot[positions],
+            index=self.log_positions(positions),
             weights=None if self.weights is None else self.weights[positions],
         )
 
@@ -60,20 +61,9 @@ def log_inputs(log: ColumnarLog, start: int, stop: int) -> LogInputs:
         ids=np.asarray(log.ids)[start:stop],
         dense=np.asarray(log.dense)[start:stop],
         labels=np.asarray(log.labels)[start:stop],
-        index=np.arange(start, stop, dtype=np.int64),
-        hot=np.zeros(stop - start, np.bool_),
+        first=start,
         weights=None if log.weights is None else np.asarray(log.weights)[start:stop],
     )
-
-
-def take_rows(column: npt.NDArray[Any], positions: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
-    """Do ``out[:] = column[positions]`` with several threads; `column` and `out` are contiguous."""
-
-    def work(start: int, stop: int) -> None:
-        # mode="clip" on purpose: the checking mode of `take` copies through a buffer; positions are ours.
-        np.take(column, positions[start:stop], axis=0, out=out[start:stop], mode="clip")
-
-    run_ranges(work, len(positions), min_range=256)
 
 
 def input_bytes(num_slots: int, num_dense: int) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fae.artifacts.checksums import describe_written
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.log_contents import check_inputs
 from fae.artifacts.manifest import Plan, write_artifact
@@ -19,16 +20,17 @@ from fae.artifacts.packed import COMMAND, FORMAT_VERSION, KIND, PackedDataset
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import ArtifactError
 from fae.core.progress import Task, task
-from fae.pack.compose import BatchChunk, Composer, check_address_space
-from fae.pack.log_reader import LogInputs, input_bytes, log_inputs
+from fae.pack.batching import Batcher
+from fae.pack.compose import Composer, check_address_space
+from fae.pack.log_reader import input_bytes, log_inputs
 from fae.pack.shuffle import ShuffledInputs
 from fae.pack.writer import SplitWriter
 
 if TYPE_CHECKING:
     from fae.artifacts.hot_set import HotSet
 
-WINDOW_BYTES = 64 * 2**20
-"""Bytes of a validation or test split that are packed at a time."""
+WINDOW_BYTES = 512 * 2**20
+"""Bytes of a validation or test split whose inputs are cut into batches at a time; 8 bytes an input are held."""
 
 
 def plan_pack(log: ColumnarLog, hot_set: HotSet, *, seed: int) -> Plan:
@@ -71,7 +73,8 @@ def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_byt
     check_match(log, hot_set)
     check_inputs(log)
     summary: dict[str, Any] = {}
-    with write_artifact(path, plan_pack(log, hot_set, seed=seed), summary) as folder:
+    files: dict[str, dict[str, Any]] = {}
+    with write_artifact(path, plan_pack(log, hot_set, seed=seed), summary, files=files) as folder:
         packer = Packer(log, hot_set, folder)
         with task("pack", 2 * log.split("train")[1] + packer.num_evaluated) as progress:
             train = packer.train(seed, memory_bytes, progress)
@@ -89,8 +92,9 @@ def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_byt
             mixed=hot_set.mixed,
             features=[feature.name for feature in hot_set.layout.features],
             splits=splits,
-            bytes=sum(file.stat().st_size for file in folder.rglob("*.npy")),
+            bytes=sum(file.stat().st_size for file in packer.checksums),
         )
+        files.update(describe_written(folder, packer.checksums))
     return PackedDataset(path)
 
 
@@ -129,12 +133,17 @@ def check_match(log: ColumnarLog, hot_set: HotSet) -> None:
 
 
 class Packer:
-    """One run of pack: composes batches chunk by chunk and passes them to the writers.
+    """One run of pack: passes the inputs of every split, in order, to what makes batches of them.
 
     Parameters
     ----------
     writer
         What takes the batches of a split.
+
+    Attributes
+    ----------
+    checksums
+        crc32 of every file that was written.
     """
 
     def __init__(
@@ -142,6 +151,7 @@ class Packer:
     ) -> None:
         self.log, self.hot_set, self.folder, self._make_writer = log, hot_set, folder, writer
         self.layout: RowLayout = hot_set.layout
+        self.checksums: dict[Path, int] = {}
         self.composer = Composer(self.layout, len(log.dense_names), hot_set.batch_size, hot_set.staging_rows)
         self.num_evaluated = sum(stop - start for start, stop in (log.split("validation"), log.split("test")))
 
@@ -159,32 +169,19 @@ class Packer:
 
     def train(self, seed: int, memory_bytes: int, progress: Task) -> dict[str, Any]:
         """Pack the training split; returns its part of the summary."""
-        mixed, batch_size, num_groups = self.hot_set.mixed, self.hot_set.batch_size, len(self.layout.groups)
-        shuffled = ShuffledInputs(self.log, self.layout, seed, memory_bytes, self.folder, progress)
+        mixed, batch_size = self.hot_set.mixed, self.hot_set.batch_size
+        shuffled = ShuffledInputs(self.log, self.layout, seed, memory_bytes, self.folder, progress, mixed=mixed)
         num_hot_batches = 0 if mixed else -(-shuffled.num_hot_inputs // batch_size)
-        num_cold_batches = closed_early = 0
-        cold_rows = np.zeros(num_groups, np.int64)
-        with self._writer("train", num_hot_batches) as writer:
-            carried: LogInputs | None = None
-            for inputs, positions, last in shuffled.parts():
-                if carried is not None:
-                    inputs, positions = _put_before(carried, inputs, positions)
-                is_hot = inputs.hot[positions] & (not mixed)
-                left = []
-                for kind, of_kind in (("hot", positions[is_hot]), ("cold", positions[~is_hot])):
-                    while len(of_kind):
-                        chunk = self.composer.next_chunk(inputs, of_kind, last=last, cold=kind == "cold")
-                        if chunk.num_taken == 0:
-                            break
-                        writer.write(kind, chunk.arrays)
-                        of_kind = of_kind[chunk.num_taken :]
-                        progress.advance(chunk.num_taken, kind)
-                        if kind == "cold":
-                            num_cold_batches += len(chunk.arrays.num_inputs)
-                            closed_early += chunk.num_closed_early
-                            cold_rows += chunk.arrays.cold_offsets[-1]
-                    left.append(of_kind)
-                carried = inputs.take(np.concatenate(left))
+        with self._writer("train", num_hot_batches) as writer, Batcher(self.composer, writer, progress) as batcher:
+            for part in shuffled.parts():
+                left_hot = part.hot[batcher.make_batches("hot", part.inputs, part.hot, last=part.is_last) :]
+                left_cold = part.cold[batcher.make_batches("cold", part.inputs, part.cold, last=part.is_last) :]
+                batcher.drain()
+                if not part.is_last:
+                    shuffled.carry(part.inputs.take(np.concatenate([left_hot, left_cold])), len(left_hot))
+        self.checksums.update(writer.checksums)
+        cold = batcher.streams["cold"]
+        num_cold_batches = cold.num_batches
         num_inputs, num_hot = shuffled.num_inputs, shuffled.num_hot_inputs
         num_batches = num_hot_batches + num_cold_batches
         return {
@@ -201,8 +198,8 @@ class Packer:
                 ),
             },
             "num_batches": {"hot": num_hot_batches, "cold": num_cold_batches},
-            "closed_early": closed_early,
-            "cold_rows_per_batch": [_share(int(rows), num_cold_batches) for rows in cold_rows],
+            "closed_early": cold.closed_early,
+            "cold_rows_per_batch": [_share(int(rows), num_cold_batches) for rows in cold.cold_rows],
             "padding_share": 1.0 - _share(num_inputs, num_batches * batch_size) if num_batches else 0.0,
             "split": _split_summary(num_inputs, num_batches, num_hot_batches),
         }
@@ -211,37 +208,16 @@ class Packer:
         """Pack a split in log order, window by window; returns its part of the summary."""
         begin, end = self.log.split(split)
         window = max(
-            self.composer.max_batches * self.hot_set.batch_size,
+            self.composer.group_batches * self.hot_set.batch_size,
             WINDOW_BYTES // input_bytes(self.layout.num_slots, len(self.log.dense_names)),
         )
-        num_batches, at = 0, begin
-        with self._writer(split, 0) as writer:
-            while at < end:
-                stop = min(at + window, end)
-                inputs, positions = log_inputs(self.log, at, stop), np.arange(stop - at)
-                taken = 0
-                while taken < len(positions):
-                    chunk: BatchChunk = self.composer.next_chunk(inputs, positions[taken:], last=stop == end)
-                    if chunk.num_taken == 0:
-                        break
-                    writer.write("cold", chunk.arrays)
-                    taken += chunk.num_taken
-                    num_batches += len(chunk.arrays.num_inputs)
-                    progress.advance(chunk.num_taken, split)
-                at += taken
-        return _split_summary(end - begin, num_batches, 0)
-
-
-def _put_before(
-    carried: LogInputs, inputs: LogInputs, positions: np.ndarray[Any, np.dtype[np.int64]]
-) -> tuple[LogInputs, np.ndarray[Any, np.dtype[np.int64]]]:
-    """Put the inputs that filled no batch of the last part before those of the next part, in their order."""
-    columns: dict[str, Any] = {
-        name: None if column is None else np.concatenate([getattr(carried, name), column])
-        for name, column in vars(inputs).items()
-    }
-    joined = LogInputs(**columns)
-    return joined, np.concatenate([np.arange(len(carried)), positions + len(carried)])
+        inputs, at = log_inputs(self.log, begin, end), 0
+        with self._writer(split, 0) as writer, Batcher(self.composer, writer, progress) as batcher:
+            while at < len(inputs):
+                stop = min(at + window, len(inputs))
+                at += batcher.make_batches("cold", inputs, np.arange(at, stop), last=stop == len(inputs))
+        self.checksums.update(writer.checksums)
+        return _split_summary(end - begin, batcher.streams["cold"].num_batches, 0)
 
 
 def _split_summary(num_inputs: int, num_batches: int, num_hot_batches: int) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,16 +99,17 @@ class _CountingFile:
 
     def __init__(self, _: Path, dtype: type[np.generic], row_shape: tuple[int, ...]) -> None:
         self._row_bytes, self._num_rows = np.dtype(dtype).itemsize * math.prod(row_shape), 0
+        self._lock = threading.Lock()
 
     @property
     def num_bytes(self) -> int:
         return HEADER_BYTES + self._row_bytes * self._num_rows
 
-    def append(self, rows: npt.NDArray[Any]) -> None:
-        self._num_rows += len(rows)
-
-    def write(self, first: int, rows: npt.NDArray[Any]) -> None:
-        self._num_rows = max(self._num_rows, first + len(rows))
+    def write(self, first: int, rows: npt.NDArray[Any], *, wait: bool = True) -> bool:
+        del wait
+        with self._lock:
+            self._num_rows = max(self._num_rows, first + len(rows))
+        return True
 
     def close(self) -> None:
         """Nothing is open."""
@@ -121,6 +123,7 @@ class SplitCounter(SplitWriter):
 
     def __init__(self, folder: Path, **sizes: Any) -> None:
         self._counted: list[_CountingFile] = []
+        self._counting = threading.Lock()
         super().__init__(folder, **sizes)
         self._num_dense, self._is_weighted = sizes["num_dense"], sizes["with_weights"]
         self._with_order, self._num_batches = sizes["with_order"], 0
@@ -133,14 +136,15 @@ class SplitCounter(SplitWriter):
 
         return open_file
 
-    def write(self, kind: str, arrays: BatchArrays) -> None:
-        """Count the next ``"hot"`` or ``"cold"`` batches."""
-        super().write(kind, arrays)
-        self._num_batches += len(arrays.num_inputs)
+    def write(self, kind: str, group: int, first: int, arrays: BatchArrays) -> None:
+        """Count a group of batches."""
+        super().write(kind, group, first, arrays)
         segments = arrays.segments
         assert segments is not None
         found = np.stack([*segments.most, np.diff(arrays.cold_offsets, axis=0).max(axis=0, initial=0)])
-        self._most = np.maximum(self._most, found)
+        with self._counting:
+            self._num_batches += len(arrays.num_inputs)
+            self._most = np.maximum(self._most, found)
 
     def sizes(self) -> SplitSizes:
         """What was counted."""

@@ -1,32 +1,42 @@
 """The random order of the training inputs, for logs of any size: buckets, and a shuffle within each.
 
 Every input draws a bucket from its own position and the seed; then each bucket is shuffled by itself. The order is that
-of the buckets. It depends on the log's shape and the seed alone, never on how much memory there is: a log that fits is
-ordered where it is; one that does not is first sorted by bucket into a spill file, chunk by chunk, written and read in
-long runs.
+of the buckets. It depends on the log's shape and the seed alone, never on how much memory or how many threads there
+are: a log that fits is ordered where it is; one that does not is first sorted by bucket into a spill file, chunk by
+chunk, written and read in long runs.
 
-Bytes of an input in memory: 8 for its position, 8 for the order, 1 for hotness, for the inputs that are loaded.
+Bytes of an input in memory, for the inputs that are loaded: 8 for the order, 8 for the order within its kind, 4 for its
+bucket or 1 for hotness.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.row_layout import RowLayout
+from fae.core.compiled import Int64
 from fae.core.progress import Task
 from fae.core.seeds import derive_seed, generator
-from fae.core.threads import run_ranges
+from fae.core.threads import num_threads, run_jobs, run_ranges
 from fae.pack.classify import LookupCounts, classify
-from fae.pack.log_reader import LogInputs, input_bytes, log_inputs, take_rows
+from fae.pack.log_reader import LogInputs, input_bytes, log_inputs
+from fae.pack.order_kernels import count_buckets, count_hot, place_by_bucket, split_kinds
+from fae.pack.spill import Spill
 
 BUCKET_BYTES = 32 * 2**20
 """Bytes of the log that a bucket should have. It decides the order, so it is part of the format version."""
+
+SORT_INPUTS = 16384
+"""Fewest inputs that are worth a thread of their own to sort."""
+
+_BLOCK_INPUTS = 16384  # whose buckets are drawn at a time: the steps of the arithmetic stay in a core's cache
 
 
 class BucketOrder:
@@ -45,7 +55,7 @@ class BucketOrder:
         self._seed = seed
         self._key = np.uint64(derive_seed(seed, "pack", "bucket"))
 
-    def buckets(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+    def buckets(self, start: int, stop: int) -> Int64:
         """int64 ``[stop - start]``: bucket of each input, by its position in the split."""
         # The finalizer of SplitMix64: a counter in, 64 well-mixed bits out. Array arithmetic wraps silently.
         bits = np.arange(start, stop, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + self._key
@@ -54,17 +64,60 @@ class BucketOrder:
         bits = (bits ^ (bits >> np.uint64(31))) >> np.uint64(32)
         return ((bits * np.uint64(self.num_buckets)) >> np.uint64(32)).astype(np.int64)
 
-    def sort(self, start: int, stop: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Positions ``[0, stop - start)`` by bucket, and where each bucket begins, int64 ``[num_buckets + 1]``."""
-        buckets = self.buckets(start, stop)
-        begins = np.concatenate([[0], np.cumsum(np.bincount(buckets, minlength=self.num_buckets))]).astype(np.int64)
-        # Sorting 16-bit keys stably is a radix sort.
-        keys = buckets.astype(np.uint16) if self.num_buckets <= 2**16 else buckets
-        return np.argsort(keys, kind="stable"), begins
+    def sort(self, start: int, stop: int) -> tuple[Int64, Int64]:
+        """Positions ``[0, stop - start)`` by bucket, and where each bucket begins, int64 ``[num_buckets + 1]``.
 
-    def shuffle(self, positions: npt.NDArray[np.int64], bucket: int) -> None:
+        Inputs of a bucket stay in log order. Each thread counts and places a range of the inputs, behind those of the
+        ranges before it.
+        """
+        count = stop - start
+        num_ranges = max(1, min(num_threads(), count // SORT_INPUTS))
+        bounds = [count * number // num_ranges for number in range(num_ranges + 1)]
+        buckets, positions = np.empty(count, np.int32), np.empty(count, np.int64)
+        counts = np.zeros((num_ranges, self.num_buckets), np.int64)
+
+        def draw(first_range: int, last_range: int) -> None:
+            for number in range(first_range, last_range):
+                begin, end = bounds[number : number + 2]
+                for first in range(begin, end, _BLOCK_INPUTS):
+                    last = min(first + _BLOCK_INPUTS, end)
+                    buckets[first:last] = self.buckets(start + first, start + last)
+                count_buckets(buckets[begin:end], counts[number])
+
+        run_ranges(draw, num_ranges)
+        begins = np.concatenate([[0], np.cumsum(counts.sum(axis=0))]).astype(np.int64)
+        places = begins[:-1] + np.cumsum(counts, axis=0) - counts
+
+        def place(first_range: int, last_range: int) -> None:
+            for number in range(first_range, last_range):
+                begin, end = bounds[number : number + 2]
+                place_by_bucket(buckets[begin:end], begin, places[number], positions)
+
+        run_ranges(place, num_ranges)
+        return positions, begins
+
+    def shuffle(self, positions: Int64, bucket: int) -> None:
         """Shuffle the positions of one bucket's inputs, in place; they come in log order."""
         generator(self._seed, "pack", "shuffle", bucket).shuffle(positions)
+
+
+class TrainingPart(NamedTuple):
+    """Some of the training inputs.
+
+    Attributes
+    ----------
+    inputs
+        The inputs.
+    hot, cold
+        int64: positions of the hot inputs, and of the others, each in the random order.
+    is_last
+        Whether no other part follows.
+    """
+
+    inputs: LogInputs
+    hot: Int64
+    cold: Int64
+    is_last: bool
 
 
 class ShuffledInputs:
@@ -72,6 +125,8 @@ class ShuffledInputs:
 
     Parameters
     ----------
+    mixed
+        Whether all inputs count as cold when parts are handed out.
     folder
         Where a spill may be written; it is removed when the last part has been read.
     memory_bytes
@@ -88,113 +143,118 @@ class ShuffledInputs:
     """
 
     def __init__(
-        self, log: ColumnarLog, layout: RowLayout, seed: int, memory_bytes: int, folder: Path, progress: Task
-    ) -> None:
-        self._log, self._layout, self._folder, self._progress = log, layout, folder, progress
+        self, log: ColumnarLog, layout: RowLayout, seed: int, memory_bytes: int, folder: Path, progress: Task,
+        *, mixed: bool,
+    ) -> None:  # fmt: skip
+        self._log, self._layout, self._progress, self._mixed = log, layout, progress, mixed
         self._start, stop = log.split("train")
         self.num_inputs = stop - self._start
-        self._bytes = input_bytes(layout.num_slots, len(log.dense_names))
-        self._order = BucketOrder(self.num_inputs, self._bytes, seed)
+        input_size = input_bytes(layout.num_slots, len(log.dense_names))
+        self._order = BucketOrder(self.num_inputs, input_size, seed)
         self.num_hot_inputs = self.num_clicks = self.hot_clicks = 0
         self.counts = LookupCounts(0, 0)
-        self._part_inputs = max(1, memory_bytes // (2 * self._bytes))
-        self._bucket_inputs = max(1, BUCKET_BYTES // self._bytes)
-        self._all: LogInputs | None = None
-        self._begins: list[npt.NDArray[np.int64]] = []  # per chunk of the spill, where each bucket begins
-        if self.num_inputs * self._bytes <= memory_bytes:
+        self._part_inputs = max(1, memory_bytes // (2 * input_size))
+        self._carried: tuple[LogInputs, int] | None = None
+        self._all: tuple[LogInputs, npt.NDArray[np.bool_]] | None = None
+        self._spill = Spill(folder)
+        if self.num_inputs * input_size <= memory_bytes:
             self._all = self._classified(0, self.num_inputs)
         else:
-            self._write_spill()
+            try:
+                for start in range(0, self.num_inputs, self._part_inputs):
+                    stop = min(start + self._part_inputs, self.num_inputs)
+                    self._spill.append(*self._classified(start, stop), *self._order.sort(start, stop))
+            except BaseException:
+                self._spill.abandon()
+                raise
+            self._spill.close()
 
-    def _classified(self, start: int, stop: int) -> LogInputs:
+    def _classified(self, start: int, stop: int) -> tuple[LogInputs, npt.NDArray[np.bool_]]:
         inputs = log_inputs(self._log, self._start + start, self._start + stop)
         hot, counts = classify(inputs.ids, self._layout)
-        inputs.hot[:] = hot
-        self.num_hot_inputs += int(hot.sum())
-        self.num_clicks += int(inputs.labels.sum(dtype=np.int64))
-        self.hot_clicks += int(inputs.labels[hot].sum(dtype=np.int64))
+        found: list[tuple[int, int, int]] = []  # appended by several threads: only the sums are used
+
+        def count(first: int, last: int) -> None:
+            labels, is_hot = inputs.labels[first:last], hot[first:last]
+            hot_clicks = np.count_nonzero(labels.view(np.bool_) & is_hot)
+            found.append((int(np.count_nonzero(is_hot)), int(np.count_nonzero(labels)), int(hot_clicks)))
+
+        run_ranges(count, len(inputs), min_range=SORT_INPUTS)
+        self.num_hot_inputs += sum(each for each, _, _ in found)
+        self.num_clicks += sum(each for _, each, _ in found)
+        self.hot_clicks += sum(each for _, _, each in found)
         self.counts = LookupCounts(self.counts.lookups + counts.lookups, self.counts.hot_lookups + counts.hot_lookups)
         self._progress.advance(stop - start, "classified")
-        return inputs
+        return inputs, hot
 
-    def parts(self) -> Iterator[tuple[LogInputs, npt.NDArray[np.int64], bool]]:
-        """Yield inputs, their order (int64 positions within the part) and whether the part is the last."""
+    def carry(self, inputs: LogInputs, num_hot: int) -> None:
+        """Put inputs before those of the next part: the first `num_hot` before its hot ones, the others before its cold
+        ones."""
+        self._carried = (inputs, num_hot)
+
+    def parts(self) -> Iterator[TrainingPart]:
+        """Load the parts, one after the other."""
         if self._all is not None:
+            inputs, hot = self._all
             positions, begins = self._order.sort(0, self.num_inputs)
-            self._shuffle(positions, begins, 0)
-            yield self._all, positions, True
+            run_jobs([
+                partial(self._order.shuffle, positions[begins[bucket] : begins[bucket + 1]], bucket)
+                for bucket in range(len(begins) - 1)
+            ])  # fmt: skip
+            yield TrainingPart(inputs, *self._by_kind(positions, begins, hot), True)
             return
-        sizes = np.sum([np.diff(begins) for begins in self._begins], axis=0)
+        sizes = self._spill.sizes
         first = 0
         while first < len(sizes):
             last = first + 1
             while last < len(sizes) and sizes[first : last + 1].sum() <= self._part_inputs:
                 last += 1
-            yield *self._read_spill(first, last), last == len(sizes)
+            yield self._read_part(first, last, last == len(sizes))
             first = last
-        self._remove_spill()
+        self._spill.remove()
 
-    def _shuffle(self, positions: npt.NDArray[np.int64], begins: npt.NDArray[np.int64], first_bucket: int) -> None:
-        def work(start: int, stop: int) -> None:
-            for bucket in range(start, stop):
-                self._order.shuffle(positions[begins[bucket] : begins[bucket + 1]], first_bucket + bucket)
+    def _read_part(self, first: int, last: int, is_last: bool) -> TrainingPart:
+        carried, num_hot = self._carried or (None, 0)
+        room = len(carried) if carried is not None else 0
+        inputs, hot, places, lengths = self._spill.read(first, last, room)
+        if carried is not None:
+            for name, column in vars(carried).items():
+                if isinstance(column, np.ndarray):
+                    getattr(inputs, name)[:room] = column
+        begins = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))]).astype(np.int64)
+        positions = np.empty(begins[-1], np.int64)
 
-        run_ranges(work, len(begins) - 1)
+        def order(bucket: int) -> None:
+            # Chunk behind chunk is log order: what the bucket has where the whole split is sorted at once.
+            own = positions[begins[bucket] : begins[bucket + 1]]
+            before = np.cumsum(lengths[bucket]) - lengths[bucket]
+            own[...] = np.repeat(places[bucket] - before, lengths[bucket]) + np.arange(len(own))
+            self._order.shuffle(own, first + bucket)
 
-    def _columns(self) -> list[tuple[str, Any, tuple[int, ...]]]:
-        num_slots, num_dense = self._layout.num_slots, len(self._log.dense_names)
-        return [
-            ("ids", np.int32, (num_slots,)), ("dense", np.float32, (num_dense,)), ("labels", np.uint8, ()),
-            ("index", np.int64, ()), ("hot", np.bool_, ()),
-            *([("weights", np.float32, ())] if self._log.weight is not None else []),
-        ]  # fmt: skip
-
-    def _write_spill(self) -> None:
-        for chunk, start in enumerate(range(0, self.num_inputs, self._part_inputs)):
-            stop = min(start + self._part_inputs, self.num_inputs)
-            inputs = self._classified(start, stop)
-            positions, begins = self._order.sort(start, stop)
-            self._begins.append(begins)
-            for name, _, _ in self._columns():
-                column = getattr(inputs, name)
-                sorted_piece = np.zeros((min(self._bucket_inputs, len(column)), *column.shape[1:]), column.dtype)
-                with (self._folder / f"spill_{name}").open("ab" if chunk else "wb") as file:
-                    # As many inputs as a bucket has at a time: the sorted copy stays small.
-                    for at in range(0, len(positions), self._bucket_inputs):
-                        piece = positions[at : at + self._bucket_inputs]
-                        take_rows(column, piece, sorted_piece)
-                        file.write(sorted_piece[: len(piece)].data)
-
-    def _read_spill(self, first: int, last: int) -> tuple[LogInputs, npt.NDArray[np.int64]]:
-        """Load the buckets ``[first, last)``, one run of every chunk, and their order."""
-        starts = np.concatenate([[0], np.cumsum([begins[-1] for begins in self._begins])])
-        runs = [
-            (int(start + begins[first]), int(begins[last] - begins[first]))
-            for start, begins in zip(starts[:-1], self._begins, strict=True)
-        ]
-        total = sum(count for _, count in runs)
-        loaded: dict[str, Any] = {}
-        for name, kind, shape in self._columns():
-            column = np.zeros((total, *shape), kind)
-            width = column.itemsize * int(np.prod(shape, dtype=np.int64))
-            with (self._folder / f"spill_{name}").open("rb") as file:
-                at = 0
-                for start, count in runs:
-                    file.seek(start * width)
-                    if column[at : at + count].nbytes:
-                        file.readinto(column[at : at + count].reshape(-1).view(np.uint8).data)
-                    at += count
-            loaded[name] = column
-        # Within each run the inputs are in order of buckets. A stable sort over the runs puts them bucket by bucket,
-        # and in log order within a bucket: exactly what sorting the whole split gives.
-        buckets = np.concatenate(
-            [np.repeat(np.arange(first, last), np.diff(begins[first : last + 1])) for begins in self._begins]
+        run_jobs([partial(order, bucket) for bucket in range(len(begins) - 1)])
+        of_hot, of_cold = self._by_kind(positions, begins, hot)
+        kept = np.arange(room)
+        return TrainingPart(
+            inputs, np.concatenate([kept[:num_hot], of_hot]), np.concatenate([kept[num_hot:], of_cold]), is_last
         )
-        positions = np.argsort(buckets, kind="stable")
-        begins = np.concatenate([[0], np.cumsum(np.bincount(buckets - first, minlength=last - first))])
-        self._shuffle(positions, begins, first)
-        return LogInputs(**loaded), positions
 
-    def _remove_spill(self) -> None:
-        for name, _, _ in self._columns():
-            (self._folder / f"spill_{name}").unlink()
+    def _by_kind(self, positions: Int64, begins: Int64, hot: npt.NDArray[np.bool_]) -> tuple[Int64, Int64]:
+        """Positions of hot and of cold inputs, each in the order of `positions`; bucket by bucket on all threads."""
+        if self._mixed:
+            return positions[:0], positions
+        own = [positions[begins[bucket] : begins[bucket + 1]] for bucket in range(len(begins) - 1)]
+        num_hot = np.zeros(len(begins), np.int64)
+
+        def count(bucket: int) -> None:
+            num_hot[bucket + 1] = count_hot(own[bucket], hot)
+
+        run_jobs([partial(count, bucket) for bucket in range(len(own))])
+        first_hot = np.cumsum(num_hot)
+        first_cold = begins - first_hot
+        of_hot, of_cold = np.empty(first_hot[-1], np.int64), np.empty(first_cold[-1], np.int64)
+
+        def split(bucket: int) -> None:
+            split_kinds(own[bucket], hot, of_hot[first_hot[bucket] :], of_cold[first_cold[bucket] :])
+
+        run_jobs([partial(split, bucket) for bucket in range(len(own))])
+        return of_hot, of_cold

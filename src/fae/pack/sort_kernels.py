@@ -10,7 +10,7 @@ The loop runs on one thread; `fae.pack.compose` spreads batches over threads.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -226,3 +226,36 @@ def compose_batch(
                 num_long += 1
             segment = after
         long_bounds[group + 1] = num_long
+
+
+@njit(cache=True, nogil=True)
+def compose_batches(
+    ranks: Int32,
+    bounds: Int64,
+    start: int,
+    stop: int,
+    addressing: Addressing,
+    scratch: SortScratch,
+    batch_size: int,
+    lists: ComposedLists,
+) -> None:
+    """Translate the batches ``[start, stop)``: batch n has the inputs ``[bounds[n], bounds[n + 1])`` of `ranks`."""
+    for batch in range(start, stop):
+        compose_batch(ranks[bounds[batch] : bounds[batch + 1]], addressing, scratch, batch_size, lists, batch)
+
+
+@njit(cache=True, nogil=True)
+def join_lists(lists: npt.NDArray[Any], bounds: Int64, group: int, offsets: Int64, joined: npt.NDArray[Any]) -> None:
+    """Copy the lists of one group of all batches, one behind the other.
+
+    Parameters
+    ----------
+    lists, bounds
+        A member of `ComposedLists` and its bounds.
+    offsets
+        int64 ``[N]``: where each batch's list belongs in `joined`.
+    """
+    for batch in range(offsets.size):
+        first, last = bounds[batch, group], bounds[batch, group + 1]
+        for i in range(last - first):
+            joined[offsets[batch] + i] = lists[batch, first + i]

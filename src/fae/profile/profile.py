@@ -21,6 +21,7 @@ from fae.core.progress import task
 from fae.core.seeds import generator
 from fae.profile.config import HotConfig
 from fae.profile.counting import count_accesses
+from fae.profile.row_sums import sum_rows
 from fae.profile.sampling import sample_without_replacement, sampled_inputs
 
 
@@ -54,7 +55,7 @@ def plan_profile(log: ColumnarLog, config: HotConfig, *, seed: int) -> Plan:
 def profile(log: ColumnarLog, config: HotConfig, path: Path, *, seed: int) -> AccessProfile:
     """Draw the sample, count its accesses to every row, write the artifact (the paper's sampler and embedding logger).
 
-    Inputs are read block by block: memory is 8 bytes a row of every table, 8 a sampled input, and one block of inputs.
+    Inputs are read piece by piece: memory is 8 bytes a row of every table, 8 a sampled input, and 32 MiB of ids.
 
     Raises
     ------
@@ -81,14 +82,15 @@ def profile(log: ColumnarLog, config: HotConfig, path: Path, *, seed: int) -> Ac
         "is_exact": is_exact,
         "tables": [],
     }
+    accesses = sum_rows(lambda _, first, last: int(counts[first:last].sum()), log.table_offsets)
+    accessed = sum_rows(lambda _, first, last: int(np.count_nonzero(counts[first:last])), log.table_offsets)
     for table, feature in enumerate(log.features):
-        of_table = counts[log.table_offsets[table] : log.table_offsets[table + 1]]
         summary["tables"].append(
             {
                 "name": feature.name,
                 "num_embeddings": feature.num_embeddings,
-                "accesses": int(of_table.sum()),
-                "num_accessed_rows": int(np.count_nonzero(of_table)),
+                "accesses": accesses[table],
+                "num_accessed_rows": accessed[table],
             }
         )
     with write_artifact(path, plan, summary) as temporary:

@@ -138,7 +138,9 @@ class RunFolder(RunContext):
         return record
 
     def stage(self, name: str, *, replace: bool = False) -> dict[str, Any]:
-        """Run one stage, whose parents must be in the folder, and return what it found.
+        """Run one stage, whose parents must be in the folder, and return what it found: its figures are ``summary``.
+
+        Beside them are ``stage``, ``path``, ``skipped`` (it was there), ``fingerprint`` and ``seconds``.
 
         Parameters
         ----------

@@ -72,8 +72,11 @@ class ScoreFile:
         if not self.path.exists() and not self.path.is_symlink():
             return
         if not self.path.is_file() or not self._is_ours():
+            # The same command with other kept columns has another first line.
+            is_csv = self.path.suffix == ".csv" and self.path.is_file()
+            ours = f" (whose first line is {_csv_header((*self._keep, SCORE)).decode()})" if is_csv else ""
             raise ArtifactError(
-                f"{self.path} is there and was not written by this command; move it away, or choose another --out"
+                f"{self.path} is there and was not written by this command{ours}; move it away, or choose another --out"
             )
 
     def _is_ours(self) -> bool:

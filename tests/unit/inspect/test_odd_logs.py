@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support.commands import fae, fault, succeed
 
+from fae.inspect.first_recipe import first_recipe
 from fae.inspect.inspection import Inspection, inspect_files
 from fae.inspect.inspection_text import inspection_warnings
 
@@ -83,6 +85,20 @@ def test_dates_that_are_not_read_are_no_categories(spelling: str, tmp_path: Path
 def test_no_dates(value: str, tmp_path: Path) -> None:
     path = with_column(tmp_path, "what", [value, "other"] * (COUNT // 2))
     assert kinds(path)["what"] == "categorical"
+
+
+@pytest.mark.parametrize(("days", "expected"), [(1, []), (2, ["hour"]), (9, ["hour"]), (10, ["hour", "weekday"])])
+def test_parts_of_times_that_the_test_split_has_in_common(days: int, expected: list[str], tmp_path: Path) -> None:
+    """In a sorted log of one day every hour of the test is new, of a week every weekday: nothing learns from them."""
+    step = dt.timedelta(days=days) / COUNT
+    times = [dt.datetime(2026, 9, 1) + row * step for row in range(COUNT)]
+    config = tomllib.loads(first_recipe(look(with_column(tmp_path, "at", times))))["log"]
+    parts = [column for column in config["categorical"] if isinstance(column, dict) and "part" in column]
+    assert [column["part"] for column in parts] == expected
+    first, last = times[: 7 * COUNT // 10], times[8 * COUNT // 10 :]
+    part_of: dict[str, Callable[[dt.datetime], int]] = {"hour": lambda at: at.hour, "weekday": dt.datetime.weekday}
+    for name in expected:
+        assert {*map(part_of[name], last)} <= {*map(part_of[name], first)}
 
 
 def test_infinite_numbers_are_missing_ones(tmp_path: Path) -> None:

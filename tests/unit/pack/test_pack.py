@@ -12,7 +12,7 @@ from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.packed import PackedDataset
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import ArtifactError
-from fae.pack import compose, shuffle
+from fae.pack import batching, compose, shuffle
 from fae.pack import pack as pack_module
 from fae.pack.pack import pack, plan_pack
 from fae.pack.shuffle import BucketOrder
@@ -78,7 +78,7 @@ def test_a_new_seed_reshuffles_and_the_same_one_repeats(log: ColumnarLog, tmp_pa
 
 
 @pytest.mark.parametrize("staging", [(), (12,)])
-def test_memory_threads_and_chunks_do_not_change_a_byte(
+def test_memory_threads_and_groups_do_not_change_a_byte(
     log: ColumnarLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, staging: Any
 ) -> None:
     monkeypatch.setattr(shuffle, "BUCKET_BYTES", 5000)  # 6 buckets of about 200 inputs
@@ -86,11 +86,14 @@ def test_memory_threads_and_chunks_do_not_change_a_byte(
     expected = pack(log, hot_set, tmp_path / "packed", seed=1)
     facts, summary = expected.manifest.files, expected.summary
     check_packed(expected, log, hot_set)
-    for threads, memory_bytes, chunk_bytes, window_bytes in (
-        (1, 2**30, 1, 1), (3, 20_000, 2**20, 2**20), (2, 1, 2**15, 1000), (7, 29_000, 2**25, 2**26),
+    for threads, memory_bytes, group_bytes, window_bytes, in_flight_bytes in (
+        (1, 2**30, 1, 1, 2**30), (3, 20_000, 2**20, 2**20, 1), (2, 1, 2**15, 1000, 2**30),
+        (8, 29_000, 2**14, 2**26, 2**30), (8, 2**30, 1, 3000, 2**15),
     ):  # fmt: skip
         monkeypatch.setenv("FAE_NUM_THREADS", str(threads))
-        monkeypatch.setattr(compose, "CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(compose, "GROUP_BYTES", group_bytes)
+        monkeypatch.setattr(batching, "IN_FLIGHT_BYTES", in_flight_bytes)
+        monkeypatch.setattr(shuffle, "SORT_INPUTS", 100)
         monkeypatch.setattr(pack_module, "WINDOW_BYTES", window_bytes)
         packed = pack(log, hot_set, tmp_path / "packed", seed=1, memory_bytes=memory_bytes)
         assert packed.manifest.files == facts

@@ -12,7 +12,8 @@ from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import RecipeError
 from fae.pack import classify as classify_module
-from fae.pack import cut_kernels, sort_kernels
+from fae.pack import compose as compose_module
+from fae.pack import cut_kernels, order_kernels, sort_kernels
 from fae.pack.classify import classify, to_ranks, translate_inputs
 from fae.pack.compose import Composer, check_address_space
 from fae.pack.in_memory import pack_groups
@@ -29,8 +30,9 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "plain":
         for module, names in (
             (classify_module, ("apply_ranks", "classify_ranks")),
-            (cut_kernels, ("find_bounds",)),
-            (sort_kernels, ("sort_by_rank", "compose_batch")),
+            (cut_kernels, ("list_cold_lookups", "cut_batches")),
+            (sort_kernels, ("sort_by_rank", "compose_batch", "compose_batches", "join_lists")),
+            (order_kernels, ("count_buckets", "place_by_bucket", "count_hot", "split_kinds")),
         ):
             for name in names:
                 monkeypatch.setattr(module, name, plain(getattr(module, name)))
@@ -77,14 +79,27 @@ def test_radix_sort_is_stable(largest: int, count: int) -> None:
 
 
 def find(layout: RowLayout, ranks: list[list[int]], batch_size: int, staging: list[int]) -> list[int]:
-    bounds = np.zeros(10, np.int64)
+    """Bounds of the closed batches; the inputs come in blocks of every size, which must not matter."""
+    found = {block: find_in_blocks(layout, ranks, batch_size, staging, block) for block in range(1, len(ranks) + 1)}
+    assert all(bounds == found[1] for bounds in found.values())
+    return found[1]
+
+
+def find_in_blocks(
+    layout: RowLayout, ranks: list[list[int]], batch_size: int, staging: list[int], block: int
+) -> list[int]:
+    seen, open_batch = cut_kernels.make_seen_rows(sum(staging) + 1), cut_kernels.make_open_batch(len(layout.groups))
+    lookups, closed, bounds = cut_kernels.make_cold_lookups(block, len(ranks[0])), np.zeros(block, np.int64), [0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        closed, _ = cut_kernels.find_bounds(
-            np.array(ranks, np.int32), len(ranks), batch_size, layout.addressing,
-            np.array(staging, np.int64), cut_kernels.make_seen_rows(sum(staging) + 1), 1, bounds,
-        )  # fmt: skip
-    return bounds[: closed + 1].tolist()
+        for first in range(0, len(ranks), block):
+            part = np.array(ranks[first : first + block], np.int32)
+            cut_kernels.list_cold_lookups(part, len(part), layout.addressing, lookups)
+            count = cut_kernels.cut_batches(
+                first, len(part), lookups, batch_size, np.array(staging, np.int64), seen, open_batch, closed
+            )
+            bounds += closed[:count].tolist()
+    return bounds
 
 
 def test_batches_end_full_or_before_the_row_too_many(loops: str) -> None:
@@ -185,7 +200,38 @@ def test_addresses_that_int32_cannot_name_are_refused() -> None:
         check_address_space(layout_of([2**31 - 1] * 2, [2**31 - 1, 0]), 4)
 
 
-def test_a_chunk_has_as_many_batches_as_its_bytes_allow() -> None:
+def test_a_group_has_as_many_batches_as_its_bytes_allow() -> None:
     layout = layout_of([100], [50])
-    assert Composer(layout, 1, 64, None).max_batches > 1000
-    assert 1 <= Composer(layout, 1, 2**20, [10]).max_batches <= 16
+    small, large = Composer(layout, 1, 64, None), Composer(layout, 1, 2**20, [10])
+    assert small.group_batches > 1000
+    assert small.group_bytes <= compose_module.GROUP_BYTES
+    assert (large.group_batches, large.group_bytes) == (1, 2**20 * 40 + 80)
+
+
+def test_lists_of_batches_are_joined_group_by_group(loops: str) -> None:
+    layout = layout_of([4, 4], [1, 2], dims=[8, 4])
+    lists = sort_kernels.make_composed_lists(3, 4, 2, 4)
+    bounds, ranks = np.array([0, 2, 2, 3]), np.array([[3, 3], [2, 2], [3, 1]], np.int32)
+    scratch = sort_kernels.make_sort_scratch(layout, 2)
+    sort_kernels.compose_batches(ranks, bounds, 0, 3, layout.addressing, scratch, 2, lists)
+    assert lists.cold_bounds.tolist() == [[0, 2, 4], [0, 0, 0], [0, 0, 1]]
+    for group, expected in ((0, [2, 3]), (1, [2, 3, 3])):
+        counts = np.diff(lists.cold_bounds, axis=1)[:, group]
+        joined = np.zeros(counts.sum(), np.int64)
+        sort_kernels.join_lists(lists.cold_rows, lists.cold_bounds, group, np.cumsum(counts) - counts, joined)
+        assert joined.tolist() == expected
+
+
+def test_inputs_are_sorted_by_bucket_and_split_by_kind(loops: str) -> None:
+    buckets, positions = np.array([1, 0, 1, 2], np.int32), np.zeros(4, np.int64)
+    counts = np.zeros(3, np.int64)
+    order_kernels.count_buckets(buckets, counts)
+    assert counts.tolist() == [1, 2, 1]
+    order_kernels.place_by_bucket(buckets[:2], 0, np.array([0, 1, 3]), positions)
+    order_kernels.place_by_bucket(buckets[2:], 2, np.array([1, 2, 3]), positions)
+    assert positions.tolist() == [1, 0, 2, 3]
+    hot = np.array([True, False, False, True])
+    of_hot, of_cold = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    assert order_kernels.count_hot(positions, hot) == 2
+    order_kernels.split_kinds(positions, hot, of_hot, of_cold)
+    assert (of_hot.tolist(), of_cold.tolist()) == ([0, 3], [1, 2])

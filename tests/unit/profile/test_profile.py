@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ from fae.artifacts.access_profile import AccessProfile
 from fae.artifacts.addressing import map_slots
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.core.errors import ArtifactError, LogError
-from fae.profile import counting
+from fae.profile import counting, sampling
 from fae.profile.config import HotConfig
-from fae.profile.counting import count_accesses, count_hot_lookups
+from fae.profile.counting import count_accesses, count_hot_lookups, share_slots
 from fae.profile.profile import plan_profile, profile, sample_size
-from fae.profile.sampling import SampledInputs, profiled_inputs, sample_without_replacement
+from fae.profile.sampling import SampledInputs, profiled_inputs, sample_without_replacement, sampled_inputs
 
 from logs import count_ids, make_log, zipf_log
 
@@ -81,6 +82,77 @@ def test_kernels_count_and_classify(interpreted: bool, monkeypatch: pytest.Monke
     assert hot_lookups.tolist() == [1, 0, 3, 1]
     ranks = np.array([3, 2, 1, 0, 4, 3, 2, 1, 0], np.int32)  # both tables reversed
     assert count_hot_lookups(ids, slots, ranks, hot)[1].tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8, 16])
+@pytest.mark.parametrize("lengths", [(1,) * 26, (40, 1), (1, 1, 7), (3,), (0, 2)])
+def test_every_slot_and_row_is_counted_by_one_thread(threads: int, lengths: tuple[int, ...]) -> None:
+    first_slots = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+    shares = share_slots(first_slots, threads)
+    assert 1 <= len(shares) <= threads
+    counted = np.zeros((first_slots[-1], 64), int)
+    for share in (share for of_thread in shares for share in of_thread):
+        of_part = (np.arange(512) >> 3) & share.mask == share.part
+        counted[share.first : share.last] += of_part.reshape(64, 8).all(axis=1)
+        assert of_part.reshape(64, 8).any(axis=1).tolist() == of_part.reshape(64, 8).all(axis=1).tolist()
+    assert np.all(counted == 1)
+
+
+def test_a_table_with_most_slots_is_shared_by_rows() -> None:
+    shares = share_slots([0, 40, 41], 8)
+    assert len(shares) == 8
+    assert {share.part for of_thread in shares for share in of_thread if share.last == 40} == set(range(8))
+
+
+@pytest.mark.parametrize(("population", "size"), [(10, 3), (1000, 400), (1000, 600), (100_000, 40), (5, 5), (7, 0)])
+def test_the_sample_is_the_one_that_sorting_gave(population: int, size: int) -> None:
+    def drawn(random: np.random.Generator, wanted: int) -> np.ndarray:
+        numbers = np.empty(0, np.int64)
+        while numbers.size < wanted:
+            missing = wanted - numbers.size
+            more = random.integers(0, population, missing + missing // 4 + 16, dtype=np.int64)
+            numbers = np.array(sorted({*numbers.tolist(), *more.tolist()}), np.int64)
+        extra = numbers.size - wanted
+        return np.delete(numbers, random.choice(numbers.size, extra, replace=False)) if extra else numbers
+
+    random = np.random.default_rng(11)
+    if size > population // 2:
+        want = np.setdiff1d(np.arange(population), drawn(random, population - size))
+    else:
+        want = drawn(random, size)
+    found = sample_without_replacement(np.random.default_rng(11), population, size)
+    np.testing.assert_array_equal(found, want)
+    assert found.dtype == np.int64
+
+
+def test_blocks_come_in_order_and_the_first_bad_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAE_NUM_THREADS", "8")
+    monkeypatch.setattr(sampling, "BLOCK_INPUTS", 7)
+    log = zipf_log(tmp_path, num_inputs=400)
+    inputs = sampled_inputs(log, np.arange(3, 400, 2))
+    starts = inputs.map_blocks(lambda first, ids, labels: (first, len(ids), int(ids.sum()), int(labels.sum())))
+    assert [start for start, *_ in starts] == list(range(0, 199, 7))
+    assert sum(length for _, length, *_ in starts) == 199
+    assert sum(total for _, _, total, _ in starts) == log.ids[3::2].sum()
+    assert sum(positives for *_, positives in starts) == log.labels[3::2].sum()
+    ids = np.array(log.ids)
+    ids[[51, 153, 391], 2] = 10**6
+    bad = dataclasses.replace(inputs, ids=ids)
+    for read in (bad.cached, lambda: bad.map_blocks(lambda *block: None), lambda: count_accesses(bad, log.features)):
+        with pytest.raises(ArtifactError, match="input 51 has the id 1000000 in 'C2'"):
+            read()
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_inputs_that_are_read_several_times_are_checked_once(contiguous: bool, tmp_path: Path) -> None:
+    log = zipf_log(tmp_path, num_inputs=60)
+    inputs = sampled_inputs(log, range(10, 50) if contiguous else np.arange(10, 50))
+    cached = inputs.cached()
+    assert inputs.check is not None
+    assert cached.check is None
+    np.testing.assert_array_equal(cached.block(0, 40)[0], log.ids[10:50])
+    np.testing.assert_array_equal(cached.block(0, 40)[1], log.labels[10:50])
+    assert np.shares_memory(cached.ids, log.ids) == contiguous
 
 
 def test_profile_counts_its_own_sample_of_the_training_split(tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def test_fresh_embeddings_take_the_runs_own_hot_set_and_device(folder: fae.RunFo
     assert embeddings.layout.num_hot == folder.open_hot_set().layout.num_hot
 
 
+def test_a_stage_returns_its_figures_beside_where_they_are(folder: fae.RunFolder) -> None:
+    done = folder.stage("calibrate")
+    assert sorted(done) == ["fingerprint", "path", "seconds", "skipped", "stage", "summary"]
+    assert done["path"] == str(folder.out / "hot_set")
+    assert done["summary"]["budget_bytes"] == folder.open_hot_set().summary["budget_bytes"]
+    assert folder.stage("calibrate") == {**done, "skipped": True}
+
+
 def test_a_stage_that_does_not_exist_is_named(folder: fae.RunFolder) -> None:
     with pytest.raises(fae.FaeError, match="no stage 'bake'; the stages are ingest, profile"):
         folder.stage("bake")

@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 if not __package__:  # run as a file: python -I leaves its folder out of the path
     sys.dont_write_bytecode = True  # the folder stays as it is
     sys.path.insert(0, str(Path(__file__).resolve().parent))
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # torch works without it, and says so
 
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -10,12 +10,14 @@ import argparse
 import hashlib
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:  # run as a file: python -I leaves its folder out of the path
     sys.dont_write_bytecode = True  # the folder stays as it is
     sys.path.insert(0, str(Path(__file__).resolve().parent))
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # torch works without it, and says so
 
 import pyarrow as pa
 import pyarrow.parquet as pq

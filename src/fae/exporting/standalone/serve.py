@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +29,7 @@ from typing import Any
 if not __package__:  # run as a file: python -I leaves its folder out of the path
     sys.dont_write_bytecode = True  # the folder stays as it is
     sys.path.insert(0, str(Path(__file__).resolve().parent))
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # torch works without it, and says so
 
 import torch
 

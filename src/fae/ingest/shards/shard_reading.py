@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fae.core.errors import LogError
+from fae.engine.stopping import check_stop
 from fae.ingest.column_config import columns_of_tables
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import KnownIds
@@ -30,6 +31,10 @@ from fae.ingest.scratch import Scratch
 from fae.ingest.shards.shard_files import PartWriter, read_part
 from fae.ingest.sources import SourceFile, passing_over_empty
 from fae.ingest.splits import SplitFinder
+
+
+listeners: dict[Path, Callable[[Path, int], None]] = {}
+"""By the folder of parts: who is told of the bytes of each chunk, where shards are read in this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,29 +66,21 @@ class ShardTask:
     num_bytes: int
 
 
-def read_shard(task: ShardTask, *, advance: Callable[[float], None] | None = None) -> dict[str, Any]:
+def read_shard(task: ShardTask) -> dict[str, Any]:
     """Read a shard and publish its part, unless it is there; return the part's facts.
 
     An error of the log is among the facts, as ``error``, and then there is no part: whether it is one depends on the
     shards before it.
-
-    Parameters
-    ----------
-    advance
-        Is told of each chunk's bytes.
     """
-    found = read_part(task.path)
-    if found is None:
-        try:
-            return read_rows(task, advance=advance)
-        except LogError as error:
-            return {"error": str(error)}
-    if advance is not None:
-        advance(task.num_bytes)
-    return found
+    if (found := read_part(task.path)) is not None:
+        return found
+    try:
+        return read_rows(task)
+    except LogError as error:
+        return {"error": str(error)}
 
 
-def read_rows(task: ShardTask, *, advance: Callable[[float], None] | None = None) -> dict[str, Any]:
+def read_rows(task: ShardTask) -> dict[str, Any]:
     """Read a shard and publish its part; return the part's facts.
 
     Raises
@@ -103,7 +100,7 @@ def read_rows(task: ShardTask, *, advance: Callable[[float], None] | None = None
         finder.start_file(task.source.role)
         facts = DenseFacts(len(config.dense_columns()))
         with passing_over_empty(task.source):
-            _write_rows(task, part, encoders, finder, facts, ends, advance)
+            _write_rows(task, part, encoders, finder, facts, ends)
         task.source.check_unchanged()
         printed = [encoder.printed.state for encoder in encoders]
         part.state.update(splits=finder.state, dense=facts.state, printed=printed)
@@ -125,7 +122,6 @@ def _write_rows(
     finder: SplitFinder,
     facts: DenseFacts,
     ends: SpanEnds,
-    advance: Callable[[float], None] | None,
 ) -> None:
     config = task.config
     num_slots, num_dense = encoders[-1].slots.stop, len(config.dense_columns())
@@ -153,8 +149,9 @@ def _write_rows(
                 assert rows.weights is not None
                 weights.append(rows.weights)
             facts.add(rows.vanished, rows.largest)
-            if advance is not None:
-                advance(chunk.raw_bytes)
+            check_stop()
+            if (told := listeners.get(task.path.parent)) is not None:
+                told(task.path, chunk.raw_bytes)
 
 
 def unknown_constants(rules: Sequence[DenseRule]) -> list[str]:

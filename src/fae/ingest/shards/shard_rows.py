@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fae.artifacts.checksums import join_checksums
 from fae.core.compiled import compiled
-from fae.core.crc32 import combine_crc32
 from fae.core.npy import NpyRows, NpyWriter
 from fae.core.progress import task
 from fae.core.threads import run_jobs
@@ -72,11 +72,9 @@ def join_rows(encoders: Sequence[ColumnEncoder], parts: Parts, joined: JoinedIds
 
         run_jobs([job(index) for index in range(len(parts))])
         for name, writer in writers.items():
-            for index, (_, facts) in enumerate(parts):
-                num_rows = facts["rows"].get(name, (0, 0, 0, 0))[2]
-                if num_rows:
-                    num_bytes = num_rows * writer.row_bytes
-                    writer.checksum = combine_crc32(writer.checksum, checksums[name, index], num_bytes)
+            held = [index for index, (_, facts) in enumerate(parts) if name in facts["rows"]]
+            sizes = [parts[index][1]["rows"][name][2] * writer.row_bytes for index in held]
+            writer.checksum = join_checksums([checksums[name, index] for index in held], sizes)
         progress.mark_read(encoders, list(writers.values()))
 
 

@@ -6,14 +6,17 @@ ids. A shard that was read is never read again: its part waits in the folder of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from fae.core.progress import task
-from fae.core.threads import num_threads, one_thread
+from fae.core.progress import Task, task
+from fae.engine.engine import Engine
 from fae.ingest.config import LogConfig
 from fae.ingest.dense.dense_rules import DenseRule
 from fae.ingest.provisional_ids import ColumnEncoder
@@ -21,15 +24,13 @@ from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
 from fae.ingest.shards.log_order import LogOrder, start_behind
 from fae.ingest.shards.shard_cuts import Shard, cut_log
-from fae.ingest.shards.shard_reading import ShardTask, read_shard, unknown_constants
+from fae.ingest.shards.shard_reading import ShardTask, listeners, read_shard, unknown_constants
 from fae.ingest.shards.shard_rows import join_rows
 from fae.ingest.shards.shard_values import join_values
 from fae.ingest.sources import SourceFile
 from fae.ingest.splits import SplitFinder
 
 _SMALLEST_MEMORY = 32 * 2**20
-_AHEAD = 2
-"""Shards a worker that are read ahead of the one that is put in order."""
 
 
 def read_log(
@@ -40,6 +41,7 @@ def read_log(
     progress: IngestProgress,
     rules: Sequence[DenseRule],
     scratch: Scratch,
+    engine: Engine,
     *,
     memory_bytes: int,
 ) -> None:
@@ -54,6 +56,8 @@ def read_log(
     ----------
     encoders
         Get the values of the whole log.
+    engine
+        Where shards are read.
     memory_bytes
         Memory for the vocabularies of all shards that are read at once.
 
@@ -64,7 +68,7 @@ def read_log(
     """
     shards = cut_log(config, sources)
     order = LogOrder(config, encoders, finder)
-    workers = min(num_threads(), len(shards))
+    workers = max(1, min(engine.num_workers, len(shards)))
     first = order.start()
     tasks = [
         ShardTask(
@@ -77,8 +81,11 @@ def read_log(
     ]  # fmt: skip
     progress.keep_parts()
     with task("ingest: reading the log", sum(shard.num_bytes for shard in shards), "bytes") as bar:
-        for shard, shard_task, facts in _read(shards, tasks, workers, bar.advance):
-            order.add(shard, shard_task, facts)
+        with _told(bar, progress.parts) as told:
+            results = engine.map("ingest", read_shard, tasks, folder=progress.parts)
+            for shard, shard_task, facts in zip(shards, tasks, results, strict=True):
+                order.add(shard, shard_task, facts)
+                bar.advance(shard.num_bytes - told[shard_task.path], f"{finder.num_inputs:,} inputs")
     progress.is_at_end = True
     for encoder in encoders:
         encoder.printed.finish()
@@ -93,31 +100,25 @@ def read_log(
     progress.remove_parts()
 
 
+@contextlib.contextmanager
+def _told(bar: Task, folder: Path) -> Iterator[Counter[Path]]:
+    """Move the bar with each chunk that is read in this process; gives the bytes by which each part has moved it."""
+    told: Counter[Path] = Counter()
+
+    def advance(path: Path, num_bytes: int) -> None:
+        with lock:
+            told[path] += num_bytes
+            bar.advance(num_bytes)
+
+    lock = threading.Lock()
+    listeners[folder] = advance
+    try:
+        yield told
+    finally:
+        del listeners[folder]
+
+
 def _key(shard: Shard, start: dict[str, Any]) -> str:
     """Tells a part from the other parts of its file."""
     text = json.dumps([shard.span.begin, shard.span.end, start])
     return f"{shard.span.begin:012}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
-
-
-def _read(
-    shards: Sequence[Shard], tasks: Sequence[ShardTask], workers: int, advance: Any
-) -> Iterator[tuple[Shard, ShardTask, dict[str, Any]]]:
-    """Each shard with what was read of it, in log order."""
-
-    def work(each: ShardTask) -> dict[str, Any]:
-        with one_thread():
-            return read_shard(each, advance=advance)
-
-    if workers == 1:
-        for shard, each in zip(shards, tasks, strict=True):
-            yield shard, each, read_shard(each, advance=advance)
-        return
-    waiting: list[Future[dict[str, Any]]] = []
-    with ThreadPoolExecutor(workers, thread_name_prefix="fae-shard") as pool:
-        try:
-            for index in range(len(tasks)):
-                while len(waiting) < len(tasks) and len(waiting) < index + _AHEAD * workers:
-                    waiting.append(pool.submit(work, tasks[len(waiting)]))
-                yield shards[index], tasks[index], waiting[index].result()
-        finally:
-            pool.shutdown(cancel_futures=True)

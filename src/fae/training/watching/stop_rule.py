@@ -22,7 +22,7 @@ class StopRule:
 
     def __init__(self, config: TrainConfig) -> None:
         self.on = config.early_stopping > 0
-        self._unit = "validations" if config.validate_batches else "epochs"
+        self._unit = "validation" if config.validate_batches else "epoch"
         self._every = config.validate_batches
         self._most, self._metric, self._min_gain = config.early_stopping, config.stop_on, config.min_gain
 
@@ -70,4 +70,5 @@ class StopRule:
         """Why it ended the training, in words."""
         gain = f"no gain of more than {self._min_gain:g}" if self._min_gain else "no gain"
         name = " of the validation AUC" if self._metric == "auc" else ""
-        return f"stopped early: {gain}{name} in {position.epochs_without_gain} {self._unit}"
+        count = position.epochs_without_gain
+        return f"stopped early: {gain}{name} in {count} {self._unit}{'s' if count > 1 else ''}"

@@ -42,6 +42,18 @@ def test_a_minimum_gain_adds_up_over_epochs():
     assert judge(TrainConfig(early_stopping=2), [(None, None), (None, None)]) == ([], 2)
 
 
+def test_why_it_ended_counts_one_and_several():
+    position, told = Position(), []
+    for position.epochs_without_gain in (1, 2):
+        told.append(StopRule(TrainConfig(early_stopping=1)).why(position))
+    told.append(StopRule(TrainConfig(early_stopping=2, validate_batches=5, min_gain=0.1)).why(position))
+    assert told == [
+        "stopped early: no gain in 1 epoch",
+        "stopped early: no gain in 2 epochs",
+        "stopped early: no gain of more than 0.1 in 2 validations",
+    ]
+
+
 def test_an_auc_of_one_class_is_refused():
     rule = StopRule(TrainConfig(early_stopping=1, stop_on="auc"))
     with pytest.raises(TrainingError, match=r'stop_on = "auc" needs both labels in the validation split, .* is 0; set'):

@@ -1,0 +1,1 @@
+"""How the process of a command behaves: signals, streams that are gone, faults of the machine."""

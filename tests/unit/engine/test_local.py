@@ -1,0 +1,103 @@
+"""Threads and processes of one machine."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fae.core.errors import EngineError
+from fae.engine.local import ProcessesEngine, ThreadsEngine
+
+import engine_tasks as tasks
+from engine_cases import ENVIRONMENT, SUPPORT, Case, is_running, start, wait_until
+
+PROGRAM = """\
+import functools, sys
+from pathlib import Path
+from engine_tasks import traced
+from fae.engine.local import ProcessesEngine
+print("begins")
+with ProcessesEngine(2) as engine:
+    print(sum(engine.map("traced", functools.partial(traced, Path(sys.argv[1]), 0.0), range(6))))
+"""
+
+
+@pytest.mark.parametrize("way", ["file", "input"])
+def test_a_script_needs_no_guard(tmp_path: Path, way: str) -> None:
+    """The processes do not run the script once more, and it need not be a file."""
+    script = tmp_path / "script.py"
+    script.write_text(PROGRAM)
+    process = start(script if way == "file" else "-", tmp_path, stdin=subprocess.PIPE)
+    stdout, stderr = process.communicate(PROGRAM if way == "input" else "")
+    assert stdout.split() == ["begins", "15"], stderr
+    assert stderr == ""
+    assert process.pid not in tasks.processes(tmp_path)
+
+
+def test_no_thread_is_left() -> None:
+    before = threading.enumerate()
+    with ThreadsEngine(3) as engine:
+        assert next(engine.map("square", tasks.square, range(50))) == 0
+    assert threading.enumerate() == before
+
+
+def test_no_process_is_left(tmp_path: Path) -> None:
+    with ProcessesEngine(2) as engine:
+        results = engine.map("traced", functools.partial(tasks.traced, tmp_path, 0.0), range(20))
+        assert next(results) == 0
+        pids = tasks.processes(tmp_path)
+        assert pids
+        # The same processes, also after a loop that was left.
+        assert list(engine.map("settings", tasks.settings_of_libraries, [1])) == [
+            dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_IO_THREADS"), "1")
+        ]
+    assert not [pid for pid in pids | tasks.processes(tmp_path) if is_running(pid)]
+
+
+def test_two_maps_at_once() -> None:
+    with ThreadsEngine(2) as engine:
+        one, two = (engine.map("square", tasks.square, range(30)) for _ in range(2))
+        assert list(zip(one, two, strict=True)) == [(number**2, number**2) for number in range(30)]
+
+
+def test_no_shards_no_tasks() -> None:
+    with ThreadsEngine(2) as engine:
+        assert list(engine.map("square", tasks.square, [])) == []
+
+
+def test_long_tasks_end_when_nobody_waits_for_them(tmp_path: Path) -> None:
+    """Threads cannot be ended from outside: the tasks look, in one process and in workers of a shared folder."""
+    for name, case in {"threads": Case("threads:2"), "shared": Case("threads:1", ("1/2", "2/2"))}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        programs = case.begin("polite", folder)
+        wait_until(lambda folder=folder: len(tasks.events(folder, "begun")) == 2, "two tasks")  # type: ignore[misc]
+        for program in programs:
+            program.send_signal(signal.SIGINT)
+        assert [program.wait(timeout=60) for program in programs] == [-signal.SIGINT] * len(programs)
+        assert tasks.events(folder, "begun") == tasks.events(folder, "ended")
+        for program in programs:
+            program.communicate()
+
+
+def test_a_task_that_always_kills_its_process_is_one_line() -> None:
+    with ProcessesEngine(2) as engine, pytest.raises(EngineError) as error:
+        list(engine.map("die", tasks.die_always, range(8)))
+    assert "die: the worker that ran task 4 was lost 4 times" in str(error.value)
+    assert "run it with --engine processes:1, or on a machine with more memory" in str(error.value)
+
+
+def test_the_command_line_does_not_load_what_engines_need() -> None:
+    code = (
+        "import sys, fae, fae.cli.main, fae.engine.dask_cluster, fae.engine.shared_folder; fae.cli.main.build_parser();"
+        "print(sorted({'distributed', 'dask', 'numpy', 'tornado'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert done.stdout == "[]\n"
+    assert SUPPORT.is_dir()
