@@ -32,7 +32,6 @@ from fae.ingest.shards.shard_files import PartWriter, read_part
 from fae.ingest.sources import SourceFile, passing_over_empty
 from fae.ingest.splits import SplitFinder
 
-
 listeners: dict[Path, Callable[[Path, int], None]] = {}
 """By the folder of parts: who is told of the bytes of each chunk, where shards are read in this process."""
 

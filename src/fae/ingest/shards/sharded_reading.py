@@ -80,12 +80,12 @@ def read_log(
         for index, shard in enumerate(shards)
     ]  # fmt: skip
     progress.keep_parts()
-    with task("ingest: reading the log", sum(shard.num_bytes for shard in shards), "bytes") as bar:
-        with _told(bar, progress.parts) as told:
-            results = engine.map("ingest", read_shard, tasks, folder=progress.parts)
-            for shard, shard_task, facts in zip(shards, tasks, results, strict=True):
-                order.add(shard, shard_task, facts)
-                bar.advance(shard.num_bytes - told[shard_task.path], f"{finder.num_inputs:,} inputs")
+    total = sum(shard.num_bytes for shard in shards)
+    with task("ingest: reading the log", total, "bytes") as bar, _told(bar, progress.parts) as told:
+        results = engine.map("ingest", read_shard, tasks, folder=progress.parts)
+        for shard, shard_task, facts in zip(shards, tasks, results, strict=True):
+            order.add(shard, shard_task, facts)
+            bar.advance(shard.num_bytes - told[shard_task.path], f"{finder.num_inputs:,} inputs")
     progress.is_at_end = True
     for encoder in encoders:
         encoder.printed.finish()
