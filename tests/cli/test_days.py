@@ -19,13 +19,13 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The folder of the week, and the names of the logs that were ingested, in order."""
     folder = tmp_path_factory.mktemp("week")
     rows = zipf_inputs(DAYS * EACH)
-    read_log, ingested = ingest_module.read_log, []
+    read_shards, ingested = ingest_module.read_shards, []
 
     def counting(config, *arguments, **options):  # type: ignore[no-untyped-def]
         ingested.append(config.train)
-        return read_log(config, *arguments, **options)
+        return read_shards(config, *arguments, **options)
 
-    ingest_module.read_log = counting  # type: ignore[assignment]
+    ingest_module.read_shards = counting  # type: ignore[assignment]
     try:
         for day in range(1, DAYS + 1):
             (folder / f"day{day}.csv").write_text(csv_text(rows[(day - 1) * EACH : day * EACH]))
@@ -45,7 +45,7 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
             assert again.stderr.count("already there") == 5
             succeed("clean", run)
     finally:
-        ingest_module.read_log = read_log
+        ingest_module.read_shards = read_shards
     return folder, ingested
 
 

@@ -88,7 +88,7 @@ class NpyWriter:
     num_rows
         Rows of the array so far: one more than the last row that was written.
     dtype, row_shape, row_bytes
-        Of a row.
+        Type of the entries, shape and bytes of a row.
 
     Raises
     ------

@@ -37,7 +37,7 @@ from fae.ingest.readers.dispatch import check_header
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
 from fae.ingest.second_pass import second_pass
-from fae.ingest.shards.sharded_reading import read_log
+from fae.ingest.shards.sharded_reading import read_shards
 from fae.ingest.sources import (
     AbsentFiles,
     MissingFilesError,
@@ -158,7 +158,7 @@ def ingest(
                     with contextlib.suppress(NoInputsError):  # who reads it decides whether it may be empty
                         check_header(config, source.path)
                 with ThreadsEngine() if engine is None else contextlib.nullcontext(engine) as here:
-                    read_log(
+                    read_shards(
                         config, sources, encoders, finder, progress, rules, scratch, here, memory_bytes=memory_bytes
                     )
             splits = order_inputs(config, finder, progress)

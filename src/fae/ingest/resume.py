@@ -38,7 +38,7 @@ from fae.core.threads import run_jobs
 from fae.core.whole_files import read_json, write_durably
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.renumbering import restore_ids, step_checksums
-from fae.ingest.shards.shard_files import read_part
+from fae.ingest.shards.kept_parts import KeptParts
 
 _VERSION = 3
 
@@ -84,6 +84,8 @@ class IngestProgress:
         Folder in which the log grows.
     work
         Folder inside it for files that are not part of the log.
+    parts
+        What was read of shards.
     is_read
         Whether all rows are written, so that no raw file need be read again.
     is_at_end
@@ -108,6 +110,7 @@ class IngestProgress:
         self._key, self._sources = _digest(key), [_digest(source) for source in sources]
         self.folder = _folder(path)
         self.work = self.folder / "work"
+        self.parts = KeptParts(self.work / "parts", self._sources)
         self.is_read = self.is_at_end = False
         self._rows = self.step_bytes = 0
         self.phase = "reading"
@@ -126,7 +129,7 @@ class IngestProgress:
         self.work.mkdir(parents=True, exist_ok=True)
         self._remove_others()
         if self.phase == "reading" and not self.is_read:
-            self._check_parts()
+            self.parts.check(self._say_damaged)
 
     def _load(self) -> bool:
         """Load and check what an earlier process kept; return whether there is anything of this log."""
@@ -146,7 +149,9 @@ class IngestProgress:
         if found["key"] != self._key:
             return False
         if not found["is_read"]:
-            return all(folder.is_dir() and not folder.is_symlink() for folder in (self.folder, self.work, self.parts))
+            return all(
+                folder.is_dir() and not folder.is_symlink() for folder in (self.folder, self.work, self.parts.folder)
+            )
         if found["sources"] != self._sources_digest():
             return False
         self.is_read = self.is_at_end = True
@@ -229,7 +234,7 @@ class IngestProgress:
             "done": set(self.files),
         }[self.phase]
         folders = {str(Path(name).parent) for name in expected} | ({"work"} if self.phase != "done" else set())
-        parts = () if self.is_read else (str(self.parts.relative_to(self.folder)),)
+        parts = () if self.is_read else (str(self.parts.folder.relative_to(self.folder)),)
         for place, names, leaves in os.walk(self.folder):
             for name in (*names, *leaves):
                 path = Path(place) / name
@@ -243,58 +248,18 @@ class IngestProgress:
             names[:] = [path.name for path in kept if path.is_dir() and str(path.relative_to(self.folder)) not in parts]
 
     @property
-    def parts(self) -> Path:
-        """Folder of the parts."""
-        return self.work / "parts"
-
-    def part_path(self, source: int, key: str) -> Path:
-        """Where the part of a raw file that `key` names appears: another file has another place."""
-        return self.parts / f"{self._sources[source]}-{key}"
-
-    @property
-    def _num_parts(self) -> int:
-        if not self.parts.is_dir():
-            return 0
-        return sum(path.suffix != ".tmp" and not path.name.startswith(".") for path in self.parts.iterdir())
-
-    @property
     def has_anything(self) -> bool:
         """Whether anything of the log is read."""
-        return self.is_read or self._num_parts > 0
+        return self.is_read or self.parts.count > 0
 
     def describe(self) -> str:
-        """What is read, for messages: ``2 parts of the log are read``."""
-        if self.is_read:
-            return "all of the log is read"
-        return "1 part of the log is read" if self._num_parts == 1 else f"{self._num_parts:,} parts of the log are read"
+        """What is read, for messages."""
+        return "all of the log is read" if self.is_read else self.parts.describe()
 
     def keep_parts(self) -> None:
         """Record that parts are kept from now on."""
-        self.parts.mkdir(exist_ok=True)
+        self.parts.folder.mkdir(exist_ok=True)
         self.save("reading")
-
-    def remove_parts(self) -> None:
-        """Remove all parts: their rows are where they belong."""
-        shutil.rmtree(self.parts)
-
-    def _check_parts(self) -> None:
-        """Remove what is no part of these files, or is not what was written."""
-        if not self.parts.is_dir():
-            return
-
-        def job(path: Path) -> Callable[[], None]:
-            def check() -> None:
-                if path.is_symlink() or not path.is_dir():
-                    path.unlink()
-                elif path.name.split("-")[0] not in self._sources or path.suffix == ".tmp":
-                    shutil.rmtree(path)
-                elif read_part(path, is_checked=True) is None:
-                    self._say_damaged(path.name, "reading that part anew")
-                    shutil.rmtree(path)
-
-            return check
-
-        run_jobs([job(path) for path in sorted(self.parts.iterdir())])
 
     def open_rows(self, name: str, dtype: npt.DTypeLike, row_shape: tuple[int, ...]) -> NpyWriter:
         """Open the writer of the array of rows ``<name>.npy``, positioned behind the rows of the last mark.

@@ -130,7 +130,7 @@ DEATHS = [
     ("fae.ingest.shards.shard_rows", "exchange_ids", 5, 4),
     ("fae.ingest.resume:IngestProgress", "mark_read", 1, 4),
     ("fae.ingest.resume", "write_durably", 2, 4),
-    ("fae.ingest.resume:IngestProgress", "remove_parts", 1, 4),
+    ("fae.ingest.shards.kept_parts:KeptParts", "remove", 1, 4),
     ("fae.ingest.second_pass", "write_vocabulary", 1, 4),
     ("fae.ingest.second_pass", "write_vocabulary", 3, 4),
     ("fae.ingest.notes.split_lookups", "count_lookups", 3, 4),

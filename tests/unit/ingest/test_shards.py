@@ -176,7 +176,7 @@ def test_an_error_is_the_first_of_the_log(
 def test_a_shard_that_does_not_follow_is_read_again(
     logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the quoted log some shards begin inside a value; of the plain one none does."""
+    """Some shards of the quoted log begin inside a value; of the plain one none does."""
     again: list[int] = []
     real = log_order.read_rows
     monkeypatch.setattr(log_order, "read_rows", lambda task: again.append(task.span.begin) or real(task))

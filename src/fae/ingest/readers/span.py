@@ -2,7 +2,7 @@
 
 Every input of a file is in the piece in which its record begins. In text the first record of a piece begins behind the
 first line end from the byte before the piece on; where that line end is in a quoted value, the piece before ends
-elsewhere, and whoever puts pieces together reads this one again from there (`fae.ingest.shards`).
+elsewhere, and this one is read again from there when pieces are put together (`fae.ingest.shards`).
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class LogOrder:
     Parameters
     ----------
     encoders
-        Of the whole log; how their lists are printed is kept up to date.
+        Those of the whole log; how their lists are printed is kept up to date.
     finder
         Finds the splits of the whole log.
 

@@ -33,7 +33,7 @@ from fae.ingest.splits import SplitFinder
 _SMALLEST_MEMORY = 32 * 2**20
 
 
-def read_log(
+def read_shards(
     config: LogConfig,
     sources: Sequence[SourceFile],
     encoders: list[ColumnEncoder],
@@ -73,7 +73,7 @@ def read_log(
     tasks = [
         ShardTask(
             config=config, source=sources[shard.source], span=shard.span, num_bytes=shard.num_bytes,
-            path=progress.part_path(shard.source, _key(shard, first if index == 0 else start_behind())),
+            path=progress.parts.path(shard.source, _key(shard, first if index == 0 else start_behind())),
             rules=tuple(rules), start=first if index == 0 else start_behind(),
             memory_bytes=max(memory_bytes // workers, _SMALLEST_MEMORY),
         )
@@ -81,8 +81,8 @@ def read_log(
     ]  # fmt: skip
     progress.keep_parts()
     total = sum(shard.num_bytes for shard in shards)
-    with task("ingest: reading the log", total, "bytes") as bar, _told(bar, progress.parts) as told:
-        results = engine.map("ingest", read_shard, tasks, folder=progress.parts)
+    with task("ingest: reading the log", total, "bytes") as bar, _told(bar, progress.parts.folder) as told:
+        results = engine.map("ingest", read_shard, tasks, folder=progress.parts.folder)
         for shard, shard_task, facts in zip(shards, tasks, results, strict=True):
             order.add(shard, shard_task, facts)
             bar.advance(shard.num_bytes - told[shard_task.path], f"{finder.num_inputs:,} inputs")
@@ -97,7 +97,7 @@ def read_log(
     joined = join_values(encoders, order.parts, scratch)
     join_rows(encoders, order.parts, joined, progress)
     joined.release()
-    progress.remove_parts()
+    progress.parts.remove()
 
 
 @contextlib.contextmanager

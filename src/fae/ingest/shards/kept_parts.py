@@ -1,0 +1,72 @@
+"""The parts of an unfinished log: what was read of its shards, kept until all are joined."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fae.core.threads import run_jobs
+from fae.ingest.shards.shard_files import read_part
+
+
+class KeptParts:
+    """The folder of parts.
+
+    Parameters
+    ----------
+    sources
+        What identifies each raw file: parts of another file have other names.
+
+    Attributes
+    ----------
+    folder
+        The folder; it need not be there yet.
+    """
+
+    def __init__(self, folder: Path, sources: Sequence[str]) -> None:
+        self.folder, self._sources = folder, sources
+
+    def path(self, source: int, key: str) -> Path:
+        """Where the part of a raw file that `key` names appears."""
+        return self.folder / f"{self._sources[source]}-{key}"
+
+    @property
+    def count(self) -> int:
+        """Parts that are there."""
+        if not self.folder.is_dir():
+            return 0
+        return sum(path.suffix != ".tmp" and not path.name.startswith(".") for path in self.folder.iterdir())
+
+    def describe(self) -> str:
+        """How many are read, for messages: ``2 parts of the log are read``."""
+        return "1 part of the log is read" if self.count == 1 else f"{self.count:,} parts of the log are read"
+
+    def remove(self) -> None:
+        """Remove all parts: their rows are where they belong."""
+        shutil.rmtree(self.folder)
+
+    def check(self, say_damaged: Callable[[str, str], None]) -> None:
+        """Remove what is no part of these files, or is not what was written, byte by byte.
+
+        Parameters
+        ----------
+        say_damaged
+            Is told the name of a damaged part, and what is done.
+        """
+        if not self.folder.is_dir():
+            return
+
+        def job(path: Path) -> Callable[[], None]:
+            def work() -> None:
+                if path.is_symlink() or not path.is_dir():
+                    path.unlink()
+                elif path.name.split("-")[0] not in self._sources or path.suffix == ".tmp":
+                    shutil.rmtree(path)
+                elif read_part(path, is_checked=True) is None:
+                    say_damaged(path.name, "reading that part anew")
+                    shutil.rmtree(path)
+
+            return work
+
+        run_jobs([job(path) for path in sorted(self.folder.iterdir())])
