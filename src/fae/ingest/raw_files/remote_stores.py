@@ -1,0 +1,277 @@
+"""Where remote files are: object stores and Hadoop through pyarrow, web servers by ranges.
+
+A store lists, looks and reads ranges. What goes wrong is raised as it comes, and told by
+`fae.ingest.raw_files.remote_faults`. Credentials are found as each store's own tools find them: environment, profile,
+role of the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from fae.ingest.raw_files.remote_faults import (
+    ChangedFileError,
+    WholeFileError,
+    explain_remote_fault,
+    unknown_setting,
+)
+from fae.ingest.raw_files.remote_name import RemoteName
+
+_SETTINGS = {
+    "s3": ("region", "endpoint_override", "scheme", "anonymous"),
+    "gs": ("endpoint_override", "scheme", "anonymous"),
+}
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_TIMEOUT_SECONDS = 20.0
+_TRIES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteEntry:
+    """A file or a folder of a store.
+
+    Attributes
+    ----------
+    place
+        Bucket and key, or server and path.
+    mtime_ns
+        Time of the last change; -1 where the store does not say.
+    """
+
+    place: str
+    is_folder: bool
+    num_bytes: int
+    mtime_ns: int
+
+
+class Ranges(Protocol):
+    """An open remote file."""
+
+    num_bytes: int
+
+    def read(self, first: int, stop: int) -> bytes:
+        """The bytes ``[first, stop)``, or fewer where the answer was cut off."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+class Store(Protocol):
+    """An object store, a cluster or a server."""
+
+    def status_of(self, path: RemoteName) -> RemoteEntry | None:
+        """What is at a path; None where nothing is."""
+        ...
+
+    def entries(self, folder: RemoteName, *, recursive: bool) -> list[RemoteEntry]:
+        """What is in a folder; nothing where there is none."""
+        ...
+
+    def open(self, path: RemoteName) -> Ranges:
+        """Open a file."""
+        ...
+
+
+_stores: dict[Any, Store] = {}
+
+
+def store_of(path: RemoteName) -> Store:
+    """The store that a path is in; one for all paths with its settings and the same environment.
+
+    Raises
+    ------
+    LogError
+        If this build of pyarrow does not have it, or its settings are not right.
+    """
+    seen = frozenset(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_", "HADOOP_")))
+    key = path.scheme, path.root, path.query, seen
+    if key not in _stores:
+        _stores[key] = WebStore() if path.is_web else ArrowStore(path)
+    return _stores[key]
+
+
+# A forked process has the connections of a store and none of the threads that serve them.
+os.register_at_fork(after_in_child=_stores.clear)
+
+
+class ArrowStore:
+    """A store that pyarrow knows."""
+
+    def __init__(self, path: RemoteName) -> None:
+        _check_settings(path)
+        try:
+            self._files = _connect(path)
+            self._is_rooted, self._root = path.scheme == "hdfs", path.root
+        except Exception as error:
+            raise explain_remote_fault(path, error) from error
+
+    def status_of(self, path: RemoteName) -> RemoteEntry | None:
+        """See `Store`."""
+        from pyarrow.fs import FileType
+
+        try:
+            found = self._files.get_file_info(self._name(path))
+        except Exception as error:
+            raise explain_remote_fault(path, error) from error
+        return None if found.type == FileType.NotFound else self._entry(found)
+
+    def entries(self, folder: RemoteName, *, recursive: bool) -> list[RemoteEntry]:
+        """See `Store`."""
+        from pyarrow.fs import FileSelector
+
+        try:
+            found = self._files.get_file_info(
+                FileSelector(self._name(folder), recursive=recursive, allow_not_found=True)
+            )
+        except Exception as error:
+            raise explain_remote_fault(folder, error) from error
+        return [self._entry(each) for each in found]
+
+    def open(self, path: RemoteName) -> Ranges:
+        """See `Store`."""
+        return _ArrowRanges(self._files.open_input_file(self._name(path)))
+
+    def _name(self, path: RemoteName) -> str:
+        """What pyarrow calls it: of a cluster, the path behind the server."""
+        return f"/{path.key}" if self._is_rooted else path.place
+
+    def _entry(self, info: Any) -> RemoteEntry:
+        from pyarrow.fs import FileType
+
+        is_folder, mtime, place = info.type == FileType.Directory, info.mtime_ns, info.path
+        if self._is_rooted:
+            place = f"{self._root}/{place.partition('://')[2].partition('/')[2] or place.lstrip('/')}"
+        return RemoteEntry(
+            place=place, is_folder=is_folder, num_bytes=0 if is_folder else int(info.size),
+            mtime_ns=-1 if mtime is None else int(mtime),
+        )  # fmt: skip
+
+
+class _ArrowRanges:
+    def __init__(self, file: Any) -> None:
+        self._file, self.num_bytes = file, int(file.size())
+
+    def read(self, first: int, stop: int) -> bytes:
+        return bytes(self._file.read_at(stop - first, first))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _check_settings(path: RemoteName) -> None:
+    known = _SETTINGS.get(path.scheme)
+    for name in path.settings:
+        if known is not None and name not in known:
+            raise unknown_setting(path, name, known)
+
+
+def _connect(path: RemoteName) -> Any:
+    import pyarrow.fs
+
+    settings = path.settings
+    is_anonymous = settings.pop("anonymous", "") in ("true", "1")
+    if path.scheme == "s3":
+        return _connect_s3(path, settings, is_anonymous)
+    user = "anonymous@" if is_anonymous else ""
+    if path.scheme == "gs":
+        # The library's own limit is a quarter of an hour.
+        settings["retry_limit_seconds"] = str(int(_TIMEOUT_SECONDS))
+    query = f"?{urlencode(settings)}" if settings else ""
+    return pyarrow.fs.FileSystem.from_uri(f"{path.scheme}://{user}{path.root}/{query}")[0]
+
+
+def _connect_s3(path: RemoteName, settings: dict[str, str], is_anonymous: bool) -> Any:
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+
+    endpoint = settings.get("endpoint_override") or next(filter(None, map(os.environ.get, _ENDPOINTS)), None)
+    region, scheme = settings.get("region"), settings.get("scheme")
+    if endpoint and "://" in endpoint:
+        named, _, endpoint = endpoint.partition("://")
+        scheme = scheme or named
+    if endpoint is None and region is None:
+        region = resolve_s3_region(path.root)
+    return S3FileSystem(
+        region=region, endpoint_override=endpoint.rstrip("/") if endpoint else None, scheme=scheme or "https",
+        anonymous=is_anonymous, connect_timeout=_TIMEOUT_SECONDS, request_timeout=_TIMEOUT_SECONDS,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_TRIES),
+    )  # fmt: skip
+
+
+class WebStore:
+    """Web servers that serve ranges of their files."""
+
+    def status_of(self, path: RemoteName) -> RemoteEntry | None:
+        """See `Store`."""
+        try:
+            ranges = self.open(path)
+        except Exception as error:
+            fault = explain_remote_fault(path, error)
+            if fault.is_absent:
+                return None
+            raise fault from error
+        return RemoteEntry(
+            place=path.place, is_folder=False, num_bytes=ranges.num_bytes, mtime_ns=ranges.mtime_ns
+        )  # fmt: skip
+
+    def entries(self, folder: RemoteName, *, recursive: bool) -> list[RemoteEntry]:
+        """A server lists no files."""
+        del folder, recursive
+        return []
+
+    def open(self, path: RemoteName) -> _WebRanges:
+        """See `Store`."""
+        return _WebRanges(path)
+
+
+class _WebRanges:
+    def __init__(self, path: RemoteName) -> None:
+        self._uri = path.uri
+        # One byte, because many servers and all signed addresses refuse a look without content.
+        with self._request(0, 1) as answer:
+            self.num_bytes = _total(answer)
+            self.mtime_ns = _changed(answer.headers.get("Last-Modified"))
+
+    def _request(self, first: int, stop: int) -> Any:
+        headers = {"Range": f"bytes={first}-{stop - 1}", "Accept-Encoding": "identity"}
+        try:
+            answer = urllib.request.urlopen(
+                urllib.request.Request(self._uri, headers=headers), timeout=_TIMEOUT_SECONDS
+            )
+        except urllib.request.HTTPError as error:
+            if error.code == 416:  # there is no such range in an empty file
+                return error
+            raise
+        if answer.status != 206:
+            answer.close()
+            raise WholeFileError(answer.status)
+        return answer
+
+    def read(self, first: int, stop: int) -> bytes:
+        with self._request(first, stop) as answer:
+            if _total(answer) != self.num_bytes:
+                raise ChangedFileError
+            return bytes(answer.read(stop - first))
+
+    def close(self) -> None:
+        pass
+
+
+def _total(answer: Any) -> int:
+    total = (answer.headers.get("Content-Range") or "").rpartition("/")[2]
+    if not total.isdecimal():
+        raise WholeFileError(answer.status)
+    return int(total)
+
+
+def _changed(text: str | None) -> int:
+    try:
+        return int(parsedate_to_datetime(text or "").timestamp()) * 10**9
+    except ValueError:
+        return -1
