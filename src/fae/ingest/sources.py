@@ -19,10 +19,10 @@ from fae.ingest.config import LogConfig
 from fae.ingest.raw_files.file_advice import folder_advice, not_plain, passed_over, shown_names
 from fae.ingest.raw_files.missing_files import MissingFilesError as MissingFilesError
 from fae.ingest.raw_files.name_patterns import SPECIAL, cannot_look, has_pattern, match_files
+from fae.ingest.raw_files.remote_entries import RemoteEntry
 from fae.ingest.raw_files.remote_files import RemotePath, source_path
 from fae.ingest.raw_files.remote_name import is_remote
 from fae.ingest.raw_files.remote_patterns import has_remote_pattern, look_at, match_remote
-from fae.ingest.raw_files.remote_stores import RemoteEntry
 from fae.ingest.readers.chunk import NoInputsError
 
 Role = Literal["train", "validation", "test"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from fae.ingest.raw_files.remote_faults import explain_remote_fault
 from fae.ingest.raw_files.remote_files import RemoteFile, RemotePath, open_source, source_path
 from fae.ingest.raw_files.source_digests import digest_sources
 from fae.ingest.sources import find_sources
+from fae.planning.sample.raw_sample import sample_raw
 
 from commands import artifacts, contents, fae, fault, succeed, write_log, write_recipe
 from object_store import BUCKET, ENVIRONMENT, FaultyServer, ObjectStore, faulty_server, object_store
@@ -94,9 +96,21 @@ def refused(train: Any, **changes: Any) -> str:
 # ---- the same log ----
 
 
+def criteo(rows: list[Any]) -> bytes:
+    lines = ([row[0], *[row[0] + place for place in range(13)], *[row[1][1:]] * 26] for row in rows)
+    return "".join("\t".join(map(str, line)) + "\n" for line in lines).encode()
+
+
+def jsonl(rows: list[Any]) -> bytes:
+    names = ("label", "user", "item", "price")
+    return "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows).encode()
+
+
 @pytest.mark.parametrize(
     ("suffix", "encode", "log_format"),
     [
+        ("txt", criteo, "criteo"),
+        ("jsonl", jsonl, "jsonl"),
         ("csv", csv, "csv"),
         ("csv.gz", lambda rows: gzip.compress(csv(rows), mtime=0), "csv"),
         ("parquet", parquet, "parquet"),
@@ -108,9 +122,10 @@ def test_the_same_log_as_from_a_disk(
     for number, rows in ((1, ROWS[:130]), (2, ROWS[130:])):
         (tmp_path / f"day_{number}.{suffix}").write_bytes(encode(rows))
         store.put(f"same/{suffix}/day_{number}.{suffix}", encode(rows))
-    local = ingest(config(f"day_*.{suffix}", format=log_format), tmp_path / "local", base=tmp_path)
+    columns = {"categorical": (), "dense": ()} if log_format == "criteo" else {}
+    local = ingest(config(f"day_*.{suffix}", format=log_format, **columns), tmp_path / "local", base=tmp_path)
     named = f"s3://{BUCKET}/same/{suffix}/day_*.{suffix}"
-    remote = ingest(config(named, format=log_format), tmp_path / "remote", base=tmp_path)
+    remote = ingest(config(named, format=log_format, **columns), tmp_path / "remote", base=tmp_path)
     assert local.manifest.fingerprint == remote.manifest.fingerprint
     assert local.manifest.files == remote.manifest.files
     assert local.num_inputs == len(ROWS)
@@ -118,6 +133,20 @@ def test_the_same_log_as_from_a_disk(
     assert files
     for file in files:
         assert (local.path / file).read_bytes() == (remote.path / file).read_bytes()
+
+
+@pytest.mark.parametrize(("suffix", "encode"), [("csv", csv), ("parquet", parquet)])
+def test_a_plan_takes_the_same_sample(store: ObjectStore, tmp_path: Path, suffix: str, encode: Any) -> None:
+    rows = ROWS * 40
+    (tmp_path / f"a.{suffix}").write_bytes(encode(rows))
+    name = store.put(f"sampled/a.{suffix}", encode(rows))
+    found = []
+    for number, train in enumerate((f"a.{suffix}", name)):
+        this = config(train, format=suffix)
+        sample = sample_raw(this, find_sources(this, tmp_path), tmp_path / f"sample{number}", 40_000)
+        assert 0 < sample.share < 1
+        found.append((sample.share, [Path(each).read_bytes() for each in sample.config.train]))
+    assert found[0] == found[1]
 
 
 def test_folders_give_columns(store: ObjectStore, tmp_path: Path) -> None:

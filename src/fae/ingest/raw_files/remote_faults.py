@@ -6,10 +6,7 @@ key, a signature or what is behind ``?`` in an address.
 
 from __future__ import annotations
 
-import http.client
 import re
-import ssl
-import urllib.error
 from collections.abc import Sequence
 
 from fae.core.errors import LogError
@@ -40,17 +37,9 @@ _UNREACHED = re.compile(
     r"Network is unreachable|No route to host|UnknownHostException|SSL \w+ \w+|Problem with the SSL"
 )
 _CURL = re.compile(r"curlCode: \d+, ([^;]+)")
-_CUT = re.compile(r"NETWORK_CONNECTION|UNAVAILABLE|CURL error|Timeout|timed out|reset by peer")
+_CUT = re.compile(r"NETWORK_CONNECTION|curlCode|UNAVAILABLE|CURL error|Timeout|timed out|reset by peer")
 _NO_LIBRARY = re.compile(r"[Uu]nable to load lib(jvm|hdfs)|libhdfs|CLASSPATH|HADOOP_HOME")
 _NOT_BUILT = re.compile(r"without \w+ support|not built with|Unrecognized filesystem type|cannot import name")
-
-
-class WholeFileError(Exception):
-    """A server sends a file as a whole, whatever range is wanted."""
-
-
-class ChangedFileError(Exception):
-    """A file has another size than when it was opened."""
 
 
 def unknown_setting(path: RemoteName, name: str, known: Sequence[str]) -> LogError:
@@ -65,34 +54,15 @@ def explain_remote_fault(path: RemoteName, error: BaseException) -> RemoteFileEr
     """What an error of a store says, in one line with advice."""
     if isinstance(error, RemoteFileError):
         return error
-    if isinstance(error, (WholeFileError, ChangedFileError)):
-        return _explain_answer(path, error)
-    if isinstance(error, urllib.error.HTTPError):
-        return _explain_text(path, f"HTTP status {error.code}")
-    if isinstance(error, http.client.InvalidURL):
-        return RemoteFileError(f"{path} is no web address; write spaces and the like as %20")
-    if isinstance(error, (http.client.HTTPException, TimeoutError, ConnectionError)):
-        if isinstance(error, ConnectionRefusedError):
-            return _explain_text(path, "Connection refused")
-        return _explain_text(path, "NETWORK_CONNECTION curlCode: 0, the connection was cut off")
-    if isinstance(error, urllib.error.URLError):
-        if isinstance(error.reason, ssl.SSLError):
-            return RemoteFileError(f"{path}: its server cannot be trusted ({error.reason.reason}); check the address")
-        if isinstance(error.reason, (ConnectionResetError, TimeoutError)):
-            return explain_remote_fault(path, error.reason)
-        return _explain_text(path, f"Could not resolve host: {error.reason}")
-    return _explain_text(path, str(error))
+    if isinstance(error, ConnectionRefusedError):
+        return explain_remote_text(path, "Connection refused")
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return explain_remote_text(path, "curlCode: 0, the connection was cut off")
+    return explain_remote_text(path, str(error))
 
 
-def _explain_answer(path: RemoteName, error: Exception) -> RemoteFileError:
-    if isinstance(error, ChangedFileError):
-        return RemoteFileError(f"{path} changed while it was read; run the command again once it is complete")
-    return RemoteFileError(
-        f"{path}: its server sends whole files only, and a log is read by ranges; download it and name the copy"
-    )
-
-
-def _explain_text(path: RemoteName, text: str) -> RemoteFileError:
+def explain_remote_text(path: RemoteName, text: str) -> RemoteFileError:
+    """What the message of a library says, in one line with advice."""
     what = _brief(text)
     if _NOT_BUILT.search(text):
         return RemoteFileError(

@@ -16,9 +16,10 @@ from fae.artifacts.block_digests import LocalBlocks, ReadableBlocks
 from fae.core.progress import say
 from fae.core.threads import num_threads
 from fae.ingest.raw_files.missing_files import RemoteFileError
+from fae.ingest.raw_files.remote_entries import Ranges
 from fae.ingest.raw_files.remote_faults import explain_remote_fault
 from fae.ingest.raw_files.remote_name import RemoteName, is_remote
-from fae.ingest.raw_files.remote_stores import Ranges, store_of
+from fae.ingest.raw_files.remote_stores import store_of
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each new try of a read that was cut off. The libraries try three times by themselves before that."""

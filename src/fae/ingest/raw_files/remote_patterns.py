@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from fae.core.errors import LogError
 from fae.ingest.raw_files.missing_files import MissingFilesError
 from fae.ingest.raw_files.name_patterns import natural_order, why_passed
+from fae.ingest.raw_files.remote_entries import RemoteEntry, Store
 from fae.ingest.raw_files.remote_faults import no_bucket
 from fae.ingest.raw_files.remote_name import RemoteName
-from fae.ingest.raw_files.remote_stores import RemoteEntry, Store, store_of
+from fae.ingest.raw_files.remote_stores import store_of
 
 
 @dataclass

@@ -1,25 +1,17 @@
-"""Where remote files are: object stores and Hadoop through pyarrow, web servers by ranges.
+"""Find the store that a remote file is in, and reach object stores and Hadoop through pyarrow.
 
-A store lists, looks and reads ranges. What goes wrong is raised as it comes, and told by
-`fae.ingest.raw_files.remote_faults`. Credentials are found as each store's own tools find them: environment, profile,
-role of the machine.
+What goes wrong while a file is read is raised as it comes, and told by `fae.ingest.raw_files.remote_faults`.
+Credentials are found as each store's own tools find them: environment, profile, role of the machine.
 """
 
 from __future__ import annotations
 
 import os
-import urllib.request
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
-from fae.ingest.raw_files.remote_faults import (
-    ChangedFileError,
-    WholeFileError,
-    explain_remote_fault,
-    unknown_setting,
-)
+from fae.ingest.raw_files.remote_entries import Ranges, RemoteEntry, Store
+from fae.ingest.raw_files.remote_faults import explain_remote_fault, unknown_setting
 from fae.ingest.raw_files.remote_name import RemoteName
 
 _SETTINGS = {
@@ -29,54 +21,6 @@ _SETTINGS = {
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _TIMEOUT_SECONDS = 20.0
 _TRIES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteEntry:
-    """A file or a folder of a store.
-
-    Attributes
-    ----------
-    place
-        Bucket and key, or server and path.
-    mtime_ns
-        Time of the last change; -1 where the store does not say.
-    """
-
-    place: str
-    is_folder: bool
-    num_bytes: int
-    mtime_ns: int
-
-
-class Ranges(Protocol):
-    """An open remote file."""
-
-    num_bytes: int
-
-    def read(self, first: int, stop: int) -> bytes:
-        """The bytes ``[first, stop)``, or fewer where the answer was cut off."""
-        ...
-
-    def close(self) -> None:
-        """Close it."""
-        ...
-
-
-class Store(Protocol):
-    """An object store, a cluster or a server."""
-
-    def status_of(self, path: RemoteName) -> RemoteEntry | None:
-        """What is at a path; None where nothing is."""
-        ...
-
-    def entries(self, folder: RemoteName, *, recursive: bool) -> list[RemoteEntry]:
-        """What is in a folder; nothing where there is none."""
-        ...
-
-    def open(self, path: RemoteName) -> Ranges:
-        """Open a file."""
-        ...
 
 
 _stores: dict[Any, Store] = {}
@@ -93,7 +37,12 @@ def store_of(path: RemoteName) -> Store:
     seen = frozenset(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_", "HADOOP_")))
     key = path.scheme, path.root, path.query, seen
     if key not in _stores:
-        _stores[key] = WebStore() if path.is_web else ArrowStore(path)
+        if path.is_web:
+            from fae.ingest.raw_files.web_servers import WebStore  # it takes a while to import
+
+            _stores[key] = WebStore()
+        else:
+            _stores[key] = ArrowStore(path)
     return _stores[key]
 
 
@@ -202,76 +151,3 @@ def _connect_s3(path: RemoteName, settings: dict[str, str], is_anonymous: bool) 
         anonymous=is_anonymous, connect_timeout=_TIMEOUT_SECONDS, request_timeout=_TIMEOUT_SECONDS,
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_TRIES),
     )  # fmt: skip
-
-
-class WebStore:
-    """Web servers that serve ranges of their files."""
-
-    def status_of(self, path: RemoteName) -> RemoteEntry | None:
-        """See `Store`."""
-        try:
-            ranges = self.open(path)
-        except Exception as error:
-            fault = explain_remote_fault(path, error)
-            if fault.is_absent:
-                return None
-            raise fault from error
-        return RemoteEntry(
-            place=path.place, is_folder=False, num_bytes=ranges.num_bytes, mtime_ns=ranges.mtime_ns
-        )  # fmt: skip
-
-    def entries(self, folder: RemoteName, *, recursive: bool) -> list[RemoteEntry]:
-        """A server lists no files."""
-        del folder, recursive
-        return []
-
-    def open(self, path: RemoteName) -> _WebRanges:
-        """See `Store`."""
-        return _WebRanges(path)
-
-
-class _WebRanges:
-    def __init__(self, path: RemoteName) -> None:
-        self._uri = path.uri
-        # One byte, because many servers and all signed addresses refuse a look without content.
-        with self._request(0, 1) as answer:
-            self.num_bytes = _total(answer)
-            self.mtime_ns = _changed(answer.headers.get("Last-Modified"))
-
-    def _request(self, first: int, stop: int) -> Any:
-        headers = {"Range": f"bytes={first}-{stop - 1}", "Accept-Encoding": "identity"}
-        try:
-            answer = urllib.request.urlopen(
-                urllib.request.Request(self._uri, headers=headers), timeout=_TIMEOUT_SECONDS
-            )
-        except urllib.request.HTTPError as error:
-            if error.code == 416:  # there is no such range in an empty file
-                return error
-            raise
-        if answer.status != 206:
-            answer.close()
-            raise WholeFileError(answer.status)
-        return answer
-
-    def read(self, first: int, stop: int) -> bytes:
-        with self._request(first, stop) as answer:
-            if _total(answer) != self.num_bytes:
-                raise ChangedFileError
-            return bytes(answer.read(stop - first))
-
-    def close(self) -> None:
-        pass
-
-
-def _total(answer: Any) -> int:
-    total = (answer.headers.get("Content-Range") or "").rpartition("/")[2]
-    if not total.isdecimal():
-        raise WholeFileError(answer.status)
-    return int(total)
-
-
-def _changed(text: str | None) -> int:
-    try:
-        return int(parsedate_to_datetime(text or "").timestamp()) * 10**9
-    except ValueError:
-        return -1
