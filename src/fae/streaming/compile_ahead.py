@@ -2,7 +2,7 @@
 
 numba compiles a loop for the types with which it is called first, and keeps it on disk; where it is not there yet, the
 dozen loops of a training take several seconds, half of them without the interpreter's lock. Here they are compiled for
-the types that training will use, before it does; where they are on the disk, that loads them. Who calls a loop that is
+the types that training will use, before it does; where they are on the disk, that loads them. A caller of a loop that is
 being compiled waits for it (numba's lock), and a loop that was left out is compiled when it is called.
 
 Imports no torch.
@@ -52,7 +52,7 @@ def compile_ahead(shapes: LoopShapes) -> threading.Thread:
 
 
 def _compile_all(shapes: LoopShapes) -> None:
-    with contextlib.suppress(Exception):  # whoever calls the loop meets the same error
+    with contextlib.suppress(Exception):  # the caller of the loop meets the same error
         for loop, types in training_loops(shapes):
             if not threading.main_thread().is_alive():
                 return
