@@ -308,7 +308,7 @@ def test_raw_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monk
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(source_digests, "file_digest", refuse)
+    monkeypatch.setattr(source_digests, "open_blocks", refuse)
     monkeypatch.setattr(os, "access", lambda *_: False)
     done = case.fae("ingest")
     assert done.status == 0, done.stderr

@@ -42,16 +42,17 @@ def test_a_second_run_does_not_ingest(runs: Path) -> None:
 
 def test_the_raw_file_is_not_read_again_for_its_name(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fae.ingest.raw_files.source_digests as digests
+    from fae.ingest.raw_files.digest_kinds import BLOCKS, digest_by_kind
 
-    facts = digests.file_digest(runs / "log.csv")
+    facts = digest_by_kind(runs / "log.csv", BLOCKS)
     stat = (runs / "log.csv").stat()
     sidecar = runs / "runs" / "my" / "log.sources.json"
     sidecar.write_text(
         f'{{"{(runs / "log.csv").resolve()}": {{"bytes": {stat.st_size}, "mtime_ns": {stat.st_mtime_ns}, '
-        f'"blake2b": "{facts}"}}}}'
+        f'"{BLOCKS}": "{facts}"}}}}'
     )
     monkeypatch.setattr(digests, "_known_digests", {})
-    monkeypatch.setattr(digests, "file_digest", lambda path: pytest.fail(f"{path} is read"))
+    monkeypatch.setattr(digests, "open_blocks", lambda path: pytest.fail(f"{path} is read"))
     assert "ingest: found" in small(runs, verb="ingest")
 
 

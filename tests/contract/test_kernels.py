@@ -29,9 +29,9 @@ class PythonForm(CpuGroupKernels):
 
     def _patched(self, call, *arguments, **options):
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("_translate", "_apply"):
+            for name in ("translate", "_apply"):
                 patch.setattr(cpu, name, getattr(cpu, name).py_func)
-            for name in ("_gather_kernel", "_pool_kernel", "_update_kernel"):
+            for name in ("gather_kernel", "pool_kernel", "update_kernel"):
                 factory = getattr(cpu, name)
                 patch.setattr(cpu, name, lambda *key, factory=factory: factory(*key).py_func)
             return call(*arguments, **options)

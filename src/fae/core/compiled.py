@@ -12,19 +12,57 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import os
 import stat
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba.core.caching import FunctionCache
 
 from fae.core.printable import tell
+
+
+class _Hider(MetaPathFinder):
+    """The first finder of a thread that is not to find a package. Other threads find it."""
+
+    def __init__(self, package: str) -> None:
+        self._package, self._thread = package, threading.get_ident()
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if name == self._package and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@contextlib.contextmanager
+def hidden(package: str) -> Iterator[None]:
+    """While the block runs, its thread does not find `package` (a top-level name); one that is loaded already stays."""
+    hider = _Hider(package)
+    sys.meta_path.insert(0, hider)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(hider)
+
+
+def is_installed(package: str) -> bool:
+    """Whether `package` (a top-level name) could be imported; it is not."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # a module that was put there by hand may have no spec
+        return package in sys.modules
+
+
+with hidden("scipy"):  # numba looks at its version, and takes half a second for it
+    import numba
+    from numba.core.caching import FunctionCache
 
 F = TypeVar("F", bound=Callable[..., Any])
 Int64 = npt.NDArray[np.int64]
@@ -68,6 +106,7 @@ class _ForgivingCache(FunctionCache):
     """numba's cache of one function; what cannot be read is compiled, what cannot be written is left out."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        _load_array_functions()
         try:
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except Exception:  # a damaged file raises of every kind
@@ -80,6 +119,19 @@ class _ForgivingCache(FunctionCache):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except Exception as error:
             _say_once(f"compiled loops cannot be kept in {self.cache_path} ({error})")
+
+
+@functools.cache
+def _load_array_functions() -> None:
+    """Load what numba loads before it compiles, without the scipy that it would look for; no loop here needs BLAS.
+
+    Code that does need it finds it: numba is told that it is there, and imports scipy when such code is compiled.
+    """
+    with contextlib.suppress(ImportError), hidden("scipy"):
+        from numba.np import arraymath
+
+        if hasattr(arraymath, "_HAVE_BLAS"):
+            arraymath._HAVE_BLAS = is_installed("scipy")
 
 
 def _cache_of(function: Any) -> Any:

@@ -28,6 +28,7 @@ from fae.streaming.ready_batch import ReadyBatch
 from fae.streaming.row_store import RowOptimizer, RowStore
 
 _NO_ROWS = np.empty(0, np.int64)
+_NO_ROWS.flags.writeable = False  # as lists from files are: another type would compile the loop again
 
 
 class PaperEmbeddings(Embeddings):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fae.artifacts.hot_set import HotSet
 
 _NO_ROWS = np.empty(0, np.int64)
+_NO_ROWS.flags.writeable = False  # as lists from files are: another type would compile the loop again
 
 
 class TieredEmbeddings(Embeddings):

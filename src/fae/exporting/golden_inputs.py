@@ -25,6 +25,8 @@ from fae.exporting.standalone.scoring.exported_model import ExportedModel
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.formats import CRITEO_FORMATS
+from fae.ingest.raw_files.digest_kinds import KINDS, content_in, digest_in
+from fae.ingest.raw_files.remote_files import source_path
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.ingest.readers.chunk import Chunk, CriteoChunk
 from fae.ingest.readers.dispatch import read_chunks
@@ -117,10 +119,15 @@ def _from_files(log: ColumnarLog, config: LogConfig, positions: Int64) -> Any | 
 def _raw_files(log: ColumnarLog) -> list[Path] | None:
     """The log's raw files in order, if each is where it was and has its size."""
     try:
-        known = {facts["blake2b"]: Path(name) for name, facts in read_json(sidecar(log.path)).items()}
-        found = [(known[each["blake2b"]], each["bytes"]) for each in log.manifest.parameters["sources"]]
+        known = {
+            digest_in(facts, kind): source_path(name)
+            for name, facts in read_json(sidecar(log.path)).items()
+            for kind in KINDS
+            if digest_in(facts, kind)
+        }
+        found = [(known[content_in(each)[1]], each["bytes"]) for each in log.manifest.parameters["sources"]]
         return [path for path, size in found] if all(path.stat().st_size == size for path, size in found) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, LogError):
         return None
 
 

@@ -11,13 +11,18 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from fae.core.errors import LogError
 from fae.core.files import reason
 from fae.ingest.config import LogConfig
 from fae.ingest.raw_files.file_advice import folder_advice, not_plain, passed_over, shown_names
+from fae.ingest.raw_files.missing_files import MissingFilesError as MissingFilesError
 from fae.ingest.raw_files.name_patterns import SPECIAL, cannot_look, has_pattern, match_files
+from fae.ingest.raw_files.remote_entries import RemoteEntry
+from fae.ingest.raw_files.remote_files import RemotePath, source_path
+from fae.ingest.raw_files.remote_name import is_remote
+from fae.ingest.raw_files.remote_patterns import has_remote_pattern, look_at, match_remote
 from fae.ingest.readers.chunk import NoInputsError
 
 Role = Literal["train", "validation", "test"]
@@ -27,10 +32,6 @@ _NAMED: Mapping[Role, str] = {
 }  # fmt: skip
 
 
-class MissingFilesError(LogError):
-    """A name or pattern of the recipe leads to no file, or to one that cannot be read."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
     """One raw file as it was when the log was planned.
@@ -38,11 +39,14 @@ class SourceFile:
     Attributes
     ----------
     path
-        The file as the recipe names it: its name tells order and compression, links are not followed.
+        The file as the recipe names it: its name tells order and compression, links are not followed. Of a remote file
+        a `fae.ingest.raw_files.remote_files.RemotePath`, which readers take like a path.
     real
-        Where its bytes are: behind all links.
+        Where its bytes are: behind all links; of a remote file its name without settings.
     role
         Whether ``[log] train``, ``validation`` or ``test`` named it.
+    mtime_ns
+        Time of its last change; -1 where its store does not say.
     from_pattern
         Whether a pattern found it: a part without inputs is then passed over.
     """
@@ -66,7 +70,11 @@ class SourceFile:
         except OSError:
             status = None
         if status is None or (status.st_size, status.st_mtime_ns) != (self.num_bytes, self.mtime_ns):
-            raise LogError(f"{self.path} changed while it was read; run the command again once it is complete")
+            raise self.changed()
+
+    def changed(self) -> LogError:
+        """The error for a file that is no longer what it was when it was planned."""
+        return LogError(f"{self.path} changed while it was read; run the command again once it is complete")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +181,8 @@ def _check_number(config: LogConfig, sources: list[SourceFile]) -> None:
 
 
 def _expand(pattern: str, base: Path, role: Role, where: str, lines: list[str]) -> list[SourceFile]:
+    if is_remote(pattern):
+        return _expand_remote(pattern, role, where, lines)
     name = os.path.expanduser(pattern)
     path = os.path.join(os.path.abspath(base), name)
     if not has_pattern(name) or os.path.lexists(path):
@@ -181,12 +191,7 @@ def _expand(pattern: str, base: Path, role: Role, where: str, lines: list[str]) 
     told = f"{where} = {pattern!r}"
     lines += passed_over(matches.passed, told)
     sources = [_source(found, role, from_pattern=True) for found in matches.files]
-    with_bytes = [source for source in sources if source.num_bytes]
-    if empty := [source.path.name for source in sources if not source.num_bytes]:
-        lines.append(
-            f"{told} passes over {len(empty)} {'file' if len(empty) == 1 else 'files'} of 0 bytes: {shown_names(empty)}"
-        )
-    if with_bytes:
+    if with_bytes := _with_bytes(sources, told, lines):
         return with_bytes
     if matches.folders:
         what = f"the folder {matches.folders[0]}" if len(matches.folders) == 1 else f"{len(matches.folders)} folders"
@@ -196,6 +201,47 @@ def _expand(pattern: str, base: Path, role: Role, where: str, lines: list[str]) 
         raise not_plain(special, os.stat(special).st_mode)
     others = f" but {'; '.join(lines)}" if lines else ""
     raise MissingFilesError(f"{told} matches no file under {base.absolute()}{others}; correct the pattern")
+
+
+def _with_bytes(sources: list[SourceFile], told: str, lines: list[str]) -> list[SourceFile]:
+    if empty := [source.path.name for source in sources if not source.num_bytes]:
+        lines.append(
+            f"{told} passes over {len(empty)} {'file' if len(empty) == 1 else 'files'} of 0 bytes: {shown_names(empty)}"
+        )
+    return [source for source in sources if source.num_bytes]
+
+
+def _expand_remote(pattern: str, role: Role, where: str, lines: list[str]) -> list[SourceFile]:
+    path = cast("RemotePath", source_path(pattern))
+    if not has_remote_pattern(path):
+        source = _remote_source(path, look_at(path, _advice(where)), role, from_pattern=False)
+        if source.num_bytes == 0:
+            raise _is_empty(path, where)
+        return [source]
+    matches = match_remote(path)
+    told = f"{where} = {str(path)!r}"
+    lines += passed_over(matches.passed, told)
+    sources = [_remote_source(path.at(found.place), found, role, from_pattern=True) for found in matches.files]
+    if with_bytes := _with_bytes(sources, told, lines):
+        return with_bytes
+    if matches.folders:
+        raise MissingFilesError(
+            f"{told} matches {shown_names(matches.folders)}, which is no file; write {str(path).rstrip('/') + '/*'!r} "
+            "to read the files in it"
+        )
+    others = f" but {'; '.join(lines)}" if lines else ""
+    raise MissingFilesError(f"{told} matches no file{others}; correct the pattern")
+
+
+def _remote_source(path: RemotePath, found: RemoteEntry, role: Role, *, from_pattern: bool) -> SourceFile:
+    return SourceFile(
+        path=cast("Path", path), real=path.identity, role=role, num_bytes=found.num_bytes, mtime_ns=found.mtime_ns,
+        from_pattern=from_pattern,
+    )  # fmt: skip
+
+
+def _is_empty(path: object, where: str) -> LogError:
+    return LogError(f"{path} is empty (0 bytes); copy it again or take it out of {where}")
 
 
 def _named_file(path: str, pattern: str, role: Role, where: str) -> SourceFile:
@@ -213,7 +259,7 @@ def _named_file(path: str, pattern: str, role: Role, where: str) -> SourceFile:
         raise not_plain(path, mode)
     source = _source(path, role, from_pattern=False)
     if source.num_bytes == 0:
-        raise LogError(f"{path} is empty (0 bytes); copy it again or take it out of {where}")
+        raise _is_empty(path, where)
     return source
 
 

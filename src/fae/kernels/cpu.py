@@ -11,11 +11,10 @@ The loops are compiled once per embedding_dim: a constant D lets LLVM keep a row
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fae.core.compiled import njit
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas, bias_corrected_rate
@@ -23,6 +22,9 @@ from fae.core.pooling import POOLING_CODE
 from fae.core.prefetch import prefetch, prefetch_row
 from fae.core.threads import run_ranges
 from fae.kernels.geometry import GroupGeometry
+
+if TYPE_CHECKING:
+    import torch
 
 Int = npt.NDArray[np.int64]
 
@@ -34,7 +36,8 @@ _MEAN, _KEPT = POOLING_CODE["mean"], POOLING_CODE["none"]
 
 
 @njit(cache=True, nogil=True)
-def _translate(addresses, slots, num_hot_rows, shift, cold_rows, rows, start, stop):
+def translate(addresses, slots, num_hot_rows, shift, cold_rows, rows, start, stop):
+    """Rows of the bank from addresses of a range of inputs."""
     by_list = cold_rows.size > 0
     for b in range(start, stop):
         for position in range(slots.size):
@@ -79,7 +82,9 @@ def _apply(weight, state, row, total, optimizer, learning_rate, eps, decay, squa
 
 
 @cache
-def _gather_kernel(dim: int) -> Any:
+def gather_kernel(dim: int) -> Any:
+    """The loop that copies one row for each lookup, for rows of `dim` floats."""
+
     @njit(cache=True, nogil=True)
     def gather(weight, rows, out, start, stop):
         flat = weight.reshape(-1)
@@ -98,7 +103,9 @@ def _gather_kernel(dim: int) -> Any:
 
 
 @cache
-def _pool_kernel(dim: int) -> Any:
+def pool_kernel(dim: int) -> Any:
+    """The loop that pools the rows of each feature, for rows of `dim` floats."""
+
     @njit(cache=True, nogil=True)
     def pool(weight, rows, first_slot, length, pooling, column, out, inverse_count, start, stop):
         flat, inputs_ahead = weight.reshape(-1), 1 + _AHEAD // rows.shape[1]
@@ -130,7 +137,9 @@ def _pool_kernel(dim: int) -> Any:
 
 
 @cache
-def _update_kernel(dim: int, flat: bool) -> Any:
+def update_kernel(dim: int, flat: bool) -> Any:
+    """The loop that sums the gradients of each row and applies the optimizer; `flat` as `GroupGeometry.is_flat`."""
+
     @njit(cache=True, nogil=True)
     def update(
         weight, state, flat_state, rows, order, grad, width, num_slots, slot_column, slot_feature, pooling,
@@ -232,10 +241,10 @@ class CpuGroupKernels:
         """
         geometry, dim = self.geometry, self.geometry.embedding_dim
         table, pooled = weight.detach().numpy(), out.detach().numpy()
-        kernel = _gather_kernel(dim) if geometry.is_flat else _pool_kernel(dim)
+        kernel = gather_kernel(dim) if geometry.is_flat else pool_kernel(dim)
 
         def work(start: int, stop: int) -> None:
-            _translate(addresses, geometry.slots, num_hot_rows, shift, cold_rows, self._rows, start, stop)
+            translate(addresses, geometry.slots, num_hot_rows, shift, cold_rows, self._rows, start, stop)
             if geometry.is_flat:
                 rows, flat = self._rows.reshape(-1), pooled.reshape(-1, dim)
                 kernel(table, rows, flat, start * geometry.num_slots, stop * geometry.num_slots)
@@ -277,7 +286,7 @@ class CpuGroupKernels:
         """
         geometry = self.geometry
         table, table_state = weight.numpy(), state.numpy()
-        kernel = _update_kernel(geometry.embedding_dim, geometry.is_flat)
+        kernel = update_kernel(geometry.embedding_dim, geometry.is_flat)
         rows, flat_grad = self._rows.reshape(-1), grad.contiguous().numpy().reshape(-1)
         flat_state = table_state.reshape(-1)
         is_adam = self._optimizer == _ADAM

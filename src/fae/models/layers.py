@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -118,8 +119,8 @@ class DotInteraction(nn.Module):
 
     def __init__(self, num_vectors: int) -> None:
         super().__init__()
-        rows, columns = torch.tril_indices(num_vectors, num_vectors, offset=-1)
-        self.register_buffer("triangle", rows * num_vectors + columns, persistent=False)
+        rows, columns = np.tril_indices(num_vectors, -1)  # torch's imports its compiler where the model is sketched
+        self.register_buffer("triangle", torch.as_tensor(rows * num_vectors + columns), persistent=False)
         self.num_pairs = len(rows)
 
     def forward(self, vectors: Tensor) -> Tensor:

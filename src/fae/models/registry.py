@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from fae.artifacts.columnar_log import FeatureSchema, feature_tables, model_features
 from fae.core.seeds import derive_seed
@@ -54,8 +55,20 @@ def sketch_model(config: ModelConfig, features: Sequence[FeatureSchema], num_den
         If the model cannot take these features.
     """
     config, features = _of_columns(config, features)
-    with torch.device("meta"):
+    with torch.device("meta"), _Sketching():
         return MODELS[config.name](config, features, num_dense)
+
+
+class _Sketching(TorchFunctionMode):
+    """Go around what the meta device does in Python: with it torch imports its compiler, which takes two seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, named = getattr(func, "__name__", ""), kwargs or {}
+        if name == "normal_":  # Tensor.normal_ and nn.init.normal_: there are no weights to draw
+            return args[0] if args else named["tensor"]
+        if name == "arange":
+            return func(*args, **{**named, "device": "cpu"}).to("meta")
+        return func(*args, **named)
 
 
 def _of_columns(

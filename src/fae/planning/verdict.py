@@ -200,8 +200,14 @@ def _without_gpu(budgets: Sequence[BudgetFigures], times: Sequence[Times], all_r
     ]
     if times and "cpu" in times[-1]:
         lines.append(f'[train] placement = "cpu" is predicted to train {_rate(times[-1]["cpu"])}.')
+    needs = budgets[-1].on_gpu["device"]
+    whole = -(-needs.device_rows // 2**20) * 2**20 + needs.device_beside + SPARE_BYTES  # `largest_budget` is whole MiB
     with_gpu = _by_share(budgets, range(len(budgets)), None)
-    lines += ["With a GPU: " + with_gpu.sentences[0], *with_gpu.sentences[1:]]
+    lines.append(f"A GPU with {format_bytes(whole)} of memory holds all rows, and you do not need FAE.")
+    first, *others = with_gpu.sentences
+    if with_gpu.budget != budgets[-1].budget:
+        lines.append("With a smaller GPU: " + first)
+    lines += others
     return Verdict(answer="no GPU", budget=with_gpu.budget, placement="cpu", sentences=tuple(lines))
 
 

@@ -6,6 +6,7 @@ influences which rows are hot.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,10 @@ def profile(log: ColumnarLog, config: HotConfig, path: Path, *, seed: int) -> Ac
     indices = None
     if not is_exact:
         indices = start + sample_without_replacement(generator(seed, "profile", "sample"), stop - start, size)
-    if indices is None:
-        check_inputs(log)  # it reads every training input anyway
     inputs = sampled_inputs(log, range(start, stop) if indices is None else indices)
+    if is_exact:
+        check_inputs(log)  # it reads every training input anyway
+        inputs = dataclasses.replace(inputs, check=None)
     with task("profile", total=size) as progress:
         counts = count_accesses(inputs, log.features, progress.advance)
     summary: dict[str, Any] = {

@@ -23,6 +23,8 @@ from fae.core.files import MANIFEST
 from fae.core.printable import brief
 from fae.core.progress import say
 from fae.core.whole_files import read_json
+from fae.ingest.raw_files.digest_kinds import is_same_content
+from fae.ingest.raw_files.remote_name import is_remote
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.models.config import model_config
 from fae.run import prepare
@@ -110,8 +112,8 @@ def _require_log_replaceable(run: RunContext, plan: Plan, gone: Mapping[str, Any
     reasons = []
     if users := users_of(run.out):
         reasons.append(f"{named_users(users)} it")
-    moved = {source.get("blake2b") for source in plan.parameters.get("sources", ())}
-    if lost := [name for name, digest in gone.items() if digest not in moved]:
+    files = plan.parameters.get("sources", ())
+    if lost := [name for name, facts in gone.items() if not any(_is_moved(name, facts, file) for file in files)]:
         reasons.append(f"its raw file {lost[0]} is not there any more")
     if reasons:
         raise ArtifactError(
@@ -137,8 +139,18 @@ def keep_for_users(run: RunContext, plan: Plan) -> None:
         say(f"ingest: {path} is replaced, and {named_users(users)} it; `fae run` there ingests again")
 
 
-def missing_sources(log: Path) -> dict[str, Any]:
-    """Raw files of a log that are no longer where they were, as far as its sidecar knows them, and their digests."""
+def _is_moved(name: str, facts: Mapping[str, Any], file: Mapping[str, Any]) -> bool:
+    """Whether a raw file of the plan is one that was `name` before."""
+    same = is_same_content(facts, file)
+    # Where one was hashed by earlier code alone, name and size tell.
+    return (Path(name).name, facts.get("bytes")) == (file.get("name"), file.get("bytes")) if same is None else same
+
+
+def missing_sources(log: Path) -> dict[str, dict[str, Any]]:
+    """Raw files of a log that are no longer where they were, as far as its sidecar knows them, and its facts of them.
+
+    Files that are elsewhere (`s3://`) are not looked for.
+    """
     try:
         known = read_json(sidecar(log))
     except (OSError, ValueError):
@@ -146,9 +158,9 @@ def missing_sources(log: Path) -> dict[str, Any]:
     if not isinstance(known, dict):
         return {}
     return {
-        name: facts.get("blake2b") if isinstance(facts, dict) else None
+        name: facts if isinstance(facts, dict) else {}
         for name, facts in known.items()
-        if not Path(name).exists()
+        if not is_remote(name) and not Path(name).exists()
     }
 
 

@@ -21,10 +21,12 @@ from fae.ingest.existing_log import existing_plan
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.run.context import RunContext
 from fae.run.earlier_training import keep_for_users, missing_sources, require_replaceable
+from fae.run.loops_ahead import loop_shapes
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
 from fae.run.stale_files import METRICS, PARENT_TEST, RUN_RECORD, drop_stale_report, take_back
 from fae.run.train_stage import TRAIN, fresh_embeddings, require_model_memory
+from fae.streaming.compile_ahead import compile_ahead
 
 if TYPE_CHECKING:
     from fae.embedding.base import Embeddings
@@ -106,6 +108,7 @@ class RunFolder(RunContext):
         log = self.existing_log() if self.recipe.log.is_columnar else None
         self.recipe.check_model(log.features if log else None)
         require_validation(self.recipe, log)
+        self._compile_ahead(log)
         require_model_memory(self.recipe, log)
         with self.locked():
             # A parent that does not fit and a missing GPU are found now, not after hours of ingest.
@@ -155,10 +158,17 @@ class RunFolder(RunContext):
             As `run`.
         """
         stage = find_stage(name)
+        if stage is TRAIN:
+            self._compile_ahead(self.existing_log() if self.recipe.log.is_columnar else None)
         with self.locked():
             if stage in (INGEST, TRAIN):
                 self._check_replaceable(stage, replace=replace)
             return self._run_stage(stage)
+
+    def _compile_ahead(self, log: ColumnarLog | None) -> None:
+        """Start to compile what the training will call, unless there is a training already."""
+        if not (TRAIN.path(self) / MANIFEST).is_file():
+            compile_ahead(loop_shapes(self.recipe, log, self.requested_device))
 
     def _check_replaceable(self, stage: Stage[Any], *, replace: bool) -> None:
         """Stop before a finished training is lost, or a log that cannot be made again: `fae.run.earlier_training`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fae.artifacts.columnar_log import KIND, ColumnarLog
@@ -27,6 +27,7 @@ from fae.core.files import (
     temporary_path,
 )
 from fae.core.whole_files import read_json
+from fae.ingest.raw_files.former_logs import remember_names
 from fae.ingest.raw_files.source_digests import remember_digests, sidecar
 from fae.run.stale_files import RUN_RECORD
 
@@ -41,9 +42,27 @@ def run_folders(beside: Path) -> Iterator[Path]:
                 yield each
 
 
-def learn_digests(out: Path) -> None:
-    """Take over the digests of raw files that ingests into folders beside `out` have computed."""
+def learn_digests(out: Path, parents: Mapping[str, str] | None = None) -> None:
+    """Take over the names of logs, and the digests of raw files, that ingests into `out` and beside it have found.
+
+    Parameters
+    ----------
+    parents
+        What the log of `out` continues. Without it a log is not known by what was made from it, once it is gone.
+    """
     remember_digests([out / KIND, *(each / KIND for each in run_folders(out))])
+    if parents is not None:
+        remember_names(_named_logs(out), parents)
+
+
+def _named_logs(out: Path) -> Iterator[str]:
+    """Fingerprints of the logs that the other artifacts of a run were made from."""
+    with contextlib.suppress(OSError):
+        for folder in sorted(out.iterdir()):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                name = read_json(folder / MANIFEST)["parents"][KIND]
+                if folder.name != KIND and isinstance(name, str):
+                    yield name
 
 
 def find_shared_log(out: Path, plan: Plan) -> Path | None:

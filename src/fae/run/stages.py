@@ -87,7 +87,7 @@ class IngestStage(Stage[ColumnarLog]):
             return existing_plan(self.open(run))
         parent = run.parent()
         known = parent.log if parent else None
-        learn_digests(run.out)
+        learn_digests(run.out, {} if known is None else {self.kind: known.manifest.fingerprint})
         return plan_ingest(run.recipe.log, base=run.recipe.base, previous=self.path(run), parent=known)
 
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fae.artifacts.checkpoint import COMMAND, FORMAT_VERSION, KIND, open_checkpoint, read_progress, read_result
 from fae.artifacts.columnar_log import KIND as LOG_KIND
-from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, join_parts
+from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.hot_set import HotSet
 from fae.artifacts.manifest import Manifest, Plan, is_current, require_parent
 from fae.artifacts.packed import KIND as PACKED_KIND
@@ -19,8 +19,8 @@ from fae.core.errors import BudgetError
 from fae.core.host_memory import available_bytes
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
-from fae.ingest.column_config import tables_of
 from fae.run.context import RunContext
+from fae.run.loops_ahead import named_features
 from fae.run.parent_test import evaluate_parent, read_parent_test
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, Stage
@@ -168,12 +168,7 @@ def require_model_memory(recipe: Recipe, log: ColumnarLog | None) -> None:
     from fae.models.registry import sketch_model
     from fae.training.dense import dense_bytes
 
-    columns = recipe.log.categorical_columns()
-    features = log.features if log else join_parts(
-        [FeatureSchema(name=each.name, num_embeddings=0, length=each.max_length, pooling=each.pooling)
-         for each in columns],
-        tables_of(columns),
-    )  # fmt: skip
+    features = log.features if log else named_features(recipe)
     model = sketch_model(recipe.model, features, len(log.dense_names if log else recipe.log.dense_columns()))
     num_weights = sum(parameter.numel() for parameter in model.parameters())
     needed, free = dense_bytes(recipe.train.optimizer, model), available_bytes()

@@ -99,7 +99,7 @@ def pause(counters, turns):
 @njit(cache=True, nogil=True)
 def reach(counters, counter, count):
     """Wait until a counter has reached `count`; False if all threads are to stop."""
-    turns = 0
+    turns = np.int64(0)  # a plain 0 is a type of its own, for which `pause` would be compiled again
     while read_counter(counters, counter) < count:
         if stopped(counters):
             return False
@@ -123,7 +123,7 @@ def poll(counters, counter_ids, count, most_polls, sleeps):
 
     Between polls it yields or, if it `sleeps`, pauses as a waiting worker thread does.
     """
-    polls = 0
+    polls = np.int64(0)
     for index in range(counter_ids.size):
         while read_counter(counters, counter_ids[index]) < count:
             if stopped(counters):

@@ -34,6 +34,20 @@ _POSITION_MASK, _PLACE_MASK = 2 ** (32 - PLACE_BITS) - 1, 2**PLACE_BITS - 1
 MOST_SLOTS = _POSITION_MASK
 
 
+# Written out: numba's own takes half a second more to compile, and so does each assignment of a slice to a slice below.
+@njit(cache=True, nogil=True)
+def first_not_below(rows, row):
+    """The first place of ascending `rows` (int64) whose number is `row` or more; their count where there is none."""
+    low, high = 0, rows.size
+    while low < high:
+        middle = (low + high) // 2
+        if rows[middle] < row:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 @cache
 def gather_loop(width: int, state_width: int) -> Any:
     """The gather loop for rows of `width` floats and their state, for row numbers in ``[low, high)``.
@@ -60,8 +74,8 @@ def gather_loop(width: int, state_width: int) -> Any:
             seed = random_delay(seed, longest)
             slot, listed = position % depth, rows[begins[position] : ends[position]]
             stamp = (position & _POSITION_MASK) << PLACE_BITS
-            first_row, stop = num_hot_rows + slot * slot_rows, np.searchsorted(listed, high)
-            for index in range(np.searchsorted(listed, low), stop):
+            first_row, stop = num_hot_rows + slot * slot_rows, first_not_below(listed, high)
+            for index in range(first_not_below(listed, low), stop):
                 if index + _AHEAD < stop:
                     following = listed[index + _AHEAD] - num_hot_rows
                     prefetch_row(flat_weight, following, width)
@@ -84,7 +98,10 @@ def gather_loop(width: int, state_width: int) -> Any:
                     for d in range(state_width):
                         up_state[slot, index, d] = state[row, d]
                 elif fill_with_nan:
-                    up[slot, index], up_state[slot, index] = np.nan, np.nan
+                    for d in range(width):
+                        up[slot, index, d] = np.nan
+                    for d in range(state_width):
+                        up_state[slot, index, d] = np.nan
             publish(counters, own, position + 1)
 
     return gather
@@ -107,8 +124,8 @@ def scatter_loop(width: int, state_width: int) -> Any:
             seed = random_delay(seed, longest)
             first, slot = begins[position], position % depth
             listed = rows[first : ends[position]]
-            stop = np.searchsorted(listed, high)
-            for index in range(np.searchsorted(listed, low), stop):
+            stop = first_not_below(listed, high)
+            for index in range(first_not_below(listed, low), stop):
                 if index + _AHEAD < stop:
                     prefetch_row(flat_weight, listed[index + _AHEAD] - num_hot_rows, width)
                     prefetch_row(flat_state, listed[index + _AHEAD] - num_hot_rows, state_width)
@@ -128,7 +145,7 @@ def up_loop(
     fill_with_nan, longest, seed,
 ):  # fmt: skip
     """Copy the transfer buffer into the slot once no other batch needs the slot any more."""
-    depth, slot_rows = up.shape[0], up.shape[1]
+    depth, slot_rows, width, state_width = up.shape[0], up.shape[1], up.shape[2], up_state.shape[2]
     for position in range(len(begins)):
         if not (reach_all(counters, gathered, position + 1) and reach(counters, released, position)):
             return
@@ -136,10 +153,16 @@ def up_loop(
         count, slot = ends[position] - begins[position], position % depth
         first = num_hot_rows + slot * slot_rows
         if fill_with_nan:
-            bank[first : first + slot_rows] = np.nan
-            bank_state[first : first + slot_rows] = np.nan
-        bank[first : first + count] = up[slot, :count]
-        bank_state[first : first + count] = up_state[slot, :count]
+            for row in range(first, first + slot_rows):
+                for d in range(width):
+                    bank[row, d] = np.nan
+                for d in range(state_width):
+                    bank_state[row, d] = np.nan
+        for index in range(count):
+            for d in range(width):
+                bank[first + index, d] = up[slot, index, d]
+            for d in range(state_width):
+                bank_state[first + index, d] = up_state[slot, index, d]
         publish(counters, own, position + 1)
 
 
@@ -148,15 +171,18 @@ def down_loop(
     counters, own, updated, begins, ends, num_hot_rows, bank, bank_state, down, down_state, longest, seed
 ):  # fmt: skip
     """Copy the slot into its transfer buffer after the update."""
-    depth, slot_rows = down.shape[0], down.shape[1]
+    depth, slot_rows, width, state_width = down.shape[0], down.shape[1], down.shape[2], down_state.shape[2]
     for position in range(len(begins)):
         if not reach(counters, updated, position + 1):
             return
         seed = random_delay(seed, longest)
         count, slot = ends[position] - begins[position], position % depth
         first = num_hot_rows + slot * slot_rows
-        down[slot, :count] = bank[first : first + count]
-        down_state[slot, :count] = bank_state[first : first + count]
+        for index in range(count):
+            for d in range(width):
+                down[slot, index, d] = bank[first + index, d]
+            for d in range(state_width):
+                down_state[slot, index, d] = bank_state[first + index, d]
         publish(counters, own, position + 1)
 
 
@@ -166,5 +192,7 @@ def forward_on_host(locations, first_row, bank, bank_state):
     for i in range(locations.size):
         origin, place = locations[i], first_row + i
         if origin != place:
-            bank[place] = bank[origin]
-            bank_state[place] = bank_state[origin]
+            for d in range(bank.shape[1]):
+                bank[place, d] = bank[origin, d]
+            for d in range(bank_state.shape[1]):
+                bank_state[place, d] = bank_state[origin, d]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, optimizer_facts, state_width
+from fae.kernels.eager_optimizers import EagerAdagrad, EagerAdam, EagerOptimizer, EagerSGD
 from fae.kernels.torch_private import copy_all, scale_all
 from fae.models.layers import EVEN_WIDTH, MLP
 from fae.training.weight_decay import decay_before_steps, decaying_weights
@@ -24,12 +25,12 @@ if TYPE_CHECKING:  # needs Triton
 
 _ALIGN = 64  # weights: parameters begin on a multiple of 128 bytes of their bfloat16 copy
 _TORCH_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam,
+    "sgd": EagerSGD, "adagrad": EagerAdagrad, "adam": EagerAdam,
 }  # fmt: skip
 _ROUNDED = 512  # bytes that torch may add to a tensor on a GPU
 
 
-class FlatOptimizer(torch.optim.Optimizer):
+class FlatOptimizer(EagerOptimizer):
     """SGD, Adagrad or Adam over all parameters of a model at once.
 
     Parameters
@@ -223,7 +224,7 @@ def make_dense_optimizer(
     """
     kind = optimizer_facts(name).dense
     if not any(True for _ in model.parameters()):  # rows alone, as in a factorisation of users and items
-        return torch.optim.SGD([nn.Parameter(torch.empty(0))], lr=learning_rate)
+        return EagerSGD([nn.Parameter(torch.empty(0))], lr=learning_rate)
     if flat:
         return FlatOptimizer(kind, model, learning_rate, bf16=bf16, weight_decay=weight_decay)
     optimizer = _TORCH_OPTIMIZERS[kind](model.parameters(), lr=learning_rate)

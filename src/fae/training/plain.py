@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, feature_tables, first_slots, model_features
 from fae.core.seeds import generator
+from fae.kernels.eager_optimizers import EagerAdagrad, EagerSGD, EagerSparseAdam
 from fae.streaming.row_store import RowOptimizer, initial_chunks, initial_rows
 from fae.training.dense import make_dense_optimizer
 
@@ -170,11 +171,11 @@ class PlainRowUpdate:
         rate, eps = optimizer.learning_rate, optimizer.eps
         self.optimizer: SparseRowwiseAdagrad | torch.optim.Optimizer
         if optimizer.name == "sgd":
-            self.optimizer = torch.optim.SGD(self._parameters, lr=rate)
+            self.optimizer = EagerSGD(self._parameters, lr=rate)
         elif optimizer.name == "adagrad":
-            self.optimizer = torch.optim.Adagrad(self._parameters, lr=rate, eps=eps)
+            self.optimizer = EagerAdagrad(self._parameters, lr=rate, eps=eps)
         elif optimizer.name == "adam":
-            self.optimizer = torch.optim.SparseAdam(self._parameters, lr=rate, betas=optimizer.betas, eps=eps)
+            self.optimizer = EagerSparseAdam(self._parameters, lr=rate, betas=optimizer.betas, eps=eps)
         else:
             self.optimizer = SparseRowwiseAdagrad(self._parameters, optimizer)
 

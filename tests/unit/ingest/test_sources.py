@@ -31,13 +31,13 @@ def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
 def digested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were read to compute their digests."""
     names: list[str] = []
-    real = sources.file_digest
+    real = sources.open_blocks
 
-    def spy(path: Path) -> str:
+    def spy(path: Path) -> Any:
         names.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(sources, "file_digest", spy)
+    monkeypatch.setattr(sources, "open_blocks", spy)
     return names
 
 
@@ -168,6 +168,6 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(sources, "file_digest", refuse)
+    monkeypatch.setattr(sources, "open_blocks", refuse)
     with pytest.raises(LogError, match=r"cannot read .*Permission denied"):
         plan_ingest(config(), base=tmp_path)

@@ -121,8 +121,14 @@ def test_without_a_gpu_the_budget_for_one_is_named_too(times: Any) -> None:
     found = verdict(None, times=times, on_gpu=False)
     assert (found.answer, found.placement) == ("no GPU", "cpu")
     text = " ".join(found.sentences)
-    assert "With a GPU: Give it a budget of" in text
+    assert "A GPU with 8.6 GiB of memory holds all rows, and you do not need FAE." in text
+    assert [verdict(mib).answer for mib in (8803, 8804)] == ["use a budget", "all rows fit"]  # 8.6 GiB
+    assert "smaller GPU" not in text, "the advised budget holds all rows"
     assert "--gpu NAME" in text
+    text = " ".join(
+        verdict(None, [*BUDGETS, budget(9000, coverage=1.0, share=1.0, all_mib=9000)], [], on_gpu=False).sentences
+    )
+    assert "With a smaller GPU: Give it a budget of 8.0 GiB" in text
 
 
 def test_without_times_the_share_decides() -> None:

@@ -13,7 +13,9 @@ from typing import Any
 from fae.artifacts.columnar_log import FORMAT_VERSION, KIND
 from fae.artifacts.manifest import Manifest, Plan, read_manifest
 from fae.core.errors import ArtifactError
+from fae.ingest.raw_files.digest_kinds import content_in, kind_in
 from fae.ingest.raw_files.name_patterns import has_pattern
+from fae.ingest.raw_files.remote_files import RemotePath, source_path
 from fae.ingest.raw_files.source_digests import digest_sources
 from fae.ingest.sources import AbsentFiles, MissingFilesError, SourceFile
 
@@ -57,9 +59,10 @@ def plan_of_absent(
     if not missing:
         return None
     there = [each for each in found if isinstance(each, SourceFile)]
-    known = {str(each.facts.get("blake2b")) for each in kept}
+    kinds, known = {kind_in(each.facts) for each in kept}, {content_in(each.facts)[1] for each in kept}
     try:
-        if not known.issuperset(digest_sources(there, previous)):
+        digests = digest_sources(there, previous)
+        if len(kinds) != 1 or not known.issuperset(digests.of(*kinds)):
             return None
     except MissingFilesError:
         return None
@@ -73,10 +76,10 @@ def plan_of_absent(
 
 
 def without_unreadable(sources: Sequence[SourceFile], error: MissingFilesError) -> list[SourceFile | AbsentFiles]:
-    """The files, those that may not be read as missing ones."""
+    """The files, those that may not be read, or are elsewhere, as missing ones."""
     return [
         source
-        if os.access(source.path, os.R_OK)
+        if not isinstance(source.path, RemotePath) and os.access(source.path, os.R_OK)
         else AbsentFiles(pattern=glob.escape(source.name), role=source.role, error=error)
         for source in sources
     ]
@@ -99,8 +102,8 @@ def _match(found: Found, kept: Sequence[_Kept]) -> int | None:
                 return None
             at += 1
             continue
-        name = each.pattern.rstrip("/").rsplit("/", 1)[-1]
-        many = has_pattern(each.pattern)
+        name = source_path(each.pattern).name
+        many = has_pattern(str(source_path(each.pattern)))
         start = at
         while at < len(kept) and kept[at].role == each.role and (many or at == start):
             if not (fnmatch.fnmatchcase(kept[at].facts["name"], name) or kept[at].facts["name"] == name):

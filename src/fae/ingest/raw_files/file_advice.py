@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fae.core.errors import LogError
+from fae.ingest.raw_files.digest_kinds import content_in
 from fae.ingest.raw_files.name_patterns import HIDDEN, OWN, SIDE, SPECIAL
 
 _MOST_LISTED = 2000
@@ -110,7 +111,7 @@ def content_notes(
     Parameters
     ----------
     files
-        For each file its ``role``, ``name``, ``bytes`` and ``blake2b``, and ``folders``, the values that its folders
+        For each file its ``role``, ``name``, ``bytes`` and digest, and ``folders``, the values that its folders
         give to columns. Equal bytes in folders of other values are other inputs.
     counts
         Inputs of each.
@@ -125,11 +126,11 @@ def content_notes(
             f"{len(empty)} {'file holds' if len(empty) == 1 else 'files hold'} no inputs and "
             f"{'is' if len(empty) == 1 else 'are'} passed over: {shown_names(empty)}"
         )
-    first: dict[tuple[str, str], int] = {}
+    first: dict[tuple[tuple[str, str], str], int] = {}
     again: list[str] = []
     leaked: list[str] = []
     for index, (file, count) in enumerate(zip(files, counts, strict=True)):
-        content = (str(file["blake2b"]), json.dumps(file.get("folders", {}), sort_keys=True))
+        content = (content_in(file), json.dumps(file.get("folders", {}), sort_keys=True))
         known = first.setdefault(content, index) if count else index
         if known != index:
             is_leaked = files[known]["role"] != "test" and file["role"] == "test"

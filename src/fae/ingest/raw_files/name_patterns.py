@@ -149,25 +149,34 @@ class _Walk:
             self._pass(SPECIAL, path)
 
     def _is_passed(self, path: str, name: str, part: str, *, is_folder: bool) -> bool:
-        if name.startswith(".") and not part.startswith("."):
-            # Every folder has some of those, and no pattern of a shell matches them: they are not worth a line.
-            return True
-        if name.startswith("_") and not part.startswith("_") and not (is_folder and "=" in name):
-            self._pass(HIDDEN, path)
-            return True
-        if is_folder:
-            if is_own_folder(path):
-                self._pass(OWN, path)
-                return True
-            return False
-        suffix = next((end for end in _SIDE_SUFFIXES if name.lower().endswith(end)), None)
-        if suffix and not self._suffix.endswith(suffix):
-            self._pass(SIDE, path)
-            return True
-        return False
+        why = why_passed(name, part, self._suffix, is_folder=is_folder)
+        if why is None and is_folder and is_own_folder(path):
+            why = OWN
+        if why:
+            self._pass(why, path)
+        return why is not None
 
     def _pass(self, why: str, path: str) -> None:
         self.matches.passed.setdefault(why, []).append(path)
+
+
+def why_passed(name: str, part: str, last: str, *, is_folder: bool) -> str | None:
+    """Why a name that a part of a pattern matches is no part of the log: `HIDDEN`, `SIDE`; None where it is.
+
+    Empty for names with a dot: every folder has some, and no pattern of a shell matches them, so they are not worth a
+    line.
+
+    Parameters
+    ----------
+    last
+        The last part of the pattern, in small letters: it may name what is passed over otherwise.
+    """
+    if name.startswith(".") and not part.startswith("."):
+        return ""
+    if name.startswith("_") and not part.startswith("_") and not (is_folder and "=" in name):
+        return HIDDEN
+    suffix = next((end for end in _SIDE_SUFFIXES if name.lower().endswith(end)), None)
+    return SIDE if suffix and not is_folder and not last.endswith(suffix) else None
 
 
 def cannot_look(path: str, error: OSError) -> LogError:

@@ -1,26 +1,30 @@
 """The digests that identify the content of raw files, and the cache of those that did not change.
 
-A source is identified by its file name, its size and the blake2b of its bytes: touching or moving a file does not make
-a new log, changing one byte does. Digests of unchanged files (same place, size and modification time) are cached beside
-the artifact, in ``<artifact>.sources.json``. That file may be deleted; it is part of neither the artifact nor its
-fingerprint.
+A source is identified by its file name, its size and a digest of its bytes: touching or moving a file does not make a
+new log, changing one byte does. Digests of unchanged files (same place, size and modification time) are cached beside
+the artifact, in ``<artifact>.sources.json``, which may have both kinds of them (`fae.ingest.raw_files.digest_kinds`).
+That file may be deleted; it is part of neither the artifact nor its fingerprint.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fae.artifacts.checksums import file_digest
+from fae.artifacts.block_digests import ShortFileError, digest_files
+from fae.core.errors import LogError
 from fae.core.files import read_advice
 from fae.core.progress import task
 from fae.core.threads import run_ranges
 from fae.core.whole_files import read_json, write_json
 from fae.ingest.config import LogConfig
+from fae.ingest.raw_files.digest_kinds import BLOCKS, WHOLE, digest_by_kind, digest_in, kind_in
+from fae.ingest.raw_files.former_logs import find_kind, is_named_by_whole, remember_log
+from fae.ingest.raw_files.remote_files import open_blocks, workers_for
 from fae.ingest.readers.file_columns import folder_values
 from fae.ingest.sources import MissingFilesError, SourceFile
 
@@ -38,92 +42,181 @@ def sidecar(artifact: Path) -> Path:
     return artifact.with_name(f"{artifact.name}.sources.json")
 
 
-def digest_sources(sources: list[SourceFile], artifact: Path | None) -> list[str]:
-    """Hex blake2b of each file's bytes; files that did not change since they were last hashed are not read.
+class SourceDigests:
+    """The digests of some raw files, computed when they are wanted.
 
     Parameters
     ----------
     artifact
         Path of the log, made or not; its sidecar is read if it exists.
+
+    Attributes
+    ----------
+    former
+        The log that is at `artifact`; None where there is none that was made from raw files.
     """
-    cached = {**_read_sidecar(artifact), **_known_digests}
-    digests = [_cached_digest(cached, source) for source in sources]
-    missing = [index for index, digest in enumerate(digests) if not digest]
-    if not missing:
-        return digests
-    with task("ingest: naming the sources", sum(sources[index].num_bytes for index in missing), "bytes") as progress:
 
-        def work(start: int, stop: int) -> None:
-            for index in missing[start:stop]:
-                source = sources[index]
-                before_ns = time.time_ns()
-                digests[index] = file_digest(source.path)
-                if before_ns - source.mtime_ns >= _TRUST_AFTER_NS:
-                    _known_digests[source.real] = {
-                        "bytes": source.num_bytes,
-                        "mtime_ns": source.mtime_ns,
-                        "blake2b": digests[index],
-                    }
-                progress.advance(source.num_bytes)
+    def __init__(self, sources: Sequence[SourceFile], artifact: Path | None) -> None:
+        self._sources, self._artifact = list(sources), artifact
+        self._cached = _read_sidecar(artifact)
+        for path, facts in _known_digests.items():
+            self._cached[path] = _joined(self._cached.get(path, {}), facts)
+        for source in self._sources:
+            if _is_of(facts := self._cached.get(source.real, {}), source):
+                _known_digests[source.real] = facts
+        self._found: dict[str, list[str]] = {}
+        self.former = None if artifact is None else remember_log(artifact)
 
-        try:
-            run_ranges(work, len(missing))
-        except OSError as error:
-            raise MissingFilesError(f"cannot read {error.filename}: {error.strerror}; {read_advice(error)}") from error
-    if artifact is not None and artifact.is_dir():
-        cache_digests(sources, artifact)
-    return digests
+    def of(self, kind: str = BLOCKS) -> list[str]:
+        """Hex digest of each file's bytes; files that did not change since they were last hashed are not read.
+
+        Raises
+        ------
+        MissingFilesError
+            If a file cannot be read.
+        LogError
+            If one changes while it is read.
+        """
+        if kind not in self._found:
+            digests = [_cached_digest(self._cached, source, kind) for source in self._sources]
+            missing = [source for source, digest in zip(self._sources, digests, strict=True) if not digest]
+            if missing:
+                found = dict(zip((source.real for source in missing), _compute(missing, kind), strict=True))
+                digests = [digest or found[source.real] for source, digest in zip(self._sources, digests, strict=True)]
+                if self._artifact is not None and self._artifact.is_dir():
+                    cache_digests(self._sources, self._artifact)
+            self._found[kind] = digests
+        return self._found[kind]
+
+
+def digest_sources(sources: Sequence[SourceFile], artifact: Path | None) -> SourceDigests:
+    """The digests of raw files; see `SourceDigests`."""
+    return SourceDigests(sources, artifact)
 
 
 def remember_digests(artifacts: Iterable[Path]) -> None:
-    """Take over the digests in the sidecars of several logs; of a file in more than one, the newest."""
+    """Take over the names of several logs and the digests in their sidecars; of a file in more than one, the newest."""
     for artifact in artifacts:
+        remember_log(artifact)
         for path, facts in _read_sidecar(artifact).items():
-            times = [each.get("mtime_ns") for each in (facts, _known_digests.get(path, {}))]
-            if isinstance(times[0], int) and (not isinstance(times[1], int) or times[1] < times[0]):
-                _known_digests[path] = facts
+            known = _known_digests.get(path, {})
+            times = [each.get("mtime_ns") for each in (facts, known)]
+            if isinstance(times[0], int) and (not isinstance(times[1], int) or times[1] <= times[0]):
+                _known_digests[path] = _joined(known, facts)
 
 
-def describe_sources(config: LogConfig, sources: Sequence[SourceFile], digests: Sequence[str]) -> list[dict[str, Any]]:
-    """What a log's fingerprint says of each file: ``name``, ``bytes``, ``blake2b``; beside these its ``role``.
+def describe_sources(config: LogConfig, sources: Sequence[SourceFile], digests: SourceDigests) -> list[dict[str, Any]]:
+    """What a log's fingerprint says of each file: ``name``, ``bytes`` and its digest; beside these its ``role``.
 
     The names of folders count as far as the recipe wants a column from them.
     """
-    described = []
-    for source, digest in zip(sources, digests, strict=True):
-        facts: dict[str, Any] = {
-            "role": source.role, "name": source.name, "bytes": source.num_bytes, "blake2b": digest,
-        }  # fmt: skip
-        values = folder_values(source.path)
-        # The columns of a public log are fixed, and in its files.
-        names = () if config.known else config.wanted_columns()
-        if wanted := {name: values[name] for name in names if name in values}:
-            facts["folders"] = wanted
-        described.append(facts)
-    return described
+    files = _without_digests(config, sources)
+    kind = find_kind(config, files, digests.of, digests.former)
+    return [{**facts, kind: digest} for facts, digest in zip(files, digests.of(kind), strict=True)]
 
 
-def are_digests_known(sources: Iterable[SourceFile]) -> bool:
-    """Whether every file was hashed by this process, or in a log that `remember_digests` was told of."""
-    return all(_cached_digest(_known_digests, source) for source in sources)
+def are_digests_known(config: LogConfig, sources: Sequence[SourceFile]) -> bool:
+    """Whether `describe_sources` reads no file: this process hashed all, or was told of logs that know them."""
+    if all(_cached_digest(_known_digests, source, BLOCKS) for source in sources):
+        return True
+    whole = [_cached_digest(_known_digests, source, WHOLE) for source in sources]
+    return all(whole) and is_named_by_whole(config, _without_digests(config, sources), whole)
 
 
-def cache_digests(sources: list[SourceFile], artifact: Path) -> None:
+def cache_digests(sources: Sequence[SourceFile], artifact: Path) -> None:
     """Write the sidecar of `artifact`; if the folder cannot be written to, the files are hashed again next time."""
     known = {source.real: _known_digests.get(source.real) for source in sources}
     with contextlib.suppress(OSError):
         write_json(sidecar(artifact), {path: facts for path, facts in known.items() if facts})
 
 
-def _cached_digest(cached: Digests, source: SourceFile) -> str:
+def has_content(path: Path, source: Mapping[str, Any], cached: Any) -> bool:
+    """Whether a file is the raw file of a manifest; one that did not change since it was hashed is not read.
+
+    Parameters
+    ----------
+    source
+        Its facts in the manifest.
+    cached
+        Its facts in the sidecar; anything where there are none.
+    """
+    kind = kind_in(source)
+    try:
+        status = path.stat()
+        if path.name != source.get("name") or status.st_size != source.get("bytes"):
+            return False
+        if isinstance(cached, dict) and cached.get("mtime_ns") == status.st_mtime_ns and digest_in(cached, kind):
+            return digest_in(cached, kind) == digest_in(source, kind)
+        return digest_by_kind(path, kind) == digest_in(source, kind)
+    except (OSError, LogError):
+        return False
+
+
+def _without_digests(config: LogConfig, sources: Sequence[SourceFile]) -> list[dict[str, Any]]:
+    # The columns of a public log are fixed, and in its files.
+    names = () if config.known else config.wanted_columns()
+    described = []
+    for source in sources:
+        values = folder_values(source.path)
+        facts: dict[str, Any] = {"role": source.role, "name": source.name, "bytes": source.num_bytes}
+        if wanted := {name: values[name] for name in names if name in values}:
+            facts["folders"] = wanted
+        described.append(facts)
+    return described
+
+
+def _compute(sources: Sequence[SourceFile], kind: str) -> list[str]:
+    """Digests of files that are read for it; what may not change any more is cached in this process."""
+    before_ns = time.time_ns()
+    num_bytes = sum(source.num_bytes for source in sources)
+    try:
+        with task("ingest: naming the sources", num_bytes, "bytes") as progress:
+            if kind == BLOCKS:
+                digests = digest_files(
+                    [partial(open_blocks, source.path) for source in sources],
+                    [source.num_bytes for source in sources],
+                    advance=progress.advance,
+                    workers=workers_for([source.path for source in sources]),
+                )
+            else:
+                digests = _whole_digests(sources, progress.advance)
+    except ShortFileError as error:
+        raise sources[error.args[0]].changed() from error
+    except OSError as error:
+        raise MissingFilesError(f"cannot read {error.filename}: {error.strerror}; {read_advice(error)}") from error
+    for source, digest in zip(sources, digests, strict=True):
+        if source.mtime_ns >= 0 and before_ns - source.mtime_ns >= _TRUST_AFTER_NS:
+            facts = {"bytes": source.num_bytes, "mtime_ns": source.mtime_ns, kind: digest}
+            _known_digests[source.real] = _joined(_known_digests.get(source.real, {}), facts)
+    return digests
+
+
+def _whole_digests(sources: Sequence[SourceFile], advance: Callable[[float], None]) -> list[str]:
+    digests = [""] * len(sources)
+
+    def work(start: int, stop: int) -> None:
+        for index in range(start, stop):
+            digests[index] = digest_by_kind(sources[index].path, WHOLE)
+            advance(sources[index].num_bytes)
+
+    run_ranges(work, len(sources))
+    return digests
+
+
+def _cached_digest(cached: Digests, source: SourceFile, kind: str) -> str:
     facts = cached.get(source.real, {})
-    if (facts.get("bytes"), facts.get("mtime_ns")) != (source.num_bytes, source.mtime_ns):
-        return ""
-    digest = facts.get("blake2b")
-    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{32}", digest):
-        return ""
-    _known_digests[source.real] = facts
-    return digest
+    return digest_in(facts, kind) if _is_of(facts, source) else ""
+
+
+def _is_of(facts: Mapping[str, Any], source: SourceFile) -> bool:
+    """Whether what is cached of a file is of the file as it is now."""
+    return (facts.get("bytes"), facts.get("mtime_ns")) == (source.num_bytes, source.mtime_ns)
+
+
+def _joined(facts: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a file: digests of both kinds where it did not change in between, else what was found later."""
+    is_same = all(facts.get(key) == later.get(key) for key in ("bytes", "mtime_ns"))
+    return {**facts, **later} if is_same else later
 
 
 def _read_sidecar(artifact: Path | None) -> Digests:

@@ -6,7 +6,6 @@ has none. Memory is two blocks.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 from fae.core.errors import LogError
 from fae.core.files import PROCESS_FAULTS, read_advice
 from fae.core.units import format_bytes
+from fae.ingest.raw_files.remote_files import open_source
 from fae.ingest.readers.span import WHOLE_FILE, Span, SpanEnds
 
 PADDING = 16
@@ -165,8 +165,8 @@ def cannot_read(path: Path, error: OSError) -> LogError:
 
 
 def open_raw(path: Path) -> Any:
-    """Open a file as it is, whatever bytes its name has: pyarrow takes text as UTF-8 alone."""
-    return pa.OSFile(os.fsencode(path))
+    """Open a file as it is, wherever it is."""
+    return open_source(path)[0]
 
 
 def open_bytes(path: Path) -> tuple[Any, Any]:

@@ -169,7 +169,7 @@ def _ingested_log(recipe: Recipe, out: Path, known: ColumnarLog | None, read_byt
         try:
             sources = find_sources(recipe.log, recipe.base)
             # Hashing files that are read whole anyway costs little; more is not read to find a log.
-            if sum(each.num_bytes for each in sources) > read_bytes and not are_digests_known(sources):
+            if sum(each.num_bytes for each in sources) > read_bytes and not are_digests_known(recipe.log, sources):
                 return None
             plan = plan_ingest(recipe.log, base=recipe.base, parent=known)
         except MissingFilesError:  # raw files may be gone once they are ingested

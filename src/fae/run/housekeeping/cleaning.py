@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fae.artifacts.checkpoint import KIND as CHECKPOINT_KIND
 from fae.artifacts.checkpoint import read_progress
-from fae.artifacts.checksums import file_digest
 from fae.artifacts.columnar_log import KIND as LOG_KIND
 from fae.checkpoint.more_epochs import BEST, LAST
 from fae.core.errors import ArtifactError, RecipeError
@@ -26,7 +25,8 @@ from fae.core.files import (
 from fae.core.progress import say
 from fae.core.units import format_bytes
 from fae.core.whole_files import read_json
-from fae.ingest.raw_files.source_digests import sidecar
+from fae.ingest.raw_files.remote_files import source_path
+from fae.ingest.raw_files.source_digests import has_content, sidecar
 from fae.ingest.resume import progress_paths
 from fae.run.housekeeping.run_list import folder_bytes, is_run
 from fae.run.shared_logs import named_users, run_folders, users_of
@@ -170,7 +170,7 @@ def _missing_source(folder: Path) -> str:
         return "it was not made from raw files"
     cached, places = _cached(folder), _known_sources(folder)
     for source in sources:
-        if not any(_is_source(path, source, cached.get(str(path))) for path in places):
+        if not any(has_content(path, source, cached.get(str(path))) for path in places):
             return f"its raw file {source.get('name')} is not where it was, or was changed"
     return ""
 
@@ -198,19 +198,6 @@ def _fingerprint(artifact: Path) -> str | None:
         return None
 
 
-def _is_source(path: Path, source: Mapping[str, Any], cached: Any) -> bool:
-    """Whether a file has the content of `source`; one that did not change since it was hashed is not read."""
-    try:
-        status = path.stat()
-        if path.name != source.get("name") or status.st_size != source.get("bytes"):
-            return False
-        if isinstance(cached, dict) and cached.get("mtime_ns") == status.st_mtime_ns:
-            return bool(cached.get("blake2b") == source.get("blake2b"))
-        return file_digest(path) == source.get("blake2b")
-    except OSError:
-        return False
-
-
 def _cached(folder: Path) -> dict[str, Any]:
     try:
         known = read_json(sidecar(folder / LOG_KIND))
@@ -221,7 +208,7 @@ def _cached(folder: Path) -> dict[str, Any]:
 
 def _known_sources(folder: Path) -> list[Path]:
     """Where the raw files of a log may be: where ingest found them, and where the recipe of the record names them."""
-    found = [Path(name) for name in _cached(folder)]
+    found = [source_path(name) for name in _cached(folder)]
     try:
         record = read_json(folder / RUN_RECORD)
         log, command = record["recipe"]["log"], shlex.split(record.get("command") or "")
