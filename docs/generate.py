@@ -35,7 +35,7 @@ WIDTH = 120
 
 PACKAGES = (
     "core", "engine", "artifacts", "ingest", "ingest/dense", "ingest/input_order", "ingest/notes", "ingest/raw_files",
-    "ingest/readers", "ingest/scored", "ingest/value_types", "profile", "report", "report/pictures",
+    "ingest/readers", "ingest/scored", "ingest/shards", "ingest/value_types", "profile", "report", "report/pictures",
     "report/sentences", "calibrate", "synthetic", "pack", "inspect",
     "kernels", "streaming", "embedding", "models", "checkpoint", "training",
     "training/quality", "training/watching", "run", "run/housekeeping",
