@@ -68,6 +68,12 @@ class Cluster:
         while len(self.workers) < WORKERS:
             self.workers.append(_dask("worker", self.address, "--nthreads", "1", "--no-nanny"))
 
+    def answers(self) -> bool:
+        """Whether the scheduler takes connections."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
     def close(self) -> None:
         for process in (*self.workers, self.scheduler):
             process.kill()
@@ -102,6 +108,7 @@ def dask_cluster() -> Iterator[Cluster]:
     cluster = Cluster(port, _dask("scheduler", "--port", str(port)))
     try:
         cluster.fill()
+        wait_until(cluster.answers, "the scheduler")
         yield cluster
     finally:
         cluster.close()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -92,7 +92,7 @@ class Engine(abc.ABC):
     def close(self, *, now: bool = False) -> None:
         """End threads and processes; `now` ends running tasks at once, where that can be done."""
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

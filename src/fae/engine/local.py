@@ -65,8 +65,13 @@ class ProcessesEngine(ExecutorEngine):
 
 class _Process(SpawnProcess):
     def start(self) -> None:
-        with _no_main_module():
-            super().start()
+        """Start it where Ctrl-C does not reach it, also before `begin_worker_process` says so."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with _no_main_module():
+                super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Context(SpawnContext):

@@ -133,6 +133,13 @@ class Observer:
             return sorted(path.stem for path in self._folder.glob("[0-9]*.json"))
         return []
 
+    def sweep(self) -> None:
+        """Remove the files of workers that are known to be gone; one that is there after all writes its own again."""
+        for name in self.names():
+            if self.verdict(name) is False:
+                with contextlib.suppress(OSError):
+                    (self._folder / f"{name}.json").unlink()
+
     def is_alive(self, name: str) -> bool:
         """Whether a worker is there, as far as is known: one on another machine is, until its file is stale."""
         return self.verdict(name) is not False

@@ -69,6 +69,7 @@ class SharedFolderEngine(Engine):
         self._has_said_alone = False
         try:
             self._observer.check_code()
+            self._observer.sweep()
             self.is_leader = worker == 1 and self._leads()
         except BaseException:
             self._presence.close()
@@ -116,6 +117,7 @@ class SharedFolderEngine(Engine):
         finally:
             if self.is_leader:
                 self._workers_folder.release(0)
+            self._observer.sweep()
             self._presence.close()
 
     def _leads(self) -> bool:

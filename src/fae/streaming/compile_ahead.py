@@ -2,8 +2,8 @@
 
 numba compiles a loop for the types with which it is called first, and keeps it on disk; where it is not there yet, the
 dozen loops of a training take several seconds, half of them without the interpreter's lock. Here they are compiled for
-the types that training will use, before it does; where they are on the disk, that loads them. A caller of a loop that is
-being compiled waits for it (numba's lock), and a loop that was left out is compiled when it is called.
+the types that training will use, before it does; where they are on the disk, that loads them. A caller of a loop that
+is being compiled waits for it (numba's lock), and a loop that was left out is compiled when it is called.
 
 Imports no torch.
 """

@@ -21,7 +21,8 @@ class Fragile(Executor):
     log: list[list[int]]
 
     def __init__(self, deadly: Callable[[int], bool]) -> None:
-        self._deadly, self._open, self._is_broken = deadly, [], False
+        self._deadly, self._is_broken = deadly, False
+        self._open: list[tuple[int, Future[Any], Callable[..., Any]]] = []
         self.shutdowns = 0
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:

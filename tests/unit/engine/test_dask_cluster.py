@@ -98,7 +98,7 @@ def test_the_cluster_ends_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Its workers first, and then its scheduler."""
     monkeypatch.setattr(calls, "_CHECK_SECONDS", 0.5)
     traced = functools.partial(tasks.traced, tmp_path, 0.2)
-    with dask_cluster() as cluster, DaskEngine(cluster.address, tmp_path, patience_seconds=15) as engine:
+    with dask_cluster() as cluster, DaskEngine(cluster.address, tmp_path, patience_seconds=20) as engine:
         results = engine.map("traced", traced, range(200))
         assert next(results) == 0
         monkeypatch.setattr(engine, "_patience", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -84,6 +85,18 @@ def test_long_tasks_end_when_nobody_waits_for_them(tmp_path: Path) -> None:
         assert tasks.events(folder, "begun") == tasks.events(folder, "ended")
         for program in programs:
             program.communicate()
+
+
+def test_an_interrupt_from_a_terminal_reaches_the_program_alone(tmp_path: Path) -> None:
+    """It goes to all processes of the group, also to those that are just beginning."""
+    program = start(SUPPORT / "engine_drivers.py", "slow", tmp_path, "processes:4", start_new_session=True)
+    wait_until(lambda: bool(tasks.events(tmp_path, "begun")), "a task")
+    os.killpg(program.pid, signal.SIGINT)
+    _, stderr = program.communicate()
+    assert program.returncode == -signal.SIGINT
+    assert "Process _Process" not in stderr
+    assert stderr.count("\nKeyboardInterrupt") == 1, stderr
+    assert not [pid for pid in tasks.processes(tmp_path) if is_running(pid)]
 
 
 def test_a_task_that_always_kills_its_process_is_one_line() -> None:

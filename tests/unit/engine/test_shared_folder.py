@@ -266,6 +266,20 @@ def test_a_worker_knows_processes_of_its_machine(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_files_of_workers_that_are_gone_are_removed(tmp_path: Path) -> None:
+    """By the first who knows it: at once on this machine, after the stale time of one elsewhere."""
+    presence = Presence(tmp_path / "run", 2, 2, STALE)
+    here = tmp_path / "run" / WORKERS_FOLDER / f"{presence.name}.json"
+    facts = json.loads(here.read_text())
+    here.with_stem("2-before").write_text(json.dumps(facts | {"started": "1"}))
+    other_worker(tmp_path, "2-elsewhere")
+    with worker(tmp_path) as engine:
+        assert {path.stem for path in here.parent.glob("2-*.json")} == {presence.name, "2-elsewhere"}
+        wait_until(lambda: not engine._observer.is_alive("2-elsewhere"), "the stale time")
+    assert [path.stem for path in here.parent.glob("*.json")] == [presence.name]
+    presence.close()
+
+
 def test_a_presence_that_was_removed_comes_back(tmp_path: Path) -> None:
     presence = Presence(tmp_path, 1, 2, 0.3)
     shutil.rmtree(tmp_path / ".tasks")

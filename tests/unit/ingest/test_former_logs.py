@@ -18,9 +18,15 @@ from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest, plan_ingest
 from fae.ingest.raw_files import former_logs, source_digests
-from fae.ingest.raw_files.digest_kinds import BLOCKS, WHOLE, is_same_content
+from fae.ingest.raw_files.digest_kinds import BLOCKS, WHOLE, digest_by_kind, is_same_content
 from fae.ingest.raw_files.former_logs import log_parameters
-from fae.ingest.raw_files.source_digests import are_digests_known, describe_sources, digest_sources, sidecar
+from fae.ingest.raw_files.source_digests import (
+    are_digests_known,
+    describe_sources,
+    digest_sources,
+    has_content,
+    sidecar,
+)
 from fae.ingest.sources import find_sources
 from fae.run.shared_logs import learn_digests
 
@@ -233,6 +239,23 @@ def test_what_names_a_log_is_what_ingest_says(tmp_path: Path) -> None:
         assert log_parameters(this, files) == plan_ingest(this, base=tmp_path).parameters
 
 
+@pytest.mark.parametrize("kind", [BLOCKS, WHOLE])
+def test_a_file_is_compared_with_a_manifest_by_its_kind(tmp_path: Path, kind: str, reads: list[str]) -> None:
+    path = tmp_path / "a.csv"
+    write(path)
+    facts = {"name": "a.csv", "bytes": len(TEXT), kind: digest_by_kind(path, kind)}
+    reads.clear()
+    cached = {"mtime_ns": path.stat().st_mtime_ns, kind: facts[kind]}
+    assert has_content(path, facts, cached)
+    assert reads == []
+    other = WHOLE if kind == BLOCKS else BLOCKS
+    assert has_content(path, facts, {**cached, kind: None, other: "0" * 32}), "the cache has the other kind alone"
+    assert reads == [f"{kind} a.csv"]
+    write(path, TEXT.replace("0,b", "1,b", 1), age_seconds=30)
+    assert not has_content(path, facts, cached)
+    assert not has_content(tmp_path / "gone.csv", facts, cached)
+
+
 def test_content_is_compared_by_a_kind_that_both_have() -> None:
     one, two = "0" * 32, "1" * 32
     assert is_same_content({BLOCKS: one, WHOLE: two}, {BLOCKS: one}) is True
@@ -289,7 +312,8 @@ def test_a_log_that_was_cleaned_away_gets_its_name_back(former: Path) -> None:
 
 def test_clean_knows_its_raw_file(former: Path) -> None:
     forget()
-    assert "log/" in succeed("clean", former / "runs" / "old", "--all", "--dry-run").stderr
+    old = former / "runs" / "old"
+    assert "`fae ingest` makes it again from its raw files" in succeed("clean", old, "--all", "--dry-run").stderr
 
 
 def test_moved_raw_files_are_not_gone(former: Path) -> None:

@@ -341,7 +341,7 @@ def test_a_store_that_cuts_its_answers_off(server: FaultyServer, capsys: pytest.
     ("text", "scheme", "expected"),
     [
         ("google::cloud::Status(PERMISSION_DENIED: x@y does not have storage.objects.get access)", "gs", "no access"),
-        ("Could not create a OAuth2 access token to authenticate", "gs", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("Status(UNAVAILABLE: Could not create a OAuth2 access token)", "gs", "it cannot get an access token"),
         ("google::cloud::Status(UNAVAILABLE: ... CURL error [6]=Could not resolve hostname)", "gs", "is not reached"),
         ("Unable to load libjvm\ndlopen(...)", "hdfs", "JAVA_HOME"),
         ("Got S3 URI but Arrow compiled without S3 support", "s3", "this build of pyarrow has no s3://"),

@@ -125,5 +125,9 @@ def _brief(text: str) -> str:
         return f"{found[2] or found[1]} during {found[3]}"
     if found := re.search(r"HTTP status \d+", text):
         return found[0]
+    if "access token" in text:
+        return "it cannot get an access token"
+    if found := re.search(r"Status\(([A-Z_]+)", text):
+        return found[1]
     line = next(iter(text.splitlines()), "").strip()
     return re.sub(r"\?\S+", "?...", line)[:120] or "no reason was given"

@@ -19,8 +19,10 @@ _SETTINGS = {
     "gs": ("endpoint_override", "scheme", "anonymous"),
 }
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-_TIMEOUT_SECONDS = 20.0
-_TRIES = 3
+_RETRY_SECONDS = 20
+"""How long a request to Google's store is tried; its library's own limit is a quarter of an hour."""
+_TIMEOUT_SECONDS, _TRIES = 10.0, 3
+"""How long one to S3 may be silent, and how often it is tried."""
 
 
 _stores: dict[Any, Store] = {}
@@ -130,8 +132,7 @@ def _connect(path: RemoteName) -> Any:
         return _connect_s3(path, settings, is_anonymous)
     user = "anonymous@" if is_anonymous else ""
     if path.scheme == "gs":
-        # The library's own limit is a quarter of an hour.
-        settings["retry_limit_seconds"] = str(int(_TIMEOUT_SECONDS))
+        settings["retry_limit_seconds"] = str(_RETRY_SECONDS)
     query = f"?{urlencode(settings)}" if settings else ""
     return pyarrow.fs.FileSystem.from_uri(f"{path.scheme}://{user}{path.root}/{query}")[0]
 
