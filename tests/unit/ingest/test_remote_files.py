@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import pickle
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fae.core.errors import LogError
+from fae.engine.plain_values import from_plain, to_plain
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest, plan_ingest
 from fae.ingest.raw_files import former_logs, remote_files, remote_stores, source_digests
@@ -506,6 +508,17 @@ def test_a_remote_path_is_used_like_a_path() -> None:
     assert "region" not in repr(path)
     with pytest.raises(TypeError):
         os.fspath(path)  # type: ignore[call-overload]
-    import pickle
-
     assert pickle.loads(pickle.dumps(path)) == path
+    with pytest.raises(LogError, match=r"has a \? in its name"):
+        path.at("bucket/a?b.csv")
+
+
+def test_tasks_of_engines_take_remote_sources(store: ObjectStore) -> None:
+    """As JSON, which a worker on another machine reads."""
+    name = store.put("tasks/a.csv", csv())
+    (source,) = find_sources(config(f"{name}?region=us-east-1"), Path("/nowhere"))
+    found = from_plain(json.loads(json.dumps(to_plain(source))), "fae")
+    assert found == source
+    assert found.path.settings == {"region": "us-east-1"}
+    with found.path.open("rb") as file:
+        assert file.read() == csv()

@@ -51,8 +51,6 @@ def _requests() -> ThreadPoolExecutor:
 class RemotePath(RemoteName):
     """A file that is elsewhere, with what readers use of a path; it is no path of this machine."""
 
-    __slots__ = ()
-
     def stat(self) -> os.stat_result:
         """Size and time of the last change; ``st_mtime_ns`` is -1 where the store does not say.
 

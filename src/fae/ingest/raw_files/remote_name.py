@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qsl
@@ -15,6 +16,7 @@ from urllib.parse import parse_qsl
 from fae.core.errors import LogError
 
 SCHEMES = ("s3", "gs", "gcs", "hdfs", "https", "http")
+_WEB = ("https", "http")
 _REMOTE = re.compile(rf"({'|'.join(SCHEMES)})://", re.IGNORECASE)
 
 
@@ -27,26 +29,40 @@ def is_remote(name: str) -> bool:
     return _REMOTE.match(name) is not None
 
 
+@dataclass(frozen=True, repr=False)
 class RemoteName:
-    """The name of a file in an object store, a Hadoop cluster or on a web server.
+    """The name of a file in an object store, a Hadoop cluster or on a web server; a plain value for tasks.
 
     Attributes
     ----------
+    uri
+        The whole name, with its query. It may hold a signature: for servers and not for people.
     scheme
         ``s3``, ``gs``, ``hdfs``, ``https`` or ``http``.
     place
         What is behind it: bucket and key, or server and path.
     query
         What is behind ``?`` in the name.
+
+    Raises
+    ------
+    LogError
+        If the name holds a user's name or password.
     """
 
-    __slots__ = ("place", "query", "scheme")
+    uri: str
+    scheme: str = field(init=False, compare=False)
+    place: str = field(init=False, compare=False)
+    query: str = field(init=False, compare=False)
 
-    def __init__(self, name: str) -> None:
-        scheme, _, rest = name.partition("://")
-        place, _, self.query = rest.partition("?")
-        self.scheme = scheme.lower().replace("gcs", "gs")
-        self.place = place if self.is_web else re.sub("/+", "/", place)
+    def __post_init__(self) -> None:
+        scheme, _, rest = self.uri.partition("://")
+        place, mark, query = rest.partition("?")
+        scheme = scheme.lower().replace("gcs", "gs")
+        place = place if scheme in _WEB else re.sub("/+", "/", place)
+        facts = {"scheme": scheme, "place": place, "query": query, "uri": f"{scheme}://{place}{mark}{query}"}
+        for name, value in facts.items():
+            object.__setattr__(self, name, value)
         if "@" in self.root:
             raise LogError(
                 f"{self.scheme}://{self.root.rpartition('@')[2]}: the name holds a user or a password, which would be "
@@ -56,7 +72,7 @@ class RemoteName:
     @property
     def is_web(self) -> bool:
         """Whether it is on a web server, which lists no files."""
-        return self.scheme in ("https", "http")
+        return self.scheme in _WEB
 
     @property
     def root(self) -> str:
@@ -67,11 +83,6 @@ class RemoteName:
     def key(self) -> str:
         """What is behind the bucket or the server, without the slash between them."""
         return self.place.partition("/")[2]
-
-    @property
-    def uri(self) -> str:
-        """The whole name, with its query. It may hold a signature: for servers and not for people."""
-        return f"{self}?{self.query}" if self.query else str(self)
 
     @property
     def identity(self) -> str:
@@ -87,9 +98,11 @@ class RemoteName:
 
     def at(self, place: str) -> Self:
         """Another file of the same store, with the same settings."""
-        found = type(self)(f"{self.scheme}://")
-        found.place, found.query = place, self.query
-        return found
+        if "?" in place:
+            raise LogError(
+                f"{self.scheme}://{place} has a ? in its name, behind which settings begin; copy it to another name"
+            )
+        return type(self)(f"{self.scheme}://{place}" + (f"?{self.query}" if self.query else ""))
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -122,9 +135,3 @@ class RemoteName:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemoteName) and self.uri == other.uri
-
-    def __hash__(self) -> int:
-        return hash(self.uri)
