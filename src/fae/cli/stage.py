@@ -6,6 +6,7 @@ import argparse
 from functools import partial
 from typing import Any
 
+from fae.cli.engine_options import add_engine_options, engine_of
 from fae.cli.options import add_recipe_options, add_replace_option, add_watch_options, open_run_folder
 
 _STAGES = {
@@ -51,6 +52,8 @@ def add_parsers(verbs: Any) -> None:
             add_replace_option(parser)
         if name == "profile":
             parser.add_argument("--against", metavar="RUN", help="say what the hot rows of RUN serve of this log")
+        if name == "ingest":
+            add_engine_options(parser)
         if name == "train":
             add_watch_options(parser)
         parser.set_defaults(work=partial(work, name))
@@ -59,6 +62,11 @@ def add_parsers(verbs: Any) -> None:
 def work(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one stage."""
     folder = open_run_folder(options)
+    if name == "ingest" and (options.engine or options.worker):
+        with engine_of(options, folder.out) as folder.engine:
+            if not folder.engine.is_leader:
+                return folder.help_ingest(folder.engine)
+            return folder.stage(name, replace=options.replace)
     if getattr(options, "against", None) is not None:
         return folder.drift(options.against)
     return folder.stage(name, replace=name in _REPLACING and options.replace)

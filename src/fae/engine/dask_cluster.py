@@ -73,6 +73,8 @@ class DaskEngine(ExecutorEngine):
         not see the folder.
     """
 
+    is_elsewhere = True
+
     def __init__(self, address: str, folder: Path, *, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         self._address, self._patience = address, patience_seconds
         self._client = _connect(address, patience_seconds)

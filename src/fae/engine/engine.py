@@ -29,10 +29,16 @@ class Engine(abc.ABC):
     is_leader
         Whether this process may do what only one may do: publish an artifact, train. True but for workers 2 to N of a
         shared folder.
+    shares_folder
+        Whether other processes run the same command, and take what there is to do from a folder.
+    is_elsewhere
+        Whether tasks run where relative paths may lead elsewhere.
     """
 
     num_workers: int
     is_leader: bool = True
+    shares_folder: bool = False
+    is_elsewhere: bool = False
 
     @abc.abstractmethod
     def map(self, name: str, task: Callable[[S], R], shards: Sequence[S], *, folder: Path | None = None) -> Iterator[R]:

@@ -51,6 +51,8 @@ class SharedFolderEngine(Engine):
         If a worker in it runs other code.
     """
 
+    shares_folder = True
+
     def __init__(
         self,
         local: ExecutorEngine,

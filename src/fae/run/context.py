@@ -13,6 +13,7 @@ from fae.core.printable import brief
 
 if TYPE_CHECKING:
     from fae.checkpoint.parent import ParentRun
+    from fae.engine.engine import Engine
     from fae.run.recipe import Recipe
     from fae.training.watching.callbacks import Callback
 
@@ -31,6 +32,11 @@ class RunContext:
     callbacks
         They see the training and may end it (`fae.Callback`).
 
+    Attributes
+    ----------
+    engine
+        Where shards of the log are read; None for threads of this process.
+
     Raises
     ------
     RecipeError
@@ -45,6 +51,7 @@ class RunContext:
             raise RecipeError(f"device = {brief(device)} must be 'cpu' or 'cuda', or None for a GPU where there is one")
         self.recipe, self.out, self.requested_device = recipe, Path(out), device
         self.callbacks = tuple(callbacks)
+        self.engine: Engine | None = None
 
     def artifact_path(self, kind: str) -> Path:
         """Folder of an artifact of this run, by its kind; an existing columnar log stays where it is."""

@@ -30,6 +30,7 @@ from fae.streaming.compile_ahead import compile_ahead
 
 if TYPE_CHECKING:
     from fae.embedding.base import Embeddings
+    from fae.engine.engine import Engine
     from fae.run.record import RunResult
 
 STAGES: tuple[Stage[Any], ...] = (INGEST, PROFILE, CALIBRATE, PACK, TRAIN)
@@ -87,6 +88,27 @@ class RunFolder(RunContext):
                 yield
             finally:
                 take_back(self.out)
+
+    def help_ingest(self, engine: Engine) -> dict[str, Any]:
+        """Read shards of the log that worker 1 ingests into this folder, until it is there.
+
+        Returns
+        -------
+        dict
+            ``helped`` and ``num_shards``.
+
+        Raises
+        ------
+        EngineError
+            If worker 1 ends without the log.
+        """
+        from fae.ingest.shards.helping import as_result, help_ingest
+        from fae.ingest.shards.kept_parts import parts_folder
+
+        path = self.path("ingest")
+        if self.recipe.log.is_columnar:
+            return as_result(0)
+        return as_result(help_ingest(path, parts_folder(path), engine))
 
     def run(self, *, replace: bool = False, command: str | None = None) -> RunResult:
         """Run every stage, write ``run.json`` and return that record.

@@ -102,7 +102,7 @@ class IngestStage(Stage[ColumnarLog]):
         shared = find_shared_log(run.out, plan)
         if shared is None or not link_log(shared, path):
             parent = run.parent()
-            ingest(run.recipe.log, path, base=run.recipe.base, parent=parent.log if parent else None)
+            ingest(run.recipe.log, path, base=run.recipe.base, parent=parent.log if parent else None, engine=run.engine)
             return
         say(f"ingest: found {shared}, made from the same files by the same settings; {path} is a link to it")
         discard_progress(path)

@@ -1,1 +1,1 @@
-"""Read a raw log in pieces, on all cores, to the rows and vocabularies that one pass in log order would give."""
+"""Read a raw log in shards, on all cores, to what one pass in log order would give."""

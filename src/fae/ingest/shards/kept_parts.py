@@ -10,6 +10,11 @@ from fae.core.threads import run_jobs
 from fae.ingest.shards.shard_files import read_part
 
 
+def parts_folder(path: Path) -> Path:
+    """The folder of parts while the log `path` is read."""
+    return path.with_name(f".{path.name}.partial") / "work" / "parts"
+
+
 class KeptParts:
     """The folder of parts.
 
@@ -44,7 +49,10 @@ class KeptParts:
 
     def remove(self) -> None:
         """Remove all parts: their rows are where they belong."""
-        shutil.rmtree(self.folder)
+        # Renamed first: a slow worker of another machine may still write there.
+        away = self.folder.with_name(f"{self.folder.name}.old")
+        self.folder.rename(away)
+        shutil.rmtree(away, ignore_errors=True)
 
     def check(self, say_damaged: Callable[[str, str], None]) -> None:
         """Remove what is no part of these files, or is not what was written, byte by byte.

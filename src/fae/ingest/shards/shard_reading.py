@@ -6,6 +6,7 @@ checked when they are put together (`fae.ingest.shards.log_order`).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -63,6 +64,14 @@ class ShardTask:
     start: dict[str, Any]
     memory_bytes: int
     num_bytes: int
+
+
+def with_absolute_paths(task: ShardTask) -> ShardTask:
+    """The task for a process whose working directory is another."""
+    source = task.source
+    if isinstance(source.path, Path):
+        source = dataclasses.replace(source, path=source.path.absolute())
+    return dataclasses.replace(task, source=source, path=task.path.absolute())
 
 
 def read_shard(task: ShardTask) -> dict[str, Any]:

@@ -22,9 +22,16 @@ from fae.ingest.dense.dense_rules import DenseRule
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
+from fae.ingest.shards.helping import write_plan
 from fae.ingest.shards.log_order import LogOrder, start_behind
 from fae.ingest.shards.shard_cuts import Shard, cut_log
-from fae.ingest.shards.shard_reading import ShardTask, listeners, read_shard, unknown_constants
+from fae.ingest.shards.shard_reading import (
+    ShardTask,
+    listeners,
+    read_shard,
+    unknown_constants,
+    with_absolute_paths,
+)
 from fae.ingest.shards.shard_rows import join_rows
 from fae.ingest.shards.shard_values import join_values
 from fae.ingest.sources import SourceFile
@@ -79,7 +86,11 @@ def read_shards(
         )
         for index, shard in enumerate(shards)
     ]  # fmt: skip
+    if engine.is_elsewhere:
+        tasks = [with_absolute_paths(each) for each in tasks]
     progress.keep_parts()
+    if engine.shares_folder:
+        write_plan(progress.parts.folder, tasks)
     total = sum(shard.num_bytes for shard in shards)
     with task("ingest: reading the log", total, "bytes") as bar, _told(bar, progress.parts.folder) as told:
         results = engine.map("ingest", read_shard, tasks, folder=progress.parts.folder)

@@ -1,0 +1,85 @@
+"""Help another process to ingest a log: read its shards, and wait for the log.
+
+Worker 1 plans the log and writes its shards to ``.plan.json`` among the parts; the others take them from there. So they
+read no file to name it, and all have the same shards. Files and folders have the same paths for all.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fae.core.errors import EngineError
+from fae.core.files import MANIFEST
+from fae.core.progress import say
+from fae.core.whole_files import read_json, write_durably
+from fae.engine.engine import Engine
+from fae.engine.plain_values import from_plain, to_plain
+from fae.engine.presence import STALE_SECONDS
+from fae.ingest.shards.shard_reading import ShardTask, read_shard
+
+PLAN = ".plan.json"
+_PAUSE_SECONDS, _SAY_EVERY_SECONDS = 0.1, 15.0
+
+
+def write_plan(folder: Path, tasks: Sequence[ShardTask]) -> None:
+    """Tell other workers what there is to read."""
+    write_durably(folder / PLAN, json.dumps(to_plain(list(tasks))))
+
+
+def help_ingest(path: Path, parts: Path, engine: Engine, *, stale_seconds: float = STALE_SECONDS) -> int:
+    """Read shards of a log that worker 1 ingests, until it is there; return the number of its shards.
+
+    0 where the log is there already and nobody begins another.
+
+    Parameters
+    ----------
+    path
+        The log.
+    parts
+        Folder of its parts while it is read.
+
+    Raises
+    ------
+    EngineError
+        If worker 1 ends without the log.
+    """
+    tasks = _await_plan(path, parts / PLAN, stale_seconds)
+    if not tasks:
+        say(f"ingest: already there, {path}")
+        return 0
+    say(f"ingest: helping to read {len(tasks):,} shards of {path}")
+
+    def work() -> None:
+        for _ in engine.map("ingest", read_shard, tasks, folder=parts):
+            pass
+
+    engine.work_until(path / MANIFEST, "ingest", work)
+    return len(tasks)
+
+
+def _await_plan(path: Path, plan: Path, stale_seconds: float) -> list[ShardTask]:
+    started = said = time.monotonic()
+    while True:
+        try:
+            found: list[ShardTask] = from_plain(read_json(plan), "fae")
+            return found
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise EngineError(f"{plan} is no list of shards ({error}); run the command of worker 1 again") from error
+        now = time.monotonic()
+        if (path / MANIFEST).is_file() and now - started > stale_seconds:
+            return []
+        if now - said > _SAY_EVERY_SECONDS:
+            said = now
+            say("ingest: waiting for worker 1, which plans the log")
+        time.sleep(_PAUSE_SECONDS)
+
+
+def as_result(num_shards: int) -> dict[str, Any]:
+    """The result of a command that helped."""
+    return {"helped": True, "num_shards": num_shards}
