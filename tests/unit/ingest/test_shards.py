@@ -16,7 +16,7 @@ from fae.core.errors import LogError
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
-from fae.ingest.shards import log_order, shard_cuts
+from fae.ingest.shards import kept_parts, log_order, shard_cuts, sharded_reading
 
 TAGS = ColumnConfig(name="tags", max_length=3)
 QUOTED: dict[str, Any] = {"label": "y", "categorical": ("user", "item", "text"), "dense": ("x",)}
@@ -185,6 +185,24 @@ def test_a_shard_that_does_not_follow_is_read_again(
     again.clear()
     read(logs, tmp_path / "plain", monkeypatch, 3_000, 2, **LOGS["criteo"])
     assert not again
+
+
+def test_small_memory_does_not_matter(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vocabularies are then in files, of which nothing is left in a part."""
+    whole = contents(read(logs, tmp_path / "whole", monkeypatch, None, 1, **LOGS["criteo"]))
+    monkeypatch.setattr(sharded_reading, "_SMALLEST_MEMORY", 1000)
+    seen: list[set[str]] = []
+    real = kept_parts.KeptParts.remove
+
+    def remove(parts: kept_parts.KeptParts) -> None:
+        seen.extend({path.name for path in part.iterdir()} for part in parts.folder.iterdir())
+        real(parts)
+
+    monkeypatch.setattr(kept_parts.KeptParts, "remove", remove)
+    ingest(LogConfig(**LOGS["criteo"]), tmp_path / "small", base=logs, memory_bytes=1000)
+    assert contents(tmp_path / "small") == whole
+    assert seen
+    assert all(names == {"ids.npy", "dense.npy", "labels.npy", "work", "values", "part.json"} for names in seen)
 
 
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from fae.core.npy import HEADER_BYTES, NpyWriter
 from fae.core.whole_files import read_json
 from fae.ingest.provisional_ids import ColumnEncoder
 
-FACTS, VALUES = "part.json", "values"
+FACTS, VALUES, SCRATCH = "part.json", "values", "scratch"
 
 
 class PartWriter:
@@ -72,6 +72,7 @@ class PartWriter:
                     file.write(data)
                     checksum = zlib.crc32(data, checksum)
                 values.append([encoder.num_values, file.tell() - begin])
+        shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
         facts |= {"state": self.state, "rows": rows, "values": values, "values_checksum": checksum}
         (self.folder / FACTS).write_text(json.dumps(facts))
         try:

@@ -29,7 +29,7 @@ from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.readers.dispatch import read_span
 from fae.ingest.readers.span import Span, SpanEnds
 from fae.ingest.scratch import Scratch
-from fae.ingest.shards.shard_files import PartWriter, read_part
+from fae.ingest.shards.shard_files import SCRATCH, PartWriter, read_part
 from fae.ingest.sources import SourceFile, passing_over_empty
 from fae.ingest.splits import SplitFinder
 
@@ -99,7 +99,7 @@ def read_rows(task: ShardTask) -> dict[str, Any]:
     config, ends = task.config, SpanEnds(begin=task.span.begin)
     part = PartWriter(task.path)
     try:
-        encoders = make_encoders(config, Scratch(part.folder / "scratch", task.memory_bytes), without_known(config))
+        encoders = make_encoders(config, Scratch(part.folder / SCRATCH, task.memory_bytes), without_known(config))
         for index, encoder in enumerate(encoders):
             encoder.printed.start(task.start["printed"], index)
         part.state["time"] = dict(task.start["time"]) or None

@@ -37,7 +37,7 @@ from fae.ingest.shards.shard_values import join_values
 from fae.ingest.sources import SourceFile
 from fae.ingest.splits import SplitFinder
 
-_SMALLEST_MEMORY = 32 * 2**20
+_SMALLEST_MEMORY = 128 * 2**20
 
 
 def read_shards(
