@@ -177,7 +177,8 @@ def _put_off_to_the_end() -> None:
 
 _LONG_CALL = """
 import ctypes, sys
-from fae.cli import main as command, signals
+from fae.cli import main as command
+from fae.cli.process import signals
 import fae.run.folder
 signals._PATIENCE_SECONDS = float(sys.argv.pop(1))
 
