@@ -43,11 +43,16 @@ def is_running(pid: int) -> bool:
 
 
 def start(*command: object, **options: Any) -> subprocess.Popen[str]:
-    """Start a Python process that finds the modules beside this one."""
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)], env=os.environ | ENVIRONMENT, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
+    """Start a Python process that finds the modules beside this one, and that SIGINT interrupts."""
+    # What a shell runs in the background, and all its children, ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, *map(str, command)], env=os.environ | ENVIRONMENT, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass
