@@ -117,7 +117,8 @@ def publishing(engine: Engine, folder: Path) -> Any:
     def work() -> None:
         total = sum(engine.map("square", tasks.square, range(30), folder=folder / "stage"))
         if engine.is_leader:
-            published.write_text(str(total))
+            published.with_name("artifact.writing").write_text(str(total))
+            published.with_name("artifact.writing").rename(published)
 
     engine.work_until(published, "artifact", work)
     return published.read_text()

@@ -163,6 +163,8 @@ def test_other_paths_methods_and_sizes_are_refused(url: str) -> None:
 
 def test_an_interrupt_ends_it_cleanly(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    # What a shell runs in the background ignores SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 
 import numpy as np
@@ -42,7 +43,9 @@ def test_eps_is_torchs_unless_it_is_set():
      ("adam", torch.optim.Adam)],
 )  # fmt: skip
 def test_dense_weights_take_the_counterpart(name, kind):
-    assert type(make_dense_optimizer(name, torch.nn.Linear(1, 1), 0.1)) is kind
+    made = make_dense_optimizer(name, torch.nn.Linear(1, 1), 0.1)
+    assert isinstance(made, kind)
+    assert inspect.unwrap(kind.step) is type(made).torch_step
 
 
 def sparse_gradients(weight, batches):

@@ -144,6 +144,7 @@ def test_nothing_is_unlocked_at_exit():
         "driver._driver = lambda fake=Driver(): fake\n"
         "log = random_log(1)\n"
         "packed = log.packed(log.layout(0.1, 1))\n"
+        "input_ring.owns_pages = lambda array: True  # as if the batches were mapped files\n"
         "layout = InputLayout(batch_size=16, num_slots=3, num_dense=3, num_groups=1, with_cold_lists=False)\n"
         "ring = input_ring.InputRing(layout, 2, torch.device('cpu'))\n"
         "order = np.arange(3)\n"
