@@ -220,7 +220,7 @@ def _negatives_vanish() -> None:
     def to_dense(array: Any, transform: str, *others: Any, **named: Any) -> Any:
         return original(array, "log1p" if transform == "signed_log1p" else transform, *others, **named)
 
-    _patch("fae.ingest.first_pass", "to_dense", to_dense)
+    _patch("fae.ingest.chunk_encoding", "to_dense", to_dense)
 
 
 FAULTS: dict[str, Callable[[], None]] = {

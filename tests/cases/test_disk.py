@@ -93,8 +93,8 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a pipe as record": (".log.partial.json", a_pipe),
     "nested record": (".log.partial.json", replace("[" * 100_000 + "]" * 100_000)),
     "no record": (".log.partial.json", replace("{}")),
-    "another number of rows": (".log.partial.json", another_key("rows", 299)),
-    "rows of another type": (".log.partial.json", another_key("rows", "many")),
+    "read, it says": (".log.partial.json", another_key("is_read", True)),
+    "files of another type": (".log.partial.json", another_key("row_files", "many")),
     "no phase": (".log.partial.json", another_key("phase", None)),
     "another state": (".log.partial.json", another_key("state", {"splits": {"files": [["train", 5]]}})),
 }

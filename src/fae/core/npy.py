@@ -74,10 +74,8 @@ class NpyWriter:
     ----------
     row_shape
         Shape of one row; ``()`` makes a one-dimensional array.
-    num_rows
-        Above 0: continue behind the first `num_rows` rows of a file that exists, cutting off what follows them.
-    checksum
-        crc32 of these rows' bytes, 0 if there are none: `append` then keeps that of all rows. None keeps no checksum.
+    keeps_checksum
+        Whether `append` keeps the crc32 of all rows.
 
     Attributes
     ----------
@@ -93,7 +91,7 @@ class NpyWriter:
     Raises
     ------
     OSError
-        If the file cannot be opened, or has fewer rows than `num_rows`.
+        If the file cannot be opened.
     """
 
     def __init__(
@@ -102,19 +100,15 @@ class NpyWriter:
         dtype: npt.DTypeLike,
         row_shape: tuple[int, ...] = (),
         *,
-        num_rows: int = 0,
-        checksum: int | None = None,
+        keeps_checksum: bool = False,
     ) -> None:
-        self.path, self.num_rows = path, num_rows
-        self.checksum, self._keeps_checksum = checksum or 0, checksum is not None
+        self.path, self.num_rows = path, 0
+        self.checksum, self._keeps_checksum = 0, keeps_checksum
         self.dtype, self.row_shape = np.dtype(dtype).newbyteorder("<"), row_shape
         self.row_bytes = self.dtype.itemsize * int(np.prod(row_shape, dtype=np.int64))
         self._lock = threading.Lock()
-        fresh = 0 if num_rows else os.O_CREAT | os.O_TRUNC
-        self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | fresh, 0o666)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
-            if num_rows and os.fstat(self._descriptor).st_size < self.num_bytes:
-                raise OSError(f"{path} has fewer than {num_rows} rows")
             os.ftruncate(self._descriptor, self.num_bytes)
         except OSError:
             self.abandon()

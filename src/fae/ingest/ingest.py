@@ -23,14 +23,15 @@ from fae.core.files import cannot_write, check_replaceable
 from fae.core.progress import say
 from fae.engine.engine import Engine
 from fae.engine.local import ThreadsEngine
+from fae.ingest.chunk_encoding import make_encoders
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import known_ids
 from fae.ingest.dense.dense_rules import constants_summary, dense_rules
 from fae.ingest.dense.training_constants import complete_dense
-from fae.ingest.first_pass import make_encoders
 from fae.ingest.input_order.ordered_rows import order_inputs
 from fae.ingest.raw_files.absent_log import plan_of_absent, without_unreadable
 from fae.ingest.raw_files.file_advice import content_notes
+from fae.ingest.raw_files.former_logs import log_parameters
 from fae.ingest.raw_files.source_digests import cache_digests, describe_sources, digest_sources
 from fae.ingest.readers.chunk import NoInputsError
 from fae.ingest.readers.dispatch import check_header
@@ -90,16 +91,7 @@ def plan_ingest(
 
 
 def _plan(config: LogConfig, files: Sequence[Mapping[str, Any]], parent: ColumnarLog | None) -> Plan:
-    # Recipes that say the same in different ways get the same parameters, so that the log is not made twice.
-    parameters = config.to_parameters()
-    parameters["dense"] = [column.to_entry() for column in config.dense_settings()]
-    parameters["label"] = config.label_column()
-    published = config.has_published_split()
-    parameters["test_fraction"] = "published" if published else config.effective_test_fraction()
-    parameters["validation_fraction"] = "published" if published else config.effective_validation_fraction()
-    for role in ("train", *(["validation"] if config.validation else []), "test"):
-        parameters[role] = [file["name"] for file in files if file["role"] == role]
-    parameters["sources"] = [{key: value for key, value in file.items() if key != "role"} for file in files]
+    parameters = log_parameters(config, files)
     parents = {} if parent is None else {KIND: parent.manifest.fingerprint}
     return Plan(kind=KIND, format_version=FORMAT_VERSION, parameters=parameters, parents=parents, command=COMMAND)
 

@@ -112,7 +112,7 @@ class IngestProgress:
         self.work = self.folder / "work"
         self.parts = KeptParts(self.work / "parts", self._sources)
         self.is_read = self.is_at_end = False
-        self._rows = self.step_bytes = 0
+        self.step_bytes = 0
         self.phase = "reading"
         self.state: dict[str, Any] = {}
         self.files: dict[str, dict[str, Any]] = {}
@@ -156,14 +156,13 @@ class IngestProgress:
             return False
         self.is_read = self.is_at_end = True
         self.phase, self.state, self.files = found["phase"], found["state"], found["files"]
-        self._rows, self._row_files, self._journal = found["rows"], found["row_files"], found["journal"]
+        self._row_files, self._journal = found["row_files"], found["journal"]
         self._kept, self.step_bytes = found["kept"], found["step_bytes"]
         try:
             self._check()
         except (_Damaged, OSError, ValueError) as error:
             self._say_damaged(str(error) or "a file")
             self.is_read = self.is_at_end = False
-            self._rows = 0
             self.phase, self.state, self.files = "reading", {}, {}
             self._row_files, self._journal, self._kept = {}, [0, 0], {}
             return False
@@ -262,16 +261,12 @@ class IngestProgress:
         self.save("reading")
 
     def open_rows(self, name: str, dtype: npt.DTypeLike, row_shape: tuple[int, ...]) -> NpyWriter:
-        """Open the writer of the array of rows ``<name>.npy``, positioned behind the rows of the last mark.
-
-        What the log does not keep is named ``work/<name>``.
-        """
-        checksum = self._row_files[name][1] if self._rows else 0
-        return NpyWriter(self.folder / f"{name}.npy", dtype, row_shape, num_rows=self._rows, checksum=checksum)
+        """Open the writer of the array of rows ``<name>.npy``; what the log does not keep is named ``work/<name>``."""
+        return NpyWriter(self.folder / f"{name}.npy", dtype, row_shape)
 
     @property
     def row_names(self) -> list[str]:
-        """Names of the arrays of rows, as `open_rows` takes them, once there is a mark."""
+        """Names of the arrays of rows, as `open_rows` takes them, once they are written."""
         return list(self._row_files)
 
     def replace_rows(self, written: Mapping[str, NpyWriter], *, dropped: Sequence[str] | None = None) -> None:
@@ -318,7 +313,6 @@ class IngestProgress:
             journal.write(head.tobytes())
         sizes = [head.nbytes, size - head.nbytes]
         self._journal = [size, join_checksums([zlib.crc32(head.tobytes()), checksum], sizes)]
-        self._rows = writers[0].num_rows
         self._row_files = {
             str(writer.path.relative_to(self.folder).with_suffix("")): [writer.num_bytes, writer.checksum, 0]
             for writer in writers
@@ -358,7 +352,7 @@ class IngestProgress:
         self.phase = phase
         facts = {
             "version": _VERSION, "key": self._key, "sources": self._sources_digest(), "is_read": self.is_read,
-            "phase": phase, "rows": self._rows, "row_files": self._row_files,
+            "phase": phase, "row_files": self._row_files,
             "journal": self._journal, "kept": self._kept, "step_bytes": self.step_bytes, "files": self.files,
             "state": self.state,
         }  # fmt: skip

@@ -80,27 +80,6 @@ def test_an_error_in_the_block_leaves_no_array(tmp_path: Path) -> None:
         np.lib.format.open_memmap(tmp_path / "a.npy")
 
 
-@pytest.mark.parametrize("finished", [False, True])
-@pytest.mark.parametrize("row_shape", [(), (3,), (0,)])
-def test_continues_behind_a_number_of_rows(tmp_path: Path, row_shape: tuple[int, ...], finished: bool) -> None:
-    path, rows = tmp_path / "a.npy", np.arange(7 * int(np.prod(row_shape)), dtype=np.int32).reshape(7, *row_shape)
-    file = NpyWriter(path, np.int32, row_shape)
-    file.append(rows)
-    (file.close if finished else file.abandon)()
-    with NpyWriter(path, np.int32, row_shape, num_rows=4) as file:
-        assert file.num_bytes == path.stat().st_size, "what follows the rows is cut off"
-        file.append(rows[:2])
-    assert path.read_bytes() == saved_by_numpy(np.concatenate([rows[:4], rows[:2]]))
-
-
-def test_cannot_continue_a_shorter_file(tmp_path: Path) -> None:
-    save_array(tmp_path / "a.npy", np.zeros((3, 2), np.int32))
-    with pytest.raises(OSError, match="has fewer than 4 rows"):
-        NpyWriter(tmp_path / "a.npy", np.int32, (2,), num_rows=4)
-    with pytest.raises(FileNotFoundError):
-        NpyWriter(tmp_path / "b.npy", np.int32, (2,), num_rows=1)
-
-
 @pytest.mark.parametrize("at", [0, HEADER_BYTES])
 def test_a_full_disk_is_an_error_that_closes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """In the rows and in the header."""

@@ -147,7 +147,7 @@ def test_a_damaged_sidecar_only_costs_time(tmp_path: Path, content: str) -> None
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.csv")
-    from fae.ingest import first_pass as module
+    from fae.ingest import chunk_encoding as module
 
     real = module._encode_chunk
 

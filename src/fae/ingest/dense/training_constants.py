@@ -118,7 +118,7 @@ def _write(rules: Sequence[DenseRule], raw: NpyRows, progress: IngestProgress) -
     columns = [index for index, rule in enumerate(rules) if rule.name in progress.state["raw_dense"]]
     with (
         NpyRows(progress.folder / "dense.npy") as old,
-        NpyWriter(progress.work / "completed_dense.npy", np.float32, (len(rules),), checksum=0) as writer,
+        NpyWriter(progress.work / "completed_dense.npy", np.float32, (len(rules),), keeps_checksum=True) as writer,
     ):
         for start in range(0, len(old), _ROWS_AT_ONCE):
             rows = old.read(start, min(start + _ROWS_AT_ONCE, len(old))).copy()

@@ -179,7 +179,7 @@ def _write_in_order(progress: IngestProgress, name: str, order: Order, bar: Task
         shape = () if rows.is_flat else (int(rows.shape[1]),)
         window = max(1, _WINDOW_BYTES // max(1, rows.row_bytes))
         step = max(1, _STEP_BYTES // max(1, rows.row_bytes))
-        with NpyWriter(progress.work / f"ordered_{path.name}", rows.dtype, shape, checksum=0) as writer:
+        with NpyWriter(progress.work / f"ordered_{path.name}", rows.dtype, shape, keeps_checksum=True) as writer:
             for first in range(0, len(order), window):
                 writer.append(_gather(rows, order[first : first + window], step))
                 bar.advance(min(window, len(order) - first))

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.errors import LogError
 from fae.core.progress import say, task
+from fae.ingest.chunk_encoding import encode_rows
 from fae.ingest.dense.dense_rules import dense_rules
-from fae.ingest.first_pass import encode_rows
 from fae.ingest.readers.chunk import Chunk, CriteoChunk, NoInputsError
 from fae.ingest.readers.dispatch import check_header, read_chunks
 from fae.ingest.scored.encoded_inputs import EncodedInputs

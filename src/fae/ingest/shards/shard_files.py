@@ -52,7 +52,7 @@ class PartWriter:
 
     def open_rows(self, name: str, dtype: npt.DTypeLike, row_shape: tuple[int, ...]) -> NpyWriter:
         """Open the writer of the array of rows ``<name>.npy``."""
-        writer = NpyWriter(self.folder / f"{name}.npy", dtype, row_shape, checksum=0)
+        writer = NpyWriter(self.folder / f"{name}.npy", dtype, row_shape, keeps_checksum=True)
         self._writers.append(writer)
         return writer
 

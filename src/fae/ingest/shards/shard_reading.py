@@ -17,12 +17,12 @@ import numpy as np
 
 from fae.core.errors import LogError
 from fae.engine.stopping import check_stop
+from fae.ingest.chunk_encoding import encode_rows, make_encoders
 from fae.ingest.column_config import columns_of_tables
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import KnownIds
 from fae.ingest.dense.dense_rules import DenseRule
 from fae.ingest.dense.training_constants import RAW_ROWS
-from fae.ingest.first_pass import encode_rows, make_encoders
 from fae.ingest.input_order.ordered_rows import OrderKeys
 from fae.ingest.notes.dense_facts import MISSING_ROWS, DenseFacts, num_missing_bytes
 from fae.ingest.provisional_ids import ColumnEncoder
