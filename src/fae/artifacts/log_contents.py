@@ -14,6 +14,7 @@ from fae.artifacts.addressing import map_slots
 from fae.artifacts.checksums import damaged, is_verified, join_checksums
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.npy import HEADER_BYTES, NpyRows
+from fae.core.progress import task
 from fae.core.threads import run_jobs
 
 _STEP_BYTES = 4 * 2**20
@@ -137,6 +138,13 @@ def check_inputs(log: ColumnarLog) -> None:
     """
     check = InputCheck(log)
     files = [_FileCheck(log, *each) for each in (("ids", check.ids), ("dense", check.dense), ("labels", check.labels))]
-    run_jobs([job for file in files for job in file.jobs()])
+    jobs = [job for file in files for job in file.jobs()]
+    with task("checking the log", len(jobs), "pieces") as progress:
+
+        def counted(job: Callable[[], None]) -> None:
+            job()
+            progress.advance(1)
+
+        run_jobs([partial(counted, job) for job in jobs])
     for file in files:
         file.finish()

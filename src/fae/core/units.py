@@ -88,3 +88,22 @@ def format_count(count: int | float) -> str:
     '33,762,577'
     """
     return f"{count:,.0f}"
+
+
+def format_duration(seconds: float) -> str:
+    """A span of time in at most two units.
+
+    Examples
+    --------
+    >>> [format_duration(seconds) for seconds in (0.4, 47, 200, 5400, 200000)]
+    ['0.4 s', '47 s', '3 min 20 s', '1 h 30 min', '2 d 8 h']
+    """
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(round(seconds) // 60)} min {round(seconds) % 60} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"

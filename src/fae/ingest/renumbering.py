@@ -136,7 +136,7 @@ def renumber(ids: NpyRows, numberings: Sequence[SlotNumbering], undo: Path, *, s
         start = _put_back(ids, file)
         checksums.seek(4 * (start // step))
         with task("ingest: numbering by popularity", len(ids)) as progress:
-            progress.advance(start)
+            progress.find(start)
             while start < len(ids):
                 rows = ids.read(start, start + step)
                 # In this order, the head is true between any two of these writes.

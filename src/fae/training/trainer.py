@@ -216,7 +216,7 @@ class Trainer:
     def _train(self) -> None:
         position = self._position
         with task("train", self.packed.train.num_batches * self.config.epochs, "batches") as progress:
-            progress.advance(position.batches)
+            progress.find(position.batches)
             while not self.schedule.done and not position.stopped_early:
                 position.schedule = self.schedule.state()
                 # By the number of this epoch, not of all: more epochs continue the curve of fewer.

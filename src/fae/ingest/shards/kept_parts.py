@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fae.core.progress import Task, task
 from fae.core.threads import run_jobs
 from fae.ingest.shards.shard_files import read_part
 
@@ -65,7 +66,7 @@ class KeptParts:
         if not self.folder.is_dir():
             return
 
-        def job(path: Path) -> Callable[[], None]:
+        def job(path: Path, progress: Task) -> Callable[[], None]:
             def work() -> None:
                 if path.is_symlink() or not path.is_dir():
                     path.unlink()
@@ -74,7 +75,10 @@ class KeptParts:
                 elif read_part(path, is_checked=True) is None:
                     say_damaged(path.name, "reading that part anew")
                     shutil.rmtree(path)
+                progress.advance(1)
 
             return work
 
-        run_jobs([job(path) for path in sorted(self.folder.iterdir())])
+        paths = sorted(self.folder.iterdir())
+        with task("ingest: checking what was read before", len(paths), "parts") as progress:
+            run_jobs([job(path, progress) for path in paths])

@@ -92,11 +92,14 @@ def read_shards(
     if engine.shares_folder:
         write_plan(progress.parts.folder, tasks)
     total = sum(shard.num_bytes for shard in shards)
+    there = {each.path for each in tasks if each.path.is_dir()}  # of an ingest that was killed
     with task("ingest: reading the log", total, "bytes") as bar, _told(bar, progress.parts.folder) as told:
+        bar.find(sum(each.num_bytes for each in tasks if each.path in there))
         results = engine.map("ingest", read_shard, tasks, folder=progress.parts.folder)
         for shard, shard_task, facts in zip(shards, tasks, results, strict=True):
             order.add(shard, shard_task, facts)
-            bar.advance(shard.num_bytes - told[shard_task.path], f"{finder.num_inputs:,} inputs")
+            moved = shard.num_bytes if shard_task.path in there else told[shard_task.path]
+            bar.advance(shard.num_bytes - moved, f"{finder.num_inputs:,} inputs")
     progress.is_at_end = True
     for encoder in encoders:
         encoder.printed.finish()
