@@ -151,7 +151,10 @@ def _write_tables(
     shutil.rmtree(folder / "vocabulary", ignore_errors=True)
     (folder / "vocabulary").mkdir()
     columns: list[ColumnLookups] = []
-    with NpyWriter(folder / "counts.npy", np.int64) as counts_file:
+    with (
+        NpyWriter(folder / "counts.npy", np.int64) as counts_file,
+        task("ingest: writing vocabularies", sum(len(counts[members[0]]) for members in tables), "values") as bar,
+    ):
         # A few tables at a time, one for each thread: the final counts of all tables may not fit into memory.
         for first in range(0, len(tables), num_threads()):
             group = range(first, min(first + num_threads(), len(tables)))
@@ -180,6 +183,7 @@ def _write_tables(
                     save_array(_final_file(progress, table), numbering.final)
                     scratch.release(numbering.final)
                     numberings[table] = numbering
+                    bar.advance(len(numbering.final))
 
                 return work
 
