@@ -197,14 +197,18 @@ class NpyRows:
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """A copy of rows ``start .. stop - 1``; shorter where the file has fewer rows."""
         rows = np.empty((max(min(stop, len(self)) - start, 0), self.shape[1]), self.dtype)
+        self.read_into(rows, start)
+        return rows
+
+    def read_into(self, rows: npt.NDArray[Any], start: int) -> None:
+        """Fill contiguous `rows` with those from `start` on: an array that is used again costs no new memory."""
         view = rows.reshape(-1).view(np.uint8).data
         position = HEADER_BYTES + start * self.row_bytes
         while len(view):
             count = os.preadv(self._descriptor, [view], position)
             if not count:
-                raise OSError(f"{self._path} ends before row {stop}")
+                raise OSError(f"{self._path} ends before row {start + len(rows)}")
             view, position = view[count:], position + count
-        return rows
 
     def write(self, start: int, rows: npt.NDArray[Any]) -> None:
         """Replace the rows from `start` on."""

@@ -198,6 +198,15 @@ def columns_of_tables(columns: Sequence[ColumnConfig]) -> list[list[int]]:
     return members
 
 
+def slot_names(columns: Sequence[ColumnConfig]) -> list[str]:
+    """The column of each slot of a row of ids.
+
+    >>> slot_names([ColumnConfig(name="user"), ColumnConfig(name="items", max_length=2, pooling="sum")])
+    ['user', 'items', 'items']
+    """
+    return [column.name for column in columns for _ in range(column.max_length)]
+
+
 def in_slot_order(columns: Sequence[ColumnConfig]) -> tuple[ColumnConfig, ...]:
     """The columns in their order, but those that share a table directly behind the one that it is named by.
 

@@ -1,186 +1,179 @@
-"""Replace provisional ids by final ones in place, so that a kill at any moment can be recovered from.
+"""Replace provisional ids by final ones on all threads, so that a kill at any moment can be recovered from.
 
-It works through ``ids.npy`` in steps. Before the rows of a step change, they are copied to an undo file with their
-position; after a kill they are first put back. The undo file is two int64 and rows: ``[kept, start]``, then the copied
-rows. `start` is the first row whose ids are still provisional; `kept` is the position of the copied rows, or -1 if they
-do not count. Example: ``[4096, 4096]`` and 4096 rows: rows 4096 to 8191 may be half changed and must be put back.
-
-The file ``provisional`` beside it has the crc32 of every step's provisional ids, and ``numbered`` that of the final ids
-of every step that is done (uint32): `restore_ids` finds damage in any row and in the undo file.
+It works through ``ids.npy`` in steps and writes the final ids to another file, which takes its place when all are done:
+the provisional ids stay as they are until then. The file ``numbered`` beside it has two uint32 for each step: 1 where
+the step is done, and the crc32 of its final ids. After a kill only the steps are done whose final ids are not there, or
+are not what was written.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import FileIO
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from fae.core.compiled import compiled
-from fae.core.npy import NpyRows
+from fae.artifacts.checksums import join_checksums
+from fae.core.compiled import Int64, compiled
+from fae.core.npy import NpyRows, NpyWriter
 from fae.core.progress import task
-from fae.core.threads import run_ranges
+from fae.core.threads import run_jobs
 from fae.ingest.final_ids import damaged_ids
 
-_CACHED_ROWS = 1024
-_HEAD = 2  # int64 numbers at the start of the undo file
+STEP_BYTES = 4 * 2**20
+"""Bytes of ``ids.npy`` in one step."""
+_FACT_BYTES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlotNumbering:
-    """The final ids of one feature.
+class SlotMaps:
+    """For each slot of a row, the new ids of its old ones.
 
     Attributes
     ----------
-    slots
-        Slots of the feature in a row of ids.
+    ids
+        int32: the maps of all tables, one behind the other. The map of a table has a new id for each old one, and two
+        more: for -2 (a missing number) and for -1 (no lookup).
+    begin
+        int64 ``[S]``: where the map of each slot begins in `ids`; -1 if its ids stay as they are.
+    size
+        int64 ``[S]``: number of old ids of each slot's table.
     encoded
-        Provisional ids are the log's own numbers; those beyond `final` get the reserved id.
-    final
-        As `fae.ingest.final_ids.Numbering.final`.
-    name
-        Name of the feature, for errors.
+        bool ``[S]``: old ids are the log's own numbers; those beyond the table get the new id of -2.
     """
 
-    slots: slice
-    encoded: bool
-    final: npt.NDArray[np.int32]
-    name: str = ""
+    ids: npt.NDArray[np.int32]
+    begin: Int64
+    size: Int64
+    encoded: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of_slots(cls, ids: npt.NDArray[np.int32], slots: Sequence[tuple[int, int, bool]]) -> SlotMaps:
+        """From `begin`, `size` and `encoded` of each slot."""
+        return cls(
+            ids=ids,
+            begin=np.array([begin for begin, _, _ in slots], np.int64),
+            size=np.array([size for _, size, _ in slots], np.int64),
+            encoded=np.array([encoded for _, _, encoded in slots], np.bool_),
+        )
+
+    def exchange(self, rows: npt.NDArray[np.int32]) -> int:
+        """Replace all ids in ``rows [n, S]``; returns the first slot that has an id beyond its table, -1 if none."""
+        return int(exchange_ids(rows, self.begin, self.size, self.encoded, self.ids))
 
 
 @compiled
-def renumber_slots(
-    ids: npt.NDArray[np.int32], first: int, stop: int, encoded: bool, final: npt.NDArray[np.int32]
-) -> bool:
-    """Replace ids by final ones in slots ``[first, stop)``; the last two entries of `final` are for -2 and -1.
-
-    Returns whether every id is in `final`; it stops at the first that is not.
-    """
-    known = final.size - 2
-    for row in range(ids.shape[0]):
-        for slot in range(first, stop):
-            value = ids[row, slot]
-            if value >= known and encoded:
-                value = np.int32(known)
+def exchange_ids(
+    rows: npt.NDArray[np.int32],
+    begin: Int64,
+    size: Int64,
+    encoded: npt.NDArray[np.bool_],
+    ids: npt.NDArray[np.int32],
+) -> int:
+    """See `SlotMaps`. One call for all slots of many rows: short calls of many threads wait for one another."""
+    for row in range(rows.shape[0]):
+        for slot in range(rows.shape[1]):
+            if begin[slot] < 0:
+                continue
+            value, known = np.int64(rows[row, slot]), size[slot]
+            if value >= known and encoded[slot]:
+                value = known
             elif value < -2 or value >= known:
-                return False
-            ids[row, slot] = final[value]
-    return True
+                return slot
+            elif value < 0:
+                value += known + 2
+            rows[row, slot] = ids[begin[slot] + value]
+    return -1
 
 
-def _step_rows(ids: NpyRows, step_bytes: int) -> int:
-    return max(1, step_bytes // (4 * ids.shape[1]))
-
-
-def _checksum(rows: npt.NDArray[np.int32]) -> int:
-    return zlib.crc32(rows.reshape(-1).view(np.uint8).data)
-
-
-def step_checksums(ids: NpyRows, *, step_bytes: int) -> npt.NDArray[np.uint32]:
-    """crc32 of the rows of every step, uint32."""
-    step = _step_rows(ids, step_bytes)
-    checksums = np.zeros(-(-len(ids) // step), np.uint32)
-
-    def work(first: int, stop: int) -> None:
-        for index in range(first, stop):
-            checksums[index] = _checksum(ids.read(index * step, (index + 1) * step))
-
-    run_ranges(work, len(checksums))
-    return checksums
-
-
-def restore_ids(ids: NpyRows, work: Path, *, step_bytes: int) -> bool:
-    """Put the rows of an interrupted step back; return whether all rows are what an earlier process left.
+class Renumbering:
+    """The file of final ids while it is written.
 
     Parameters
     ----------
-    work
-        Folder of the files ``undo``, ``provisional`` and ``numbered``.
+    ids
+        Provisional ids.
+    path
+        The file of final ids; it and the file `numbered` are made where they are not there.
     """
-    step = _step_rows(ids, step_bytes)
-    expected = np.frombuffer((work / "provisional").read_bytes(), np.uint32).copy()
-    undo, numbered = work / "undo", work / "numbered"
-    data = undo.read_bytes() if undo.exists() else b""
-    kept, start = map(int, np.frombuffer(data, np.int64, _HEAD)) if len(data) >= 8 * _HEAD else (-1, 0)
-    done = start // step if start < len(ids) else len(expected)
-    finals = np.frombuffer(numbered.read_bytes()[: 4 * len(expected)], np.uint32) if numbered.exists() else expected[:0]
-    if start < 0 or (start % step and start != len(ids)) or kept not in (-1, start) or len(finals) < done:
-        return False
-    expected[:done] = finals[:done]
-    if kept >= 0:
-        rows = data[8 * _HEAD :][: ids.row_bytes * min(step, len(ids) - kept)]
-        if done >= len(expected) or zlib.crc32(rows) != expected[done]:
-            return False
-        ids.write(kept, np.frombuffer(rows, np.int32).reshape(-1, ids.shape[1]))
-    return np.array_equal(step_checksums(ids, step_bytes=step_bytes), expected)
 
+    def __init__(self, ids: NpyRows, path: Path, numbered: Path) -> None:
+        self._ids, self._path, self._numbered = ids, path, numbered
+        self._step = max(1, STEP_BYTES // max(1, ids.row_bytes))
+        self._num_steps = -(-len(ids) // self._step)
+        self._checksums = np.zeros((self._num_steps, 2), np.uint32)
 
-def renumber(ids: NpyRows, numberings: Sequence[SlotNumbering], undo: Path, *, step_bytes: int) -> None:
-    """Renumber all rows of `ids`; continue from the state in the file `undo` if an earlier process left one.
+    def run(self, maps: SlotMaps, names: Sequence[str]) -> int:
+        """Write all final ids; continue what an earlier process left. Returns the crc32 of their bytes.
 
-    Raises
-    ------
-    LogError
-        If an id is beyond its table.
-    """
-    damaged: set[str] = set()
-    step = _step_rows(ids, step_bytes)
-    undo.touch()
-    numbered = undo.with_name("numbered")
-    numbered.touch()
-    with undo.open("r+b", buffering=0) as file, numbered.open("r+b", buffering=0) as checksums:
-        start = _put_back(ids, file)
-        checksums.seek(4 * (start // step))
-        with task("ingest: numbering by popularity", len(ids)) as progress:
-            progress.find(start)
-            while start < len(ids):
-                rows = ids.read(start, start + step)
-                # In this order, the head is true between any two of these writes.
-                _write_head(file, -1, start)
-                _write_all(file, rows.tobytes())
-                _write_head(file, start, start)
+        Parameters
+        ----------
+        names
+            The column of each slot, for errors.
 
-                def work(first: int, last: int, rows: npt.NDArray[np.int32] = rows) -> None:
-                    # Few rows at a time stay in cache while all features pass over them.
-                    for begin in range(first, last, _CACHED_ROWS):
-                        part = rows[begin : min(begin + _CACHED_ROWS, last)]
-                        for this in numberings:
-                            if not renumber_slots(part, this.slots.start, this.slots.stop, this.encoded, this.final):
-                                damaged.add(this.name)
+        Raises
+        ------
+        LogError
+            If an id is beyond its table.
+        """
+        done = self._done_steps()
+        if not done.any():
+            self._begin()
+        with (
+            NpyRows(self._path, writable=True) as finals,
+            self._numbered.open("r+b", buffering=0) as file,
+            task("ingest: numbering by popularity", len(self._ids)) as bar,
+        ):
+            bar.advance(int(sum(self._num_rows(index) for index in np.flatnonzero(done).tolist())))
 
-                run_ranges(work, len(rows), min_range=_CACHED_ROWS)
-                if damaged:
-                    raise damaged_ids(min(damaged))
-                ids.write(start, rows)
-                _write_all(checksums, np.array([_checksum(rows)], np.uint32).tobytes())
-                start += len(rows)
-                progress.advance(len(rows))
-            _write_head(file, -1, start)
+            def job(index: int) -> None:
+                rows = self._ids.read(index * self._step, (index + 1) * self._step)
+                wrong = maps.exchange(rows)
+                if wrong >= 0:
+                    raise damaged_ids(names[wrong])
+                finals.write(index * self._step, rows)
+                self._checksums[index] = 1, zlib.crc32(rows.reshape(-1).view(np.uint8).data)
+                os.pwrite(file.fileno(), self._checksums[index].tobytes(), _FACT_BYTES * index)
+                bar.advance(len(rows))
 
+            run_jobs([partial(job, index) for index in np.flatnonzero(~done).tolist()])
+        sizes = [self._num_rows(index) * self._ids.row_bytes for index in range(self._num_steps)]
+        return join_checksums(self._checksums[:, 1].tolist(), sizes)
 
-def _write_head(file: FileIO, kept: int, start: int) -> None:
-    """Write the first two numbers of the undo file."""
-    file.seek(0)
-    _write_all(file, np.array([kept, start], np.int64).tobytes())
+    def _num_rows(self, index: int) -> int:
+        return min(self._step, len(self._ids) - index * self._step)
 
+    def _begin(self) -> None:
+        """Make both files without content."""
+        self._numbered.write_bytes(b"")
+        with NpyWriter(self._path, np.int32, (int(self._ids.shape[1]),)) as writer:
+            writer.num_rows = len(self._ids)
+        os.truncate(self._path, writer.num_bytes)
 
-def _write_all(file: FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    while len(view):
-        view = view[file.write(view) :]
+    def _done_steps(self) -> npt.NDArray[np.bool_]:
+        """bool for each step: whether its final ids are there, byte by byte."""
+        done = np.zeros(self._num_steps, np.bool_)
+        try:
+            facts = self._numbered.read_bytes()[: _FACT_BYTES * self._num_steps]
+            found = np.frombuffer(facts, np.uint32, 2 * (len(facts) // _FACT_BYTES)).reshape(-1, 2)
+            finals = NpyRows(self._path)
+        except (OSError, ValueError):
+            return done
 
+        def job(index: int) -> None:
+            rows = finals.read(index * self._step, (index + 1) * self._step)
+            done[index] = zlib.crc32(rows.reshape(-1).view(np.uint8).data) == found[index, 1]
 
-def _put_back(ids: NpyRows, file: FileIO) -> int:
-    """Restore the rows of an interrupted step; return the first row whose ids are provisional."""
-    data = file.read()
-    if len(data) < 8 * _HEAD:
-        return 0
-    kept, start = map(int, np.frombuffer(data, np.int64, _HEAD))
-    if kept >= 0:
-        rows = np.frombuffer(data, np.int32, offset=8 * _HEAD).reshape(-1, ids.shape[1])
-        ids.write(kept, rows[: len(ids) - kept])
-    return start
+        with finals:
+            if finals.dtype != np.int32 or finals.shape != self._ids.shape:
+                return done
+            with contextlib.suppress(OSError):  # cut off: it is written anew
+                run_jobs([partial(job, index) for index in np.flatnonzero(found[:, 0] == 1).tolist()])
+        self._checksums[: len(found)] = found
+        return done

@@ -3,14 +3,13 @@
 The log grows in the folder ``.<name>.partial``, which becomes the artifact when it is complete;
 ``.<name>.partial.json`` records how far it is. While the log is read, the folder ``work/parts`` has a part for each
 shard that is read (`fae.ingest.shards.shard_files`). When all are joined, the record has the number of rows, and a
-journal the values of all vocabularies. Then the second pass begins. It renumbers ids in place, and first copies the
-rows that it is about to change.
+journal the values of all vocabularies. Then the second pass begins. It writes final ids to another file, beside the
+provisional ones (`fae.ingest.renumbering`).
 
 A resumed log has the same bytes as one made without interruption. What was kept is only used for the same columns, the
 same parents and the same content of the file or files that it covers, and only if every byte of it is still what was
-written: parts, rows, journal and record have checksums, and so has every step of the second pass
-(`fae.ingest.renumbering`). Anything else in the folder is removed. After a power failure, what reached the disk is
-used, and what did not is found by its checksum.
+written: parts, rows, journal and record have checksums, and so has every step of the second pass. Anything else in the
+folder is removed. After a power failure, what reached the disk is used, and what did not is found by its checksum.
 """
 
 from __future__ import annotations
@@ -23,24 +22,26 @@ import shutil
 import stat
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.checksums import describe_files, file_checksum, join_checksums
+from fae.artifacts.checksums import file_checksum, join_checksums, remember_written
 from fae.core.errors import ArtifactError
 from fae.core.files import remove_folder, temporary_path
-from fae.core.npy import HEADER_BYTES, NpyRows, NpyWriter
+from fae.core.npy import HEADER_BYTES, NpyWriter
 from fae.core.progress import say
 from fae.core.threads import run_jobs
 from fae.core.whole_files import read_json, write_durably
 from fae.ingest.provisional_ids import ColumnEncoder
-from fae.ingest.renumbering import restore_ids, step_checksums
 from fae.ingest.shards.kept_parts import KeptParts
 
-_VERSION = 3
+FINAL_IDS, RENUMBERED = "final.npy", "renumbered.npy"
+"""In the folder ``work``: the final id of each provisional one, of all tables; and the final ids of all rows."""
+_VERSION = 4
 
 
 def progress_paths(path: Path) -> tuple[Path, ...]:
@@ -94,8 +95,6 @@ class IngestProgress:
         JSON values of the caller, kept with the next mark.
     phase
         ``reading``, ``numbering`` or ``done``.
-    step_bytes
-        Bytes of ``ids.npy`` in a step of the second pass.
     files
         In phase ``done``: the files of the log with their checksums, as for its manifest.
 
@@ -112,7 +111,6 @@ class IngestProgress:
         self.work = self.folder / "work"
         self.parts = KeptParts(self.work / "parts", self._sources)
         self.is_read = self.is_at_end = False
-        self.step_bytes = 0
         self.phase = "reading"
         self.state: dict[str, Any] = {}
         self.files: dict[str, dict[str, Any]] = {}
@@ -157,7 +155,7 @@ class IngestProgress:
         self.is_read = self.is_at_end = True
         self.phase, self.state, self.files = found["phase"], found["state"], found["files"]
         self._row_files, self._journal = found["row_files"], found["journal"]
-        self._kept, self.step_bytes = found["kept"], found["step_bytes"]
+        self._kept = found["kept"]
         try:
             self._check()
         except (_Damaged, OSError, ValueError) as error:
@@ -172,17 +170,17 @@ class IngestProgress:
         say(f"ingest: what an interrupted ingest has kept in {self.folder} is damaged or was changed ({what}); {how}")
 
     def _check(self) -> None:
-        """Compare everything that was kept with its checksums; put the rows of an interrupted step back."""
+        """Compare everything that was kept with its checksums."""
         _require(self.folder, stat.S_ISDIR)
         if self.phase == "done":
+            self._take_final_ids()
             wanted = [(name, facts["bytes"], facts["crc32"], 0) for name, facts in self.files.items()]
         elif self.phase == "numbering":
             rows = [
                 (f"{name}.npy", size, f"{checksum:08x}", HEADER_BYTES)
                 for name, (size, checksum, _) in self._row_files.items()
-                if name != "ids"
             ]
-            wanted = [*rows, *((name, size, checksum, 0) for name, (size, checksum) in self._kept.items())]
+            wanted = [*rows, *((name, size, f"{checksum:08x}", 0) for name, (size, checksum) in self._kept.items())]
         else:
             wanted = [
                 (f"{name}.npy", size, f"{checksum:08x}", HEADER_BYTES)
@@ -210,26 +208,16 @@ class IngestProgress:
             for name, (_, _, header) in self._row_files.items():
                 if zlib.crc32((self.folder / f"{name}.npy").read_bytes()[:HEADER_BYTES]) != header:
                     raise _Damaged(f"{name}.npy")
-            self._check_ids()
-
-    def _check_ids(self) -> None:
-        path = self.folder / "ids.npy"
-        _require(path, stat.S_ISREG)
-        for name in ("undo", "numbered"):
-            if os.path.lexists(self.work / name):
-                _require(self.work / name, stat.S_ISREG)
-        with NpyRows(path, writable=True) as ids:
-            if path.stat().st_size != self._row_files["ids"][0] or not restore_ids(
-                ids, self.work, step_bytes=self.step_bytes
-            ):
-                raise _Damaged("ids.npy")
+            for name in (RENUMBERED, "numbered"):
+                if os.path.lexists(self.work / name):
+                    _require(self.work / name, stat.S_ISREG)
 
     def _remove_others(self) -> None:
         """Remove what is not part of what was kept: links, and what a killed process left half written."""
         rows = {f"{name}.npy" for name in self._row_files}
         expected = {
             "reading": {*rows, "work/journal"} if self.is_read else set(),
-            "numbering": {*rows, *self._kept, "work/undo", "work/numbered"},
+            "numbering": {*rows, *self._kept, f"work/{RENUMBERED}", "work/numbered"},
             "done": set(self.files),
         }[self.phase]
         folders = {str(Path(name).parent) for name in expected} | ({"work"} if self.phase != "done" else set())
@@ -320,31 +308,26 @@ class IngestProgress:
         self.is_read = True
         self.save("reading")
 
-    def begin_numbering(self, step_bytes: int) -> None:
-        """Record that everything but the final ids is written; later processes continue with the second pass.
-
-        Parameters
-        ----------
-        step_bytes
-            Bytes of ``ids.npy`` in a step.
-        """
-        self.step_bytes = step_bytes
-        with NpyRows(self.folder / "ids.npy") as ids:
-            (self.work / "provisional").write_bytes(step_checksums(ids, step_bytes=step_bytes).tobytes())
-        for name in ("undo", "numbered"):
+    def begin_numbering(self) -> None:
+        """Record that everything but the final ids is written; later processes continue with the second pass."""
+        for name in (RENUMBERED, "numbered"):
             (self.work / name).unlink(missing_ok=True)
         rows = {f"{name}.npy" for name in self._row_files}
+        for name in self._row_files:
+            with (self.folder / f"{name}.npy").open("rb") as file:
+                self._row_files[name][2] = zlib.crc32(file.read(HEADER_BYTES))
         names = [
-            str(path.relative_to(self.folder))
+            name
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path.name != "journal" and "scratch" not in path.parts
-        ]
-        for name in names:
-            if name in rows:
-                with (self.folder / name).open("rb") as file:
-                    self._row_files[name.removesuffix(".npy")][2] = zlib.crc32(file.read(HEADER_BYTES))
-            else:
-                self._kept[name] = [(self.folder / name).stat().st_size, file_checksum(self.folder / name)]
+            and (name := str(path.relative_to(self.folder))) not in rows
+        ]  # fmt: skip
+
+        def check(name: str) -> None:
+            self._kept[name] = [(self.folder / name).stat().st_size, int(file_checksum(self.folder / name), 16)]
+
+        run_jobs([partial(check, name) for name in names])
+        self._kept = {name: self._kept[name] for name in names}
         self.save("numbering")
 
     def save(self, phase: str) -> None:
@@ -353,16 +336,40 @@ class IngestProgress:
         facts = {
             "version": _VERSION, "key": self._key, "sources": self._sources_digest(), "is_read": self.is_read,
             "phase": phase, "row_files": self._row_files,
-            "journal": self._journal, "kept": self._kept, "step_bytes": self.step_bytes, "files": self.files,
+            "journal": self._journal, "kept": self._kept, "files": self.files,
             "state": self.state,
         }  # fmt: skip
         write_durably(self._file, json.dumps({**facts, "digest": _digest(facts)}))
 
-    def finish(self) -> None:
-        """Record that only the manifest is missing, and remove everything that is not part of the log."""
-        self.files.update(describe_files(self.folder, leave_out="work"))
+    def finish(self, ids_checksum: int) -> None:
+        """Record that only the manifest is missing, and remove everything that is not part of the log.
+
+        Parameters
+        ----------
+        ids_checksum
+            crc32 of the final ids.
+        """
+        self._row_files["ids"][1] = ids_checksum
+        checksums = {
+            f"{name}.npy": join_checksums([header, rows], [HEADER_BYTES, size - HEADER_BYTES])
+            for name, (size, rows, header) in self._row_files.items()
+        }
+        checksums |= {name: checksum for name, (_, checksum) in self._kept.items()}
+        sizes = {f"{name}.npy": size for name, (size, _, _) in self._row_files.items()}
+        sizes |= {name: size for name, (size, _) in self._kept.items()}
+        self.files.update({
+            name: {"bytes": sizes[name], "crc32": f"{checksums[name]:08x}"}
+            for name in sorted(checksums) if not name.startswith("work/")
+        })  # fmt: skip
         self.save("done")
+        self._take_final_ids()
         self._remove_others()
+        remember_written(self.folder, self.files)
+
+    def _take_final_ids(self) -> None:
+        """Put the final ids into the place of the provisional ones."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.work / RENUMBERED).replace(self.folder / "ids.npy")
 
     def discard(self) -> None:
         """Remove everything that was kept: the log is complete, or was refused."""

@@ -1,14 +1,13 @@
 """Second pass of ingest: count the training split, assign final ids, write counts, vocabularies and the summary.
 
 It begins when every raw file was read and the splits are known. ``counts.npy`` is exactly how often each id occurs in
-the training rows of ``ids.npy``. It works through ``ids.npy`` in steps, in place; `fae.ingest.resume` explains what is
-kept in case of a kill.
+the training rows of ``ids.npy``. `fae.ingest.resume` explains what is kept in case of a kill.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,23 @@ from fae.artifacts.columnar_log import FeatureSchema, join_parts
 from fae.artifacts.lineage import num_appended
 from fae.core.compiled import Int64
 from fae.core.errors import LogError
-from fae.core.npy import NpyRows, NpyWriter, save_array
+from fae.core.npy import NpyRows, NpyWriter
 from fae.core.progress import task
 from fae.core.threads import num_threads, run_jobs
-from fae.ingest.column_config import columns_of_tables, tables_of
+from fae.ingest.column_config import columns_of_tables, slot_names, tables_of
 from fae.ingest.config import LogConfig
 from fae.ingest.final_ids import Numbering, count_ids, damaged_ids
+from fae.ingest.id_blocks import id_blocks
 from fae.ingest.notes.look import look_at_log
 from fae.ingest.notes.split_lookups import ColumnLookups, training_lookups
 from fae.ingest.provisional_ids import ColumnEncoder
-from fae.ingest.renumbering import SlotNumbering, renumber
-from fae.ingest.resume import IngestProgress
+from fae.ingest.renumbering import Renumbering, SlotMaps
+from fae.ingest.resume import FINAL_IDS, RENUMBERED, IngestProgress
 from fae.ingest.scratch import Scratch
 from fae.ingest.splits import Splits
 
 _ENCODED_SLACK, _ENCODED_IDS_PER_INPUT = 1_000_000, 100
 """An encoded id far above the number of inputs is a raw id that was declared encoded: its table would fill the disk."""
-_STEP_BYTES = 4 * 2**20
-"""Bytes of ``ids.npy`` in one step: columns pass over the same rows one after the other, so the rows stay in cache."""
 _VALUES_PER_ROW_GROUP = 1 << 18
 
 
@@ -54,20 +52,20 @@ def second_pass(
     """
     if progress.phase == "reading":
         progress.state["summary"] = _assign_final_ids(config, encoders, splits, progress, scratch)
-        progress.begin_numbering(_STEP_BYTES)
+        progress.begin_numbering()
     if progress.phase == "numbering":
-        numberings = [
-            SlotNumbering(
-                slots=encoder.slots,
-                encoded=encoder.config.encoded,
-                final=_load_final(progress, table),
-                name=encoder.config.name,
-            )
-            for encoder, table in zip(encoders, _tables(encoders), strict=True)
-        ]
-        with NpyRows(progress.folder / "ids.npy", writable=True) as ids:
-            renumber(ids, numberings, progress.work / "undo", step_bytes=progress.step_bytes)
-        progress.finish()
+        # Copied on write, which never happens: the compiled loop takes arrays that could be written.
+        finals = np.asarray(np.load(progress.work / FINAL_IDS, mmap_mode="c"))
+        begins = progress.state["final_ids"]
+        slots = []
+        for encoder, table in zip(encoders, _tables(encoders), strict=True):
+            size = begins[table + 1] - begins[table] - 2
+            slots += [(begins[table], size, encoder.config.encoded)] * encoder.config.max_length
+        with NpyRows(progress.folder / "ids.npy") as ids:
+            renumbering = Renumbering(ids, progress.work / RENUMBERED, progress.work / "numbered")
+            names = slot_names([encoder.config for encoder in encoders])
+            checksum = renumbering.run(SlotMaps.of_slots(finals, slots), names)
+        progress.finish(checksum)
     summary: dict[str, Any] = progress.state["summary"]
     return summary
 
@@ -80,15 +78,6 @@ def _tables(encoders: Sequence[ColumnEncoder]) -> list[int]:
 def _members(encoders: Sequence[ColumnEncoder]) -> list[list[int]]:
     """The columns of each table."""
     return columns_of_tables([encoder.config for encoder in encoders])
-
-
-def _final_file(progress: IngestProgress, table: int) -> Path:
-    return progress.work / f"final_{table}.npy"
-
-
-def _load_final(progress: IngestProgress, table: int) -> npt.NDArray[np.int32]:
-    final: npt.NDArray[np.int32] = np.load(_final_file(progress, table), mmap_mode="r")
-    return final
 
 
 def _assign_final_ids(
@@ -109,6 +98,7 @@ def _assign_final_ids(
         for array in counts:
             array[:] = 0
         missing, has_lists = _count(encoders, ids, stop, counts)
+    progress.state["final_ids"] = np.concatenate([[0], np.cumsum(np.array(sizes) + 2, dtype=np.int64)]).tolist()
     columns = _write_tables(config, encoders, counts, progress, scratch)
     for column, encoder, absent, has_list in zip(columns, encoders, missing, has_lists, strict=True):
         column.splits["train"].absent, column.splits["train"].num_inputs = absent, stop - start
@@ -132,7 +122,7 @@ def _assign_final_ids(
             encoder.config.name: number / (stop - start) for encoder, number in zip(encoders, missing, strict=True)
         },
         **_appended(encoders, features),
-        **look_at_log(config, encoders, columns, splits, label_rate, progress, step_bytes=_STEP_BYTES),
+        **look_at_log(config, encoders, columns, splits, label_rate, progress),
     }
 
 
@@ -153,6 +143,7 @@ def _write_tables(
     columns: list[ColumnLookups] = []
     with (
         NpyWriter(folder / "counts.npy", np.int64) as counts_file,
+        NpyWriter(progress.work / FINAL_IDS, np.int32) as finals_file,
         task("ingest: writing vocabularies", sum(len(counts[members[0]]) for members in tables), "values") as bar,
     ):
         # A few tables at a time, one for each thread: the final counts of all tables may not fit into memory.
@@ -180,7 +171,7 @@ def _write_tables(
                     for array in of_columns if len(members) == 1 else (*of_columns, together):
                         scratch.release(array)
                     write_vocabulary(folder / "vocabulary" / f"{table}.parquet", members[0], numbering, scratch)
-                    save_array(_final_file(progress, table), numbering.final)
+                    finals_file.write(progress.state["final_ids"][table], numbering.final)
                     scratch.release(numbering.final)
                     numberings[table] = numbering
                     bar.advance(len(numbering.final))
@@ -227,18 +218,11 @@ def _schema(encoder: ColumnEncoder, numbering: Numbering) -> FeatureSchema:
     )
 
 
-def _blocks(ids: NpyRows, stop: int) -> Iterator[npt.NDArray[np.int32]]:
-    """The rows ``0 .. stop - 1``, a few megabytes at a time."""
-    step = max(1, _STEP_BYTES // (4 * ids.shape[1]))
-    for start in range(0, stop, step):
-        yield ids.read(start, min(start + step, stop))
-
-
 def _num_values(encoder: ColumnEncoder, ids: NpyRows, num_training: int) -> int:
     """Number of provisional ids that can occur in the training split."""
     if encoder.vocabulary is not None:
         return encoder.vocabulary.size
-    largest = max(int(rows[:, encoder.slots].max()) for rows in _blocks(ids, num_training))
+    largest = max(int(rows[:, encoder.slots].max()) for rows in id_blocks(ids, 0, num_training))
     most = _ENCODED_SLACK + _ENCODED_IDS_PER_INPUT * num_training
     if largest > most:
         raise LogError(
@@ -255,7 +239,7 @@ def _count(
     """Fill `counts`; return for each feature how many inputs have no value, and whether any has two items."""
     empty, has_lists = [0] * len(encoders), [False] * len(encoders)
     with task("ingest: counting", num_training) as progress:
-        for rows in _blocks(ids, num_training):
+        for rows in id_blocks(ids, 0, num_training):
 
             def job(index: int, rows: npt.NDArray[np.int32] = rows) -> Callable[[], None]:
                 def work() -> None:

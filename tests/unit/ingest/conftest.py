@@ -23,7 +23,7 @@ def plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
         (vocabulary, "hash_bytes"), (vocabulary, "encode_values"), (vocabulary, "rebuild_table"),
         (final_ids, "rank_common"), (second_pass, "count_ids"), (criteo, "parse_lines"),
         (hex_vocabulary, "encode_keys"), (hex_vocabulary, "enter_keys"), (hex_vocabulary, "write_hex"),
-        (renumbering, "renumber_slots"), (taobao, "parse_behaviour"), (taobao, "place_values"), (taobao, "make_inputs"),
+        (renumbering, "exchange_ids"), (taobao, "parse_behaviour"), (taobao, "place_values"), (taobao, "make_inputs"),
         (taobao_parser, "spread"), (taobao_parser, "_draw"), (taobao_parser, "_other_item"),
         (taobao_parser, "num_points"), (taobao_parser, "spread_keyed"), (hex_vocabulary, "spread_keyed"),
         (record_blocks, "scan_records"), (csv, "rewrite_records"), (record_scanner, "_matches"),

@@ -15,7 +15,7 @@ from fae.ingest.config import LogConfig
 from fae.ingest.final_ids import number_by_popularity, number_encoded
 from fae.ingest.ingest import ingest
 from fae.ingest.notes.split_lookups import count_lookups
-from fae.ingest.renumbering import renumber_slots
+from fae.ingest.renumbering import SlotMaps
 from fae.ingest.scratch import Scratch
 
 
@@ -31,11 +31,11 @@ def test_an_id_beyond_its_table_is_not_followed(value: int) -> None:
     ids, counts = np.array([[0, 1], [2, value]], np.int32), np.zeros(5, np.int64)
     assert second_pass.count_ids(ids, 0, 2, counts) == -1
     final = np.array([5, 6, 7, 9, -1], np.int32)
-    assert not renumber_slots(ids.copy(), 0, 2, False, final)
+    assert SlotMaps.of_slots(final, [(0, 3, False)] * 2).exchange(ids.copy()) == 1
     found = np.zeros(4, np.int64)
     assert not count_lookups(ids, 0, 2, False, -1, final, 9, found)
     beyond = value > 0  # an encoded number that training does not show has the reserved id
-    assert renumber_slots(ids, 0, 2, True, final) is beyond
+    assert SlotMaps.of_slots(final, [(0, 3, True)] * 2).exchange(ids) == (-1 if beyond else 1)
     assert ids[1, 1] == (9 if beyond else value)
 
 

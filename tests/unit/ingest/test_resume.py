@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from fae.artifacts.columnar_log import FORMAT_VERSION
 from fae.artifacts.manifest import read_manifest
 from fae.core.errors import LogError
 from fae.core.npy import NpyRows, NpyWriter
+from fae.ingest import renumbering
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
-from fae.ingest.renumbering import SlotNumbering, renumber
+from fae.ingest.renumbering import Renumbering, SlotMaps
 from fae.ingest.resume import discard_progress
 from fae.ingest.shards import shard_reading
 
@@ -108,14 +110,13 @@ ingest(CRITEO if kind == "tsv" else CSV, Path(out), base=Path(base))
 
 def small_steps() -> None:
     """Make blocks and steps so small that these logs have many of them."""
-    from fae.ingest import renumbering, second_pass
+    from fae.ingest import id_blocks
     from fae.ingest.readers import criteo
     from fae.ingest.readers import csv as csv_reader
 
     criteo._BLOCK_BYTES = 1 << 15
     csv_reader._BLOCK_BYTES = 1 << 12
-    second_pass._STEP_BYTES = 1 << 12
-    renumbering._CACHED_ROWS = 7
+    id_blocks._BYTES_PER_THREAD = renumbering.STEP_BYTES = 1 << 12
 
 
 DEATHS = [
@@ -127,7 +128,7 @@ DEATHS = [
     ("fae.ingest.shards.shard_files:PartWriter", "publish", 2, 1),
     ("os", "rename", 4, 3),
     ("fae.ingest.shards.sharded_reading", "join_values", 1, 4),
-    ("fae.ingest.shards.shard_rows", "exchange_ids", 5, 4),
+    ("fae.ingest.renumbering:SlotMaps", "exchange", 3, 4),
     ("fae.ingest.resume:IngestProgress", "mark_read", 1, 4),
     ("fae.ingest.resume", "write_durably", 2, 4),
     ("fae.ingest.shards.kept_parts:KeptParts", "remove", 1, 4),
@@ -135,12 +136,13 @@ DEATHS = [
     ("fae.ingest.second_pass", "write_vocabulary", 3, 4),
     ("fae.ingest.notes.split_lookups", "count_lookups", 3, 4),
     ("fae.ingest.resume:IngestProgress", "save", 3, 4),
-    ("fae.ingest.renumbering", "_write_head", 1, 4),
-    ("fae.ingest.renumbering", "_write_head", 6, 4),
-    ("fae.ingest.renumbering", "renumber_slots", 4, 4),
-    ("fae.core.npy:NpyRows", "write", 2, 4),
+    ("fae.ingest.renumbering:Renumbering", "_begin", 1, 4),
+    ("fae.ingest.renumbering:SlotMaps", "exchange", 9, 4),
+    ("fae.core.npy:NpyRows", "write", 1, 4),
+    ("fae.core.npy:NpyRows", "write", 20, 4),
     ("fae.ingest.resume:IngestProgress", "finish", 1, 4),
-    ("fae.ingest.resume", "describe_files", 1, 4),
+    ("fae.ingest.resume:IngestProgress", "_take_final_ids", 1, 4),
+    ("fae.ingest.resume", "remember_written", 1, 4),
     ("fae.artifacts.manifest", "replace_folder", 1, 4),
     ("fae.ingest.resume:IngestProgress", "discard", 1, -1),
 ]
@@ -152,7 +154,7 @@ CASES = [("tsv", *death) for death in DEATHS] + [
     ("csv", "os", "rename", 4, -1),
     ("csv", "fae.ingest.shards.shard_files:PartWriter", "publish", 6, -1),
     ("csv", "fae.ingest.second_pass", "write_vocabulary", 3, 4),
-    ("csv", "fae.ingest.renumbering", "renumber_slots", 4, 4),
+    ("csv", "fae.ingest.renumbering:SlotMaps", "exchange", 9, -1),
 ]
 
 
@@ -344,44 +346,68 @@ def test_a_current_log_clears_what_is_left(days: Path, tmp_path: Path, monkeypat
     }
 
 
-@pytest.mark.parametrize("stop_after", range(1, 12))
-def test_renumbering_stopped_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int) -> None:
-    """Every write is torn in two: the first half is done, then the process is gone."""
+@pytest.mark.parametrize("stop_after", range(1, 9))
+@pytest.mark.parametrize("damage", [False, True])
+def test_renumbering_stopped_at_any_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, damage: bool
+) -> None:
+    """Every write of rows, and of what is said of them, is torn in two: the first half is done, then it ends."""
     rng = np.random.default_rng(1)
     rows = rng.integers(0, 5, (10, 3)).astype(np.int32)
     final = np.array([4, 3, 2, 1, 0, 7, -1], np.int32)
-    numberings = [SlotNumbering(slots=slice(0, 3), encoded=False, final=final)]
+    maps, names = SlotMaps.of_slots(final, [(0, 5, False)] * 3), ["a"] * 3
+    finals, numbered = tmp_path / "final.npy", tmp_path / "numbered"
+    monkeypatch.setattr(renumbering, "STEP_BYTES", 36)
+    monkeypatch.setenv("FAE_NUM_THREADS", "1")
     with NpyWriter(tmp_path / "ids.npy", np.int32, (3,)) as writer:
         writer.append(rows)
 
-    class Gone(Exception):
+    class Gone(BaseException):
         pass
 
-    left = [stop_after]
-    with monkeypatch.context() as patch:
-        real = NpyRows.write
+    left, real, write = [stop_after], NpyRows.write, os.pwrite
 
-        def torn(self: NpyRows, start: int, part: Any) -> None:
+    def torn(self: NpyRows, start: int, part: Any) -> None:
+        left[0] -= 1
+        real(self, start, part[: len(part) // 2] if left[0] == 0 else part)
+        if left[0] == 0:
+            raise Gone
+
+    def torn_fact(descriptor: int, data: Any, position: int) -> int:
+        if len(data) == 8:
             left[0] -= 1
             if left[0] == 0:
-                real(self, start, part[: len(part) // 2])
+                write(descriptor, data[:4], position)
                 raise Gone
-            real(self, start, part)
+        return write(descriptor, data, position)
 
-        from fae.ingest import renumbering
+    with NpyRows(tmp_path / "ids.npy") as ids:
+        with monkeypatch.context() as patch:
+            patch.setattr(NpyRows, "write", torn)
+            patch.setattr(os, "pwrite", torn_fact)
+            with pytest.raises(Gone):
+                Renumbering(ids, finals, numbered).run(maps, names)
+        if damage:
+            with NpyRows(finals, writable=True) as other:
+                other.write(0, np.full((1, 3), 9, np.int32))
+        changed = []
+        monkeypatch.setattr(
+            NpyRows, "write", lambda self, start, part: (changed.append(start), real(self, start, part))
+        )
+        found = Renumbering(ids, finals, numbered).run(maps, names)
+    assert (np.load(finals) == final[rows]).all()
+    assert found == zlib.crc32(final[rows].tobytes())
+    done = (stop_after - 1) // 2
+    assert changed == [start for start in (0, 3, 6, 9) if start >= 3 * done or (damage and start == 0)]
 
-        head = renumbering._write_head
 
-        def no_head(file: Any, kept: int, start: int) -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                raise Gone
-            head(file, kept, start)
-
-        patch.setattr(NpyRows, "write", torn)
-        patch.setattr(renumbering, "_write_head", no_head)
-        with NpyRows(tmp_path / "ids.npy", writable=True) as ids, pytest.raises(Gone):
-            renumber(ids, numberings, tmp_path / "undo", step_bytes=40)
-    with NpyRows(tmp_path / "ids.npy", writable=True) as ids:
-        renumber(ids, numberings, tmp_path / "undo", step_bytes=40)
-    assert (np.load(tmp_path / "ids.npy") == final[rows]).all()
+def test_final_ids_of_another_log_are_not_continued(tmp_path: Path) -> None:
+    rows = np.zeros((10, 3), np.int32)
+    with NpyWriter(tmp_path / "ids.npy", np.int32, (3,)) as writer:
+        writer.append(rows)
+    np.save(tmp_path / "final.npy", rows[:, :2])
+    (tmp_path / "numbered").write_bytes(np.array([1, 0], np.uint32).tobytes())
+    maps = SlotMaps.of_slots(np.array([5, 6, -1], np.int32), [(0, 1, False)] * 3)
+    with NpyRows(tmp_path / "ids.npy") as ids:
+        Renumbering(ids, tmp_path / "final.npy", tmp_path / "numbered").run(maps, ["a"] * 3)
+    assert (np.load(tmp_path / "final.npy") == 5).all()

@@ -17,7 +17,7 @@ from fae.ingest.notes.split_lookups import ColumnLookups, add_other_splits
 from fae.ingest.notes.value_examples import UnknownExample, unknown_example, value_text
 from fae.ingest.notes.value_facts import key_notes, value_facts
 from fae.ingest.provisional_ids import ColumnEncoder
-from fae.ingest.resume import IngestProgress
+from fae.ingest.resume import FINAL_IDS, IngestProgress
 
 
 def look_at_log(
@@ -27,8 +27,6 @@ def look_at_log(
     splits: Mapping[str, Sequence[int]],
     label_rate: Mapping[str, float | None],
     progress: IngestProgress,
-    *,
-    step_bytes: int,
 ) -> dict[str, Any]:
     """``unknown_share``, ``dense_missing_share``, ``value_facts`` and ``notes`` of the log's summary.
 
@@ -36,16 +34,12 @@ def look_at_log(
     ----------
     columns
         What the counts of the training split say of each column; the other splits are added.
-    step_bytes
-        Bytes of ``ids.npy`` that are read at once.
     """
     tables = tables_of([encoder.config for encoder in encoders])
-    finals = [np.load(progress.work / f"final_{table}.npy", mmap_mode="r") for table in tables]
+    all_finals, begins = np.load(progress.work / FINAL_IDS, mmap_mode="r"), progress.state["final_ids"]
+    finals = [all_finals[begins[table] : begins[table + 1]] for table in tables]
     with NpyRows(progress.folder / "ids.npy") as ids:
-        add_other_splits(
-            columns, ids, finals, [encoder.missing_id for encoder in encoders], splits,
-            step_rows=max(1, step_bytes // (4 * ids.shape[1])),
-        )  # fmt: skip
+        add_other_splits(columns, ids, finals, [encoder.missing_id for encoder in encoders], splits)
 
         def example(index: int, split: str) -> UnknownExample:
             return unknown_example(encoders[index], ids, splits[split], finals[index], columns[index].schema.unknown_id)

@@ -19,6 +19,7 @@ from fae.core.npy import NpyRows
 from fae.core.progress import task
 from fae.core.threads import run_jobs
 from fae.ingest.final_ids import Numbering, damaged_ids
+from fae.ingest.id_blocks import id_blocks
 
 _UNKNOWN, _LOOKUPS, _SECOND, _ABSENT = range(4)
 
@@ -164,8 +165,6 @@ def add_other_splits(
     finals: Sequence[npt.NDArray[np.int32]],
     missing: Sequence[int],
     splits: Mapping[str, Sequence[int]],
-    *,
-    step_rows: int,
 ) -> None:
     """Count the lookups of all splits but training.
 
@@ -180,8 +179,7 @@ def add_other_splits(
         for name, (start, stop) in others.items():
             found = np.zeros((len(columns), 4), np.int64)
             intact = [True] * len(columns)
-            for begin in range(start, stop, step_rows):
-                rows = ids.read(begin, min(begin + step_rows, stop))
+            for rows in id_blocks(ids, start, stop):
 
                 def job(
                     index: int, rows: npt.NDArray[Any] = rows, found: Int64 = found, intact: list[bool] = intact

@@ -13,30 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.checksums import join_checksums
-from fae.core.compiled import compiled
 from fae.core.npy import NpyRows, NpyWriter
 from fae.core.progress import task
 from fae.core.threads import run_jobs
+from fae.ingest.column_config import slot_names
 from fae.ingest.final_ids import damaged_ids
 from fae.ingest.provisional_ids import ColumnEncoder
+from fae.ingest.renumbering import SlotMaps
 from fae.ingest.resume import IngestProgress
 from fae.ingest.shards.shard_values import JoinedIds, Parts
 
 _BLOCK_BYTES = 4 * 2**20
-_CACHED_ROWS = 1024
-
-
-@compiled
-def exchange_ids(ids: npt.NDArray[np.int32], first: int, stop: int, joined: npt.NDArray[np.int32]) -> bool:
-    """Replace the ids of a part by those of the log in slots ``[first, stop)``; -1 stays. False if one has none."""
-    for row in range(ids.shape[0]):
-        for slot in range(first, stop):
-            value = ids[row, slot]
-            if value >= joined.size:
-                return False
-            if value >= 0:
-                ids[row, slot] = joined[value]
-    return True
+_UNCHANGED = np.array([-2, -1], np.int32)
 
 
 def join_rows(encoders: Sequence[ColumnEncoder], parts: Parts, joined: JoinedIds, progress: IngestProgress) -> None:
@@ -82,19 +70,23 @@ def _exchanger(
     encoders: Sequence[ColumnEncoder], joined: JoinedIds, part: int
 ) -> Callable[[npt.NDArray[np.int32]], None]:
     """What replaces the ids in rows of a part."""
-    columns = []
+    maps, slots, begins, size = [], [], {}, 0
     for column, encoder in enumerate(encoders):
         owner = column if encoder.owner is None else encoders.index(encoder.owner)
-        if owner in joined.ids:
-            columns.append((encoder, joined.of_part(owner, part)))
+        if owner in joined.ids and owner not in begins:
+            of_part = joined.of_part(owner, part)
+            begins[owner] = size, len(of_part)
+            maps += [of_part, _UNCHANGED]
+            size += len(of_part) + len(_UNCHANGED)
+        begin, known = begins.get(owner, (-1, 0))
+        slots += [(begin, known, False)] * encoder.config.max_length
+    exchanged = SlotMaps.of_slots(np.concatenate(maps) if maps else _UNCHANGED, slots)
+    names = slot_names([encoder.config for encoder in encoders])
 
     def exchange(rows: npt.NDArray[np.int32]) -> None:
-        # Few rows at a time stay in cache while all columns pass over them.
-        for start in range(0, len(rows), _CACHED_ROWS):
-            for encoder, ids in columns:
-                slots = encoder.slots
-                if not exchange_ids(rows[start : start + _CACHED_ROWS], slots.start, slots.stop, ids):
-                    raise damaged_ids(encoder.config.name)
+        wrong = exchanged.exchange(rows)
+        if wrong >= 0:
+            raise damaged_ids(names[wrong])
 
     return exchange
 
