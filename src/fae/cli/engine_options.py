@@ -21,7 +21,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--engine", metavar="ENGINE",
         help="threads:N or processes:N of this machine, or dask://host:8786, a cluster whose workers see DIR "
-        "(default: threads, one a core)",
+        "(default: one thread a core, or one process where 1 GiB or more is read on four cores or more)",
     )  # fmt: skip
     group.add_argument(
         "--worker", metavar="i/N",

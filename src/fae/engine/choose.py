@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fae.core.config import nearest
 from fae.core.errors import RecipeError
@@ -11,6 +12,9 @@ from fae.core.printable import brief
 from fae.engine.engine import Engine
 from fae.engine.executor import ExecutorEngine
 from fae.engine.presence import STALE_SECONDS
+
+if TYPE_CHECKING:
+    from fae.engine.local import LocalEngine
 
 _KINDS = ("threads", "processes", "dask")
 _MOST_WORKERS = 10_000
@@ -29,8 +33,8 @@ def open_engine(
     Parameters
     ----------
     text
-        ``threads``, ``threads:8``, ``processes``, ``processes:8`` or ``dask://host:8786``; None is ``threads``, with as
-        many workers as `fae.core.threads.num_threads` says.
+        ``threads``, ``threads:8``, ``processes``, ``processes:8`` or ``dask://host:8786``; None is
+        `fae.engine.local.LocalEngine`, which chooses.
     worker
         ``2/8`` for the second of eight that share `folder`, None for one process alone.
     folder
@@ -46,7 +50,7 @@ def open_engine(
         If the cluster or the folder cannot be used.
     """
     place = parse_worker(worker) if worker is not None else None
-    kind, detail = parse_engine(text or "threads")
+    kind, detail = parse_engine(text) if text else ("", None)
     if kind == "dask":
         if place is not None:
             raise RecipeError(
@@ -112,9 +116,11 @@ def parse_worker(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _local(kind: str, number: int | None) -> ExecutorEngine:
-    from fae.engine.local import ProcessesEngine, ThreadsEngine
+def _local(kind: str, number: int | None) -> ExecutorEngine | LocalEngine:
+    from fae.engine.local import LocalEngine, ProcessesEngine, ThreadsEngine
 
+    if not kind:
+        return LocalEngine()
     return ProcessesEngine(number) if kind == "processes" else ThreadsEngine(number)
 
 

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fae.core.errors import EngineError, FaeError
-from fae.core.files import make_folder
 from fae.core.progress import say
 from fae.core.whole_files import read_plain, write_whole
 from fae.engine.code_version import versions
 from fae.engine.executor import ExecutorEngine
-from fae.engine.local import limit_libraries
 from fae.engine.outcomes import Outcome, attempt_apart, describe
+from fae.engine.presence import DASK_CLIENT, WORKERS_FOLDER, Presence
+from fae.engine.worker_limits import limit_libraries
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -42,7 +42,7 @@ class Meeting:
     Attributes
     ----------
     file
-        A file that the client has written into the folder of the run.
+        The file of the client below the folder of the run (`fae.engine.presence`).
     word
         What is in it.
     versions
@@ -52,6 +52,11 @@ class Meeting:
     file: str
     word: str
     versions: dict[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return Path(self.file).parents[len(WORKERS_FOLDER.parts)]
 
 
 class DaskEngine(ExecutorEngine):
@@ -78,8 +83,12 @@ class DaskEngine(ExecutorEngine):
     def __init__(self, address: str, folder: Path, *, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         self._address, self._patience = address, patience_seconds
         self._client = _connect(address, patience_seconds)
-        word = secrets.token_hex(8)
-        self._meeting = Meeting(str(folder.resolve() / f".dask-{word}"), word, versions("distributed"))
+        try:
+            self._presence = Presence(folder.resolve(), DASK_CLIENT, 0)
+        except BaseException:
+            self._disconnect()
+            raise
+        self._meeting = Meeting(str(self._presence.path), self._presence.text, versions("distributed"))
         super().__init__(
             lambda: _ClusterExecutor(self._client, address, patience_seconds), 1, is_lost=_is_lost,
             cancels_blindly=True, check=self._check,
@@ -101,9 +110,13 @@ class DaskEngine(ExecutorEngine):
         try:
             super().close(now=now)
         finally:
-            Path(self._meeting.file).unlink(missing_ok=True)
-            with contextlib.suppress(Exception):  # the scheduler may be gone
-                self._client.close(timeout=5)
+            self._presence.close()
+            sweep_workers(self._meeting.folder)
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        with contextlib.suppress(Exception):  # the scheduler may be gone
+            self._client.close(timeout=5)
 
     def _remote_function(self) -> Callable[[Callable[[Any], Any], Any], Any]:
         return functools.partial(attempt_on_cluster, self._meeting)
@@ -186,7 +199,7 @@ def fault_of_worker(meeting: Meeting) -> str:
     except FaeError as error:
         return f"cannot write to the folder of the run: {error}"
     if not is_there:
-        return f"does not see {path.parent}; give --out a folder that all machines see at the same place"
+        return f"does not see {meeting.folder}; give --out a folder that all machines see at the same place"
     return ""
 
 
@@ -212,9 +225,7 @@ def _connect(address: str, patience_seconds: float) -> Any:
 
 
 def _meet(client: Any, address: str, meeting: Meeting, patience_seconds: float) -> None:
-    """Write the file that workers look for, and let every worker look."""
-    make_folder(Path(meeting.file).parent)
-    write_whole(Path(meeting.file), meeting.word)
+    """Let every worker look for the file of this process."""
     _await_workers(client, address, patience_seconds)
     faults = client.run(fault_of_worker, meeting, on_error="return")
     for worker, fault in sorted(faults.items()):

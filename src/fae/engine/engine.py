@@ -72,6 +72,15 @@ class Engine(abc.ABC):
             Workers were lost again and again.
         """
 
+    def prepare(self, num_bytes: int, module: str) -> None:  # noqa: B027 (most engines have nothing to start)
+        """Say that tasks will read so many bytes soon: an engine may start what takes time to start.
+
+        Parameters
+        ----------
+        module
+            Name of the tasks' module; importing it starts no thread.
+        """
+
     @abc.abstractmethod
     def await_published(self, path: Path, what: str) -> None:
         """Wait until the leader has published `path`; the leader itself, and a process alone, return at once.

@@ -27,6 +27,9 @@ _BEATS = 6
 """The file is renewed so often in that time."""
 _SAME_MACHINE = ("host", "boot", "processes")
 WORKERS_FOLDER = Path(".tasks", "workers")
+DASK_CLIENT = 0
+"""In the place of a worker's number: the command that gives tasks to a Dask cluster."""
+_TRIES = 10
 
 
 def _machine_facts() -> dict[str, Any]:
@@ -64,6 +67,10 @@ class Presence:
     ----------
     name
         Name of the file, which no other worker has; claims carry it.
+    path
+        The file.
+    text
+        What is in it.
     since
         Time of its file when this worker began, by the clock of the file system, in ns.
 
@@ -75,13 +82,14 @@ class Presence:
 
     def __init__(self, folder: Path, worker: int, num_workers: int, stale_seconds: float = STALE_SECONDS) -> None:
         self.name = f"{worker}-{secrets.token_hex(6)}"
-        self._path = folder / WORKERS_FOLDER / f"{self.name}.json"
-        self._facts = {"worker": worker, "num_workers": num_workers, "code": code_version(), **_machine_facts()}
+        self.path = folder / WORKERS_FOLDER / f"{self.name}.json"
+        facts = {"worker": worker, "num_workers": num_workers, "code": code_version(), **_machine_facts()}
+        self.text = json.dumps(facts)
         try:
             self._write()
-            self.since = self._path.stat().st_mtime_ns
+            self.since = self.path.stat().st_mtime_ns
         except OSError as error:
-            raise cannot_write(self._path, error) from error
+            raise cannot_write(self.path, error) from error
         self._end = threading.Event()
         self._thread = threading.Thread(
             target=self._renew, args=(stale_seconds / _BEATS,), daemon=True, name="fae-presence"
@@ -92,20 +100,26 @@ class Presence:
         """Remove the file: whatever this worker has claimed is free."""
         self._end.set()
         self._thread.join()
-        self._path.unlink(missing_ok=True)
-        for folder in (self._path.parent, self._path.parent.parent):
+        self.path.unlink(missing_ok=True)
+        for folder in (self.path.parent, self.path.parent.parent):
             with contextlib.suppress(OSError):  # others are there
                 folder.rmdir()
 
     def _write(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(self._path, json.dumps(self._facts))
+        for attempt in range(_TRIES):
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_durably(self.path, self.text)
+                return
+            except FileNotFoundError:  # another process has just found the folder empty and removed it
+                if attempt == _TRIES - 1:
+                    raise
 
     def _renew(self, seconds: float) -> None:
         while not self._end.wait(seconds):
             with contextlib.suppress(OSError):  # the disk may come back
                 try:
-                    os.utime(self._path)
+                    os.utime(self.path)
                 except FileNotFoundError:
                     self._write()
 
@@ -185,6 +199,8 @@ class Observer:
         number = name.partition("-")[0]
         if not facts:
             return f"worker {number}"
+        if facts.get("worker") == DASK_CLIENT:
+            return f"the command that uses a Dask cluster ({facts.get('host')}, process {facts.get('pid')})"
         return f"worker {number} of {facts.get('num_workers')} ({facts.get('host')}, process {facts.get('pid')})"
 
     def check_code(self) -> None:

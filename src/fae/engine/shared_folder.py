@@ -14,6 +14,8 @@ from fae.core.progress import say, task
 from fae.engine.claims import TaskFolder, TasksGone
 from fae.engine.engine import AHEAD, Engine, check_name
 from fae.engine.executor import ExecutorEngine
+from fae.engine.local import LocalEngine
+from fae.engine.leftovers import sweep_workers
 from fae.engine.outcomes import digest_of, function_of
 from fae.engine.presence import STALE_SECONDS, WORKERS_FOLDER, Observer, Presence
 from fae.engine.shared_map import SharedMap
@@ -55,7 +57,7 @@ class SharedFolderEngine(Engine):
 
     def __init__(
         self,
-        local: ExecutorEngine,
+        local: ExecutorEngine | LocalEngine,
         folder: Path,
         worker: int,
         num_workers: int,
@@ -83,6 +85,9 @@ class SharedFolderEngine(Engine):
         shards = list(shards)
         path = (folder or self._folder) / ".tasks" / f"{name}-{digest_of(task, shards)}"
         return self._results(name, task, shards, path)
+
+    def prepare(self, num_bytes: int, module: str) -> None:
+        self._local.prepare(num_bytes, module)
 
     def await_published(self, path: Path, what: str) -> None:
         if self.is_leader:
@@ -121,6 +126,7 @@ class SharedFolderEngine(Engine):
                 self._workers_folder.release(0)
             self._observer.sweep()
             self._presence.close()
+            sweep_workers(self._folder)
 
     def _leads(self) -> bool:
         """Whether this worker 1 is the leader, and not a second one: the claim of task 0 among the workers decides."""

@@ -12,6 +12,7 @@ from typing import Any
 from fae.core.progress import say
 from fae.engine.claims import STOPPED, TaskFolder, attempt_and_publish
 from fae.engine.executor import ExecutorEngine
+from fae.engine.local import LocalEngine
 from fae.engine.outcomes import Outcome, describe, outcome_of, package_of
 from fae.engine.presence import Observer
 
@@ -53,7 +54,7 @@ class SharedMap:
         shards: Sequence[Any],
         folder: TaskFolder,
         *,
-        local: ExecutorEngine,
+        local: ExecutorEngine | LocalEngine,
         observer: Observer,
         place: tuple[int, int],
         ahead: int,

@@ -22,7 +22,7 @@ from fae.core.errors import LogError
 from fae.core.files import cannot_write, check_replaceable
 from fae.core.progress import say
 from fae.engine.engine import Engine
-from fae.engine.local import ThreadsEngine
+from fae.engine.local import LocalEngine
 from fae.ingest.chunk_encoding import make_encoders
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import known_ids
@@ -32,12 +32,13 @@ from fae.ingest.input_order.ordered_rows import order_inputs
 from fae.ingest.raw_files.absent_log import plan_of_absent, without_unreadable
 from fae.ingest.raw_files.file_advice import content_notes
 from fae.ingest.raw_files.former_logs import log_parameters
-from fae.ingest.raw_files.source_digests import cache_digests, describe_sources, digest_sources
+from fae.ingest.raw_files.source_digests import are_digests_known, cache_digests, describe_sources, digest_sources
 from fae.ingest.readers.chunk import NoInputsError
 from fae.ingest.readers.dispatch import check_header
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
 from fae.ingest.second_pass import second_pass
+from fae.ingest.shards.shard_reading import read_shard
 from fae.ingest.shards.sharded_reading import read_shards
 from fae.ingest.sources import (
     AbsentFiles,
@@ -54,7 +55,12 @@ COMMAND = "fae ingest RECIPE.toml"
 
 
 def plan_ingest(
-    config: LogConfig, *, base: Path, previous: Path | None = None, parent: ColumnarLog | None = None
+    config: LogConfig,
+    *,
+    base: Path,
+    previous: Path | None = None,
+    parent: ColumnarLog | None = None,
+    engine: Engine | None = None,
 ) -> Plan:
     """The plan of the columnar log: what it will be made from.
 
@@ -67,6 +73,8 @@ def plan_ingest(
         not read again to compute their digests.
     parent
         The log whose ids this one continues (`fae.ingest.continued_ids`).
+    engine
+        Is prepared to read the log, where it is not known which log that is: it will be one that is not there yet.
 
     Raises
     ------
@@ -78,6 +86,8 @@ def plan_ingest(
     error = next((each.error for each in found if isinstance(each, AbsentFiles)), None)
     if error is None:
         check_sources(config, sources)
+        if engine is not None and not are_digests_known(config, sources):
+            _prepare(engine, sources)
         try:
             return _plan(config, describe_sources(config, sources, digest_sources(sources, previous)), parent)
         except MissingFilesError as unreadable:
@@ -88,6 +98,10 @@ def plan_ingest(
     plan, line = planned
     say(f"ingest: {line}")
     return plan
+
+
+def _prepare(engine: Engine, sources: Sequence[SourceFile]) -> None:
+    engine.prepare(sum(source.num_bytes for source in sources), read_shard.__module__)
 
 
 def _plan(config: LogConfig, files: Sequence[Mapping[str, Any]], parent: ColumnarLog | None) -> Plan:
@@ -149,7 +163,8 @@ def ingest(
                 for source in sources:
                     with contextlib.suppress(NoInputsError):  # who reads it decides whether it may be empty
                         check_header(config, source.path)
-                with ThreadsEngine() if engine is None else contextlib.nullcontext(engine) as here:
+                with LocalEngine() if engine is None else contextlib.nullcontext(engine) as here:
+                    _prepare(here, sources)
                     read_shards(
                         config, sources, encoders, finder, progress, rules, scratch, here, memory_bytes=memory_bytes
                     )

@@ -88,7 +88,9 @@ class IngestStage(Stage[ColumnarLog]):
         parent = run.parent()
         known = parent.log if parent else None
         learn_digests(run.out, {} if known is None else {self.kind: known.manifest.fingerprint})
-        return plan_ingest(run.recipe.log, base=run.recipe.base, previous=self.path(run), parent=known)
+        return plan_ingest(
+            run.recipe.log, base=run.recipe.base, previous=self.path(run), parent=known, engine=run.engine
+        )
 
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:
         """As `Stage.work`."""

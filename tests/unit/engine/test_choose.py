@@ -10,7 +10,7 @@ import pytest
 from fae.cli.engine_options import add_engine_options, engine_of
 from fae.core.errors import RecipeError
 from fae.engine.choose import open_engine, parse_engine, parse_worker
-from fae.engine.local import ProcessesEngine, ThreadsEngine
+from fae.engine.local import LocalEngine, ProcessesEngine
 from fae.engine.shared_folder import SharedFolderEngine
 
 from engine_tasks import square
@@ -71,7 +71,7 @@ def test_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parser = argparse.ArgumentParser()
     add_engine_options(parser)
     for words, kind, workers in (
-        ([], ThreadsEngine, 3),
+        ([], LocalEngine, 3),
         (["--engine", "processes:2"], ProcessesEngine, 2),
         (["--engine", "threads:5", "--worker", "2/8"], SharedFolderEngine, 5),
     ):

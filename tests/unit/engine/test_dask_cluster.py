@@ -17,6 +17,7 @@ from fae.engine import dask_cluster as module
 from fae.engine.code_version import code_version, versions
 from fae.engine.dask_cluster import DaskEngine, Meeting, attempt_on_cluster, fault_of_worker
 from fae.engine.outcomes import outcome_of
+from fae.engine.presence import WORKERS_FOLDER
 
 import engine_tasks as tasks
 from engine_cases import ENVIRONMENT, Cluster, dask_cluster, free_port
@@ -38,7 +39,8 @@ def cluster() -> Iterator[Cluster]:
 
 
 def meeting(folder: Path, **changes: str) -> Meeting:
-    file = folder / ".dask-word"
+    file = folder / WORKERS_FOLDER / "0-word.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("word")
     return Meeting(str(file), "word", versions("distributed") | changes)
 
@@ -46,7 +48,7 @@ def meeting(folder: Path, **changes: str) -> Meeting:
 def test_what_a_worker_must_find(tmp_path: Path) -> None:
     fine = meeting(tmp_path)
     assert fault_of_worker(fine) == ""
-    assert [path.name for path in tmp_path.iterdir()] == [".dask-word"]
+    assert [path.name for path in Path(fine.file).parent.iterdir()] == ["0-word.json"]
     other = meeting(tmp_path, numpy="1.0", fae="0.0.9")
     assert "has fae tested and not 0.0.9, numpy" in fault_of_worker(other)
     assert "install the same versions on all machines" in fault_of_worker(other)
@@ -59,7 +61,7 @@ def test_a_worker_that_joins_later_is_checked_before_its_first_task(tmp_path: Pa
     fine = Meeting(meeting(tmp_path).file, "word", versions("distributed"))
     assert outcome_of(attempt_on_cluster(fine, tasks.square, 3), "fae").result() == 9
     with pytest.raises(EngineError, match="a Dask worker does not see"):
-        outcome_of(attempt_on_cluster(Meeting("/nowhere/x", "other", fine.versions), tasks.square, 3), "fae").result()
+        outcome_of(attempt_on_cluster(Meeting("/nowhere/.tasks/workers/x", "other", fine.versions), tasks.square, 3), "fae").result()
 
 
 def test_without_distributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

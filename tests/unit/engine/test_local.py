@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fae.core.errors import EngineError
-from fae.engine.local import ProcessesEngine, ThreadsEngine
+from fae.engine.local import LocalEngine, ProcessesEngine, ThreadsEngine
 
 import engine_tasks as tasks
 from engine_cases import ENVIRONMENT, SUPPORT, Case, is_running, start, wait_until
@@ -114,3 +114,37 @@ def test_the_command_line_does_not_load_what_engines_need() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
     assert done.stdout == "[]\n"
     assert SUPPORT.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("cores", "num_bytes", "expected"),
+    [("16", 4 << 30, ProcessesEngine), ("16", 1 << 20, ThreadsEngine), ("2", 4 << 30, ThreadsEngine)],
+)
+def test_the_default_takes_processes_where_there_is_much_to_do(
+    monkeypatch: pytest.MonkeyPatch, cores: str, num_bytes: int, expected: type
+) -> None:
+    monkeypatch.setenv("FAE_NUM_THREADS", cores)
+    with LocalEngine() as engine:
+        engine.prepare(num_bytes, "engine_tasks")
+        engine.prepare(1, "engine_tasks")  # what was chosen stays
+        assert type(engine.chosen) is expected
+        assert engine.num_workers == engine.chosen.num_workers == int(cores)
+        if expected is ThreadsEngine:
+            assert list(engine.map("square", tasks.square, range(5))) == [0, 1, 4, 9, 16]
+    with LocalEngine() as engine:
+        assert type(engine.chosen) is ThreadsEngine
+
+
+def test_the_server_of_processes_ends_with_the_last_engine(tmp_path: Path) -> None:
+    """It has imported the module of the tasks when they are forked, and has no threads then."""
+    from multiprocessing import forkserver
+
+    with ProcessesEngine(2) as first:
+        first.prepare(1, "engine_tasks")
+        with ProcessesEngine(1) as second:
+            assert list(second.map("square", tasks.square, range(3))) == [0, 1, 4]
+        pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        assert is_running(pid)
+        assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
+        assert list(first.map("square", tasks.square, range(3))) == [0, 1, 4]
+    assert not is_running(pid)

@@ -51,6 +51,7 @@ def help_ingest(path: Path, parts: Path, engine: Engine, *, stale_seconds: float
     if not tasks:
         say(f"ingest: already there, {path}")
         return 0
+    engine.prepare(sum(task.num_bytes for task in tasks), read_shard.__module__)
     say(f"ingest: helping to read {len(tasks):,} shards of {path}")
 
     def work() -> None:
