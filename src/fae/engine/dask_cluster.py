@@ -24,6 +24,7 @@ from fae.core.progress import say
 from fae.core.whole_files import read_plain, write_whole
 from fae.engine.code_version import versions
 from fae.engine.executor import ExecutorEngine
+from fae.engine.leftovers import sweep_workers
 from fae.engine.outcomes import Outcome, attempt_apart, describe
 from fae.engine.presence import DASK_CLIENT, WORKERS_FOLDER, Presence
 from fae.engine.worker_limits import limit_libraries
