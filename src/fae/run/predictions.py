@@ -7,7 +7,6 @@ also holds a label and a logit of every input, because an exact AUC needs them a
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Generator, Sequence
@@ -33,9 +32,9 @@ from fae.run.score_file import ScoreFile
 from fae.run.scored_run import find_finished
 from fae.run.scoring import BATCH_INPUTS, Scorer, unknown_counts
 from fae.training.dense_threads import torch_threads
-from fae.training.quality.describe import describe_quality, quality_lines
+from fae.training.quality.describe import measure_quality, quality_lines
 from fae.training.quality.input_columns import InputColumns
-from fae.training.quality.metrics import compute_metrics, probabilities
+from fae.training.quality.metrics import probabilities
 from fae.training.quality.single_columns import SingleColumns
 
 _SUSPICIOUS_SHARE = 0.9
@@ -229,12 +228,11 @@ def evaluate_files(
             weights.append(batch.weights)
     truth, scores = np.concatenate(labels).astype(np.float32), np.concatenate(logits)
     given = np.concatenate(weights) if weights else None
-    metrics = compute_metrics(truth, scores, given)
-    quality = describe_quality(truth, scores, given, inputs=inputs, singles=SingleColumns(scored.log))
-    result = {**scored.facts(), **dataclasses.asdict(metrics), **quality}
+    quality = measure_quality(truth, scores, given, inputs=inputs, singles=SingleColumns(scored.log))
+    result = {**scored.facts(), **quality}
     say(
-        f"evaluate: {format_count(metrics.num_inputs)} inputs, AUC {_figure(metrics.auc, 5)}, log loss "
-        f"{_figure(metrics.log_loss, 5)}, label rate {_figure(metrics.label_rate, 4)}"
+        f"evaluate: {format_count(quality['num_inputs'])} inputs, AUC {_figure(quality['auc'], 5)}, log loss "
+        f"{_figure(quality['log_loss'], 5)}, label rate {_figure(quality['label_rate'], 4)}"
     )
     for line in quality_lines("", result):
         say(f"evaluate: {line}")

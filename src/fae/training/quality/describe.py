@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fae.core.threads import one_thread, run_jobs
 from fae.training.quality.calibration import measure_calibration
 from fae.training.quality.group_auc import measure_group_auc
 from fae.training.quality.input_columns import InputColumns
-from fae.training.quality.metrics import Metrics, compute_metrics, probabilities
+from fae.training.quality.metrics import ScoredInputs, metrics_of
 from fae.training.quality.single_columns import SingleColumns
 
 
@@ -34,25 +37,58 @@ def describe_quality(
     singles
         Click rates of single columns; None leaves these out.
     """
-    nothing: dict[str, Any] = dict.fromkeys(("calibration", "unknown_ids", "group_auc", "context"))
-    total = float(len(labels) if weights is None else weights.sum(dtype=np.float64))
-    if not total or np.isnan(logits).any():
-        return nothing
-    truth = labels.astype(np.float64)
-    given = None if weights is None else weights.astype(np.float64)
-    calibration = measure_calibration(truth, probabilities(logits), given)
-    context: dict[str, Any] = {"base_rate_log_loss": _entropy(calibration["label_rate"]), "best_column": None}
+    return _describe(ScoredInputs(labels, logits, weights), inputs, singles)
+
+
+def measure_quality(
+    labels: npt.NDArray[np.float32],
+    logits: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32] | None = None,
+    *,
+    inputs: InputColumns | None = None,
+    singles: SingleColumns | None = None,
+) -> dict[str, Any]:
+    """Metrics of a split, and beside them what `describe_quality` finds, as the run record has them."""
+    scored = ScoredInputs(labels, logits, weights)
+    return {**dataclasses.asdict(metrics_of(scored)), **_describe(scored, inputs, singles)}
+
+
+def _describe(scored: ScoredInputs, inputs: InputColumns | None, singles: SingleColumns | None) -> dict[str, Any]:
+    found: dict[str, Any] = dict.fromkeys(("calibration", "unknown_ids", "group_auc", "context"))
+    if not scored.total_weight or scored.has_nan:
+        return found
+    labels, weights = scored.labels, scored.weights
+    shown, order, _ = scored.probabilities, scored.order, scored.losses  # made once, before the jobs below
+    jobs: dict[str, Callable[[], Any]] = {
+        "calibration": lambda: measure_calibration(labels, shown, weights, order=order)
+    }
+    if inputs is not None:
+        has_unknown, group = inputs.has_unknown, inputs.group
+        jobs |= {"with": lambda: _part(scored, has_unknown), "without": lambda: _part(scored, ~has_unknown)}
+        if group is not None:
+            groups = inputs.groups
+            jobs["group_auc"] = lambda: measure_group_auc(
+                labels, scored.logits, groups, column=group.name, unknown_id=group.unknown_id, weights=weights
+            )
+    found |= _side_by_side(jobs)
+    if inputs is not None:
+        found["unknown_ids"] = {part: found.pop(part) for part in ("with", "without")}
+    context = {"base_rate_log_loss": _entropy(found["calibration"]["label_rate"]), "best_column": None}
     if inputs is not None and singles is not None:
         context |= singles.compare(labels, inputs, weights) or {}
-    found = {**nothing, "calibration": calibration, "context": context}
-    if inputs is None:
-        return found
-    found["unknown_ids"] = _by_unknown_ids(labels, logits, weights, inputs.has_unknown)
-    if inputs.group is not None:
-        found["group_auc"] = measure_group_auc(
-            truth, logits.astype(np.float64), inputs.groups, column=inputs.group.name,
-            unknown_id=inputs.group.unknown_id, weights=given,
-        )  # fmt: skip
+    found["context"] = context
+    return found
+
+
+def _side_by_side(jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """What each job returns, by its name; each on a thread of its own."""
+    found: dict[str, Any] = {}
+
+    def work(name: str) -> None:
+        with one_thread():
+            found[name] = jobs[name]()
+
+    run_jobs([partial(work, name) for name in jobs])
     return found
 
 
@@ -60,23 +96,15 @@ def _entropy(rate: float) -> float:
     return float(sum(-p * np.log(p) for p in (rate, 1 - rate) if p > 0))  # 0, not -0, of one class
 
 
-def _by_unknown_ids(
-    labels: npt.NDArray[np.float32],
-    logits: npt.NDArray[np.float32],
-    weights: npt.NDArray[np.float32] | None,
-    has_unknown: npt.NDArray[np.bool_],
-) -> dict[str, Any]:
-    def part(chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        found: Metrics = compute_metrics(labels[chosen], logits[chosen], None if weights is None else weights[chosen])
-        return {
-            "num_inputs": found.num_inputs,
-            "share": found.num_inputs / len(labels),
-            "auc": found.auc,
-            "log_loss": found.log_loss,
-            "label_rate": found.label_rate,
-        }
-
-    return {"with": part(has_unknown), "without": part(~has_unknown)}
+def _part(scored: ScoredInputs, chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    found = metrics_of(scored.part(chosen))
+    return {
+        "num_inputs": found.num_inputs,
+        "share": found.num_inputs / len(scored.labels),
+        "auc": found.auc,
+        "log_loss": found.log_loss,
+        "label_rate": found.label_rate,
+    }
 
 
 def has_groups(result: Mapping[str, Any], group_by: str | None) -> bool:

@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.training.quality.metrics import tie_groups
+from fae.training.quality.score_order import tie_groups
 
 
 def measure_group_auc(
-    labels: npt.NDArray[np.float64],
-    logits: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.floating[Any]],
+    logits: npt.NDArray[np.floating[Any]],
     groups: npt.NDArray[np.int32],
     *,
     column: str,
     unknown_id: int,
-    weights: npt.NDArray[np.float64] | None = None,
+    weights: npt.NDArray[np.floating[Any]] | None = None,
 ) -> dict[str, Any]:
     """The object ``group_auc`` of a split in the run record (docs/reference/run_record.md).
 
     Parameters
     ----------
     labels, logits
-        Float64 ``[n]``.
+        Floats ``[n]``.
     groups
         Id of each input's value, int32 ``[n]``; those of `unknown_id`, and below 0, are left out and counted.
     column
@@ -39,10 +39,10 @@ def measure_group_auc(
     weights
         Weights of the inputs, 0 or more; None is 1 each. One of weight 0 is not there.
     """
-    counted = np.ones(len(labels)) if weights is None else weights
+    counted = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
     known = (groups >= 0) & (groups != unknown_id) & (counted > 0)
     unknown = int(np.count_nonzero(((groups < 0) | (groups == unknown_id)) & (counted > 0)))
-    labels, counted, group = labels[known], counted[known], groups[known]
+    labels, counted, group = labels[known].astype(np.float64), counted[known], groups[known]
     ties = tie_groups(logits[known])  # of the whole split: rounding does not depend on the group
     _, group = np.unique(group, return_inverse=True)
     order = np.lexsort((ties, group))

@@ -6,14 +6,18 @@ Ids of all inputs would take more memory than their scores; a flag, one id and a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema, first_slots, model_features
+from fae.core.compiled import Int64, compiled
 from fae.core.errors import RecipeError
+from fae.core.threads import run_ranges
 
-_CHUNK_INPUTS = 1 << 16
+_RANGE_INPUTS = 1 << 14
+"""Inputs that a thread of its own is worth."""
 _MOST_INPUTS, _MOST_LOOKUPS = 1 << 17, 1 << 22
 """Size of the sample."""
 
@@ -59,22 +63,46 @@ class InputColumns:
         self._stride, self.num_inputs = 1, 0
         self._unknown: list[npt.NDArray[np.bool_]] = []
         self._groups: list[npt.NDArray[np.int32]] = []
-        self._sampled = np.empty(0, np.int64)
-        self._sample = np.empty((0, self._slots[-1]), np.int32)
+        self._sample: list[tuple[npt.NDArray[Any], ...]] = [
+            (np.empty(0, np.int64), np.empty((0, self._slots[-1]), np.int32))
+        ]
 
     def add(self, ids: npt.NDArray[np.int32]) -> None:
         """Add the ids ``[m, S]`` of the next inputs."""
-        self._unknown.append((ids == self._unknown_ids).any(axis=1))
+        self.add_rows(ids, np.arange(len(ids)))
+
+    def add_rows(self, ids: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> None:
+        """Add the next inputs: those of the numbers `rows` ``[m]`` in ids ``[N, S]``.
+
+        Raises
+        ------
+        IndexError
+            If there is no such input.
+        """
+        there, unknown = np.ascontiguousarray(ids).view(), np.empty(len(rows), np.bool_)
+        there.flags.writeable = False  # one type for the compiled loop, whether mapped or in memory
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(there):
+            raise IndexError(f"inputs {rows.min()} to {rows.max()} of {len(there)}")
+
+        def find(start: int, stop: int) -> None:
+            find_unknown(there, rows, self._unknown_ids, unknown, start, stop)
+
+        run_ranges(find, len(rows), min_range=_RANGE_INPUTS)
+        self._unknown.append(unknown)
         if self.group is not None:
-            self._groups.append(np.array(ids[:, self._group_slot]))
-        first = -self.num_inputs % self._stride
-        chosen = np.arange(first, len(ids), self._stride)
-        self._sampled = np.concatenate([self._sampled, self.num_inputs + chosen])
-        self._sample = np.concatenate([self._sample, ids[chosen]])
-        self.num_inputs += len(ids)
-        while len(self._sampled) > self._most:  # every second one is kept: an even sample of any number of inputs
+            self._groups.append(there[rows, self._group_slot])
+        while self.num_inputs + len(rows) > self._stride * self._most:  # an even sample of any number of inputs
             self._stride *= 2
-            self._sampled, self._sample = self._sampled[::2].copy(), self._sample[::2].copy()
+            self._sample = [tuple(part[::2].copy() for part in self._joined_sample())]
+        chosen = np.arange(-self.num_inputs % self._stride, len(rows), self._stride)
+        self._sample.append((self.num_inputs + chosen, there[rows[chosen]]))
+        self.num_inputs += len(rows)
+
+    def _joined_sample(self) -> tuple[npt.NDArray[Any], ...]:
+        """int64 ``[m]`` and int32 ``[m, S]``: numbers and ids of the sampled inputs."""
+        if len(self._sample) > 1:
+            self._sample = [tuple(np.concatenate(parts) for parts in zip(*self._sample, strict=True))]
+        return self._sample[0]
 
     @property
     def has_unknown(self) -> npt.NDArray[np.bool_]:
@@ -89,11 +117,28 @@ class InputColumns:
     @property
     def sampled(self) -> npt.NDArray[np.int64]:
         """int64 ``[m]``: numbers of the sampled inputs, ascending, evenly spread."""
-        return self._sampled
+        return self._joined_sample()[0]
 
     def sample_of(self, column: int) -> npt.NDArray[np.int32]:
         """int32 ``[m, L]``: the sampled inputs' ids of a column, by its number."""
-        return self._sample[:, self._slots[column] : self._slots[column + 1]]
+        return self._joined_sample()[1][:, self._slots[column] : self._slots[column + 1]]
+
+
+@compiled
+def find_unknown(
+    ids: npt.NDArray[np.int32],
+    rows: Int64,
+    unknown_ids: npt.NDArray[np.int32],
+    found: npt.NDArray[np.bool_],
+    start: int,
+    stop: int,
+) -> None:
+    """Write to `found` ``[start, stop)`` whether the inputs of these numbers look up a reserved id."""
+    for place in range(start, stop):
+        row, is_there = rows[place], False
+        for slot in range(len(unknown_ids)):
+            is_there |= ids[row, slot] == unknown_ids[slot]
+        found[place] = is_there
 
 
 def find_group(columns: Sequence[FeatureSchema], name: str) -> FeatureSchema:
@@ -116,8 +161,7 @@ def find_group(columns: Sequence[FeatureSchema], name: str) -> FeatureSchema:
 def columns_of_log(
     log: ColumnarLog, inputs: npt.NDArray[np.int64], group_by: str | None = None, *, most: int | None = None
 ) -> InputColumns:
-    """The facts of inputs of a columnar log, by their numbers ``[n]``, read a chunk at a time."""
+    """The facts of inputs of a columnar log, by their numbers ``[n]``."""
     found = InputColumns(log.features, group_by, most=most)
-    for start in range(0, len(inputs), _CHUNK_INPUTS):
-        found.add(log.ids[inputs[start : start + _CHUNK_INPUTS]])
+    found.add_rows(log.ids, inputs)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +14,9 @@ from fae.artifacts.packed import BatchSet, PackedDataset
 from fae.core.errors import RecipeError
 from fae.core.progress import say
 from fae.embedding.base import Embeddings
-from fae.training.quality.describe import describe_quality, quality_lines
+from fae.training.quality.describe import measure_quality, quality_lines
 from fae.training.quality.evaluate import input_weights, predict_split
 from fae.training.quality.input_columns import columns_of_log, find_group
-from fae.training.quality.metrics import compute_metrics
 from fae.training.quality.single_columns import SingleColumns
 from fae.training.step import Precision
 from fae.training.watching.causes import worse_than_the_rate
@@ -68,10 +66,7 @@ class QualityMeter:
         inputs = None
         if self._log is not None and len(labels):
             inputs = columns_of_log(self._log, _packed_inputs(batches), self._group_by)
-        return {
-            **dataclasses.asdict(compute_metrics(labels, logits, weights)),
-            **describe_quality(labels, logits, weights, inputs=inputs, singles=self._singles),
-        }
+        return measure_quality(labels, logits, weights, inputs=inputs, singles=self._singles)
 
     def measure_both(
         self, model: nn.Module, embeddings: Embeddings, packed: PackedDataset, *, precision: Precision

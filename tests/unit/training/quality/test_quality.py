@@ -8,10 +8,11 @@ from sklearn.metrics import roc_auc_score
 
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.core.errors import RecipeError
+from fae.training.quality import single_columns
 from fae.training.quality.calibration import measure_calibration
 from fae.training.quality.describe import describe_quality, quality_lines
 from fae.training.quality.group_auc import measure_group_auc
-from fae.training.quality.input_columns import InputColumns
+from fae.training.quality.input_columns import InputColumns, columns_of_log
 from fae.training.quality.metrics import compute_metrics, probabilities
 from fae.training.quality.single_columns import SMOOTHING, SingleColumns
 from fae.training.quality.turning import find_turn, turn_line
@@ -142,11 +143,26 @@ def test_single_columns_predict_by_smoothed_rates(tmp_path, monkeypatch):
         (each["auc"] for each in found["columns"]), reverse=True
     )
     assert (found["training_inputs"], found["num_inputs"], found["sampled"]) == (last - first, stop - start, False)
-    import fae.training.quality.single_columns as single_columns
-
-    monkeypatch.setattr(single_columns, "_LARGEST_TABLE", 1)
-    assert SingleColumns(log).compare(labels, inputs)["columns"] == found["columns"]
     assert SingleColumns(log, most=100).compare(labels, inputs)["sampled"]
+    monkeypatch.setattr(single_columns, "_BLOCK", 7)  # all of the split, in many pieces
+    assert SingleColumns(log).compare(labels, inputs) == found
+    few = SingleColumns(log, most=100)
+    assert few.num_inputs == 98  # 14 blocks of 7, no input twice
+    columns = few.compare(labels, columns_of_log(log, np.arange(start, stop)))["columns"]
+    assert {each["column"] for each in columns} == set(by_name)
+
+
+def test_ids_of_a_log_are_those_of_its_chunks(tmp_path):
+    log = zipf_log(tmp_path, num_inputs=900, num_validation=100, num_test=200, seed=3)
+    rows = np.random.default_rng(1).permutation(900)
+    found, expected = columns_of_log(log, rows, most=70), InputColumns(log.features, most=70)
+    for first in range(0, 900, 50):
+        expected.add(log.ids[rows[first : first + 50]])
+    assert np.array_equal(found.has_unknown, expected.has_unknown)
+    assert np.array_equal(found.sampled, expected.sampled)
+    assert np.array_equal(found.sample_of(0), expected.sample_of(0))
+    with pytest.raises(IndexError, match="inputs 3 to 900 of 900"):
+        columns_of_log(log, np.array([3, 900]))
 
 
 def test_lines_for_people():
