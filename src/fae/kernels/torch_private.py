@@ -53,6 +53,23 @@ def addmm_relu(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return torch.relu_(torch.addmm(bias, x, weight))
 
 
+def run_backward(output: Tensor, grad: Tensor) -> None:
+    """``output.backward(grad)``, whose check of shapes imports torch's symbolic algebra: a second or three of a run.
+
+    Raises
+    ------
+    RuntimeError
+        If the shapes differ.
+    """
+    if output.shape != grad.shape:
+        raise RuntimeError(f"a gradient of {tuple(grad.shape)} for an output of {tuple(output.shape)}")
+    run = getattr(torch.autograd.graph, "_engine_run_backward", None)
+    if run is None:
+        output.backward(grad)  # type: ignore[no-untyped-call]
+        return
+    run((output,), (grad,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
 def allow_recompiles(count: int) -> None:
     """Let ``torch.compile`` make at least `count` compiled forms of one function before it gives up.
 

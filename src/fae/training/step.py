@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fae.core.errors import TrainingError
 from fae.embedding.base import Embeddings
+from fae.kernels.torch_private import run_backward
 from fae.streaming.ready_batch import ReadyBatch
 from fae.training.model_call import call_model
 from fae.training.real_inputs import cut_to_real, module_of, single_input
@@ -69,12 +70,12 @@ def backward_on_device(
             loss = (losses * share).sum()
             loss_sum += loss.double() * total
             grad = (torch.sigmoid(x) - labels) * share
-        logits.backward(grad.to(logits.dtype))  # type: ignore[no-untyped-call]
+        run_backward(logits, grad.to(logits.dtype))
         return loss
     from fae.kernels.triton_dense import loss_and_gradient
 
     loss, grad = loss_and_gradient(logits.detach(), labels, words, loss_sum)
-    logits.backward(grad.to(logits.dtype))  # type: ignore[no-untyped-call]
+    run_backward(logits, grad.to(logits.dtype))
     return loss
 
 

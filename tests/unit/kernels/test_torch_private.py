@@ -51,3 +51,28 @@ def test_a_function_runs_before_threads_are_joined():
         "before_threads_are_joined(event.set)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_a_given_gradient_flows_back_without_symbolic_algebra():
+    code = (
+        "import sys, torch\n"
+        "from fae.kernels.torch_private import run_backward\n"
+        "weight = torch.arange(6.0).reshape(2, 3).requires_grad_()\n"
+        "x, grad = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.25, -3.0])\n"
+        "for _ in range(2):\n"
+        "    run_backward((weight * weight) @ x, grad)\n"
+        "assert not {'sympy', 'torch.fx.experimental.symbolic_shapes'} & set(sys.modules)\n"
+        "found, weight.grad = weight.grad, None\n"
+        "for _ in range(2):\n"
+        "    ((weight * weight) @ x).backward(grad)\n"
+        "assert found.abs().min() == 0 and torch.equal(found, weight.grad)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(RuntimeError, match=r"a gradient of \(3,\) for an output of \(2,\)"):
+        torch_private.run_backward(torch.ones(2, requires_grad=True) * 2, torch.ones(3))
+    output = torch.ones(2, requires_grad=True)
+    with pytest.MonkeyPatch.context() as patch:  # a torch that has renamed it
+        patch.delattr(torch.autograd.graph, "_engine_run_backward")
+        torch_private.run_backward(output * 3, torch.tensor([1.0, 2.0]))
+    assert output.grad.tolist() == [3.0, 6.0]
