@@ -65,7 +65,7 @@ def run_backward(output: Tensor, grad: Tensor) -> None:
         raise RuntimeError(f"a gradient of {tuple(grad.shape)} for an output of {tuple(output.shape)}")
     run = getattr(torch.autograd.graph, "_engine_run_backward", None)
     if run is None:
-        output.backward(grad)  # type: ignore[no-untyped-call]
+        output.backward(grad)
         return
     run((output,), (grad,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
