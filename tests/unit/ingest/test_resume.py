@@ -127,7 +127,7 @@ DEATHS = [
     ("fae.ingest.shards.shard_files:PartWriter", "publish", 1, 0),
     ("fae.ingest.shards.shard_files:PartWriter", "publish", 2, 1),
     ("os", "rename", 4, 3),
-    ("fae.ingest.shards.sharded_reading", "join_values", 1, 4),
+    ("fae.ingest.shards.shard_values:JoinedIds", "finish", 1, 4),
     ("fae.ingest.renumbering:SlotMaps", "exchange", 3, 4),
     ("fae.ingest.resume:IngestProgress", "mark_read", 1, 4),
     ("fae.ingest.resume", "write_durably", 2, 4),

@@ -73,7 +73,7 @@ def _exchanger(
     maps, slots, begins, size = [], [], {}, 0
     for column, encoder in enumerate(encoders):
         owner = column if encoder.owner is None else encoders.index(encoder.owner)
-        if owner in joined.ids and owner not in begins:
+        if owner in joined and owner not in begins:
             of_part = joined.of_part(owner, part)
             begins[owner] = size, len(of_part)
             maps += [of_part, _UNCHANGED]

@@ -6,15 +6,19 @@ those that one pass over the log gives, whatever the parts are. Tables share not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fae.core.progress import task
-from fae.core.threads import run_jobs
+from fae.core.progress import Task, task
+from fae.core.threads import num_threads
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.scratch import Scratch
 from fae.ingest.shards.shard_files import saved_values
@@ -23,58 +27,118 @@ Parts = Sequence[tuple[Path, dict[str, Any]]]
 
 
 class JoinedIds:
-    """For each part and table, the whole log's ids of the part's ids.
+    """Joins the values of parts while the log is read, and has the whole log's ids of each part's ids.
 
-    Attributes
+    As a context manager it starts threads, which no longer run behind the block.
+
+    Parameters
     ----------
-    first_ids
-        int64 ``[P + 1]`` a table: where the ids of each part begin in `ids`; None of an encoded column.
-    ids
-        int32 a table: one part's after the other's; None of an encoded column.
+    encoders
+        Their vocabularies get the values.
     """
 
-    def __init__(self, encoders: Sequence[ColumnEncoder], parts: Parts, scratch: Scratch) -> None:
-        self._scratch = scratch
-        self.first_ids: dict[int, list[int]] = {}
-        self.ids: dict[int, npt.NDArray[np.int32]] = {}
-        for column, encoder in enumerate(encoders):
-            if encoder.owner is None and encoder.vocabulary is not None:
-                counts = [facts["values"][column][0] for _, facts in parts]
-                self.first_ids[column] = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).tolist()
-                self.ids[column] = scratch.array(self.first_ids[column][-1], np.int32)
+    def __init__(self, encoders: Sequence[ColumnEncoder], scratch: Scratch) -> None:
+        self._encoders, self._scratch = encoders, scratch
+        self._tables = {
+            column: _Table(scratch)
+            for column, encoder in enumerate(encoders)
+            if encoder.owner is None and encoder.vocabulary is not None
+        }
+        self._threads: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._bar: Task | None = None
+
+    def __contains__(self, column: int) -> bool:
+        """Whether a column is the first of a table with a vocabulary; that of an encoded one is not."""
+        return column in self._tables
+
+    def __enter__(self) -> Self:
+        self._threads = ThreadPoolExecutor(max(1, min(num_threads(), len(self._tables))), "fae-join")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._threads is not None
+        for table in self._tables.values():
+            table.waiting.clear()
+        self._threads.shutdown(cancel_futures=True)
+
+    def add(self, path: Path, facts: dict[str, Any]) -> None:
+        """Take the next part in log order; its values are joined some time later."""
+        assert self._threads is not None
+        for column, table in self._tables.items():
+            with self._lock:
+                table.waiting.append((path, facts))
+                if not table.is_worked_at:
+                    table.is_worked_at = True
+                    table.future = self._threads.submit(self._work, column)
+
+    def finish(self) -> None:
+        """Wait until all values are joined.
+
+        Raises
+        ------
+        LogError
+            If a column has more distinct values than ids.
+        """
+        waiting = [facts["values"][column][0] for column, table in self._tables.items() for _, facts in table.waiting]
+        with task("ingest: joining values", sum(waiting), "values") as self._bar:
+            for table in self._tables.values():
+                if table.future is not None:
+                    table.future.result()
+        self._bar = None
 
     def of_part(self, column: int, part: int) -> npt.NDArray[np.int32]:
         """int32 ``[values]``: ids of the values of a part, of the table whose first column this is."""
-        return self.ids[column][self.first_ids[column][part] : self.first_ids[column][part + 1]]
+        table = self._tables[column]
+        return table.ids[table.first_ids[part] : table.first_ids[part + 1]]
 
     def release(self) -> None:
         """Free the memory."""
-        for ids in self.ids.values():
-            self._scratch.release(ids)
+        for table in self._tables.values():
+            self._scratch.release(table.ids)
+
+    def _work(self, column: int) -> None:
+        """Join the parts that wait for a table, one after the other."""
+        table = self._tables[column]
+        while True:
+            with self._lock:
+                if not table.waiting:
+                    table.is_worked_at = False
+                    return
+                path, facts = table.waiting.popleft()
+            data, count = saved_values(path, facts, column)
+            self._encoders[column].add_values(data, count, table.make_room(count))
+            if self._bar is not None:
+                self._bar.advance(count)
 
 
-def join_values(encoders: Sequence[ColumnEncoder], parts: Parts, scratch: Scratch) -> JoinedIds:
-    """Add the values of all parts to the vocabularies of `encoders`, in log order.
+class _Table:
+    """The joined ids of one table.
 
-    Raises
-    ------
-    LogError
-        If a column has more distinct values than ids.
+    Attributes
+    ----------
+    ids
+        int32: one part's after the other's, and room for more.
+    first_ids
+        Where those of each part begin.
+    waiting
+        Parts that were added and are not joined.
     """
-    joined = JoinedIds(encoders, parts, scratch)
-    columns = list(joined.ids)
-    with task("ingest: joining values", sum(len(joined.ids[column]) for column in columns), "values") as bar:
 
-        def job(column: int) -> Callable[[], None]:
-            def work() -> None:
-                for part, (path, facts) in enumerate(parts):
-                    data, count = saved_values(path, facts, column)
-                    encoders[column].add_values(data, count, joined.of_part(column, part))
-                    bar.advance(count)
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self.ids: npt.NDArray[np.int32] = scratch.array(1, np.int32)
+        self.first_ids = [0]
+        self.waiting: deque[tuple[Path, dict[str, Any]]] = deque()
+        self.is_worked_at = False
+        self.future: Future[None] | None = None
 
-            return work
-
-        # The largest first: they take longest.
-        columns.sort(key=lambda column: -len(joined.ids[column]))
-        run_jobs([job(column) for column in columns])
-    return joined
+    def make_room(self, count: int) -> npt.NDArray[np.int32]:
+        """The place of the next part's ids."""
+        begin, end = self.first_ids[-1], self.first_ids[-1] + count
+        if end > len(self.ids):
+            self.ids = self._scratch.grow(self.ids, max(end, 2 * len(self.ids)))
+        self.first_ids.append(end)
+        return self.ids[begin:end]

@@ -33,7 +33,7 @@ from fae.ingest.shards.shard_reading import (
     with_absolute_paths,
 )
 from fae.ingest.shards.shard_rows import join_rows
-from fae.ingest.shards.shard_values import join_values
+from fae.ingest.shards.shard_values import JoinedIds
 from fae.ingest.sources import SourceFile
 from fae.ingest.splits import SplitFinder
 
@@ -93,14 +93,17 @@ def read_shards(
         write_plan(progress.parts.folder, tasks)
     total = sum(shard.num_bytes for shard in shards)
     there = {each.path for each in tasks if each.path.is_dir()}  # of an ingest that was killed
-    with task("ingest: reading the log", total, "bytes") as bar, _told(bar, progress.parts.folder) as told:
-        bar.find(sum(each.num_bytes for each in tasks if each.path in there))
-        results = engine.map("ingest", read_shard, tasks, folder=progress.parts.folder)
-        for shard, shard_task, facts in zip(shards, tasks, results, strict=True):
-            order.add(shard, shard_task, facts)
-            moved = shard.num_bytes if shard_task.path in there else told[shard_task.path]
-            bar.advance(shard.num_bytes - moved, f"{finder.num_inputs:,} inputs")
-    progress.is_at_end = True
+    with JoinedIds(encoders, scratch) as joined:
+        with task("ingest: reading the log", total, "bytes") as bar, _told(bar, progress.parts.folder) as told:
+            bar.find(sum(each.num_bytes for each in tasks if each.path in there))
+            results = engine.map("ingest", read_shard, tasks, folder=progress.parts.folder)
+            for shard, shard_task, facts in zip(shards, tasks, results, strict=True):
+                order.add(shard, shard_task, facts)
+                joined.add(*order.parts[-1])
+                moved = shard.num_bytes if shard_task.path in there else told[shard_task.path]
+                bar.advance(shard.num_bytes - moved, f"{finder.num_inputs:,} inputs")
+        progress.is_at_end = True
+        joined.finish()
     for encoder in encoders:
         encoder.printed.finish()
     printed = [encoder.printed.state for encoder in encoders]
@@ -108,7 +111,6 @@ def read_shards(
         splits=finder.state, dense=order.dense, printed=printed, raw_dense=unknown_constants(rules),
         **({"time": order.time} if order.time else {}),
     )  # fmt: skip
-    joined = join_values(encoders, order.parts, scratch)
     join_rows(encoders, order.parts, joined, progress)
     joined.release()
     progress.parts.remove()
