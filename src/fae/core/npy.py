@@ -7,9 +7,12 @@ known.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import io
 import os
 import re
+import sys
 import threading
 import zlib
 from pathlib import Path
@@ -20,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 HEADER_BYTES = 128
+_SYNC_FILE_RANGE_WRITE = 2
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00v\x00\{ *'descr': *'([<|][fiub][0-9]{1,2})', *'fortran_order': *False, *'shape': *"
     rb"\(((?:[0-9]{1,18}, *)*(?:[0-9]{1,18})?)\),? *\} *\n"
@@ -132,6 +136,10 @@ class NpyWriter:
         with self._lock:
             self.num_rows = max(self.num_rows, first + len(rows))
 
+    def start_write_back(self, first: int, num_rows: int) -> None:
+        """Let the system begin to bring rows that were written to the disk, so that `sync` finds little to wait for."""
+        _write_back(self._descriptor, HEADER_BYTES + first * self.row_bytes, num_rows * self.row_bytes)
+
     def sync(self) -> None:
         """Wait until everything that was written is on the disk."""
         os.fsync(self._descriptor)
@@ -214,6 +222,10 @@ class NpyRows:
         """Replace the rows from `start` on."""
         _write_all(self._descriptor, np.ascontiguousarray(rows, self.dtype), HEADER_BYTES + start * self.row_bytes)
 
+    def start_write_back(self, start: int, num_rows: int) -> None:
+        """Let the system begin to bring rows that were written to the disk, so that `sync` finds little to wait for."""
+        _write_back(self._descriptor, HEADER_BYTES + start * self.row_bytes, num_rows * self.row_bytes)
+
     def __enter__(self) -> NpyRows:
         return self
 
@@ -229,3 +241,23 @@ def _write_all(descriptor: int, array: npt.NDArray[Any], position: int) -> None:
     while len(data):
         written = os.pwrite(descriptor, data, position)
         data, position = data[written:], position + written
+
+
+@functools.cache
+def _sync_file_range() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    function = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return function
+
+
+def _write_back(descriptor: int, first: int, num_bytes: int) -> None:
+    """Begin to write the bytes ``[first, first + num_bytes)`` of an open file to the disk, where the system can.
+
+    Errors are not told here: the file is waited for before it counts (`os.fsync`), which tells them.
+    """
+    function = _sync_file_range()
+    if function is not None and num_bytes > 0:
+        function(descriptor, first, num_bytes, _SYNC_FILE_RANGE_WRITE)

@@ -138,6 +138,7 @@ class Renumbering:
                 if wrong >= 0:
                     raise damaged_ids(names[wrong])
                 finals.write(index * self._step, rows)
+                finals.start_write_back(index * self._step, len(rows))
                 self._checksums[index] = 1, zlib.crc32(rows.reshape(-1).view(np.uint8).data)
                 os.pwrite(file.fileno(), self._checksums[index].tobytes(), _FACT_BYTES * index)
                 bar.advance(len(rows))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fae.core.npy import HEADER_BYTES, NpyRows, NpyWriter, npy_header, save_array
+from fae.core.npy import HEADER_BYTES, NpyRows, NpyWriter, _sync_file_range, npy_header, save_array
 from fae.core.threads import run_ranges
 
 
@@ -113,3 +114,28 @@ def test_rows_are_read_and_replaced_in_place(tmp_path: Path) -> None:
     os.truncate(path, 140)
     with NpyRows(path) as file, pytest.raises(OSError, match="ends before row 2"):
         file.read(0, 2)
+
+
+@pytest.mark.parametrize("has_call", [True, False])
+def test_write_back_may_begin_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_call: bool) -> None:
+    """It changes no byte, and where the system has no call for it nothing happens."""
+    path, rows, asked = tmp_path / "a.npy", np.arange(12, dtype=np.int32).reshape(4, 3), []
+    call = (lambda *arguments: asked.append(arguments[1:])) if has_call else None
+    monkeypatch.setattr("fae.core.npy._sync_file_range", lambda: call)
+    with NpyWriter(path, np.int32, (3,)) as writer:
+        writer.append(rows)
+        writer.start_write_back(1, 2)
+        writer.start_write_back(4, 0)
+    with NpyRows(path, writable=True) as file:
+        file.start_write_back(0, 4)
+    assert path.read_bytes() == saved_by_numpy(rows)
+    assert asked == ([(140, 24, 2), (128, 48, 2)] if has_call else [])
+
+
+def test_the_system_takes_the_call(tmp_path: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("a call of Linux")
+    with (tmp_path / "a").open("wb", buffering=0) as file:
+        file.write(bytes(1000))
+        assert _sync_file_range()(file.fileno(), 0, 1000, 2) in (0, -1)  # -1: a file system that cannot
+        assert _sync_file_range()(-1, 0, 1000, 2) == -1

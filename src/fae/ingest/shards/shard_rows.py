@@ -110,4 +110,6 @@ def _copy_rows(
                 change(block)
                 checksum = zlib.crc32(block.reshape(-1).view(np.uint8).data, checksum)
             writer.write(first + start, block)
+            if change is None:  # ids are written once more
+                writer.start_write_back(first + start, len(block))
     return checksum
