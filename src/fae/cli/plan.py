@@ -11,8 +11,8 @@ from fae.cli.options import add_output_options
 _DESCRIPTION = """\
 Look at a recipe's log, or at a sample of it, and say before anything is made: rows and bytes of every table, the
 smallest budget that trains, what each of six and more budgets buys (hot rows, lookups that they serve, inputs that need
-no other row), what lies on the GPU, in host memory and on the disk, the predicted rate of training, and a verdict in
-plain words: which budget to give it and why, or that FAE is not needed.
+no other row), what lies on the GPU, in host memory and on the disk, the predicted rate of training, time, memory and
+disk of every stage, and a verdict in plain words: which budget to give it and why, or that FAE is not needed.
 
 Nothing is written in the folder of the run. A log that a run has ingested already is not read again.
 
@@ -20,6 +20,8 @@ Nothing is written in the folder of the run. A log that a run has ingested alrea
   fae plan my.toml --gpu rtx4090                   for a card, by its published ceilings
   fae plan my.toml --gpu a10 --gpu-memory 12GiB    where others take a part of it
   fae plan my.toml --budget 64MiB --budget 1GiB    these budgets
+  fae plan my.toml --cores 64                      hours, memory and disk of every stage on a machine of 64 cores
+  fae plan my.toml --inputs 4000000000             what is here is a part of the log
 """
 
 
@@ -48,6 +50,18 @@ def add_parser(verbs: Any) -> None:
         "--read", metavar="SIZE", default="512MiB",
         help="most text to read; of a longer log a sample of that size, or `all` (default: 512MiB)",
     )  # fmt: skip
+    parser.add_argument(
+        "--inputs", metavar="N", type=int,
+        help="inputs of the whole log, where a part of it is here, or nothing of a public one "
+        "(default: what is here is all; the published number)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cores", metavar="N", type=int, help="cores of the machine for the data stages (default: this one's)"
+    )
+    parser.add_argument(
+        "--machines", metavar="N", type=int, default=1,
+        help="machines that share the reading of the log, see docs/guide/engines.md (default: 1)",
+    )  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), help="plan for this (default: cuda where there is one)")
     add_output_options(parser)
     parser.set_defaults(work=work)
@@ -68,6 +82,9 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         budgets=options.budgets,
         device=options.device,
         read=options.read,
+        inputs=options.inputs,
+        cores=options.cores,
+        machines=options.machines,
     )
     for line in plan_lines(found):
         say(line)

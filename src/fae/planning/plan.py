@@ -13,7 +13,9 @@ import torch
 from fae.artifacts.access_profile import AccessProfile
 from fae.artifacts.columnar_log import model_features
 from fae.calibrate.calibrator import Calibrator
+from fae.core.errors import RecipeError
 from fae.core.progress import say, task
+from fae.core.threads import num_threads
 from fae.core.units import parse_bytes
 from fae.planning.budgets.budget_figures import EXACT_INPUTS, BudgetFigures, BudgetPlanner
 from fae.planning.budgets.budget_ladder import budget_ladder
@@ -22,6 +24,9 @@ from fae.planning.order_advice import advise_order
 from fae.planning.sample.log_reading import DEFAULT_READ, LogReading, read_log
 from fae.planning.sample.table_growth import RangedCount
 from fae.planning.sample.working_folder import working_folder
+from fae.planning.stages.disk_speed import measure_disk
+from fae.planning.stages.stage_plan import EVALUATION_SHARE, TrainingCost, plan_stages
+from fae.planning.stages.stage_probe import SMALLEST_BYTES, probe_bytes, probe_stages
 from fae.planning.step_time import predict_steps
 from fae.planning.step_work import StepSettings
 from fae.planning.target_gpu import TargetGPU, find_target
@@ -42,6 +47,9 @@ def plan(
     budgets: Sequence[str | int] = (),
     device: str | None = None,
     read: str | int = DEFAULT_READ,
+    inputs: int | None = None,
+    cores: int | None = None,
+    machines: int = 1,
 ) -> dict[str, Any]:
     """Say what a recipe takes, what each of some budgets buys, and which one to give it. Writes nothing in a run.
 
@@ -61,6 +69,12 @@ def plan(
         ``cpu`` or ``cuda``; None takes a GPU where there is one.
     read
         Most bytes of text to read; of longer logs a sample is read. ``"all"`` reads everything.
+    inputs
+        Inputs of the whole log, where what is here is a part of it or nothing.
+    cores
+        Cores of the machine that will do the data stages; None for those of this one.
+    machines
+        Machines that will share the reading of the log.
 
     Returns
     -------
@@ -76,17 +90,22 @@ def plan(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     target = find_target(gpu, gpu_memory, device)
     named = [parse_bytes(budget, what="--budget") for budget in budgets]
+    for option, number in (("--inputs", inputs), ("--cores", cores), ("--machines", machines)):
+        if number is not None and number < 1:
+            raise RecipeError(f"{option} = {number} must be 1 or more")
     read_bytes = 2**62 if read == "all" else parse_bytes(read, what="--read")
     if not recipe.log.is_columnar:
         recipe.check_model(None)
         require_validation(recipe, None)
         require_model_memory(recipe, None)
     with working_folder() as folder:
-        reading = read_log(recipe, None if out is None else Path(out), folder, read_bytes=read_bytes)
+        place = None if out is None else Path(out)
+        reading = read_log(recipe, place, folder, read_bytes=read_bytes, num_inputs=inputs)
         recipe.check_model(reading.log.features)
         if reading.is_whole:
             require_validation(recipe, reading.log)
-        found = _Planning(recipe, reading, target, folder, named).result()
+        probed = min(probe_bytes(num_threads()), read_bytes)
+        found = _Planning(recipe, reading, target, folder, named).result(cores or num_threads(), machines, probed)
     return {**found, "seconds": time.monotonic() - started}
 
 
@@ -112,7 +131,7 @@ class _Planning:
         precision = honoured_precision(torch.device(target.device), recipe.train.precision)
         self.settings = StepSettings.from_recipe(recipe, log.features, num_dense, precision)
 
-    def result(self) -> dict[str, Any]:
+    def result(self, cores: int, machines: int, probed: int) -> dict[str, Any]:
         """All that a plan says."""
         smallest, ring = self.calibrator.smallest_budget()
         all_rows = self.calibrator.tables.total_bytes
@@ -146,6 +165,7 @@ class _Planning:
                 self._budget_values(each, time, verdict) for each, time in zip(figures, times, strict=True)
             ],
             "disk": self._disk_values(chosen),
+            "stages": self._stage_values(chosen, times[figures.index(chosen)], verdict, cores, machines, probed),
             "verdict": verdict.to_json(),
             "order": advise_order(chosen, machine, self.recipe.train.order).to_json(),
         }  # fmt: skip
@@ -225,6 +245,31 @@ class _Planning:
                 for name, step in times.items()
             },
         }
+
+    def _stage_values(
+        self, figures: BudgetFigures, times: Times, verdict: Verdict, cores: int, machines: int, probed: int
+    ) -> dict[str, Any] | None:
+        """Time, memory and disk of every stage; None where the log is too small for it to matter."""
+        slots = 4 * (self.log.ids.shape[1] + len(self.log.dense_names)) + 1
+        text = self.reading.raw_bytes or self.reading.num_inputs.value * slots
+        if text < SMALLEST_BYTES:
+            return None
+        probe = probe_stages(self.recipe, self.reading, self.folder / "stages", largest=probed)
+        placement = verdict.placement if verdict.placement in times else next(iter(times))
+        step = times[placement]
+        needs = (figures.on_gpu if self.target.on_gpu else figures.on_cpu)[placement]
+        memory = memory_values(needs, on_gpu=self.target.on_gpu)
+        sizes, epochs = self.reading.split_sizes, self.recipe.train.epochs
+        seconds = 1.0 / step.inputs_per_second
+        training = TrainingCost(
+            epoch_seconds=seconds * sizes["train"], num_epochs=epochs,
+            evaluation_seconds=EVALUATION_SHARE * seconds * (epochs * sizes["validation"] + sizes["test"]),
+            memory_bytes=memory["host_bytes"], gpu_bytes=memory["gpu_bytes"],
+        )  # fmt: skip
+        return plan_stages(
+            self.recipe, self.reading, probe, measure_disk(self.folder), training, self._disk_values(figures),
+            cores=cores, machines=machines,
+        )  # fmt: skip
 
     def _disk_values(self, figures: BudgetFigures) -> dict[str, Any]:
         profiled = sample_size(self.reading.split_sizes["train"], self.recipe.hot)

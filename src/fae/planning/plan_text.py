@@ -9,6 +9,7 @@ from typing import Any
 
 from fae.core.optimizers import OPTIMIZERS
 from fae.core.units import format_bytes, format_count
+from fae.planning.stages.stage_lines import stage_table
 
 WIDTH = 100
 _MOST_TABLES = 12
@@ -32,6 +33,7 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
         "",
         *_memory_lines(plan),
         "",
+        *_stage_lines(plan),
         *_verdict_lines(plan),
     ]
 
@@ -141,6 +143,13 @@ def _memory_lines(plan: Mapping[str, Any]) -> list[str]:
             f"up to {format_bytes(disk['most'])} while a checkpoint is replaced"
         ),
     ]
+
+
+def _stage_lines(plan: Mapping[str, Any]) -> list[str]:
+    if plan["stages"] is None:
+        return []
+    rows, sentences = stage_table(plan["stages"])
+    return [*_aligned(rows), *(line for each in sentences for line in _wrapped(each)), ""]
 
 
 def _verdict_lines(plan: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fae.artifacts.columnar_log import SPLITS, ColumnarLog
 from fae.artifacts.manifest import is_current
 from fae.calibrate.intervals import student_t_quantile
-from fae.core.errors import ArtifactError, LogError
+from fae.core.errors import ArtifactError, LogError, RecipeError
 from fae.core.files import MANIFEST
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
@@ -22,6 +23,7 @@ from fae.ingest.ingest import ingest, plan_ingest
 from fae.ingest.raw_files.source_digests import are_digests_known
 from fae.ingest.sources import MissingFilesError, SourceFile, find_sources
 from fae.planning.sample.planned_log import make_planned_log, training_blocks
+from fae.planning.sample.published_logs import PublishedLog, published_log, published_rows, sample_published
 from fae.planning.sample.raw_sample import RawSample, sample_raw
 from fae.planning.sample.table_growth import RangedCount, table_rows
 from fae.planning.sample.working_folder import require_room
@@ -38,6 +40,8 @@ _PACKED_GROWTH = {".gz": 5.0, ".zst": 5.0, ".parquet": 3.0}
 _WHOLE_GROWTH, _SAMPLE_GROWTH = 1.5, 4.0
 """Bytes of temporary files for a byte of text, where it is read whole and where a sample of it is written first."""
 
+_PUBLISHED_BYTES = 64 * 2**20
+"""Bytes of synthetic text in the place of a log that is not here: its sizes are known, and making it takes time."""
 _UNREAD_ERROR = 0.1
 """How far off the inputs of a packed file may be that was not read to its end, as a share of them."""
 
@@ -67,6 +71,10 @@ class LogReading:
         Bytes of the raw files, and those of them that were read (text where it is unpacked); 0 where none was needed.
     note
         What was read, where it was a sample.
+    sources
+        The raw files; empty where the log is columnar.
+    published
+        The public log whose files are not here; None where there is something to read.
     """
 
     log: ColumnarLog
@@ -79,15 +87,20 @@ class LogReading:
     raw_bytes: int = 0
     raw_bytes_read: int = 0
     note: str = ""
+    sources: tuple[SourceFile, ...] = ()
+    published: PublishedLog | None = None
 
     @classmethod
-    def of_whole(cls, log: ColumnarLog, how: Literal["run", "columnar", "whole"], raw_bytes: int = 0) -> LogReading:
+    def of_whole(
+        cls, log: ColumnarLog, how: Literal["run", "columnar", "whole"], sources: Sequence[SourceFile] = ()
+    ) -> LogReading:
         """A log of which every input is there."""
         rows = tuple(_exactly(feature.num_embeddings) for feature in log.features)
+        raw_bytes = sum(source.num_bytes for source in sources)
         return cls(
             log=log, how=how, num_inputs=_exactly(log.num_inputs), split_sizes=_split_sizes(log), rows=rows,
             num_read=log.num_inputs, log_bytes=sum(int(facts["bytes"]) for facts in log.manifest.files.values()),
-            raw_bytes=raw_bytes, raw_bytes_read=raw_bytes,
+            raw_bytes=raw_bytes, raw_bytes_read=raw_bytes, sources=tuple(sources),
         )  # fmt: skip
 
     @property
@@ -122,7 +135,9 @@ class LogReading:
         return f"read every input of the log, {where}: {inputs}"
 
 
-def read_log(recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int) -> LogReading:
+def read_log(
+    recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int, num_inputs: int | None = None
+) -> LogReading:
     """Find or make the log of a plan; nothing is written outside `folder`.
 
     Parameters
@@ -133,6 +148,9 @@ def read_log(recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int)
         For temporary files.
     read_bytes
         Most bytes of text to read; of a longer log a sample is read.
+    num_inputs
+        Inputs of the whole log, where what is here is a part of it or nothing; None takes what is here for all of it,
+        and of a public log that is not here the published number.
 
     Raises
     ------
@@ -142,23 +160,53 @@ def read_log(recipe: Recipe, out: Path | None, folder: Path, *, read_bytes: int)
     run = RunContext(recipe, out or folder / "run")
     if recipe.log.is_columnar:
         run.parent()
+        if num_inputs is not None:
+            raise RecipeError(
+                "--inputs is for raw files, of which a part is here; a columnar log has all of its inputs"
+            )
         return LogReading.of_whole(run.existing_log(), "columnar")
     parent = run.parent()
     known = parent.log if parent else None
-    if out is not None and (ingested := _ingested_log(recipe, out, known, read_bytes)) is not None:
+    ingested = None if out is None or num_inputs else _ingested_log(recipe, out, known, read_bytes)
+    if ingested is not None:
         return LogReading.of_whole(ingested, "run")
-    sources = find_sources(recipe.log, recipe.base)
+    try:
+        sources = find_sources(recipe.log, recipe.base)
+    except MissingFilesError:
+        published = published_log(recipe.log)
+        if published is None:
+            raise
+        return _of_published(recipe, published, folder, min(read_bytes, _PUBLISHED_BYTES), num_inputs, known)
     num_bytes = sum(source.num_bytes for source in sources)
     text = sum(int(source.num_bytes * _PACKED_GROWTH.get(source.path.suffix.lower(), 1.0)) for source in sources)
-    if text <= read_bytes:
+    if text <= read_bytes and num_inputs is None:
         require_room(folder, int(_WHOLE_GROWTH * text))
         say(f"plan: reading the log, {format_bytes(num_bytes)}")
         log = ingest(recipe.log, folder / "log", base=recipe.base, parent=known)
-        return LogReading.of_whole(log, "whole", num_bytes)
+        return LogReading.of_whole(log, "whole", sources)
     require_room(folder, int(_SAMPLE_GROWTH * read_bytes))
     say(f"plan: reading a sample of the log, about {format_bytes(read_bytes)} of {format_bytes(text)} of text")
     sample, raw = _ingest_sample(recipe, sources, folder, read_bytes, known)
+    if num_inputs is not None:
+        if num_inputs < sample.num_inputs:
+            raise RecipeError(
+                f"--inputs = {num_inputs} is less than the {sample.num_inputs} inputs that were read here"
+            )
+        raw = dataclasses.replace(raw, share=sample.num_inputs / num_inputs, pieces=())
     return _of_sample(recipe, sample, raw, sources, folder, known)
+
+
+def _of_published(
+    recipe: Recipe, published: PublishedLog, folder: Path, read_bytes: int, num_inputs: int | None,
+    known: ColumnarLog | None,
+) -> LogReading:  # fmt: skip
+    """A public log of which nothing is here: synthetic text of its format, with the published sizes."""
+    number = num_inputs or published.num_inputs
+    say(f"plan: the files of the log are not here; making text like that of {published.title} in their place")
+    require_room(folder, int(_SAMPLE_GROWTH * read_bytes))
+    made = sample_published(recipe.log, published, folder / "text", read_bytes, number)
+    sample = ingest(made.raw.config, folder / "sample", base=recipe.base, parent=known)
+    return _of_sample(recipe, sample, made.raw, made.sources, folder, known, published)
 
 
 def _ingested_log(recipe: Recipe, out: Path, known: ColumnarLog | None, read_bytes: int) -> ColumnarLog | None:
@@ -202,7 +250,7 @@ def _ingest_sample(
 
 def _of_sample(
     recipe: Recipe, sample: ColumnarLog, raw: RawSample, sources: Sequence[SourceFile], folder: Path,
-    known: ColumnarLog | None,
+    known: ColumnarLog | None, published: PublishedLog | None = None,
 ) -> LogReading:  # fmt: skip
     num_inputs = _num_inputs(sample.num_inputs, raw, recipe.hot.confidence)
     scale = num_inputs.value / sample.num_inputs
@@ -213,14 +261,20 @@ def _of_sample(
         for own, *_ in columns_of_tables(columns)
     ]
     sizes = [feature.num_embeddings for feature in known.features] if known else [0] * len(sample.features)
-    rows = table_rows(sample, blocks, scale, minimums, sizes)
+    if published is None:
+        rows = table_rows(sample, blocks, scale, minimums, sizes)
+    else:
+        rows = published_rows(published, sample, num_inputs.value, minimums)
     say("plan: making a log of the whole one's size of the sample")
     num_rows = [
         max(estimate.value, feature.num_embeddings) for estimate, feature in zip(rows, sample.features, strict=True)
     ]
     log = make_planned_log(sample, blocks, num_rows, folder / "log", seed=recipe.train.seed)
     note = (
-        f"read a sample: {format_count(sample.num_inputs)} of about {format_count(num_inputs.value)} inputs, "
+        f"nothing of the log is here: these are figures of {published.title} with {format_count(num_inputs.value)} "
+        "inputs, from published numbers of values and synthetic text of its format"
+        if published
+        else f"read a sample: {format_count(sample.num_inputs)} of about {format_count(num_inputs.value)} inputs, "
         f"{format_bytes(raw.num_bytes)} of text from {'all parts' if raw.reaches_end else 'the beginning'} of "
         + ("the file" if len(sources) == 1 else f"{raw.num_files} of {len(sources)} files")
     )
@@ -229,6 +283,7 @@ def _of_sample(
         split_sizes={name: round(size * scale) for name, size in _split_sizes(sample).items()}, rows=tuple(rows),
         num_read=sample.num_inputs, log_bytes=_log_bytes(sample, scale, num_rows),
         raw_bytes=sum(source.num_bytes for source in sources), raw_bytes_read=raw.num_bytes, note=note,
+        sources=tuple(sources), published=published,
     )  # fmt: skip
 
 

@@ -1,0 +1,88 @@
+"""Memory that the data stages take at their peak, and what ingest keeps in files beyond its limit: bytes, as formulas.
+
+They are sums of the buffers that the stages say they have (docstrings of `fae.ingest.ingest.ingest`,
+`fae.profile.profile.profile`, `fae.profile.sampling` and `fae.pack.pack.pack`). What no docstring says is measured:
+`benchmarks/plan_stages.py` runs each stage in a process of its own at three sizes and compares. Private memory is
+meant: pages of mapped files are the system's, which takes them back when it needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fae.planning.stages.counts import LogCounts, ValueGrowth
+from fae.profile.sampling import CACHE_BYTES
+
+_GIB, _MIB = 2**30, 2**20
+BASE = 150 * _MIB
+"""A process with the libraries of the data stages, and their compiled loops, before it does anything."""
+VALUE = 36
+"""Bytes of a distinct value in a vocabulary: its key or text, and the table that finds it, of two to four entries."""
+_LIMIT, _OF_SHARD = _GIB, 128 * _MIB
+"""Memory of all vocabularies of ingest, and the least that each worker has of it (`memory_bytes`)."""
+_WORKER = 48 * _MIB
+"""A worker of ingest: a block of text, its columns, and the rows that come of it."""
+_PIECE = 32 * _MIB
+"""Ids that profile reads at once."""
+_ROW_OF_PROFILE = 8
+_ROW_OF_CALIBRATE = 40
+"""Counts and orders of a row while hot rows are chosen."""
+_DRAWN = 32
+_MOST_MARKS = 32
+_PACKED_INPUT = 21
+"""An input of pack whose order is held: places, buckets, hotness."""
+_PACK_WORKER = 32 * _MIB
+"""A worker of pack: a group of batches that is composed, and one that is written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestMemory:
+    """Vocabularies of ingest.
+
+    Attributes
+    ----------
+    memory_bytes
+        Private memory at the most.
+    spilled_bytes
+        Bytes of the vocabularies that are in temporary files instead, since they are beyond the limit.
+    """
+
+    memory_bytes: int
+    spilled_bytes: int
+
+
+def ingest_memory(counts: LogCounts, growth: Sequence[ValueGrowth], workers: int) -> IngestMemory:
+    """Memory of ingest with `workers` workers on one machine."""
+    largest = max(counts.shards, default=0.0) / max(1.0, counts.text_bytes) * counts.inputs
+    of_shard = VALUE * sum(each.at(largest) for each in growth)
+    share = max(_LIMIT / workers, _OF_SHARD)
+    busy = min(workers, max(1, len(counts.shards)))
+    reading = busy * (_WORKER + min(of_shard, share))
+    whole = VALUE * counts.values + 4 * counts.part_values
+    spilled = max(busy * max(0.0, of_shard - share), whole - _LIMIT, 0.0)
+    return IngestMemory(memory_bytes=int(BASE + max(reading, min(whole, _LIMIT) + _WORKER)), spilled_bytes=int(spilled))
+
+
+def stage_memory(name: str, counts: LogCounts, *, id_bytes: int, input_bytes: int, workers: int, sampled: bool) -> int:
+    """Private memory of profile, calibrate or pack.
+
+    Parameters
+    ----------
+    id_bytes, input_bytes
+        Bytes of the ids of an input, and of all of it.
+    sampled
+        Whether the profile reads a sample.
+    """
+    if name == "profile":
+        drawn = 0.0
+        if sampled:
+            marks = counts.training if counts.training <= _MOST_MARKS * counts.profiled else 0.0
+            drawn = _DRAWN * counts.profiled + marks
+        return int(BASE + _PIECE + _ROW_OF_PROFILE * counts.rows + drawn)
+    if name == "calibrate":
+        cached = counts.profiled * (id_bytes + 9)
+        return int(BASE + _ROW_OF_CALIBRATE * counts.rows + (cached if cached <= CACHE_BYTES else _PIECE))
+    whole = counts.training * input_bytes
+    held = _PACKED_INPUT * counts.training if whole <= _GIB else _GIB / 2 + _GIB / 2 / input_bytes * _PACKED_INPUT
+    return int(BASE + held + workers * _PACK_WORKER)
