@@ -6,7 +6,7 @@
 
 How near is the cost model of the data stages (`fae.planning.stages`)? Work: synthetic text of Criteo's format with the
 Terabyte log's tables (scale 1), rows of 16 floats, SGD, batches of 2,048. The model's rates come from one sample of the
-longest log, as `fae plan` takes it. Then every stage runs at each size in a process of its own, on that many cores.
+longest log, as `fae plan` takes it. Then the stages run at each size in another process, on that many cores.
 Seconds are those of a quiet machine, on both sides: time for which threads were ready while other processes ran is
 taken off; the clock and the processors' seconds are in the record beside them. Memory is private memory, disk all files
 of the run's folder, both at their peak. Writes benchmarks/results/plan_stages.json as it ends.
@@ -15,7 +15,10 @@ of the run's folder, both at their peak. Writes benchmarks/results/plan_stages.j
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -82,12 +85,15 @@ def write_logs(folder: Path, sizes: list[int], *, scale: float, quick: bool) -> 
     """The recipes of all sizes, ascending; the logs are the first lines of the longest."""
     longest = folder / f"log_{sizes[-1]}.tsv"
     if not longest.exists():
-        write_criteo(SyntheticConfig(shape="terabyte", num_inputs=sizes[-1], scale=scale, drift=0.0), longest)
+        part = longest.with_suffix(".part")
+        write_criteo(SyntheticConfig(shape="terabyte", num_inputs=sizes[-1], scale=scale, drift=0.0), part)
+        part.replace(longest)
     recipes = []
     for size in sizes:
         text = folder / f"log_{size}.tsv"
         if not text.exists():
-            take_lines(longest, text, size)
+            take_lines(longest, text.with_suffix(".part"), size)
+            text.with_suffix(".part").replace(text)
         recipes.append(folder / f"{size}.toml")
         recipes[-1].write_text(
             RECIPE.format(train=text.name, budget="512KiB" if quick else "64MiB", batch_size=256 if quick else 2048)
@@ -119,32 +125,40 @@ def predict(recipes: list[Path], folder: Path, *, cores: int, quick: bool) -> li
     return found[::-1]
 
 
-def run_stage(name: str, recipe: Path, out: Path, warm_up: Path) -> None:
-    """Run one stage in this process, after those of a tiny log that load what is compiled; print what it took."""
+def run_stages(recipe: Path, out: Path, warm_up: Path) -> None:
+    """Run the stages in this process, after those of a tiny log that load what is compiled; print what each took."""
     with tempfile.TemporaryDirectory(dir=out.parent.parent) as place:
         tiny = RunFolder(load_recipe(warm_up), Path(place) / "run")
-        for each in STAGES[: STAGES.index(name) + 1]:
-            tiny.stage(each)
-    run, family = RunFolder(load_recipe(recipe), out), Family()
-    before = family.private_memory()
+        for name in STAGES:
+            tiny.stage(name)
     out.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    with recorded(name, out) as found:
-        run.stage(name)
-    result = {
-        "clock_seconds": time.perf_counter() - started,
-        "processor_seconds": sum(phase.processor_seconds for phase in found.phases.values()),
-        "seconds": sum(phase.seconds for phase in found.phases.values()),
-        "memory_bytes": before + found.memory_bytes,
-        "disk_bytes": found.folder_bytes,
-        "phases": {label: dataclasses.asdict(phase) for label, phase in found.phases.items()},
-    }
-    print(json.dumps(result))
+    run, results = RunFolder(load_recipe(recipe), out), {}
+    for name in STAGES:
+        give_back_memory()
+        before, started = Family().private_memory(), time.perf_counter()
+        with recorded(name, out) as found:
+            run.stage(name)
+        results[name] = {
+            "clock_seconds": time.perf_counter() - started,
+            "processor_seconds": sum(phase.processor_seconds for phase in found.phases.values()),
+            "seconds": sum(phase.seconds for phase in found.phases.values()),
+            "memory_bytes": before + found.memory_bytes,
+            "disk_bytes": found.folder_bytes,
+            "phases": {label: dataclasses.asdict(phase) for label, phase in found.phases.items()},
+        }
+    print(json.dumps(results))
 
 
-def start_stage(name: str, recipe: Path, out: Path, warm_up: Path, cores: int) -> dict[str, Any]:
-    """Run one stage in a process of its own."""
-    command = [sys.executable, __file__, "--child", name, *map(str, (recipe, out, warm_up))]
+def give_back_memory() -> None:
+    """Return memory that was freed to the system, so that it does not count for the next stage."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def start_stages(recipe: Path, out: Path, warm_up: Path, cores: int) -> dict[str, Any]:
+    """Run the stages in a process of their own."""
+    command = [sys.executable, __file__, "--child", *map(str, (recipe, out, warm_up))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "FAE_NUM_THREADS": str(cores)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -164,8 +178,8 @@ def measure(
             out = folder / "measured" / "run"
             shutil.rmtree(out.parent, ignore_errors=True)
             out.parent.mkdir()
-            for name in STAGES:
-                found[name].append(start_stage(name, recipe, out, warm_up, cores))
+            for name, sample in start_stages(recipe, out, warm_up, cores).items():
+                found[name].append(sample)
             shutil.rmtree(out.parent)
     return samples
 
@@ -223,7 +237,7 @@ def table_of(paths: list[Path]) -> list[str]:
 def main() -> None:
     """Predict, measure and write the record."""
     if sys.argv[1:2] == ["--child"]:
-        run_stage(sys.argv[2], *map(Path, sys.argv[3:6]))
+        run_stages(*map(Path, sys.argv[2:5]))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, nargs="+", default=SIZES, help="sizes of the log")
