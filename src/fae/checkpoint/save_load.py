@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -19,10 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fae.artifacts.checkpoint import COMMAND, FORMAT_VERSION, KIND, open_checkpoint, read_progress, read_tables
-from fae.artifacts.checksums import check_contents, damaged
+from fae.artifacts.checksums import check_contents, damaged, describe_written, file_checksum
 from fae.artifacts.manifest import Manifest, Plan, write_artifact
 from fae.artifacts.schema import Fields
 from fae.core.errors import ArtifactError
+from fae.core.threads import num_threads
 from fae.embedding.base import Embeddings
 
 __all__ = [
@@ -32,6 +36,7 @@ __all__ = [
 
 
 DENSE = "dense.safetensors"
+_MOST_WRITERS = 8
 
 
 def save_checkpoint(
@@ -67,14 +72,61 @@ def save_checkpoint(
         ],
         "row_steps": embeddings.steps,
     }
-    with write_artifact(path, plan, summary, before_replacing=before_replacing) as folder:
+    files: dict[str, dict[str, Any]] = {}
+    with write_artifact(path, plan, summary, files=files, before_replacing=before_replacing) as folder:
         (folder / "tables").mkdir()
-        for table in range(len(embeddings.layout.features)):
-            weight, state = embeddings.export_table(table)
-            tensors = {"weight": weight.contiguous(), "state": state.contiguous()}
-            _save_tensors(folder / "tables" / f"{table}.safetensors", tensors)
-        _save_tensors(folder / DENSE, _dense_tensors(model, dense_optimizer))
         (folder / "progress.json").write_text(json.dumps(progress, sort_keys=True))
+        checksums = {folder / "progress.json": int(file_checksum(folder / "progress.json"), 16)}
+        with _FilesBehind(checksums) as behind:
+            behind.save(folder / DENSE, _dense_tensors(model, dense_optimizer))
+            for table in range(len(embeddings.layout.features)):
+                weight, state = embeddings.export_table(table)
+                tensors = {"weight": weight.contiguous(), "state": state.contiguous()}
+                behind.save(folder / "tables" / f"{table}.safetensors", tensors)
+        files.update(describe_written(folder, checksums))
+
+
+class _FilesBehind:
+    """Files of tensors, written and summed on threads of their own while the next tensors are collected.
+
+    Tensors that wait to be written take no more memory than the largest of them.
+
+    Parameters
+    ----------
+    checksums
+        Takes the crc32 of every file.
+    """
+
+    def __init__(self, checksums: dict[Path, int]) -> None:
+        self._checksums = checksums
+        self._pool = ThreadPoolExecutor(max_workers=min(_MOST_WRITERS, num_threads()), thread_name_prefix="fae-save")
+        self._waiting: deque[tuple[int, Future[None]]] = deque()
+        self._largest = 0
+
+    def save(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        """Write a file some time later; the tensors must not change."""
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        self._largest = max(self._largest, size)
+        while self._waiting and sum(each for each, _ in self._waiting) + size > self._largest:
+            self._waiting.popleft()[1].result()
+        self._waiting.append((size, self._pool.submit(self._write, path, tensors)))
+
+    def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        _save_tensors(path, tensors)
+        tensors.clear()
+        self._checksums[path] = int(file_checksum(path), 16)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # begun now, it is over when the last file is written
+
+    def __enter__(self) -> _FilesBehind:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        while kind is None and self._waiting:
+            self._waiting.popleft()[1].result()
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

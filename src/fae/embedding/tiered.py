@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
+from fae.core.threads import run_ranges
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
 from fae.embedding.memory_plan import MemoryPlan
 from fae.embedding.memory_request import MemoryRequest
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 _NO_ROWS = np.empty(0, np.int64)
 _NO_ROWS.flags.writeable = False  # as lists from files are: another type would compile the loop again
+
+_ROWS_TOGETHER = 1 << 14
+"""Rows that are copied by one call: their numbers stay in the cache."""
 
 
 class TieredEmbeddings(Embeddings):
@@ -149,14 +153,16 @@ class TieredEmbeddings(Embeddings):
     def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         self._pipeline.require_idle()
         tier = self._tiers[group]
-        index = torch.from_numpy(rows)
-        hot = index < tier.num_hot_rows
         weight = torch.empty((len(rows), tier.host.weight.shape[1]))
         state = torch.empty((len(rows), tier.host.state.shape[1]))
-        for store, chosen, first in ((tier.bank, hot, 0), (tier.host, ~hot, tier.num_hot_rows)):
-            place = (index[chosen] - first).to(store.weight.device)
-            weight[chosen] = store.weight[place].cpu()
-            state[chosen] = store.state[place].cpu()
+        hot = np.flatnonzero(rows < tier.num_hot_rows)
+        where, place = torch.from_numpy(hot), torch.from_numpy(rows[hot]).to(self.device)
+        for found, bank, host in (
+            (weight, tier.bank.weight, tier.host.weight),
+            (state, tier.bank.state, tier.host.state),
+        ):
+            found[where] = bank[place].cpu()
+            _copy_cold_rows(host.numpy(), rows - tier.num_hot_rows, found.numpy())
         return weight, state
 
     def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
@@ -180,3 +186,18 @@ class TieredEmbeddings(Embeddings):
     @property
     def host_stores(self) -> Sequence[RowStore]:
         return [tier.host for tier in self._tiers]
+
+
+def _copy_cold_rows(host: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], found: npt.NDArray[np.float32]) -> None:
+    """Copy the rows of these numbers, on all threads; one below 0 is not in host memory."""
+
+    def copy(start: int, stop: int) -> None:
+        for first in range(start, stop, _ROWS_TOGETHER):
+            part = slice(first, min(first + _ROWS_TOGETHER, stop))
+            there = rows[part] >= 0
+            if there.all():
+                np.take(host, rows[part], axis=0, out=found[part], mode="clip")
+            else:
+                found[part][there] = host[rows[part][there]]
+
+    run_ranges(copy, len(rows), min_range=_ROWS_TOGETHER)
