@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fae.core.errors import LogError
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
+from fae.ingest.readers import jsonl
 from fae.ingest.shards import kept_parts, log_order, shard_cuts, sharded_reading
 
 TAGS = ColumnConfig(name="tags", max_length=3)
@@ -70,6 +72,19 @@ def avazu(draw: random.Random, number: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def objects(draw: random.Random, number: int) -> str:
+    """JSON lines, of which some have no value of a column, and the later ones a key that is a folder's name too."""
+    lines = []
+    for index in range(number):
+        found: dict[str, Any] = {"y": draw.randint(0, 1), "user": f"u{popular(draw, 300)}", "item": popular(draw, 900)}
+        found |= {"tags": [f"t{draw.randint(0, 40)}" for _ in range(draw.randint(0, 4))], "x": draw.choice([None, 1.5])}
+        found |= {"day": 5} if index > 50 else {}
+        lines.append(
+            json.dumps({key: value for key, value in found.items() if value is not None or draw.random() < 0.5})
+        )
+    return "\n\n".join(lines) + "\n"
+
+
 def stored(draw: random.Random, number: int) -> Any:
     return pa.table(
         {
@@ -94,11 +109,18 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         "one_line.csv": "y,user,item,tags,time,x\n1," + "u" * 9000 + ",i,1,2024-01-01 10:00:00,1",
     }  # fmt: skip
+    texts |= {"j.jsonl": objects(draw, 500), "k.jsonl": objects(draw, 100), "blank.jsonl": "\n" * 9000}
+    texts["object.jsonl"] = texts["j.jsonl"] + "{\n" + texts["k.jsonl"]
+    texts["missing.jsonl"] = texts["j.jsonl"].replace('"x"', '"z"')
+    texts["late.jsonl"] = texts["missing.jsonl"] + '{"y": 0, "user": "u", "x": 3}'
+    texts["long.jsonl"] = texts["j.jsonl"] + json.dumps({"y": 1, "user": "u" * 1100}) + "\n" + texts["j.jsonl"]
     texts["fields.tsv"] = texts["a.tsv"] + "1\t2\n" + texts["b.tsv"]
     texts["day.csv"] = texts["v.csv"] + "\n".join(texts["v.csv"].splitlines()[1:20]) + "\n"
     texts["time.csv"] = texts["p.csv"] + "1,u1,i1,3,7,\n1,u1,i1,3,2024-01-01 10:00:00,\n"
     texts["number.csv"] = texts["p.csv"] + "1,u1,i1,3,2024-01-01 10:00:00,zz\n" + "1,u,i,3,2024-01-01 10:00:00,\n" * 99
     texts["quote.csv"] = texts["q.csv"] + '0,"u5,i6,k,1\n' + "0,u5,i6,k,1\n" * 200
+    (folder / "day=1").mkdir()
+    texts["day=1/j.jsonl"] = texts["j.jsonl"]
     for name, text in texts.items():
         (folder / name).write_text(text, newline="")
     pq.write_table(stored(draw, 900), folder / "t.parquet", row_group_size=90)
@@ -118,6 +140,12 @@ LOGS: dict[str, dict[str, Any]] = {
     "at random": {"train": "p.csv", "split": "random", "split_by": "user", **PLAIN},
     "days": {"format": "avazu", "train": "v.csv"},
     "row groups": {"format": "parquet", "train": ("t.parquet", "u.parquet"), **PLAIN},
+    "json lines": {"format": "jsonl", "train": ("j.jsonl", "k.jsonl"), **PLAIN},
+    "json lines of a folder": {
+        "format": "jsonl", "train": "day=1/j.jsonl", "label": "y", "categorical": ("user", "day"), "dense": ("x",),
+    },
+    "a column of the last line alone": {"format": "jsonl", "train": "late.jsonl", **PLAIN},
+    "a part of blank lines": {"format": "jsonl", "train": ("j.jsonl", "blan*.jsonl"), **PLAIN},
     "an empty part": {"train": ("p.csv", "none*.csv", "pr.csv"), **PLAIN},
     "brackets behind many lists": {"train": "late.csv", "label": "y", "categorical": ("user", TAGS)},
     "one table": {
@@ -156,6 +184,12 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "brackets": (
         {"train": "brackets.csv", "label": "y", "categorical": ("user", TAGS)}, "line 2: the list column 'tags'",
     ),
+    "no object": ({"format": "jsonl", "train": "object.jsonl", **PLAIN}, "object.jsonl, line 1000: '{' is not JSON"),
+    "a column of no line": (
+        {"format": "jsonl", "train": ("j.jsonl", "missing.jsonl", "object.jsonl"), **PLAIN},
+        "missing.jsonl: there is no column 'x' in any line",
+    ),
+    "blank lines": ({"format": "jsonl", "train": ("j.jsonl", "blank.jsonl"), **PLAIN}, "blank.jsonl holds no inputs"),
     "no inputs": ({"train": ("p.csv", "none.csv"), **PLAIN}, "none.csv holds a header and no inputs"),
 }  # fmt: skip
 
@@ -171,6 +205,16 @@ def test_an_error_is_the_first_of_the_log(
             read(logs, tmp_path / str(size), monkeypatch, size, threads, **log)
         lines.add(str(fault.value))
     assert len(lines) == 1
+
+
+def test_a_line_is_too_long_wherever_blocks_begin(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is read behind what is left of the one before it, so that a longer line may be whole in it."""
+    log: dict[str, Any] = {"format": "jsonl", "train": "long.jsonl", **PLAIN}
+    for block in (1000, 1024):
+        monkeypatch.setattr(jsonl, "_BLOCK_BYTES", block)
+        for size in (None, 20_000, 3_000, 1_500):
+            with pytest.raises(LogError, match=r"long\.jsonl, line 1000: it is longer than "):
+                read(logs, tmp_path / f"{block}-{size}", monkeypatch, size, 1, **log)
 
 
 def test_a_shard_that_does_not_follow_is_read_again(

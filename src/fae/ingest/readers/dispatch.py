@@ -64,8 +64,8 @@ def read_span(config: LogConfig, path: Path, span: Span, ends: SpanEnds) -> Iter
     Raises
     ------
     LogError
-        As `read_chunks`. Lines are numbered from ``span.first_line`` on. A span without inputs is no error unless it
-        is the whole file.
+        As `read_chunks`. Lines are numbered from ``span.first_line`` on. What is wrong with a file as a whole (it has
+        no inputs, or no line has a column) is an error where the span is the whole file.
     """
     read, _ = _READERS[config.format]
     check_kind(path, config.format)
@@ -78,11 +78,11 @@ def read_span(config: LogConfig, path: Path, span: Span, ends: SpanEnds) -> Iter
 def can_be_cut(config: LogConfig, path: Path) -> bool:
     """Whether a file can be read in spans: text that is not packed, line by line or record by record, and Parquet.
 
-    JSON lines are not: what a column is depends on the first line. Taobao's users are sampled over the whole file.
+    Taobao's is not: its users are sampled over the whole file.
     """
     if config.format == "parquet":
         return True
-    return config.format in ("csv", "avazu", *CRITEO_FORMATS) and path.suffix.lower() not in COMPRESSIONS
+    return config.format in ("csv", "jsonl", "avazu", *CRITEO_FORMATS) and path.suffix.lower() not in COMPRESSIONS
 
 
 def check_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:

@@ -1,7 +1,8 @@
 """Read JSON lines: one object a line, its keys are the columns; plain, gz or zst.
 
-A key that is not there is a missing value; a column that no line of a file has is an error. What a value becomes is
-decided by `fae.ingest.readers.json_values`, from itself alone: neither blocks nor files matter.
+A key that is not there is a missing value; a column that no line of a file has is an error, which the reader of a span
+leaves to who joins the spans. What a value becomes is decided by `fae.ingest.readers.json_values`, from itself alone:
+neither blocks nor files matter.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fae.ingest.readers.chunk import Chunk, NoInputsError
 from fae.ingest.readers.file_columns import FileColumns, find_columns, folder_values
 from fae.ingest.readers.json_values import RefusedValue, list_runs, to_arrays
 from fae.ingest.readers.line_blocks import line_blocks, shown
+from fae.ingest.readers.span import WHOLE_FILE, Span, SpanEnds
 
 _BLOCK_BYTES = 4 * 2**20
 """Bytes of text read at a time, and the longest possible line; as in the CSV reader."""
@@ -32,10 +34,13 @@ class _Repeated(dict[str, Any]):
     """An object that has a key twice."""
 
 
-def read_jsonl(config: LogConfig, path: Path, *, labelled: bool = True) -> Iterator[Chunk]:
+def read_jsonl(
+    config: LogConfig, path: Path, *, labelled: bool = True, span: Span = WHOLE_FILE, ends: SpanEnds | None = None
+) -> Iterator[Chunk]:
     """Stream a file of JSON lines. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
-    file = _JsonFile(config, path, labelled)
-    for buffer, begin, stop, raw_bytes in line_blocks(path, _BLOCK_BYTES):
+    columns = _of_begin(config, path, labelled) if span.begin else None
+    file = _JsonFile(config, path, labelled, columns, span.first_line)
+    for buffer, begin, stop, raw_bytes in line_blocks(path, _BLOCK_BYTES, span, ends):
         text, at, left = bytes(buffer[begin:stop]), 0, raw_bytes
         while at < len(text):
             at = file.parse(text, at)
@@ -44,7 +49,26 @@ def read_jsonl(config: LogConfig, path: Path, *, labelled: bool = True) -> Itera
                 yield chunk
             if file.fault:
                 raise LogError(file.fault)
-    file.finish()
+    if span.is_whole:
+        file.finish()
+    elif ends is not None:
+        ends.unseen = file.unseen
+
+
+def _of_begin(config: LogConfig, path: Path, labelled: bool) -> FileColumns | None:
+    """The columns that the first object of a file says; None where any object says the same."""
+    if not folder_values(path):
+        return None
+    file = _JsonFile(config, path, labelled)
+    for buffer, begin, stop, _ in line_blocks(path, _BLOCK_BYTES):
+        text, at = bytes(buffer[begin:stop]), 0
+        while at < len(text) and file.columns is None:
+            at = file.parse(text, at, most=1)
+            if file.fault:
+                raise LogError(file.fault)
+        if file.columns is not None:
+            break
+    return file.columns
 
 
 def check_jsonl_header(config: LogConfig, path: Path, *, labelled: bool = True) -> None:
@@ -61,19 +85,31 @@ def check_jsonl_header(config: LogConfig, path: Path, *, labelled: bool = True) 
 
 
 class _JsonFile:
-    """Parses the lines of one file in order.
+    """Parses lines of one file in order.
+
+    Parameters
+    ----------
+    columns
+        What the first object of the file has said; None where it is among these lines, or any says the same.
+    first_line
+        Number of the first line.
 
     Attributes
     ----------
+    columns
+        The columns of the file; None before the first object.
     fault
         The error line of the first line that cannot be read; behind it nothing is.
     """
 
-    def __init__(self, config: LogConfig, path: Path, labelled: bool) -> None:
+    def __init__(
+        self, config: LogConfig, path: Path, labelled: bool, columns: FileColumns | None = None, first_line: int = 1
+    ) -> None:
         self._config, self._path, self._labelled = config, path, labelled
         self._decoder = json.JSONDecoder(object_pairs_hook=_to_object)
-        self._columns: FileColumns | None = None
-        self._line, self._unseen = 1, set[str]()
+        self.columns = columns
+        self._unseen = {*(config.wanted_columns(labelled=labelled) if columns is None else columns.names)}
+        self._line, self._known = first_line, list[str]()
         self._objects: list[dict[str, Any]] = []
         self._lines: list[int] = []
         self.fault = ""
@@ -109,11 +145,11 @@ class _JsonFile:
             ) from None
         if not isinstance(found, dict):
             raise RefusedValue(f'it is {shown(line.strip())}, expected an object such as {{"user": 7}}; fix the line')
-        if self._columns is None:
-            self._columns = _columns(self._config, self._path, found, self._labelled)
-            self._unseen = {*self._columns.names}
+        if self.columns is None:
+            self.columns = _columns(self._config, self._path, found, self._labelled)
+            self._unseen, self._known = {*self.columns.names}, [key for key in found if key]
         if type(found) is _Repeated:
-            self._check_repeated(line, self._columns)
+            self._check_repeated(line, self.columns)
         if self._unseen:
             self._unseen.difference_update(found)
         self._objects.append(found)
@@ -127,19 +163,19 @@ class _JsonFile:
 
     def chunks(self, raw_bytes: int) -> Iterator[Chunk]:
         """The inputs parsed last, up to the first with a value that is refused: `fault` is its line then."""
-        if self._columns is None or not self._objects:
+        if self.columns is None or not self._objects:
             return
         for start, stop in list_runs(self._config, self._objects):
             objects, lines = self._objects[start:stop], self._lines[start:stop]
-            arrays, numbers, bad = to_arrays(self._config, self._columns, objects)
+            arrays, numbers, bad = to_arrays(self._config, self.columns, objects)
             if bad is not None:
                 row, reason = bad
                 self.fault = f"{self._path}, line {lines[row]}: {reason}"
                 if row:
-                    arrays, numbers, _ = to_arrays(self._config, self._columns, objects[:row])
+                    arrays, numbers, _ = to_arrays(self._config, self.columns, objects[:row])
                 lines = lines[:row]
             if lines:
-                yield self._columns.chunk(
+                yield self.columns.chunk(
                     arrays,
                     num_inputs=len(lines),
                     locate=partial(_locate, self._path, lines),
@@ -150,22 +186,26 @@ class _JsonFile:
             if bad is not None:
                 return
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The columns that none of the lines has."""
+        return tuple(sorted(self._unseen))
+
     def check_label(self) -> None:
         """Refuse a file whose first lines have no label."""
-        if self._columns is not None and self._columns.label in self._unseen:
-            self._refuse(str(self._columns.label))
+        if self.columns is not None and self.columns.label in self._unseen:
+            self._refuse(str(self.columns.label))
 
     def finish(self) -> None:
         """Refuse a file without lines, or with a column that was in none of them."""
-        if self._columns is None:
+        if self.columns is None:
             raise NoInputsError(f"{self._path} holds no inputs; copy it again or take it out of the recipe")
-        for name in self._columns.names:
+        for name in self.columns.names:
             if name in self._unseen:
                 self._refuse(name)
 
     def _refuse(self, name: str) -> None:
-        known = [key for key in self._objects[0] if key] if self._objects else []
-        raise LogError(f"{self._path}: there is no column {name!r} in any line; {nearest(name, known)}")
+        raise LogError(f"{self._path}: there is no column {name!r} in any line; {nearest(name, self._known)}")
 
 
 def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

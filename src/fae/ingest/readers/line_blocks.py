@@ -47,7 +47,7 @@ def line_blocks(
     Raises
     ------
     LogError
-        If the file is damaged, or has a line longer than `block_bytes`.
+        If the file is damaged, or has a line longer than `block_bytes`, its end included.
     """
     num_lines = span.first_line - 1
     ends = SpanEnds() if ends is None else ends
@@ -71,7 +71,9 @@ def line_blocks(
                     buffer[held] = ord("\n")
                     held += 1
                 stop = _last_line_end(buffer[:held])
-                if stop == 0 and held >= block_bytes:
+                # Whether a line is too long may not depend on where a block begins.
+                is_long = held > block_bytes and _last_line_end(buffer[:block_bytes]) == 0
+                if is_long or (stop == 0 and held >= block_bytes):
                     longest = format_bytes(block_bytes)
                     raise LogError(f"{path}, line {num_lines + 1}: it is longer than {longest}; fix the file")
                 is_last = span.end is not None and position + stop >= span.end

@@ -40,7 +40,14 @@ WHOLE_FILE = Span()
 
 @dataclass(kw_only=True)
 class SpanEnds:
-    """Told by the reader of a span: where its first record begins, and where the first one behind it does."""
+    """Told by the reader of a span: where its first record begins, and where the first one behind it does.
+
+    Attributes
+    ----------
+    unseen
+        Wanted columns that no record of the span has, where that is an error if none of the file has them.
+    """
 
     begin: int = 0
     stop: int = 0
+    unseen: tuple[str, ...] = ()

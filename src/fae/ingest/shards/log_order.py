@@ -3,7 +3,8 @@
 Four things flow from input to input: where a record begins (a line end may be inside a quoted value), what the times
 of the log are, the days of a log that is split by days, and the first lists that are looked at for brackets. A shard is
 read without them. Here each shard is compared with what the one before it left, and read again from there where it
-differs, which is seldom. An error of a shard is one only then, with the line that it has in its file.
+differs, which is seldom. An error of a shard is one only then, with the line that it has in its file. What is wrong
+with a file as a whole is an error of none of its shards: such a file is read once more in one piece, which says it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.readers.line_blocks import LINE_END as LF
 from fae.ingest.readers.line_blocks import open_raw
 from fae.ingest.readers.record_blocks import LINE_END as CRLF
+from fae.ingest.readers.span import WHOLE_FILE
 from fae.ingest.shards.shard_cuts import Shard
 from fae.ingest.shards.shard_files import read_part
 from fae.ingest.shards.shard_reading import ShardTask, read_rows
@@ -63,6 +65,7 @@ class LogOrder:
         self._config, self._encoders, self._finder = config, encoders, finder
         self._dense = DenseFacts(len(config.dense_columns()))
         self._source, self._stop = -1, 0
+        self._unseen: set[str] = set()
         self.time: dict[str, Any] = {}
         self.parts: list[tuple[Path, dict[str, Any]]] = []
 
@@ -86,13 +89,21 @@ class LogOrder:
         """
         is_first = shard.source != self._source
         if is_first:
-            self._source = shard.source
+            self._source, self._unseen = shard.source, {*self._config.wanted_columns()}
             self._finder.start_file(task.source.role)
         if "error" in facts or not self._follows(facts, is_first):
             task = self._with_start(task, is_first)
             facts = read_part(task.path) or read_rows(task)
         self._take(task, facts)
+        self._unseen &= {*facts.get("unseen", ())}
         self.parts.append((task.path, facts))
+        if shard.span.end is None and not shard.span.is_whole:
+            self._check_whole(task)
+
+    def _check_whole(self, task: ShardTask) -> None:
+        """Read a file as one shard where none of its shards can say what is wrong with it."""
+        if self._unseen or not self._finder.file_sizes[-1]:
+            read_rows(dataclasses.replace(task, span=WHOLE_FILE, path=task.path.with_name(f"{task.path.name}-whole")))
 
     def _follows(self, facts: dict[str, Any], is_first: bool) -> bool:
         state = facts["state"]

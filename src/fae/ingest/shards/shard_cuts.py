@@ -1,7 +1,7 @@
 """Cut the raw files of a log into shards: what one task of ingest reads.
 
 Where the cuts are depends on the files alone, never on workers, so that what a killed ingest has read is found again.
-Text is cut into ranges of bytes, Parquet into row groups; packed text, JSON lines and Taobao's files are read whole.
+Text is cut into ranges of bytes, Parquet into row groups; packed text and Taobao's file are read whole.
 """
 
 from __future__ import annotations

@@ -112,7 +112,8 @@ def read_rows(task: ShardTask) -> dict[str, Any]:
         task.source.check_unchanged()
         printed = [encoder.printed.state for encoder in encoders]
         part.state.update(splits=finder.state, dense=facts.state, printed=printed)
-        return part.publish(encoders, {"num_inputs": finder.num_inputs, "begin": ends.begin, "stop": ends.stop})
+        found = {"begin": ends.begin, "stop": ends.stop, "unseen": list(ends.unseen)}
+        return part.publish(encoders, {"num_inputs": finder.num_inputs, **found})
     except BaseException:
         part.abandon()
         raise
