@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -159,7 +160,7 @@ class LogConfig:
 
     def _check_names(self) -> None:
         label, dense = self.label_column(), self.dense_columns()
-        categorical = self._named_columns()
+        categorical = _named_columns(self.categorical)
         names = [column.name for column in categorical]
         others = [name for name in (self.weight, self.time, self.split_by) if name is not None]
         for group in ([label, *dense], [label, *names], self.columns, *([label, name] for name in others)):
@@ -272,21 +273,7 @@ class LogConfig:
 
         That is the recipe's order, with the columns that share a table behind the one that it is named by.
         """
-        if self.known:
-            lists = dict(self.known.lists)
-            return tuple(
-                ColumnConfig(name=name, max_length=lists[name], pooling="none")
-                if name in lists
-                else ColumnConfig(name=name)
-                for name in self.known.categorical
-            )
-        return in_slot_order(self._named_columns())
-
-    def _named_columns(self) -> list[ColumnConfig]:
-        """The columns that the recipe names, in its order."""
-        return [
-            column if isinstance(column, ColumnConfig) else ColumnConfig(name=column) for column in self.categorical
-        ]
+        return _known_columns(self.known) if self.known else in_slot_order(_named_columns(self.categorical))
 
     def copied_columns(self) -> tuple[str, ...]:
         """Names of columns that are read as they are and need hold no ids: none in ingest."""
@@ -299,7 +286,7 @@ class LogConfig:
     def dense_settings(self) -> tuple[DenseConfig, ...]:
         """Every dense column in full form, as the recipe names it: what it leaves out, the log's own settings say."""
         columns = self.known.dense if self.known else self.dense
-        return tuple(column if isinstance(column, DenseConfig) else DenseConfig(name=column) for column in columns)
+        return tuple(column if isinstance(column, DenseConfig) else _plain_dense(column) for column in columns)
 
     def label_column(self) -> str:
         """Name of the label's column."""
@@ -352,3 +339,28 @@ class LogConfig:
         if self.validation:
             return 0.0
         return 0.05 if self.validation_fraction is None else self.validation_fraction
+
+
+def _named_columns(categorical: Sequence[str | ColumnConfig]) -> list[ColumnConfig]:
+    """The columns that a recipe names, in its order."""
+    return [column if isinstance(column, ColumnConfig) else _plain_column(column) for column in categorical]
+
+
+# Columns are wanted for every chunk of a log, and making one checks all its settings.
+@functools.cache
+def _plain_column(name: str) -> ColumnConfig:
+    return ColumnConfig(name=name)
+
+
+@functools.cache
+def _plain_dense(name: str) -> DenseConfig:
+    return DenseConfig(name=name)
+
+
+@functools.cache
+def _known_columns(known: KnownLog) -> tuple[ColumnConfig, ...]:
+    lists = dict(known.lists)
+    return tuple(
+        ColumnConfig(name=name, max_length=lists[name], pooling="none") if name in lists else ColumnConfig(name=name)
+        for name in known.categorical
+    )
