@@ -56,18 +56,28 @@ class TaskFolder:
         Name of this worker, see `fae.engine.presence.Presence`.
     since
         Errors of an earlier time, by the clock of the file system in ns, are of an earlier try, and are removed.
+    inside
+        A folder above it that must be there: whoever removed it has finished with it.
 
     Raises
     ------
     ArtifactError
         If it cannot be made.
+    TasksGone
+        If `inside` is not there.
     """
 
-    def __init__(self, path: Path, owner: str, since: int) -> None:
+    def __init__(self, path: Path, owner: str, since: int, inside: Path | None = None) -> None:
         self.path, self._owner, self._since = path, owner, since
         self._held: dict[int, int] = {}
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            if inside is None:
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                for place in [*reversed([each for each in path.parents if inside in each.parents]), path]:
+                    place.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            raise self.gone() from None
         except OSError as error:
             raise cannot_write(path, error) from error
 
@@ -142,6 +152,15 @@ class TaskFolder:
             status = os.fstat(file.fileno())
             return file.read(200).decode("ascii", "replace"), (status.st_ino, status.st_mtime_ns)
 
+    def is_mine(self, index: int) -> bool:
+        """Whether this worker has claimed a task, and the folder is still the one where it did so."""
+        with contextlib.suppress(OSError, TasksGone):
+            for generation in range(self.survey().claimed.get(index, -1) + 1):
+                with contextlib.suppress(OSError):
+                    if self.owner_of(index, generation)[0] == self._owner:
+                        return True
+        return False
+
     def release(self, index: int) -> None:
         """Give the claim of this worker up: those that it took over first, so that the task is never free before."""
         for generation in range(self._held.pop(index, -1) + 1):
@@ -212,6 +231,8 @@ def attempt_and_publish(tasks: TaskFolder, task: Callable[[Any], Any], numbered:
     described = describe(outcome)
     if "error" not in described and tasks.read(index, "json") is not None:
         return {}  # another worker, who took this one for gone, was faster
+    if "error" in described and not tasks.is_mine(index):
+        return STOPPED  # what it read and wrote may have been removed meanwhile, by a worker that begins anew
     try:
         tasks.publish(index, described)
     except FileNotFoundError:

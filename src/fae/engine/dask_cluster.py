@@ -103,9 +103,17 @@ class DaskEngine(ExecutorEngine):
             self.close(now=True)
             raise
 
-    def map(self, name: str, task: Callable[[S], R], shards: Sequence[S], *, folder: Path | None = None) -> Iterator[R]:
+    def map(
+        self,
+        name: str,
+        task: Callable[[S], R],
+        shards: Sequence[S],
+        *,
+        folder: Path | None = None,
+        makes_folder: bool = True,
+    ) -> Iterator[R]:
         self._count_workers()
-        return super().map(name, task, shards, folder=folder)
+        return super().map(name, task, shards)
 
     def close(self, *, now: bool = False) -> None:
         try:

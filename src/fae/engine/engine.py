@@ -41,7 +41,15 @@ class Engine(abc.ABC):
     is_elsewhere: bool = False
 
     @abc.abstractmethod
-    def map(self, name: str, task: Callable[[S], R], shards: Sequence[S], *, folder: Path | None = None) -> Iterator[R]:
+    def map(
+        self,
+        name: str,
+        task: Callable[[S], R],
+        shards: Sequence[S],
+        *,
+        folder: Path | None = None,
+        makes_folder: bool = True,
+    ) -> Iterator[R]:
         """Results of ``task(shard)`` for every shard, in shard order.
 
         Tasks start when the first result is taken, and run at most `AHEAD` times the number of workers ahead of the
@@ -63,6 +71,9 @@ class Engine(abc.ABC):
             Where the files of these tasks are. Workers of a shared folder keep there, below ``.tasks``, who does what
             and what was done; remove both together, and rename the folder before: a slow worker may still write there.
             By default the folder of the engine.
+        makes_folder
+            Whether a folder that is not there is made. Without it the results raise `fae.engine.claims.TasksGone`: a
+            slow worker must not make anew what others have finished with.
 
         Raises
         ------
@@ -81,6 +92,9 @@ class Engine(abc.ABC):
             Name of the tasks' module; importing it starts no thread.
         """
 
+    def rest(self) -> None:  # noqa: B027 (most engines keep what they have)
+        """Say that no tasks follow for long: an engine may give memory back, and starts again when it is needed."""
+
     @abc.abstractmethod
     def await_published(self, path: Path, what: str) -> None:
         """Wait until the leader has published `path`; the leader itself, and a process alone, return at once.
@@ -95,6 +109,14 @@ class Engine(abc.ABC):
         EngineError
             If the leader has ended without it.
         """
+
+    def watch_leader(self, path: Path) -> Callable[[], None]:
+        """A function to call now and then while waiting for the leader, which will publish `path`.
+
+        It raises `EngineError` once the leader was there and has ended without it. Before the leader is there it
+        raises nothing: it may come later.
+        """
+        return lambda: None
 
     def work_until(self, path: Path, what: str, work: Callable[[], None]) -> None:
         """Call `work`, which maps and at its end publishes `path` where this process `is_leader`; `path` is there then.

@@ -53,7 +53,15 @@ class ExecutorEngine(Engine):
         )
         self._open: weakref.WeakSet[Calls] = weakref.WeakSet()
 
-    def map(self, name: str, task: Callable[[S], R], shards: Sequence[S], *, folder: Path | None = None) -> Iterator[R]:
+    def map(
+        self,
+        name: str,
+        task: Callable[[S], R],
+        shards: Sequence[S],
+        *,
+        folder: Path | None = None,
+        makes_folder: bool = True,
+    ) -> Iterator[R]:
         check_name(name)
         function_of(task)
         return self._results(name, task, list(shards))

@@ -17,6 +17,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from fae.core.interrupts import put_off
 from fae.core.threads import num_threads
 from fae.engine.calls import Calls
 from fae.engine.engine import Engine, R, S
@@ -24,6 +25,7 @@ from fae.engine.executor import ExecutorEngine
 from fae.engine.worker_limits import limit_libraries
 
 _PROCESSES_FROM_CORES, _PROCESSES_FROM_BYTES = 4, 1 << 30
+_SERVER_SECONDS = 10.0
 _main_lock = threading.Lock()
 
 
@@ -86,6 +88,7 @@ class LocalEngine(Engine):
     def __init__(self) -> None:
         self.num_workers = num_threads()
         self._engine: ExecutorEngine | None = None
+        self._resting: threading.Thread | None = None
 
     @property
     def chosen(self) -> ExecutorEngine:
@@ -100,8 +103,16 @@ class LocalEngine(Engine):
             self._engine = (ProcessesEngine if is_much else ThreadsEngine)(self.num_workers)
         self._engine.prepare(num_bytes, module)
 
-    def map(self, name: str, task: Callable[[S], R], shards: Sequence[S], *, folder: Path | None = None) -> Iterator[R]:
-        return self.chosen.map(name, task, shards, folder=folder)
+    def map(
+        self,
+        name: str,
+        task: Callable[[S], R],
+        shards: Sequence[S],
+        *,
+        folder: Path | None = None,
+        makes_folder: bool = True,
+    ) -> Iterator[R]:
+        return self.chosen.map(name, task, shards)
 
     def calls(self, name: str, task: Callable[[Any], Any]) -> Calls:
         """As `ExecutorEngine.calls`."""
@@ -110,9 +121,19 @@ class LocalEngine(Engine):
     def await_published(self, path: Path, what: str) -> None:
         """Return at once: this process is alone, and has published it."""
 
+    def rest(self) -> None:
+        """End the processes, meanwhile."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            self._resting = threading.Thread(target=engine.close, name="fae-rest")
+            self._resting.start()
+
     def close(self, *, now: bool = False) -> None:
-        if self._engine is not None:
-            self._engine.close(now=now)
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close(now=now)
+        if self._resting is not None:
+            self._resting.join()
 
 
 class _Server:
@@ -136,7 +157,19 @@ class _Server:
         with self._lock:
             self._num_users -= 1
             if self._num_users == 0:
-                forkserver._forkserver._stop()  # type: ignore[attr-defined]
+                self._stop()
+
+    def _stop(self) -> None:
+        """End it. It waits for its processes, and one that was never told what to do would wait for ever."""
+        server: Any = forkserver._forkserver
+        if (pid := server._forkserver_pid) is None:
+            return
+        timer = threading.Timer(_SERVER_SECONDS, _kill, [pid])
+        timer.start()
+        try:
+            server._stop()
+        finally:
+            timer.cancel()
 
 
 _server = _Server()
@@ -168,14 +201,21 @@ class _Context(ForkServerContext):
                 process.kill()
 
 
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Keep SIGINT from what is started in the block."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    """Keep SIGINT from what is started in the block, and a signal that another thread takes from ending it half-way."""
+    is_main = threading.current_thread() is threading.main_thread()
+    with put_off() if is_main else contextlib.nullcontext():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

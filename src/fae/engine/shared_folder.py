@@ -14,8 +14,8 @@ from fae.core.progress import say, task
 from fae.engine.claims import TaskFolder, TasksGone
 from fae.engine.engine import AHEAD, Engine, check_name
 from fae.engine.executor import ExecutorEngine
-from fae.engine.local import LocalEngine
 from fae.engine.leftovers import sweep_workers
+from fae.engine.local import LocalEngine
 from fae.engine.outcomes import digest_of, function_of
 from fae.engine.presence import STALE_SECONDS, WORKERS_FOLDER, Observer, Presence
 from fae.engine.shared_map import SharedMap
@@ -79,12 +79,21 @@ class SharedFolderEngine(Engine):
             self._presence.close()
             raise
 
-    def map(self, name: str, task: Callable[[S], R], shards: Sequence[S], *, folder: Path | None = None) -> Iterator[R]:
+    def map(
+        self,
+        name: str,
+        task: Callable[[S], R],
+        shards: Sequence[S],
+        *,
+        folder: Path | None = None,
+        makes_folder: bool = True,
+    ) -> Iterator[R]:
         check_name(name)
         function_of(task)
         shards = list(shards)
-        path = (folder or self._folder) / ".tasks" / f"{name}-{digest_of(task, shards)}"
-        return self._results(name, task, shards, path)
+        place = folder or self._folder
+        path = place / ".tasks" / f"{name}-{digest_of(task, shards)}"
+        return self._results(name, task, shards, path, None if makes_folder else place)
 
     def prepare(self, num_bytes: int, module: str) -> None:
         self._local.prepare(num_bytes, module)
@@ -92,23 +101,33 @@ class SharedFolderEngine(Engine):
     def await_published(self, path: Path, what: str) -> None:
         if self.is_leader:
             return
-        last_seen: str | None = None
-        gone_since: float | None = None
         pause, start = 0.02, time.monotonic()
+        watch = self.watch_leader(path)
         with _waiting(f"{what}: waiting for worker 1 of {self._of}, which publishes it") as show:
             while not _is_there(path):
                 now = time.monotonic()
-                leader = self._leader()
-                last_seen = leader or last_seen
-                gone_since = None if leader or last_seen is None else gone_since or now
-                if gone_since is not None and now - gone_since > self._stale:
-                    raise EngineError(
-                        f"{self._observer.title(str(last_seen))} has ended before it has published {path}; run the "
-                        f"same command again, with --worker 1/{self._of} on any machine: what is done is not done again"
-                    )
+                watch()
                 time.sleep(pause)
                 pause = min(_LONGEST_PAUSE, 0.1 * (time.monotonic() - start) + 0.02)
                 show(time.monotonic() - now)
+
+    def watch_leader(self, path: Path) -> Callable[[], None]:
+        last_seen: str | None = None
+        gone_since: float | None = None
+
+        def watch() -> None:
+            nonlocal last_seen, gone_since
+            now = time.monotonic()
+            leader = None if self.is_leader else self._leader()
+            last_seen = leader or last_seen
+            gone_since = None if leader or last_seen is None else gone_since or now
+            if gone_since is not None and now - gone_since > self._stale and not _is_there(path):
+                raise EngineError(
+                    f"{self._observer.title(str(last_seen))} has ended before it has published {path}; run the "
+                    f"same command again, with --worker 1/{self._of} on any machine: what is done is not done again"
+                )
+
+        return watch
 
     def work_until(self, path: Path, what: str, work: Callable[[], None]) -> None:
         if self.is_leader:
@@ -155,9 +174,11 @@ class SharedFolderEngine(Engine):
             return owner if owner and self._observer.is_alive(owner) else None
         return None
 
-    def _results(self, name: str, task: Callable[[S], R], shards: list[S], path: Path) -> Iterator[R]:
+    def _results(
+        self, name: str, task: Callable[[S], R], shards: list[S], path: Path, inside: Path | None
+    ) -> Iterator[R]:
         shared = SharedMap(
-            name, task, shards, TaskFolder(path, self._presence.name, self._presence.since), local=self._local,
+            name, task, shards, TaskFolder(path, self._presence.name, self._presence.since, inside), local=self._local,
             observer=self._observer, place=(self._worker - 1, self._of), ahead=AHEAD * self.num_workers * self._of,
         )  # fmt: skip
         with contextlib.closing(shared.results()) as results:

@@ -61,7 +61,9 @@ def test_a_worker_that_joins_later_is_checked_before_its_first_task(tmp_path: Pa
     fine = Meeting(meeting(tmp_path).file, "word", versions("distributed"))
     assert outcome_of(attempt_on_cluster(fine, tasks.square, 3), "fae").result() == 9
     with pytest.raises(EngineError, match="a Dask worker does not see"):
-        outcome_of(attempt_on_cluster(Meeting("/nowhere/.tasks/workers/x", "other", fine.versions), tasks.square, 3), "fae").result()
+        outcome_of(
+            attempt_on_cluster(Meeting("/nowhere/.tasks/workers/x", "other", fine.versions), tasks.square, 3), "fae"
+        ).result()
 
 
 def test_without_distributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +83,11 @@ def test_no_scheduler(tmp_path: Path) -> None:
 
 def test_workers_see_another_folder(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file that they look for is not there for them."""
-    monkeypatch.setattr(module, "write_whole", lambda path, text: None)
+
+    def elsewhere(file: str, word: str, versions: dict[str, str]) -> Meeting:
+        return Meeting(str(Path(file).with_name("0-elsewhere.json")), word, versions)
+
+    monkeypatch.setattr(module, "Meeting", elsewhere)
     with pytest.raises(EngineError, match=rf"the Dask worker tcp://.* does not see {tmp_path}"):
         DaskEngine(cluster.address, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ read no file to name it, and all have the same shards. Files and folders have th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -16,13 +17,14 @@ from fae.core.errors import EngineError
 from fae.core.files import MANIFEST
 from fae.core.progress import say
 from fae.core.whole_files import read_json, write_durably
+from fae.engine.claims import TasksGone
 from fae.engine.engine import Engine
 from fae.engine.plain_values import from_plain, to_plain
 from fae.engine.presence import STALE_SECONDS
 from fae.ingest.shards.shard_reading import ShardTask, read_shard
 
 PLAN = ".plan.json"
-_PAUSE_SECONDS, _SAY_EVERY_SECONDS = 0.1, 15.0
+_PAUSE_SECONDS, _SAY_EVERY_SECONDS = 0.2, 15.0
 
 
 def write_plan(folder: Path, tasks: Sequence[ShardTask]) -> None:
@@ -47,23 +49,28 @@ def help_ingest(path: Path, parts: Path, engine: Engine, *, stale_seconds: float
     EngineError
         If worker 1 ends without the log.
     """
-    tasks = _await_plan(path, parts / PLAN, stale_seconds)
-    if not tasks:
+    num_shards = 0
+    while True:
+        tasks = _await_plan(path, parts / PLAN, engine, 0.0 if num_shards else stale_seconds)
+        if not tasks:
+            break
+        if not num_shards:
+            engine.prepare(sum(task.num_bytes for task in tasks), read_shard.__module__)
+            say(f"ingest: helping to read {len(tasks):,} shards of {path}")
+        num_shards = len(tasks)
+        with contextlib.suppress(TasksGone):  # the log is there, or worker 1 was started again and plans it anew
+            for _ in engine.map("ingest", read_shard, tasks, folder=parts, makes_folder=False):
+                pass
+            engine.await_published(path / MANIFEST, "ingest")
+            return num_shards
+    if not num_shards:
         say(f"ingest: already there, {path}")
-        return 0
-    engine.prepare(sum(task.num_bytes for task in tasks), read_shard.__module__)
-    say(f"ingest: helping to read {len(tasks):,} shards of {path}")
-
-    def work() -> None:
-        for _ in engine.map("ingest", read_shard, tasks, folder=parts):
-            pass
-
-    engine.work_until(path / MANIFEST, "ingest", work)
-    return len(tasks)
+    return num_shards
 
 
-def _await_plan(path: Path, plan: Path, stale_seconds: float) -> list[ShardTask]:
+def _await_plan(path: Path, plan: Path, engine: Engine, stale_seconds: float) -> list[ShardTask]:
     started = said = time.monotonic()
+    watch = engine.watch_leader(path / MANIFEST)
     while True:
         try:
             found: list[ShardTask] = from_plain(read_json(plan), "fae")
@@ -75,6 +82,7 @@ def _await_plan(path: Path, plan: Path, stale_seconds: float) -> list[ShardTask]
         now = time.monotonic()
         if (path / MANIFEST).is_file() and now - started > stale_seconds:
             return []
+        watch()
         if now - said > _SAY_EVERY_SECONDS:
             said = now
             say("ingest: waiting for worker 1, which plans the log")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,10 +12,21 @@ from fae.core.progress import Task, task
 from fae.core.threads import run_jobs
 from fae.ingest.shards.shard_files import read_part
 
+_GONE = ".gone-"
+
 
 def parts_folder(path: Path) -> Path:
     """The folder of parts while the log `path` is read."""
     return path.with_name(f".{path.name}.partial") / "work" / "parts"
+
+
+def _take_away(path: Path) -> None:
+    """Remove a folder in which a worker that still runs may write: there is nothing at its place from now on."""
+    away = path.with_name(f"{_GONE}{path.name}")
+    shutil.rmtree(away, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):  # its worker has removed it
+        path.rename(away)
+    shutil.rmtree(away, ignore_errors=True)
 
 
 class KeptParts:
@@ -32,6 +45,7 @@ class KeptParts:
 
     def __init__(self, folder: Path, sources: Sequence[str]) -> None:
         self.folder, self._sources = folder, sources
+        self._removal: threading.Thread | None = None
 
     def path(self, source: int, key: str) -> Path:
         """Where the part of a raw file that `key` names appears."""
@@ -49,11 +63,17 @@ class KeptParts:
         return "1 part of the log is read" if self.count == 1 else f"{self.count:,} parts of the log are read"
 
     def remove(self) -> None:
-        """Remove all parts: their rows are where they belong."""
+        """Remove all parts, whose rows are where they belong; it takes a while, for which `wait` waits."""
         # Renamed first: a slow worker of another machine may still write there.
         away = self.folder.with_name(f"{self.folder.name}.old")
         self.folder.rename(away)
-        shutil.rmtree(away, ignore_errors=True)
+        self._removal = threading.Thread(target=shutil.rmtree, args=(away,), kwargs={"ignore_errors": True})
+        self._removal.start()
+
+    def wait(self) -> None:
+        """Wait until parts that are removed are gone."""
+        if self._removal is not None:
+            self._removal.join()
 
     def check(self, say_damaged: Callable[[str, str], None]) -> None:
         """Remove what is no part of these files, or is not what was written, byte by byte.
@@ -69,16 +89,20 @@ class KeptParts:
         def job(path: Path, progress: Task) -> Callable[[], None]:
             def work() -> None:
                 if path.is_symlink() or not path.is_dir():
-                    path.unlink()
+                    path.unlink(missing_ok=True)
                 elif path.name.split("-")[0] not in self._sources or path.suffix == ".tmp":
-                    shutil.rmtree(path)
+                    _take_away(path)
                 elif read_part(path, is_checked=True) is None:
                     say_damaged(path.name, "reading that part anew")
-                    shutil.rmtree(path)
+                    _take_away(path)
                 progress.advance(1)
 
             return work
 
+        # Claims first: workers that still run know by theirs that what they write is no longer wanted.
+        for path in self.folder.glob(".*"):
+            if path.is_dir() and not path.is_symlink():
+                _take_away(path)
         paths = sorted(self.folder.iterdir())
         with task("ingest: checking what was read before", len(paths), "parts") as progress:
             run_jobs([job(path, progress) for path in paths])

@@ -48,7 +48,9 @@ class PartWriter:
         self.state: dict[str, Any] = {}
         self._writers: list[NpyWriter] = []
         shutil.rmtree(self.folder, ignore_errors=True)
-        (self.folder / "work").mkdir(parents=True)
+        # Without its parents: where they are gone, others have finished the log while this worker was slow.
+        self.folder.mkdir()
+        (self.folder / "work").mkdir()
 
     def open_rows(self, name: str, dtype: npt.DTypeLike, row_shape: tuple[int, ...]) -> NpyWriter:
         """Open the writer of the array of rows ``<name>.npy``."""
