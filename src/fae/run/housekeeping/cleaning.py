@@ -25,10 +25,11 @@ from fae.core.files import (
 from fae.core.progress import say
 from fae.core.units import format_bytes
 from fae.core.whole_files import read_json
+from fae.engine.leftovers import TASKS_FOLDER, active_workers
 from fae.ingest.raw_files.remote_files import source_path
 from fae.ingest.raw_files.source_digests import has_content, sidecar
 from fae.ingest.resume import progress_paths
-from fae.run.housekeeping.run_list import folder_bytes, is_run
+from fae.run.housekeeping.run_list import folder_bytes, has_begun, is_run
 from fae.run.shared_logs import named_users, run_folders, users_of
 from fae.run.stale_files import RUN_RECORD
 
@@ -74,13 +75,17 @@ def clean(run: str | Path, *, everything: bool = False, dry_run: bool = False) -
     RecipeError
         If it is no run folder.
     ArtifactError
-        If a run is active in it, or something cannot be removed.
+        If a run or a worker is active in it, or something cannot be removed.
     """
     folder = Path(run).expanduser()
-    if not folder.is_dir() or not is_run(folder):
+    if not folder.is_dir() or not (is_run(folder) or has_begun(folder)):
         what = "is no run folder" if folder.exists() else "does not exist"
         raise RecipeError(f"{folder} {what}; name the --out of a `fae run`, see `fae runs`")
     with locked_folder(folder):
+        if active := active_workers(folder, writes=not dry_run):
+            raise ArtifactError(
+                f"{active[0]} uses {folder}; wait for its end, or end it, and run the same command again"
+            )
         found = [each for each in _look(folder, everything=everything) if each.num_bytes or each.goes]
         gone = [each for each in found if each.goes]
         sizes = [each.num_bytes for each in found]
@@ -132,7 +137,7 @@ def _look(folder: Path, *, everything: bool) -> Iterator[Found]:
     if (folder / LAST / MANIFEST).is_file():
         why = "more epochs continue from it" + ("" if finished and everything else "; --all removes it, too")
         yield Found(f"{LAST}/", (folder / LAST,), why, goes=finished and everything)
-    leftovers = [*progress_paths(folder / LOG_KIND)]
+    leftovers = [*progress_paths(folder / LOG_KIND), folder / TASKS_FOLDER]
     for name in (LOG_KIND, *MADE_AGAIN, BEST, LAST, CHECKPOINT_KIND):
         leftovers += [temporary_path(folder / name), replaced_path(folder / name)]
     if there := tuple(path for path in leftovers if path.exists() or path.is_symlink()):

@@ -15,6 +15,8 @@ from fae.artifacts.columnar_log import KIND as LOG_KIND
 from fae.core.errors import ArtifactError, RecipeError
 from fae.core.files import LOCK, MANIFEST, broken_link
 from fae.core.whole_files import read_json
+from fae.engine.leftovers import active_workers, has_leftovers
+from fae.ingest.resume import progress_paths
 from fae.run.stale_files import RUN_RECORD
 
 STAGE_OF = {"log": "ingest", "profile": "profile", "hot_set": "calibrate", "packed": "pack"}
@@ -66,11 +68,12 @@ def _by(key: str) -> Callable[[Mapping[str, Any]], Any]:
 
 
 def _runs_in(place: Path) -> list[Path]:
-    if is_run(place):
+    if is_run(place) or has_begun(place):
         return [place]
     found = []
     for each in _folders(place):
-        found += [each] if is_run(each) else [inner for inner in _folders(each) if is_run(inner)]
+        runs = [each] if is_run(each) or has_begun(each) else _folders(each)
+        found += [run for run in runs if is_run(run) or has_begun(run)]
     return found
 
 
@@ -87,6 +90,11 @@ def is_run(place: Path) -> bool:
     return (place / RUN_RECORD).is_file() or any(
         (place / kind / MANIFEST).is_file() or broken_link(place / kind) for kind in kinds
     )
+
+
+def has_begun(place: Path) -> bool:
+    """Whether a run in a folder has begun, made or not: an ingest or its workers have left something there."""
+    return has_leftovers(place) or any(path.exists() for path in progress_paths(place / LOG_KIND))
 
 
 def facts_of_run(run: Path, start: Path | None = None) -> dict[str, Any]:
@@ -126,8 +134,13 @@ def facts_of_run(run: Path, start: Path | None = None) -> dict[str, Any]:
         facts.update(state="broken", detail=faults[0])
     if facts["when"] is None:
         facts["when"] = _modified(run)
-    if is_locked(run):
+    workers = active_workers(run)
+    if workers or is_locked(run):
         facts["state"] = "running"
+    if workers:
+        facts["detail"] = ", ".join(workers)
+    elif has_leftovers(run) and not facts["detail"] and facts["state"] != "running":
+        facts["detail"] = "workers that were killed left files; `fae clean` removes them"
     return facts
 
 
