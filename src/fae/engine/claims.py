@@ -57,7 +57,7 @@ class TaskFolder:
     since
         Errors of an earlier time, by the clock of the file system in ns, are of an earlier try, and are removed.
     inside
-        A folder above it that must be there: whoever removed it has finished with it.
+        A folder above it that must be there: others remove it when they have finished with it.
 
     Raises
     ------

@@ -84,7 +84,7 @@ class Engine(abc.ABC):
         """
 
     def prepare(self, num_bytes: int, module: str) -> None:  # noqa: B027 (most engines have nothing to start)
-        """Say that tasks will read so many bytes soon: an engine may start what takes time to start.
+        """Say how many bytes tasks will read soon: an engine may start what takes time to start.
 
         Parameters
         ----------

@@ -71,7 +71,7 @@ class ProcessesEngine(ExecutorEngine):
 
     def close(self, *, now: bool = False) -> None:
         super().close(now=now)
-        _server.leave()
+        _server.release()
 
     def _make(self, number: int) -> Executor:
         _server.start()
@@ -153,7 +153,7 @@ class _Server:
             forkserver.set_forkserver_preload(["fae.engine.worker_server", *modules])
             forkserver.ensure_running()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         with self._lock:
             self._num_users -= 1
             if self._num_users == 0:
