@@ -17,6 +17,7 @@ from fae.checkpoint.more_epochs import BEST, LAST
 from fae.core.errors import RecipeError
 from fae.core.files import MANIFEST, locked_folder, recover_folder, temporary_path
 from fae.core.whole_files import read_json, write_record
+from fae.engine.leftovers import sweep_workers
 from fae.ingest.existing_log import existing_plan
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.run.context import RunContext
@@ -84,10 +85,12 @@ class RunFolder(RunContext):
                 with contextlib.suppress(OSError):  # what is in the way is named by the code that writes there
                     temporary_path(self.out / name).unlink(missing_ok=True)
             take_back(self.out)
+            sweep_workers(self.out)
             try:
                 yield
             finally:
                 take_back(self.out)
+                sweep_workers(self.out)
 
     def help_ingest(self, engine: Engine) -> dict[str, Any]:
         """Read shards of the log that worker 1 ingests into this folder, until it is there.
