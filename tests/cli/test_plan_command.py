@@ -15,8 +15,11 @@ from fae.artifacts.hot_set import HotSet
 from fae.artifacts.packed import PackedDataset
 from fae.embedding.placements import plan_memory
 from fae.models.registry import sketch_model
+from fae.planning import plan as plan_module
 from fae.planning import target_gpu
 from fae.planning.machine_constants import MachineConstants
+from fae.planning.plan_text import plan_lines
+from fae.planning.stages.stage_costs import DiskRates
 from fae.run.recipe import load_recipe
 from fae.training.dense import dense_bytes
 
@@ -174,3 +177,70 @@ def test_faults_of_a_sample_name_the_file_itself(tmp_path: Path) -> None:
     log.write_text(log.read_text().replace("\n1,u", "\nx,u"))
     line = fault(fae("plan", write_recipe(tmp_path), "--read", "32KiB"), str(log), "of the sample that a plan reads")
     assert "fae-plan" not in line
+
+
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that need not be measured."""
+    monkeypatch.setattr(plan_module, "measure_disk", lambda folder: DiskRates(read=1e9, written=1e9, kept_bytes=1e10))
+
+
+def write_public_recipe(folder: Path) -> Path:
+    path = folder / "public.toml"
+    tables = {
+        "log": ['format = "criteo_terabyte"', 'train = "nowhere/day_*.gz"', "min_frequency = 15"],
+        "model": ["embedding_dim = 4", "bottom_mlp = [16]", "top_mlp = [16]"],
+        "hot": ['budget = "64KiB"', "sample = 0.001"],
+        "train": ["batch_size = 64"],
+    }
+    path.write_text("".join("\n".join([f"[{name}]", *lines, ""]) for name, lines in tables.items()))
+    return path
+
+
+def test_a_public_log_is_planned_without_its_files(
+    tmp_path: Path, quick_disk: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del quick_disk
+    recipe = load_recipe(write_public_recipe(tmp_path))
+    options: dict[str, Any] = {"device": "cpu", "read": "8MiB", "inputs": 400_000_000, "budgets": ["1GiB"]}
+    found = package.plan(recipe, out=tmp_path / "none", cores=64, **options)
+    assert found["read"]["how"] == "sample"
+    assert "nothing of the log is here" in found["read"]["note"]
+    assert found["log"]["num_inputs"] == {"value": 400_000_000, "low": 400_000_000, "high": 400_000_000}
+    # Three files of 24: the last one is halved.
+    assert found["log"]["splits"]["train"] == 266_666_667
+    stages = found["stages"]
+    assert [each["name"] for each in stages["stages"]] == ["ingest", "profile", "calibrate", "pack", "train"]
+    assert stages["counts"]["num_shards"] == 3, "packed files are read whole"
+    assert any("packed files cannot be cut" in note for note in stages["notes"])
+    assert stages["total"]["seconds"] == pytest.approx(sum(each["seconds"] for each in stages["stages"]))
+    for each in stages["stages"]:
+        assert each["seconds"] == pytest.approx(sum(part["seconds"] for part in each["work"]))
+        assert each["disk_bytes"] >= each["stays_bytes"]
+    ingest, *_, pack, train = stages["stages"]
+    assert ingest["stays_bytes"] == found["disk"]["log"]
+    assert ingest["disk_bytes"] > 1.5 * ingest["stays_bytes"], "parts and rows are there at once"
+    assert pack["disk_bytes"] > ingest["stays_bytes"] + pack["stays_bytes"], "a split that is sorted on the disk"
+    assert stages["total"]["stays_bytes"] == found["disk"]["total"]
+    lines = plan_lines(found)
+    assert max(map(len, lines)) <= 100
+    assert any(line.startswith("  on 64 cores") for line in lines)
+    assert train["seconds"] > 0
+    capsys.readouterr()
+
+
+def test_a_part_of_a_log_and_a_columnar_one(tmp_path: Path, quick_disk: None) -> None:
+    del quick_disk
+    succeed("synthetic", "--inputs", "12000", "--columnar", "--out", tmp_path / "run")
+    columnar = succeed("plan", tmp_path / "run" / "recipe.toml", "--device", "cpu", "--json", "--cores", 5).result
+    assert [each["name"] for each in columnar["stages"]["stages"]] == ["profile", "calibrate", "pack", "train"]
+    assert columnar["stages"]["cores"] == 5
+    fault(fae("plan", tmp_path / "run" / "recipe.toml", "--inputs", "5"), "--inputs is for raw files")
+    fault(fae("plan", tmp_path / "run" / "recipe.toml", "--cores", "0"), "--cores = 0 must be 1 or more")
+    write_log(tmp_path, 3000)
+    recipe = write_recipe(tmp_path)
+    part = succeed("plan", recipe, "--out", tmp_path / "none", "--device", "cpu", "--json", "--inputs", 9000).result
+    assert part["read"]["how"] == "sample"
+    assert part["log"]["num_inputs"]["value"] == 9000
+    assert part["stages"] is None, "it is over before it is timed"
+    fault(fae("plan", recipe, "--out", tmp_path / "none", "--inputs", "5"), "--inputs = 5 is less than the 3000")

@@ -189,3 +189,18 @@ def test_a_record_tells_pieces_of_work_files_and_workers(tmp_path: Path) -> None
     assert found.folder_bytes == 1110
     if sys.platform == "linux":
         assert found.phases["pack"].written_bytes >= 1010
+
+
+def test_pieces_of_work_may_overlap(tmp_path: Path) -> None:
+    first, second = task("joining"), task("numbering")
+    with recorded("ingest", tmp_path) as found:
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        (tmp_path / "ids.npy").write_bytes(b"x" * 5000)
+        second.__exit__(None, None, None)
+        (tmp_path / "more.npy").write_bytes(b"x" * 50)
+    assert list(found.phases) == ["ingest", "joining", "numbering"]
+    if sys.platform == "linux":
+        assert found.phases["numbering"].written_bytes >= 5000
+        assert 50 <= found.phases["ingest"].written_bytes < 5000

@@ -23,7 +23,13 @@ from fae.ingest.ingest import ingest, plan_ingest
 from fae.ingest.raw_files.source_digests import are_digests_known
 from fae.ingest.sources import MissingFilesError, SourceFile, find_sources
 from fae.planning.sample.planned_log import make_planned_log, training_blocks
-from fae.planning.sample.published_logs import PublishedLog, published_log, published_rows, sample_published
+from fae.planning.sample.published_logs import (
+    PublishedLog,
+    published_log,
+    published_rows,
+    published_splits,
+    sample_published,
+)
 from fae.planning.sample.raw_sample import RawSample, sample_raw
 from fae.planning.sample.table_growth import RangedCount, table_rows
 from fae.planning.sample.working_folder import require_room
@@ -265,6 +271,7 @@ def _of_sample(
         rows = table_rows(sample, blocks, scale, minimums, sizes)
     else:
         rows = published_rows(published, sample, num_inputs.value, minimums)
+    splits = None if published is None else published_splits(recipe.log, num_inputs.value, len(sources))
     say("plan: making a log of the whole one's size of the sample")
     num_rows = [
         max(estimate.value, feature.num_embeddings) for estimate, feature in zip(rows, sample.features, strict=True)
@@ -280,7 +287,8 @@ def _of_sample(
     )
     return LogReading(
         log=log, how="sample", num_inputs=num_inputs,
-        split_sizes={name: round(size * scale) for name, size in _split_sizes(sample).items()}, rows=tuple(rows),
+        split_sizes=splits or {name: round(size * scale) for name, size in _split_sizes(sample).items()},
+        rows=tuple(rows),
         num_read=sample.num_inputs, log_bytes=_log_bytes(sample, scale, num_rows),
         raw_bytes=sum(source.num_bytes for source in sources), raw_bytes_read=raw.num_bytes, note=note,
         sources=tuple(sources), published=published,

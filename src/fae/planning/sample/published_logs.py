@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fae.core.threads import num_threads, run_jobs
+from fae.ingest.formats import KNOWN_LOGS
 from fae.ingest.sources import Role, SourceFile
 from fae.planning.sample.raw_sample import RawSample
 from fae.planning.sample.table_growth import RangedCount
@@ -135,11 +136,12 @@ def sample_published(
     num_inputs
         Inputs of the whole log.
     """
-    number = max(1, min(log.num_files, -(-num_inputs * log.num_files // log.num_inputs)))
+    fewest = min(2, log.num_files)  # one of several is held out
+    number = max(fewest, min(log.num_files, -(-num_inputs * log.num_files // log.num_inputs)))
     order = column_order(log)
     chunk_bytes = len(_chunk_text(SyntheticLog(_config(log, CHUNK_INPUTS)), 0, order))
     num_chunks = max(2, read_bytes // chunk_bytes)
-    of_sample = max(1, min(number, num_chunks // 2))
+    of_sample = max(fewest, min(number, num_chunks // 2))
     names = write_synthetic(_config(log, num_chunks * CHUNK_INPUTS), folder, of_sample, order)
     num_bytes = sum(name.stat().st_size for name in names)
     share = num_chunks * CHUNK_INPUTS / num_inputs
@@ -158,6 +160,15 @@ def sample_published(
             for day in range(number)
         ),
     )  # fmt: skip
+
+
+def published_splits(config: LogConfig, num_inputs: int, num_files: int) -> dict[str, int] | None:
+    """Inputs of each split where the last file is halved for validation and test; None where shares of all count."""
+    known = KNOWN_LOGS[config.format]
+    if known.split != "last file" or config.test_fraction is not None or num_files < 2:
+        return None
+    held_out = num_inputs // num_files
+    return {"train": num_inputs - held_out, "validation": held_out // 2, "test": held_out - held_out // 2}
 
 
 def published_rows(

@@ -160,24 +160,27 @@ def on_quiet_machine(seconds: float, processor_seconds: float, delay: float) -> 
 
 
 class _Clock:
-    """Shares out time to the piece of work that runs."""
+    """Shares out time to the piece of work that runs, of several that run beside each other to the last that began."""
 
     def __init__(self, name: str, family: Family) -> None:
         self.phases: dict[str, Phase] = {}
         self._labels = [name]
         self._family = family
+        self._lock = threading.Lock()
         self._mark = self._now()
 
     def _now(self) -> tuple[float, ...]:
         return (time.perf_counter(), *self._family.spent())
 
     def turn(self, label: str, begins: bool) -> None:
-        """Another piece of work begins or ends."""
-        self.close()
-        if begins:
-            self._labels.append(label)
-        elif len(self._labels) > 1:
-            self._labels.pop()
+        """Another piece of work begins or ends, in any thread."""
+        with self._lock:
+            self.close()
+            if begins:
+                self._labels.append(label)
+            elif label in self._labels[1:]:
+                place = len(self._labels) - 1 - self._labels[::-1].index(label)
+                del self._labels[place]
 
     def close(self) -> None:
         """Add what was spent since the last mark."""
