@@ -7,8 +7,10 @@ import functools
 import hashlib
 import os
 import stat
+import time
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from fae.core.errors import ArtifactError
 from fae.core.files import MANIFEST, reason
-from fae.core.threads import run_ranges
+from fae.core.threads import run_jobs, run_ranges
 
 Files = Mapping[str, Mapping[str, Any]]
 """Relative path to ``{"bytes", "crc32"}``, as a manifest has it."""
@@ -25,12 +27,16 @@ Files = Mapping[str, Mapping[str, Any]]
 _BLOCK_BYTES = 4 * 2**20
 _EVERYTHING = 1 << 62
 _SMALL_FILE_BYTES = 16 * 2**20
-"""Files up to this size are checked by content whenever an artifact is opened. Larger files are only checked if they
-are newer than the manifest (it is written last, so a file that was edited later has a later time), and by stages that
-read all of them (`check_contents`)."""
+"""Files up to this size are checked by content when a process opens the artifact, once each. Larger files are only
+checked if they are newer than the manifest (it is written last, so a file that was edited later has a later time), and
+by stages that read all of them (`check_contents`)."""
 
 _verified: set[tuple[object, ...]] = set()
 """Large files whose checksum this process has computed, as `_identity`: they are not read for it again."""
+_settled: set[tuple[object, ...]] = set()
+"""Small files, if they were left alone for `_SETTLED_NS` before they were read: a stage opens its log four times."""
+_SETTLED_NS = 2 * 10**9
+"""Clocks of file systems may be this coarse: two changes within it may look the same."""
 
 
 def _identity(status: os.stat_result, checksum: str) -> tuple[object, ...]:
@@ -191,7 +197,7 @@ def check_files(path: Path, files: Files, command: str) -> None:
         If a file is missing, damaged or cannot be read.
     """
     written_ns = (path / MANIFEST).stat().st_mtime_ns
-    read_large = []
+    read, has_newer = [], False
     for name, facts in files.items():
         try:
             status = (path / name).stat()
@@ -199,17 +205,12 @@ def check_files(path: Path, files: Files, command: str) -> None:
             raise damaged(path, name, command) from None
         if status.st_size != facts["bytes"] or not stat.S_ISREG(status.st_mode):
             raise damaged(path, name, command)
-        if status.st_size <= _SMALL_FILE_BYTES:
-            _check_content(path, name, facts, command)
-        elif status.st_mtime_ns > written_ns:
-            read_large.append(name)
-
-    def check(start: int, stop: int) -> None:
-        for name in read_large[start:stop]:
-            _check_content(path, name, files[name], command)
-
-    run_ranges(check, len(read_large))
-    if read_large and not path.is_symlink():  # probably a copy that did not keep times: make the manifest the newest
+        is_newer = status.st_size > _SMALL_FILE_BYTES and status.st_mtime_ns > written_ns
+        has_newer |= is_newer
+        if is_newer or status.st_size <= _SMALL_FILE_BYTES:
+            read.append(name)
+    run_jobs([partial(_check_content, path, name, files[name], command) for name in read])
+    if has_newer and not path.is_symlink():  # probably a copy that did not keep times: make the manifest the newest
         with contextlib.suppress(OSError):
             os.utime(path / MANIFEST)
 
@@ -220,8 +221,9 @@ def _check_content(path: Path, name: str, facts: Mapping[str, Any], command: str
         if not stat.S_ISREG(status.st_mode):
             raise damaged(path, name, command)
         identity = _identity(status, facts["crc32"])
-        if status.st_size > _SMALL_FILE_BYTES and identity in _verified:
+        if identity in (_verified if status.st_size > _SMALL_FILE_BYTES else _settled):
             return
+        is_settled = time.time_ns() - status.st_ctime_ns > _SETTLED_NS
         checksum = file_checksum(path / name)
     except OSError as error:
         raise ArtifactError(
@@ -230,6 +232,8 @@ def _check_content(path: Path, name: str, facts: Mapping[str, Any], command: str
     if checksum != facts["crc32"]:
         raise damaged(path, name, command)
     _verified.add(identity)
+    if is_settled:
+        _settled.add(identity)
 
 
 def make_again(path: Path, command: str) -> str:
