@@ -220,3 +220,18 @@ def test_ingest_killed_in_a_later_day_continues_with_that_day(tmp_path: Path) ->
     assert contents(run) == contents(other)
     assert not [path for path in run.iterdir() if "partial" in path.name or "writing" in path.name]
     assert "ingest: already there" in succeed("ingest", recipe, "--out", run).stderr
+
+
+def test_a_signal_at_the_end_of_the_process_is_no_traceback() -> None:
+    """Python itself would print one where SIGINT comes while it shuts down."""
+    code = (
+        "import os, signal, sys; from fae.cli.main import main; sys.argv = ['fae', '--version']; main(); "
+        "os.kill(os.getpid(), signal.SIGINT)"
+    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    assert done.stdout.startswith("fae ")

@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     reserve_descriptors()
     line = interrupted_line(sys.argv[1:] if arguments is None else arguments)
-    with handled_signals(line):
+    with handled_signals(line, ends_process=arguments is None):
         try:
             return _main(arguments)
         except KeyboardInterrupt as interrupt:

@@ -40,13 +40,16 @@ def interrupted_line(arguments: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def handled_signals(line: str) -> Iterator[None]:
+def handled_signals(line: str, *, ends_process: bool = False) -> Iterator[None]:
     """Handle signals while the block runs: those that the system would let end the process, in the main thread only.
 
     Parameters
     ----------
     line
         What is said where a signal ends the process in a long call of a library.
+    ends_process
+        Whether the process ends behind the block: then a signal ends it there by the system's own hand, and not by a
+        traceback of Python's.
     """
     wanted = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     previous: dict[int, object] = {int(number): signal.getsignal(number) for number in wanted}
@@ -55,6 +58,8 @@ def handled_signals(line: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not usual:
         yield
         return
+    if ends_process:
+        usual = dict.fromkeys(usual, signal.SIG_DFL)
     try:
         watch = SignalWatch(usual, line, _PATIENCE_SECONDS)
         watch.start()
