@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
 from fae.core.errors import EngineError
+from fae.engine import local
 from fae.engine.local import LocalEngine, ProcessesEngine, ThreadsEngine
 
 import engine_tasks as tasks
@@ -148,3 +150,19 @@ def test_the_server_of_processes_ends_with_the_last_engine(tmp_path: Path) -> No
         assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
         assert list(first.map("square", tasks.square, range(3))) == [0, 1, 4]
     assert not is_running(pid)
+
+
+def test_a_process_that_is_never_told_what_to_do_keeps_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal may come between the start of a process and the first word to it; the server waits for its processes."""
+    monkeypatch.setattr(local, "_SERVER_SECONDS", 0.2)
+    engine = ProcessesEngine(1)
+    engine.prepare(0, "fae.engine.worker_limits")
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    reader, writer = forkserver.connect_to_new_process([])
+    process = forkserver.read_signed(reader)
+    assert is_running(process)
+    engine.close()
+    assert not is_running(server)
+    os.close(writer)
+    wait_until(lambda: not is_running(process), "the end of the process")
+    os.close(reader)
