@@ -34,11 +34,12 @@ from fae.training.config import TrainConfig  # noqa: E402
 WIDTH = 120
 
 PACKAGES = (
-    "core", "engine", "artifacts", "ingest", "ingest/dense", "ingest/input_order", "ingest/notes", "ingest/raw_files",
-    "ingest/readers", "ingest/scored", "ingest/shards", "ingest/value_types", "profile", "report", "report/pictures",
+    "core", "core/compiling", "engine", "artifacts", "ingest", "ingest/dense", "ingest/input_order", "ingest/notes",
+    "ingest/raw_files", "ingest/readers", "ingest/scored", "ingest/shards", "ingest/value_types", "profile", "report",
+    "report/pictures",
     "report/sentences", "calibrate", "synthetic", "pack", "inspect",
     "kernels", "streaming", "embedding", "models", "checkpoint", "training",
-    "training/quality", "training/watching", "run", "run/housekeeping",
+    "training/quality", "training/watching", "run", "run/ahead", "run/housekeeping",
     "planning", "planning/budgets", "planning/sample", "exporting", "exporting/standalone",
     "exporting/standalone/scoring", "bench", "cli", "cli/process",
 )  # fmt: skip

@@ -14,14 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from fae.streaming.cuda_commands import (
-    COPY,
-    RegisteredArrays,
-    command_functions,
-    command_table,
-    require_success,
-    run_commands,
-)
+from fae.streaming.cuda_commands import RegisteredArrays, command_functions, command_table, require_success
+from fae.streaming.driver_calls import COPY, run_commands
 
 CUDA, PAGE, READ_ONLY = torch.device("cuda"), 4096, 8
 

@@ -27,9 +27,10 @@ def calibration_loops() -> Iterator[tuple[Any, tuple[Any, ...]]]:
     number = types.int64
     numbers, pairs, small = array(np.int64, 1), array(np.int64, 2), array(np.int32, 1)
     ids, flags = array(np.int32, 2), types.Array(types.boolean, 1, "C")
+    kept_ids = types.Array(types.int32, 2, "C", readonly=True)
     share = (number, number, number, number)
-    yield count_kernel, (ids, numbers, numbers, *share)
-    yield classify_kernel, (ids, numbers, small, numbers, small, small, number, number)
+    yield count_kernel, (kept_ids, numbers, numbers, *share)
+    yield classify_kernel, (kept_ids, numbers, small, numbers, small, small, number, number)
     yield unique_rows_kernel, (
         ids, pairs, numbers, numbers, numbers, array(np.uint8, 2), pairs, number, number,
     )  # fmt: skip

@@ -27,6 +27,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from fae.core.compiling.loop_locks import LoopLock
 from fae.core.printable import tell
 
 
@@ -102,11 +103,47 @@ def njit(*signatures: Any, **options: Any) -> Callable[[Any], Any]:
     return decorate
 
 
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A view that cannot be written: for a loop that is called with arrays of both kinds, and compiled for each."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 class _ForgivingCache(FunctionCache):
-    """numba's cache of one function; what cannot be read is compiled, what cannot be written is left out."""
+    """numba's cache of one function; what cannot be read is compiled, what cannot be written is left out.
+
+    A process that does not find a function has its lock until it has compiled and kept it, so others wait for it, and
+    the files of one function are never written by two.
+
+    Attributes
+    ----------
+    lock
+        Held while the function is compiled.
+    """
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self.lock = LoopLock(Path(str(self.cache_path)) / f"{self._impl.filename_base}.lock")
+
+    def has(self, sig: Any, target_context: Any) -> bool:
+        """Whether the function is kept for these types; what is kept may be damaged."""
+        with contextlib.suppress(Exception):
+            key = self._index_key(sig, target_context.codegen())  # type: ignore[no-untyped-call]
+            return key in self._cache_file._load_index()  # type: ignore[no-untyped-call]
+        return False
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         _load_array_functions()
+        found = self._load(sig, target_context)
+        if found is None:
+            self.lock.acquire()
+            found = self._load(sig, target_context)  # who had the lock has kept it, perhaps
+            if found is not None:
+                self.lock.release()
+        return found
+
+    def _load(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except Exception:  # a damaged file raises of every kind
@@ -119,6 +156,34 @@ class _ForgivingCache(FunctionCache):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except Exception as error:
             _say_once(f"compiled loops cannot be kept in {self.cache_path} ({error})")
+        finally:
+            self.lock.release()
+
+
+def is_kept(loop: Any, types: tuple[Any, ...]) -> bool:
+    """Whether a loop needs not be compiled for arguments of these numba types, because it is on the disk."""
+    cache = getattr(loop, "_cache", None)
+    return isinstance(cache, _ForgivingCache) and cache.has(types, loop.targetctx)
+
+
+def compile_alone(loop: Any, types: tuple[Any, ...]) -> bool:
+    """Compile a loop for these types and keep it; returns False at once if another process is doing so.
+
+    Raises
+    ------
+    Exception
+        Whatever numba raises.
+    """
+    cache = getattr(loop, "_cache", None)
+    if not isinstance(cache, _ForgivingCache):
+        return False
+    if not cache.lock.acquire(0):
+        return False
+    try:
+        loop.compile(types)
+    finally:
+        cache.lock.release()
+    return True
 
 
 @functools.cache
@@ -137,14 +202,14 @@ def _load_array_functions() -> None:
 def _cache_of(function: Any) -> Any:
     """The cache of a function; None where there is no folder for it."""
     with contextlib.suppress(RuntimeError):  # neither the package's folder nor the user's can be written
-        return _ForgivingCache(function)  # type: ignore[no-untyped-call]
+        return _ForgivingCache(function)
     folder = private_folder()
     if folder is None:
         _say_once("there is no folder in which compiled loops can be kept; set NUMBA_CACHE_DIR to one")
         return None
     _say_once(f"compiled loops are kept in {folder}: neither fae's own folder nor a home folder can be written", end="")
     with contextlib.suppress(RuntimeError), _cache_folder(str(folder / "numba")):
-        return _ForgivingCache(function)  # type: ignore[no-untyped-call]
+        return _ForgivingCache(function)
     return None
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fae.core.compiled import Int64, compiled
+from fae.core.compiled import Int64, compiled, read_only
 from fae.core.prefetch import prefetch
 from fae.ingest.readers.criteo_parser import ID_DIGITS
 from fae.ingest.scratch import Scratch
@@ -63,10 +63,11 @@ def encode_keys(
     size: int,
     missing: int,
     ids: npt.NDArray[np.int32],
+    slot_of_ids: int,
     state: Int64,
     hash_key: int,
 ) -> None:
-    """Look up or append each key; fill `ids`.
+    """Look up or append each key; fill one slot of `ids`.
 
     Parameters
     ----------
@@ -74,8 +75,8 @@ def encode_keys(
         int64: keys by id, with room for all new ones.
     missing
         Id of the missing value, -1 if it was not seen yet.
-    ids
-        int32 ``[n]``, may be strided: one slot of a block of inputs.
+    ids, slot_of_ids
+        int32 ``[n, S]``, a block of inputs, and the slot.
     state
         int64 ``[3]``: whether `known` has a value that is neither missing nor of eight digits (in and out), the number
         of values and the id of the missing one (out).
@@ -91,7 +92,7 @@ def encode_keys(
                 missing = size
                 known[size] = 0
                 size += 1
-            ids[i] = missing
+            ids[i, slot_of_ids] = missing
             continue
         number = key & np.int64(_NUMBER_MASK)
         short = short or (key >> np.int64(32)) != ID_DIGITS
@@ -109,24 +110,32 @@ def encode_keys(
                 if not short or known[found] == key:
                     break
             slot = (slot + 1) & mask
-        ids[i] = found
+        ids[i, slot_of_ids] = found
     state[0], state[1], state[2] = 1 if short else 0, size, missing
 
 
 @compiled
-def find_keys(keys: Int64, known: Int64, table: Int64, missing: int, ids: npt.NDArray[np.int32], hash_key: int) -> None:
-    """Look up each key; fill `ids`, strided or not, with -1 where a key is not there; `missing` as in `encode_keys`."""
+def find_keys(
+    keys: Int64,
+    known: Int64,
+    table: Int64,
+    missing: int,
+    ids: npt.NDArray[np.int32],
+    slot_of_ids: int,
+    hash_key: int,
+) -> None:
+    """Look up each key; fill a slot of `ids`, with -1 where a key is not there; the rest is as in `encode_keys`."""
     mask = np.int64(table.size - 1)
     for i in range(keys.size):
         if i + _AHEAD < keys.size:
             prefetch(table, spread_keyed(keys[i + _AHEAD], hash_key) & mask)
         key = keys[i]
-        ids[i] = missing if key == 0 else -1
+        ids[i, slot_of_ids] = missing if key == 0 else -1
         slot = spread_keyed(key, hash_key) & mask
-        while key != 0 and table[slot] >= 0 and ids[i] < 0:
+        while key != 0 and table[slot] >= 0 and ids[i, slot_of_ids] < 0:
             found = table[slot] & np.int64(_ID_MASK)
             if table[slot] >> np.int64(31) == key & np.int64(_NUMBER_MASK) and known[found] == key:
-                ids[i] = found
+                ids[i, slot_of_ids] = found
             slot = (slot + 1) & mask
 
 
@@ -190,19 +199,21 @@ class HexVocabulary:
 
     def encode(self, values: Any) -> npt.NDArray[np.int32]:
         """Provisional ids, int32 ``[n]``, of an Arrow string array without nulls; new values are appended."""
-        ids = np.empty(len(values), np.int32)
-        self.encode_keys(keys_of(values), ids)
-        return ids
+        ids = np.empty((len(values), 1), np.int32)
+        self.encode_keys(keys_of(values), ids, 0)
+        return ids.reshape(-1)
 
-    def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
-        """Fill `ids`, int32 ``[n]`` of any stride, with the provisional ids of keys; new keys are appended."""
+    def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32], slot: int) -> None:
+        """Fill a slot of `ids`, int32 ``[n, S]``, with the provisional ids of keys; new keys are appended."""
         self._reserve(len(keys))
-        encode_keys(keys, self._known, self._table, self.size, self.missing_id, ids, self._state, HASH_KEY)
+        encode_keys(
+            read_only(keys), self._known, self._table, self.size, self.missing_id, ids, slot, self._state, HASH_KEY
+        )
         self.size, self.missing_id = int(self._state[1]), int(self._state[2])
 
-    def find_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
-        """Fill `ids`, int32 ``[n]`` of any stride, with the provisional ids of keys; -1 where a key is not there."""
-        find_keys(keys, self._known, self._table, self.missing_id, ids, HASH_KEY)
+    def find_keys(self, keys: Int64, ids: npt.NDArray[np.int32], slot: int) -> None:
+        """Fill a slot of `ids`, int32 ``[n, S]``, with the provisional ids of keys; -1 where a key is not there."""
+        find_keys(read_only(keys), self._known, self._table, self.missing_id, ids, slot, HASH_KEY)
 
     def _reserve(self, num_values: int) -> None:
         need = self.size + num_values

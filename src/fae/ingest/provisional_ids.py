@@ -110,7 +110,7 @@ class ColumnEncoder:
     def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
         """`encode` for a plain column whose values come as keys."""
         assert isinstance(self.vocabulary, HexVocabulary)
-        self.vocabulary.encode_keys(keys, ids[:, self.first_slot])
+        self.vocabulary.encode_keys(keys, ids, self.first_slot)
 
     def codes(self, values: Any, locate: Locate) -> npt.NDArray[Any]:
         """Provisional ids of an Arrow string array without nulls."""
@@ -150,7 +150,7 @@ class ColumnEncoder:
             keys = np.frombuffer(data, np.int64)
             for start in range(0, count, _VALUES_AT_ONCE):
                 stop = min(start + _VALUES_AT_ONCE, count)
-                vocabulary.encode_keys(keys[start:stop], ids[start:stop])
+                vocabulary.encode_keys(keys[start:stop], ids[start:stop].reshape(-1, 1), 0)
             return
         at = start = 0
         while at < len(data):

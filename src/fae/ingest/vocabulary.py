@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fae.core.compiled import Int64, compiled
+from fae.core.compiled import Int64, compiled, read_only
 from fae.core.errors import LogError
 from fae.ingest.scratch import Scratch
 
@@ -167,7 +167,7 @@ def _bytes_of(values: Any) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]
     """Bytes and offsets of an Arrow string array that is not empty."""
     _, offsets, data = values.buffers()
     found = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-    return found, np.frombuffer(offsets, np.int32, len(values) + 1, values.offset * 4)
+    return read_only(found), read_only(np.frombuffer(offsets, np.int32, len(values) + 1, values.offset * 4))
 
 
 class Vocabulary:

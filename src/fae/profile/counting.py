@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fae.artifacts.addressing import SlotMap, map_slots
 from fae.artifacts.columnar_log import FeatureSchema
-from fae.core.compiled import njit
+from fae.core.compiled import njit, read_only
 from fae.core.threads import num_threads, run_jobs, run_ranges
 from fae.profile.sampling import BLOCK_INPUTS, SampledInputs
 
@@ -120,8 +120,8 @@ def add_accesses(
         for first in range(0, len(ids), BLOCK_INPUTS):
             for share in shares:
                 count_kernel(
-                    ids[first : first + BLOCK_INPUTS], slot_first_row, counts, share.first, share.last, share.part,
-                    share.mask,
+                    read_only(ids[first : first + BLOCK_INPUTS]), slot_first_row, counts, share.first, share.last,
+                    share.part, share.mask,
                 )  # fmt: skip
 
     run_jobs([partial(count, shares) for shares in share_slots(first_slots, num_threads())])
@@ -198,7 +198,7 @@ def count_hot_lookups(
     lookups, hot_lookups = np.empty(len(ids), np.int32), np.empty(len(ids), np.int32)
 
     def classify(start: int, stop: int) -> None:
-        classify_kernel(ids, slots.slot_first_row, flat, slot_num_hot, lookups, hot_lookups, start, stop)
+        classify_kernel(read_only(ids), slots.slot_first_row, flat, slot_num_hot, lookups, hot_lookups, start, stop)
 
     if on_all_threads:
         run_ranges(classify, len(ids), min_range=1024)

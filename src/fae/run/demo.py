@@ -91,6 +91,7 @@ def _run_demo(out: Path, num_inputs: int, budget: str, device: str | None, seed:
     folder = RunFolder(recipe, out / "run", device=device)
     if device == "cuda":
         folder.device()  # a missing GPU is found before any work
+    folder.compile_ahead()
     summary = write_criteo_tsv(SyntheticConfig(num_inputs=num_inputs, seed=seed), out / "log.tsv")
     size = format_bytes(summary.num_bytes)
     _show(

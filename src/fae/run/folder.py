@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,14 @@ from fae.core.whole_files import read_json, write_record
 from fae.engine.leftovers import sweep_workers
 from fae.ingest.existing_log import existing_plan
 from fae.ingest.raw_files.source_digests import sidecar
+from fae.run.ahead.compile_helpers import compile_ahead
+from fae.run.ahead.loops_ahead import loops_ahead
 from fae.run.context import RunContext
 from fae.run.earlier_training import keep_for_users, missing_sources, require_replaceable
-from fae.run.loops_ahead import loop_shapes
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
 from fae.run.stale_files import METRICS, PARENT_TEST, RUN_RECORD, drop_stale_report, take_back
 from fae.run.train_stage import TRAIN, fresh_embeddings, require_model_memory
-from fae.streaming.compile_ahead import compile_ahead
 
 if TYPE_CHECKING:
     from fae.embedding.base import Embeddings
@@ -57,6 +57,7 @@ class RunFolder(RunContext):
 
     _log_plan: Plan | None = None
     """Plan of the log, where it was made before the stage began."""
+    _compiled_ahead: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         done = [stage.name for stage in STAGES if (self.out / stage.kind / "manifest.json").is_file()]
@@ -133,7 +134,7 @@ class RunFolder(RunContext):
         log = self.existing_log() if self.recipe.log.is_columnar else None
         self.recipe.check_model(log.features if log else None)
         require_validation(self.recipe, log)
-        self._compile_ahead(log)
+        self.compile_ahead(log)
         require_model_memory(self.recipe, log)
         with self.locked():
             # A parent that does not fit and a missing GPU are found now, not after hours of ingest.
@@ -183,17 +184,28 @@ class RunFolder(RunContext):
             As `run`.
         """
         stage = find_stage(name)
-        if stage is TRAIN:
-            self._compile_ahead(self.existing_log() if self.recipe.log.is_columnar else None)
+        self.compile_ahead(self.existing_log() if stage is TRAIN and self.recipe.log.is_columnar else None, [stage])
         with self.locked():
             if stage in (INGEST, TRAIN):
                 self._check_replaceable(stage, replace=replace)
             return self._run_stage(stage)
 
-    def _compile_ahead(self, log: ColumnarLog | None) -> None:
-        """Start to compile what the training will call, unless there is a training already."""
-        if not (TRAIN.path(self) / MANIFEST).is_file():
-            compile_ahead(loop_shapes(self.recipe, log, self.requested_device))
+    def compile_ahead(self, log: ColumnarLog | None = None, stages: Sequence[Stage[Any]] = STAGES) -> None:
+        """Start to compile what those of `stages` will call that have no artifact yet, unless that was done before.
+
+        Parameters
+        ----------
+        log
+            A log that is columnar already; None takes the columns that the recipe names.
+        """
+        missing = [
+            stage.name
+            for stage in stages
+            if stage.name not in self._compiled_ahead and not (stage.path(self) / MANIFEST).is_file()
+        ]
+        if missing:
+            self._compiled_ahead = self._compiled_ahead.union(missing)
+            compile_ahead(loops_ahead(self.recipe, log, self.requested_device, missing))
 
     def _check_replaceable(self, stage: Stage[Any], *, replace: bool) -> None:
         """Stop before a finished training is lost, or a log that cannot be made again: `fae.run.earlier_training`."""

@@ -19,8 +19,8 @@ from fae.core.errors import BudgetError
 from fae.core.host_memory import available_bytes
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
+from fae.run.ahead.loops_ahead import named_features
 from fae.run.context import RunContext
-from fae.run.loops_ahead import named_features
 from fae.run.parent_test import evaluate_parent, read_parent_test
 from fae.run.prepare import require_validation
 from fae.run.stages import CALIBRATE, INGEST, PACK, Stage

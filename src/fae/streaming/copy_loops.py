@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from fae.core.compiled import njit
 from fae.streaming.counters import REACHED, pause, poll, publish, random_delay, read_counter, stopped
-from fae.streaming.cuda_commands import count_done, record, run_commands, wait_for
+from fae.streaming.driver_calls import count_done, record, run_commands, wait_for
 
 _CONSUMER_TYPES = "int64(int64[::1], int64[:, ::1], int64, int64, int64[::1], int64)"
 """Types of `wait_arrival` and `mark_done`, which are compiled on import: a stream that is left open is closed while the

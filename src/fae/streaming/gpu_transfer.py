@@ -23,7 +23,8 @@ from fae.kernels.torch_private import busy_stream
 from fae.streaming import cuda_commands
 from fae.streaming.copier import Copier
 from fae.streaming.copy_loops import copy_rows
-from fae.streaming.cuda_commands import COPY, DELAY, FILL, RECORD, WAIT, command_table, new_events
+from fae.streaming.cuda_commands import command_table, new_events
+from fae.streaming.driver_calls import COPY, DELAY, FILL, RECORD, WAIT
 from fae.streaming.transfer import FaultInjection, Pass, TierPair, TransferBuffers
 
 _CYCLES_A_SECOND = 1.5e9

@@ -19,7 +19,8 @@ from torch import Tensor
 from fae.streaming import cuda_commands
 from fae.streaming.copier import Copier
 from fae.streaming.copy_loops import copy_inputs
-from fae.streaming.cuda_commands import COPY, RECORD, WAIT, command_table
+from fae.streaming.cuda_commands import command_table
+from fae.streaming.driver_calls import COPY, RECORD, WAIT
 from fae.streaming.input_layout import InputTable, fill_buffers
 from fae.streaming.workers import CounterIds, WorkerGroup, last_turn
 

@@ -10,15 +10,8 @@ import torch
 
 import fake_cuda
 from fae.streaming import input_ring, input_sources
-from fae.streaming.cuda_commands import (
-    COPY,
-    RECORD,
-    WAIT,
-    command_table,
-    count_done,
-    require_success,
-    run_commands,
-)
+from fae.streaming.cuda_commands import command_table, require_success
+from fae.streaming.driver_calls import COPY, RECORD, WAIT, count_done, run_commands
 from fae.streaming.input_layout import InputLayout
 from fae.streaming.input_sources import BufferSource, InputTarget, MappedSource
 from fae.streaming.row_store import RowOptimizer

@@ -54,7 +54,7 @@ class KnownColumn(ColumnEncoder):
     def encode_keys(self, keys: Int64, ids: npt.NDArray[np.int32]) -> None:
         """Fill the column's slot of ``ids [n, S]`` from keys of `fae.ingest.hex_vocabulary`."""
         assert isinstance(self.vocabulary, HexVocabulary)
-        self.vocabulary.find_keys(keys, ids[:, self.first_slot])
+        self.vocabulary.find_keys(keys, ids, self.first_slot)
         ids[:, self.first_slot] = self._final(ids[:, self.first_slot])
 
     def codes(self, values: Any, locate: Locate) -> npt.NDArray[Any]:

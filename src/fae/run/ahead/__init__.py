@@ -1,0 +1,1 @@
+"""Before a stage starts: compile the loops that it will call."""
