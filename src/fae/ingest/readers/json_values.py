@@ -6,6 +6,7 @@ and ``false``. As in Parquet files, an id may not be a fraction. Each value is c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from fae.ingest.readers.file_columns import FileColumns
 from fae.ingest.readers.text_faults import SPACES
 
 _EXACT_FLOAT = 2.0**53
-_PLAIN: tuple[set[type], ...] = ({str}, {str, type(None)})
+_TEXTS, _NUMBERS, _LISTS = ({kind, type(None)} for kind in (str, float, list))
 
 
 class RefusedValue(Exception):
@@ -66,15 +67,28 @@ def to_arrays(
                 jobs.append((arrays, _to_id if name in ids else _to_text, pa.string()))
         for target, convert, kind in jobs:
             try:
-                if kind == pa.string() and set(map(type, values)) in _PLAIN:
-                    target[name] = pa.array(values, kind)
-                else:
-                    target[name] = pa.array(list(map(convert, values)), kind)
+                plain = _plain_array(values, kind)
+                target[name] = pa.array(list(map(convert, values)), kind) if plain is None else plain
             except (RefusedValue, UnicodeEncodeError):
                 row, reason = _first_refused(values, convert)
                 if bad is None or row < bad[0]:
                     bad = row, f"the column {name!r} is {_brief(values[row])}, {reason}"
     return arrays, numbers, bad
+
+
+def _plain_array(values: Sequence[Any], kind: pa.DataType) -> Any:
+    """The array where Arrow itself makes of each value what the functions below do, at once; else None."""
+    types = {*map(type, values)}
+    if kind == pa.float64():
+        with contextlib.suppress(pa.ArrowInvalid):  # whole numbers of more than 53 bits
+            return pa.array(values, kind) if types - {int} <= _NUMBERS else None
+        return None
+    if kind == pa.string():
+        return pa.array(values, kind) if types <= _TEXTS else None
+    if not types <= _LISTS:
+        return None
+    items = {type(item) for value in values if value for item in value}
+    return pa.array(values, kind) if items <= _TEXTS else None
 
 
 def _without_nan(value: Any) -> Any:
