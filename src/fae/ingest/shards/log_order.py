@@ -103,7 +103,8 @@ class LogOrder:
     def _check_whole(self, task: ShardTask) -> None:
         """Read a file as one shard where none of its shards can say what is wrong with it."""
         if self._unseen or not self._finder.file_sizes[-1]:
-            read_rows(dataclasses.replace(task, span=WHOLE_FILE, path=task.path.with_name(f"{task.path.name}-whole")))
+            path = task.path.with_name(f"{task.path.name}-whole")
+            read_rows(dataclasses.replace(task, span=WHOLE_FILE, start=start_behind(), path=path))
 
     def _follows(self, facts: dict[str, Any], is_first: bool) -> bool:
         state = facts["state"]
