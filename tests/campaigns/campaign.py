@@ -8,20 +8,23 @@ outcome that no user should see. The same seed and number give the same input, s
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import os
 import random
 import resource
+import select
 import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,48 @@ class Ended:
         return ""
 
 
+class Forked:
+    """One command line in a forked copy of this process, in `folder`: no imports to wait for.
+
+    Parameters
+    ----------
+    prepare
+        Called in the child before the command: limits, environment, faults.
+
+    Attributes
+    ----------
+    pid
+        Number of the child.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        folder: Path,
+        *,
+        prepare: Callable[[], None] | None = None,
+        memory_bytes: int | None = MEMORY_LIMIT_BYTES,
+    ) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._files = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (closed in `end`)
+        self.started = time.monotonic()
+        self.pid = os.fork()
+        if self.pid == 0:
+            out, err = (file.fileno() for file in self._files)
+            _run_child(arguments, folder, out, err, prepare, memory_bytes)
+
+    def end(self, stop: float) -> Ended:
+        """Wait for its end; at the time `stop` of the monotonic clock it is killed and counts as without an end."""
+        status = _wait(self.pid, stop)
+        texts = []
+        for file in self._files:
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "backslashreplace"))
+            file.close()
+        return Ended(status, texts[0], texts[1], time.monotonic() - self.started)
+
+
 def fork_fae(
     arguments: Sequence[object],
     folder: Path,
@@ -78,32 +123,19 @@ def fork_fae(
     watch: Callable[[int], None] | None = None,
     memory_bytes: int | None = MEMORY_LIMIT_BYTES,
 ) -> Ended:
-    """Run one command line in a forked copy of this process, in `folder`: no imports to wait for.
+    """Run one command line as `Forked` does, to its end.
 
     Parameters
     ----------
     seconds
         After this it is killed and counts as without an end.
-    prepare
-        Called in the child before the command: limits, environment, faults.
     watch
         Called in this process with the child's number while it runs: it may send signals.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        started = time.monotonic()
-        child = os.fork()
-        if child == 0:
-            _run_child(arguments, folder, out.fileno(), err.fileno(), prepare, memory_bytes)
-        if watch is not None:
-            watch(child)
-        status = _wait(child, started + seconds)
-        texts = []
-        for file in (out, err):
-            file.seek(0)
-            texts.append(file.read().decode("utf-8", "backslashreplace"))
-    return Ended(status, texts[0], texts[1], time.monotonic() - started)
+    child = Forked(arguments, folder, prepare=prepare, memory_bytes=memory_bytes)
+    if watch is not None:
+        watch(child.pid)
+    return child.end(child.started + seconds)
 
 
 def _run_child(
@@ -246,6 +278,8 @@ def run_campaign(
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=count, help=f"cases (default: {count})")
     parser.add_argument("--seed", type=int, default=1)
+    shared = "processes that share the cases, not for faults.py (default: 1)"
+    parser.add_argument("--jobs", type=int, default=1, help=shared)
     parser.add_argument("--only", type=int, help="run this case alone, and keep its folder")
     parser.add_argument("--fault", choices=sorted(faults), help="put this earlier fault back")
     parser.add_argument("--put-back", action="store_true", help="put each earlier fault back until a case sees it")
@@ -265,11 +299,12 @@ def run_campaign(
         **where(), "seed": options.seed,
     }  # fmt: skip
     if options.put_back:
-        record["faults"] = {fault: _seen(case, faults[fault], options) for fault in sorted(faults)}
+        seen = _spread(lambda fault: [fault, _seen(case, faults[fault], options)], sorted(faults), options.jobs)
+        record["faults"] = dict(sorted(seen))
         missed = [fault for fault, seen in record["faults"].items() if seen["case"] is None]
         out = options.out or Path(script).with_name(f"{name}_put_back.json")
     else:
-        record.update(_all(case, options.seed, range(options.count)))
+        record.update(_all(case, options.seed, range(options.count), options.jobs))
         missed = record["findings"]
     out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps({key: value for key, value in record.items() if key not in ("machine", "versions")}, indent=1))
@@ -280,25 +315,63 @@ def _try(case: Case, seed: int, number: int, folder: Path) -> Tried:
     return case(random.Random(f"{seed}/{number}"), folder)
 
 
-def _all(case: Case, seed: int, numbers: Sequence[int]) -> dict[str, Any]:
+def _all(case: Case, seed: int, numbers: Sequence[int], jobs: int) -> dict[str, Any]:
     kinds: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     findings = []
     started = time.monotonic()
-    for number in numbers:
-        with tempfile.TemporaryDirectory() as temporary:
-            tried = _try(case, seed, number, Path(temporary))
+    for number, *facts in _spread(functools.partial(_try_apart, case, seed), numbers, jobs):
+        tried = Tried(*facts)
         kinds[tried.kind] += 1
         outcomes[tried.outcome] += 1
         if tried.finding:
             findings.append({"case": number, "kind": tried.kind, "finding": tried.finding})
             print(f"case {number}, {tried.kind}: {tried.finding}", file=sys.stderr, flush=True)
-        if number % 50 == 49:
-            print(f"{number + 1} cases after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        if kinds.total() % 50 == 0:
+            print(f"{kinds.total()} cases after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    findings.sort(key=lambda found: found["case"])
     return {
-        "cases": len(numbers), "kinds": dict(sorted(kinds.items())), "outcomes": dict(sorted(outcomes.items())),
+        "cases": kinds.total(), "kinds": dict(sorted(kinds.items())), "outcomes": dict(sorted(outcomes.items())),
         "findings": findings, "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
+
+
+def _try_apart(case: Case, seed: int, number: int) -> list[Any]:
+    with tempfile.TemporaryDirectory() as temporary:
+        tried = _try(case, seed, number, Path(temporary))
+    return [number, tried.kind, tried.outcome, tried.finding]
+
+
+def _spread(work: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[Any]:
+    """What `work` makes of each item, as JSON values: here, or in forked processes that share them."""
+    if jobs == 1:
+        yield from map(work, items)
+        return
+    readers = []
+    for job in range(jobs):
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            status = 1
+            try:
+                with os.fdopen(writer, "w") as file:
+                    for item in items[job::jobs]:
+                        print(json.dumps(work(item)), file=file, flush=True)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                atexit._run_exitfuncs()
+                os._exit(status)
+        os.close(writer)
+        readers.append(os.fdopen(reader))
+    while readers:
+        for ready in select.select(readers, [], [])[0]:
+            if line := ready.readline():
+                yield json.loads(line)
+            else:
+                readers.remove(ready)
+    if sum(os.wait()[1] for _ in range(jobs)):
+        raise SystemExit("one of the processes that share the cases has failed")
 
 
 def _seen(case: Case, put_back: Callable[[], None], options: argparse.Namespace) -> dict[str, Any]:

@@ -299,7 +299,7 @@ def _position_forgets_a_batch() -> None:
 def _no_handlers() -> None:
     import fae.cli.main as main
 
-    main.handled_signals = nullcontext  # type: ignore[assignment]
+    main.handled_signals = lambda line, **options: nullcontext()  # type: ignore[assignment]
 
 
 def _others_stay() -> None:
