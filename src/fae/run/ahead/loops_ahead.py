@@ -56,8 +56,10 @@ class LoopsAhead:
             yield from pack_loops(mixed=self.mixed)
         if self.shapes is not None:
             from fae.streaming.training_loops import training_loops
+            from fae.training.quality.quality_loops import quality_loops
 
             yield from training_loops(self.shapes)
+            yield from quality_loops()
 
 
 def loops_ahead(recipe: Recipe, log: ColumnarLog | None, device: str | None, stages: Collection[str]) -> LoopsAhead:
