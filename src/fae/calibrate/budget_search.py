@@ -71,6 +71,7 @@ class BudgetSearch:
         self, tables: Tables, sets: NestedSets, probe: StagingProbe | StagingProbes, ring_depths: Sequence[int]
     ) -> None:
         self._tables, self._sets, self._probe, self._ring_depths = tables, sets, probe, tuple(ring_depths)
+        self._at_anchors: dict[int, tuple[Int64, int]] = {}
         self._staging: dict[int, Int64] = {}
 
     def staging_rows(self, num_bytes: int) -> Int64:
@@ -81,7 +82,7 @@ class BudgetSearch:
         last = max(anchor, _LAST_ANCHOR)
         while anchor < last:
             middle = (anchor + last + 1) // 2
-            if self._tables.bytes(self._sets.largest(anchor_bytes(middle))) <= num_bytes:
+            if self._hot_set(middle)[1] <= num_bytes:
                 anchor = middle
             else:
                 last = middle - 1
@@ -106,7 +107,7 @@ class BudgetSearch:
         for anchor in range(anchor_below(budget_bytes), -2, -1):
             staging_rows = self._at_anchor(anchor)
             room = min(budget_bytes - self.ring_bytes(staging_rows, depth), anchor_bytes(anchor + 1) - 1)
-            if room < self._tables.bytes(self._sets.largest(anchor_bytes(anchor))):
+            if room < self._hot_set(anchor)[1]:
                 continue
             return self._fit(self._sets.largest(room), staging_rows, depth)
         return None
@@ -116,14 +117,20 @@ class BudgetSearch:
         needs = [(self._tables.total_bytes, 0)]
         for anchor in range(-1, anchor_below(self._tables.total_bytes) + 1):
             ring_bytes = self.ring_bytes(self._at_anchor(anchor))
-            hot_bytes = self._tables.bytes(self._sets.largest(anchor_bytes(anchor)))
-            needs.append((hot_bytes + ring_bytes, ring_bytes))
+            needs.append((self._hot_set(anchor)[1] + ring_bytes, ring_bytes))
         return min(needs)
 
     def _at_anchor(self, anchor: int) -> Int64:
         if anchor not in self._staging:
-            self._staging[anchor] = self._probe.staging_rows(self._sets.largest(anchor_bytes(anchor)))
+            self._staging[anchor] = self._probe.staging_rows(self._hot_set(anchor)[0])
         return self._staging[anchor]
+
+    def _hot_set(self, anchor: int) -> tuple[Int64, int]:
+        """Hot rows of each table in the largest hot set of an anchor, and their bytes."""
+        if anchor not in self._at_anchors:
+            num_hot = self._sets.largest(anchor_bytes(anchor))
+            self._at_anchors[anchor] = num_hot, self._tables.bytes(num_hot)
+        return self._at_anchors[anchor]
 
     def _fit(self, num_hot: Int64, staging_rows: Int64, depth: int) -> HotSetFit:
         # The hot set at the anchor below may have left more cold rows than this one.

@@ -118,6 +118,14 @@ class Calibrator:
         BudgetError
             If nothing fits; it names the smallest budget that would.
         """
+
+        def draw_probes() -> None:
+            _ = self.probe
+
+        def read_inputs() -> None:
+            _ = self.inputs
+
+        run_jobs([draw_probes, read_inputs])
         if self.tables.total_bytes <= budget_bytes:
             candidate = self.builder(budget_bytes).threshold(self.inputs, self.counts)
             budgets = measure_other_budgets(self.tables, candidate, self.inputs, self.tables.total_bytes)

@@ -6,6 +6,7 @@ An input is hot if and only if every lookup of it is hot (the paper's input clas
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -114,6 +115,20 @@ def measure(
         hot_positives=hot_positives,
         positives=positives,
     )
+
+
+def count_hot_inputs(
+    tables: Tables, inputs: SampledInputs, ranks: npt.NDArray[np.int32] | None, hot_sets: Sequence[Int64]
+) -> list[int]:
+    """Read the inputs once and count the hot ones of each hot set. Arguments as for `measure`."""
+    of_slots = [num_hot[tables.slots.slot_table] for num_hot in hot_sets]
+
+    def count(first: int, ids: npt.NDArray[np.int32], labels: npt.NDArray[np.uint8]) -> list[int]:
+        del first, labels
+        found = [count_hot_lookups(ids, tables.slots, ranks, each, on_all_threads=False) for each in of_slots]
+        return [int(np.count_nonzero(of_all == of_hot)) for of_all, of_hot in found]
+
+    return [sum(of_block) for of_block in zip(*inputs.map_blocks(count), strict=True)] or [0] * len(hot_sets)
 
 
 def training_coverage(tables: Tables, ranks: npt.NDArray[np.int32] | None, num_hot: Int64) -> tuple[float, list[float]]:

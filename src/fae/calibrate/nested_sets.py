@@ -38,25 +38,31 @@ class PopularityTail:
     def __init__(self, tables: Tables, counts: Sequence[Int64]) -> None:
         self._tables, self._counts = tables, counts
         self._most = max((int(of_table[0]) for of_table in counts if of_table.size), default=0)
+        self._known: dict[int, tuple[Int64, int]] = {}
 
-    def _at_least(self, count: int) -> Int64:
-        return np.array([num_at_least(of_table, count) for of_table in self._counts], np.int64)
+    def _at_least(self, count: int) -> tuple[Int64, int]:
+        """Rows of each table of this count or more, and their bytes; searches for other sizes begin with the same."""
+        if count not in self._known:
+            num_rows = np.array([num_at_least(of_table, count) for of_table in self._counts], np.int64)
+            self._known[count] = num_rows, self._tables.bytes(num_rows)
+        return self._known[count]
 
     def largest(self, num_bytes: int) -> Int64:
         """int64 ``[F]``: rows of each table; all rows of a higher count are taken before one of a lower count."""
         low, high = 1, self._most + 1  # the smallest count whose rows all fit lies in [low, high]
         while low < high:
             middle = (low + high) // 2
-            if self._tables.bytes(self._at_least(middle)) <= num_bytes:
+            if self._at_least(middle)[1] <= num_bytes:
                 high = middle
             else:
                 low = middle + 1
-        taken = self._at_least(low)
+        at_least, num_taken_bytes = self._at_least(low)
+        taken = at_least.copy()
         if low <= 1:
             return taken
         # Of the rows of the next lower count not all fit. They are equally good, so they are taken table by table.
-        room = num_bytes - self._tables.bytes(taken)
-        for table, wanted in enumerate(self._at_least(low - 1) - taken):
+        room = num_bytes - num_taken_bytes
+        for table, wanted in enumerate(self._at_least(low - 1)[0] - taken):
             more = min(int(wanted), room // int(self._tables.row_bytes[table]))
             taken[table] += more
             room -= more * int(self._tables.row_bytes[table])

@@ -10,7 +10,7 @@ from typing import Any
 
 from fae.calibrate.budget_search import HotSetFit
 from fae.calibrate.candidates import Candidate
-from fae.calibrate.coverage import measure, training_coverage
+from fae.calibrate.coverage import count_hot_inputs, training_coverage
 from fae.calibrate.table_facts import Tables
 from fae.profile.sampling import SampledInputs
 
@@ -18,7 +18,7 @@ DOUBLINGS = 5
 """How many times the budget is halved and doubled."""
 
 MEASURED_INPUTS = 500_000
-"""Inputs, at even distances, that shares are counted on: a curve needs no more, and each budget reads them again."""
+"""Inputs, at even distances, that shares are counted on: a curve needs no more."""
 
 RING_SHARE = 0.5
 """A smaller budget is tried only if the ring of the next larger one takes at most this share of it. Where nearly all is
@@ -59,7 +59,7 @@ def measure_other_budgets(
         ``selection``, ``num_inputs`` (that the shares were counted on) and ``points``, by growing budget; budgets that
         hold no ring, or little beside it, are left out.
     """
-    inputs = inputs.evenly(MEASURED_INPUTS).cached()
+    inputs = inputs.evenly(MEASURED_INPUTS)
     down, up = budgets_around(budget_bytes, tables.total_bytes)
     fits: list[tuple[int, HotSetFit]] = []
     for budget in down:
@@ -71,6 +71,7 @@ def measure_other_budgets(
         fits.append((budget, fit))
     fits.reverse()
     fits += [(budget, fit) for budget in up if (fit := candidate.search.largest(budget)) is not None]
+    hot_inputs = count_hot_inputs(tables, inputs, candidate.ranks, [fit.num_hot for _, fit in fits])
     points = [
         {
             "budget_bytes": budget,
@@ -78,8 +79,8 @@ def measure_other_budgets(
             "staging_bytes": fit.staging_bytes,
             "num_rows": int(fit.num_hot.sum()),
             "coverage": training_coverage(tables, candidate.ranks, fit.num_hot)[0],
-            "input_share": measure(tables, inputs, candidate.ranks, fit.num_hot).input_share,
+            "input_share": num_hot_inputs / max(1, len(inputs)),
         }
-        for budget, fit in fits
+        for (budget, fit), num_hot_inputs in zip(fits, hot_inputs, strict=True)
     ]
     return {"selection": candidate.method, "num_inputs": len(inputs), "points": points}

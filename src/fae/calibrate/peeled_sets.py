@@ -52,14 +52,13 @@ class PeeledSets:
 
     @cached_property
     def _tail(self) -> PopularityTail:
-        nothing = np.empty(0, np.int64)
-        return PopularityTail(
-            self.tables,
-            [
-                nothing if table in self.small else self.tables.popular_counts(table)[unseen]
-                for table, unseen in enumerate(self._unseen)
-            ],
-        )
+        counts = [np.empty(0, np.int64)] * len(self.tables)
+
+        def take(table: int) -> None:
+            counts[table] = self.tables.popular_counts(table)[self._unseen[table]]
+
+        run_jobs([partial(take, table) for table in range(len(self.tables)) if table not in self.small])
+        return PopularityTail(self.tables, counts)
 
     def ranks(self) -> npt.NDArray[np.int32]:
         """int32, flat: storage rank of every id of every table; rows that were not seen follow by popularity."""

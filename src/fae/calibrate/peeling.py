@@ -69,7 +69,10 @@ class Peeled:
         row_bytes
             int64 ``[V]``: bytes of each of `rows`.
         """
-        order = np.argsort(-(self.load / row_bytes), kind="stable")
+        if row_bytes.size and row_bytes.min() == row_bytes.max():  # which of equal loads count does not matter
+            order = order_of_counts(self.load)[::-1]
+        else:
+            order = np.argsort(-(self.load / row_bytes), kind="stable")
         ends = np.cumsum(row_bytes[order])
         whole = int(np.searchsorted(ends, num_bytes, side="right"))
         total = float(self.load[order[:whole]].sum())
@@ -101,7 +104,7 @@ def peel(
     rows = np.concatenate([*counted, np.empty(0, np.int64)]).astype(np.int64)
     table = np.repeat(np.arange(len(tables), dtype=np.int16), [of_table.size for of_table in counted])
     # Ties are many in a thin sample: of two rows seen once, the one less accessed in the training split goes first.
-    by_accesses = np.argsort(tables.counts[rows], kind="stable")
+    by_accesses = order_of_counts(tables.counts[rows])
     rows, table = rows[by_accesses], table[by_accesses]
     vertex = np.full(int(tables.offsets[-1]), -1, np.int32)
     vertex[rows] = np.arange(rows.size, dtype=np.int32)
@@ -122,6 +125,22 @@ def peel(
         num_inputs=len(inputs),
         num_free=num_free,
     )
+
+
+def order_of_counts(counts: Int64) -> Int64:
+    """As ``numpy.argsort(counts, kind="stable")`` of counts that are mostly small, which takes ten times as long.
+
+    numpy sorts numbers of 16 bits by counting. The few that are larger are sorted among themselves.
+
+    >>> order_of_counts(np.array([70_000, 2, 99_999, 70_000, 1])).tolist()
+    [4, 1, 0, 3, 2]
+    """
+    most = np.iinfo(np.uint16).max
+    order = np.argsort(np.minimum(counts, most).astype(np.uint16), kind="stable")
+    num_small = int(np.count_nonzero(counts < most))
+    large = order[num_small:]
+    order[num_small:] = large[np.argsort(counts[large], kind="stable")]
+    return order
 
 
 def list_incidence(
@@ -165,9 +184,9 @@ def peel_once(
 
     Ties are broken by the order on entry.
     """
-    place = np.empty((order.size, 2), np.int64)
     most = int((load + np.diff(starts)).max(initial=0))
-    first = np.zeros(most + 2, np.int64)
+    dtype = np.int32 if most + 2 < 2**31 else np.int64  # half as much to fetch takes 0.8 of the time
+    place, first = np.empty((order.size, 2), dtype), np.zeros(most + 2, dtype)
     order_rows_kernel(starts, load, order, place, first)
     remove_rows_kernel(edges, starts, incidence, load, order, place, first, np.ones(len(edges), np.bool_))
 

@@ -86,6 +86,7 @@ class ThresholdSets:
 
         run_jobs([partial(list_values, table) for table in np.argsort(-tables.sizes, kind="stable").tolist()])
         self._bytes_of_step: dict[int, int] = {}
+        self._tails: dict[int, PopularityTail] = {}
         levels = np.unique(np.concatenate(self._shares)) if len(tables) else np.empty(0)
         self.levels: npt.NDArray[np.float64] = levels[levels >= config.min_threshold][::-1]
         self._last_small = len(self._small(self.rows_by_threshold(config.min_threshold)))
@@ -151,9 +152,11 @@ class ThresholdSets:
             else:
                 high = middle - 1
         step, is_last = self.step(low), low == self.num_steps - 1
-        stop = self.tables.sizes if is_last else self.step(low + 1).num_hot
-        ahead = [self.tables.popular_counts(t)[step.num_hot[t] : stop[t]] for t in range(len(self.tables))]
-        extra = PopularityTail(self.tables, ahead).largest(num_bytes - self.tables.bytes(step.num_hot))
+        if low not in self._tails:
+            stop = self.tables.sizes if is_last else self.step(low + 1).num_hot
+            ahead = [self.tables.popular_counts(t)[step.num_hot[t] : stop[t]] for t in range(len(self.tables))]
+            self._tails[low] = PopularityTail(self.tables, ahead)
+        extra = self._tails[low].largest(num_bytes - self.tables.bytes(step.num_hot))
         return ThresholdStep(
             threshold=step.threshold,
             num_hot=step.num_hot + extra,

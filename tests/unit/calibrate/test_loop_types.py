@@ -35,5 +35,6 @@ def test_a_stage_that_reads_a_sample_compiles_nothing_else(tmp_path: Path) -> No
         [sys.executable, "-c", RUN, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     )
     assert found.stdout.split("\n")[:-1] == [
-        f"{name}_kernel ok" for name in ("count", "classify", "unique_rows", "incidence", "order_rows", "remove_rows")
+        f"{name}_kernel ok"
+        for name in ("count", "mark_rows", "unique_rows", "incidence", "order_rows", "remove_rows", "classify")
     ]

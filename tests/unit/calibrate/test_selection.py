@@ -19,10 +19,11 @@ from fae.calibrate.peeling import list_edges, peel
 from fae.calibrate.staging_rows import MARGIN, StagingProbe
 from fae.calibrate.table_facts import Tables, num_at_least
 from fae.calibrate.threshold import ThresholdSets, threshold_grid, thresholds_above
+from fae.core.seeds import generator
 from fae.profile import counting
 from fae.profile.config import HotConfig
 from fae.profile.counting import count_accesses
-from fae.profile.sampling import SampledInputs
+from fae.profile.sampling import SampledInputs, sample_without_replacement
 
 NO_SMALL = HotConfig(small_table=1)
 
@@ -359,19 +360,24 @@ def test_staging_is_to_the_row_what_plain_counting_gives(seed: int, mixed: bool)
     batch_size = int(random.integers(1, 50))
     probe = StagingProbe(tables, inputs, 4 * num_inputs, batch_size=batch_size, mixed=mixed, seed=seed)
     probe = probe.use_ranks(ranks)
+    draws, num_pooled = generator(seed, "calibrate", "probe"), min(num_inputs, 16 * batch_size)
+    pool = ids[sample_without_replacement(draws, num_inputs, num_pooled)][draws.permutation(num_pooled)]
+    stored = pool
+    if ranks is not None:
+        stored = np.where(pool >= 0, ranks[tables.slots.slot_first_row + np.maximum(pool, 0)], -1)
     group_of = tables.group_of_table[tables.slots.slot_table]
     slots = np.bincount(group_of, minlength=len(tables.group_row_bytes))
     for num_hot in (np.zeros_like(sizes), random.integers(0, sizes + 1), random.integers(0, sizes + 1), sizes):
-        cold = probe.ranks >= num_hot[tables.slots.slot_table]
+        cold = stored >= num_hot[tables.slots.slot_table]
         chosen = [b for b in range(len(cold)) if mixed or cold[b].any()]
         batches = [chosen[first : first + batch_size] for first in range(0, len(chosen), batch_size)][:8]
         batches = [batch for batch in batches if len(batch) == batch_size] or batches[:1]
-        scale = max(1.0, min(batch_size, len(chosen) * probe.inputs_per_probed) / max(1, len(chosen)))
+        scale = max(1.0, min(batch_size, len(chosen) * 4 * num_inputs / num_pooled) / max(1, len(chosen)))
         for group, rows in enumerate(probe.staging_rows(num_hot)):
             most = 0
             for batch in batches:
                 lookups = [(b, s) for b in batch for s in np.flatnonzero(cold[b] & (group_of == group))]
-                most = max(most, len({(int(tables.slots.slot_table[s]), int(probe.ranks[b, s])) for b, s in lookups}))
+                most = max(most, len({(int(tables.slots.slot_table[s]), int(stored[b, s])) for b, s in lookups}))
             of_group = tables.group_of_table == group
             left = sizes - num_hot
             least = int(np.minimum(left, lengths)[of_group].sum())
