@@ -6,10 +6,11 @@
 
 How near is the cost model of the data stages (`fae.planning.stages`)? Work: synthetic text of Criteo's format with the
 Terabyte log's tables (scale 1), rows of 16 floats, SGD, batches of 2,048. The model's rates come from one sample of the
-longest log, as `fae plan` takes it. Then the stages run at each size in another process, on that many cores.
-Seconds are those of a quiet machine, on both sides: time for which threads were ready while other processes ran is
-taken off; the clock and the processors' seconds are in the record beside them. Memory is private memory, disk all files
-of the run's folder, both at their peak. Writes benchmarks/results/plan_stages.json as it ends.
+longest log, as `fae plan` takes it. Then the stages run at each size in another process, on that many cores. Seconds
+are those of a quiet machine, on both sides: time for which threads were ready while other processes ran is taken off;
+the clock and the processors' seconds are in the record beside them. Memory is private memory beside libraries, for
+which the same is added on both sides; disk is all files of the run's folder; both at their peak. Writes
+benchmarks/results/plan_stages.json as it ends.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's t
 from fae.planning.sample.log_reading import read_log
 from fae.planning.stages.disk_speed import measure_disk
 from fae.planning.stages.stage_costs import STAGES
-from fae.planning.stages.stage_plan import TrainingCost, plan_stages
+from fae.planning.stages.stage_memory import BASE
+from fae.planning.stages.stage_plan import TrainingCost, plan_stages, whole_counts
 from fae.planning.stages.stage_probe import probe_bytes, probe_stages
-from fae.planning.stages.stage_records import Family, recorded
+from fae.planning.stages.stage_records import recorded
 from fae.run.folder import RunFolder
 from fae.run.recipe import load_recipe
 from fae.synthetic.config import SyntheticConfig
@@ -119,7 +121,9 @@ def predict(recipes: list[Path], folder: Path, *, cores: int, quick: bool) -> li
             )
             disk = measure_disk(place)
         training = TrainingCost(epoch_seconds=0.0, num_epochs=1, evaluation_seconds=0.0, memory_bytes=0, gpu_bytes=0)
-        stays = dict.fromkeys(("log", "profile", "hot_set", "packed", "checkpoint"), 0)
+        counts, _ = whole_counts(recipe, reading, probe)
+        stays = dict.fromkeys(("hot_set", "packed", "checkpoint"), 0)
+        stays |= {"log": reading.log_bytes, "profile": int(8 * (counts.rows + counts.profiled))}
         found.append(plan_stages(recipe, reading, probe, disk, training, stays, cores=cores, machines=1))
         shutil.rmtree(place, ignore_errors=True)
     return found[::-1]
@@ -135,14 +139,15 @@ def run_stages(recipe: Path, out: Path, warm_up: Path) -> None:
     run, results = RunFolder(load_recipe(recipe), out), {}
     for name in STAGES:
         give_back_memory()
-        before, started = Family().private_memory(), time.perf_counter()
+        started = time.perf_counter()
         with recorded(name, out) as found:
             run.stage(name)
         results[name] = {
             "clock_seconds": time.perf_counter() - started,
             "processor_seconds": sum(phase.processor_seconds for phase in found.phases.values()),
             "seconds": sum(phase.seconds for phase in found.phases.values()),
-            "memory_bytes": before + found.memory_bytes,
+            # This process has libraries that the commands do not load.
+            "memory_bytes": BASE + found.memory_bytes,
             "disk_bytes": found.folder_bytes,
             "phases": {label: dataclasses.asdict(phase) for label, phase in found.phases.items()},
         }

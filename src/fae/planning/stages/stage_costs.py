@@ -34,7 +34,7 @@ WORK: dict[str, tuple[str, str]] = {
     "ingest: counting": ("training", "evenly"),
     "ingest: writing vocabularies": ("values", "columns"),
     "ingest: looking for unknown ids": ("held_out", "evenly"),
-    "profile": ("profiled", "evenly"),
+    "profile": ("calibrated", "evenly"),
     "calibrate": ("calibrated", "evenly"),
 }
 """By label: what the work grows with, and how it is spread over workers (`LogCounts.longest`)."""

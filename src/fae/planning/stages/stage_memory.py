@@ -15,14 +15,16 @@ from fae.planning.stages.counts import LogCounts, ValueGrowth
 from fae.profile.sampling import CACHE_BYTES
 
 _GIB, _MIB = 2**30, 2**20
-BASE = 150 * _MIB
+BASE = 110 * _MIB
 """A process with the libraries of the data stages, and their compiled loops, before it does anything."""
 VALUE = 36
 """Bytes of a distinct value in a vocabulary: its key or text, and the table that finds it, of two to four entries."""
 _LIMIT, _OF_SHARD = _GIB, 128 * _MIB
 """Memory of all vocabularies of ingest, and the least that each worker has of it (`memory_bytes`)."""
-_WORKER = 48 * _MIB
+_WORKER = 64 * _MIB
 """A worker of ingest: a block of text, its columns, and the rows that come of it."""
+_PROCESSES_FROM = 4, _GIB
+"""Cores and bytes of raw files from which workers of ingest are processes (`fae.engine.local.LocalEngine`)."""
 _PIECE = 32 * _MIB
 """Ids that profile reads at once."""
 _ROW_OF_PROFILE = 8
@@ -32,7 +34,7 @@ _DRAWN = 32
 _MOST_MARKS = 32
 _PACKED_INPUT = 21
 """An input of pack whose order is held: places, buckets, hotness."""
-_PACK_WORKER = 32 * _MIB
+_PACK_WORKER = 16 * _MIB
 """A worker of pack: a group of batches that is composed, and one that is written."""
 
 
@@ -58,7 +60,8 @@ def ingest_memory(counts: LogCounts, growth: Sequence[ValueGrowth], workers: int
     of_shard = VALUE * sum(each.at(largest) for each in growth)
     share = max(_LIMIT / workers, _OF_SHARD)
     busy = min(workers, max(1, len(counts.shards)))
-    reading = busy * (_WORKER + min(of_shard, share))
+    are_processes = workers >= _PROCESSES_FROM[0] and counts.raw_bytes >= _PROCESSES_FROM[1]
+    reading = busy * (_WORKER + min(of_shard, share) + are_processes * BASE)
     whole = VALUE * counts.values + 4 * counts.part_values
     spilled = max(busy * max(0.0, of_shard - share), whole - _LIMIT, 0.0)
     return IngestMemory(memory_bytes=int(BASE + max(reading, min(whole, _LIMIT) + _WORKER)), spilled_bytes=int(spilled))

@@ -147,16 +147,27 @@ def private_memory(pid: int) -> int:
     return 0
 
 
-def on_quiet_machine(seconds: float, processor_seconds: float, delay: float) -> float:
+def on_quiet_machine(seconds: float, processor_seconds: float, delay: float, cores: int) -> float:
     """Seconds by the clock without those for which threads waited for a processor, `delay` seconds of all together.
 
-    As many threads waited at once as were ready on average.
+    As many threads waited at once as were ready on average. Where more of them are ready than there are cores, they
+    would wait on a quiet machine too: all cores are then busy.
 
-    >>> on_quiet_machine(10.0, 5.0, 5.0), on_quiet_machine(10.0, 10.0, 10.0), on_quiet_machine(10.0, 2.0, 0.0)
+    >>> on_quiet_machine(10.0, 5.0, 5.0, 2), on_quiet_machine(10.0, 10.0, 10.0, 2), on_quiet_machine(10.0, 2.0, 0.0, 2)
     (5.0, 5.0, 10.0)
+    >>> on_quiet_machine(10.0, 16.0, 24.0, 2)
+    8.0
     """
     ready = max(1.0, (processor_seconds + delay) / max(seconds, 1e-9))
-    return max(0.0, seconds - delay / ready)
+    return max(0.0, seconds - delay / ready, min(seconds, processor_seconds / cores))
+
+
+def num_cores() -> int:
+    """Cores that this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
 
 
 class _Clock:
@@ -166,7 +177,7 @@ class _Clock:
         self.phases: dict[str, Phase] = {}
         self._labels = [name]
         self._family = family
-        self._lock = threading.Lock()
+        self._lock, self._cores = threading.Lock(), num_cores()
         self._mark = self._now()
 
     def _now(self) -> tuple[float, ...]:
@@ -187,7 +198,7 @@ class _Clock:
         now = self._now()
         spent = [after - before for after, before in zip(now, self._mark, strict=True)]
         phase = self.phases.setdefault(self._labels[-1], Phase())
-        phase.seconds += on_quiet_machine(*spent[:3])
+        phase.seconds += on_quiet_machine(*spent[:3], self._cores)
         phase.processor_seconds += spent[1]
         phase.read_bytes += spent[3]
         phase.written_bytes += spent[4]
