@@ -25,7 +25,6 @@ from fae.pack.compose import Composer, GroupBuffers
 from fae.pack.cut_kernels import (
     ColdLookups,
     cut_batches,
-    list_cold_lookups,
     make_cold_lookups,
     make_open_batch,
     make_seen_rows,
@@ -178,8 +177,7 @@ class Batcher:
         return Block(np.empty((num_inputs, num_slots), np.int32), make_cold_lookups(num_inputs, num_slots))
 
     def _read_block(self, inputs: LogInputs, positions: Int64, block: Block) -> Block:
-        self._composer.gather_ranks(inputs, positions, block.ranks[: len(positions)])
-        list_cold_lookups(block.ranks, len(positions), self._composer.layout.addressing, block.lookups)
+        self._composer.read_block(inputs, positions, block.ranks, block.lookups)
         return block
 
     def _start_group(
@@ -215,14 +213,18 @@ class Batcher:
         """Compose and write a group; returns int64 ``[G]``, the sum of its batches' cold rows."""
         try:
             buffers = self._buffers.pop() if self._buffers else self._composer.make_buffers()
-            at = 0
-            for block in blocks:
-                part = block.ranks[skipped : skipped + len(positions) - at]
-                buffers.ranks[at : at + len(part)] = part
-                at, skipped = at + len(part), 0
+            ranks = buffers.ranks
             if not blocks:
-                self._composer.gather_ranks(inputs, positions, buffers.ranks[: len(positions)])
-            self._composer.compose(buffers, inputs, positions, bounds, 0, len(bounds) - 1)
+                self._composer.gather_ranks(inputs, positions, ranks)
+            elif len(blocks) == 1:
+                ranks = blocks[0].ranks[skipped:]
+            else:
+                at = 0
+                for block in blocks:
+                    part = block.ranks[skipped : skipped + len(positions) - at]
+                    ranks[at : at + len(part)] = part
+                    at, skipped = at + len(part), 0
+            self._composer.compose(buffers, ranks, inputs, positions, bounds, 0, len(bounds) - 1)
             arrays = self._composer.batch_arrays(buffers, bounds, weighted=inputs.weights is not None)
             self._writer.write(kind, group, first, arrays)
             self._buffers.append(buffers)

@@ -17,15 +17,16 @@ from fae.artifacts.row_layout import RowLayout
 from fae.core.compiled import Int64
 from fae.core.errors import RecipeError
 from fae.core.threads import run_ranges
-from fae.pack.classify import to_ranks
+from fae.pack.cut_kernels import ColdLookups
+from fae.pack.input_kernels import gather_columns, read_block, read_ranks
 from fae.pack.log_reader import LogInputs
+from fae.pack.rank_tables import RankTables
 from fae.pack.sort_kernels import (
-    SortScratch,
     compose_batches,
     join_lists,
     make_composed_lists,
-    make_sort_scratch,
 )
+from fae.pack.table_sort import SortScratch, make_sort_scratch
 
 GROUP_BYTES = 6 * 2**20
 """Bytes of a group's buffers, more where a single batch needs more: few enough that a core's cache has most of them
@@ -87,6 +88,7 @@ class Composer:
         batch_bytes = batch_size * (20 * layout.num_slots + 4 * num_dense + 16) + 8 * sum(limits)
         self.group_batches = max(1, GROUP_BYTES // batch_bytes)
         self.group_bytes = self.group_batches * batch_bytes
+        self._tables = RankTables(layout)
         self._spare: list[SortScratch] = []  # threads take one and put it back
 
     def make_buffers(self, num_batches: int | None = None) -> GroupBuffers:
@@ -97,59 +99,37 @@ class Composer:
 
     def gather_ranks(self, inputs: LogInputs, positions: Int64, ranks: npt.NDArray[np.int32]) -> None:
         """Fill int32 ``[n, S]`` with the storage ranks of the inputs at n positions, -1 in unused slots."""
-        # mode="clip" on purpose: the checking mode of `take` copies through a buffer; positions are ours.
-        np.take(inputs.ids, positions, axis=0, out=ranks, mode="clip")
-        to_ranks(ranks, self.layout)
+        read_ranks(inputs.loop_ids, positions, self._tables.slots, self._tables.addresses, ranks)
+
+    def read_block(
+        self, inputs: LogInputs, positions: Int64, ranks: npt.NDArray[np.int32], lookups: ColdLookups
+    ) -> None:
+        """Do as `gather_ranks`, and list the lookups of cold rows."""
+        tables = self._tables
+        read_block(inputs.loop_ids, positions, tables.slots, tables.addresses, self.layout.addressing, ranks, lookups)
 
     def compose(
-        self, buffers: GroupBuffers, inputs: LogInputs, positions: Int64, bounds: Int64, start: int, stop: int
-    ) -> None:
+        self, buffers: GroupBuffers, ranks: npt.NDArray[np.int32], inputs: LogInputs, positions: Int64, bounds: Int64,
+        start: int, stop: int,
+    ) -> None:  # fmt: skip
         """Compose the batches ``[start, stop)`` of a group. Several threads may compose different ones.
 
         Parameters
         ----------
-        buffers
-            Its `ranks` are those of the group's inputs.
+        ranks
+            int32 ``[n, S]``: those of the group's inputs.
         positions
             int64: which of `inputs`, for the whole group.
         bounds
             int64: batch n has ``positions[bounds[n] : bounds[n + 1]]``.
         """
         scratch = self._spare.pop() if self._spare else make_sort_scratch(self.layout, self.batch_size)
-        compose_batches(
-            buffers.ranks, bounds, start, stop, self.layout.addressing, scratch, self.batch_size, buffers.lists
-        )
+        compose_batches(ranks, bounds, start, stop, self.layout.addressing, scratch, self.batch_size, buffers.lists)
         self._spare.append(scratch)
-        dense = buffers.dense[start:stop].reshape((stop - start) * self.batch_size, self._num_dense)
-        labels, index, weights = (
-            array[start:stop].reshape(-1) for array in (buffers.labels, buffers.inputs, buffers.weights)
-        )
-        chosen, padding = self._padded(positions, bounds[start : stop + 1])
-        if len(chosen):
-            np.take(inputs.dense, chosen, axis=0, out=dense, mode="clip")
-            labels[...] = inputs.labels[chosen]
-            index[...] = inputs.log_positions(chosen)
-            if inputs.weights is not None:
-                weights[...] = inputs.weights[chosen]
-        for first, last in padding:
-            dense[first:last], labels[first:last], index[first:last], weights[first:last] = 0, 0, -1, 0
-
-    def _padded(self, positions: Int64, bounds: Int64) -> tuple[Int64, list[tuple[int, int]]]:
-        """Positions of whole batches, any input in the places of padding, and where padding is; none without inputs."""
-        begin, end, size = int(bounds[0]), int(bounds[-1]), self.batch_size
-        num_rows = (len(bounds) - 1) * size
-        if end - begin == num_rows:
-            return positions[begin:end], []
-        if end == begin:
-            return positions[:0], [(0, num_rows)]
-        chosen = np.full(num_rows, positions[begin])
-        padding = []
-        for batch, (first, last) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
-            place = batch * size
-            chosen[place : place + last - first] = positions[first:last]
-            if last - first < size:
-                padding.append((place + last - first, place + size))
-        return chosen, padding
+        gather_columns(
+            inputs.loop_columns, inputs.first, positions, bounds, start, stop,
+            buffers.dense, buffers.labels, buffers.inputs, buffers.weights,
+        )  # fmt: skip
 
     def batch_arrays(self, buffers: GroupBuffers, bounds: Int64, *, weighted: bool) -> BatchArrays:
         """The batches of a group as they are in a split, as views of the buffers and copies of the lists."""
@@ -187,7 +167,7 @@ class Composer:
         def work(start: int, stop: int) -> None:
             begin, end = bounds[[start, stop]].tolist()
             self.gather_ranks(inputs, positions[begin:end], buffers.ranks[begin:end])
-            self.compose(buffers, inputs, positions, bounds, start, stop)
+            self.compose(buffers, buffers.ranks, inputs, positions, bounds, start, stop)
 
         run_ranges(work, num_batches)
         return self.batch_arrays(buffers, bounds, weighted=inputs.weights is not None)

@@ -16,6 +16,8 @@ from fae.core.compiled import Int64, njit
 
 Int32 = npt.NDArray[np.int32]
 
+_PART_BYTES = 16384  # of the ranks that are worked on at a time
+
 
 class SeenRows(NamedTuple):
     """An open-addressing set of cold rows (by flat row number), emptied by raising a stamp, not by clearing memory.
@@ -57,17 +59,95 @@ def make_cold_lookups(num_inputs: int, num_slots: int) -> ColdLookups:
     return ColdLookups(np.empty(num_inputs, np.int64), np.empty(num_lookups, np.int64), np.empty(num_lookups, np.int32))
 
 
-@njit(cache=True, nogil=True)
-def list_cold_lookups(ranks: Int32, num_inputs: int, addressing: Addressing, lookups: ColdLookups) -> None:
-    """Fill `lookups` from the storage ranks of inputs, int32 ``[>= num_inputs, S]``, -1 in unused slots."""
-    count = 0
-    for i in range(num_inputs):
-        for s in range(ranks.shape[1]):
-            rank = np.int64(ranks[i, s])
-            if rank >= addressing.slot_num_hot[s]:  # neither hot nor -1
-                lookups.rows[count] = addressing.slots.slot_first_row[s] + rank
-                lookups.groups[count] = addressing.slot_group[s]
-                count += 1
+class ColdScratch(NamedTuple):
+    """What one thread needs to find the lookups of cold rows in a part of P inputs.
+
+    Attributes
+    ----------
+    limits, slots, owners
+        int32 ``[P * S]``, of each lookup: the hot rows of its slot's table, its slot, its input.
+    marks
+        uint64: a byte a lookup, 1 where it is of a cold row.
+    places
+        int32: the lookups that are.
+    counts
+        int64 ``[P]``: how many each input has.
+    """
+
+    limits: Int32
+    slots: Int32
+    owners: Int32
+    marks: npt.NDArray[np.uint64]
+    places: Int32
+    counts: Int64
+
+
+@njit(nogil=True)
+def make_cold_scratch(num_hot: Int64) -> ColdScratch:
+    """Room for a part of inputs whose ranks stay in a core's first-level cache; `num_hot` is that of each slot."""
+    num_slots = num_hot.size
+    num_inputs = max(1, _PART_BYTES // (4 * num_slots))
+    size = num_inputs * num_slots
+    limits, slots, owners = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.int32)
+    for place in range(size):
+        owners[place], slots[place] = place // num_slots, place % num_slots
+        limits[place] = num_hot[slots[place]]
+    marks, places = np.empty((size + 7) // 8, np.uint64), np.empty(size + 8, np.int32)
+    return ColdScratch(limits, slots, owners, marks, places, np.empty(num_inputs, np.int64))
+
+
+@njit(nogil=True)
+def find_cold(ranks: Int32, num_inputs: int, scratch: ColdScratch) -> int:
+    """Find the lookups of cold rows of a part: those neither hot nor -1.
+
+    Parameters
+    ----------
+    ranks
+        int32 ``[num_inputs * S]``.
+
+    Returns
+    -------
+    How many; the first ones of ``scratch.places`` are they, and ``scratch.counts`` has them by input.
+    """
+    marks, places, counts = scratch.marks.view(np.uint8), scratch.places, scratch.counts
+    for place in range(ranks.size):
+        marks[place] = np.uint8(ranks[place] >= scratch.limits[place])
+    for place in range(ranks.size, 8 * ((ranks.size + 7) // 8)):
+        marks[place] = 0
+    found = 0
+    for word in range((ranks.size + 7) // 8):
+        if scratch.marks[word] != 0:
+            for place in range(8 * word, 8 * word + 8):
+                places[found] = place
+                found += marks[place]
+    counts[:num_inputs] = 0
+    for number in range(found):
+        counts[scratch.owners[places[number]]] += 1
+    return found
+
+
+@njit(nogil=True)
+def list_cold_lookups(
+    ranks: Int32, start: int, stop: int, addressing: Addressing, scratch: ColdScratch, lookups: ColdLookups
+) -> None:
+    """Continue `lookups` with those of the inputs ``[start, stop)``, from their storage ranks.
+
+    Parameters
+    ----------
+    ranks
+        int32 ``[>= stop, S]``, -1 in unused slots; of no more inputs than `scratch` has room for.
+    """
+    num_slots = ranks.shape[1]
+    own = ranks.reshape(-1)[start * num_slots : stop * num_slots]
+    found = find_cold(own, stop - start, scratch)
+    count = lookups.ends[start - 1] if start > 0 else 0
+    for number in range(found):
+        place = scratch.places[number]
+        slot = scratch.slots[place]
+        lookups.rows[count + number] = addressing.slots.slot_first_row[slot] + own[place]
+        lookups.groups[count + number] = addressing.slot_group[slot]
+    for i in range(start, stop):
+        count += scratch.counts[i - start]
         lookups.ends[i] = count
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.columnar_log import ColumnarLog
+from fae.pack.input_kernels import LoopColumns
+
+
+def plain_view(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A plain view that cannot be written: a loop is then compiled once, for files and for memory."""
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +49,21 @@ class LogInputs:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def loop_ids(self) -> npt.NDArray[np.int32]:
+        """The ids as compiled loops take them: a plain array that is only read, wherever it lies."""
+        return plain_view(self.ids)
+
+    @cached_property
+    def loop_columns(self) -> LoopColumns:
+        """The other columns as compiled loops take them."""
+        return LoopColumns(
+            dense=plain_view(self.dense),
+            labels=plain_view(self.labels),
+            log_positions=plain_view(np.empty(0, np.int64) if self.index is None else self.index),
+            weights=plain_view(np.empty(0, np.float32) if self.weights is None else self.weights),
+        )
 
     def log_positions(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """int64: where in the log the inputs at these positions are."""

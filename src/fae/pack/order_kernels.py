@@ -6,35 +6,46 @@ threads.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from fae.core.compiled import Int64, njit
 
-Int32 = npt.NDArray[np.int32]
+
+@njit(cache=True, nogil=True)
+def draw_bucket(position: Any, key: Any, num_buckets: Any) -> Any:
+    """The bucket of the input at a position, all uint64: the finalizer of SplitMix64, a counter in, 64 well-mixed bits
+    out. It wraps."""
+    bits = position * np.uint64(0x9E3779B97F4A7C15) + key
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits = (bits ^ (bits >> np.uint64(31))) >> np.uint64(32)
+    return np.int64((bits * num_buckets) >> np.uint64(32))
 
 
 @njit(cache=True, nogil=True)
-def count_buckets(buckets: Int32, counts: Int64) -> None:
-    """Count the inputs of each bucket into `counts`, int64 ``[num_buckets]`` of zeros."""
-    for bucket in buckets:
-        counts[bucket] += 1
+def count_buckets(start: int, stop: int, key: Any, counts: Int64) -> None:
+    """Count the inputs ``[start, stop)`` of each bucket into `counts`, int64 ``[num_buckets]`` of zeros."""
+    num_buckets = np.uint64(counts.size)
+    for position in range(start, stop):
+        counts[draw_bucket(np.uint64(position), key, num_buckets)] += 1
 
 
 @njit(cache=True, nogil=True)
-def place_by_bucket(buckets: Int32, first: int, places: Int64, positions: Int64) -> None:
-    """Write the positions ``first, first + 1, ...`` of inputs to the places of their buckets.
+def place_by_bucket(start: int, stop: int, first: int, key: Any, places: Int64, positions: Int64) -> None:
+    """Write the positions of the inputs ``[start, stop)``, counted from `first`, to the places of their buckets.
 
     Parameters
     ----------
-    buckets
-        int32 ``[n]``: bucket of each of the inputs.
     places
         int64 ``[num_buckets]``: where in `positions` the next input of each bucket belongs; moved on.
     """
-    for i in range(buckets.size):
-        bucket = buckets[i]
-        positions[places[bucket]] = first + i
+    num_buckets = np.uint64(places.size)
+    for position in range(start, stop):
+        bucket = draw_bucket(np.uint64(position), key, num_buckets)
+        positions[places[bucket]] = position - first
         places[bucket] += 1
 
 

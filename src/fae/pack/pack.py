@@ -19,6 +19,7 @@ from fae.artifacts.manifest import Plan, write_artifact
 from fae.artifacts.packed import COMMAND, FORMAT_VERSION, KIND, PackedDataset
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import ArtifactError
+from fae.core.host_memory import available_bytes
 from fae.core.progress import Task, task
 from fae.pack.batching import Batcher
 from fae.pack.compose import Composer, check_address_space
@@ -50,7 +51,13 @@ def plan_pack(log: ColumnarLog, hot_set: HotSet, *, seed: int) -> Plan:
     )
 
 
-def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_bytes: int = 2**30) -> PackedDataset:
+def default_memory() -> int:
+    """Bytes of inputs that pack holds at once where it is told nothing: a quarter of the memory that is available, and
+    1 GiB at least. What is packed does not depend on it."""
+    return max(2**30, available_bytes() // 4)
+
+
+def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_bytes: int | None = None) -> PackedDataset:
     """Classify inputs, form batches, translate lookups, write them.
 
     Parameters
@@ -60,8 +67,8 @@ def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_byt
     seed
         Decides the order of the training inputs.
     memory_bytes
-        Bytes of inputs to hold at once; a training split above it is sorted on the disk first, with the same result.
-        One bucket of 32 MiB and the buffers of a chunk of batches are needed in any case.
+        Bytes of inputs to hold at once, `default_memory` if None; a training split above it is sorted on the disk
+        first, with the same result. One bucket of 32 MiB and the buffers of a chunk of batches are needed in any case.
 
     Raises
     ------
@@ -77,7 +84,7 @@ def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_byt
     with write_artifact(path, plan_pack(log, hot_set, seed=seed), summary, files=files) as folder:
         packer = Packer(log, hot_set, folder)
         with task("pack", 2 * log.split("train")[1] + packer.num_evaluated) as progress:
-            train = packer.train(seed, memory_bytes, progress)
+            train = packer.train(seed, default_memory() if memory_bytes is None else memory_bytes, progress)
             splits = {"train": train.pop("split")}
             for name in ("validation", "test"):
                 splits[name] = packer.evaluation(name, progress)
@@ -171,7 +178,7 @@ class Packer:
         """Pack the training split; returns its part of the summary."""
         mixed, batch_size = self.hot_set.mixed, self.hot_set.batch_size
         shuffled = ShuffledInputs(self.log, self.layout, seed, memory_bytes, self.folder, progress, mixed=mixed)
-        num_hot_batches = 0 if mixed else -(-shuffled.num_hot_inputs // batch_size)
+        num_hot_batches = 0 if mixed else -(-shuffled.counts.hot_inputs // batch_size)
         with self._writer("train", num_hot_batches) as writer, Batcher(self.composer, writer, progress) as batcher:
             for part in shuffled.parts():
                 left_hot = part.hot[batcher.make_batches("hot", part.inputs, part.hot, last=part.is_last) :]
@@ -182,19 +189,18 @@ class Packer:
         self.checksums.update(writer.checksums)
         cold = batcher.streams["cold"]
         num_cold_batches = cold.num_batches
-        num_inputs, num_hot = shuffled.num_inputs, shuffled.num_hot_inputs
+        num_inputs, counts = shuffled.num_inputs, shuffled.counts
+        num_hot = counts.hot_inputs
         num_batches = num_hot_batches + num_cold_batches
         return {
             "num_inputs": num_inputs,
             "num_hot_inputs": num_hot,
             "input_share": _share(num_hot, num_inputs),
-            "coverage": _share(shuffled.counts.hot_lookups, shuffled.counts.lookups),
+            "coverage": _share(counts.hot_lookups, counts.lookups),
             "label_rate": {
-                "hot": _share(shuffled.hot_clicks, num_hot) if num_hot else None,
+                "hot": _share(counts.hot_clicks, num_hot) if num_hot else None,
                 "cold": (
-                    _share(shuffled.num_clicks - shuffled.hot_clicks, num_inputs - num_hot)
-                    if num_inputs > num_hot
-                    else None
+                    _share(counts.clicks - counts.hot_clicks, num_inputs - num_hot) if num_inputs > num_hot else None
                 ),
             },
             "num_batches": {"hot": num_hot_batches, "cold": num_cold_batches},

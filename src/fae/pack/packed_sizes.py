@@ -15,7 +15,7 @@ from fae.artifacts.batch_arrays import BatchArrays
 from fae.artifacts.columnar_log import SPLITS, ColumnarLog
 from fae.core.npy import HEADER_BYTES
 from fae.core.progress import task
-from fae.pack.pack import Packer, check_match
+from fae.pack.pack import Packer, check_match, default_memory
 from fae.pack.writer import OpenFile, SplitWriter
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class PackedSizes:
 
 
 def measure_packed(
-    log: ColumnarLog, hot_set: HotSet | Any, folder: Path, *, seed: int, memory_bytes: int = 2**30
+    log: ColumnarLog, hot_set: HotSet | Any, folder: Path, *, seed: int, memory_bytes: int | None = None
 ) -> PackedSizes:
     """Form the batches as pack does, and count them instead of writing them.
 
@@ -88,7 +88,7 @@ def measure_packed(
 
     packer = Packer(log, hot_set, folder, writer=Counter)
     with task("plan: forming batches", 2 * log.split("train")[1] + packer.num_evaluated) as progress:
-        summary = packer.train(seed, memory_bytes, progress)
+        summary = packer.train(seed, default_memory() if memory_bytes is None else memory_bytes, progress)
         for name in SPLITS[1:]:
             packer.evaluation(name, progress)
     return PackedSizes(splits=tuple(counter.sizes() for counter in counters), summary=summary)

@@ -5,8 +5,8 @@ of the buckets. It depends on the log's shape and the seed alone, never on how m
 are: a log that fits is ordered where it is; one that does not is first sorted by bucket into a spill file, chunk by
 chunk, written and read in long runs.
 
-Bytes of an input in memory, for the inputs that are loaded: 8 for the order, 8 for the order within its kind, 4 for its
-bucket or 1 for hotness.
+Bytes of an input in memory, for the inputs that are loaded: 8 for the order, 8 for the order within its kind where
+there are two, 1 for hotness.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fae.core.compiled import Int64
 from fae.core.progress import Task
 from fae.core.seeds import derive_seed, generator
 from fae.core.threads import num_threads, run_jobs, run_ranges
-from fae.pack.classify import LookupCounts, classify
+from fae.pack.classify import InputCounts, classify
 from fae.pack.log_reader import LogInputs, input_bytes, log_inputs
 from fae.pack.order_kernels import count_buckets, count_hot, place_by_bucket, split_kinds
 from fae.pack.spill import Spill
@@ -35,8 +35,6 @@ BUCKET_BYTES = 32 * 2**20
 
 SORT_INPUTS = 16384
 """Fewest inputs that are worth a thread of their own to sort."""
-
-_BLOCK_INPUTS = 16384  # whose buckets are drawn at a time: the steps of the arithmetic stay in a core's cache
 
 
 class BucketOrder:
@@ -55,15 +53,6 @@ class BucketOrder:
         self._seed = seed
         self._key = np.uint64(derive_seed(seed, "pack", "bucket"))
 
-    def buckets(self, start: int, stop: int) -> Int64:
-        """int64 ``[stop - start]``: bucket of each input, by its position in the split."""
-        # The finalizer of SplitMix64: a counter in, 64 well-mixed bits out. Array arithmetic wraps silently.
-        bits = np.arange(start, stop, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + self._key
-        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        bits = (bits ^ (bits >> np.uint64(31))) >> np.uint64(32)
-        return ((bits * np.uint64(self.num_buckets)) >> np.uint64(32)).astype(np.int64)
-
     def sort(self, start: int, stop: int) -> tuple[Int64, Int64]:
         """Positions ``[0, stop - start)`` by bucket, and where each bucket begins, int64 ``[num_buckets + 1]``.
 
@@ -72,17 +61,12 @@ class BucketOrder:
         """
         count = stop - start
         num_ranges = max(1, min(num_threads(), count // SORT_INPUTS))
-        bounds = [count * number // num_ranges for number in range(num_ranges + 1)]
-        buckets, positions = np.empty(count, np.int32), np.empty(count, np.int64)
-        counts = np.zeros((num_ranges, self.num_buckets), np.int64)
+        bounds = [start + count * number // num_ranges for number in range(num_ranges + 1)]
+        positions, counts = np.empty(count, np.int64), np.zeros((num_ranges, self.num_buckets), np.int64)
 
         def draw(first_range: int, last_range: int) -> None:
             for number in range(first_range, last_range):
-                begin, end = bounds[number : number + 2]
-                for first in range(begin, end, _BLOCK_INPUTS):
-                    last = min(first + _BLOCK_INPUTS, end)
-                    buckets[first:last] = self.buckets(start + first, start + last)
-                count_buckets(buckets[begin:end], counts[number])
+                count_buckets(bounds[number], bounds[number + 1], self._key, counts[number])
 
         run_ranges(draw, num_ranges)
         begins = np.concatenate([[0], np.cumsum(counts.sum(axis=0))]).astype(np.int64)
@@ -90,8 +74,7 @@ class BucketOrder:
 
         def place(first_range: int, last_range: int) -> None:
             for number in range(first_range, last_range):
-                begin, end = bounds[number : number + 2]
-                place_by_bucket(buckets[begin:end], begin, places[number], positions)
+                place_by_bucket(bounds[number], bounds[number + 1], start, self._key, places[number], positions)
 
         run_ranges(place, num_ranges)
         return positions, begins
@@ -134,12 +117,10 @@ class ShuffledInputs:
 
     Attributes
     ----------
-    num_inputs, num_hot_inputs
-        Inputs and hot inputs of the split. These and the following are known before the first part.
+    num_inputs
+        Inputs of the split. This and the following are known before the first part.
     counts
-        Lookups and hot lookups of the split.
-    num_clicks, hot_clicks
-        Labels of 1 among all inputs, and among the hot ones.
+        What was counted of them.
     """
 
     def __init__(
@@ -151,8 +132,7 @@ class ShuffledInputs:
         self.num_inputs = stop - self._start
         input_size = input_bytes(layout.num_slots, len(log.dense_names))
         self._order = BucketOrder(self.num_inputs, input_size, seed)
-        self.num_hot_inputs = self.num_clicks = self.hot_clicks = 0
-        self.counts = LookupCounts(0, 0)
+        self.counts = InputCounts(0, 0, 0, 0, 0)
         self._part_inputs = max(1, memory_bytes // (2 * input_size))
         self._carried: tuple[LogInputs, int] | None = None
         self._all: tuple[LogInputs, npt.NDArray[np.bool_]] | None = None
@@ -171,19 +151,8 @@ class ShuffledInputs:
 
     def _classified(self, start: int, stop: int) -> tuple[LogInputs, npt.NDArray[np.bool_]]:
         inputs = log_inputs(self._log, self._start + start, self._start + stop)
-        hot, counts = classify(inputs.ids, self._layout)
-        found: list[tuple[int, int, int]] = []  # appended by several threads: only the sums are used
-
-        def count(first: int, last: int) -> None:
-            labels, is_hot = inputs.labels[first:last], hot[first:last]
-            hot_clicks = np.count_nonzero(labels.view(np.bool_) & is_hot)
-            found.append((int(np.count_nonzero(is_hot)), int(np.count_nonzero(labels)), int(hot_clicks)))
-
-        run_ranges(count, len(inputs), min_range=SORT_INPUTS)
-        self.num_hot_inputs += sum(each for each, _, _ in found)
-        self.num_clicks += sum(each for _, each, _ in found)
-        self.hot_clicks += sum(each for _, _, each in found)
-        self.counts = LookupCounts(self.counts.lookups + counts.lookups, self.counts.hot_lookups + counts.hot_lookups)
+        hot, counts = classify(inputs.ids, inputs.labels, self._layout)
+        self.counts = InputCounts(*(sum(pair) for pair in zip(self.counts, counts, strict=True)))
         self._progress.advance(stop - start, "classified")
         return inputs, hot
 

@@ -3,7 +3,8 @@
 Storage ranks of a batch's inputs go in, final addresses come out. Ranks below a table's ``num_hot`` come first, so one
 stable sort by rank puts the table's hot lookups before its cold ones, lists its unique cold rows in ascending order and
 gives the order by address, all at once. Tables are sorted one by one because one column of a batch fits a core's cache
-and small tables need a single counting pass.
+and small tables need a single counting pass. The ranks come input by input: they are turned into columns first, and
+what needs no sort, the addresses of hot rows, is written on the way.
 
 The loop runs on one thread; `fae.pack.compose` spreads batches over threads.
 """
@@ -16,39 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.addressing import Addressing
-from fae.artifacts.row_layout import RowLayout
 from fae.core.compiled import Int64, njit
+from fae.pack.table_sort import SortScratch, sort_table
 
 Int32 = npt.NDArray[np.int32]
 
-_DIGIT_BITS = 11  # of the radix sort: 2,048 counters of 4 bytes stay in a core's first-level cache
-_SMALL_DIGIT_BITS = 8  # for few lookups, where clearing the counters would cost more than the sorting
-_SMALL_SORT = 4096  # lookups from which the larger digit pays
+_PART_INPUTS = 128  # turned into columns at a time: their ranks stay in a core's first-level cache
 
 SEGMENT_LOOKUPS = 32
 """Most lookups of a segment: what one program of a GPU sums at a time. Part of the format version."""
-
-
-class SortScratch(NamedTuple):
-    """What one thread needs to compose a batch: two buffers of sort keys and of lookups, the counters of a digit, and
-    the segments of cold rows until those of hot rows are complete. All int32."""
-
-    keys: Int32
-    other_keys: Int32
-    lookups: Int32
-    other_lookups: Int32
-    counters: Int32
-    cold_starts: Int32
-    cold_addresses: Int32
-
-
-def make_sort_scratch(layout: RowLayout, batch_size: int) -> SortScratch:
-    """Buffers for the longest column of a batch."""
-    longest = batch_size * max(feature.length for feature in layout.features)
-    keys, other_keys, lookups, other_lookups = np.zeros((4, longest), np.int32)
-    cold_starts, cold_addresses = np.zeros((2, batch_size * layout.num_slots), np.int32)
-    counters = np.zeros(1 << _DIGIT_BITS, np.int32)
-    return SortScratch(keys, other_keys, lookups, other_lookups, counters, cold_starts, cold_addresses)
 
 
 class ComposedLists(NamedTuple):
@@ -97,33 +74,64 @@ def make_composed_lists(num_batches: int, num_lookups: int, num_groups: int, mos
 
 
 @njit(cache=True, nogil=True)
-def sort_by_rank(scratch: SortScratch, count: int, largest: int) -> tuple[Int32, Int32]:
-    """Sort the first `count` keys, none above `largest`, stably by radix; return the buffers that hold the result."""
-    keys, lookups, other_keys, other_lookups, counters = (
-        scratch.keys, scratch.lookups, scratch.other_keys, scratch.other_lookups, scratch.counters,
-    )  # fmt: skip
-    bits = _DIGIT_BITS if count >= _SMALL_SORT else _SMALL_DIGIT_BITS
-    mask = (1 << bits) - 1
-    shift = 0
-    while (largest >> shift) > 0:
-        counters[: mask + 1] = 0
-        for i in range(count):
-            counters[(keys[i] >> shift) & mask] += 1
-        place = 0
-        for digit in range(mask + 1):
-            here = counters[digit]
-            counters[digit] = place
-            place += here
-        for i in range(count):
-            digit = (keys[i] >> shift) & mask
-            place = counters[digit]
-            counters[digit] = place + 1
-            other_keys[place] = keys[i]
-            other_lookups[place] = lookups[i]
-        keys, other_keys = other_keys, keys
-        lookups, other_lookups = other_lookups, lookups
-        shift += bits
-    return keys, lookups
+def turn_to_columns(ranks: Int32, addressing: Addressing, scratch: SortScratch, addresses: Int32) -> None:
+    """Turn ranks into columns, and look at each; write the addresses of hot rows, and -1 for all others.
+
+    Parameters
+    ----------
+    ranks
+        int32 ``[n, S]``.
+    addresses
+        int32 ``[B * S]``.
+    """
+    num_inputs, num_slots = ranks.shape
+    size = _PART_INPUTS * num_slots
+    # Of each lookup of a part: loops over all of them at once are short of nothing that vector instructions need.
+    num_hot, base = np.empty(size, np.int32), np.empty(size, np.int32)
+    for place in range(size):
+        num_hot[place] = addressing.slot_num_hot[place % num_slots]
+        base[place] = addressing.table_hot_base[addressing.slots.slot_table[place % num_slots]]
+    scratch.hot_lookups[:] = 0
+    scratch.least_rank[:] = 0
+    scratch.largest_rank[:] = 0
+    flat = ranks.reshape(-1)
+    for first in range(0, num_inputs, _PART_INPUTS):
+        last = min(first + _PART_INPUTS, num_inputs)
+        own = flat[first * num_slots : last * num_slots]
+        filled = addresses[first * num_slots : last * num_slots]
+        for place in range(own.size):
+            rank = own[place]
+            filled[place] = base[place] + rank if (rank >= 0) & (rank < num_hot[place]) else -1
+        for s in range(num_slots):
+            column, most = scratch.columns[s, first:last], num_hot[s]
+            for b in range(column.size):
+                column[b] = own[b * num_slots + s]
+            hot, least, largest = 0, np.int32(0), np.int32(0)
+            for b in range(column.size):
+                rank = column[b]
+                hot += (rank >= 0) & (rank < most)
+                least = min(least, rank)
+                largest = max(largest, rank)
+            scratch.hot_lookups[s] += hot
+            scratch.least_rank[s] = min(scratch.least_rank[s], np.int64(least))
+            scratch.largest_rank[s] = max(scratch.largest_rank[s], np.int64(largest))
+    addresses[num_inputs * num_slots :] = -1
+
+
+@njit(cache=True, nogil=True)
+def list_pads(
+    ranks: Int32, addressing: Addressing, group: int, batch_size: int, has_unused: bool, order: Int32, place: int
+) -> int:
+    """Write the lookups of a group that are none, by input and slot, to `order` from a place on; returns the next."""
+    num_inputs, num_slots = ranks.shape
+    first, last = addressing.group_first_slot[group], addressing.group_first_slot[group + 1]
+    for b in range(0 if has_unused else num_inputs, batch_size):
+        for position in range(first, last):
+            s = addressing.group_slots[position]
+            if b >= num_inputs or ranks[b, s] < 0:
+                order[place] = b * num_slots + s
+                place += 1
+    return place
 
 
 @njit(cache=True, nogil=True)
@@ -144,76 +152,95 @@ def compose_batch(
     segment_bounds = lists.segment_bounds[batch]
     long_rows, long_bounds = lists.long_rows[batch], lists.long_bounds[batch]
     table_first_slot = addressing.slots.table_first_slot
-    addresses[:] = -1
+    turn_to_columns(ranks, addressing, scratch, addresses)
     listed, num_segments, num_long = 0, 0, 0
     cold_bounds[0] = 0
     segment_bounds[0] = 0
     long_bounds[0] = 0
     for group in range(addressing.group_num_hot_rows.size):
-        group_first, group_last = addressing.group_first_slot[group], addressing.group_first_slot[group + 1]
-        # Pads first, in the order of lookups; hot lookups are counted on the way, since cold ones come behind them.
-        next_pad, num_hot = batch_size * group_first, 0
-        for b in range(num_inputs):
-            for position in range(group_first, group_last):
-                s = addressing.group_slots[position]
-                rank = ranks[b, s]
-                if rank < 0:
-                    order[next_pad] = b * num_slots + s
-                    next_pad += 1
-                elif rank < addressing.slot_num_hot[s]:
-                    num_hot += 1
-        for b in range(num_inputs, batch_size):
-            for position in range(group_first, group_last):
-                order[next_pad] = b * num_slots + addressing.group_slots[position]
-                next_pad += 1
-        next_hot, next_cold = next_pad, next_pad + num_hot
-        first_cold_address = addressing.group_num_hot_rows[group]
+        # Pads come first, then hot lookups, then cold ones.
+        has_unused, num_hot = False, 0
+        for position in range(addressing.group_first_slot[group], addressing.group_first_slot[group + 1]):
+            s = addressing.group_slots[position]
+            has_unused |= scratch.least_rank[s] < 0
+            num_hot += scratch.hot_lookups[s]
+        place = batch_size * addressing.group_first_slot[group]
+        next_hot = list_pads(ranks, addressing, group, batch_size, has_unused, order, place)
+        next_cold = next_hot + num_hot
         first_segment, cold_segments = num_segments, 0
+        first_cold_address = addressing.group_num_hot_rows[group] - cold_bounds[group]
         for position in range(addressing.group_first_table[group], addressing.group_first_table[group + 1]):
             table = addressing.group_tables[position]
-            count, largest = 0, 0
-            for b in range(num_inputs):
-                for s in range(table_first_slot[table], table_first_slot[table + 1]):
-                    rank = ranks[b, s]
-                    if rank >= 0:
-                        scratch.keys[count] = rank
-                        scratch.lookups[count] = b * num_slots + s
-                        count += 1
-                        largest = max(largest, int(rank))
-            keys, lookups = sort_by_rank(scratch, count, largest)
+            first_slot, last_slot = table_first_slot[table], table_first_slot[table + 1]
+            largest, least, table_hot_lookups = 0, 0, 0
+            for s in range(first_slot, last_slot):
+                largest = max(largest, scratch.largest_rank[s])
+                least = min(least, scratch.least_rank[s])
+                table_hot_lookups += scratch.hot_lookups[s]
+            if last_slot == first_slot + 1 and least >= 0:
+                count, step = num_inputs, num_slots
+                keys = scratch.columns[first_slot]
+            else:
+                count, step = 0, 0
+                keys = scratch.keys
+                for b in range(num_inputs):
+                    for s in range(first_slot, last_slot):
+                        rank = scratch.columns[s, b]
+                        if rank >= 0:
+                            keys[count] = rank
+                            scratch.lookups[count] = b * num_slots + s
+                            count += 1
+            digits = sort_table(
+                keys, scratch.lookups, step, first_slot, count, largest, table_hot_lookups, scratch,
+                order[next_hot:], order[next_cold:],
+            )  # fmt: skip
             table_hot, hot_base = addressing.table_num_hot[table], addressing.table_hot_base[table]
             to_row = addressing.table_cold_base[table] - table_hot
-            previous, in_segment = -1, 0
-            for i in range(count):
-                rank, lookup = int(keys[i]), int(lookups[i])
-                begins = rank != previous or in_segment == SEGMENT_LOOKUPS
-                in_segment = 1 if begins else in_segment + 1
+            # The rows, and where the lookups of each begin among the sorted ones.
+            rows, begins, num_rows = scratch.rows, scratch.begins, 0
+            if digits == 1:
+                place = 0
+                for rank in range(largest + 1):
+                    rows[num_rows], begins[num_rows] = rank, place
+                    num_rows += scratch.counters[0, rank] > 0
+                    place += scratch.counters[0, rank]
+            else:
+                previous = np.int32(-1)
+                for i in range(count):
+                    rank = scratch.keys[i]
+                    rows[num_rows], begins[num_rows] = rank, i
+                    num_rows += rank != previous
+                    previous = rank
+            begins[num_rows] = count
+            for row in range(num_rows):
+                rank, here = np.int64(rows[row]), np.int64(begins[row + 1] - begins[row])
                 if rank < table_hot:
-                    address = hot_base + rank
-                    if begins:
-                        segment_starts[num_segments] = next_hot
-                        segment_addresses[num_segments] = address
+                    start = next_hot
+                    next_hot += here
+                    while start < next_hot:
+                        segment_starts[num_segments] = start
+                        segment_addresses[num_segments] = hot_base + rank
                         num_segments += 1
-                    order[next_hot] = lookup
-                    next_hot += 1
+                        start += SEGMENT_LOOKUPS
                 else:
-                    if rank != previous:
-                        cold_rows[listed] = to_row + rank
-                        listed += 1
-                    address = first_cold_address + listed - 1 - cold_bounds[group]
-                    if begins:
-                        scratch.cold_starts[cold_segments] = next_cold
-                        scratch.cold_addresses[cold_segments] = address
+                    cold_rows[listed] = to_row + rank
+                    start = next_cold
+                    next_cold += here
+                    while start < next_cold:
+                        scratch.cold_starts[cold_segments] = start
+                        scratch.cold_addresses[cold_segments] = first_cold_address + listed
                         cold_segments += 1
-                    order[next_cold] = lookup
-                    next_cold += 1
-                addresses[lookup] = address
-                previous = rank
+                        start += SEGMENT_LOOKUPS
+                    listed += 1
         cold_bounds[group + 1] = listed
         for segment in range(cold_segments):
-            segment_starts[num_segments] = scratch.cold_starts[segment]
-            segment_addresses[num_segments] = scratch.cold_addresses[segment]
+            start, address = scratch.cold_starts[segment], scratch.cold_addresses[segment]
+            segment_starts[num_segments] = start
+            segment_addresses[num_segments] = address
             num_segments += 1
+            stop = scratch.cold_starts[segment + 1] if segment + 1 < cold_segments else next_cold
+            for place in range(start, stop):
+                addresses[order[place]] = address
         segment_bounds[group + 1] = num_segments
         segment = first_segment
         while segment < num_segments:

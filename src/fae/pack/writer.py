@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import BatchArrays
 from fae.artifacts.checksums import join_checksums
+from fae.artifacts.crc_folding import crc32
 from fae.core.compiled import Int64
 from fae.core.npy import HEADER_BYTES, NpyWriter, npy_header
 from fae.pack.running_totals import RunningTotals
@@ -87,7 +88,7 @@ class SummedFile:
         finally:
             self._lock.release()
         if rows.nbytes:
-            self._parts.append((first, zlib.crc32(rows.reshape(-1).view(np.uint8).data), rows.nbytes))
+            self._parts.append((first, crc32(rows), rows.nbytes))
         return True
 
     @property

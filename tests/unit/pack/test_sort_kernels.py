@@ -11,12 +11,13 @@ import pytest
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import RecipeError
-from fae.pack import classify as classify_module
 from fae.pack import compose as compose_module
-from fae.pack import cut_kernels, order_kernels, sort_kernels
-from fae.pack.classify import classify, to_ranks, translate_inputs
+from fae.pack import cut_kernels, input_kernels, order_kernels, rank_tables, sort_kernels, table_sort
+from fae.pack.classify import classify, translate_inputs
 from fae.pack.compose import Composer, check_address_space
 from fae.pack.in_memory import pack_groups
+from fae.pack.log_reader import plain_view
+from fae.pack.rank_tables import RankTables
 
 
 def plain(function: Any) -> Any:
@@ -29,10 +30,35 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """Both forms of every loop; arithmetic that leaves its type is an error in the plain one."""
     if request.param == "plain":
         for module, names in (
-            (classify_module, ("apply_ranks", "classify_ranks")),
-            (cut_kernels, ("list_cold_lookups", "cut_batches")),
-            (sort_kernels, ("sort_by_rank", "compose_batch", "compose_batches", "join_lists")),
-            (order_kernels, ("count_buckets", "place_by_bucket", "count_hot", "split_kinds")),
+            (rank_tables, ("ids_to_ranks",)),
+            (cut_kernels, ("make_cold_scratch", "find_cold", "list_cold_lookups", "cut_batches")),
+            (
+                input_kernels,
+                (
+                    "ids_to_ranks",
+                    "make_cold_scratch",
+                    "find_cold",
+                    "list_cold_lookups",
+                    "classify_inputs",
+                    "gather_ranks",
+                    "read_ranks",
+                    "read_block",
+                    "gather_columns",
+                ),
+            ),
+            (
+                sort_kernels,
+                (
+                    "turn_to_columns",
+                    "sort_table",
+                    "list_pads",
+                    "compose_batch",
+                    "compose_batches",
+                    "join_lists",
+                ),
+            ),
+            (table_sort, ("count_digits", "sort_pairs", "sort_table")),
+            (order_kernels, ("count_hot", "split_kinds")),
         ):
             for name in names:
                 monkeypatch.setattr(module, name, plain(getattr(module, name)))
@@ -49,33 +75,70 @@ def layout_of(sizes: list[int], num_hot: list[int], lengths: list[int] | None = 
 
 def test_ranks_replace_ids_where_the_order_differs(loops: str) -> None:
     layout = layout_of([3, 3], [1, 1], ranks=[np.array([2, 0, 1], np.int32), None])
-    ids = np.array([[0, 0], [1, 2], [-1, -1]], np.int32)
-    to_ranks(ids, layout)
-    assert ids.tolist() == [[2, 0], [0, 2], [-1, -1]]
+    ids, tables = np.array([[0, 0], [1, 2], [-1, -1]], np.int32), RankTables(layout)
+    ranks, positions = np.zeros((300, 2), np.int32), np.arange(300) % 3
+    input_kernels.read_ranks(plain_view(ids), positions, tables.slots, tables.addresses, ranks)
+    assert np.array_equal(ranks, np.array([[2, 0], [0, 2], [-1, -1]])[positions])
 
 
 def test_an_input_is_hot_only_if_every_lookup_is(loops: str) -> None:
     layout = layout_of([4, 4], [2, 1], [1, 2])
     ids = np.array([[1, 0, -1], [2, 0, 0], [0, 0, 1], [-1, -1, -1]], np.int32)
-    hot, counts = classify(ids, layout)
+    hot, counts = classify(ids, np.array([1, 1, 0, 1], np.uint8), layout)
     assert hot.tolist() == [True, False, False, True]
-    assert (counts.lookups, counts.hot_lookups) == (8, 6)
+    assert counts == (8, 6, 2, 3, 2)
 
 
-@pytest.mark.parametrize("largest", [0, 5, 300, 70_000, 2**31 - 1])
-@pytest.mark.parametrize("count", [0, 1, 50, 5000])
-def test_radix_sort_is_stable(largest: int, count: int) -> None:
-    if count == 5000 and largest > 300:
-        largest = 3000  # two digits of the large kind
-    keys = np.random.default_rng(count).integers(0, largest, count, endpoint=True).astype(np.int32)
-    scratch = sort_kernels.SortScratch(
-        np.array(keys), np.zeros_like(keys), np.arange(count, dtype=np.int32), np.zeros_like(keys),
-        np.zeros(2048, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32),
+@pytest.mark.parametrize("has_ranks", [False, True])
+@pytest.mark.parametrize("num_slots", [1, 3, 8, 26, 5000])
+def test_cold_lookups_are_those_that_numpy_finds(num_slots: int, has_ranks: bool) -> None:
+    """Blocks of fewer and of more inputs than are worked on at a time, from one of them to all of them cold."""
+    random = np.random.default_rng(num_slots)
+    orders = [random.permutation(50).astype(np.int32) if has_ranks and s % 3 else None for s in range(num_slots)]
+    layout = layout_of([50] * num_slots, [45 + s % 6 for s in range(num_slots)], ranks=orders)
+    ids = random.integers(-1, 50, (1200 if num_slots < 30 else 7, num_slots)).astype(np.int32)
+    labels = random.integers(0, 2, len(ids)).astype(np.uint8)
+    expected = np.stack([c if o is None else np.where(c < 0, -1, o[c]) for c, o in zip(ids.T, orders, strict=True)], 1)
+    cold = expected >= np.array(layout.num_hot)
+    hot, counts = classify(ids, labels, layout)
+    assert np.array_equal(hot, ~cold.any(axis=1))
+    assert counts == (
+        np.count_nonzero(ids >= 0), np.count_nonzero((ids >= 0) & ~cold), hot.sum(), labels.sum(), labels[hot].sum(),
     )  # fmt: skip
-    found, lookups = plain(sort_kernels.sort_by_rank)(scratch, count, largest)
+    tables, positions = RankTables(layout), random.permutation(len(ids))
+    ranks, lookups = np.zeros_like(ids), cut_kernels.make_cold_lookups(len(ids), num_slots)
+    input_kernels.read_block(
+        plain_view(ids), positions, tables.slots, tables.addresses, layout.addressing, ranks, lookups
+    )
+    assert np.array_equal(ranks, expected[positions])
+    owner, slot = np.nonzero(cold[positions])
+    assert np.array_equal(lookups.ends, np.cumsum(cold[positions].sum(axis=1)))
+    assert np.array_equal(lookups.rows[: len(owner)], 50 * slot + ranks[owner, slot])
+    assert np.array_equal(lookups.groups[: len(owner)], np.zeros(len(owner)))
+
+
+@pytest.mark.parametrize("largest", [0, 5, 300, 4095, 70_000, 2**24, 2**31 - 1])
+@pytest.mark.parametrize(("count", "step"), [(0, 0), (1, 3), (50, 0), (50, 3), (5000, 0), (5000, 3)])
+def test_sorting_is_stable(largest: int, count: int, step: int) -> None:
+    random = np.random.default_rng(count)
+    layout = layout_of([2**31 - 1], [1])
+    keys = random.integers(0, largest, max(1, count // 3), endpoint=True)
+    keys = random.choice(keys, count).astype(np.int32)
+    lookups = random.permutation(count).astype(np.int32)
+    scratch = table_sort.make_sort_scratch(layout, max(1, count))
+    num_hot = count // 4
+    hot, cold = np.zeros(num_hot, np.int32), np.zeros(count - num_hot, np.int32)
+    digits = table_sort.sort_table(
+        keys, lookups, step, 7 if step else 0, count, int(keys.max(initial=0)), num_hot, scratch, hot, cold
+    )
     order = np.argsort(keys, kind="stable")
-    assert np.array_equal(found[:count], keys[order])
-    assert np.array_equal(lookups[:count], order)
+    expected = 7 + step * order if step else lookups[order]
+    assert np.array_equal(np.concatenate([hot, cold]), expected)
+    if digits > 1:
+        assert np.array_equal(scratch.keys[:count], keys[order])
+    else:
+        found = np.bincount(keys, minlength=1)
+        assert np.array_equal(scratch.counters[0, : len(found)], found)
 
 
 def find(layout: RowLayout, ranks: list[list[int]], batch_size: int, staging: list[int]) -> list[int]:
@@ -94,7 +157,8 @@ def find_in_blocks(
         warnings.simplefilter("error")
         for first in range(0, len(ranks), block):
             part = np.array(ranks[first : first + block], np.int32)
-            cut_kernels.list_cold_lookups(part, len(part), layout.addressing, lookups)
+            scratch = cut_kernels.make_cold_scratch(layout.addressing.slot_num_hot)
+            cut_kernels.list_cold_lookups(part, 0, len(part), layout.addressing, scratch, lookups)
             count = cut_kernels.cut_batches(
                 first, len(part), lookups, batch_size, np.array(staging, np.int64), seen, open_batch, closed
             )
@@ -123,7 +187,7 @@ def compose(layout: RowLayout, ranks: np.ndarray, batch_size: int) -> sort_kerne
     """The lists of one batch, each without its first axis; through the module, so that its plain form is used."""
     num_lookups = batch_size * layout.num_slots
     lists = sort_kernels.make_composed_lists(1, num_lookups, len(layout.groups), num_lookups)
-    scratch = sort_kernels.make_sort_scratch(layout, batch_size)
+    scratch = table_sort.make_sort_scratch(layout, batch_size)
     sort_kernels.compose_batch(ranks, layout.addressing, scratch, batch_size, lists, 0)
     return sort_kernels.ComposedLists(*(array[0] for array in lists))
 
@@ -212,7 +276,7 @@ def test_lists_of_batches_are_joined_group_by_group(loops: str) -> None:
     layout = layout_of([4, 4], [1, 2], dims=[8, 4])
     lists = sort_kernels.make_composed_lists(3, 4, 2, 4)
     bounds, ranks = np.array([0, 2, 2, 3]), np.array([[3, 3], [2, 2], [3, 1]], np.int32)
-    scratch = sort_kernels.make_sort_scratch(layout, 2)
+    scratch = table_sort.make_sort_scratch(layout, 2)
     sort_kernels.compose_batches(ranks, bounds, 0, 3, layout.addressing, scratch, 2, lists)
     assert lists.cold_bounds.tolist() == [[0, 2, 4], [0, 0, 0], [0, 0, 1]]
     for group, expected in ((0, [2, 3]), (1, [2, 3, 3])):
@@ -223,13 +287,21 @@ def test_lists_of_batches_are_joined_group_by_group(loops: str) -> None:
 
 
 def test_inputs_are_sorted_by_bucket_and_split_by_kind(loops: str) -> None:
-    buckets, positions = np.array([1, 0, 1, 2], np.int32), np.zeros(4, np.int64)
-    counts = np.zeros(3, np.int64)
-    order_kernels.count_buckets(buckets, counts)
-    assert counts.tolist() == [1, 2, 1]
-    order_kernels.place_by_bucket(buckets[:2], 0, np.array([0, 1, 3]), positions)
-    order_kernels.place_by_bucket(buckets[2:], 2, np.array([1, 2, 3]), positions)
-    assert positions.tolist() == [1, 0, 2, 3]
+    key, count, num_buckets = np.uint64(2**63 + 12345), 1000, 7
+    with np.errstate(over="ignore"):
+        bits = np.arange(50, 50 + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + key
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits = (bits ^ (bits >> np.uint64(31))) >> np.uint64(32)
+    buckets = ((bits * np.uint64(num_buckets)) >> np.uint64(32)).astype(np.int64)
+    counts, positions = np.zeros(num_buckets, np.int64), np.zeros(count, np.int64)
+    order_kernels.count_buckets(50, 50 + count, key, counts)
+    assert counts.tolist() == np.bincount(buckets, minlength=num_buckets).tolist()
+    places = np.cumsum(counts) - counts
+    order_kernels.place_by_bucket(50, 450, 50, key, places, positions)
+    order_kernels.place_by_bucket(450, 50 + count, 50, key, places, positions)
+    assert positions.tolist() == np.argsort(buckets, kind="stable").tolist()
+    positions = np.array([1, 0, 2, 3])
     hot = np.array([True, False, False, True])
     of_hot, of_cold = np.zeros(2, np.int64), np.zeros(2, np.int64)
     assert order_kernels.count_hot(positions, hot) == 2
