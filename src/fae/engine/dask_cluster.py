@@ -10,7 +10,9 @@ import contextlib
 import functools
 import importlib
 import logging
+import queue
 import secrets
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +36,8 @@ R = TypeVar("R")
 
 _RETRIES = 3
 _PATIENCE_SECONDS = 30.0
+_PARTS_OF_CONNECTING = 3
+"""A client connects, asks who is there, and registers; each may take all patience."""
 
 
 @dataclass(frozen=True)
@@ -222,15 +226,30 @@ def _connect(address: str, patience_seconds: float) -> Any:
     # Its traces of lost connections are no news: one line of ours says what happened.
     for name in ("distributed", "distributed.client", "tornado", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    made: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def make() -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of versions, which are compared below
+                made.put(distributed.Client(f"tcp://{address}", timeout=patience_seconds, set_as_default=False))
+        except BaseException as error:
+            made.put(error)
+
+    # In a thread: a client has no bound of its own for all that it does before it is there.
+    threading.Thread(target=make, daemon=True, name="fae-dask-client").start()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of versions, which are compared below
-            return distributed.Client(f"tcp://{address}", timeout=patience_seconds, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+        found = made.get(timeout=_PARTS_OF_CONNECTING * patience_seconds)
+    except queue.Empty:
+        found = TimeoutError()
+    if isinstance(found, (OSError, TimeoutError, ValueError)):
         raise EngineError(
             f"no Dask scheduler answers at {address}; start one with `dask scheduler`, and workers with "
             f"`dask worker {address}`, or choose another --engine"
-        ) from error
+        ) from found
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 def _meet(client: Any, address: str, meeting: Meeting, patience_seconds: float) -> None:

@@ -89,7 +89,7 @@ class Engine(abc.ABC):
         Parameters
         ----------
         module
-            Name of the tasks' module; importing it starts no thread.
+            Name of a module that gets a process ready for the tasks; importing it starts no thread of Python or of numpy.
         """
 
     def rest(self) -> None:  # noqa: B027 (most engines keep what they have)

@@ -81,6 +81,18 @@ def test_no_scheduler(tmp_path: Path) -> None:
         DaskEngine(address, tmp_path, patience_seconds=1)
 
 
+def test_a_client_that_is_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a scheduler that has taken its connection, and was killed."""
+    import distributed
+
+    never = threading.Event()
+    monkeypatch.setattr(distributed, "Client", lambda *arguments, **options: never.wait())
+    with pytest.raises(EngineError, match=r"no Dask scheduler answers at 127\.0\.0\.1:1"):
+        DaskEngine("127.0.0.1:1", tmp_path, patience_seconds=0.1)
+    never.set()
+    assert not list(tmp_path.iterdir())
+
+
 def test_workers_see_another_folder(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file that they look for is not there for them."""
 
