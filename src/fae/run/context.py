@@ -10,6 +10,7 @@ from fae.artifacts.columnar_log import ColumnarLog
 from fae.core.config import check_folder
 from fae.core.errors import DeviceError, RecipeError
 from fae.core.printable import brief
+from fae.run.ahead.torch_ahead import seems_to_have_gpu
 
 if TYPE_CHECKING:
     from fae.checkpoint.parent import ParentRun
@@ -101,6 +102,17 @@ class RunContext:
             parent.check_continued_by(self.existing_log())
         parent.check_fits(None if recipe.log.is_columnar else recipe.log, recipe.model, recipe.train.optimizer)
         return parent
+
+    def check_device(self) -> None:
+        """Refuse a GPU that is requested and not there; imports torch only where files do not speak of one.
+
+        Raises
+        ------
+        DeviceError
+            If there is none.
+        """
+        if self.requested_device == "cuda" and not seems_to_have_gpu():
+            self.device()
 
     def device(self) -> str:
         """The device that training will use: ``"cpu"`` or ``"cuda"``.

@@ -22,6 +22,7 @@ from fae.ingest.existing_log import existing_plan
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.run.ahead.compile_helpers import compile_ahead
 from fae.run.ahead.loops_ahead import loops_ahead
+from fae.run.ahead.torch_ahead import import_ahead
 from fae.run.context import RunContext
 from fae.run.earlier_training import keep_for_users, missing_sources, require_replaceable
 from fae.run.prepare import require_validation
@@ -135,12 +136,12 @@ class RunFolder(RunContext):
         self.recipe.check_model(log.features if log else None)
         require_validation(self.recipe, log)
         self.compile_ahead(log)
+        import_ahead(self.recipe, self.requested_device)
         require_model_memory(self.recipe, log)
         with self.locked():
             # A parent that does not fit and a missing GPU are found now, not after hours of ingest.
             self.parent()
-            if self.requested_device == "cuda":
-                self.device()
+            self.check_device()
             self._check_replaceable(INGEST, replace=replace)
             skipped = {}
             for stage in STAGES:

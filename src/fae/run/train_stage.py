@@ -19,6 +19,7 @@ from fae.core.errors import BudgetError
 from fae.core.host_memory import available_bytes
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
+from fae.models.most_weights import BYTES_OF_WEIGHT, most_weights
 from fae.run.ahead.loops_ahead import named_features
 from fae.run.context import RunContext
 from fae.run.parent_test import evaluate_parent, read_parent_test
@@ -165,13 +166,16 @@ def require_model_memory(recipe: Recipe, log: ColumnarLog | None) -> None:
     BudgetError
         With its size.
     """
+    features, free = log.features if log else named_features(recipe), available_bytes()
+    num_dense = len(log.dense_names if log else recipe.log.dense_columns())
+    if BYTES_OF_WEIGHT * most_weights(recipe.model, features, num_dense) <= free:
+        return  # without torch, which takes seconds to import
     from fae.models.registry import sketch_model
     from fae.training.dense import dense_bytes
 
-    features = log.features if log else named_features(recipe)
-    model = sketch_model(recipe.model, features, len(log.dense_names if log else recipe.log.dense_columns()))
+    model = sketch_model(recipe.model, features, num_dense)
     num_weights = sum(parameter.numel() for parameter in model.parameters())
-    needed, free = dense_bytes(recipe.train.optimizer, model), available_bytes()
+    needed = dense_bytes(recipe.train.optimizer, model)
     if free and needed > free:
         raise BudgetError(
             f"[model] {recipe.model.name} has {format_count(num_weights)} dense weights, which take "

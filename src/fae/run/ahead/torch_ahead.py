@@ -1,0 +1,67 @@
+"""Import torch and what trains on a thread, while stages that need none of it work; find a missing GPU without it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fae.run.recipe import Recipe
+
+THREAD_NAME = "import ahead"
+_MODULES = ("torch", "fae.models.registry", "fae.embedding.placements", "fae.training.trainer")
+_GPU_MODULES = ("fae.embedding.gpu_rows", "fae.kernels.triton_dense")
+_DRIVER = Path("/proc/driver/nvidia/version")
+"""There where Linux has a driver for GPUs."""
+_DEVICES = Path("/dev")
+
+
+def import_ahead(recipe: Recipe, device: str | None) -> threading.Thread | None:
+    """Start the thread; None where torch is there already. Who imports the same meanwhile waits for it.
+
+    At the end of the process it stops behind the module that it is at.
+
+    Parameters
+    ----------
+    device
+        ``"cpu"`` or ``"cuda"``; None is a GPU where there seems to be one.
+    """
+    if "torch" in sys.modules:
+        return None
+    on_gpu = recipe.train.placement != "cpu" and (seems_to_have_gpu() if device is None else device == "cuda")
+    names = (*_MODULES, *(_GPU_MODULES if on_gpu else ()))
+    thread = threading.Thread(target=_import_all, args=(names,), name=THREAD_NAME)
+    thread.start()
+    return thread
+
+
+def _import_all(names: tuple[str, ...]) -> None:
+    with contextlib.suppress(Exception):  # who needs the module meets the same error
+        for name in names:
+            if not threading.main_thread().is_alive():
+                return
+            importlib.import_module(name)
+
+
+def seems_to_have_gpu() -> bool:
+    """Whether there is a driver, a GPU that this process may see, and a torch that was built for it.
+
+    Where it says no, torch may still find one. Where it says yes, it is right unless the driver is too old or broken.
+    """
+    if not _DRIVER.exists() or os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return False
+    if not any(_DEVICES.glob("nvidia[0-9]*")):
+        return False
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        found = importlib.util.find_spec("torch")
+        for folder in (found.submodule_search_locations or ()) if found else ():
+            text = (Path(folder) / "version.py").read_text()
+            return re.search(r"^cuda\s*(:[^=\n]*)?=\s*['\"]\d", text, re.MULTILINE) is not None
+    return False
