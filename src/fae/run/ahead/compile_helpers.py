@@ -67,7 +67,8 @@ def _start_helpers(wanted: LoopsAhead) -> subprocess.Popen[bytes] | None:
         return None
     with contextlib.suppress(OSError):
         return subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), json.dumps(dataclasses.asdict(wanted)), str(number)],
+            [sys.executable, "-c", _PROGRAM, json.dumps([*map(str, sys.path)]), json.dumps(dataclasses.asdict(wanted)),
+             str(number)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
             start_new_session=True,  # Ctrl-C reaches this process alone
             env={**os.environ, **_ONE_THREAD},
@@ -78,18 +79,21 @@ def _start_helpers(wanted: LoopsAhead) -> subprocess.Popen[bytes] | None:
 def _load_from(helpers: subprocess.Popen[bytes], wanted: LoopsAhead) -> None:
     """Load each loop when a helper says that it is kept, until all helpers have ended."""
     assert helpers.stdout is not None
-    with helpers:  # closes the pipes, so that helpers end, and waits for the first of them
-        loops, said = list(wanted.loops()), b""
-        while threading.main_thread().is_alive():
-            if not select.select([helpers.stdout], [], [], _LOOK_AGAIN)[0]:
-                continue
-            more = helpers.stdout.read(4096)
-            if not more:
-                break
-            *lines, said = (said + more).split(b"\n")
-            for line in lines:
-                loop, types = loops[int(line)]
-                loop.compile(types)
+    with helpers:  # closes the pipes, so that all of them end, and waits for the first
+        try:
+            loops, said = list(wanted.loops()), b""
+            while threading.main_thread().is_alive():
+                if not select.select([helpers.stdout], [], [], _LOOK_AGAIN)[0]:
+                    continue
+                more = helpers.stdout.read(4096)
+                if not more:
+                    break
+                *lines, said = (said + more).split(b"\n")
+                for line in lines:
+                    loop, types = loops[int(line)]
+                    loop.compile(types)
+        finally:
+            helpers.kill()  # one that is still importing would not see that its input is closed
 
 
 def help_compiling(wanted: str, number: int) -> None:
