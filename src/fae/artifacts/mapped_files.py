@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.checksums import Files, is_verified, join_checksums
+from fae.artifacts.crc_folding import crc32
 from fae.core.npy import HEADER_BYTES
 from fae.core.threads import run_jobs
 
@@ -83,7 +84,7 @@ class _FileCheck:
             last = min(first + step, stop)
             rows = self.file.array[first:last]
             if not self._is_verified:
-                checksum = zlib.crc32(rows.reshape(-1).view(np.uint8).data, checksum)
+                checksum = crc32(rows, checksum)
             if fits is not None and self.has_possible_rows and not fits(first, last, rows):
                 self.has_possible_rows = False
         self._parts[start] = (checksum, self.file.array[start:stop].nbytes)
