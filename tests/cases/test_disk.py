@@ -176,8 +176,8 @@ def test_a_late_stop_is_continued_and_later_damage_is_seen(
         data[-1] ^= 1
         path.write_bytes(bytes(data))
     done = succeed("ingest", unfinished / "r.toml", "--out", run)
-    is_restored = (moment, name) == ("while numbering", "ids.npy")  # the rows of an interrupted step are put back
-    assert ("damaged or was changed" in done.stderr) == (bool(name) and not is_restored)
+    is_written_anew = (moment, name) == ("while numbering", "vocabulary/0.parquet")
+    assert ("damaged or was changed" in done.stderr) == (bool(name) and not is_written_anew)
     assert log_files(run) == log_files(unfinished / "fresh")
 
 

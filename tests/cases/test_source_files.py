@@ -376,7 +376,7 @@ def test_names_that_no_system_has(tmp_path: Path) -> None:
 
 def test_many_small_files(tmp_path: Path) -> None:
     from fae.ingest.config import LogConfig
-    from fae.ingest.ingest import plan_ingest
+    from fae.ingest.log_plan import plan_ingest
 
     def num_calls(count: int) -> int:
         """Calls of functions while the files are named, in this thread alone: no clock, so no load of the machine."""

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fae.core.errors import LogError
-from fae.ingest import final_ids, id_blocks, renumbering, second_pass
+from fae.ingest import final_ids, id_blocks, renumbering, vocabulary_writer
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
@@ -117,7 +117,7 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "_BATCH_INPUTS", 7)
     monkeypatch.setattr(id_blocks, "_BYTES_PER_THREAD", 160)
     monkeypatch.setattr(renumbering, "STEP_BYTES", 160)
-    monkeypatch.setattr(second_pass, "_VALUES_PER_ROW_GROUP", 3)
+    monkeypatch.setattr(vocabulary_writer, "_VALUES_PER_ROW_GROUP", 3)
     monkeypatch.setattr(final_ids, "_STEP", 3)
 
 

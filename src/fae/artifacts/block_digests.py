@@ -1,8 +1,10 @@
 """Name files by their content on all threads: a digest of the digests of a file's blocks.
 
-The digest of a file is blake2b (16 bytes) over the blake2b (32 bytes) of each of its blocks of 8 MiB, in their order,
-and its size as 8 bytes, little-endian. Blocks are digested in any order, so one large file keeps all threads busy; the
-result depends on the bytes alone.
+The digest of a file is the first 16 bytes of the SHA-256 over the SHA-256 of each of its blocks of 8 MiB, in their
+order, and its size as 8 bytes, little-endian. Blocks are digested in any order, so one large file keeps all threads
+busy; the result depends on the bytes alone. Processors of the last years compute SHA-256 themselves, twice as fast as
+blake2b (1.1 against 0.6 GB/s a core), of which earlier code made such digests: blake2b of 32 bytes of each block, and
+of 16 bytes of all of them.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from fae.core.threads import num_threads
+
+Kind = Literal["sha256", "blake2b"]
 
 BLOCK_BYTES = 8 * 2**20
 """Bytes in a block. It is part of what digests mean, and never changes."""
@@ -63,13 +67,18 @@ class LocalBlocks:
         os.close(self._file)
 
 
-def digest_of_blocks(digests: Iterable[bytes], num_bytes: int) -> str:
+def digest_of_blocks(digests: Iterable[bytes], num_bytes: int, kind: Kind = "sha256") -> str:
     """Hex digest of a file from the digests of its blocks, in their order, and its size.
 
     >>> digest_of_blocks([], 0)
+    'af5570f5a1810b7af78caf4bc70a660f'
+    >>> digest_of_blocks([], 0, "blake2b")
     'c804ce198ec337e3dc762bdd1a09aece'
     """
-    return hashlib.blake2b(b"".join(digests) + num_bytes.to_bytes(8, "little"), digest_size=16).hexdigest()
+    data = b"".join(digests) + num_bytes.to_bytes(8, "little")
+    if kind == "sha256":
+        return hashlib.sha256(data).hexdigest()[:32]
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def digest_files(
@@ -78,6 +87,7 @@ def digest_files(
     *,
     advance: Callable[[int], None] | None = None,
     workers: int | None = None,
+    kind: Kind = "sha256",
 ) -> list[str]:
     """Hex digests of files by their blocks.
 
@@ -91,6 +101,8 @@ def digest_files(
         Called with the bytes of each block once it is digested.
     workers
         Threads; None takes all CPU threads.
+    kind
+        ``"sha256"``, or ``"blake2b"`` for the digests of earlier code.
 
     Raises
     ------
@@ -99,7 +111,7 @@ def digest_files(
     OSError
         If one cannot be read.
     """
-    work = _Work(opens, sizes, advance)
+    work = _Work(opens, sizes, advance, kind)
     number = max(1, min(workers or num_threads(), sum(map(len, work.digests))))
     try:
         if number == 1:
@@ -115,17 +127,22 @@ def digest_files(
         work.close()
     if work.failure is not None:
         raise work.failure
-    return [digest_of_blocks(digests, size) for digests, size in zip(work.digests, sizes, strict=True)]
+    return [digest_of_blocks(digests, size, kind) for digests, size in zip(work.digests, sizes, strict=True)]
 
 
 class _Work:
     """Blocks of several files that wait to be digested, and the files that are open for it."""
 
     def __init__(
-        self, opens: Sequence[Callable[[], ReadableBlocks]], sizes: Sequence[int], advance: Callable[[int], None] | None
+        self,
+        opens: Sequence[Callable[[], ReadableBlocks]],
+        sizes: Sequence[int],
+        advance: Callable[[int], None] | None,
+        kind: Kind,
     ) -> None:
         self.digests = [[b""] * -(-size // BLOCK_BYTES) for size in sizes]
         self.failure: BaseException | None = None
+        self._kind = kind
         self._opens, self._sizes, self._advance = opens, sizes, advance
         self._files: dict[int, ReadableBlocks] = {}
         self._left = [len(digests) for digests in self.digests]
@@ -141,7 +158,8 @@ class _Work:
                 file, block, opened = taken
                 first = block * BLOCK_BYTES
                 stop = min(first + BLOCK_BYTES, self._sizes[file])
-                digest, found = hashlib.blake2b(digest_size=32), 0
+                digest = hashlib.sha256() if self._kind == "sha256" else hashlib.blake2b(digest_size=32)
+                found = 0
                 for piece in opened.pieces(first, stop):
                     digest.update(piece)
                     found += len(piece)

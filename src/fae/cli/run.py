@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae.cli.engine_options import add_engine_options, engine_of
+from fae.cli.engine_options import add_engine_options, engine_ahead, engine_of
 from fae.cli.options import add_recipe_options, add_replace_option, add_watch_options, command_line, open_run_folder
 
 _DESCRIPTION = """\
@@ -42,13 +42,11 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     """Run it."""
     from fae.core.progress import say
 
-    folder = open_run_folder(options)
-    if options.engine or options.worker:
-        with engine_of(options, folder.out) as folder.engine:
+    with engine_ahead(options) as local:
+        folder = open_run_folder(options)
+        with engine_of(options, folder.out, local) as folder.engine:
             if not folder.engine.is_leader:
                 return folder.help_ingest(folder.engine)
             record = folder.run(replace=options.replace, command=command_line(options))
-    else:
-        record = folder.run(replace=options.replace, command=command_line(options))
     say(f"run: the whole record is in {folder.out / 'run.json'}")
     return record

@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from fae.cli.engine_options import add_engine_options, engine_of
+from fae.cli.engine_options import add_engine_options, engine_ahead, engine_of
 from fae.cli.options import add_recipe_options, add_replace_option, add_watch_options, open_run_folder
 
 _STAGES = {
@@ -61,12 +61,18 @@ def add_parsers(verbs: Any) -> None:
 
 def work(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one stage."""
+    if name == "ingest":
+        return _ingest(options)
     folder = open_run_folder(options)
-    if name == "ingest" and (options.engine or options.worker):
-        with engine_of(options, folder.out) as folder.engine:
-            if not folder.engine.is_leader:
-                return folder.help_ingest(folder.engine)
-            return folder.stage(name, replace=options.replace)
     if getattr(options, "against", None) is not None:
         return folder.drift(options.against)
     return folder.stage(name, replace=name in _REPLACING and options.replace)
+
+
+def _ingest(options: argparse.Namespace) -> dict[str, Any]:
+    with engine_ahead(options) as local:
+        folder = open_run_folder(options)
+        with engine_of(options, folder.out, local) as folder.engine:
+            if not folder.engine.is_leader:
+                return folder.help_ingest(folder.engine)
+            return folder.stage("ingest", replace=options.replace)

@@ -58,3 +58,12 @@ KNOWN_LOGS = {
     ),
 }
 CRITEO_FORMATS = ("criteo", "criteo_kaggle", "criteo_terabyte")
+
+
+def ready_module(log_format: str) -> str:
+    """The module whose import gets a process ready to read shards of a log.
+
+    >>> ready_module("criteo_kaggle"), ready_module("parquet")
+    ('fae.ingest.shards.ready_for_criteo', 'fae.ingest.shards.ready_for_text')
+    """
+    return f"fae.ingest.shards.ready_for_{'criteo' if log_format in CRITEO_FORMATS else 'text'}"

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fae.artifacts.columnar_log import FORMAT_VERSION, KIND, ColumnarLog
+from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.manifest import Plan, write_artifact
 from fae.core.errors import LogError
 from fae.core.files import cannot_write, check_replaceable
@@ -29,85 +29,21 @@ from fae.ingest.continued_ids import known_ids
 from fae.ingest.dense.dense_rules import constants_summary, dense_rules
 from fae.ingest.dense.training_constants import complete_dense
 from fae.ingest.input_order.ordered_rows import order_inputs
-from fae.ingest.raw_files.absent_log import plan_of_absent, without_unreadable
+from fae.ingest.log_plan import plan_of, prepare_engine
 from fae.ingest.raw_files.file_advice import content_notes
-from fae.ingest.raw_files.former_logs import log_parameters
-from fae.ingest.raw_files.source_digests import are_digests_known, cache_digests, describe_sources, digest_sources
+from fae.ingest.raw_files.source_digests import cache_digests, describe_sources, digest_sources
 from fae.ingest.readers.chunk import NoInputsError
 from fae.ingest.readers.dispatch import check_header
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
 from fae.ingest.second_pass import second_pass
-from fae.ingest.shards.shard_reading import read_shard
 from fae.ingest.shards.sharded_reading import read_shards
 from fae.ingest.sources import (
-    AbsentFiles,
-    MissingFilesError,
     SourceFile,
-    check_sources,
     find_sources,
-    look_for_sources,
 )
 from fae.ingest.splits import SplitFinder
 from fae.ingest.value_types.type_classes import check_types
-
-COMMAND = "fae ingest RECIPE.toml"
-
-
-def plan_ingest(
-    config: LogConfig,
-    *,
-    base: Path,
-    previous: Path | None = None,
-    parent: ColumnarLog | None = None,
-    engine: Engine | None = None,
-) -> Plan:
-    """The plan of the columnar log: what it will be made from.
-
-    Parameters
-    ----------
-    base
-        Folder to which relative names and globs are relative: the recipe's.
-    previous
-        Path of the log, made or not. Files that have not changed since it was made (path, size, modification time) are
-        not read again to compute their digests.
-    parent
-        The log whose ids this one continues (`fae.ingest.continued_ids`).
-    engine
-        Is prepared to read the log, where it is not known which log that is: it will be one that is not there yet.
-
-    Raises
-    ------
-    LogError
-        If a name or glob matches no file, or a file is empty or named twice.
-    """
-    found = look_for_sources(config, base)
-    sources = [each for each in found if isinstance(each, SourceFile)]
-    error = next((each.error for each in found if isinstance(each, AbsentFiles)), None)
-    if error is None:
-        check_sources(config, sources)
-        if engine is not None and not are_digests_known(config, sources):
-            _prepare(engine, sources)
-        try:
-            return _plan(config, describe_sources(config, sources, digest_sources(sources, previous)), parent)
-        except MissingFilesError as unreadable:
-            found, error = without_unreadable(sources, unreadable), unreadable
-    planned = plan_of_absent(found, previous, COMMAND, lambda files: _plan(config, files, parent))
-    if planned is None:
-        raise error
-    plan, line = planned
-    say(f"ingest: {line}")
-    return plan
-
-
-def _prepare(engine: Engine, sources: Sequence[SourceFile]) -> None:
-    engine.prepare(sum(source.num_bytes for source in sources), read_shard.__module__)
-
-
-def _plan(config: LogConfig, files: Sequence[Mapping[str, Any]], parent: ColumnarLog | None) -> Plan:
-    parameters = log_parameters(config, files)
-    parents = {} if parent is None else {KIND: parent.manifest.fingerprint}
-    return Plan(kind=KIND, format_version=FORMAT_VERSION, parameters=parameters, parents=parents, command=COMMAND)
 
 
 def ingest(
@@ -147,7 +83,7 @@ def ingest(
     for line in lines:
         say(f"ingest: {line}")
     files = describe_sources(config, sources, digest_sources(sources, path))
-    plan = _plan(config, files, parent)
+    plan = plan_of(config, files, parent)
     progress = _open_progress(path, plan, files)
     summary: dict[str, Any] = {}
     try:
@@ -155,7 +91,7 @@ def ingest(
             scratch = Scratch(progress.work / "scratch", memory_bytes)
             reading = progress.phase == "reading"
             types = _value_types(config, sources, parent)
-            encoders = make_encoders(config, scratch, known if reading else [None] * len(known))
+            encoders = make_encoders(config, scratch, known if progress.phase != "done" else [None] * len(known))
             finder = SplitFinder(config, progress.state.get("splits"))
             if reading and progress.is_read:
                 progress.restore(encoders)
@@ -164,7 +100,7 @@ def ingest(
                     with contextlib.suppress(NoInputsError):  # who reads it decides whether it may be empty
                         check_header(config, source.path)
                 with LocalEngine() if engine is None else contextlib.nullcontext(engine) as here:
-                    _prepare(here, sources)
+                    prepare_engine(here, config, sources)
                     read_shards(
                         config, sources, encoders, finder, progress, rules, scratch, here, memory_bytes=memory_bytes
                     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,13 +109,15 @@ class Renumbering:
         self._num_steps = -(-len(ids) // self._step)
         self._checksums = np.zeros((self._num_steps, 2), np.uint32)
 
-    def run(self, maps: SlotMaps, names: Sequence[str]) -> int:
+    def run(self, maps: SlotMaps, names: Sequence[str], *, beside: Sequence[Callable[[], None]] = ()) -> int:
         """Write all final ids; continue what an earlier process left. Returns the crc32 of their bytes.
 
         Parameters
         ----------
         names
             The column of each slot, for errors.
+        beside
+            Other jobs to be done at the same time, begun first.
 
         Raises
         ------
@@ -143,7 +145,7 @@ class Renumbering:
                 os.pwrite(file.fileno(), self._checksums[index].tobytes(), _FACT_BYTES * index)
                 bar.advance(len(rows))
 
-            run_jobs([partial(job, index) for index in np.flatnonzero(~done).tolist()])
+            run_jobs([*beside, *(partial(job, index) for index in np.flatnonzero(~done).tolist())])
         sizes = [self._num_rows(index) * self._ids.row_bytes for index in range(self._num_steps)]
         return join_checksums(self._checksums[:, 1].tolist(), sizes)
 

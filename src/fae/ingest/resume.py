@@ -22,7 +22,6 @@ import shutil
 import stat
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +179,8 @@ class IngestProgress:
                 (f"{name}.npy", size, f"{checksum:08x}", HEADER_BYTES)
                 for name, (size, checksum, _) in self._row_files.items()
             ]
-            wanted = [*rows, *((name, size, f"{checksum:08x}", 0) for name, (size, checksum) in self._kept.items())]
+            kept = {**self._kept, "work/journal": self._journal}
+            wanted = [*rows, *((name, size, f"{checksum:08x}", 0) for name, (size, checksum) in kept.items())]
         else:
             wanted = [
                 (f"{name}.npy", size, f"{checksum:08x}", HEADER_BYTES)
@@ -217,7 +217,7 @@ class IngestProgress:
         rows = {f"{name}.npy" for name in self._row_files}
         expected = {
             "reading": {*rows, "work/journal"} if self.is_read else set(),
-            "numbering": {*rows, *self._kept, f"work/{RENUMBERED}", "work/numbered"},
+            "numbering": {*rows, *self._kept, "work/journal", f"work/{RENUMBERED}", "work/numbered"},
             "done": set(self.files),
         }[self.phase]
         folders = {str(Path(name).parent) for name in expected} | ({"work"} if self.phase != "done" else set())
@@ -312,22 +312,11 @@ class IngestProgress:
         """Record that everything but the final ids is written; later processes continue with the second pass."""
         for name in (RENUMBERED, "numbered"):
             (self.work / name).unlink(missing_ok=True)
-        rows = {f"{name}.npy" for name in self._row_files}
         for name in self._row_files:
             with (self.folder / f"{name}.npy").open("rb") as file:
                 self._row_files[name][2] = zlib.crc32(file.read(HEADER_BYTES))
-        names = [
-            name
-            for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and path.name != "journal" and "scratch" not in path.parts
-            and (name := str(path.relative_to(self.folder))) not in rows
-        ]  # fmt: skip
-
-        def check(name: str) -> None:
+        for name in ("counts.npy", f"work/{FINAL_IDS}"):
             self._kept[name] = [(self.folder / name).stat().st_size, int(file_checksum(self.folder / name), 16)]
-
-        run_jobs([partial(check, name) for name in names])
-        self._kept = {name: self._kept[name] for name in names}
         self.save("numbering")
 
     def save(self, phase: str) -> None:
@@ -341,26 +330,30 @@ class IngestProgress:
         }  # fmt: skip
         write_durably(self._file, json.dumps({**facts, "digest": _digest(facts)}))
 
-    def finish(self, ids_checksum: int) -> None:
+    def finish(self, ids_checksum: int, others: Mapping[str, Sequence[int]]) -> None:
         """Record that only the manifest is missing, and remove everything that is not part of the log.
 
         Parameters
         ----------
         ids_checksum
             crc32 of the final ids.
+        others
+            Bytes and crc32 of each file that was written beside them.
         """
+        kept = {**self._kept, **others}
         self._row_files["ids"][1] = ids_checksum
         checksums = {
             f"{name}.npy": join_checksums([header, rows], [HEADER_BYTES, size - HEADER_BYTES])
             for name, (size, rows, header) in self._row_files.items()
         }
-        checksums |= {name: checksum for name, (_, checksum) in self._kept.items()}
+        checksums |= {name: checksum for name, (_, checksum) in kept.items()}
         sizes = {f"{name}.npy": size for name, (size, _, _) in self._row_files.items()}
-        sizes |= {name: size for name, (size, _) in self._kept.items()}
+        sizes |= {name: size for name, (size, _) in kept.items()}
         self.files.update({
             name: {"bytes": sizes[name], "crc32": f"{checksums[name]:08x}"}
             for name in sorted(checksums) if not name.startswith("work/")
         })  # fmt: skip
+        self.parts.wait()
         self.save("done")
         self._take_final_ids()
         self._remove_others()
@@ -373,6 +366,7 @@ class IngestProgress:
 
     def discard(self) -> None:
         """Remove everything that was kept: the log is complete, or was refused."""
+        self.parts.wait()
         discard_progress(self._path)
 
     def _sources_digest(self) -> str:

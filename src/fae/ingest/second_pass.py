@@ -6,15 +6,11 @@ the training rows of ``ids.npy``. `fae.ingest.resume` explains what is kept in c
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fae.artifacts.columnar_log import FeatureSchema, join_parts
 from fae.artifacts.lineage import num_appended
@@ -34,10 +30,10 @@ from fae.ingest.renumbering import Renumbering, SlotMaps
 from fae.ingest.resume import FINAL_IDS, RENUMBERED, IngestProgress
 from fae.ingest.scratch import Scratch
 from fae.ingest.splits import Splits
+from fae.ingest.vocabulary_writer import VocabularyWriter, numberings_of
 
 _ENCODED_SLACK, _ENCODED_IDS_PER_INPUT = 1_000_000, 100
 """An encoded id far above the number of inputs is a raw id that was declared encoded: its table would fill the disk."""
-_VALUES_PER_ROW_GROUP = 1 << 18
 
 
 def second_pass(
@@ -48,26 +44,38 @@ def second_pass(
     Parameters
     ----------
     encoders
-        Their vocabularies must be filled while `progress` is in its phase ``reading``; later they may be empty.
+        Their vocabularies must be filled while `progress` is in its phase ``reading``, and are empty later.
     """
     if progress.phase == "reading":
         progress.state["summary"] = _assign_final_ids(config, encoders, splits, progress, scratch)
         progress.begin_numbering()
+    elif progress.phase == "numbering":
+        progress.restore(encoders)
+        _seal(encoders)
     if progress.phase == "numbering":
         # Copied on write, which never happens: the compiled loop takes arrays that could be written.
         finals = np.asarray(np.load(progress.work / FINAL_IDS, mmap_mode="c"))
-        begins = progress.state["final_ids"]
-        slots = []
+        counts = np.load(progress.folder / "counts.npy", mmap_mode="r")
+        begins, slots = progress.state["final_ids"], []
         for encoder, table in zip(encoders, _tables(encoders), strict=True):
             size = begins[table + 1] - begins[table] - 2
             slots += [(begins[table], size, encoder.config.encoded)] * encoder.config.max_length
+        owners = [encoders[members[0]] for members in _members(encoders)]
+        numberings = numberings_of(finals, counts, begins, progress.state["tables"])
+        vocabularies = VocabularyWriter(progress.folder, owners, numberings, scratch)
         with NpyRows(progress.folder / "ids.npy") as ids:
             renumbering = Renumbering(ids, progress.work / RENUMBERED, progress.work / "numbered")
             names = slot_names([encoder.config for encoder in encoders])
-            checksum = renumbering.run(SlotMaps.of_slots(finals, slots), names)
-        progress.finish(checksum)
+            checksum = renumbering.run(SlotMaps.of_slots(finals, slots), names, beside=vocabularies.jobs())
+        progress.finish(checksum, vocabularies.written)
     summary: dict[str, Any] = progress.state["summary"]
     return summary
+
+
+def _seal(encoders: Sequence[ColumnEncoder]) -> None:
+    for encoder in encoders:
+        if encoder.vocabulary is not None and encoder.owner is None:
+            encoder.vocabulary.seal()
 
 
 def _tables(encoders: Sequence[ColumnEncoder]) -> list[int]:
@@ -83,15 +91,13 @@ def _members(encoders: Sequence[ColumnEncoder]) -> list[list[int]]:
 def _assign_final_ids(
     config: LogConfig, encoders: Sequence[ColumnEncoder], splits: Splits, progress: IngestProgress, scratch: Scratch
 ) -> dict[str, Any]:
-    """Count the training split; write ``counts.npy``, vocabularies and the final id of each provisional one.
+    """Count the training split; write ``counts.npy`` and the final id of each provisional one.
 
     Returns the summary of the log.
     """
     labels = np.load(progress.folder / "labels.npy", mmap_mode="r")
     start, stop = splits["train"]
-    for encoder in encoders:
-        if encoder.vocabulary is not None and encoder.owner is None:
-            encoder.vocabulary.seal()
+    _seal(encoders)
     with NpyRows(progress.folder / "ids.npy") as ids:
         sizes = [max(_num_values(encoders[index], ids, stop) for index in members) for members in _members(encoders)]
         counts = [scratch.array(sizes[table] + 2, np.int64) for table in _tables(encoders)]
@@ -133,18 +139,17 @@ def _write_tables(
     progress: IngestProgress,
     scratch: Scratch,
 ) -> list[ColumnLookups]:
-    """Write ``counts.npy``, the vocabularies and the final ids of all tables; frees `counts`, which are by column.
+    """Write ``counts.npy`` and the final ids of all tables; frees `counts`, which are by column.
 
     Returns what the counts say of each column.
     """
     folder, tables = progress.folder, _members(encoders)
-    shutil.rmtree(folder / "vocabulary", ignore_errors=True)
-    (folder / "vocabulary").mkdir()
     columns: list[ColumnLookups] = []
+    progress.state["tables"] = []
     with (
         NpyWriter(folder / "counts.npy", np.int64) as counts_file,
         NpyWriter(progress.work / FINAL_IDS, np.int32) as finals_file,
-        task("ingest: writing vocabularies", sum(len(counts[members[0]]) for members in tables), "values") as bar,
+        task("ingest: numbering values", sum(len(counts[members[0]]) for members in tables), "values") as bar,
     ):
         # A few tables at a time, one for each thread: the final counts of all tables may not fit into memory.
         for first in range(0, len(tables), num_threads()):
@@ -170,7 +175,6 @@ def _write_tables(
                     ]
                     for array in of_columns if len(members) == 1 else (*of_columns, together):
                         scratch.release(array)
-                    write_vocabulary(folder / "vocabulary" / f"{table}.parquet", members[0], numbering, scratch)
                     finals_file.write(progress.state["final_ids"][table], numbering.final)
                     scratch.release(numbering.final)
                     numberings[table] = numbering
@@ -180,6 +184,7 @@ def _write_tables(
 
             run_jobs([job(table) for table in group])
             for table in group:
+                progress.state["tables"].append([numberings[table].num_embeddings, numberings[table].unknown_id])
                 counts_file.append(numberings[table].counts)
                 scratch.release(numberings[table].counts)
                 columns += lookups[table]
@@ -260,38 +265,6 @@ def _count(
         if encoder.config.max_length == 1 and encoder.missing_id != -1:
             empty[index] = int(counts[index][encoder.missing_id])
     return empty, has_lists
-
-
-def write_vocabulary(path: Path, encoder: ColumnEncoder, numbering: Numbering, scratch: Scratch) -> None:
-    """Write the columns ``value`` and ``count`` of one table in id order.
-
-    The value is text, empty for the missing value; null where an id belongs to no single value: the reserved id, and
-    numbers of an encoded column that share it.
-    """
-    size = numbering.num_embeddings
-    provisional = scratch.array(size, np.int32)
-    if encoder.vocabulary is not None:
-        provisional[:] = -1
-        for start in range(0, encoder.vocabulary.size, _VALUES_PER_ROW_GROUP):
-            stop = min(start + _VALUES_PER_ROW_GROUP, encoder.vocabulary.size)
-            provisional[numbering.final[start:stop]] = np.arange(start, stop, dtype=np.int32)
-    else:
-        for start in range(0, size - 1, _VALUES_PER_ROW_GROUP):
-            part = provisional[start : min(start + _VALUES_PER_ROW_GROUP, size - 1)]
-            shared = numbering.final[start : start + len(part)] == numbering.unknown_id
-            part[:] = np.where(shared, np.int32(-1), np.arange(start, start + len(part), dtype=np.int32))
-    provisional[numbering.unknown_id] = -1
-    schema = pa.schema([("value", pa.string()), ("count", pa.int64())])
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for start in range(0, size, _VALUES_PER_ROW_GROUP):
-            ids = provisional[start : start + _VALUES_PER_ROW_GROUP]
-            if encoder.vocabulary is not None:
-                values = encoder.vocabulary.values(ids)
-            else:
-                values = pa.array(ids, mask=ids < 0).cast(pa.string())
-            counts = pa.array(numbering.counts[start : start + _VALUES_PER_ROW_GROUP])
-            writer.write_table(pa.table([values, counts], schema=schema))
-    scratch.release(provisional)
 
 
 def _label_rate(labels: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32] | None = None) -> float | None:

@@ -80,7 +80,7 @@ class IngestStage(Stage[ColumnarLog]):
     def plan(self, run: RunContext) -> Plan:
         """As `Stage.plan`."""
         from fae.ingest.existing_log import existing_plan
-        from fae.ingest.ingest import plan_ingest
+        from fae.ingest.log_plan import plan_ingest
 
         if run.recipe.log.is_columnar:
             run.parent()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,17 +23,20 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_digests, "_PIECE_BYTES", 24)
 
 
-def digests(folder: Path, contents: list[bytes], workers: int = 1) -> list[str]:
+def digests(folder: Path, contents: list[bytes], workers: int = 1, kind: Any = "sha256") -> list[str]:
     paths = [folder / f"{number}.bin" for number in range(len(contents))]
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
     opens = [partial(LocalBlocks, path) for path in paths]
-    return digest_files(opens, [len(content) for content in contents], workers=workers)
+    return digest_files(opens, [len(content) for content in contents], workers=workers, kind=kind)
 
 
-def by_definition(content: bytes) -> str:
+def by_definition(content: bytes, kind: str = "sha256") -> str:
     """As the module's first lines say it, written anew."""
     blocks = [content[start : start + BLOCK] for start in range(0, len(content), BLOCK)]
+    if kind == "sha256":
+        inner = b"".join(hashlib.sha256(block).digest() for block in blocks)
+        return hashlib.sha256(inner + len(content).to_bytes(8, "little")).hexdigest()[:32]
     inner = b"".join(hashlib.blake2b(block, digest_size=32).digest() for block in blocks)
     return hashlib.blake2b(inner + len(content).to_bytes(8, "little"), digest_size=16).hexdigest()
 
@@ -40,7 +44,9 @@ def by_definition(content: bytes) -> str:
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=5 * BLOCK), min_size=1, max_size=5), st.sampled_from([1, 2, 3, 8]))
 def test_any_number_of_threads_finds_the_same(tmp_path: Path, contents: list[bytes], workers: int) -> None:
-    assert digests(tmp_path, contents, workers) == [by_definition(content) for content in contents]
+    for kind in ("sha256", "blake2b"):
+        found = digests(tmp_path, contents, workers, kind)
+        assert found == [by_definition(content, kind) for content in contents]
 
 
 def test_what_differs_has_another_digest(tmp_path: Path) -> None:
@@ -56,8 +62,8 @@ def test_what_differs_has_another_digest(tmp_path: Path) -> None:
         bytes(BLOCK),
         bytes(BLOCK + 1),
         # The digests of the blocks as a file of its own, with and without the size behind them.
-        hashlib.blake2b(first, digest_size=32).digest(),
-        hashlib.blake2b(first, digest_size=32).digest() + BLOCK.to_bytes(8, "little"),
+        hashlib.sha256(first).digest(),
+        hashlib.sha256(first).digest() + BLOCK.to_bytes(8, "little"),
     ]
     assert len(set(digests(tmp_path, contents, 2))) == len(contents)
 
@@ -67,7 +73,13 @@ def test_blocks_of_the_real_size_keep_their_digests(tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     assert block_digests.BLOCK_BYTES == 8 * 2**20
     content = b"click log\n" * 10**6
-    assert digests(tmp_path, [b"", b"label,item\n1,a\n", content], 2) == [
+    contents = [b"", b"label,item\n1,a\n", content]
+    assert digests(tmp_path, contents, 2) == [
+        "af5570f5a1810b7af78caf4bc70a660f",
+        "ce57610304c16b27e8117ea39e484c69",
+        "af421aad9dfe9880be8931e089bc7141",
+    ]
+    assert digests(tmp_path, contents, 2, "blake2b") == [
         "c804ce198ec337e3dc762bdd1a09aece",
         "56e6a0b288d41c998e384dd657b75b31",
         "cc26a1df79e94ee8a560327daa7bef8a",

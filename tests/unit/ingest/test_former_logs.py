@@ -1,4 +1,4 @@
-"""Logs that earlier code named by the blake2b of whole files: they keep their names, and none is made again."""
+"""Logs that earlier code named by other digests of their files: they keep their names, and none is made again."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from fae.artifacts import manifest as manifests
-from fae.artifacts.checksums import file_digest
 from fae.artifacts.manifest import is_current
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
-from fae.ingest.ingest import ingest, plan_ingest
+from fae.ingest.ingest import ingest
+from fae.ingest.log_plan import plan_ingest
 from fae.ingest.raw_files import former_logs, source_digests
-from fae.ingest.raw_files.digest_kinds import BLOCKS, WHOLE, digest_by_kind, is_same_content
+from fae.ingest.raw_files.digest_kinds import BLOCKS, FORMER_BLOCKS, WHOLE, digest_by_kind, is_same_content
 from fae.ingest.raw_files.former_logs import log_parameters
 from fae.ingest.raw_files.source_digests import (
     are_digests_known,
@@ -41,8 +41,13 @@ def forget() -> None:
     former_logs._former.clear()
 
 
-@pytest.fixture(autouse=True)
-def _forget() -> Any:
+FORMER = {"kind": WHOLE}
+"""The kind of digests by which the logs of earlier code in these tests name their files."""
+
+
+@pytest.fixture(autouse=True, params=[WHOLE, FORMER_BLOCKS])
+def _forget(request: pytest.FixtureRequest) -> Any:
+    FORMER["kind"] = request.param
     forget()
     yield
     forget()
@@ -52,17 +57,18 @@ def _forget() -> Any:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Kind and name of every file that is read for its digest."""
     found: list[str] = []
-    blocks, whole = source_digests.open_blocks, source_digests.digest_by_kind
+    blocks, whole = source_digests.digest_files, source_digests.digest_by_kind
 
-    def open_blocks(path: Path) -> Any:
-        found.append(f"{BLOCKS} {path.name}")
-        return blocks(path)
+    def digest_files(opens: Any, sizes: Any, *, kind: str, **options: Any) -> Any:
+        name = BLOCKS if kind == "sha256" else FORMER_BLOCKS
+        found.extend(f"{name} {each.args[0].name}" for each in opens)
+        return blocks(opens, sizes, kind=kind, **options)
 
     def digest_by_kind(path: Path, kind: str) -> str:
         found.append(f"{kind} {path.name}")
         return whole(path, kind)
 
-    monkeypatch.setattr(source_digests, "open_blocks", open_blocks)
+    monkeypatch.setattr(source_digests, "digest_files", digest_files)
     monkeypatch.setattr(source_digests, "digest_by_kind", digest_by_kind)
     return found
 
@@ -78,13 +84,13 @@ def config(**changes: Any) -> LogConfig:
     return LogConfig(**({"train": "a.csv", "categorical": ("item",)} | changes))
 
 
-def rename_by_whole(log: Path, raw: Path) -> str:
+def rename_as_former(log: Path, raw: Path) -> str:
     """Make a log, and what was made from it beside it, what earlier code wrote; returns the log's fingerprint."""
     file = log / "manifest.json"
-    found = json.loads(file.read_text())
+    found, kind = json.loads(file.read_text()), FORMER["kind"]
     for facts in found["parameters"]["sources"]:
         del facts[BLOCKS]
-        facts[WHOLE] = file_digest(raw / facts["name"])
+        facts[kind] = digest_by_kind(raw / facts["name"], kind)
     former = found["fingerprint"]
     _write_manifest(file, found)
     renamed = {former: found["fingerprint"]}
@@ -97,7 +103,7 @@ def rename_by_whole(log: Path, raw: Path) -> str:
             renamed[before] = child["fingerprint"]
     known = {str(raw / facts["name"]): facts for facts in found["parameters"]["sources"]}
     cached = {
-        path: {"bytes": facts["bytes"], "mtime_ns": Path(path).stat().st_mtime_ns, WHOLE: facts[WHOLE]}
+        path: {"bytes": facts["bytes"], "mtime_ns": Path(path).stat().st_mtime_ns, kind: facts[kind]}
         for path, facts in known.items()
     }
     sidecar(log).write_text(json.dumps(cached))
@@ -116,7 +122,7 @@ def older(folder: Path, **changes: Any) -> str:
     """A log of earlier code in `folder`/run/log."""
     write(folder / "a.csv")
     ingest(config(**changes), folder / "run" / "log", base=folder)
-    name = rename_by_whole(folder / "run" / "log", folder)
+    name = rename_as_former(folder / "run" / "log", folder)
     forget()
     return name
 
@@ -145,7 +151,7 @@ def test_without_its_sidecar_the_older_kind_is_computed_once(tmp_path: Path, rea
     for _ in range(2):
         assert plan_ingest(config(), base=tmp_path, previous=path).fingerprint == name
         forget()
-    assert reads == [f"{WHOLE} a.csv"]
+    assert reads == [f"{FORMER['kind']} a.csv"]
 
 
 def test_a_sidecar_keeps_both_kinds(tmp_path: Path, reads: list[str]) -> None:
@@ -155,7 +161,7 @@ def test_a_sidecar_keeps_both_kinds(tmp_path: Path, reads: list[str]) -> None:
     plan_ingest(config(min_frequency=2), base=tmp_path, previous=path)
     assert reads == [f"{BLOCKS} a.csv"]
     (facts,) = json.loads(sidecar(path).read_text()).values()
-    assert set(facts) == {"bytes", "mtime_ns", BLOCKS, WHOLE}
+    assert set(facts) == {"bytes", "mtime_ns", BLOCKS, FORMER["kind"]}
     forget()
     assert is_current(path, plan_ingest(config(), base=tmp_path, previous=path))
     plan_ingest(config(min_frequency=2), base=tmp_path, previous=path)
@@ -181,7 +187,7 @@ def test_a_log_that_continues_another_is_its_former_one(tmp_path: Path) -> None:
     first = ingest(config(), tmp_path / "first" / "log", base=tmp_path)
     child = config(train="b.csv")
     ingest(child, tmp_path / "run" / "log", base=tmp_path, parent=first)
-    name = rename_by_whole(tmp_path / "run" / "log", tmp_path)
+    name = rename_as_former(tmp_path / "run" / "log", tmp_path)
     forget()
     path = tmp_path / "run" / "log"
     assert plan_ingest(child, base=tmp_path, previous=path, parent=first).fingerprint == name
@@ -239,7 +245,7 @@ def test_what_names_a_log_is_what_ingest_says(tmp_path: Path) -> None:
         assert log_parameters(this, files) == plan_ingest(this, base=tmp_path).parameters
 
 
-@pytest.mark.parametrize("kind", [BLOCKS, WHOLE])
+@pytest.mark.parametrize("kind", [BLOCKS, FORMER_BLOCKS, WHOLE])
 def test_a_file_is_compared_with_a_manifest_by_its_kind(tmp_path: Path, kind: str, reads: list[str]) -> None:
     path = tmp_path / "a.csv"
     write(path)
@@ -272,7 +278,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.utime(folder / "log.csv", (moment, moment))
     write_recipe(folder)
     succeed("run", folder / "recipe.toml", "--out", folder / "runs" / "old", "--device", "cpu")
-    rename_by_whole(folder / "runs" / "old" / "log", folder)
+    rename_as_former(folder / "runs" / "old" / "log", folder)
     return folder
 
 

@@ -19,7 +19,8 @@ import pytest
 from fae.core.errors import LogError
 from fae.engine.plain_values import from_plain, to_plain
 from fae.ingest.config import LogConfig
-from fae.ingest.ingest import ingest, plan_ingest
+from fae.ingest.ingest import ingest
+from fae.ingest.log_plan import plan_ingest
 from fae.ingest.raw_files import former_logs, remote_files, remote_stores, source_digests
 from fae.ingest.raw_files.missing_files import MissingFilesError, RemoteFileError
 from fae.ingest.raw_files.remote_faults import explain_remote_fault

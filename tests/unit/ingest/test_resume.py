@@ -132,8 +132,8 @@ DEATHS = [
     ("fae.ingest.resume:IngestProgress", "mark_read", 1, 4),
     ("fae.ingest.resume", "write_durably", 2, 4),
     ("fae.ingest.shards.kept_parts:KeptParts", "remove", 1, 4),
-    ("fae.ingest.second_pass", "write_vocabulary", 1, 4),
-    ("fae.ingest.second_pass", "write_vocabulary", 3, 4),
+    ("fae.ingest.vocabulary_writer", "write_vocabulary", 1, 4),
+    ("fae.ingest.vocabulary_writer", "write_vocabulary", 3, 4),
     ("fae.ingest.notes.split_lookups", "count_lookups", 3, 4),
     ("fae.ingest.resume:IngestProgress", "save", 3, 4),
     ("fae.ingest.renumbering:Renumbering", "_begin", 1, 4),
@@ -153,7 +153,7 @@ CASES = [("tsv", *death) for death in DEATHS] + [
     # Few lists were looked at for brackets, so later files are read twice, at moments that are not fixed.
     ("csv", "os", "rename", 4, -1),
     ("csv", "fae.ingest.shards.shard_files:PartWriter", "publish", 6, -1),
-    ("csv", "fae.ingest.second_pass", "write_vocabulary", 3, 4),
+    ("csv", "fae.ingest.vocabulary_writer", "write_vocabulary", 3, 4),
     ("csv", "fae.ingest.renumbering:SlotMaps", "exchange", 9, -1),
 ]
 

@@ -14,7 +14,8 @@ from fae.artifacts.manifest import is_current
 from fae.core.errors import LogError
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
-from fae.ingest.ingest import ingest, plan_ingest
+from fae.ingest.ingest import ingest
+from fae.ingest.log_plan import plan_ingest
 from fae.ingest.raw_files import source_digests as sources
 from fae.ingest.raw_files.source_digests import sidecar
 from fae.ingest.sources import find_sources

@@ -1,7 +1,7 @@
 """The kinds of digests that name the content of a raw file, and how the facts of a file are compared.
 
 Logs name their files by `BLOCKS`, which all threads compute (`fae.artifacts.block_digests`). Earlier code named them
-by `WHOLE`, which takes one thread a file; such logs keep their names.
+by `FORMER_BLOCKS`, and before by `WHOLE`, which takes one thread a file; such logs keep their names.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fae.artifacts.block_digests import digest_files
 from fae.artifacts.checksums import file_digest
 from fae.ingest.raw_files.remote_files import open_blocks, workers_for
 
-BLOCKS = "blake2b_of_blocks"
+BLOCKS = "sha256_of_blocks"
 """Key of the digest by blocks of 8 MiB."""
+FORMER_BLOCKS = "blake2b_of_blocks"
+"""Key of the same with another digest of the blocks, in logs of earlier code."""
 WHOLE = "blake2b"
 """Key of the blake2b over all bytes, in logs of earlier code."""
-KINDS = (BLOCKS, WHOLE)
+KINDS = (BLOCKS, FORMER_BLOCKS, WHOLE)
 
 
 def digest_in(facts: Mapping[str, Any], kind: str) -> str:
@@ -60,4 +62,10 @@ def digest_by_kind(path: Path, kind: str) -> str:
     """
     if kind == WHOLE:
         return file_digest(path)
-    return digest_files([partial(open_blocks, path)], [path.stat().st_size], workers=workers_for([path]))[0]
+    opens, sizes, workers = [partial(open_blocks, path)], [path.stat().st_size], workers_for([path])
+    return digest_files(opens, sizes, workers=workers, kind=function_of_blocks(kind))[0]
+
+
+def function_of_blocks(kind: str) -> Literal["sha256", "blake2b"]:
+    """What digests the blocks of a kind of digests by blocks."""
+    return "sha256" if kind == BLOCKS else "blake2b"

@@ -1,8 +1,8 @@
 """Logs that are there already, under the names that they have: none is made again because digests have a newer kind.
 
-The name of a log, its fingerprint, follows from the digests of its files among other things, and these are of two
-kinds (`fae.ingest.raw_files.digest_kinds`). A log that is not there yet is named by the newer kind. A log whose name by
-the older kind is one that is known here keeps that: it is the log of this folder or of one beside it, or profile, hot
+The name of a log, its fingerprint, follows from the digests of its files among other things, and these are of several
+kinds (`fae.ingest.raw_files.digest_kinds`). A log that is not there yet is named by the newest. A log whose name by an
+older kind is one that is known here keeps that: it is the log of this folder or of one beside it, or profile, hot
 set, packed batches or checkpoint of this folder were made from it.
 """
 
@@ -18,7 +18,7 @@ from fae.artifacts.manifest import fingerprint
 from fae.core.files import MANIFEST
 from fae.core.whole_files import read_json
 from fae.ingest.config import LogConfig
-from fae.ingest.raw_files.digest_kinds import BLOCKS, KINDS, WHOLE, digest_in, kind_in
+from fae.ingest.raw_files.digest_kinds import BLOCKS, KINDS, digest_in, kind_in
 
 Facts = Mapping[str, Any]
 
@@ -112,10 +112,10 @@ def find_kind(
     return BLOCKS
 
 
-def is_named_by_whole(config: LogConfig, files: Sequence[Facts], digests: Sequence[str]) -> bool:
-    """Whether a known log of earlier code is the one of these files and settings; `digests` are of the older kind."""
+def is_named_by(kind: str, config: LogConfig, files: Sequence[Facts], digests: Sequence[str]) -> bool:
+    """Whether a known log of earlier code is the one of these files and settings; `digests` are of that kind."""
     former_logs = _same_settings(config, files, None)
-    return any(former.kind == WHOLE and former.digests() == list(digests) for former in former_logs)
+    return any(former.kind == kind and former.digests() == list(digests) for former in former_logs)
 
 
 def log_parameters(config: LogConfig, files: Sequence[Facts]) -> dict[str, Any]:

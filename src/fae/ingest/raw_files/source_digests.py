@@ -2,7 +2,7 @@
 
 A source is identified by its file name, its size and a digest of its bytes: touching or moving a file does not make a
 new log, changing one byte does. Digests of unchanged files (same place, size and modification time) are cached beside
-the artifact, in ``<artifact>.sources.json``, which may have both kinds of them (`fae.ingest.raw_files.digest_kinds`).
+the artifact, in ``<artifact>.sources.json``, which may have several kinds (`fae.ingest.raw_files.digest_kinds`).
 That file may be deleted; it is part of neither the artifact nor its fingerprint.
 """
 
@@ -22,8 +22,16 @@ from fae.core.progress import task
 from fae.core.threads import run_ranges
 from fae.core.whole_files import read_json, write_json
 from fae.ingest.config import LogConfig
-from fae.ingest.raw_files.digest_kinds import BLOCKS, WHOLE, digest_by_kind, digest_in, kind_in
-from fae.ingest.raw_files.former_logs import find_kind, is_named_by_whole, remember_log
+from fae.ingest.raw_files.digest_kinds import (
+    BLOCKS,
+    FORMER_BLOCKS,
+    WHOLE,
+    digest_by_kind,
+    digest_in,
+    function_of_blocks,
+    kind_in,
+)
+from fae.ingest.raw_files.former_logs import find_kind, is_named_by, remember_log
 from fae.ingest.raw_files.remote_files import open_blocks, workers_for
 from fae.ingest.readers.file_columns import folder_values
 from fae.ingest.sources import MissingFilesError, SourceFile
@@ -119,8 +127,11 @@ def are_digests_known(config: LogConfig, sources: Sequence[SourceFile]) -> bool:
     """Whether `describe_sources` reads no file: this process hashed all, or was told of logs that know them."""
     if all(_cached_digest(_known_digests, source, BLOCKS) for source in sources):
         return True
-    whole = [_cached_digest(_known_digests, source, WHOLE) for source in sources]
-    return all(whole) and is_named_by_whole(config, _without_digests(config, sources), whole)
+    for kind in (FORMER_BLOCKS, WHOLE):
+        found = [_cached_digest(_known_digests, source, kind) for source in sources]
+        if all(found) and is_named_by(kind, config, _without_digests(config, sources), found):
+            return True
+    return False
 
 
 def cache_digests(sources: Sequence[SourceFile], artifact: Path) -> None:
@@ -171,12 +182,13 @@ def _compute(sources: Sequence[SourceFile], kind: str) -> list[str]:
     num_bytes = sum(source.num_bytes for source in sources)
     try:
         with task("ingest: naming the sources", num_bytes, "bytes") as progress:
-            if kind == BLOCKS:
+            if kind != WHOLE:
                 digests = digest_files(
                     [partial(open_blocks, source.path) for source in sources],
                     [source.num_bytes for source in sources],
                     advance=progress.advance,
                     workers=workers_for([source.path for source in sources]),
+                    kind=function_of_blocks(kind),
                 )
             else:
                 digests = _whole_digests(sources, progress.advance)
@@ -214,7 +226,7 @@ def _is_of(facts: Mapping[str, Any], source: SourceFile) -> bool:
 
 
 def _joined(facts: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a file: digests of both kinds where it did not change in between, else what was found later."""
+    """What is known of a file: digests of all kinds where it did not change in between, else what was found later."""
     is_same = all(facts.get(key) == later.get(key) for key in ("bytes", "mtime_ns"))
     return {**facts, **later} if is_same else later
 

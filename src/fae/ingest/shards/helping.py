@@ -21,6 +21,7 @@ from fae.engine.claims import TasksGone
 from fae.engine.engine import Engine
 from fae.engine.plain_values import from_plain, to_plain
 from fae.engine.presence import STALE_SECONDS
+from fae.ingest.formats import ready_module
 from fae.ingest.shards.shard_reading import ShardTask, read_shard
 
 PLAN = ".plan.json"
@@ -55,7 +56,7 @@ def help_ingest(path: Path, parts: Path, engine: Engine, *, stale_seconds: float
         if not tasks:
             break
         if not num_shards:
-            engine.prepare(sum(task.num_bytes for task in tasks), read_shard.__module__)
+            engine.prepare(sum(task.num_bytes for task in tasks), ready_module(tasks[0].config.format))
             say(f"ingest: helping to read {len(tasks):,} shards of {path}")
         num_shards = len(tasks)
         with contextlib.suppress(TasksGone):  # the log is there, or worker 1 was started again and plans it anew

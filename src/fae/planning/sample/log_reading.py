@@ -19,7 +19,8 @@ from fae.core.files import MANIFEST
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.ingest.column_config import columns_of_tables
-from fae.ingest.ingest import ingest, plan_ingest
+from fae.ingest.ingest import ingest
+from fae.ingest.log_plan import plan_ingest
 from fae.ingest.raw_files.source_digests import are_digests_known
 from fae.ingest.sources import MissingFilesError, SourceFile, find_sources
 from fae.planning.sample.planned_log import make_planned_log, training_blocks

@@ -12,9 +12,9 @@ from fae.ingest.final_ids import count_ids, rank_common
 from fae.ingest.formats import CRITEO_FORMATS
 from fae.ingest.notes.split_lookups import count_lookups
 from fae.ingest.renumbering import exchange_ids
+from fae.ingest.shards.reading_loops import reading_loops
 
-_BYTES, _BITS = array_type(np.uint8, 1), array_type(np.uint8, 2)
-_NUMBERS, _PAIRS = array_type(np.int64, 1), array_type(np.int64, 2)
+_BYTES, _NUMBERS = array_type(np.uint8, 1), array_type(np.int64, 1)
 _SMALL, _IDS = array_type(np.int32, 1), array_type(np.int32, 2)
 
 
@@ -29,7 +29,7 @@ def ingest_loops(log_format: str) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         As the recipe's ``[log] format``.
     """
     is_criteo = log_format in CRITEO_FORMATS
-    yield from _criteo_loops() if is_criteo else _text_loops()
+    yield from reading_loops(log_format)
     yield exchange_ids, (_IDS, _NUMBERS, _NUMBERS, array_type(np.bool_, 1), _SMALL)
     yield count_ids, (_IDS, number, number, _NUMBERS)
     yield rank_common, (_NUMBERS, number, number, _NUMBERS, _SMALL)
@@ -39,24 +39,3 @@ def ingest_loops(log_format: str) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         yield write_hex, (_NUMBERS, _SMALL, _BYTES)
     final = array_type(np.int32, 1, is_file=True)
     yield count_lookups, (_IDS, number, number, flag, number, final, number, _NUMBERS)
-
-
-def _criteo_loops() -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    from fae.ingest.hex_vocabulary import encode_keys, enter_keys
-    from fae.ingest.readers.criteo_parser import parse_lines
-
-    yield parse_lines, (
-        _BYTES, number, number, array_type(np.float32, 1), _BYTES, array_type(np.float32, 2), _PAIRS, _BITS, _PAIRS,
-        _NUMBERS, flag,
-    )  # fmt: skip
-    yield enter_keys, (_NUMBERS, number, _NUMBERS, number)
-    keys = array_type(np.int64, 1, is_file=True)
-    yield encode_keys, (keys, _NUMBERS, _NUMBERS, number, number, _IDS, number, _NUMBERS, number)
-
-
-def _text_loops() -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    from fae.ingest.vocabulary import encode_values, rebuild_table
-
-    text, offsets = array_type(np.uint8, 1, is_file=True), array_type(np.int32, 1, is_file=True)
-    yield encode_values, (text, offsets, _BYTES, _NUMBERS, _NUMBERS, _NUMBERS, number, _SMALL, number)
-    yield rebuild_table, (_NUMBERS, number, _NUMBERS)
