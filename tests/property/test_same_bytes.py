@@ -109,7 +109,7 @@ def reference(log: DrawnLog, folder: Path) -> dict[str, str] | str:
 
 
 @given(log=logs(), shards=st.tuples(SHARDS, SHARDS, SHARDS), block=st.integers(0, 3000))
-@examples(36)
+@examples(30)
 def test_threads_shards_and_blocks(log: DrawnLog, shards: tuple[int, ...], block: int) -> None:
     with written(log) as folder:
         whole = reference(log, folder)
@@ -121,7 +121,7 @@ def test_threads_shards_and_blocks(log: DrawnLog, shards: tuple[int, ...], block
 
 
 @given(log=logs(formats=("csv",)), shards=st.tuples(st.integers(90, 500), SHARDS))
-@examples(10)
+@examples(8)
 def test_shards_that_begin_in_a_value(log: DrawnLog, shards: tuple[int, ...]) -> None:
     with written(log) as folder, ThreadsEngine(2) as engine:
         whole = reference(log, folder)
