@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from fae.core.progress import task
 from fae.planning.stages.counts import LogCounts, ValueGrowth, busiest_share
 from fae.planning.stages.stage_costs import DiskRates, StageRates, fit_rates
 from fae.planning.stages.stage_memory import VALUE, ingest_memory, stage_memory
+from fae.planning.stages.stage_plan import page_seconds
 from fae.planning.stages.stage_probe import part_values
 from fae.planning.stages.stage_records import Phase, StageRecord, least, recorded
 
@@ -146,6 +148,16 @@ def test_more_machines_shorten_reading_alone() -> None:
 def test_files_grow_with_what_they_hold() -> None:
     log = counts(1e6, values=1e4)
     assert stage(pack=1.0).files(log) == pytest.approx(157e6 + 12e4, rel=1e-6), "scratch files have a formula"
+
+
+def test_pages_that_memory_does_not_keep() -> None:
+    log, sizes = counts(1e9), {"id_bytes": 104, "input_bytes": 157, "passes": 6}
+    disk = DiskRates(read=1e9, written=1e9, kept_bytes=1e9)
+    found = {name: page_seconds(name, log, disk, **sizes) for name in ("ingest", "profile", "calibrate", "pack")}
+    assert found == pytest.approx({"ingest": 0, "profile": 83.2, "calibrate": 6 * 83.2, "pack": 157})
+    assert page_seconds("pack", counts(1e6), disk, **sizes) == 0
+    few = dataclasses.replace(log, profiled=1e5)
+    assert page_seconds("calibrate", few, disk, **sizes) == pytest.approx(1e5 * 2**17 / 1e9), "its sample is kept"
 
 
 def test_the_least_of_several_records() -> None:

@@ -14,6 +14,7 @@ from fae.planning.stages.stage_costs import STAGES, DiskRates, WorkTime
 from fae.planning.stages.stage_memory import ingest_memory, stage_memory
 from fae.planning.stages.stage_probe import StageProbe, part_values
 from fae.profile.profile import sample_size
+from fae.profile.sampling import CACHE_BYTES
 
 if TYPE_CHECKING:
     from fae.planning.sample.log_reading import LogReading
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 EVALUATION_SHARE = 0.5
 """A step of evaluation, of one of training: it has no backward pass and no update, which are more than half of one."""
+_READ_AHEAD = 128 * 2**10
+"""Bytes that the system reads for one input of a sample (``read_ahead_kb`` of Linux)."""
+_PASSES = 3
+"""Passes of calibrate over its sample beside those of the peeling: the threshold, and what both serve."""
 _KINDS = {"ingest": "log", "profile": "profile", "calibrate": "hot_set", "pack": "packed"}
 
 
@@ -130,7 +135,7 @@ def plan_stages(
     counts, growth = whole_counts(recipe, reading, probe)
     slots = int(reading.log.ids.shape[1])
     input_bytes = 4 * slots + 4 * len(reading.log.dense_names) + 1
-    before, found = 0, []
+    before, spilled, found, passes = 0, 0, [], _PASSES + recipe.hot.peeling_passes
     for name in STAGES:
         stay = int(stays[_KINDS[name]])
         if name not in probe.rates:  # the log is there
@@ -140,13 +145,16 @@ def plan_stages(
         most = max(rates.files(counts), stay)
         if name == "ingest":
             needs = ingest_memory(counts, growth, cores)
-            memory, most = needs.memory_bytes, most + needs.spilled_bytes
+            memory, most, spilled = needs.memory_bytes, most + needs.spilled_bytes, needs.spilled_bytes
         else:
             memory = stage_memory(
                 name, counts, id_bytes=4 * slots, input_bytes=input_bytes, workers=cores,
                 sampled=counts.profiled < counts.training,
             )  # fmt: skip
         work = rates.times(counts, cores, disk, machines=machines)
+        pages = page_seconds(name, counts, disk, id_bytes=4 * slots, input_bytes=input_bytes, passes=passes)
+        if pages:
+            work.append(WorkTime(label="pages of the log", seconds=pages, waits_for_disk=True))
         found.append(
             StagePlan(
                 name=name, seconds=sum(each.seconds for each in work), memory_bytes=memory, disk_bytes=before + most,
@@ -155,18 +163,7 @@ def plan_stages(
         )  # fmt: skip
         before += stay
     checkpoint = int(stays["checkpoint"])
-    writing = 2 * checkpoint / disk.written
-    parts = (
-        WorkTime(label="epochs", seconds=training.epoch_seconds * training.num_epochs, waits_for_disk=False),
-        WorkTime(label="evaluation", seconds=training.evaluation_seconds, waits_for_disk=False),
-        WorkTime(label="checkpoint", seconds=writing, waits_for_disk=True),
-    )
-    found.append(
-        StagePlan(
-            name="train", seconds=sum(each.seconds for each in parts), memory_bytes=training.memory_bytes,
-            disk_bytes=before + 2 * checkpoint, stays_bytes=checkpoint, work=parts,
-        )
-    )  # fmt: skip
+    found.append(_training_stage(training, checkpoint, before, disk))
     return {
         "cores": cores,
         "machines": machines,
@@ -189,11 +186,44 @@ def plan_stages(
             "disk_bytes": max(each.disk_bytes for each in found),
             "stays_bytes": before + checkpoint,
         },
-        "notes": _notes(recipe, counts, cores * machines, disk, found),
+        "notes": _notes(recipe, counts, cores * machines, disk, spilled, found),
     }  # fmt: skip
 
 
-def _notes(recipe: Recipe, counts: LogCounts, workers: int, disk: DiskRates, stages: Sequence[StagePlan]) -> list[str]:
+def _training_stage(training: TrainingCost, checkpoint: int, before: int, disk: DiskRates) -> StagePlan:
+    parts = (
+        WorkTime(label="epochs", seconds=training.epoch_seconds * training.num_epochs, waits_for_disk=False),
+        WorkTime(label="evaluation", seconds=training.evaluation_seconds, waits_for_disk=False),
+        WorkTime(label="checkpoint", seconds=2 * checkpoint / disk.written, waits_for_disk=True),
+    )
+    return StagePlan(
+        name="train", seconds=sum(each.seconds for each in parts), memory_bytes=training.memory_bytes,
+        disk_bytes=before + 2 * checkpoint, stays_bytes=checkpoint, work=parts,
+    )  # fmt: skip
+
+
+def page_seconds(
+    name: str, counts: LogCounts, disk: DiskRates, *, id_bytes: int, input_bytes: int, passes: int
+) -> float:
+    """Seconds that a stage waits for pages of a log that memory does not keep: they are read through mapped files.
+
+    Parameters
+    ----------
+    passes
+        Times that calibrate reads a sample that it does not keep in memory.
+    """
+    if name == "ingest" or counts.inputs * input_bytes <= disk.kept_bytes:
+        return 0.0
+    if name == "pack":
+        return counts.inputs * input_bytes / disk.read
+    pages = min(counts.training * id_bytes, counts.profiled * _READ_AHEAD)
+    is_kept = counts.profiled * id_bytes <= CACHE_BYTES
+    return (1 if name == "profile" or is_kept else passes) * pages / disk.read
+
+
+def _notes(
+    recipe: Recipe, counts: LogCounts, workers: int, disk: DiskRates, spilled: int, stages: Sequence[StagePlan]
+) -> list[str]:
     """What a person could do about the longest times."""
     notes = []
     fair = counts.text_bytes / workers
@@ -202,6 +232,11 @@ def _notes(recipe: Recipe, counts: LogCounts, workers: int, disk: DiskRates, sta
         notes.append(
             f"{workers} workers share {format_count(len(counts.shards))} pieces of the log, which do not keep all of "
             "them busy" + ("; packed files cannot be cut, and unpacked ones can" if packed else "")
+        )
+    if spilled:
+        notes.append(
+            f"ingest keeps {format_bytes(spilled)} of vocabularies in temporary files and goes back and forth in them: "
+            "as much memory should be free for the system to keep them"
         )
     if any(each.waits_for_disk for stage in stages if stage.name != "train" for each in stage.work):
         notes.append(

@@ -91,7 +91,12 @@ class Family:
         self._processors: dict[int, float] = {}
         self._delays: dict[str, float] = {}
         self._moved: dict[int, tuple[int, int]] = {}
+        self._left_out: set[str] = set()
         self.find()
+
+    def leave_out(self, thread: int) -> None:
+        """Do not count the waits of a thread, by its native number: it only watches, and keeps nobody waiting."""
+        self._left_out.add(str(thread))
 
     def find(self) -> None:
         """Look for processes that are new."""
@@ -120,6 +125,8 @@ class Family:
 
     def _look(self, pid: int) -> None:
         for name in os.listdir(f"/proc/{pid}/task"):
+            if name in self._left_out:
+                continue
             with contextlib.suppress(OSError, ValueError, IndexError):
                 text = Path(f"/proc/{pid}/task/{name}/schedstat").read_text()
                 self._delays[name] = max(self._delays.get(name, 0.0), int(text.split()[1]) / 1e9)
@@ -198,7 +205,7 @@ class _Clock:
         now = self._now()
         spent = [after - before for after, before in zip(now, self._mark, strict=True)]
         phase = self.phases.setdefault(self._labels[-1], Phase())
-        phase.seconds += on_quiet_machine(*spent[:3], self._cores)
+        phase.seconds += on_quiet_machine(spent[0], spent[1], spent[2], self._cores)
         phase.processor_seconds += spent[1]
         phase.read_bytes += spent[3]
         phase.written_bytes += spent[4]
@@ -228,6 +235,7 @@ def recorded(name: str, folder: Path) -> Iterator[StageRecord]:
 
     def watch() -> None:
         number = 0
+        family.leave_out(threading.get_native_id())
         while not ended.wait(_LOOK_SECONDS):
             number += 1
             if number % _FIND_EVERY == 0:
