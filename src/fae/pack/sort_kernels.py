@@ -85,12 +85,13 @@ def turn_to_columns(ranks: Int32, addressing: Addressing, scratch: SortScratch, 
         int32 ``[B * S]``.
     """
     num_inputs, num_slots = ranks.shape
-    size = _PART_INPUTS * num_slots
     # Of each lookup of a part: loops over all of them at once are short of nothing that vector instructions need.
-    num_hot, base = np.empty(size, np.int32), np.empty(size, np.int32)
-    for place in range(size):
-        num_hot[place] = addressing.slot_num_hot[place % num_slots]
-        base[place] = addressing.table_hot_base[addressing.slots.slot_table[place % num_slots]]
+    part = min(_PART_INPUTS, num_inputs)
+    num_hot, base = np.empty(part * num_slots, np.int32), np.empty(part * num_slots, np.int32)
+    for b in range(part):
+        for s in range(num_slots):
+            num_hot[b * num_slots + s] = addressing.slot_num_hot[s]
+            base[b * num_slots + s] = addressing.table_hot_base[addressing.slots.slot_table[s]]
     scratch.hot_lookups[:] = 0
     scratch.least_rank[:] = 0
     scratch.largest_rank[:] = 0

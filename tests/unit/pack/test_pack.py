@@ -153,6 +153,12 @@ def test_opening_a_damaged_or_missing_one_names_the_command(log: ColumnarLog, tm
         PackedDataset(tmp_path / "packed")
 
 
+@pytest.mark.parametrize(("available", "held"), [(0, 2**30), (3 * 2**30, 2**30), (2**36, 2**34)])
+def test_a_quarter_of_the_memory_is_used(available: int, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_module, "available_bytes", lambda: available)
+    assert pack_module.default_memory() == held
+
+
 def buckets_of(order: BucketOrder, start: int, stop: int) -> Any:
     positions, begins = order.sort(start, stop)
     buckets = np.empty(stop - start, np.int64)
