@@ -11,7 +11,7 @@ _MATRICES = 8
 """More than the layers of any model that have no list of widths, and the lists of widths that it has."""
 
 BYTES_OF_WEIGHT = 20
-"""Of a weight with its gradient and the state of any optimizer."""
+"""What a weight takes with its gradient and the state of any optimizer."""
 
 
 def most_weights(config: ModelConfig, features: tuple[FeatureSchema, ...], num_dense: int) -> int:
