@@ -126,7 +126,7 @@ class Command:
             time.sleep(0.01)
         if self.is_running():
             os.kill(self.pid, signal.SIGUSR1)
-            time.sleep(0.5)
+            time.sleep(5)  # to say where it is, on a busy machine
         if self._real is None:
             return self._forked.end(max(stop, time.monotonic() + 0.1))
         try:

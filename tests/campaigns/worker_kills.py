@@ -233,7 +233,7 @@ def one_round(draw: random.Random, folder: Path, engine: str, base: World) -> tu
     faults = [f"{name}: {fault}" for name in ended if (fault := judge(this, name, ended[name]))]
     for name, each in ended.items():
         if faults and (each.status or "Traceback" in each.stderr):
-            faults.append(f"{name} ended with {each.status}: {each.stderr[-1500:]}")
+            faults.append(f"{name} ended with {each.status}: {each.stderr[-8000:]}")
     return this, "; ".join(faults)
 
 
@@ -310,7 +310,7 @@ def _try(draw: random.Random, copy: Path, kind: str, engine: str, base: World, t
     told.append(f"then {last.engine}")
     for name, ended in last.run().items():
         if ended.status or "Traceback" in ended.stderr:
-            return "does not continue", f"{name} ended with {ended.status}: {ended.stderr[-2500:]}"
+            return "does not continue", f"{name} ended with {ended.status}: {ended.stderr[-8000:]}"
     found = results(copy, RUN)
     if found != base.expected:
         different = sorted(name for name in {*found, *base.expected} if found.get(name) != base.expected.get(name))
