@@ -8,7 +8,8 @@ second training step. ``warm``: compiled loops, Triton's kernels and bytecode ar
 kernels. ``fresh``: no bytecode of any library either, as behind an installation that writes none. ``text``: as
 ``cold``, and no stage is done. Each start is another process; cases and source trees take turns. `--against` names the
 ``src`` folder of another commit, for before and after. Seconds are those since the process was started, processor
-seconds those of all its threads. On a machine that is busy with other work only the latter can be compared. Writes
+seconds those of all its threads, without the processes that compile for it. On a machine that is busy with other work
+only the latter can be compared. Writes
 benchmarks/results/start.json.
 """
 
