@@ -40,7 +40,7 @@ def test_rates_are_found_again(seed: int) -> None:
     sizes = [counts(100_000, shards=6), counts(400_000, shards=23)]
     phases = []
     for each in sizes:
-        driver = {"pack": "inputs", "profile": "calibrated", "a label of later": "inputs"}.get(
+        driver = {"pack": "inputs", "profile": "counted", "a label of later": "inputs"}.get(
             label, "text_bytes" if "reading" in label else "values"
         )
         spread = "shards" if "reading" in label else "columns" if "vocabularies" in label else "evenly"

@@ -49,8 +49,8 @@ class LogCounts:
     shards: tuple[float, ...] = field(repr=False)
 
     @property
-    def calibrated(self) -> float:
-        """What calibrate works on: the inputs of the profile's sample, and a count of every row."""
+    def counted(self) -> float:
+        """What profile works on: the inputs of its sample, and a count of every row."""
         return self.profiled + self.rows
 
     def amount(self, driver: str) -> float:

@@ -34,8 +34,8 @@ WORK: dict[str, tuple[str, str]] = {
     "ingest: counting": ("training", "evenly"),
     "ingest: writing vocabularies": ("values", "columns"),
     "ingest: looking for unknown ids": ("held_out", "evenly"),
-    "profile": ("calibrated", "evenly"),
-    "calibrate": ("calibrated", "evenly"),
+    "profile": ("counted", "evenly"),
+    "calibrate": ("profiled", "evenly"),
 }
 """By label: what the work grows with, and how it is spread over workers (`LogCounts.longest`)."""
 _OTHER = ("inputs", "evenly")

@@ -19,6 +19,8 @@ BASE = 110 * _MIB
 """A process with the libraries of the data stages, and their compiled loops, before it does anything."""
 VALUE = 36
 """Bytes of a distinct value in a vocabulary: its key or text, and the table that finds it, of two to four entries."""
+_GROWING = 2
+"""An array that grows is there twice while it is copied."""
 _LIMIT, _OF_SHARD = _GIB, 128 * _MIB
 """Memory of all vocabularies of ingest, and the least that each worker has of it (`memory_bytes`)."""
 _WORKER = 64 * _MIB
@@ -64,7 +66,8 @@ def ingest_memory(counts: LogCounts, growth: Sequence[ValueGrowth], workers: int
     reading = busy * (_WORKER + min(of_shard, share) + are_processes * BASE)
     whole = VALUE * counts.values + 4 * counts.part_values
     spilled = max(busy * max(0.0, of_shard - share), whole - _LIMIT, 0.0)
-    return IngestMemory(memory_bytes=int(BASE + max(reading, min(whole, _LIMIT) + _WORKER)), spilled_bytes=int(spilled))
+    joined = min(_GROWING * whole, _LIMIT) + _WORKER
+    return IngestMemory(memory_bytes=int(BASE + max(reading, joined)), spilled_bytes=int(spilled))
 
 
 def stage_memory(name: str, counts: LogCounts, *, id_bytes: int, input_bytes: int, workers: int, sampled: bool) -> int:
