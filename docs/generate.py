@@ -40,7 +40,7 @@ PACKAGES = (
     "report/sentences", "calibrate", "synthetic", "pack", "inspect",
     "kernels", "streaming", "embedding", "models", "checkpoint", "training",
     "training/quality", "training/watching", "run", "run/ahead", "run/housekeeping",
-    "planning", "planning/budgets", "planning/sample", "exporting", "exporting/standalone",
+    "planning", "planning/budgets", "planning/sample", "planning/stages", "exporting", "exporting/standalone",
     "exporting/standalone/scoring", "bench", "cli", "cli/process",
 )  # fmt: skip
 """Packages from the ground up; the docstring of each says what it is for."""
