@@ -35,7 +35,7 @@ WIDTH = 120
 
 PACKAGES = (
     "core", "core/compiling", "engine", "artifacts", "ingest", "ingest/dense", "ingest/input_order", "ingest/notes",
-    "ingest/raw_files", "ingest/readers", "ingest/scored", "ingest/shards", "ingest/value_types", "profile", "report",
+    "ingest/numbering", "ingest/raw_files", "ingest/readers", "ingest/scored", "ingest/shards", "ingest/value_types", "profile", "report",
     "report/pictures",
     "report/sentences", "calibrate", "synthetic", "pack", "inspect",
     "kernels", "streaming", "embedding", "models", "checkpoint", "training",

@@ -237,7 +237,7 @@ def test_small_windows_and_kills_do_not_matter(tmp_path: Path, monkeypatch: pyte
     assert contents(make(tmp_path, "small", **changes).path) == expected
     for module, name, turn in (
         ("input_order.ordered_rows", "_write_in_order", 2), ("input_order.ordered_rows", "_find_order", 1),
-        ("second_pass", "Renumbering", 1), ("ingest", "second_pass", 1),
+        ("numbering.second_pass", "Renumbering", 1), ("ingest", "second_pass", 1),
     ):  # fmt: skip
         path = f"fae.ingest.{module}.{name}"
         with monkeypatch.context() as patch:

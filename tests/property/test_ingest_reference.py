@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fae.core.errors import LogError
-from fae.ingest import final_ids, id_blocks, renumbering, vocabulary_writer
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
+from fae.ingest.numbering import final_ids, id_blocks, renumbering, vocabulary_writer
 from fae.ingest.readers import csv as csv_reader
 from fae.ingest.readers import parquet
 from ingest_reference import check_ids, reference

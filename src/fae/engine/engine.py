@@ -89,7 +89,7 @@ class Engine(abc.ABC):
         Parameters
         ----------
         module
-            Name of a module that gets a process ready for the tasks; importing it starts no thread of Python or of numpy.
+            Name of a module that gets a process ready for the tasks; its import starts no thread of Python or numpy.
         """
 
     def rest(self) -> None:  # noqa: B027 (most engines keep what they have)

@@ -30,13 +30,13 @@ from fae.ingest.dense.dense_rules import constants_summary, dense_rules
 from fae.ingest.dense.training_constants import complete_dense
 from fae.ingest.input_order.ordered_rows import order_inputs
 from fae.ingest.log_plan import plan_of, prepare_engine
+from fae.ingest.numbering.second_pass import second_pass
 from fae.ingest.raw_files.file_advice import content_notes
 from fae.ingest.raw_files.source_digests import cache_digests, describe_sources, digest_sources
 from fae.ingest.readers.chunk import NoInputsError
 from fae.ingest.readers.dispatch import check_header
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
-from fae.ingest.second_pass import second_pass
 from fae.ingest.shards.sharded_reading import read_shards
 from fae.ingest.sources import (
     SourceFile,

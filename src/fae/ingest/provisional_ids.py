@@ -16,8 +16,8 @@ import pyarrow as pa
 from fae.core.compiled import Int64
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.continued_ids import KnownIds
-from fae.ingest.final_ids import Numbering, number_appended, number_by_popularity, number_encoded
 from fae.ingest.hex_vocabulary import HexVocabulary
+from fae.ingest.numbering.final_ids import Numbering, number_appended, number_by_popularity, number_encoded
 from fae.ingest.scratch import Scratch
 from fae.ingest.value_types.date_parts import date_parts
 from fae.ingest.value_types.printed_lists import PrintedLists
@@ -165,7 +165,7 @@ class ColumnEncoder:
             at, start = at + int(offsets[-1]), start + number
 
     def assign_final_ids(self, counts: Int64, minimum: int, scratch: Scratch) -> Numbering:
-        """Final ids, from the counts in the training split as `fae.ingest.final_ids.count_ids` gives them."""
+        """Final ids, from the counts in the training split as `fae.ingest.numbering.final_ids.count_ids` gives them."""
         num_values, known = len(counts) - 2, self.known
         if self.vocabulary is None:
             own = None if known is None else known.own_ids()

@@ -4,7 +4,7 @@ The log grows in the folder ``.<name>.partial``, which becomes the artifact when
 ``.<name>.partial.json`` records how far it is. While the log is read, the folder ``work/parts`` has a part for each
 shard that is read (`fae.ingest.shards.shard_files`). When all are joined, the record has the number of rows, and a
 journal the values of all vocabularies. Then the second pass begins. It writes final ids to another file, beside the
-provisional ones (`fae.ingest.renumbering`).
+provisional ones (`fae.ingest.numbering.renumbering`).
 
 A resumed log has the same bytes as one made without interruption. What was kept is only used for the same columns, the
 same parents and the same content of the file or files that it covers, and only if every byte of it is still what was

@@ -1,8 +1,8 @@
 """Exact vocabulary of one column: from value bytes to provisional ids, in order of first appearance.
 
 Values are compared by their bytes, never by hash alone, so no two values share an id. Id i is the i-th distinct value
-that was ever encoded, whatever the chunks were. `fae.ingest.final_ids` assigns final ids once the counts in the
-training split are known.
+that was ever encoded, whatever the chunks were. `fae.ingest.numbering.final_ids` assigns final ids once the counts in
+the training split are known.
 
 Layout: one arena holds all value bytes; ``arena[starts[i] : starts[i + 1]]`` is value i and ``hashes[i]`` its 63-bit
 hash. An open-addressing table of int64 entries maps hashes to ids: ``entry = hash >> 31 << 31 | id``, the upper 32 bits

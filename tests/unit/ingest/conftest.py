@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fae.ingest import final_ids, hex_vocabulary, renumbering, second_pass, vocabulary
+from fae.ingest import hex_vocabulary, vocabulary
+from fae.ingest.numbering import final_ids, renumbering, second_pass
 from fae.ingest.readers import criteo, csv, record_blocks, record_scanner, taobao, taobao_parser
 from fae.ingest.scratch import Scratch
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from fae.core.errors import LogError
-from fae.ingest import second_pass
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
-from fae.ingest.final_ids import number_by_popularity, number_encoded
 from fae.ingest.ingest import ingest
 from fae.ingest.notes.split_lookups import count_lookups
-from fae.ingest.renumbering import SlotMaps
+from fae.ingest.numbering import second_pass
+from fae.ingest.numbering.final_ids import number_by_popularity, number_encoded
+from fae.ingest.numbering.renumbering import SlotMaps
 from fae.ingest.scratch import Scratch
 
 

@@ -24,11 +24,11 @@ from fae.artifacts.columnar_log import FORMAT_VERSION
 from fae.artifacts.manifest import read_manifest
 from fae.core.errors import LogError
 from fae.core.npy import NpyRows, NpyWriter
-from fae.ingest import renumbering
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
-from fae.ingest.renumbering import Renumbering, SlotMaps
+from fae.ingest.numbering import renumbering
+from fae.ingest.numbering.renumbering import Renumbering, SlotMaps
 from fae.ingest.resume import discard_progress
 from fae.ingest.shards import shard_reading
 
@@ -110,7 +110,7 @@ ingest(CRITEO if kind == "tsv" else CSV, Path(out), base=Path(base))
 
 def small_steps() -> None:
     """Make blocks and steps so small that these logs have many of them."""
-    from fae.ingest import id_blocks
+    from fae.ingest.numbering import id_blocks
     from fae.ingest.readers import criteo
     from fae.ingest.readers import csv as csv_reader
 
@@ -128,16 +128,16 @@ DEATHS = [
     ("fae.ingest.shards.shard_files:PartWriter", "publish", 2, 1),
     ("os", "rename", 4, 3),
     ("fae.ingest.shards.shard_values:JoinedIds", "finish", 1, 4),
-    ("fae.ingest.renumbering:SlotMaps", "exchange", 3, 4),
+    ("fae.ingest.numbering.renumbering:SlotMaps", "exchange", 3, 4),
     ("fae.ingest.resume:IngestProgress", "mark_read", 1, 4),
     ("fae.ingest.resume", "write_durably", 2, 4),
     ("fae.ingest.shards.kept_parts:KeptParts", "remove", 1, 4),
-    ("fae.ingest.vocabulary_writer", "write_vocabulary", 1, 4),
-    ("fae.ingest.vocabulary_writer", "write_vocabulary", 3, 4),
+    ("fae.ingest.numbering.vocabulary_writer", "write_vocabulary", 1, 4),
+    ("fae.ingest.numbering.vocabulary_writer", "write_vocabulary", 3, 4),
     ("fae.ingest.notes.split_lookups", "count_lookups", 3, 4),
     ("fae.ingest.resume:IngestProgress", "save", 3, 4),
-    ("fae.ingest.renumbering:Renumbering", "_begin", 1, 4),
-    ("fae.ingest.renumbering:SlotMaps", "exchange", 9, 4),
+    ("fae.ingest.numbering.renumbering:Renumbering", "_begin", 1, 4),
+    ("fae.ingest.numbering.renumbering:SlotMaps", "exchange", 9, 4),
     ("fae.core.npy:NpyRows", "write", 1, 4),
     ("fae.core.npy:NpyRows", "write", 20, 4),
     ("fae.ingest.resume:IngestProgress", "finish", 1, 4),
@@ -153,8 +153,8 @@ CASES = [("tsv", *death) for death in DEATHS] + [
     # Few lists were looked at for brackets, so later files are read twice, at moments that are not fixed.
     ("csv", "os", "rename", 4, -1),
     ("csv", "fae.ingest.shards.shard_files:PartWriter", "publish", 6, -1),
-    ("csv", "fae.ingest.vocabulary_writer", "write_vocabulary", 3, 4),
-    ("csv", "fae.ingest.renumbering:SlotMaps", "exchange", 9, -1),
+    ("csv", "fae.ingest.numbering.vocabulary_writer", "write_vocabulary", 3, 4),
+    ("csv", "fae.ingest.numbering.renumbering:SlotMaps", "exchange", 9, -1),
 ]
 
 

@@ -145,7 +145,7 @@ def test_an_ingest_that_was_interrupted_ends_with_the_same_bytes(
 
     for where in (
         "fae.ingest.ingest.order_inputs", "fae.ingest.ingest.complete_dense", "fae.ingest.ingest.second_pass",
-        "fae.ingest.second_pass.renumber", "fae.ingest.dense.training_constants._write",
+        "fae.ingest.numbering.second_pass.Renumbering", "fae.ingest.dense.training_constants._write",
     ):  # fmt: skip
         log = interrupted(where)
         assert log.manifest.summary == whole.manifest.summary

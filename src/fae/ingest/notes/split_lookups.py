@@ -18,8 +18,8 @@ from fae.core.compiled import Int64, compiled
 from fae.core.npy import NpyRows
 from fae.core.progress import task
 from fae.core.threads import run_jobs
-from fae.ingest.final_ids import Numbering, damaged_ids
-from fae.ingest.id_blocks import id_blocks
+from fae.ingest.numbering.final_ids import Numbering, damaged_ids
+from fae.ingest.numbering.id_blocks import id_blocks
 
 _UNKNOWN, _LOOKUPS, _SECOND, _ABSENT = range(4)
 
@@ -94,7 +94,7 @@ def training_lookups(
     Parameters
     ----------
     counts
-        As `fae.ingest.final_ids.count_ids` gives them for this column.
+        As `fae.ingest.numbering.final_ids.count_ids` gives them for this column.
     shared
         Whether other columns share the table, whose counts are then those of all of them.
     """
@@ -134,7 +134,7 @@ def count_lookups(
     missing
         Provisional id of the missing value.
     final, unknown
-        As `fae.ingest.final_ids.Numbering`.
+        As `fae.ingest.numbering.final_ids.Numbering`.
     found
         int64 ``[4]``, to which is added: lookups with the reserved id, all lookups, inputs with two items, inputs
         without a value.

@@ -55,7 +55,7 @@ def unknown_example(
     Parameters
     ----------
     final, unknown_id
-        As `fae.ingest.final_ids.Numbering`.
+        As `fae.ingest.numbering.final_ids.Numbering`.
     """
     values = _texts(encoder, _unknown_ids(encoder, ids, split, final, unknown_id))
     values = values.filter(pc.not_equal(values, ""))

@@ -17,9 +17,9 @@ from fae.core.npy import NpyRows, NpyWriter
 from fae.core.progress import task
 from fae.core.threads import run_jobs
 from fae.ingest.column_config import slot_names
-from fae.ingest.final_ids import damaged_ids
+from fae.ingest.numbering.final_ids import damaged_ids
+from fae.ingest.numbering.renumbering import SlotMaps
 from fae.ingest.provisional_ids import ColumnEncoder
-from fae.ingest.renumbering import SlotMaps
 from fae.ingest.resume import IngestProgress
 from fae.ingest.shards.shard_values import JoinedIds, Parts
 

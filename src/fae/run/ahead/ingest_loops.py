@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from fae.core.compiling.argument_types import array_type, flag, number
-from fae.ingest.final_ids import count_ids, rank_common
 from fae.ingest.formats import CRITEO_FORMATS
 from fae.ingest.notes.split_lookups import count_lookups
-from fae.ingest.renumbering import exchange_ids
+from fae.ingest.numbering.final_ids import count_ids, rank_common
+from fae.ingest.numbering.renumbering import exchange_ids
 from fae.ingest.shards.reading_loops import reading_loops
 
 _BYTES, _NUMBERS = array_type(np.uint8, 1), array_type(np.int64, 1)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from fae.artifacts.checksums import file_checksum
 from fae.core.compiled import Int64
-from fae.ingest.final_ids import Numbering
+from fae.ingest.numbering.final_ids import Numbering
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.scratch import Scratch
 

@@ -21,16 +21,16 @@ from fae.core.progress import task
 from fae.core.threads import num_threads, run_jobs
 from fae.ingest.column_config import columns_of_tables, slot_names, tables_of
 from fae.ingest.config import LogConfig
-from fae.ingest.final_ids import Numbering, count_ids, damaged_ids
-from fae.ingest.id_blocks import id_blocks
 from fae.ingest.notes.look import look_at_log
 from fae.ingest.notes.split_lookups import ColumnLookups, training_lookups
+from fae.ingest.numbering.final_ids import Numbering, count_ids, damaged_ids
+from fae.ingest.numbering.id_blocks import id_blocks
+from fae.ingest.numbering.renumbering import Renumbering, SlotMaps
+from fae.ingest.numbering.vocabulary_writer import VocabularyWriter, numberings_of
 from fae.ingest.provisional_ids import ColumnEncoder
-from fae.ingest.renumbering import Renumbering, SlotMaps
 from fae.ingest.resume import FINAL_IDS, RENUMBERED, IngestProgress
 from fae.ingest.scratch import Scratch
 from fae.ingest.splits import Splits
-from fae.ingest.vocabulary_writer import VocabularyWriter, numberings_of
 
 _ENCODED_SLACK, _ENCODED_IDS_PER_INPUT = 1_000_000, 100
 """An encoded id far above the number of inputs is a raw id that was declared encoded: its table would fill the disk."""

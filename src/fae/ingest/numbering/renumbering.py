@@ -24,7 +24,7 @@ from fae.core.compiled import Int64, compiled
 from fae.core.npy import NpyRows, NpyWriter
 from fae.core.progress import task
 from fae.core.threads import run_jobs
-from fae.ingest.final_ids import damaged_ids
+from fae.ingest.numbering.final_ids import damaged_ids
 
 STEP_BYTES = 4 * 2**20
 """Bytes of ``ids.npy`` in one step."""

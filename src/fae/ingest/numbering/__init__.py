@@ -1,0 +1,1 @@
+"""Final ids of a log: counted, numbered by popularity, written in the place of provisional ones."""
