@@ -82,12 +82,12 @@ class Clock:
 
 
 def run_once(
-    log: ColumnarLog, config: HotConfig, folder: Path, batch_size: int
+    log: ColumnarLog, config: HotConfig, folder: Path, batch_size: int, mixed: bool
 ) -> tuple[dict[str, dict[str, float | None]], Any]:
     """Seconds of both stages, and the hot set."""
     options = PackOptions(
         hot=config, embedding_dims=(16,) * len(log.features), optimizer="rowwise_adagrad", batch_size=batch_size,
-        mixed=False, seed=1,
+        mixed=mixed, seed=1,
     )  # fmt: skip
     clock = Clock()
     opened = make_profile(log, options, folder / "profile")
@@ -106,11 +106,11 @@ def run_apart(log: Path, small: Path, arguments: list[str], source: Path, **envi
     return found
 
 
-def measure(log: Path, small: Path, config: HotConfig, batch_size: int) -> dict[str, Any]:
+def measure(log: Path, small: Path, config: HotConfig, batch_size: int, mixed: bool) -> dict[str, Any]:
     """What a process of its own finds: seconds of both stages behind those on a small log, and what was written."""
     with tempfile.TemporaryDirectory(dir=log.parent) as name:
-        on_small, _ = run_once(ColumnarLog(small), SMALL, Path(name), 32)
-        seconds, (profile, hot_set) = run_once(ColumnarLog(log), config, Path(name), batch_size)
+        on_small, _ = run_once(ColumnarLog(small), SMALL, Path(name), 32, mixed)
+        seconds, (profile, hot_set) = run_once(ColumnarLog(log), config, Path(name), batch_size, mixed)
         return {
             "seconds": seconds, "small_log": on_small, "num_sampled_inputs": profile.num_inputs,
             "written": [profile.manifest.digest, hot_set.manifest.digest],
@@ -140,7 +140,9 @@ def main() -> None:
     parser.add_argument("--selection", default="auto")
     parser.add_argument("--budget", default="512MiB")
     parser.add_argument("--batch-size", type=int, default=2048)
+    parser.add_argument("--order", choices=("shuffled", "interleaved"), default="shuffled", help="[train] order")
     parser.add_argument("--folder", type=Path, default=None, help="where the log is kept for the next start")
+    parser.add_argument("--warm", action="store_true", help="the loops are compiled: leave out the samples without")
     parser.add_argument("--name", default="profile_calibrate", help="of the result file")
     parser.add_argument("--measure", type=Path, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="tiny, one repeat, no file: shows that it runs")
@@ -148,9 +150,9 @@ def main() -> None:
     if options.quick:
         options.inputs, options.scale, options.repeats, options.budget = 20_000, 0.01, 1, "1MiB"
         options.batch_size, options.threads = 256, [3]
-    config = HotConfig(budget=options.budget, selection=options.selection, sample=options.sample, ring_depth=4)
+    config = HotConfig(budget=options.budget, selection=options.selection, sample=options.sample)
     if options.measure:
-        print(json.dumps(measure(*options.measure, config, options.batch_size)))
+        print(json.dumps(measure(*options.measure, config, options.batch_size, options.order == "shuffled")))
         return
     sources = {"now": ROOT / "src"} | ({"before": options.before.resolve()} if options.before else {})
     samples: list[dict[str, Any]] = []
@@ -158,7 +160,7 @@ def main() -> None:
         small = open_log(folder / "small", 20_000, 0.01).path
         say("opening the log")
         log = open_log(folder / f"log_{options.inputs}_{options.scale}", options.inputs, options.scale)
-        if not options.quick:
+        if not options.quick and not options.warm:
             for which, source in sources.items():  # what is not compiled yet is compiled outside the samples
                 run_apart(small, small, sys.argv[1:], source)
                 fresh = Path(nothing_compiled) / which
