@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-SHORT = {"raw_logs": 40, "artifacts": 30, "faults": 12, "recipes": 12}
+SHORT = {"raw_logs": 40, "artifacts": 30, "faults": 12, "recipes": 12, "worker_kills": 5}
 LONG = {"raw_logs": 1000, "artifacts": 1000, "faults": 200, "recipes": 100}
 
 
