@@ -77,9 +77,14 @@ def _a_gone_leader_is_awaited() -> None:
 
 
 def _workers_leave_their_files() -> None:
+    import fae.engine.dask_cluster as dask_cluster
+    import fae.engine.shared_folder as shared_folder
+    import fae.run.folder as run_folder
     from fae.engine.presence import Observer
 
     Observer.sweep = lambda self: None  # type: ignore[method-assign]
+    for module in (dask_cluster, shared_folder, run_folder):
+        module.sweep_workers = lambda folder: None
 
 
 def _folders_are_not_locked() -> None:
