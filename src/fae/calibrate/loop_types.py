@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fae.calibrate.peel_kernels import incidence_kernel, order_rows_kernel, remove_rows_kernel
-from fae.calibrate.probe_batches import mark_rows_kernel, unique_rows_kernel
+from fae.calibrate.unique_cold_rows import mark_rows_kernel, unique_rows_kernel
 from fae.core.compiling.argument_types import array_type, number
 from fae.profile.counting import classify_kernel, count_kernel
 

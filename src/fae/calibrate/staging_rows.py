@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from fae.calibrate.probe_batches import ColdBatches, FixedBatches, num_batches
 from fae.calibrate.table_facts import Tables
+from fae.calibrate.unique_cold_rows import ColdBatches, FixedBatches, num_batches
 from fae.core.compiled import Int64
 from fae.core.seeds import generator
 from fae.core.threads import run_jobs
