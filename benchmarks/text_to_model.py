@@ -6,8 +6,8 @@
 Work: synthetic text of Criteo's format with the published tables (33.8 M rows at scale 1), DLRM 512-256-64 / 512-256,
 SGD, batches of 32,768, a budget of 256 MiB. Cases:
 
-* ``ingest``: `fae ingest` held to so many cores (its affinity), in turns;
-* ``stages``: `fae profile`, `fae calibrate` and `fae pack` one after the other, held to so many cores;
+* ``ingest``: `fae ingest` held to this number of cores (its affinity), in turns;
+* ``stages``: `fae profile`, `fae calibrate` and `fae pack` one after the other, held to this number of cores;
 * ``run``: `fae run` of text to a trained, evaluated and saved model, with all that earlier runs compiled;
 * ``fresh``: the same without compiled loops and kernels;
 * ``csv`` and ``parquet``: `fae ingest` of a quoted CSV of 20 columns and of Parquet with the same values, beside
@@ -16,7 +16,7 @@ SGD, batches of 32,768, a budget of 256 MiB. Cases:
 
 Every run is another process: seconds are those since it was started, processor seconds those of it and all that it
 started, and so is memory: its peak, looked at every half second. The log lies in the page cache. Writes
-benchmarks/results/text_to_model.json as it goes on.
+benchmarks/results/text_to_model.json after each command.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def timed(command: list[str], cores: int | None = None, **variables: str) -> dic
 
 
 class Session:
-    """Measures commands of one recipe and keeps the record as it goes on."""
+    """Measures commands of one recipe and keeps the record after each command."""
 
     def __init__(self, folder: Path, out: Path | str, facts: dict[str, Any]) -> None:
         self.folder, self.out, self.facts = folder, out, facts

@@ -187,7 +187,7 @@ def place_of(stack: Stack) -> str:
     for package, name in STAGE_OF_PACKAGE.items():
         if package in packages:
             return name
-    if "ingest/second_pass.py" in {file for file, _ in inside}:
+    if "ingest/numbering/second_pass.py" in {file for file, _ in inside}:
         return "ingest: second pass"
     return "ingest: first pass" if "ingest" in packages else "between stages"
 

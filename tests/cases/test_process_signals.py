@@ -119,7 +119,7 @@ def test_a_signal_in_training_saves_and_ends_as_undisturbed(
     "place",
     [
         "fae.ingest.shards.sharded_reading.task",
-        "fae.ingest.second_pass.task",
+        "fae.ingest.numbering.second_pass.task",
         "fae.profile.profile.task",
         "fae.calibrate.calibrate.task",
         "fae.pack.pack.task",

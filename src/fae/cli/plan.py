@@ -8,6 +8,7 @@ from typing import Any
 
 from fae.cli.options import add_output_options
 
+_DIALS = ("gpu", "gpu_memory", "budgets", "device", "read", "inputs", "cores", "machines")
 _DESCRIPTION = """\
 Look at a recipe's log, or at a sample of it, and say before anything is made: rows and bytes of every table, the
 smallest budget that trains, what each of six and more budgets buys (hot rows, lookups that they serve, inputs that need
@@ -55,13 +56,8 @@ def add_parser(verbs: Any) -> None:
         help="inputs of the whole log, where a part of it is here, or nothing of a public one "
         "(default: what is here is all; the published number)",
     )  # fmt: skip
-    parser.add_argument(
-        "--cores", metavar="N", type=int, help="cores of the machine for the data stages (default: this one's)"
-    )
-    parser.add_argument(
-        "--machines", metavar="N", type=int, default=1,
-        help="machines that share the reading of the log, see docs/guide/engines.md (default: 1)",
-    )  # fmt: skip
+    parser.add_argument("--cores", metavar="N", type=int, help="cores for the data stages (default: this machine's)")
+    parser.add_argument("--machines", metavar="N", type=int, default=1, help="machines that read the log (default: 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="plan for this (default: cuda where there is one)")
     add_output_options(parser)
     parser.set_defaults(work=work)
@@ -77,14 +73,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     found = plan(
         load_recipe(options.recipe, options.overrides),
         out=Path(options.out) if options.out else Path("runs") / Path(options.recipe).stem,
-        gpu=options.gpu,
-        gpu_memory=options.gpu_memory,
-        budgets=options.budgets,
-        device=options.device,
-        read=options.read,
-        inputs=options.inputs,
-        cores=options.cores,
-        machines=options.machines,
+        **{name: getattr(options, name) for name in _DIALS},
     )
     for line in plan_lines(found):
         say(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae.cli.engine_options import add_engine_options, engine_ahead, engine_of
+from fae.cli.engine_options import add_engine_options, engine_of
 from fae.cli.options import add_recipe_options, add_replace_option, add_watch_options, command_line, open_run_folder
 
 _DESCRIPTION = """\
@@ -41,6 +41,7 @@ def add_parser(verbs: Any) -> None:
 def work(options: argparse.Namespace) -> dict[str, Any]:
     """Run it."""
     from fae.core.progress import say
+    from fae.run.ahead.engine_ahead import engine_ahead
 
     with engine_ahead(options) as local:
         folder = open_run_folder(options)

@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from fae.cli.engine_options import add_engine_options, engine_ahead, engine_of
+from fae.cli.engine_options import add_engine_options, engine_of
 from fae.cli.options import add_recipe_options, add_replace_option, add_watch_options, open_run_folder
 
 _STAGES = {
@@ -70,6 +70,8 @@ def work(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ingest(options: argparse.Namespace) -> dict[str, Any]:
+    from fae.run.ahead.engine_ahead import engine_ahead
+
     with engine_ahead(options) as local:
         folder = open_run_folder(options)
         with engine_of(options, folder.out, local) as folder.engine:

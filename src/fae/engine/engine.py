@@ -92,7 +92,7 @@ class Engine(abc.ABC):
             Name of a module that gets a process ready for the tasks; its import starts no thread of Python or numpy.
         """
 
-    def rest(self) -> None:  # noqa: B027 (most engines keep what they have)
+    def release_workers(self) -> None:  # noqa: B027 (most engines keep what they have)
         """Say that no tasks follow for long: an engine may give memory back, and starts again when it is needed."""
 
     @abc.abstractmethod

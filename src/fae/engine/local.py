@@ -88,7 +88,7 @@ class LocalEngine(Engine):
     def __init__(self) -> None:
         self.num_workers = num_threads()
         self._engine: ExecutorEngine | None = None
-        self._resting: threading.Thread | None = None
+        self._releasing: threading.Thread | None = None
 
     @property
     def chosen(self) -> ExecutorEngine:
@@ -121,19 +121,19 @@ class LocalEngine(Engine):
     def await_published(self, path: Path, what: str) -> None:
         """Return at once: this process is alone, and has published it."""
 
-    def rest(self) -> None:
+    def release_workers(self) -> None:
         """End the processes, meanwhile."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            self._resting = threading.Thread(target=engine.close, name="fae-rest")
-            self._resting.start()
+            self._releasing = threading.Thread(target=engine.close, name="fae-release")
+            self._releasing.start()
 
     def close(self, *, now: bool = False) -> None:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close(now=now)
-        if self._resting is not None:
-            self._resting.join()
+        if self._releasing is not None:
+            self._releasing.join()
 
 
 class _Server:

@@ -20,8 +20,8 @@ from fae.core.errors import ArtifactError, LogError
 from fae.embedding.placements import make_embeddings
 from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import KnownIds
-from fae.ingest.final_ids import number_appended, number_encoded
 from fae.ingest.ingest import ingest
+from fae.ingest.numbering.final_ids import number_appended, number_encoded
 from fae.ingest.scratch import Scratch
 from fae.ingest.vocabulary import Vocabulary
 from fae.models.config import DLRMConfig

@@ -279,7 +279,8 @@ def test_more_files_behind_the_ones_that_are_read_are_fine(
     interrupted(days, tmp_path / "log", monkeypatch)
     config = LogConfig(**{**vars(CRITEO), "train": ("day_0.tsv", "day_1.tsv", "day_3.tsv")})
     ingest(config, tmp_path / "log", base=days)
-    assert "continuing; 2 parts of the log are read" in capsys.readouterr().err
+    # Two at least: another thread may have read the last file too.
+    assert re.search("continuing; [23] parts of the log are read", capsys.readouterr().err)
     ingest(config, tmp_path / "fresh", base=days)
     assert contents(tmp_path / "log") == contents(tmp_path / "fresh")
 

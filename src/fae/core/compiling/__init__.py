@@ -1,1 +1,1 @@
-"""What it takes to compile loops before they are called: types of arguments, and one process at a loop."""
+"""What it takes to compile loops before they are called: types of arguments, one process at a loop."""

@@ -132,7 +132,7 @@ class Renumbering:
             self._numbered.open("r+b", buffering=0) as file,
             task("ingest: numbering by popularity", len(self._ids)) as bar,
         ):
-            bar.advance(int(sum(self._num_rows(index) for index in np.flatnonzero(done).tolist())))
+            bar.find(int(sum(self._num_rows(index) for index in np.flatnonzero(done).tolist())))
 
             def job(index: int) -> None:
                 rows = self._ids.read(index * self._step, (index + 1) * self._step)

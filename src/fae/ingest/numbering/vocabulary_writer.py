@@ -29,7 +29,7 @@ class VocabularyWriter:
     encoders
         The first column of each table, with its values.
     numberings
-        Of each table.
+        Those of each table.
 
     Attributes
     ----------

@@ -125,6 +125,8 @@ def _checksum(path: Path, first: int) -> int:
 def saved_values(path: Path, facts: dict[str, Any], column: int) -> tuple[bytes, int]:
     """Bytes and number of the new values of a column's table, for `ColumnEncoder.restore_values`."""
     sizes = [size for _, size in facts["values"]]
-    with (path / VALUES).open("rb") as file:
-        file.seek(sum(sizes[:column]))
-        return file.read(sizes[column]), facts["values"][column][0]
+    descriptor = os.open(path / VALUES, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, sizes[column], sum(sizes[:column])), facts["values"][column][0]
+    finally:
+        os.close(descriptor)

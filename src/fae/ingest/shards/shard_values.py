@@ -6,10 +6,9 @@ those that one pass over the log gives, whatever the parts are. Tables share not
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,18 +17,20 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.core.progress import Task, task
-from fae.core.threads import num_threads
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.scratch import Scratch
 from fae.ingest.shards.shard_files import saved_values
 
-Parts = Sequence[tuple[Path, dict[str, Any]]]
+_Part = tuple[Path, dict[str, Any]]
+Parts = Sequence[_Part]
+_MOST_THREADS = 32
 
 
 class JoinedIds:
     """Joins the values of parts while the log is read, and has the whole log's ids of each part's ids.
 
-    As a context manager it starts threads, which no longer run behind the block.
+    As a context manager it has threads, none of which runs behind the block: each joins the values of tables of its
+    own, part by part.
 
     Parameters
     ----------
@@ -44,8 +45,15 @@ class JoinedIds:
             for column, encoder in enumerate(encoders)
             if encoder.owner is None and encoder.vocabulary is not None
         }
-        self._threads: ThreadPoolExecutor | None = None
-        self._lock = threading.Lock()
+        columns = list(self._tables)
+        self._shares = [columns[first::_MOST_THREADS] for first in range(min(_MOST_THREADS, len(columns)))]
+        self._waiting: list[queue.SimpleQueue[_Part | None]] = [queue.SimpleQueue() for _ in self._shares]
+        self._errors: dict[int, Exception] = {}
+        self._threads = [
+            threading.Thread(target=self._work, args=(index,), name="fae-join", daemon=True)
+            for index in range(len(self._shares))
+        ]
+        self._has_stopped = False
         self._bar: Task | None = None
 
     def __contains__(self, column: int) -> bool:
@@ -53,26 +61,20 @@ class JoinedIds:
         return column in self._tables
 
     def __enter__(self) -> Self:
-        self._threads = ThreadPoolExecutor(max(1, min(num_threads(), len(self._tables))), "fae-join")
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._threads is not None
-        for table in self._tables.values():
-            table.waiting.clear()
-        self._threads.shutdown(cancel_futures=True)
+        self._has_stopped = True
+        self._wait()
 
     def add(self, path: Path, facts: dict[str, Any]) -> None:
         """Take the next part in log order; its values are joined some time later."""
-        assert self._threads is not None
-        for column, table in self._tables.items():
-            with self._lock:
-                table.waiting.append((path, facts))
-                if not table.is_worked_at:
-                    table.is_worked_at = True
-                    table.future = self._threads.submit(self._work, column)
+        for waiting in self._waiting:
+            waiting.put((path, facts))
 
     def finish(self) -> None:
         """Wait until all values are joined.
@@ -82,12 +84,10 @@ class JoinedIds:
         LogError
             If a column has more distinct values than ids.
         """
-        waiting = [facts["values"][column][0] for column, table in self._tables.items() for _, facts in table.waiting]
-        with task("ingest: joining values", sum(waiting), "values") as self._bar:
-            for table in self._tables.values():
-                if table.future is not None:
-                    table.future.result()
-        self._bar = None
+        with task("ingest: joining values", sum(waiting.qsize() for waiting in self._waiting), "parts") as self._bar:
+            self._wait()
+        if self._errors:
+            raise self._errors[min(self._errors)]
 
     def of_part(self, column: int, part: int) -> npt.NDArray[np.int32]:
         """int32 ``[values]``: ids of the values of a part, of the table whose first column this is."""
@@ -99,19 +99,25 @@ class JoinedIds:
         for table in self._tables.values():
             self._scratch.release(table.ids)
 
-    def _work(self, column: int) -> None:
-        """Join the parts that wait for a table, one after the other."""
-        table = self._tables[column]
-        while True:
-            with self._lock:
-                if not table.waiting:
-                    table.is_worked_at = False
-                    return
-                path, facts = table.waiting.popleft()
-            data, count = saved_values(path, facts, column)
-            self._encoders[column].add_values(data, count, table.make_room(count))
+    def _wait(self) -> None:
+        for waiting in self._waiting:
+            waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, index: int) -> None:
+        """Join each part that comes, for the tables of one thread."""
+        while (part := self._waiting[index].get()) is not None:
+            for column in self._shares[index]:
+                if self._has_stopped or column in self._errors:
+                    continue
+                try:
+                    data, count = saved_values(*part, column)
+                    self._encoders[column].add_values(data, count, self._tables[column].make_room(count))
+                except Exception as error:
+                    self._errors[column] = error
             if self._bar is not None:
-                self._bar.advance(count)
+                self._bar.advance(1)
 
 
 class _Table:
@@ -123,17 +129,12 @@ class _Table:
         int32: one part's after the other's, and room for more.
     first_ids
         Where those of each part begin.
-    waiting
-        Parts that were added and are not joined.
     """
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
         self.ids: npt.NDArray[np.int32] = scratch.array(1, np.int32)
         self.first_ids = [0]
-        self.waiting: deque[tuple[Path, dict[str, Any]]] = deque()
-        self.is_worked_at = False
-        self.future: Future[None] | None = None
 
     def make_room(self, count: int) -> npt.NDArray[np.int32]:
         """The place of the next part's ids."""

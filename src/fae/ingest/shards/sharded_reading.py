@@ -103,7 +103,7 @@ def read_shards(
                 moved = shard.num_bytes if shard_task.path in there else told[shard_task.path]
                 bar.advance(shard.num_bytes - moved, f"{finder.num_inputs:,} inputs")
         progress.is_at_end = True
-        engine.rest()
+        engine.release_workers()
         joined.finish()
     for encoder in encoders:
         encoder.printed.finish()
