@@ -195,7 +195,7 @@ def timed(command: list[str], cores: int | None = None, **variables: str) -> dic
         process = subprocess.Popen(
             ["taskset", "-c", ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores])), *command],
             stdout=subprocess.DEVNULL, stderr=errors,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **variables},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path[1:]]), **variables},
         )  # fmt: skip
         while True:
             try:
