@@ -282,7 +282,7 @@ def measure(session: Session, case: str, recipe: Path, cores: list[int], device:
                 session.fae(f"ingest, {count} cores", recipe, "ingest", cores=count)
             for name in ("profile", "calibrate", "pack"):
                 shutil.rmtree(
-                    folder / "run" / {"calibrate": "hotset", "pack": "packed"}.get(name, name), ignore_errors=True
+                    folder / "run" / {"calibrate": "hot_set", "pack": "packed"}.get(name, name), ignore_errors=True
                 )
                 session.fae(f"{name}, {count} cores", recipe, name, cores=count)
     elif case in ("run", "fresh"):
