@@ -31,7 +31,7 @@ def _log_to_read(options: argparse.Namespace) -> tuple[str, int]:
     with contextlib.suppress(Exception):
         path = Path(options.recipe)
         out = Path(options.out) if options.out else Path("runs") / path.stem
-        if not (out / "log").exists():
+        if path.is_file() and not (out / "log").exists():  # a pipe would be waited for
             log = tomllib.loads(path.read_text())["log"]
             names = [log["train"]] if isinstance(log["train"], str) else log["train"]
             found = [glob.glob(str(path.parent / name)) for name in names]
