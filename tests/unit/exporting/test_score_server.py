@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -161,16 +162,27 @@ def test_other_paths_methods_and_sizes_are_refused(url: str) -> None:
         get(url, "/")
 
 
-def test_an_interrupt_ends_it_cleanly(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_ends_it_cleanly(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers: list[threading.Timer] = []
+    serve = socketserver.BaseServer.serve_forever
+
+    def serving(self: socketserver.BaseServer, **options: Any) -> None:
+        # Not before it serves: an interrupt while it loads would end the tests.
+        timers.append(threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)))
+        timers[0].start()
+        serve(self, **options)
+
+    monkeypatch.setattr(socketserver.BaseServer, "serve_forever", serving)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     # What a shell runs in the background ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
     try:
         assert main(["--port", "0", "--folder", str(folder / "served")]) == 0
     finally:
-        timer.join()
+        for timer in timers:
+            timer.join()
         for number, handler in before.items():
             signal.signal(number, handler)
     assert "scores of run at http://127.0.0.1:" in capsys.readouterr().out
