@@ -13,12 +13,13 @@ LIBRARIES = ("numpy", "numba", "pyarrow")
 """What tasks compute and read with."""
 
 
-@functools.cache
 def code_version() -> str:
     """FAE's version with eight hex digits of the digest of its source files; or what ``FAE_CODE_VERSION`` says."""
-    named = os.environ.get("FAE_CODE_VERSION")
-    if named:
-        return named
+    return os.environ.get("FAE_CODE_VERSION") or _version_of_files()
+
+
+@functools.cache
+def _version_of_files() -> str:
     folder = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):

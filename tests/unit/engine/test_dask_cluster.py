@@ -14,7 +14,7 @@ import pytest
 from fae.core.errors import EngineError
 from fae.engine import calls
 from fae.engine import dask_cluster as module
-from fae.engine.code_version import code_version, versions
+from fae.engine.code_version import versions
 from fae.engine.dask_cluster import DaskEngine, Meeting, attempt_on_cluster, fault_of_worker
 from fae.engine.outcomes import outcome_of
 from fae.engine.presence import WORKERS_FOLDER
@@ -24,12 +24,9 @@ from engine_cases import ENVIRONMENT, Cluster, dask_cluster, free_port
 
 
 @pytest.fixture(autouse=True)
-def code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def code(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkout may be edited while its tests run."""
-    code_version.cache_clear()
     monkeypatch.setenv("FAE_CODE_VERSION", ENVIRONMENT["FAE_CODE_VERSION"])
-    yield
-    code_version.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,10 @@ STALE = 0.6
 
 
 @pytest.fixture(autouse=True)
-def code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def code(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkout may be edited while its tests run."""
-    from fae.engine.code_version import code_version
 
-    code_version.cache_clear()
     monkeypatch.setenv("FAE_CODE_VERSION", "tested")
-    yield
-    code_version.cache_clear()
 
 
 def worker(folder: Path, number: int = 1, of: int = 2, threads: int = 1) -> SharedFolderEngine:
