@@ -42,29 +42,10 @@ from fae.planning.stages.stage_records import recorded
 from fae.run.folder import RunFolder
 from fae.run.recipe import load_recipe
 from fae.synthetic.config import SyntheticConfig
-from text_to_model import write_criteo
+from text_to_model import RECIPE, write_criteo
 
 from common import ROOT, record, save_record, working_folder
 
-RECIPE = """
-[log]
-format = "criteo"
-train = "{train}"
-
-[model]
-name = "dlrm"
-embedding_dim = 16
-bottom_mlp = [512, 256, 64]
-top_mlp = [512, 256]
-
-[hot]
-budget = "{budget}"
-
-[train]
-batch_size = {batch_size}
-optimizer = "sgd"
-learning_rate = 0.1
-"""
 SIZES, QUICK_SIZES = [250_000, 1_000_000, 4_000_000], [8_000, 16_000, 40_000]
 _BLOCK, _TINY = 1 << 24, 4000
 
@@ -98,7 +79,13 @@ def write_logs(folder: Path, sizes: list[int], *, scale: float, quick: bool) -> 
             text.with_suffix(".part").replace(text)
         recipes.append(folder / f"{size}.toml")
         recipes[-1].write_text(
-            RECIPE.format(train=text.name, budget="512KiB" if quick else "64MiB", batch_size=256 if quick else 2048)
+            RECIPE.format(
+                format="criteo",
+                train=text.name,
+                columns="",
+                budget="512KiB" if quick else "64MiB",
+                batch_size=256 if quick else 2048,
+            )
         )
     return recipes
 

@@ -126,19 +126,9 @@ def remember_written(folder: Path, files: Files) -> None:
     _verified.update(_identity((folder / name).stat(), facts["crc32"]) for name, facts in files.items())
 
 
-def describe_files(folder: Path, *, leave_out: str = "") -> dict[str, dict[str, Any]]:
-    """Sizes and checksums of all files below a folder, by relative path.
-
-    Parameters
-    ----------
-    leave_out
-        Name of a folder inside it whose files do not belong to it.
-    """
-    files = [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not (leave_out and file.is_relative_to(folder / leave_out))
-    ]
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Sizes and checksums of all files below a folder, by relative path."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     checksums = [""] * len(files)
 
     def check(start: int, stop: int) -> None:

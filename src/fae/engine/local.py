@@ -81,8 +81,8 @@ class ProcessesEngine(ExecutorEngine):
 class LocalEngine(Engine):
     """Processes where there is much to do and there are cores for it, threads otherwise: what runs by default.
 
-    On 16 cores, 4.9 GB of Criteo's text are read in 6.2 s by threads, which wait for one another's interpreter lock,
-    and in 1.6 s by processes, whose server takes two seconds to start (benchmarks/results/text_to_model.json).
+    On 16 cores reading 4.9 GB of Criteo's text took 6.2 s in threads, which wait for one another's interpreter lock,
+    and takes some two seconds in processes, whose server takes two to start (docs/results/text_to_model.md).
     """
 
     def __init__(self) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from fae.engine.local import LocalEngine
 from fae.ingest.formats import ready_module
 
+_LARGEST_RECIPE = 1 << 20
+
 
 def engine_ahead(options: argparse.Namespace) -> LocalEngine:
     """The engine without options, made before anything is imported that takes time.
@@ -31,7 +33,8 @@ def _log_to_read(options: argparse.Namespace) -> tuple[str, int]:
     with contextlib.suppress(Exception):
         path = Path(options.recipe)
         out = Path(options.out) if options.out else Path("runs") / path.stem
-        if path.is_file() and not (out / "log").exists():  # a pipe would be waited for
+        # A pipe would be waited for, and a log that was named in the place of a recipe would be read whole.
+        if path.is_file() and path.stat().st_size < _LARGEST_RECIPE and not (out / "log").exists():
             log = tomllib.loads(path.read_text())["log"]
             names = [log["train"]] if isinstance(log["train"], str) else log["train"]
             found = [glob.glob(str(path.parent / name)) for name in names]
