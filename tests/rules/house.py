@@ -147,8 +147,11 @@ def floors(house: House) -> list[str]:
 
 
 def unique_names(house: House) -> list[str]:
-    """Rule 4: file stems and public names are unique over packages."""
+    """Rule 4: file stems and public names are unique over packages, and the names of files over tests."""
     stems, names = defaultdict(set), defaultdict(set)
+    for path in house.root.glob("tests/**/*.py"):
+        if path.stem != "conftest":
+            stems[f"tests/{path.stem}"].add(house.name(path))
     for path in house.modules:
         if house.package(path) != "cli" and path.stem not in SHARED_STEMS:
             stems[path.stem].add(house.name(path))

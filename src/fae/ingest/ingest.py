@@ -114,6 +114,7 @@ def ingest(
             summary.update({"value_types": types} if types else {})
             scratch.close()
     except BaseException as error:
+        progress.parts.wait()
         # A log that was read to its end and refused would be refused the next time too, so nothing is kept of it.
         if not progress.has_anything or (progress.is_at_end and isinstance(error, LogError)):
             progress.discard()

@@ -228,9 +228,10 @@ class IngestProgress:
                 known = str(path.relative_to(self.folder))
                 if path.is_dir() and not path.is_symlink():
                     if known not in folders and known not in parts:
-                        shutil.rmtree(path)
+                        with contextlib.suppress(FileNotFoundError):  # a process that still runs removes its own files
+                            shutil.rmtree(path)
                 elif known not in expected:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
             kept = [Path(place) / name for name in names]
             names[:] = [path.name for path in kept if path.is_dir() and str(path.relative_to(self.folder)) not in parts]
 

@@ -14,7 +14,8 @@ import pytest
 from fae.core.errors import LogError, RecipeError
 from fae.ingest.config import LogConfig
 from fae.ingest.formats import HISTORY
-from fae.ingest.ingest import ingest, plan_ingest
+from fae.ingest.ingest import ingest
+from fae.ingest.log_plan import plan_ingest
 from fae.ingest.readers import taobao
 from fae.run.recipe import load_recipe
 
