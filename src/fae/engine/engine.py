@@ -92,6 +92,14 @@ class Engine(abc.ABC):
             Name of a module that gets a process ready for the tasks; its import starts no thread of Python or numpy.
         """
 
+    def when_tasks_run(self, call: Callable[[], object]) -> None:
+        """Call a function once tasks run in other processes, for which this one will wait.
+
+        It is called at once where no such tasks are expected (`prepare`). Else it is called by the first `map`, when
+        its first tasks are on their way: who gives the function calls it too, if nothing was mapped after all.
+        """
+        call()
+
     def release_workers(self) -> None:  # noqa: B027 (most engines keep what they have)
         """Say that no tasks follow for long: an engine may give memory back, and starts again when it is needed."""
 

@@ -89,6 +89,9 @@ class ExecutorEngine(Engine):
             calls.stop(now=now)
         self._workers.end(now=now)
 
+    def _tasks_run(self) -> None:
+        """Called again and again while tasks run."""
+
     def _remote_function(self) -> Callable[[Callable[[Any], Any], Any], Any]:
         """The function that another process calls with the task and the shard."""
         return attempt_apart
@@ -105,6 +108,7 @@ class ExecutorEngine(Engine):
                     while num_started < min(len(shards), index + ahead) and not has_failed:
                         calls.start(num_started, shards[num_started])
                         num_started += 1
+                    self._tasks_run()
                     if index in outcomes:
                         break
                     for number, outcome in calls.finished():

@@ -59,6 +59,7 @@ class ProcessesEngine(ExecutorEngine):
     def __init__(self, num_workers: int | None = None) -> None:
         number = num_workers or num_threads()
         self._context = _Context()
+        self._is_prepared, self._waiting_calls = False, list[Callable[[], object]]()
         super().__init__(
             lambda: self._make(number), number, kill=self._context.kill_all,
             advice=f"it may have been killed because memory ran out: run it with --engine "
@@ -67,7 +68,18 @@ class ProcessesEngine(ExecutorEngine):
         _server.use()
 
     def prepare(self, num_bytes: int, module: str) -> None:
+        self._is_prepared = True
         _server.start(module)
+
+    def when_tasks_run(self, call: Callable[[], object]) -> None:
+        if self._is_prepared:
+            self._waiting_calls.append(call)
+        else:
+            call()
+
+    def _tasks_run(self) -> None:
+        while self._waiting_calls:
+            self._waiting_calls.pop()()
 
     def close(self, *, now: bool = False) -> None:
         super().close(now=now)
@@ -102,6 +114,12 @@ class LocalEngine(Engine):
             is_much = self.num_workers >= _PROCESSES_FROM_CORES and num_bytes >= _PROCESSES_FROM_BYTES
             self._engine = (ProcessesEngine if is_much else ThreadsEngine)(self.num_workers)
         self._engine.prepare(num_bytes, module)
+
+    def when_tasks_run(self, call: Callable[[], object]) -> None:
+        if self._engine is None:
+            call()
+        else:
+            self._engine.when_tasks_run(call)
 
     def map(
         self,

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,12 @@ class RunFolder(RunContext):
         self.recipe.check_model(log.features if log else None)
         require_validation(self.recipe, log)
         self.compile_ahead(log)
-        import_ahead(self.recipe, self.requested_device)
+        import_torch = partial(import_ahead, self.recipe, self.requested_device)
+        # An import holds the interpreter, which is idle while processes read the log.
+        if self.engine is None:
+            import_torch()
+        else:
+            self.engine.when_tasks_run(import_torch)
         require_model_memory(self.recipe, log)
         with self.locked():
             # A parent that does not fit and a missing GPU are found now, not after hours of ingest.
@@ -146,8 +152,10 @@ class RunFolder(RunContext):
             skipped = {}
             for stage in STAGES:
                 skipped[stage.name] = self._run_stage(stage)["skipped"]
-                if stage is INGEST and not skipped[stage.name]:
-                    self._check_replaceable(PROFILE, replace=replace)  # by the log that is there now
+                if stage is INGEST:
+                    import_torch()  # if no process has read anything
+                    if not skipped[stage.name]:
+                        self._check_replaceable(PROFILE, replace=replace)  # by the log that is there now
             from fae.run.record import make_record, run_times
 
             record = make_record(

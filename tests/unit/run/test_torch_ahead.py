@@ -10,9 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
+import fae
+import fae.run.folder
+from fae.engine.local import LocalEngine
 from fae.run.ahead import torch_ahead
 
-from commands import write_recipe
+from commands import write_log, write_recipe
 
 _PROGRAM = """
 import json, sys
@@ -78,6 +81,28 @@ def test_a_torch_without_cuda(machine: Path, text):
 def test_no_torch(machine: Path, monkeypatch):
     monkeypatch.setattr(torch_ahead.importlib.util, "find_spec", lambda name: None)
     assert not torch_ahead.seems_to_have_gpu()
+
+
+def test_torch_is_imported_when_processes_read_or_behind_ingest(tmp_path: Path, monkeypatch):
+    """An engine that waits for its tasks may never have any: the log may be there already."""
+    calls: list[str] = []
+    monkeypatch.setattr(fae.run.folder, "import_ahead", lambda *_: calls.append("import"))
+    write_log(tmp_path)
+    run = fae.RunFolder(fae.load_recipe(write_recipe(tmp_path)), tmp_path / "run", device="cpu")
+    run.run()
+    assert calls == ["import", "import"]
+    calls.clear()
+    run.engine = LocalEngine()
+    monkeypatch.setattr(run.engine, "when_tasks_run", lambda call: calls.append("told"))
+    ingested = run._run_stage
+
+    def stage(which):
+        calls.append(which.name)
+        return ingested(which)
+
+    monkeypatch.setattr(run, "_run_stage", stage)
+    run.run()
+    assert calls[:4] == ["told", "ingest", "import", "profile"]
 
 
 _EARLY = """
