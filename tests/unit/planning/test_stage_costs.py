@@ -180,11 +180,22 @@ def test_memory_of_ingest_is_bounded_and_the_rest_is_in_files() -> None:
 
 def test_memory_of_a_large_sample() -> None:
     log = counts(4e9, values=1e6)
-    sizes = {"id_bytes": 104, "input_bytes": 157, "workers": 4}
+    sizes = {"id_bytes": 104, "input_bytes": 157, "workers": 4, "mixed": False, "pack_memory": 2**30}
     marked = stage_memory("profile", log, sampled=True, **sizes)
     assert marked > log.training + 32 * log.profiled
     assert stage_memory("profile", log, sampled=False, **sizes) < 2**28
     assert stage_memory("pack", log, sampled=True, **sizes) < 2 * 2**30
+
+
+def test_pack_holds_the_order_of_a_log_that_fits_and_half_of_its_memory_of_another() -> None:
+    log = counts(1e9, values=1e6)
+    sizes = {"id_bytes": 104, "input_bytes": 157, "workers": 4, "sampled": False}
+    fits, mixed, spilled = (
+        stage_memory("pack", log, mixed=kinds, pack_memory=memory, **sizes)
+        for kinds, memory in ((False, 2**40), (True, 2**40), (False, 2**35))
+    )
+    assert fits - mixed == 8 * log.training
+    assert 2**34 < spilled < 2**34 * (1 + 17 / 157) + 2**28
 
 
 def test_a_record_tells_pieces_of_work_files_and_workers(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ _ROW_OF_CALIBRATE = 40
 """Counts and orders of a row while hot rows are chosen."""
 _DRAWN = 32
 _MOST_MARKS = 32
-_PACKED_INPUT = 21
-"""An input of pack whose order is held: places, buckets, hotness."""
+_PACKED_INPUT, _OF_TWO_KINDS = 9, 8
+"""An input of pack whose order is held, and more where hot and cold inputs have an order each (`fae.pack.shuffle`)."""
 _PACK_WORKER = 16 * _MIB
 """A worker of pack: a group of batches that is composed, and one that is written."""
 
@@ -70,7 +70,10 @@ def ingest_memory(counts: LogCounts, growth: Sequence[ValueGrowth], workers: int
     return IngestMemory(memory_bytes=int(BASE + max(reading, joined)), spilled_bytes=int(spilled))
 
 
-def stage_memory(name: str, counts: LogCounts, *, id_bytes: int, input_bytes: int, workers: int, sampled: bool) -> int:
+def stage_memory(
+    name: str, counts: LogCounts, *, id_bytes: int, input_bytes: int, workers: int, sampled: bool, mixed: bool,
+    pack_memory: int,
+) -> int:  # fmt: skip
     """Private memory of profile, calibrate or pack.
 
     Parameters
@@ -79,6 +82,10 @@ def stage_memory(name: str, counts: LogCounts, *, id_bytes: int, input_bytes: in
         Bytes of the ids of an input, and of all of it.
     sampled
         Whether the profile reads a sample.
+    mixed
+        Whether hot and cold inputs are packed together.
+    pack_memory
+        Bytes of inputs that pack holds at once (`fae.pack.pack.default_memory`).
     """
     if name == "profile":
         drawn = 0.0
@@ -89,6 +96,7 @@ def stage_memory(name: str, counts: LogCounts, *, id_bytes: int, input_bytes: in
     if name == "calibrate":
         cached = counts.profiled * (id_bytes + 9)
         return int(BASE + _ROW_OF_CALIBRATE * counts.rows + (cached if cached <= CACHE_BYTES else _PIECE))
-    whole = counts.training * input_bytes
-    held = _PACKED_INPUT * counts.training if whole <= _GIB else _GIB / 2 + _GIB / 2 / input_bytes * _PACKED_INPUT
+    whole, ordered = counts.training * input_bytes, _PACKED_INPUT + (0 if mixed else _OF_TWO_KINDS)
+    # A log that fits stays in mapped pages; else half of the memory is for the inputs that are loaded from the disk.
+    held = ordered * counts.training if whole <= pack_memory else pack_memory / 2 * (1 + ordered / input_bytes)
     return int(BASE + held + workers * _PACK_WORKER)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fae.core.units import format_bytes, format_count
 from fae.ingest.shards.shard_cuts import cut_log
+from fae.pack.pack import default_memory
 from fae.planning.stages.counts import LogCounts, ValueGrowth
 from fae.planning.stages.stage_costs import STAGES, DiskRates, WorkTime
 from fae.planning.stages.stage_memory import ingest_memory, stage_memory
@@ -149,7 +150,8 @@ def plan_stages(
         else:
             memory = stage_memory(
                 name, counts, id_bytes=4 * slots, input_bytes=input_bytes, workers=cores,
-                sampled=counts.profiled < counts.training,
+                sampled=counts.profiled < counts.training, mixed=recipe.train.order == "shuffled",
+                pack_memory=default_memory(),
             )  # fmt: skip
         work = rates.times(counts, cores, disk, machines=machines)
         pages = page_seconds(name, counts, disk, id_bytes=4 * slots, input_bytes=input_bytes, passes=passes)
