@@ -24,14 +24,63 @@ import pyarrow as pa
 
 from fae.core.compiled import Int64, compiled, read_only
 from fae.core.errors import LogError
+from fae.core.prefetch import prefetch
 from fae.ingest.scratch import Scratch
 
+_AHEAD = 8
+"""Values between one step of prefetching and the next: the three things that a lookup reads lie anywhere in memory."""
+_IN_CACHE = 1 << 15
+"""Entries of a table that a core's own cache has anyway."""
 MAX_VALUES = 2**31 - 4
 """Most values of a column: ids are int32, and a table has a reserved id beside its values."""
 
 
 HASH_KEY = int.from_bytes(os.urandom(8), "little") >> 1 | 1 << 62 | 1 << 32
 """63 random bits of this process: 32 for one state of a hash, and an odd number of 31 bits for the other."""
+
+
+@compiled
+def _four_bytes(data: npt.NDArray[np.uint8], place: np.int64) -> np.int64:
+    """The number that four bytes are, the first one lowest; one load where it is compiled."""
+    return (
+        np.int64(data[place])
+        | np.int64(data[place + 1]) << np.int64(8)
+        | np.int64(data[place + 2]) << np.int64(16)
+        | np.int64(data[place + 3]) << np.int64(24)
+    )
+
+
+@compiled
+def _are_equal(
+    data: npt.NDArray[np.uint8], start: np.int64, stop: np.int64, arena: npt.NDArray[np.uint8], place: np.int64
+) -> bool:
+    """Whether ``data[start:stop]`` and as many bytes of the arena are the same."""
+    position = start
+    while position + 4 <= stop:
+        if _four_bytes(data, position) != _four_bytes(arena, place + position - start):
+            return False
+        position += 4
+    while position < stop:
+        if data[position] != arena[place + position - start]:
+            return False
+        position += 1
+    return True
+
+
+@compiled
+def _fetch(hashes: Int64, index: int, table: Int64, starts: Int64, arena: npt.NDArray[np.uint8]) -> None:
+    """Prefetch what the values behind value `index` will read: an entry, where it leads, and the bytes there."""
+    mask, id_mask = np.int64(table.size - 1), np.int64(0x7FFFFFFF)
+    if index + 3 * _AHEAD < hashes.size:
+        prefetch(table, hashes[index + 3 * _AHEAD] & mask)
+    if index + 2 * _AHEAD < hashes.size:
+        entry = table[hashes[index + 2 * _AHEAD] & mask]
+        if entry >= 0:
+            prefetch(starts, entry & id_mask)
+    if index + _AHEAD < hashes.size:
+        entry = table[hashes[index + _AHEAD] & mask]
+        if entry >= 0 and starts[entry & id_mask] < arena.size:
+            prefetch(arena, starts[entry & id_mask])
 
 
 @compiled
@@ -44,12 +93,13 @@ def hash_bytes(data: npt.NDArray[np.uint8], start: np.int64, stop: np.int64, has
     low = np.int64(stop - start) ^ np.int64(0x85EBCA6B) ^ (np.int64(hash_key) >> np.int64(32))
     position = start
     while position < stop:
-        word = np.int64(0)
-        shift = np.int64(0)
-        while position < stop and shift < 32:
-            word |= np.int64(data[position]) << shift
-            shift += np.int64(8)
-            position += 1
+        if position + 4 <= stop:
+            word = _four_bytes(data, position)
+        else:
+            word = np.int64(0)
+            for place in range(position, stop):
+                word |= np.int64(data[place]) << np.int64(8 * (place - position))
+        position += 4
         high = (high ^ word) * np.int64(0x7FEB352D)
         high = (high ^ (high >> np.int64(31))) & np.int64(0xFFFFFFFF)
         low = (low ^ word) * np.int64(0x5BD1E995)
@@ -74,9 +124,15 @@ def encode_values(
     """Look up or append each value ``data[offsets[i]:offsets[i+1]]``; fill `ids`; return the new number of values."""
     mask = np.int64(table.size - 1)
     id_mask = np.int64(0x7FFFFFFF)
+    found = np.empty(ids.size, np.int64)
     for i in range(ids.size):
+        found[i] = hash_bytes(data, np.int64(offsets[i]), np.int64(offsets[i + 1]), hash_key)
+    is_large = table.size > _IN_CACHE
+    for i in range(ids.size):
+        if is_large:
+            _fetch(found, i, table, starts, arena)
         start, stop = np.int64(offsets[i]), np.int64(offsets[i + 1])
-        value_hash = hash_bytes(data, start, stop, hash_key)
+        value_hash = found[i]
         tag = value_hash >> np.int64(31)
         slot = value_hash & mask
         while True:
@@ -94,12 +150,8 @@ def encode_values(
             if entry >> np.int64(31) == tag:
                 known = entry & id_mask
                 place = starts[known]
-                if starts[known + 1] - place == stop - start:
-                    position = int(start)
-                    while position < stop and arena[place + position - start] == data[position]:
-                        position += 1
-                    if position == stop:
-                        break
+                if starts[known + 1] - place == stop - start and _are_equal(data, start, stop, arena, place):
+                    break
             slot = (slot + 1) & mask
         ids[i] = known
     return size
@@ -128,12 +180,8 @@ def find_values(
             if table[slot] >> np.int64(31) == tag:
                 known = table[slot] & id_mask
                 place = starts[known]
-                if starts[known + 1] - place == stop - start:
-                    position = int(start)
-                    while position < stop and arena[place + position - start] == data[position]:
-                        position += 1
-                    if position == stop:
-                        ids[i] = known
+                if starts[known + 1] - place == stop - start and _are_equal(data, start, stop, arena, place):
+                    ids[i] = known
             slot = (slot + 1) & mask
 
 

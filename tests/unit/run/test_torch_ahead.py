@@ -42,6 +42,16 @@ def test_a_module_that_cannot_be_imported_is_left_to_who_needs_it():
     torch_ahead._import_all(("json", "fae.there_is_no_such_module"))
 
 
+def test_the_gpu_is_woken_when_all_is_imported_and_where_it_will_be_used(monkeypatch):
+    woken: list[str] = []
+    monkeypatch.setattr(torch_ahead, "_wake_gpu", lambda: woken.append("woken"))
+    torch_ahead._import_all(("json",))
+    torch_ahead._import_all(("json", "fae.there_is_no_such_module"), True)
+    assert woken == []
+    torch_ahead._import_all(("json",), True)
+    assert woken == ["woken"]
+
+
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """A machine with a driver, a GPU and torch for it, as far as files say."""

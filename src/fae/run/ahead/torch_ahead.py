@@ -1,4 +1,4 @@
-"""Import torch and what trains on a thread, while stages that need none of it work; find a missing GPU without it."""
+"""Import torch and what trains on a thread and wake the GPU while other stages work; find a missing GPU without it."""
 
 from __future__ import annotations
 
@@ -37,17 +37,26 @@ def import_ahead(recipe: Recipe, device: str | None) -> threading.Thread | None:
         return None
     on_gpu = recipe.train.placement != "cpu" and (seems_to_have_gpu() if device is None else device == "cuda")
     names = (*_MODULES, *(_GPU_MODULES if on_gpu else ()))
-    thread = threading.Thread(target=_import_all, args=(names,), name=THREAD_NAME)
+    thread = threading.Thread(target=_import_all, args=(names, on_gpu), name=THREAD_NAME)
     thread.start()
     return thread
 
 
-def _import_all(names: tuple[str, ...]) -> None:
+def _import_all(names: tuple[str, ...], on_gpu: bool = False) -> None:
     with contextlib.suppress(Exception):  # who needs the module meets the same error
         for name in names:
             if not threading.main_thread().is_alive():
                 return
             importlib.import_module(name)
+        if on_gpu and threading.main_thread().is_alive():
+            _wake_gpu()
+
+
+def _wake_gpu() -> None:
+    """Let the driver set itself up for this process: the first call takes it half a second."""
+    import torch
+
+    torch.empty(1, device="cuda")
 
 
 def seems_to_have_gpu() -> bool:
