@@ -67,3 +67,12 @@ def ready_module(log_format: str) -> str:
     ('fae.ingest.shards.ready_for_criteo', 'fae.ingest.shards.ready_for_text')
     """
     return f"fae.ingest.shards.ready_for_{'criteo' if log_format in CRITEO_FORMATS else 'text'}"
+
+
+def about_text_bytes(log_format: str, num_bytes: int) -> int:
+    """Bytes of text that files of so many bytes stand for, about: what reading them takes.
+
+    >>> about_text_bytes("csv", 1000), about_text_bytes("parquet", 1000)
+    (1000, 4000)
+    """
+    return num_bytes * (4 if log_format == "parquet" else 1)

@@ -16,7 +16,7 @@ from fae.artifacts.manifest import Plan
 from fae.core.progress import say
 from fae.engine.engine import Engine
 from fae.ingest.config import LogConfig
-from fae.ingest.formats import ready_module
+from fae.ingest.formats import about_text_bytes, ready_module
 from fae.ingest.raw_files.absent_log import plan_of_absent, without_unreadable
 from fae.ingest.raw_files.former_logs import log_parameters
 from fae.ingest.raw_files.source_digests import are_digests_known, describe_sources, digest_sources
@@ -76,7 +76,8 @@ def plan_ingest(
 
 def prepare_engine(engine: Engine, config: LogConfig, sources: Sequence[SourceFile]) -> None:
     """Say that these files will be read."""
-    engine.prepare(sum(source.num_bytes for source in sources), ready_module(config.format))
+    num_bytes = sum(source.num_bytes for source in sources)
+    engine.prepare(about_text_bytes(config.format, num_bytes), ready_module(config.format))
 
 
 def plan_of(config: LogConfig, files: Sequence[Mapping[str, Any]], parent: ColumnarLog | None) -> Plan:

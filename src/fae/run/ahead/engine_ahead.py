@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 from fae.engine.local import LocalEngine
-from fae.ingest.formats import ready_module
+from fae.ingest.formats import about_text_bytes, ready_module
 
 _LARGEST_RECIPE = 1 << 20
 
@@ -24,7 +24,7 @@ def engine_ahead(options: argparse.Namespace) -> LocalEngine:
     if not options.engine and not options.worker:
         log_format, num_bytes = _log_to_read(options)
         if num_bytes:
-            engine.prepare(num_bytes, ready_module(log_format))
+            engine.prepare(about_text_bytes(log_format, num_bytes), ready_module(log_format))
     return engine
 
 
