@@ -74,6 +74,11 @@ def compiled(function: F) -> F:
     return cast(F, njit(nogil=True)(function))
 
 
+def inlined(function: F) -> F:
+    """As `compiled`, into each loop that calls it: a call with an array counts its users twice, which takes 10 ns."""
+    return cast(F, njit(nogil=True, inline="always")(function))
+
+
 def njit(*signatures: Any, **options: Any) -> Callable[[Any], Any]:
     """``numba.njit`` with options, cached on disk wherever that is possible.
 

@@ -22,13 +22,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fae.core.compiled import Int64, compiled, read_only
+from fae.core.compiled import Int64, compiled, inlined, read_only
 from fae.core.errors import LogError
 from fae.core.prefetch import prefetch
+from fae.core.words import WORD_BYTES, load_word
 from fae.ingest.scratch import Scratch
 
 _AHEAD = 8
-"""Values between one step of prefetching and the next: the three things that a lookup reads lie anywhere in memory."""
+"""Values between one step of prefetching and the next."""
 _IN_CACHE = 1 << 15
 """Entries of a table that a core's own cache has anyway."""
 MAX_VALUES = 2**31 - 4
@@ -39,71 +40,37 @@ HASH_KEY = int.from_bytes(os.urandom(8), "little") >> 1 | 1 << 62 | 1 << 32
 """63 random bits of this process: 32 for one state of a hash, and an odd number of 31 bits for the other."""
 
 
-@compiled
-def _four_bytes(data: npt.NDArray[np.uint8], place: np.int64) -> np.int64:
-    """The number that four bytes are, the first one lowest; one load where it is compiled."""
-    return (
-        np.int64(data[place])
-        | np.int64(data[place + 1]) << np.int64(8)
-        | np.int64(data[place + 2]) << np.int64(16)
-        | np.int64(data[place + 3]) << np.int64(24)
-    )
+@inlined
+def _word_of(data: npt.NDArray[np.uint8], place: np.int64, stop: np.int64) -> np.int64:
+    """The next eight bytes of ``data[place:stop]`` as a number; 0 for those behind its end."""
+    if place + WORD_BYTES <= data.size:
+        word = load_word(data, place)
+        if place + WORD_BYTES > stop:
+            word &= (np.int64(1) << np.int64(8 * (stop - place))) - np.int64(1)
+        return word
+    word = np.int64(0)
+    for index in range(place, min(stop, place + WORD_BYTES)):
+        word |= np.int64(data[index]) << np.int64(8 * (index - place))
+    return word
 
 
-@compiled
-def _are_equal(
-    data: npt.NDArray[np.uint8], start: np.int64, stop: np.int64, arena: npt.NDArray[np.uint8], place: np.int64
-) -> bool:
-    """Whether ``data[start:stop]`` and as many bytes of the arena are the same."""
-    position = start
-    while position + 4 <= stop:
-        if _four_bytes(data, position) != _four_bytes(arena, place + position - start):
-            return False
-        position += 4
-    while position < stop:
-        if data[position] != arena[place + position - start]:
-            return False
-        position += 1
-    return True
-
-
-@compiled
-def _fetch(hashes: Int64, index: int, table: Int64, starts: Int64, arena: npt.NDArray[np.uint8]) -> None:
-    """Prefetch what the values behind value `index` will read: an entry, where it leads, and the bytes there."""
-    mask, id_mask = np.int64(table.size - 1), np.int64(0x7FFFFFFF)
-    if index + 3 * _AHEAD < hashes.size:
-        prefetch(table, hashes[index + 3 * _AHEAD] & mask)
-    if index + 2 * _AHEAD < hashes.size:
-        entry = table[hashes[index + 2 * _AHEAD] & mask]
-        if entry >= 0:
-            prefetch(starts, entry & id_mask)
-    if index + _AHEAD < hashes.size:
-        entry = table[hashes[index + _AHEAD] & mask]
-        if entry >= 0 and starts[entry & id_mask] < arena.size:
-            prefetch(arena, starts[entry & id_mask])
-
-
-@compiled
+@inlined
 def hash_bytes(data: npt.NDArray[np.uint8], start: np.int64, stop: np.int64, hash_key: int) -> np.int64:
-    """63-bit hash of ``data[start:stop]``: two 32-bit states, updated with four bytes at a time.
+    """63-bit hash of ``data[start:stop]``: two 32-bit states, each updated with half of eight bytes at a time.
 
     Every product stays below 2^63, so nothing overflows, and compiled and plain Python agree.
     """
-    high = np.int64(0x9E3779B9) ^ (np.int64(hash_key) & np.int64(0xFFFFFFFF))
+    mask = np.int64(0xFFFFFFFF)
+    high = np.int64(0x9E3779B9) ^ (np.int64(hash_key) & mask)
     low = np.int64(stop - start) ^ np.int64(0x85EBCA6B) ^ (np.int64(hash_key) >> np.int64(32))
     position = start
     while position < stop:
-        if position + 4 <= stop:
-            word = _four_bytes(data, position)
-        else:
-            word = np.int64(0)
-            for place in range(position, stop):
-                word |= np.int64(data[place]) << np.int64(8 * (place - position))
-        position += 4
-        high = (high ^ word) * np.int64(0x7FEB352D)
-        high = (high ^ (high >> np.int64(31))) & np.int64(0xFFFFFFFF)
-        low = (low ^ word) * np.int64(0x5BD1E995)
-        low = (low ^ (low >> np.int64(29))) & np.int64(0xFFFFFFFF)
+        word = _word_of(data, position, stop)
+        high = ((high ^ word) & mask) * np.int64(0x7FEB352D)
+        low = ((low ^ (word >> np.int64(32))) & mask) * np.int64(0x5BD1E995)
+        high = (high ^ (high >> np.int64(31)) ^ (low >> np.int64(20))) & mask
+        low = (low ^ (low >> np.int64(29))) & mask
+        position += WORD_BYTES
     low = ((low ^ (high >> np.int64(7))) * np.int64(0x2C1B3C6D)) & np.int64(0x7FFFFFFFFFFFFFFF)
     low = (low ^ (low >> np.int64(30))) & np.int64(0x7FFFFFFF)
     return (high << np.int64(31)) | low
@@ -129,8 +96,16 @@ def encode_values(
         found[i] = hash_bytes(data, np.int64(offsets[i]), np.int64(offsets[i + 1]), hash_key)
     is_large = table.size > _IN_CACHE
     for i in range(ids.size):
-        if is_large:
-            _fetch(found, i, table, starts, arena)
+        if is_large and i + 3 * _AHEAD < ids.size:
+            # An entry, the place that it leads to, and the bytes there: each is asked for when what leads to it is
+            # here.
+            prefetch(table, found[i + 3 * _AHEAD] & mask)
+            entry = table[found[i + 2 * _AHEAD] & mask]
+            if entry >= 0:
+                prefetch(starts, entry & id_mask)
+            entry = table[found[i + _AHEAD] & mask]
+            if entry >= 0:
+                prefetch(arena, starts[entry & id_mask])
         start, stop = np.int64(offsets[i]), np.int64(offsets[i + 1])
         value_hash = found[i]
         tag = value_hash >> np.int64(31)
@@ -150,8 +125,17 @@ def encode_values(
             if entry >> np.int64(31) == tag:
                 known = entry & id_mask
                 place = starts[known]
-                if starts[known + 1] - place == stop - start and _are_equal(data, start, stop, arena, place):
-                    break
+                if starts[known + 1] - place == stop - start:
+                    position = int(start)
+                    while position + WORD_BYTES <= stop and load_word(data, position) == load_word(
+                        arena, place + position - start
+                    ):
+                        position += WORD_BYTES
+                    if position + WORD_BYTES > stop:
+                        while position < stop and arena[place + position - start] == data[position]:
+                            position += 1
+                        if position == stop:
+                            break
             slot = (slot + 1) & mask
         ids[i] = known
     return size
@@ -180,8 +164,12 @@ def find_values(
             if table[slot] >> np.int64(31) == tag:
                 known = table[slot] & id_mask
                 place = starts[known]
-                if starts[known + 1] - place == stop - start and _are_equal(data, start, stop, arena, place):
-                    ids[i] = known
+                if starts[known + 1] - place == stop - start:
+                    position = int(start)
+                    while position < stop and arena[place + position - start] == data[position]:
+                        position += 1
+                    if position == stop:
+                        ids[i] = known
             slot = (slot + 1) & mask
 
 

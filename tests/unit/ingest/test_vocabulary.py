@@ -38,6 +38,33 @@ def test_values_with_one_hash_are_still_told_apart(
     assert words.missing_id == 2
 
 
+def _near_values() -> list[str]:
+    """Values that differ in length or in one byte alone, whose bytes end with the last of them."""
+    whole = "abcdefghijklmnopqrstuvwxy"
+    values = [whole[:length] for length in range(len(whole))]
+    values += [f"{value[:at]}#{value[at + 1 :]}" for value in values for at in range(len(value))]
+    return [*values, "z"]
+
+
+@pytest.mark.parametrize("one_hash", [False, True])
+def test_values_that_differ_in_a_byte(
+    scratch: Scratch, plain_python: None, monkeypatch: pytest.MonkeyPatch, one_hash: bool
+) -> None:
+    if one_hash:
+        monkeypatch.setattr(vocabulary, "hash_bytes", lambda *_: np.int64(5))
+    words, values = Vocabulary("c", scratch), _near_values()
+    for _ in range(2):
+        assert words.encode(pa.array(values)).tolist() == list(range(len(values)))
+
+
+def test_values_that_differ_in_a_byte_compiled(scratch: Scratch) -> None:
+    words, values = Vocabulary("c", scratch), [f"{near}/{end}" for end in range(200) for near in _near_values()]
+    expected = list(range(len(values)))
+    assert words.encode(pa.array(values)).tolist() == expected  # more than a core's cache has
+    assert words.encode(pa.array(values)).tolist() == expected
+    assert words.find(pa.array(values)).tolist() == expected
+
+
 @pytest.mark.parametrize("limit", [2**30, 1])
 def test_vocabulary_grows_like_a_dict(tmp_path: Path, limit: int) -> None:
     scratch = Scratch(tmp_path / "scratch", limit)
