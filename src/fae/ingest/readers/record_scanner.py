@@ -112,7 +112,9 @@ def scan_records(
                     return records
                 fault = WHOLE
                 if position < stop and not (
-                    data[position] == _NEWLINE or data[position] == _RETURN or _matches(data, position, stop, separator)
+                    data[position] == _NEWLINE
+                    or data[position] == _RETURN
+                    or (data[position] == first and (width == 1 or _matches(data, position, stop, separator)))
                 ):
                     if width > 1 and not ended and stop - position < width:
                         return records  # the separator may be cut in two here
