@@ -146,7 +146,10 @@ def plan_kill(draw: random.Random, this: Round, base: World, prepare: dict[str, 
             return
         if victim == "pool process":
             found = pool_processes(this.folder, this.commands["run"].pid)
-            pid = found[-1] if is_server else found[which % (len(found) - 1)]
+            if not found:  # they have ended in this moment
+                this.done.pop()
+                return
+            pid = found[-1] if is_server or len(found) == 1 else found[which % (len(found) - 1)]
             os.kill(pid, signal.Signals[f"SIG{name}"])
         else:
             dask: Any = cluster_of_now()

@@ -90,6 +90,11 @@ class ProcessesEngine(ExecutorEngine):
         return ProcessPoolExecutor(number, mp_context=self._context, initializer=begin_worker_process)
 
 
+def is_much(num_bytes: int) -> bool:
+    """Whether this many bytes of text are read by processes: what they and other helpers cost is little beside it."""
+    return num_threads() >= _PROCESSES_FROM_CORES and num_bytes >= _PROCESSES_FROM_BYTES
+
+
 class LocalEngine(Engine):
     """Processes where there is much to do and there are cores for it, threads otherwise: what runs by default.
 
@@ -111,8 +116,7 @@ class LocalEngine(Engine):
 
     def prepare(self, num_bytes: int, module: str) -> None:
         if self._engine is None:
-            is_much = self.num_workers >= _PROCESSES_FROM_CORES and num_bytes >= _PROCESSES_FROM_BYTES
-            self._engine = (ProcessesEngine if is_much else ThreadsEngine)(self.num_workers)
+            self._engine = (ProcessesEngine if is_much(num_bytes) else ThreadsEngine)(self.num_workers)
         self._engine.prepare(num_bytes, module)
 
     def when_tasks_run(self, call: Callable[[], object]) -> None:

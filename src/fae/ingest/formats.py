@@ -70,7 +70,7 @@ def ready_module(log_format: str) -> str:
 
 
 def about_text_bytes(log_format: str, num_bytes: int) -> int:
-    """Bytes of text that files of so many bytes stand for, about: what reading them takes.
+    """Bytes of text that files of `num_bytes` hold, about: what reading them takes.
 
     >>> about_text_bytes("csv", 1000), about_text_bytes("parquet", 1000)
     (1000, 4000)

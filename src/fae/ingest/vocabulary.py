@@ -25,8 +25,8 @@ import pyarrow as pa
 from fae.core.compiled import Int64, compiled, inlined, read_only
 from fae.core.errors import LogError
 from fae.core.prefetch import prefetch
-from fae.core.words import WORD_BYTES, load_word
 from fae.ingest.scratch import Scratch
+from fae.ingest.words import WORD_BYTES, load_word
 
 _AHEAD = 8
 """Values between one step of prefetching and the next."""
@@ -97,7 +97,7 @@ def encode_values(
     is_large = table.size > _IN_CACHE
     for i in range(ids.size):
         if is_large and i + 3 * _AHEAD < ids.size:
-            # An entry, the place that it leads to, and the bytes there: each is asked for when what leads to it is
+            # An entry, the place that it leads to, and the bytes there: each is fetched when what leads to it is
             # here.
             prefetch(table, found[i + 3 * _AHEAD] & mask)
             entry = table[found[i + 2 * _AHEAD] & mask]

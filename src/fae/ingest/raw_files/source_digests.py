@@ -31,13 +31,11 @@ from fae.ingest.raw_files.digest_kinds import (
     function_of_blocks,
     kind_in,
 )
+from fae.ingest.raw_files.digests_ahead import TRUST_AFTER_NS, FileState, take_digests
 from fae.ingest.raw_files.former_logs import find_kind, is_named_by, remember_log
 from fae.ingest.raw_files.remote_files import open_blocks, workers_for
 from fae.ingest.readers.file_columns import folder_values
 from fae.ingest.sources import MissingFilesError, SourceFile
-
-_TRUST_AFTER_NS = 2 * 10**9
-"""A file that changed less than this before it was hashed may change again without a new time: it is not cached."""
 
 Digests = dict[str, dict[str, Any]]
 
@@ -183,24 +181,34 @@ def _compute(sources: Sequence[SourceFile], kind: str) -> list[str]:
     try:
         with task("ingest: naming the sources", num_bytes, "bytes") as progress:
             if kind != WHOLE:
-                digests = digest_files(
-                    [partial(open_blocks, source.path) for source in sources],
-                    [source.num_bytes for source in sources],
-                    advance=progress.advance,
-                    workers=workers_for([source.path for source in sources]),
-                    kind=function_of_blocks(kind),
-                )
+                digests = _block_digests(sources, kind, progress.advance)
             else:
                 digests = _whole_digests(sources, progress.advance)
-    except ShortFileError as error:
-        raise sources[error.args[0]].changed() from error
     except OSError as error:
         raise MissingFilesError(f"cannot read {error.filename}: {error.strerror}; {read_advice(error)}") from error
     for source, digest in zip(sources, digests, strict=True):
-        if source.mtime_ns >= 0 and before_ns - source.mtime_ns >= _TRUST_AFTER_NS:
+        if source.mtime_ns >= 0 and before_ns - source.mtime_ns >= TRUST_AFTER_NS:
             facts = {"bytes": source.num_bytes, "mtime_ns": source.mtime_ns, kind: digest}
             _known_digests[source.real] = _joined(_known_digests.get(source.real, {}), facts)
     return digests
+
+
+def _block_digests(sources: Sequence[SourceFile], kind: str, advance: Callable[[float], None]) -> list[str]:
+    states = [FileState(source.real, source.num_bytes, source.mtime_ns) for source in sources]
+    found = take_digests(states, advance) if kind == BLOCKS else {}
+    missing = [index for index, state in enumerate(states) if state not in found]
+    try:
+        others = digest_files(
+            [partial(open_blocks, sources[index].path) for index in missing],
+            [sources[index].num_bytes for index in missing],
+            advance=advance,
+            workers=workers_for([sources[index].path for index in missing]),
+            kind=function_of_blocks(kind),
+        )
+    except ShortFileError as error:
+        raise sources[missing[error.args[0]]].changed() from error
+    digests = dict(zip(missing, others, strict=True))
+    return [digests[index] if index in digests else found[state] for index, state in enumerate(states)]
 
 
 def _whole_digests(sources: Sequence[SourceFile], advance: Callable[[float], None]) -> list[str]:

@@ -2,7 +2,7 @@
 
 Where the cuts are depends on the files alone, never on workers, so that what a killed ingest has read is found again.
 Text is cut into ranges of bytes, Parquet into row groups; packed text and Taobao's file are read whole. What reading
-Parquet takes depends on its values and not on its bytes, which may be a tenth of the text that they stand for: row
+Parquet takes depends on its values and not on its bytes, which may be a tenth of their text: row
 groups are measured by their values.
 """
 

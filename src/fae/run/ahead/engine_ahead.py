@@ -5,38 +5,62 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
-import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from fae.engine.local import LocalEngine
+from fae.engine.local import LocalEngine, is_much
 from fae.ingest.formats import about_text_bytes, ready_module
+from fae.ingest.raw_files.digests_ahead import begin_digests, end_digests
 
 _LARGEST_RECIPE = 1 << 20
 
 
-def engine_ahead(options: argparse.Namespace) -> LocalEngine:
+@contextlib.contextmanager
+def engine_ahead(options: argparse.Namespace) -> Iterator[LocalEngine]:
     """The engine without options, made before anything is imported that takes time.
 
-    Where a large log will be read, it begins to start processes now: that takes as long as the imports.
+    Where a large log will be read, it begins to start processes now, which takes as long as the imports, and threads
+    begin to name its files.
     """
-    engine = LocalEngine()
-    if not options.engine and not options.worker:
-        log_format, num_bytes = _log_to_read(options)
-        if num_bytes:
-            engine.prepare(about_text_bytes(log_format, num_bytes), ready_module(log_format))
-    return engine
+    with LocalEngine() as engine:
+        try:
+            if not options.engine and not options.worker:
+                log_format, paths, num_bytes = _log_to_read(options)
+                if is_much(num_bytes):
+                    engine.prepare(num_bytes, ready_module(log_format))
+                    if not _has_neighbours(options):  # which may know the names of the same files
+                        begin_digests(paths)
+            yield engine
+        finally:
+            end_digests()
 
 
-def _log_to_read(options: argparse.Namespace) -> tuple[str, int]:
-    """Format and bytes of the log of a recipe that has none yet, about: what is wrong with it is said later."""
+def _log_to_read(options: argparse.Namespace) -> tuple[str, list[Path], int]:
+    """Format, files and bytes of text of the log of a recipe that has none yet, about: faults are named later."""
     with contextlib.suppress(Exception):
         path = Path(options.recipe)
-        out = Path(options.out) if options.out else Path("runs") / path.stem
         # A pipe would be waited for, and a log that was named in the place of a recipe would be read whole.
-        if path.is_file() and path.stat().st_size < _LARGEST_RECIPE and not (out / "log").exists():
+        if path.is_file() and path.stat().st_size < _LARGEST_RECIPE and not (_run_folder(options) / "log").exists():
             log = tomllib.loads(path.read_text())["log"]
-            names = [log["train"]] if isinstance(log["train"], str) else log["train"]
-            found = [glob.glob(str(path.parent / name)) for name in names]
-            return str(log.get("format", "csv")), sum(os.stat(name).st_size for each in found for name in each)
-    return "", 0
+            names = [name for role in ("train", "validation", "test") for name in _names(log.get(role))]
+            paths = [
+                Path(each) for name in names for each in glob.glob(str(path.parent / name)) if Path(each).is_file()
+            ]
+            log_format = str(log.get("format", "csv"))
+            return log_format, paths, about_text_bytes(log_format, sum(each.stat().st_size for each in paths))
+    return "", [], 0
+
+
+def _run_folder(options: argparse.Namespace) -> Path:
+    return Path(options.out) if options.out else Path("runs") / Path(options.recipe).stem
+
+
+def _names(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _has_neighbours(options: argparse.Namespace) -> bool:
+    """Whether a run in a folder beside this one has read a log."""
+    return any(_run_folder(options).parent.glob("*/log"))

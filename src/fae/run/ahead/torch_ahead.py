@@ -53,10 +53,13 @@ def _import_all(names: tuple[str, ...], on_gpu: bool = False) -> None:
 
 
 def _wake_gpu() -> None:
-    """Let the driver set itself up for this process: the first call takes it half a second."""
+    """Let the driver set itself up for this process, which takes it half a second, and Triton name its own code."""
     import torch
 
     torch.empty(1, device="cuda")
+    from triton.runtime.cache import triton_key
+
+    triton_key()  # kept for the first kernel
 
 
 def seems_to_have_gpu() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fae.core.compiled import njit
-from fae.core.words import load_word
+from fae.ingest.words import load_word
 
 
 @njit(nogil=True)
