@@ -63,10 +63,11 @@ CRITEO_FORMATS = ("criteo", "criteo_kaggle", "criteo_terabyte")
 def ready_module(log_format: str) -> str:
     """The module whose import gets a process ready to read shards of a log.
 
-    >>> ready_module("criteo_kaggle"), ready_module("parquet")
+    >>> ready_module("criteo_kaggle"), ready_module("csv")
     ('fae.ingest.shards.ready_for_criteo', 'fae.ingest.shards.ready_for_text')
     """
-    return f"fae.ingest.shards.ready_for_{'criteo' if log_format in CRITEO_FORMATS else 'text'}"
+    name = "criteo" if log_format in CRITEO_FORMATS else "parquet" if log_format == "parquet" else "text"
+    return f"fae.ingest.shards.ready_for_{name}"
 
 
 def about_text_bytes(log_format: str, num_bytes: int) -> int:

@@ -10,12 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from fae.synthetic.config import SyntheticConfig
 from fae.synthetic.text_writer import write_criteo_tsv
 
-from commands import write_log, write_recipe
+from commands import RECIPE, write_log, write_recipe
 
 _RUN = """
 import sys, threading
@@ -94,6 +97,16 @@ def test_so_do_stages_on_criteos_format(tmp_path: Path) -> None:
         '[log]\nformat = "criteo"\ntrain = "log.tsv"\ntest_fraction = 0.2\n'
         '[hot]\nbudget = "400KiB"\nring_depth = 2\n[train]\nbatch_size = 256\n'
     )
+    check_types(recipe, tmp_path / "run")
+
+
+def test_so_do_stages_on_parquet(tmp_path: Path) -> None:
+    table = pa.csv.read_csv(write_log(tmp_path, 6000))
+    ids = [name for name in RECIPE["log"]["categorical"] if isinstance(name, str)]
+    for name in ids:
+        table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=1500)
+    recipe = write_recipe(tmp_path, log={"format": "parquet", "train": "log.parquet"}, hot={"budget": "7KiB"})
     check_types(recipe, tmp_path / "run")
 
 

@@ -1,12 +1,15 @@
 """Read Parquet files, batch by batch within their row groups.
 
 Columns keep their stored types; `fae.ingest.values` and `fae.ingest.dense_values` convert them. Text is checked to be
-UTF-8. Nested columns other than lists are not read.
+UTF-8. Nested columns other than lists are not read. Ids that are stored as a dictionary of text, with the number of a
+value for each input, come as they are stored: each value is then looked up once, and not once an input.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,16 @@ import pyarrow.parquet as pq
 from fae.core.errors import LogError
 from fae.ingest.config import LogConfig
 from fae.ingest.readers.chunk import Chunk, NoInputsError
-from fae.ingest.readers.file_columns import find_columns
+from fae.ingest.readers.file_columns import FileColumns, find_columns
 from fae.ingest.readers.line_blocks import cannot_read, open_raw, shown
 from fae.ingest.readers.span import WHOLE_FILE, Span, SpanEnds
 from fae.ingest.value_types.type_classes import is_list
 from fae.ingest.value_types.value_texts import first_bad
 
 _BATCH_INPUTS = 32_768
+_DICTIONARY_BYTES = 4.0
+"""Most bytes of a value, uncompressed, in a column that is read as a dictionary. With more it has a large one, or none
+for its later values: the reader would make one."""
 _FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)
 """What the reader raises for files that are damaged, encrypted or of a layout that it does not have."""
 
@@ -33,12 +39,15 @@ def read_parquet(
 ) -> Iterator[Chunk]:
     """Stream a Parquet file. Raises `LogError`; see `fae.ingest.readers.dispatch.read_chunks`."""
     try:
-        with open_raw(path) as raw, pq.ParquetFile(raw) as file:
+        with open_raw(path) as raw, ExitStack() as files:
+            file = files.enter_context(pq.ParquetFile(raw))
             num_inputs = file.metadata.num_rows
             if num_inputs == 0:
                 raise NoInputsError(f"{path} holds no inputs; write it again or take it out of the recipe")
             columns = find_columns(config, file.schema_arrow.names, path, labelled=labelled)
             groups = range(span.begin, file.num_row_groups if span.end is None else span.end)
+            if coded := _dictionaries(config, columns, file, groups.start):
+                file = files.enter_context(pq.ParquetFile(raw, metadata=file.metadata, read_dictionary=coded))
             if ends is not None:
                 ends.begin, ends.stop = groups.start, groups.stop
             first_row = sum(file.metadata.row_group(group).num_rows for group in range(groups.start))
@@ -57,6 +66,25 @@ def read_parquet(
                 first_row += batch.num_rows
     except _FAULTS as error:
         raise _cannot_read(path, error) from error
+
+
+def _dictionaries(config: LogConfig, columns: FileColumns, file: Any, group: int) -> list[str]:
+    """The columns to be read as dictionaries: plain ids and nothing else, text, small as they are stored."""
+    plain = Counter(columns.categorical)
+    for column in config.categorical_columns():
+        if column.max_length > 1 or column.part is not None or column.encoded:
+            del plain[column.source]
+    others = {*columns.dense, columns.label, columns.weight, columns.time, columns.split_by}
+    found, stored = [], file.metadata.row_group(group)
+    for index in range(stored.num_columns):
+        chunk = stored.column(index)
+        name = chunk.path_in_schema
+        if plain[name] != 1 or name in others or not pa.types.is_string(file.schema_arrow.field(name).type):
+            continue
+        size = chunk.total_uncompressed_size
+        if chunk.has_dictionary_page and size <= _DICTIONARY_BYTES * chunk.num_values:
+            found.append(name)
+    return found
 
 
 def _batches(file: Any, names: list[str], groups: range) -> Iterator[Any]:

@@ -26,6 +26,10 @@ def reading_loops(log_format: str) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         As the recipe's ``[log] format``.
     """
     yield from _criteo_loops() if log_format in CRITEO_FORMATS else _text_loops()
+    if log_format == "parquet":
+        from fae.ingest.coded_text import list_unknown
+
+        yield list_unknown, (array_type(np.int32, 1, is_file=True), _SMALL, _SMALL)
 
 
 def load_reading_loops(log_format: str) -> None:
