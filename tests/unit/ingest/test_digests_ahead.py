@@ -17,7 +17,6 @@ from fae.ingest.raw_files import digests_ahead, source_digests
 from fae.ingest.raw_files.digests_ahead import DigestsAhead, FileState, begin_digests, end_digests, take_digests
 from fae.ingest.raw_files.source_digests import digest_sources
 from fae.ingest.sources import SourceFile, find_sources
-from fae.run.ahead.engine_ahead import engine_ahead
 
 from commands import write_log, write_recipe
 
@@ -127,13 +126,16 @@ def test_a_command_names_a_large_log_ahead(tmp_path: Path, monkeypatch: pytest.M
     assert digests_ahead._ahead is None
 
 
-def test_a_run_beside_others_begins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_a_run_beside_has_named_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAE_NUM_THREADS", "4")
     monkeypatch.setattr(local, "_PROCESSES_FROM_BYTES", 1)
-    write_log(tmp_path)
-    (tmp_path / "runs" / "other" / "log").mkdir(parents=True)
-    options = type("Options", (), {"recipe": str(write_recipe(tmp_path)), "out": str(tmp_path / "runs" / "mine")})
-    options.engine = options.worker = None
-    with engine_ahead(options) as engine:  # type: ignore[arg-type]
-        assert digests_ahead._ahead is None
-        assert engine.chosen.num_workers == 4
+    monkeypatch.setattr(source_digests, "_known_digests", {})
+    begun: list[list[str]] = []
+    monkeypatch.setattr(DigestsAhead, "__init__", lambda self, paths: begun.append([path.name for path in paths]))
+    monkeypatch.setattr(DigestsAhead, "take", lambda *_: {})
+    monkeypatch.setattr(DigestsAhead, "stop", lambda *_: None)
+    os.utime(write_log(tmp_path), ns=(OLD_NS, OLD_NS))
+    recipe = write_recipe(tmp_path)
+    for out in ("one", "two"):
+        assert not main(["ingest", str(recipe), "--out", str(tmp_path / "runs" / out), "--quiet"])
+    assert begun == [["log.csv"], []]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
+import json
+import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +32,7 @@ def engine_ahead(options: argparse.Namespace) -> Iterator[LocalEngine]:
                 log_format, paths, num_bytes = _log_to_read(options)
                 if is_much(num_bytes):
                     engine.prepare(num_bytes, ready_module(log_format))
-                    if not _has_neighbours(options):  # which may know the names of the same files
-                        begin_digests(paths)
+                    begin_digests(_unknown_to_neighbours(options, paths))
             yield engine
         finally:
             end_digests()
@@ -61,6 +62,9 @@ def _names(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def _has_neighbours(options: argparse.Namespace) -> bool:
-    """Whether a run in a folder beside this one has read a log."""
-    return any(_run_folder(options).parent.glob("*/log"))
+def _unknown_to_neighbours(options: argparse.Namespace, paths: list[Path]) -> list[Path]:
+    """The files that no run in a folder beside this one has named: they are read, and the others perhaps not."""
+    with contextlib.suppress(OSError):
+        known = "".join(path.read_text() for path in _run_folder(options).parent.glob("*/log.sources.json"))
+        return [path for path in paths if json.dumps(os.path.realpath(path)) not in known]
+    return []
