@@ -11,7 +11,9 @@ import pytest
 
 HERE = Path(__file__).parent
 SHORT = {"raw_logs": 40, "artifacts": 30, "faults": 12, "recipes": 12, "worker_kills": 5}
-LONG = {"raw_logs": 1000, "artifacts": 1000, "faults": 200, "recipes": 100}
+LONG = {"raw_logs": 1000, "artifacts": 1000, "faults": 200, "recipes": 100, "worker_kills": 60}
+UNSEEN = ("a leader that is gone is waited for", "two runs write to one folder")
+"""Faults that the 60 cases of `worker_kills` do not see; tests of shared folders and of locks do."""
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -43,5 +45,5 @@ def test_earlier_faults_are_seen() -> None:
         if found["case"] is not None
     ]
     told = [fault for name in LONG for fault in json.loads((HERE / f"{name}_put_back.json").read_text())["faults"]]
-    assert seen == told
-    assert len(seen) >= 10
+    assert seen == [fault for fault in told if fault not in UNSEEN]
+    assert len(seen) >= 16
