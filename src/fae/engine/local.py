@@ -11,7 +11,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -83,7 +83,7 @@ class ProcessesEngine(ExecutorEngine):
 
     def close(self, *, now: bool = False) -> None:
         super().close(now=now)
-        _server.release()
+        _server.release(now=now)
 
     def _make(self, number: int) -> Executor:
         _server.start()
@@ -171,21 +171,24 @@ class _Server:
 
     def start(self, *modules: str) -> None:
         """Start it, unless it runs, and return while it imports `modules`."""
+        resource_tracker.ensure_running()  # which lets interrupts through again: before they are blocked
         with self._lock, _without_interrupts(), _no_main_module():
             forkserver.set_forkserver_preload(["fae.engine.worker_server", *modules])
             forkserver.ensure_running()
 
-    def release(self) -> None:
+    def release(self, *, now: bool = False) -> None:
         with self._lock:
             self._num_users -= 1
             if self._num_users == 0:
-                self._stop()
+                self._stop(now=now)
 
-    def _stop(self) -> None:
-        """End it. It waits for its processes, and one that was never told what to do would wait for ever."""
+    def _stop(self, *, now: bool) -> None:
+        """End it; `now` while it imports. It waits for its processes, and for one that was never told what to do."""
         server: Any = forkserver._forkserver
         if (pid := server._forkserver_pid) is None:
             return
+        if now:
+            _kill(pid)
         timer = threading.Timer(_SERVER_SECONDS, _kill, [pid])
         timer.start()
         try:

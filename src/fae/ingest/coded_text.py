@@ -1,4 +1,4 @@
-"""Encode text that comes as a dictionary of values and the number of one for each input: each value once.
+"""Encode text that comes as a dictionary of values and the number of one for each input: each value once a batch.
 
 Ids are those that the text itself would get: new values are numbered in the order in which inputs show them, whatever
 the order of the dictionary is, and values that no input has get none.
@@ -20,7 +20,7 @@ _NUMBERS = (pa.int8(), pa.int16(), pa.int32())
 
 
 def is_coded_text(array: Any) -> bool:
-    """Whether an Arrow array is a dictionary of text with numbers that `CodedText` takes."""
+    """Whether an Arrow array is a dictionary of text with numbers that `encode_coded` takes."""
     kind = array.type
     return (
         bool(pa.types.is_dictionary(kind)) and bool(pa.types.is_string(kind.value_type)) and kind.index_type in _NUMBERS
@@ -50,37 +50,20 @@ def list_unknown(numbers: npt.NDArray[np.int32], codes: npt.NDArray[np.int32], u
     return count
 
 
-class CodedText:
-    """The codes of one dictionary, as far as they are known."""
+def encode_coded(array: Any, encode: Callable[[Any], npt.NDArray[Any]]) -> npt.NDArray[np.int32]:
+    """Codes of the values of an Arrow dictionary array, int32 ``[n]``.
 
-    def __init__(self) -> None:
-        self._dictionary: Any = None
-        self._codes = np.empty(0, np.int32)
-
-    def encode(self, array: Any, encode: Callable[[Any], npt.NDArray[Any]]) -> npt.NDArray[np.int32]:
-        """Codes of the values of an Arrow dictionary array, int32 ``[n]``.
-
-        Parameters
-        ----------
-        encode
-            Codes of the values of an Arrow string array, which may have nulls.
-        """
-        dictionary = array.dictionary
-        if self._dictionary is None or _place(dictionary) != _place(self._dictionary):
-            self._dictionary = dictionary  # kept, so that its memory is not another one's
-            self._codes = np.full(len(dictionary) + 1, _UNKNOWN, np.int32)
-        numbers = array.indices.cast(pa.int32()).fill_null(len(dictionary)).to_numpy()
-        unknown = np.empty(min(len(numbers), len(self._codes)), np.int32)
-        count = list_unknown(read_only(numbers), self._codes, unknown)
-        if count:
-            unknown = unknown[:count]
-            values = dictionary.take(pa.array(unknown, mask=unknown == len(dictionary)))
-            self._codes[unknown] = encode(values)
-        codes: npt.NDArray[np.int32] = self._codes[numbers]
-        return codes
-
-
-def _place(dictionary: Any) -> tuple[int, ...]:
-    """What tells apart dictionaries that are alive at the same time."""
-    addresses = [0 if buffer is None else buffer.address for buffer in dictionary.buffers()]
-    return (len(dictionary), dictionary.offset, *addresses)
+    Parameters
+    ----------
+    encode
+        Codes of the values of an Arrow string array, which may have nulls.
+    """
+    missing = len(array.dictionary)
+    codes = np.full(missing + 1, _UNKNOWN, np.int32)
+    numbers = array.indices.cast(pa.int32()).fill_null(missing).to_numpy()
+    unknown = np.empty(min(len(numbers), len(codes)), np.int32)
+    unknown = unknown[: list_unknown(read_only(numbers), codes, unknown)]
+    if len(unknown):
+        codes[unknown] = encode(array.dictionary.take(pa.array(unknown, mask=unknown == missing)))
+    found: npt.NDArray[np.int32] = codes[numbers]
+    return found

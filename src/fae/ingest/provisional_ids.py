@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fae.core.compiled import Int64
-from fae.ingest.coded_text import CodedText, is_coded_text
+from fae.ingest.coded_text import encode_coded, is_coded_text
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.continued_ids import KnownIds
 from fae.ingest.hex_vocabulary import HexVocabulary
@@ -68,7 +68,6 @@ class ColumnEncoder:
         self._missing = tuple(missing)
         self.first_slot = first_slot
         self.known = known
-        self._coded = CodedText()
         self.vocabulary: Vocabulary | HexVocabulary | None = None
         if owner is not None:
             self.vocabulary = owner.vocabulary
@@ -91,7 +90,7 @@ class ColumnEncoder:
         """Write the provisional ids of one chunk into the column's slots of ``ids [n, S]``."""
         if self.config.max_length == 1:
             if self.config.part is None and isinstance(self.vocabulary, Vocabulary) and is_coded_text(array):
-                ids[:, self.first_slot] = self._coded.encode(array, self._new_codes)
+                ids[:, self.first_slot] = encode_coded(array, self._codes_with_nulls)
             else:
                 ids[:, self.first_slot] = self.codes(self._plain(array, locate), locate)
             return
@@ -100,7 +99,7 @@ class ColumnEncoder:
         codes = self.codes(items.values, lambda index: locate(int(items.rows[index])))
         ids[items.rows, self.first_slot + items.slots] = codes
 
-    def _new_codes(self, values: Any) -> npt.NDArray[Any]:
+    def _codes_with_nulls(self, values: Any) -> npt.NDArray[Any]:
         """Provisional ids of text that may have nulls."""
         return self.codes(as_text(values, self.config.name, str, self._missing), str)
 

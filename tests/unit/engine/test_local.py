@@ -173,6 +173,46 @@ def test_what_waits_for_running_tasks_is_called_by_the_first_map(monkeypatch: py
         assert len(calls) == 2
 
 
+INTERRUPTED = """\
+import signal, time
+from multiprocessing import forkserver
+from pathlib import Path
+from fae.engine.local import ProcessesEngine
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    with ProcessesEngine(2) as engine:
+        engine.prepare(1, "fae.ingest.shards.ready_for_text")
+        server = Path(f"/proc/{forkserver._forkserver._forkserver_pid}")
+        while "numpy" not in (server / "maps").read_text():
+            time.sleep(0.001)
+        print("begun", flush=True)
+        time.sleep(600)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_while_the_server_imports_says_nothing() -> None:
+    """Ctrl-C reaches all processes of the terminal."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=120) == ("interrupted\n", "")
+    wait_until(lambda: not _group_is_there(process.pid), "the end of the server")
+
+
+def _group_is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_a_process_that_is_never_told_what_to_do_keeps_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal may come between the start of a process and the first word to it; the server waits for its processes."""
     monkeypatch.setattr(local, "_SERVER_SECONDS", 0.2)

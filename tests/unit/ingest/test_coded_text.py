@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fae.core.errors import LogError
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
@@ -69,9 +70,12 @@ def test_columns_are_read_as_they_are_stored(tmp_path: Path, monkeypatch: pytest
         return asked[-1]
 
     monkeypatch.setattr(parquet, "_dictionaries", watched)
+    ingest(config, tmp_path / "small", base=tmp_path)
+    assert asked.pop() == []
+    monkeypatch.setattr(parquet, "_CODED_INPUTS", 1)
     log = ingest(config, tmp_path / "coded", base=tmp_path)
     assert asked == [["user"]]
-    monkeypatch.setattr(parquet, "_DICTIONARY_BYTES", 1e9)
+    monkeypatch.setattr(parquet, "_CODED_BYTES", 1e9)
     large = ingest(config, tmp_path / "large", base=tmp_path)
     assert asked[-1] == ["user", "many", "coded"] or asked[-1] == ["user", "many"]
     monkeypatch.setattr(parquet, "_dictionaries", lambda *_: [])
@@ -81,3 +85,37 @@ def test_columns_are_read_as_they_are_stored(tmp_path: Path, monkeypatch: pytest
         assert names == sorted(path.relative_to(plain.path) for path in plain.path.rglob("*") if path.is_file())
         for name in names:
             assert (found.path / name).read_bytes() == (plain.path / name).read_bytes(), name
+
+
+def wanted(**changes: Any) -> LogConfig:
+    return LogConfig(**{"format": "parquet", "train": "log.parquet", "label": "y", "categorical": ("a.b",), **changes})
+
+
+def test_text_that_is_not_utf8_is_named_where_it_is(tmp_path: Path) -> None:
+    """The dictionary of the first batch has it already, and an input has it later."""
+    number = 70_000
+    table = pa.table({"y": [0, 1] * (number // 2), "a.b": [b"u%d" % (index % 50) for index in range(number)]})
+    for row in (66_000, None):
+        values = table["a.b"].to_pylist()
+        if row is not None:
+            values[row] = b"\xff\xfebad"
+        changed = table.set_column(1, "a.b", pa.array(values, pa.binary()).view(pa.string()))
+        pq.write_table(changed, tmp_path / "log.parquet", row_group_size=number)
+        if row is None:
+            assert ingest(wanted(), tmp_path / "whole", base=tmp_path).num_inputs == number
+        else:
+            with pytest.raises(LogError, match=r"input 66001: the column 'a.b' is not UTF-8 \('\\xff\\xfebad'\)"):
+                ingest(wanted(), tmp_path / "log", base=tmp_path)
+
+
+def test_a_struct_may_have_the_name_of_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "_CODED_INPUTS", 1)
+    number = 4000
+    words = [f"u{index % 7}" for index in range(number)]
+    table = pa.table({"y": [0, 1] * (number // 2), "a.b": words, "a": [{"b": word} for word in words]})
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=1000)
+    assert ingest(wanted(), tmp_path / "both", base=tmp_path).num_inputs == number
+    (tmp_path / "a.b=7").mkdir()
+    pq.write_table(table.drop_columns(["a.b"]), tmp_path / "a.b=7" / "log.parquet")
+    folder = ingest(wanted(train="a.b=7/log.parquet"), tmp_path / "folder", base=tmp_path)
+    assert folder.features[0].num_embeddings == 2

@@ -139,3 +139,15 @@ def test_a_file_that_a_run_beside_has_named_is_not_read(tmp_path: Path, monkeypa
     for out in ("one", "two"):
         assert not main(["ingest", str(recipe), "--out", str(tmp_path / "runs" / out), "--quiet"])
     assert begun == [["log.csv"], []]
+
+
+def test_a_damaged_sidecar_of_a_neighbour_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAE_NUM_THREADS", "4")
+    monkeypatch.setattr(local, "_PROCESSES_FROM_BYTES", 1)
+    write_log(tmp_path)
+    for name, content in (("a", b'{"x\xff": 1}'), ("b", b"")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "log.sources.json").write_bytes(content)
+    (tmp_path / "runs" / "c").mkdir()
+    os.mkfifo(tmp_path / "runs" / "c" / "log.sources.json")
+    assert not main(["ingest", str(write_recipe(tmp_path)), "--out", str(tmp_path / "runs" / "mine"), "--quiet"])

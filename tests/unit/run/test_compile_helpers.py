@@ -101,11 +101,11 @@ def test_so_do_stages_on_criteos_format(tmp_path: Path) -> None:
 
 
 def test_so_do_stages_on_parquet(tmp_path: Path) -> None:
-    table = pa.csv.read_csv(write_log(tmp_path, 6000))
+    table = pa.csv.read_csv(write_log(tmp_path, 20_000))
     ids = [name for name in RECIPE["log"]["categorical"] if isinstance(name, str)]
     for name in ids:
         table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
-    pq.write_table(table, tmp_path / "log.parquet", row_group_size=1500)
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=10_000)
     recipe = write_recipe(tmp_path, log={"format": "parquet", "train": "log.parquet"}, hot={"budget": "7KiB"})
     check_types(recipe, tmp_path / "run")
 

@@ -2,7 +2,7 @@
 
 Columns keep their stored types; `fae.ingest.values` and `fae.ingest.dense_values` convert them. Text is checked to be
 UTF-8. Nested columns other than lists are not read. Ids that are stored as a dictionary of text, with the number of a
-value for each input, come as they are stored: each value is then looked up once, and not once an input.
+value for each input, come as they are stored: each value is then looked up once a batch, and not once an input.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ from fae.ingest.value_types.type_classes import is_list
 from fae.ingest.value_types.value_texts import first_bad
 
 _BATCH_INPUTS = 32_768
-_DICTIONARY_BYTES = 4.0
-"""Most bytes of a value, uncompressed, in a column that is read as a dictionary. With more it has a large one, or none
-for its later values: the reader would make one."""
+_CODED_BYTES, _DICTIONARY_BYTES = 4.0, 1 << 20
+"""Most bytes of a value, uncompressed, and of a dictionary as it is stored, in a column that is read as dictionaries.
+One of more is plain for its later values, for which the reader would make a dictionary, or it is large, and the reader
+copies it for each batch."""
+_CODED_INPUTS = 8192
+"""Fewest inputs of row groups that are read as dictionaries, each by itself: small batches cost more."""
 _FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)
 """What the reader raises for files that are damaged, encrypted or of a layout that it does not have."""
 
@@ -46,14 +49,15 @@ def read_parquet(
                 raise NoInputsError(f"{path} holds no inputs; write it again or take it out of the recipe")
             columns = find_columns(config, file.schema_arrow.names, path, labelled=labelled)
             groups = range(span.begin, file.num_row_groups if span.end is None else span.end)
-            if coded := _dictionaries(config, columns, file, groups.start):
+            coded = _dictionaries(config, columns, file, groups)
+            if coded:
                 file = files.enter_context(pq.ParquetFile(raw, metadata=file.metadata, read_dictionary=coded))
             if ends is not None:
                 ends.begin, ends.stop = groups.start, groups.stop
             first_row = sum(file.metadata.row_group(group).num_rows for group in range(groups.start))
             bytes_per_input = raw.size() / num_inputs
             # No threads here: the next stage uses all of them, and this already runs ahead of it.
-            for batch in _batches(file, list(columns.names), groups):
+            for batch in _batches(file, list(columns.names), groups, apart=bool(coded)):
                 locate = partial(_locate, path, first_row)
                 for name in columns.names:
                     _check_text(batch.column(name), name, locate)
@@ -68,29 +72,39 @@ def read_parquet(
         raise _cannot_read(path, error) from error
 
 
-def _dictionaries(config: LogConfig, columns: FileColumns, file: Any, group: int) -> list[str]:
-    """The columns to be read as dictionaries: plain ids and nothing else, text, small as they are stored."""
+def _dictionaries(config: LogConfig, columns: FileColumns, file: Any, groups: range) -> list[str]:
+    """The columns to be read as dictionaries: plain ids and nothing else, text, small in all of these row groups."""
     plain = Counter(columns.categorical)
     for column in config.categorical_columns():
         if column.max_length > 1 or column.part is not None or column.encoded:
             del plain[column.source]
     others = {*columns.dense, columns.label, columns.weight, columns.time, columns.split_by}
-    found, stored = [], file.metadata.row_group(group)
-    for index in range(stored.num_columns):
-        chunk = stored.column(index)
-        name = chunk.path_in_schema
-        if plain[name] != 1 or name in others or not pa.types.is_string(file.schema_arrow.field(name).type):
-            continue
-        size = chunk.total_uncompressed_size
-        if chunk.has_dictionary_page and size <= _DICTIONARY_BYTES * chunk.num_values:
-            found.append(name)
-    return found
+    stored = [file.metadata.row_group(group) for group in groups]
+    if any(group.num_rows < _CODED_INPUTS for group in stored):
+        return []
+    # Fields of structs have their names joined by dots, which a column may have too.
+    leaves = [file.schema.column(index).path for index in range(len(file.schema))]
+    counts = Counter(leaves)
+    return [
+        name
+        for index, name in enumerate(leaves)
+        if plain[name] == 1 and name in columns.names and name not in others and counts[name] == 1
+        and pa.types.is_string(file.schema_arrow.field(name).type)
+        and all(_is_small(group.column(index)) for group in stored)
+    ]  # fmt: skip
 
 
-def _batches(file: Any, names: list[str], groups: range) -> Iterator[Any]:
-    """Record batches of the columns `names` of some row groups."""
+def _is_small(chunk: pq.ColumnChunkMetaData) -> bool:
+    if not chunk.has_dictionary_page or chunk.total_uncompressed_size > _CODED_BYTES * chunk.num_values:
+        return False
+    begin = chunk.dictionary_page_offset
+    return begin is not None and chunk.data_page_offset - begin <= _DICTIONARY_BYTES
+
+
+def _batches(file: Any, names: list[str], groups: range, *, apart: bool) -> Iterator[Any]:
+    """Record batches of the columns `names` of some row groups, `apart`: none has inputs of two."""
     # The reader cannot join the dictionaries of lists of two row groups.
-    joined = not any(is_list(field.type) and _has_dictionary(field.type) for field in file.schema_arrow)
+    joined = not apart and not any(is_list(field.type) and _has_dictionary(field.type) for field in file.schema_arrow)
     for together in [[*groups]] if joined else [[group] for group in groups]:
         yield from file.iter_batches(
             batch_size=_BATCH_INPUTS, row_groups=together, columns=names, use_threads=False
@@ -130,10 +144,20 @@ def _check_text(array: Any, name: str, locate: Any) -> None:
     except pa.ArrowInvalid as error:
         if "UTF8" not in str(error):
             raise
+        if pa.types.is_dictionary(array.type) and _is_text(_copied(array)):
+            return  # what is wrong is no value of these inputs
         row = first_bad(array, lambda part: _copied(part).validate(full=True))
         raise LogError(
             f"{locate(row)}: the column {name!r} is not UTF-8{_shown_bytes(array, row)}; write its text as UTF-8"
         ) from error
+
+
+def _is_text(array: Any) -> bool:
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _copied(part: Any) -> Any:

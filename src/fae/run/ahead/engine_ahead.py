@@ -64,7 +64,8 @@ def _names(value: Any) -> list[str]:
 
 def _unknown_to_neighbours(options: argparse.Namespace, paths: list[Path]) -> list[Path]:
     """The files that no run in a folder beside this one has named: they are read, and the others perhaps not."""
-    with contextlib.suppress(OSError):
-        known = "".join(path.read_text() for path in _run_folder(options).parent.glob("*/log.sources.json"))
+    with contextlib.suppress(OSError, ValueError):
+        sidecars = _run_folder(options).parent.glob("*/log.sources.json")
+        known = "".join(path.read_text() for path in sidecars if path.is_file())
         return [path for path in paths if json.dumps(os.path.realpath(path)) not in known]
     return []
