@@ -76,9 +76,10 @@ class TaskFolder:
             else:
                 for place in [*reversed([each for each in path.parents if inside in each.parents]), path]:
                     place.mkdir(exist_ok=True)
-        except FileNotFoundError:
-            raise self.gone() from None
         except OSError as error:
+            was_removed = isinstance(error, FileExistsError) and not os.path.lexists(error.filename)
+            if was_removed or isinstance(error, FileNotFoundError):
+                raise self.gone() from None
             raise cannot_write(path, error) from error
 
     def survey(self) -> Survey:

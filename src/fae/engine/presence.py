@@ -111,7 +111,7 @@ class Presence:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 write_durably(self.path, self.text)
                 return
-            except FileNotFoundError:  # another process has just found the folder empty and removed it
+            except (FileNotFoundError, FileExistsError):  # another process has just removed the empty folder
                 if attempt == _TRIES - 1:
                     raise
 

@@ -297,3 +297,30 @@ def test_errors_here_and_there_are_the_same(tmp_path: Path) -> None:
     with worker(tmp_path) as engine, pytest.raises(LogError, match=r"log.csv: is empty") as error:
         list(engine.map("fail", tasks.fail_with, [1, 0, 3]))
     assert "in fail_with" in "".join(error.value.__notes__)
+
+
+@pytest.mark.parametrize("error", [FileExistsError, FileNotFoundError])
+def test_a_folder_that_another_process_removes_in_this_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    """Between `mkdir`, which finds it, and the look whether it is a folder, or behind both."""
+    made, num_failed = Path.mkdir, 0
+
+    def mkdir(self: Path, *arguments: Any, **options: Any) -> None:
+        nonlocal num_failed
+        if num_failed < 2:
+            num_failed += 1
+            raise error(17, "it was there", str(self))
+        made(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    presence = Presence(tmp_path, 1, 2)
+    assert presence.path.is_file()
+    presence.close()
+    num_failed = 0
+    with pytest.raises(TasksGone):
+        TaskFolder(tmp_path / "tasks", "1-a", 0)
+    (tmp_path / "tasks").write_text("a file of somebody")
+    num_failed = 0 if error is FileExistsError else 2
+    with pytest.raises(ArtifactError):
+        TaskFolder(tmp_path / "tasks", "1-a", 0)

@@ -193,7 +193,7 @@ def test_what_did_not_change_is_not_read_again(
     reads: list[str] = []
     real = source_digests.open_blocks
     monkeypatch.setattr(source_digests, "open_blocks", lambda path: reads.append(path.name) or real(path))
-    monkeypatch.setattr(source_digests, "_TRUST_AFTER_NS", 0)  # the object was written just now
+    monkeypatch.setattr(source_digests, "TRUST_AFTER_NS", 0)  # the object was written just now
     name = store.put("again/a.csv", csv())
     path = tmp_path / "log"
     log = ingest(config(name), path, base=tmp_path)
