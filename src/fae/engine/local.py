@@ -183,7 +183,7 @@ class _Server:
                 self._stop(now=now)
 
     def _stop(self, *, now: bool) -> None:
-        """End it; `now` while it imports. It waits for its processes, and for one that was never told what to do."""
+        """End it, `now` at once. Else it waits for its processes: for ever for one that was never told what to do."""
         server: Any = forkserver._forkserver
         if (pid := server._forkserver_pid) is None:
             return

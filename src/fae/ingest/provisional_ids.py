@@ -100,7 +100,7 @@ class ColumnEncoder:
         ids[items.rows, self.first_slot + items.slots] = codes
 
     def _codes_with_nulls(self, values: Any) -> npt.NDArray[Any]:
-        """Provisional ids of text that may have nulls."""
+        """Provisional ids of text that may have nulls; no text is refused, so no error names a place."""
         return self.codes(as_text(values, self.config.name, str, self._missing), str)
 
     def _plain(self, array: Any, locate: Locate) -> Any:

@@ -97,8 +97,7 @@ def encode_values(
     is_large = table.size > _IN_CACHE
     for i in range(ids.size):
         if is_large and i + 3 * _AHEAD < ids.size:
-            # An entry, the place that it leads to, and the bytes there: each is fetched when what leads to it is
-            # here.
+            # A lookup reads an entry, the place that the entry names, and the bytes at that place.
             prefetch(table, found[i + 3 * _AHEAD] & mask)
             entry = table[found[i + 2 * _AHEAD] & mask]
             if entry >= 0:

@@ -42,11 +42,31 @@ def test_they_are_the_digests_of_the_files(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("a")
     told: list[int] = []
     found = DigestsAhead([tmp_path / "link", tmp_path / "b", tmp_path / "none"]).take(files, told.append)
-    assert sorted(told) == [50_000, 50_000]
+    assert sum(told) == 100_000
     expected = block_digests.digest_files(
         [lambda name=name: block_digests.LocalBlocks(tmp_path / name) for name in ("a", "b")], [50_000] * 2
     )
     assert [found[file] for file in files] == expected
+
+
+def test_who_waits_is_told_of_each_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_digests, "BLOCK_BYTES", 1000)
+    is_awaited = threading.Event()
+    tell = DigestsAhead._tell
+
+    def late(self: DigestsAhead, num_bytes: int) -> None:
+        is_awaited.wait()
+        tell(self, num_bytes)
+
+    monkeypatch.setattr(DigestsAhead, "_tell", late)
+    file, told = write(tmp_path / "a", bytes(2500)), list[int]()
+
+    def advance(num_bytes: int) -> None:
+        told.append(num_bytes)
+        is_awaited.set()
+
+    assert list(DigestsAhead([tmp_path / "a"]).take([file], advance)) == [file]
+    assert sorted(told) == [0, 500, 1000, 1000]
 
 
 def test_a_file_that_changes_is_not_taken(tmp_path: Path) -> None:
@@ -63,15 +83,15 @@ def test_a_file_that_changes_is_not_taken(tmp_path: Path) -> None:
 def test_threads_end_when_the_digests_are_not_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_digests, "BLOCK_BYTES", 1 << 10)
     begun = threading.Event()
-    check = DigestsAhead._check
+    tell = DigestsAhead._tell
 
     def slow(self: DigestsAhead, num_bytes: int) -> None:
         begun.set()
         while not self._has_stopped:
             pass
-        check(self, num_bytes)
+        tell(self, num_bytes)
 
-    monkeypatch.setattr(DigestsAhead, "_check", slow)
+    monkeypatch.setattr(DigestsAhead, "_tell", slow)
     write(tmp_path / "a", bytes(100 << 10))
     before = threading.active_count()
     begin_digests([tmp_path / "a"])

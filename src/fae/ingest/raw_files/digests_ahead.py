@@ -39,27 +39,28 @@ class DigestsAhead:
         self._files = _states(paths)
         self._found: dict[FileState, str] = {}
         self._has_stopped = False
-        self._advance: Callable[[int], None] | None = None
+        self._lock = threading.Lock()
+        self._num_bytes = 0
+        self._advance: Callable[[int], None] = self._count
         self._thread = threading.Thread(target=self._work, name="fae-digest-ahead")
         self._thread.start()
 
     def take(self, files: Sequence[FileState], advance: Callable[[int], None]) -> dict[FileState, str]:
-        """Wait for the digests of those of `files` that are as they were; empty where there are none.
+        """Wait for the digests; none where one of the files that were begun is not among `files`, as it was.
 
         Parameters
         ----------
         advance
-            Called with the bytes of each of them, at once or when they are digested.
+            Called with the bytes that are digested, of any of them.
         """
-        wanted = set(files) & set(self._files)
-        if not wanted:
+        if not set(self._files) <= set(files):
             self.stop()
             return {}
+        with self._lock:
+            advance(self._num_bytes)
+            self._advance = advance
         self._thread.join()
-        found = {file: digest for file, digest in self._found.items() if file in wanted}
-        for file in found:
-            advance(file.num_bytes)
-        return found
+        return self._found
 
     def stop(self) -> None:
         """End the threads."""
@@ -71,13 +72,18 @@ class DigestsAhead:
             digests = digest_files(
                 [partial(LocalBlocks, Path(file.real)) for file in self._files],
                 [file.num_bytes for file in self._files],
-                advance=self._check, workers=max(1, num_threads() // 2),
+                advance=self._tell, workers=max(1, num_threads() // 2),
             )  # fmt: skip
             self._found = dict(zip(self._files, digests, strict=True))
 
-    def _check(self, num_bytes: int) -> None:
+    def _tell(self, num_bytes: int) -> None:
         if self._has_stopped:
             raise InterruptedError
+        with self._lock:
+            self._advance(num_bytes)
+
+    def _count(self, num_bytes: int) -> None:
+        self._num_bytes += num_bytes
 
 
 def _states(paths: Iterable[Path]) -> list[FileState]:

@@ -28,9 +28,9 @@ from fae.ingest.value_types.value_texts import first_bad
 
 _BATCH_INPUTS = 32_768
 _CODED_BYTES, _DICTIONARY_BYTES = 4.0, 1 << 20
-"""Most bytes of a value, uncompressed, and of a dictionary as it is stored, in a column that is read as dictionaries.
-One of more is plain for its later values, for which the reader would make a dictionary, or it is large, and the reader
-copies it for each batch."""
+"""Limits of a column that is read as dictionaries: bytes of a value, uncompressed, and of the dictionary as it is
+stored. A column beyond the first limit has plain values too, for which the reader makes a dictionary; a large
+dictionary is copied for each batch."""
 _CODED_INPUTS = 8192
 """Fewest inputs of row groups that are read as dictionaries, each by itself: small batches cost more."""
 _FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)

@@ -1,9 +1,8 @@
 """Cut the raw files of a log into shards: what one task of ingest reads.
 
 Where the cuts are depends on the files alone, never on workers, so that what a killed ingest has read is found again.
-Text is cut into ranges of bytes, Parquet into row groups; packed text and Taobao's file are read whole. What reading
-Parquet takes depends on its values and not on its bytes, which may be a tenth of their text: row
-groups are measured by their values.
+Text is cut into ranges of bytes, Parquet into row groups; packed text and Taobao's file are read whole. Row groups are
+measured by their values, on which the time to read them depends: their bytes may be a tenth of the same text.
 """
 
 from __future__ import annotations
@@ -51,13 +50,14 @@ class Shard:
 
 
 class _RowGroup(NamedTuple):
+    """Bytes of a row group as it is stored, and of its wanted values as text, about."""
+
     num_bytes: int
     text_bytes: int
 
 
 def shard_bytes(total: int) -> int:
-    """Bytes of text in a shard of a log of `total` bytes: enough shards for many cores, none so small that it costs
-    time.
+    """Bytes of a shard of a log of `total` bytes of text: enough shards for many cores, none so small that it costs.
 
     >>> [shard_bytes(size * 2**20) // 2**20 for size in (1, 2000, 1_000_000)]
     [16, 16, 64]
@@ -67,24 +67,23 @@ def shard_bytes(total: int) -> int:
 
 def cut_log(config: LogConfig, sources: Sequence[SourceFile]) -> list[Shard]:
     """The shards of a log, in log order."""
-    groups = {
-        index: found
-        for index, source in enumerate(sources)
-        if config.format == "parquet" and (found := _row_groups(source.path, len(config.wanted_columns())))
-    }
+    groups: dict[int, list[_RowGroup]] = {}
+    if config.format == "parquet":
+        num_columns = len(config.wanted_columns())
+        groups = {index: _row_groups(source.path, num_columns) for index, source in enumerate(sources)}
     size = shard_bytes(
         sum(
-            sum(group.text_bytes for group in groups[index]) if index in groups else source.num_bytes
+            sum(group.text_bytes for group in groups.get(index, ())) or source.num_bytes
             for index, source in enumerate(sources)
         )
     )
     shards = []
     for index, source in enumerate(sources):
         spans = [(WHOLE_FILE, source.num_bytes)]
-        if index in groups:
-            spans = _spans_of_groups(groups[index], size)
-        elif config.format != "parquet" and can_be_cut(config, source.path):
+        if index not in groups and can_be_cut(config, source.path):
             spans = _spans_of_bytes(source.num_bytes, size)
+        elif groups.get(index):
+            spans = _spans_of_groups(groups[index], size)
         shards += [Shard(source=index, span=span, num_bytes=num_bytes) for span, num_bytes in spans]
     return shards
 
@@ -101,14 +100,14 @@ def _spans_of_bytes(total: int, size: int) -> list[tuple[Span, int]]:
 
 
 def _row_groups(path: Path, num_columns: int) -> list[_RowGroup]:
-    """Bytes of the row groups of a file, and of the text that the wanted columns are about; none if it is damaged."""
+    """The row groups of a file, of which `num_columns` columns are wanted; none if it is damaged."""
     try:
         with open_raw(path) as raw, pq.ParquetFile(raw) as file:
-            found = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+            stored = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+            sizes = [_compressed_bytes(group) for group in stored]
             return [
                 _RowGroup(num_bytes, max(num_bytes, _VALUE_BYTES * num_columns * group.num_rows))
-                for group in found
-                for num_bytes in [_compressed_bytes(group)]
+                for num_bytes, group in zip(sizes, stored, strict=True)
             ]
     except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError):
         return []  # its reader says what is wrong
