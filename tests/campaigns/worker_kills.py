@@ -17,6 +17,7 @@ was left behind.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -268,15 +269,27 @@ def judge(this: Round, name: str, ended: Ended) -> str:
 
 def cut_a_part(draw: random.Random, folder: Path) -> str:
     """Cut a file of a part that is kept, as a power failure does; returns what was done."""
+    # os.walk passes over what a process removes meanwhile.
     found = sorted(
-        path for path in (folder / RUN).glob(".log.partial/work/parts/*/*")
-        if path.is_file() and path.stat().st_size and not path.parent.name.startswith(".")
-    )  # fmt: skip
+        path
+        for place, _, names in os.walk(folder / RUN / ".log.partial" / "work" / "parts")
+        for path in (Path(place) / name for name in names)
+        if path.parent.parent.name == "parts" and not path.parent.name.startswith(".") and _size(path)
+    )
     if not found:
         return ""
     path = draw.choice(found)
-    os.truncate(path, draw.randrange(path.stat().st_size))
-    return f"{path.name} of a part cut"
+    with contextlib.suppress(FileNotFoundError):
+        os.truncate(path, draw.randrange(path.stat().st_size))
+        return f"{path.name} of a part cut"
+    return ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def case(draw: random.Random, folder: Path) -> Tried:
