@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -196,3 +198,19 @@ def test_batch_norm_sees_real_inputs_only_although_steps_are_captured(placement)
         assert runner.not_captured == ""
         means.append(torch.cat([model.norm.running_mean, model.norm.running_var]).cpu())
     torch.testing.assert_close(*means, rtol=1e-4, atol=1e-5)
+
+
+def test_the_thread_of_backward_passes_has_a_context():
+    """torch warned in the middle of a run: a product of matrices was the first work of that thread."""
+    program = """
+import torch
+from fae.kernels.torch_private import run_backward, start_backward_thread
+layer = torch.nn.Linear(4, 4).cuda()
+start_backward_thread(torch.device("cuda"))
+output = layer(torch.ones(2, 4, device="cuda"))
+run_backward(output, torch.ones_like(output))
+print(layer.bias.grad.tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[2.0, 2.0, 2.0, 2.0]"
+    assert "Warning" not in done.stderr, done.stderr

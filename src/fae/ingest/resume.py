@@ -3,8 +3,9 @@
 The log grows in the folder ``.<name>.partial``, which becomes the artifact when it is complete;
 ``.<name>.partial.json`` records how far it is. While the log is read, the folder ``work/parts`` has a part for each
 shard that is read (`fae.ingest.shards.shard_files`). When all are joined, the record has the number of rows, and a
-journal the values of all vocabularies. Then the second pass begins. It writes final ids to another file, beside the
-provisional ones (`fae.ingest.numbering.renumbering`).
+journal the values of all vocabularies. Then the second pass begins. It writes final ids to a file of their own
+(`fae.ingest.numbering.renumbering`); the provisional ones are in the parts until then, or in ``ids.npy`` where the log
+is ordered.
 
 A resumed log has the same bytes as one made without interruption. What was kept is only used for the same columns, the
 same parents and the same content of the file or files that it covers, and only if every byte of it is still what was
@@ -30,38 +31,19 @@ import numpy.typing as npt
 
 from fae.artifacts.checksums import file_checksum, join_checksums, remember_written
 from fae.core.errors import ArtifactError
-from fae.core.files import remove_folder, temporary_path
 from fae.core.npy import HEADER_BYTES, NpyWriter
 from fae.core.progress import say
 from fae.core.threads import run_jobs
 from fae.core.whole_files import read_json, write_durably
 from fae.ingest.provisional_ids import ColumnEncoder
-from fae.ingest.shards.kept_parts import KeptParts
+from fae.ingest.shards.kept_parts import KeptParts, facts_checksum
+from fae.ingest.shards.unfinished_paths import discard_progress, progress_file, unfinished_folder
 
 FINAL_IDS, RENUMBERED = "final.npy", "renumbered.npy"
 """In the folder ``work``: the final id of each provisional one, of all tables; and the final ids of all rows."""
-_VERSION = 4
-
-
-def progress_paths(path: Path) -> tuple[Path, ...]:
-    """Where an interrupted ingest of the log `path` keeps what it has done."""
-    return _folder(path), _progress_file(path), temporary_path(_progress_file(path))
-
-
-def discard_progress(path: Path) -> None:
-    """Remove what an interrupted ingest of the log `path` has kept; of a link, the link alone."""
-    with contextlib.suppress(OSError):
-        _progress_file(path).unlink(missing_ok=True)
-        temporary_path(_progress_file(path)).unlink(missing_ok=True)
-    remove_folder(_folder(path))
-
-
-def _folder(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
-def _progress_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial.json")
+PART_MAPS = "part_maps.npy"
+"""In the folder ``work``: the provisional ids of each part's own ids (`fae.ingest.numbering.part_ids`)."""
+_VERSION = 5
 
 
 class _Damaged(Exception):
@@ -86,8 +68,11 @@ class IngestProgress:
         Folder inside it for files that are not part of the log.
     parts
         What was read of shards.
+    parts_of_ids
+        Folder and facts of each part in log order, where the rows of ids are in the parts of a log that is read; None
+        where they are in ``ids.npy``.
     is_read
-        Whether all rows are written, so that no raw file need be read again.
+        Whether all rows are written, or are in parts, so that no raw file need be read again.
     is_at_end
         Whether this process has all parts of the log, written or not.
     state
@@ -104,11 +89,12 @@ class IngestProgress:
     """
 
     def __init__(self, path: Path, key: Any, sources: Sequence[Any]) -> None:
-        self._path, self._file = path, _progress_file(path)
+        self._path, self._file = path, progress_file(path)
         self._key, self._sources = _digest(key), [_digest(source) for source in sources]
-        self.folder = _folder(path)
+        self.folder = unfinished_folder(path)
         self.work = self.folder / "work"
         self.parts = KeptParts(self.work / "parts", self._sources)
+        self.parts_of_ids: list[tuple[Path, dict[str, Any]]] | None = None
         self.is_read = self.is_at_end = False
         self.phase = "reading"
         self.state: dict[str, Any] = {}
@@ -159,7 +145,7 @@ class IngestProgress:
             self._check()
         except (_Damaged, OSError, ValueError) as error:
             self._say_damaged(str(error) or "a file")
-            self.is_read = self.is_at_end = False
+            self.is_read, self.is_at_end, self.parts_of_ids = False, False, None
             self.phase, self.state, self.files = "reading", {}, {}
             self._row_files, self._journal, self._kept = {}, [0, 0], {}
             return False
@@ -186,7 +172,8 @@ class IngestProgress:
                 (f"{name}.npy", size, f"{checksum:08x}", HEADER_BYTES)
                 for name, (size, checksum, _) in self._row_files.items()
             ]
-            wanted.append(("work/journal", self._journal[0], f"{self._journal[1]:08x}", 0))
+            kept = {**self._kept, "work/journal": self._journal}
+            wanted += [(name, size, f"{checksum:08x}", 0) for name, (size, checksum) in kept.items()]
         if self.phase != "done":
             _require(self.work, stat.S_ISDIR)
 
@@ -204,6 +191,10 @@ class IngestProgress:
             return check
 
         run_jobs([job(*each) for each in wanted])
+        if self.phase != "done" and "parts" in self.state:
+            self.parts_of_ids = self.parts.with_ids(self.state["parts"])
+            if self.parts_of_ids is None:
+                raise _Damaged(self.parts.folder.name)
         if self.phase == "numbering":
             for name, (_, _, header) in self._row_files.items():
                 if zlib.crc32((self.folder / f"{name}.npy").read_bytes()[:HEADER_BYTES]) != header:
@@ -216,12 +207,13 @@ class IngestProgress:
         """Remove what is not part of what was kept: links, and what a killed process left half written."""
         rows = {f"{name}.npy" for name in self._row_files}
         expected = {
-            "reading": {*rows, "work/journal"} if self.is_read else set(),
+            "reading": {*rows, *self._kept, "work/journal"} if self.is_read else set(),
             "numbering": {*rows, *self._kept, "work/journal", f"work/{RENUMBERED}", "work/numbered"},
             "done": set(self.files),
         }[self.phase]
         folders = {str(Path(name).parent) for name in expected} | ({"work"} if self.phase != "done" else set())
-        parts = () if self.is_read else (str(self.parts.folder.relative_to(self.folder)),)
+        has_parts = self.phase != "done" and not (self.is_read and self.parts_of_ids is None)
+        parts = () if not has_parts else (str(self.parts.folder.relative_to(self.folder)),)
         for place, names, leaves in os.walk(self.folder):
             for name in (*names, *leaves):
                 path = Path(place) / name
@@ -286,6 +278,18 @@ class IngestProgress:
             for encoder, (count, num_bytes) in zip(encoders, head.tolist(), strict=True):
                 encoder.restore_values(journal.read(num_bytes), count)
 
+    def keep_ids_of(self, parts: Sequence[tuple[Path, dict[str, Any]]], maps: tuple[int, int]) -> None:
+        """Leave the rows of ids in these parts when the log is marked as read.
+
+        Parameters
+        ----------
+        maps
+            Bytes and crc32 of `PART_MAPS`.
+        """
+        self.parts_of_ids = [*parts]
+        self.state["parts"] = [[path.name, facts_checksum(path)] for path, _ in parts]
+        self._kept[f"work/{PART_MAPS}"] = [*maps]
+
     def mark_read(self, encoders: Sequence[ColumnEncoder], writers: Sequence[NpyWriter]) -> None:
         """Record that all rows are written, and the values of all vocabularies."""
         checksum, head = 0, np.zeros((len(encoders), 2), np.int64)
@@ -342,7 +346,9 @@ class IngestProgress:
             Bytes and crc32 of each file that was written beside them.
         """
         kept = {**self._kept, **others}
-        self._row_files["ids"][1] = ids_checksum
+        with (self.work / RENUMBERED).open("rb") as file:
+            header = zlib.crc32(file.read(HEADER_BYTES))
+        self._row_files["ids"] = [(self.work / RENUMBERED).stat().st_size, ids_checksum, header]
         checksums = {
             f"{name}.npy": join_checksums([header, rows], [HEADER_BYTES, size - HEADER_BYTES])
             for name, (size, rows, header) in self._row_files.items()
@@ -354,9 +360,9 @@ class IngestProgress:
             name: {"bytes": sizes[name], "crc32": f"{checksums[name]:08x}"}
             for name in sorted(checksums) if not name.startswith("work/")
         })  # fmt: skip
-        self.parts.wait()
         self.save("done")
         self._take_final_ids()
+        self.parts.remove()
         self._remove_others()
         remember_written(self.folder, self.files)
 

@@ -70,6 +70,15 @@ def run_backward(output: Tensor, grad: Tensor) -> None:
     run((output,), (grad,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
+def start_backward_thread(device: torch.device) -> None:
+    """Start the thread in which torch runs backward passes on a GPU, and let it make its context by an easy kernel.
+
+    Where a product of matrices is its first work, torch warns that there was no context and makes one.
+    """
+    leaf = torch.zeros(1, device=device, requires_grad=True)
+    run_backward(leaf * 2.0, torch.ones(1, device=device))
+
+
 def allow_recompiles(count: int) -> None:
     """Let ``torch.compile`` make at least `count` compiled forms of one function before it gives up.
 

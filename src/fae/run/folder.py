@@ -109,7 +109,7 @@ class RunFolder(RunContext):
             If worker 1 ends without the log.
         """
         from fae.ingest.shards.helping import as_result, help_ingest
-        from fae.ingest.shards.kept_parts import parts_folder
+        from fae.ingest.shards.unfinished_paths import parts_folder
 
         path = self.path("ingest")
         if self.recipe.log.is_columnar:
@@ -153,6 +153,7 @@ class RunFolder(RunContext):
             for stage in STAGES:
                 skipped[stage.name] = self._run_stage(stage)["skipped"]
                 if stage is INGEST:
+                    self._reads_or_has_read.set()
                     import_torch()  # if no process has read anything
                     if not skipped[stage.name]:
                         self._check_replaceable(PROFILE, replace=replace)  # by the log that is there now
@@ -214,7 +215,13 @@ class RunFolder(RunContext):
         ]
         if missing:
             self._compiled_ahead = self._compiled_ahead.union(missing)
-            compile_ahead(loops_ahead(self.recipe, log, self.requested_device, missing))
+            # Both take the interpreter, which what begins to read the log needs first.
+            wanted = loops_ahead(self.recipe, log, self.requested_device, missing)
+            compile_ahead(wanted, loads_from=self._reads_or_has_read)
+            if self.engine is None or INGEST.name not in missing:
+                self._reads_or_has_read.set()
+            else:
+                self.engine.when_tasks_run(self._reads_or_has_read.set)
 
     def _check_replaceable(self, stage: Stage[Any], *, replace: bool) -> None:
         """Stop before a finished training is lost, or a log that cannot be made again: `fae.run.earlier_training`."""

@@ -95,7 +95,7 @@ class IngestStage(Stage[ColumnarLog]):
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:
         """As `Stage.work`."""
         from fae.ingest.ingest import ingest
-        from fae.ingest.resume import discard_progress
+        from fae.ingest.shards.unfinished_paths import discard_progress
 
         if run.recipe.log.is_columnar:
             return
@@ -118,7 +118,7 @@ class IngestStage(Stage[ColumnarLog]):
         if run.recipe.log.is_columnar:
             say(f"ingest: nothing to read, {self.path(run)} is columnar")
             return
-        from fae.ingest.resume import discard_progress
+        from fae.ingest.shards.unfinished_paths import discard_progress
 
         super().skip(run)
         discard_progress(self.path(run))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fae.core.progress import say
 from fae.embedding.base import Embeddings
+from fae.kernels.torch_private import start_backward_thread
 from fae.streaming.ready_batch import ReadyBatch
 from fae.training.compiled_model import CompiledModel, forward_of
 from fae.training.dense_graph import CannotCapture, DenseGraph
@@ -70,6 +71,8 @@ class StepRunner:
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=embeddings.device)
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._capture = capture and embeddings.device.type == "cuda"
+        if embeddings.device.type == "cuda":
+            start_backward_thread(embeddings.device)
         self._stream = (
             torch.cuda.Stream(embeddings.device)  # type: ignore[no-untyped-call]
             if self._capture

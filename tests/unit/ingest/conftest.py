@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from fae.ingest import hex_vocabulary, vocabulary
-from fae.ingest.numbering import final_ids, renumbering, second_pass
+from fae.ingest.numbering import final_ids, renumbering, training_counts
 from fae.ingest.readers import criteo, csv, record_blocks, record_scanner, taobao, taobao_parser
 from fae.ingest.scratch import Scratch
+from fae.ingest.shards import part_counts
 
 
 @pytest.fixture
@@ -22,7 +23,8 @@ def plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace every compiled loop by the Python function it was compiled from."""
     for module, name in (
         (vocabulary, "hash_bytes"), (vocabulary, "encode_values"), (vocabulary, "rebuild_table"),
-        (final_ids, "rank_common"), (second_pass, "count_ids"), (criteo, "parse_lines"),
+        (final_ids, "rank_common"), (training_counts, "count_ids"), (part_counts, "count_ids"),
+        (training_counts, "add_counts"), (criteo, "parse_lines"),
         (hex_vocabulary, "encode_keys"), (hex_vocabulary, "enter_keys"), (hex_vocabulary, "write_hex"),
         (renumbering, "exchange_ids"), (taobao, "parse_behaviour"), (taobao, "place_values"), (taobao, "make_inputs"),
         (taobao_parser, "spread"), (taobao_parser, "_draw"), (taobao_parser, "_other_item"),

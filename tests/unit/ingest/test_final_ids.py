@@ -13,7 +13,7 @@ from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
 from fae.ingest.notes.split_lookups import count_lookups
-from fae.ingest.numbering import second_pass
+from fae.ingest.numbering import second_pass, training_counts
 from fae.ingest.numbering.final_ids import number_by_popularity, number_encoded
 from fae.ingest.numbering.renumbering import SlotMaps
 from fae.ingest.scratch import Scratch
@@ -22,14 +22,14 @@ from fae.ingest.scratch import Scratch
 def test_counts_as_plain_python(plain_python: None) -> None:
     counts = np.zeros(5, np.int64)
     ids = np.array([[9, 0, 2], [9, -1, -1], [9, 2, -1]], np.int32)
-    assert second_pass.count_ids(ids, 1, 2, counts) == 1
+    assert training_counts.count_ids(ids, 1, 2, counts) == 1
     assert counts.tolist() == [1, 0, 2, 0, 3]
 
 
 @pytest.mark.parametrize("value", [3, 2**31 - 1, -3, -(2**31)])
 def test_an_id_beyond_its_table_is_not_followed(value: int) -> None:
     ids, counts = np.array([[0, 1], [2, value]], np.int32), np.zeros(5, np.int64)
-    assert second_pass.count_ids(ids, 0, 2, counts) == -1
+    assert training_counts.count_ids(ids, 0, 2, counts) == -1
     final = np.array([5, 6, 7, 9, -1], np.int32)
     assert SlotMaps.of_slots(final, [(0, 3, False)] * 2).exchange(ids.copy()) == 1
     found = np.zeros(4, np.int64)
@@ -44,7 +44,8 @@ def test_a_log_whose_ids_are_damaged_is_read_anew(tmp_path: Path, monkeypatch: p
     config, real = LogConfig(train="log.csv", categorical=("id",)), second_pass.training_lookups
 
     def damage(*arguments: Any, **options: Any) -> Any:
-        with (tmp_path / ".log.partial" / "ids.npy").open("r+b") as file:
+        (part,) = (tmp_path / ".log.partial" / "work" / "parts").glob("*/ids.npy")
+        with part.open("r+b") as file:
             file.seek(-4, 2)
             file.write(np.int32(2**31 - 1).tobytes())
         return real(*arguments, **options)

@@ -29,8 +29,8 @@ from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
 from fae.ingest.numbering import renumbering
 from fae.ingest.numbering.renumbering import Renumbering, SlotMaps
-from fae.ingest.resume import discard_progress
 from fae.ingest.shards import shard_reading
+from fae.ingest.shards.unfinished_paths import discard_progress
 
 NUM_FILES = 4
 CRITEO = LogConfig(train="day_*.tsv", format="criteo", min_frequency=2)

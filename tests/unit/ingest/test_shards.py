@@ -236,17 +236,19 @@ def test_small_memory_does_not_matter(logs: Path, tmp_path: Path, monkeypatch: p
     whole = contents(read(logs, tmp_path / "whole", monkeypatch, None, 1, **LOGS["criteo"]))
     monkeypatch.setattr(sharded_reading, "_SMALLEST_MEMORY", 1000)
     seen: list[set[str]] = []
-    real = kept_parts.KeptParts.remove
+    real = kept_parts.KeptParts.drop_rows
 
-    def remove(parts: kept_parts.KeptParts) -> None:
+    def drop_rows(parts: kept_parts.KeptParts, *what: Any, **options: Any) -> None:
         seen.extend({path.name for path in part.iterdir()} for part in parts.folder.iterdir())
-        real(parts)
+        real(parts, *what, **options)
 
-    monkeypatch.setattr(kept_parts.KeptParts, "remove", remove)
+    monkeypatch.setattr(kept_parts.KeptParts, "drop_rows", drop_rows)
     ingest(LogConfig(**LOGS["criteo"]), tmp_path / "small", base=logs, memory_bytes=1000)
     assert contents(tmp_path / "small") == whole
     assert seen
-    assert all(names == {"ids.npy", "dense.npy", "labels.npy", "work", "values", "part.json"} for names in seen)
+    assert all(
+        names == {"ids.npy", "dense.npy", "labels.npy", "work", "values", "counts", "part.json"} for names in seen
+    )
 
 
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

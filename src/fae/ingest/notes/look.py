@@ -16,6 +16,7 @@ from fae.ingest.notes.number_notes import class_notes, dense_notes
 from fae.ingest.notes.split_lookups import ColumnLookups, add_other_splits
 from fae.ingest.notes.value_examples import UnknownExample, unknown_example, value_text
 from fae.ingest.notes.value_facts import key_notes, value_facts
+from fae.ingest.numbering.part_ids import open_ids
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.resume import FINAL_IDS, IngestProgress
 
@@ -38,7 +39,7 @@ def look_at_log(
     tables = tables_of([encoder.config for encoder in encoders])
     all_finals, begins = np.load(progress.work / FINAL_IDS, mmap_mode="r"), progress.state["final_ids"]
     finals = [all_finals[begins[table] : begins[table + 1]] for table in tables]
-    with NpyRows(progress.folder / "ids.npy") as ids:
+    with open_ids(progress, encoders) as ids:
         add_other_splits(columns, ids, finals, [encoder.missing_id for encoder in encoders], splits)
 
         def example(index: int, split: str) -> UnknownExample:

@@ -15,11 +15,10 @@ import numpy.typing as npt
 
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.core.compiled import Int64, compiled
-from fae.core.npy import NpyRows
 from fae.core.progress import task
 from fae.core.threads import run_jobs
 from fae.ingest.numbering.final_ids import Numbering, damaged_ids
-from fae.ingest.numbering.id_blocks import id_blocks
+from fae.ingest.numbering.id_blocks import IdRows, id_blocks
 
 _UNKNOWN, _LOOKUPS, _SECOND, _ABSENT = range(4)
 
@@ -161,7 +160,7 @@ def count_lookups(
 
 def add_other_splits(
     columns: Sequence[ColumnLookups],
-    ids: NpyRows,
+    ids: IdRows,
     finals: Sequence[npt.NDArray[np.int32]],
     missing: Sequence[int],
     splits: Mapping[str, Sequence[int]],

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fae.core.npy import NpyRows
 from fae.ingest.notes.value_forms import differing_forms, same_but_for_form
+from fae.ingest.numbering.id_blocks import IdRows
 from fae.ingest.provisional_ids import ColumnEncoder
 
 _MOST_VALUES = 1000
@@ -48,7 +48,7 @@ def value_text(encoder: ColumnEncoder, provisional: int) -> str:
 
 
 def unknown_example(
-    encoder: ColumnEncoder, ids: NpyRows, split: Sequence[int], final: npt.NDArray[np.int32], unknown_id: int
+    encoder: ColumnEncoder, ids: IdRows, split: Sequence[int], final: npt.NDArray[np.int32], unknown_id: int
 ) -> UnknownExample:
     """Look at the first unknown values of a split and at those of training.
 
@@ -81,7 +81,7 @@ def _texts(encoder: ColumnEncoder, ids: npt.NDArray[np.int32]) -> Any:
 
 
 def _unknown_ids(
-    encoder: ColumnEncoder, ids: NpyRows, split: Sequence[int], final: npt.NDArray[np.int32], unknown_id: int
+    encoder: ColumnEncoder, ids: IdRows, split: Sequence[int], final: npt.NDArray[np.int32], unknown_id: int
 ) -> npt.NDArray[np.int32]:
     """Distinct provisional ids of a split with the reserved id, in order of first appearance."""
     found: dict[int, None] = {}

@@ -25,6 +25,7 @@ from fae.core.npy import NpyRows, NpyWriter
 from fae.core.progress import task
 from fae.core.threads import run_jobs
 from fae.ingest.numbering.final_ids import damaged_ids
+from fae.ingest.numbering.id_blocks import IdRows
 
 STEP_BYTES = 4 * 2**20
 """Bytes of ``ids.npy`` in one step."""
@@ -103,7 +104,7 @@ class Renumbering:
         The file of final ids; it and the file `numbered` are made where they are not there.
     """
 
-    def __init__(self, ids: NpyRows, path: Path, numbered: Path) -> None:
+    def __init__(self, ids: IdRows, path: Path, numbered: Path) -> None:
         self._ids, self._path, self._numbered = ids, path, numbered
         self._step = max(1, STEP_BYTES // max(1, ids.row_bytes))
         self._num_steps = -(-len(ids) // self._step)

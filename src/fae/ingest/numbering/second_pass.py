@@ -16,16 +16,18 @@ from fae.artifacts.columnar_log import FeatureSchema, join_parts
 from fae.artifacts.lineage import num_appended
 from fae.core.compiled import Int64
 from fae.core.errors import LogError
-from fae.core.npy import NpyRows, NpyWriter
+from fae.core.npy import NpyWriter
 from fae.core.progress import task
 from fae.core.threads import num_threads, run_jobs
 from fae.ingest.column_config import columns_of_tables, slot_names, tables_of
 from fae.ingest.config import LogConfig
 from fae.ingest.notes.look import look_at_log
 from fae.ingest.notes.split_lookups import ColumnLookups, training_lookups
-from fae.ingest.numbering.final_ids import Numbering, count_ids, damaged_ids
-from fae.ingest.numbering.id_blocks import id_blocks
+from fae.ingest.numbering.final_ids import Numbering
+from fae.ingest.numbering.id_blocks import IdRows, id_blocks
+from fae.ingest.numbering.part_ids import open_ids
 from fae.ingest.numbering.renumbering import Renumbering, SlotMaps
+from fae.ingest.numbering.training_counts import count_training
 from fae.ingest.numbering.vocabulary_writer import VocabularyWriter, numberings_of
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.resume import FINAL_IDS, RENUMBERED, IngestProgress
@@ -63,7 +65,7 @@ def second_pass(
         owners = [encoders[members[0]] for members in _members(encoders)]
         numberings = numberings_of(finals, counts, begins, progress.state["tables"])
         vocabularies = VocabularyWriter(progress.folder, owners, numberings, scratch)
-        with NpyRows(progress.folder / "ids.npy") as ids:
+        with open_ids(progress, encoders) as ids:
             renumbering = Renumbering(ids, progress.work / RENUMBERED, progress.work / "numbered")
             names = slot_names([encoder.config for encoder in encoders])
             checksum = renumbering.run(SlotMaps.of_slots(finals, slots), names, beside=vocabularies.jobs())
@@ -98,12 +100,12 @@ def _assign_final_ids(
     labels = np.load(progress.folder / "labels.npy", mmap_mode="r")
     start, stop = splits["train"]
     _seal(encoders)
-    with NpyRows(progress.folder / "ids.npy") as ids:
+    with open_ids(progress, encoders) as ids:
         sizes = [max(_num_values(encoders[index], ids, stop) for index in members) for members in _members(encoders)]
         counts = [scratch.array(sizes[table] + 2, np.int64) for table in _tables(encoders)]
         for array in counts:
             array[:] = 0
-        missing, has_lists = _count(encoders, ids, stop, counts)
+        missing, has_lists = count_training(encoders, ids, stop, counts)
     progress.state["final_ids"] = np.concatenate([[0], np.cumsum(np.array(sizes) + 2, dtype=np.int64)]).tolist()
     columns = _write_tables(config, encoders, counts, progress, scratch)
     for column, encoder, absent, has_list in zip(columns, encoders, missing, has_lists, strict=True):
@@ -223,7 +225,7 @@ def _schema(encoder: ColumnEncoder, numbering: Numbering) -> FeatureSchema:
     )
 
 
-def _num_values(encoder: ColumnEncoder, ids: NpyRows, num_training: int) -> int:
+def _num_values(encoder: ColumnEncoder, ids: IdRows, num_training: int) -> int:
     """Number of provisional ids that can occur in the training split."""
     if encoder.vocabulary is not None:
         return encoder.vocabulary.size
@@ -236,35 +238,6 @@ def _num_values(encoder: ColumnEncoder, ids: NpyRows, num_training: int) -> int:
         )
     # The table of a continued log never shrinks. Its last row in the parent is the reserved id, hence the -1.
     return max(max(largest, -1) + 1, encoder.known.size - 1 if encoder.known else 0)
-
-
-def _count(
-    encoders: Sequence[ColumnEncoder], ids: NpyRows, num_training: int, counts: list[Int64]
-) -> tuple[list[int], list[bool]]:
-    """Fill `counts`; return for each feature how many inputs have no value, and whether any has two items."""
-    empty, has_lists = [0] * len(encoders), [False] * len(encoders)
-    with task("ingest: counting", num_training) as progress:
-        for rows in id_blocks(ids, 0, num_training):
-
-            def job(index: int, rows: npt.NDArray[np.int32] = rows) -> Callable[[], None]:
-                def work() -> None:
-                    config = encoders[index].config
-                    first = encoders[index].first_slot
-                    found = int(count_ids(rows, first, config.max_length, counts[index]))
-                    if found < 0:
-                        raise damaged_ids(config.name)
-                    empty[index] += found
-                    if config.max_length > 1 and not has_lists[index]:
-                        has_lists[index] = bool((rows[:, first + 1] >= 0).any())
-
-                return work
-
-            run_jobs([job(index) for index in range(len(encoders))])
-            progress.advance(len(rows))
-    for index, encoder in enumerate(encoders):
-        if encoder.config.max_length == 1 and encoder.missing_id != -1:
-            empty[index] = int(counts[index][encoder.missing_id])
-    return empty, has_lists
 
 
 def _label_rate(labels: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32] | None = None) -> float | None:

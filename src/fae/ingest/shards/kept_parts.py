@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from fae.artifacts.checksums import file_checksum
 from fae.core.progress import Task, task
 from fae.core.threads import run_jobs
-from fae.ingest.shards.shard_files import read_part
+from fae.ingest.shards.shard_files import FACTS, read_part
 
 _GONE = ".gone-"
-
-
-def parts_folder(path: Path) -> Path:
-    """The folder of parts while the log `path` is read."""
-    return path.with_name(f".{path.name}.partial") / "work" / "parts"
 
 
 def _take_away(path: Path) -> None:
@@ -27,6 +25,19 @@ def _take_away(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # its worker has removed it
         path.rename(away)
     shutil.rmtree(away, ignore_errors=True)
+
+
+def facts_checksum(path: Path) -> str:
+    """Hex crc32 of the facts of a part; empty where there are none."""
+    with contextlib.suppress(OSError):
+        return file_checksum(path / FACTS)
+    return ""
+
+
+def _unlink_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 class KeptParts:
@@ -62,18 +73,45 @@ class KeptParts:
         """How many are read, for messages: ``2 parts of the log are read``."""
         return "1 part of the log is read" if self.count == 1 else f"{self.count:,} parts of the log are read"
 
+    def drop_rows(self, parts: Sequence[tuple[Path, dict[str, Any]]], *, but: str) -> None:
+        """Remove the rows of parts, `but` those of one kind: they are where they belong. `wait` waits for it."""
+        names = [path / f"{name}.npy" for path, facts in parts for name in facts["rows"] if name != but]
+        self._removal = threading.Thread(target=_unlink_all, args=(names,))
+        self._removal.start()
+
     def remove(self) -> None:
-        """Remove all parts, whose rows are where they belong; it takes a while, for which `wait` waits."""
+        """Remove all parts."""
+        self.wait()
+        if not self.folder.is_dir():
+            return
         # Renamed first: a slow worker of another machine may still write there.
         away = self.folder.with_name(f"{self.folder.name}.old")
         self.folder.rename(away)
-        self._removal = threading.Thread(target=shutil.rmtree, args=(away,), kwargs={"ignore_errors": True})
-        self._removal.start()
+        run_jobs([partial(shutil.rmtree, path, ignore_errors=True) for path in away.iterdir()])
+        shutil.rmtree(away, ignore_errors=True)
 
     def wait(self) -> None:
-        """Wait until parts that are removed are gone."""
+        """Wait until rows that are dropped are gone."""
         if self._removal is not None:
             self._removal.join()
+
+    def with_ids(self, kept: Sequence[tuple[str, str]]) -> list[tuple[Path, dict[str, Any]]] | None:
+        """Folder and facts of parts; None if the facts, ids or counts of one are not there, byte by byte.
+
+        Parameters
+        ----------
+        kept
+            Their names and what `facts_checksum` gave.
+        """
+        found: dict[str, dict[str, Any] | None] = {}
+
+        def job(name: str, checksum: str) -> None:
+            path = self.folder / name
+            found[name] = read_part(path, checks="ids") if facts_checksum(path) == checksum else None
+
+        run_jobs([partial(job, name, checksum) for name, checksum in kept])
+        parts = [(self.folder / name, facts) for name, _ in kept if (facts := found[name]) is not None]
+        return parts if len(parts) == len(kept) else None
 
     def check(self, say_damaged: Callable[[str, str], None]) -> None:
         """Remove what is no part of these files, or is not what was written, byte by byte.
@@ -92,7 +130,7 @@ class KeptParts:
                     path.unlink(missing_ok=True)
                 elif path.name.split("-")[0] not in self._sources or path.suffix == ".tmp":
                     _take_away(path)
-                elif read_part(path, is_checked=True) is None:
+                elif read_part(path, checks="all") is None:
                     say_damaged(path.name, "reading that part anew")
                     _take_away(path)
                 progress.advance(1)

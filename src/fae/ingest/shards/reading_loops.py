@@ -25,7 +25,10 @@ def reading_loops(log_format: str) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     log_format
         As the recipe's ``[log] format``.
     """
+    from fae.ingest.numbering.final_ids import count_ids
+
     yield from _criteo_loops() if log_format in CRITEO_FORMATS else _text_loops()
+    yield count_ids, (_IDS, number, number, _NUMBERS)
     if log_format == "parquet":
         from fae.ingest.coded_text import list_unknown
 

@@ -2,11 +2,13 @@
 
 A part is a folder that appears as a whole, by renaming: ``ids.npy`` (ids of the part's own vocabularies),
 ``dense.npy``, ``labels.npy`` and what else is kept of each input; ``values``, the new values of each table one after
-the other; and ``part.json``. Each file has its checksum there, so that a part that was damaged meanwhile is read anew.
+the other; ``counts``, how often each occurs, of each column one after the other; and ``part.json``. Each file has its
+checksum there, so that a part that was damaged meanwhile is read anew.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -15,15 +17,19 @@ import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from fae.core.npy import HEADER_BYTES, NpyWriter
 from fae.core.whole_files import read_json
 from fae.ingest.provisional_ids import ColumnEncoder
+from fae.ingest.shards.part_counts import ColumnCounts
 
-FACTS, VALUES, SCRATCH = "part.json", "values", "scratch"
+FACTS, VALUES, COUNTS, SCRATCH = "part.json", "values", "counts", "scratch"
+
+Checks = Literal["nothing", "ids", "all"]
 
 
 class PartWriter:
@@ -58,8 +64,16 @@ class PartWriter:
         self._writers.append(writer)
         return writer
 
-    def publish(self, encoders: Sequence[ColumnEncoder], facts: dict[str, Any]) -> dict[str, Any]:
-        """Write values and facts once all writers are closed, and put the part in its place; return the facts."""
+    def publish(
+        self, encoders: Sequence[ColumnEncoder], facts: dict[str, Any], counts: Sequence[ColumnCounts] = ()
+    ) -> dict[str, Any]:
+        """Write values, counts and facts once all writers are closed, and put the part in its place; return the facts.
+
+        Parameters
+        ----------
+        counts
+            One of each column; none where they are of no use.
+        """
         rows = {
             str(writer.path.relative_to(self.folder).with_suffix("")): [
                 writer.dtype.str, list(writer.row_shape), writer.num_rows, writer.checksum,
@@ -74,6 +88,11 @@ class PartWriter:
                     file.write(data)
                     checksum = zlib.crc32(data, checksum)
                 values.append([encoder.num_values, file.tell() - begin])
+        if counts:
+            data = np.concatenate([own for own, _, _ in counts]).tobytes()
+            (self.folder / COUNTS).write_bytes(data)
+            facts["counted"] = [[len(own), empty, has_lists] for own, empty, has_lists in counts]
+            facts["counts_checksum"] = zlib.crc32(data)
         shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
         facts |= {"state": self.state, "rows": rows, "values": values, "values_checksum": checksum}
         (self.folder / FACTS).write_text(json.dumps(facts))
@@ -93,24 +112,46 @@ class PartWriter:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def read_part(path: Path, *, is_checked: bool = False) -> dict[str, Any] | None:
+def read_part(path: Path, *, checks: Checks = "nothing") -> dict[str, Any] | None:
     """The facts of a part; None where there is none, or it is not what was written.
 
     Parameters
     ----------
-    is_checked
-        Whether every byte is compared with its checksum.
+    checks
+        Which files are compared with their checksums, byte by byte.
     """
     try:
         facts: dict[str, Any] = read_json(path / FACTS)
-        if is_checked:
-            files = [(f"{name}.npy", HEADER_BYTES, checksum) for name, (_, _, _, checksum) in facts["rows"].items()]
-            for name, first, checksum in (*files, (VALUES, 0, facts["values_checksum"])):
-                if not stat.S_ISREG((path / name).lstat().st_mode) or _checksum(path / name, first) != checksum:
-                    return None
+        files = [
+            (f"{name}.npy", HEADER_BYTES, checksum)
+            for name, (_, _, _, checksum) in facts["rows"].items()
+            if checks == "all" or name == "ids"
+        ]
+        if "counted" in facts:
+            files.append((COUNTS, 0, facts["counts_checksum"]))
+        if checks == "all":
+            files.append((VALUES, 0, facts["values_checksum"]))
+        for name, first, checksum in () if checks == "nothing" else files:
+            if not stat.S_ISREG((path / name).lstat().st_mode) or _checksum(path / name, first) != checksum:
+                return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return facts
+
+
+def read_counts(path: Path, facts: dict[str, Any]) -> list[npt.NDArray[np.int32]]:
+    """The counts of all columns of a part that has them, as `fae.ingest.shards.part_counts.ColumnCounts`.
+
+    Raises
+    ------
+    OSError, ValueError
+        If they are not there.
+    """
+    sizes = [size for size, _, _ in facts["counted"]]
+    found = np.frombuffer(bytearray((path / COUNTS).read_bytes()), np.int32)
+    if len(found) != sum(sizes):
+        raise ValueError(f"{path / COUNTS} has {len(found)} counts, not {sum(sizes)}")
+    return np.split(found, np.cumsum(sizes)[:-1])
 
 
 def _checksum(path: Path, first: int) -> int:
@@ -122,11 +163,27 @@ def _checksum(path: Path, first: int) -> int:
     return checksum
 
 
-def saved_values(path: Path, facts: dict[str, Any], column: int) -> tuple[bytes, int]:
-    """Bytes and number of the new values of a column's table, for `ColumnEncoder.restore_values`."""
-    sizes = [size for _, size in facts["values"]]
-    descriptor = os.open(path / VALUES, os.O_RDONLY)
-    try:
-        return os.pread(descriptor, sizes[column], sum(sizes[:column])), facts["values"][column][0]
-    finally:
-        os.close(descriptor)
+class SavedValues:
+    """The new values of all tables of a part, read by many threads.
+
+    Its file is opened once and closed when nobody has it any more: to open it for each table takes longer than to read.
+
+    Parameters
+    ----------
+    path, facts
+        The part.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        self._counts = [count for count, _ in facts["values"]]
+        self._begins = [0, *itertools.accumulate(size for _, size in facts["values"])]
+        self._file = (path / VALUES).open("rb", buffering=0)
+
+    def read(self, column: int) -> tuple[bytes, int]:
+        """Bytes and number of the values of a column's table, for `ColumnEncoder.add_values`."""
+        begin, end = self._begins[column], self._begins[column + 1]
+        return os.pread(self._file.fileno(), end - begin, begin), self._counts[column]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()

@@ -23,12 +23,13 @@ from fae.ingest.config import LogConfig
 from fae.ingest.continued_ids import KnownIds
 from fae.ingest.dense.dense_rules import DenseRule
 from fae.ingest.dense.training_constants import RAW_ROWS
-from fae.ingest.input_order.ordered_rows import OrderKeys
+from fae.ingest.input_order.ordered_rows import OrderKeys, is_ordered
 from fae.ingest.notes.dense_facts import MISSING_ROWS, DenseFacts, num_missing_bytes
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.readers.dispatch import read_span
 from fae.ingest.readers.span import Span, SpanEnds
 from fae.ingest.scratch import Scratch
+from fae.ingest.shards.part_counts import count_part
 from fae.ingest.shards.shard_files import SCRATCH, PartWriter, read_part
 from fae.ingest.sources import SourceFile, passing_over_empty
 from fae.ingest.splits import SplitFinder
@@ -113,10 +114,17 @@ def read_rows(task: ShardTask) -> dict[str, Any]:
         printed = [encoder.printed.state for encoder in encoders]
         part.state.update(splits=finder.state, dense=facts.state, printed=printed)
         found = {"begin": ends.begin, "stop": ends.stop, "unseen": list(ends.unseen)}
-        return part.publish(encoders, {"num_inputs": finder.num_inputs, **found})
+        is_counted = finder.num_inputs > 0 and _can_count(config, encoders)
+        counts = count_part(part.folder / "ids.npy", encoders) if is_counted else []
+        return part.publish(encoders, {"num_inputs": finder.num_inputs, **found}, counts)
     except BaseException:
         part.abandon()
         raise
+
+
+def _can_count(config: LogConfig, encoders: Sequence[ColumnEncoder]) -> bool:
+    """Whether counts of a part are of use: the log's ids are its own, and its inputs stay together."""
+    return not is_ordered(config) and all(encoder.vocabulary is not None for encoder in encoders)
 
 
 def without_known(config: LogConfig) -> list[KnownIds | None]:

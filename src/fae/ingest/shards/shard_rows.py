@@ -7,28 +7,35 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fae.artifacts.checksums import join_checksums
-from fae.core.npy import NpyRows, NpyWriter
+from fae.core.npy import HEADER_BYTES, NpyRows, NpyWriter
 from fae.core.progress import task
 from fae.core.threads import run_jobs
-from fae.ingest.column_config import slot_names
-from fae.ingest.numbering.final_ids import damaged_ids
-from fae.ingest.numbering.renumbering import SlotMaps
+from fae.ingest.numbering.part_ids import UNCHANGED, PartIds, PartMaps, Parts
 from fae.ingest.provisional_ids import ColumnEncoder
-from fae.ingest.resume import IngestProgress
-from fae.ingest.shards.shard_values import JoinedIds, Parts
+from fae.ingest.resume import PART_MAPS, IngestProgress
+from fae.ingest.shards.shard_values import JoinedIds
 
 _BLOCK_BYTES = 4 * 2**20
-_UNCHANGED = np.array([-2, -1], np.int32)
 
 
-def join_rows(encoders: Sequence[ColumnEncoder], parts: Parts, joined: JoinedIds, progress: IngestProgress) -> None:
+def join_rows(
+    encoders: Sequence[ColumnEncoder],
+    parts: Parts,
+    joined: JoinedIds,
+    progress: IngestProgress,
+    *,
+    with_ids: bool,
+) -> None:
     """Write all arrays of rows of the unfinished log.
+
+    Parameters
+    ----------
+    with_ids
+        Whether ids are written too. Else they stay in the parts, to be written once, when they are final.
 
     Raises
     ------
@@ -39,6 +46,11 @@ def join_rows(encoders: Sequence[ColumnEncoder], parts: Parts, joined: JoinedIds
     kinds: dict[str, tuple[str, list[int]]] = {}
     for _, facts in parts:
         kinds |= {name: (dtype, shape) for name, (dtype, shape, _, _) in facts["rows"].items() if name not in kinds}
+    if not with_ids:
+        del kinds["ids"]
+    maps = progress.work / PART_MAPS
+    maps_facts = _write_maps(encoders, parts, joined, maps)
+    ids = PartIds(encoders, parts, maps)
     checksums: dict[tuple[str, int], int] = {}
     with ExitStack() as files, task("ingest: joining rows", starts[-1]) as bar:
         writers = {
@@ -49,11 +61,12 @@ def join_rows(encoders: Sequence[ColumnEncoder], parts: Parts, joined: JoinedIds
         def job(index: int) -> Callable[[], None]:
             def work() -> None:
                 path, facts = parts[index]
-                exchange = _exchanger(encoders, joined, index)
                 for name, (_, _, num_rows, checksum) in facts["rows"].items():
-                    change = exchange if name == "ids" else None
-                    found = _copy_rows(path / f"{name}.npy", num_rows, writers[name], starts[index], change)
-                    checksums[name, index] = found if change else checksum
+                    if name == "ids" and with_ids:
+                        checksums[name, index] = _write_ids(ids, index, writers[name])
+                    elif name != "ids":
+                        _copy_rows(path / f"{name}.npy", num_rows, writers[name], starts[index])
+                        checksums[name, index] = checksum
                 bar.advance(facts["num_inputs"])
 
             return work
@@ -63,53 +76,53 @@ def join_rows(encoders: Sequence[ColumnEncoder], parts: Parts, joined: JoinedIds
             held = [index for index, (_, facts) in enumerate(parts) if name in facts["rows"]]
             sizes = [parts[index][1]["rows"][name][2] * writer.row_bytes for index in held]
             writer.checksum = join_checksums([checksums[name, index] for index in held], sizes)
+        if not with_ids:
+            progress.keep_ids_of(parts, maps_facts)
         progress.mark_read(encoders, list(writers.values()))
 
 
-def _exchanger(
-    encoders: Sequence[ColumnEncoder], joined: JoinedIds, part: int
-) -> Callable[[npt.NDArray[np.int32]], None]:
-    """What replaces the ids in rows of a part."""
-    maps, slots, begins, size = [], [], {}, 0
-    for column, encoder in enumerate(encoders):
-        owner = column if encoder.owner is None else encoders.index(encoder.owner)
-        if owner in joined and owner not in begins:
-            of_part = joined.of_part(owner, part)
-            begins[owner] = size, len(of_part)
-            maps += [of_part, _UNCHANGED]
-            size += len(of_part) + len(_UNCHANGED)
-        begin, known = begins.get(owner, (-1, 0))
-        slots += [(begin, known, False)] * encoder.config.max_length
-    exchanged = SlotMaps.of_slots(np.concatenate(maps) if maps else _UNCHANGED, slots)
-    names = slot_names([encoder.config for encoder in encoders])
+def _write_maps(encoders: Sequence[ColumnEncoder], parts: Parts, joined: JoinedIds, path: Path) -> tuple[int, int]:
+    """Write what exchanges the ids of all parts; return bytes and crc32 of the file."""
+    maps = PartMaps(encoders, parts)
+    checksums = [0] * len(parts)
+    with NpyWriter(path, np.int32) as writer:
 
-    def exchange(rows: npt.NDArray[np.int32]) -> None:
-        wrong = exchanged.exchange(rows)
-        if wrong >= 0:
-            raise damaged_ids(names[wrong])
+        def job(part: int) -> Callable[[], None]:
+            def work() -> None:
+                pieces = [piece for column in maps.columns for piece in (joined.of_part(column, part), UNCHANGED)]
+                if pieces:
+                    found = np.concatenate(pieces)
+                    writer.write(maps.firsts[part], found)
+                    checksums[part] = zlib.crc32(found.view(np.uint8).data)
 
-    return exchange
+            return work
+
+        run_jobs([job(part) for part in range(len(parts))])
+        writer.write(maps.firsts[-1], UNCHANGED)  # a file without any cannot be mapped into memory
+    sizes = [4 * (stop - first) for first, stop in itertools.pairwise(maps.firsts)]
+    with path.open("rb") as file:
+        header = zlib.crc32(file.read(HEADER_BYTES))
+    ends = zlib.crc32(UNCHANGED.view(np.uint8).data)
+    return writer.num_bytes, join_checksums([header, *checksums, ends], [HEADER_BYTES, *sizes, UNCHANGED.nbytes])
 
 
-def _copy_rows(
-    path: Path,
-    num_rows: int,
-    writer: NpyWriter,
-    first: int,
-    change: Callable[[npt.NDArray[Any]], None] | None,
-) -> int:
-    """Copy an array of rows to its place; return the crc32 of what was written."""
-    checksum = 0
+def _write_ids(ids: PartIds, part: int, writer: NpyWriter) -> int:
+    """Write the provisional ids of a part to their place; return the crc32 of what was written."""
+    checksum, step = 0, max(1, _BLOCK_BYTES // max(1, writer.row_bytes))
+    for start in range(ids.firsts[part], ids.firsts[part + 1], step):
+        block = ids.read(start, min(start + step, ids.firsts[part + 1]))
+        checksum = zlib.crc32(block.reshape(-1).view(np.uint8).data, checksum)
+        writer.write(start, block)
+    return checksum
+
+
+def _copy_rows(path: Path, num_rows: int, writer: NpyWriter, first: int) -> None:
+    """Copy an array of rows to its place."""
     step = max(1, _BLOCK_BYTES // max(1, writer.row_bytes))
     if not num_rows:
-        return 0
+        return
     with NpyRows(path) as rows:
         for start in range(0, num_rows, step):
             block = rows.read(start, min(start + step, num_rows))
-            if change is not None:
-                change(block)
-                checksum = zlib.crc32(block.reshape(-1).view(np.uint8).data, checksum)
             writer.write(first + start, block)
-            if change is None:  # ids are written once more
-                writer.start_write_back(first + start, len(block))
-    return checksum
+            writer.start_write_back(first + start, len(block))

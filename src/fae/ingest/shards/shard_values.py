@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +20,12 @@ import numpy.typing as npt
 from fae.core.progress import Task, task
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.scratch import Scratch
-from fae.ingest.shards.shard_files import saved_values
+from fae.ingest.shards.shard_files import SavedValues
 
-_Part = tuple[Path, dict[str, Any]]
-Parts = Sequence[_Part]
 _MOST_THREADS = 32
+_MOST_WAITING = 64
+"""Parts that wait for a thread: their files are open."""
+_PAUSE = 0.005  # seconds
 
 
 class JoinedIds:
@@ -47,7 +49,7 @@ class JoinedIds:
         }
         columns = list(self._tables)
         self._shares = [columns[first::_MOST_THREADS] for first in range(min(_MOST_THREADS, len(columns)))]
-        self._waiting: list[queue.SimpleQueue[_Part | None]] = [queue.SimpleQueue() for _ in self._shares]
+        self._waiting: list[queue.SimpleQueue[SavedValues | None]] = [queue.SimpleQueue() for _ in self._shares]
         self._errors: dict[int, Exception] = {}
         self._threads = [
             threading.Thread(target=self._work, args=(index,), name="fae-join", daemon=True)
@@ -73,8 +75,13 @@ class JoinedIds:
 
     def add(self, path: Path, facts: dict[str, Any]) -> None:
         """Take the next part in log order; its values are joined some time later."""
+        if not self._waiting:
+            return
+        while max(waiting.qsize() for waiting in self._waiting) >= _MOST_WAITING:
+            time.sleep(_PAUSE)
+        values = SavedValues(path, facts)
         for waiting in self._waiting:
-            waiting.put((path, facts))
+            waiting.put(values)
 
     def finish(self) -> None:
         """Wait until all values are joined.
@@ -107,12 +114,12 @@ class JoinedIds:
 
     def _work(self, index: int) -> None:
         """Join each part that comes, for the tables of one thread."""
-        while (part := self._waiting[index].get()) is not None:
+        while (values := self._waiting[index].get()) is not None:
             for column in self._shares[index]:
                 if self._has_stopped or column in self._errors:
                     continue
                 try:
-                    data, count = saved_values(*part, column)
+                    data, count = values.read(column)
                     self._encoders[column].add_values(data, count, self._tables[column].make_room(count))
                 except Exception as error:
                     self._errors[column] = error

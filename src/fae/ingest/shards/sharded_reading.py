@@ -19,6 +19,7 @@ from fae.core.progress import Task, task
 from fae.engine.engine import Engine
 from fae.ingest.config import LogConfig
 from fae.ingest.dense.dense_rules import DenseRule
+from fae.ingest.input_order.ordered_rows import is_ordered
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.resume import IngestProgress
 from fae.ingest.scratch import Scratch
@@ -52,8 +53,9 @@ def read_shards(
     *,
     memory_bytes: int,
 ) -> None:
-    """Write ``ids.npy`` (provisional ids), ``dense.npy``, ``labels.npy`` and what else is kept of each input.
+    """Write ``dense.npy``, ``labels.npy`` and what else is kept of each input; ids stay in the parts.
 
+    Where the log is ordered by time, or split at random, the provisional ids are written too, to ``ids.npy``.
     ``weights.npy`` is written too where the recipe names a column of weights, and the numbers of dense columns whose
     constants are not known yet, as `fae.ingest.dense.training_constants` has them. Which dense values are missing is
     written to ``work/missing.npy`` (`fae.ingest.notes.dense_facts`), and what is summed over all inputs to
@@ -112,9 +114,13 @@ def read_shards(
         splits=finder.state, dense=order.dense, printed=printed, raw_dense=unknown_constants(rules),
         **({"time": order.time} if order.time else {}),
     )  # fmt: skip
-    join_rows(encoders, order.parts, joined, progress)
+    with_ids = is_ordered(config)
+    join_rows(encoders, order.parts, joined, progress, with_ids=with_ids)
     joined.release()
-    progress.parts.remove()
+    if with_ids:
+        progress.parts.remove()
+    else:
+        progress.parts.drop_rows(order.parts, but="ids")
 
 
 @contextlib.contextmanager

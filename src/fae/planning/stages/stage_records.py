@@ -67,7 +67,9 @@ def file_kind(path: Path) -> str:
     if "scratch" in path.parts:
         return "scratch"
     if "parts" in path.parts:
-        return "part_values" if path.name == "values" else "inputs"
+        return "part_values" if path.name in ("values", "counts") else "inputs"
+    if path.name.startswith("part_maps"):
+        return "part_values"
     is_of_values = "vocabulary" in path.parts or path.name in ("counts.npy", "journal")
     return "values" if is_of_values or path.name.startswith(("final_", "ranks")) else "inputs"
 

@@ -38,18 +38,27 @@ _LOOK_AGAIN = 0.1  # seconds: whether the main thread has ended
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
-def compile_ahead(wanted: LoopsAhead) -> threading.Thread:
-    """Start the thread, and helpers where a loop is missing. At the end of the process it stops behind its loop."""
-    thread = threading.Thread(target=_compile_all, args=(wanted,), name=THREAD_NAME)
+def compile_ahead(wanted: LoopsAhead, *, loads_from: threading.Event | None = None) -> threading.Thread:
+    """Start the thread, and helpers where a loop is missing. At the end of the process it stops behind its loop.
+
+    Parameters
+    ----------
+    loads_from
+        Loops that are kept are not loaded before it is set. That a loop is missing is looked at now.
+    """
+    thread = threading.Thread(target=_compile_all, args=(wanted, loads_from), name=THREAD_NAME)
     thread.start()
     return thread
 
 
-def _compile_all(wanted: LoopsAhead) -> None:
+def _compile_all(wanted: LoopsAhead, loads_from: threading.Event | None = None) -> None:
     from fae.core.compiled import is_kept
 
     with contextlib.suppress(Exception):  # the caller of the loop meets the same error
         for loop, types in wanted.loops():
+            if loads_from is not None and (not hasattr(loop, "_cache") or is_kept(loop, types)):
+                while threading.main_thread().is_alive() and not loads_from.wait(_LOOK_AGAIN):
+                    pass
             if not threading.main_thread().is_alive():
                 return
             if not hasattr(loop, "compile"):  # NUMBA_DISABLE_JIT is set

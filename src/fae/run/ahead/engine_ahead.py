@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
+import importlib
 import json
 import os
+import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from fae.ingest.formats import about_text_bytes, ready_module
 from fae.ingest.raw_files.digests_ahead import begin_digests, end_digests
 
 _LARGEST_RECIPE = 1 << 20
+_INGEST_MODULE = "fae.ingest.ingest"
 
 
 @contextlib.contextmanager
@@ -24,7 +27,8 @@ def engine_ahead(options: argparse.Namespace) -> Iterator[LocalEngine]:
     """The engine without options, made before anything is imported that takes time.
 
     Where a large log will be read, it begins to start processes now, which takes as long as the imports, and threads
-    begin to name its files.
+    begin to name its files, and what reads it is imported beside what reads recipes: much of an import is waiting for
+    the disk.
     """
     with LocalEngine() as engine:
         try:
@@ -33,6 +37,7 @@ def engine_ahead(options: argparse.Namespace) -> Iterator[LocalEngine]:
                 if is_much(num_bytes):
                     engine.prepare(num_bytes, ready_module(log_format))
                     begin_digests(_unknown_to_neighbours(options, paths))
+                    threading.Thread(target=importlib.import_module, args=(_INGEST_MODULE,), name="fae-import").start()
             yield engine
         finally:
             end_digests()

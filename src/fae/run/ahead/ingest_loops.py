@@ -10,8 +10,9 @@ import numpy as np
 from fae.core.compiling.argument_types import array_type, flag, number
 from fae.ingest.formats import CRITEO_FORMATS
 from fae.ingest.notes.split_lookups import count_lookups
-from fae.ingest.numbering.final_ids import count_ids, rank_common
+from fae.ingest.numbering.final_ids import rank_common
 from fae.ingest.numbering.renumbering import exchange_ids
+from fae.ingest.shards.part_counts import add_counts
 from fae.ingest.shards.reading_loops import reading_loops
 
 _BYTES, _NUMBERS = array_type(np.uint8, 1), array_type(np.int64, 1)
@@ -31,7 +32,7 @@ def ingest_loops(log_format: str) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     is_criteo = log_format in CRITEO_FORMATS
     yield from reading_loops(log_format)
     yield exchange_ids, (_IDS, _NUMBERS, _NUMBERS, array_type(np.bool_, 1), _SMALL)
-    yield count_ids, (_IDS, number, number, _NUMBERS)
+    yield add_counts, (_SMALL, _SMALL, _NUMBERS)
     yield rank_common, (_NUMBERS, number, number, _NUMBERS, _SMALL)
     if is_criteo:
         from fae.ingest.hex_vocabulary import write_hex

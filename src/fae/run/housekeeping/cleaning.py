@@ -28,7 +28,7 @@ from fae.core.whole_files import read_json
 from fae.engine.leftovers import TASKS_FOLDER, active_workers
 from fae.ingest.raw_files.remote_files import source_path
 from fae.ingest.raw_files.source_digests import has_content, sidecar
-from fae.ingest.resume import progress_paths
+from fae.ingest.shards.unfinished_paths import progress_paths
 from fae.run.housekeeping.run_list import folder_bytes, has_begun, is_run
 from fae.run.shared_logs import named_users, run_folders, users_of
 from fae.run.stale_files import RUN_RECORD

@@ -16,7 +16,7 @@ from fae.core.errors import ArtifactError, RecipeError
 from fae.core.files import LOCK, MANIFEST, broken_link
 from fae.core.whole_files import read_json
 from fae.engine.leftovers import active_workers, has_leftovers
-from fae.ingest.resume import progress_paths
+from fae.ingest.shards.unfinished_paths import progress_paths
 from fae.run.stale_files import RUN_RECORD
 
 STAGE_OF = {"log": "ingest", "profile": "profile", "hot_set": "calibrate", "packed": "pack"}
