@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reserve_descriptors()
     if arguments is None:
         # Threads that come back from compiled code wait that long for one that imports a library (Python's: 5 ms).
-        sys.setswitchinterval(0.0005)
+        sys.setswitchinterval(0.0001)
     line = interrupted_line(sys.argv[1:] if arguments is None else arguments)
     with handled_signals(line, ends_process=arguments is None):
         try:

@@ -17,40 +17,16 @@ import os
 import stat
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from importlib.abc import MetaPathFinder
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from fae.core.compiling.hidden_packages import hidden
 from fae.core.compiling.loop_locks import LoopLock
 from fae.core.printable import tell
-
-
-class _Hider(MetaPathFinder):
-    """The first finder of a thread that is not to find a package. Other threads find it."""
-
-    def __init__(self, package: str) -> None:
-        self._package, self._thread = package, threading.get_ident()
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        if name == self._package and threading.get_ident() == self._thread:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
-@contextlib.contextmanager
-def hidden(package: str) -> Iterator[None]:
-    """While the block runs, its thread does not find `package` (a top-level name); one that is loaded already stays."""
-    hider = _Hider(package)
-    sys.meta_path.insert(0, hider)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(hider)
 
 
 def is_installed(package: str) -> bool:
@@ -61,7 +37,8 @@ def is_installed(package: str) -> bool:
         return package in sys.modules
 
 
-with hidden("scipy"):  # numba looks at its version, and takes half a second for it
+# numba looks at the version of the one, which takes half a second, and for settings of the other.
+with hidden("scipy"), hidden("coverage"):
     import numba
     from numba.core.caching import FunctionCache
 

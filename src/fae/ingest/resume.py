@@ -36,7 +36,7 @@ from fae.core.progress import say
 from fae.core.threads import run_jobs
 from fae.core.whole_files import read_json, write_durably
 from fae.ingest.provisional_ids import ColumnEncoder
-from fae.ingest.shards.kept_parts import KeptParts, facts_checksum
+from fae.ingest.shards.kept_parts import KeptParts
 from fae.ingest.shards.unfinished_paths import discard_progress, progress_file, unfinished_folder
 
 FINAL_IDS, RENUMBERED = "final.npy", "renumbered.npy"
@@ -278,16 +278,21 @@ class IngestProgress:
             for encoder, (count, num_bytes) in zip(encoders, head.tolist(), strict=True):
                 encoder.restore_values(journal.read(num_bytes), count)
 
-    def keep_ids_of(self, parts: Sequence[tuple[Path, dict[str, Any]]], maps: tuple[int, int]) -> None:
+    def keep_ids_of(
+        self, parts: Sequence[tuple[Path, dict[str, Any]]], facts_checksums: Sequence[str], maps: tuple[int, int]
+    ) -> None:
         """Leave the rows of ids in these parts when the log is marked as read.
 
         Parameters
         ----------
+        facts_checksums
+            Hex crc32 of the facts of each.
         maps
             Bytes and crc32 of `PART_MAPS`.
         """
         self.parts_of_ids = [*parts]
-        self.state["parts"] = [[path.name, facts_checksum(path)] for path, _ in parts]
+        names = (path.name for path, _ in parts)
+        self.state["parts"] = [[*each] for each in zip(names, facts_checksums, strict=True)]
         self._kept[f"work/{PART_MAPS}"] = [*maps]
 
     def mark_read(self, encoders: Sequence[ColumnEncoder], writers: Sequence[NpyWriter]) -> None:

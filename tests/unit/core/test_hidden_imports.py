@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fae.core.compiled import hidden, is_installed
+from fae.core.compiled import is_installed
+from fae.core.compiling.hidden_packages import hidden
 
 _NUMBA = """
 import sys

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,68 +19,114 @@ from fae.core.threads import run_jobs
 from fae.ingest.numbering.part_ids import UNCHANGED, PartIds, PartMaps, Parts
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.resume import PART_MAPS, IngestProgress
+from fae.ingest.shards.kept_parts import facts_checksum
 from fae.ingest.shards.shard_values import JoinedIds
 
 _BLOCK_BYTES = 4 * 2**20
+_NUM_THREADS = 4
+"""As many bring rows to their places while the log is read: they wait for the disk, most of the time."""
 
 
-def join_rows(
-    encoders: Sequence[ColumnEncoder],
-    parts: Parts,
-    joined: JoinedIds,
-    progress: IngestProgress,
-    *,
-    with_ids: bool,
-) -> None:
-    """Write all arrays of rows of the unfinished log.
+class JoinedRows:
+    """Brings the rows of parts to their places while the log is read, but those of ids.
 
-    Parameters
-    ----------
-    with_ids
-        Whether ids are written too. Else they stay in the parts, to be written once, when they are final.
+    A context manager: none of its threads runs behind the block.
+    """
+
+    def __init__(self, progress: IngestProgress) -> None:
+        self._progress = progress
+        self._threads = ThreadPoolExecutor(_NUM_THREADS, "fae-rows")
+        self._writers: dict[str, NpyWriter] = {}
+        self._checksums: dict[str, list[tuple[int, int]]] = {}
+        self._copies: list[Future[str]] = []
+        self._num_inputs = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        for writer in self._writers.values():
+            writer.abandon()
+
+    def add(self, path: Path, facts: dict[str, Any]) -> None:
+        """Take the next part in log order; its rows are copied some time later."""
+        first = self._num_inputs
+        self._num_inputs += facts["num_inputs"]
+        copies: list[tuple[Path, int, NpyWriter]] = []
+        for name, (dtype, shape, num_rows, checksum) in facts["rows"].items():
+            if name == "ids":
+                continue
+            if name not in self._writers:
+                self._writers[name] = self._progress.open_rows(name, dtype, tuple(shape))
+            writer = self._writers[name]
+            self._checksums.setdefault(name, []).append((checksum, num_rows * writer.row_bytes))
+            copies.append((path / f"{name}.npy", num_rows, writer))
+
+        def work() -> str:
+            for source, num_rows, writer in copies:
+                _copy_rows(source, num_rows, writer, first)
+            return facts_checksum(path)
+
+        self._copies.append(self._threads.submit(work))
+
+    def finish(self) -> tuple[list[NpyWriter], list[str]]:
+        """Wait until all rows are in their places; return the closed writers, and `facts_checksum` of each part."""
+        with task("ingest: joining rows", len(self._copies), "parts") as bar:
+            are_done = [copy.done() for copy in self._copies]
+            bar.find(sum(are_done))
+            found = []
+            for copy, is_done in zip(self._copies, are_done, strict=True):
+                found.append(copy.result())
+                bar.advance(0 if is_done else 1)
+        for name, writer in self._writers.items():
+            checksums, sizes = zip(*self._checksums[name], strict=True)
+            writer.checksum = join_checksums(checksums, sizes)
+            writer.close()
+        return list(self._writers.values()), found
+
+
+def join_ids(
+    encoders: Sequence[ColumnEncoder], parts: Parts, joined: JoinedIds, progress: IngestProgress, *, with_rows: bool
+) -> tuple[list[NpyWriter], tuple[int, int]]:
+    """Write the maps of all parts, and the provisional ids of all rows where that is wanted.
+
+    Returns
+    -------
+    list
+        The closed writer of ``ids.npy``, if it is written.
+    tuple
+        Bytes and crc32 of the file of maps.
 
     Raises
     ------
     LogError
         If an id of a part has no value: the part was damaged meanwhile.
     """
-    starts = [0, *itertools.accumulate(facts["num_inputs"] for _, facts in parts)]
-    kinds: dict[str, tuple[str, list[int]]] = {}
-    for _, facts in parts:
-        kinds |= {name: (dtype, shape) for name, (dtype, shape, _, _) in facts["rows"].items() if name not in kinds}
-    if not with_ids:
-        del kinds["ids"]
     maps = progress.work / PART_MAPS
-    maps_facts = _write_maps(encoders, parts, joined, maps)
+    facts = _write_maps(encoders, parts, joined, maps)
+    if not with_rows:
+        return [], facts
     ids = PartIds(encoders, parts, maps)
-    checksums: dict[tuple[str, int], int] = {}
-    with ExitStack() as files, task("ingest: joining rows", starts[-1]) as bar:
-        writers = {
-            name: files.enter_context(progress.open_rows(name, dtype, tuple(shape)))
-            for name, (dtype, shape) in kinds.items()
-        }
+    checksums = [0] * len(parts)
+    with (
+        progress.open_rows("ids", np.int32, ids.shape[1:]) as writer,
+        task("ingest: joining ids", len(ids)) as bar,
+    ):
 
-        def job(index: int) -> Callable[[], None]:
+        def job(part: int) -> Callable[[], None]:
             def work() -> None:
-                path, facts = parts[index]
-                for name, (_, _, num_rows, checksum) in facts["rows"].items():
-                    if name == "ids" and with_ids:
-                        checksums[name, index] = _write_ids(ids, index, writers[name])
-                    elif name != "ids":
-                        _copy_rows(path / f"{name}.npy", num_rows, writers[name], starts[index])
-                        checksums[name, index] = checksum
-                bar.advance(facts["num_inputs"])
+                checksums[part] = _write_ids(ids, part, writer)
+                bar.advance(ids.firsts[part + 1] - ids.firsts[part])
 
             return work
 
-        run_jobs([job(index) for index in range(len(parts))])
-        for name, writer in writers.items():
-            held = [index for index, (_, facts) in enumerate(parts) if name in facts["rows"]]
-            sizes = [parts[index][1]["rows"][name][2] * writer.row_bytes for index in held]
-            writer.checksum = join_checksums([checksums[name, index] for index in held], sizes)
-        if not with_ids:
-            progress.keep_ids_of(parts, maps_facts)
-        progress.mark_read(encoders, list(writers.values()))
+        run_jobs([job(part) for part in range(len(parts))])
+        sizes = [(stop - first) * writer.row_bytes for first, stop in itertools.pairwise(ids.firsts)]
+        writer.checksum = join_checksums(checksums, sizes)
+    return [writer], facts
 
 
 def _write_maps(encoders: Sequence[ColumnEncoder], parts: Parts, joined: JoinedIds, path: Path) -> tuple[int, int]:

@@ -33,7 +33,7 @@ from fae.ingest.shards.shard_reading import (
     unknown_constants,
     with_absolute_paths,
 )
-from fae.ingest.shards.shard_rows import join_rows
+from fae.ingest.shards.shard_rows import JoinedRows, join_ids
 from fae.ingest.shards.shard_values import JoinedIds
 from fae.ingest.sources import SourceFile
 from fae.ingest.splits import SplitFinder
@@ -95,18 +95,20 @@ def read_shards(
         write_plan(progress.parts.folder, tasks)
     total = sum(shard.num_bytes for shard in shards)
     there = {each.path for each in tasks if each.path.is_dir()}  # of an ingest that was killed
-    with JoinedIds(encoders, scratch) as joined:
+    with JoinedIds(encoders, scratch) as joined, JoinedRows(progress) as rows:
         with task("ingest: reading the log", total, "bytes") as bar, _told(bar, progress.parts.folder) as told:
             bar.find(sum(each.num_bytes for each in tasks if each.path in there))
             results = engine.map("ingest", read_shard, tasks, folder=progress.parts.folder)
             for shard, shard_task, facts in zip(shards, tasks, results, strict=True):
                 order.add(shard, shard_task, facts)
                 joined.add(*order.parts[-1])
+                rows.add(*order.parts[-1])
                 moved = shard.num_bytes if shard_task.path in there else told[shard_task.path]
                 bar.advance(shard.num_bytes - moved, f"{finder.num_inputs:,} inputs")
         progress.is_at_end = True
         engine.release_workers()
         joined.finish()
+        writers, facts_checksums = rows.finish()
     for encoder in encoders:
         encoder.printed.finish()
     printed = [encoder.printed.state for encoder in encoders]
@@ -115,8 +117,11 @@ def read_shards(
         **({"time": order.time} if order.time else {}),
     )  # fmt: skip
     with_ids = is_ordered(config)
-    join_rows(encoders, order.parts, joined, progress, with_ids=with_ids)
+    id_writers, maps_facts = join_ids(encoders, order.parts, joined, progress, with_rows=with_ids)
     joined.release()
+    if not with_ids:
+        progress.keep_ids_of(order.parts, facts_checksums, maps_facts)
+    progress.mark_read(encoders, [*writers, *id_writers])
     if with_ids:
         progress.parts.remove()
     else:

@@ -6,6 +6,7 @@ it is in seconds, milliseconds, microseconds or nanoseconds, which differ for al
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,8 +67,8 @@ def date_parts(array: Any, column: ColumnConfig, locate: Locate, missing: Sequen
         )
     if column.zone is not None:
         seconds = np.where(is_day, seconds, _local(seconds, column.zone))
-    parts = np.where(absent, len(_TEXTS) - 1, _PARTS[column.part](seconds))
-    return _TEXTS.take(pa.array(parts))
+    texts = _part_texts()
+    return texts.take(pa.array(np.where(absent, len(texts) - 1, _PARTS[column.part](seconds))))
 
 
 _Read = tuple[Seconds, npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
@@ -219,8 +220,12 @@ def _local(seconds: Seconds, zone: str) -> Seconds:
     return local
 
 
-_TEXTS = pa.array([*map(str, range(32)), ""], pa.string())
-"""The text of each part, and of a missing one behind them."""
+@functools.cache
+def _part_texts() -> Any:
+    """The text of each part, and of a missing one behind them."""
+    return pa.array([*map(str, range(32)), ""], pa.string())
+
+
 _PARTS: dict[Part, Callable[[Seconds], Seconds]] = {
     "hour": lambda seconds: seconds // 3600 % 24,
     "weekday": lambda seconds: (seconds // _DAY_SECONDS + 3) % 7,  # the first day of 1970 was a Thursday

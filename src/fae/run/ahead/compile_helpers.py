@@ -53,12 +53,15 @@ def compile_ahead(wanted: LoopsAhead, *, loads_from: threading.Event | None = No
 
 def _compile_all(wanted: LoopsAhead, loads_from: threading.Event | None = None) -> None:
     from fae.core.compiled import is_kept
+    from fae.core.compiling.hidden_packages import look_for_pandas
 
     with contextlib.suppress(Exception):  # the caller of the loop meets the same error
         for loop, types in wanted.loops():
             if loads_from is not None and (not hasattr(loop, "_cache") or is_kept(loop, types)):
                 while threading.main_thread().is_alive() and not loads_from.wait(_LOOK_AGAIN):
                     pass
+                loads_from = None
+                look_for_pandas()
             if not threading.main_thread().is_alive():
                 return
             if not hasattr(loop, "compile"):  # NUMBA_DISABLE_JIT is set
