@@ -172,6 +172,8 @@ def test_a_late_stop_is_continued_and_later_damage_is_seen(
     (run / ".log.partial" / ".manifest.json.writing").write_text("{")
     if name:
         path = run / ".log.partial" / name
+        if (moment, name) == ("while numbering", "ids.npy"):  # ids are in the parts until then
+            path = min((run / ".log.partial" / "work" / "parts").glob("*/ids.npy"))
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(bytes(data))

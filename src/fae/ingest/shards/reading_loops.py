@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fae.core.compiling.argument_types import array_type, flag, number
+from fae.core.compiling.hidden_packages import hidden, look_for_pandas
 from fae.ingest.formats import CRITEO_FORMATS
 
 _BYTES, _BITS = array_type(np.uint8, 1), array_type(np.uint8, 2)
@@ -36,7 +37,9 @@ def reading_loops(log_format: str) -> Iterator[tuple[Any, tuple[Any, ...]]]:
 
 
 def load_reading_loops(log_format: str) -> None:
-    """Load them, or compile those that are not kept on the disk."""
+    """Load them, or compile those that are not kept on the disk; pyarrow is kept from importing pandas for no task."""
+    with hidden("pandas"):
+        look_for_pandas()
     for loop, types in reading_loops(log_format):
         if hasattr(loop, "compile"):  # not where NUMBA_DISABLE_JIT is set
             loop.compile(types)

@@ -77,17 +77,8 @@ def read_shards(
     """
     shards = cut_log(config, sources)
     order = LogOrder(config, encoders, finder)
-    workers = max(1, min(engine.num_workers, len(shards)))
-    first = order.start()
-    tasks = [
-        ShardTask(
-            config=config, source=sources[shard.source], span=shard.span, num_bytes=shard.num_bytes,
-            path=progress.parts.path(shard.source, _key(shard, first if index == 0 else start_behind())),
-            rules=tuple(rules), start=first if index == 0 else start_behind(),
-            memory_bytes=max(memory_bytes // workers, _SMALLEST_MEMORY),
-        )
-        for index, shard in enumerate(shards)
-    ]  # fmt: skip
+    memory_bytes = max(memory_bytes // max(1, min(engine.num_workers, len(shards))), _SMALLEST_MEMORY)
+    tasks = _shard_tasks(config, sources, shards, order.start(), progress, rules, memory_bytes)
     if engine.is_elsewhere:
         tasks = [with_absolute_paths(each) for each in tasks]
     progress.keep_parts()
@@ -119,13 +110,34 @@ def read_shards(
     with_ids = is_ordered(config)
     id_writers, maps_facts = join_ids(encoders, order.parts, joined, progress, with_rows=with_ids)
     joined.release()
-    if not with_ids:
-        progress.keep_ids_of(order.parts, facts_checksums, maps_facts)
-    progress.mark_read(encoders, [*writers, *id_writers])
     if with_ids:
+        progress.mark_read(encoders, [*writers, *id_writers])
         progress.parts.remove()
     else:
+        progress.keep_ids_of(order.parts, facts_checksums, maps_facts)
+        progress.mark_read(encoders, writers)
         progress.parts.drop_rows(order.parts, but="ids")
+
+
+def _shard_tasks(
+    config: LogConfig,
+    sources: Sequence[SourceFile],
+    shards: Sequence[Shard],
+    first: dict[str, Any],
+    progress: IngestProgress,
+    rules: Sequence[DenseRule],
+    memory_bytes: int,
+) -> list[ShardTask]:
+    """One task for each shard; the first one is read with the start `first`."""
+    starts = [first, *(start_behind() for _ in shards[1:])]
+    return [
+        ShardTask(
+            config=config, source=sources[shard.source], span=shard.span, num_bytes=shard.num_bytes,
+            path=progress.parts.path(shard.source, _key(shard, start)), rules=tuple(rules), start=start,
+            memory_bytes=memory_bytes,
+        )
+        for shard, start in zip(shards, starts, strict=True)
+    ]  # fmt: skip
 
 
 @contextlib.contextmanager
