@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +12,10 @@ import numpy as np
 
 from fae.artifacts.batch_arrays import Segments
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
-from fae.artifacts.manifest import Manifest
+from fae.artifacts.manifest import Manifest, Plan, write_artifact
 from fae.artifacts.packed import BatchSet, PackedDataset
 from fae.artifacts.row_layout import RowLayout
+from fae.core.npy import NpyWriter
 from fae.pack.sort_kernels import SEGMENT_LOOKUPS
 
 
@@ -40,6 +43,23 @@ def row_numbers(ids: np.ndarray, layout: RowLayout) -> np.ndarray:
         used = ids[:, slot] >= 0
         rows[used, slot] = layout.row_numbers(int(table))[ids[used, slot]]
     return rows
+
+
+def write_version_2(packed: PackedDataset, path: Path) -> PackedDataset:
+    """Write the same batches in format 2, which stores the addresses of the training split."""
+    made = packed.manifest
+    plan = Plan(kind=made.kind, format_version=2, parameters=made.parameters, parents=made.parents, command="fae pack")
+    summary = {name: value for name, value in made.summary.items() if name != "group_slots"}
+    with write_artifact(path, plan, summary) as folder:
+        for name in made.files:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(packed.path / name, folder / name)
+        file = NpyWriter(folder / "train" / "addresses.npy", np.int32, (packed.batch_size, packed.num_slots))
+        for index, batch in enumerate(packed.train):
+            file.write(index, batch.addresses[None])
+        file.close()
+        summary["bytes"] = sum(each.stat().st_size for each in folder.glob("*/*.npy"))
+    return PackedDataset(path)
 
 
 def check_packed(packed: PackedDataset, log: ColumnarLog, hot_set: Any) -> None:

@@ -85,7 +85,7 @@ class Composer:
 
     def __init__(
         self, layout: RowLayout, num_dense: int, batch_size: int, staging_rows: Sequence[int] | None, *,
-        with_addresses: bool,
+        with_addresses: bool = False,
     ) -> None:  # fmt: skip
         check_address_space(layout, batch_size)
         self.layout, self.batch_size, self._num_dense = layout, batch_size, num_dense
