@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,19 @@ def row_numbers(ids: np.ndarray, layout: RowLayout) -> np.ndarray:
     return rows
 
 
+def store_addresses(batches: BatchSet) -> BatchSet:
+    """The same batches as format 2 has them: their addresses in the order of lookups, by plain numpy."""
+    arrays = batches.arrays
+    found = np.full((batches.num_batches, *arrays.shape), -1, np.int32)
+    for flat, batch in zip(found.reshape(len(found), arrays.shape[0] * arrays.shape[1]), batches, strict=True):
+        for group, segments in enumerate(batch.segments):
+            end = arrays.group_places[group + 1]
+            counts = np.diff(np.append(segments.starts, end)) if len(segments.starts) else []
+            flat[batch.order[end - sum(counts) : end]] = np.repeat(segments.addresses, counts)
+    found.flags.writeable = False
+    return BatchSet(dataclasses.replace(arrays, addresses=found, group_places=None), batches.num_hot_batches)
+
+
 def write_version_2(packed: PackedDataset, path: Path) -> PackedDataset:
     """Write the same batches in format 2, which stores the addresses of the training split."""
     made = packed.manifest
@@ -55,8 +69,7 @@ def write_version_2(packed: PackedDataset, path: Path) -> PackedDataset:
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(packed.path / name, folder / name)
         file = NpyWriter(folder / "train" / "addresses.npy", np.int32, (packed.batch_size, packed.num_slots))
-        for index, batch in enumerate(packed.train):
-            file.write(index, batch.addresses[None])
+        file.write(0, store_addresses(packed.train).arrays.addresses)
         file.close()
         summary["bytes"] = sum(each.stat().st_size for each in folder.glob("*/*.npy"))
     return PackedDataset(path)
