@@ -12,11 +12,11 @@ import torch
 
 from fae.artifacts.packed import PackedDataset
 from fae.training.config import TrainConfig
+from train_setting import Setting, tensors_of
 
 from cases import CPU, assert_same_bytes, history_log, random_log, train
-from commands import csv_text, fault, fae, succeed, write_recipe, zipf_inputs
+from commands import csv_text, fae, fault, succeed, write_recipe, zipf_inputs
 from packs import store_addresses, write_version_2
-from train_setting import Setting, tensors_of
 
 
 @pytest.mark.parametrize("make", [random_log, history_log])
@@ -46,7 +46,9 @@ def test_stored_addresses_train_the_same_bytes(
     def take_stored(self: Any, views: Any, addresses: torch.Tensor) -> None:
         addresses.copy_(torch.from_numpy(waiting.pop(0)))
 
-    waiting = [batch.addresses.copy() for batch in log.packed(layout) if placement != "paper" or not batch.has_cold_rows]
+    waiting = [
+        batch.addresses.copy() for batch in log.packed(layout) if placement != "paper" or not batch.has_cold_rows
+    ]
     waiting *= 2
     monkeypatch.setattr(GpuRows, "_derive_addresses", take_stored)
     assert_same_bytes(trained(), derived)

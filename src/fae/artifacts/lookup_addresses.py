@@ -41,8 +41,7 @@ def write_addresses(order: Int32, starts: Int32, rows: Int32, end: int, first: i
     segment = np.searchsorted(starts, first, side="right") - 1
     place = first
     while place < last:
-        stop = starts[segment + 1] if segment + 1 < starts.size else end
-        stop = min(np.int64(stop), last)
+        stop = min(int(starts[segment + 1]) if segment + 1 < starts.size else end, last)
         address = rows[segment] if segment >= 0 else np.int32(-1)
         for i in range(place, stop):
             flat[order[i]] = address

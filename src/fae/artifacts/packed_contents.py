@@ -105,7 +105,7 @@ class _SplitFiles:
         return fits
 
     def _order(self) -> RowCheck:
-        """Addresses are derived from orders, each lookup's from one place: of its group, or its row would be another's."""
+        """Addresses are derived from an order: it must list each lookup once, in the part of its group."""
         size, layout = self._packed.batch_size, self._layout
         places = size * layout.addressing.group_first_slot
         slot_group = layout.addressing.slot_group

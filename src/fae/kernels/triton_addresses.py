@@ -16,7 +16,7 @@ from fae.kernels.input_views import InputViews
 ADDRESSES = {"segments": 64, "at_once": 8, "num_warps": 1}
 """Segments of a program, lookups of a segment that are read together, warps."""
 _PADS = 1024  # lookups that are none, which a program writes together
-_PLACES = 4096  # of `order` for each program, at least: so many programs share the lookups that are none
+_PLACES = 4096  # of `order` for each program, at least one program: they share the lookups that are none
 
 
 @triton.jit
