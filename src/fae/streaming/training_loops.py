@@ -38,12 +38,15 @@ class LoopShapes:
 
 def training_loops(shapes: LoopShapes) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     """Each compiled loop of a training with numba's types of its arguments, in the order of their first calls."""
+    from fae.artifacts.lookup_addresses import are_permutations
     from fae.streaming import row_loops
     from fae.streaming.counters import poll, publish
 
     counters, matrix = array_type(np.int64, 2), array_type(np.float32, 2)
     numbers, transfer = array_type(np.int64, 1), array_type(np.float32, 3)
     commands = array_type(np.int64, 3)
+    orders, groups = array_type(np.int32, 2, is_file=True), array_type(np.int64, 1)
+    yield are_permutations, (orders, groups, groups, array_type(np.bool_, 1))
     yield publish, (counters, number, number)
     if shapes.is_staged:
         listed = array_type(np.int64, 1, is_file=True)
