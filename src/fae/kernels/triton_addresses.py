@@ -14,8 +14,8 @@ from torch import Tensor
 from fae.kernels.input_views import InputViews
 
 ADDRESSES = {"segments": 64, "at_once": 8, "num_warps": 1}
-"""Segments of a program, lookups of a segment that are read together, warps."""
-_PADS = 1024  # lookups that are none, which a program writes together
+"""Segments of a program, lookups of each that are read together, warps; no result depends on them."""
+_PADS = 256  # lookups that are none, which a program writes together
 _PLACES = 4096  # of `order` for each program, at least one program: they share the lookups that are none
 
 
@@ -37,12 +37,13 @@ def _addresses_kernel(
     end = tl.load(starts + segment + 1, mask=segment + 1 < num_segments, other=order_end)
     end = tl.where(exists, end, start)
     address = tl.load(words + tl.load(words + field + 4) + segment, mask=exists, other=-1)
+    of_places = address[:, None] + tl.zeros((SEGMENTS, AT_ONCE), tl.int32)
     longest = tl.max(end - start, axis=0)
-    for done in range(0, longest, AT_ONCE):
-        for step in tl.static_range(AT_ONCE):  # independent loads, whose waits overlap
-            place = start + done + step
-            lookup = tl.load(order + place, mask=place < end, other=0)
-            tl.store(addresses + lookup, address, mask=place < end)
+    for done in range(0, longest, AT_ONCE):  # loads of many lookups before the first store, so that their waits overlap
+        place = start[:, None] + done + tl.arange(0, AT_ONCE)[None, :]
+        inside = place < end[:, None]
+        lookup = tl.load(order + place, mask=inside, other=0)
+        tl.store(addresses + lookup, of_places, mask=inside)
 
 
 def derive_group_addresses(
