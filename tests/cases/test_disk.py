@@ -367,7 +367,7 @@ FOREIGN: dict[str, Edit] = {
     "hot rows below 0": ("hot_set", "manifest", nothing, summary("tables", 0, "num_hot", value=-1)),
     "rows of no width": ("hot_set", "manifest", nothing, summary("tables", 0, "embedding_dim", value=0)),
     "staging rows of another kind": ("hot_set", "manifest", nothing, summary("staging_rows", value=[1, 2, 3])),
-    "an address beyond the rows": ("packed", "train/addresses.npy", values("train/addresses.npy", 3, 2**30), nothing),
+    "an order with a lookup twice": ("packed", "train/order.npy", values("train/order.npy", 3, 0), nothing),
     "an address of the test": ("packed", "test/addresses.npy", values("test/addresses.npy", 3, 2**30), nothing),
     "an order beyond the batch": ("packed", "train/order.npy", values("train/order.npy", 3, 2**30), nothing),
     "an order below 0": ("packed", "train/order.npy", values("train/order.npy", 3, -1), nothing),

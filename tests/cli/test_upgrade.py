@@ -69,7 +69,7 @@ def downgrade(chain: Path) -> None:
     (chain / "new").rename(log.path)
     renamed = {old.fingerprint: fingerprint("log", 1, old.parameters, {})}
     for day in ("day1", "day2"):
-        for kind, version in (("log", 2), ("profile", 1), ("hot_set", 1), ("packed", 2), ("checkpoint", 1)):
+        for kind, version in (("log", 2), ("profile", 1), ("hot_set", 1), ("packed", 3), ("checkpoint", 1)):
             if (day, kind) == ("day1", "log"):
                 continue
             manifest = read_manifest(chain / day / kind, kind, version, command="")

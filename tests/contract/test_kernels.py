@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fae.kernels.cpu as cpu
+from fae.artifacts import lookup_addresses
+from fae.artifacts.batch_arrays import Segments
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZERS, bias_corrected_rate, state_width
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import group_geometries
@@ -41,6 +43,19 @@ class PythonForm(CpuGroupKernels):
 
     def update(self, *arguments, **options):
         self._patched(super().update, *arguments, **options)
+
+
+def segments_of(sorted_addresses):
+    """Starts and addresses of the segments, and rows of several, of one group's addresses in their order."""
+    starts, addresses, long_rows = [], [], []
+    for address in np.unique(sorted_addresses[sorted_addresses >= 0]):
+        begin, end = np.searchsorted(sorted_addresses, [address, address + 1])
+        cuts = range(begin, end, SEGMENT_LOOKUPS)
+        if len(cuts) > 1:
+            long_rows += [len(starts), len(cuts)]
+        starts += cuts
+        addresses += [address] * len(cuts)
+    return starts, addresses, long_rows
 
 
 class TritonForm:
@@ -79,15 +94,7 @@ class TritonForm:
 
     def inputs(self, order, rate, kept_share=0.0) -> InputViews:
         """An input buffer: header, then starts and addresses of the segments, then rows of several segments."""
-        sorted_addresses = self.addresses.reshape(-1)[order]
-        starts, addresses, long_rows = [], [], []
-        for address in np.unique(sorted_addresses[sorted_addresses >= 0]):
-            begin, end = np.searchsorted(sorted_addresses, [address, address + 1])
-            cuts = range(begin, end, SEGMENT_LOOKUPS)
-            if len(cuts) > 1:
-                long_rows += [len(starts), len(cuts)]
-            starts += cuts
-            addresses += [address] * len(cuts)
+        starts, addresses, long_rows = segments_of(self.addresses.reshape(-1)[order])
         header = np.zeros(group_field(1), np.int32)
         header[0], header[1] = len(self.addresses), np.float32(rate).view(np.int32)
         header[2] = np.float32(kept_share).view(np.int32)
@@ -209,6 +216,29 @@ def test_lookup_and_update(engine, lengths, poolings, dim, optimizer, kept_share
     assert len(untouched), "the case must leave a row alone"
     assert torch.equal(weight[untouched], case.weight[untouched])
     assert torch.equal(state[untouched], before[untouched])
+
+
+@cases
+@pytest.mark.parametrize("form", ["numba", "python", "triton"])
+@pytest.mark.parametrize("batch_size", [1, 12, 90])
+def test_addresses_follow_from_the_order(form, lengths, poolings, batch_size, monkeypatch):
+    case = Case(lengths, poolings, 4, batch_size, seed=batch_size)
+    found = np.full_like(case.addresses, 77)
+    if form == "triton":
+        kernels = make_kernels("triton", case.geometry, batch_size, "sgd")
+        kernels.addresses, kernels.cold_rows = case.addresses, torch.zeros(1, dtype=torch.int64)
+        derived = torch.from_numpy(found).to(kernels.device)
+        kernels.kernels.derive_addresses(kernels.inputs(case.order, 0.0), derived)
+        found = derived.cpu().numpy()
+    else:
+        if form == "python":
+            monkeypatch.setattr(lookup_addresses, "write_addresses", lookup_addresses.write_addresses.py_func)
+        starts, addresses, _ = (
+            np.array(each, np.int32) for each in segments_of(case.addresses.reshape(-1)[case.order])
+        )
+        segments = Segments(starts=starts, addresses=addresses, long_rows=np.zeros((0, 2), np.int32))
+        lookup_addresses.derive_addresses(case.order, [segments], np.array([0, case.order.size]), found)
+    assert np.array_equal(found, case.addresses)
 
 
 @engines

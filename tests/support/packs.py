@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +13,10 @@ import numpy as np
 
 from fae.artifacts.batch_arrays import Segments
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
-from fae.artifacts.manifest import Manifest
+from fae.artifacts.manifest import Manifest, Plan, write_artifact
 from fae.artifacts.packed import BatchSet, PackedDataset
 from fae.artifacts.row_layout import RowLayout
+from fae.core.npy import NpyWriter
 from fae.pack.sort_kernels import SEGMENT_LOOKUPS
 
 
@@ -40,6 +44,35 @@ def row_numbers(ids: np.ndarray, layout: RowLayout) -> np.ndarray:
         used = ids[:, slot] >= 0
         rows[used, slot] = layout.row_numbers(int(table))[ids[used, slot]]
     return rows
+
+
+def store_addresses(batches: BatchSet) -> BatchSet:
+    """The same batches as format 2 has them: their addresses in the order of lookups, by plain numpy."""
+    arrays = batches.arrays
+    found = np.full((batches.num_batches, *arrays.shape), -1, np.int32)
+    for flat, batch in zip(found.reshape(len(found), arrays.shape[0] * arrays.shape[1]), batches, strict=True):
+        for group, segments in enumerate(batch.segments):
+            end = arrays.group_places[group + 1]
+            counts = np.diff(np.append(segments.starts, end)) if len(segments.starts) else []
+            flat[batch.order[end - sum(counts) : end]] = np.repeat(segments.addresses, counts)
+    found.flags.writeable = False
+    return BatchSet(dataclasses.replace(arrays, addresses=found, group_places=None), batches.num_hot_batches)
+
+
+def write_version_2(packed: PackedDataset, path: Path) -> PackedDataset:
+    """Write the same batches in format 2, which stores the addresses of the training split."""
+    made = packed.manifest
+    plan = Plan(kind=made.kind, format_version=2, parameters=made.parameters, parents=made.parents, command="fae pack")
+    summary = {name: value for name, value in made.summary.items() if name != "group_slots"}
+    with write_artifact(path, plan, summary) as folder:
+        for name in made.files:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(packed.path / name, folder / name)
+        file = NpyWriter(folder / "train" / "addresses.npy", np.int32, (packed.batch_size, packed.num_slots))
+        file.write(0, store_addresses(packed.train).arrays.addresses)
+        file.close()
+        summary["bytes"] = sum(each.stat().st_size for each in folder.glob("*/*.npy"))
+    return PackedDataset(path)
 
 
 def check_packed(packed: PackedDataset, log: ColumnarLog, hot_set: Any) -> None:

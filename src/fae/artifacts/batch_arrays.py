@@ -103,7 +103,8 @@ class BatchArrays:
     Attributes
     ----------
     addresses, order, dense, labels
-        As in `PackedBatch`, with N in front; `order` is None outside the training split.
+        As in `PackedBatch`, with N in front; `order` is None outside the training split, and `addresses` where they
+        follow from it.
     num_inputs
         int32 ``[N]``.
     inputs
@@ -117,9 +118,11 @@ class BatchArrays:
     segments, hot_segments
         Segments of the cold batches (of all, where batches are mixed), and of the hot batches, which come before them;
         None outside the training split.
+    group_places
+        int64 ``[G + 1]``: where each group's part of a batch's `order` begins; None where addresses are stored.
     """
 
-    addresses: npt.NDArray[np.int32]
+    addresses: npt.NDArray[np.int32] | None
     order: npt.NDArray[np.int32] | None
     dense: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
@@ -130,3 +133,12 @@ class BatchArrays:
     weights: npt.NDArray[np.float32] | None = None
     segments: SegmentArrays | None = None
     hot_segments: SegmentArrays | None = None
+    group_places: npt.NDArray[np.int64] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """B and S: inputs of a batch, and lookup slots of an input."""
+        if self.addresses is not None:
+            return self.addresses.shape[1], self.addresses.shape[2]
+        assert self.order is not None
+        return self.labels.shape[1], self.order.shape[1] // self.labels.shape[1]

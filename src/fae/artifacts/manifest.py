@@ -88,6 +88,8 @@ class Plan:
     ----------
     command
         The command that makes the artifact, named in errors.
+    older_versions
+        Older format versions in which the same artifact serves as well, and is kept where it is there.
     """
 
     kind: str
@@ -95,11 +97,18 @@ class Plan:
     parameters: dict[str, Any]
     parents: dict[str, str]
     command: str
+    older_versions: tuple[int, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """The fingerprint the artifact will have."""
         return fingerprint(self.kind, self.format_version, self.parameters, self.parents)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """The fingerprint, and those that the artifact has in an older format that serves as well."""
+        versions = (self.format_version, *self.older_versions)
+        return tuple(fingerprint(self.kind, version, self.parameters, self.parents) for version in versions)
 
 
 @contextmanager
@@ -177,13 +186,17 @@ def rename_parents(path: Path, manifest: Manifest, parents: Mapping[str, str]) -
         raise cannot_write(path, error) from error
 
 
-def read_manifest(path: Path, kind: str, format_version: int, *, command: str) -> Manifest:
+def read_manifest(
+    path: Path, kind: str, format_version: int, *, command: str, older_versions: tuple[int, ...] = ()
+) -> Manifest:
     """Read the manifest of an artifact, after checking its kind, format and files.
 
     Parameters
     ----------
     command
         The command that makes this artifact, named in every error.
+    older_versions
+        Older format versions that the caller reads too.
 
     Raises
     ------
@@ -192,13 +205,13 @@ def read_manifest(path: Path, kind: str, format_version: int, *, command: str) -
     """
     if not (path / MANIFEST).is_file():
         raise ArtifactError(f"there is no {kind} in {path}; run `{command}` first")
-    manifest = _read_authentic(path, kind, format_version, command)
+    manifest = _read_authentic(path, kind, (format_version, *older_versions), command)
     check_files(path, manifest.files, command)
     return manifest
 
 
-def _read_authentic(path: Path, kind: str, format_version: int, command: str) -> Manifest:
-    """The manifest at `path`, if it is of this kind and format and was not edited; else raises `ArtifactError`."""
+def _read_authentic(path: Path, kind: str, versions: tuple[int, ...], command: str) -> Manifest:
+    """The manifest at `path`, if it is of this kind and one of these formats and was not edited; else raises."""
     file, advice = path / MANIFEST, make_again(path, command)
     try:
         manifest = _parse(file)
@@ -206,9 +219,9 @@ def _read_authentic(path: Path, kind: str, format_version: int, command: str) ->
         raise ArtifactError(f"cannot read {file}: {reason(error)}; fix that, or {advice}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{file} is not a manifest ({error}); {advice}") from error
-    if manifest.kind != kind or manifest.format_version != format_version:
+    if manifest.kind != kind or manifest.format_version not in versions:
         raise ArtifactError(
-            f"{path} holds {manifest.kind} format {manifest.format_version}, expected {kind} format {format_version}; "
+            f"{path} holds {manifest.kind} format {manifest.format_version}, expected {kind} format {versions[0]}; "
             f"{advice}, or choose another folder with --out"
         )
     if not manifest.is_authentic:
@@ -241,9 +254,10 @@ _MANIFEST_TYPES: dict[str, type] = {
 
 
 def is_current(path: Path, plan: Plan) -> bool:
-    """Whether the artifact at `path` is the one that `plan` would make. Only its manifest is read.
+    """Whether the artifact at `path` is the one that `plan` would make, or the same in an older format that serves.
 
-    An artifact of other parameters or parents is not current: it is left from an earlier recipe, and may be replaced.
+    Only its manifest is read. An artifact of other parameters or parents is not current: it is left from an earlier
+    recipe, and may be replaced.
 
     Raises
     ------
@@ -253,7 +267,8 @@ def is_current(path: Path, plan: Plan) -> bool:
     """
     if not (path / MANIFEST).is_file():
         return False
-    return _read_authentic(path, plan.kind, plan.format_version, plan.command).fingerprint == plan.fingerprint
+    found = _read_authentic(path, plan.kind, (plan.format_version, *plan.older_versions), plan.command)
+    return found.fingerprint in plan.fingerprints
 
 
 def require_parent(manifest: Manifest, parent: Manifest, *, command: str) -> None:

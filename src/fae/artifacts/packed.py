@@ -18,12 +18,15 @@ import numpy.typing as npt
 from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, Segments
 from fae.artifacts.checksums import damaged
 from fae.artifacts.columnar_log import MOST_ROWS, SPLITS
-from fae.artifacts.manifest import Manifest, read_manifest
+from fae.artifacts.lookup_addresses import derive_addresses
+from fae.artifacts.manifest import Manifest, fingerprint, read_manifest
 from fae.artifacts.schema import Fields, open_array
 from fae.core.units import format_count
 
 KIND = "packed"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+OLDER_VERSIONS = (2,)
+"""Formats that are read too, and train the same bytes: 2 stores the addresses of the training split."""
 COMMAND = "fae pack RECIPE.toml"
 
 
@@ -45,22 +48,35 @@ class PackedBatch:
         self.num_inputs, self.has_cold_rows = num_inputs, has_cold_rows
 
     def __repr__(self) -> str:
-        batch_size, num_slots = self._arrays.addresses.shape[1:]
+        batch_size, num_slots = self._arrays.shape
         cold = sum(map(len, self.cold_rows))
         return (
             f"PackedBatch({self.num_inputs} of {batch_size} inputs, {num_slots} slots, "
             f"{format_count(cold) if cold else 'no'} cold rows)"
         )
 
-    @cached_property
+    @property
     def addresses(self) -> npt.NDArray[np.int32]:
         """int32 ``[B, S]``: the address of every lookup, -1 where there is none; padded inputs are all -1.
 
         An address ``a < H`` is hot row number ``a`` of the slot's group, ``a >= H`` is entry ``a - H`` of the group's
-        `cold_rows`.
+        `cold_rows`. Those of a training batch are derived each time they are read.
         """
-        found: npt.NDArray[np.int32] = self._arrays.addresses[self._index]
+        found = self.read_addresses()
+        found.flags.writeable = False
         return found
+
+    def read_addresses(self, out: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32]:
+        """`addresses`; those that are not stored are derived into `out`, int32 ``[B, S]``, or into a new array."""
+        if self._arrays.addresses is not None:
+            stored: npt.NDArray[np.int32] = self._arrays.addresses[self._index]
+            return stored
+        assert self.order is not None
+        assert self._arrays.group_places is not None
+        if out is None:
+            out = np.empty(self._arrays.shape, np.int32)
+        derive_addresses(self.order, self.segments, self._arrays.group_places, out)
+        return out
 
     @property
     def is_ordered(self) -> bool:
@@ -264,6 +280,8 @@ class PackedDataset:
         `BatchSet` of each split; a split without inputs has no batches.
     batch_size, num_slots, num_dense
         B, S and K.
+    group_slots
+        Slots of each group of tables; None in format 2, which stores the addresses of the training split.
     mixed
         Whether training batches ignore hotness (order = "shuffled").
     weighted
@@ -277,7 +295,9 @@ class PackedDataset:
 
     def __init__(self, path: str | Path, *, command: str = COMMAND) -> None:
         self.path = path = Path(path)
-        self.manifest: Manifest = read_manifest(path, KIND, FORMAT_VERSION, command=command)
+        self.manifest: Manifest = read_manifest(
+            path, KIND, FORMAT_VERSION, command=command, older_versions=OLDER_VERSIONS
+        )
         self.command = command
         self.summary: dict[str, Any] = self.manifest.summary
         fields = Fields(self.summary, "summary", path, command)
@@ -285,6 +305,10 @@ class PackedDataset:
         self.num_slots: int = fields.whole("num_slots", 1, MOST_ROWS)
         self.num_dense: int = fields.whole("num_dense", 0, MOST_ROWS)
         self._num_groups = fields.whole("num_groups", 1, self.num_slots)
+        is_older = self.manifest.format_version in OLDER_VERSIONS
+        self.group_slots = None if is_older else fields.wholes("group_slots", 1, count=self._num_groups)
+        if self.group_slots is not None and sum(self.group_slots) != self.num_slots:
+            raise fields.fault(f"group_slots whose sum is {self.num_slots}")
         self.mixed: bool = fields.flag("mixed")
         self.weighted: bool = fields.flag("weighted") if "weighted" in fields else False
         for name in ("coverage", "input_share"):
@@ -301,6 +325,13 @@ class PackedDataset:
             f"{', mixed' if self.mixed else ''}, {self.num_slots} slots, "
             f"coverage {100 * self.summary['coverage']:.1f} %)"
         )
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """The fingerprint, and those that the same batches have in the other formats that are read."""
+        made, versions = self.manifest, (FORMAT_VERSION, *OLDER_VERSIONS)
+        names = [fingerprint(KIND, version, made.parameters, made.parents) for version in versions]
+        return (made.fingerprint, *(name for name in names if name != made.fingerprint))
 
     def _open(self, split: str, fields: Fields) -> BatchSet:
         num_batches, batch_size, num_groups = fields.whole("num_batches"), self.batch_size, self._num_groups
@@ -343,9 +374,11 @@ class PackedDataset:
         if cold_offsets[num_hot].any():
             raise damaged(self.path, f"{split}/cold_offsets.npy", self.command, "hot batches have cold rows")
 
+        is_ordered, slots = split == "train", self.group_slots
+        has_addresses = slots is None or not is_ordered
         arrays = BatchArrays(
-            addresses=mapped("addresses", np.int32, num_batches, batch_size, self.num_slots),
-            order=mapped("order", np.int32, num_batches, batch_size * self.num_slots) if split == "train" else None,
+            addresses=mapped("addresses", np.int32, num_batches, batch_size, self.num_slots) if has_addresses else None,
+            order=mapped("order", np.int32, num_batches, batch_size * self.num_slots) if is_ordered else None,
             dense=mapped("dense", np.float32, num_batches, batch_size, self.num_dense),
             labels=mapped("labels", np.float32, num_batches, batch_size),
             num_inputs=num_inputs,
@@ -355,5 +388,6 @@ class PackedDataset:
             cold_offsets=cold_offsets,
             segments=read_segments("cold", num_batches - num_hot),
             hot_segments=read_segments("hot", num_hot),
+            group_places=None if slots is None else batch_size * np.cumsum([0, *slots]),
         )
         return BatchSet(arrays, num_hot)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from fae.artifacts.batch_arrays import SegmentArrays
 from fae.artifacts.checksums import check_contents, damaged
 from fae.artifacts.columnar_log import SPLITS
+from fae.artifacts.lookup_addresses import are_permutations
 from fae.artifacts.mapped_files import MappedFile, RowCheck, ascending, below, check_mapped, within
 from fae.artifacts.packed import BatchSet, PackedDataset
 from fae.artifacts.row_layout import RowLayout
@@ -43,6 +44,12 @@ def check_batches(packed: PackedDataset, layout: RowLayout, *, num_inputs: int) 
             packed.path, "manifest.json", packed.command,
             f"it has {packed.num_slots} slots, and the hot set {layout.num_slots}",
         )  # fmt: skip
+    group_slots = [len(layout.group_slots(group)) for group in range(len(layout.groups))]
+    if packed.group_slots not in (None, group_slots):
+        raise damaged(
+            packed.path, "manifest.json", packed.command,
+            f"its groups have {packed.group_slots} slots, and those of the hot set {group_slots}",
+        )  # fmt: skip
     files = [file for name in SPLITS for file in _SplitFiles(packed, name, layout, num_inputs).files()]
     mapped = {file.name for file in files}
     others = {name: facts for name, facts in packed.manifest.files.items() if name not in mapped}
@@ -66,15 +73,14 @@ class _SplitFiles:
         arrays, num_hot = self._set.arrays, self._set.num_hot_batches
         greatest = float(np.finfo(np.float32).max)
         found = [
-            self._file("addresses", arrays.addresses, self._addresses()),
             self._file("labels", arrays.labels, within(0, 1)),
             self._file("dense", arrays.dense, within(-greatest, greatest)),
             self._file("inputs", arrays.inputs, within(-1, self._log_inputs - 1)),
         ]
+        if arrays.addresses is not None:
+            found.append(self._file("addresses", arrays.addresses, self._addresses()))
         if arrays.order is not None:
-            found.append(
-                self._file("order", arrays.order, within(0, self._packed.batch_size * self._packed.num_slots - 1))
-            )
+            found.append(self._file("order", arrays.order, self._order()))
         if arrays.weights is not None:
             found.append(self._file("weights", arrays.weights))
         for group, rows in enumerate(arrays.cold_rows):
@@ -95,6 +101,18 @@ class _SplitFiles:
 
         def fits(first: int, last: int, rows: npt.NDArray[Any]) -> bool:
             return bool(rows.min(initial=-1) >= -1 and (rows.max(axis=1, initial=-1) < by_slot[first:last]).all())
+
+        return fits
+
+    def _order(self) -> RowCheck:
+        """Addresses are derived from an order: it must list each lookup once, in the part of its group."""
+        size, layout = self._packed.batch_size, self._layout
+        places = size * layout.addressing.group_first_slot
+        slot_group = layout.addressing.slot_group
+
+        def fits(first: int, last: int, rows: npt.NDArray[Any]) -> bool:
+            del first, last
+            return are_permutations(rows, slot_group, places, np.empty(rows.shape[1], np.bool_))
 
         return fits
 

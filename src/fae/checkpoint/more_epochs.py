@@ -8,15 +8,18 @@ epochs is another training from its first batch on.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fae.artifacts.checkpoint import KIND, open_checkpoint, read_progress
 from fae.artifacts.manifest import Plan, is_current
+from fae.artifacts.packed import KIND as PACKED_KIND
 from fae.core.files import MANIFEST
+from fae.core.whole_files import read_json
 
 BEST, LAST = "best", "last"
 """Folders beside a checkpoint: the weights of the best epoch, and those of the last one where that is another."""
@@ -123,6 +126,20 @@ def find_earlier_epochs(folder: Path, plan: Plan) -> EarlierEpochs | None:
     if made_by.fingerprint != manifest.fingerprint:
         return None
     return EarlierEpochs(folder=folder, plan=made_by, progress=read_progress(path), wanted=wanted)
+
+
+def trained_batches(folder: Path, names: Sequence[str]) -> str:
+    """That of the fingerprints of the same batches by which the training in a run folder knows them; else the first.
+
+    Batches have another fingerprint in each format, and train the same bytes in all: a training that was made from
+    those of an older one is not made again.
+    """
+    for place in (KIND, LAST):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damage is told by who reads the weights
+            known = read_json(folder / place / MANIFEST)["parents"][PACKED_KIND]
+            if known in names:
+                return str(known)
+    return names[0]
 
 
 def continues(folder: Path, plan: Plan) -> bool:

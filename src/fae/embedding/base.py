@@ -273,10 +273,11 @@ class Embeddings(RowTables):
         if self._gpu is not None:
             return self._gpu.lookup(batch, banks, self._views, self._sequences, requires_grad=requires_grad)
         assert self._cpu is not None
-        return self._features(batch, self._cpu.lookup(batch, banks, self._cold_rows, requires_grad=requires_grad))
+        return self._features(self._cpu.lookup(batch, banks, self._cold_rows, requires_grad=requires_grad))
 
-    def _features(self, batch: ReadyBatch, leaves: Sequence[Tensor]) -> FeatureEmbeddings:
-        return FeatureEmbeddings(self._views, leaves, self._sequences.read(batch.packed.addresses, leaves[0].device))
+    def _features(self, leaves: Sequence[Tensor]) -> FeatureEmbeddings:
+        assert self._cpu is not None
+        return FeatureEmbeddings(self._views, leaves, self._sequences.read(self._cpu.addresses, leaves[0].device))
 
     def update(self, batch: ReadyBatch, *, without_gradients: bool = False) -> None:
         """Apply the optimizer to the rows of the batch that was looked up last, from the gradients of its leaves.

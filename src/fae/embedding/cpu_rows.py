@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from fae.artifacts.row_layout import RowLayout
+from fae.core.compiled import read_only
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.reference import ReferenceGroupKernels
@@ -35,6 +36,8 @@ class CpuRows:
     ----------
     outputs
         Pooled rows, float32 ``[B, W]`` per group; the leaves of the backward pass, reused by every lookup.
+    addresses
+        int32 ``[B, S]``: those of the batch that was looked up last.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class CpuRows:
         engine: Literal["cpu", "reference"],
     ) -> None:
         self._layout, self._geometries, self._optimizer, self._batch_size = layout, geometries, optimizer, batch_size
+        self._derived = self.addresses = np.empty((batch_size, layout.num_slots), np.int32)
         self._kernels: list[CpuGroupKernels | ReferenceGroupKernels] = []
         self.outputs: list[Tensor] = []
         for geometry in geometries:
@@ -66,11 +70,12 @@ class CpuRows:
         self, batch: ReadyBatch, banks: Sequence[RowStore], cold_rows: ColdRows, *, requires_grad: bool
     ) -> list[Tensor]:
         """Read and pool the rows of a batch from the banks into `outputs`, which are returned."""
+        self.addresses = read_only(batch.packed.read_addresses(self._derived))
         for group, (kernels, output) in enumerate(zip(self._kernels, self.outputs, strict=True)):
             output.requires_grad_(False).grad = None
             shift, listed = cold_rows(batch, group)
             kernels.lookup(
-                batch.packed.addresses,
+                self.addresses,
                 self._layout.groups[group].num_hot_rows,
                 banks[group].weight,
                 output,

@@ -80,6 +80,9 @@ class SequenceLengths:
     def __init__(self, sequences: Sequence[tuple[str, int, int]]) -> None:
         self._sequences = tuple(sequences)
 
+    def __len__(self) -> int:
+        return len(self._sequences)
+
     def read(self, addresses: npt.NDArray[np.int32] | Tensor, device: torch.device) -> dict[str, Tensor]:
         """int64 ``[B]`` on `device` per sequence, of a batch's addresses ``[B, S]`` in either memory.
 

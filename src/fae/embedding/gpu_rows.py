@@ -6,6 +6,7 @@ reads host memory. So lookup, model, backward pass and update can be captured in
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -71,10 +72,13 @@ class GpuRows:
         if len(geometries) == 1 and can_fuse(geometries[0]):
             self._interaction = InteractionKernels(geometries[0], 0, batch_size)
         self._row_gradients: Tensor | None = None
+        self._addresses: Tensor | None = None  # of the training batch that was looked up last
+        self._addresses_on_side = False  # and the current stream has not waited for them
         self._interacted = self._has_read = self._updated_on_side = False
         self._ring: InputRing | None = None
         self.rate_factor: Callable[[int], float] | None = None
-        # Row updates wait for memory while the rest of the backward pass computes, so they run beside each other.
+        # Row updates wait for memory while the rest of the backward pass computes, so they run beside each other; and
+        # so do addresses beside the dense layers before an interaction.
         self._side_stream = (
             torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             if device.type == "cuda"
@@ -122,6 +126,9 @@ class GpuRows:
         ):
             if kernels.reserve(segments, long_rows):
                 self._ring.generation += 1
+        if self._addresses is None and batches.arrays.order is not None:
+            shape = (self._batch_size, self._layout.num_slots)
+            self._addresses = torch.full(shape, -1, dtype=torch.int32, device=self._device)
         table = self._ring.layout.table(
             batches, order, slots=slots, slot_rows=slot_rows, rates=self._rates(first_step, len(order)),
             kept_shares=self._kept_shares(first_step, len(order)) if self._optimizer.weight_decay else None,
@@ -181,18 +188,20 @@ class GpuRows:
         """Embeddings of a batch; the rows of a group are read when the model first reads one of its features."""
         buffer = batch.buffer
         assert buffer is not None
+        inputs = self._with_addresses(batch)
         self._interacted = self._has_read = self._updated_on_side = False
         for output in self._outputs:
             if output is not None:
                 output.requires_grad_(False).grad = None
 
         def read() -> list[Tensor]:
+            self._await_addresses()
             self._has_read = True
             leaves = []
             for group, kernels in enumerate(self._kernels):
                 output = self._output(group)
                 num_hot_rows = self._layout.groups[group].num_hot_rows
-                kernels.lookup(buffer.views, self._cold_lists(buffer, group), num_hot_rows, banks[group].weight, output)
+                kernels.lookup(inputs, self._cold_lists(buffer, group), num_hot_rows, banks[group].weight, output)
                 increment_version(output)  # a backward pass of an earlier lookup must not use it
                 leaves.append(output.requires_grad_(requires_grad))
             return leaves
@@ -200,18 +209,48 @@ class GpuRows:
         def interact(dense: Tensor) -> Tensor | None:
             if self._interaction is None or dense.dtype != torch.bfloat16:
                 return None
+            self._await_addresses()
             if self._row_gradients is None and requires_grad:
                 width = self._geometries[0].width
                 self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
             self._interacted = requires_grad
             num_hot_rows = self._layout.groups[0].num_hot_rows
             joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
-                dense, self._interaction, (buffer.views, self._cold_lists(buffer, 0), num_hot_rows, banks[0].weight),
+                dense, self._interaction, (inputs, self._cold_lists(buffer, 0), num_hot_rows, banks[0].weight),
                 self._row_gradients, lambda: self._update_on_side_stream(batch, banks),
             )  # fmt: skip
             return joined
 
-        return FeatureEmbeddings(views, read, sequences.read(buffer.views.addresses, self._device), interact)
+        if sequences:
+            self._await_addresses()
+        return FeatureEmbeddings(views, read, sequences.read(inputs.addresses, self._device), interact)
+
+    def _with_addresses(self, batch: ReadyBatch) -> InputViews:
+        """Views of the batch's input buffer with its addresses, which are derived meanwhile where it has an order."""
+        assert batch.buffer is not None
+        views = batch.buffer.views
+        if not batch.packed.is_ordered:
+            return views
+        assert self._addresses is not None
+        if self._side_stream is None:
+            self._derive_addresses(views, self._addresses)
+        else:
+            self._side_stream.wait_stream(torch.cuda.current_stream(self._device))
+            with torch.cuda.stream(self._side_stream):
+                self._derive_addresses(views, self._addresses)
+            self._addresses_on_side = True
+        return dataclasses.replace(views, addresses=self._addresses)
+
+    def _derive_addresses(self, views: InputViews, addresses: Tensor) -> None:
+        for kernels in self._kernels:
+            kernels.derive_addresses(views, addresses)
+
+    def _await_addresses(self) -> None:
+        """Have the current stream wait for addresses that are derived on the other one."""
+        if self._addresses_on_side:
+            assert self._side_stream is not None
+            torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
+            self._addresses_on_side = False
 
     def _cold_lists(self, buffer: InputSlot, group: int) -> Tensor:
         return self.slot_locations[group].view(-1) if self._staged else buffer.views.longs
@@ -229,6 +268,7 @@ class GpuRows:
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Sum the gradients of the batch that was looked up last and apply the optimizer."""
         assert batch.buffer is not None
+        self._await_addresses()  # of a model that read nothing
         if self._updated_on_side:
             assert self._side_stream is not None
             torch.cuda.current_stream(self._device).wait_stream(self._side_stream)

@@ -96,7 +96,7 @@ class HybridEmbeddings(ResidentEmbeddings):
             leaf.requires_grad_(requires_grad)
         if self._sent is not None:
             self._sent.record(torch.cuda.current_stream(self.device))
-        return self._count_traffic(self._features(batch, self._leaves))
+        return self._count_traffic(self._features(self._leaves))
 
     def _has_gradients(self, batch: ReadyBatch) -> bool:
         if not self._leaves:

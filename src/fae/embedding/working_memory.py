@@ -65,9 +65,9 @@ def _has_mean(geometry: GroupGeometry) -> bool:
 
 
 def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Sequence[BatchSizes]) -> int:
-    """Bytes of `GpuRows` and its kernels: outputs, gradients, partial sums, shapes, lengths of kept sequences."""
+    """Bytes of `GpuRows` and its kernels: outputs, gradients, partial sums, addresses, shapes, lengths of sequences."""
     segments = [split.most_segments for split in splits if split.num_batches and split.most_segments]
-    total = 0
+    total = 4 * batch_size * geometries[0].num_slots + ROUNDED if segments else 0
     for group, geometry in enumerate(geometries):
         features = len(geometry.length)
         outputs = 2 * 4 * batch_size * geometry.width
@@ -85,8 +85,8 @@ def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Se
 
 
 def cpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> int:
-    """Bytes of `CpuRows` and its kernels: outputs, their gradients, addresses as rows, shapes."""
-    total = 0
+    """Bytes of `CpuRows` and its kernels: outputs, their gradients, addresses, and these as rows, shapes."""
+    total = 4 * batch_size * geometries[0].num_slots
     for geometry in geometries:
         features, slots = len(geometry.length), geometry.num_slots
         kept = int((geometry.pooling == POOLING_CODE["none"]).sum())

@@ -35,7 +35,8 @@ class InputViews:
     words, longs
         The whole buffer as int32, and as int64.
     addresses
-        int32 ``[B, S]``.
+        int32 ``[B, S]``. In the buffer of a batch that has an order they are not there, but `order`: kernels are given
+        views whose addresses were derived from it (`fae.kernels.triton_addresses`).
     dense
         float32 ``[B, K]``.
     labels

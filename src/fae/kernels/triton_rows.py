@@ -22,6 +22,7 @@ from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas
 from fae.core.pooling import POOLING_CODE
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews, group_field
+from fae.kernels.triton_addresses import derive_group_addresses
 from fae.kernels.triton_row_sums import long_rows_kernel, segment_sums_kernel
 from fae.kernels.triton_shared import KEPT, MEAN, to_row
 
@@ -159,6 +160,15 @@ class TritonGroupKernels:
             self._partial = torch.empty(shape, device=self._inverse_count.device)
         return before != (self._most_segments, self._most_long_rows)
 
+    @property
+    def _order_end(self) -> int:
+        return self._batch_size * (self.geometry.order_start + len(self.geometry.slots))
+
+    def derive_addresses(self, inputs: InputViews, addresses: Tensor) -> None:
+        """Write the group's part of the addresses of a batch that has an order, int32 ``[B, S]``."""
+        begin = self._batch_size * self.geometry.order_start
+        derive_group_addresses(inputs, self._field, begin, self._order_end, self._most_segments, addresses)
+
     def lookup(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, out: Tensor) -> None:
         """Pool the rows of a batch.
 
@@ -195,7 +205,6 @@ class TritonGroupKernels:
         """
         geometry, dim = self.geometry, self.geometry.embedding_dim
         state = state if state.numel() else weight
-        order_end = self._batch_size * (geometry.order_start + len(geometry.slots))
         constants: dict[str, Any] = {
             "OPTIMIZER": self._optimizer, "DIM": dim, "DIM_PADDED": self._padded, "STAGED": self._staged,
             "DECAYS": decays,
@@ -206,7 +215,7 @@ class TritonGroupKernels:
             segment_sums_kernel[(triton.cdiv(self._most_segments, segments),)](
                 inputs.words, cold_lists, inputs.order, gradient, weight, state, self._partial, self._inverse_count,
                 self._slot_column, self._slot_feature, self._poolings, self._field,
-                num_hot_rows, order_end, geometry.num_slots, geometry.width, len(geometry.length), *numbers,
+                num_hot_rows, self._order_end, geometry.num_slots, geometry.width, len(geometry.length), *numbers,
                 SEGMENTS=segments, AT_ONCE=SUMS["at_once"], FLAT=geometry.is_flat, num_warps=SUMS["num_warps"],
                 **constants,
             )  # fmt: skip

@@ -42,14 +42,19 @@ class GroupBuffers:
         Most batches of a group.
     most_cold_rows
         Most unique cold rows of a batch.
+    with_addresses
+        Whether addresses are composed too.
     """
 
     def __init__(
-        self, layout: RowLayout, num_batches: int, batch_size: int, num_dense: int, most_cold_rows: int
-    ) -> None:
+        self, layout: RowLayout, num_batches: int, batch_size: int, num_dense: int, most_cold_rows: int, *,
+        with_addresses: bool,
+    ) -> None:  # fmt: skip
         num_slots = layout.num_slots
         self.ranks = np.empty((num_batches * batch_size, num_slots), np.int32)
-        self.lists = make_composed_lists(num_batches, batch_size * num_slots, len(layout.groups), most_cold_rows)
+        self.lists = make_composed_lists(
+            num_batches, batch_size * num_slots, len(layout.groups), most_cold_rows, with_addresses=with_addresses
+        )
         self.dense = np.empty((num_batches, batch_size, num_dense), np.float32)
         self.labels = np.empty((num_batches, batch_size), np.float32)
         self.inputs = np.empty((num_batches, batch_size), np.int64)
@@ -65,6 +70,8 @@ class Composer:
         B.
     staging_rows
         Most unique cold rows of a batch, per group of tables; None for no limit.
+    with_addresses
+        Whether addresses are composed, for a split that stores them; those of others follow from their order.
 
     Attributes
     ----------
@@ -76,16 +83,21 @@ class Composer:
         Bytes of a group's buffers.
     """
 
-    def __init__(self, layout: RowLayout, num_dense: int, batch_size: int, staging_rows: Sequence[int] | None) -> None:
+    def __init__(
+        self, layout: RowLayout, num_dense: int, batch_size: int, staging_rows: Sequence[int] | None, *,
+        with_addresses: bool = False,
+    ) -> None:  # fmt: skip
         check_address_space(layout, batch_size)
         self.layout, self.batch_size, self._num_dense = layout, batch_size, num_dense
+        self._with_addresses = with_addresses
         most = [
             min(batch_size * len(layout.group_slots(g)), group.num_cold_rows) for g, group in enumerate(layout.groups)
         ]
         limits = most if staging_rows is None else [min(*pair) for pair in zip(most, staging_rows, strict=True)]
         self.limits = None if limits == most else np.array(limits, np.int64)
         self._most_cold_rows = sum(limits)
-        batch_bytes = batch_size * (20 * layout.num_slots + 4 * num_dense + 16) + 8 * sum(limits)
+        lists = 5 if with_addresses else 4
+        batch_bytes = batch_size * (4 * lists * layout.num_slots + 4 * num_dense + 16) + 8 * sum(limits)
         self.group_batches = max(1, GROUP_BYTES // batch_bytes)
         self.group_bytes = self.group_batches * batch_bytes
         self._tables = RankTables(layout)
@@ -94,8 +106,9 @@ class Composer:
     def make_buffers(self, num_batches: int | None = None) -> GroupBuffers:
         """Room for a group, or for that many batches."""
         return GroupBuffers(
-            self.layout, num_batches or self.group_batches, self.batch_size, self._num_dense, self._most_cold_rows
-        )
+            self.layout, num_batches or self.group_batches, self.batch_size, self._num_dense, self._most_cold_rows,
+            with_addresses=self._with_addresses,
+        )  # fmt: skip
 
     def gather_ranks(self, inputs: LogInputs, positions: Int64, ranks: npt.NDArray[np.int32]) -> None:
         """Fill int32 ``[n, S]`` with the storage ranks of the inputs at n positions, -1 in unused slots."""
@@ -140,8 +153,9 @@ class Composer:
         # A row of more than one segment is a pair of int32, moved as one int64.
         pairs = lists.long_rows.view(np.int64).reshape(lists.long_rows.shape[:2])
         long_rows, long_offsets = _joined(pairs, lists.long_bounds, num_batches)
+        shape = (num_batches, self.batch_size, self.layout.num_slots)
         return BatchArrays(
-            addresses=lists.addresses[:num_batches].reshape(num_batches, self.batch_size, self.layout.num_slots),
+            addresses=lists.addresses[:num_batches].reshape(shape) if self._with_addresses else None,
             order=lists.order[:num_batches],
             dense=buffers.dense[:num_batches],
             labels=buffers.labels[:num_batches],
@@ -150,6 +164,7 @@ class Composer:
             cold_rows=cold_rows,
             cold_offsets=cold_offsets,
             weights=buffers.weights[:num_batches] if weighted else None,
+            group_places=self.batch_size * self.layout.addressing.group_first_slot,
             segments=SegmentArrays(
                 starts=starts,
                 addresses=addresses,

@@ -35,11 +35,12 @@ def compose_batch_set(
         labels=np.asarray(labels).astype(np.uint8),
         weights=None if weights is None else np.ascontiguousarray(weights, np.float32),
     )
-    arrays = Composer(layout, inputs.dense.shape[1], batch_size, None).compose_groups(inputs, positions, bounds)
+    composer = Composer(layout, inputs.dense.shape[1], batch_size, None, with_addresses=False)
+    arrays = composer.compose_groups(inputs, positions, bounds)
     # Read-only like the mapped files, so that compiled loops meet one type of array.
     segments = arrays.segments
     assert segments is not None
-    parts: list[npt.NDArray[np.generic] | None] = [arrays.addresses, arrays.order, arrays.dense, arrays.labels]
+    parts: list[npt.NDArray[np.generic] | None] = [arrays.order, arrays.dense, arrays.labels]
     for of_groups in (arrays.cold_rows, segments.starts, segments.addresses, segments.long_rows):
         parts.extend(of_groups)
     for array in parts:

@@ -16,7 +16,7 @@ from fae.artifacts.checksums import describe_written
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.log_contents import check_inputs
 from fae.artifacts.manifest import Plan, write_artifact
-from fae.artifacts.packed import COMMAND, FORMAT_VERSION, KIND, PackedDataset
+from fae.artifacts.packed import COMMAND, FORMAT_VERSION, KIND, OLDER_VERSIONS, PackedDataset
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import ArtifactError
 from fae.core.host_memory import available_bytes
@@ -48,6 +48,7 @@ def plan_pack(log: ColumnarLog, hot_set: HotSet, *, seed: int) -> Plan:
         parameters={"seed": seed},
         parents={artifact.kind: artifact.fingerprint for artifact in (log.manifest, hot_set.manifest)},
         command=COMMAND,
+        older_versions=OLDER_VERSIONS,
     )
 
 
@@ -96,6 +97,7 @@ def pack(log: ColumnarLog, hot_set: HotSet, path: Path, *, seed: int, memory_byt
             dense=list(log.dense_names),
             **({"weighted": True} if log.weight is not None else {}),
             num_groups=len(hot_set.layout.groups),
+            group_slots=[len(hot_set.layout.group_slots(group)) for group in range(len(hot_set.layout.groups))],
             mixed=hot_set.mixed,
             features=[feature.name for feature in hot_set.layout.features],
             splits=splits,
@@ -159,7 +161,6 @@ class Packer:
         self.log, self.hot_set, self.folder, self._make_writer = log, hot_set, folder, writer
         self.layout: RowLayout = hot_set.layout
         self.checksums: dict[Path, int] = {}
-        self.composer = Composer(self.layout, len(log.dense_names), hot_set.batch_size, hot_set.staging_rows)
         self.num_evaluated = sum(stop - start for start, stop in (log.split("validation"), log.split("test")))
 
     def _writer(self, split: str, num_hot_batches: int) -> SplitWriter:
@@ -174,12 +175,19 @@ class Packer:
             with_weights=self.log.weight is not None,
         )
 
+    def _composer(self, *, with_addresses: bool) -> Composer:
+        return Composer(
+            self.layout, len(self.log.dense_names), self.hot_set.batch_size, self.hot_set.staging_rows,
+            with_addresses=with_addresses,
+        )  # fmt: skip
+
     def train(self, seed: int, memory_bytes: int, progress: Task) -> dict[str, Any]:
         """Pack the training split; returns its part of the summary."""
         mixed, batch_size = self.hot_set.mixed, self.hot_set.batch_size
+        composer = self._composer(with_addresses=False)
         shuffled = ShuffledInputs(self.log, self.layout, seed, memory_bytes, self.folder, progress, mixed=mixed)
         num_hot_batches = 0 if mixed else -(-shuffled.counts.hot_inputs // batch_size)
-        with self._writer("train", num_hot_batches) as writer, Batcher(self.composer, writer, progress) as batcher:
+        with self._writer("train", num_hot_batches) as writer, Batcher(composer, writer, progress) as batcher:
             for part in shuffled.parts():
                 left_hot = part.hot[batcher.make_batches("hot", part.inputs, part.hot, last=part.is_last) :]
                 left_cold = part.cold[batcher.make_batches("cold", part.inputs, part.cold, last=part.is_last) :]
@@ -213,12 +221,13 @@ class Packer:
     def evaluation(self, split: str, progress: Task) -> dict[str, int]:
         """Pack a split in log order, window by window; returns its part of the summary."""
         begin, end = self.log.split(split)
+        composer = self._composer(with_addresses=True)
         window = max(
-            self.composer.group_batches * self.hot_set.batch_size,
+            composer.group_batches * self.hot_set.batch_size,
             WINDOW_BYTES // input_bytes(self.layout.num_slots, len(self.log.dense_names)),
         )
         inputs, at = log_inputs(self.log, begin, end), 0
-        with self._writer(split, 0) as writer, Batcher(self.composer, writer, progress) as batcher:
+        with self._writer(split, 0) as writer, Batcher(composer, writer, progress) as batcher:
             while at < len(inputs):
                 stop = min(at + window, len(inputs))
                 at += batcher.make_batches("cold", inputs, np.arange(at, stop), last=stop == len(inputs))

@@ -35,8 +35,10 @@ class ComposedLists(NamedTuple):
 
     Attributes
     ----------
-    addresses, order
+    order
         int32 ``[N, B * S]``.
+    addresses
+        int32 ``[N, B * S]``, or ``[N, 0]`` where they are not wanted: they follow from the order and the segments.
     cold_rows, cold_bounds
         int64 ``[N, most cold rows]`` and ``[N, G + 1]``: unique cold rows of each group.
     segment_starts, segment_addresses, segment_bounds
@@ -57,11 +59,13 @@ class ComposedLists(NamedTuple):
     long_bounds: Int64
 
 
-def make_composed_lists(num_batches: int, num_lookups: int, num_groups: int, most_cold_rows: int) -> ComposedLists:
+def make_composed_lists(
+    num_batches: int, num_lookups: int, num_groups: int, most_cold_rows: int, *, with_addresses: bool
+) -> ComposedLists:
     """Buffers for that many batches of ``B * S`` lookups and of at most `most_cold_rows` unique cold rows each."""
     lookups, bounds = (num_batches, num_lookups), (num_batches, num_groups + 1)
     return ComposedLists(
-        addresses=np.zeros(lookups, np.int32),
+        addresses=np.zeros(lookups if with_addresses else (num_batches, 0), np.int32),
         order=np.zeros(lookups, np.int32),
         cold_rows=np.zeros((num_batches, most_cold_rows), np.int64),
         cold_bounds=np.zeros(bounds, np.int64),
@@ -75,18 +79,19 @@ def make_composed_lists(num_batches: int, num_lookups: int, num_groups: int, mos
 
 @njit(cache=True, nogil=True)
 def turn_to_columns(ranks: Int32, addressing: Addressing, scratch: SortScratch, addresses: Int32) -> None:
-    """Turn ranks into columns, and look at each; write the addresses of hot rows, and -1 for all others.
+    """Turn ranks into columns, and look at each; write the addresses of hot rows, and -1 for all others, if wanted.
 
     Parameters
     ----------
     ranks
         int32 ``[n, S]``.
     addresses
-        int32 ``[B * S]``.
+        int32 ``[B * S]``, or empty where they are not wanted.
     """
     num_inputs, num_slots = ranks.shape
+    writes_addresses = addresses.size > 0
     # Of each lookup of a part: loops over all of them at once are short of nothing that vector instructions need.
-    part = min(_PART_INPUTS, num_inputs)
+    part = min(_PART_INPUTS, num_inputs) if writes_addresses else 0
     num_hot, base = np.empty(part * num_slots, np.int32), np.empty(part * num_slots, np.int32)
     for b in range(part):
         for s in range(num_slots):
@@ -99,12 +104,13 @@ def turn_to_columns(ranks: Int32, addressing: Addressing, scratch: SortScratch, 
     for first in range(0, num_inputs, _PART_INPUTS):
         last = min(first + _PART_INPUTS, num_inputs)
         own = flat[first * num_slots : last * num_slots]
-        filled = addresses[first * num_slots : last * num_slots]
-        for place in range(own.size):
-            rank = own[place]
-            filled[place] = base[place] + rank if (rank >= 0) & (rank < num_hot[place]) else -1
+        if writes_addresses:
+            filled = addresses[first * num_slots : last * num_slots]
+            for place in range(own.size):
+                rank = own[place]
+                filled[place] = base[place] + rank if (rank >= 0) & (rank < num_hot[place]) else -1
         for s in range(num_slots):
-            column, most = scratch.columns[s, first:last], num_hot[s]
+            column, most = scratch.columns[s, first:last], np.int32(addressing.slot_num_hot[s])
             for b in range(column.size):
                 column[b] = own[b * num_slots + s]
             hot, least, largest = 0, np.int32(0), np.int32(0)
@@ -116,7 +122,8 @@ def turn_to_columns(ranks: Int32, addressing: Addressing, scratch: SortScratch, 
             scratch.hot_lookups[s] += hot
             scratch.least_rank[s] = min(scratch.least_rank[s], np.int64(least))
             scratch.largest_rank[s] = max(scratch.largest_rank[s], np.int64(largest))
-    addresses[num_inputs * num_slots :] = -1
+    if writes_addresses:
+        addresses[num_inputs * num_slots :] = -1
 
 
 @njit(cache=True, nogil=True)
@@ -239,9 +246,10 @@ def compose_batch(
             segment_starts[num_segments] = start
             segment_addresses[num_segments] = address
             num_segments += 1
-            stop = scratch.cold_starts[segment + 1] if segment + 1 < cold_segments else next_cold
-            for place in range(start, stop):
-                addresses[order[place]] = address
+            if addresses.size > 0:
+                stop = scratch.cold_starts[segment + 1] if segment + 1 < cold_segments else next_cold
+                for place in range(start, stop):
+                    addresses[order[place]] = address
         segment_bounds[group + 1] = num_segments
         segment = first_segment
         while segment < num_segments:

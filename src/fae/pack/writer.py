@@ -190,7 +190,7 @@ class SplitWriter:
     num_hot_batches
         Hot batches that will be written; cold batches come after them.
     with_order
-        Whether `order` and segments are written.
+        Whether `order` and segments are written; else `addresses`, which follow from them.
     with_weights
         Whether inputs have weights.
 
@@ -210,7 +210,6 @@ class SplitWriter:
         self._first = {"hot": 0, "cold": num_hot_batches}
         self._totals = {kind: RunningTotals(np.zeros((3, num_groups), np.int64)) for kind in self._first}
         self._files: dict[str, BatchFile] = {
-            "addresses": open_file(folder / "addresses.npy", np.int32, (batch_size, num_slots)),
             "dense": open_file(folder / "dense.npy", np.float32, (batch_size, num_dense)),
             "inputs": open_file(folder / "inputs.npy", np.int64, (batch_size,)),
             "labels": open_file(folder / "labels.npy", np.float32, (batch_size,)),
@@ -220,6 +219,8 @@ class SplitWriter:
             self._files["weights"] = open_file(folder / "weights.npy", np.float32, (batch_size,))
         if with_order:
             self._files["order"] = open_file(folder / "order.npy", np.int32, (batch_size * num_slots,))
+        else:
+            self._files["addresses"] = open_file(folder / "addresses.npy", np.int32, (batch_size, num_slots))
 
         def lists(offsets: str, names: dict[str, tuple[type[np.generic], tuple[int, ...]]], empty: int) -> _ListFiles:
             return _ListFiles(folder, offsets, names, num_groups, empty, open_file)

@@ -19,9 +19,9 @@ MOST_BATCHES = 4
 
 def packed_counts(batch: PackedBatch, layout: RowLayout) -> npt.NDArray[np.float64]:
     """Lookups and different rows of a batch, float64 ``[2, groups]``."""
-    counts = np.zeros((2, len(layout.groups)))
+    counts, addresses = np.zeros((2, len(layout.groups))), batch.addresses
     for group, segments in enumerate(batch.segments):
-        counts[0, group] = np.count_nonzero(batch.addresses[:, layout.group_slots(group)] >= 0)
+        counts[0, group] = np.count_nonzero(addresses[:, layout.group_slots(group)] >= 0)
         used = segments.addresses[segments.addresses >= 0]
         counts[1, group] = np.count_nonzero(np.diff(used)) + bool(len(used))
     return counts

@@ -249,10 +249,10 @@ class StepWork:
 
     @property
     def input_bytes(self) -> float:
-        """Bytes of a batch that go to a GPU: addresses, order, dense features, labels, segments."""
+        """Bytes of a batch that go to a GPU: order, dense features, labels, segments."""
         slots, dense = self.settings.num_slots, self.settings.num_dense
         segments = sum(max(width.unique_rows, width.lookups / 32) for width in self.widths)
-        return 4.0 * self.settings.batch_size * (2 * slots + dense + 1) + 8.0 * segments
+        return 4.0 * self.settings.batch_size * (slots + dense + 1) + 8.0 * segments
 
 
 def _widths(settings: StepSettings, mean: npt.NDArray[np.float64], num_hot: Sequence[int]) -> tuple[WidthWork, ...]:

@@ -85,7 +85,7 @@ def _require_own_defaults(run: RunContext, log_plan: Plan) -> None:
     former, batches = "", 0
     with contextlib.suppress(ArtifactError):  # damage is told by the stage that reads the checkpoint
         packed = batches_of(run, log_plan)
-        if packed and not continues(run.out, plan_training(run, packed.fingerprint, log_plan.fingerprint)):
+        if packed and not continues(run.out, plan_training(run, packed.fingerprints, log_plan.fingerprint)):
             former, batches = former_settings(run, log_plan), read_progress(run.out / KIND)["batches"]
     if former:
         raise ArtifactError(
@@ -186,7 +186,7 @@ def _differences(run: RunContext, finished: Manifest, log_plan: Plan) -> Iterato
             was = f"{was}, {continued[:8]}"
         here = f"{parent.checkpoint}, {parent.manifest.fingerprint[:8]}" if parent else None
         found.append(("[train] from", was, here))
-    if packed is not None and packed.fingerprint != finished.parents.get(PACKED_KIND):
+    if packed is not None and finished.parents.get(PACKED_KIND) not in packed.fingerprints:
         found += _hot_differences(run, record) or (
             [] if found else [("[hot], or what else decides batches", None, None)]
         )
@@ -194,7 +194,7 @@ def _differences(run: RunContext, finished: Manifest, log_plan: Plan) -> Iterato
         # Where the log has to be ingested again first, this is decided behind the ingest.
         found = [] if packed is None else _epochs_differences(run, packed, log_plan, found)
     elif packed is not None and not found:
-        planned = plan_training(run, packed.fingerprint, log_plan.fingerprint)
+        planned = plan_training(run, packed.fingerprints, log_plan.fingerprint)
         if planned.fingerprint != finished.fingerprint:
             rows = planned.parents.get("rows") != finished.parents.get("rows")
             what = "the rows of [train] rows_from" if rows else "what else training depends on, such as its version"
@@ -210,7 +210,7 @@ _UNSHAPING = {"from": None, "checkpoint_minutes": None, "checkpoint_batches": No
 
 def _epochs_differences(run: RunContext, packed: Plan, log: Plan, found: list[Difference]) -> list[Difference]:
     """What is in the way of epochs that only are more; `found` where they are another training."""
-    earlier = find_earlier_epochs(run.out, plan_training(run, packed.fingerprint, log.fingerprint))
+    earlier = find_earlier_epochs(run.out, plan_training(run, packed.fingerprints, log.fingerprint))
     if earlier is None:
         return found
     if earlier.is_too_long:

@@ -73,7 +73,7 @@ def former_settings(run: RunContext, log_plan: Plan) -> str:
         former = copy.copy(run)
         former.recipe = recipe
         packed = batches_of(former, log_plan)
-        if packed and continues(run.out, plan_training(former, packed.fingerprint, log_plan.fingerprint)):
+        if packed and continues(run.out, plan_training(former, packed.fingerprints, log_plan.fingerprint)):
             return " ".join(f"--set {section}.{key}={value}" for (section, key), value in changes.items())
     return ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from fae.artifacts.manifest import Manifest, Plan, is_current, require_parent
 from fae.artifacts.packed import KIND as PACKED_KIND
 from fae.artifacts.packed import PackedDataset
 from fae.artifacts.packed_contents import check_batches
-from fae.checkpoint.more_epochs import continues
+from fae.checkpoint.more_epochs import continues, trained_batches
 from fae.core.errors import BudgetError
 from fae.core.host_memory import available_bytes
 from fae.core.progress import say
@@ -46,7 +46,7 @@ class TrainStage(Stage[Manifest]):
         require_validation(run.recipe, log)
         if parent:
             require_parent(log.manifest, parent.log.manifest, command="fae ingest RECIPE.toml")
-        return plan_training(run, packed.manifest.fingerprint, log.manifest.fingerprint)
+        return plan_training(run, packed.fingerprints, log.manifest.fingerprint)
 
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:
         """As `Stage.work`."""
@@ -116,8 +116,13 @@ class TrainStage(Stage[Manifest]):
         return result
 
 
-def plan_training(run: RunContext, packed: str, log: str) -> Plan:
+def plan_training(run: RunContext, packed: Sequence[str], log: str) -> Plan:
     """What the training of a recipe is made from, by the fingerprints of its packed batches and of its log.
+
+    Parameters
+    ----------
+    packed
+        All fingerprints of the packed batches, one a format.
 
     Raises
     ------
@@ -134,7 +139,7 @@ def plan_training(run: RunContext, packed: str, log: str) -> Plan:
             "device": run.device(),
         },
         parents={
-            PACKED_KIND: packed,
+            PACKED_KIND: trained_batches(run.out, packed),
             LOG_KIND: log,
             **({KIND: parent.manifest.fingerprint} if parent else {}),
             **_pretrained(run),

@@ -57,15 +57,16 @@ class InputLayout:
     ) -> None:
         self.batch_size, self.num_slots, self.num_dense, self.num_groups = batch_size, num_slots, num_dense, num_groups
         self.with_cold_lists, self.with_weights = with_cold_lists, with_weights
-        self._addresses = _aligned(group_field(num_groups))
-        self._dense = _aligned(self._addresses + batch_size * num_slots)
+        self._dense = _aligned(group_field(num_groups))
         self._labels = _aligned(self._dense + batch_size * num_dense)
         self._weights = _aligned(self._labels + batch_size)
-        self._order = _aligned(self._weights + batch_size) if with_weights else self._weights
+        # Addresses of batches for evaluation, the order of others: addresses are derived from it on the device.
+        self._lookups = _aligned(self._weights + batch_size) if with_weights else self._weights
+        self._lists = _aligned(self._lookups + batch_size * num_slots)
 
     def num_words(self, batches: BatchSizes) -> int:
         """Words that the largest of these batches may need."""
-        words = int(self._order + _aligned(self.batch_size * self.num_slots))
+        words = int(self._lists)
         for segments, long_rows in batches.most_segments:
             words += 2 * _aligned(segments) + _aligned(2 * long_rows)
         if self.with_cold_lists:
@@ -75,14 +76,14 @@ class InputLayout:
     def views(self, words: Tensor) -> InputViews:
         """Cut an int32 buffer of at least `num_words` words into its parts."""
         size, slots, dense = self.batch_size, self.num_slots, self.num_dense
-        order = words[self._order : self._order + size * slots]
+        lookups = words[self._lookups : self._lookups + size * slots]
         return InputViews(
             words=words,
             longs=words[: len(words) // 2 * 2].view(torch.int64),
-            addresses=words[self._addresses : self._addresses + size * slots].view(size, slots),
+            addresses=lookups.view(size, slots),
             dense=words[self._dense : self._dense + size * dense].view(torch.float32).view(size, dense),
             labels=words[self._labels : self._labels + size].view(torch.float32),
-            order=order,
+            order=lookups,
             weights=words[self._weights : self._weights + size].view(torch.float32) if self.with_weights else None,
         )
 
@@ -109,23 +110,22 @@ class InputLayout:
         kept_shares
             float32 ``[n]``: what weight decay leaves of a row in this step; None where there is no decay.
         """
-        arrays, size = batches.arrays, self.batch_size
+        arrays = batches.arrays
         pieces = _Pieces(order)
         headers = np.zeros((len(order), group_field(self.num_groups)), np.int32)
         headers[:, 0] = arrays.num_inputs[order]
         headers[:, 1] = rates.view(np.int32)
         if kept_shares is not None:
             headers[:, 2] = kept_shares.view(np.int32)
-        pieces.add_fixed(arrays.addresses, self._addresses)
         pieces.add_fixed(arrays.dense, self._dense)
         pieces.add_fixed(arrays.labels, self._labels)
         if self.with_weights:
             assert arrays.weights is not None
             pieces.add_fixed(arrays.weights, self._weights)
-        ends = np.full(len(order), self._order, np.int64)
-        if arrays.order is not None:
-            pieces.add_fixed(arrays.order, self._order)
-            ends = np.full(len(order), _aligned(self._order + size * self.num_slots), np.int64)
+        lookups = arrays.addresses if arrays.order is None else arrays.order
+        assert lookups is not None
+        pieces.add_fixed(lookups, self._lookups)
+        ends = np.full(len(order), self._lists, np.int64)
         for group in range(self.num_groups):
             field = group_field(group)
             headers[:, field] = np.maximum(slots, 0) * slot_rows[group]

@@ -38,12 +38,15 @@ class LoopShapes:
 
 def training_loops(shapes: LoopShapes) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     """Each compiled loop of a training with numba's types of its arguments, in the order of their first calls."""
+    from fae.artifacts.lookup_addresses import are_permutations
     from fae.streaming import row_loops
     from fae.streaming.counters import poll, publish
 
     counters, matrix = array_type(np.int64, 2), array_type(np.float32, 2)
     numbers, transfer = array_type(np.int64, 1), array_type(np.float32, 3)
     commands = array_type(np.int64, 3)
+    orders, groups = array_type(np.int32, 2, is_file=True), array_type(np.int64, 1)
+    yield are_permutations, (orders, groups, groups, array_type(np.bool_, 1))
     yield publish, (counters, number, number)
     if shapes.is_staged:
         listed = array_type(np.int64, 1, is_file=True)
@@ -81,11 +84,13 @@ def training_loops(shapes: LoopShapes) -> Iterator[tuple[Any, tuple[Any, ...]]]:
 
 
 def _row_kernels(widths: Sequence[tuple[int, int]], *, is_flat: bool) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    from fae.artifacts.lookup_addresses import write_addresses
     from fae.kernels import cpu
 
     matrix, numbers, rows = array_type(np.float32, 2), array_type(np.int64, 1), array_type(np.int64, 2)
     addresses, flat = array_type(np.int32, 2, is_file=True), array_type(np.float32, 1)
     order, listed = array_type(np.int32, 1, is_file=True), array_type(np.int64, 1, is_file=True)
+    yield write_addresses, (order, order, order, number, number, number, array_type(np.int32, 1))
     yield cpu.translate, (addresses, numbers, number, number, listed, rows, number, number)
     for width, _ in widths:
         if is_flat:

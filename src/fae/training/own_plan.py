@@ -9,7 +9,7 @@ from torch import nn
 from fae.artifacts.checkpoint import FORMAT_VERSION, KIND, open_checkpoint, read_progress
 from fae.artifacts.manifest import Plan, is_current
 from fae.artifacts.packed import PackedDataset
-from fae.checkpoint.more_epochs import find_earlier_epochs
+from fae.checkpoint.more_epochs import find_earlier_epochs, trained_batches
 from fae.core.errors import ArtifactError
 from fae.core.files import MANIFEST
 from fae.embedding.base import Embeddings
@@ -41,7 +41,7 @@ def plan_own_training(
             "train": config.to_parameters(),
             "device": embeddings.device.type,
         },
-        parents={packed.manifest.kind: packed.manifest.fingerprint},
+        parents={packed.manifest.kind: trained_batches(folder, packed.fingerprints)},
         command=_COMMAND,
     )
     path = folder / KIND

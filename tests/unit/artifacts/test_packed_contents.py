@@ -104,7 +104,9 @@ def swap(first: int, second: int) -> Any:
 
 IMPOSSIBLE = {
     "an address below -1": ("test/addresses", set_at(0, to=-2)),
-    "an address behind the rows of its batch": ("train/addresses", set_at(-1, -1, to=10**6)),
+    "an address behind the rows of its batch": ("test/addresses", set_at(-1, -1, to=10**6)),
+    "a lookup twice in an order": ("train/order", lambda rows: rows.__setitem__((2, 7), rows[2, 8])),
+    "a lookup of another group": ("train/order", lambda rows: rows[1].__setitem__(slice(None), rows[1, ::-1].copy())),
     "an order below 0": ("train/order", set_at(3, 5, to=-1)),
     "an order beyond the batch": ("train/order", set_at(3, -1, to=BATCH * SLOTS)),
     "a label above 1": ("train/labels", set_at(-1, to=1.5)),

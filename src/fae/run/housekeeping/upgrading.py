@@ -118,7 +118,7 @@ def _upgrade_run(folder: Path, state: _Upgrade) -> None:
         converter = _CONVERTERS.get((kind, version))
         if converter is not None:
             _convert(path, kind, version, command, converter, state)
-        elif version < current:
+        elif version < current and not (kind == packed.KIND and version in packed.OLDER_VERSIONS):
             state.note(path, "to be made again", f"{kind} format {version} is made again by `{command}`")
         else:
             _rename(path, read_manifest(path, kind, version, command=command), state)
