@@ -82,11 +82,14 @@ def test_derived_addresses_are_the_composed_ones(case: tuple[Log, RowLayout, Bat
                 assert expected.read_addresses(out) is not out
 
 
-@given(batches_with_addresses())
+@given(batches_with_addresses(), st.sampled_from([(1024, 128), (16, 2), (64, 4)]))
 @settings(max_examples=25)
-def test_the_gpus_kernel_derives_the_same(case: tuple[Log, RowLayout, BatchSet]) -> None:
+def test_the_gpus_kernel_derives_the_same(case: tuple[Log, RowLayout, BatchSet], sizes: tuple[int, int]) -> None:
+    """Whatever the places of a program, and however many starts it looks at together."""
     pytest.importorskip("triton")
     import torch
+
+    from fae.kernels import triton_addresses
 
     log, layout, composed = case
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -95,7 +98,11 @@ def test_the_gpus_kernel_derives_the_same(case: tuple[Log, RowLayout, BatchSet])
     for index, batch in enumerate(embeddings.stream(packed, range(packed.num_batches))):
         derived = embeddings._gpu._addresses
         derived.fill_(77)
-        embeddings.lookup(batch)
+        with (
+            mock.patch.dict(triton_addresses.ADDRESSES, places=sizes[0]),
+            mock.patch.object(triton_addresses, "_SAMPLES", sizes[1]),
+        ):
+            embeddings.lookup(batch)
         if device.type == "cuda":
             torch.cuda.synchronize()
         assert np.array_equal(derived.cpu().numpy(), composed.batch(index).addresses)

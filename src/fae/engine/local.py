@@ -17,6 +17,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from fae.core.freed_memory import keep_freed_memory
 from fae.core.interrupts import put_off
 from fae.core.threads import num_threads
 from fae.engine.calls import Calls
@@ -259,6 +260,7 @@ def begin_worker_process() -> None:
     """Prepare a process for tasks: one thread for every library, no Ctrl-C of its own, an end with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit_libraries()
+    keep_freed_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True, name="fae-parent").start()

@@ -167,7 +167,7 @@ class TritonGroupKernels:
     def derive_addresses(self, inputs: InputViews, addresses: Tensor) -> None:
         """Write the group's part of the addresses of a batch that has an order, int32 ``[B, S]``."""
         begin = self._batch_size * self.geometry.order_start
-        derive_group_addresses(inputs, self._field, begin, self._order_end, self._most_segments, addresses)
+        derive_group_addresses(inputs, self._field, begin, self._order_end, addresses)
 
     def lookup(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, out: Tensor) -> None:
         """Pool the rows of a batch.
