@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fae.kernels.input_views import InputViews
 
-ADDRESSES = {"places": 1024, "num_warps": 4}
+ADDRESSES = {"places": 256, "num_warps": 2}
 """Places and warps of a program; no result depends on them."""
 _SAMPLES = 128  # starts that are looked at together
 

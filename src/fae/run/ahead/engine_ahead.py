@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fae.core.freed_memory import keep_freed_memory
 from fae.engine.local import LocalEngine, is_much
 from fae.ingest.formats import about_text_bytes, ready_module
 from fae.ingest.raw_files.digests_ahead import begin_digests, end_digests
@@ -37,7 +36,6 @@ def engine_ahead(options: argparse.Namespace) -> Iterator[LocalEngine]:
                 log_format, paths, num_bytes = _log_to_read(options)
                 if is_much(num_bytes):
                     engine.prepare(num_bytes, ready_module(log_format))
-                    keep_freed_memory()
                     begin_digests(_unknown_to_neighbours(options, paths))
                     threading.Thread(target=importlib.import_module, args=(_INGEST_MODULE,), name="fae-import").start()
             yield engine
