@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +21,13 @@ from fae.calibrate.calibrator import Calibrator
 from fae.core.optimizers import row_bytes
 from fae.core.progress import say
 from fae.core.threads import num_threads, run_jobs
-from fae.engine.local import LocalEngine
+from fae.engine.local import LocalEngine, ProcessesEngine
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
 from fae.ingest.shards.shard_cuts import cut_log
 from fae.ingest.shards.shard_reading import read_shard
 from fae.ingest.sources import SourceFile, find_sources
-from fae.pack.pack import pack
+from fae.pack.pack import default_memory, pack
 from fae.planning.sample.planned_log import make_planned_log
 from fae.planning.sample.published_logs import sample_published
 from fae.planning.sample.raw_sample import sample_raw
@@ -49,7 +50,7 @@ _ROUNDS = 2
 _HOT_SAMPLE = 0.5
 _PACK_PARTS = 4
 """Parts in which the sample is packed where the training split will not fit into memory."""
-_PACK_MEMORY = 2**30
+_PAUSE = 0.1  # seconds that a worker is busy for, so that each task needs another one
 _ROOM = 1.25
 """A budget of a sample is this much more than the smallest that trains, at least."""
 
@@ -118,15 +119,14 @@ def probe_stages(
         _take(recipe, reading, folder / f"text{index}", size // part) for index, part in enumerate((_SMALLER, 1))
     ]
     share = min(1.0, recipe.hot.budget_bytes / max(1, _row_bytes(recipe, reading)))
-    spills = reading.num_inputs.value * _input_bytes(reading.log) > _PACK_MEMORY
+    spills = reading.num_inputs.value * _input_bytes(reading.log) > default_memory()
     found: list[list[dict[str, StageRecord]]] = [[], []]
     counts: list[LogCounts] = []
     logs: list[ColumnarLog] = []
     with LocalEngine() as engine:
-        # What is taken for the whole log, not for a sample.
-        engine.prepare(reading.raw_bytes, read_shard.__module__)
         for number in range(rounds + 1):
             for index, sample in enumerate(samples[: 2 if number else 1]):
+                _start_workers(engine, reading.raw_bytes)
                 records, log, profile = _run(
                     recipe, sample, folder / "probe", share, spills=spills, reading=reading, engine=engine
                 )
@@ -145,6 +145,22 @@ def probe_stages(
     }
     shutil.rmtree(folder / "probe", ignore_errors=True)
     return StageProbe(rates=rates, sizes=sizes, growth=growth, workers=num_threads())
+
+
+def _start_workers(engine: LocalEngine, raw_bytes: int) -> None:
+    """Let the engine be what it would be for the whole log, and start all of its workers.
+
+    Ingest gives them back. To start sixteen takes a third of a second, which a sample must not take for reading.
+    """
+    engine.prepare(raw_bytes, read_shard.__module__)
+    if isinstance(engine.chosen, ProcessesEngine):
+        for _ in engine.map("plan", _pause, [_PAUSE] * engine.num_workers):
+            pass
+
+
+def _pause(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
 
 
 def _take(recipe: Recipe, reading: LogReading, folder: Path, num_bytes: int) -> _Sample:
@@ -226,7 +242,7 @@ def _run(
     options = dataclasses.replace(options, hot=dataclasses.replace(options.hot, budget=sample.budget))
     timed("calibrate", lambda path: make_hot_set(made, profile, options, path))
     hot_set = HotSet(folder / "calibrate" / "made")
-    memory = _PACK_MEMORY
+    memory = default_memory()
     if spills:
         memory = max(2**20, (stop - start) * _input_bytes(made) // _PACK_PARTS)
     timed("pack", lambda path: pack(made, hot_set, path, seed=options.seed, memory_bytes=memory))
