@@ -25,10 +25,11 @@ from fae.distributed.ends import LOST_STATUS
 from fae.distributed.places import RankPlace
 
 _POLL_SECONDS = 0.05
-END_SECONDS = 8.0
+END_SECONDS = 5.0
 """How long the others may take to end by themselves after one has ended badly."""
 INTERRUPTED_SECONDS = 60.0
 """The same after a signal, when the first one has ended: another may still save what is trained."""
+_SAME_CAUSE_SECONDS = 0.5
 _MOST_BYTES = 65536
 """How much of what a rank has said is shown: its end."""
 
@@ -65,6 +66,7 @@ class _Launch:
         self._ranks: list[subprocess.Popen[bytes]] = []
         self._said: list[IO[bytes] | None] = []
         self._status: dict[int, int] = {}
+        self._ended: dict[int, float] = {}
         self._killed: set[int] = set()
         self._signal: int | None = None
         self._deadline: float | None = None
@@ -89,7 +91,7 @@ class _Launch:
         """Start the ranks and wait for their ends; the status of all, once what there is to say has been said."""
         self._start, writer = os.pipe()
         try:
-            self._begin(RankPlace(world=self._num_ranks, local_world=self._num_ranks, start=writer), writer)
+            self._begin(start=writer)
         finally:
             os.close(writer)
         while len(self._status) < len(self._ranks):
@@ -100,15 +102,18 @@ class _Launch:
                 self._kill_all()
         return self._verdict()
 
-    def _begin(self, place: RankPlace, *descriptors: int) -> None:
-        place = RankPlace(**{**vars(place), "launcher": os.getpid()})
-        said = tempfile.TemporaryFile() if place.rank else None  # noqa: SIM115  it is read when the rank has ended
+    def _begin(self, rank: int = 0, port: int = 0, start: int | None = None) -> None:
+        place = RankPlace(
+            rank=rank, local_rank=rank, world=self._num_ranks, local_world=self._num_ranks, port=port,
+            launcher=os.getpid(), start=start,
+        )  # fmt: skip
+        said = tempfile.TemporaryFile() if rank else None  # noqa: SIM115  it is read when the rank has ended
         self._said.append(said)
         self._ranks.append(
             subprocess.Popen(
                 self._command, env={**self._environ, **place.environment()}, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL if place.rank else None, stderr=said, start_new_session=True,
-                pass_fds=descriptors,
+                stdout=subprocess.DEVNULL if rank else None, stderr=said, start_new_session=True,
+                pass_fds=() if start is None else (start,),
             )
         )  # fmt: skip
 
@@ -126,8 +131,7 @@ class _Launch:
         if not text or self._deadline is not None:
             return
         for rank in range(1, self._num_ranks):
-            number = {"rank": rank, "local_rank": rank, "port": int(text)}
-            self._begin(RankPlace(world=self._num_ranks, local_world=self._num_ranks, **number))
+            self._begin(rank, port=int(text))
 
     def _hand_on_signal(self) -> None:
         if not is_interrupted():
@@ -136,17 +140,17 @@ class _Launch:
             raise_interrupt()
         except Interrupted as interrupt:
             self._signal = interrupt.number
-        for rank, process in enumerate(self._ranks):
-            if rank not in self._status:
-                with contextlib.suppress(OSError):
-                    process.send_signal(self._signal)
+            for rank, process in enumerate(self._ranks):
+                if rank not in self._status:
+                    with contextlib.suppress(OSError):
+                        process.send_signal(interrupt.number)
         self._deadline = self._deadline or time.monotonic() + INTERRUPTED_SECONDS
 
     def _poll(self) -> None:
         for rank, process in enumerate(self._ranks):
             if rank in self._status or (status := process.poll()) is None:
                 continue
-            self._status[rank] = status
+            self._status[rank], self._ended[rank] = status, time.monotonic()
             if status != 0 and self._signal is None and self._deadline is None:
                 self._deadline = time.monotonic() + END_SECONDS
 
@@ -167,18 +171,17 @@ class _Launch:
             raise Interrupted(self._signal)
         if not blamed:
             return self._without_blame()
-        speakers = [rank for rank in blamed if found[rank] > 0]
-        if 0 in speakers:
-            return found[0]
-        if speakers and found[blamed[0]] > 0:
-            self._repeat(speakers[0])
-            return found[speakers[0]]
-        killed = blamed[0]
-        raise RankError(
-            f"rank {killed} of {self._num_ranks} (process {self._ranks[killed].pid}) was ended by "
-            f"{_signal_name(-found[killed])}, perhaps because memory ran out; all ranks have ended, and the same "
-            "command continues from the last checkpoint"
-        )
+        first = blamed[0]
+        if found[first] < 0:
+            raise RankError(
+                f"rank {first} of {self._num_ranks} (process {self._ranks[first].pid}) was ended by "
+                f"{_signal_name(-found[first])}, perhaps because memory ran out; all ranks have ended, and the same "
+                "command continues from the last checkpoint"
+            )
+        # Rank 0 speaks for itself, and what several find at the same moment has one cause.
+        if found.get(0) not in (1, 2) or self._ended[0] > self._ended[first] + _SAME_CAUSE_SECONDS:
+            self._repeat(first)
+        return found[first]
 
     def _without_blame(self) -> int:
         if not any(self._status.values()):
@@ -188,6 +191,12 @@ class _Launch:
             raise RankError(
                 f"rank{'s' * (len(ended) > 1)} {', '.join(ended)} ended while others were still at work; this is a "
                 "defect, please report it; the same command continues from the last checkpoint"
+            )
+        if self._killed:
+            names = ", ".join(map(str, sorted(self._killed)))
+            raise RankError(
+                f"rank{'s' * (len(self._killed) > 1)} {names} no longer answered; all ranks were ended, and the same "
+                "command continues from the last checkpoint"
             )
         raise RankError(
             "ranks have lost their connections to one another, though none was ended; the same command continues from "

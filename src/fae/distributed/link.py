@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 from fae.core.errors import RankError
 from fae.distributed.ends import CommonFault, LostRank
@@ -49,7 +50,7 @@ class Link:
         limit = timedelta(seconds=timeout) + _MARGIN
         try:
             dist.init_process_group(
-                "gloo", store=dist.PrefixStore("group", self._store), rank=self._place.rank,
+                "gloo", store=PrefixStore("group", self._store.inner), rank=self._place.rank,
                 world_size=self._place.world, timeout=limit,
             )  # fmt: skip
             self._control = dist.group.WORLD
@@ -90,7 +91,9 @@ class Link:
         """Leave the group; `now` without an end of what is still under way, which would be waited for otherwise."""
         if now:
             for group in (self._control, self._tensors):
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))  # so it is never taken down, at Python's end neither
+                ctypes.pythonapi.Py_IncRef(
+                    ctypes.py_object(group)
+                )  # so it is never taken down, at Python's end neither
         elif dist.is_initialized():
             dist.destroy_process_group()
 
@@ -126,7 +129,10 @@ class Link:
         try:
             if not self._store.check(["call"]):
                 return
-            self._store.set(f"here/{self._place.rank}", what)
+            self._store.put(f"here/{self._place.rank}", what)
+            end = time.monotonic() + _ANSWER_SECONDS + 1.0
+            while self._place.rank == 0 and time.monotonic() < end and not self._store.check(["called"]):
+                time.sleep(0.05)  # it may be the one that has the store
         except RuntimeError as error:
             raise LostRank(f"rank 0 is gone: {_line(error)}") from error
         raise LostRank("another rank has waited too long")
@@ -138,12 +144,13 @@ class Link:
             if self._store.add("calls", 1) > 1:
                 self._answer_call(what)
                 return
-            self._store.set("call", "1")
+            self._store.put("call", "1")
             end = time.monotonic() + _ANSWER_SECONDS
             keys = {rank: f"here/{rank}" for rank in range(place.world) if rank != place.rank}
             while time.monotonic() < end and not self._store.check(list(keys.values())):
                 time.sleep(0.1)
-            here = {rank: self._store.get(key).decode() for rank, key in keys.items() if self._store.check([key])}
+            here = {rank: self._store.text(key) for rank, key in keys.items() if self._store.check([key])}
+            self._store.put("called", "1")
         except RuntimeError as error:
             raise RankError(f"rank 0 does not answer: {_line(error)}; the same command continues") from error
         late = [str(rank) for rank in keys if rank not in here]
@@ -162,12 +169,12 @@ class Link:
         found: list[Any] = []
         try:
             place = self._place
-            self._store.set(f"step/{place.rank}", what)
+            self._store.put(f"step/{place.rank}", what)
             keys = [f"step/{rank}" for rank in range(place.world)]
             end = time.monotonic() + _ANSWER_SECONDS
             while time.monotonic() < end and not self._store.check(keys):
                 time.sleep(0.02)
-            found = [f"rank {rank} at {self._store.get(key).decode()}" for rank, key in enumerate(keys)]
+            found = [f"rank {rank} at {self._store.text(key)}" for rank, key in enumerate(keys)]
         except RuntimeError as error:
             return LostRank(f"rank 0 is gone: {_line(error)}")
         return CommonFault(f"ranks are out of step: {', '.join(found)}; this is a defect, please report it")

@@ -19,13 +19,12 @@ from fae.core.errors import RankError
 from fae.core.processes import machine_facts, process_start
 from fae.distributed.ends import LostRank
 from fae.distributed.places import RankPlace
+from fae.distributed.timed_store import CALL_SECONDS, TimedStore
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 _POLL_SECONDS = 0.05
-_CALL_SECONDS = 20.0
-"""How long one call of the store may take: it is over at once where its host is there."""
 _BEAT_SECONDS = 2.0
 _SILENT_SECONDS = 60.0
 """After how long without a beat of rank 0 the others stop waiting for it."""
@@ -54,26 +53,24 @@ class Meeting:
     """
 
     def __init__(self, place: RankPlace, seconds: float) -> None:
-        from torch.distributed import PrefixStore
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
         self.place, self.seconds = place, seconds
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         torchrun_has_it = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         with _errors_of_store(f"rank 0 at {place.address}:{place.port} does not answer as one"):
             store = self._host() if place.rank == 0 and not torchrun_has_it else self._connect()
-            self.store: Store = PrefixStore(f"fae/{attempt}", store)
+            self.store = TimedStore(PrefixStore(f"fae/{attempt}", store))
 
     def _host(self) -> Store:
-        from torch.distributed import TCPStore
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         place = self.place
         try:
             # A store of torch's own listens on every network of the host.
             family = socket.AF_INET if place.address in _LOCAL or not socket.has_dualstack_ipv6() else socket.AF_INET6
             bind = ("127.0.0.1" if place.address in _LOCAL else "", place.port)
-            server = socket.create_server(
-                bind, family=family, backlog=1024, dualstack_ipv6=family == socket.AF_INET6
-            )
+            server = socket.create_server(bind, family=family, backlog=1024, dualstack_ipv6=family == socket.AF_INET6)
         except OSError as error:
             raise RankError(
                 f"rank 0 cannot listen on port {place.port}: {error.strerror or error}; set MASTER_PORT to a free one"
@@ -81,7 +78,7 @@ class Meeting:
         port = server.getsockname()[1]
         store = TCPStore(
             "127.0.0.1", port, is_master=True, master_listen_fd=server.detach(), wait_for_workers=False,
-            timeout=timedelta(seconds=_CALL_SECONDS),
+            timeout=timedelta(seconds=CALL_SECONDS),
         )  # fmt: skip
         if place.start is not None:
             os.write(place.start, b"%d\n" % port)
@@ -89,7 +86,7 @@ class Meeting:
         return store
 
     def _connect(self) -> Store:
-        from torch.distributed import TCPStore
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         place, end = self.place, time.monotonic() + self.seconds
         while True:
@@ -104,7 +101,7 @@ class Meeting:
                     ) from error
             time.sleep(_POLL_SECONDS)
         return TCPStore(
-            place.address, place.port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=_CALL_SECONDS)
+            place.address, place.port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=CALL_SECONDS)
         )
 
     def beat(self, ended: threading.Event) -> None:
@@ -115,7 +112,7 @@ class Meeting:
 
     def begin(self) -> None:
         """Let the others know that it is their turn."""
-        self.store.set("begin", "1")
+        self.store.put("begin", "1")
 
     def await_begin(self) -> None:
         """Wait until it is this rank's turn, for as long as rank 0 is there.
@@ -147,7 +144,7 @@ class Meeting:
         mine = {"pid": os.getpid(), "started": process_start(os.getpid()), **machine_facts()}
         keys = [f"facts/{rank}" for rank in range(place.world)]
         with _errors_of_store("rank 0 is gone", LostRank):
-            self.store.set(keys[place.rank], json.dumps(mine))
+            self.store.put(keys[place.rank], json.dumps(mine))
             while not self.store.check(keys):
                 if time.monotonic() > end:
                     missing = [str(rank) for rank, key in enumerate(keys) if not self.store.check([key])]
@@ -156,7 +153,7 @@ class Meeting:
                         "s; look at what is printed on their hosts, and start all ranks again"
                     )
                 time.sleep(_POLL_SECONDS)
-            return [json.loads(self.store.get(key)) for key in keys]
+            return [json.loads(self.store.text(key)) for key in keys]
 
     def report_failure(self) -> bool:
         """Let the others know that this rank has failed by itself; whether it is the first one."""
