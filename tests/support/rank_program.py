@@ -55,7 +55,7 @@ def train(plan: dict[str, Any], group: Group, folder: Path) -> dict[str, Any]:
     total = torch.zeros(3)
     rows = torch.empty(group.world, 3)
     with put_off():
-        for step in range(plan.get("steps", STEPS)):
+        for step in range(plan.get("uneven", {}).get(str(group.rank), plan.get("steps", STEPS))):
             act(plan, group.rank, step, folder)
             total += group.tree_sum(torch.full((3,), group.rank + step, dtype=torch.float32), f"step {step}", rows)
             (folder / f"at{group.rank}").write_text(str(step))

@@ -97,8 +97,8 @@ class RankProcess:
         place = self.place
         if place.world == 1:
             return Group(device=device)
-        meeting = self._open_meeting()
         self._has_begun.set()
+        meeting = self._open_meeting()
         if place.rank == 0:
             meeting.begin()
         elif place.launcher is None:
