@@ -25,7 +25,7 @@ from fae.distributed.ends import LOST_STATUS
 from fae.distributed.places import RankPlace
 
 _POLL_SECONDS = 0.05
-END_SECONDS = 5.0
+END_SECONDS = 3.0
 """How long the others may take to end by themselves after one has ended badly."""
 INTERRUPTED_SECONDS = 60.0
 """The same after a signal, when the first one has ended: another may still save what is trained."""

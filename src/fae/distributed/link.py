@@ -19,7 +19,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 from fae.core.errors import RankError
 from fae.distributed.ends import CommonFault, LostRank
-from fae.distributed.meeting import Meeting
+from fae.distributed.meeting import RankMeeting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,9 +45,10 @@ class Link:
         Seconds that a rank waits for the others in one collective.
     """
 
-    def __init__(self, meeting: Meeting, device: torch.device, timeout: float) -> None:
+    def __init__(self, meeting: RankMeeting, device: torch.device, timeout: float) -> None:
         self._place, self._store, self._timeout = meeting.place, meeting.store, timeout
         limit = timedelta(seconds=timeout) + _MARGIN
+        self._waits_on_device = device.type == "cuda"  # the host goes further, and NCCL has the limit
         try:
             dist.init_process_group(
                 "gloo", store=PrefixStore("group", self._store.inner), rank=self._place.rank,
@@ -85,7 +86,10 @@ class Link:
 
     def gather_tensors(self, out: Tensor, tensor: Tensor, what: str) -> None:
         """Fill `out`, shape ``[world, ...]``, with the tensor of each rank."""
-        self._gather(out, tensor.contiguous(), self._tensors, what)
+        if self._waits_on_device:
+            dist.all_gather(list(out.unbind(0)), tensor.contiguous(), group=self._tensors)
+        else:
+            self._gather(out, tensor.contiguous(), self._tensors, what)
 
     def close(self, *, now: bool = False) -> None:
         """Leave the group; `now` without an end of what is still under way, which would be waited for otherwise."""

@@ -31,7 +31,7 @@ _SILENT_SECONDS = 60.0
 _LOCAL = ("127.0.0.1", "localhost")
 
 
-class Meeting:
+class RankMeeting:
     """The store of the ranks, and what they say in it.
 
     Parameters
@@ -73,7 +73,7 @@ class Meeting:
             server = socket.create_server(bind, family=family, backlog=1024, dualstack_ipv6=family == socket.AF_INET6)
         except OSError as error:
             raise RankError(
-                f"rank 0 cannot listen on port {place.port}: {error.strerror or error}; set MASTER_PORT to a free one"
+                f"rank 0 cannot listen on port {place.port}: {os.strerror(error.errno or 0)}; set MASTER_PORT to a free one"
             ) from error
         port = server.getsockname()[1]
         store = TCPStore(

@@ -17,12 +17,12 @@ from types import TracebackType
 from typing import Any
 
 from fae.core.errors import FaeError, RankError
-from fae.core.interrupts import Interrupted, put_off
+from fae.core.interrupts import Interrupted, is_interrupted, put_off
 from fae.core.printable import mute, open_log_file, tell
 from fae.core.processes import end_with_parent, machine_facts, process_start
 from fae.distributed.ends import LOST_STATUS, CommonFault, LostRank
 from fae.distributed.group import Group
-from fae.distributed.meeting import Meeting
+from fae.distributed.meeting import RankMeeting
 from fae.distributed.places import RankPlace
 from fae.engine.code_version import versions
 
@@ -30,7 +30,7 @@ JOIN_SECONDS = 300.0
 """How long ranks wait for one another when they begin."""
 GROUP_SECONDS = 600.0
 """How long a rank waits for the others in one collective."""
-_SAME_LINE_SECONDS = 3.0
+_SAME_LINE_SECONDS = 5.0
 """Under torchrun, how long a rank that fails before the ranks have met waits: rank 0 may be about to say the same."""
 _DEATH_SECONDS = 2.0
 """How long after its connections a killed process may still be seen."""
@@ -52,7 +52,7 @@ class RankProcess:
     ) -> None:
         self.place = place
         self._join_seconds, self._group_seconds = join_seconds, group_seconds
-        self._meeting: Meeting | None = None
+        self._meeting: RankMeeting | None = None
         self._facts: list[dict[str, Any]] = []
         self._stderr: int | None = None
         self._has_begun = threading.Event()
@@ -141,21 +141,25 @@ class RankProcess:
             if self._meeting is not None and not self._meeting.report_failure():
                 return 2
             if self._meeting is None and place.rank > 0 and isinstance(error, FaeError):
-                time.sleep(_SAME_LINE_SECONDS)  # torchrun ends this process meanwhile where rank 0 has ended
+                end = time.monotonic() + _SAME_LINE_SECONDS
+                while time.monotonic() < end:
+                    if is_interrupted():  # by torchrun, since another rank has ended
+                        return 2
+                    time.sleep(0.05)
         self._speak()
         return None
 
-    def _open_meeting(self) -> Meeting:
+    def _open_meeting(self) -> RankMeeting:
         if self._beating is not None:
             self._beating.join()
         if self._meeting is None:
-            self._meeting = Meeting(self.place, self._join_seconds)
+            self._meeting = RankMeeting(self.place, self._join_seconds)
         return self._meeting
 
     def _beat(self) -> None:
         """Let the ranks that wait know that rank 0 is at work."""
         with contextlib.suppress(RankError):  # raised again in `join`
-            self._meeting = Meeting(self.place, self._join_seconds)
+            self._meeting = RankMeeting(self.place, self._join_seconds)
             self._meeting.beat(self._has_begun)
 
     def _be_silent(self) -> None:
