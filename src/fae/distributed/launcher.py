@@ -27,6 +27,8 @@ from fae.distributed.places import RankPlace
 _POLL_SECONDS = 0.05
 END_SECONDS = 3.0
 """How long the others may take to end by themselves after one has ended badly."""
+LOST_SECONDS = 10.0
+"""The same where the first one suffers from another one's end, which is still to come."""
 INTERRUPTED_SECONDS = 60.0
 """The same after a signal, when the first one has ended: another may still save what is trained."""
 _SAME_CAUSE_SECONDS = 0.5
@@ -151,8 +153,9 @@ class _Launch:
             if rank in self._status or (status := process.poll()) is None:
                 continue
             self._status[rank], self._ended[rank] = status, time.monotonic()
-            if status != 0 and self._signal is None and self._deadline is None:
-                self._deadline = time.monotonic() + END_SECONDS
+            if status != 0 and self._signal is None:
+                limit = time.monotonic() + (LOST_SECONDS if status == LOST_STATUS else END_SECONDS)
+                self._deadline = limit if self._deadline is None else min(self._deadline, limit)
 
     def _kill_all(self) -> None:
         for rank, process in enumerate(self._ranks):

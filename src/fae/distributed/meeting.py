@@ -72,8 +72,9 @@ class RankMeeting:
             bind = ("127.0.0.1" if place.address in _LOCAL else "", place.port)
             server = socket.create_server(bind, family=family, backlog=1024, dualstack_ipv6=family == socket.AF_INET6)
         except OSError as error:
+            reason = os.strerror(error.errno or 0)
             raise RankError(
-                f"rank 0 cannot listen on port {place.port}: {os.strerror(error.errno or 0)}; set MASTER_PORT to a free one"
+                f"rank 0 cannot listen on port {place.port}: {reason}; set MASTER_PORT to a free one"
             ) from error
         port = server.getsockname()[1]
         store = TCPStore(
