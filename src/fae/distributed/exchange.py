@@ -130,7 +130,7 @@ class RowExchange:
         rows
             The list of the batch, the same on all ranks.
         sums
-            Of each slice of this rank: as for `sum_of_slices`.
+            One array for each slice of this rank: as for `sum_of_slices`.
         what
             The batch in words, as for `Group.all_gather`.
         needed

@@ -1,7 +1,7 @@
 """The exchange list of a packed batch: its rows, and which slices look each of them up.
 
 A batch has S slices; rank r of W has the r-th S / W of them. The list is the same on every rank, so sizes and places of
-everything that is exchanged follow from it, and nothing is asked for at run time.
+everything that is exchanged follow from it, and nothing is requested at run time.
 """
 
 from __future__ import annotations

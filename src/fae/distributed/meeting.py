@@ -16,10 +16,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fae.core.errors import RankError
-from fae.core.processes import machine_facts, process_start
 from fae.distributed.ends import LostRank
 from fae.distributed.places import RankPlace
 from fae.distributed.timed_store import CALL_SECONDS, TimedStore
+from fae.engine.processes import machine_facts, process_start
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]

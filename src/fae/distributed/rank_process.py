@@ -19,12 +19,12 @@ from typing import Any
 from fae.core.errors import FaeError, RankError
 from fae.core.interrupts import Interrupted, is_interrupted, put_off
 from fae.core.printable import mute, open_log_file, tell
-from fae.core.processes import end_with_parent, machine_facts, process_start
 from fae.distributed.ends import LOST_STATUS, CommonFault, LostRank
 from fae.distributed.group import Group
 from fae.distributed.meeting import RankMeeting
 from fae.distributed.places import RankPlace
 from fae.engine.code_version import versions
+from fae.engine.processes import end_with_parent, machine_facts, process_start
 
 JOIN_SECONDS = 300.0
 """How long ranks wait for one another when they begin."""

@@ -17,9 +17,9 @@ from typing import Any
 
 from fae.core.errors import EngineError
 from fae.core.files import cannot_write
-from fae.core.processes import machine_facts, process_start
 from fae.core.whole_files import parse_json, read_plain, write_durably
 from fae.engine.code_version import code_version
+from fae.engine.processes import machine_facts, process_start
 
 STALE_SECONDS = 30.0
 """A worker whose file has not changed for so long is taken for gone, and its tasks are taken over."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fae.core.processes import process_start
+from fae.engine.processes import process_start
 
 SUPPORT = Path(__file__).parents[2] / "support"
 INTERRUPTED = "fae: interrupted; the same command continues from here"
