@@ -62,7 +62,7 @@ class RankProcess:
         place = self.place
         if place.world == 1:
             return self
-        end_with_parent(place.launcher or os.getppid())
+        end_with_parent(place.launcher or os.getppid(), by_system=place.launcher is not None)
         # Its warnings of connections that end come where a line of ours says it; read when torch is loaded.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         if place.start is not None:

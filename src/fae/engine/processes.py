@@ -37,15 +37,18 @@ def machine_facts() -> dict[str, str]:
     return facts
 
 
-def end_with_parent(parent: int) -> None:
-    """Let the system kill this process when the thread that started it ends; at once where that has happened already.
+def end_with_parent(parent: int, *, by_system: bool) -> None:
+    """Kill this process when the one that started it ends; at once where that has happened already.
 
     Parameters
     ----------
     parent
         Number of the process that started this one.
+    by_system
+        Whether the thread that started it is there as long as its process: then the system does it, whatever this
+        process is doing. Else a thread looks twice a second.
     """
-    if sys.platform == "linux":
+    if by_system and sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     else:

@@ -18,8 +18,11 @@ import pytest
 
 from fae.engine.processes import process_start
 
+from commands import fae, fault, write_log, write_recipe
+
 SUPPORT = Path(__file__).parents[2] / "support"
 INTERRUPTED = "fae: interrupted; the same command continues from here"
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
 CONTINUES = "the same command continues from the last checkpoint"
 
 
@@ -199,6 +202,39 @@ def test_a_signal_before_the_others_are_started(tmp_path: Path) -> None:
     assert (done.status, done.lines) == (143, [INTERRUPTED])
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun(number: int, tmp_path: Path) -> None:
+    ranks = Ranks(tmp_path, starter=TORCHRUN, ranks=2, steps=10**6, pause=0.01)
+    ranks.await_file("at1")
+    ranks.process.send_signal(number)
+    done = ranks.end()
+    assert done.status != 0
+    assert [line for line in done.lines if line.startswith("fae: ")] == [INTERRUPTED]
+    assert len({(tmp_path / f"saved{rank}").read_text() for rank in range(2)}) == 1
+
+
+def test_ranks_do_not_outlive_torchrun(tmp_path: Path) -> None:
+    ranks = Ranks(tmp_path, starter=TORCHRUN, ranks=2, acts={"1 5": "hang"})
+    ranks.await_file("hangs")
+    ranks.process.kill()
+    assert ranks.end(20).status == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("verb", ["run", "train"])
+def test_several_gpus_are_refused(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until their training is built."""
+    write_log(tmp_path)
+    recipe = write_recipe(tmp_path)
+    fault(fae(verb, recipe, "--out", tmp_path / "run", "--gpus", 4), "training on several GPUs is not built yet, and 4")
+    fault(fae(verb, recipe, "--out", tmp_path / "run", "--gpus", 0), "--gpus 0 must be 1 or more")
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "MASTER_ADDR": "a", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    fault(fae(verb, recipe, "--out", tmp_path / "run"), "training on several GPUs is not built yet, and 2")
+    monkeypatch.setenv("RANK", "x")
+    fault(fae(verb, recipe, "--out", tmp_path / "run"), "RANK = 'x' must be a number from 0 to 1")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("times", [1, 2], ids=["killed", "interrupted twice"])
 def test_ranks_do_not_outlive_the_launcher(times: int, tmp_path: Path) -> None:
     ranks = Ranks(tmp_path, ranks=3, acts={"1 5": "hang", "2 5": "hang"})
@@ -218,9 +254,6 @@ def test_a_port_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         done = ended(tmp_path, ranks=2)
     assert done.status == 2
     assert done.fault == f"rank 0 cannot listen on port {port}: Address already in use; set MASTER_PORT to a free one"
-
-
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
 
 
 @pytest.mark.parametrize(
