@@ -163,6 +163,18 @@ class RankMeeting:
         except RuntimeError:
             return True
 
+    def report_interrupt(self) -> None:
+        """Let the others know that this rank leaves by a signal."""
+        with contextlib.suppress(RuntimeError):
+            self.store.put(f"interrupted/{self.place.rank}", "1")
+
+    def has_left(self, rank: int) -> bool:
+        """Whether a rank has left by a signal."""
+        try:
+            return self.store.check([f"interrupted/{rank}"])
+        except RuntimeError:
+            return False
+
     def has_failure(self) -> bool:
         """Whether a rank has failed by itself, and has said why."""
         try:

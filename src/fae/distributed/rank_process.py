@@ -113,7 +113,11 @@ class RankProcess:
             hosts=tuple(facts["host"] for facts in self._facts), device=str(chosen),
             link=Link(meeting, chosen, self._group_seconds),
         )  # fmt: skip
-        group.agree(versions("torch"), "versions")
+        try:
+            group.agree(versions("torch"), "versions")
+        except BaseException:
+            group.close(now=True)
+            raise
         return group
 
     def __exit__(
@@ -121,16 +125,24 @@ class RankProcess:
     ) -> None:
         if self.place.world == 1 or error is None or isinstance(error, SystemExit):
             return
-        with contextlib.suppress(Interrupted), put_off():  # torchrun ends ranks by signals when one has ended
-            status = self._status_of(error)
+        status: int | None = None
+        try:
+            with put_off():  # torchrun ends ranks by signals when one has ended
+                status = self._status_of(error)
+        except Interrupted:
+            if isinstance(error, LostRank) and not self._gone() and not self._has_failure():
+                raise  # the others have heard of the same signal first
         if status is not None:
             raise SystemExit(status) from error
 
     def _status_of(self, error: BaseException) -> int | None:
         """How this rank ends without a word of its own; None where what it raises is to be said."""
         place, has_launcher = self.place, self.place.launcher is not None
-        if isinstance(error, KeyboardInterrupt) and (has_launcher or not self._is_one_gone()):
-            return None
+        if isinstance(error, KeyboardInterrupt):
+            if self._meeting is not None:
+                self._meeting.report_interrupt()
+            if has_launcher or not self._gone():
+                return None
         if isinstance(error, (LostRank, KeyboardInterrupt)):
             if not has_launcher:
                 self._tell_loss(error)
@@ -181,29 +193,35 @@ class RankProcess:
             os.dup2(self._stderr, 2)
 
     def _neighbours(self) -> dict[int, bool]:
-        """Other ranks that are processes of this machine, and whether they still run."""
+        """Other ranks that are processes of this machine, and whether they are there, or have left by a signal."""
         here = machine_facts()
-        return {
+        found = {
             rank: process_start(facts["pid"]) == facts["started"]
             for rank, facts in enumerate(self._facts)
             if rank != self.place.rank and all(facts.get(name) == value for name, value in here.items())
         }
+        if self._meeting is not None and not all(found.values()):
+            found |= {rank: True for rank, runs in found.items() if not runs and self._meeting.has_left(rank)}
+        return found
 
-    def _is_one_gone(self) -> bool:
-        return not all(self._neighbours().values())
+    def _gone(self) -> list[int]:
+        return [rank for rank, runs in self._neighbours().items() if not runs]
+
+    def _has_failure(self) -> bool:
+        return self._meeting is not None and self._meeting.has_failure()
 
     def _tell_loss(self, error: BaseException) -> None:
         """Say which rank of this host is gone, where none has said why and this is the first one that is left."""
         end = time.monotonic() + _DEATH_SECONDS
-        while time.monotonic() < end and not self._is_one_gone():
+        while time.monotonic() < end and not self._gone() and not is_interrupted():
             time.sleep(0.05)
-        if self._meeting is not None and self._meeting.has_failure():
+        if self._has_failure():
             return
         neighbours = self._neighbours()
         gone = [rank for rank, runs in neighbours.items() if not runs]
         left = [rank for rank, runs in neighbours.items() if runs]
         if not gone and neighbours:
-            return  # a rank of another host, where its neighbours say it
+            return  # a rank of another host, where its neighbours say it, or a signal
         if not left or min(left) > self.place.rank:
             self._speak()
             tell(f"fae: {lost_line(gone, self._facts) if gone else error}")
