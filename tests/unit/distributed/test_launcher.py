@@ -146,6 +146,7 @@ def test_rank_0_killed_in_an_earlier_stage(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("pid*"))) == 1, "the others wait for nothing: they are not started"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "deed"), [(0, "hang"), (1, "stop")])
 def test_a_rank_that_hangs(rank: int, deed: str, tmp_path: Path) -> None:
     done = ended(tmp_path, ranks=3, acts={f"{rank} 5": deed}, group_seconds=2)
