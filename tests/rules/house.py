@@ -18,6 +18,7 @@ FLOORS = (
     {"ingest", "profile", "report"},
     {"synthetic", "calibrate", "pack", "inspect"},
     {"kernels"},
+    {"distributed"},
     {"streaming"},
     {"embedding"},
     {"models"},

@@ -39,6 +39,7 @@ from fae.core.interrupts import Interrupted
 from fae.core.printable import mute, open_log_file, tell, write_log_line
 from fae.core.signal_watch import status_of
 from fae.core.whole_files import json_values
+from fae.distributed.places import place_of_process
 
 _DESCRIPTION = """\
 Train recommendation models whose embedding tables are larger than GPU memory.
@@ -167,12 +168,16 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 def _open_log(options: argparse.Namespace) -> None:
+    place = place_of_process()
+    if place.rank > 0:
+        return
     try:
         open_log_file(options.log_file)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecipeError(f"--log-file {options.log_file} cannot be written: {reason}") from error
-    write_log_line(command_line(options))
+    if place.launcher is None:  # which has written it
+        write_log_line(command_line(options))
 
 
 def _tell_traceback() -> None:

@@ -41,11 +41,11 @@ def add_replace_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_watch_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--tensorboard`` and ``--wandb``, for what trains."""
-    parser.add_argument(
-        "--tensorboard", metavar="DIR", help="write the curves for TensorBoard, to DIR/<name of the run's folder>"
-    )
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--gpus``, ``--tensorboard`` and ``--wandb``, for what trains."""
+    parser.add_argument("--gpus", metavar="N", type=int, default=1, help="GPUs to train on (so far 1)")
+    curves = "write the curves for TensorBoard, to DIR/<name of the run's folder>"
+    parser.add_argument("--tensorboard", metavar="DIR", help=curves)
     parser.add_argument("--wandb", metavar="PROJECT", help="report to a project of Weights & Biases")
 
 
@@ -58,17 +58,19 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
     """Add the finished run, the raw files to score and the device."""
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
     parser.add_argument("files", metavar="FILE", nargs="+", help="raw files, or globs in quotes, in log order")
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), help="where the model runs (default: cuda where there is one)"
-    )
+    which = "where the model runs (default: cuda where there is one)"
+    parser.add_argument("--device", choices=("cpu", "cuda"), help=which)
 
 
 def open_run_folder(options: argparse.Namespace) -> RunFolder:
     """Open the run that the options describe."""
     from fae.run.folder import RunFolder
+    from fae.run.rank_training import check_num_ranks
     from fae.run.recipe import load_recipe
     from fae.training.watching.callbacks_by_name import callbacks_of
 
+    if hasattr(options, "gpus"):
+        check_num_ranks(options.gpus)
     overrides = list(options.overrides)
     if options.budget is not None:
         overrides.append(f"hot.budget={options.budget}")

@@ -6,7 +6,13 @@ import argparse
 from typing import Any
 
 from fae.cli.engine_options import add_engine_options, engine_of
-from fae.cli.options import add_recipe_options, add_replace_option, add_watch_options, command_line, open_run_folder
+from fae.cli.options import (
+    add_recipe_options,
+    add_replace_option,
+    add_training_options,
+    command_line,
+    open_run_folder,
+)
 
 _DESCRIPTION = """\
 Run every stage of a recipe: ingest, profile, calibrate, pack, train. A stage whose artifact is already in the folder,
@@ -33,7 +39,7 @@ def add_parser(verbs: Any) -> None:
     )  # fmt: skip
     add_recipe_options(parser)
     add_replace_option(parser)
-    add_watch_options(parser)
+    add_training_options(parser)
     add_engine_options(parser)
     parser.set_defaults(work=work)
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from fae.cli.engine_options import add_engine_options, engine_of
-from fae.cli.options import add_recipe_options, add_replace_option, add_watch_options, open_run_folder
+from fae.cli.options import add_recipe_options, add_replace_option, add_training_options, open_run_folder
 
 _STAGES = {
     "ingest": (
@@ -55,7 +55,7 @@ def add_parsers(verbs: Any) -> None:
         if name == "ingest":
             add_engine_options(parser)
         if name == "train":
-            add_watch_options(parser)
+            add_training_options(parser)
         parser.set_defaults(work=partial(work, name))
 
 

@@ -9,6 +9,7 @@
     ├── BudgetError      the GPU memory budget: too small for the staging ring
     ├── DeviceError      the requested device is not there
     ├── EngineError      workers that cannot be reached, are lost again and again, or do not fit together
+    ├── RankError        ranks of one training that differ, are late, or are gone
     └── TrainingError    training cannot continue: the loss is no longer a number
 
 Every message says what happened with its values, what was expected, and the next command to type. The command
@@ -44,6 +45,10 @@ class DeviceError(FaeError):
 
 class EngineError(FaeError):
     """Workers cannot be reached, are lost again and again, or do not fit together."""
+
+
+class RankError(FaeError):
+    """Ranks of one training differ, wait for one that is late, or have lost one."""
 
 
 class TrainingError(FaeError):

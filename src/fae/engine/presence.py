@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 import threading
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from fae.core.errors import EngineError
 from fae.core.files import cannot_write
 from fae.core.whole_files import parse_json, read_plain, write_durably
 from fae.engine.code_version import code_version
+from fae.engine.processes import machine_facts, process_start
 
 STALE_SECONDS = 30.0
 """A worker whose file has not changed for so long is taken for gone, and its tasks are taken over."""
@@ -34,21 +34,7 @@ _TRIES = 10
 
 def _machine_facts() -> dict[str, Any]:
     """What tells whether another process runs on this machine, and this process from a later one of its number."""
-    facts: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
-    with contextlib.suppress(OSError):
-        facts["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        facts["processes"] = os.readlink("/proc/self/ns/pid")
-        facts["started"] = _started(os.getpid())
-    return facts
-
-
-def _started(pid: int) -> str | None:
-    """When a process of this machine was started, in ticks; None where it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
+    return {"pid": os.getpid(), "started": process_start(os.getpid()), **machine_facts()}
 
 
 class Presence:
@@ -171,7 +157,7 @@ class Observer:
             changed = -1
         facts = self.facts(name)
         is_here = bool(facts) and all(facts.get(key) and facts[key] == self._mine.get(key) for key in _SAME_MACHINE)
-        if is_here and _started(int(facts["pid"])) != facts.get("started"):
+        if is_here and process_start(int(facts["pid"])) != facts.get("started"):
             return False
         if not self.is_recent(name, changed):
             return False

@@ -1,0 +1,1 @@
+"""Ranks: the group of processes that train together, how they start and end, and what they exchange."""

@@ -1,0 +1,188 @@
+"""What moves bytes between the ranks of a group: torch's collectives, with a limit of time and an end for each.
+
+JSON goes over Gloo, tensors over NCCL on GPUs and over a second group of Gloo on CPUs, so that neither is taken for
+the other where ranks are out of step. A wait is cut into short ones: signals are heard meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+import zlib
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+from fae.core.errors import RankError
+from fae.distributed.ends import CommonFault, LostRank
+from fae.distributed.meeting import RankMeeting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LOOK = timedelta(seconds=0.2)
+_ANSWER_SECONDS = 4.0
+"""How long a rank that waits in vain waits for what the others say of themselves: they look once a second."""
+_MARGIN = timedelta(seconds=120)
+
+
+class Link:
+    """The collectives of one rank.
+
+    Parameters
+    ----------
+    meeting
+        Where all ranks are.
+    hosts
+        The host of each rank.
+    device
+        What tensors of this rank are on.
+    timeout
+        Seconds that a rank waits for the others in one collective.
+    """
+
+    def __init__(self, meeting: RankMeeting, device: torch.device, timeout: float) -> None:
+        self._place, self._store, self._timeout = meeting.place, meeting.store, timeout
+        limit = timedelta(seconds=timeout) + _MARGIN
+        self._waits_on_device = device.type == "cuda"  # the host goes further, and NCCL has the limit
+        try:
+            dist.init_process_group(
+                "gloo", store=PrefixStore("group", self._store.inner), rank=self._place.rank,
+                world_size=self._place.world, timeout=limit,
+            )  # fmt: skip
+            self._control = dist.group.WORLD
+            self._tensors = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo", timeout=limit)
+        except RuntimeError as error:
+            raise LostRank(f"ranks cannot be connected: {_line(error)}") from error
+        self._number = 0
+        self._header = torch.zeros(3, dtype=torch.int64)
+        self._headers = torch.zeros(self._place.world, 3, dtype=torch.int64)
+
+    def gather_bytes(self, payload: bytes, what: str) -> list[bytes]:
+        """The bytes of each rank, by rank.
+
+        Raises
+        ------
+        CommonFault
+            If ranks are at different places.
+        """
+        self._number += 1
+        self._header[:] = torch.tensor([self._number, zlib.crc32(what.encode()), len(payload)])
+        self._gather(self._headers, self._header, self._control, what)
+        places, lengths = self._headers[:, :2].tolist(), self._headers[:, 2].tolist()
+        most = max(lengths)
+        if most == 0 and all(place == places[0] for place in places):
+            return [b""] * self._place.world
+        data = payload.ljust(most, b"\0")
+        if any(place != places[0] for place in places):
+            raise self._out_of_step(what)
+        buffer = torch.empty(self._place.world, most, dtype=torch.uint8)
+        self._gather(buffer, torch.frombuffer(bytearray(data), dtype=torch.uint8), self._control, what)
+        return [bytes(row[:length].numpy()) for row, length in zip(buffer, lengths, strict=True)]
+
+    def gather_tensors(self, out: Tensor, tensor: Tensor, what: str) -> None:
+        """Fill `out`, shape ``[world, ...]``, with the tensor of each rank."""
+        if self._waits_on_device:
+            dist.all_gather(list(out.unbind(0)), tensor.contiguous(), group=self._tensors)
+        else:
+            self._gather(out, tensor.contiguous(), self._tensors, what)
+
+    def close(self, *, now: bool = False) -> None:
+        """Leave the group; `now` without an end of what is still under way, which would be waited for otherwise."""
+        if now:
+            for group in (self._control, self._tensors):
+                ctypes.pythonapi.Py_IncRef(
+                    ctypes.py_object(group)
+                )  # so it is never taken down, at Python's end neither
+        elif dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _gather(self, out: Tensor, tensor: Tensor, group: Any, what: str) -> None:
+        rows = list(out.unbind(0))
+        self._wait(lambda: dist.all_gather(rows, tensor, group=group, async_op=True), what)
+
+    def _wait(self, start: Callable[[], Any], what: str) -> None:
+        began = looked = time.monotonic()
+        has_ended = False
+        try:
+            work = start()
+        except RuntimeError as error:
+            raise LostRank(f"the others are gone at {what}: {_line(error)}") from error
+        while True:
+            try:
+                work.wait(_LOOK)
+                return
+            except RuntimeError as error:  # also where only this short wait is over
+                if has_ended:
+                    raise LostRank(f"a rank is gone at {what}: {_line(error)}") from error
+                has_ended = work.is_completed()
+            now = time.monotonic()
+            if has_ended or now - looked < 1.0:
+                continue
+            looked = now
+            self._answer_call(what)
+            if now - began > self._timeout:
+                self._call(what)
+
+    def _answer_call(self, what: str) -> None:
+        """Where another rank has waited too long and asks who is there: say so, and leave the rest to it."""
+        try:
+            if not self._store.check(["call"]):
+                return
+            self._store.put(f"here/{self._place.rank}", what)
+            end = time.monotonic() + _ANSWER_SECONDS + 1.0
+            while time.monotonic() < end and not self._store.check(["called"]):
+                time.sleep(0.05)  # this one may have the store, and the first end counts
+        except RuntimeError as error:
+            raise LostRank(f"rank 0 is gone: {_line(error)}") from error
+        raise LostRank("another rank has waited too long")
+
+    def _call(self, what: str) -> None:
+        """Ask who is there, and say who is not."""
+        place = self._place
+        try:
+            if self._store.add("calls", 1) > 1:
+                self._answer_call(what)
+                return
+            self._store.put("call", "1")
+            end = time.monotonic() + _ANSWER_SECONDS
+            keys = {rank: f"here/{rank}" for rank in range(place.world) if rank != place.rank}
+            while time.monotonic() < end and not self._store.check(list(keys.values())):
+                time.sleep(0.1)
+            here = {rank: self._store.text(key) for rank, key in keys.items() if self._store.check([key])}
+            self._store.put("called", "1")
+        except RuntimeError as error:
+            raise RankError(f"rank 0 does not answer: {_line(error)}; the same command continues") from error
+        late = [str(rank) for rank in keys if rank not in here]
+        elsewhere = [f"rank {rank} at {other}" for rank, other in here.items() if other != what]
+        if late:
+            what_is_late = f"rank{'s' * (len(late) > 1)} {', '.join(late)} did not come to {what}"
+        else:
+            what_is_late = f"ranks are out of step: rank {place.rank} at {what}, {', '.join(elsewhere)}"
+        raise RankError(
+            f"{what_is_late} within {self._timeout:.0f} s, in which rank {place.rank} has waited; all ranks end, and "
+            "the same command continues from the last checkpoint"
+        )
+
+    def _out_of_step(self, what: str) -> RankError:
+        """The error of ranks of which one has left its work before the others; each says where it is."""
+        found: list[Any] = []
+        try:
+            place = self._place
+            self._store.put(f"step/{place.rank}", what)
+            keys = [f"step/{rank}" for rank in range(place.world)]
+            end = time.monotonic() + _ANSWER_SECONDS
+            while time.monotonic() < end and not self._store.check(keys):
+                time.sleep(0.02)
+            found = [f"rank {rank} at {self._store.text(key)}" for rank, key in enumerate(keys)]
+        except RuntimeError as error:
+            return LostRank(f"rank 0 is gone: {_line(error)}")
+        return CommonFault(f"ranks are out of step: {', '.join(found)}; this is a defect, please report it")
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:200]

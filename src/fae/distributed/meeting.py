@@ -1,0 +1,192 @@
+"""Where ranks meet before they are a group: torch's key-value store, which rank 0 or torchrun has.
+
+Nothing here waits inside a call of torch's: signals are heard, and every wait has a limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from fae.core.errors import RankError
+from fae.distributed.ends import LostRank
+from fae.distributed.places import RankPlace
+from fae.distributed.timed_store import CALL_SECONDS, TimedStore
+from fae.engine.processes import machine_facts, process_start
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+_POLL_SECONDS = 0.05
+_BEAT_SECONDS = 2.0
+_SILENT_SECONDS = 60.0
+"""After how long without a beat of rank 0 the others stop waiting for it."""
+_LOCAL = ("127.0.0.1", "localhost")
+
+
+class RankMeeting:
+    """The store of the ranks, and what they say in it.
+
+    Parameters
+    ----------
+    place
+        Which rank this is.
+    seconds
+        How long a rank waits for another one that should come now.
+
+    Attributes
+    ----------
+    store
+        Keys of this start of the ranks alone.
+
+    Raises
+    ------
+    RankError
+        If rank 0 cannot be reached, or its port is taken.
+    """
+
+    def __init__(self, place: RankPlace, seconds: float) -> None:
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+        self.place, self.seconds = place, seconds
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        torchrun_has_it = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        with _errors_of_store(f"rank 0 at {place.address}:{place.port} does not answer as one"):
+            store = self._host() if place.rank == 0 and not torchrun_has_it else self._connect()
+            self.store = TimedStore(PrefixStore(f"fae/{attempt}", store))
+
+    def _host(self) -> Store:
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        place = self.place
+        try:
+            # A store of torch's own listens on every network of the host.
+            family = socket.AF_INET if place.address in _LOCAL or not socket.has_dualstack_ipv6() else socket.AF_INET6
+            bind = ("127.0.0.1" if place.address in _LOCAL else "", place.port)
+            server = socket.create_server(bind, family=family, backlog=1024, dualstack_ipv6=family == socket.AF_INET6)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise RankError(
+                f"rank 0 cannot listen on port {place.port}: {reason}; set MASTER_PORT to a free one"
+            ) from error
+        port = server.getsockname()[1]
+        store = TCPStore(
+            "127.0.0.1", port, is_master=True, master_listen_fd=server.detach(), wait_for_workers=False,
+            timeout=timedelta(seconds=CALL_SECONDS),
+        )  # fmt: skip
+        if place.start is not None:
+            os.write(place.start, b"%d\n" % port)
+            os.close(place.start)
+        return store
+
+    def _connect(self) -> Store:
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        place, end = self.place, time.monotonic() + self.seconds
+        while True:
+            try:
+                socket.create_connection((place.address, place.port), timeout=2.0).close()
+                break
+            except OSError as error:
+                if time.monotonic() > end:
+                    raise RankError(
+                        f"rank {place.rank} does not reach rank 0 at {place.address}:{place.port} within "
+                        f"{self.seconds:.0f} s ({error.strerror or error}); check MASTER_ADDR and MASTER_PORT"
+                    ) from error
+            time.sleep(_POLL_SECONDS)
+        return TCPStore(
+            place.address, place.port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=CALL_SECONDS)
+        )
+
+    def beat(self, ended: threading.Event) -> None:
+        """Let the others know that rank 0 is still at work, until `ended` is set."""
+        with contextlib.suppress(RuntimeError):  # the others find out
+            while not ended.wait(_BEAT_SECONDS):
+                self.store.add("beats", 1)
+
+    def begin(self) -> None:
+        """Let the others know that it is their turn."""
+        self.store.put("begin", "1")
+
+    def await_begin(self) -> None:
+        """Wait until it is this rank's turn, for as long as rank 0 is there.
+
+        Raises
+        ------
+        LostRank
+            If rank 0 is no longer heard of.
+        """
+        beats, heard = -1, time.monotonic()
+        with _errors_of_store("rank 0 is gone", LostRank):
+            while not self.store.check(["begin"]):
+                now = self.store.add("beats", 0)
+                if now != beats:
+                    beats, heard = now, time.monotonic()
+                if time.monotonic() - heard > _SILENT_SECONDS:
+                    raise LostRank(f"rank 0 has not been heard of for {_SILENT_SECONDS:.0f} s")
+                time.sleep(4 * _POLL_SECONDS)
+
+    def exchange_facts(self) -> list[dict[str, Any]]:
+        """Host and process of every rank, once all have come.
+
+        Raises
+        ------
+        RankError
+            If some have not come in time.
+        """
+        place, end = self.place, time.monotonic() + self.seconds
+        mine = {"pid": os.getpid(), "started": process_start(os.getpid()), **machine_facts()}
+        keys = [f"facts/{rank}" for rank in range(place.world)]
+        with _errors_of_store("rank 0 is gone", LostRank):
+            self.store.put(keys[place.rank], json.dumps(mine))
+            while not self.store.check(keys):
+                if time.monotonic() > end:
+                    missing = [str(rank) for rank, key in enumerate(keys) if not self.store.check([key])]
+                    raise RankError(
+                        f"rank{'s' * (len(missing) > 1)} {', '.join(missing)} did not come within {self.seconds:.0f} "
+                        "s; look at what is printed on their hosts, and start all ranks again"
+                    )
+                time.sleep(_POLL_SECONDS)
+            return [json.loads(self.store.text(key)) for key in keys]
+
+    def report_failure(self) -> bool:
+        """Let the others know that this rank has failed by itself; whether it is the first one."""
+        try:
+            return self.store.add("failures", 1) == 1
+        except RuntimeError:
+            return True
+
+    def report_interrupt(self) -> None:
+        """Let the others know that this rank leaves by a signal."""
+        with contextlib.suppress(RuntimeError):
+            self.store.put(f"interrupted/{self.place.rank}", "1")
+
+    def has_left(self, rank: int) -> bool:
+        """Whether a rank has left by a signal."""
+        try:
+            return self.store.check([f"interrupted/{rank}"])
+        except RuntimeError:
+            return False
+
+    def has_failure(self) -> bool:
+        """Whether a rank has failed by itself, and has said why."""
+        try:
+            return self.store.add("failures", 0) > 0
+        except RuntimeError:
+            return False
+
+
+@contextlib.contextmanager
+def _errors_of_store(line: str, kind: type[RankError] = RankError) -> Iterator[None]:
+    """torch's errors of a store, which are RuntimeErrors, as an error of ranks."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise kind(f"{line} ({str(error).splitlines()[0][:200]})") from error

@@ -1,0 +1,97 @@
+"""A program of ranks for tests: the command line's own process around a small work, each rank of which follows a plan.
+
+``python -m rank_program FOLDER PLAN.json [--ranks N]``: with ``--ranks`` it starts itself as that many ranks. The plan
+names by rank what happens at which step, and how long ranks wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fae.cli import main as command
+from fae.cli import run as verb
+from fae.core.errors import TrainingError
+from fae.core.interrupts import is_interrupted, put_off, raise_interrupt
+from fae.core.progress import say
+from fae.distributed.group import Group
+from fae.distributed.launcher import launch
+from fae.distributed.places import place_of_process
+from fae.distributed.rank_process import RankProcess
+
+STEPS = 40
+
+
+def work(options: argparse.Namespace) -> dict[str, Any]:
+    """What the verb does in place of `fae run`: the recipe is the plan, and ``--out`` the folder."""
+    plan = json.loads(Path(options.recipe).read_text())
+    place = place_of_process()
+    if plan["ranks"] > 1 and place.world == 1:
+        raise SystemExit(launch([sys.executable, "-m", "rank_program", *options.arguments], plan["ranks"]))
+    folder = Path(options.out)
+    waits = {name: plan[name] for name in ("join_seconds", "group_seconds") if name in plan}
+    with RankProcess(place, **waits) as process:
+        (folder / f"pid{place.rank}").write_text(str(os.getpid()))
+        act(plan, place.rank, "stages", folder)
+        if place.rank == 0:
+            say("stages: done")
+            (folder / "stages").open("a").write("x")
+        with process.join() as group:
+            act(plan, place.rank, "joined", folder)
+            return train(plan, group, folder)
+
+
+def train(plan: dict[str, Any], group: Group, folder: Path) -> dict[str, Any]:
+    """Steps of a training that ends where all ranks have seen a signal."""
+    import torch
+
+    group.agree(plan.get("recipes", {}).get(str(group.rank), {"train": {"seed": 1}}), "recipe")
+    total = torch.zeros(3)
+    rows = torch.empty(group.world, 3)
+    with put_off():
+        for step in range(plan.get("uneven", {}).get(str(group.rank), plan.get("steps", STEPS))):
+            act(plan, group.rank, step, folder)
+            total += group.tree_sum(torch.full((3,), group.rank + step, dtype=torch.float32), f"step {step}", rows)
+            (folder / f"at{group.rank}").write_text(str(step))
+            if group.any(is_interrupted(), f"the end of step {step}"):
+                (folder / f"saved{group.rank}").write_text(str(step))
+                group.barrier("the checkpoint")
+                raise_interrupt()
+                os.kill(os.getpid(), signal.SIGTERM)  # another rank has seen it first
+                raise_interrupt()
+            time.sleep(plan.get("pause", 0.0))
+    if group.is_first:
+        say("train: done")
+    return {"total": total.tolist(), "hosts": len(group.hosts)}
+
+
+def act(plan: dict[str, Any], rank: int, step: object, folder: Path) -> None:
+    """What the plan has for this rank at this place."""
+    deed = plan.get("acts", {}).get(f"{rank} {step}")
+    if deed == "raise":
+        raise TrainingError("the loss is not finite; lower learning_rate")
+    if deed == "defect":
+        raise ZeroDivisionError("a defect")
+    if deed == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if deed == "hang":
+        (folder / "hangs").write_text(str(rank))
+        while True:
+            pass
+    if deed == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if deed == "leave":
+        raise SystemExit(0)
+    if isinstance(deed, float):
+        time.sleep(deed)
+
+
+if __name__ == "__main__":
+    verb.work = work
+    sys.exit(command.main())

@@ -1,0 +1,280 @@
+"""How ranks end, whatever happens to one of them: one line, one status, within seconds, and no process is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fae.engine.processes import process_start
+
+from commands import fae, fault, write_log, write_recipe
+
+SUPPORT = Path(__file__).parents[2] / "support"
+INTERRUPTED = "fae: interrupted; the same command continues from here"
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
+CONTINUES = "the same command continues from the last checkpoint"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a start of ranks has ended."""
+
+    status: int
+    stdout: str
+    lines: list[str]
+    seconds: float
+
+    @property
+    def fault(self) -> str:
+        """The one line of its error, behind what rank 0 said before."""
+        assert self.stdout == ""
+        assert [line for line in self.lines if not line.startswith("stages: ")] == self.lines[-1:]
+        return self.lines[-1].removeprefix("fae: ")
+
+
+class Ranks:
+    """A start of ranks that follow a plan."""
+
+    def __init__(self, folder: Path, *, starter: tuple[str, ...] = ("-m",), **plan: Any) -> None:
+        self.folder = folder
+        (folder / "plan.json").write_text(json.dumps({"join_seconds": 30, "group_seconds": 30, **plan}))
+        environ = {**os.environ, "PYTHONPATH": f"{SUPPORT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+        command = [sys.executable, *starter, "rank_program", "run", "plan.json", "--out", ".", "--json"]
+        command += ["--log-file", "log"]
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def await_file(self, name: str) -> None:
+        """Wait until a rank has written a file."""
+        end = time.monotonic() + 60
+        while not (self.folder / name).exists():
+            assert time.monotonic() < end
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.01)
+
+    def pids(self) -> list[int]:
+        """Processes of all ranks that were started."""
+        return [int(path.read_text() or 0) for path in self.folder.glob("pid*")]
+
+    def end(self, seconds: float = 60) -> Ended:
+        """Wait for the end of all, after which no process is left."""
+        began = time.monotonic()
+        try:
+            out, err = self.process.communicate(timeout=seconds)
+        finally:
+            self.process.kill()
+            left = [pid for pid in self.pids() if self.is_left(pid)]
+            for pid in left:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+        assert not left
+        return Ended(self.process.returncode, out, err.splitlines(), time.monotonic() - began)
+
+    @staticmethod
+    def is_left(pid: int) -> bool:
+        """Whether a process still runs in a second: the system ends it, which takes a moment."""
+        end = time.monotonic() + 1
+        while process_start(pid) is not None:
+            if time.monotonic() > end:
+                return True
+            time.sleep(0.01)
+        return False
+
+
+def ended(folder: Path, **plan: Any) -> Ended:
+    return Ranks(folder, **plan).end()
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_all_end_well(ranks: int, tmp_path: Path) -> None:
+    done = ended(tmp_path, ranks=ranks)
+    assert done.status == 0
+    assert done.lines == ["stages: done", "train: done"], "rank 0 alone talks"
+    expected = sum(rank + step for rank in range(ranks) for step in range(40))
+    assert json.loads(done.stdout) == {"hosts": ranks, "total": [expected] * 3}
+    assert (tmp_path / "stages").read_text() == "x", "stages before training run once"
+    log = [line.split(" ", 1)[1] for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line.split()[0] for line in log] == ["fae", "stages:", "train:"]
+
+
+@pytest.mark.parametrize("act", ["1 5", "0 7", "0 stages", "1 joined"])
+def test_a_rank_that_raises_ends_all_with_its_line(act: str, tmp_path: Path) -> None:
+    done = ended(tmp_path, ranks=3, acts={act: "raise"})
+    assert done.status == 2
+    assert done.fault == "the loss is not finite; lower learning_rate"
+    assert (tmp_path / "log").read_text().count("the loss is not finite") == 1
+
+
+def test_all_that_raise_the_same_say_it_once(tmp_path: Path) -> None:
+    done = ended(tmp_path, ranks=2, acts={"0 5": "raise", "1 5": "raise"})
+    assert (done.status, done.fault) == (2, "the loss is not finite; lower learning_rate")
+
+
+def test_a_defect_shows_the_traceback_of_its_rank_alone(tmp_path: Path) -> None:
+    done = ended(tmp_path, ranks=3, acts={"2 5": "defect"})
+    assert done.status == 1
+    assert [line for line in done.lines if line[0] != " "] == [
+        "stages: done", "Traceback (most recent call last):", "ZeroDivisionError: a defect",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_rank_that_is_killed(rank: int, tmp_path: Path) -> None:
+    done = ended(tmp_path, ranks=3, acts={f"{rank} 9": "kill"})
+    pid = (tmp_path / f"pid{rank}").read_text()
+    assert done.status == 2
+    assert done.fault.startswith(f"rank {rank} of 3 (process {pid}) was ended by SIGKILL, perhaps because memory ran")
+    assert done.fault.endswith(CONTINUES)
+    assert done.seconds < 30
+
+
+def test_rank_0_killed_in_an_earlier_stage(tmp_path: Path) -> None:
+    done = ended(tmp_path, ranks=3, acts={"0 stages": "kill"})
+    assert done.fault.startswith("rank 0 of 3 (process ")
+    assert len(list(tmp_path.glob("pid*"))) == 1, "the others wait for nothing: they are not started"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "deed"), [(0, "hang"), (1, "stop")])
+def test_a_rank_that_hangs(rank: int, deed: str, tmp_path: Path) -> None:
+    done = ended(tmp_path, ranks=3, acts={f"{rank} 5": deed}, group_seconds=2)
+    assert done.status == 2
+    assert done.fault.startswith(f"rank {rank} did not come to step 5 within 2 s, in which rank ")
+    assert done.seconds < 30
+
+
+def test_a_rank_that_does_not_come(tmp_path: Path) -> None:
+    done = ended(tmp_path, ranks=2, acts={"1 stages": "hang"}, join_seconds=3)
+    assert done.status == 2
+    assert done.fault.startswith("rank 1 did not come within 3 s")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_ends_before_the_others(rank: int, tmp_path: Path) -> None:
+    done = ended(tmp_path, ranks=2, acts={f"{rank} 5": "leave"})
+    assert done.status == 2
+    assert done.fault.startswith(f"rank {rank} ended while others were still at work; this is a defect")
+
+
+def test_ranks_that_are_out_of_step(tmp_path: Path) -> None:
+    done = ended(tmp_path, ranks=2, uneven={"1": 5}, group_seconds=2)
+    assert done.status == 2
+    assert done.fault.startswith("ranks are out of step: rank ")
+    assert "rank 1 at the end" in done.fault
+    assert "rank 0 at step 5" in done.fault
+
+
+def test_different_recipes(tmp_path: Path) -> None:
+    done = ended(tmp_path, ranks=3, recipes={"2": {"train": {"seed": 7}}})
+    assert done.status == 2
+    assert done.fault.startswith("ranks do not have the same recipe: they differ in train.seed, which is 1 on rank 0 (")
+    assert " and 7 on rank 2 (" in done.fault
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_after_the_same_step(number: int, tmp_path: Path) -> None:
+    ranks = Ranks(tmp_path, ranks=3, steps=10**6, pause=0.01)
+    ranks.await_file("at2")
+    ranks.process.send_signal(number)
+    done = ranks.end()
+    assert done.status == 128 + number
+    assert done.fault == INTERRUPTED.removeprefix("fae: ")
+    assert len({(tmp_path / f"saved{rank}").read_text() for rank in range(3)}) == 1
+    assert done.seconds < 20
+
+
+def test_a_signal_before_the_others_are_started(tmp_path: Path) -> None:
+    ranks = Ranks(tmp_path, ranks=2, acts={"0 stages": 60.0})
+    ranks.await_file("pid0")
+    ranks.process.send_signal(signal.SIGTERM)
+    done = ranks.end()
+    assert (done.status, done.lines) == (143, [INTERRUPTED])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun(number: int, tmp_path: Path) -> None:
+    ranks = Ranks(tmp_path, starter=TORCHRUN, ranks=2, steps=10**6, pause=0.01)
+    ranks.await_file("at1")
+    ranks.process.send_signal(number)
+    done = ranks.end()
+    assert done.status != 0
+    assert [line for line in done.lines if line.startswith("fae: ")] == [INTERRUPTED]
+    assert len({(tmp_path / f"saved{rank}").read_text() for rank in range(2)}) == 1
+
+
+def test_ranks_do_not_outlive_torchrun(tmp_path: Path) -> None:
+    ranks = Ranks(tmp_path, starter=TORCHRUN, ranks=2, acts={"1 5": "hang"})
+    ranks.await_file("hangs")
+    ranks.process.kill()
+    assert ranks.end(20).status == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("verb", ["run", "train"])
+def test_several_gpus_are_refused(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until their training is built."""
+    write_log(tmp_path)
+    recipe = write_recipe(tmp_path)
+    fault(fae(verb, recipe, "--out", tmp_path / "run", "--gpus", 4), "training on several GPUs is not built yet, and 4")
+    fault(fae(verb, recipe, "--out", tmp_path / "run", "--gpus", 0), "--gpus 0 must be 1 or more")
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "MASTER_ADDR": "a", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    fault(fae(verb, recipe, "--out", tmp_path / "run"), "training on several GPUs is not built yet, and 2")
+    monkeypatch.setenv("RANK", "x")
+    fault(fae(verb, recipe, "--out", tmp_path / "run"), "RANK = 'x' must be a number from 0 to 1")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["killed", "interrupted twice"])
+def test_ranks_do_not_outlive_the_launcher(times: int, tmp_path: Path) -> None:
+    ranks = Ranks(tmp_path, ranks=3, acts={"1 5": "hang", "2 5": "hang"})
+    ranks.await_file("hangs")
+    for _ in range(times):
+        ranks.process.send_signal(signal.SIGKILL if times == 1 else signal.SIGTERM)
+        time.sleep(0.3)
+    assert ranks.end(20).status == (-signal.SIGKILL if times == 1 else -signal.SIGTERM)
+
+
+def test_a_port_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        places = {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in places.items():
+            monkeypatch.setenv(name, str(value))
+        done = ended(tmp_path, ranks=2)
+    assert done.status == 2
+    assert done.fault == f"rank 0 cannot listen on port {port}: Address already in use; set MASTER_PORT to a free one"
+
+
+@pytest.mark.parametrize(
+    ("acts", "words"),
+    [
+        ({"0 stages": 1.0}, None),
+        ({"1 5": "raise"}, "the loss is not finite; lower learning_rate"),
+        ({"0 stages": "raise", "1 stages": "raise"}, "the loss is not finite; lower learning_rate"),
+        ({"1 5": "kill"}, "rank 1 (process "),
+    ],
+    ids=["well", "raises", "all raise early", "killed"],
+)
+def test_under_torchrun(acts: dict[str, Any], words: str | None, tmp_path: Path) -> None:
+    """It has lines of its own; ours are the same, once."""
+    done = Ranks(tmp_path, starter=TORCHRUN, ranks=2, acts=acts).end()
+    assert (done.status == 0) == (words is None)
+    lines = [line for line in done.lines if line.startswith("fae: ")]
+    assert len(lines) == (words is not None), done.lines
+    if words is not None:
+        assert lines[0].startswith(f"fae: {words}")
+    else:
+        assert json.loads(done.stdout)["hosts"] == 2
+        assert (tmp_path / "stages").read_text() == "x"
