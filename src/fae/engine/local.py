@@ -17,7 +17,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from fae.core.freed_memory import keep_freed_memory
+from fae.core.host_memory import keep_freed_memory
 from fae.core.interrupts import put_off
 from fae.core.threads import num_threads
 from fae.engine.calls import Calls

@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import numpy as np
-from fae.core.freed_memory import keep_freed_memory
+from fae.core.host_memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def arrays():
