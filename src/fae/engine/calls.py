@@ -73,7 +73,7 @@ class Workers:
         with self._lock:
             if self._executor is None:
                 self._executor = self._make()
-            return self._executor.submit(function, *arguments), self._executor
+            return _submit(self._executor, function, *arguments), self._executor
 
     def replace(self, broken: Executor | None) -> None:
         """Take another executor from now on, unless that has been done."""
@@ -97,6 +97,27 @@ class Workers:
         if now and self._kill is not None:
             self._kill()
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(executor: Executor, function: Callable[..., Any], *arguments: Any) -> Future:
+    """Submit a call to an executor that another thread may find broken meanwhile.
+
+    Python's pool of processes then closes its pipes under the call, or forgets it (seen with Python 3.11).
+
+    Raises
+    ------
+    BrokenExecutor
+        If it is broken. The call may have a future, which nobody waits for.
+    """
+    try:
+        future = executor.submit(function, *arguments)
+    except OSError as error:
+        if getattr(executor, "_broken", False):
+            raise BrokenExecutor(f"it broke under a call: {error}") from error
+        raise
+    if getattr(executor, "_broken", False):
+        raise BrokenExecutor("it broke under a call")
+    return future
 
 
 class Calls:

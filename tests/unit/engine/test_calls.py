@@ -121,3 +121,44 @@ def test_futures_that_others_cancel_run_again() -> None:
 
     with ExecutorEngine(lambda: Forgetful(lambda number: False), 2) as made:
         assert list(made.map("square", square, range(LAST + 1))) == [number * number for number in range(LAST + 1)]
+
+
+class Breaking(Executor):
+    """Breaks under its first call, as a pool of processes does whose thread finds a worker gone meanwhile."""
+
+    made: list[Breaking]
+
+    def __init__(self, how: str) -> None:
+        self._how, self._broken = how, False
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if self is not Breaking.made[0]:
+            future.set_result(function(*arguments))
+            return future
+        if self._how == "is full":
+            raise OSError(11, "no process more")
+        self._broken = True
+        if self._how == "closes its pipes":
+            raise OSError("handle is closed")
+        return future  # which never ends
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        pass
+
+
+@pytest.mark.parametrize("how", ["closes its pipes", "forgets the call", "is full"])
+def test_an_executor_that_breaks_under_a_call(how: str) -> None:
+    Breaking.made = []
+
+    def make() -> Breaking:
+        Breaking.made.append(Breaking(how))
+        return Breaking.made[-1]
+
+    results = ExecutorEngine(make, 2).map("square", square, range(6))
+    if how == "is full":
+        with pytest.raises(OSError, match="no process more"):
+            list(results)
+        return
+    assert list(results) == [number**2 for number in range(6)]
+    assert len(Breaking.made) == 2
