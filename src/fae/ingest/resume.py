@@ -111,6 +111,8 @@ class IngestProgress:
             )
         self.work.mkdir(parents=True, exist_ok=True)
         self._remove_others()
+        if self.parts_of_ids is not None:
+            self.parts.drop_rows(self.parts_of_ids, but="ids")
         if self.phase == "reading" and not self.is_read:
             self.parts.check(self._say_damaged)
 
@@ -195,10 +197,10 @@ class IngestProgress:
             self.parts_of_ids = self.parts.with_ids(self.state["parts"])
             if self.parts_of_ids is None:
                 raise _Damaged(self.parts.folder.name)
+        for name, (_, _, header) in self._row_files.items() if self.phase != "done" else ():
+            if _header_checksum(self.folder / f"{name}.npy") != header:
+                raise _Damaged(f"{name}.npy")
         if self.phase == "numbering":
-            for name, (_, _, header) in self._row_files.items():
-                if zlib.crc32((self.folder / f"{name}.npy").read_bytes()[:HEADER_BYTES]) != header:
-                    raise _Damaged(f"{name}.npy")
             for name in (RENUMBERED, "numbered"):
                 if os.path.lexists(self.work / name):
                     _require(self.work / name, stat.S_ISREG)
@@ -265,11 +267,15 @@ class IngestProgress:
         for name, writer in written.items():
             writer.path.replace(self.folder / f"{name}.npy")
         dropped = [name for name in self._row_files if name not in written] if dropped is None else dropped
-        self._row_files |= {name: [writer.num_bytes, writer.checksum, 0] for name, writer in written.items()}
+        self._row_files |= {name: self._facts_of(name, writer) for name, writer in written.items()}
         self._row_files = {name: facts for name, facts in self._row_files.items() if name not in dropped}
         self.save("reading")
         for name in dropped:
             (self.folder / f"{name}.npy").unlink(missing_ok=True)
+
+    def _facts_of(self, name: str, writer: NpyWriter) -> list[int]:
+        """Bytes, crc32 of the rows and of the header of a closed writer's file, which is in its place."""
+        return [writer.num_bytes, writer.checksum, _header_checksum(self.folder / f"{name}.npy")]
 
     def restore(self, encoders: Sequence[ColumnEncoder]) -> None:
         """Fill new vocabularies with the values of a log that is read."""
@@ -311,10 +317,8 @@ class IngestProgress:
             journal.write(head.tobytes())
         sizes = [head.nbytes, size - head.nbytes]
         self._journal = [size, join_checksums([zlib.crc32(head.tobytes()), checksum], sizes)]
-        self._row_files = {
-            str(writer.path.relative_to(self.folder).with_suffix("")): [writer.num_bytes, writer.checksum, 0]
-            for writer in writers
-        }
+        names = [str(writer.path.relative_to(self.folder).with_suffix("")) for writer in writers]
+        self._row_files = {name: self._facts_of(name, writer) for name, writer in zip(names, writers, strict=True)}
         self.is_read = True
         self.save("reading")
 
@@ -322,9 +326,6 @@ class IngestProgress:
         """Record that everything but the final ids is written; later processes continue with the second pass."""
         for name in (RENUMBERED, "numbered"):
             (self.work / name).unlink(missing_ok=True)
-        for name in self._row_files:
-            with (self.folder / f"{name}.npy").open("rb") as file:
-                self._row_files[name][2] = zlib.crc32(file.read(HEADER_BYTES))
         for name in ("counts.npy", f"work/{FINAL_IDS}"):
             self._kept[name] = [(self.folder / name).stat().st_size, int(file_checksum(self.folder / name), 16)]
         self.save("numbering")
@@ -351,8 +352,7 @@ class IngestProgress:
             Bytes and crc32 of each file that was written beside them.
         """
         kept = {**self._kept, **others}
-        with (self.work / RENUMBERED).open("rb") as file:
-            header = zlib.crc32(file.read(HEADER_BYTES))
+        header = _header_checksum(self.work / RENUMBERED)
         self._row_files["ids"] = [(self.work / RENUMBERED).stat().st_size, ids_checksum, header]
         checksums = {
             f"{name}.npy": join_checksums([header, rows], [HEADER_BYTES, size - HEADER_BYTES])
@@ -388,6 +388,11 @@ class IngestProgress:
 def _digest(value: Any) -> str:
     text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _header_checksum(path: Path) -> int:
+    with path.open("rb") as file:
+        return zlib.crc32(file.read(HEADER_BYTES))
 
 
 def _require(path: Path, kind: Callable[[int], bool]) -> None:

@@ -92,6 +92,7 @@ class RunFolder(RunContext):
             try:
                 yield
             finally:
+                self._reads_or_has_read.set()  # whatever happened: nobody need wait for it
                 take_back(self.out)
                 sweep_workers(self.out)
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fae.core.errors import ArtifactError
 from fae.core.npy import NpyRows
 from fae.ingest.column_config import ColumnConfig
 from fae.ingest.config import LogConfig
 from fae.ingest.ingest import ingest
-from fae.ingest.numbering import id_blocks, part_ids, second_pass, vocabulary_writer
-from fae.ingest.shards import shard_cuts, shard_reading, sharded_reading
+from fae.ingest.numbering import id_blocks, part_ids, second_pass, training_counts, vocabulary_writer
+from fae.ingest.shards import kept_parts, shard_cuts, shard_reading, shard_rows, sharded_reading
 
 LOG = "log.csv"
 COLUMNS: dict[str, tuple[Any, ...]] = {
@@ -93,7 +96,20 @@ def test_any_rows_of_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert looked
 
 
-@pytest.mark.parametrize("what", ["ids.npy", "counts", "part.json", "part_maps.npy", "a part", "nothing"])
+DAMAGED = [
+    "ids.npy",
+    "counts",
+    "part.json",
+    "part_maps.npy",
+    "a part",
+    "a header",
+    "labels.npy",
+    "dense.npy",
+    "nothing",
+]
+
+
+@pytest.mark.parametrize("what", DAMAGED)
 @pytest.mark.parametrize("late", [False, True])
 def test_damage_between_two_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, late: bool) -> None:
     """The log is read anew where a byte of what it is made from has changed; else nothing is read."""
@@ -119,6 +135,9 @@ def test_damage_between_two_commands(tmp_path: Path, monkeypatch: pytest.MonkeyP
     elif what == "part.json":
         facts = json.loads((part / what).read_text())
         (part / what).write_text(json.dumps({**facts, "num_inputs": facts["num_inputs"] - 1}))
+    elif what in ("a header", "labels.npy", "dense.npy"):  # as a power failure may leave them: written last
+        path = part / "ids.npy" if what == "a header" else work.parent / what
+        path.write_bytes(bytes(128) + path.read_bytes()[128:])
     elif what != "nothing":
         path = work / what if what.startswith("part_maps") else part / what
         data = bytearray(path.read_bytes())
@@ -150,3 +169,84 @@ def test_rows_of_parts_are_dropped_but_ids(tmp_path: Path, monkeypatch: pytest.M
     assert all("ids.npy" in names for names in seen)
     with NpyRows(tmp_path / "log" / "ids.npy") as ids:
         assert len(ids) == 400
+
+
+def test_rows_that_a_killed_command_has_not_dropped_are_dropped_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_log(tmp_path / LOG)
+    in_parts(monkeypatch)
+    config = LogConfig(train=LOG, categorical=COLUMNS["plain"], dense=("x",))
+
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_parts.KeptParts, "drop_rows", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(config, tmp_path / "log", base=tmp_path)
+    parts = tmp_path / ".log.partial" / "work" / "parts"
+    assert list(parts.glob("*/labels.npy"))
+    seen: list[Path] = []
+    real = kept_parts.KeptParts.remove
+
+    def remove(kept: kept_parts.KeptParts) -> None:
+        kept.wait()
+        seen.extend(parts.glob("*/*.npy"))
+        real(kept)
+
+    monkeypatch.setattr(kept_parts.KeptParts, "remove", remove)
+    ingest(config, tmp_path / "log", base=tmp_path)
+    assert {path.name for path in seen} == {"ids.npy"}
+
+
+def test_an_interrupt_before_rows_are_dropped_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was set before the thread began, and to wait for it was an error of its own."""
+    write_log(tmp_path / LOG)
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "fae-drop":
+            raise KeyboardInterrupt
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(LogConfig(train=LOG, categorical=COLUMNS["plain"]), tmp_path / "log", base=tmp_path)
+
+
+def test_rows_that_cannot_be_copied_end_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(tmp_path / LOG, 4000)
+    in_parts(monkeypatch)
+    monkeypatch.setenv("FAE_NUM_THREADS", "1")
+    read: list[int] = []
+    real = shard_reading.read_span
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.01)
+        read.append(1)
+        return real(*arguments)
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shard_reading, "read_span", slow)
+    monkeypatch.setattr(shard_rows, "_copy_rows", full)
+    with pytest.raises(ArtifactError, match="No space left"):
+        ingest(LogConfig(train=LOG, categorical=COLUMNS["plain"]), tmp_path / "log", base=tmp_path)
+    assert len(read) < 20
+
+
+def test_counts_that_would_not_fit_memory_are_made_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(tmp_path / LOG)
+    in_parts(monkeypatch)
+    config = LogConfig(train=LOG, categorical=COLUMNS["a shared table"])
+    ingest(config, tmp_path / "counted", base=tmp_path)
+    monkeypatch.setattr(training_counts, "_BYTES_AT_ONCE", 900)
+    ingest(config, tmp_path / "few", base=tmp_path)
+    monkeypatch.setattr(shard_reading, "_SHARE_OF_COUNTS", 2**40)
+    counted: list[Any] = []
+    monkeypatch.setattr(shard_reading, "count_part", lambda *arguments: counted.append(1))
+    ingest(config, tmp_path / "rows", base=tmp_path)
+    assert not counted
+    assert contents(tmp_path / "counted") == contents(tmp_path / "few") == contents(tmp_path / "rows")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fae.core.compiled import Int64
 from fae.core.progress import Task, task
-from fae.core.threads import num_threads, run_jobs
+from fae.core.threads import run_jobs
 from fae.ingest.numbering.final_ids import count_ids, damaged_ids
 from fae.ingest.numbering.id_blocks import IdRows, id_blocks
 from fae.ingest.numbering.part_ids import PartIds
@@ -19,7 +19,8 @@ from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.shards.part_counts import add_counts
 from fae.ingest.shards.shard_files import read_counts
 
-_PARTS_PER_THREAD = 4
+_BYTES_AT_ONCE = 64 * 2**20
+"""Counts of parts that are in memory at once, but for those of one part that has more."""
 
 
 class _Found(NamedTuple):
@@ -72,6 +73,21 @@ def _between(ids: IdRows, counted: Sequence[int], num_training: int) -> Iterator
             yield start, stop
 
 
+def _groups(ids: PartIds, parts: Sequence[int]) -> Iterator[list[int]]:
+    """The parts in groups whose counts are `_BYTES_AT_ONCE` at most, or one."""
+    group: list[int] = []
+    num_bytes = 0
+    for part in parts:
+        own = 4 * sum(size for size, _, _ in ids.parts[part][1]["counted"])
+        if group and num_bytes + own > _BYTES_AT_ONCE:
+            yield group
+            group, num_bytes = [], 0
+        group.append(part)
+        num_bytes += own
+    if group:
+        yield group
+
+
 def _add_parts(
     encoders: Sequence[ColumnEncoder],
     ids: PartIds,
@@ -80,9 +96,7 @@ def _add_parts(
     found: _Found,
     progress: Task,
 ) -> None:
-    at_once = _PARTS_PER_THREAD * num_threads()
-    for first in range(0, len(parts), at_once):
-        group = parts[first : first + at_once]
+    for group in _groups(ids, parts):
         own: dict[int, list[npt.NDArray[np.int32]]] = {}
 
         def read(part: int, own: dict[int, list[npt.NDArray[np.int32]]] = own) -> Callable[[], None]:

@@ -76,8 +76,9 @@ class KeptParts:
     def drop_rows(self, parts: Sequence[tuple[Path, dict[str, Any]]], *, but: str) -> None:
         """Remove the rows of parts, `but` those of one kind: they are where they belong. `wait` waits for it."""
         names = [path / f"{name}.npy" for path, facts in parts for name in facts["rows"] if name != but]
-        self._removal = threading.Thread(target=_unlink_all, args=(names,))
-        self._removal.start()
+        removal = threading.Thread(target=_unlink_all, args=(names,), name="fae-drop")
+        removal.start()
+        self._removal = removal
 
     def remove(self) -> None:
         """Remove all parts."""

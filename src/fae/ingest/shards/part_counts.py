@@ -14,6 +14,8 @@ from fae.ingest.numbering.final_ids import count_ids, damaged_ids
 from fae.ingest.provisional_ids import ColumnEncoder
 
 _BLOCK_BYTES = 1 << 20
+BYTES_PER_VALUE = 12
+"""Memory of counting: for a distinct value of each column, at the most."""
 
 ColumnCounts = tuple[npt.NDArray[np.int32], int, bool]
 """For one column: int32 ``[values + 2]``, the last two for missing numbers and unused slots, as those of

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fae.core.npy import HEADER_BYTES, NpyWriter
+from fae.core.npy import HEADER_BYTES, NpyWriter, read_header
 from fae.core.whole_files import read_json
 from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.shards.part_counts import ColumnCounts
@@ -131,6 +131,12 @@ def read_part(path: Path, *, checks: Checks = "nothing") -> dict[str, Any] | Non
             files.append((COUNTS, 0, facts["counts_checksum"]))
         if checks == "all":
             files.append((VALUES, 0, facts["values_checksum"]))
+        for name, (dtype, shape, num_rows, _) in facts["rows"].items() if checks != "nothing" else ():
+            # Rows of a shard without inputs may have none.
+            if num_rows and (checks == "all" or name == "ids"):
+                with (path / f"{name}.npy").open("rb") as file:
+                    if read_header(file) != (np.dtype(dtype), (num_rows, *shape)):
+                        return None
         for name, first, checksum in () if checks == "nothing" else files:
             if not stat.S_ISREG((path / name).lstat().st_mode) or _checksum(path / name, first) != checksum:
                 return None
@@ -182,7 +188,14 @@ class SavedValues:
     def read(self, column: int) -> tuple[bytes, int]:
         """Bytes and number of the values of a column's table, for `ColumnEncoder.add_values`."""
         begin, end = self._begins[column], self._begins[column + 1]
-        return os.pread(self._file.fileno(), end - begin, begin), self._counts[column]
+        pieces = []
+        while begin < end:  # the system reads 2 GiB at once at most
+            piece = os.pread(self._file.fileno(), end - begin, begin)
+            if not piece:
+                raise OSError(f"{self._file.name} is {end - begin} bytes too short")
+            pieces.append(piece)
+            begin += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces), self._counts[column]
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):

@@ -29,13 +29,18 @@ from fae.ingest.provisional_ids import ColumnEncoder
 from fae.ingest.readers.dispatch import read_span
 from fae.ingest.readers.span import Span, SpanEnds
 from fae.ingest.scratch import Scratch
-from fae.ingest.shards.part_counts import count_part
+from fae.ingest.shards.part_counts import BYTES_PER_VALUE, count_part
 from fae.ingest.shards.shard_files import SCRATCH, PartWriter, read_part
 from fae.ingest.sources import SourceFile, passing_over_empty
 from fae.ingest.splits import SplitFinder
 
 listeners: dict[Path, Callable[[Path, int], None]] = {}
 """By the folder of parts: who is told of the bytes of each chunk, where shards are read in this process."""
+
+_MOST_COUNTED = 2**24
+"""Inputs of a part whose counts surely fit 32 bits, with a hundred lookups of one value each."""
+_SHARE_OF_COUNTS = 4
+"""A part whose counts need more than this share of the memory is counted with its rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +119,7 @@ def read_rows(task: ShardTask) -> dict[str, Any]:
         printed = [encoder.printed.state for encoder in encoders]
         part.state.update(splits=finder.state, dense=facts.state, printed=printed)
         found = {"begin": ends.begin, "stop": ends.stop, "unseen": list(ends.unseen)}
-        is_counted = finder.num_inputs > 0 and _can_count(config, encoders)
+        is_counted = _can_count(task, finder.num_inputs, encoders)
         counts = count_part(part.folder / "ids.npy", encoders) if is_counted else []
         return part.publish(encoders, {"num_inputs": finder.num_inputs, **found}, counts)
     except BaseException:
@@ -122,9 +127,16 @@ def read_rows(task: ShardTask) -> dict[str, Any]:
         raise
 
 
-def _can_count(config: LogConfig, encoders: Sequence[ColumnEncoder]) -> bool:
-    """Whether counts of a part are of use: the log's ids are its own, and its inputs stay together."""
-    return not is_ordered(config) and all(encoder.vocabulary is not None for encoder in encoders)
+def _can_count(task: ShardTask, num_inputs: int, encoders: Sequence[ColumnEncoder]) -> bool:
+    """Whether counts of a part are of use, and fit memory and 32 bits.
+
+    They are where ids of the part are its own, and its inputs stay together.
+    """
+    if is_ordered(task.config) or any(encoder.vocabulary is None for encoder in encoders):
+        return False
+    owners = [encoder if encoder.owner is None else encoder.owner for encoder in encoders]
+    num_bytes = BYTES_PER_VALUE * sum(owner.num_values for owner in owners)
+    return 0 < num_inputs < _MOST_COUNTED and num_bytes <= task.memory_bytes // _SHARE_OF_COUNTS
 
 
 def without_known(config: LogConfig) -> list[KnownIds | None]:

@@ -39,7 +39,7 @@ class JoinedRows:
         self._writers: dict[str, NpyWriter] = {}
         self._checksums: dict[str, list[tuple[int, int]]] = {}
         self._copies: list[Future[str]] = []
-        self._num_inputs = 0
+        self._num_inputs = self._num_done = 0
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +52,16 @@ class JoinedRows:
             writer.abandon()
 
     def add(self, path: Path, facts: dict[str, Any]) -> None:
-        """Take the next part in log order; its rows are copied some time later."""
+        """Take the next part in log order; its rows are copied some time later.
+
+        Raises
+        ------
+        OSError
+            If rows of an earlier part could not be copied.
+        """
+        while self._num_done < len(self._copies) and self._copies[self._num_done].done():
+            self._copies[self._num_done].result()
+            self._num_done += 1
         first = self._num_inputs
         self._num_inputs += facts["num_inputs"]
         copies: list[tuple[Path, int, NpyWriter]] = []

@@ -63,8 +63,13 @@ class JoinedIds:
         return column in self._tables
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self._has_stopped = True
+            self._wait()
+            raise
         return self
 
     def __exit__(
@@ -110,7 +115,8 @@ class JoinedIds:
         for waiting in self._waiting:
             waiting.put(None)
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
     def _work(self, index: int) -> None:
         """Join each part that comes, for the tables of one thread."""

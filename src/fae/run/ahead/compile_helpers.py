@@ -44,7 +44,8 @@ def compile_ahead(wanted: LoopsAhead, *, loads_from: threading.Event | None = No
     Parameters
     ----------
     loads_from
-        Loops that are kept are not loaded before it is set. That a loop is missing is looked at now.
+        No loop that is kept is loaded before it is set, and none behind it is looked at. Where the first one is
+        missing, helpers start now.
     """
     thread = threading.Thread(target=_compile_all, args=(wanted, loads_from), name=THREAD_NAME)
     thread.start()

@@ -37,10 +37,15 @@ def engine_ahead(options: argparse.Namespace) -> Iterator[LocalEngine]:
                 if is_much(num_bytes):
                     engine.prepare(num_bytes, ready_module(log_format))
                     begin_digests(_unknown_to_neighbours(options, paths))
-                    threading.Thread(target=importlib.import_module, args=(_INGEST_MODULE,), name="fae-import").start()
+                    threading.Thread(target=_import_ingest, name="fae-import").start()
             yield engine
         finally:
             end_digests()
+
+
+def _import_ingest() -> None:
+    with contextlib.suppress(Exception):  # who needs the module meets the same error
+        importlib.import_module(_INGEST_MODULE)
 
 
 def _log_to_read(options: argparse.Namespace) -> tuple[str, list[Path], int]:
