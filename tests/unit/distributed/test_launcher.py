@@ -43,6 +43,11 @@ class Ended:
         return self.lines[-1].removeprefix("fae: ")
 
 
+def _usual_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # a test run in the background ignores some of them
+
+
 class Ranks:
     """A start of ranks that follow a plan."""
 
@@ -53,8 +58,9 @@ class Ranks:
         command = [sys.executable, *starter, "rank_program", "run", "plan.json", "--out", ".", "--json"]
         command += ["--log-file", "log"]
         self.process = subprocess.Popen(
-            command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=_usual_signals,
+        )  # fmt: skip
 
     def await_file(self, name: str) -> None:
         """Wait until a rank has written a file."""

@@ -30,10 +30,3 @@ def hidden(package: str) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(hider)
-
-
-def look_for_pandas() -> None:
-    """Let pyarrow import pandas, where it is installed: its first array would, which takes a quarter of a second."""
-    import pyarrow as pa
-
-    pa.infer_type([])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fae.core.compiling.argument_types import array_type, flag, number
-from fae.core.compiling.hidden_packages import hidden, look_for_pandas
+from fae.core.compiling.hidden_packages import hidden
 from fae.ingest.formats import CRITEO_FORMATS
 
 _BYTES, _BITS = array_type(np.uint8, 1), array_type(np.uint8, 2)
@@ -34,6 +34,13 @@ def reading_loops(log_format: str) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         from fae.ingest.coded_text import list_unknown
 
         yield list_unknown, (array_type(np.int32, 1, is_file=True), _SMALL, _SMALL)
+
+
+def look_for_pandas() -> None:
+    """Let pyarrow import pandas, where it is installed: its first array would, which takes a quarter of a second."""
+    import pyarrow as pa
+
+    pa.infer_type([])
 
 
 def load_reading_loops(log_format: str) -> None:

@@ -54,7 +54,7 @@ def compile_ahead(wanted: LoopsAhead, *, loads_from: threading.Event | None = No
 
 def _compile_all(wanted: LoopsAhead, loads_from: threading.Event | None = None) -> None:
     from fae.core.compiled import is_kept
-    from fae.core.compiling.hidden_packages import look_for_pandas
+    from fae.ingest.shards.reading_loops import look_for_pandas
 
     with contextlib.suppress(Exception):  # the caller of the loop meets the same error
         for loop, types in wanted.loops():
