@@ -246,9 +246,7 @@ def test_small_memory_does_not_matter(logs: Path, tmp_path: Path, monkeypatch: p
     ingest(LogConfig(**LOGS["criteo"]), tmp_path / "small", base=logs, memory_bytes=1000)
     assert contents(tmp_path / "small") == whole
     assert seen
-    assert all(
-        names == {"ids.npy", "dense.npy", "labels.npy", "work", "values", "counts", "part.json"} for names in seen
-    )
+    assert all(names == {"ids.npy", "dense.npy", "labels.npy", "work", "values", "part.json"} for names in seen)
 
 
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

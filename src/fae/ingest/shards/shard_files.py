@@ -131,15 +131,15 @@ def read_part(path: Path, *, checks: Checks = "nothing") -> dict[str, Any] | Non
             files.append((COUNTS, 0, facts["counts_checksum"]))
         if checks == "all":
             files.append((VALUES, 0, facts["values_checksum"]))
+        for name, first, checksum in () if checks == "nothing" else files:
+            if not stat.S_ISREG((path / name).lstat().st_mode) or _checksum(path / name, first) != checksum:
+                return None
         for name, (dtype, shape, num_rows, _) in facts["rows"].items() if checks != "nothing" else ():
-            # Rows of a shard without inputs may have none.
+            # Rows of a shard without inputs may have no header.
             if num_rows and (checks == "all" or name == "ids"):
                 with (path / f"{name}.npy").open("rb") as file:
                     if read_header(file) != (np.dtype(dtype), (num_rows, *shape)):
                         return None
-        for name, first, checksum in () if checks == "nothing" else files:
-            if not stat.S_ISREG((path / name).lstat().st_mode) or _checksum(path / name, first) != checksum:
-                return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return facts
