@@ -82,6 +82,11 @@ class ColumnEncoder:
         return slice(self.first_slot, self.first_slot + self.config.max_length)
 
     @property
+    def table_encoder(self) -> ColumnEncoder:
+        """The encoder of the first column of its table, which counts the table's values."""
+        return self if self.owner is None else self.owner
+
+    @property
     def missing_id(self) -> int:
         """Provisional id of the missing value, -1 if it was not seen."""
         return -2 if self.vocabulary is None else self.vocabulary.missing_id

@@ -40,10 +40,7 @@ class PartMaps:
     """
 
     def __init__(self, encoders: Sequence[ColumnEncoder], parts: Parts) -> None:
-        self._owners = [
-            column if encoder.owner is None else encoders.index(encoder.owner)
-            for column, encoder in enumerate(encoders)
-        ]
+        self._owners = [encoders.index(encoder.table_encoder) for encoder in encoders]
         self._lengths = [encoder.config.max_length for encoder in encoders]
         self.columns = [
             column

@@ -30,8 +30,7 @@ def count_part(ids: Path, encoders: Sequence[ColumnEncoder]) -> list[ColumnCount
     LogError
         If it has an id without a value.
     """
-    owners = [encoder if encoder.owner is None else encoder.owner for encoder in encoders]
-    counts = [np.zeros(owner.num_values + 2, np.int64) for owner in owners]
+    counts = [np.zeros(encoder.table_encoder.num_values + 2, np.int64) for encoder in encoders]
     empty, has_lists = [0] * len(encoders), [False] * len(encoders)
     with NpyRows(ids) as rows:
         step = max(1, _BLOCK_BYTES // max(1, rows.row_bytes))

@@ -134,8 +134,7 @@ def _can_count(task: ShardTask, num_inputs: int, encoders: Sequence[ColumnEncode
     """
     if is_ordered(task.config) or any(encoder.vocabulary is None for encoder in encoders):
         return False
-    owners = [encoder if encoder.owner is None else encoder.owner for encoder in encoders]
-    num_bytes = BYTES_PER_VALUE * sum(owner.num_values for owner in owners)
+    num_bytes = BYTES_PER_VALUE * sum(encoder.table_encoder.num_values for encoder in encoders)
     return 0 < num_inputs < _MOST_COUNTED and num_bytes <= task.memory_bytes // _SHARE_OF_COUNTS
 
 
