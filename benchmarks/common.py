@@ -12,8 +12,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -112,16 +113,13 @@ def open_log(name: str, folder: Path, num_inputs: int, rows: Sequence[int] = KAG
     ``zipf`` has independent columns of exponent 1.05. ``criteo`` has columns from latent users and items; it touches
     fewer rows, so it is two and a half times as long, or 5 % of the rows would be all that it touches.
     """
-    path = folder / name
-    if path.exists():
-        return ColumnarLog(path)
+    path, made_of = folder / name, {"inputs": num_inputs, "rows": list(rows)}
     if name == "zipf":
-        return make_log(path, num_inputs, rows=rows)
+        return ColumnarLog(made_once(path, made_of, lambda: make_log(path, num_inputs, rows=rows)))
     scale, longer = min(1.0, max(rows) / max(KAGGLE_ROWS)), 5 * num_inputs // 2
     # Without drift: values that come and go would double the tables.
     config = SyntheticConfig(shape="criteo", num_inputs=longer, scale=scale, drift=0.0)
-    write_columnar(config, path, ids="encoded")
-    return ColumnarLog(path)
+    return ColumnarLog(made_once(path, asdict(config), lambda: write_columnar(config, path, ids="encoded")))
 
 
 StorageOrder = Literal["accesses", "vocabulary", "neighbours"]
@@ -208,10 +206,24 @@ def packed_log(log: ColumnarLog, hot: Any, folder: Path) -> PackedDataset:
     """Open the packed batches of a hot set in `folder`; make them where they are missing."""
     parameters = hot.manifest.parameters
     name = f"packed_{log.path.name}_{parameters['share']}_{parameters['mixed']}_{parameters['batch_size']}"
-    path = folder / name
+    path, made_of = folder / name, {"log": log.manifest.fingerprint, **parameters}
+    return PackedDataset(made_once(path, made_of, lambda: pack(log, hot, path, seed=1)))
+
+
+def made_once(path: Path, made_of: Mapping[str, Any], make: Callable[[], object]) -> Path:
+    """Make `path`, or see that it was made of the same: a log of other tables would be another workload, silently.
+
+    What it was made of is kept beside it, as ``<name>.made_of.json``.
+    """
+    kept, expected = path.with_name(f"{path.name}.made_of.json"), json.dumps(made_of, default=str, sort_keys=True)
     if path.exists():
-        return PackedDataset(path)
-    return pack(log, hot, path, seed=1)
+        found = kept.read_text() if kept.exists() else "something that was not noted"
+        if found != expected:
+            raise SystemExit(f"{path} was made of {found}; wanted is {expected}.\nRemove it, or name another --folder.")
+        return path
+    make()
+    kept.write_text(expected)
+    return path
 
 
 @contextmanager

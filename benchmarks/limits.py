@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -81,8 +82,9 @@ def few_threads(options: argparse.Namespace, folder: Path, done: Callable[[dict[
 
 def longer(log: ColumnarLog, hot: Any, times: int, path: Path) -> ColumnarLog:
     """The log in storage order, every cold row now the first of `times`."""
-    if path.exists():
-        return ColumnarLog(path)
+    if path.exists() and (found := ColumnarLog(path)).manifest.parameters["of"] == log.manifest.fingerprint:
+        return found
+    shutil.rmtree(path, ignore_errors=True)
     ids, rows = np.empty(log.ids.shape, np.int32), []
     for table, (hot_rows, feature) in enumerate(zip(map(int, hot.layout.num_hot), log.features, strict=True)):
         rows.append(hot_rows + (feature.num_embeddings - hot_rows) * times)

@@ -19,7 +19,7 @@ import json
 import statistics
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ from fae.synthetic.config import SyntheticConfig
 from fae.training.dense_threads import dense_threads, torch_threads
 from fae.training.step import honoured_precision
 
-from common import RESULTS, ROOT, record, save_record, working_folder
+from common import RESULTS, ROOT, made_once, record, save_record, working_folder
 
 SAMPLE_INPUTS = 200_000
 LEARNING_RATE = 0.01
@@ -93,12 +93,9 @@ def open_subject(name: str, folder: Path, options: argparse.Namespace) -> Column
         run.stage("ingest")
         return ColumnarLog(run.path("ingest"))
     path = folder / f"log_{name}"
-    if not path.exists():
-        inputs = options.inputs or subject.inputs[0 if on_gpu else 1]
-        scale = options.scale or subject.scale
-        config = SyntheticConfig(shape=subject.shape, num_inputs=inputs, scale=scale, drift=0.0)
-        write_columnar(config, path, ids="encoded")
-    return ColumnarLog(path)
+    inputs = options.inputs or subject.inputs[0 if on_gpu else 1]
+    config = SyntheticConfig(shape=subject.shape, num_inputs=inputs, scale=options.scale or subject.scale, drift=0.0)
+    return ColumnarLog(made_once(path, asdict(config), lambda: write_columnar(config, path, ids="encoded")))
 
 
 def settings_of(name: str, log: ColumnarLog, batch_size: int, device: str) -> StepSettings:

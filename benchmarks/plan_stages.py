@@ -27,6 +27,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ from fae.run.recipe import load_recipe
 from fae.synthetic.config import SyntheticConfig
 from text_to_model import RECIPE, write_criteo
 
-from common import ROOT, record, save_record, working_folder
+from common import ROOT, made_once, record, save_record, working_folder
 
 SIZES, QUICK_SIZES = [250_000, 1_000_000, 4_000_000], [8_000, 16_000, 40_000]
 _BLOCK, _TINY = 1 << 24, 4000
@@ -67,16 +69,14 @@ def take_lines(source: Path, target: Path, number: int) -> None:
 def write_logs(folder: Path, sizes: list[int], *, scale: float, quick: bool) -> list[Path]:
     """The recipes of all sizes, ascending; the logs are the first lines of the longest."""
     longest = folder / f"log_{sizes[-1]}.tsv"
-    if not longest.exists():
-        part = longest.with_suffix(".part")
-        write_criteo(SyntheticConfig(shape="terabyte", num_inputs=sizes[-1], scale=scale, drift=0.0), part)
-        part.replace(longest)
+    config = SyntheticConfig(shape="terabyte", num_inputs=sizes[-1], scale=scale, drift=0.0)
+    made_once(longest, asdict(config), lambda: write_criteo(config, longest))
     recipes = []
     for size in sizes:
         text = folder / f"log_{size}.tsv"
-        if not text.exists():
-            take_lines(longest, text.with_suffix(".part"), size)
-            text.with_suffix(".part").replace(text)
+        if text != longest:
+            made_of = asdict(config) | {"first lines": size}
+            made_once(text, made_of, partial(take_lines, longest, text, size))
         recipes.append(folder / f"{size}.toml")
         recipes[-1].write_text(
             RECIPE.format(

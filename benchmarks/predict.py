@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from common import record, save_record, working_folder
+from common import made_once, record, save_record, working_folder
 
 RECIPE = """
 [log]
@@ -88,8 +88,8 @@ def main() -> None:
     inputs, scale, repeats = (4_000, 0.01, 1) if options.quick else (options.inputs, options.scale, options.repeats)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with working_folder(options.folder) as folder:
-        if not (folder / "served" / "manifest.json").exists():
-            prepare(folder, inputs, scale, quick=options.quick)
+        made_of = {"inputs": inputs, "scale": scale, "quick": options.quick}
+        made_once(folder / "served", made_of, lambda: prepare(folder, inputs, scale, quick=options.quick))
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways(folder)}
         scores: dict[str, np.ndarray[Any, Any]] = {}
         for _ in range(repeats):

@@ -24,10 +24,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, record, save_record, working_folder
+from common import ROOT, made_once, record, save_record, working_folder
 
 RECIPE = """
 [log]
@@ -76,13 +77,12 @@ def prepare(folder: Path, inputs: int, device: str, source: Path) -> Path:
     from fae.synthetic.text_writer import write_criteo_tsv
 
     place = folder / str(inputs)
-    if not (place / "recipe.toml").exists():
-        place.mkdir(parents=True, exist_ok=True)
-        write_criteo_tsv(SyntheticConfig(num_inputs=inputs, scale=0.05), place / "log.tsv")
-        small = inputs < 100_000
-        (place / "recipe.toml").write_text(
-            RECIPE.format(budget="1MiB" if small else "8MiB", batch_size=512 if small else 2048)
-        )
+    place.mkdir(parents=True, exist_ok=True)
+    config, small = SyntheticConfig(num_inputs=inputs, scale=0.05), inputs < 100_000
+    made_once(place / "log.tsv", asdict(config), lambda: write_criteo_tsv(config, place / "log.tsv"))
+    (place / "recipe.toml").write_text(
+        RECIPE.format(budget="1MiB" if small else "8MiB", batch_size=512 if small else 2048)
+    )
     for stage in ("ingest", "profile", "calibrate", "pack"):
         command = [sys.executable, "-m", "fae", stage, str(place / "recipe.toml"), "--out", str(place / "run")]
         subprocess.run(command, check=True, capture_output=True, env=environment(source))

@@ -34,6 +34,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from fae.synthetic.config import SyntheticConfig
 from fae.synthetic.inputs import CHUNK_INPUTS
 from fae.synthetic.text_writer import encode_lines
 
-from common import ROOT, record, save_record, working_folder
+from common import ROOT, made_once, record, save_record, working_folder
 
 RECIPE = """
 [log]
@@ -250,6 +251,13 @@ class Session:
         shutil.rmtree(self.folder / "run", ignore_errors=True)
 
 
+def write_logs(config: SyntheticConfig, path: Path) -> None:
+    """Write the log and, beside it, its first tenth."""
+    write_criteo(config, path)
+    with path.open("rb") as source, path.with_name("tenth.tsv").open("wb") as file:
+        file.writelines(islice(source, config.num_inputs // 10))
+
+
 def write_recipe(folder: Path, train: str, quick: bool) -> Path:
     """Write the recipe of one log."""
     name = folder / f"{Path(train).name}.toml"
@@ -292,8 +300,8 @@ def measure(session: Session, case: str, recipe: Path, cores: list[int], device:
             changes = {name: f"{caches}/{name}" for name in names} if case == "fresh" else {}
             session.fae(case, recipe, "run", "--device", device, **changes)
     else:
-        if not (folder / "log.parquet").exists():
-            write_tables(folder / "log.tsv", folder, table_inputs)
+        made_of = {"log": (folder / "log.tsv").stat().st_mtime_ns, "inputs": table_inputs}
+        made_once(folder / "log.parquet", made_of, lambda: write_tables(folder / "log.tsv", folder, table_inputs))
         session.clear()
         session.fae(f"ingest of {case}", folder / f"log.{case}.toml", "ingest")
         for library in ("pyarrow", "polars"):
@@ -324,17 +332,14 @@ def main() -> None:
     inputs, repeats = (40_000, 1) if options.quick else (options.inputs, options.repeats)
     table_inputs = min(options.table_inputs, inputs)
     with working_folder(options.folder) as folder:
-        if not (folder / "log.tsv").exists():
-            config = SyntheticConfig(num_inputs=inputs, scale=0.01 if options.quick else 1.0)
-            write_criteo(config, folder / "log.tsv")
-            with (folder / "log.tsv").open("rb") as source, (folder / "tenth.tsv").open("wb") as file:
-                file.writelines(islice(source, inputs // 10))
+        config = SyntheticConfig(num_inputs=inputs, scale=0.01 if options.quick else 1.0)
+        made_once(folder / "log.tsv", asdict(config), lambda: write_logs(config, folder / "log.tsv"))
         for train in ("log.tsv", "tenth.tsv", "log.csv", "log.parquet"):
             recipe = write_recipe(folder, train, options.quick)
         recipe = folder / "log.tsv.toml"
         facts: dict[str, Any] = {
             "num_inputs": inputs, "text_bytes": (folder / "log.tsv").stat().st_size, "cores": os.cpu_count(),
-            "table_inputs": table_inputs, "device": options.device,
+            "scale": config.scale, "table_inputs": table_inputs, "device": options.device,
         }  # fmt: skip
         session = Session(folder, options.out or ("text_to_model_quick" if options.quick else "text_to_model"), facts)
         for _ in range(repeats):

@@ -24,6 +24,8 @@ import argparse
 import sys
 import tempfile
 import time
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +56,7 @@ from fae.synthetic.text_writer import write_text
 from fae.training.config import TrainConfig
 from fae.training.trainer import Trainer
 
+from common import made_once
 from study import inputs_of, measured, open_cells, shares
 from tables import print_drift
 
@@ -72,14 +75,16 @@ class Days:
             num_inputs=options.days * options.inputs_per_day, scale=options.scale, num_days=options.days, drift=drift,
             seed=seed,
         )  # fmt: skip
-        if not (folder / f"day{options.days}.tsv").exists():
+
+        def write_days() -> None:
             write_text(config, folder / "all.tsv")
             with (folder / "all.tsv").open("rb") as lines:
                 for day in range(1, options.days + 1):
                     with (folder / f"day{day}.tsv").open("wb") as file:
-                        for _ in range(options.inputs_per_day):
-                            file.write(next(lines))
+                        file.writelines(islice(lines, options.inputs_per_day))
             (folder / "all.tsv").unlink()
+
+        made_once(folder / f"day{options.days}.tsv", asdict(config), write_days)
 
     def log(self, day: int) -> tuple[fae.ColumnarLog, float]:
         """The day's log and the seconds its ingest took (0 where it was there)."""

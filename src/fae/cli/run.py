@@ -48,7 +48,9 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     """Run it."""
     from fae.core.progress import say
     from fae.run.ahead.engine_ahead import engine_ahead
+    from fae.run.ahead.libraries_ahead import libraries_ahead
 
+    libraries_ahead(options)
     with engine_ahead(options) as local:
         folder = open_run_folder(options)
         with engine_of(options, folder.out, local) as folder.engine:

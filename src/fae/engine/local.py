@@ -80,7 +80,7 @@ class ProcessesEngine(ExecutorEngine):
 
     def _tasks_run(self) -> None:
         while self._waiting_calls:
-            self._waiting_calls.pop()()
+            self._waiting_calls.pop(0)()
 
     def close(self, *, now: bool = False) -> None:
         super().close(now=now)

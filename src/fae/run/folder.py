@@ -138,8 +138,9 @@ class RunFolder(RunContext):
         self.recipe.check_model(log.features if log else None)
         require_validation(self.recipe, log)
         self.compile_ahead(log)
-        import_torch = partial(import_ahead, self.recipe, self.requested_device)
-        # An import holds the interpreter, which is idle while processes read the log.
+        # An import holds the interpreter, which is idle while processes read the log; the loops that join what they
+        # have read are loaded before it, or all threads that join would wait for them, and reading for those.
+        import_torch = partial(import_ahead, self.recipe, self.requested_device, behind=self._ingest_loaded)
         if self.engine is None:
             import_torch()
         else:
@@ -214,11 +215,13 @@ class RunFolder(RunContext):
             for stage in stages
             if stage.name not in self._compiled_ahead and not (stage.path(self) / MANIFEST).is_file()
         ]
+        if INGEST.name not in missing:
+            self._ingest_loaded.set()
         if missing:
             self._compiled_ahead = self._compiled_ahead.union(missing)
             # Both take the interpreter, which what begins to read the log needs first.
             wanted = loops_ahead(self.recipe, log, self.requested_device, missing)
-            compile_ahead(wanted, loads_from=self._reads_or_has_read)
+            compile_ahead(wanted, loads_from=self._reads_or_has_read, ingest_loaded=self._ingest_loaded)
             if self.engine is None or INGEST.name not in missing:
                 self._reads_or_has_read.set()
             else:

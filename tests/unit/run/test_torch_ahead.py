@@ -96,7 +96,7 @@ def test_no_torch(machine: Path, monkeypatch):
 def test_torch_is_imported_when_processes_read_or_behind_ingest(tmp_path: Path, monkeypatch):
     """An engine that waits for its tasks may never have any: the log may be there already."""
     calls: list[str] = []
-    monkeypatch.setattr(fae.run.folder, "import_ahead", lambda *_: calls.append("import"))
+    monkeypatch.setattr(fae.run.folder, "import_ahead", lambda *_, **__: calls.append("import"))
     write_log(tmp_path)
     run = fae.RunFolder(fae.load_recipe(write_recipe(tmp_path)), tmp_path / "run", device="cpu")
     run.run()
@@ -119,7 +119,7 @@ _EARLY = """
 import sys
 import fae.run.folder
 from fae.cli.main import main
-fae.run.folder.import_ahead = lambda *_: None
+fae.run.folder.import_ahead = lambda *_, **__: None
 try:
     status = main(sys.argv[1:])
 except SystemExit as end:

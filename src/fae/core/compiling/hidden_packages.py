@@ -21,6 +21,19 @@ class _Hider(MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
+_own: list[bool] = []
+
+
+def own_this_process() -> None:
+    """Say that this process is a command of FAE's own, in which nobody else relies on what a library looks for."""
+    _own.append(True)
+
+
+def owns_this_process() -> bool:
+    """Whether `own_this_process` was called."""
+    return bool(_own)
+
+
 @contextlib.contextmanager
 def hidden(package: str) -> Iterator[None]:
     """While the block runs, its thread does not find `package` (a top-level name); one that is loaded already stays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,17 +37,23 @@ def reading_loops(log_format: str) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         yield list_unknown, (array_type(np.int32, 1, is_file=True), _SMALL, _SMALL)
 
 
-def look_for_pandas() -> None:
-    """Let pyarrow import pandas, where it is installed: its first array would, which takes a quarter of a second."""
+def look_for_pandas(*, find: bool) -> None:
+    """Let pyarrow look for pandas now, as it would with its first array; to import it takes a quarter of a second.
+
+    Parameters
+    ----------
+    find
+        Whether pyarrow is to find it. A conversion to pandas looks again.
+    """
     import pyarrow as pa
 
-    pa.infer_type([])
+    with contextlib.nullcontext() if find else hidden("pandas"):
+        pa.infer_type([])
 
 
 def load_reading_loops(log_format: str) -> None:
     """Load them, or compile those that are not kept on the disk; pyarrow is kept from importing pandas for no task."""
-    with hidden("pandas"):
-        look_for_pandas()
+    look_for_pandas(find=False)
     for loop, types in reading_loops(log_format):
         if hasattr(loop, "compile"):  # not where NUMBA_DISABLE_JIT is set
             loop.compile(types)

@@ -1,0 +1,71 @@
+"""Load torch's libraries, and open the GPU, on a thread that needs no interpreter lock.
+
+An import holds that lock while it loads a library, and so does torch while the driver sets itself up: half a second in
+which no other thread of this process gets on. What is loaded already is found loaded by the import that comes later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import importlib.util
+import os
+import sys
+import threading
+from pathlib import Path
+
+from fae.run.ahead.early_recipe import early_recipe, early_run_folder
+from fae.run.ahead.torch_ahead import seems_to_have_gpu
+
+THREAD_NAME = "libraries ahead"
+_LIBRARIES = ("libtorch_global_deps.so", "libc10.so", "libtorch_cpu.so", "libc10_cuda.so", "libtorch_cuda.so")
+"""In the order in which each finds what it needs. None has code that calls Python."""
+_EVERYWHERE = "libtorch_global_deps.so"
+"""torch loads this one for all libraries to see."""
+
+
+def libraries_ahead(options: argparse.Namespace) -> threading.Thread | None:
+    """Start the thread where the command will train; None where it will not, or torch is there already.
+
+    Parameters
+    ----------
+    options
+        Of ``fae run`` or ``fae train``.
+    """
+    if sys.platform != "linux" or "torch" in sys.modules:
+        return None
+    with contextlib.suppress(Exception):  # who reads the recipe meets the same error
+        recipe = early_recipe(options)
+        if (early_run_folder(options) / "checkpoint").exists():
+            return None
+        on_gpu = options.device != "cpu" and recipe.get("train", {}).get("placement") != "cpu"
+        thread = threading.Thread(target=load_libraries, args=(on_gpu and seems_to_have_gpu(),), name=THREAD_NAME)
+        thread.start()
+        return thread
+    return None
+
+
+def load_libraries(on_gpu: bool) -> None:
+    """Load what there is of them; on a GPU, also make the context of the first one, which torch takes over."""
+    with contextlib.suppress(Exception):  # the import meets the same error
+        found = importlib.util.find_spec("torch")
+        for folder in (found.submodule_search_locations or ()) if found else ():
+            for name in _LIBRARIES if on_gpu else [name for name in _LIBRARIES if "cuda" not in name]:
+                _load(Path(folder) / "lib" / name, os.RTLD_GLOBAL if name == _EVERYWHERE else os.RTLD_LOCAL)
+        if on_gpu:
+            _open_gpu()
+
+
+def _load(path: Path, scope: int) -> None:
+    """Load a library as an import would, without the lock: ``ctypes.CDLL`` holds it in some versions of Python."""
+    if path.exists():
+        function = ctypes.CDLL(None).dlopen
+        function.restype, function.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
+        function(os.fsencode(path), os.RTLD_NOW | scope)
+
+
+def _open_gpu() -> None:
+    driver, device, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), ctypes.c_void_p()
+    if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), 0) == 0:
+        driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
