@@ -1,7 +1,7 @@
 """From text to a trained model: every stage of `fae run` on all cores of this machine, and on fewer.
 
     python benchmarks/text_to_model.py [--inputs 20000000] [--cases ingest stages run ...] [--cores 1 2 16]
-                                       [--device cuda] [--repeats 2] [--folder DIR] [--out FILE] [--quick]
+                                       [--device cuda] [--repeats 2] [--memory] [--folder DIR] [--out FILE] [--quick]
 
 Work: synthetic text of Criteo's format with the published tables (33.8 M rows at scale 1), DLRM 512-256-64 / 512-256,
 SGD, batches of 32,768, a budget of 256 MiB. Cases:
@@ -15,7 +15,8 @@ SGD, batches of 32,768, a budget of 256 MiB. Cases:
 * ``longer``: `fae ingest` of a log a tenth as long.
 
 Every run is another process: seconds are those since it was started, processor seconds those of it and all that it
-started, and so is memory: its peak, looked at every half second. The log lies in the page cache. Writes
+started. With ``--memory`` so is memory, its peak, looked at every half second; the system stops a process while it
+counts its pages, so seconds of such a run are not those of others. The log lies in the page cache. Writes
 benchmarks/results/text_to_model.json after each command.
 """
 
@@ -184,12 +185,9 @@ def memory_of(pid: int) -> int:
     return total
 
 
-def timed(command: list[str], cores: int | None = None, **variables: str) -> dict[str, Any]:
-    """Run a command, held to the first `cores` cores; its seconds, processor seconds and peak memory.
-
-    Memory is looked at every half second; of a command that is one process, the system knows the peak exactly.
-    """
-    peaks = [0]
+def timed(command: list[str], cores: int | None = None, *, memory: bool, **variables: str) -> dict[str, Any]:
+    """Run a command, held to the first `cores` cores; its seconds, processor seconds and, if wanted, peak memory."""
+    peaks = []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
@@ -200,7 +198,7 @@ def timed(command: list[str], cores: int | None = None, **variables: str) -> dic
         )  # fmt: skip
         while True:
             try:
-                process.wait(0.5)
+                process.wait(0.5 if memory else None)
                 break
             except subprocess.TimeoutExpired:
                 peaks.append(memory_of(process.pid))
@@ -212,15 +210,15 @@ def timed(command: list[str], cores: int | None = None, **variables: str) -> dic
     return {
         "seconds": seconds,
         "processor_seconds": usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime,
-        "peak_bytes": max(peaks), "load": os.getloadavg()[0],
+        **({"peak_bytes": max(peaks, default=0)} if memory else {}), "load": os.getloadavg()[0],
     }  # fmt: skip
 
 
 class Session:
     """Measures commands of one recipe and keeps the record after each command."""
 
-    def __init__(self, folder: Path, out: Path | str, facts: dict[str, Any]) -> None:
-        self.folder, self.out, self.facts = folder, out, facts
+    def __init__(self, folder: Path, out: Path | str, facts: dict[str, Any], *, memory: bool) -> None:
+        self.folder, self.out, self.facts, self.memory = folder, out, facts, memory
         self.samples: dict[str, list[dict[str, Any]]] = {}
 
     def fae(
@@ -232,7 +230,7 @@ class Session:
         found = timed(
             [sys.executable, "-m", "fae", command, str(recipe), "--out", str(self.folder / "run"), *options,
              "--log-file", str(timeline)],
-            cores, **variables,
+            cores, memory=self.memory, **variables,
         )  # fmt: skip
         self.add(name, found | {"timeline": timeline.read_text().splitlines()})
 
@@ -241,7 +239,7 @@ class Session:
         self.samples.setdefault(name, []).append(found)
         print(
             f"{name:24} {found['seconds']:7.2f} s {found['processor_seconds']:8.2f} s of processor "
-            f"{found['peak_bytes'] / 2**20:7.0f} MiB",
+            + (f"{found['peak_bytes'] / 2**20:7.0f} MiB" if self.memory else ""),
             flush=True,
         )
         save_record(self.out, record(**self.facts, samples=self.samples))
@@ -310,7 +308,7 @@ def measure(session: Session, case: str, recipe: Path, cores: list[int], device:
             except ImportError:
                 continue
             command = [sys.executable, __file__, "--child", library, str(folder / f"log.{case}")]
-            session.add(f"{library}, {case}", timed(command))
+            session.add(f"{library}, {case}", timed(command, memory=session.memory))
 
 
 def main() -> None:
@@ -325,6 +323,7 @@ def main() -> None:
     parser.add_argument("--cores", nargs="+", type=int, default=[1, 2, os.cpu_count()])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--memory", action="store_true", help="look at the memory of each command, too")
     parser.add_argument("--folder", type=Path, help="where to put 20 GB for a while; a log in it is used again")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true")
@@ -341,7 +340,12 @@ def main() -> None:
             "num_inputs": inputs, "text_bytes": (folder / "log.tsv").stat().st_size, "cores": os.cpu_count(),
             "scale": config.scale, "table_inputs": table_inputs, "device": options.device,
         }  # fmt: skip
-        session = Session(folder, options.out or ("text_to_model_quick" if options.quick else "text_to_model"), facts)
+        session = Session(
+            folder,
+            options.out or ("text_to_model_quick" if options.quick else "text_to_model"),
+            facts,
+            memory=options.memory,
+        )
         for _ in range(repeats):
             for case in options.cases:
                 measure(session, case, recipe, options.cores, options.device, table_inputs)

@@ -63,10 +63,6 @@ def work(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one stage."""
     if name == "ingest":
         return _ingest(options)
-    if name == "train":
-        from fae.run.ahead.libraries_ahead import libraries_ahead
-
-        libraries_ahead(options)
     folder = open_run_folder(options)
     if getattr(options, "against", None) is not None:
         return folder.drift(options.against)

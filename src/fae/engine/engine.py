@@ -92,11 +92,11 @@ class Engine(abc.ABC):
             Name of a module that gets a process ready for the tasks; its import starts no thread of Python or numpy.
         """
 
-    def when_tasks_run(self, call: Callable[[], object]) -> None:
-        """Call a function once tasks run in other processes, for which this one will wait.
+    def when_tasks_have_run(self, call: Callable[[], object]) -> None:
+        """Call a function once other processes have run their tasks, which this one must not be late to start and join.
 
-        It is called at once where no such tasks are expected (`prepare`). Else it is called by the first `map`, when
-        its first tasks are on their way: who gives the function calls it too, if nothing was mapped after all.
+        It is called at once where no such tasks are expected (`prepare`). Else it is called at the end of the first
+        `map`: who gives the function calls it too, if nothing was mapped after all.
         """
         call()
 

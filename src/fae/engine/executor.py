@@ -89,8 +89,8 @@ class ExecutorEngine(Engine):
             calls.stop(now=now)
         self._workers.end(now=now)
 
-    def _tasks_run(self) -> None:
-        """Called again and again while tasks run."""
+    def _tasks_have_run(self) -> None:
+        """Called at the end of a map."""
 
     def _remote_function(self) -> Callable[[Callable[[Any], Any], Any], Any]:
         """The function that another process calls with the task and the shard."""
@@ -108,13 +108,13 @@ class ExecutorEngine(Engine):
                     while num_started < min(len(shards), index + ahead) and not has_failed:
                         calls.start(num_started, shards[num_started])
                         num_started += 1
-                    self._tasks_run()
                     if index in outcomes:
                         break
                     for number, outcome in calls.finished():
                         outcomes[number] = outcome
                         has_failed = has_failed or outcome.error is not None
                 yield outcomes.pop(index).result()
+            self._tasks_have_run()
         except Exception:
             calls.stop(now=False)
             raise

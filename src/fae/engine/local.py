@@ -72,13 +72,13 @@ class ProcessesEngine(ExecutorEngine):
         self._is_prepared = True
         _server.start(module)
 
-    def when_tasks_run(self, call: Callable[[], object]) -> None:
+    def when_tasks_have_run(self, call: Callable[[], object]) -> None:
         if self._is_prepared:
             self._waiting_calls.append(call)
         else:
             call()
 
-    def _tasks_run(self) -> None:
+    def _tasks_have_run(self) -> None:
         while self._waiting_calls:
             self._waiting_calls.pop(0)()
 
@@ -120,11 +120,11 @@ class LocalEngine(Engine):
             self._engine = (ProcessesEngine if is_much(num_bytes) else ThreadsEngine)(self.num_workers)
         self._engine.prepare(num_bytes, module)
 
-    def when_tasks_run(self, call: Callable[[], object]) -> None:
+    def when_tasks_have_run(self, call: Callable[[], object]) -> None:
         if self._engine is None:
             call()
         else:
-            self._engine.when_tasks_run(call)
+            self._engine.when_tasks_have_run(call)
 
     def map(
         self,

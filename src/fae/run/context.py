@@ -54,7 +54,7 @@ class RunContext:
         self.recipe, self.out, self.requested_device = recipe, Path(out), device
         self.callbacks = tuple(callbacks)
         self.engine: Engine | None = None
-        self._reads_or_has_read, self._ingest_loaded = threading.Event(), threading.Event()
+        self._has_read = threading.Event()
 
     def artifact_path(self, kind: str) -> Path:
         """Folder of an artifact of this run, by its kind; an existing columnar log stays where it is."""

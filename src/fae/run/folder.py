@@ -92,7 +92,7 @@ class RunFolder(RunContext):
             try:
                 yield
             finally:
-                self._reads_or_has_read.set()  # whatever happened: nobody need wait for it
+                self._has_read.set()  # whatever happened: nobody need wait for it
                 take_back(self.out)
                 sweep_workers(self.out)
 
@@ -138,13 +138,13 @@ class RunFolder(RunContext):
         self.recipe.check_model(log.features if log else None)
         require_validation(self.recipe, log)
         self.compile_ahead(log)
-        # An import holds the interpreter, which is idle while processes read the log; the loops that join what they
-        # have read are loaded before it, or all threads that join would wait for them, and reading for those.
-        import_torch = partial(import_ahead, self.recipe, self.requested_device, behind=self._ingest_loaded)
+        # An import holds the interpreter. While processes read the log, it is needed to join what they have read; from
+        # then on, compiled loops do nearly all until the training.
+        import_torch = partial(import_ahead, self.recipe, self.requested_device)
         if self.engine is None:
             import_torch()
         else:
-            self.engine.when_tasks_run(import_torch)
+            self.engine.when_tasks_have_run(import_torch)
         require_model_memory(self.recipe, log)
         with self.locked():
             # A parent that does not fit and a missing GPU are found now, not after hours of ingest.
@@ -155,7 +155,7 @@ class RunFolder(RunContext):
             for stage in STAGES:
                 skipped[stage.name] = self._run_stage(stage)["skipped"]
                 if stage is INGEST:
-                    self._reads_or_has_read.set()
+                    self._has_read.set()
                     import_torch()  # if no process has read anything
                     if not skipped[stage.name]:
                         self._check_replaceable(PROFILE, replace=replace)  # by the log that is there now
@@ -215,17 +215,15 @@ class RunFolder(RunContext):
             for stage in stages
             if stage.name not in self._compiled_ahead and not (stage.path(self) / MANIFEST).is_file()
         ]
-        if INGEST.name not in missing:
-            self._ingest_loaded.set()
         if missing:
             self._compiled_ahead = self._compiled_ahead.union(missing)
-            # Both take the interpreter, which what begins to read the log needs first.
+            # Loading takes the interpreter, which what reads the log needs first.
             wanted = loops_ahead(self.recipe, log, self.requested_device, missing)
-            compile_ahead(wanted, loads_from=self._reads_or_has_read, ingest_loaded=self._ingest_loaded)
+            compile_ahead(wanted, loads_from=self._has_read)
             if self.engine is None or INGEST.name not in missing:
-                self._reads_or_has_read.set()
+                self._has_read.set()
             else:
-                self.engine.when_tasks_run(self._reads_or_has_read.set)
+                self.engine.when_tasks_have_run(self._has_read.set)
 
     def _check_replaceable(self, stage: Stage[Any], *, replace: bool) -> None:
         """Stop before a finished training is lost, or a log that cannot be made again: `fae.run.earlier_training`."""

@@ -152,24 +152,25 @@ def test_the_server_of_processes_ends_with_the_last_engine(tmp_path: Path) -> No
     assert not is_running(pid)
 
 
-def test_what_waits_for_running_tasks_is_called_by_the_first_map(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_for_tasks_is_called_at_the_end_of_the_first_map(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAE_NUM_THREADS", "4")
     calls: list[str] = []
     with LocalEngine() as engine:
-        engine.when_tasks_run(lambda: calls.append("nothing is expected"))
+        engine.when_tasks_have_run(lambda: calls.append("nothing is expected"))
         assert calls.pop() == "nothing is expected"
         engine.prepare(4 << 30, "engine_tasks")
-        engine.when_tasks_run(lambda: calls.append("tasks"))
+        engine.when_tasks_have_run(lambda: calls.append("tasks"))
         results = engine.map("square", tasks.square, range(9))
         assert calls == []
         assert next(results) == 0
-        assert calls == ["tasks"]
+        assert calls == []
         assert list(results) == [number**2 for number in range(1, 9)]
+        assert calls == ["tasks"]
         assert list(engine.map("square", tasks.square, range(3))) == [0, 1, 4]
         assert calls == ["tasks"]
     with ThreadsEngine(2) as threads:
         threads.prepare(4 << 30, "engine_tasks")
-        threads.when_tasks_run(lambda: calls.append("threads hold the interpreter anyway"))
+        threads.when_tasks_have_run(lambda: calls.append("threads hold the interpreter anyway"))
         assert len(calls) == 2
 
 

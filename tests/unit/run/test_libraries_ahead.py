@@ -28,7 +28,7 @@ assert torch.nn.Linear(2, 1)(torch.ones(1, 2)).shape == (1, 1)
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What is asked for; nothing is loaded."""
+    """Whether each call was for a GPU; nothing is loaded."""
     calls: list[bool] = []
     monkeypatch.setattr(libraries, "load_libraries", calls.append)
     monkeypatch.setattr(libraries, "seems_to_have_gpu", lambda: True)

@@ -93,7 +93,7 @@ def test_no_torch(machine: Path, monkeypatch):
     assert not torch_ahead.seems_to_have_gpu()
 
 
-def test_torch_is_imported_when_processes_read_or_behind_ingest(tmp_path: Path, monkeypatch):
+def test_torch_is_imported_when_processes_have_read_or_behind_ingest(tmp_path: Path, monkeypatch):
     """An engine that waits for its tasks may never have any: the log may be there already."""
     calls: list[str] = []
     monkeypatch.setattr(fae.run.folder, "import_ahead", lambda *_, **__: calls.append("import"))
@@ -103,7 +103,7 @@ def test_torch_is_imported_when_processes_read_or_behind_ingest(tmp_path: Path, 
     assert calls == ["import", "import"]
     calls.clear()
     run.engine = LocalEngine()
-    monkeypatch.setattr(run.engine, "when_tasks_run", lambda call: calls.append("told"))
+    monkeypatch.setattr(run.engine, "when_tasks_have_run", lambda call: calls.append("told"))
     ingested = run._run_stage
 
     def stage(which):

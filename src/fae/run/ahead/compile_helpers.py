@@ -38,9 +38,7 @@ _LOOK_AGAIN = 0.1  # seconds: whether the main thread has ended
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
-def compile_ahead(
-    wanted: LoopsAhead, *, loads_from: threading.Event | None = None, ingest_loaded: threading.Event | None = None
-) -> threading.Thread:
+def compile_ahead(wanted: LoopsAhead, *, loads_from: threading.Event | None = None) -> threading.Thread:
     """Start the thread, and helpers where a loop is missing. At the end of the process it stops behind its loop.
 
     Parameters
@@ -48,49 +46,32 @@ def compile_ahead(
     loads_from
         No loop that is kept is loaded before it is set, and none behind it is looked at. Where the first one is
         missing, helpers start now.
-    ingest_loaded
-        It is set when the loops of ingest are loaded, or nothing more will be loaded soon.
     """
-    ingest_loaded = ingest_loaded or threading.Event()
-    thread = threading.Thread(target=_compile_all, args=(wanted, loads_from, ingest_loaded), name=THREAD_NAME)
+    thread = threading.Thread(target=_compile_all, args=(wanted, loads_from), name=THREAD_NAME)
     thread.start()
     return thread
 
 
-def _compile_all(wanted: LoopsAhead, loads_from: threading.Event | None, ingest_loaded: threading.Event) -> None:
-    try:
-        _load_or_compile(wanted, loads_from, ingest_loaded)
-    except Exception:
-        pass  # the caller of the loop meets the same error
-    finally:
-        ingest_loaded.set()
-
-
-def _load_or_compile(wanted: LoopsAhead, loads_from: threading.Event | None, ingest_loaded: threading.Event) -> None:
+def _compile_all(wanted: LoopsAhead, loads_from: threading.Event | None = None) -> None:
     from fae.core.compiled import is_kept
     from fae.core.compiling.hidden_packages import owns_this_process
     from fae.ingest.shards.reading_loops import look_for_pandas
 
-    num_ingest_loops = wanted.num_ingest_loops()
-    if num_ingest_loops == 0:
-        ingest_loaded.set()
-    for index, (loop, types) in enumerate(wanted.loops(), 1):
-        if loads_from is not None and (not hasattr(loop, "_cache") or is_kept(loop, types)):
-            while threading.main_thread().is_alive() and not loads_from.wait(_LOOK_AGAIN):
-                pass
-            loads_from = None
-            look_for_pandas(find=not owns_this_process())
-        if not threading.main_thread().is_alive():
-            return
-        if not hasattr(loop, "compile"):  # NUMBA_DISABLE_JIT is set
-            return
-        if not is_kept(loop, types) and (helpers := _start_helpers(wanted)):
-            ingest_loaded.set()
-            _load_from(helpers, wanted)
-            return
-        loop.compile(types)
-        if index == num_ingest_loops:
-            ingest_loaded.set()
+    with contextlib.suppress(Exception):  # the caller of the loop meets the same error
+        for loop, types in wanted.loops():
+            if loads_from is not None and (not hasattr(loop, "_cache") or is_kept(loop, types)):
+                while threading.main_thread().is_alive() and not loads_from.wait(_LOOK_AGAIN):
+                    pass
+                loads_from = None
+                look_for_pandas(find=not owns_this_process())
+            if not threading.main_thread().is_alive():
+                return
+            if not hasattr(loop, "compile"):  # NUMBA_DISABLE_JIT is set
+                return
+            if not is_kept(loop, types) and (helpers := _start_helpers(wanted)):
+                _load_from(helpers, wanted)
+                return
+            loop.compile(types)
 
 
 def _start_helpers(wanted: LoopsAhead) -> subprocess.Popen[bytes] | None:

@@ -31,7 +31,7 @@ def libraries_ahead(options: argparse.Namespace) -> threading.Thread | None:
     Parameters
     ----------
     options
-        Of ``fae run`` or ``fae train``.
+        Of ``fae run``.
     """
     if sys.platform != "linux" or "torch" in sys.modules:
         return None

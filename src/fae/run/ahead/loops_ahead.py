@@ -61,14 +61,6 @@ class LoopsAhead:
             yield from training_loops(self.shapes)
             yield from quality_loops()
 
-    def num_ingest_loops(self) -> int:
-        """How many of `loops`, the first ones, are called by ingest."""
-        if "ingest" not in self.stages:
-            return 0
-        from fae.run.ahead.ingest_loops import ingest_loops
-
-        return sum(1 for _ in ingest_loops(self.log_format))
-
 
 def loops_ahead(recipe: Recipe, log: ColumnarLog | None, device: str | None, stages: Collection[str]) -> LoopsAhead:
     """The loops of `stages` (verbs); the rest as for `loop_shapes`."""

@@ -18,15 +18,12 @@ if TYPE_CHECKING:
 THREAD_NAME = "import ahead"
 _MODULES = ("torch", "fae.models.registry", "fae.embedding.placements", "fae.training.trainer")
 _GPU_MODULES = ("fae.embedding.gpu_rows", "fae.kernels.triton_dense")
-_PATIENCE = 1.0  # seconds
 _DRIVER = Path("/proc/driver/nvidia/version")
 """There where Linux has a driver for GPUs."""
 _DEVICES = Path("/dev")
 
 
-def import_ahead(
-    recipe: Recipe, device: str | None, *, behind: threading.Event | None = None
-) -> threading.Thread | None:
+def import_ahead(recipe: Recipe, device: str | None) -> threading.Thread | None:
     """Start the thread; None where torch is there already. Who imports the same meanwhile waits for it.
 
     At the end of the process it stops behind the module that it is at.
@@ -35,21 +32,17 @@ def import_ahead(
     ----------
     device
         ``"cpu"`` or ``"cuda"``; None is a GPU where there seems to be one.
-    behind
-        It begins when this is set, or a second later.
     """
     if "torch" in sys.modules:
         return None
     on_gpu = recipe.train.placement != "cpu" and (seems_to_have_gpu() if device is None else device == "cuda")
     names = (*_MODULES, *(_GPU_MODULES if on_gpu else ()))
-    thread = threading.Thread(target=_import_all, args=(names, on_gpu, behind), name=THREAD_NAME)
+    thread = threading.Thread(target=_import_all, args=(names, on_gpu), name=THREAD_NAME)
     thread.start()
     return thread
 
 
-def _import_all(names: tuple[str, ...], on_gpu: bool = False, behind: threading.Event | None = None) -> None:
-    if behind is not None:
-        behind.wait(_PATIENCE)
+def _import_all(names: tuple[str, ...], on_gpu: bool = False) -> None:
     if on_gpu:
         threading.Thread(target=_name_triton, name="triton ahead").start()
     with contextlib.suppress(Exception):  # who needs the module meets the same error
