@@ -213,9 +213,9 @@ def packed_log(log: ColumnarLog, hot: Any, folder: Path) -> PackedDataset:
 def made_once(path: Path, made_of: Mapping[str, Any], make: Callable[[], object]) -> Path:
     """Make `path`, or see that it was made of the same: a log of other tables would be another workload, silently.
 
-    What it was made of is kept beside it, as ``<name>.made_of.json``.
+    What it was made of is kept beside it, as ``.<name>.made_of.json``.
     """
-    kept, expected = path.with_name(f"{path.name}.made_of.json"), json.dumps(made_of, default=str, sort_keys=True)
+    kept, expected = path.with_name(f".{path.name}.made_of.json"), json.dumps(made_of, default=str, sort_keys=True)
     if path.exists():
         found = kept.read_text() if kept.exists() else "something that was not noted"
         if found != expected:

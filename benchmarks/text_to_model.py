@@ -282,6 +282,7 @@ def measure(session: Session, case: str, recipe: Path, cores: list[int], device:
         for count in cores[-1:]:
             session.clear()
             session.fae(f"ingest of a tenth, {count} cores", tenth, "ingest", cores=count)
+        session.clear()  # what comes next takes the log that lies there
     elif case == "stages":
         for count in [count for count in cores if count > 1]:
             if not (folder / "run" / "log").exists():
@@ -302,6 +303,7 @@ def measure(session: Session, case: str, recipe: Path, cores: list[int], device:
         made_once(folder / "log.parquet", made_of, lambda: write_tables(folder / "log.tsv", folder, table_inputs))
         session.clear()
         session.fae(f"ingest of {case}", folder / f"log.{case}.toml", "ingest")
+        session.clear()
         for library in ("pyarrow", "polars"):
             try:
                 __import__(library)
