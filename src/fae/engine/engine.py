@@ -96,7 +96,7 @@ class Engine(abc.ABC):
         """Call a function once other processes have run their tasks, which this one must not be late to start and join.
 
         It is called at once where no such tasks are expected (`prepare`). Else it is called at the end of the first
-        `map`: who gives the function calls it too, if nothing was mapped after all.
+        `map`, or by `release_workers`: who gives the function calls it too, if neither came after all.
         """
         call()
 

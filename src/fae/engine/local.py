@@ -148,6 +148,7 @@ class LocalEngine(Engine):
         """End the processes, meanwhile."""
         engine, self._engine = self._engine, None
         if engine is not None:
+            engine._tasks_have_run()
             self._releasing = threading.Thread(target=engine.close, name="fae-release")
             self._releasing.start()
 

@@ -93,9 +93,12 @@ def ingest(
             types = _value_types(config, sources, parent)
             encoders = make_encoders(config, scratch, known if progress.phase != "done" else [None] * len(known))
             finder = SplitFinder(config, progress.state.get("splits"))
-            if reading and progress.is_read:
-                progress.restore(encoders)
-            elif reading:
+            if not reading or progress.is_read:
+                if reading:
+                    progress.restore(encoders)
+                if engine is not None:
+                    engine.release_workers()  # an earlier process has read the log
+            else:
                 for source in sources:
                     with contextlib.suppress(NoInputsError):  # who reads it decides whether it may be empty
                         check_header(config, source.path)

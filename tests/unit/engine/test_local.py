@@ -168,6 +168,10 @@ def test_what_waits_for_tasks_is_called_at_the_end_of_the_first_map(monkeypatch:
         assert calls == ["tasks"]
         assert list(engine.map("square", tasks.square, range(3))) == [0, 1, 4]
         assert calls == ["tasks"]
+        engine.prepare(4 << 30, "engine_tasks")
+        engine.when_tasks_have_run(lambda: calls.append("no tasks after all"))
+        engine.release_workers()
+        assert calls.pop() == "no tasks after all"
     with ThreadsEngine(2) as threads:
         threads.prepare(4 << 30, "engine_tasks")
         threads.when_tasks_have_run(lambda: calls.append("threads hold the interpreter anyway"))
