@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fae.distributed.places import RankPlace
 from fae.run.ahead import libraries_ahead as libraries
 
 from commands import write_recipe
@@ -58,6 +59,16 @@ def test_the_gpu_is_opened_where_the_command_will_use_it(
 
 def test_rows_of_the_placement_cpu_need_no_gpu(tmp_path: Path, loaded: list[bool]) -> None:
     begin(write_recipe(tmp_path, train={"placement": "cpu"}))
+    assert loaded == [False]
+
+
+def test_the_first_gpu_is_that_of_the_first_rank_of_a_host(
+    tmp_path: Path, loaded: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = RankPlace(rank=3, world=4, local_rank=1, local_world=2, port=29500)
+    for name, value in place.environment().items():
+        monkeypatch.setenv(name, value)
+    begin(write_recipe(tmp_path))
     assert loaded == [False]
 
 

@@ -15,6 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
+from fae.distributed.places import place_of_process
 from fae.run.ahead.early_recipe import early_recipe, early_run_folder
 from fae.run.ahead.torch_ahead import seems_to_have_gpu
 
@@ -39,7 +40,8 @@ def libraries_ahead(options: argparse.Namespace) -> threading.Thread | None:
         recipe = early_recipe(options)
         if (early_run_folder(options) / "checkpoint").exists():
             return None
-        on_gpu = options.device != "cpu" and recipe.get("train", {}).get("placement") != "cpu"
+        is_first = place_of_process().local_rank == 0  # the context is that of the first GPU
+        on_gpu = is_first and options.device != "cpu" and recipe.get("train", {}).get("placement") != "cpu"
         thread = threading.Thread(target=load_libraries, args=(on_gpu and seems_to_have_gpu(),), name=THREAD_NAME)
         thread.start()
         return thread
