@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +30,18 @@ from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.manifest import Manifest
 from fae.artifacts.row_layout import RowLayout
 
-from common import RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder, write_log
+from common import (
+    RESULTS,
+    capped_rows,
+    hot_set,
+    made_once,
+    open_log,
+    packed_log,
+    record,
+    save_record,
+    working_folder,
+    write_log,
+)
 from contenders import OurPlacement, interleaved_runs
 
 DIM = 16
@@ -81,10 +91,13 @@ def few_threads(options: argparse.Namespace, folder: Path, done: Callable[[dict[
 
 
 def longer(log: ColumnarLog, hot: Any, times: int, path: Path) -> ColumnarLog:
-    """The log in storage order, every cold row now the first of `times`."""
-    if path.exists() and (found := ColumnarLog(path)).manifest.parameters["of"] == log.manifest.fingerprint:
-        return found
-    shutil.rmtree(path, ignore_errors=True)
+    """The log in storage order, every cold row now the first of `times`; made where it is missing."""
+    made_of = {"log": log.manifest.fingerprint, "times": times, "hot rows": [*map(int, hot.layout.num_hot)]}
+    return ColumnarLog(made_once(path, made_of, lambda: write_longer(log, hot, times, path)))
+
+
+def write_longer(log: ColumnarLog, hot: Any, times: int, path: Path) -> ColumnarLog:
+    """Write that log."""
     ids, rows = np.empty(log.ids.shape, np.int32), []
     for table, (hot_rows, feature) in enumerate(zip(map(int, hot.layout.num_hot), log.features, strict=True)):
         rows.append(hot_rows + (feature.num_embeddings - hot_rows) * times)

@@ -84,7 +84,7 @@ class Days:
                         file.writelines(islice(lines, options.inputs_per_day))
             (folder / "all.tsv").unlink()
 
-        made_once(folder / f"day{options.days}.tsv", asdict(config), write_days)
+        made_once(folder / "day1.tsv", asdict(config), write_days)
 
     def log(self, day: int) -> tuple[fae.ColumnarLog, float]:
         """The day's log and the seconds its ingest took (0 where it was there)."""

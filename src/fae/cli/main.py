@@ -39,7 +39,7 @@ from fae.core.compiling.hidden_packages import own_this_process
 from fae.core.errors import FaeError, RecipeError
 from fae.core.interrupts import Interrupted
 from fae.core.printable import mute, open_log_file, tell, write_log_line
-from fae.core.signal_watch import status_of
+from fae.core.signal_watch import end_process, status_of
 from fae.core.whole_files import json_values
 from fae.distributed.places import place_of_process
 
@@ -133,10 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _main(arguments)
         except KeyboardInterrupt as interrupt:
             tell(line)
-            return status_of(interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
+            status = status_of(interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
         finally:
             mute(False)
             open_log_file(None)
+    if arguments is None:
+        end_process(status)
+    return status
 
 
 def _main(arguments: Sequence[str] | None) -> int:

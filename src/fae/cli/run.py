@@ -50,12 +50,12 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     from fae.run.ahead.engine_ahead import engine_ahead
     from fae.run.ahead.libraries_ahead import libraries_ahead
 
-    libraries_ahead(options)
     with engine_ahead(options) as local:
         folder = open_run_folder(options)
         with engine_of(options, folder.out, local) as folder.engine:
             if not folder.engine.is_leader:
                 return folder.help_ingest(folder.engine)
+            libraries_ahead(folder.recipe, folder.out, options.device)
             record = folder.run(replace=options.replace, command=command_line(options))
     say(f"run: the whole record is in {folder.out / 'run.json'}")
     return record

@@ -148,9 +148,9 @@ class LocalEngine(Engine):
         """End the processes, meanwhile."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            engine._tasks_have_run()
             self._releasing = threading.Thread(target=engine.close, name="fae-release")
             self._releasing.start()
+            engine._tasks_have_run()
 
     def close(self, *, now: bool = False) -> None:
         engine, self._engine = self._engine, None
@@ -238,8 +238,9 @@ def _without_interrupts() -> Iterator[None]:
     """Keep SIGINT from what is started in the block, and a signal that another thread takes from ending it half-way."""
     is_main = threading.current_thread() is threading.main_thread()
     with put_off() if is_main else contextlib.nullcontext():
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:  # an interrupt that came just now is raised in here, and the signal is not left blocked
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

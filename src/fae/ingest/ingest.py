@@ -110,8 +110,7 @@ def ingest(
             splits = order_inputs(config, finder, progress)
             rules = complete_dense(rules, splits, progress)
             paths = [source.path for source in sources]
-            summary.update(second_pass(config, encoders, splits, progress, scratch))
-            summary.update(constants_summary(rules))
+            summary.update(second_pass(config, encoders, splits, progress, scratch) | constants_summary(rules))
             notes = [*content_notes(files, finder.file_sizes, paths), *progress.state.get("order_notes", ())]
             summary["notes"] = [*notes, *summary.get("notes", ())]
             summary.update({"value_types": types} if types else {})

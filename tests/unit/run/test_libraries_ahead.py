@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import fae
 from fae.distributed.places import RankPlace
 from fae.run.ahead import libraries_ahead as libraries
 
@@ -37,9 +37,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return calls
 
 
-def begin(recipe: Path, device: str | None = None) -> None:
-    out = str(recipe.parent / "run")
-    thread = libraries.libraries_ahead(argparse.Namespace(recipe=str(recipe), out=out, device=device))
+def begin(folder: Path, device: str | None = None, overrides: tuple[str, ...] = ()) -> None:
+    thread = libraries.libraries_ahead(fae.load_recipe(write_recipe(folder), overrides), folder / "run", device)
     if thread is not None:
         thread.join()
 
@@ -53,12 +52,12 @@ def test_torch_works_with_libraries_that_were_loaded_before() -> None:
 def test_the_gpu_is_opened_where_the_command_will_use_it(
     tmp_path: Path, loaded: list[bool], device: str | None, on_gpu: bool
 ) -> None:
-    begin(write_recipe(tmp_path), device)
+    begin(tmp_path, device)
     assert loaded == [on_gpu]
 
 
 def test_rows_of_the_placement_cpu_need_no_gpu(tmp_path: Path, loaded: list[bool]) -> None:
-    begin(write_recipe(tmp_path, train={"placement": "cpu"}))
+    begin(tmp_path, overrides=("train.placement=cpu",))
     assert loaded == [False]
 
 
@@ -68,23 +67,11 @@ def test_the_first_gpu_is_that_of_the_first_rank_of_a_host(
     place = RankPlace(rank=3, world=4, local_rank=1, local_world=2, port=29500)
     for name, value in place.environment().items():
         monkeypatch.setenv(name, value)
-    begin(write_recipe(tmp_path))
+    begin(tmp_path)
     assert loaded == [False]
 
 
 def test_nothing_is_loaded_for_a_run_that_was_trained(tmp_path: Path, loaded: list[bool]) -> None:
-    recipe = write_recipe(tmp_path)
     (tmp_path / "run" / "checkpoint").mkdir(parents=True)
-    begin(recipe)
-    assert loaded == []
-
-
-@pytest.mark.parametrize("text", ["not TOML [", None])
-def test_a_recipe_that_cannot_be_read_is_left_to_who_reads_it(
-    tmp_path: Path, loaded: list[bool], text: str | None
-) -> None:
-    recipe = tmp_path / "recipe.toml"
-    if text is not None:
-        recipe.write_text(text)
-    begin(recipe)
+    begin(tmp_path)
     assert loaded == []

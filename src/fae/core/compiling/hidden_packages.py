@@ -10,17 +10,22 @@ from importlib.abc import MetaPathFinder
 from types import ModuleType
 
 
-class _Hider(MetaPathFinder):
-    """The first finder of a thread that is not to find a package. Other threads find it."""
+class _Hidden(threading.local):
+    """The packages that a thread is not to find."""
 
-    def __init__(self, package: str) -> None:
-        self._package, self._thread = package, threading.get_ident()
+    def __init__(self) -> None:
+        self.packages: list[str] = []
+
+
+class _Hider(MetaPathFinder):
+    """The first finder, which finds nothing. It stays: a thread that imports walks through the list of finders."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        if name == self._package and threading.get_ident() == self._thread:
+        if name in _hidden.packages:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
+_hidden, _hider = _Hidden(), _Hider()
 _own: list[bool] = []
 
 
@@ -37,9 +42,10 @@ def owns_this_process() -> bool:
 @contextlib.contextmanager
 def hidden(package: str) -> Iterator[None]:
     """While the block runs, its thread does not find `package` (a top-level name); one that is loaded already stays."""
-    hider = _Hider(package)
-    sys.meta_path.insert(0, hider)
+    if _hider not in sys.meta_path:
+        sys.meta_path = [_hider, *sys.meta_path]
+    _hidden.packages.append(package)
     try:
         yield
     finally:
-        sys.meta_path.remove(hider)
+        _hidden.packages.remove(package)

@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from fae.core.compiling.hidden_packages import owns_this_process
 from fae.engine.local import LocalEngine, is_much
 from fae.ingest.formats import about_text_bytes, ready_module
 from fae.ingest.raw_files.digests_ahead import begin_digests, end_digests
-from fae.run.ahead.early_recipe import early_recipe, early_run_folder
 
+_LARGEST_RECIPE = 1 << 20
 _INGEST_MODULE = "fae.ingest.ingest"
 
 
@@ -63,13 +64,21 @@ def _prepare_ingest(log_format: str) -> None:
 def _log_to_read(options: argparse.Namespace) -> tuple[str, list[Path], int]:
     """Format, files and bytes of text of the log of a recipe that has none yet, about: faults are named later."""
     with contextlib.suppress(Exception):
-        if not (early_run_folder(options) / "log").exists():
-            log, base = early_recipe(options)["log"], Path(options.recipe).parent
+        path = Path(options.recipe)
+        # A pipe would be waited for, and a log that was named in the place of a recipe would be read whole.
+        if path.is_file() and path.stat().st_size < _LARGEST_RECIPE and not (_run_folder(options) / "log").exists():
+            log = tomllib.loads(path.read_text())["log"]
             names = [name for role in ("train", "validation", "test") for name in _names(log.get(role))]
-            paths = [Path(each) for name in names for each in glob.glob(str(base / name)) if Path(each).is_file()]
+            paths = [
+                Path(each) for name in names for each in glob.glob(str(path.parent / name)) if Path(each).is_file()
+            ]
             log_format = str(log.get("format", "csv"))
             return log_format, paths, about_text_bytes(log_format, sum(each.stat().st_size for each in paths))
     return "", [], 0
+
+
+def _run_folder(options: argparse.Namespace) -> Path:
+    return Path(options.out) if options.out else Path("runs") / Path(options.recipe).stem
 
 
 def _names(value: Any) -> list[str]:
@@ -79,7 +88,7 @@ def _names(value: Any) -> list[str]:
 def _unknown_to_neighbours(options: argparse.Namespace, paths: list[Path]) -> list[Path]:
     """The files that no run in a folder beside this one has named: they are read, and the others perhaps not."""
     with contextlib.suppress(OSError, ValueError):
-        sidecars = early_run_folder(options).parent.glob("*/log.sources.json")
+        sidecars = _run_folder(options).parent.glob("*/log.sources.json")
         known = "".join(path.read_text() for path in sidecars if path.is_file())
         return [path for path in paths if json.dumps(os.path.realpath(path)) not in known]
     return []

@@ -2,11 +2,13 @@
 
 An import holds that lock while it loads a library, and so does torch while the driver sets itself up: half a second in
 which no other thread of this process gets on. What is loaded already is found loaded by the import that comes later.
+
+The system loads one library at a time, so an import of another library waits here with the lock in its hand: this
+begins when the libraries that a command needs first are there, and its recipe was found right.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import importlib.util
@@ -14,10 +16,13 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fae.distributed.places import place_of_process
-from fae.run.ahead.early_recipe import early_recipe, early_run_folder
 from fae.run.ahead.torch_ahead import seems_to_have_gpu
+
+if TYPE_CHECKING:
+    from fae.run.recipe import Recipe
 
 THREAD_NAME = "libraries ahead"
 _LIBRARIES = ("libtorch_global_deps.so", "libc10.so", "libtorch_cpu.so", "libc10_cuda.so", "libtorch_cuda.so")
@@ -26,26 +31,23 @@ _EVERYWHERE = "libtorch_global_deps.so"
 """torch loads this one for all libraries to see."""
 
 
-def libraries_ahead(options: argparse.Namespace) -> threading.Thread | None:
+def libraries_ahead(recipe: Recipe, out: Path, device: str | None) -> threading.Thread | None:
     """Start the thread where the command will train; None where it will not, or torch is there already.
 
     Parameters
     ----------
-    options
-        Of ``fae run``.
+    out
+        Folder of the run.
+    device
+        ``"cpu"`` or ``"cuda"``; None is a GPU where there seems to be one.
     """
-    if sys.platform != "linux" or "torch" in sys.modules:
+    if sys.platform != "linux" or "torch" in sys.modules or (out / "checkpoint").exists():
         return None
-    with contextlib.suppress(Exception):  # who reads the recipe meets the same error
-        recipe = early_recipe(options)
-        if (early_run_folder(options) / "checkpoint").exists():
-            return None
-        is_first = place_of_process().local_rank == 0  # the context is that of the first GPU
-        on_gpu = is_first and options.device != "cpu" and recipe.get("train", {}).get("placement") != "cpu"
-        thread = threading.Thread(target=load_libraries, args=(on_gpu and seems_to_have_gpu(),), name=THREAD_NAME)
-        thread.start()
-        return thread
-    return None
+    is_first = place_of_process().local_rank == 0  # the context is that of the first GPU
+    on_gpu = is_first and device != "cpu" and recipe.train.placement != "cpu" and seems_to_have_gpu()
+    thread = threading.Thread(target=load_libraries, args=(on_gpu,), name=THREAD_NAME)
+    thread.start()
+    return thread
 
 
 def load_libraries(on_gpu: bool) -> None:

@@ -43,9 +43,9 @@ def import_ahead(recipe: Recipe, device: str | None) -> threading.Thread | None:
 
 
 def _import_all(names: tuple[str, ...], on_gpu: bool = False) -> None:
-    if on_gpu:
-        threading.Thread(target=_name_triton, name="triton ahead").start()
     with contextlib.suppress(Exception):  # who needs the module meets the same error
+        if on_gpu:
+            threading.Thread(target=_name_triton, name="triton ahead").start()
         for name in names:
             if not threading.main_thread().is_alive():
                 return
