@@ -39,8 +39,8 @@ PACKAGES = (
     "profile", "report", "report/pictures", "report/sentences", "calibrate", "synthetic", "pack", "inspect",
     "kernels", "distributed", "streaming", "embedding", "models", "checkpoint", "training", "training/quality",
     "training/ranks", "training/watching", "run", "run/ahead", "run/housekeeping", "planning", "planning/budgets",
-    "planning/sample", "planning/stages", "exporting", "exporting/standalone", "exporting/standalone/scoring", "bench", "cli",
-    "cli/process",
+    "planning/sample", "planning/stages", "exporting", "exporting/standalone", "exporting/standalone/scoring", "bench",
+    "cli", "cli/process",
 )  # fmt: skip
 """Packages from the ground up; the docstring of each says what it is for."""
 

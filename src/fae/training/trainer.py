@@ -175,7 +175,7 @@ class Trainer:
         """
         torch.manual_seed(derive_seed(self.config.seed, "training"))
         self._resume()
-        self._ranks.agree(self.model, self.packed, self.config, self._position, self._precision)
+        self._ranks.agree(self.model, self.embeddings, self.packed, self.config, self._position, self._precision)
         self._controls.begin(self._position)
         if self._position.complete and has_groups(self._position.result, self.config.group_by):
             return self._position.result
@@ -297,7 +297,7 @@ class Trainer:
             advance(1, note=f"loss {position.curve[-1][1]:.4f}" if position.curve else "")
             minutes = self.config.checkpoint_minutes
             overdue = minutes and time.monotonic() - self._last_saved > 60 * minutes
-            if self._ranks.any(bool(overdue or is_interrupted() or self._watch.stop_reason), position.batches):
+            if self._ranks.wants_pause(bool(overdue or is_interrupted() or self._watch.stop_reason), position.batches):
                 break
         self._take_loss()  # waits for the device, so what it still had to do is counted
         position.seconds += time.perf_counter() - started
@@ -377,7 +377,7 @@ class Trainer:
             return
         self._take_loss()
         self._kept.save(name, self._position.to_checkpoint(self.embeddings, time.monotonic() - self._started))
-        self._ranks.group.barrier(f"the checkpoint behind batch {self._position.batches}")
+        self._ranks.await_checkpoint(self.model, self.embeddings, self._position.batches)
         self._watch.checkpoint(name)
 
     def _load_best(self) -> None:

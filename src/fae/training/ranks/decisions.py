@@ -16,6 +16,7 @@ from fae.core.config import to_table
 from fae.core.errors import FaeError, TrainingError
 from fae.distributed.ends import CommonFault
 from fae.distributed.group import Group
+from fae.embedding.base import Embeddings
 from fae.training.config import TrainConfig
 from fae.training.dense_threads import threads_of_rank
 from fae.training.position import Position
@@ -46,7 +47,13 @@ class RankDecisions:
             require_single_inputs(model, self.group.world)
 
     def agree(
-        self, model: nn.Module, packed: PackedDataset, config: TrainConfig, position: Position, precision: str
+        self,
+        model: nn.Module,
+        embeddings: Embeddings,
+        packed: PackedDataset,
+        config: TrainConfig,
+        position: Position,
+        precision: str,
     ) -> None:
         """Refuse to train where ranks have other batches, settings, first weights, or another place to begin at.
 
@@ -57,21 +64,31 @@ class RankDecisions:
         """
         if self.group.world == 1:
             return
-        weights = b"".join(weight.detach().cpu().numpy().tobytes() for weight in model.parameters())
         facts = {
             "packed batches": packed.manifest.fingerprint,
             "train": to_table(config),
             "precision": precision,
             "place": [position.batches, position.in_segment, position.complete],
-            "dense weights": zlib.crc32(weights),
+            "weights": _checksum(model, embeddings),
         }
         self.group.agree(facts, "training")
+
+    def await_checkpoint(self, model: nn.Module, embeddings: Embeddings, batches: int) -> None:
+        """Wait until the first rank has written a checkpoint, and refuse to continue where ranks have other weights.
+
+        Raises
+        ------
+        CommonFault
+            If they do: hosts then round differently, and what is trained is nobody's model.
+        """
+        if self.group.world > 1:
+            self.group.agree(_checksum(model, embeddings), f"weights behind batch {batches}")
 
     def threads(self, threads: int, config: TrainConfig) -> int:
         """Threads of the dense part of one rank, where one rank alone would take `threads`."""
         return threads_of_rank(threads, config.threads, self.group.world)
 
-    def any(self, flag: bool, batches: int) -> bool:
+    def wants_pause(self, flag: bool, batches: int) -> bool:
         """Whether any rank wants to pause behind this batch."""
         return flag if self.group.world == 1 else self.group.any(flag, f"the end of batch {batches}")
 
@@ -85,3 +102,15 @@ class RankDecisions:
     def fault(self, line: str) -> FaeError:
         """The error of a training that has gone wrong, where every rank finds the same."""
         return TrainingError(line) if self.group.world == 1 else CommonFault(line)
+
+
+_SOME_ROWS = 4096
+
+
+def _checksum(model: nn.Module, embeddings: Embeddings) -> int:
+    """A checksum of all dense weights and of some rows of each width: it must be the same on all ranks."""
+    rows = [store.weight[:: max(1, len(store.weight) // _SOME_ROWS)] for store in embeddings.device_stores]
+    found = 0
+    for tensor in (*model.parameters(), *rows):
+        found = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), found)
+    return found
