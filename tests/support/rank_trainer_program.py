@@ -46,18 +46,22 @@ TRAININGS: dict[str, tuple[TrainConfig, Any, tuple[Callback, ...]]] = {
     "callback": (BASE, MODEL, (StopsAt(20),)),
     "early stopping": (STOPPING, MODEL, ()),
     "dropout": (BASE, dataclasses.replace(MODEL, dropout=0.3), ()),
+    "drifting": (BASE, MODEL, ()),
     "failing callback": (BASE, MODEL, (StopsAt(20, fails=True),)),
 }
 
 
-def trainer_of(name: str, setting: Setting, group: Group | None = None) -> Trainer:
-    """The trainer of a training, without a folder."""
+def trainer_of(name: str, setting: Setting, group: Group | None = None, folder: Path | None = None) -> Trainer:
+    """The trainer of a training; one that is named so has a folder, and trains other rows on the second rank."""
     config, model_config, callbacks = TRAININGS[name]
     optimizer = RowOptimizer(name=config.optimizer, learning_rate=config.learning_rate)
     embeddings = make_embeddings("device", setting.hot_set, optimizer, device="cpu", group=group)
     embeddings.initialise(config.seed)
     model = build_model(model_config, setting.log.features, 2, seed=config.seed)
-    return Trainer(model, embeddings, setting.packed, config, callbacks=callbacks)
+    if name == "drifting" and embeddings.group.rank == 1:
+        embeddings.follow_rates(lambda step: 0.5)
+    run = folder / "run" if name == "drifting" and folder is not None else None
+    return Trainer(model, embeddings, setting.packed, config, callbacks=callbacks, folder=run)
 
 
 def main(folder: Path, names: list[str]) -> None:
@@ -65,7 +69,7 @@ def main(folder: Path, names: list[str]) -> None:
     place = place_of_process()
     with RankProcess(place) as process, process.join() as group:
         for name in names:
-            trainer = trainer_of(name, Setting(folder / str(place.rank)), group)
+            trainer = trainer_of(name, Setting(folder / str(place.rank)), group, folder)
             result = trainer.fit()
             (folder / f"{name}.{place.rank}.json").write_text(json.dumps(result))
             np.savez(folder / f"{name}.{place.rank}.npz", *[tensor.numpy() for tensor in tensors_of(trainer)])

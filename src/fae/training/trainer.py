@@ -376,8 +376,8 @@ class Trainer:
         if self._kept is None:
             return
         self._take_loss()
-        self._kept.save(name, self._position.to_checkpoint(self.embeddings, time.monotonic() - self._started))
-        self._ranks.await_checkpoint(self.model, self.embeddings, self._position.batches)
+        with self._ranks.checkpoint(self.model, self.embeddings, self._position.batches):
+            self._kept.save(name, self._position.to_checkpoint(self.embeddings, time.monotonic() - self._started))
         self._watch.checkpoint(name)
 
     def _load_best(self) -> None:

@@ -86,3 +86,15 @@ def test_a_model_of_ones_own() -> None:
     RankDecisions(Group()).require_fit(model)
     with pytest.raises(RecipeError, match="Sequential is a model of your own, which may look across the inputs"):
         RankDecisions(Group(world=2)).require_fit(model)
+
+
+def test_ranks_with_other_weights_write_no_checkpoint(tmp_path: Path) -> None:
+    """A rank whose weights have drifted is found before the checkpoint, and named once."""
+    code = (
+        f"import sys; from fae.distributed.launcher import launch; "
+        f"sys.exit(launch([sys.executable, {str(PROGRAM)!r}, {str(tmp_path)!r}, 'drifting'], 2))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert done.stderr.count("ranks do not have the same weights behind batch ") == 1, done.stderr
+    assert not (tmp_path / "run" / "checkpoint").exists()

@@ -6,7 +6,9 @@ told to all before any of them follows it. With one rank every decision is that 
 
 from __future__ import annotations
 
+import contextlib
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -73,16 +75,19 @@ class RankDecisions:
         }
         self.group.agree(facts, "training")
 
-    def await_checkpoint(self, model: nn.Module, embeddings: Embeddings, batches: int) -> None:
-        """Wait until the first rank has written a checkpoint, and refuse to continue where ranks have other weights.
+    @contextlib.contextmanager
+    def checkpoint(self, model: nn.Module, embeddings: Embeddings, batches: int) -> Iterator[None]:
+        """Let the first rank write a checkpoint in the block, and all others wait for its end.
 
         Raises
         ------
         CommonFault
-            If they do: hosts then round differently, and what is trained is nobody's model.
+            Before anything is written, if ranks have other weights: what they train is nobody's model.
         """
         if self.group.world > 1:
             self.group.agree(_checksum(model, embeddings), f"weights behind batch {batches}")
+        yield
+        self.group.barrier(f"the checkpoint behind batch {batches}")
 
     def threads(self, threads: int, config: TrainConfig) -> int:
         """Threads of the dense part of one rank, where one rank alone would take `threads`."""
