@@ -46,4 +46,6 @@ def test_ranks_train_what_one_trains(world: int, alone: dict[str, list[np.ndarra
             for one, two in zip(first, other, strict=True):
                 assert one.tobytes() == two.tobytes(), name
         for one, two in zip(first, expected, strict=True):
-            np.testing.assert_allclose(one, two, rtol=2e-3, atol=2e-5, err_msg=name)
+            # Other optimizers divide by the size of a gradient, and so make much of a small one's rounding.
+            closest = 1e-6 if "sgd" in name else 2e-5
+            np.testing.assert_allclose(one, two, rtol=1e-5, atol=closest, err_msg=name)
