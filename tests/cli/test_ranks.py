@@ -201,6 +201,18 @@ def test_early_stopping(made: Path) -> None:
     assert_close(made / "stops_two", made / "stops_one")
 
 
+def test_two_ranks_continue_another_run(made: Path) -> None:
+    """From its rows and weights; what is measured beside the AUC is the same, too."""
+    words = ("--set", f"train.from={made / 'alone'}", "--set", "train.group_by=user")
+    for out, ranks in (("from_two", "2"), ("from_one", "1")):
+        lines = started(made, out, "--gpus", ranks, *words).end()
+        assert f"train: continuing {made / 'alone' / 'checkpoint'}" in lines
+    assert_close(made / "from_two", made / "from_one")
+    one, two = (json.loads((made / f"from_{name}" / "run.json").read_text()) for name in ("one", "two"))
+    assert one["parent"]["test_before"] == two["parent"]["test_before"]
+    assert one["test"]["group_auc"]["auc"] == pytest.approx(two["test"]["group_auc"]["auc"], abs=1e-3)
+
+
 def test_a_loss_that_is_not_finite_is_said_once(made: Path) -> None:
     words = ("--set", "train.learning_rate=1e30", "--set", "train.optimizer=sgd")
     lines = started(made, "diverges", "--gpus", "2", *words).end(2)
