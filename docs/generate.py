@@ -38,9 +38,9 @@ PACKAGES = (
     "ingest/numbering", "ingest/raw_files", "ingest/readers", "ingest/scored", "ingest/shards", "ingest/value_types",
     "profile", "report", "report/pictures", "report/sentences", "calibrate", "synthetic", "pack", "inspect",
     "kernels", "distributed", "streaming", "embedding", "models", "checkpoint", "training", "training/quality",
-    "training/watching", "run", "run/ahead", "run/housekeeping", "planning", "planning/budgets", "planning/sample",
-    "planning/stages", "exporting", "exporting/standalone", "exporting/standalone/scoring", "bench", "cli",
-    "cli/process",
+    "training/ranks", "training/watching", "run", "run/ahead", "run/housekeeping", "planning", "planning/budgets",
+    "planning/sample", "planning/stages", "exporting", "exporting/standalone", "exporting/standalone/scoring", "bench",
+    "cli", "cli/process",
 )  # fmt: skip
 """Packages from the ground up; the docstring of each says what it is for."""
 

@@ -5,6 +5,8 @@ A new engine is one entry of `ENGINES`.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fae.kernels.cpu as cpu
+import fae.kernels.cpu_row_steps as cpu_row_steps
 from fae.artifacts import lookup_addresses
 from fae.artifacts.batch_arrays import Segments
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZERS, bias_corrected_rate, state_width
@@ -31,9 +34,10 @@ class PythonForm(CpuGroupKernels):
 
     def _patched(self, call, *arguments, **options):
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("translate", "_apply"):
-                patch.setattr(cpu, name, getattr(cpu, name).py_func)
-            for name in ("gather_kernel", "pool_kernel", "update_kernel"):
+            patch.setattr(cpu, "translate", cpu.translate.py_func)
+            for module in (cpu, cpu_row_steps):
+                patch.setattr(module, "step_row", module.step_row.py_func)
+            for name in ("gather_kernel", "pool_kernel", "update_kernel", "sum_kernel", "step_kernel"):
                 factory = getattr(cpu, name)
                 patch.setattr(cpu, name, lambda *key, factory=factory: factory(*key).py_func)
             return call(*arguments, **options)
@@ -43,6 +47,25 @@ class PythonForm(CpuGroupKernels):
 
     def update(self, *arguments, **options):
         self._patched(super().update, *arguments, **options)
+
+
+class HalvesForm(CpuGroupKernels):
+    """An update in two halves, as ranks that train together make it: sums of rows, then their steps."""
+
+    def update(self, weight, state, order, grad, learning_rate, eps, **options):
+        rows = self._rows.reshape(-1)[order]
+        found, starts = np.unique(rows, return_index=True)
+        by_place = np.argsort(starts)
+        found, starts = found[by_place], starts[by_place].astype(np.int32)
+        sums = self.sum_rows(order, starts[found >= 0], len(order), grad.numpy())
+        self.step_rows(weight, state, found[found >= 0], sums, learning_rate, eps, **options)
+
+
+class PythonHalvesForm(PythonForm):
+    """The same without numba."""
+
+    def update(self, *arguments, **options):
+        self._patched(partial(HalvesForm.update, self), *arguments, **options)
 
 
 def segments_of(sorted_addresses):
@@ -116,6 +139,8 @@ class TritonForm:
 ENGINES = {
     "numba": CpuGroupKernels,
     "python": PythonForm,
+    "halves": HalvesForm,
+    "python halves": PythonHalvesForm,
     "reference": lambda *arguments: ReferenceGroupKernels(*arguments, torch.device("cpu")),
     "triton": TritonForm,
 }
@@ -271,6 +296,21 @@ def test_threads_do_not_change_a_byte(threads, optimizer, monkeypatch):
         results.append((out, case.weight, state))
     for one, many in zip(*results, strict=True):
         assert torch.equal(one, many)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([FLAT, LISTS]), st.integers(1, 40), st.sampled_from(OPTIMIZERS))
+def test_two_halves_are_an_update_to_the_byte(seed, shape, batch_size, optimizer):
+    case = Case(*shape, 8, batch_size, seed)
+    results = []
+    for engine in ("numba", "halves"):
+        kernels = make_kernels(engine, case.geometry, batch_size, optimizer)
+        weight, state = case.weight.clone(), torch.ones((case.num_rows, state_width(optimizer, 8)))
+        out = torch.empty((batch_size, case.geometry.width))
+        kernels.lookup(case.addresses, case.num_hot, weight, out, shift=0, cold_rows=case.cold_rows)
+        kernels.update(weight, state, case.order, case.grad, 0.1, 1e-8, step=2, kept_share=0.9)
+        results.append(weight.numpy().tobytes() + state.numpy().tobytes())
+    assert results[0] == results[1]
 
 
 @settings(max_examples=30, deadline=None)

@@ -267,11 +267,11 @@ def mapped(batches: BatchSet, folder: Path) -> BatchSet:
 
 
 def make_embeddings(
-    placement, log: Log, layout: RowLayout, optimizer, *, depth=2, faults=NO_FAULTS, device=CPU, engine=None
+    placement, log: Log, layout: RowLayout, optimizer, *, depth=2, faults=NO_FAULTS, device=CPU, engine=None, group=None
 ) -> Embeddings:
     """Embeddings of a layout; staging of exactly what the largest batch needs."""
     hot_set = sized_hot_set(log, layout, depth=depth)
-    return find_placement(placement).make(hot_set, optimizer, device, engine=engine, faults=faults)
+    return find_placement(placement).make(hot_set, optimizer, device, engine=engine, faults=faults, group=group)
 
 
 def sized_hot_set(log: Log, layout: RowLayout, *, depth: int) -> Any:
@@ -297,11 +297,15 @@ def train(
     capture=True,
     compiled=False,
     dense_graph=True,
+    group=None,
 ) -> list[torch.Tensor]:
-    """Train on the log's batches in order; every table (vocabulary order), its state, and every dense weight."""
+    """Train on the log's batches in order; every table (vocabulary order), its state, every dense weight, and the loss.
+
+    With a `group` of ranks this is one of them.
+    """
     optimizer = RowOptimizer(name=optimizer_name, learning_rate=0.1)
     embeddings = make_embeddings(
-        placement, log, layout, optimizer, depth=depth, faults=faults, device=device, engine=engine
+        placement, log, layout, optimizer, depth=depth, faults=faults, device=device, engine=engine, group=group
     )
     embeddings.initialise(7)
     model = build_model(log.config(), log.features, log.dense.shape[1], seed=7).to(embeddings.device)
@@ -317,9 +321,10 @@ def train(
     for _ in range(epochs):
         for batch in embeddings.stream(packed, range(packed.num_batches)):
             runner(batch)
-    assert math.isfinite(runner.take_loss())
+    loss = runner.take_loss()
+    assert math.isfinite(loss)
     tables = [tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)]
-    return [*tables, *(parameter.detach().cpu() for parameter in model.parameters())]
+    return [*tables, *(parameter.detach().cpu() for parameter in model.parameters()), torch.tensor([loss])]
 
 
 def assert_same_bytes(ours, expected) -> None:

@@ -18,6 +18,8 @@ from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
 
 ROUNDS = 30
+KEPT: list[Group] = []
+"""Groups that are freed at Python's end alone: their process must end well all the same."""
 
 
 def part_of_rank(rank: int, step: int = 0) -> np.ndarray:
@@ -65,6 +67,7 @@ def main(folder: Path) -> None:
     """As one rank: join, and write what it found."""
     place = place_of_process()
     with RankProcess(place) as process, process.join() as group:
+        KEPT.append(group)
         (folder / f"{place.rank}.json").write_text(json.dumps(found_by(group)))
 
 

@@ -110,9 +110,14 @@ class PackedBatch:
         weights = self._arrays.weights
         return None if weights is None else weights[self._index]
 
+    @property
+    def total_inputs(self) -> int:
+        """Real inputs of the whole batch, of which ranks have a slice each; `num_inputs` where there is one rank."""
+        return self.num_inputs
+
     @cached_property
     def total_weight(self) -> float:
-        """Sum of the inputs' weights; their number where the log has no weights."""
+        """Sum of the weights of the whole batch's inputs; their number where the log has no weights."""
         return float(self.num_inputs if self.weights is None else self.weights.sum(dtype=np.float64))
 
     @cached_property

@@ -34,7 +34,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     from pathlib import Path
 
     from fae.checkpoint.pretrained_rows import find_rows, match_rows
-    from fae.cli.options import open_run_folder
+    from fae.cli.open_run import open_run_folder
     from fae.core.progress import say
     from fae.models.registry import embedding_dims
     from fae.run.stages import INGEST

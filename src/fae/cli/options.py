@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from fae.run.folder import RunFolder
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +38,8 @@ def add_replace_option(parser: argparse.ArgumentParser) -> None:
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--gpus``, ``--tensorboard`` and ``--wandb``, for what trains."""
-    parser.add_argument("--gpus", metavar="N", type=int, default=1, help="GPUs to train on (so far 1)")
+    ranks = "train on N GPUs, or with --device cpu in N processes (so far those alone, of placement device)"
+    parser.add_argument("--gpus", metavar="N", type=int, help=ranks)
     curves = "write the curves for TensorBoard, to DIR/<name of the run's folder>"
     parser.add_argument("--tensorboard", metavar="DIR", help=curves)
     parser.add_argument("--wandb", metavar="PROJECT", help="report to a project of Weights & Biases")
@@ -60,21 +56,3 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", metavar="FILE", nargs="+", help="raw files, or globs in quotes, in log order")
     which = "where the model runs (default: cuda where there is one)"
     parser.add_argument("--device", choices=("cpu", "cuda"), help=which)
-
-
-def open_run_folder(options: argparse.Namespace) -> RunFolder:
-    """Open the run that the options describe."""
-    from fae.run.folder import RunFolder
-    from fae.run.rank_training import check_num_ranks
-    from fae.run.recipe import load_recipe
-    from fae.training.watching.callbacks_by_name import callbacks_of
-
-    if hasattr(options, "gpus"):
-        check_num_ranks(options.gpus)
-    overrides = list(options.overrides)
-    if options.budget is not None:
-        overrides.append(f"hot.budget={options.budget}")
-    tensorboard, wandb = getattr(options, "tensorboard", None), getattr(options, "wandb", None)
-    recipe = load_recipe(options.recipe, overrides)
-    out = Path(options.out) if options.out else Path("runs") / Path(options.recipe).stem
-    return RunFolder(recipe, out, device=options.device, callbacks=callbacks_of(tensorboard, wandb, out))

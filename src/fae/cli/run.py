@@ -6,12 +6,12 @@ import argparse
 from typing import Any
 
 from fae.cli.engine_options import add_engine_options, engine_of
+from fae.cli.open_run import open_run_folder
 from fae.cli.options import (
     add_recipe_options,
     add_replace_option,
     add_training_options,
     command_line,
-    open_run_folder,
 )
 
 _DESCRIPTION = """\
@@ -46,16 +46,20 @@ def add_parser(verbs: Any) -> None:
 
 def work(options: argparse.Namespace) -> dict[str, Any]:
     """Run it."""
+    from fae.cli.process.ranks import ranks_of
     from fae.core.progress import say
     from fae.run.ahead.engine_ahead import engine_ahead
     from fae.run.ahead.libraries_ahead import libraries_ahead
 
-    with engine_ahead(options) as local:
-        folder = open_run_folder(options)
-        with engine_of(options, folder.out, local) as folder.engine:
-            if not folder.engine.is_leader:
-                return folder.help_ingest(folder.engine)
-            libraries_ahead(folder.recipe, folder.out, options.device)
-            record = folder.run(replace=options.replace, command=command_line(options))
+    with ranks_of(options) as ranks:
+        if not ranks.is_first:
+            return open_run_folder(options, ranks).help_train()
+        with engine_ahead(options) as local:
+            folder = open_run_folder(options, ranks)
+            with engine_of(options, folder.out, local) as folder.engine:
+                if not folder.engine.is_leader:
+                    return folder.help_ingest(folder.engine)
+                libraries_ahead(folder.recipe, folder.out, options.device)
+                record = folder.run(replace=options.replace, command=command_line(options))
     say(f"run: the whole record is in {folder.out / 'run.json'}")
     return record

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from fae.cli.engine_options import add_engine_options, engine_of
-from fae.cli.options import add_recipe_options, add_replace_option, add_training_options, open_run_folder
+from fae.cli.open_run import open_run_folder
+from fae.cli.options import add_recipe_options, add_replace_option, add_training_options
 
 _STAGES = {
     "ingest": (
@@ -37,9 +38,6 @@ _STAGES = {
     ),
 }
 
-_REPLACING = ("ingest", "train")
-"""Stages that may replace what takes long to make again."""
-
 
 def add_parsers(verbs: Any) -> None:
     """Add the five verbs."""
@@ -48,14 +46,11 @@ def add_parsers(verbs: Any) -> None:
             name, help=short, description=long, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         add_recipe_options(parser)
-        if name in _REPLACING:
+        if name in ("ingest", "train"):  # what takes long to make again
             add_replace_option(parser)
+            (add_engine_options if name == "ingest" else add_training_options)(parser)
         if name == "profile":
             parser.add_argument("--against", metavar="RUN", help="say what the hot rows of RUN serve of this log")
-        if name == "ingest":
-            add_engine_options(parser)
-        if name == "train":
-            add_training_options(parser)
         parser.set_defaults(work=partial(work, name))
 
 
@@ -63,10 +58,13 @@ def work(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one stage."""
     if name == "ingest":
         return _ingest(options)
+    if name == "train":
+        from fae.cli.process.ranks import train_on_ranks
+
+        return train_on_ranks(options)
     folder = open_run_folder(options)
-    if getattr(options, "against", None) is not None:
-        return folder.drift(options.against)
-    return folder.stage(name, replace=name in _REPLACING and options.replace)
+    against = getattr(options, "against", None)
+    return folder.stage(name) if against is None else folder.drift(against)
 
 
 def _ingest(options: argparse.Namespace) -> dict[str, Any]:

@@ -57,6 +57,11 @@ def is_interrupted() -> bool:
     return bool(_pending)
 
 
+def take_interrupt() -> int:
+    """The number of the signal that has arrived since it is put off, which is then forgotten; 0 where none has."""
+    return _pending.pop().number if _pending else 0
+
+
 @contextlib.contextmanager
 def put_off() -> Iterator[None]:
     """Keep signals while the block runs, which must look for them with `is_interrupted` or `raise_interrupt`.

@@ -18,6 +18,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 _pool: ThreadPoolExecutor | None = None
 _limit = threading.local()
+_sharing = [1]
+"""How many processes share the cores."""
 
 
 def _forget_pool() -> None:
@@ -32,7 +34,7 @@ os.register_at_fork(after_in_child=_forget_pool)
 def num_threads() -> int:
     """Number of CPU threads to use: ``FAE_NUM_THREADS`` if set, else the cores this process may run on.
 
-    1 in a block of `one_thread`.
+    1 in a block of `one_thread`; the share of this process in one of `shared_cores`.
     """
     if getattr(_limit, "is_one", False):
         return 1
@@ -40,9 +42,25 @@ def num_threads() -> int:
     if set_by_user.isdigit() and int(set_by_user) > 0:
         return int(set_by_user)
     try:
-        return len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+    return max(1, cores // _sharing[-1])
+
+
+@contextlib.contextmanager
+def shared_cores(num_processes: int) -> Iterator[None]:
+    """Take one of `num_processes` equal shares of the cores while the block runs; ``FAE_NUM_THREADS`` is no share.
+
+    >>> with shared_cores(10_000):
+    ...     num_threads() == 1 or "FAE_NUM_THREADS" in os.environ
+    True
+    """
+    _sharing.append(num_processes)
+    try:
+        yield
+    finally:
+        _sharing.pop()
 
 
 @contextlib.contextmanager

@@ -147,8 +147,12 @@ class RowExchange:
         mine = sum_of_slices(rows.bits_of_rank(group.rank, world), sums, self._dim)
         if len(mine) > len(self._own):
             raise ValueError(f"{len(mine)} rows do not fit the buffers of {len(self._own)}")
-        self._own.numpy()[: len(mine)] = mine
-        found = group.all_gather(self._own, what, self._all).numpy()
+        own, every = self._own, self._all
+        if world > 1:  # what this batch needs: every rank knows the most rows that one of them has
+            most = rows.most_rows_of_a_rank(world)
+            own, every = own[:most], every.view(-1)[: world * most * self._dim].view(world, most, self._dim)
+        own.numpy()[: len(mine)] = mine
+        found = group.all_gather(own, what, every).numpy() if own.numel() else every.numpy()
         wanted = np.ones(len(rows), bool) if needed is None else needed
         parts, present = [], []
         for rank in range(world):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from fae.core.interrupts import Interrupted, is_interrupted, raise_interrupt, take_interrupt
 from fae.core.printable import brief
 from fae.core.whole_files import json_values
 from fae.distributed.ends import CommonFault
@@ -70,7 +71,21 @@ class Group:
 
     def any(self, flag: bool, what: str) -> bool:
         """Whether any rank has set its flag: how ranks stop after the same batch."""
-        return b"1" in self._gather(b"1" if flag else b"0", what)
+        return b"1" in self._gather(b"1" if flag else b"", what)  # nothing is sent where no flag is set
+
+    def raise_interrupt(self, what: str) -> None:
+        """Raise, on all ranks, the signal that any of them has received; see `fae.core.interrupts.raise_interrupt`.
+
+        Raises
+        ------
+        Interrupted
+            That signal: of several, the one with the largest number.
+        """
+        if self.link is None:
+            raise_interrupt()
+        elif self.any(is_interrupted(), what):
+            number = max(self.gather_json(take_interrupt(), f"the signal at {what}"))
+            raise Interrupted(number)
 
     def agree(self, value: Any, what: str) -> None:
         """Refuse to continue where JSON values of ranks differ, such as recipes, data or versions.

@@ -54,8 +54,8 @@ class Link:
                 "gloo", store=PrefixStore("group", self._store.inner), rank=self._place.rank,
                 world_size=self._place.world, timeout=limit,
             )  # fmt: skip
-            self._control = dist.group.WORLD
-            self._tensors = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo", timeout=limit)
+            self._control: Any = dist.group.WORLD
+            self._tensors: Any = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo", timeout=limit)
         except RuntimeError as error:
             raise LostRank(f"ranks cannot be connected: {_line(error)}") from error
         self._number = 0
@@ -100,6 +100,8 @@ class Link:
                 )  # so it is never taken down, at Python's end neither
         elif dist.is_initialized():
             dist.destroy_process_group()
+            # Freed here and not at Python's end, where threads of Gloo that free what they have would end the process.
+            self._control = self._tensors = None
 
     def _gather(self, out: Tensor, tensor: Tensor, group: Any, what: str) -> None:
         rows = list(out.unbind(0))

@@ -28,6 +28,7 @@ from fae.artifacts.columnar_log import first_slots
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.core.units import format_bytes, format_count
+from fae.distributed.group import Group
 from fae.embedding.cpu_rows import CpuRows
 from fae.embedding.engines import make_gpu_rows
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from fae.embedding.gpu_rows import GpuRows
     from fae.embedding.memory_plan import MemoryPlan
     from fae.embedding.memory_request import MemoryRequest
+    from fae.embedding.rank_rows import RankRows
 
 Engine = Literal["cpu", "reference", "triton"]
 ReadyBatches = Generator[ReadyBatch, None, None]
@@ -72,9 +74,13 @@ class Embeddings(RowTables):
         Name of the placement they were made by; empty where a class was called directly.
     steps
         Number of batches that have updated rows; Adam's one step count. Saved in checkpoints.
+    group
+        The ranks that train together. Where they are several, `stream` yields this rank's slice of each batch.
     """
 
     placement = ""
+    group = Group()
+    _ranks: RankRows | None = None
 
     def __init__(
         self,
@@ -219,8 +225,10 @@ class Embeddings(RowTables):
         places = np.maximum(slots, 0).tolist()
         if self._gpu is None:
             for index, slot in zip(numbers.tolist(), places, strict=True):
+                batch = batches.batch(index)
+                own = batch if self._ranks is None else self._ranks.cut(batch)
                 with BatchTurn(self, frozen=frozen) as turn:
-                    yield make_ready(batches.batch(index), self.device, slot, turn)
+                    yield make_ready(own, self.device, slot, turn)
             return
         with closing(self._gpu.buffered(batches, numbers, slots, self._staging_rows, self.steps + 1)) as buffered:
             expected = self.steps
@@ -324,7 +332,7 @@ class Embeddings(RowTables):
             return
         assert self._cpu is not None
         factor = 1.0 if self._rate_factor is None else self._rate_factor(self.steps)
-        self._cpu.update(batch, banks, step=self.steps, rate_factor=factor)
+        self._cpu.update(batch, banks, step=self.steps, rate_factor=factor, ranks=self._ranks)
 
     def follow_rates(self, factor: Callable[[int], float] | None) -> None:
         """Multiply the learning rate of every coming step by a factor.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from fae.kernels.reference import ReferenceGroupKernels
 from fae.streaming.huge_pages import host_zeros
 from fae.streaming.ready_batch import ReadyBatch
 from fae.streaming.row_store import RowOptimizer, RowStore
+
+if TYPE_CHECKING:
+    from fae.embedding.rank_rows import RankRows
 
 ColdRows = Callable[[ReadyBatch, int], tuple[int, npt.NDArray[np.int64]]]
 """From a batch and group to how a cold address becomes a row: ``(shift, list)``, see `CpuGroupKernels.lookup`."""
@@ -86,7 +89,15 @@ class CpuRows:
             output.requires_grad_(requires_grad)
         return self.outputs
 
-    def update(self, batch: ReadyBatch, banks: Sequence[RowStore], *, step: int, rate_factor: float = 1.0) -> None:
+    def update(
+        self,
+        batch: ReadyBatch,
+        banks: Sequence[RowStore],
+        *,
+        step: int,
+        rate_factor: float = 1.0,
+        ranks: RankRows | None = None,
+    ) -> None:
         """Sum the gradients of the batch that was looked up last and apply the optimizer.
 
         Parameters
@@ -95,6 +106,8 @@ class CpuRows:
             Number of the step, from 1, for Adam.
         rate_factor
             What the learning rate of this step is multiplied by.
+        ranks
+            Sums the gradients over ranks; None where there is one.
         """
         order, optimizer = batch.packed.order, self._optimizer
         assert order is not None
@@ -102,9 +115,18 @@ class CpuRows:
             if output.grad is None:  # the model did not use the group
                 continue
             geometry, bank = self._geometries[group], banks[group]
+            rate, kept_share = optimizer.learning_rate * rate_factor, optimizer.kept_share(rate_factor)
+            if ranks is not None:
+                assert isinstance(kernels, CpuGroupKernels)
+                rows, totals = ranks.totals(kernels, batch.packed, group, output.grad.detach().numpy(), step)
+                kernels.step_rows(
+                    bank.weight, bank.state, rows, totals, rate, optimizer.eps, betas=optimizer.betas, step=step,
+                    kept_share=kept_share,
+                )  # fmt: skip
+                continue
             start = self._batch_size * geometry.order_start
             part = order[start : start + self._batch_size * len(geometry.slots)]
             kernels.update(
-                bank.weight, bank.state, part, output.grad.detach(), optimizer.learning_rate * rate_factor,
-                optimizer.eps, betas=optimizer.betas, step=step, kept_share=optimizer.kept_share(rate_factor),
+                bank.weight, bank.state, part, output.grad.detach(), rate, optimizer.eps, betas=optimizer.betas,
+                step=step, kept_share=kept_share,
             )  # fmt: skip

@@ -14,6 +14,7 @@ import torch
 
 from fae.artifacts.batch_arrays import BatchSizes
 from fae.core.errors import RecipeError
+from fae.distributed.group import Group
 from fae.embedding.base import Embeddings, Engine
 from fae.embedding.hybrid import HybridEmbeddings
 from fae.embedding.memory_plan import MemoryPlan
@@ -49,6 +50,8 @@ class Placement:
         Whether without a GPU it does the same as ``cpu``.
     one_stream
         Whether a second stream is refused while one is open: both would write the same staging slots.
+    on_ranks
+        Whether several ranks can train together.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Placement:
     cpu_only: bool = False
     needs_gpu: bool = False
     one_stream: bool = False
+    on_ranks: bool = False
 
     def device_of(self, chosen: str | torch.device) -> torch.device:
         """The device of the model where `chosen` is the device of the run."""
@@ -71,9 +75,25 @@ class Placement:
         *,
         engine: Engine | None = None,
         faults: FaultInjection = NO_FAULTS,
+        group: Group | None = None,
     ) -> Embeddings:
-        """Embeddings of a hot set, rows not initialised yet; by default with the kernels made for the device."""
-        made = self.embeddings.from_hot_set(hot_set, optimizer, self.device_of(device), engine=engine, faults=faults)
+        """Embeddings of a hot set, rows not initialised yet; by default with the kernels made for the device.
+
+        Raises
+        ------
+        RecipeError
+            If `group` has several ranks, and the placement is for one.
+        """
+        on_device = self.device_of(device)
+        if group is None or group.world == 1:
+            made = self.embeddings.from_hot_set(hot_set, optimizer, on_device, engine=engine, faults=faults)
+        elif self.on_ranks and issubclass(self.embeddings, ResidentEmbeddings):
+            made = self.embeddings(hot_set.layout, optimizer, hot_set.batch_size, on_device, engine=engine, group=group)
+        else:
+            raise RecipeError(
+                f"[train] placement = {self.name!r} trains on one rank so far, and {group.world} train together; set "
+                "train.placement=device"
+            )
         made.placement = self.name
         return made
 
@@ -92,6 +112,7 @@ _ALL = (
         embeddings=ResidentEmbeddings,
         plan=ResidentEmbeddings.plan_memory,
         needs_gpu=True,
+        on_ranks=True,
     ),
     Placement(
         name="cpu",
@@ -144,6 +165,7 @@ def make_embeddings(
     *,
     device: str | torch.device,
     faults: FaultInjection = NO_FAULTS,
+    group: Group | None = None,
 ) -> Embeddings:
     """Embeddings of a hot set, rows not initialised yet.
 
@@ -153,13 +175,15 @@ def make_embeddings(
         ``tiered``: hot rows on `device`, cold rows on the host. ``device``: every row on `device`. ``cpu``: every row
         and all arithmetic on the CPU, whatever `device` says. ``hybrid``: rows and their arithmetic on the CPU, the
         model on `device`. ``paper``: FAE of the paper, hot batches on `device`, rows of cold batches on the CPU.
+    group
+        The ranks that train together; None is this process alone.
 
     Raises
     ------
     RecipeError
-        If there is no such placement.
+        If there is no such placement, or it is for one rank.
     """
-    return find_placement(placement).make(hot_set, optimizer, device, faults=faults)
+    return find_placement(placement).make(hot_set, optimizer, device, faults=faults, group=group)
 
 
 def plan_memory(

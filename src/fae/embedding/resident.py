@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
+from fae.distributed.group import Group
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
 from fae.embedding.memory_plan import MemoryPlan
 from fae.embedding.memory_request import MemoryRequest
@@ -22,7 +23,15 @@ from fae.streaming.row_store import RowOptimizer, RowStore
 
 
 class ResidentEmbeddings(Embeddings):
-    """Every row on `device`."""
+    """Every row on `device`; where several ranks train together, on that of each of them.
+
+    Parameters
+    ----------
+    batch_size
+        B of the whole batch, of which each rank has a slice.
+    group
+        The ranks; several on CPUs alone so far.
+    """
 
     def __init__(
         self,
@@ -32,8 +41,17 @@ class ResidentEmbeddings(Embeddings):
         device: torch.device,
         *,
         engine: Engine | None = None,
+        group: Group | None = None,
     ) -> None:
-        super().__init__(layout, optimizer, batch_size, device, engine=engine)
+        world = group.world if group is not None else 1
+        super().__init__(layout, optimizer, batch_size // world, device, engine=engine)
+        if group is not None and world > 1:
+            from fae.embedding.rank_rows import RankRows
+
+            if batch_size % world or device.type != "cpu" or engine not in (None, "cpu"):
+                raise ValueError(f"{world} ranks need a CPU each, and {batch_size} inputs that they divide")
+            self.group = group
+            self._ranks = RankRows(group, layout, self.geometries, self.batch_size)
         self._stores = [
             RowStore.zeros(group.num_hot_rows + group.num_cold_rows, group.embedding_dim, optimizer, device)
             for group in layout.groups

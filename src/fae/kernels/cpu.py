@@ -21,6 +21,7 @@ from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas, bias_corre
 from fae.core.pooling import POOLING_CODE
 from fae.core.prefetch import prefetch, prefetch_row
 from fae.core.threads import run_ranges
+from fae.kernels.cpu_row_steps import AHEAD, step_kernel, step_row, sum_kernel
 from fae.kernels.geometry import GroupGeometry
 
 if TYPE_CHECKING:
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
 
 Int = npt.NDArray[np.int64]
 
-_AHEAD = 16  # lookups between prefetching a row and using it: best of 4, 8, 16, 32 on an AMD EPYC with 32 MiB of L3
 _MIN_LOOKUPS = 4096  # waking a thread for fewer costs more than it saves
 
-_ROWWISE_ADAGRAD, _ADAGRAD, _ADAM = (OPTIMIZER_CODE[name] for name in ("rowwise_adagrad", "adagrad", "adam"))
+_ADAM = OPTIMIZER_CODE["adam"]
 _MEAN, _KEPT = POOLING_CODE["mean"], POOLING_CODE["none"]
 
 
@@ -48,39 +48,6 @@ def translate(addresses, slots, num_hot_rows, shift, cold_rows, rows, start, sto
             rows[b, s] = row
 
 
-# numpy's division: a test for zero before each one would keep LLVM from vectorising, and eps makes it needless.
-@njit(cache=True, nogil=True, error_model="numpy")
-def _apply(weight, state, row, total, optimizer, learning_rate, eps, decay, square_decay, kept_share):
-    dim = total.size
-    if kept_share != np.float32(1.0):
-        for d in range(dim):
-            weight[row, d] *= kept_share
-    if optimizer == _ADAM:  # state: first moments, then second moments; the rate is bias-corrected
-        for d in range(dim):
-            gradient = total[d]
-            moment = state[row, d] + (gradient - state[row, d]) * decay
-            square = state[row, dim + d] + (gradient * gradient - state[row, dim + d]) * square_decay
-            state[row, d] = moment
-            state[row, dim + d] = square
-            weight[row, d] -= learning_rate * (moment / (np.sqrt(square) + eps))
-        return
-    if optimizer == _ADAGRAD:
-        for d in range(dim):
-            square = state[row, d] + total[d] * total[d]
-            state[row, d] = square
-            weight[row, d] -= learning_rate * (total[d] / (np.sqrt(square) + eps))
-        return
-    step = learning_rate
-    if optimizer == _ROWWISE_ADAGRAD:
-        squares = np.float32(0.0)
-        for d in range(dim):
-            squares += total[d] * total[d]
-        state[row, 0] += squares / np.float32(dim)
-        step = learning_rate / (np.sqrt(state[row, 0]) + eps)
-    for d in range(dim):
-        weight[row, d] -= step * total[d]
-
-
 @cache
 def gather_kernel(dim: int) -> Any:
     """The loop that copies one row for each lookup, for rows of `dim` floats."""
@@ -89,8 +56,8 @@ def gather_kernel(dim: int) -> Any:
     def gather(weight, rows, out, start, stop):
         flat = weight.reshape(-1)
         for lookup in range(start, stop):
-            if lookup + _AHEAD < stop:
-                prefetch_row(flat, max(rows[lookup + _AHEAD], 0), dim)
+            if lookup + AHEAD < stop:
+                prefetch_row(flat, max(rows[lookup + AHEAD], 0), dim)
             row = rows[lookup]
             if row >= 0:
                 for d in range(dim):
@@ -108,7 +75,7 @@ def pool_kernel(dim: int) -> Any:
 
     @njit(cache=True, nogil=True)
     def pool(weight, rows, first_slot, length, pooling, column, out, inverse_count, start, stop):
-        flat, inputs_ahead = weight.reshape(-1), 1 + _AHEAD // rows.shape[1]
+        flat, inputs_ahead = weight.reshape(-1), 1 + AHEAD // rows.shape[1]
         for b in range(start, stop):
             if b + inputs_ahead < stop:
                 for slot in range(rows.shape[1]):
@@ -155,9 +122,9 @@ def update_kernel(dim: int, flat: bool) -> Any:
             return
         current = rows[order[i]]
         while i < order.size:
-            if i + 2 * _AHEAD < order.size:
-                prefetch(rows, np.int64(order[i + 2 * _AHEAD]))
-                ahead = np.int64(order[i + _AHEAD])
+            if i + 2 * AHEAD < order.size:
+                prefetch(rows, np.int64(order[i + 2 * AHEAD]))
+                ahead = np.int64(order[i + AHEAD])
                 row_ahead = max(rows[ahead], 0)
                 prefetch_row(flat_weight, row_ahead, dim)
                 prefetch_row(flat_state, row_ahead, state_width)  # Adam's state of 16-float rows takes two cache lines
@@ -167,7 +134,7 @@ def update_kernel(dim: int, flat: bool) -> Any:
             row = rows[lookup]
             if row != current:
                 if current >= 0:
-                    _apply(
+                    step_row(
                         weight, state, current, total, optimizer, learning_rate, eps, decay, square_decay, kept_share
                     )
                 if i >= stop:
@@ -189,7 +156,7 @@ def update_kernel(dim: int, flat: bool) -> Any:
                     total[d] += scale * grad[base + d]
             i += 1
         if current >= 0:
-            _apply(weight, state, current, total, optimizer, learning_rate, eps, decay, square_decay, kept_share)
+            step_row(weight, state, current, total, optimizer, learning_rate, eps, decay, square_decay, kept_share)
 
     return update
 
@@ -289,15 +256,88 @@ class CpuGroupKernels:
         kernel = update_kernel(geometry.embedding_dim, geometry.is_flat)
         rows, flat_grad = self._rows.reshape(-1), grad.contiguous().numpy().reshape(-1)
         flat_state = table_state.reshape(-1)
-        is_adam = self._optimizer == _ADAM
-        rate = bias_corrected_rate(learning_rate, betas, step) if is_adam else learning_rate
+        settings = self._settings(learning_rate, eps, betas, step, kept_share)
         run_ranges(
             lambda start, stop: kernel(
                 table, table_state, flat_state, rows, order, flat_grad, geometry.width, geometry.num_slots,
-                self._slot_column, self._slot_feature, geometry.pooling, self._inverse_count, self._optimizer,
-                np.float32(rate), np.float32(eps), np.float32(1 - betas[0]), np.float32(1 - betas[1]),
-                np.float32(kept_share), start, stop,
+                self._slot_column, self._slot_feature, geometry.pooling, self._inverse_count, *settings, start, stop,
             ),
             order.size,
             min_range=_MIN_LOOKUPS,
+        )  # fmt: skip
+
+    def sum_rows(
+        self, order: npt.NDArray[np.int32], starts: npt.NDArray[np.int32], end: int, grad: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Sum the gradients of each row of the latest lookup: the first half of `update`.
+
+        Parameters
+        ----------
+        order
+            int32: that of the batch, over all groups.
+        starts
+            int32 ``[n]``: place in `order` of the first lookup of each row of the group, ascending.
+        end
+            Where the group's part of `order` ends.
+        grad
+            float32 ``[B, W]``; copied where it is not contiguous.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 ``[n, D]``, in the order of `starts`.
+        """
+        geometry = self.geometry
+        kernel = sum_kernel(geometry.embedding_dim, geometry.is_flat)
+        sums = np.empty((len(starts), geometry.embedding_dim), np.float32)
+        flat_grad = np.ascontiguousarray(grad).reshape(-1)
+        run_ranges(
+            lambda start, stop: kernel(
+                starts, end, order, flat_grad, geometry.width, geometry.num_slots, self._slot_column,
+                self._slot_feature, geometry.pooling, self._inverse_count, sums, start, stop,
+            ),
+            len(starts),
+            min_range=_MIN_LOOKUPS,
+        )  # fmt: skip
+        return sums
+
+    def step_rows(
+        self,
+        weight: torch.Tensor,
+        state: torch.Tensor,
+        rows: Int,
+        totals: npt.NDArray[np.float32],
+        learning_rate: float,
+        eps: float,
+        *,
+        betas: Betas = DEFAULT_BETAS,
+        step: int = 1,
+        kept_share: float = 1.0,
+    ) -> None:
+        """Apply the optimizer to rows, in place, from the sums of their gradients: the second half of `update`.
+
+        Parameters
+        ----------
+        rows
+            int64 ``[n]``: rows of the bank, each once.
+        totals
+            float32 ``[n, D]``, contiguous.
+        """
+        table, table_state = weight.numpy(), state.numpy()
+        kernel, settings = step_kernel(totals.shape[1]), self._settings(learning_rate, eps, betas, step, kept_share)
+        run_ranges(
+            lambda start, stop: kernel(table, table_state, rows, totals, *settings, start, stop),
+            len(rows),
+            min_range=_MIN_LOOKUPS,
+        )
+
+    def _settings(
+        self, learning_rate: float, eps: float, betas: Betas, step: int, kept_share: float
+    ) -> tuple[int | np.float32, ...]:
+        """The optimizer and its numbers, as the loops take them."""
+        is_adam = self._optimizer == _ADAM
+        rate = bias_corrected_rate(learning_rate, betas, step) if is_adam else learning_rate
+        return (
+            self._optimizer, np.float32(rate), np.float32(eps), np.float32(1 - betas[0]), np.float32(1 - betas[1]),
+            np.float32(kept_share),
         )  # fmt: skip

@@ -12,6 +12,7 @@ from fae.core.config import check_folder
 from fae.core.errors import DeviceError, RecipeError
 from fae.core.printable import brief
 from fae.run.ahead.torch_ahead import seems_to_have_gpu
+from fae.run.rank_training import TrainingRanks
 
 if TYPE_CHECKING:
     from fae.checkpoint.parent import ParentRun
@@ -33,6 +34,8 @@ class RunContext:
         ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
     callbacks
         They see the training and may end it (`fae.Callback`).
+    ranks
+        This process as one of the ranks that train; None is the only one.
 
     Attributes
     ----------
@@ -46,13 +49,20 @@ class RunContext:
     """
 
     def __init__(
-        self, recipe: Recipe, out: str | Path, *, device: str | None = None, callbacks: Sequence[Callback] = ()
+        self,
+        recipe: Recipe,
+        out: str | Path,
+        *,
+        device: str | None = None,
+        callbacks: Sequence[Callback] = (),
+        ranks: TrainingRanks | None = None,
     ) -> None:
         check_folder(out, "--out")
         if device not in (None, "cpu", "cuda"):
             raise RecipeError(f"device = {brief(device)} must be 'cpu' or 'cuda', or None for a GPU where there is one")
         self.recipe, self.out, self.requested_device = recipe, Path(out), device
         self.callbacks = tuple(callbacks)
+        self.ranks = ranks or TrainingRanks()
         self.engine: Engine | None = None
         self._has_read = threading.Event()
 

@@ -55,6 +55,8 @@ class RunFolder(RunContext):
         ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
     callbacks
         They see the training and may end it (`fae.Callback`).
+    ranks
+        This process as one of the ranks that train; None is the only one.
     """
 
     _log_plan: Plan | None = None
@@ -116,6 +118,19 @@ class RunFolder(RunContext):
         if self.recipe.log.is_columnar:
             return as_result(0)
         return as_result(help_ingest(path, parts_folder(path), engine))
+
+    def help_train(self) -> dict[str, Any]:
+        """Train as another rank than the first, which does everything else; returns nothing.
+
+        Raises
+        ------
+        FaeError
+            If ranks differ, or one of them fails.
+        """
+        with self.ranks.joined() as group:
+            if group is not None:
+                TRAIN.train(self, TRAIN.plan(self), group)
+        return {}
 
     def run(self, *, replace: bool = False, command: str | None = None) -> RunResult:
         """Run every stage, write ``run.json`` and return that record.

@@ -1,29 +1,133 @@
-"""How many ranks a command trains on: more than one is not built yet, and is refused."""
+"""The ranks that a command trains on: what they can train so far, and how they come to the training."""
 
 from __future__ import annotations
 
-from fae.core.errors import RecipeError
-from fae.distributed.places import place_of_process
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fae.core.errors import DeviceError, RecipeError
+from fae.core.threads import shared_cores
+from fae.distributed.places import RankPlace
+from fae.run.ahead.torch_ahead import seems_to_have_gpu
+
+if TYPE_CHECKING:
+    from fae.distributed.group import Group
+    from fae.distributed.rank_process import RankProcess
+    from fae.run.recipe import Recipe
+
+MOST_RANKS = 8
+"""As many as an exchange list has bits for the slices of a batch."""
+_PLACEMENT = "device"
+_WORK = "whether there is anything to train"
 
 
-def check_num_ranks(gpus: int) -> None:
-    """Refuse to train on more than one rank.
+def wanted_ranks(gpus: int | None, place: RankPlace) -> int:
+    """How many ranks a command trains on.
 
     Parameters
     ----------
     gpus
-        What ``--gpus`` says.
+        What ``--gpus`` says; None where it is left out.
+    place
+        Which rank this process is.
 
     Raises
     ------
     RecipeError
-        If it is not 1, or torchrun has started several.
+        If it is less than 1, or not how many there are.
     """
-    if gpus < 1:
+    if gpus is not None and gpus < 1:
         raise RecipeError(f"--gpus {gpus} must be 1 or more")
-    world = max(gpus, place_of_process().world)
-    if world > 1:
+    if gpus is not None and place.world > 1 and gpus != place.world:
         raise RecipeError(
-            f"training on several GPUs is not built yet, and {world} are requested; leave --gpus out, and start one "
-            "process (WORLD_SIZE is that of torchrun)"
+            f"--gpus {gpus} is not how many ranks there are ({place.world}: WORLD_SIZE is that of torchrun); leave "
+            "--gpus out under torchrun"
         )
+    return place.world if gpus is None else gpus
+
+
+def check_ranks(recipe: Recipe, device: str | None, world: int) -> None:
+    """Refuse what several ranks cannot train yet.
+
+    Parameters
+    ----------
+    device
+        ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
+    world
+        How many ranks there are.
+
+    Raises
+    ------
+    RecipeError
+        If it is the placement, the batch size or the number of ranks.
+    DeviceError
+        If it is a GPU.
+    """
+    if world == 1:
+        return
+    train = recipe.train
+    if world > MOST_RANKS or world & (world - 1):
+        raise RecipeError(f"{world} ranks are requested, and 2, 4 or {MOST_RANKS} can train together; change --gpus")
+    if train.placement != _PLACEMENT:
+        raise RecipeError(
+            f"[train] placement = {train.placement!r} trains on one rank so far, and {world} are requested; add "
+            f"--set train.placement={_PLACEMENT}, or leave --gpus out"
+        )
+    if device == "cuda" or (device is None and seems_to_have_gpu()):
+        raise DeviceError(
+            f"several GPUs do not train together yet, and {world} are requested; leave --gpus out for one GPU, or add "
+            f"--device cpu for {world} processes on the CPU"
+        )
+    if train.batch_size % world:
+        larger = -(-train.batch_size // world) * world
+        raise RecipeError(
+            f"[train] batch_size = {train.batch_size} cannot be cut into equal slices for {world} ranks; set "
+            f"train.batch_size={larger}"
+        )
+
+
+class TrainingRanks:
+    """The ranks of a command, as one of them sees them.
+
+    Parameters
+    ----------
+    process
+        This process as a rank; None where it is the only one.
+    """
+
+    def __init__(self, process: RankProcess | None = None) -> None:
+        self._process = process
+        self.place = RankPlace() if process is None else process.place
+        self._has_joined = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which does everything but its part of the training alone."""
+        return self.place.rank == 0
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[Group | None]:
+        """Meet the other ranks, and train with them while the block runs, on a share of the cores.
+
+        Returns
+        -------
+        Group or None
+            None on another rank than the first, where there is nothing to train.
+        """
+        from fae.distributed.group import Group
+
+        self._has_joined = True
+        if self._process is None:
+            yield Group()
+            return
+        with shared_cores(self.place.local_world), self._process.join() as group:
+            yield group if group.broadcast_json(True, _WORK) else None
+
+    def dismiss(self) -> None:
+        """Let ranks that wait know that there is nothing to train; those of a launcher are not started before."""
+        if self._process is None or self._has_joined or not self.is_first or self.place.launcher is not None:
+            return
+        self._has_joined = True
+        with self._process.join() as group:
+            group.broadcast_json(False, _WORK)

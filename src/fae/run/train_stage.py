@@ -24,6 +24,7 @@ from fae.run.ahead.loops_ahead import named_features
 from fae.run.context import RunContext
 from fae.run.parent_test import evaluate_parent, read_parent_test
 from fae.run.prepare import require_validation
+from fae.run.rank_training import check_ranks
 from fae.run.stages import CALIBRATE, INGEST, PACK, Stage
 from fae.run.stale_files import clear_for_training, set_aside
 from fae.training.quality.describe import has_groups
@@ -31,6 +32,7 @@ from fae.training.quality.describe import has_groups
 if TYPE_CHECKING:
     from torch import nn
 
+    from fae.distributed.group import Group
     from fae.embedding.base import Embeddings
     from fae.run.recipe import Recipe
 
@@ -50,15 +52,39 @@ class TrainStage(Stage[Manifest]):
 
     def work(self, run: RunContext, plan: Plan, path: Path) -> None:
         """As `Stage.work`."""
-        from fae.models.registry import build_model, sketch_model
+        from fae.models.registry import sketch_model
+
+        packed, hot_set = PACK.open(run), CALIBRATE.open(run)
+        check_ranks(run.recipe, run.device(), run.ranks.place.world)
+        check_batches(packed, hot_set.layout, num_inputs=INGEST.open(run).num_inputs)
+        require_enough_memory(
+            run, packed, hot_set, sketch_model(run.recipe.model, hot_set.layout.features, packed.num_dense)
+        )
+        parent = run.parent()
+        if not is_current(path, plan) and not continues(run.out, plan):
+            set_aside(run.out)
+        if parent and read_parent_test(run.out, parent, INGEST.open(run)) is None:
+            evaluate_parent(parent, INGEST.open(run), run.out, device=run.device())
+        with run.ranks.joined() as group:
+            assert group is not None
+            self.train(run, plan, group)
+
+    def train(self, run: RunContext, plan: Plan, group: Group) -> None:
+        """Train as one rank of a group; the first one alone writes.
+
+        Raises
+        ------
+        FaeError
+            If ranks differ, or the training fails.
+        """
+        from fae.models.registry import build_model
         from fae.training.trainer import Trainer
 
-        packed, hot_set, train = PACK.open(run), CALIBRATE.open(run), run.recipe.train
-        check_batches(packed, hot_set.layout, num_inputs=INGEST.open(run).num_inputs)
-        sketch = sketch_model(run.recipe.model, hot_set.layout.features, packed.num_dense)
-        require_enough_memory(run, packed, hot_set, sketch)
+        packed, hot_set, train, path = PACK.open(run), CALIBRATE.open(run), run.recipe.train, self.path(run)
+        if group.world > 1:
+            group.agree({"made from": plan.parents, **plan.parameters}, "recipe")
         model = build_model(run.recipe.model, hot_set.layout.features, packed.num_dense, seed=train.seed)
-        embeddings = fresh_embeddings(run, hot_set)
+        embeddings = fresh_embeddings(run, hot_set, group=group)
         model = model.to(embeddings.device)
         parent, goes_further = run.parent(), continues(run.out, plan)
         replaces = not is_current(path, plan)
@@ -66,10 +92,6 @@ class TrainStage(Stage[Manifest]):
             model, embeddings, packed, train, folder=run.out, plan=plan, log=INGEST.open(run), callbacks=run.callbacks,
             on_replace=(lambda: clear_for_training(run.out, plan, continued=goes_further)) if replaces else None,
         )  # fmt: skip
-        if replaces and not goes_further:
-            set_aside(run.out)
-        if parent and read_parent_test(run.out, parent, INGEST.open(run)) is None:
-            evaluate_parent(parent, INGEST.open(run), run.out, device=run.device())
         if parent and not goes_further:
             from fae.checkpoint.continuation import load_parent
 
@@ -216,11 +238,16 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
     dense = dense_bytes(train.optimizer, model, flat=on_gpu, bf16=on_gpu and train.precision == "bf16")
     needs = plan_memory(train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense)
     say(f"train: {train.placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}")
-    require_memory(needs, train.placement, device_free=torch.cuda.mem_get_info()[0] if on_gpu else None)
+    require_memory(
+        needs, train.placement, device_free=torch.cuda.mem_get_info()[0] if on_gpu else None,
+        host_free=available_bytes() // run.ranks.place.local_world,
+    )  # fmt: skip
 
 
-def fresh_embeddings(run: RunContext, hot_set: HotSet, device: str | None = None) -> Embeddings:
-    """Embeddings of the recipe's placement, with their first values."""
+def fresh_embeddings(
+    run: RunContext, hot_set: HotSet, device: str | None = None, group: Group | None = None
+) -> Embeddings:
+    """Embeddings of the recipe's placement, with their first values, on one rank of a group."""
     from fae.embedding.placements import make_embeddings
     from fae.streaming.row_store import RowOptimizer
 
@@ -228,7 +255,7 @@ def fresh_embeddings(run: RunContext, hot_set: HotSet, device: str | None = None
     optimizer = RowOptimizer(
         name=train.optimizer, learning_rate=train.learning_rate, weight_decay=train.row_weight_decay
     )
-    embeddings = make_embeddings(train.placement, hot_set, optimizer, device=device or run.device())
+    embeddings = make_embeddings(train.placement, hot_set, optimizer, device=device or run.device(), group=group)
     embeddings.initialise(train.seed)
     return embeddings
 

@@ -73,8 +73,13 @@ class ReadyBatch:
         return self.packed.num_inputs
 
     @property
+    def total_inputs(self) -> int:
+        """The same of the whole batch, of which ranks have a slice each; `num_inputs` where there is one rank."""
+        return self.packed.total_inputs
+
+    @property
     def total_weight(self) -> float:
-        """Sum of the inputs' weights; their number where the log has none."""
+        """Sum of the weights of the whole batch's inputs; their number where the log has none."""
         return self.packed.total_weight
 
     @property

@@ -33,6 +33,15 @@ def dense_threads(model: nn.Module, batch_size: int, asked: int = 0) -> int:
     return threads
 
 
+def threads_of_rank(threads: int, asked: int, world: int) -> int:
+    """Threads of one of several ranks, whose slices are smaller: its share of `threads`, or what the user wants.
+
+    >>> threads_of_rank(8, 0, 2), threads_of_rank(1, 0, 4), threads_of_rank(8, 8, 2)
+    (4, 1, 8)
+    """
+    return threads if asked or not threads else max(1, threads // world)
+
+
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """Let torch use `count` threads on this thread's behalf; 0 leaves it as it is."""

@@ -1,7 +1,8 @@
 """The checkpoints of one training: ``checkpoint/`` and, with early stopping, ``best/`` and ``last/``.
 
 ``best/`` has the weights that early stopping returns to. ``last/`` has those of the last epoch where that was not the
-best one: ``checkpoint/`` then ends on the best weights, and more epochs continue from ``last/``.
+best one: ``checkpoint/`` then ends on the best weights, and more epochs continue from ``last/``. Where several ranks
+train together the first one writes, and every rank loads.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class KeptStates:
         ArtifactError
             If it cannot be written.
         """
+        if not self._embeddings.group.is_first:
+            return
         save_checkpoint(
             self._folder / name,
             self._plan,
@@ -86,18 +89,30 @@ class KeptStates:
 
     def remove_old_last(self) -> None:
         """Remove a ``last/`` of another training, once this one is at its end."""
+        if not self._embeddings.group.is_first:
+            return
         last = self._folder / LAST
         if (last / MANIFEST).is_file() and not is_current(last, self._plan):
             drop_folder(last)
 
     def resume(self) -> Position | None:
-        """Load the state to continue from, and say where it is; None where there is none.
+        """Load the state to continue from, and say where it is; None where there is none. The same on all ranks.
 
         Raises
         ------
         ArtifactError
             If a checkpoint is damaged, or early stopping would end on weights that are not there.
         """
+        group = self._embeddings.group
+        if group.is_first:
+            group.barrier("the states that are there")  # the others have loaded them: this may replace some
+            found = self._find_and_load()
+        else:
+            found = self._find_and_load()
+            group.barrier("the states that are there")
+        return found
+
+    def _find_and_load(self) -> Position | None:
         path, earlier = self._folder / KIND, None
         if not is_current(path, self._plan):
             if is_current(self._folder / LAST, self._plan):  # killed between the last epoch and the end

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fae.core.errors import RecipeError
 from fae.core.progress import say
 from fae.embedding.features import FeatureEmbeddings
 from fae.models.registry import MODELS
@@ -39,6 +40,21 @@ def needs_real_inputs(model: Callable[..., Tensor], device: torch.device) -> boo
     if device.type == "cpu" or getattr(module, "couples_inputs", False):
         return True
     return isinstance(module, nn.Module) and any(isinstance(part, _BatchNorm) for part in module.modules())
+
+
+def require_single_inputs(model: nn.Module, world: int) -> None:
+    """Refuse a model that may look across the inputs of a batch where several ranks have a slice of it each.
+
+    Raises
+    ------
+    RecipeError
+        If it is none of FAE's own, which compute every input by itself.
+    """
+    if type(model) not in _OWN:
+        raise RecipeError(
+            f"{type(model).__name__} is a model of your own, which may look across the inputs of a batch, as batch "
+            f"normalisation does; {world} ranks train one of {', '.join(MODELS)} so far: start one process"
+        )
 
 
 def cut_to_real(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.core.progress import say
+from fae.distributed.dense_sums import DenseSums
 from fae.embedding.base import Embeddings
 from fae.kernels.torch_private import start_backward_thread
 from fae.streaming.ready_batch import ReadyBatch
@@ -68,6 +69,9 @@ class StepRunner:
         self._is_proven = not self.is_compiled
         self._needs_real_inputs = needs_real_inputs(model, embeddings.device)
         self.precision: Precision = precision
+        self._group = embeddings.group
+        weights = [weight for group in dense_optimizer.param_groups for weight in group["params"]]
+        self._dense_sums = DenseSums(self._group, weights) if self._group.world > 1 else None
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=embeddings.device)
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._capture = capture and embeddings.device.type == "cuda"
@@ -152,8 +156,9 @@ class StepRunner:
 
     def _step(self, batch: ReadyBatch) -> None:
         train_step(
-            self._forward, self._embeddings, self._dense_optimizer, batch, self.precision, loss_sum=self._loss_sum
-        )
+            self._forward, self._embeddings, self._dense_optimizer, batch, self.precision, loss_sum=self._loss_sum,
+            dense_sums=self._dense_sums,
+        )  # fmt: skip
 
     def _step_on_capture_stream(self, batch: ReadyBatch) -> None:
         """A step on the stream that captures: autograd remembers the stream on which it met a weight first."""
@@ -225,10 +230,16 @@ class StepRunner:
         )
 
     def mark_loss(self) -> LossMark:
-        """Send the summed loss to the host without waiting, and sum from 0. Read it within `MOST_MARKS` marks."""
+        """Send the loss, summed over ranks, to the host without waiting, and sum from 0.
+
+        Read it within `MOST_MARKS` marks.
+        """
         if self._marks is None:  # pinned once: pinning memory may wait for the device
             self._marks = torch.zeros(MOST_MARKS, dtype=torch.float64, pin_memory=self._loss_sum.is_cuda)
-        mark = LossMark(self._loss_sum, self._marks[self._num_marks % MOST_MARKS])
+        total = self._loss_sum
+        if self._group.world > 1:
+            total = self._group.tree_sum(total.view(1), f"the loss up to step {self._embeddings.steps}")[0]
+        mark = LossMark(total, self._marks[self._num_marks % MOST_MARKS])
         self._num_marks += 1
         self._loss_sum.zero_()
         return mark

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.core.errors import TrainingError
+from fae.distributed.dense_sums import DenseSums
 from fae.embedding.base import Embeddings
 from fae.kernels.torch_private import run_backward
 from fae.streaming.ready_batch import ReadyBatch
@@ -24,7 +25,10 @@ Precision = Literal["fp32", "bf16"]
 
 
 def mean_loss(logits: Tensor, batch: ReadyBatch) -> Tensor:
-    """Mean binary cross-entropy (natural log) of a batch's real inputs, scalar; by weight where the log has weights."""
+    """Mean binary cross-entropy (natural log) of a batch's real inputs, scalar; by weight where the log has weights.
+
+    On one of several ranks it is the part of its slice in the mean of the whole batch.
+    """
     size = len(logits)
     losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels[:size], reduction="none")
     return (losses * batch.weighing[:size]).sum() / (batch.total_weight or 1.0)
@@ -103,6 +107,7 @@ def train_step(
     precision: Precision = "fp32",
     *,
     loss_sum: Tensor | None = None,
+    dense_sums: DenseSums | None = None,
 ) -> Tensor:
     """Look up, compute, and update rows and dense weights.
 
@@ -112,11 +117,14 @@ def train_step(
         An `nn.Module`, or what runs one.
     loss_sum
         float64 scalar on the device, to which the loss of every real input is added.
+    dense_sums
+        Sums the dense gradients over ranks; None where there is one.
 
     Returns
     -------
     Tensor
-        The loss before the update, detached, on the device; reading it waits for the device.
+        The loss before the update, detached, on the device; reading it waits for the device. On one of several ranks it
+        is the part of its slice.
     """
     features = embeddings.lookup(batch)
     dense, shown = cut_to_real(model, batch, features, device=embeddings.device)
@@ -129,5 +137,7 @@ def train_step(
         loss_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
     loss = backward(logits, batch, loss_sum)
     embeddings.update(batch, without_gradients=True)  # a model may detach its features, or use none
+    if dense_sums is not None:
+        dense_sums.replace_gradients(f"the dense gradients of step {embeddings.steps}")
     dense_optimizer.step()
     return loss

@@ -2,7 +2,8 @@
 
 Masks of dropout are drawn by torch's generator of the model's device. It is seeded anew before each step, from the
 recipe's seed and the number of batches trained: so masks depend on neither kills, placements nor captured graphs, whose
-replays read the generator's seed from device memory.
+replays read the generator's seed from device memory. Each of several ranks draws masks of its own, so they depend on
+the number of ranks.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class StepControls:
         if self.schedule.changes:
             set_dense_rate(self._dense_optimizer, self._config.dense_rate * self.factor(self._position.batches))
         if self._random is not None:
-            self._random.manual_seed(derive_seed(self._config.seed, "dropout", self._position.batches))
+            rank = self._embeddings.group.rank
+            own = (rank,) if rank else ()  # the inputs of each rank have masks of their own
+            self._random.manual_seed(derive_seed(self._config.seed, "dropout", self._position.batches, *own))
 
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)

@@ -1,7 +1,8 @@
 """The training loop: segments from the schedule, one step function, checkpoints, validation, early stopping.
 
 Everything that decides the next step is in the model, the embeddings, the schedule and `Position`. So a run that was
-killed anywhere and is resumed from its checkpoint ends with the same bytes (on a CPU).
+killed anywhere and is resumed from its checkpoint ends with the same bytes (on a CPU). Several ranks run this same
+loop; the first alone writes and talks (`fae.training.ranks.decisions`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.manifest import Plan
 from fae.artifacts.packed import PackedDataset
 from fae.checkpoint.more_epochs import BEST, LAST
-from fae.core.errors import TrainingError
 from fae.core.host_memory import keep_freed_memory
-from fae.core.interrupts import Interrupted, is_interrupted, put_off, raise_interrupt
+from fae.core.interrupts import Interrupted, is_interrupted, put_off
 from fae.core.progress import say, task
 from fae.core.seeds import derive_seed
 from fae.embedding.base import Embeddings
@@ -37,6 +37,7 @@ from fae.training.position import Position
 from fae.training.quality.describe import has_groups
 from fae.training.quality.evaluate import evaluate, validation_sample
 from fae.training.quality.meter import QualityMeter
+from fae.training.ranks.decisions import RankDecisions
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision, honoured_precision
@@ -83,7 +84,7 @@ class Trainer:
     ArtifactError
         If `folder` has a finished training of something else, and no plan is given.
     RecipeError
-        If `log` is another one, or has no column ``group_by``.
+        If `log` is another one, or has no column ``group_by``; if several ranks cannot train this model.
 
     Attributes
     ----------
@@ -109,17 +110,15 @@ class Trainer:
         if folder is not None and plan is None:
             plan = plan_own_training(Path(folder), model, embeddings, packed, config)
         self.model, self.embeddings, self.packed, self.config = model, embeddings, packed, config
+        group = embeddings.group
+        self._ranks = RankDecisions(group)
+        self._ranks.require_fit(model)
         self._best: BestWeights | None = None
         train = packed.train
         self.schedule = Schedule(
-            config.order,
-            num_hot=train.num_hot_batches,
-            num_cold=train.num_batches - train.num_hot_batches,
-            epochs=config.epochs,
-            seed=config.seed,
-            rate=config.adaptive_rate,
-            tail=config.adaptive_tail,
-        )
+            config.order, num_hot=train.num_hot_batches, num_cold=train.num_batches - train.num_hot_batches,
+            epochs=config.epochs, seed=config.seed, rate=config.adaptive_rate, tail=config.adaptive_tail,
+        )  # fmt: skip
         on_gpu = embeddings.device.type == "cuda"
         if not on_gpu:
             keep_freed_memory()
@@ -143,7 +142,8 @@ class Trainer:
         self._controls = StepControls(config, model, embeddings, self.dense_optimizer, train.num_batches)
         self._meter, self._stop_rule = QualityMeter(packed, log, config.group_by), StopRule(config)
         self._watch = Watch(
-            callbacks, config, train.num_batches, folder=None if folder is None else Path(folder), plan=plan,
+            callbacks if group.is_first else (), config, train.num_batches,
+            folder=Path(folder) if folder is not None and group.is_first else None, plan=plan,
             rate_factor=self._controls.factor,
         )  # fmt: skip
         self._validation_sample = validation_sample(packed.validation)
@@ -175,6 +175,7 @@ class Trainer:
         """
         torch.manual_seed(derive_seed(self.config.seed, "training"))
         self._resume()
+        self._ranks.agree(self.model, self.embeddings, self.packed, self.config, self._position, self._precision)
         self._controls.begin(self._position)
         if self._position.complete and has_groups(self._position.result, self.config.group_by):
             return self._position.result
@@ -182,7 +183,7 @@ class Trainer:
             self._position.threads = dense_threads(self.model, self.packed.batch_size, self.config.threads)
         with (
             put_off(),
-            torch_threads(self._position.threads),
+            torch_threads(self._ranks.threads(self._position.threads, self.config)),
             closing(self._watch),
         ):  # a signal ends a step first, and training with a checkpoint
             if self._position.complete:
@@ -255,7 +256,7 @@ class Trainer:
                 self.embeddings.stream(self.packed.train, segment.batches[position.in_segment : stop])
             ) as stream:
                 self._train_stream(stream, advance)
-            raise_interrupt()
+            self._ranks.group.raise_interrupt(f"batch {position.batches}")
             # Not at a stop that is there for a validation alone.
             every = self.config.checkpoint_batches
             wanted = position.in_segment < stop or (every and position.batches % every == 0)
@@ -264,7 +265,8 @@ class Trainer:
 
     def _is_stopped(self) -> bool:
         """Whether early stopping or a callback has ended the training."""
-        reason, position = self._watch.stop_reason, self._position
+        position = self._position
+        reason = self._ranks.reason_of_first(self._watch.stop_reason, position.batches)
         if reason is not None and not position.stopped_early:
             position.stopped_early, position.stopped_by = True, reason
             say(f"train: stopped by {reason}")
@@ -276,10 +278,10 @@ class Trainer:
         for batch in stream:
             self._controls.before_step()
             self._runner(batch)
-            position.window_inputs += batch.num_inputs if batch.weights is None else batch.total_weight
+            position.window_inputs += batch.total_inputs if batch.weights is None else batch.total_weight
             position.in_segment += 1
             position.batches += 1
-            position.inputs += batch.num_inputs
+            position.inputs += batch.total_inputs
             if position.batches % self._curve_every == 0:
                 self._close_window()
             now = time.perf_counter()
@@ -288,14 +290,14 @@ class Trainer:
             was_timed = not (first or self._runner.setting_up)
             if was_timed:
                 position.timed_seconds += now - started
-                position.timed_inputs += batch.num_inputs
+                position.timed_inputs += batch.total_inputs
             else:
                 self._position.spend("setting_up", now - started)
             started, first = now, False
             advance(1, note=f"loss {position.curve[-1][1]:.4f}" if position.curve else "")
             minutes = self.config.checkpoint_minutes
             overdue = minutes and time.monotonic() - self._last_saved > 60 * minutes
-            if overdue or is_interrupted() or self._watch.stop_reason:
+            if self._ranks.wants_pause(bool(overdue or is_interrupted() or self._watch.stop_reason), position.batches):
                 break
         self._take_loss()  # waits for the device, so what it still had to do is counted
         position.seconds += time.perf_counter() - started
@@ -330,7 +332,7 @@ class Trainer:
         if not math.isfinite(loss):
             rates = f"learning_rate ({self.config.learning_rate}) or dense_learning_rate ({self.config.dense_rate})"
             cause = cause_of_divergence(self.packed) or f"lower [train] {rates}"
-            raise TrainingError(f"training diverged: the loss of a batch up to number {batches} is {loss}; {cause}")
+            raise self._ranks.fault(f"training diverged: the loss of a batch up to number {batches} is {loss}; {cause}")
 
     def _validate(self, *, whole: bool, ends_epoch: bool = True) -> dict[str, Any]:
         """Metrics of the validation split, or of its fixed sample; kept in the curve."""
@@ -374,7 +376,8 @@ class Trainer:
         if self._kept is None:
             return
         self._take_loss()
-        self._kept.save(name, self._position.to_checkpoint(self.embeddings, time.monotonic() - self._started))
+        with self._ranks.checkpoint(self.model, self.embeddings, self._position.batches):
+            self._kept.save(name, self._position.to_checkpoint(self.embeddings, time.monotonic() - self._started))
         self._watch.checkpoint(name)
 
     def _load_best(self) -> None:

@@ -18,8 +18,6 @@ import pytest
 
 from fae.engine.processes import process_start
 
-from commands import fae, fault, write_log, write_recipe
-
 SUPPORT = Path(__file__).parents[2] / "support"
 INTERRUPTED = "fae: interrupted; the same command continues from here"
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
@@ -225,21 +223,6 @@ def test_ranks_do_not_outlive_torchrun(tmp_path: Path) -> None:
     ranks.await_file("hangs")
     ranks.process.kill()
     assert ranks.end(20).status == -signal.SIGKILL
-
-
-@pytest.mark.parametrize("verb", ["run", "train"])
-def test_several_gpus_are_refused(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until their training is built."""
-    write_log(tmp_path)
-    recipe = write_recipe(tmp_path)
-    fault(fae(verb, recipe, "--out", tmp_path / "run", "--gpus", 4), "training on several GPUs is not built yet, and 4")
-    fault(fae(verb, recipe, "--out", tmp_path / "run", "--gpus", 0), "--gpus 0 must be 1 or more")
-    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "MASTER_ADDR": "a", "MASTER_PORT": 1}.items():
-        monkeypatch.setenv(name, str(value))
-    fault(fae(verb, recipe, "--out", tmp_path / "run"), "training on several GPUs is not built yet, and 2")
-    monkeypatch.setenv("RANK", "x")
-    fault(fae(verb, recipe, "--out", tmp_path / "run"), "RANK = 'x' must be a number from 0 to 1")
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("times", [1, 2], ids=["killed", "interrupted twice"])

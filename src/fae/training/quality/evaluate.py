@@ -1,18 +1,22 @@
-"""Evaluation: logits and metrics of a split. Changes no row, no weight, no optimizer state, no random stream."""
+"""Evaluation: logits and metrics of a split. Changes no row, no weight, no optimizer state, no random stream.
+
+Several ranks share it: each computes its slice of every batch, and all get the logits of all.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fae.artifacts.packed import BatchSet
-from fae.core.interrupts import raise_interrupt
 from fae.core.progress import task
+from fae.distributed.group import Group
 from fae.embedding.base import Embeddings
 from fae.training.model_call import call_model
 from fae.training.quality.metrics import Metrics, compute_metrics
@@ -41,13 +45,14 @@ def predict_split(
             torch.no_grad(), task(label, len(chosen), "batches") as progress,
             closing(embeddings.stream_frozen(batches, chosen)) as stream,
         ):  # fmt: skip
-            for batch in stream:
-                raise_interrupt()
+            for index, batch in zip(np.asarray(chosen).tolist(), stream, strict=True):
+                embeddings.group.raise_interrupt(f"{label}, batch {index}")
                 dense, features = cut_to_real(model, batch, embeddings.lookup(batch, requires_grad=False), device=_HOST)
                 with autocast(embeddings.device, precision):
-                    output = call_model(model, dense, features)[: batch.num_inputs]
-                logits.append(output.float().cpu().numpy().copy())
-                labels.append(np.array(batch.packed.labels[: batch.num_inputs]))
+                    output = call_model(model, dense, features)
+                every = _all_slices(output.float(), embeddings.group, f"the logits of {label}, batch {index}")
+                logits.append(every[: batch.total_inputs].cpu().numpy().copy())
+                labels.append(np.array(batches.batch(index).labels[: batch.total_inputs]))
                 progress.advance(1)
     finally:
         model.train(was_training)
@@ -65,9 +70,17 @@ def evaluate(
     label: str = "evaluate",
     precision: Precision = "fp32",
 ) -> Metrics:
-    """Metrics of a split (or of some of its batches), by weight where the log has weights."""
+    """Metrics of a split (or of some of its batches), by weight where the log has weights; the same on all ranks."""
     labels, logits = predict_split(model, embeddings, batches, order, label=label, precision=precision)
-    return compute_metrics(labels, logits, input_weights(batches, order))
+    metrics = compute_metrics(labels, logits, input_weights(batches, order))
+    if embeddings.group.world == 1:
+        return metrics
+    return Metrics(**embeddings.group.broadcast_json(dataclasses.asdict(metrics), f"the metrics of {label}"))
+
+
+def _all_slices(logits: Tensor, group: Group, what: str) -> Tensor:
+    """The logits of a whole batch from those of each rank's slice."""
+    return logits if group.world == 1 else group.all_gather(logits, what).view(-1)
 
 
 def input_weights(

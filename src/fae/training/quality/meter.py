@@ -60,8 +60,16 @@ class QualityMeter:
     def measure(
         self, model: nn.Module, embeddings: Embeddings, batches: BatchSet, *, label: str, precision: Precision
     ) -> dict[str, Any]:
-        """Metrics of a split, as ``validation`` and ``test`` of the run record have them."""
+        """Metrics of a split, as ``validation`` and ``test`` of the run record have them; of ranks, the first has them.
+
+        Returns
+        -------
+        dict
+            Empty on another rank than the first.
+        """
         labels, logits = predict_split(model, embeddings, batches, label=label, precision=precision)
+        if not embeddings.group.is_first:
+            return {}
         weights = input_weights(batches)
         inputs = None
         if self._log is not None and len(labels):
@@ -71,11 +79,13 @@ class QualityMeter:
     def measure_both(
         self, model: nn.Module, embeddings: Embeddings, packed: PackedDataset, *, precision: Precision
     ) -> dict[str, Any]:
-        """``test`` and ``validation`` of the run record; says to people what the figures mean."""
-        found = {
+        """``test`` and ``validation`` of the run record, on all ranks; says to people what the figures mean."""
+        is_shared = embeddings.group.world > 1
+        found: dict[str, Any] = {
             name: self.measure(model, embeddings, batches, label=label, precision=precision)
             for name, label, batches in (("test", "test", packed.test), ("validation", "validate", packed.validation))
         }
+        found = embeddings.group.broadcast_json(found, "the metrics of both splits") if is_shared else found
         for name in ("validation", "test"):
             warning = worse_than_the_rate(name, found[name], packed)
             for line in [warning] if warning else quality_lines(name, found[name]) if name == "test" else []:

@@ -1,0 +1,149 @@
+"""The slice of a packed batch that one rank trains: derived when the batch is loaded, from what version 3 stores.
+
+A packed batch is a global batch, and rank r of W takes its r-th contiguous slice of B / W inputs. The order of the
+batch is sorted by address and then by lookup, so the order of a slice is the order of the batch without the lookups of
+other slices, and the rows that any slice looks up come in ascending order on the way. One pass over the order gives all
+that a rank needs: the addresses of its lookups, their order, and which rows it shares with which slices. A later
+version of the packed format may store them.
+
+A batch with few inputs leaves slices without any: they have pads alone, and list no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from fae.artifacts.batch_arrays import Segments
+from fae.artifacts.packed import PackedBatch
+from fae.core.compiled import read_only
+from fae.distributed.exchange_lists import ExchangeList
+from fae.distributed.slice_loops import cut_group
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedRows:
+    """The rows of one group of tables in a batch, and those of them that one slice looks up.
+
+    Attributes
+    ----------
+    listed
+        The rows of all slices, by address.
+    own_starts
+        int32 ``[rows of the slice]``: place in the slice's order of each row's first lookup.
+    own_end
+        Where the group's part of the slice's order ends.
+    """
+
+    listed: ExchangeList
+    own_starts: npt.NDArray[np.int32]
+    own_end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cut:
+    addresses: npt.NDArray[np.int32]
+    order: npt.NDArray[np.int32]
+    shared_rows: tuple[SharedRows, ...]
+
+
+class BatchSlice(PackedBatch):
+    """One slice of a batch: a `PackedBatch` of B / W inputs.
+
+    Cold rows are those of the whole batch, which addresses number. Segments, which only a GPU sums by, it has none.
+
+    Parameters
+    ----------
+    whole
+        The batch.
+    rank, world
+        r and W: W divides B.
+    group_slots
+        Slots of each group of tables.
+
+    Attributes
+    ----------
+    num_inputs
+        Real inputs of the slice; 0 where the batch ends before it.
+    """
+
+    def __init__(self, whole: PackedBatch, rank: int, world: int, group_slots: Sequence[int]) -> None:
+        self._whole, self._rank, self._world, self._group_slots = whole, rank, world, tuple(group_slots)
+        size = len(whole.labels) // world
+        self._part = slice(rank * size, (rank + 1) * size)
+        self.num_inputs = max(0, min(size, whole.num_inputs - rank * size))
+        self.has_cold_rows = whole.has_cold_rows
+
+    def __repr__(self) -> str:
+        return f"BatchSlice({self._rank} of {self._world} of {self._whole!r})"
+
+    @property
+    def total_inputs(self) -> int:
+        return self._whole.total_inputs
+
+    @cached_property
+    def total_weight(self) -> float:
+        return self._whole.total_weight
+
+    def read_addresses(self, out: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32]:
+        if self.is_ordered:
+            return self._cut.addresses.reshape(-1, sum(self._group_slots))
+        return self._whole.addresses[self._part]
+
+    @property
+    def is_ordered(self) -> bool:
+        return self._whole.is_ordered
+
+    @cached_property
+    def order(self) -> npt.NDArray[np.int32] | None:
+        return self._cut.order if self.is_ordered else None
+
+    @cached_property
+    def shared_rows(self) -> tuple[SharedRows, ...]:
+        """For each group, which rows are summed over ranks, of a batch of the training split."""
+        return self._cut.shared_rows
+
+    @cached_property
+    def dense(self) -> npt.NDArray[np.float32]:
+        return self._whole.dense[self._part]
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.float32]:
+        return self._whole.labels[self._part]
+
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float32] | None:
+        return None if self._whole.weights is None else self._whole.weights[self._part]
+
+    @cached_property
+    def cold_rows(self) -> tuple[npt.NDArray[np.int64], ...]:
+        return self._whole.cold_rows
+
+    @cached_property
+    def segments(self) -> tuple[Segments, ...]:
+        return ()
+
+    @cached_property
+    def _cut(self) -> _Cut:
+        order, size = self._whole.order, len(self.labels)
+        assert order is not None
+        slots = sum(self._group_slots)
+        addresses, own_order = np.empty(size * slots, np.int32), np.empty(size * slots, np.int32)
+        shared, before = [], 0
+        for segments, own_slots in zip(self._whole.segments, self._group_slots, strict=True):
+            most = len(segments.starts)
+            rows, bits, starts = np.empty(most, np.int32), np.empty(most, np.uint8), np.empty(most, np.int32)
+            num_rows, num_own = cut_group(
+                order, segments.starts, segments.addresses, self._world * size * before,
+                self._world * size * (before + own_slots), self._rank, size * slots, size * before,
+                addresses, own_order, rows, bits, starts,
+            )  # fmt: skip
+            before += own_slots
+            listed = ExchangeList(rows[:num_rows], bits[:num_rows], self._world)
+            shared.append(SharedRows(listed=listed, own_starts=starts[:num_own], own_end=size * before))
+        # Read-only as those from files are: loops would be compiled again for another type.
+        return _Cut(addresses=read_only(addresses), order=read_only(own_order), shared_rows=tuple(shared))

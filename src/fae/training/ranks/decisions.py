@@ -1,0 +1,121 @@
+"""What the ranks of a training decide together, so that they stay in step: pauses, ends, errors that all find alike.
+
+Each rank runs the same loop over the same batches. Whatever only one of them knows (a signal, a clock, a callback) is
+told to all before any of them follows it. With one rank every decision is that of this process, at no cost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from fae.artifacts.packed import PackedDataset
+from fae.core.config import to_table
+from fae.core.errors import FaeError, TrainingError
+from fae.distributed.ends import CommonFault
+from fae.distributed.group import Group
+from fae.embedding.base import Embeddings
+from fae.training.config import TrainConfig
+from fae.training.dense_threads import threads_of_rank
+from fae.training.position import Position
+from fae.training.real_inputs import require_single_inputs
+
+
+@dataclass(frozen=True)
+class RankDecisions:
+    """Decisions of one group.
+
+    Attributes
+    ----------
+    group
+        The ranks.
+    """
+
+    group: Group
+
+    def require_fit(self, model: nn.Module) -> None:
+        """Refuse a model that slices of a batch would train otherwise than the batch.
+
+        Raises
+        ------
+        RecipeError
+            If several ranks train together, and it may look across inputs.
+        """
+        if self.group.world > 1:
+            require_single_inputs(model, self.group.world)
+
+    def agree(
+        self,
+        model: nn.Module,
+        embeddings: Embeddings,
+        packed: PackedDataset,
+        config: TrainConfig,
+        position: Position,
+        precision: str,
+    ) -> None:
+        """Refuse to train where ranks have other batches, settings, first weights, or another place to begin at.
+
+        Raises
+        ------
+        CommonFault
+            With what differs.
+        """
+        if self.group.world == 1:
+            return
+        facts = {
+            "packed batches": packed.manifest.fingerprint,
+            "train": to_table(config),
+            "precision": precision,
+            "place": [position.batches, position.in_segment, position.complete],
+            "weights": _checksum(model, embeddings),
+        }
+        self.group.agree(facts, "training")
+
+    @contextlib.contextmanager
+    def checkpoint(self, model: nn.Module, embeddings: Embeddings, batches: int) -> Iterator[None]:
+        """Let the first rank write a checkpoint in the block, and all others wait for its end.
+
+        Raises
+        ------
+        CommonFault
+            Before anything is written, if ranks have other weights: what they train is nobody's model.
+        """
+        if self.group.world > 1:
+            self.group.agree(_checksum(model, embeddings), f"weights behind batch {batches}")
+        yield
+        self.group.barrier(f"the checkpoint behind batch {batches}")
+
+    def threads(self, threads: int, config: TrainConfig) -> int:
+        """Threads of the dense part of one rank, where one rank alone would take `threads`."""
+        return threads_of_rank(threads, config.threads, self.group.world)
+
+    def wants_pause(self, flag: bool, batches: int) -> bool:
+        """Whether any rank wants to pause behind this batch."""
+        return flag if self.group.world == 1 else self.group.any(flag, f"the end of batch {batches}")
+
+    def reason_of_first(self, reason: str | None, batches: int) -> str | None:
+        """Why the first rank, which alone has callbacks, wants the training to end; None where it does not."""
+        if self.group.world == 1:
+            return reason
+        found: str | None = self.group.broadcast_json(reason, f"who stops the training at batch {batches}")
+        return found
+
+    def fault(self, line: str) -> FaeError:
+        """The error of a training that has gone wrong, where every rank finds the same."""
+        return TrainingError(line) if self.group.world == 1 else CommonFault(line)
+
+
+_SOME_ROWS = 4096
+
+
+def _checksum(model: nn.Module, embeddings: Embeddings) -> int:
+    """A checksum of all dense weights and of some rows of each width: it must be the same on all ranks."""
+    rows = [store.weight[:: max(1, len(store.weight) // _SOME_ROWS)] for store in embeddings.device_stores]
+    found = 0
+    for tensor in (*model.parameters(), *rows):
+        found = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), found)
+    return found

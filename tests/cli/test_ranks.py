@@ -1,0 +1,261 @@
+"""`fae run --gpus N --device cpu`: ranks train what one process trains, end as one, and continue with any number."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fae.artifacts.checkpoint import read_progress
+from fae.engine.processes import process_start
+
+from commands import fae, fault, succeed, write_log, write_recipe
+
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
+INTERRUPTED = "fae: interrupted; the same command continues from here"
+RECIPE = {
+    "hot": {"budget": "8KiB"},
+    "train": {"placement": "device", "epochs": 3, "checkpoint_batches": 7, "optimizer": "adam"},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a log, a recipe, and the run `alone` of one process."""
+    folder = tmp_path_factory.mktemp("ranks")
+    write_log(folder, 2500)
+    write_recipe(folder, **RECIPE)
+    succeed("run", folder / "recipe.toml", "--out", folder / "alone", "--device", "cpu")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(made: Path) -> Path:
+    """The same run by two ranks."""
+    started(made, "two", "--gpus", "2").end()
+    return made / "two"
+
+
+class Started:
+    """A command that is running."""
+
+    def __init__(self, out: Path, process: subprocess.Popen[str]) -> None:
+        self.out, self.process = out, process
+
+    def ranks(self) -> list[int]:
+        """Processes that this one has started, in their order."""
+        pid = self.process.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def await_batches(self, count: int) -> list[int]:
+        """Wait for a checkpoint of at least `count` batches; the ranks."""
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.process.communicate()
+            with contextlib.suppress(Exception):
+                if read_progress(self.out / "checkpoint")["batches"] >= count:
+                    return self.ranks()
+            time.sleep(0.005)
+        raise AssertionError("no checkpoint")
+
+    def end(self, status: int = 0) -> list[str]:
+        """Wait for its end; the lines that it said."""
+        out, err = self.process.communicate(timeout=180)
+        assert (self.process.returncode, out) == (status, ""), err
+        return err.splitlines()
+
+
+def started(folder: Path, out: str, *words: str, starter: tuple[str, ...] = ()) -> Started:
+    """Start the run of a folder, with the data stages of the run of one process."""
+    target = folder / out
+    if not target.exists():
+        target.mkdir()
+        for name in ("log", "profile", "hot_set", "packed"):
+            shutil.copytree(folder / "alone" / name, target / name)
+    command = [sys.executable, *starter, "-m", "fae", "run", str(folder / "recipe.toml"), "--out", str(target)]
+    process = subprocess.Popen(
+        [*command, "--device", "cpu", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)],
+    )  # fmt: skip
+    return Started(target, process)
+
+
+def tensors(out: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """All that a checkpoint holds, but for the state of random streams."""
+    for path in sorted((out / "checkpoint").rglob("*.safetensors")):
+        yield from ((f"{path.name} {name}", each) for name, each in load_file(path).items() if "random" not in name)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Two checkpoints with the same bytes."""
+    for (name, first), (_, second) in zip(tensors(one), tensors(other), strict=True):
+        assert first.tobytes() == second.tobytes(), name
+
+
+def assert_close(one: Path, other: Path) -> None:
+    """Two trainings that differ in how sums are rounded alone."""
+    for (name, first), (_, second) in zip(tensors(one), tensors(other), strict=True):
+        np.testing.assert_allclose(first, second, rtol=0.02, atol=2e-3, err_msg=name)
+    first, second = (json.loads((out / "run.json").read_text()) for out in (one, other))
+    np.testing.assert_allclose(first["train"]["loss_curve"], second["train"]["loss_curve"], rtol=1e-4)
+    for split in ("validation", "test"):
+        assert first[split]["log_loss"] == pytest.approx(second[split]["log_loss"], rel=1e-4)
+    assert first["train"]["num_inputs"] == second["train"]["num_inputs"]
+    assert first["fingerprints"] == second["fingerprints"]
+
+
+def test_two_ranks_train_what_one_does(made: Path, two: Path) -> None:
+    assert_close(two, made / "alone")
+    record = json.loads((two / "run.json").read_text())
+    assert record["train"]["ranks"] == 2
+    assert record["command"].endswith("--device cpu --gpus 2")
+    assert json.loads((made / "alone" / "run.json").read_text())["train"]["ranks"] == 1
+
+
+def test_the_first_rank_alone_talks(made: Path) -> None:
+    lines = started(made, "talk", "--gpus", "2").end()
+    assert len(lines) == len(set(lines)), lines
+    assert sum(line.startswith("epoch ") for line in lines) == 3
+    assert (
+        fae("run", made / "recipe.toml", "--out", made / "talk", "--device", "cpu").stderr.count("already there") == 5
+    )
+
+
+def test_under_torchrun(made: Path, two: Path) -> None:
+    """The same bytes as those of our launcher; a second start finds nothing to train, and ends well."""
+    started(made, "torchrun", starter=TORCHRUN).end()
+    assert_same(made / "torchrun", two)
+    lines = started(made, "torchrun", starter=TORCHRUN).end()
+    assert sum("train: already there" in line for line in lines) == 1
+
+
+def test_four_ranks(made: Path) -> None:
+    started(made, "four", "--gpus", "4").end()
+    assert_close(made / "four", made / "alone")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all_behind_one_batch(number: int, made: Path, two: Path) -> None:
+    """And the same command continues there, to the bytes of a training that was left alone."""
+    name = f"signal{number}"
+    running = started(made, name, "--gpus", "2")
+    running.await_batches(7)
+    running.process.send_signal(number)
+    assert running.end(128 + number)[-1] == INTERRUPTED
+    trained = read_progress(made / name / "checkpoint")
+    assert trained["batches"] > 0
+    assert not trained["complete"]
+    started(made, name, "--gpus", "2").end()
+    assert_same(made / name, two)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_all(rank: int, made: Path, two: Path) -> None:
+    """Then one rank continues, or two."""
+    running = started(made, f"killed{rank}", "--gpus", "2")
+    pids = running.await_batches(7)
+    os.kill(pids[rank], signal.SIGKILL)
+    began = time.monotonic()
+    assert running.end(2)[-1].startswith(f"fae: rank {rank} of 2 (process {pids[rank]}) was ended by SIGKILL")
+    assert time.monotonic() - began < 30
+    assert not any(process_start(pid) for pid in pids)
+    assert not read_progress(running.out / "checkpoint")["complete"]
+    shutil.copytree(running.out, made / f"then_one{rank}", symlinks=True)
+    for out, words in ((running.out.name, ("--gpus", "2")), (f"then_one{rank}", ())):
+        assert any(line.startswith("train: continues after batch ") for line in started(made, out, *words).end())
+    assert_same(running.out, two)
+    assert_close(made / f"then_one{rank}", made / "alone")
+
+
+def test_more_epochs_on_another_number_of_ranks(made: Path, two: Path) -> None:
+    """Two ranks continue what one has finished, and one what two have."""
+    shutil.copytree(made / "alone", made / "one_then_two", symlinks=True)
+    shutil.copytree(two, made / "two_then_one", symlinks=True)
+    for out, words in (("one_then_two", ("--gpus", "2")), ("two_then_one", ())):
+        lines = started(made, out, "--set", "train.epochs=4", *words).end()
+        assert "train: 3 epochs are trained, 4 are wanted" in lines
+    assert_close(made / "one_then_two", made / "two_then_one")
+
+
+def test_early_stopping(made: Path) -> None:
+    """All ranks stop at the same epoch, and end on the weights of the best one."""
+    words = ("--set", "train.early_stopping=1", "--set", "train.epochs=12")
+    found: dict[str, Any] = {}
+    for out, ranks in (("stops_two", "2"), ("stops_one", "1")):
+        started(made, out, "--gpus", ranks, *words).end()
+        found[out] = json.loads((made / out / "run.json").read_text())["train"]
+        assert found[out]["stopped_early"]
+    assert found["stops_two"]["epochs"] == found["stops_one"]["epochs"] < 12
+    assert_close(made / "stops_two", made / "stops_one")
+
+
+def test_two_ranks_continue_another_run(made: Path) -> None:
+    """From its rows and weights; what is measured beside the AUC is the same, too."""
+    words = ("--set", f"train.from={made / 'alone'}", "--set", "train.group_by=user")
+    for out, ranks in (("from_two", "2"), ("from_one", "1")):
+        lines = started(made, out, "--gpus", ranks, *words).end()
+        assert f"train: continuing {made / 'alone' / 'checkpoint'}" in lines
+    assert_close(made / "from_two", made / "from_one")
+    one, two = (json.loads((made / f"from_{name}" / "run.json").read_text()) for name in ("one", "two"))
+    assert one["parent"]["test_before"] == two["parent"]["test_before"]
+    assert one["test"]["group_auc"]["auc"] == pytest.approx(two["test"]["group_auc"]["auc"], abs=1e-3)
+
+
+def test_a_loss_that_is_not_finite_is_said_once(made: Path) -> None:
+    words = ("--set", "train.learning_rate=1e30", "--set", "train.optimizer=sgd")
+    lines = started(made, "diverges", "--gpus", "2", *words).end(2)
+    assert [line for line in lines if line.startswith("fae: ")] == lines[-1:]
+    assert lines[-1].startswith("fae: training diverged: the loss of a batch up to number ")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--gpus", "0"), "--gpus 0 must be 1 or more"),
+        (("--gpus", "3"), "3 ranks are requested, and 2, 4 or 8 can train together"),
+        (("--gpus", "16"), "16 ranks are requested"),
+        (("--gpus", "2", "--device", "cuda"), "several GPUs do not train together yet, and 2 are requested"),
+        (("--gpus", "4", "--set", "train.batch_size=34"), "set train.batch_size=36"),
+        *[
+            (("--gpus", "2", "--set", f"train.placement={name}"), f"placement = '{name}' trains on one rank so far")
+            for name in ("tiered", "cpu", "hybrid", "paper")
+        ],
+    ],
+)
+@pytest.mark.parametrize("verb", ["run", "train"])
+def test_what_ranks_do_not_train_yet(verb: str, words: tuple[str, ...], expected: str, made: Path) -> None:
+    fault(fae(verb, made / "recipe.toml", "--out", made / "refused", "--device", "cpu", *words), expected)
+    assert not (made / "refused").exists()
+
+
+def test_places_that_do_not_fit(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "MASTER_ADDR": "a", "MASTER_PORT": 1}
+    for name, value in names.items():
+        monkeypatch.setenv(name, str(value))
+    words = ("run", made / "recipe.toml", "--out", made / "refused")
+    fault(fae(*words, "--gpus", "4"), "--gpus 4 is not how many ranks there are (2: WORLD_SIZE is that of torchrun)")
+    monkeypatch.setenv("RANK", "x")
+    fault(fae(*words), "RANK = 'x' must be a number from 0 to 1")
+
+
+def test_train_alone(made: Path) -> None:
+    """The verb of one stage starts ranks as well."""
+    running = started(made, "verb", "--gpus", "2")
+    running.process.kill()
+    running.process.communicate()
+    command = [sys.executable, "-m", "fae", "train", str(made / "recipe.toml"), "--out", str(made / "verb")]
+    done = subprocess.run([*command, "--device", "cpu", "--gpus", "2", "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["summary"]["train"]["ranks"] == 2

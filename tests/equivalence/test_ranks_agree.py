@@ -1,0 +1,51 @@
+"""Ranks that train together end alike, to the byte, and within rounding of one rank alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fae.distributed.launcher import launch
+
+from cases import train
+from rank_cases_program import rank_cases
+
+PROGRAM = Path(__file__).parents[1] / "support" / "rank_cases_program.py"
+
+
+def trained(folder: Path, world: int, seed: int) -> dict[str, list[list[np.ndarray]]]:
+    """For each case, what each rank ends with."""
+    folder.mkdir()
+    assert launch([sys.executable, str(PROGRAM), str(folder), str(seed)], world) == 0
+    found = {}
+    for name in rank_cases():
+        ranks = [np.load(folder / f"{name}.{rank}.npz") for rank in range(world)]
+        found[name] = [[each[key] for key in each.files] for each in ranks]
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, list[np.ndarray]]:
+    """What one rank ends with."""
+    return {
+        name: [tensor.numpy() for tensor in train(log, log.layout(0.4, 1), optimizer, "device")]
+        for name, (log, optimizer) in rank_cases().items()
+    }
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_train_what_one_trains(world: int, alone: dict[str, list[np.ndarray]], tmp_path: Path) -> None:
+    """All of them the same bytes, with delays too; another number of ranks cuts sums elsewhere, and no more."""
+    found, delayed = trained(tmp_path / "plain", world, 0), trained(tmp_path / "delayed", world, 1)
+    for name, expected in alone.items():
+        first = found[name][0]
+        for other in (*found[name][1:], *delayed[name]):
+            for one, two in zip(first, other, strict=True):
+                assert one.tobytes() == two.tobytes(), name
+        for one, two in zip(first, expected, strict=True):
+            # Other optimizers divide by the size of a gradient, and so make much of a small one's rounding.
+            closest = 1e-6 if "sgd" in name else 2e-5
+            np.testing.assert_allclose(one, two, rtol=1e-5, atol=closest, err_msg=name)

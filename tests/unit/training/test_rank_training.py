@@ -1,0 +1,100 @@
+"""Ranks stay in step: who stops a training, what stops it early, and what they cannot train."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from fae.core.errors import RecipeError
+from fae.distributed.group import Group
+from fae.distributed.launcher import launch
+from fae.embedding.placements import PLACEMENTS
+from fae.streaming.row_store import RowOptimizer
+from fae.training.ranks.decisions import RankDecisions
+from train_setting import Setting
+
+from rank_trainer_program import trainer_of
+
+PROGRAM = Path(__file__).parents[2] / "support" / "rank_trainer_program.py"
+NAMES = ("plain", "adaptive", "callback", "early stopping", "dropout")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[dict[str, Any], list[np.ndarray]]]]:
+    """For each training, the result of each rank and what it ends with."""
+    folder = tmp_path_factory.mktemp("ranks")
+    assert launch([sys.executable, str(PROGRAM), str(folder), *NAMES], 2) == 0
+
+    def of(name: str, rank: int) -> tuple[dict[str, Any], list[np.ndarray]]:
+        arrays = np.load(folder / f"{name}.{rank}.npz")
+        return json.loads((folder / f"{name}.{rank}.json").read_text()), [arrays[key] for key in arrays.files]
+
+    return {name: [of(name, rank) for rank in range(2)] for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_ranks_end_alike(name: str, found: dict[str, Any], tmp_path: Path) -> None:
+    (first, tensors), (second, others) = found[name]
+    for one, other in zip(tensors, others, strict=True):
+        assert one.tobytes() == other.tobytes()
+    for part in ("validation", "test"):
+        assert first[part] == second[part]
+    alone = trainer_of(name, Setting(tmp_path))
+    expected = alone.fit()["train"]
+    for train in (first["train"], second["train"]):
+        for key in ("num_batches", "num_inputs", "epochs", "stopped_early", "stopped_by"):
+            assert train[key] == expected[key], key
+        curve, wanted = np.array(train["loss_curve"]), np.array(expected["loss_curve"])
+        np.testing.assert_allclose(curve, wanted, rtol=0.3 if name == "dropout" else 1e-4)
+    assert first["train"]["ranks"] == 2
+
+
+def test_what_the_trainings_are_for(found: dict[str, Any]) -> None:
+    assert found["callback"][1][0]["train"]["stopped_by"] == "StopsAt: enough"
+    assert found["early stopping"][1][0]["train"]["stopped_early"]
+    assert found["early stopping"][1][0]["train"]["stopped_by"] is None
+    curves = [found[name][0][0]["train"]["loss_curve"] for name in ("plain", "dropout")]
+    assert curves[0] != curves[1], "no unit was dropped"
+
+
+def test_a_callback_that_fails_ends_all_with_its_line(tmp_path: Path) -> None:
+    code = (
+        f"import sys; from fae.distributed.launcher import launch; "
+        f"sys.exit(launch([sys.executable, {str(PROGRAM)!r}, {str(tmp_path)!r}, 'failing callback'], 2))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert done.stderr.count("the callback StopsAt failed in on_window behind batch 20: ValueError: no more") == 1
+
+
+def test_placements_for_one_rank(tmp_path: Path) -> None:
+    hot_set = Setting(tmp_path).hot_set
+    for name in set(PLACEMENTS) - {"device"}:
+        with pytest.raises(RecipeError, match="trains on one rank so far, and 2 train together"):
+            PLACEMENTS[name].make(hot_set, RowOptimizer(), "cpu", group=Group(world=2))
+
+
+def test_a_model_of_ones_own() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    RankDecisions(Group()).require_fit(model)
+    with pytest.raises(RecipeError, match="Sequential is a model of your own, which may look across the inputs"):
+        RankDecisions(Group(world=2)).require_fit(model)
+
+
+def test_ranks_with_other_weights_write_no_checkpoint(tmp_path: Path) -> None:
+    """A rank whose weights have drifted is found before the checkpoint, and named once."""
+    code = (
+        f"import sys; from fae.distributed.launcher import launch; "
+        f"sys.exit(launch([sys.executable, {str(PROGRAM)!r}, {str(tmp_path)!r}, 'drifting'], 2))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert done.stderr.count("ranks do not have the same weights behind batch ") == 1, done.stderr
+    assert not (tmp_path / "run" / "checkpoint").exists()
