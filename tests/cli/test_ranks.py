@@ -19,6 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fae.artifacts.checkpoint import read_progress
+from fae.cli.main import main
 from fae.engine.processes import process_start
 
 from commands import fae, fault, succeed, write_log, write_recipe
@@ -248,6 +249,24 @@ def test_places_that_do_not_fit(made: Path, monkeypatch: pytest.MonkeyPatch) -> 
     fault(fae(*words, "--gpus", "4"), "--gpus 4 is not how many ranks there are (2: WORLD_SIZE is that of torchrun)")
     monkeypatch.setenv("RANK", "x")
     fault(fae(*words), "RANK = 'x' must be a number from 0 to 1")
+
+
+def test_ranks_find_no_module_that_the_command_does_not(made: Path, tmp_path: Path) -> None:
+    """A script's own folder is not where it was called; ``python -m`` looks there, and so do its ranks."""
+    (tmp_path / "queue.py").write_text("raise SystemExit('a module of the current folder')")
+    script = Path(sys.executable).with_name("fae")
+    if not script.exists():
+        pytest.skip("the command is not installed")
+    words = ("run", made / "recipe.toml", "--out", made / "two_elsewhere", "--gpus", "2", "--device", "cpu")
+    done = subprocess.run(
+        [script, *words, "--set", "train.epochs=1"], cwd=tmp_path, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_status_is_returned(made: Path) -> None:
+    words = ["run", str(made / "recipe.toml"), "--out", str(made / "two"), "--gpus", "2", "--device", "cpu"]
+    assert main(words) == 0
 
 
 def test_train_alone(made: Path) -> None:

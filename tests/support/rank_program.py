@@ -20,8 +20,8 @@ from fae.cli import run as verb
 from fae.core.errors import TrainingError
 from fae.core.interrupts import is_interrupted, put_off, raise_interrupt
 from fae.core.progress import say
+from fae.distributed import launcher
 from fae.distributed.group import Group
-from fae.distributed.launcher import launch
 from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
 
@@ -33,7 +33,8 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     plan = json.loads(Path(options.recipe).read_text())
     place = place_of_process()
     if plan["ranks"] > 1 and place.world == 1:
-        raise SystemExit(launch([sys.executable, "-m", "rank_program", *options.arguments], plan["ranks"]))
+        launcher.INTERRUPTED_SECONDS = plan.get("interrupted_seconds", launcher.INTERRUPTED_SECONDS)
+        raise SystemExit(launcher.launch([sys.executable, "-m", "rank_program", *options.arguments], plan["ranks"]))
     folder = Path(options.out)
     waits = {name: plan[name] for name in ("join_seconds", "group_seconds") if name in plan}
     with RankProcess(place, **waits) as process:
@@ -60,6 +61,7 @@ def train(plan: dict[str, Any], group: Group, folder: Path) -> dict[str, Any]:
             total += group.tree_sum(torch.full((3,), group.rank + step, dtype=torch.float32), f"step {step}", rows)
             (folder / f"at{group.rank}").write_text(str(step))
             if group.any(is_interrupted(), f"the end of step {step}"):
+                time.sleep(plan.get("save", 0.0))
                 (folder / f"saved{group.rank}").write_text(str(step))
                 group.barrier("the checkpoint")
                 raise_interrupt()

@@ -41,7 +41,7 @@ from fae.core.interrupts import Interrupted
 from fae.core.printable import mute, open_log_file, tell, write_log_line
 from fae.core.signal_watch import end_process, status_of
 from fae.core.whole_files import json_values
-from fae.distributed.places import place_of_process
+from fae.distributed.places import has_launcher, place_of_process
 
 _DESCRIPTION = """\
 Train recommendation models whose embedding tables are larger than GPU memory.
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gc.set_threshold(20_000)
         own_this_process()
     line = interrupted_line(sys.argv[1:] if arguments is None else arguments)
-    with handled_signals(line, ends_process=arguments is None):
+    with handled_signals(line, ends_process=arguments is None, second_ends=not has_launcher()):
         try:
             return _main(arguments)
         except KeyboardInterrupt as interrupt:
@@ -157,6 +157,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         if options.log_file is not None:
             _open_log(options)
         result: dict[str, Any] = options.work(options)
+    except SystemExit as end:  # ranks that were started have ended
+        return end.code if isinstance(end.code, int) else 1
     except FaeError as error:
         if options.debug:
             _tell_traceback()

@@ -56,10 +56,13 @@ class SignalWatch:
         What the thread says when it ends the process.
     patience
         Seconds that it waits for the handler.
+    second_ends
+        Whether a second signal ends the process at once; else it is ignored.
     """
 
-    def __init__(self, previous: dict[int, object], line: str, patience: float) -> None:
+    def __init__(self, previous: dict[int, object], line: str, patience: float, *, second_ends: bool = True) -> None:
         self._previous, self._line, self._patience = previous, line, patience
+        self._then = signal.SIG_DFL if second_ends else signal.SIG_IGN
         self._put_off: int | None = None
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
@@ -88,7 +91,7 @@ class SignalWatch:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         for other in self._previous:
-            signal.signal(other, signal.SIG_DFL)
+            signal.signal(other, self._then)
         self._put_off = number
         self._look_again(_AGAIN, frame)
 

@@ -130,7 +130,7 @@ class _Launch:
         text = os.read(self._start, 64)  # less than a pipe splits
         os.close(self._start)
         self._start = None
-        if not text or self._deadline is not None:
+        if not text or self._deadline is not None or self._signal is not None:
             return
         for rank in range(1, self._num_ranks):
             self._begin(rank, port=int(text))
@@ -146,14 +146,15 @@ class _Launch:
                 if rank not in self._status:
                     with contextlib.suppress(OSError):
                         process.send_signal(interrupt.number)
-        self._deadline = self._deadline or time.monotonic() + INTERRUPTED_SECONDS
 
     def _poll(self) -> None:
         for rank, process in enumerate(self._ranks):
             if rank in self._status or (status := process.poll()) is None:
                 continue
             self._status[rank], self._ended[rank] = status, time.monotonic()
-            if status != 0 and self._signal is None:
+            if self._signal is not None:
+                self._deadline = self._deadline or time.monotonic() + INTERRUPTED_SECONDS
+            elif status != 0:
                 limit = time.monotonic() + (LOST_SECONDS if status == LOST_STATUS else END_SECONDS)
                 self._deadline = limit if self._deadline is None else min(self._deadline, limit)
 

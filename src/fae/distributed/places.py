@@ -52,6 +52,11 @@ class RankPlace:
         return {name: str(value) for name, value in found.items() if value is not None}
 
 
+def has_launcher() -> bool:
+    """Whether a launcher of ours has started this process."""
+    return LAUNCHER in os.environ
+
+
 def place_of_process(environ: Mapping[str, str] | None = None) -> RankPlace:
     """The place that the environment gives to this process: rank 0 of 1 where it says nothing.
 

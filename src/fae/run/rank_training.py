@@ -68,16 +68,19 @@ def check_ranks(recipe: Recipe, device: str | None, world: int) -> None:
         return
     train = recipe.train
     if world > MOST_RANKS or world & (world - 1):
-        raise RecipeError(f"{world} ranks are requested, and 2, 4 or {MOST_RANKS} can train together; change --gpus")
+        raise RecipeError(
+            f"{world} ranks are requested, and 2, 4 or {MOST_RANKS} can train together; change --gpus, or torchrun's "
+            "--nproc-per-node"
+        )
     if train.placement != _PLACEMENT:
         raise RecipeError(
             f"[train] placement = {train.placement!r} trains on one rank so far, and {world} are requested; add "
-            f"--set train.placement={_PLACEMENT}, or leave --gpus out"
+            f"--set train.placement={_PLACEMENT}, or start one rank (without --gpus and torchrun)"
         )
     if device == "cuda" or (device is None and seems_to_have_gpu()):
         raise DeviceError(
-            f"several GPUs do not train together yet, and {world} are requested; leave --gpus out for one GPU, or add "
-            f"--device cpu for {world} processes on the CPU"
+            f"several GPUs do not train together yet, and {world} are requested; start one rank (without --gpus and "
+            f"torchrun), or add --device cpu for {world} processes on the CPU"
         )
     if train.batch_size % world:
         larger = -(-train.batch_size // world) * world

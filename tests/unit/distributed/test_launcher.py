@@ -199,6 +199,17 @@ def test_a_signal_ends_all_after_the_same_step(number: int, tmp_path: Path) -> N
     assert done.seconds < 20
 
 
+def test_a_signal_to_all_processes_lets_them_save(tmp_path: Path) -> None:
+    """Also where they take longer than ranks may take behind the first one's end. systemd and Slurm signal so."""
+    ranks = Ranks(tmp_path, ranks=2, steps=10**6, pause=0.01, save=2.0, interrupted_seconds=0.5)
+    ranks.await_file("at1")
+    for pid in (ranks.process.pid, *(int((tmp_path / f"pid{rank}").read_text()) for rank in range(2))):
+        os.kill(pid, signal.SIGTERM)
+    done = ranks.end()
+    assert (done.status, done.fault) == (143, INTERRUPTED.removeprefix("fae: "))
+    assert len({(tmp_path / f"saved{rank}").read_text() for rank in range(2)}) == 1
+
+
 def test_a_signal_before_the_others_are_started(tmp_path: Path) -> None:
     ranks = Ranks(tmp_path, ranks=2, acts={"0 stages": 60.0})
     ranks.await_file("pid0")

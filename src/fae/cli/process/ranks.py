@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,9 @@ def ranks_of(options: argparse.Namespace) -> Iterator[TrainingRanks]:
         from fae.distributed.launcher import launch
 
         check_ranks(recipe_of(options), options.device, world)
-        raise SystemExit(launch([sys.executable, "-m", "fae", *options.arguments], world))
+        # As the command that was typed, they find no module in the current folder, unless that is where it looks.
+        path = [] if sys.path[0] in ("", os.getcwd()) else ["-P"]
+        raise SystemExit(launch([sys.executable, *path, "-m", "fae", *options.arguments], world))
     from fae.distributed.rank_process import RankProcess
 
     with RankProcess(place) as process:

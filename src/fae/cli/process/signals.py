@@ -40,7 +40,7 @@ def interrupted_line(arguments: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def handled_signals(line: str, *, ends_process: bool = False) -> Iterator[None]:
+def handled_signals(line: str, *, ends_process: bool = False, second_ends: bool = True) -> Iterator[None]:
     """Handle signals while the block runs: those that the system would let end the process, in the main thread only.
 
     Parameters
@@ -50,6 +50,9 @@ def handled_signals(line: str, *, ends_process: bool = False) -> Iterator[None]:
     ends_process
         Whether the process ends behind the block: then a signal ends it there by the system's own hand, and not by a
         traceback of Python's.
+    second_ends
+        Whether a second signal ends the process at once. Not that of a rank with a launcher, which hands on what may
+        have reached the rank too; a second signal ends the launcher, and ranks with it.
     """
     wanted = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     previous: dict[int, object] = {int(number): signal.getsignal(number) for number in wanted}
@@ -61,7 +64,7 @@ def handled_signals(line: str, *, ends_process: bool = False) -> Iterator[None]:
     if ends_process:
         usual = dict.fromkeys(usual, signal.SIG_DFL)
     try:
-        watch = SignalWatch(usual, line, _PATIENCE_SECONDS)
+        watch = SignalWatch(usual, line, _PATIENCE_SECONDS, second_ends=second_ends)
         watch.start()
     except (OSError, RuntimeError):  # no descriptor or thread is left: the system's own handling is what remains
         yield
