@@ -31,7 +31,7 @@ def trained(folder: Path, world: int, seed: int) -> dict[str, list[list[np.ndarr
 def alone() -> dict[str, list[np.ndarray]]:
     """What one rank ends with."""
     return {
-        name: [tensor.numpy() for tensor in train(log, log.layout(0.4, 1), optimizer, "device")]
+        name: [tensor.numpy() for tensor in train(log, log.layout(0.4, 1), optimizer, "device", with_loss=True)]
         for name, (log, optimizer) in rank_cases().items()
     }
 

@@ -298,10 +298,11 @@ def train(
     compiled=False,
     dense_graph=True,
     group=None,
+    with_loss=False,
 ) -> list[torch.Tensor]:
-    """Train on the log's batches in order; every table (vocabulary order), its state, every dense weight, and the loss.
+    """Train on the log's batches in order; every table (vocabulary order), its state, every dense weight.
 
-    With a `group` of ranks this is one of them.
+    With a `group` of ranks this is one of them. With `with_loss` the sum of the losses comes last.
     """
     optimizer = RowOptimizer(name=optimizer_name, learning_rate=0.1)
     embeddings = make_embeddings(
@@ -324,7 +325,8 @@ def train(
     loss = runner.take_loss()
     assert math.isfinite(loss)
     tables = [tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)]
-    return [*tables, *(parameter.detach().cpu() for parameter in model.parameters()), torch.tensor([loss])]
+    weights = [parameter.detach().cpu() for parameter in model.parameters()]
+    return [*tables, *weights, *([torch.tensor([loss])] if with_loss else [])]
 
 
 def assert_same_bytes(ours, expected) -> None:

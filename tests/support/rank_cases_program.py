@@ -53,7 +53,7 @@ def main(folder: Path, seed: int) -> None:
         group = DelayedGroup(**vars(joined)) if seed else joined
         for name, (log, optimizer) in rank_cases().items():
             layout = log.layout(0.4, 1)
-            tensors = train(log, layout, optimizer, "device", group=group)
+            tensors = train(log, layout, optimizer, "device", group=group, with_loss=True)
             np.savez(folder / f"{name}.{place.rank}.npz", *[tensor.numpy() for tensor in tensors])
 
 
