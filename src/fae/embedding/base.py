@@ -120,6 +120,18 @@ class Embeddings(RowTables):
             ]
         )
 
+    def _train_with(self, group: Group) -> None:
+        """Train together with other ranks: each has a slice of a batch, and `batch_size` inputs of it."""
+        self.group = group
+        if self._gpu is not None:
+            from fae.embedding.gpu_rank_rows import GpuRankRows
+
+            self._gpu.ranks = GpuRankRows(group, self.layout, self.geometries, self.optimizer, self.device)
+        else:
+            from fae.embedding.rank_rows import RankRows
+
+            self._ranks = RankRows(group, self.layout, self.geometries, self.batch_size)
+
     @classmethod
     def from_hot_set(
         cls,

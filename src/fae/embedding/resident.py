@@ -30,7 +30,7 @@ class ResidentEmbeddings(Embeddings):
     batch_size
         B of the whole batch, of which each rank has a slice.
     group
-        The ranks; several on CPUs alone so far.
+        The ranks.
     """
 
     def __init__(
@@ -46,12 +46,9 @@ class ResidentEmbeddings(Embeddings):
         world = group.world if group is not None else 1
         super().__init__(layout, optimizer, batch_size // world, device, engine=engine)
         if group is not None and world > 1:
-            from fae.embedding.rank_rows import RankRows
-
-            if batch_size % world or device.type != "cpu" or engine not in (None, "cpu"):
-                raise ValueError(f"{world} ranks need a CPU each, and {batch_size} inputs that they divide")
-            self.group = group
-            self._ranks = RankRows(group, layout, self.geometries, self.batch_size)
+            if batch_size % world or engine == "reference":
+                raise ValueError(f"{world} ranks need an engine of their own, and {batch_size} inputs that they divide")
+            self._train_with(group)
         self._stores = [
             RowStore.zeros(group.num_hot_rows + group.num_cold_rows, group.embedding_dim, optimizer, device)
             for group in layout.groups

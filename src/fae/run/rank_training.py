@@ -6,10 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fae.core.errors import DeviceError, RecipeError
+from fae.core.errors import RecipeError
 from fae.core.threads import shared_cores
 from fae.distributed.places import RankPlace
-from fae.run.ahead.torch_ahead import seems_to_have_gpu
 
 if TYPE_CHECKING:
     from fae.distributed.group import Group
@@ -61,8 +60,6 @@ def check_ranks(recipe: Recipe, device: str | None, world: int) -> None:
     ------
     RecipeError
         If it is the placement, the batch size or the number of ranks.
-    DeviceError
-        If it is a GPU.
     """
     if world == 1:
         return
@@ -76,11 +73,6 @@ def check_ranks(recipe: Recipe, device: str | None, world: int) -> None:
         raise RecipeError(
             f"[train] placement = {train.placement!r} trains on one rank so far, and {world} are requested; add "
             f"--set train.placement={_PLACEMENT}, or start one rank (without --gpus and torchrun)"
-        )
-    if device == "cuda" or (device is None and seems_to_have_gpu()):
-        raise DeviceError(
-            f"several GPUs do not train together yet, and {world} are requested; start one rank (without --gpus and "
-            f"torchrun), or add --device cpu for {world} processes on the CPU"
         )
     if train.batch_size % world:
         larger = -(-train.batch_size // world) * world
@@ -110,8 +102,13 @@ class TrainingRanks:
         return self.place.rank == 0
 
     @contextlib.contextmanager
-    def joined(self) -> Iterator[Group | None]:
+    def joined(self, device: str) -> Iterator[Group | None]:
         """Meet the other ranks, and train with them while the block runs, on a share of the cores.
+
+        Parameters
+        ----------
+        device
+            ``"cpu"`` or ``"cuda"``: then each rank has a GPU of its own.
 
         Returns
         -------
@@ -124,7 +121,7 @@ class TrainingRanks:
         if self._process is None:
             yield Group()
             return
-        with shared_cores(self.place.local_world), self._process.join() as group:
+        with shared_cores(self.place.local_world), self._process.join(device) as group:
             yield group if group.broadcast_json(True, _WORK) else None
 
     def dismiss(self) -> None:

@@ -21,6 +21,8 @@ from fae.models.layers import EVEN_WIDTH, MLP
 from fae.training.weight_decay import decay_before_steps, decaying_weights
 
 if TYPE_CHECKING:  # needs Triton
+    from fae.distributed.device_dense_sums import DeviceDenseSums
+    from fae.distributed.group import Group
     from fae.models.fused_mlp import FusedMLP
 
 _ALIGN = 64  # weights: parameters begin on a multiple of 128 bytes of their bfloat16 copy
@@ -79,6 +81,7 @@ class FlatOptimizer(EagerOptimizer):
         self._corrections = torch.ones(2, device=device)
         numbers = torch.zeros(2, device=device)  # read by captured graphs when they run
         self._rate, self._kept_share, self._weight_decay = numbers[:1], numbers[1], weight_decay
+        self._rank_sums: DeviceDenseSums | None = None
         with torch.no_grad():
             for parameter in parameters:
                 view = self._view(self._weight, parameter)
@@ -142,6 +145,8 @@ class FlatOptimizer(EagerOptimizer):
             copy_all([self._view(self._grad, p) for p in with_grad], grads)
         for parameter in without:
             self._view(self._grad, parameter).zero_()
+        if self._rank_sums is not None:
+            self._rank_sums.replace(self._grad)
         if self._name == "adam":
             self._steps += 1
             powers = torch.stack([DEFAULT_BETAS[0] ** self._steps, DEFAULT_BETAS[1] ** self._steps])
@@ -155,6 +160,12 @@ class FlatOptimizer(EagerOptimizer):
             OPTIMIZER_CODE[self._name], self._weight, self._grad, self._moments, self._shadow, self._corrections,
             self._rate, eps=optimizer_facts(self._name).eps, betas=DEFAULT_BETAS,
         )  # fmt: skip
+
+    def sum_over(self, group: Group) -> None:
+        """Sum gradients over the ranks of a group before each step; all of them call it together."""
+        from fae.distributed.device_dense_sums import DeviceDenseSums
+
+        self._rank_sums = DeviceDenseSums(group, self._grad)
 
     def set_rate(self, learning_rate: float) -> None:
         """The learning rate of the coming steps, those of captured graphs too; launches on the current stream."""
