@@ -16,10 +16,10 @@ from rank_cases_program import rank_cases
 PROGRAM = Path(__file__).parents[1] / "support" / "rank_cases_program.py"
 
 
-def trained(folder: Path, world: int, seed: int) -> dict[str, list[list[np.ndarray]]]:
+def trained(folder: Path, world: int, seed: int, *engine: str) -> dict[str, list[list[np.ndarray]]]:
     """For each case, what each rank ends with."""
     folder.mkdir()
-    assert launch([sys.executable, str(PROGRAM), str(folder), str(seed)], world) == 0
+    assert launch([sys.executable, str(PROGRAM), str(folder), str(seed), *engine], world) == 0
     found = {}
     for name in rank_cases():
         ranks = [np.load(folder / f"{name}.{rank}.npz") for rank in range(world)]
@@ -40,9 +40,28 @@ def alone() -> dict[str, list[np.ndarray]]:
 def test_ranks_train_what_one_trains(world: int, alone: dict[str, list[np.ndarray]], tmp_path: Path) -> None:
     """All of them the same bytes, with delays too; another number of ranks cuts sums elsewhere, and no more."""
     found, delayed = trained(tmp_path / "plain", world, 0), trained(tmp_path / "delayed", world, 1)
+    require_alike(found, delayed, alone)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_train_what_one_trains_by_kernels_of_gpus(
+    world: int, alone: dict[str, list[np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same in Triton's interpreter, with poisoned buffers."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    found = trained(tmp_path / "plain", world, 0, "triton")
+    require_alike(found, trained(tmp_path / "poisoned", world, 1, "triton"), alone)
+
+
+def require_alike(
+    found: dict[str, list[list[np.ndarray]]],
+    again: dict[str, list[list[np.ndarray]]],
+    alone: dict[str, list[np.ndarray]],
+) -> None:
+    """All ranks of both trainings have the same bytes, and those of one rank but for rounding."""
     for name, expected in alone.items():
         first = found[name][0]
-        for other in (*found[name][1:], *delayed[name]):
+        for other in (*found[name][1:], *again[name]):
             for one, two in zip(first, other, strict=True):
                 assert one.tobytes() == two.tobytes(), name
         for one, two in zip(first, expected, strict=True):

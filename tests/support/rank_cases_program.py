@@ -1,6 +1,8 @@
-"""Small trainings on each of several ranks, with random delays: ``python rank_cases_program.py FOLDER SEED`` as a rank.
+"""Small trainings on each of several ranks: ``python rank_cases_program.py FOLDER SEED [ENGINE [MOVER]]`` as a rank.
 
-What every rank ends with is written beside, for tests to compare.
+ENGINE is ``cpu``, ``triton`` (in Triton's interpreter, on a CPU) or ``cuda``, MOVER one of `fae.distributed.group`. With
+a SEED there are random delays, and buffers of ranks are poisoned. What every rank ends with is written beside, for
+tests to compare.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import random
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,39 @@ class DelayedGroup(Group):
         return super().all_gather(*arguments, **options)
 
 
+class PoisonedBuffer:
+    """A buffer of ranks that waits at random before it is shared, and holds NaN when it is not."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner, self.own, self.pointers = inner, inner.own, inner.pointers
+        self.own.fill_(float("nan"))
+
+    def _wait(self) -> None:
+        if self.own.is_cuda:
+            from fae.kernels.torch_private import busy_stream
+
+            busy_stream(int(DelayedGroup.draws.random() * 200_000))
+
+    def share(self) -> None:
+        self._wait()
+        self._inner.share()
+        self._wait()
+
+    def release(self) -> None:
+        self._inner.release()
+        self.own.fill_(float("nan"))
+
+
+def poison_buffers() -> None:
+    """Let all buffers of ranks that are made from now on be poisoned."""
+    import fae.distributed.device_dense_sums as dense
+    import fae.embedding.gpu_rank_rows as rows
+
+    for module in (dense, rows):
+        make = module.peer_buffer
+        module.peer_buffer = lambda *args, make=make, **options: PoisonedBuffer(make(*args, **options))
+
+
 def rank_cases() -> dict[str, tuple[Log, str]]:
     """Logs and optimizers: lists, weights, batches made to break an exchange, and last batches of all sizes."""
     weighted = random_log(5, lists=True)
@@ -45,17 +81,26 @@ def rank_cases() -> dict[str, tuple[Log, str]]:
     return found
 
 
-def main(folder: Path, seed: int) -> None:
+def main(folder: Path, seed: int, engine: str = "cpu", mover: str | None = None) -> None:
     """As one rank: train all cases."""
     place = place_of_process()
     DelayedGroup.draws = random.Random(seed + place.rank)
-    with RankProcess(place) as process, process.join() as joined:
-        group = DelayedGroup(**vars(joined)) if seed else joined
+    if seed and engine != "cpu":
+        poison_buffers()
+    options: dict[str, Any] = {}
+    with RankProcess(place) as process, process.join("cuda" if engine == "cuda" else "cpu") as joined:
+        group = replace(joined, mover=mover)
+        if seed:
+            group = DelayedGroup(**vars(group))
+        if engine == "cuda":
+            options = {"device": torch.device(group.device), "precision": "bf16"}
+        elif engine == "triton":
+            options = {"engine": "triton"}
         for name, (log, optimizer) in rank_cases().items():
             layout = log.layout(0.4, 1)
-            tensors = train(log, layout, optimizer, "device", group=group, with_loss=True)
+            tensors = train(log, layout, optimizer, "device", group=group, with_loss=True, **options)
             np.savez(folder / f"{name}.{place.rank}.npz", *[tensor.numpy() for tensor in tensors])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

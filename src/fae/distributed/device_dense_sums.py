@@ -6,7 +6,7 @@ import triton
 from torch import Tensor
 
 from fae.distributed.group import Group
-from fae.distributed.peer_buffers import Mover, peer_buffer
+from fae.distributed.peer_buffers import peer_buffer
 from fae.kernels.triton_exchange import tree_sum_kernel
 
 _BLOCK = 1024
@@ -23,14 +23,12 @@ class DeviceDenseSums:
         The ranks, 2, 4 or 8 of them.
     gradient
         float32 ``[P]``: one like those that will be summed.
-    mover
-        As `fae.distributed.peer_buffers.peer_buffer` takes it.
     """
 
-    def __init__(self, group: Group, gradient: Tensor, *, mover: Mover | None = None) -> None:
+    def __init__(self, group: Group, gradient: Tensor) -> None:
         self._world = group.world
         self._buffer = peer_buffer(
-            group, gradient.numel(), gradient.device, channel=_CHANNEL, what="the dense gradients", mover=mover
+            group, gradient.numel(), gradient.device, channel=_CHANNEL, what="the dense gradients"
         )
 
     def replace(self, gradient: Tensor) -> None:

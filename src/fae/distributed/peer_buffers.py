@@ -7,15 +7,13 @@ bytes whatever moved it.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from fae.distributed.group import Group
+from fae.distributed.group import Group, Mover
 from fae.kernels.torch_private import symmetric_memory
-
-Mover = Literal["peer", "gather"]
 
 
 class PeerBuffer(Protocol):
@@ -82,27 +80,23 @@ class _Gathered:
         pass
 
 
-def peer_buffer(
-    group: Group, size: int, device: torch.device, *, channel: int, what: str, mover: Mover | None = None
-) -> PeerBuffer:
+def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, what: str) -> PeerBuffer:
     """Make a buffer; all ranks call it at the same place, with the same arguments.
 
     Parameters
     ----------
     group
-        The ranks, of which there are several.
+        The ranks, of which there are several; `Group.mover` says how bytes get from one to the other: ``peer`` reads
+        other GPUs' memory in place, ``gather`` has a collective copy it.
     size
         Numbers of a rank, at least 1.
     channel
         From 0: another one for each buffer that is in use at the same time.
     what
         The buffer in words, as for `Group.all_gather`.
-    mover
-        ``peer`` reads other GPUs' memory in place, ``gather`` has a collective copy it; by default the first one where
-        all GPUs can.
     """
     size = max(1, size)
-    if (mover or best_mover(group, device)) == "peer":
+    if (group.mover or best_mover(group, device)) == "peer":
         return _PeerMemory(group, size, device, channel)
     return _Gathered(group, size, device, what)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
-from fae.distributed.peer_buffers import Mover, PeerBuffer, peer_buffer
+from fae.distributed.peer_buffers import PeerBuffer, peer_buffer
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
@@ -30,8 +30,6 @@ class GpuRankRows:
     ----------
     group
         The ranks; each has one slice of a batch.
-    mover
-        As `peer_buffer` takes it.
     """
 
     def __init__(
@@ -41,11 +39,9 @@ class GpuRankRows:
         geometries: Sequence[GroupGeometry],
         optimizer: RowOptimizer,
         device: torch.device,
-        *,
-        mover: Mover | None = None,
     ) -> None:
         self._group, self._layout, self._geometries, self._optimizer = group, layout, geometries, optimizer
-        self._device, self._mover = device, mover
+        self._device = device
         self._batches = RankBatches(group.rank, group.world, [len(geometry.slots) for geometry in geometries])
         self._buffers: list[PeerBuffer] = []
         none = [0] * len(geometries)
@@ -81,7 +77,7 @@ class GpuRankRows:
             self._buffers = [
                 peer_buffer(
                     self._group, (own + further) * geometry.embedding_dim, self._device, channel=group,
-                    what=f"the row sums of group {group}", mover=self._mover,
+                    what=f"the row sums of group {group}",
                 )
                 for group, (own, further, geometry) in enumerate(
                     zip(self._most_own, self._most_further, self._geometries, strict=True)
