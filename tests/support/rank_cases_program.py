@@ -1,8 +1,8 @@
 """Small trainings on each of several ranks: ``python rank_cases_program.py FOLDER SEED [ENGINE [MOVER]]`` as a rank.
 
-ENGINE is ``cpu``, ``triton`` (in Triton's interpreter, on a CPU) or ``cuda``, MOVER one of `fae.distributed.group`. With
-a SEED there are random delays, and buffers of ranks are poisoned. What every rank ends with is written beside, for
-tests to compare.
+ENGINE is ``cpu``, ``triton`` (in its interpreter, on a CPU) or ``cuda``, MOVER one of `fae.distributed.group`. With a
+SEED there are random delays, and buffers of ranks are poisoned. What every rank ends with is written beside, for tests
+to compare.
 """
 
 from __future__ import annotations
