@@ -37,11 +37,12 @@ class DelayedGroup(Group):
 
 
 class PoisonedBuffer:
-    """A buffer of ranks that waits at random before it is shared, and holds NaN when it is not."""
+    """A buffer of ranks that waits at random before and behind what is shared, and holds NaN until it is written."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, *, is_dense: bool) -> None:
+        self._is_dense = is_dense
         self._inner, self.own, self.pointers = inner, inner.own, inner.pointers
-        self.own.fill_(float("nan"))
+        self._poison()
 
     def _wait(self) -> None:
         if self.own.is_cuda:
@@ -49,24 +50,32 @@ class PoisonedBuffer:
 
             busy_stream(int(DelayedGroup.draws.random() * 200_000))
 
+    def _poison(self) -> None:
+        if not self._is_dense:  # where padding of weights must have no gradient
+            self.own.fill_(float("nan"))
+
     def share(self) -> None:
         self._wait()
         self._inner.share()
         self._wait()
 
-    def release(self) -> None:
-        self._inner.release()
-        self.own.fill_(float("nan"))
+    def await_all(self) -> None:
+        self._inner.await_all()
+        self._wait()
+        self._poison()
 
 
 def poison_buffers() -> None:
     """Let all buffers of ranks that are made from now on be poisoned."""
-    import fae.distributed.device_dense_sums as dense
+    import fae.distributed.peer_buffers as buffers
     import fae.embedding.gpu_rank_rows as rows
 
-    for module in (dense, rows):
-        make = module.peer_buffer
-        module.peer_buffer = lambda *args, make=make, **options: PoisonedBuffer(make(*args, **options))
+    make = buffers.peer_buffer
+
+    def poisoned(*arguments: Any, what: str, **options: Any) -> PoisonedBuffer:
+        return PoisonedBuffer(make(*arguments, what=what, **options), is_dense="dense" in what)
+
+    buffers.peer_buffer = rows.peer_buffer = poisoned
 
 
 def rank_cases() -> dict[str, tuple[Log, str]]:

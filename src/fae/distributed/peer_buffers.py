@@ -1,8 +1,8 @@
 """Buffers that every rank writes its own part of and reads all parts of: on GPUs that see each other, in place.
 
-A rank writes `own`, calls `share`, reads what the `pointers` say, and calls `release`. Between `share` and `release` no
-part changes. Nothing waits for the device, so all of it can be captured in a CUDA graph. What is read has the same
-bytes whatever moved it.
+A rank writes `own`, calls `share`, and reads what the `pointers` say. Before it writes again, all must have read: one
+`await_all` of any buffer is enough for all of them. Nothing waits for the device, so all can be captured in a CUDA
+graph. What is read has the same bytes whatever moved it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class PeerBuffer(Protocol):
     def share(self) -> None:
         """From here on what any rank has written can be read, in the order of the current stream."""
 
-    def release(self) -> None:
-        """This rank reads no longer: from here on `own` may be written, when all have said so."""
+    def await_all(self) -> None:
+        """From here on all ranks have done what they had launched before, in the order of the current stream."""
 
 
 class _PeerMemory:
-    """Memory of each GPU that all GPUs of the host map; `share` and `release` are barriers between them.
+    """Memory of each GPU that all GPUs of the host map; `share` and `await_all` are barriers between them.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class _PeerMemory:
     def share(self) -> None:
         self._handle.barrier(channel=2 * self._channel)
 
-    def release(self) -> None:
+    def await_all(self) -> None:
         self._handle.barrier(channel=2 * self._channel + 1)
 
 
@@ -76,8 +76,8 @@ class _Gathered:
     def share(self) -> None:
         self._group.all_gather(self.own, self._what, self._all)
 
-    def release(self) -> None:
-        pass
+    def await_all(self) -> None:
+        """Nothing: what others read is a copy, which is there when `share` is over."""
 
 
 def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, what: str) -> PeerBuffer:

@@ -282,6 +282,11 @@ class Embeddings(RowTables):
         features.require_valid = lambda: self._require_latest(batch.turn, lookup)
         return features
 
+    def await_lookup(self) -> None:
+        """Have the device finish what a lookup began beside the model, where the model has not waited for it."""
+        if self._gpu is not None:
+            self._gpu.await_addresses()
+
     def _require_latest(self, turn: BatchTurn, lookup: int) -> None:
         turn.require(self, "reading features")
         if lookup != self._lookups:

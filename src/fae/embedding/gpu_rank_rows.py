@@ -73,6 +73,7 @@ class GpuRankRows:
         if changed:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
+            self._group.barrier("the end of what reads row sums")
             self._buffers = []
             self._buffers = [
                 peer_buffer(
@@ -84,6 +85,10 @@ class GpuRankRows:
                 )
             ]  # fmt: skip
         return changed
+
+    def begin_step(self) -> None:
+        """Wait, on the current stream, until all ranks have read what this one wrote in the step before."""
+        self._buffers[0].await_all()
 
     def update(
         self, group: int, kernels: TritonGroupKernels, inputs: InputViews, cold_lists: Tensor, bank: RowStore,
@@ -108,4 +113,3 @@ class GpuRankRows:
             inputs, cold_lists, self._layout.groups[group].num_hot_rows, bank.weight, bank.state, buffer.pointers,
             optimizer.eps, optimizer.betas, most_rows=self._most_rows[group], decays=optimizer.weight_decay > 0,
         )  # fmt: skip
-        buffer.release()

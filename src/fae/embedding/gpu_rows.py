@@ -206,7 +206,7 @@ class GpuRows:
                 output.requires_grad_(False).grad = None
 
         def read() -> list[Tensor]:
-            self._await_addresses()
+            self.await_addresses()
             self._has_read = True
             leaves = []
             for group, kernels in enumerate(self._kernels):
@@ -220,7 +220,7 @@ class GpuRows:
         def interact(dense: Tensor) -> Tensor | None:
             if self._interaction is None or dense.dtype != torch.bfloat16:
                 return None
-            self._await_addresses()
+            self.await_addresses()
             if self._row_gradients is None and requires_grad:
                 width = self._geometries[0].width
                 self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
@@ -233,7 +233,7 @@ class GpuRows:
             return joined
 
         if sequences:
-            self._await_addresses()
+            self.await_addresses()
         return FeatureEmbeddings(views, read, sequences.read(inputs.addresses, self._device), interact)
 
     def _with_addresses(self, batch: ReadyBatch) -> InputViews:
@@ -253,10 +253,12 @@ class GpuRows:
         return dataclasses.replace(views, addresses=self._addresses)
 
     def _derive_addresses(self, views: InputViews, addresses: Tensor) -> None:
+        if self.ranks is not None:
+            self.ranks.begin_step()
         for kernels in self._kernels:
             kernels.derive_addresses(views, addresses)
 
-    def _await_addresses(self) -> None:
+    def await_addresses(self) -> None:
         """Have the current stream wait for addresses that are derived on the other one."""
         if self._addresses_on_side:
             assert self._side_stream is not None
@@ -279,7 +281,7 @@ class GpuRows:
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Sum the gradients of the batch that was looked up last and apply the optimizer."""
         assert batch.buffer is not None
-        self._await_addresses()  # of a model that read nothing
+        self.await_addresses()  # of a model that read nothing
         if self._updated_on_side:
             assert self._side_stream is not None
             torch.cuda.current_stream(self._device).wait_stream(self._side_stream)

@@ -251,14 +251,33 @@ def loss_and_gradient(
 
 
 @triton.jit
+def _of_rank(pointers, i, inside, RANK: tl.constexpr):
+    return tl.load(tl.load(pointers + RANK).to(tl.pointer_type(tl.float32)) + i, mask=inside, other=0.0)
+
+
+@triton.jit
+def _sum_of_four(pointers, i, inside, FIRST: tl.constexpr):
+    left = _of_rank(pointers, i, inside, FIRST) + _of_rank(pointers, i, inside, FIRST + 1)
+    return left + (_of_rank(pointers, i, inside, FIRST + 2) + _of_rank(pointers, i, inside, FIRST + 3))
+
+
+@triton.jit
 def _dense_update_kernel(
     weight, grad, state, shadow, rate, eps, decay, square_decay, step_rate, size,
-    OPTIMIZER: tl.constexpr, SHADOW: tl.constexpr, BLOCK: tl.constexpr,
+    OPTIMIZER: tl.constexpr, SHADOW: tl.constexpr, BLOCK: tl.constexpr, RANKS: tl.constexpr,
 ):  # fmt: skip
+    """One step; with several RANKS `grad` points to where the gradient of each is, which are summed in a tree."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < size
     old = tl.load(weight + i, mask=inside, other=0.0)
-    g = tl.load(grad + i, mask=inside, other=0.0)
+    if RANKS == 1:
+        g = tl.load(grad + i, mask=inside, other=0.0)
+    elif RANKS == 2:
+        g = _of_rank(grad, i, inside, 0) + _of_rank(grad, i, inside, 1)
+    elif RANKS == 4:
+        g = _sum_of_four(grad, i, inside, 0)
+    else:
+        g = _sum_of_four(grad, i, inside, 0) + _sum_of_four(grad, i, inside, 4)
     learning_rate = tl.load(rate)
     if OPTIMIZER == SGD:
         new = old - learning_rate * g
@@ -284,7 +303,7 @@ def _dense_update_kernel(
 
 def dense_update(
     optimizer: int, weight: Tensor, grad: Tensor, state: Tensor, shadow: Tensor, corrections: Tensor, rate: Tensor, *,
-    eps: float, betas: tuple[float, float],
+    eps: float, betas: tuple[float, float], of_ranks: Tensor | None = None,
 ) -> None:  # fmt: skip
     """One optimizer step over all dense weights at once, and their bfloat16 copy.
 
@@ -302,10 +321,14 @@ def dense_update(
         float32 ``[2]`` on the device, for Adam: 1 - beta1^t and sqrt(1 - beta2^t).
     rate
         float32 ``[1]`` on the device, the learning rate: a captured graph reads what is there when it runs.
+    of_ranks
+        int64 ``[2, 4 or 8]`` on the device: where the gradient of each rank is, to be summed in place of `grad`.
     """
     size, block = weight.numel(), 1024
     _dense_update_kernel[(triton.cdiv(size, block),)](
-        weight, grad, state if state.numel() else weight, shadow if shadow.numel() else weight,
+        weight, grad if of_ranks is None else of_ranks, state if state.numel() else weight,
+        shadow if shadow.numel() else weight,
         rate, eps, 1 - betas[0], 1 - betas[1], corrections, size,
         OPTIMIZER=optimizer, SHADOW=shadow.numel() > 0, BLOCK=block,
+        RANKS=1 if of_ranks is None else len(of_ranks),
     )  # fmt: skip

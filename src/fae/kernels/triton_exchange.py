@@ -142,24 +142,3 @@ def exchange_kernel(
             weight, state, row, target, d, total, exists[:, None] & fits[None, :], exists, learning_rate, kept_share,
             eps, decay, square_decay, OPTIMIZER, DIM, DECAYS,
         )  # fmt: skip
-
-
-@triton.jit
-def _part(pointers, i, inside, RANK: tl.constexpr):
-    part = tl.load(pointers + RANK).to(tl.pointer_type(tl.float32))
-    return tl.load(part + i, mask=inside, other=0.0)
-
-
-@triton.jit
-def tree_sum_kernel(pointers, out, size, RANKS: tl.constexpr, BLOCK: tl.constexpr):
-    """The sum over ranks of a vector that each has at its pointer, in the tree."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < size
-    total = _part(pointers, i, inside, 0) + _part(pointers, i, inside, 1)
-    if RANKS >= 4:
-        total += _part(pointers, i, inside, 2) + _part(pointers, i, inside, 3)
-    if RANKS >= 8:
-        right = _part(pointers, i, inside, 4) + _part(pointers, i, inside, 5)
-        right += _part(pointers, i, inside, 6) + _part(pointers, i, inside, 7)
-        total += right
-    tl.store(out + i, total, mask=inside)

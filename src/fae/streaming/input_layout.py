@@ -193,7 +193,7 @@ class _Pieces:
     def add_fixed(self, array: npt.NDArray[Any], place: int) -> None:
         """Copy each batch's entry of an array ``[N, ...]`` to a fixed place (in words); each entry is contiguous."""
         assert not len(array) or array[0].flags.c_contiguous
-        self.sources.append(_flat(array))
+        self.sources.append(_whole(array))
         size = array[:1].nbytes if len(array) else 0
         sources = array.ctypes.data + self._order * array.strides[0]
         self._columns.append((sources, np.full_like(sources, 4 * place), np.full_like(sources, size)))
@@ -263,14 +263,13 @@ def _add_shared(
     return ends
 
 
-def _flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """All memory from the first number of an array to its last one."""
-    if array.flags.c_contiguous or not array.size:
+def _whole(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, or the one that it is a part of every entry of."""
+    if array.flags.c_contiguous:
         return array
-    steps = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
-    return np.lib.stride_tricks.as_strided(
-        array, (steps // array.itemsize + 1,), (array.itemsize,), writeable=False
-    )  # fmt: skip
+    assert isinstance(array.base, np.ndarray)
+    assert array.base.flags.c_contiguous
+    return array.base
 
 
 @njit(cache=True, nogil=True)

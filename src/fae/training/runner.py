@@ -72,8 +72,12 @@ class StepRunner:
         self.precision: Precision = precision
         self._group = embeddings.group
         self._dense_sums: DenseSums | None = None
-        if self._group.world > 1 and isinstance(dense_optimizer, FlatOptimizer):
-            dense_optimizer.sum_over(self._group)
+        if isinstance(dense_optimizer, FlatOptimizer):
+            if dense_optimizer.world != self._group.world:
+                raise ValueError(
+                    f"the dense optimizer sums gradients of {dense_optimizer.world} ranks, and {self._group.world} "
+                    "train: make_dense_optimizer(..., group=embeddings.group)"
+                )
         elif self._group.world > 1:
             weights = [weight for group in dense_optimizer.param_groups for weight in group["params"]]
             self._dense_sums = DenseSums(self._group, weights)

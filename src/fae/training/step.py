@@ -142,6 +142,7 @@ def train_step(
         model = module_of(model)  # not compiled anew for every number of inputs
     with autocast(embeddings.device, precision), single_input(model, dense):
         logits = call_model(model, dense, shown)
+    embeddings.await_lookup()  # before gradients are written, which other ranks may still have read
     dense_optimizer.zero_grad(set_to_none=True)
     if loss_sum is None:
         loss_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
