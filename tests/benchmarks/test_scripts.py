@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-SHARED = ("common", "contenders", "study", "figures")
+SHARED = ("common", "contenders", "figures", "model_parallel", "model_parallel_step", "rank_data", "study")
 SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if path.stem not in SHARED)
 QUICK = {
     "calibrate": ["calibrate.py", "--quick"],
@@ -27,6 +27,7 @@ SLOW = {
     "limits threads": ["limits.py", "threads", "--quick", "--logs", "zipf"],
     "rows": ["rows.py", "--quick"],
     "ingest": ["ingest.py", "--quick"],
+    "ranks": ["ranks.py", "--quick"],
     "plan_stages": ["plan_stages.py", "--quick"],
     "start": ["start.py", "--quick"],
     "pipeline": ["pipeline.py", "--quick", "--shares", "0.05", "--settings", "depth 4"],
