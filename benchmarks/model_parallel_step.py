@@ -80,7 +80,7 @@ class VectorExchange:
 
 
 class SideStream:
-    """A stream beside the current one, and a mark in it; on a CPU work is done where it is asked for."""
+    """A stream beside the current one, and a mark in it; on a CPU work is done at once."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device) if device.type == "cuda" else None

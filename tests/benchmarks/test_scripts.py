@@ -27,7 +27,6 @@ SLOW = {
     "limits threads": ["limits.py", "threads", "--quick", "--logs", "zipf"],
     "rows": ["rows.py", "--quick"],
     "ingest": ["ingest.py", "--quick"],
-    "ranks": ["ranks.py", "--quick"],
     "plan_stages": ["plan_stages.py", "--quick"],
     "start": ["start.py", "--quick"],
     "pipeline": ["pipeline.py", "--quick", "--shares", "0.05", "--settings", "depth 4"],
