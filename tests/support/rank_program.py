@@ -20,7 +20,7 @@ from fae.cli import run as verb
 from fae.core.errors import TrainingError
 from fae.core.interrupts import is_interrupted, put_off, raise_interrupt
 from fae.core.progress import say
-from fae.distributed import launcher
+from fae.distributed import launcher, meeting
 from fae.distributed.group import Group
 from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
@@ -37,6 +37,8 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(launcher.launch([sys.executable, "-m", "rank_program", *options.arguments], plan["ranks"]))
     folder = Path(options.out)
     waits = {name: plan[name] for name in ("join_seconds", "group_seconds") if name in plan}
+    meeting._BEAT_SECONDS = plan.get("beat_seconds", meeting._BEAT_SECONDS)
+    meeting._SILENT_SECONDS = plan.get("silent_seconds", meeting._SILENT_SECONDS)
     with RankProcess(place, **waits) as process:
         (folder / f"pid{place.rank}").write_text(str(os.getpid()))
         act(plan, place.rank, "stages", folder)
@@ -60,6 +62,8 @@ def train(plan: dict[str, Any], group: Group, folder: Path) -> dict[str, Any]:
             act(plan, group.rank, step, folder)
             total += group.tree_sum(torch.full((3,), group.rank + step, dtype=torch.float32), f"step {step}", rows)
             (folder / f"at{group.rank}").write_text(str(step))
+            for _ in range(plan.get("works", {}).get(str(step), 0)):
+                first_works(plan, group, step, folder)
             if group.any(is_interrupted(), f"the end of step {step}"):
                 time.sleep(plan.get("save", 0.0))
                 (folder / f"saved{group.rank}").write_text(str(step))
@@ -71,6 +75,18 @@ def train(plan: dict[str, Any], group: Group, folder: Path) -> dict[str, Any]:
     if group.is_first:
         say("train: done")
     return {"total": total.tolist(), "hosts": len(group.hosts)}
+
+
+def first_works(plan: dict[str, Any], group: Group, step: int, folder: Path) -> None:
+    """Work of rank 0 alone, once or several times a step; ranks of ``left_out`` do not wait for it."""
+    if group.rank in plan.get("left_out", []):
+        return
+    with group.first_works(f"the work of step {step}"):
+        if group.is_first:
+            (folder / "works").open("a").write("x")
+            act(plan, 0, f"work {step}", folder)
+    if not group.is_first:
+        (folder / f"worked{group.rank}").open("a").write(f"{len((folder / 'works').read_text())}\n")
 
 
 def act(plan: dict[str, Any], rank: int, step: object, folder: Path) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from fae.distributed.rank_process import RankProcess
 from fae.embedding.placements import make_embeddings
 from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
+from fae.training import kept_states
 from fae.training.config import TrainConfig
+from fae.training.quality import evaluate, meter
 from fae.training.trainer import Trainer
 from train_setting import MODEL, Setting, tensors_of
 
@@ -47,12 +51,13 @@ TRAININGS: dict[str, tuple[TrainConfig, Any, tuple[Callback, ...]]] = {
     "early stopping": (STOPPING, MODEL, ()),
     "dropout": (BASE, dataclasses.replace(MODEL, dropout=0.3), ()),
     "drifting": (BASE, MODEL, ()),
+    "slow": (dataclasses.replace(BASE, epochs=2), MODEL, ()),
     "failing callback": (BASE, MODEL, (StopsAt(20, fails=True),)),
 }
 
 
 def trainer_of(name: str, setting: Setting, group: Group | None = None, folder: Path | None = None) -> Trainer:
-    """The trainer of a training; one that is named so has a folder, and trains other rows on the second rank."""
+    """The trainer of a training; some write a run folder, and one trains other rows on the second rank."""
     config, model_config, callbacks = TRAININGS[name]
     optimizer = RowOptimizer(name=config.optimizer, learning_rate=config.learning_rate)
     embeddings = make_embeddings("device", setting.hot_set, optimizer, device="cpu", group=group)
@@ -60,14 +65,36 @@ def trainer_of(name: str, setting: Setting, group: Group | None = None, folder: 
     model = build_model(model_config, setting.log.features, 2, seed=config.seed)
     if name == "drifting" and embeddings.group.rank == 1:
         embeddings.follow_rates(lambda step: 0.5)
-    run = folder / "run" if name == "drifting" and folder is not None else None
+    run = folder / "run" if name in ("drifting", "slow") and folder is not None else None
     return Trainer(model, embeddings, setting.packed, config, callbacks=callbacks, folder=run)
+
+
+GROUP_SECONDS, SLOW_SECONDS = 3.0, 6.0
+
+
+def slow_once(folder: Path, rank: int, module: Any, name: str) -> None:
+    """Let the first call of a function of a module take longer than ranks wait in a collective."""
+    work: Callable[..., Any] = getattr(module, name)
+    said = folder / f"{name}.{rank}"
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        if not said.exists():
+            said.touch()
+            time.sleep(SLOW_SECONDS)
+        return work(*arguments, **options)
+
+    setattr(module, name, slowly)
 
 
 def main(folder: Path, names: list[str]) -> None:
     """As one rank: all of them."""
     place = place_of_process()
-    with RankProcess(place) as process, process.join() as group:
+    waits = {"group_seconds": GROUP_SECONDS} if names == ["slow"] else {}
+    with RankProcess(place, **waits) as process, process.join() as group:
+        if names == ["slow"]:
+            slow_once(folder, place.rank, kept_states, "save_checkpoint")
+            slow_once(folder, place.rank, evaluate, "compute_metrics")
+            slow_once(folder, place.rank, meter, "measure_quality")
         for name in names:
             trainer = trainer_of(name, Setting(folder / str(place.rank)), group, folder)
             result = trainer.fit()

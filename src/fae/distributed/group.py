@@ -6,8 +6,9 @@ time (`fae.distributed.link`).
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,6 +74,24 @@ class Group:
     def barrier(self, what: str) -> None:
         """Wait until all ranks are here."""
         self._gather(b"", what)
+
+    @contextlib.contextmanager
+    def first_works(self, what: str) -> Iterator[None]:
+        """Let rank 0 work alone in the block, for as long as it takes; the others wait behind theirs, which is empty.
+
+        They wait for as long as rank 0 is heard of, and not the limited time of a collective: use it for whatever may
+        take minutes, such as a checkpoint. It begins where ranks are together, behind a collective.
+
+        Raises
+        ------
+        LostRank
+            On another rank, if rank 0 is gone or is no longer heard of, or yet another one is gone.
+        """
+        if self.link is None:
+            yield
+            return
+        with self.link.first_works(what):
+            yield
 
     def any(self, flag: bool, what: str) -> bool:
         """Whether any rank has set its flag: how ranks stop after the same batch."""

@@ -32,6 +32,12 @@ LOST_SECONDS = 10.0
 INTERRUPTED_SECONDS = 60.0
 """The same after a signal, when the first one has ended: another may still save what is trained."""
 _SAME_CAUSE_SECONDS = 0.5
+_INTERRUPTS = {
+    status: int(number)
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+    for status in (status_of(number), -number)
+}
+"""The signal by the status of a rank that has left by it, or was ended by it before it could."""
 _MOST_BYTES = 65536
 """How much of what a rank has said is shown: its end."""
 
@@ -56,7 +62,7 @@ def launch(command: Sequence[str], num_ranks: int, *, environ: Mapping[str, str]
     RankError
         If a rank was killed, or ended where others wait for it.
     Interrupted
-        If a signal has ended the ranks before rank 0 could say so.
+        If a signal has ended the ranks, or one of them, before rank 0 could say so.
     """
     with _Launch(command, num_ranks, os.environ if environ is None else environ) as ranks, put_off():
         return ranks.watch()
@@ -176,6 +182,8 @@ class _Launch:
         if not blamed:
             return self._without_blame()
         first = blamed[0]
+        if found[first] in _INTERRUPTS and (first > 0 or found[first] < 0):
+            raise Interrupted(_INTERRUPTS[found[first]])  # one rank alone has heard it, and only rank 0 says so
         if found[first] < 0:
             raise RankError(
                 f"rank {first} of {self._num_ranks} (process {self._ranks[first].pid}) was ended by "

@@ -6,10 +6,11 @@ the other where ranks are out of step. A wait is cut into short ones: signals ar
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ class Link:
     """
 
     def __init__(self, meeting: RankMeeting, device: torch.device, timeout: float) -> None:
-        self._place, self._store, self._timeout = meeting.place, meeting.store, timeout
+        self._meeting, self._place, self._store, self._timeout = meeting, meeting.place, meeting.store, timeout
         limit = timedelta(seconds=timeout) + _MARGIN
         self._waits_on_device = device.type == "cuda"  # the host goes further, and NCCL has the limit
         try:
@@ -58,7 +59,7 @@ class Link:
             self._tensors: Any = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo", timeout=limit)
         except RuntimeError as error:
             raise LostRank(f"ranks cannot be connected: {_line(error)}") from error
-        self._number = 0
+        self._number = self._works = 0
         self._header = torch.zeros(3, dtype=torch.int64)
         self._headers = torch.zeros(self._place.world, 3, dtype=torch.int64)
 
@@ -95,6 +96,19 @@ class Link:
             dist.all_gather_into_tensor(out, tensor.contiguous(), group=self._tensors)
         else:
             self._gather(out, tensor.contiguous(), self._tensors, what)
+
+    @contextlib.contextmanager
+    def first_works(self, what: str) -> Iterator[None]:
+        """As `fae.distributed.group.Group.first_works`."""
+        self._works += 1
+        key = f"worked/{self._works}"
+        if self._place.rank == 0:
+            with self._meeting.beating():
+                yield
+            self._meeting.say(key)
+        else:
+            yield
+            self._meeting.await_first(key, lambda: self._look_around(what))
 
     def close(self, *, now: bool = False) -> None:
         """Leave the group; `now` without an end of what is still under way, which would be waited for otherwise."""
@@ -134,6 +148,13 @@ class Link:
             self._answer_call(what)
             if now - began > self._timeout:
                 self._call(what)
+
+    def _look_around(self, what: str) -> None:
+        """End a wait for rank 0 where another rank is gone, or has failed, or asks who is there."""
+        self._answer_call(what)
+        gone = [rank for rank, runs in self._meeting.neighbours().items() if not runs]
+        if gone or self._meeting.has_failure():
+            raise LostRank(f"rank {gone[0]} is gone at {what}" if gone else "another rank has failed")
 
     def _answer_call(self, what: str) -> None:
         """Where another rank has waited too long and asks who is there: say so, and leave the rest to it."""

@@ -1,6 +1,7 @@
 """Where ranks meet before they are a group: torch's key-value store, which rank 0 or torchrun has.
 
-Nothing here waits inside a call of torch's: signals are heard, and every wait has a limit.
+There they also wait for rank 0 while it works alone. A wait is cut into short ones, in threads of their own: signals
+are heard, and every wait has a limit.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.05
 _BEAT_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
+"""How often a rank that waits for rank 0 looks around; its wait is over at once when rank 0 says so."""
 _SILENT_SECONDS = 60.0
 """After how long without a beat of rank 0 the others stop waiting for it."""
 _LOCAL = ("127.0.0.1", "localhost")
@@ -45,6 +48,8 @@ class RankMeeting:
     ----------
     store
         Keys of this start of the ranks alone.
+    facts
+        Host and process of every rank, once all have come.
 
     Raises
     ------
@@ -56,6 +61,7 @@ class RankMeeting:
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
         self.place, self.seconds = place, seconds
+        self.facts: list[dict[str, Any]] = []
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         torchrun_has_it = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         with _errors_of_store(f"rank 0 at {place.address}:{place.port} does not answer as one"):
@@ -111,12 +117,36 @@ class RankMeeting:
             while not ended.wait(_BEAT_SECONDS):
                 self.store.add("beats", 1)
 
-    def begin(self) -> None:
-        """Let the others know that it is their turn."""
-        self.store.put("begin", "1")
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """Let the others know that rank 0 is at work, from a thread, while the block runs."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self.beat, args=(ended,), daemon=True, name="fae-beat")
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
-    def await_begin(self) -> None:
-        """Wait until it is this rank's turn, for as long as rank 0 is there.
+    def say(self, key: str) -> None:
+        """As rank 0, end the wait of the others for a key.
+
+        Raises
+        ------
+        LostRank
+            If there is no store any longer.
+        """
+        with _errors_of_store("the others are gone", LostRank):
+            self.store.put(key, "1")
+
+    def await_first(self, key: str, look: Callable[[], None] | None = None) -> None:
+        """Wait until rank 0 says this key, for as long as rank 0 is there.
+
+        Parameters
+        ----------
+        look
+            Called once a second, to raise what else ends the wait.
 
         Raises
         ------
@@ -125,13 +155,14 @@ class RankMeeting:
         """
         beats, heard = -1, time.monotonic()
         with _errors_of_store("rank 0 is gone", LostRank):
-            while not self.store.check(["begin"]):
+            while not self.store.wait(key, _LOOK_SECONDS):
                 now = self.store.add("beats", 0)
                 if now != beats:
                     beats, heard = now, time.monotonic()
                 if time.monotonic() - heard > _SILENT_SECONDS:
                     raise LostRank(f"rank 0 has not been heard of for {_SILENT_SECONDS:.0f} s")
-                time.sleep(4 * _POLL_SECONDS)
+                if look is not None:
+                    look()
 
     def exchange_facts(self) -> list[dict[str, Any]]:
         """Host and process of every rank, once all have come.
@@ -154,7 +185,17 @@ class RankMeeting:
                         "s; look at what is printed on their hosts, and start all ranks again"
                     )
                 time.sleep(_POLL_SECONDS)
-            return [json.loads(self.store.text(key)) for key in keys]
+            self.facts = [json.loads(self.store.text(key)) for key in keys]
+        return self.facts
+
+    def neighbours(self) -> dict[int, bool]:
+        """Other ranks that are processes of this machine, and whether they are there."""
+        here = machine_facts()
+        return {
+            rank: process_start(facts["pid"]) == facts["started"]
+            for rank, facts in enumerate(self.facts)
+            if rank != self.place.rank and all(facts.get(name) == value for name, value in here.items())
+        }
 
     def report_failure(self) -> bool:
         """Let the others know that this rank has failed by itself; whether it is the first one."""

@@ -24,7 +24,7 @@ from fae.distributed.group import Group
 from fae.distributed.meeting import RankMeeting
 from fae.distributed.places import RankPlace
 from fae.engine.code_version import versions
-from fae.engine.processes import end_with_parent, machine_facts, process_start
+from fae.engine.processes import end_with_parent
 
 JOIN_SECONDS = 300.0
 """How long ranks wait for one another when they begin."""
@@ -32,6 +32,7 @@ GROUP_SECONDS = 600.0
 """How long a rank waits for the others in one collective."""
 _SAME_LINE_SECONDS = 5.0
 """Under torchrun, how long a rank that fails before the ranks have met waits: rank 0 may be about to say the same."""
+_BEGIN = "begin"
 _DEATH_SECONDS = 2.0
 """How long after its connections a killed process may still be seen."""
 
@@ -100,9 +101,9 @@ class RankProcess:
         self._has_begun.set()
         meeting = self._open_meeting()
         if place.rank == 0:
-            meeting.begin()
+            meeting.say(_BEGIN)
         elif place.launcher is None:
-            meeting.await_begin()
+            meeting.await_first(_BEGIN)
         self._facts = meeting.exchange_facts()
         from fae.distributed.devices import take_device
         from fae.distributed.link import Link
@@ -194,13 +195,10 @@ class RankProcess:
 
     def _neighbours(self) -> dict[int, bool]:
         """Other ranks that are processes of this machine, and whether they are there, or have left by a signal."""
-        here = machine_facts()
-        found = {
-            rank: process_start(facts["pid"]) == facts["started"]
-            for rank, facts in enumerate(self._facts)
-            if rank != self.place.rank and all(facts.get(name) == value for name, value in here.items())
-        }
-        if self._meeting is not None and not all(found.values()):
+        if self._meeting is None:
+            return {}
+        found = self._meeting.neighbours()
+        if not all(found.values()):
             found |= {rank: True for rank, runs in found.items() if not runs and self._meeting.has_left(rank)}
         return found
 

@@ -37,6 +37,19 @@ class TimedStore:
         """Whether all of these keys are there."""
         return self._timed(lambda: bool(self.inner.check(keys)))
 
+    def wait(self, key: str, seconds: float) -> bool:
+        """Whether a key is there: at once where it is, or as soon as it comes, and after that time at the latest."""
+        from torch.distributed import DistStoreError
+
+        def call() -> bool:
+            try:
+                self.inner.wait([key], timedelta(seconds=seconds))
+            except DistStoreError:  # the time is over
+                return bool(self.inner.check([key]))
+            return True
+
+        return self._timed(call, seconds + CALL_SECONDS)
+
     def text(self, key: str) -> str:
         """The value of a key that is there."""
         return self._timed(lambda: bytes(self.inner.get(key)).decode())
@@ -49,7 +62,7 @@ class TimedStore:
         """Add to a number, which is 0 at first; the sum."""
         return self._timed(lambda: int(self.inner.add(key, number)))
 
-    def _timed(self, call: Callable[[], Value]) -> Value:
+    def _timed(self, call: Callable[[], Value], seconds: float = CALL_SECONDS) -> Value:
         found: list[Any] = []
 
         def work() -> None:
@@ -60,9 +73,9 @@ class TimedStore:
 
         thread = threading.Thread(target=work, daemon=True, name="fae-store")
         thread.start()
-        thread.join(CALL_SECONDS)
+        thread.join(seconds)
         if not found:
-            raise RuntimeError(f"no answer within {CALL_SECONDS:.0f} s")
+            raise RuntimeError(f"no answer within {seconds:.0f} s")
         value, error = found[0]
         if error is not None:
             raise error

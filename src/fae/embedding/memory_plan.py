@@ -80,7 +80,9 @@ def largest_budget(needs: MemoryPlan, device_free: int) -> int:
     return (device_free - needs.device_beside - SPARE_BYTES) // _MIB * _MIB
 
 
-def require_memory(needs: MemoryPlan, placement: str, *, device_free: int | None, host_free: int | None = None) -> None:
+def require_memory(
+    needs: MemoryPlan, placement: str, *, device_free: int | None, host_free: int | None = None, ranks: int = 1
+) -> None:
     """Raise `BudgetError` for what cannot fit.
 
     Parameters
@@ -89,6 +91,8 @@ def require_memory(needs: MemoryPlan, placement: str, *, device_free: int | None
         Bytes that the GPU can still give; None if the device is the host itself.
     host_free
         Bytes that the host can still give; by default as the system reports, unchecked where it reports nothing.
+    ranks
+        How many processes of this host take that memory, each for itself.
 
     Raises
     ------
@@ -113,9 +117,19 @@ def require_memory(needs: MemoryPlan, placement: str, *, device_free: int | None
                 f"{what}; the largest budget that fits is {largest}MiB: run again with "
                 f"--set train.placement=tiered --budget {largest}MiB"
             )
-    if host_free and on_host > host_free:
+    if host_free and ranks * on_host > host_free:
         raise BudgetError(
-            f"placement = {placement!r} needs {format_bytes(on_host)} of host memory for rows, state and buffers; "
-            f"{format_bytes(host_free)} are available; give rows to a GPU with a larger --budget, choose a smaller "
+            f"placement = {placement!r} needs {format_bytes(on_host)} of host memory for rows, state and buffers"
+            f"{times_ranks(on_host, ranks)}; {format_bytes(host_free)} are available; "
+            f"{'start fewer ranks' if ranks > 1 else 'give rows to a GPU with a larger --budget'}, choose a smaller "
             "[model] embedding_dim or an [train] optimizer with less state"
         )
+
+
+def times_ranks(size: int, ranks: int) -> str:
+    """What bytes of one rank are in all, in words behind them; empty for one rank.
+
+    >>> times_ranks(2**30, 4)
+    ' on each of 4 ranks of this host, 4.0 GiB in all'
+    """
+    return f" on each of {ranks} ranks of this host, {format_bytes(ranks * size)} in all" if ranks > 1 else ""

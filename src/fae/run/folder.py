@@ -160,7 +160,7 @@ class RunFolder(RunContext):
             import_torch()
         else:
             self.engine.when_tasks_have_run(import_torch)
-        require_model_memory(self.recipe, log)
+        require_model_memory(self.recipe, log, self.ranks.place.local_world)
         with self.locked():
             # A parent that does not fit and a missing GPU are found now, not after hours of ingest.
             self.parent()

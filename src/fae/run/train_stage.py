@@ -19,6 +19,7 @@ from fae.core.errors import BudgetError
 from fae.core.host_memory import available_bytes
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
+from fae.embedding.memory_plan import times_ranks
 from fae.models.most_weights import BYTES_OF_WEIGHT, most_weights
 from fae.run.ahead.loops_ahead import named_features
 from fae.run.context import RunContext
@@ -180,13 +181,15 @@ def _pretrained(run: RunContext) -> dict[str, str]:
     return {"rows": rows_fingerprint(find_rows(name, run.recipe.base))}
 
 
-def require_model_memory(recipe: Recipe, log: ColumnarLog | None) -> None:
+def require_model_memory(recipe: Recipe, log: ColumnarLog | None, ranks: int = 1) -> None:
     """Refuse a model that host memory, where it is made, cannot hold: before any stage starts.
 
     Parameters
     ----------
     log
         A log that is columnar already; None takes the columns that the recipe names.
+    ranks
+        How many processes of this host make it, each for itself.
 
     Raises
     ------
@@ -195,7 +198,7 @@ def require_model_memory(recipe: Recipe, log: ColumnarLog | None) -> None:
     """
     features, free = log.features if log else named_features(recipe), available_bytes()
     num_dense = len(log.dense_names if log else recipe.log.dense_columns())
-    if BYTES_OF_WEIGHT * most_weights(recipe.model, features, num_dense) <= free:
+    if ranks * BYTES_OF_WEIGHT * most_weights(recipe.model, features, num_dense) <= free:
         return  # without torch, which takes seconds to import
     from fae.models.registry import sketch_model
     from fae.training.dense import dense_bytes
@@ -203,11 +206,12 @@ def require_model_memory(recipe: Recipe, log: ColumnarLog | None) -> None:
     model = sketch_model(recipe.model, features, num_dense)
     num_weights = sum(parameter.numel() for parameter in model.parameters())
     needed = dense_bytes(recipe.train.optimizer, model)
-    if free and needed > free:
+    if free and ranks * needed > free:
         raise BudgetError(
             f"[model] {recipe.model.name} has {format_count(num_weights)} dense weights, which take "
-            f"{format_bytes(needed)} with gradients and optimizer state; {format_bytes(free)} of host memory are "
-            "available; make the widths of its layers smaller"
+            f"{format_bytes(needed)} with gradients and optimizer state{times_ranks(needed, ranks)}; "
+            f"{format_bytes(free)} of host memory are available; make the widths of its layers smaller"
+            f"{', or start fewer ranks' if ranks > 1 else ''}"
         )
 
 
@@ -237,10 +241,12 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
     splits = (packed.train, packed.validation, packed.test)
     dense = dense_bytes(train.optimizer, model, flat=on_gpu, bf16=on_gpu and train.precision == "bf16")
     needs = plan_memory(train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense)
-    say(f"train: {train.placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}")
+    ranks = run.ranks.place.local_world
+    each = f", on each of {ranks} ranks of this host" if ranks > 1 else ""
+    say(f"train: {train.placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}{each}")
     require_memory(
         needs, train.placement, device_free=torch.cuda.mem_get_info()[0] if on_gpu else None,
-        host_free=available_bytes() // run.ranks.place.local_world,
+        host_free=available_bytes(), ranks=ranks,
     )  # fmt: skip
 
 

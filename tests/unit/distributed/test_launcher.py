@@ -2,103 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fae.engine.processes import process_start
+from fae.core.interrupts import Interrupted
+from fae.distributed.launcher import launch
+from ranks_started import INTERRUPTED, TORCHRUN, Ranks, ended
 
-SUPPORT = Path(__file__).parents[2] / "support"
-INTERRUPTED = "fae: interrupted; the same command continues from here"
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
 CONTINUES = "the same command continues from the last checkpoint"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a start of ranks has ended."""
-
-    status: int
-    stdout: str
-    lines: list[str]
-    seconds: float
-
-    @property
-    def fault(self) -> str:
-        """The one line of its error, behind what rank 0 said before."""
-        assert self.stdout == ""
-        assert [line for line in self.lines if not line.startswith("stages: ")] == self.lines[-1:]
-        return self.lines[-1].removeprefix("fae: ")
-
-
-def _usual_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)  # a test run in the background ignores some of them
-
-
-class Ranks:
-    """A start of ranks that follow a plan."""
-
-    def __init__(self, folder: Path, *, starter: tuple[str, ...] = ("-m",), **plan: Any) -> None:
-        self.folder = folder
-        (folder / "plan.json").write_text(json.dumps({"join_seconds": 30, "group_seconds": 30, **plan}))
-        environ = {**os.environ, "PYTHONPATH": f"{SUPPORT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-        command = [sys.executable, *starter, "rank_program", "run", "plan.json", "--out", ".", "--json"]
-        command += ["--log-file", "log"]
-        self.process = subprocess.Popen(
-            command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=_usual_signals,
-        )  # fmt: skip
-
-    def await_file(self, name: str) -> None:
-        """Wait until a rank has written a file."""
-        end = time.monotonic() + 60
-        while not (self.folder / name).exists():
-            assert time.monotonic() < end
-            assert self.process.poll() is None, self.process.communicate()
-            time.sleep(0.01)
-
-    def pids(self) -> list[int]:
-        """Processes of all ranks that were started."""
-        return [int(path.read_text() or 0) for path in self.folder.glob("pid*")]
-
-    def end(self, seconds: float = 60) -> Ended:
-        """Wait for the end of all, after which no process is left."""
-        began = time.monotonic()
-        try:
-            out, err = self.process.communicate(timeout=seconds)
-        finally:
-            self.process.kill()
-            left = [pid for pid in self.pids() if self.is_left(pid)]
-            for pid in left:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
-        assert not left
-        return Ended(self.process.returncode, out, err.splitlines(), time.monotonic() - began)
-
-    @staticmethod
-    def is_left(pid: int) -> bool:
-        """Whether a process still runs in a second: the system ends it, which takes a moment."""
-        end = time.monotonic() + 1
-        while process_start(pid) is not None:
-            if time.monotonic() > end:
-                return True
-            time.sleep(0.01)
-        return False
-
-
-def ended(folder: Path, **plan: Any) -> Ended:
-    return Ranks(folder, **plan).end()
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
@@ -218,6 +137,20 @@ def test_a_signal_before_the_others_are_started(tmp_path: Path) -> None:
     assert (done.status, done.lines) == (143, [INTERRUPTED])
 
 
+@pytest.mark.parametrize(
+    ("waits", "number"), [("1 stages", signal.SIGTERM), ("2 stages", signal.SIGINT), ("1 joined", signal.SIGTERM)]
+)
+def test_a_signal_to_one_rank_before_training(waits: str, number: int, tmp_path: Path) -> None:
+    """Before it joins, while it waits for another one, or before training: rank 0 has not heard it."""
+    ranks = Ranks(tmp_path, ranks=3, acts={waits: 60.0})
+    ranks.await_file("pid1")
+    time.sleep(0.5 if waits == "1 stages" else 3.0)  # it has loaded torch, and is where it waits
+    os.kill(int((tmp_path / "pid1").read_text()), number)
+    done = ranks.end()
+    assert (done.status, done.fault) == (128 + number, INTERRUPTED.removeprefix("fae: "))
+    assert done.seconds < 20
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_torchrun(number: int, tmp_path: Path) -> None:
     ranks = Ranks(tmp_path, starter=TORCHRUN, ranks=2, steps=10**6, pause=0.01)
@@ -244,6 +177,13 @@ def test_ranks_do_not_outlive_the_launcher(times: int, tmp_path: Path) -> None:
         ranks.process.send_signal(signal.SIGKILL if times == 1 else signal.SIGTERM)
         time.sleep(0.3)
     assert ranks.end(20).status == (-signal.SIGKILL if times == 1 else -signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_a_rank_handles_it(number: int) -> None:
+    """The system ends it then, and that is no want of memory."""
+    with pytest.raises(Interrupted, match=f"signal {number}"):
+        launch([sys.executable, "-c", f"import os; os.kill(os.getpid(), {number})"], 2)
 
 
 def test_a_port_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,3 +218,16 @@ def test_under_torchrun(acts: dict[str, Any], words: str | None, tmp_path: Path)
     else:
         assert json.loads(done.stdout)["hosts"] == 2
         assert (tmp_path / "stages").read_text() == "x"
+
+
+@pytest.mark.parametrize("acts", [{"0 stages": 60.0}, {"0 stages": 60.0, "1 stages": 60.0}], ids=["waits", "begins"])
+def test_a_signal_to_one_rank_of_torchrun_before_training(acts: dict[str, Any], tmp_path: Path) -> None:
+    """It signals the others, of which rank 0 says so."""
+    ranks = Ranks(tmp_path, starter=TORCHRUN, ranks=2, acts=acts)
+    ranks.await_file("pid1")
+    time.sleep(4.0)  # it has loaded torch, and is where it waits
+    os.kill(int((tmp_path / "pid1").read_text()), signal.SIGTERM)
+    done = ranks.end()
+    assert done.status != 0
+    assert [line for line in done.lines if line.startswith("fae: ")] == [INTERRUPTED]
+    assert done.seconds < 20

@@ -66,6 +66,17 @@ def test_refusals_name_what_would_fit():
     require_memory(NEEDS, "device", device_free=None, host_free=9000 * MIB)
 
 
+def test_each_rank_of_a_host_takes_its_memory():
+    require_memory(NEEDS, "device", device_free=None, host_free=16400 * MIB, ranks=2)
+    with pytest.raises(BudgetError) as caught:
+        require_memory(NEEDS, "device", device_free=None, host_free=16000 * MIB, ranks=2)
+    assert str(caught.value).startswith(
+        "placement = 'device' needs 8.0 GiB of host memory for rows, state and buffers on each of 2 ranks of this "
+        "host, 15.9 GiB in all; 15.6 GiB are available; start fewer ranks, choose a smaller [model] embedding_dim"
+    )
+    require_memory(NEEDS, "device", device_free=None, host_free=16000 * MIB, ranks=1)
+
+
 def test_a_plan_in_words():
     assert NEEDS.describe("the GPU") == (
         "on the GPU 2.9 GiB of rows, state and staging and 100.0 MiB of batches on their way; on the host 4.9 GiB of "

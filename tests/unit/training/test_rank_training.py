@@ -74,6 +74,16 @@ def test_a_callback_that_fails_ends_all_with_its_line(tmp_path: Path) -> None:
     assert done.stderr.count("the callback StopsAt failed in on_window behind batch 20: ValueError: no more") == 1
 
 
+@pytest.mark.slow
+def test_rank_0_takes_longer_than_a_collective_may(tmp_path: Path) -> None:
+    """To write a checkpoint, to measure a validation, and to measure a split at the end; the others do none of it."""
+    assert launch([sys.executable, str(PROGRAM), str(tmp_path), "slow"], 2) == 0
+    slow = {path.name for path in tmp_path.iterdir() if path.suffix in (".0", ".1")}
+    assert slow == {"save_checkpoint.0", "compute_metrics.0", "measure_quality.0"}
+    first, second = (json.loads((tmp_path / f"slow.{rank}.json").read_text()) for rank in range(2))
+    assert [first[part] for part in ("validation", "test")] == [second[part] for part in ("validation", "test")]
+
+
 def test_placements_for_one_rank(tmp_path: Path) -> None:
     hot_set = Setting(tmp_path).hot_set
     for name in set(PLACEMENTS) - {"device"}:

@@ -72,10 +72,14 @@ def evaluate(
 ) -> Metrics:
     """Metrics of a split (or of some of its batches), by weight where the log has weights; the same on all ranks."""
     labels, logits = predict_split(model, embeddings, batches, order, label=label, precision=precision)
-    metrics = compute_metrics(labels, logits, input_weights(batches, order))
-    if embeddings.group.world == 1:
-        return metrics
-    return Metrics(**embeddings.group.broadcast_json(dataclasses.asdict(metrics), f"the metrics of {label}"))
+    group, what = embeddings.group, f"the metrics of {label}"
+    if group.world == 1:
+        return compute_metrics(labels, logits, input_weights(batches, order))
+    found = None
+    with group.first_works(what):
+        if group.is_first:
+            found = dataclasses.asdict(compute_metrics(labels, logits, input_weights(batches, order)))
+    return Metrics(**group.broadcast_json(found, what))
 
 
 def _all_slices(logits: Tensor, group: Group, what: str) -> Tensor:

@@ -68,13 +68,14 @@ class QualityMeter:
             Empty on another rank than the first.
         """
         labels, logits = predict_split(model, embeddings, batches, label=label, precision=precision)
-        if not embeddings.group.is_first:
-            return {}
-        weights = input_weights(batches)
-        inputs = None
-        if self._log is not None and len(labels):
-            inputs = columns_of_log(self._log, _packed_inputs(batches), self._group_by)
-        return measure_quality(labels, logits, weights, inputs=inputs, singles=self._singles)
+        with embeddings.group.first_works(f"the metrics of {label}"):
+            if not embeddings.group.is_first:
+                return {}
+            weights = input_weights(batches)
+            inputs = None
+            if self._log is not None and len(labels):
+                inputs = columns_of_log(self._log, _packed_inputs(batches), self._group_by)
+            return measure_quality(labels, logits, weights, inputs=inputs, singles=self._singles)
 
     def measure_both(
         self, model: nn.Module, embeddings: Embeddings, packed: PackedDataset, *, precision: Precision

@@ -77,7 +77,7 @@ class RankDecisions:
 
     @contextlib.contextmanager
     def checkpoint(self, model: nn.Module, embeddings: Embeddings, batches: int) -> Iterator[None]:
-        """Let the first rank write a checkpoint in the block, and all others wait for its end.
+        """Let the first rank write a checkpoint in the block, and all others wait for its end, however long it takes.
 
         Raises
         ------
@@ -86,8 +86,10 @@ class RankDecisions:
         """
         if self.group.world > 1:
             self.group.agree(_checksum(model, embeddings), f"weights behind batch {batches}")
-        yield
-        self.group.barrier(f"the checkpoint behind batch {batches}")
+        what = f"the checkpoint behind batch {batches}"
+        with self.group.first_works(what):
+            yield
+        self.group.barrier(what)
 
     def threads(self, threads: int, config: TrainConfig) -> int:
         """Threads of the dense part of one rank, where one rank alone would take `threads`."""
