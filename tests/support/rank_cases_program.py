@@ -42,7 +42,7 @@ class PoisonedBuffer:
     def __init__(self, inner: Any, *, is_dense: bool) -> None:
         self._is_dense = is_dense
         self._inner, self.own, self.pointers = inner, inner.own, inner.pointers
-        self._poison()
+        self.poison()
 
     def _wait(self) -> None:
         if self.own.is_cuda:
@@ -50,19 +50,18 @@ class PoisonedBuffer:
 
             busy_stream(int(DelayedGroup.draws.random() * 200_000))
 
-    def _poison(self) -> None:
+    def poison(self) -> None:
         if not self._is_dense:  # where padding of weights must have no gradient
             self.own.fill_(float("nan"))
 
-    def share(self) -> None:
+    def send(self) -> None:
         self._wait()
-        self._inner.share()
-        self._wait()
+        self._inner.send()
 
     def await_all(self) -> None:
+        self._wait()
         self._inner.await_all()
         self._wait()
-        self._poison()
 
 
 def poison_buffers() -> None:
@@ -75,7 +74,15 @@ def poison_buffers() -> None:
     def poisoned(*arguments: Any, what: str, **options: Any) -> PoisonedBuffer:
         return PoisonedBuffer(make(*arguments, what=what, **options), is_dense="dense" in what)
 
+    await_readers = rows.GpuRankRows.await_readers
+
+    def poison_all(self: Any) -> None:
+        await_readers(self)
+        for buffer in self._buffers:
+            buffer.poison()
+
     buffers.peer_buffer = rows.peer_buffer = poisoned
+    rows.GpuRankRows.await_readers = poison_all  # type: ignore[method-assign]
 
 
 def rank_cases() -> dict[str, tuple[Log, str]]:

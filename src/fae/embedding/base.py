@@ -35,7 +35,7 @@ from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLeng
 from fae.embedding.row_tables import RowTables
 from fae.kernels.geometry import group_geometries
 from fae.streaming.batch_turn import BatchTurn
-from fae.streaming.ready_batch import ReadyBatch, make_ready, ready_from_buffer
+from fae.streaming.ready_batch import InputSlot, ReadyBatch, make_ready, ready_from_buffer
 from fae.streaming.row_store import RowOptimizer, RowStore
 from fae.streaming.staging import NO_FAULTS, FaultInjection
 
@@ -124,9 +124,7 @@ class Embeddings(RowTables):
         """Train together with other ranks: each has a slice of a batch, and `batch_size` inputs of it."""
         self.group = group
         if self._gpu is not None:
-            from fae.embedding.gpu_rank_rows import GpuRankRows
-
-            self._gpu.ranks = GpuRankRows(group, self.layout, self.geometries, self.optimizer, self.device)
+            self._gpu.follow(group)
         else:
             from fae.embedding.rank_rows import RankRows
 
@@ -243,13 +241,23 @@ class Embeddings(RowTables):
                     yield make_ready(own, self.device, slot, turn)
             return
         with closing(self._gpu.buffered(batches, numbers, slots, self._staging_rows, self.steps + 1)) as buffered:
-            expected = self.steps
-            for (packed, buffer), slot in zip(buffered, places, strict=True):
-                if self.steps != expected and packed.is_ordered:  # a batch before was not updated
-                    self._gpu.set_step(buffer, self.steps + 1)
-                expected += 1
-                with BatchTurn(self, frozen=frozen) as turn:
-                    yield ready_from_buffer(packed, buffer, slot, turn)
+            expected, latest = self.steps, None
+            try:
+                for (packed, buffer), slot in zip(buffered, places, strict=True):
+                    if self.steps != expected and packed.is_ordered:  # a batch before was not updated
+                        self._gpu.set_step(buffer, self.steps + 1)
+                    expected, latest = expected + 1, buffer
+                    with BatchTurn(self, frozen=frozen) as turn:
+                        yield ready_from_buffer(packed, buffer, slot, turn)
+            except GeneratorExit:
+                self._finish(latest, frozen=frozen)
+                raise
+            self._finish(latest, frozen=frozen)
+
+    def _finish(self, latest: InputSlot | None, *, frozen: bool) -> None:
+        """Bring all rows up to date behind the last batch of a stream."""
+        if latest is not None and not frozen and self._gpu is not None:
+            self._gpu.finish(latest, [self._bank(group) for group in range(len(self.geometries))])
 
     @property
     def traffic(self) -> dict[str, int]:
@@ -283,9 +291,14 @@ class Embeddings(RowTables):
         return features
 
     def await_lookup(self) -> None:
-        """Have the device finish what a lookup began beside the model, where the model has not waited for it."""
+        """Have the device finish what a lookup began beside the model, before gradients are written."""
         if self._gpu is not None:
-            self._gpu.await_addresses()
+            self._gpu.await_side_work()
+
+    def rely_on_ends_of_steps(self) -> None:
+        """Say that all ranks wait for one another at the end of each step, so that embeddings need not."""
+        if self._gpu is not None and self._gpu.ranks is not None:
+            self._gpu.ranks.steps_end_together = True
 
     def _require_latest(self, turn: BatchTurn, lookup: int) -> None:
         turn.require(self, "reading features")

@@ -9,7 +9,7 @@ Shapes in the kernels: B inputs, S slots an input, D embedding_dim padded to a p
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ _BLOCK_INPUTS = 32  # inputs of a program of the lookup
 SUMS = {"floats": 256, "at_once": 4, "num_warps": 1}
 """Size of a program of the sums: segments times D, lookups of a segment that are read together, warps. The fastest of a
 sweep on an H200. They change no result: lookups are added one after the other."""
+RowPart = Literal["all", "hot", "cold"]
 EXCHANGE = {"num_warps": 4}
 """Warps of a program of the exchange."""
 _PARTS_AT_ONCE = 64  # segments of a long row; part of the order of sums
@@ -230,10 +231,10 @@ class TritonGroupKernels:
             )  # fmt: skip
 
     def sum_slice(
-        self, inputs: InputViews, gradient: Tensor, sums: Tensor, *, segment_lookups: int, most_rows: int,
-        most_further: int, most_long_rows: int,
+        self, inputs: InputViews, gradient: Tensor, sums: Tensor, waiting: Tensor, *, segment_lookups: int,
+        most_rows: int, most_further: int, most_long_rows: int,
     ) -> None:  # fmt: skip
-        """Sum the gradients of a slice by row.
+        """Sum the gradients of a slice by row, for `step_shared`.
 
         Parameters
         ----------
@@ -241,6 +242,8 @@ class TritonGroupKernels:
             As `update` takes it.
         sums
             float32 ``[most_rows + most_further, D]``, written: the k-th is that of the k-th row of the slice.
+        waiting
+            int32 ``[1]``, set to 1: sums are there.
         segment_lookups
             Lookups of a segment.
         most_rows, most_further, most_long_rows
@@ -249,8 +252,9 @@ class TritonGroupKernels:
         geometry, dim = self.geometry, self.geometry.embedding_dim
         segments = min(64, max(1, SUMS["floats"] // self._padded))
         slice_sums_kernel[(triton.cdiv(most_rows + most_further, segments),)](
-            inputs.words, inputs.order, gradient, sums, self._inverse_count, self._slot_column, self._slot_feature,
-            self._poolings, self._field, self._order_end, geometry.num_slots, geometry.width, len(geometry.length),
+            inputs.words, inputs.order, gradient, sums, waiting, self._inverse_count, self._slot_column,
+            self._slot_feature, self._poolings, self._field, self._order_end, geometry.num_slots, geometry.width,
+            len(geometry.length),
             most_rows, LOOKUPS=segment_lookups, DIM=dim, DIM_PADDED=self._padded, SEGMENTS=segments,
             AT_ONCE=SUMS["at_once"], FLAT=geometry.is_flat, num_warps=SUMS["num_warps"],
         )  # fmt: skip
@@ -262,7 +266,8 @@ class TritonGroupKernels:
 
     def step_shared(
         self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor,
-        pointers: Tensor, eps: float, betas: Betas = DEFAULT_BETAS, *, most_rows: int, decays: bool = False,
+        pointers: Tensor, waiting: Tensor, eps: float, betas: Betas = DEFAULT_BETAS, *, most_rows: int,
+        decays: bool = False, part: RowPart = "all",
     ) -> None:  # fmt: skip
         """Sum all slices of a batch and apply the optimizer to every row that one of them looks up.
 
@@ -270,15 +275,20 @@ class TritonGroupKernels:
         ----------
         pointers
             int64 ``[slices]`` on the device: where the sums of each slice are.
+        waiting
+            int32 ``[1]``: 0 lets the call do nothing.
         most_rows
             The most rows that the slices of any batch look up.
+        part
+            ``hot`` or ``cold`` rows alone, or ``all``.
         """
         _require_slices(len(pointers))
         exchange_kernel[(triton.cdiv(most_rows, BLOCK_ROWS),)](
-            inputs.words, inputs.words.view(torch.uint8), cold_lists, pointers, weight,
+            inputs.words, inputs.words.view(torch.uint8), cold_lists, pointers, waiting, weight,
             state if state.numel() else weight, self._field, num_hot_rows, eps, 1 - betas[0], 1 - betas[1],
             OPTIMIZER=self._optimizer, DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=BLOCK_ROWS,
-            SLICES=len(pointers), STAGED=self._staged, DECAYS=decays, num_warps=EXCHANGE["num_warps"],
+            SLICES=len(pointers), STAGED=self._staged, DECAYS=decays, HOT=part != "cold", COLD=part != "hot",
+            num_warps=EXCHANGE["num_warps"],
         )  # fmt: skip
 
     def carry(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor) -> None:
