@@ -1,4 +1,4 @@
-"""Ranks that train together end alike, to the byte, and within rounding of one rank alone."""
+"""Ranks that train together end alike, to the byte, wherever rows are, and within rounding of one rank alone."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import pytest
 from fae.distributed.launcher import launch
 
 from cases import train
-from rank_cases_program import rank_cases
+from rank_cases_program import HELD, PLAIN, layout_of, rank_cases
 
 PROGRAM = Path(__file__).parents[1] / "support" / "rank_cases_program.py"
 
 
 def trained(folder: Path, world: int, seed: int) -> dict[str, list[list[np.ndarray]]]:
-    """For each case, what each rank ends with."""
+    """For each case, what each rank ends with under each placement."""
     folder.mkdir()
     assert launch([sys.executable, str(PROGRAM), str(folder), str(seed)], world) == 0
     found = {}
     for name in rank_cases():
-        ranks = [np.load(folder / f"{name}.{rank}.npz") for rank in range(world)]
-        found[name] = [[each[key] for key in each.files] for each in ranks]
+        ends = [
+            np.load(folder / f"{name}.{held}.{rank}.npz") for held in (HELD if seed else PLAIN) for rank in range(world)
+        ]
+        found[name] = [[each[key] for key in each.files] for each in ends]
     return found
 
 
@@ -31,14 +33,17 @@ def trained(folder: Path, world: int, seed: int) -> dict[str, list[list[np.ndarr
 def alone() -> dict[str, list[np.ndarray]]:
     """What one rank ends with."""
     return {
-        name: [tensor.numpy() for tensor in train(log, log.layout(0.4, 1), optimizer, "device", with_loss=True)]
+        name: [tensor.numpy() for tensor in train(log, layout_of(log, 0.4), optimizer, "device", with_loss=True)]
         for name, (log, optimizer) in rank_cases().items()
     }
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_train_what_one_trains(world: int, alone: dict[str, list[np.ndarray]], tmp_path: Path) -> None:
-    """All of them the same bytes, with delays too; another number of ranks cuts sums elsewhere, and no more."""
+    """All of them the same bytes wherever rows are, with delays and NaN in free memory too.
+
+    Another number of ranks cuts sums elsewhere, and no more.
+    """
     found, delayed = trained(tmp_path / "plain", world, 0), trained(tmp_path / "delayed", world, 1)
     for name, expected in alone.items():
         first = found[name][0]

@@ -1,6 +1,7 @@
-"""Small trainings on each of several ranks, with random delays: ``python rank_cases_program.py FOLDER SEED`` as a rank.
+"""Small trainings on each of several ranks: ``python rank_cases_program.py FOLDER SEED`` as a rank.
 
-What every rank ends with is written beside, for tests to compare.
+Where the seed is not 0 they are made under every placement, everything waits at random, and NaN fills slots and buffers
+that hold nothing. What every rank ends with is written beside, for tests to compare.
 """
 
 from __future__ import annotations
@@ -14,13 +15,29 @@ from typing import Any
 import numpy as np
 import torch
 
+from fae.artifacts.row_layout import RowLayout
+from fae.distributed.exchange import RowExchange, Sums
 from fae.distributed.group import Group
 from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
+from fae.embedding import rank_rows
+from fae.streaming.staging import FaultInjection
 
-from cases import Log, adversarial_logs, history_log, random_log, train
+from cases import Log, adversarial_logs, history_log, hot_and_cold_log, in_order_layout, random_log, train
 
 OPTIMIZERS = ("sgd", "rowwise_adagrad", "adagrad", "adam")
+HELD: dict[str, tuple[str, float | None]] = {
+    "device": ("device", 0.4),
+    "cpu": ("cpu", 0.2),
+    "hybrid": ("hybrid", 0.4),
+    "paper": ("paper", None),
+    "tiered, all cold": ("tiered", 0.0),
+    "tiered, a little hot": ("tiered", 0.1),
+    "tiered, half hot": ("tiered", None),
+}
+"""Placements, and which share of each table is hot; None: its first half, so that some batches are hot."""
+PLAIN = ("device", "tiered, a little hot")
+"""Those that train without delays, too."""
 
 
 class DelayedGroup(Group):
@@ -33,6 +50,24 @@ class DelayedGroup(Group):
         return super().all_gather(*arguments, **options)
 
 
+class PoisonedExchange(RowExchange):
+    """Buffers hold NaN before each exchange."""
+
+    def totals(self, *arguments: Any, **options: Any) -> Sums:
+        self.fill_with_nan()
+        return super().totals(*arguments, **options)
+
+
+def every_rank_or_one(batch_size: int = 16) -> Log:
+    """All inputs of a batch look one row up, and each a row of its own; batches of all sizes down to one input."""
+    log = random_log(6, num_inputs=120)
+    ids = log.ids.copy()
+    ids[:, 0], ids[:, 2] = 3, np.arange(120)
+    ends = np.cumsum([*range(batch_size, 0, -2), 1, *range(1, batch_size, 2)])
+    groups = [np.arange(end - size, end) for size, end in zip(np.diff(ends, prepend=0), ends, strict=True)]
+    return Log(**{**vars(log), "ids": ids, "groups": [group for group in groups if group[-1] < 120]})
+
+
 def rank_cases() -> dict[str, tuple[Log, str]]:
     """Logs and optimizers: lists, weights, batches made to break an exchange, and last batches of all sizes."""
     weighted = random_log(5, lists=True)
@@ -41,8 +76,15 @@ def rank_cases() -> dict[str, tuple[Log, str]]:
     found = {f"lists, {name}": (random_log(3, lists=True), name) for name in OPTIMIZERS}
     found["weights"] = (Log(**{**vars(weighted), "weights": weights}), "rowwise_adagrad")
     found["sequences"] = (history_log(4), "adam")
+    found["every rank or one"] = (every_rank_or_one(), "adagrad")
+    found["hot and cold"] = (hot_and_cold_log(), "adam")
     found |= {name: (log, "rowwise_adagrad") for name, log in adversarial_logs().items()}
     return found
+
+
+def layout_of(log: Log, share: float | None) -> RowLayout:
+    """Which rows are hot."""
+    return in_order_layout(log) if share is None else log.layout(share, 1)
 
 
 def main(folder: Path, seed: int) -> None:
@@ -50,11 +92,17 @@ def main(folder: Path, seed: int) -> None:
     place = place_of_process()
     DelayedGroup.draws = random.Random(seed + place.rank)
     with RankProcess(place) as process, process.join() as joined:
-        group = DelayedGroup(**vars(joined)) if seed else joined
-        for name, (log, optimizer) in rank_cases().items():
-            layout = log.layout(0.4, 1)
-            tensors = train(log, layout, optimizer, "device", group=group, with_loss=True)
-            np.savez(folder / f"{name}.{place.rank}.npz", *[tensor.numpy() for tensor in tensors])
+        group, longest = DelayedGroup(**vars(joined)) if seed else joined, 0.001 if seed else 0.0
+        if seed:
+            rank_rows.RowExchange = PoisonedExchange  # type: ignore[misc]
+        faults = FaultInjection(max_delay_seconds=longest, fill_with_nan=seed > 0, seed=seed + place.rank)
+        for held in HELD if seed else PLAIN:
+            placement, share = HELD[held]
+            for name, (log, optimizer) in rank_cases().items():
+                tensors = train(
+                    log, layout_of(log, share), optimizer, placement, group=group, faults=faults, with_loss=True
+                )
+                np.savez(folder / f"{name}.{held}.{place.rank}.npz", *[tensor.numpy() for tensor in tensors])
 
 
 if __name__ == "__main__":

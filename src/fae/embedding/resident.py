@@ -23,15 +23,7 @@ from fae.streaming.row_store import RowOptimizer, RowStore
 
 
 class ResidentEmbeddings(Embeddings):
-    """Every row on `device`; where several ranks train together, on that of each of them.
-
-    Parameters
-    ----------
-    batch_size
-        B of the whole batch, of which each rank has a slice.
-    group
-        The ranks; several on CPUs alone so far.
-    """
+    """Every row on `device`; where several ranks train together, on that of each of them."""
 
     def __init__(
         self,
@@ -43,18 +35,10 @@ class ResidentEmbeddings(Embeddings):
         engine: Engine | None = None,
         group: Group | None = None,
     ) -> None:
-        world = group.world if group is not None else 1
-        super().__init__(layout, optimizer, batch_size // world, device, engine=engine)
-        if group is not None and world > 1:
-            from fae.embedding.rank_rows import RankRows
-
-            if batch_size % world or device.type != "cpu" or engine not in (None, "cpu"):
-                raise ValueError(f"{world} ranks need a CPU each, and {batch_size} inputs that they divide")
-            self.group = group
-            self._ranks = RankRows(group, layout, self.geometries, self.batch_size)
+        super().__init__(layout, optimizer, batch_size, device, engine=engine, group=group)
         self._stores = [
-            RowStore.zeros(group.num_hot_rows + group.num_cold_rows, group.embedding_dim, optimizer, device)
-            for group in layout.groups
+            RowStore.zeros(part.num_hot_rows + part.num_cold_rows, part.embedding_dim, optimizer, device)
+            for part in layout.groups
         ]
 
     @staticmethod

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 MOST_RANKS = 8
 """As many as an exchange list has bits for the slices of a batch."""
-_PLACEMENT = "device"
 _WORK = "whether there is anything to train"
 
 
@@ -60,7 +59,7 @@ def check_ranks(recipe: Recipe, device: str | None, world: int) -> None:
     Raises
     ------
     RecipeError
-        If it is the placement, the batch size or the number of ranks.
+        If it is the batch size or the number of ranks.
     DeviceError
         If it is a GPU.
     """
@@ -71,11 +70,6 @@ def check_ranks(recipe: Recipe, device: str | None, world: int) -> None:
         raise RecipeError(
             f"{world} ranks are requested, and 2, 4 or {MOST_RANKS} can train together; change --gpus, or torchrun's "
             "--nproc-per-node"
-        )
-    if train.placement != _PLACEMENT:
-        raise RecipeError(
-            f"[train] placement = {train.placement!r} trains on one rank so far, and {world} are requested; add "
-            f"--set train.placement={_PLACEMENT}, or start one rank (without --gpus and torchrun)"
         )
     if device == "cuda" or (device is None and seems_to_have_gpu()):
         raise DeviceError(
