@@ -1,7 +1,7 @@
-"""Small trainings on each of several ranks: ``python rank_cases_program.py FOLDER SEED`` as a rank.
+"""Small trainings on each of several ranks: ``python rank_cases_program.py FOLDER SEED NAME...`` as a rank.
 
-Where the seed is not 0 they are made under every placement, everything waits at random, and NaN fills slots and buffers
-that hold nothing. What every rank ends with is written beside, for tests to compare.
+Names are those of `HELD`. Where the seed is not 0 everything waits at random, and NaN fills slots and buffers that hold
+nothing. What every rank ends with is written beside, for tests to compare.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,7 @@ HELD: dict[str, tuple[str, float | None]] = {
     "tiered, half hot": ("tiered", None),
 }
 """Placements, and which share of each table is hot; None: its first half, so that some batches are hot."""
-PLAIN = ("device", "tiered, a little hot")
-"""Those that train without delays, too."""
+SOME = ("device", "tiered, a little hot")
 
 
 class DelayedGroup(Group):
@@ -87,7 +87,7 @@ def layout_of(log: Log, share: float | None) -> RowLayout:
     return in_order_layout(log) if share is None else log.layout(share, 1)
 
 
-def main(folder: Path, seed: int) -> None:
+def main(folder: Path, seed: int, names: Sequence[str]) -> None:
     """As one rank: train all cases."""
     place = place_of_process()
     DelayedGroup.draws = random.Random(seed + place.rank)
@@ -96,7 +96,7 @@ def main(folder: Path, seed: int) -> None:
         if seed:
             rank_rows.RowExchange = PoisonedExchange  # type: ignore[misc]
         faults = FaultInjection(max_delay_seconds=longest, fill_with_nan=seed > 0, seed=seed + place.rank)
-        for held in HELD if seed else PLAIN:
+        for held in names:
             placement, share = HELD[held]
             for name, (log, optimizer) in rank_cases().items():
                 tensors = train(
@@ -106,4 +106,4 @@ def main(folder: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -177,8 +177,9 @@ def plan_memory(
     *,
     on_gpu: bool,
     dense_bytes: int = 0,
+    world: int = 1,
 ) -> MemoryPlan:
-    """What the embeddings of a placement will take; parameters as `MemoryRequest` has them.
+    """What the embeddings of a placement will take on each rank; parameters as `MemoryRequest` has them.
 
     Raises
     ------
@@ -186,6 +187,6 @@ def plan_memory(
         If there is no such placement.
     """
     request = MemoryRequest(
-        hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes
+        hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes, world=world
     )  # fmt: skip
     return find_placement(placement).plan(request)

@@ -236,7 +236,9 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
     train, on_gpu = run.recipe.train, run.device() == "cuda"
     splits = (packed.train, packed.validation, packed.test)
     dense = dense_bytes(train.optimizer, model, flat=on_gpu, bf16=on_gpu and train.precision == "bf16")
-    needs = plan_memory(train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense)
+    needs = plan_memory(
+        train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, world=run.ranks.place.world
+    )
     say(f"train: {train.placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}")
     require_memory(
         needs, train.placement, device_free=torch.cuda.mem_get_info()[0] if on_gpu else None,
