@@ -50,7 +50,7 @@ class DelayedGroup(Group):
         return super().all_gather(*arguments, **options)
 
 
-class PoisonedExchange(RowExchange):
+class NanExchange(RowExchange):
     """Buffers hold NaN before each exchange."""
 
     def totals(self, *arguments: Any, **options: Any) -> Sums:
@@ -94,7 +94,7 @@ def main(folder: Path, seed: int, names: Sequence[str]) -> None:
     with RankProcess(place) as process, process.join() as joined:
         group, longest = DelayedGroup(**vars(joined)) if seed else joined, 0.001 if seed else 0.0
         if seed:
-            rank_rows.RowExchange = PoisonedExchange  # type: ignore[misc]
+            rank_rows.RowExchange = NanExchange
         faults = FaultInjection(max_delay_seconds=longest, fill_with_nan=seed > 0, seed=seed + place.rank)
         for held in names:
             placement, share = HELD[held]
