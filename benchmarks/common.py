@@ -63,10 +63,11 @@ def zipf_ids(draws: npt.NDArray[np.float64], num_rows: int, exponent: float) -> 
 
 
 def write_log(
-    path: Path, rows: Sequence[int], ids: Any, dense: Any, labels: Any, parameters: dict[str, Any]
+    path: Path, rows: Sequence[int], ids: Any, dense: Any, labels: Any, parameters: dict[str, Any], first_table: int = 0
 ) -> ColumnarLog:
-    """Write a columnar log of these arrays; all inputs are training inputs."""
-    features, count = [FeatureSchema(name=f"C{i + 1}", num_embeddings=size) for i, size in enumerate(rows)], len(ids)
+    """Write a columnar log of these arrays; all inputs are training inputs, and tables are named from `first_table`."""
+    names, count = [f"C{first_table + i + 1}" for i in range(len(rows))], len(ids)
+    features = [FeatureSchema(name=name, num_embeddings=size) for name, size in zip(names, rows, strict=True)]
     summary: dict[str, Any] = {
         "features": [to_table(feature) for feature in features], "dense": [f"I{i + 1}" for i in range(dense.shape[1])],
         "num_inputs": count, "splits": {"train": [0, count], "validation": [count, count], "test": [count, count]},

@@ -22,6 +22,7 @@ from fae.bench.contenders import OurContender, PaperContender
 from fae.bench.plain_contender import read_batches
 from fae.bench.timing import synchronize
 from fae.core.optimizers import row_bytes
+from fae.distributed.group import Group
 from fae.models.config import DLRMConfig
 
 LEARNING_RATE = 0.01
@@ -73,9 +74,10 @@ class OurPlacement(OurContender):
         device: str,
         precision: str | None = None,
         capture: bool = True,
+        group: Group | None = None,
     ) -> None:
         options = contender_options(dim, optimizer, device, precision)
-        super().__init__(packed, hot, placement, capture=capture, **options)
+        super().__init__(packed, hot, placement, capture=capture, group=group, **options)
         streams = placement == "tiered" and self.device.type == "cuda"
         self.staging_bytes = staging_bytes(hot, dim, optimizer) if streams else 0
 

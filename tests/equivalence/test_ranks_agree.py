@@ -12,18 +12,20 @@ import pytest
 from fae.distributed.launcher import launch
 
 from cases import train
-from rank_cases_program import HELD, SOME, layout_of, rank_cases
+from rank_cases_program import HELD, SOME, layout_of, path_of, rank_cases
 
 PROGRAM = Path(__file__).parents[1] / "support" / "rank_cases_program.py"
 
 
-def trained(folder: Path, world: int, seed: int, names: Sequence[str]) -> dict[str, list[list[np.ndarray]]]:
+def trained(
+    folder: Path, world: int, seed: int, engine: str = "cpu", names: Sequence[str] = ("device",)
+) -> dict[str, list[list[np.ndarray]]]:
     """For each case, what each rank ends with under each of these placements."""
     folder.mkdir()
-    assert launch([sys.executable, str(PROGRAM), str(folder), str(seed), *names], world) == 0
+    assert launch([sys.executable, str(PROGRAM), str(folder), str(seed), engine, "", *names], world) == 0
     found = {}
     for case in rank_cases():
-        ends = [np.load(folder / f"{case}.{name}.{rank}.npz") for name in names for rank in range(world)]
+        ends = [np.load(path_of(folder, case, name, rank)) for name in names for rank in range(world)]
         found[case] = [[each[key] for key in each.files] for each in ends]
     return found
 
@@ -45,10 +47,29 @@ def test_ranks_train_what_one_trains(
 
     Another number of ranks cuts sums elsewhere, and no more.
     """
-    found, delayed = trained(tmp_path / "plain", world, 0, SOME), trained(tmp_path / "delayed", world, 1, names)
+    found = trained(tmp_path / "plain", world, 0, names=SOME)
+    require_alike(found, trained(tmp_path / "delayed", world, 1, names=names), alone)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_train_what_one_trains_by_kernels_of_gpus(
+    world: int, alone: dict[str, list[np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same in Triton's interpreter, with poisoned buffers."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    found = trained(tmp_path / "plain", world, 0, "triton")
+    require_alike(found, trained(tmp_path / "poisoned", world, 1, "triton"), alone)
+
+
+def require_alike(
+    found: dict[str, list[list[np.ndarray]]],
+    again: dict[str, list[list[np.ndarray]]],
+    alone: dict[str, list[np.ndarray]],
+) -> None:
+    """All ranks of both trainings have the same bytes, and those of one rank but for rounding."""
     for name, expected in alone.items():
         first = found[name][0]
-        for other in (*found[name][1:], *delayed[name]):
+        for other in (*found[name][1:], *again[name]):
             for one, two in zip(first, other, strict=True):
                 assert one.tobytes() == two.tobytes(), name
         for one, two in zip(first, expected, strict=True):

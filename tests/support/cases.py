@@ -312,7 +312,7 @@ def train(
     model = build_model(log.config(), log.features, log.dense.shape[1], seed=7).to(embeddings.device)
     flat = device.type == "cuda" or engine == "triton"
     dense_optimizer = make_dense_optimizer(
-        optimizer_name, model, log.dense_rate, flat=flat, bf16=flat and precision == "bf16"
+        optimizer_name, model, log.dense_rate, flat=flat, bf16=flat and precision == "bf16", group=group
     )
     runner = StepRunner(
         model, embeddings, dense_optimizer, precision=precision, capture=capture, compiled=compiled,

@@ -1,15 +1,21 @@
-"""Small trainings on each of several ranks: ``python rank_cases_program.py FOLDER SEED NAME...`` as a rank.
+"""Small trainings on each of several ranks, as one of them.
 
-Names are those of `HELD`. Where the seed is not 0 everything waits at random, and NaN fills slots and buffers that hold
-nothing. What every rank ends with is written beside, for tests to compare.
+::
+
+    python rank_cases_program.py FOLDER SEED [ENGINE [MOVER [NAME...]]]
+
+ENGINE is ``cpu``, ``triton`` (in its interpreter, on a CPU) or ``cuda``, MOVER one of `fae.distributed.group` or empty.
+Names are those of `HELD`. With a SEED everything waits at random, and NaN fills slots and buffers that hold nothing.
+What every rank ends with is written beside, for tests to compare.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +56,48 @@ class DelayedGroup(Group):
         return super().all_gather(*arguments, **options)
 
 
+class PoisonedBuffer:
+    """A buffer of ranks that waits at random before and behind what is shared, and holds NaN until it is written."""
+
+    def __init__(self, inner: Any, *, is_dense: bool) -> None:
+        self._is_dense = is_dense
+        self._inner, self.own, self.pointers = inner, inner.own, inner.pointers
+        self._poison()
+
+    def _wait(self) -> None:
+        if self.own.is_cuda:
+            from fae.kernels.torch_private import busy_stream
+
+            busy_stream(int(DelayedGroup.draws.random() * 200_000))
+
+    def _poison(self) -> None:
+        if not self._is_dense:  # where padding of weights must have no gradient
+            self.own.fill_(float("nan"))
+
+    def share(self) -> None:
+        self._wait()
+        self._inner.share()
+        self._wait()
+
+    def await_all(self) -> None:
+        self._inner.await_all()
+        self._wait()
+        self._poison()
+
+
+def poison_buffers() -> None:
+    """Let all buffers of ranks that are made from now on be poisoned."""
+    import fae.distributed.peer_buffers as buffers
+    import fae.embedding.gpu_rank_rows as rows
+
+    make = buffers.peer_buffer
+
+    def poisoned(*arguments: Any, what: str, **options: Any) -> PoisonedBuffer:
+        return PoisonedBuffer(make(*arguments, what=what, **options), is_dense="dense" in what)
+
+    buffers.peer_buffer = rows.peer_buffer = poisoned
+
+
 class NanExchange(RowExchange):
     """Buffers hold NaN before each exchange."""
 
@@ -87,23 +135,37 @@ def layout_of(log: Log, share: float | None) -> RowLayout:
     return in_order_layout(log) if share is None else log.layout(share, 1)
 
 
-def main(folder: Path, seed: int, names: Sequence[str]) -> None:
+def path_of(folder: Path, case: str, held: str, rank: int) -> Path:
+    """The file of what a rank ends with."""
+    return folder / (f"{case}.{rank}.npz" if held == "device" else f"{case}.{held}.{rank}.npz")
+
+
+def main(folder: Path, seed: int, engine: str = "cpu", mover: str = "", *names: str) -> None:
     """As one rank: train all cases."""
     place = place_of_process()
     DelayedGroup.draws = random.Random(seed + place.rank)
-    with RankProcess(place) as process, process.join() as joined:
-        group, longest = DelayedGroup(**vars(joined)) if seed else joined, 0.001 if seed else 0.0
+    if seed:
+        rank_rows.RowExchange = NanExchange
+    if seed and engine != "cpu":
+        poison_buffers()
+    longest = 0.001 if seed else 0.0
+    faults = FaultInjection(max_delay_seconds=longest, fill_with_nan=seed > 0, seed=seed + place.rank)
+    options: dict[str, Any] = {}
+    with RankProcess(place) as process, process.join("cuda" if engine == "cuda" else "cpu") as joined:
+        group = replace(joined, mover=mover or None)
         if seed:
-            rank_rows.RowExchange = NanExchange
-        faults = FaultInjection(max_delay_seconds=longest, fill_with_nan=seed > 0, seed=seed + place.rank)
-        for held in names:
+            group = DelayedGroup(**vars(group))
+        if engine == "cuda":
+            options = {"device": torch.device(group.device), "precision": "bf16"}
+        elif engine == "triton":
+            options = {"engine": "triton"}
+        for held, (case, (log, optimizer)) in itertools.product(names or ("device",), rank_cases().items()):
             placement, share = HELD[held]
-            for name, (log, optimizer) in rank_cases().items():
-                tensors = train(
-                    log, layout_of(log, share), optimizer, placement, group=group, faults=faults, with_loss=True
-                )
-                np.savez(folder / f"{name}.{held}.{place.rank}.npz", *[tensor.numpy() for tensor in tensors])
+            tensors = train(
+                log, layout_of(log, share), optimizer, placement, group=group, faults=faults, with_loss=True, **options
+            )  # fmt: skip
+            np.savez(path_of(folder, case, held, place.rank), *[tensor.numpy() for tensor in tensors])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -8,6 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+BLOCK_ROWS = 64
+"""Rows of a batch whose places in the sums of every slice are counted together."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
@@ -72,6 +75,56 @@ class SegmentArrays:
         return np.stack([np.diff(part, axis=0).max(axis=0, initial=0) for part in (self.offsets, self.long_offsets)])
 
 
+@dataclass(frozen=True, kw_only=True)
+class SharedArrays:
+    """What one rank of several needs beside its slices of n batches, G groups: `fae.distributed.rank_batches` makes it.
+
+    Attributes
+    ----------
+    num_inputs
+        int32 ``[n]``: real inputs of the whole batches.
+    total_weights
+        float64 ``[n]``: weights of the whole batches; None where the log has none.
+    rows, bits
+        Per group, int32 and uint8: the rows that any slice of a batch looks up, by ascending address, and a bit for
+        each slice that does; the lists of all batches, one behind the other.
+    offsets
+        int64 ``[n + 1, G]``: where each batch's rows begin.
+    counts
+        Per group, int32 ``[*, slices]``: for every `BLOCK_ROWS` rows of a batch, how many rows before them each slice
+        looks up.
+    count_offsets
+        int64 ``[n + 1, G]``: where each batch's counts begin.
+    further
+        Per group, int32 ``[*, 2]``: first place and end of the segments of long rows but their first ones.
+    further_offsets
+        int64 ``[n + 1, G]``: where each batch's further segments begin.
+    most_own_rows
+        Per group: the most rows that a slice of any rank looks up in a batch, which is the same on all ranks.
+    """
+
+    num_inputs: npt.NDArray[np.int32]
+    total_weights: npt.NDArray[np.float64] | None = None
+    rows: tuple[npt.NDArray[np.int32], ...] = ()
+    bits: tuple[npt.NDArray[np.uint8], ...] = ()
+    offsets: npt.NDArray[np.int64] | None = None
+    counts: tuple[npt.NDArray[np.int32], ...] = ()
+    count_offsets: npt.NDArray[np.int64] | None = None
+    further: tuple[npt.NDArray[np.int32], ...] = ()
+    further_offsets: npt.NDArray[np.int64] | None = None
+    most_own_rows: tuple[int, ...] = ()
+
+    @property
+    def most(self) -> tuple[tuple[int, int, int], ...]:
+        """Per group: most rows, counts and further segments of a batch; empty outside the training split."""
+        if self.offsets is None or self.count_offsets is None or self.further_offsets is None:
+            return ()
+        offsets = np.stack([self.offsets, self.count_offsets, self.further_offsets])
+        most = np.diff(offsets, axis=1).max(axis=1, initial=0).T
+        slices = [counts.shape[1] for counts in self.counts]
+        return tuple((int(r), int(c) * s, int(f)) for (r, c, f), s in zip(most, slices, strict=True))
+
+
 class BatchSizes(Protocol):
     """The sizes of a split's batches that memory depends on: of packed batches, or of batches that are only planned."""
 
@@ -94,6 +147,10 @@ class BatchSizes(Protocol):
     @property
     def most_cold_rows(self) -> tuple[int, ...]:
         """Per group: most unique cold rows that a batch has."""
+
+    @property
+    def most_shared(self) -> tuple[tuple[int, int, int], ...]:
+        """As `SharedArrays.most`, of slices on several ranks; else empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +177,9 @@ class BatchArrays:
         None outside the training split.
     group_places
         int64 ``[G + 1]``: where each group's part of a batch's `order` begins; None where addresses are stored.
+    shared
+        Of slices on one of several ranks, what it shares with the others. Each row then has one entry in `segments`,
+        also where it is long, and a long row is its number among them and its first one of the further segments.
     """
 
     addresses: npt.NDArray[np.int32] | None
@@ -134,6 +194,7 @@ class BatchArrays:
     segments: SegmentArrays | None = None
     hot_segments: SegmentArrays | None = None
     group_places: npt.NDArray[np.int64] | None = None
+    shared: SharedArrays | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

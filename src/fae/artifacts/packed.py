@@ -113,11 +113,16 @@ class PackedBatch:
     @property
     def total_inputs(self) -> int:
         """Real inputs of the whole batch, of which ranks have a slice each; `num_inputs` where there is one rank."""
-        return self.num_inputs
+        shared = self._arrays.shared
+        return self.num_inputs if shared is None else int(shared.num_inputs[self._index])
 
     @cached_property
     def total_weight(self) -> float:
         """Sum of the weights of the whole batch's inputs; their number where the log has no weights."""
+        shared = self._arrays.shared
+        if shared is not None:
+            totals = shared.num_inputs if shared.total_weights is None else shared.total_weights
+            return float(totals[self._index])
         return float(self.num_inputs if self.weights is None else self.weights.sum(dtype=np.float64))
 
     @cached_property
@@ -263,6 +268,11 @@ class BatchSet:
     def most_cold_rows(self) -> tuple[int, ...]:
         """Per group: most unique cold rows that a batch has."""
         return tuple(np.diff(self.arrays.cold_offsets, axis=0).max(axis=0, initial=0).tolist())
+
+    @property
+    def most_shared(self) -> tuple[tuple[int, int, int], ...]:
+        """As `SharedArrays.most`, of slices on several ranks; else empty."""
+        return () if self.arrays.shared is None else self.arrays.shared.most
 
 
 class PackedDataset:

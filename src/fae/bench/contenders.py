@@ -22,6 +22,7 @@ from fae.bench.plain_contender import OtherSystem
 from fae.bench.shared_rows import fill
 from fae.bench.timing import WARM_UP_BATCHES, Sample, synchronize, timed_sample, warm_up
 from fae.core.host_memory import keep_freed_memory
+from fae.distributed.group import Group
 from fae.embedding.paper import PaperEmbeddings
 from fae.embedding.placements import make_embeddings
 from fae.models.config import ModelConfig
@@ -95,6 +96,8 @@ class OurContender:
         Precision of the dense part; on a CPU it may be changed between samples.
     filled
         Whether the rows on the host hold values already (memory that contenders share).
+    group
+        The ranks that train together, each of which makes a contender; None is this process alone.
     **step
         See `StepOptions`.
     """
@@ -111,12 +114,13 @@ class OurContender:
         device: str,
         precision: Precision,
         filled: bool = False,
+        group: Group | None = None,
         **step: Unpack[StepOptions],
     ) -> None:
         keep_freed_memory()
         self.packed = packed
         rows = RowOptimizer(name=optimizer, learning_rate=learning_rate)
-        self.embeddings = make_embeddings(placement, hot_set, rows, device=device)
+        self.embeddings = make_embeddings(placement, hot_set, rows, device=device, group=group)
         for store in (*self.embeddings.device_stores, *self.embeddings.host_stores):
             if store.weight.is_cuda or not filled:
                 fill(store.weight)

@@ -30,6 +30,15 @@ def owns_pages(array: npt.NDArray[Any]) -> bool:
     return isinstance(base, mmap.mmap)
 
 
+def zeros_in_own_pages(dtype: npt.DTypeLike, *shape: int) -> npt.NDArray[Any]:
+    """An array of zeros in memory that it shares with nothing, of no other process either."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if not size:
+        return np.zeros(shape, dtype)
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
 def in_own_pages(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A read-only copy of an array in memory that it shares with nothing."""
     if not array.nbytes:

@@ -140,7 +140,7 @@ class BatchSlice(PackedBatch):
             num_rows, num_own = cut_group(
                 order, segments.starts, segments.addresses, self._world * size * before,
                 self._world * size * (before + own_slots), self._rank, size * slots, size * before,
-                addresses, own_order, rows, bits, starts,
+                addresses, own_order, rows, bits, starts, np.empty_like(starts),
             )  # fmt: skip
             before += own_slots
             listed = ExchangeList(rows[:num_rows], bits[:num_rows], self._world)

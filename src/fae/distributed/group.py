@@ -10,13 +10,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fae.core.interrupts import Interrupted, is_interrupted, raise_interrupt, take_interrupt
 from fae.core.printable import brief
 from fae.core.whole_files import json_values
 from fae.distributed.ends import CommonFault
 from fae.distributed.tree_sum import tree_sum
+
+Mover = Literal["peer", "gather"]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +45,8 @@ class Group:
         What this rank trains on, as torch names it.
     link
         What moves bytes between ranks; None where there is one.
+    mover
+        How GPUs reach one another's buffers (`fae.distributed.peer_buffers`); None takes the best that all of them can.
     """
 
     rank: int = 0
@@ -51,6 +55,7 @@ class Group:
     hosts: tuple[str, ...] = ("",)
     device: str = "cpu"
     link: Link | None = field(default=None, repr=False, compare=False)
+    mover: Mover | None = None
 
     @property
     def is_first(self) -> bool:

@@ -62,6 +62,11 @@ class Link:
         self._header = torch.zeros(3, dtype=torch.int64)
         self._headers = torch.zeros(self._place.world, 3, dtype=torch.int64)
 
+    @property
+    def tensor_group(self) -> Any:
+        """torch's group of the collectives of tensors."""
+        return self._tensors
+
     def gather_bytes(self, payload: bytes, what: str) -> list[bytes]:
         """The bytes of each rank, by rank.
 
@@ -87,7 +92,7 @@ class Link:
     def gather_tensors(self, out: Tensor, tensor: Tensor, what: str) -> None:
         """Fill `out`, shape ``[world, ...]``, with the tensor of each rank."""
         if self._waits_on_device:
-            dist.all_gather(list(out.unbind(0)), tensor.contiguous(), group=self._tensors)
+            dist.all_gather_into_tensor(out, tensor.contiguous(), group=self._tensors)
         else:
             self._gather(out, tensor.contiguous(), self._tensors, what)
 

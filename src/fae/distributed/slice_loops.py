@@ -1,4 +1,4 @@
-"""The compiled loop that cuts a slice's lookups out of the order of a whole batch, and lists the rows of all slices."""
+"""Compiled loops that cut a slice's lookups out of the order of a whole batch, and list the rows of all slices."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ Bits = npt.NDArray[np.uint8]
 def cut_group(
     order: Int32, starts: Int32, rows: Int32, begin: int, end: int, own_slice: int, slice_lookups: int,
     own_begin: int, addresses: Int32, own_order: Int32, unique_rows: Int32, slice_bits: Bits, own_starts: Int32,
+    own_rows: Int32,
 ) -> tuple[int, int]:  # fmt: skip
     """Cut one group of one batch; returns how many rows any slice looks up, and how many the own one does.
 
@@ -32,13 +33,16 @@ def cut_group(
     own_begin
         Where the group's part of `own_order` begins.
     addresses
-        int32 ``[B / W * S]``, written: address of each lookup of the slice, -1 where there is none.
+        int32 ``[B / W * S]``, written: address of each lookup of the slice, -1 where there is none. An empty array is
+        left alone.
     own_order
         int32 ``[B / W * S]``, written: its lookups in the order of the batch, numbered within the slice.
     unique_rows, slice_bits
         int32 and uint8 ``[n]``, written: ascending addresses of the rows; bit s where slice s looks the row up.
     own_starts
         int32 ``[n]``, written: place in `own_order` of the first lookup of each row that the slice looks up.
+    own_rows
+        int32 ``[n]``, written: the address of each of them.
     """
     first_lookup, place = own_slice * slice_lookups, own_begin
     num_rows, num_own, number_of_row, own_of_row = 0, 0, -1, False
@@ -57,10 +61,62 @@ def cut_group(
             slice_bits[number_of_row] |= np.uint8(1 << (lookup // slice_lookups))
         own = lookup - first_lookup
         if 0 <= own < slice_lookups:
-            addresses[own] = address
+            if addresses.size:
+                addresses[own] = address
             own_order[place] = np.int32(own)
             if number_of_row >= 0 and not own_of_row:
                 own_starts[num_own] = np.int32(place)
+                own_rows[num_own] = address
                 num_own, own_of_row = num_own + 1, True
             place += 1
     return num_rows, num_own
+
+
+@compiled
+def cut_long_rows(own_starts: Int32, end: int, most: int, long_rows: Int32, further: Int32) -> tuple[int, int]:
+    """Cut rows of more than `most` lookups into segments; returns the number of long rows, and of further segments.
+
+    Parameters
+    ----------
+    own_starts, end
+        int32 ``[n]``: place of each row's first lookup in the order of the slice; where the last row ends.
+    long_rows
+        int32 ``[*, 2]``, written: the number of each long row, and its first one of the further segments.
+    further
+        int32 ``[*, 2]``, written: first place and end of each segment of a long row but its first one.
+    """
+    num_long, num_further = 0, 0
+    for k in range(own_starts.size):
+        last = own_starts[k + 1] if k + 1 < own_starts.size else end
+        first = own_starts[k] + most
+        if first >= last:
+            continue
+        long_rows[num_long, 0], long_rows[num_long, 1] = np.int32(k), np.int32(num_further)
+        num_long += 1
+        while first < last:
+            further[num_further, 0], further[num_further, 1] = np.int32(first), np.int32(min(first + most, last))
+            num_further += 1
+            first += most
+    return num_long, num_further
+
+
+@compiled
+def count_blocks(slice_bits: Bits, block_rows: int, counts: Int32, most_own: Int64) -> None:
+    """Count, before each block of rows and for each slice, the rows that the slice looks up.
+
+    Parameters
+    ----------
+    counts
+        int32 ``[blocks, slices]``, written.
+    most_own
+        int64 ``[slices]``: raised to the rows that each slice looks up.
+    """
+    num_slices = counts.shape[1]
+    before = np.zeros(num_slices, np.int32)
+    for i in range(slice_bits.size):
+        if i % block_rows == 0:
+            counts[i // block_rows] = before
+        for s in range(num_slices):
+            before[s] += np.int32(slice_bits[i] >> np.uint8(s) & np.uint8(1))
+    for s in range(num_slices):
+        most_own[s] = max(most_own[s], before[s])

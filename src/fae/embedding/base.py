@@ -68,7 +68,7 @@ class Embeddings(RowTables):
     staged
         Whether a batch's cold rows are in staging slots of the bank, not where their numbers say.
     group
-        The ranks that train together, each with all rows; several on CPUs alone so far. None is this process alone.
+        The ranks that train together, each with all rows; None is this process alone.
 
     Attributes
     ----------
@@ -85,6 +85,7 @@ class Embeddings(RowTables):
     placement = ""
     group = Group()
     _ranks: RankRows | None = None
+    _has_gpu_ranks = False  # whether several ranks can train by the kernels of a GPU
 
     def __init__(
         self,
@@ -97,10 +98,11 @@ class Embeddings(RowTables):
         staged: bool = False,
         group: Group | None = None,
     ) -> None:
+        engine = engine or ("triton" if device.type == "cuda" else "cpu")
         if group is not None and group.world > 1:
-            if batch_size % group.world or device.type != "cpu" or engine not in (None, "cpu"):
-                raise ValueError(f"{group.world} ranks need a CPU each, and {batch_size} inputs that they divide")
-            self.group, batch_size = group, batch_size // group.world
+            if batch_size % group.world or engine == "reference" or (engine == "triton" and not self._has_gpu_ranks):
+                raise ValueError(f"{group.world} ranks cannot train {batch_size} inputs by engine {engine!r} here")
+            batch_size //= group.world
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
         self.steps = 0
         self._rate_factor: Callable[[int], float] | None = None
@@ -111,11 +113,6 @@ class Embeddings(RowTables):
         self.geometries = group_geometries(
             [feature.length for feature in features], [feature.pooling for feature in features], layout.feature_dims
         )
-        if self.group.world > 1:
-            from fae.embedding.rank_rows import RankRows
-
-            self._ranks = RankRows(self.group, self.geometries, batch_size)
-        engine = engine or ("triton" if device.type == "cuda" else "cpu")
         self._gpu: GpuRows | None = None
         self._cpu: CpuRows | None = None
         self._outputs: list[Tensor] = []
@@ -132,6 +129,20 @@ class Embeddings(RowTables):
                 if feature.pooling == "none"
             ]
         )
+        if group is not None and group.world > 1:
+            self._train_with(group)
+
+    def _train_with(self, group: Group) -> None:
+        """Train together with other ranks: each has a slice of a batch, and `batch_size` inputs of it."""
+        self.group = group
+        if self._gpu is not None:
+            from fae.embedding.gpu_rank_rows import GpuRankRows
+
+            self._gpu.ranks = GpuRankRows(group, self.layout, self.geometries, self.optimizer, self.device)
+        else:
+            from fae.embedding.rank_rows import RankRows
+
+            self._ranks = RankRows(group, self.geometries, self.batch_size)
 
     @classmethod
     def from_hot_set(
@@ -283,6 +294,11 @@ class Embeddings(RowTables):
         lookup = self._lookups
         features.require_valid = lambda: self._require_latest(batch.turn, lookup)
         return features
+
+    def await_lookup(self) -> None:
+        """Have the device finish what a lookup began beside the model, where the model has not waited for it."""
+        if self._gpu is not None:
+            self._gpu.await_addresses()
 
     def _require_latest(self, turn: BatchTurn, lookup: int) -> None:
         turn.require(self, "reading features")

@@ -20,6 +20,7 @@ from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
 from fae.core.optimizers import bias_corrected_rate
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
+from fae.embedding.gpu_rank_rows import GpuRankRows
 from fae.embedding.working_memory import INPUT_RING_DEPTH
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
@@ -48,6 +49,8 @@ class GpuRows:
         With `staged`, per group int64 ``[k, slot_rows]``: the row of the bank of each cold row of a slot's batch.
     rate_factor
         As `Embeddings.follow_rates` takes it; None where the learning rate is constant.
+    ranks
+        Cuts batches and sums gradients where several ranks train together; None where there is one.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class GpuRows:
         self._addresses_on_side = False  # and the current stream has not waited for them
         self._interacted = self._has_read = self._updated_on_side = False
         self._ring: InputRing | None = None
+        self.ranks: GpuRankRows | None = None
         self.rate_factor: Callable[[int], float] | None = None
         # Row updates wait for memory while the rest of the backward pass computes, so they run beside each other; and
         # so do addresses beside the dense layers before an interaction.
@@ -110,6 +114,8 @@ class GpuRows:
             Step number of the first batch, from 1, for Adam; the following ones count on from it. Where a batch is not
             updated, `set_step` corrects the next one.
         """
+        if self.ranks is not None:
+            batches = self.ranks.cut(batches)
         if self._ring is None:
             layout = InputLayout(
                 batch_size=self._batch_size,
@@ -118,14 +124,11 @@ class GpuRows:
                 num_groups=len(self._layout.groups),
                 with_cold_lists=not self._staged,
                 with_weights=batches.is_weighted,
+                of_slices=self.ranks is not None,
             )
             self._ring = InputRing(layout, INPUT_RING_DEPTH, self._device)
         self._ring.reserve(batches)
-        for kernels, (segments, long_rows) in zip(
-            self._kernels, batches.most_segments, strict=bool(batches.most_segments)
-        ):
-            if kernels.reserve(segments, long_rows):
-                self._ring.generation += 1
+        self._ring.generation += self._reserve(batches)
         if self._addresses is None and batches.arrays.order is not None:
             shape = (self._batch_size, self._layout.num_slots)
             self._addresses = torch.full(shape, -1, dtype=torch.int32, device=self._device)
@@ -134,6 +137,14 @@ class GpuRows:
             kept_shares=self._kept_shares(first_step, len(order)) if self._optimizer.weight_decay else None,
         )  # fmt: skip
         return self._ring.run(batches, order, table)
+
+    def _reserve(self, batches: BatchSet) -> bool:
+        """Make room for sums of gradients; returns whether captured graphs are out of date."""
+        if self.ranks is not None:
+            return self.ranks.reserve(batches)
+        sizes = batches.most_segments
+        grown = [kernels.reserve(*most) for kernels, most in zip(self._kernels, sizes, strict=bool(sizes))]
+        return any(grown)
 
     def _rates(self, first_step: int, count: int) -> npt.NDArray[np.float32]:
         optimizer, factor = self._optimizer, self.rate_factor
@@ -195,7 +206,7 @@ class GpuRows:
                 output.requires_grad_(False).grad = None
 
         def read() -> list[Tensor]:
-            self._await_addresses()
+            self.await_addresses()
             self._has_read = True
             leaves = []
             for group, kernels in enumerate(self._kernels):
@@ -209,7 +220,7 @@ class GpuRows:
         def interact(dense: Tensor) -> Tensor | None:
             if self._interaction is None or dense.dtype != torch.bfloat16:
                 return None
-            self._await_addresses()
+            self.await_addresses()
             if self._row_gradients is None and requires_grad:
                 width = self._geometries[0].width
                 self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
@@ -222,7 +233,7 @@ class GpuRows:
             return joined
 
         if sequences:
-            self._await_addresses()
+            self.await_addresses()
         return FeatureEmbeddings(views, read, sequences.read(inputs.addresses, self._device), interact)
 
     def _with_addresses(self, batch: ReadyBatch) -> InputViews:
@@ -242,10 +253,12 @@ class GpuRows:
         return dataclasses.replace(views, addresses=self._addresses)
 
     def _derive_addresses(self, views: InputViews, addresses: Tensor) -> None:
+        if self.ranks is not None:
+            self.ranks.begin_step()
         for kernels in self._kernels:
             kernels.derive_addresses(views, addresses)
 
-    def _await_addresses(self) -> None:
+    def await_addresses(self) -> None:
         """Have the current stream wait for addresses that are derived on the other one."""
         if self._addresses_on_side:
             assert self._side_stream is not None
@@ -268,7 +281,7 @@ class GpuRows:
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Sum the gradients of the batch that was looked up last and apply the optimizer."""
         assert batch.buffer is not None
-        self._await_addresses()  # of a model that read nothing
+        self.await_addresses()  # of a model that read nothing
         if self._updated_on_side:
             assert self._side_stream is not None
             torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
@@ -280,12 +293,14 @@ class GpuRows:
             if group == 0 and self._interacted:
                 assert self._row_gradients is not None
                 gradient = self._row_gradients if gradient is None else gradient + self._row_gradients
+            cold_lists = self._cold_lists(batch.buffer, group)
             rows = (
-                batch.buffer.views, self._cold_lists(batch.buffer, group), self._layout.groups[group].num_hot_rows,
-                bank.weight, bank.state,
+                batch.buffer.views, cold_lists, self._layout.groups[group].num_hot_rows, bank.weight, bank.state
             )  # fmt: skip
             if gradient is None:  # the model did not use the group
                 kernels.carry(*rows)
+            elif self.ranks is not None:
+                self.ranks.update(group, kernels, batch.buffer.views, cold_lists, bank, gradient.contiguous())
             else:
                 kernels.update(
                     *rows, gradient.contiguous(), optimizer.eps, optimizer.betas, decays=optimizer.weight_decay > 0

@@ -2,16 +2,23 @@
 
 The buffer begins with a header of int32 words, written by `fae.streaming.input_layout`. Word 0: number of inputs that
 are not padding. Word 1: learning rate of the rows (float32 bits, with Adam's bias correction). Word 2: share of a row
-that weight decay leaves (float32 bits; not read where there is no decay). Words 3 to 7: unused. Then eight words a
-group from `group_field` on:
+that weight decay leaves (float32 bits; not read where there is no decay). Word 3: real inputs of the whole batch, of
+which one of several ranks has a slice; words 4 and 5: their weight (float64), where ranks have weights. Words 6 and 7:
+unused. Then 16 words a group from `group_field` on:
 
-====  ==============================================================
-0     what to add to a cold address for the row to write
-1, 2  number of segments; number of rows of several segments
-3, 4  where the starts of the segments are; where their addresses are
-5     where the rows of several segments are listed
-6, 7  where the list of cold rows begins; its length
-====  ==============================================================
+======  ==============================================================
+0       what to add to a cold address for the row to write
+1, 2    number of segments; number of rows of several segments
+3, 4    where the starts of the segments are; where their addresses are
+5       where the rows of several segments are listed
+6, 7    where the list of cold rows begins; its length
+8, 9    further segments of a slice: how many, where they are
+10, 11  rows that any slice looks up: how many, where they are
+12, 13  where their bits begin, and the counts of each block of them
+======  ==============================================================
+
+The last three lines are of slices on several ranks (`fae.artifacts.batch_arrays.SharedArrays`); 1, 3 and 4 are then of
+the rows of the slice, long ones too.
 """
 
 from __future__ import annotations
@@ -23,7 +30,7 @@ from torch import Tensor
 
 def group_field(group: int) -> int:
     """First header word of a group."""
-    return 8 + 8 * group
+    return 8 + 16 * group
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class InputViews:
         int32 ``[B * S]``: lookups in the order in which gradients are summed; undefined outside training.
     weights
         float32 ``[B]``, 0 in padding; None where the log has no weights. No kernel reads them.
+    whole_weight
+        float64 ``[1]``: weight of the whole batch, of which this is a slice; None where it is the sum of `weights`.
     """
 
     words: Tensor
@@ -54,3 +63,4 @@ class InputViews:
     labels: Tensor
     order: Tensor
     weights: Tensor | None = None
+    whole_weight: Tensor | None = None

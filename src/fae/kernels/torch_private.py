@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,3 +98,12 @@ def before_threads_are_joined(function: Callable[[], None]) -> None:
     register = getattr(threading, "_register_atexit", None)
     if register is not None:
         register(function)
+
+
+def symmetric_memory() -> Any:
+    """torch's memory that all GPUs of a host map (``empty``, ``rendezvous``); None where this torch has none."""
+    try:
+        import torch.distributed._symmetric_memory as found
+    except ImportError:
+        return None
+    return found

@@ -194,12 +194,11 @@ def sum_parts(parts: Tensor, out: Tensor) -> None:
 
 
 @triton.jit
-def _loss_kernel(logits, labels, words, grad, parts, BLOCK: tl.constexpr):
+def _loss_kernel(logits, labels, words, whole, grad, parts, BLOCK: tl.constexpr):
     """Mean binary cross-entropy: the part of this program, and its gradient."""
     b = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    num_inputs = tl.load(words)
-    real = b < num_inputs
-    scale = 1.0 / tl.maximum(num_inputs, 1).to(tl.float32)
+    real = b < tl.load(words)
+    scale = 1.0 / tl.maximum(tl.load(whole), 1).to(tl.float32)
     x = tl.load(logits + b, mask=real, other=0.0).to(tl.float32)
     y = tl.load(labels + b, mask=real, other=0.0)
     tail = tl.exp(-tl.abs(x))
@@ -211,17 +210,19 @@ def _loss_kernel(logits, labels, words, grad, parts, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _loss_sum_kernel(parts, words, loss, loss_sum, NUM_PARTS: tl.constexpr, PADDED: tl.constexpr):
+def _loss_sum_kernel(parts, whole, loss, loss_sum, NUM_PARTS: tl.constexpr, PADDED: tl.constexpr):
     part = tl.arange(0, PADDED)
     total = tl.sum(tl.load(parts + part, mask=part < NUM_PARTS, other=0.0), axis=0)
     tl.store(loss, total)
-    tl.store(loss_sum, tl.load(loss_sum) + total.to(tl.float64) * tl.load(words).to(tl.float64))
+    tl.store(loss_sum, tl.load(loss_sum) + total.to(tl.float64) * tl.load(whole).to(tl.float64))
 
 
 _LOSS_BLOCK = 1024
 
 
-def loss_and_gradient(logits: Tensor, labels: Tensor, words: Tensor, loss_sum: Tensor) -> tuple[Tensor, Tensor]:
+def loss_and_gradient(
+    logits: Tensor, labels: Tensor, words: Tensor, loss_sum: Tensor, whole: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean binary cross-entropy (natural log) over the inputs of a batch that are not padding.
 
     Parameters
@@ -232,29 +233,51 @@ def loss_and_gradient(logits: Tensor, labels: Tensor, words: Tensor, loss_sum: T
         int32: the batch's input buffer, whose first word is the number of inputs that are not padding.
     loss_sum
         float64 scalar; the sum over those inputs is added to it.
+    whole
+        int32 ``[1]``: inputs of the whole batch, of which these are a slice; None where they are all.
 
     Returns
     -------
-    The mean, float32 scalar, and its gradient, float32 ``[B]``, 0 for padding.
+    The mean, float32 scalar, and its gradient, float32 ``[B]``, 0 for padding; of a slice its part of both.
     """
+    whole = words if whole is None else whole
     num_parts = triton.cdiv(len(logits), _LOSS_BLOCK)
     parts = torch.empty(num_parts, dtype=torch.float32, device=logits.device)
     grad = torch.empty(num_parts * _LOSS_BLOCK, dtype=torch.float32, device=logits.device)
     loss = torch.empty((), dtype=torch.float32, device=logits.device)
-    _loss_kernel[(num_parts,)](logits.contiguous(), labels, words, grad, parts, BLOCK=_LOSS_BLOCK)
-    _loss_sum_kernel[(1,)](parts, words, loss, loss_sum, NUM_PARTS=num_parts, PADDED=triton.next_power_of_2(num_parts))
+    _loss_kernel[(num_parts,)](logits.contiguous(), labels, words, whole, grad, parts, BLOCK=_LOSS_BLOCK)
+    _loss_sum_kernel[(1,)](parts, whole, loss, loss_sum, NUM_PARTS=num_parts, PADDED=triton.next_power_of_2(num_parts))
     return loss, grad[: len(logits)]
+
+
+@triton.jit
+def _of_rank(pointers, i, inside, RANK: tl.constexpr):
+    return tl.load(tl.load(pointers + RANK).to(tl.pointer_type(tl.float32)) + i, mask=inside, other=0.0)
+
+
+@triton.jit
+def _sum_of_four(pointers, i, inside, FIRST: tl.constexpr):
+    left = _of_rank(pointers, i, inside, FIRST) + _of_rank(pointers, i, inside, FIRST + 1)
+    return left + (_of_rank(pointers, i, inside, FIRST + 2) + _of_rank(pointers, i, inside, FIRST + 3))
 
 
 @triton.jit
 def _dense_update_kernel(
     weight, grad, state, shadow, rate, eps, decay, square_decay, step_rate, size,
-    OPTIMIZER: tl.constexpr, SHADOW: tl.constexpr, BLOCK: tl.constexpr,
+    OPTIMIZER: tl.constexpr, SHADOW: tl.constexpr, BLOCK: tl.constexpr, RANKS: tl.constexpr,
 ):  # fmt: skip
+    """One step; with several RANKS `grad` points to where the gradient of each is, which are summed in a tree."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < size
     old = tl.load(weight + i, mask=inside, other=0.0)
-    g = tl.load(grad + i, mask=inside, other=0.0)
+    if RANKS == 1:
+        g = tl.load(grad + i, mask=inside, other=0.0)
+    elif RANKS == 2:
+        g = _of_rank(grad, i, inside, 0) + _of_rank(grad, i, inside, 1)
+    elif RANKS == 4:
+        g = _sum_of_four(grad, i, inside, 0)
+    else:
+        g = _sum_of_four(grad, i, inside, 0) + _sum_of_four(grad, i, inside, 4)
     learning_rate = tl.load(rate)
     if OPTIMIZER == SGD:
         new = old - learning_rate * g
@@ -280,7 +303,7 @@ def _dense_update_kernel(
 
 def dense_update(
     optimizer: int, weight: Tensor, grad: Tensor, state: Tensor, shadow: Tensor, corrections: Tensor, rate: Tensor, *,
-    eps: float, betas: tuple[float, float],
+    eps: float, betas: tuple[float, float], of_ranks: Tensor | None = None,
 ) -> None:  # fmt: skip
     """One optimizer step over all dense weights at once, and their bfloat16 copy.
 
@@ -298,10 +321,14 @@ def dense_update(
         float32 ``[2]`` on the device, for Adam: 1 - beta1^t and sqrt(1 - beta2^t).
     rate
         float32 ``[1]`` on the device, the learning rate: a captured graph reads what is there when it runs.
+    of_ranks
+        int64 ``[2, 4 or 8]`` on the device: where the gradient of each rank is, to be summed in place of `grad`.
     """
     size, block = weight.numel(), 1024
     _dense_update_kernel[(triton.cdiv(size, block),)](
-        weight, grad, state if state.numel() else weight, shadow if shadow.numel() else weight,
+        weight, grad if of_ranks is None else of_ranks, state if state.numel() else weight,
+        shadow if shadow.numel() else weight,
         rate, eps, 1 - betas[0], 1 - betas[1], corrections, size,
         OPTIMIZER=optimizer, SHADOW=shadow.numel() > 0, BLOCK=block,
+        RANKS=1 if of_ranks is None else len(of_ranks),
     )  # fmt: skip

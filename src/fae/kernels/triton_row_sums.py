@@ -15,7 +15,7 @@ from fae.kernels.triton_shared import ADAGRAD, MEAN, ROWWISE_ADAGRAD, SGD, to_ro
 
 
 @triton.jit
-def _apply(
+def apply_rows(
     weight, state, row, target, d, total, mask, row_mask, learning_rate, kept_share, eps, decay, square_decay,
     OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DECAYS: tl.constexpr,
 ):  # fmt: skip
@@ -49,6 +49,38 @@ def _apply(
 
 
 @triton.jit
+def sum_lookups(
+    order, gradient, inverse_count, slot_column, slot_feature, poolings, start, end, d, num_slots, width, num_features,
+    DIM: tl.constexpr, DIM_PADDED: tl.constexpr, SEGMENTS: tl.constexpr, AT_ONCE: tl.constexpr, FLAT: tl.constexpr,
+):  # fmt: skip
+    """Sum the gradients of each segment's lookups from `start` to `end`, one after the other: ``[SEGMENTS, D]``."""
+    total = tl.zeros((SEGMENTS, DIM_PADDED), tl.float32)
+    longest = tl.max(end - start, axis=0)
+    in_row = (d < DIM)[None, :]
+    for done in range(0, longest, AT_ONCE):
+        for step in tl.static_range(AT_ONCE):  # independent loads, whose waits overlap
+            place = start + done + step
+            inside = place < end
+            lookup = tl.load(order + place, mask=inside, other=0)
+            if FLAT:
+                offset = lookup.to(tl.int64) * DIM
+            else:
+                b = lookup // num_slots
+                s = lookup - b * num_slots
+                offset = b.to(tl.int64) * width + tl.load(slot_column + s, mask=inside, other=0)
+            values = tl.load(gradient + offset[:, None] + d[None, :], mask=inside[:, None] & in_row, other=0.0).to(
+                tl.float32
+            )
+            if not FLAT:
+                feature = tl.load(slot_feature + s, mask=inside, other=0)
+                is_mean = inside & (tl.load(poolings + feature, mask=inside, other=0) == MEAN)
+                scale = tl.load(inverse_count + b.to(tl.int64) * num_features + feature, mask=is_mean, other=1.0)
+                values = values * scale[:, None]
+            total += values
+    return total
+
+
+@triton.jit
 def segment_sums_kernel(
     words, cold_lists, order, gradient, weight, state, partial, inverse_count, slot_column, slot_feature, poolings,
     field, num_hot_rows, order_end, num_slots, width, num_features, eps, decay, square_decay,
@@ -74,29 +106,10 @@ def segment_sums_kernel(
         before = tl.load(addresses + segment - 1, mask=exists & (segment > 0), other=-1)
         after = tl.load(addresses + segment + 1, mask=has_next, other=-1)
         is_part = exists & ((before == address) | (after == address))
-        total = tl.zeros((SEGMENTS, DIM_PADDED), tl.float32)
-        longest = tl.max(end - start, axis=0)
-        in_row = (d < DIM)[None, :]
-        for done in range(0, longest, AT_ONCE):
-            for step in tl.static_range(AT_ONCE):  # independent loads, whose waits overlap
-                place = start + done + step
-                inside = place < end
-                lookup = tl.load(order + place, mask=inside, other=0)
-                if FLAT:
-                    offset = lookup.to(tl.int64) * DIM
-                else:
-                    b = lookup // num_slots
-                    s = lookup - b * num_slots
-                    offset = b.to(tl.int64) * width + tl.load(slot_column + s, mask=inside, other=0)
-                values = tl.load(gradient + offset[:, None] + d[None, :], mask=inside[:, None] & in_row, other=0.0).to(
-                    tl.float32
-                )
-                if not FLAT:
-                    feature = tl.load(slot_feature + s, mask=inside, other=0)
-                    is_mean = inside & (tl.load(poolings + feature, mask=inside, other=0) == MEAN)
-                    scale = tl.load(inverse_count + b.to(tl.int64) * num_features + feature, mask=is_mean, other=1.0)
-                    values = values * scale[:, None]
-                total += values
+        total = sum_lookups(
+            order, gradient, inverse_count, slot_column, slot_feature, poolings, start, end, d, num_slots, width,
+            num_features, DIM, DIM_PADDED, SEGMENTS, AT_ONCE, FLAT,
+        )  # fmt: skip
         shift = tl.load(words + field)
         address = tl.maximum(address, 0)
         row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
@@ -104,7 +117,7 @@ def segment_sums_kernel(
         fits = (d < DIM)[None, :]
         tl.store(partial + segment.to(tl.int64)[:, None] * DIM + d[None, :], total, mask=is_part[:, None] & fits)
         whole = exists & (is_part == 0)
-        _apply(
+        apply_rows(
             weight, state, row, target, d, total, whole[:, None] & fits, whole, learning_rate, kept_share, eps, decay,
             square_decay, OPTIMIZER, DIM, DECAYS,
         )  # fmt: skip
@@ -138,7 +151,7 @@ def long_rows_kernel(
         row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
         target = to_target(address, row, num_hot_rows, shift, STAGED)
         exists = row >= 0
-        _apply(
+        apply_rows(
             weight, state, row, target, d, total, exists[:, None] & fits, exists, learning_rate, kept_share, eps,
             decay, square_decay, OPTIMIZER, DIM, DECAYS,
         )  # fmt: skip

@@ -18,11 +18,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fae.artifacts.batch_arrays import BLOCK_ROWS
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas
 from fae.core.pooling import POOLING_CODE
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews, group_field
 from fae.kernels.triton_addresses import derive_group_addresses
+from fae.kernels.triton_exchange import exchange_kernel, slice_long_rows_kernel, slice_sums_kernel
 from fae.kernels.triton_row_sums import long_rows_kernel, segment_sums_kernel
 from fae.kernels.triton_shared import KEPT, MEAN, to_row
 
@@ -30,6 +32,8 @@ _BLOCK_INPUTS = 32  # inputs of a program of the lookup
 SUMS = {"floats": 256, "at_once": 4, "num_warps": 1}
 """Size of a program of the sums: segments times D, lookups of a segment that are read together, warps. The fastest of a
 sweep on an H200. They change no result: lookups are added one after the other."""
+EXCHANGE = {"num_warps": 4}
+"""Warps of a program of the exchange."""
 _PARTS_AT_ONCE = 64  # segments of a long row; part of the order of sums
 _CARRIED_AT_ONCE = 32  # rows that a program copies together
 _CARRY_PROGRAMS = 264  # two for each processor of an H100
@@ -225,6 +229,58 @@ class TritonGroupKernels:
                 AT_ONCE=_PARTS_AT_ONCE, num_warps=1, **constants,
             )  # fmt: skip
 
+    def sum_slice(
+        self, inputs: InputViews, gradient: Tensor, sums: Tensor, *, segment_lookups: int, most_rows: int,
+        most_further: int, most_long_rows: int,
+    ) -> None:  # fmt: skip
+        """Sum the gradients of a slice by row.
+
+        Parameters
+        ----------
+        gradient
+            As `update` takes it.
+        sums
+            float32 ``[most_rows + most_further, D]``, written: the k-th is that of the k-th row of the slice.
+        segment_lookups
+            Lookups of a segment.
+        most_rows, most_further, most_long_rows
+            The most rows, further segments and long rows of any batch.
+        """
+        geometry, dim = self.geometry, self.geometry.embedding_dim
+        segments = min(64, max(1, SUMS["floats"] // self._padded))
+        slice_sums_kernel[(triton.cdiv(most_rows + most_further, segments),)](
+            inputs.words, inputs.order, gradient, sums, self._inverse_count, self._slot_column, self._slot_feature,
+            self._poolings, self._field, self._order_end, geometry.num_slots, geometry.width, len(geometry.length),
+            most_rows, LOOKUPS=segment_lookups, DIM=dim, DIM_PADDED=self._padded, SEGMENTS=segments,
+            AT_ONCE=SUMS["at_once"], FLAT=geometry.is_flat, num_warps=SUMS["num_warps"],
+        )  # fmt: skip
+        if most_long_rows:
+            slice_long_rows_kernel[(most_long_rows,)](
+                inputs.words, sums, self._field, most_rows, DIM=dim, DIM_PADDED=self._padded,
+                AT_ONCE=_PARTS_AT_ONCE, num_warps=1,
+            )  # fmt: skip
+
+    def step_shared(
+        self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor,
+        pointers: Tensor, eps: float, betas: Betas = DEFAULT_BETAS, *, most_rows: int, decays: bool = False,
+    ) -> None:  # fmt: skip
+        """Sum all slices of a batch and apply the optimizer to every row that one of them looks up.
+
+        Parameters
+        ----------
+        pointers
+            int64 ``[slices]`` on the device: where the sums of each slice are.
+        most_rows
+            The most rows that the slices of any batch look up.
+        """
+        _require_slices(len(pointers))
+        exchange_kernel[(triton.cdiv(most_rows, BLOCK_ROWS),)](
+            inputs.words, inputs.words.view(torch.uint8), cold_lists, pointers, weight,
+            state if state.numel() else weight, self._field, num_hot_rows, eps, 1 - betas[0], 1 - betas[1],
+            OPTIMIZER=self._optimizer, DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=BLOCK_ROWS,
+            SLICES=len(pointers), STAGED=self._staged, DECAYS=decays, num_warps=EXCHANGE["num_warps"],
+        )  # fmt: skip
+
     def carry(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor) -> None:
         """Copy cold rows to their places in the slot: in place of `update` where the model did not use the group."""
         dim, state_width = weight.shape[1], state.shape[1]
@@ -235,3 +291,8 @@ class TritonGroupKernels:
             DIM=dim, DIM_PADDED=self._padded, STATE=state_width,
             STATE_PADDED=triton.next_power_of_2(max(1, state_width)), BLOCK=_CARRIED_AT_ONCE,
         )  # fmt: skip
+
+
+def _require_slices(count: int) -> None:
+    if count not in (2, 4, 8):
+        raise ValueError(f"{count} slices: the tree of the exchange has 2, 4 or 8")

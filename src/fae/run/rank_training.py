@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fae.core.errors import DeviceError, RecipeError
+from fae.core.errors import RecipeError
 from fae.core.threads import shared_cores
 from fae.distributed.places import RankPlace
 from fae.run.ahead.torch_ahead import seems_to_have_gpu
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MOST_RANKS = 8
 """As many as an exchange list has bits for the slices of a batch."""
+_PLACEMENT = "device"
+"""The only one that several GPUs train."""
 _WORK = "whether there is anything to train"
 
 
@@ -59,9 +61,7 @@ def check_ranks(recipe: Recipe, device: str | None, world: int) -> None:
     Raises
     ------
     RecipeError
-        If it is the batch size or the number of ranks.
-    DeviceError
-        If it is a GPU.
+        If it is the placement, the batch size or the number of ranks.
     """
     if world == 1:
         return
@@ -71,10 +71,11 @@ def check_ranks(recipe: Recipe, device: str | None, world: int) -> None:
             f"{world} ranks are requested, and 2, 4 or {MOST_RANKS} can train together; change --gpus, or torchrun's "
             "--nproc-per-node"
         )
-    if device == "cuda" or (device is None and seems_to_have_gpu()):
-        raise DeviceError(
-            f"several GPUs do not train together yet, and {world} are requested; start one rank (without --gpus and "
-            f"torchrun), or add --device cpu for {world} processes on the CPU"
+    if train.placement != _PLACEMENT and (device == "cuda" or (device is None and seems_to_have_gpu())):
+        raise RecipeError(
+            f"[train] placement = {train.placement!r} trains on one GPU so far, and {world} are requested; add "
+            f"--set train.placement={_PLACEMENT}, or --device cpu for {world} processes on the CPU, or start one rank "
+            "(without --gpus and torchrun)"
         )
     if train.batch_size % world:
         larger = -(-train.batch_size // world) * world
@@ -104,8 +105,13 @@ class TrainingRanks:
         return self.place.rank == 0
 
     @contextlib.contextmanager
-    def joined(self) -> Iterator[Group | None]:
+    def joined(self, device: str) -> Iterator[Group | None]:
         """Meet the other ranks, and train with them while the block runs, on a share of the cores.
+
+        Parameters
+        ----------
+        device
+            ``"cpu"`` or ``"cuda"``: then each rank has a GPU of its own.
 
         Returns
         -------
@@ -118,7 +124,7 @@ class TrainingRanks:
         if self._process is None:
             yield Group()
             return
-        with shared_cores(self.place.local_world), self._process.join() as group:
+        with shared_cores(self.place.local_world), self._process.join(device) as group:
             yield group if group.broadcast_json(True, _WORK) else None
 
     def dismiss(self) -> None:

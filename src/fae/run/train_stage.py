@@ -65,7 +65,7 @@ class TrainStage(Stage[Manifest]):
             set_aside(run.out)
         if parent and read_parent_test(run.out, parent, INGEST.open(run)) is None:
             evaluate_parent(parent, INGEST.open(run), run.out, device=run.device())
-        with run.ranks.joined() as group:
+        with run.ranks.joined(run.device()) as group:
             assert group is not None
             self.train(run, plan, group)
 
@@ -257,7 +257,13 @@ def fresh_embeddings(
     optimizer = RowOptimizer(
         name=train.optimizer, learning_rate=train.learning_rate, weight_decay=train.row_weight_decay
     )
-    embeddings = make_embeddings(train.placement, hot_set, optimizer, device=device or run.device(), group=group)
+    embeddings = make_embeddings(
+        train.placement,
+        hot_set,
+        optimizer,
+        device=device or (group.device if group and group.world > 1 else run.device()),
+        group=group,
+    )
     embeddings.initialise(train.seed)
     return embeddings
 

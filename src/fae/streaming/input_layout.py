@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.artifacts.batch_arrays import BatchSizes
+from fae.artifacts.batch_arrays import BatchSizes, SharedArrays
 from fae.artifacts.packed import BatchSet
 from fae.core.compiled import njit
 from fae.kernels.input_views import InputViews, group_field
@@ -43,6 +43,8 @@ class InputLayout:
         the lists.
     with_weights
         Whether inputs have weights, which follow the labels.
+    of_slices
+        Whether batches are slices of one of several ranks.
     """
 
     def __init__(
@@ -54,9 +56,10 @@ class InputLayout:
         num_groups: int,
         with_cold_lists: bool,
         with_weights: bool = False,
+        of_slices: bool = False,
     ) -> None:
         self.batch_size, self.num_slots, self.num_dense, self.num_groups = batch_size, num_slots, num_dense, num_groups
-        self.with_cold_lists, self.with_weights = with_cold_lists, with_weights
+        self.with_cold_lists, self.with_weights, self.of_slices = with_cold_lists, with_weights, of_slices
         self._dense = _aligned(group_field(num_groups))
         self._labels = _aligned(self._dense + batch_size * num_dense)
         self._weights = _aligned(self._labels + batch_size)
@@ -69,6 +72,8 @@ class InputLayout:
         words = int(self._lists)
         for segments, long_rows in batches.most_segments:
             words += 2 * _aligned(segments) + _aligned(2 * long_rows)
+        for rows, counts, further in batches.most_shared:
+            words += _aligned(rows) + _aligned(-(-rows // 4)) + _aligned(counts) + _aligned(2 * further)
         if self.with_cold_lists:
             words += sum(_aligned(2 * rows) for rows in batches.most_cold_rows)
         return words
@@ -85,6 +90,7 @@ class InputLayout:
             labels=words[self._labels : self._labels + size].view(torch.float32),
             order=lookups,
             weights=words[self._weights : self._weights + size].view(torch.float32) if self.with_weights else None,
+            whole_weight=words[4:6].view(torch.float64) if self.with_weights and self.of_slices else None,
         )
 
     def table(
@@ -113,7 +119,11 @@ class InputLayout:
         arrays = batches.arrays
         pieces = _Pieces(order)
         headers = np.zeros((len(order), group_field(self.num_groups)), np.int32)
+        shared = arrays.shared
         headers[:, 0] = arrays.num_inputs[order]
+        headers[:, 3] = headers[:, 0] if shared is None else shared.num_inputs[order]
+        if shared is not None and shared.total_weights is not None:
+            headers[:, 4:6] = shared.total_weights[order].view(np.int32).reshape(-1, 2)
         headers[:, 1] = rates.view(np.int32)
         if kept_shares is not None:
             headers[:, 2] = kept_shares.view(np.int32)
@@ -136,9 +146,11 @@ class InputLayout:
                 if place != 1:
                     headers[:, field + 1 + place // 2] = counts // (1 + place // 2)
                 ends = _aligned(ends + counts)
+            if shared is not None:
+                ends = _add_shared(pieces, headers, field, shared, group, order, ends)
             headers[:, field + 6] = ends // 2 if self.with_cold_lists else headers[:, field]
             if self.with_cold_lists:
-                offsets = 2 * arrays.cold_offsets[:, group]
+                offsets = arrays.cold_offsets[:, group]
                 counts = pieces.add_lists([(arrays.cold_rows[group], offsets[order], offsets[order + 1])], ends)
                 ends = _aligned(ends + counts)
         return InputTable(headers=headers, pieces=pieces.table(), words=ends, sources=pieces.sources)
@@ -167,7 +179,7 @@ class InputTable:
 
 
 Stretches = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.int64]]
-"""An array and, for each batch, which words of it are the batch's: begin and end."""
+"""An array and, for each batch, which numbers of it are the batch's: begin and end."""
 
 
 class _Pieces:
@@ -179,23 +191,23 @@ class _Pieces:
         self.sources: list[npt.NDArray[Any]] = []
 
     def add_fixed(self, array: npt.NDArray[Any], place: int) -> None:
-        """Copy each batch's entry of an array ``[N, ...]`` to a fixed place (in words)."""
-        assert array.flags.c_contiguous
-        self.sources.append(array)
+        """Copy each batch's entry of an array ``[N, ...]`` to a fixed place (in words); each entry is contiguous."""
+        assert not len(array) or array[0].flags.c_contiguous
+        self.sources.append(_whole(array))
         size = array[:1].nbytes if len(array) else 0
-        sources = array.ctypes.data + self._order * size
+        sources = array.ctypes.data + self._order * array.strides[0]
         self._columns.append((sources, np.full_like(sources, 4 * place), np.full_like(sources, size)))
 
     def add_lists(self, parts: list[Stretches], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Copy each batch's stretch of the one array that has any for it; returns the words of the stretches."""
-        sources, counts = np.zeros_like(places), np.zeros_like(places)
+        sources, sizes = np.zeros_like(places), np.zeros_like(places)
         for array, begins, ends in parts:
             assert array.flags.c_contiguous
             self.sources.append(array)
-            sources = np.where(ends > begins, array.ctypes.data + 4 * begins, sources)
-            counts += ends - begins
-        self._columns.append((sources, 4 * places, 4 * counts))
-        return counts
+            sources = np.where(ends > begins, array.ctypes.data + array.itemsize * begins, sources)
+            sizes += array.itemsize * (ends - begins)
+        self._columns.append((sources, 4 * places, sizes))
+        return -(-sizes // 4)
 
     def table(self) -> npt.NDArray[np.int64]:
         return np.ascontiguousarray(np.array(self._columns, np.int64).transpose(2, 0, 1))
@@ -221,6 +233,43 @@ def _segment_lists(batches: BatchSet, group: int, order: npt.NDArray[np.int64]) 
         ):
             lists[place].append((array[group], of[index], of[index + step]))
     return lists
+
+
+def _add_shared(
+    pieces: _Pieces,
+    headers: npt.NDArray[np.int32],
+    field: int,
+    shared: SharedArrays,
+    group: int,
+    order: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Add what ranks share of a group, from the words `ends` on; returns where it ends."""
+    if shared.offsets is None:  # not of the training split
+        return ends
+    assert shared.count_offsets is not None
+    assert shared.further_offsets is not None
+    lists = (
+        (shared.further[group], 2 * shared.further_offsets[:, group], 9),
+        (shared.rows[group], shared.offsets[:, group], 11),
+        (shared.bits[group], shared.offsets[:, group], 12),
+        (shared.counts[group], shared.counts[group].shape[1] * shared.count_offsets[:, group], 13),
+    )
+    headers[:, field + 8] = np.diff(shared.further_offsets[:, group])[order]
+    headers[:, field + 10] = np.diff(shared.offsets[:, group])[order]
+    for array, offsets, word in lists:
+        headers[:, field + word] = ends
+        ends = _aligned(ends + pieces.add_lists([(array, offsets[order], offsets[order + 1])], ends))
+    return ends
+
+
+def _whole(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, or the one that it is a part of every entry of."""
+    if array.flags.c_contiguous:
+        return array
+    assert isinstance(array.base, np.ndarray)
+    assert array.base.flags.c_contiguous
+    return array.base
 
 
 @njit(cache=True, nogil=True)

@@ -21,12 +21,15 @@ from fae.models.layers import EVEN_WIDTH, MLP
 from fae.training.weight_decay import decay_before_steps, decaying_weights
 
 if TYPE_CHECKING:  # needs Triton
+    from fae.distributed.group import Group
+    from fae.distributed.peer_buffers import PeerBuffer
     from fae.models.fused_mlp import FusedMLP
 
 _ALIGN = 64  # weights: parameters begin on a multiple of 128 bytes of their bfloat16 copy
 _TORCH_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": EagerSGD, "adagrad": EagerAdagrad, "adam": EagerAdam,
 }  # fmt: skip
+_CHANNEL = 8  # of the buffer that ranks share: rows have one for each group of tables, from 0 on
 _ROUNDED = 512  # bytes that torch may add to a tensor on a GPU
 
 
@@ -39,12 +42,24 @@ class FlatOptimizer(EagerOptimizer):
         ``sgd``, ``adagrad`` or ``adam``.
     bf16
         Keep a bfloat16 copy and give every fusable `MLP` of the model its fused form.
-    weight_decay
-        As `make_dense_optimizer` takes it.
+    weight_decay, group
+        As `make_dense_optimizer` takes them.
+
+    Attributes
+    ----------
+    world
+        How many ranks' gradients it sums.
     """
 
     def __init__(
-        self, name: str, model: nn.Module, learning_rate: float, *, bf16: bool, weight_decay: float = 0.0
+        self,
+        name: str,
+        model: nn.Module,
+        learning_rate: float,
+        *,
+        bf16: bool,
+        weight_decay: float = 0.0,
+        group: Group | None = None,
     ) -> None:
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         super().__init__(parameters, {"lr": learning_rate})
@@ -55,24 +70,31 @@ class FlatOptimizer(EagerOptimizer):
         self._places: dict[int, tuple[int, tuple[int, int]]] = {}  # by id: first weight, rows and columns padded
         # Gradients that are sums over inputs come last in a fused block, side by side, to be added up in one go.
         summed = [_summed(block) for block in fused]
-        in_sums = {id(parameter) for group in summed for parameter in group}
+        in_sums = {id(parameter) for params in summed for parameter in params}
         size = 0
         self._sums: list[tuple[int, int]] = []
-        groups: list[list[Tensor]] = [[p for p in parameters if id(p) not in in_sums]]
-        for group in groups + summed:
+        lists: list[list[Tensor]] = [[p for p in parameters if id(p) not in in_sums]]
+        for params in lists + summed:
             start = size
-            for parameter in group:
+            for parameter in params:
                 rows = len(parameter) if parameter.dim() > 1 else 1
                 columns = parameter.numel() // rows
                 if id(parameter) in padded:
                     columns = -(-columns // EVEN_WIDTH) * EVEN_WIDTH
                 self._places[id(parameter)] = (size, (rows, columns))
-                size += rows * columns if parameter is group[-1] else -(-rows * columns // _ALIGN) * _ALIGN
+                size += rows * columns if parameter is params[-1] else -(-rows * columns // _ALIGN) * _ALIGN
             self._sums.append((start, size))
             size = -(-size // _ALIGN) * _ALIGN
         self._sums = self._sums[1:]
         device = parameters[0].device
-        self._weight, self._grad = torch.zeros(size, device=device), torch.zeros(size, device=device)
+        self._shared: PeerBuffer | None = None
+        if group is not None and group.world > 1:
+            from fae.distributed.peer_buffers import peer_buffer
+
+            self._shared = peer_buffer(group, size, device, channel=_CHANNEL, what="the dense gradients")
+        self.world = 1 if group is None else group.world
+        self._weight = torch.zeros(size, device=device)
+        self._grad = torch.zeros(size, device=device) if self._shared is None else self._shared.own
         self._shadow = torch.zeros(size if bf16 else 0, dtype=torch.bfloat16, device=device)
         self._moments = torch.zeros(state_width(name, size), device=device)
         self._steps = torch.zeros((), dtype=torch.float64, device=device)
@@ -151,9 +173,12 @@ class FlatOptimizer(EagerOptimizer):
         if self._weight_decay:
             shrinking = decaying_weights(p for p in self._parameters if p.grad is not None or id(p) in self._fused_ids)
             scale_all([self._whole(self._weight, p) for p in shrinking], self._kept_share)
+        if self._shared is not None:
+            self._shared.share()
         dense_update(
             OPTIMIZER_CODE[self._name], self._weight, self._grad, self._moments, self._shadow, self._corrections,
             self._rate, eps=optimizer_facts(self._name).eps, betas=DEFAULT_BETAS,
+            of_ranks=None if self._shared is None else self._shared.pointers,
         )  # fmt: skip
 
     def set_rate(self, learning_rate: float) -> None:
@@ -208,6 +233,7 @@ def make_dense_optimizer(
     flat: bool = False,
     bf16: bool = False,
     weight_decay: float = 0.0,
+    group: Group | None = None,
 ) -> torch.optim.Optimizer:
     """Make the optimizer of the dense weights that belongs to a row optimizer, with torch's defaults.
 
@@ -221,12 +247,14 @@ def make_dense_optimizer(
         With `flat`: keep bfloat16 copies and fuse multi-layer perceptrons.
     weight_decay
         Matrices are multiplied by 1 - learning rate * weight_decay before each step, under every optimizer.
+    group
+        With `flat`: the ranks over which gradients are summed before a step; all of them call this together.
     """
     kind = optimizer_facts(name).dense
     if not any(True for _ in model.parameters()):  # rows alone, as in a factorisation of users and items
         return EagerSGD([nn.Parameter(torch.empty(0))], lr=learning_rate)
     if flat:
-        return FlatOptimizer(kind, model, learning_rate, bf16=bf16, weight_decay=weight_decay)
+        return FlatOptimizer(kind, model, learning_rate, bf16=bf16, weight_decay=weight_decay, group=group)
     optimizer = _TORCH_OPTIMIZERS[kind](model.parameters(), lr=learning_rate)
     if weight_decay:
         decay_before_steps(optimizer, weight_decay)

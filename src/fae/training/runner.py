@@ -20,6 +20,7 @@ from fae.embedding.base import Embeddings
 from fae.kernels.torch_private import start_backward_thread
 from fae.streaming.ready_batch import ReadyBatch
 from fae.training.compiled_model import CompiledModel, forward_of
+from fae.training.dense import FlatOptimizer
 from fae.training.dense_graph import CannotCapture, DenseGraph
 from fae.training.real_inputs import needs_real_inputs
 from fae.training.step import Precision, train_step
@@ -70,8 +71,16 @@ class StepRunner:
         self._needs_real_inputs = needs_real_inputs(model, embeddings.device)
         self.precision: Precision = precision
         self._group = embeddings.group
-        weights = [weight for group in dense_optimizer.param_groups for weight in group["params"]]
-        self._dense_sums = DenseSums(self._group, weights) if self._group.world > 1 else None
+        self._dense_sums: DenseSums | None = None
+        if isinstance(dense_optimizer, FlatOptimizer):
+            if dense_optimizer.world != self._group.world:
+                raise ValueError(
+                    f"the dense optimizer sums gradients of {dense_optimizer.world} ranks, and {self._group.world} "
+                    "train: make_dense_optimizer(..., group=embeddings.group)"
+                )
+        elif self._group.world > 1:
+            weights = [weight for group in dense_optimizer.param_groups for weight in group["params"]]
+            self._dense_sums = DenseSums(self._group, weights)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=embeddings.device)
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._capture = capture and embeddings.device.type == "cuda"

@@ -59,16 +59,26 @@ def backward(logits: Tensor, batch: ReadyBatch, loss_sum: Tensor) -> Tensor:
         return loss.detach()
     # The number of real inputs is on the device: a graph must not hold that of the batch it was captured with.
     weights = None if batch.weights is None else batch.weights[: len(logits)]
-    return backward_on_device(logits, batch.labels[: len(logits)], batch.buffer.views.words, loss_sum, weights)
+    views = batch.buffer.views
+    whole = views.words[3:4] if weights is None else views.whole_weight
+    return backward_on_device(logits, batch.labels[: len(logits)], views.words, loss_sum, weights, whole)
 
 
 def backward_on_device(
-    logits: Tensor, labels: Tensor, words: Tensor, loss_sum: Tensor, weights: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    words: Tensor,
+    loss_sum: Tensor,
+    weights: Tensor | None = None,
+    whole: Tensor | None = None,
 ) -> Tensor:
-    """`backward` on a GPU; the number of real inputs is the first of `words`, int32. Nothing waits for the device."""
+    """`backward` on a GPU; the number of real inputs is the first of `words`, int32. Nothing waits for the device.
+
+    Of a slice, `whole` is the number of the batch's inputs, int32 ``[1]``, or their weight, float64 ``[1]``.
+    """
     if weights is not None:
         with torch.no_grad():
-            x, total = logits.detach().float(), weights.double().sum()
+            x, total = logits.detach().float(), weights.double().sum() if whole is None else whole[0]
             losses = nn.functional.binary_cross_entropy_with_logits(x, labels, reduction="none")
             share = weights / torch.where(total > 0, total, torch.ones_like(total)).float()
             loss = (losses * share).sum()
@@ -78,7 +88,7 @@ def backward_on_device(
         return loss
     from fae.kernels.triton_dense import loss_and_gradient
 
-    loss, grad = loss_and_gradient(logits.detach(), labels, words, loss_sum)
+    loss, grad = loss_and_gradient(logits.detach(), labels, words, loss_sum, whole)
     run_backward(logits, grad.to(logits.dtype))
     return loss
 
@@ -132,6 +142,7 @@ def train_step(
         model = module_of(model)  # not compiled anew for every number of inputs
     with autocast(embeddings.device, precision), single_input(model, dense):
         logits = call_model(model, dense, shown)
+    embeddings.await_lookup()  # before gradients are written, which other ranks may still have read
     dense_optimizer.zero_grad(set_to_none=True)
     if loss_sum is None:
         loss_sum = torch.zeros((), dtype=torch.float64, device=logits.device)

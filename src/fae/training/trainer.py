@@ -127,7 +127,7 @@ class Trainer:
             say(f"train: precision {self._precision}: this CPU has no units for {config.precision} (AMX)")
         self.dense_optimizer = make_dense_optimizer(
             config.optimizer, model, config.dense_rate, flat=on_gpu, bf16=on_gpu and config.precision == "bf16",
-            weight_decay=config.weight_decay,
+            weight_decay=config.weight_decay, group=group,
         )  # fmt: skip
         self._kept: KeptStates | None = None
         if folder is not None and plan is not None:

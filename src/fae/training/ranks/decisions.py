@@ -95,8 +95,12 @@ class RankDecisions:
         return threads_of_rank(threads, config.threads, self.group.world)
 
     def wants_pause(self, flag: bool, batches: int) -> bool:
-        """Whether any rank wants to pause behind this batch."""
-        return flag if self.group.world == 1 else self.group.any(flag, f"the end of batch {batches}")
+        """Whether any rank wants to pause behind this batch; on GPUs they ask one another at every 16th."""
+        if self.group.world == 1:
+            return flag
+        if self.group.device != "cpu" and batches % _GPU_BATCHES:
+            return False
+        return self.group.any(flag, f"the end of batch {batches}")
 
     def reason_of_first(self, reason: str | None, batches: int) -> str | None:
         """Why the first rank, which alone has callbacks, wants the training to end; None where it does not."""
@@ -111,6 +115,8 @@ class RankDecisions:
 
 
 _SOME_ROWS = 4096
+_GPU_BATCHES = 16
+"""A step of a GPU takes less time than ranks take to ask one another."""
 
 
 def _checksum(model: nn.Module, embeddings: Embeddings) -> int:

@@ -1,0 +1,148 @@
+"""The slices of a whole split that one rank trains on a GPU, with the lists of what ranks exchange.
+
+They are cut once, on all threads, before the first batch, into memory that a GPU copies from. What a batch is cut into
+is that of `fae.distributed.batch_slices`, which a CPU cuts batch by batch. Dense features, labels and weights are views
+of the packed batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fae.artifacts.batch_arrays import BLOCK_ROWS, BatchArrays, SegmentArrays, SharedArrays
+from fae.artifacts.packed import BatchSet
+from fae.core.compiled import read_only
+from fae.core.own_pages import zeros_in_own_pages
+from fae.core.threads import run_ranges
+from fae.distributed.slice_loops import count_blocks, cut_group, cut_long_rows
+
+SEGMENT_LOOKUPS = 32
+"""Lookups of a segment, as `fae.pack.sort_kernels` cuts them: what one program sums."""
+
+Lists = dict[str, npt.NDArray[Any]]
+_NO_ADDRESSES = np.empty(0, np.int32)
+
+
+class RankBatches:
+    """The slices of one rank of any split; each split is cut once, when it is asked for.
+
+    Parameters
+    ----------
+    rank, world
+        r and W: W divides the batch size.
+    group_slots
+        Slots of each group of tables.
+    """
+
+    def __init__(self, rank: int, world: int, group_slots: Sequence[int]) -> None:
+        self._rank, self._world, self._group_slots = rank, world, tuple(group_slots)
+        self._cut: weakref.WeakKeyDictionary[BatchSet, BatchSet] = weakref.WeakKeyDictionary()
+
+    def of(self, batches: BatchSet) -> BatchSet:
+        """The slices of a split: batches of B / W inputs."""
+        if batches not in self._cut:
+            self._cut[batches] = BatchSet(self._slices(batches), 0)
+        return self._cut[batches]
+
+    def _slices(self, batches: BatchSet) -> BatchArrays:
+        arrays = batches.arrays
+        size = arrays.labels.shape[1] // self._world
+        part = slice(self._rank * size, (self._rank + 1) * size)
+        whole = np.asarray(arrays.num_inputs)
+        weights = arrays.weights
+        shared = SharedArrays(
+            num_inputs=whole,
+            total_weights=None if weights is None else weights.sum(axis=1, dtype=np.float64),
+        )
+        cut = dataclasses.replace(
+            arrays,
+            addresses=None if arrays.order is not None or arrays.addresses is None else arrays.addresses[:, part],
+            dense=arrays.dense[:, part],
+            labels=arrays.labels[:, part],
+            inputs=arrays.inputs[:, part],
+            weights=None if weights is None else weights[:, part],
+            num_inputs=np.clip(whole - part.start, 0, size).astype(np.int32),
+            shared=shared,
+        )
+        return cut if arrays.order is None else self._with_lists(cut, batches, size)
+
+    def _with_lists(self, cut: BatchArrays, batches: BatchSet, size: int) -> BatchArrays:
+        """Cut the order of every batch, and list the rows of its slices."""
+        count, groups = batches.num_batches, len(self._group_slots)
+        order = zeros_in_own_pages(np.int32, count, size * sum(self._group_slots))
+        found: list[list[Lists]] = [[] for _ in range(count)]
+        most_own = np.zeros((count, groups, self._world), np.int64)
+
+        def work(first: int, last: int) -> None:
+            for index in range(first, last):
+                found[index] = self._cut_batch(batches, index, size, order[index], most_own[index])
+
+        run_ranges(work, count)
+
+        def joined(name: str) -> tuple[tuple[npt.NDArray[Any], ...], npt.NDArray[np.int64]]:
+            offsets = np.zeros((count + 1, groups), np.int64)
+            sizes = [[len(lists[name]) for lists in of_batch] for of_batch in found]
+            offsets[1:] = np.cumsum(np.array(sizes, np.int64).reshape(count, groups), axis=0)
+            parts = []
+            for group in range(groups):
+                like = found[0][group][name] if count else np.empty(0, np.int32)
+                array = zeros_in_own_pages(like.dtype, int(offsets[-1, group]), *like.shape[1:])
+                for index, of_batch in enumerate(found):
+                    array[offsets[index, group] : offsets[index + 1, group]] = of_batch[group].pop(name)
+                parts.append(read_only(array))
+            return tuple(parts), offsets
+
+        (starts, offsets), (addresses, _) = joined("starts"), joined("addresses")
+        long_rows, long_offsets = joined("long_rows")
+        rows, row_offsets = joined("rows")
+        counts, count_offsets = joined("counts")
+        further, further_offsets = joined("further")
+        assert cut.shared is not None
+        return dataclasses.replace(
+            cut,
+            order=read_only(order),
+            segments=SegmentArrays(
+                starts=starts, addresses=addresses, offsets=offsets, long_rows=long_rows, long_offsets=long_offsets
+            ),
+            hot_segments=None,
+            group_places=size * np.cumsum([0, *self._group_slots]),
+            shared=dataclasses.replace(
+                cut.shared, rows=rows, bits=joined("bits")[0], offsets=row_offsets, counts=counts,
+                count_offsets=count_offsets, further=further, further_offsets=further_offsets,
+                most_own_rows=tuple(most_own.max(axis=(0, 2), initial=0).tolist()),
+            ),
+        )  # fmt: skip
+
+    def _cut_batch(
+        self, batches: BatchSet, index: int, size: int, own_order: npt.NDArray[np.int32], most: npt.NDArray[np.int64]
+    ) -> list[Lists]:
+        batch = batches.batch(index)
+        order, slots, before, found = batch.order, sum(self._group_slots), 0, []
+        assert order is not None
+        for group, (segments, own_slots) in enumerate(zip(batch.segments, self._group_slots, strict=True)):
+            num = len(segments.starts)
+            rows, bits = np.empty(num, np.int32), np.empty(num, np.uint8)
+            starts, addresses = np.empty(num, np.int32), np.empty(num, np.int32)
+            num_rows, num_own = cut_group(
+                order, segments.starts, segments.addresses, self._world * size * before,
+                self._world * size * (before + own_slots), self._rank, size * slots, size * before, _NO_ADDRESSES,
+                own_order, rows, bits, starts, addresses,
+            )  # fmt: skip
+            before += own_slots
+            counts = np.zeros((-(-num_rows // BLOCK_ROWS), self._world), np.int32)
+            count_blocks(bits[:num_rows], BLOCK_ROWS, counts, most[group])
+            room = size * own_slots // SEGMENT_LOOKUPS + 1
+            long_rows, further = np.empty((room, 2), np.int32), np.empty((room, 2), np.int32)
+            num_long, num_further = cut_long_rows(starts[:num_own], size * before, SEGMENT_LOOKUPS, long_rows, further)
+            lists: Lists = {
+                "starts": starts[:num_own], "addresses": addresses[:num_own], "long_rows": long_rows[:num_long],
+                "rows": rows[:num_rows], "bits": bits[:num_rows], "counts": counts, "further": further[:num_further],
+            }  # fmt: skip
+            found.append({name: array.copy() for name, array in lists.items()})
+        return found

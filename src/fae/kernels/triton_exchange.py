@@ -1,0 +1,144 @@
+"""Triton kernels of several ranks: sum the gradients of a slice by row, then sum slices and step the rows.
+
+A rank sums the gradients of its own slice into its buffer, where the k-th sum is that of the k-th row that the slice
+looks up. When all ranks have done so, each reads the sums of all (over NVLink, or from a copy of them), adds them in
+the tree of `fae.distributed.tree_sum`, and steps every row of the batch in its own bank: the same bytes on all ranks.
+Where a subtree does not look a row up, the sum of the other half goes up as it is.
+
+Shapes in the kernels: D embedding_dim padded to a power of two, n rows of the slice, U rows of all slices.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from fae.kernels.triton_row_sums import apply_rows, sum_lookups
+from fae.kernels.triton_shared import to_row, to_target
+
+
+@triton.jit
+def slice_sums_kernel(
+    words, order, gradient, sums, inverse_count, slot_column, slot_feature, poolings, field, order_end, num_slots,
+    width, num_features, most_rows,
+    LOOKUPS: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, SEGMENTS: tl.constexpr, AT_ONCE: tl.constexpr,
+    FLAT: tl.constexpr,
+):  # fmt: skip
+    """Sum SEGMENTS segments: first ones of each row to ``sums[k]``, further ones behind ``sums[most_rows]``."""
+    num_rows = tl.load(words + field + 1)
+    num_further = tl.load(words + field + 8)
+    first = tl.program_id(0) * SEGMENTS
+    if first < num_rows + num_further:
+        starts = words + tl.load(words + field + 3)
+        further = words + tl.load(words + field + 9)
+        item = first + tl.arange(0, SEGMENTS)
+        is_row = item < num_rows
+        is_further = (item >= num_rows) & (item < num_rows + num_further)
+        start = tl.load(starts + item, mask=is_row, other=0)
+        end = tl.load(starts + item + 1, mask=item + 1 < num_rows, other=order_end)
+        end = tl.where(is_row, tl.minimum(end, start + LOOKUPS), start)
+        entry = further + 2 * (item - num_rows)
+        start = tl.where(is_further, tl.load(entry, mask=is_further, other=0), start)
+        end = tl.where(is_further, tl.load(entry + 1, mask=is_further, other=0), end)
+        d = tl.arange(0, DIM_PADDED)
+        total = sum_lookups(
+            order, gradient, inverse_count, slot_column, slot_feature, poolings, start, end, d, num_slots, width,
+            num_features, DIM, DIM_PADDED, SEGMENTS, AT_ONCE, FLAT,
+        )  # fmt: skip
+        place = tl.where(is_row, item, most_rows + item - num_rows).to(tl.int64)
+        tl.store(
+            sums + place[:, None] * DIM + d[None, :], total, mask=(is_row | is_further)[:, None] & (d < DIM)[None, :]
+        )
+
+
+@triton.jit
+def slice_long_rows_kernel(
+    words, sums, field, most_rows, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, AT_ONCE: tl.constexpr
+):
+    """Add the further segments of one long row, AT_ONCE together, to the sum of its first one."""
+    index = tl.program_id(0)
+    num_long = tl.load(words + field + 2)
+    if index < num_long:
+        entry = words + tl.load(words + field + 5) + 2 * index
+        row, first = tl.load(entry).to(tl.int64), tl.load(entry + 1)
+        last = tl.load(entry + 3, mask=index + 1 < num_long, other=0)
+        last = tl.where(index + 1 < num_long, last, tl.load(words + field + 8))
+        d = tl.arange(0, DIM_PADDED)
+        fits = d < DIM
+        total = tl.load(sums + row * DIM + d, mask=fits, other=0.0)
+        for done in range(first, last, AT_ONCE):
+            part = done + tl.arange(0, AT_ONCE)
+            values = tl.load(
+                sums + (most_rows + part).to(tl.int64)[:, None] * DIM + d[None, :],
+                mask=(part < last)[:, None] & fits[None, :], other=0.0,
+            )  # fmt: skip
+            total += tl.sum(values, axis=0)
+        tl.store(sums + row * DIM + d, total, mask=fits)
+
+
+@triton.jit
+def _sum_of_slice(pointers, counts, bits, d, fits, SLICE: tl.constexpr, DIM: tl.constexpr):
+    """Sums of one slice for a block of rows, float32 ``[rows, D]``, and which of the rows it looks up."""
+    has = (bits >> SLICE) & 1
+    place = tl.load(counts + SLICE) + tl.cumsum(has, axis=0) - has
+    sums = tl.load(pointers + SLICE).to(tl.pointer_type(tl.float32))
+    found = tl.load(
+        sums + place.to(tl.int64)[:, None] * DIM + d[None, :], mask=(has == 1)[:, None] & fits[None, :], other=0.0
+    )
+    return found, has
+
+
+@triton.jit
+def _sum_of_two(left, has_left, right, has_right):
+    both = (has_left & has_right) == 1
+    total = tl.where(both[:, None], left + right, tl.where((has_left == 1)[:, None], left, right))
+    return total, has_left | has_right
+
+
+@triton.jit
+def _sum_of_pair(pointers, counts, bits, d, fits, FIRST: tl.constexpr, DIM: tl.constexpr):
+    left, has_left = _sum_of_slice(pointers, counts, bits, d, fits, FIRST, DIM)
+    right, has_right = _sum_of_slice(pointers, counts, bits, d, fits, FIRST + 1, DIM)
+    return _sum_of_two(left, has_left, right, has_right)
+
+
+@triton.jit
+def _sum_of_four(pointers, counts, bits, d, fits, FIRST: tl.constexpr, DIM: tl.constexpr):
+    left, has_left = _sum_of_pair(pointers, counts, bits, d, fits, FIRST, DIM)
+    right, has_right = _sum_of_pair(pointers, counts, bits, d, fits, FIRST + 2, DIM)
+    return _sum_of_two(left, has_left, right, has_right)
+
+
+@triton.jit
+def exchange_kernel(
+    words, inputs, cold_lists, pointers, weight, state, field, num_hot_rows, eps, decay, square_decay,
+    OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, ROWS: tl.constexpr, SLICES: tl.constexpr,
+    STAGED: tl.constexpr, DECAYS: tl.constexpr,
+):  # fmt: skip
+    """Sum one block of rows over slices and apply the optimizer; `inputs` is the input buffer in bytes."""
+    num_rows = tl.load(words + field + 10)
+    first = tl.program_id(0) * ROWS
+    if first < num_rows:
+        learning_rate = tl.load(words + 1).to(tl.float32, bitcast=True)
+        kept_share = tl.load(words + 2).to(tl.float32, bitcast=True) if DECAYS else 1.0
+        index = first + tl.arange(0, ROWS)
+        exists = index < num_rows
+        d = tl.arange(0, DIM_PADDED)
+        fits = d < DIM
+        address = tl.load(words + tl.load(words + field + 11) + index, mask=exists, other=0)
+        bits = tl.load(inputs + 4 * tl.load(words + field + 12).to(tl.int64) + index, mask=exists, other=0).to(tl.int32)
+        counts = words + tl.load(words + field + 13) + tl.program_id(0) * SLICES
+        if SLICES == 2:
+            total, _ = _sum_of_pair(pointers, counts, bits, d, fits, 0, DIM)
+        elif SLICES == 4:
+            total, _ = _sum_of_four(pointers, counts, bits, d, fits, 0, DIM)
+        else:
+            left, has_left = _sum_of_four(pointers, counts, bits, d, fits, 0, DIM)
+            right, has_right = _sum_of_four(pointers, counts, bits, d, fits, 4, DIM)
+            total, _ = _sum_of_two(left, has_left, right, has_right)
+        row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
+        target = to_target(address, row, num_hot_rows, tl.load(words + field), STAGED)
+        apply_rows(
+            weight, state, row, target, d, total, exists[:, None] & fits[None, :], exists, learning_rate, kept_share,
+            eps, decay, square_decay, OPTIMIZER, DIM, DECAYS,
+        )  # fmt: skip

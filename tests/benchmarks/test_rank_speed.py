@@ -1,0 +1,48 @@
+"""The benchmark of several GPUs runs on two processes of a CPU, and both of its systems train the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "benchmarks" / "ranks.py"
+
+
+def start(*words: str) -> subprocess.CompletedProcess:
+    # Without Triton's interpreter, which takes minutes.
+    environment = {name: text for name, text in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(ROOT / "src")
+    command = [sys.executable, str(SCRIPT), *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.mark.slow
+def test_two_ranks_beside_one_and_beside_model_parallelism(tmp_path: Path) -> None:
+    done = start("--quick", "--out", str(tmp_path), "--folder", str(tmp_path / "data"))
+    assert done.returncode == 0, done.stderr
+    (out,) = tmp_path.glob("ranks_cpu_*.json")
+    found = json.loads(out.read_text())
+    assert {"command", "commit", "machine", "versions", "check", "rows"} <= found.keys()
+    assert found["check"]["agree"], found["check"]
+    assert len(found["check"]["losses"]["ranks"]) == 7
+    rows = {(row["case"], row["contender"]): row for row in found["rows"]}
+    assert rows.keys() == {(case, name) for case in ("device", "strong") for name in ("one", "ranks", "model parallel")}
+    assert rows["device", "ranks"]["global_batch"] == 256
+    assert rows["strong", "ranks"]["global_batch"] == 128
+    ours, theirs = (rows["device", name]["wire_bytes_an_input"] for name in ("ranks", "model parallel"))
+    assert theirs["vectors"] == theirs["gradients"] == 2 * 16 * 26 / 2
+    assert 0 < ours["rows"] <= 4 * 16 * 26
+    assert ours["dense"] == pytest.approx(theirs["dense"])  # two ranks: a ring moves as much as all to all
+    assert f"{rows['device', 'ranks']['ratios']['one']['median']:.2f}" in done.stdout
+
+
+def test_other_cases_are_refused_in_a_line() -> None:
+    done = start("devices")
+    assert done.returncode == 2
+    assert "cases are device, adagrad" in done.stderr
