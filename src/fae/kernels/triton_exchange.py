@@ -80,14 +80,12 @@ def slice_long_rows_kernel(
 
 
 @triton.jit
-def _sum_of_slice(pointers, counts, bits, d, fits, SLICE: tl.constexpr, DIM: tl.constexpr):
-    """Sums of one slice for a block of rows, float32 ``[rows, D]``, and which of the rows it looks up."""
+def _sum_of_slice(pointers, counts, bits, d, inside, SLICE: tl.constexpr, DIM: tl.constexpr):
+    """Sums of one slice for those of a block of rows that are wanted, and which of all of them it looks up."""
     has = (bits >> SLICE) & 1
     place = tl.load(counts + SLICE) + tl.cumsum(has, axis=0) - has
     sums = tl.load(pointers + SLICE).to(tl.pointer_type(tl.float32))
-    found = tl.load(
-        sums + place.to(tl.int64)[:, None] * DIM + d[None, :], mask=(has == 1)[:, None] & fits[None, :], other=0.0
-    )
+    found = tl.load(sums + place.to(tl.int64)[:, None] * DIM + d[None, :], mask=(has == 1)[:, None] & inside, other=0.0)
     return found, has
 
 
@@ -99,16 +97,16 @@ def _sum_of_two(left, has_left, right, has_right):
 
 
 @triton.jit
-def _sum_of_pair(pointers, counts, bits, d, fits, FIRST: tl.constexpr, DIM: tl.constexpr):
-    left, has_left = _sum_of_slice(pointers, counts, bits, d, fits, FIRST, DIM)
-    right, has_right = _sum_of_slice(pointers, counts, bits, d, fits, FIRST + 1, DIM)
+def _sum_of_pair(pointers, counts, bits, d, inside, FIRST: tl.constexpr, DIM: tl.constexpr):
+    left, has_left = _sum_of_slice(pointers, counts, bits, d, inside, FIRST, DIM)
+    right, has_right = _sum_of_slice(pointers, counts, bits, d, inside, FIRST + 1, DIM)
     return _sum_of_two(left, has_left, right, has_right)
 
 
 @triton.jit
-def _sum_of_four(pointers, counts, bits, d, fits, FIRST: tl.constexpr, DIM: tl.constexpr):
-    left, has_left = _sum_of_pair(pointers, counts, bits, d, fits, FIRST, DIM)
-    right, has_right = _sum_of_pair(pointers, counts, bits, d, fits, FIRST + 2, DIM)
+def _sum_of_four(pointers, counts, bits, d, inside, FIRST: tl.constexpr, DIM: tl.constexpr):
+    left, has_left = _sum_of_pair(pointers, counts, bits, d, inside, FIRST, DIM)
+    right, has_right = _sum_of_pair(pointers, counts, bits, d, inside, FIRST + 2, DIM)
     return _sum_of_two(left, has_left, right, has_right)
 
 
@@ -132,23 +130,23 @@ def exchange_kernel(
         d = tl.arange(0, DIM_PADDED)
         fits = d < DIM
         address = tl.load(words + tl.load(words + field + 11) + index, mask=exists, other=0)
+        bits = tl.load(inputs + 4 * tl.load(words + field + 12).to(tl.int64) + index, mask=exists, other=0).to(tl.int32)
         if not HOT:
             exists = exists & (address >= num_hot_rows)
         if not COLD:
             exists = exists & (address < num_hot_rows)
-        bits = tl.load(inputs + 4 * tl.load(words + field + 12).to(tl.int64) + index, mask=exists, other=0).to(tl.int32)
         counts = words + tl.load(words + field + 13) + tl.program_id(0) * SLICES
+        inside = exists[:, None] & fits[None, :]
         if SLICES == 2:
-            total, _ = _sum_of_pair(pointers, counts, bits, d, fits, 0, DIM)
+            total, _ = _sum_of_pair(pointers, counts, bits, d, inside, 0, DIM)
         elif SLICES == 4:
-            total, _ = _sum_of_four(pointers, counts, bits, d, fits, 0, DIM)
+            total, _ = _sum_of_four(pointers, counts, bits, d, inside, 0, DIM)
         else:
-            left, has_left = _sum_of_four(pointers, counts, bits, d, fits, 0, DIM)
-            right, has_right = _sum_of_four(pointers, counts, bits, d, fits, 4, DIM)
+            left, has_left = _sum_of_four(pointers, counts, bits, d, inside, 0, DIM)
+            right, has_right = _sum_of_four(pointers, counts, bits, d, inside, 4, DIM)
             total, _ = _sum_of_two(left, has_left, right, has_right)
         row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
         target = to_target(address, row, num_hot_rows, tl.load(words + field), STAGED)
         apply_rows(
-            weight, state, row, target, d, total, exists[:, None] & fits[None, :], exists, learning_rate, kept_share,
-            eps, decay, square_decay, OPTIMIZER, DIM, DECAYS,
+            weight, state, row, target, d, total, inside, exists, learning_rate, kept_share, eps, decay, square_decay, OPTIMIZER, DIM, DECAYS,
         )  # fmt: skip
