@@ -148,5 +148,6 @@ def exchange_kernel(
         row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
         target = to_target(address, row, num_hot_rows, tl.load(words + field), STAGED)
         apply_rows(
-            weight, state, row, target, d, total, inside, exists, learning_rate, kept_share, eps, decay, square_decay, OPTIMIZER, DIM, DECAYS,
+            weight, state, row, target, d, total, inside, exists, learning_rate, kept_share, eps, decay, square_decay,
+            OPTIMIZER, DIM, DECAYS,
         )  # fmt: skip
