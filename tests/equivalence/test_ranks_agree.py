@@ -55,11 +55,11 @@ def test_ranks_train_what_one_trains(
 def test_ranks_train_what_one_trains_by_kernels_of_gpus(
     world: int, alone: dict[str, list[np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same in Triton's interpreter, with poisoned buffers."""
+    """The same in Triton's interpreter, with NaN in free buffers."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     found = trained(tmp_path / "plain", world, 0, "triton")
     names = SOME if world == 2 else ("device",)
-    require_alike(found, trained(tmp_path / "poisoned", world, 1, "triton", names), alone)
+    require_alike(found, trained(tmp_path / "nan", world, 1, "triton", names), alone)
 
 
 def require_alike(

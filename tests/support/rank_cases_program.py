@@ -2,9 +2,9 @@
 
 ::
 
-    python rank_cases_program.py FOLDER SEED [ENGINE [MOVER [NAME...]]]
+    python rank_cases_program.py FOLDER SEED [ENGINE [WIRE [NAME...]]]
 
-ENGINE is ``cpu``, ``triton`` (in its interpreter, on a CPU) or ``cuda``, MOVER one of `fae.distributed.group` or empty.
+ENGINE is ``cpu``, ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``, WIRE that of a `Group` or empty.
 Names are those of `HELD`. With a SEED everything waits at random, and NaN fills slots and buffers that hold nothing.
 What every rank ends with is written beside, for tests to compare.
 """
@@ -29,6 +29,7 @@ from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
 from fae.embedding import rank_rows
 from fae.streaming.staging import FaultInjection
+from one_gpu_ranks import share_one_gpu
 
 from cases import Log, adversarial_logs, history_log, hot_and_cold_log, in_order_layout, random_log, train
 
@@ -56,13 +57,13 @@ class DelayedGroup(Group):
         return super().all_gather(*arguments, **options)
 
 
-class PoisonedBuffer:
+class NanBuffer:
     """A buffer of ranks that waits at random before and behind what is shared, and holds NaN until it is written."""
 
     def __init__(self, inner: Any, *, is_dense: bool) -> None:
         self._is_dense = is_dense
         self._inner, self.own, self.pointers = inner, inner.own, inner.pointers
-        self.poison()
+        self.fill_with_nan()
 
     def _wait(self) -> None:
         if self.own.is_cuda:
@@ -70,7 +71,7 @@ class PoisonedBuffer:
 
             busy_stream(int(DelayedGroup.draws.random() * 200_000))
 
-    def poison(self) -> None:
+    def fill_with_nan(self) -> None:
         if not self._is_dense:  # where padding of weights must have no gradient
             self.own.fill_(float("nan"))
 
@@ -84,25 +85,25 @@ class PoisonedBuffer:
         self._wait()
 
 
-def poison_buffers() -> None:
-    """Let all buffers of ranks that are made from now on be poisoned."""
+def fill_buffers_with_nan() -> None:
+    """Let all buffers of ranks that are made from now on hold NaN."""
     import fae.distributed.peer_buffers as buffers
     import fae.embedding.gpu_rank_rows as rows
 
     make = buffers.peer_buffer
 
-    def poisoned(*arguments: Any, what: str, **options: Any) -> PoisonedBuffer:
-        return PoisonedBuffer(make(*arguments, what=what, **options), is_dense="dense" in what)
+    def made(*arguments: Any, what: str, **options: Any) -> NanBuffer:
+        return NanBuffer(make(*arguments, what=what, **options), is_dense="dense" in what)
 
     await_readers = rows.GpuRankRows.await_readers
 
-    def poison_all(self: Any) -> None:
+    def filled(self: Any) -> None:
         await_readers(self)
         for buffer in self._buffers:
-            buffer.poison()
+            buffer.fill_with_nan()
 
-    buffers.peer_buffer = rows.peer_buffer = poisoned
-    rows.GpuRankRows.await_readers = poison_all  # type: ignore[method-assign]
+    buffers.peer_buffer = rows.peer_buffer = made
+    rows.GpuRankRows.await_readers = filled  # type: ignore[method-assign]
 
 
 class NanExchange(RowExchange):
@@ -147,23 +148,28 @@ def path_of(folder: Path, case: str, held: str, rank: int) -> Path:
     return folder / (f"{case}.{rank}.npz" if held == "device" else f"{case}.{held}.{rank}.npz")
 
 
-def main(folder: Path, seed: int, engine: str = "cpu", mover: str = "", *names: str) -> None:
+def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: str) -> None:
     """As one rank: train all cases."""
     place = place_of_process()
     DelayedGroup.draws = random.Random(seed + place.rank)
     if seed:
         rank_rows.RowExchange = NanExchange
     if seed and engine != "cpu":
-        poison_buffers()
+        fill_buffers_with_nan()
+    on_gpu = engine.startswith("cuda")
+    if on_gpu and torch.cuda.device_count() < place.world:
+        share_one_gpu()
     longest = 0.001 if seed else 0.0
     faults = FaultInjection(max_delay_seconds=longest, fill_with_nan=seed > 0, seed=seed + place.rank)
     options: dict[str, Any] = {}
-    with RankProcess(place) as process, process.join("cuda" if engine == "cuda" else "cpu") as joined:
-        group = replace(joined, mover=mover or None)
+    with RankProcess(place) as process, process.join("cuda" if on_gpu else "cpu") as joined:
+        group = replace(joined, wire=wire or None)
         if seed:
             group = DelayedGroup(**vars(group))
-        if engine == "cuda":
+        if on_gpu:
             options = {"device": torch.device(group.device), "precision": "bf16"}
+            if engine == "cuda-fp32":
+                options["precision"] = "fp32"
         elif engine == "triton":
             options = {"engine": "triton"}
         for held, (case, (log, optimizer)) in itertools.product(names or ("device",), rank_cases().items()):

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fae.distributed.group import Group, Mover
+from fae.distributed.group import Group, Wire
 from fae.kernels.torch_private import symmetric_memory
 
 
@@ -86,7 +86,7 @@ def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, 
     Parameters
     ----------
     group
-        The ranks, of which there are several; `Group.mover` says how bytes get from one to the other: ``peer`` reads
+        The ranks, of which there are several; `Group.wire` says how bytes get from one to the other: ``peer`` reads
         other GPUs' memory in place, ``gather`` has a collective copy it.
     size
         Numbers of a rank, at least 1.
@@ -96,12 +96,12 @@ def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, 
         The buffer in words, as for `Group.all_gather`.
     """
     size = max(1, size)
-    if (group.mover or best_mover(group, device)) == "peer":
+    if (group.wire or best_wire(group, device)) == "peer":
         return _PeerMemory(group, size, device, channel)
     return _Gathered(group, size, device, what)
 
 
-def best_mover(group: Group, device: torch.device) -> Mover:
+def best_wire(group: Group, device: torch.device) -> Wire:
     """``peer`` where all ranks are GPUs of one host that map each other's memory; the same on all ranks."""
     can = device.type == "cuda" and symmetric_memory() is not None and len(set(group.hosts)) == 1
     if can:

@@ -23,7 +23,7 @@ from fae.distributed.peer_buffers import PeerBuffer, peer_buffer
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
-from fae.kernels.triton_rows import RowPart, TritonGroupKernels
+from fae.kernels.triton_rows import RowPart, SharedSums, TritonGroupKernels
 from fae.streaming.row_store import RowOptimizer, RowStore
 
 
@@ -167,8 +167,11 @@ class GpuRankRows:
 
     def _step(self, group: int, rows: BankRows, part: RowPart) -> None:
         optimizer = self._optimizer
+        sums = SharedSums(
+            pointers=self._buffers[group].pointers, waiting=self._waiting[group : group + 1],
+            most_rows=self._most_rows[group],
+        )  # fmt: skip
         rows.kernels.step_shared(
             rows.inputs, rows.cold_lists, self._layout.groups[group].num_hot_rows, rows.bank.weight, rows.bank.state,
-            self._buffers[group].pointers, self._waiting[group : group + 1], optimizer.eps, optimizer.betas,
-            most_rows=self._most_rows[group], decays=optimizer.weight_decay > 0, part=part,
+            sums, optimizer.eps, optimizer.betas, decays=optimizer.weight_decay > 0, part=part,
         )  # fmt: skip

@@ -9,6 +9,7 @@ Shapes in the kernels: B inputs, S slots an input, D embedding_dim padded to a p
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fae.artifacts.batch_arrays import BLOCK_ROWS
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas
 from fae.core.pooling import POOLING_CODE
 from fae.kernels.geometry import GroupGeometry
-from fae.kernels.input_views import InputViews, group_field
+from fae.kernels.input_views import BLOCK_ROWS, InputViews, group_field
 from fae.kernels.triton_addresses import derive_group_addresses
 from fae.kernels.triton_exchange import exchange_kernel, slice_long_rows_kernel, slice_sums_kernel
 from fae.kernels.triton_row_sums import long_rows_kernel, segment_sums_kernel
@@ -105,6 +105,25 @@ def _carry_kernel(
             fits_state = moves[:, None] & (e < STATE)[None, :]
             states = tl.load(state + origin[:, None] * STATE + e[None, :], mask=fits_state, other=0.0)
             tl.store(state + place[:, None] * STATE + e[None, :], states, mask=fits_state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedSums:
+    """The sums of rows of all slices of a batch.
+
+    Attributes
+    ----------
+    pointers
+        int64 ``[slices]`` on the device, 2, 4 or 8 of them: where the sums of each slice are.
+    waiting
+        int32 ``[1]`` on the device: 0 where none wait to be added.
+    most_rows
+        The most rows that the slices of any batch look up.
+    """
+
+    pointers: Tensor
+    waiting: Tensor
+    most_rows: int
 
 
 class TritonGroupKernels:
@@ -266,28 +285,20 @@ class TritonGroupKernels:
 
     def step_shared(
         self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor,
-        pointers: Tensor, waiting: Tensor, eps: float, betas: Betas = DEFAULT_BETAS, *, most_rows: int,
-        decays: bool = False, part: RowPart = "all",
+        sums: SharedSums, eps: float, betas: Betas = DEFAULT_BETAS, *, decays: bool = False, part: RowPart = "all",
     ) -> None:  # fmt: skip
         """Sum all slices of a batch and apply the optimizer to every row that one of them looks up.
 
         Parameters
         ----------
-        pointers
-            int64 ``[slices]`` on the device: where the sums of each slice are.
-        waiting
-            int32 ``[1]``: 0 lets the call do nothing.
-        most_rows
-            The most rows that the slices of any batch look up.
         part
             ``hot`` or ``cold`` rows alone, or ``all``.
         """
-        _require_slices(len(pointers))
-        exchange_kernel[(triton.cdiv(most_rows, BLOCK_ROWS),)](
-            inputs.words, inputs.words.view(torch.uint8), cold_lists, pointers, waiting, weight,
+        exchange_kernel[(triton.cdiv(sums.most_rows, BLOCK_ROWS),)](
+            inputs.words, inputs.words.view(torch.uint8), cold_lists, sums.pointers, sums.waiting, weight,
             state if state.numel() else weight, self._field, num_hot_rows, eps, 1 - betas[0], 1 - betas[1],
             OPTIMIZER=self._optimizer, DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=BLOCK_ROWS,
-            SLICES=len(pointers), STAGED=self._staged, DECAYS=decays, HOT=part != "cold", COLD=part != "hot",
+            SLICES=len(sums.pointers), STAGED=self._staged, DECAYS=decays, HOT=part != "cold", COLD=part != "hot",
             num_warps=EXCHANGE["num_warps"],
         )  # fmt: skip
 
@@ -301,8 +312,3 @@ class TritonGroupKernels:
             DIM=dim, DIM_PADDED=self._padded, STATE=state_width,
             STATE_PADDED=triton.next_power_of_2(max(1, state_width)), BLOCK=_CARRIED_AT_ONCE,
         )  # fmt: skip
-
-
-def _require_slices(count: int) -> None:
-    if count not in (2, 4, 8):
-        raise ValueError(f"{count} slices: the tree of the exchange has 2, 4 or 8")
