@@ -12,7 +12,7 @@ import pytest
 from fae.distributed.launcher import launch
 
 from cases import train
-from rank_cases_program import HELD, SOME, layout_of, path_of, rank_cases
+from rank_cases_program import BY_BOTH, HELD, SOME, layout_of, path_of, rank_cases
 
 PROGRAM = Path(__file__).parents[1] / "support" / "rank_cases_program.py"
 
@@ -60,6 +60,16 @@ def test_ranks_train_what_one_trains_by_kernels_of_gpus(
     found = trained(tmp_path / "plain", world, 0, "triton")
     names = SOME if world == 2 else ("device",)
     require_alike(found, trained(tmp_path / "nan", world, 1, "triton", names), alone)
+
+
+@pytest.mark.parametrize("name", BY_BOTH)
+def test_ranks_train_what_one_trains_by_kernels_of_both(
+    name: str, alone: dict[str, list[np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of all batches, or of cold ones, by those of CPUs, and the rest in Triton's interpreter."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    found = trained(tmp_path / "nan", 2, 1, "triton", (name,))
+    require_alike(found, found, alone)
 
 
 def require_alike(

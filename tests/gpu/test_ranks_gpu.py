@@ -16,7 +16,7 @@ import torch
 from fae.distributed.launcher import launch
 
 from cases import train
-from rank_cases_program import SOME, layout_of, path_of, rank_cases
+from rank_cases_program import BY_BOTH, HELD, SOME, layout_of, path_of, rank_cases
 
 PROGRAM = Path(__file__).parents[1] / "support" / "rank_cases_program.py"
 Ends = dict[str, list[list[np.ndarray]]]
@@ -57,6 +57,27 @@ def test_ranks_train_what_one_trains(tmp_path: Path) -> None:
         alone = train(log, layout_of(log, 0.4), optimizer, "device", device=device, with_loss=True)
         for one, two in zip(found[name][0], alone, strict=True):
             np.testing.assert_allclose(one, two.numpy(), rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("name", BY_BOTH)
+def test_ranks_whose_cpus_compute_rows(name: str, tmp_path: Path) -> None:
+    """In fp32, what one trains; in bf16, by captured dense parts, alike with delays and NaN in what is free."""
+    found, device = trained(tmp_path / "fp32", 2, 0, "cuda-fp32", names=(name,)), torch.device("cuda", 0)
+    require_same(found)
+    for case, (log, optimizer) in rank_cases().items():
+        layout = layout_of(log, HELD[name][1])
+        alone = train(log, layout, optimizer, name, device=device, with_loss=True)
+        for one, two in zip(found[case][0], alone, strict=True):
+            np.testing.assert_allclose(one, two.numpy(), rtol=1e-4, atol=1e-4, err_msg=case)
+    plain = trained(tmp_path / "plain", 4, 0, names=(name,))
+    require_same(plain, trained(tmp_path / "delayed", 4, 1, names=(name,)))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs 2 GPUs")
+@pytest.mark.parametrize("name", BY_BOTH)
+def test_what_moves_dense_gradients_changes_nothing(name: str, tmp_path: Path) -> None:
+    found = trained(tmp_path / "peer", 2, 0, wire="peer", names=(name,))
+    require_same(found, trained(tmp_path / "gather", 2, 1, wire="gather", names=(name,)))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs 2 GPUs")

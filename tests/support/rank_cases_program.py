@@ -45,6 +45,8 @@ HELD: dict[str, tuple[str, float | None]] = {
 }
 """Placements, and which share of each table is hot; None: its first half, so that some batches are hot."""
 SOME = ("device", "tiered, a little hot")
+BY_BOTH = ("hybrid", "paper")
+"""Those under which a CPU computes rows beside a GPU."""
 
 
 class DelayedGroup(Group):

@@ -115,6 +115,13 @@ class SharedArrays:
         """Weight of a whole batch: the number of its inputs, where the log has no weights."""
         return float((self.num_inputs if self.total_weights is None else self.total_weights)[index])
 
+    def batch(self, index: int) -> tuple[tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]], ...]:
+        """Per group, the `rows` and `bits` of batch `index`; empty outside the training split."""
+        if self.offsets is None:
+            return ()
+        begin, end = self.offsets[index].tolist(), self.offsets[index + 1].tolist()
+        return tuple((self.rows[g][begin[g] : end[g]], self.bits[g][begin[g] : end[g]]) for g in range(len(begin)))
+
     @property
     def most(self) -> tuple[tuple[int, int, int], ...]:
         """Per group: most rows, counts and further segments of a batch; empty outside the training split."""
@@ -124,6 +131,23 @@ class SharedArrays:
         most = np.diff(offsets, axis=1).max(axis=1, initial=0).T
         slices = [counts.shape[1] for counts in self.counts]
         return tuple((int(r), int(c) * s, int(f)) for (r, c, f), s in zip(most, slices, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColdLists:
+    """The cold rows of one group in n batches.
+
+    Attributes
+    ----------
+    rows
+        int64: ascending within a batch, each once; read-only.
+    begins, ends
+        int64 ``[n]``: where each batch's rows begin and end in `rows`.
+    """
+
+    rows: npt.NDArray[np.int64]
+    begins: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
 
 
 class BatchSizes(Protocol):

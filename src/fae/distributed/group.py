@@ -136,7 +136,7 @@ class Group:
         Parameters
         ----------
         tensor
-            Shape ``[...]``, on `device`.
+            Shape ``[...]``, on `device` or in host memory.
         out
             Contiguous, shape ``[world, ...]``, to be used again and again; None makes a new one. A group of one leaves
             it alone.

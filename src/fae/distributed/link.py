@@ -1,7 +1,7 @@
 """What moves bytes between the ranks of a group: torch's collectives, with a limit of time and an end for each.
 
-JSON goes over Gloo, tensors over NCCL on GPUs and over a second group of Gloo on CPUs, so that neither is taken for
-the other where ranks are out of step. A wait is cut into short ones: signals are heard meanwhile.
+JSON goes over Gloo, tensors of GPUs over NCCL, and those of host memory over a second group of Gloo, so that none is
+taken for another where ranks are out of step. A wait is cut into short ones: signals are heard meanwhile.
 """
 
 from __future__ import annotations
@@ -49,14 +49,16 @@ class Link:
     def __init__(self, meeting: RankMeeting, device: torch.device, timeout: float) -> None:
         self._meeting, self._place, self._store, self._timeout = meeting, meeting.place, meeting.store, timeout
         limit = timedelta(seconds=timeout) + _MARGIN
-        self._waits_on_device = device.type == "cuda"  # the host goes further, and NCCL has the limit
         try:
             dist.init_process_group(
                 "gloo", store=PrefixStore("group", self._store.inner), rank=self._place.rank,
                 world_size=self._place.world, timeout=limit,
             )  # fmt: skip
             self._control: Any = dist.group.WORLD
-            self._tensors: Any = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo", timeout=limit)
+            self._host_tensors: Any = dist.new_group(backend="gloo", timeout=limit)
+            self._tensors = self._host_tensors
+            if device.type == "cuda":
+                self._tensors = dist.new_group(backend="nccl", timeout=limit)
         except RuntimeError as error:
             raise LostRank(f"ranks cannot be connected: {_line(error)}") from error
         self._number = self._works = 0
@@ -65,7 +67,7 @@ class Link:
 
     @property
     def tensor_group(self) -> Any:
-        """torch's group of the collectives of tensors."""
+        """torch's group of the collectives of tensors on the device of the ranks."""
         return self._tensors
 
     def gather_bytes(self, payload: bytes, what: str) -> list[bytes]:
@@ -91,11 +93,11 @@ class Link:
         return [bytes(row[:length].numpy()) for row, length in zip(buffer, lengths, strict=True)]
 
     def gather_tensors(self, out: Tensor, tensor: Tensor, what: str) -> None:
-        """Fill `out`, shape ``[world, ...]``, with the tensor of each rank."""
-        if self._waits_on_device:
+        """Fill `out`, shape ``[world, ...]``, with the tensor of each rank; both on the GPU, or both in host memory."""
+        if tensor.is_cuda:  # the host goes further, and NCCL has the limit
             dist.all_gather_into_tensor(out, tensor.contiguous(), group=self._tensors)
         else:
-            self._gather(out, tensor.contiguous(), self._tensors, what)
+            self._gather(out, tensor.contiguous(), self._host_tensors, what)
 
     @contextlib.contextmanager
     def first_works(self, what: str) -> Iterator[None]:
@@ -113,14 +115,14 @@ class Link:
     def close(self, *, now: bool = False) -> None:
         """Leave the group; `now` without an end of what is still under way, which would be waited for otherwise."""
         if now:
-            for group in (self._control, self._tensors):
+            for group in (self._control, self._host_tensors, self._tensors):
                 ctypes.pythonapi.Py_IncRef(
                     ctypes.py_object(group)
                 )  # so it is never taken down, at Python's end neither
         elif dist.is_initialized():
             dist.destroy_process_group()
             # Freed here and not at Python's end, where threads of Gloo that free what they have would end the process.
-            self._control = self._tensors = None
+            self._control = self._host_tensors = self._tensors = None
 
     def _gather(self, out: Tensor, tensor: Tensor, group: Any, what: str) -> None:
         rows = list(out.unbind(0))

@@ -85,7 +85,6 @@ class Embeddings(RowTables):
     placement = ""
     group = Group()
     _ranks: RankRows | None = None
-    _has_gpu_ranks = False  # whether several ranks can train by the kernels of a GPU
 
     def __init__(
         self,
@@ -100,7 +99,7 @@ class Embeddings(RowTables):
     ) -> None:
         engine = engine or ("triton" if device.type == "cuda" else "cpu")
         if group is not None and group.world > 1:
-            if batch_size % group.world or engine == "reference" or (engine == "triton" and not self._has_gpu_ranks):
+            if batch_size % group.world or engine == "reference":
                 raise ValueError(f"{group.world} ranks cannot train {batch_size} inputs by engine {engine!r} here")
             batch_size //= group.world
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
@@ -307,6 +306,10 @@ class Embeddings(RowTables):
         """Have the device finish what a lookup began beside the model, before gradients are written."""
         if self._gpu is not None:
             self._gpu.await_side_work()
+
+    def awaits_readers(self, batch: ReadyBatch) -> bool:
+        """Whether the lookup of a batch has the device wait until all ranks have read what it wrote a step before."""
+        return self._gpu is not None and self._gpu.ranks is not None
 
     def rely_on_ends_of_steps(self) -> None:
         """Say that all ranks wait for one another at the end of each step, so that embeddings need not."""

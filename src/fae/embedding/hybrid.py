@@ -34,10 +34,8 @@ class HybridEmbeddings(ResidentEmbeddings):
     Parameters
     ----------
     device
-        Device of the model: the CPU, where it is one of several ranks.
+        Device of the model.
     """
-
-    _has_gpu_ranks = False
 
     def __init__(
         self,
@@ -48,8 +46,6 @@ class HybridEmbeddings(ResidentEmbeddings):
         *,
         group: Group | None = None,
     ) -> None:
-        if group is not None and group.world > 1 and device.type != "cpu":
-            raise ValueError(f"{group.world} ranks cannot train on GPUs here")
         super().__init__(layout, optimizer, batch_size, torch.device("cpu"), group=group)
         self.device = device
         self._pooled_bytes = {"pooled_bytes_to_device": 0, "gradient_bytes_to_host": 0}

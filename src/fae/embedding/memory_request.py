@@ -149,10 +149,11 @@ class MemoryRequest:
 
     @property
     def hybrid_work(self) -> tuple[int, int]:
-        """Bytes on the device and on the host of lookups by the CPU for a model on the device."""
+        """Bytes on the device and on the host of lookups by the CPU for a model on the device, and of exchanges."""
         if not self.on_gpu:
             return 0, self.cpu_work
-        return hybrid_lookups(self.geometries, self.hot_set.batch_size)
+        on_gpu, on_host = hybrid_lookups(self.geometries, self._slice_size)
+        return on_gpu, on_host + row_exchanges(self.geometries, self._slice_size, self.world)
 
     def input_memory(self, *, with_cold_lists: bool) -> InputMemory:
         """What batches on their way take, with the lists of their cold rows or without."""

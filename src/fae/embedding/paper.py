@@ -4,6 +4,9 @@ The hot rows exist twice: in the device's bank, and in host memory among all row
 bank; any other runs as under placement ``hybrid``. A side is never read while the other side has newer hot rows: at a
 swap they are all copied over *with their optimizer state*, and the copy is counted. It neither stages
 nor forwards rows: it is the baseline for both.
+
+On several ranks each has both sides. Rows of a hot batch that still wait for the sums of other ranks are stepped before
+a swap; those of a cold batch are exchanged through host memory.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from fae.embedding.features import FeatureEmbeddings
 from fae.embedding.hybrid import HybridEmbeddings
 from fae.embedding.memory_plan import MemoryPlan
 from fae.embedding.memory_request import MemoryRequest
-from fae.streaming.ready_batch import ReadyBatch
+from fae.streaming.ready_batch import InputSlot, ReadyBatch
 from fae.streaming.row_store import RowOptimizer, RowStore
 
 _NO_ROWS = np.empty(0, np.int64)
@@ -74,14 +77,17 @@ class PaperEmbeddings(Embeddings):
         return self._stream(batches, order, frozen=True)
 
     def _stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], *, frozen: bool) -> ReadyBatches:
+        before: InputSlot | None = None  # the input buffer of the batch before, where there are any
         with closing(self._ready(batches, order, frozen=frozen)) as ready:
             for batch in ready:
                 # A swap belongs to no step: it is done here, outside of what may be captured.
                 if batch.packed.has_cold_rows:
+                    if self._host_is_stale:
+                        self._finish(before, frozen=frozen)
                     self._refresh_host()
                 else:
                     self._refresh_bank()
-                steps = self.steps
+                steps, before = self.steps, batch.buffer
                 try:
                     yield batch
                 finally:
@@ -94,6 +100,9 @@ class PaperEmbeddings(Embeddings):
         if batch.packed.has_cold_rows:
             return self._cold_side._look_up(batch, requires_grad=requires_grad)
         return super()._look_up(batch, requires_grad=requires_grad)
+
+    def awaits_readers(self, batch: ReadyBatch) -> bool:
+        return not batch.packed.has_cold_rows and super().awaits_readers(batch)
 
     def _has_gradients(self, batch: ReadyBatch) -> bool:
         if batch.packed.has_cold_rows:

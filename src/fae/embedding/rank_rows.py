@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.packed import PackedBatch
-from fae.distributed.batch_slices import BatchSlice
+from fae.distributed.batch_slices import BatchSlice, SharedRows
 from fae.distributed.exchange import RowExchange
+from fae.distributed.exchange_lists import ExchangeList
 from fae.distributed.group import Group
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import GroupGeometry
@@ -33,6 +34,7 @@ class RankRows:
 
     def __init__(self, group: Group, geometries: Sequence[GroupGeometry], batch_size: int) -> None:
         self._group, self._group_slots = group, tuple(len(geometry.slots) for geometry in geometries)
+        self._ends = (batch_size * np.cumsum(self._group_slots)).tolist()
         self._exchanges = [
             RowExchange(group, group.world, batch_size * len(geometry.slots), geometry.embedding_dim)
             for geometry in geometries
@@ -52,7 +54,7 @@ class RankRows:
         kernels
             Those that have looked the slice up.
         batch
-            Its slice on this rank.
+            Its slice on this rank, cut here or ahead of a stream (`fae.distributed.rank_batches`).
         grad
             float32 ``[B / W, W]``: gradients of the group's output on this rank.
         step
@@ -63,9 +65,14 @@ class RankRows:
         tuple
             int32 ``[U]``, ascending, and float32 ``[U, D]``: the same bytes on every rank.
         """
-        assert isinstance(batch, BatchSlice)
         assert batch.order is not None
-        shared = batch.shared_rows[group]
+        shared = self._shared_rows(batch, group)
         sums = kernels.sum_rows(batch.order, shared.own_starts, shared.own_end, grad)
         found = self._exchanges[group].totals(shared.listed, [sums], f"the row sums of step {step}")
         return shared.listed.unique_rows, np.ascontiguousarray(found)
+
+    def _shared_rows(self, batch: PackedBatch, group: int) -> SharedRows:
+        if isinstance(batch, BatchSlice):
+            return batch.shared_rows[group]
+        listed = ExchangeList(*batch.shared_lists[group], self._group.world)
+        return SharedRows(listed=listed, own_starts=batch.segments[group].starts, own_end=self._ends[group])

@@ -25,8 +25,6 @@ from fae.streaming.row_store import RowOptimizer, RowStore
 class ResidentEmbeddings(Embeddings):
     """Every row on `device`; where several ranks train together, on that of each of them."""
 
-    _has_gpu_ranks = True
-
     def __init__(
         self,
         layout: RowLayout,

@@ -52,8 +52,6 @@ class TieredEmbeddings(Embeddings):
         Delays, and NaN in free slots, for tests.
     """
 
-    _has_gpu_ranks = True
-
     def __init__(
         self,
         layout: RowLayout,

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 MOST_RANKS = 8
 """As many as an exchange list has bits for the slices of a batch."""
-_ON_GPUS = ("device", "tiered")
-"""The placements that several GPUs train."""
 _WORK = "whether there is anything to train"
 
 
@@ -49,7 +47,7 @@ def wanted_ranks(gpus: int | None, place: RankPlace) -> int:
 
 
 def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int) -> None:
-    """Refuse what several ranks cannot train yet.
+    """Refuse what several ranks cannot train.
 
     Parameters
     ----------
@@ -61,7 +59,7 @@ def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int
     Raises
     ------
     RecipeError
-        If it is the placement, the batch size or the number of ranks.
+        If it is the batch size or the number of ranks.
     DeviceError
         If this host has fewer GPUs.
     """
@@ -74,12 +72,6 @@ def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int
             "--nproc-per-node"
         )
     on_gpus = train.placement != "cpu" and (device == "cuda" or (device is None and seems_to_have_gpu()))
-    if on_gpus and train.placement not in _ON_GPUS:
-        raise RecipeError(
-            f"[train] placement = {train.placement!r} trains on one GPU so far, and {world} are requested; add "
-            f"--set train.placement={' or '.join(_ON_GPUS)}, or --device cpu for {world} processes on the CPU, or "
-            "start one rank (without --gpus and torchrun)"
-        )
     gpus = most_gpus() if on_gpus else None
     if gpus is not None and local_world > gpus:
         raise DeviceError(

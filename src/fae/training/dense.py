@@ -23,7 +23,9 @@ from fae.training.weight_decay import decay_before_steps, decaying_weights
 if TYPE_CHECKING:  # needs Triton
     from fae.distributed.group import Group
     from fae.distributed.peer_buffers import PeerBuffer
+    from fae.embedding.base import Embeddings
     from fae.models.fused_mlp import FusedMLP
+    from fae.streaming.ready_batch import ReadyBatch
 
 _ALIGN = 64  # weights: parameters begin on a multiple of 128 bytes of their bfloat16 copy
 _TORCH_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
@@ -182,6 +184,11 @@ class FlatOptimizer(EagerOptimizer):
             of_ranks=None if self._shared is None else self._shared.pointers,
         )  # fmt: skip
 
+    def await_readers(self) -> None:
+        """Wait, on the current stream, until all ranks have read the gradients of this one in the step before."""
+        if self._shared is not None:
+            self._shared.await_all()
+
     def set_rate(self, learning_rate: float) -> None:
         """The learning rate of the coming steps, those of captured graphs too; launches on the current stream."""
         self._rate.fill_(learning_rate)
@@ -260,6 +267,18 @@ def make_dense_optimizer(
     if weight_decay:
         decay_before_steps(optimizer, weight_decay)
     return optimizer
+
+
+def await_readers(optimizer: torch.optim.Optimizer, embeddings: Embeddings, batch: ReadyBatch) -> None:
+    """Before gradients of a step are written: wait until all ranks have read the last ones, as a lookup may have done.
+
+    Parameters
+    ----------
+    batch
+        That of the step, which the embeddings have looked up.
+    """
+    if isinstance(optimizer, FlatOptimizer) and not embeddings.awaits_readers(batch):
+        optimizer.await_readers()
 
 
 def set_dense_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from fae.embedding.base import Embeddings
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
 from fae.streaming.ready_batch import ReadyBatch
+from fae.training.dense import await_readers
 from fae.training.step import Precision, autocast, backward_on_device
 
 Work = Callable[[], None]
@@ -61,6 +62,7 @@ class DenseGraph:
         self._inputs: tuple[Tensor, ...] = ()
         self._lengths: dict[str, Tensor] = {}
         self._weights: Tensor | None = None
+        self._whole: Tensor | None = None  # inputs of the whole batch, or their weight, where ranks have slices of it
         self._replay: Work | None = None
         self._precision: Precision = "fp32"
         self._gradients: list[Tensor | None] = []
@@ -79,11 +81,11 @@ class DenseGraph:
         self.setting_up = self._replay is None or precision != self._precision
         if self._steps_to_warm_up:
             self._steps_to_warm_up -= 1
-            self._on_capture_stream(lambda: self._dense_part(views, leaves, precision))
+            self._on_capture_stream(lambda: self._dense_part(batch, views, leaves, precision))
         else:
             if self.setting_up:
                 try:
-                    self._replay = self._capture(lambda: self._dense_part(views, leaves, precision))
+                    self._replay = self._capture(lambda: self._dense_part(batch, views, leaves, precision))
                 except RuntimeError as error:
                     raise CannotCapture(str(error) or type(error).__name__) from error
                 self._gradients = [leaf.grad for leaf in leaves]
@@ -101,19 +103,27 @@ class DenseGraph:
             self._inputs = (torch.empty_like(batch.dense), torch.empty_like(batch.labels), words)
             self._weights = None if batch.weights is None else torch.empty_like(batch.weights)
             self._lengths = {name: torch.empty_like(each) for name, each in lengths.items()}
+            if self._embeddings.group.world > 1:
+                self._whole = words.clone() if batch.weights is None else words.double()
         dense, labels, words = self._inputs
         dense.copy_(batch.dense)
         labels.copy_(batch.labels)
         words.fill_(batch.num_inputs)
+        if self._whole is not None:
+            self._whole.fill_(batch.total_inputs if batch.weights is None else batch.total_weight)
         if self._weights is not None and batch.weights is not None:
             self._weights.copy_(batch.weights)
         for name, each in lengths.items():
             self._lengths[name].copy_(each)
 
-    def _dense_part(self, views: FeatureViews, leaves: Sequence[Tensor], precision: Precision) -> None:
+    def _dense_part(
+        self, batch: ReadyBatch, views: FeatureViews, leaves: Sequence[Tensor], precision: Precision
+    ) -> None:
+        """What a graph holds; of the batch it holds nothing, and all batches of it await the same."""
         dense, labels, words = self._inputs
         with autocast(labels.device, precision):
             logits = self._forward(dense, FeatureEmbeddings(views, leaves, self._lengths))
+        await_readers(self._dense_optimizer, self._embeddings, batch)
         self._dense_optimizer.zero_grad(set_to_none=True)
-        backward_on_device(logits, labels, words, self._loss_sum, self._weights)
+        backward_on_device(logits, labels, words, self._loss_sum, self._weights, self._whole)
         self._dense_optimizer.step()

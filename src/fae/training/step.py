@@ -18,6 +18,7 @@ from fae.distributed.dense_sums import DenseSums
 from fae.embedding.base import Embeddings
 from fae.kernels.torch_private import run_backward
 from fae.streaming.ready_batch import ReadyBatch
+from fae.training.dense import await_readers
 from fae.training.model_call import call_model
 from fae.training.real_inputs import cut_to_real, module_of, single_input
 
@@ -142,7 +143,9 @@ def train_step(
         model = module_of(model)  # not compiled anew for every number of inputs
     with autocast(embeddings.device, precision), single_input(model, dense):
         logits = call_model(model, dense, shown)
-    embeddings.await_lookup()  # before gradients are written, which other ranks may still have read
+    # Before gradients are written, which other ranks may still have read.
+    embeddings.await_lookup()
+    await_readers(dense_optimizer, embeddings, batch)
     dense_optimizer.zero_grad(set_to_none=True)
     if loss_sum is None:
         loss_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
