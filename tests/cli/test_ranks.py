@@ -235,7 +235,6 @@ def test_a_loss_that_is_not_finite_is_said_once(made: Path) -> None:
         (("--gpus", "0"), "--gpus 0 must be 1 or more"),
         (("--gpus", "3"), "3 ranks are requested, and 2, 4 or 8 can train together"),
         (("--gpus", "16"), "16 ranks are requested"),
-        (("--gpus", "2", "--device", "cuda"), "placement = 'tiered' trains on one GPU so far, and 2 are requested"),
         (("--gpus", "4", "--set", "train.batch_size=34"), "set train.batch_size=36"),
     ],
 )

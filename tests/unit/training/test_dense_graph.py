@@ -4,15 +4,19 @@ them. The capture is one of CPU memory: a replay does the work again on the same
 from __future__ import annotations
 
 import gc
+import itertools
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
+from fae.artifacts.packed import PackedBatch
+from fae.distributed.group import Group
 from fae.embedding.base import Embeddings
 from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
-from fae.training.dense import make_dense_optimizer
+from fae.training.dense import FlatOptimizer, make_dense_optimizer
 from fae.training.dense_graph import DenseGraph
 from fae.training.runner import StepRunner
 from fae.training.step import train_step
@@ -97,6 +101,55 @@ def test_the_same_steps(make_log):
     (recorder,) = recorders
     assert (recorder.warm_ups, recorder.captures) == (WARM_UP, 1)
     assert recorder.replays == 2 * -(-150 // 16) - WARM_UP
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_a_slice_counts_what_it_is_of_the_whole_batch(is_weighted, monkeypatch):
+    """Of one of two ranks; by its number of inputs or by their weight."""
+    monkeypatch.setattr(PackedBatch, "total_inputs", property(lambda batch: batch.num_inputs + 5))
+    monkeypatch.setattr(PackedBatch, "total_weight", property(lambda batch: batch.num_inputs + 5.0))
+    log = random_log(4, num_inputs=150, batch_size=16)
+    if is_weighted:
+        log = Log(**{**vars(log), "weights": np.random.default_rng(1).uniform(0, 3, 150).astype(np.float32)})
+
+    def captured(model, embeddings, optimizer, loss_sum):
+        embeddings.group = Group(world=2)
+        recorder = Recorder(model, embeddings, loss_sum)
+        graph = DenseGraph(
+            model, embeddings, optimizer, loss_sum, on_capture_stream=recorder.on_capture_stream,
+            capture=recorder.capture, warm_up_steps=WARM_UP,
+        )  # fmt: skip
+        return lambda batch: graph(batch, "fp32")
+
+    def plain(model, embeddings, optimizer, loss_sum):
+        return lambda batch: train_step(model, embeddings, optimizer, batch, loss_sum=loss_sum)
+
+    for one, other in zip(trained(log, captured), trained(log, plain), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("is_captured", [False, True])
+def test_gradients_are_written_when_all_ranks_have_read_the_last_ones(is_captured, monkeypatch):
+    notes, optimizers, log = [], [], random_log(4, num_inputs=96, batch_size=16)
+    monkeypatch.setattr(FlatOptimizer, "await_readers", lambda self: notes.append("all have read"))
+    monkeypatch.setattr(FlatOptimizer, "step", lambda self: notes.append("step"))
+
+    def step_of(model, embeddings, _, loss_sum):
+        optimizers.append(make_dense_optimizer("sgd", model, 0.1, flat=True))
+        for weight in model.parameters():
+            weight.register_hook(lambda gradient: notes.append("gradient"))
+        recorder = Recorder(model, embeddings, loss_sum)
+        graph = DenseGraph(
+            model, embeddings, optimizers[0], loss_sum, on_capture_stream=recorder.on_capture_stream,
+            capture=recorder.capture, warm_up_steps=WARM_UP,
+        )  # fmt: skip
+        if is_captured:
+            return lambda batch: graph(batch, "fp32")
+        return lambda batch: train_step(model, embeddings, optimizers[0], batch, loss_sum=loss_sum)
+
+    trained(log, step_of)
+    order = [note for note, _ in itertools.groupby(notes)]
+    assert order == ["all have read", "gradient", "step"] * (12 + is_captured)  # a capture is one more
 
 
 def test_another_precision_is_captured_anew():
