@@ -135,6 +135,17 @@ class Cells(Mapping[str, Cell]):
         """Whether the time limit has passed, so that no further cell should be begun."""
         return 0 < self._until < time.monotonic() - self._opened
 
+    def seconds_left(self) -> float:
+        """Seconds until `late` is true, more than 0; 0 where there is no limit."""
+        return max(1e-3, self._until - (time.monotonic() - self._opened)) if self._until else 0.0
+
+    def reload(self) -> None:
+        """Read the record again, to which another process has added."""
+        found = json.loads(self.path.read_text())
+        self.record.clear()
+        self.record.update(found)
+        self._cells = self.record["cells"]
+
     def save(self) -> None:
         """Write the record whole; NaN and infinity become null."""
         if self.before_saving is not None:

@@ -13,6 +13,7 @@ from fae.core.units import parse_bytes
 CONTENDERS = ("plain cpu", "plain hybrid", "cpu", "hybrid", "paper", "tiered", "tiered shuffled", "device")
 """Names of the contenders, in the order of the table."""
 LARGE_BATCH = 32768
+MOST_GPUS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class BenchConfig:
         Seed of everything random.
     until_seconds
         Begin no cell after that many seconds; 0: no limit.
+    gpus
+        N: measure also on 2, 4 and so on up to N GPUs, which are processes where the device is the CPU.
     prepare_only
         Make the log, hot sets and packed batches that the same command would need, and measure nothing.
     """
@@ -74,6 +77,7 @@ class BenchConfig:
     no_compile: bool = False
     seed: int = 1
     until_seconds: float = 0.0
+    gpus: int = 1
     prepare_only: bool = False
 
     def __post_init__(self) -> None:
@@ -99,6 +103,8 @@ class BenchConfig:
         for option, value in least.items():
             if value < 1:
                 raise RecipeError(f"{option} {value} must be 1 or more")
+        if not 1 <= self.gpus <= MOST_GPUS:
+            raise RecipeError(f"--gpus {self.gpus} must be from 1 to {MOST_GPUS}")
         if not self.sample_seconds >= 0 or not self.until_seconds >= 0:
             raise RecipeError("--seconds and --until must be 0 or more")
         if self.budget:
@@ -108,6 +114,10 @@ class BenchConfig:
         """Batch sizes, the paper's first."""
         own = int(WORKLOADS[self.workload].train["batch_size"])
         return self.batch_sizes or (own, LARGE_BATCH)
+
+    def rank_counts(self) -> tuple[int, ...]:
+        """Numbers of GPUs beside one: powers of two up to `gpus`."""
+        return tuple(count for count in (2, 4, MOST_GPUS) if count <= self.gpus)
 
     def compiled(self) -> bool:
         """Whether dense parts run through `torch.compile` (on a GPU)."""

@@ -124,7 +124,7 @@ class OurContender:
         for store in (*self.embeddings.device_stores, *self.embeddings.host_stores):
             if store.weight.is_cuda or not filled:
                 fill(store.weight)
-        self.device = self.embeddings.device
+        self.device, self._group = self.embeddings.device, self.embeddings.group
         on_gpu = self.device.type == "cuda"
         module = build_model(model, hot_set.layout.features, packed.num_dense, seed=1).to(self.device)
         bf16 = on_gpu and precision == "bf16"
@@ -162,14 +162,20 @@ class OurContender:
         return self.train(self._order[places])
 
     def train(self, order: npt.NDArray[np.int64]) -> float:
-        """Train these batches; seconds."""
+        """Train these batches; seconds, those of the slowest rank."""
+        self._group.barrier("the start of batches that are timed")
         synchronize(self.device)
         started = time.perf_counter()
         with closing(self.embeddings.stream(self.packed.train, order)) as stream:
             for batch in stream:
                 self.runner(batch)
         synchronize(self.device)
-        return time.perf_counter() - started
+        return self._slowest({"all": time.perf_counter() - started})["all"]
+
+    def _slowest(self, seconds: dict[str, float]) -> dict[str, float]:
+        """The most seconds of any rank: all decide by the same, so that they train the same batches."""
+        every = self._group.gather_json(seconds, "the seconds of ranks") if self._group.world > 1 else [seconds]
+        return {name: max(each[name] for each in every) for name in seconds}
 
     def warm_up(self, seconds: float) -> float:
         """See `Contender.warm_up`."""
@@ -233,7 +239,7 @@ class PaperContender(OurContender):
         self._places[kind] = int(places[-1] + 1)
         before = self.embeddings.seconds
         seconds = self.train(order[places])
-        swap = {name: value - before[name] for name, value in self.embeddings.seconds.items()}
+        swap = self._slowest({name: value - before[name] for name, value in self.embeddings.seconds.items()})
         return seconds - sum(swap.values()), swap
 
     def _phase_seconds(self, kind: str, num_batches: int) -> float:

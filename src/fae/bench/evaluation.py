@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,17 @@ from fae.bench.accuracy_cells import ORDERS, AccuracyCells, accuracy_keys
 from fae.bench.cells import Cells
 from fae.bench.config import BenchConfig
 from fae.bench.preparation import Preparation
-from fae.bench.ratios import PACK_OF, tables
+from fae.bench.rank_cells import RankCells, RankTurns, lacking_rank_cells, require_devices, seconds_left
+from fae.bench.rank_table import rank_lines
+from fae.bench.ratios import LABELS, PACK_OF, tables
 from fae.bench.shared_rows import RowMemory
 from fae.bench.speed_cells import SpeedCells, speed_key
+from fae.core.errors import RankError
 from fae.core.files import locked_folder
 from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
+from fae.distributed.places import RankPlace, place_of_process
+from fae.distributed.rank_process import RankProcess
 from fae.run.context import choose_device
 from fae.run.record import library_versions, machine, source_commit
 
@@ -28,10 +35,13 @@ FORMAT_VERSION = 1
 
 _FREE_SETTINGS = (
     "batch_sizes", "contenders", "rounds", "accuracy", "until_seconds", "sample_seconds", "min_batches", "prepare_only",
+    "gpus",
 )  # fmt: skip
 
 
-def run_bench(config: BenchConfig, out: str | Path, *, device: str | None = None) -> dict[str, Any]:
+def run_bench(
+    config: BenchConfig, out: str | Path, *, device: str | None = None, words: Sequence[str] = ()
+) -> dict[str, Any]:
     """Measure what is missing in ``out/paper.json`` and return the record.
 
     Parameters
@@ -40,19 +50,40 @@ def run_bench(config: BenchConfig, out: str | Path, *, device: str | None = None
         Folder of the log, the packed batches and the record.
     device
         ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
+    words
+        The words of the command behind ``fae``: where it measures several GPUs it starts ranks with the same.
 
     Raises
     ------
+    SystemExit
+        At the end of such a rank, and with the status of ranks that have failed.
     FaeError
         If options contradict each other, the record is of other settings, or the device is not there.
     """
+    place = place_of_process()
+    if place.world > 1:
+        raise SystemExit(_be_rank(config, Path(out), device, place))
     where = choose_device(device)
+    require_devices(config, where)
     with locked_folder(Path(out)):
-        return _Evaluation(config, Path(out), where).run()
+        return _Evaluation(config, Path(out), where, words).run()
 
 
-def open_cells(config: BenchConfig, out: Path, device: str) -> Cells:
-    """The cells of ``out/paper.json``, with a new session of this command on this machine.
+def _be_rank(config: BenchConfig, out: Path, device: str | None, place: RankPlace) -> int:
+    """As one of the ranks that this command has started: measure with the others."""
+    if place.launcher is None:
+        raise RankError("fae bench paper starts its ranks itself: give --gpus N, and leave torchrun out")
+    with RankProcess(place) as process, process.join(choose_device(device)) as group:
+        config = dataclasses.replace(config, until_seconds=seconds_left())
+        where = "cpu" if group.device == "cpu" else "cuda"
+        cells = open_cells(config, out, where, is_rank=True) if group.is_first else None
+        RankTurns(config, Preparation(config, out), cells, group).measure()
+        gc.collect()  # graphs end before the connections that they use
+    return 0
+
+
+def open_cells(config: BenchConfig, out: Path, device: str, *, is_rank: bool = False) -> Cells:
+    """The cells of ``out/paper.json``, with a new session of this command on this machine, unless it is a rank's.
 
     Raises
     ------
@@ -69,6 +100,8 @@ def open_cells(config: BenchConfig, out: Path, device: str) -> Cells:
         out / RECORD, settings, what="record of `fae bench paper`", older_settings=older,
         header={"kind": "paper_table", "format_version": FORMAT_VERSION}, until_seconds=config.until_seconds,
     )  # fmt: skip
+    if is_rank:
+        return cells
     cells.record.setdefault("sessions", []).append(
         {
             "command": "fae " + " ".join(sys.argv[1:]), "machine": machine(), "versions": library_versions(),
@@ -82,7 +115,7 @@ def open_cells(config: BenchConfig, out: Path, device: str) -> Cells:
 class _Evaluation:
     """One command: its record, and the cells that it measures."""
 
-    def __init__(self, config: BenchConfig, out: Path, device: str) -> None:
+    def __init__(self, config: BenchConfig, out: Path, device: str, words: Sequence[str]) -> None:
         self.config, self.out, self.device = config, out, device
         self.cells = open_cells(config, out, device)
         self.prepared = Preparation(config, out)
@@ -94,6 +127,7 @@ class _Evaluation:
             "model": dict(workload.model), "train": dict(workload.train), "hot": dict(workload.hot),
         }  # fmt: skip
         self.cells.before_saving = self._refresh
+        self.ranks = RankCells(config, self.prepared, self.cells, device=device, words=words)
 
     def _refresh(self, record: dict[str, Any]) -> None:
         known = [int(key.split("/")[0]) for key in self.cells]  # of the commands before this one, too
@@ -107,6 +141,8 @@ class _Evaluation:
             key for key in self.cells.missing(speed, samples=self.config.rounds)
             if not self.cells.get(key, {}).get("final")
         ]  # fmt: skip
+        for world in self.config.rank_counts():
+            lacking += lacking_rank_cells(self.config, self.cells, self.device, world)
         return not lacking and not self.cells.missing(accuracy_keys(self.config))
 
     def run(self) -> dict[str, Any]:
@@ -120,11 +156,8 @@ class _Evaluation:
         )
         if config.prepare_only:
             return self._prepare()
-        memory = RowMemory(config, self.prepared)
-        speed = SpeedCells(config, self.prepared, self.cells, memory, device=self.device)
-        for size in config.sizes():
-            speed.measure(size)
-        AccuracyCells(config, self.prepared, self.cells, memory, device=self.device).measure()
+        self._measure_alone()
+        self.ranks.measure()
         self.cells.save()
         if not self.record["complete"]:
             say("bench: not complete; the same command continues from here")
@@ -136,6 +169,14 @@ class _Evaluation:
         say(f"bench: the record is {self.out / RECORD}; `fae report {self.out}` draws it")
         return self.record
 
+    def _measure_alone(self) -> None:
+        """Measure what this process does by itself; the memory that it takes is free afterwards."""
+        memory = RowMemory(self.config, self.prepared)
+        speed = SpeedCells(self.config, self.prepared, self.cells, memory, device=self.device)
+        for size in self.config.sizes():
+            speed.measure(size)
+        AccuracyCells(self.config, self.prepared, self.cells, memory, device=self.device).measure()
+
     def _prepare(self) -> dict[str, Any]:
         """Make every pack that the cells of this command read."""
         kinds = {"own", *(PACK_OF.get(name, "own") for name in self.config.contenders)}
@@ -143,6 +184,8 @@ class _Evaluation:
         needed |= {(int(key.split("/")[0]), ORDERS[key.split("/")[2]]) for key in accuracy_keys(self.config)}
         for size, kind in sorted(needed):
             self.prepared.packed(kind, size)
+        for world in self.config.rank_counts():
+            self.ranks.prepare(world)
         self.cells.save()
         say(f"bench: everything is prepared in {self.out}; the same command without --prepare measures")
         return self.record
@@ -163,4 +206,5 @@ def summary_lines(record: dict[str, Any]) -> list[str]:
                 + ", ".join(over) + auc
             )  # fmt: skip
         lines += [f"  {each['label']:26} left out: {each['why']}" for each in table["left_out"]]
+        lines += rank_lines(table.get("gpus", ()), LABELS, device=record["settings"]["device"])
     return lines

@@ -71,12 +71,14 @@ class Preparation:
                 # Encoded: values that a log this short never shows keep their rows, as in the full tables.
                 write_columnar(synthetic, path, ids="encoded")
             log = ColumnarLog(path)
-        needed = max(self.config.sizes())
+        counts = (1, *self.config.rank_counts())
+        needed = max(self.config.sizes()) * counts[-1]
         start, stop = log.split("train")
         if stop - start < needed:
+            of_gpus = f" of {counts[-1]} GPUs" if counts[1:] else ""
             raise RecipeError(
-                f"the log has {stop - start:,} training inputs, fewer than one batch of {needed:,}; give more --inputs "
-                "or smaller --batch-sizes"
+                f"the log has {stop - start:,} training inputs, fewer than one batch of {needed:,}{of_gpus}; give more "
+                f"--inputs or smaller --batch-sizes{' or --gpus' if of_gpus else ''}"
             )
         return log
 
@@ -117,8 +119,7 @@ class Preparation:
 
     def packed(self, kind: str, batch_size: int) -> tuple[HotSet, PackedDataset]:
         """Hot set and packed batches of one of `KINDS`."""
-        if kind == "own" and self.config.selection == "threshold":
-            kind = "threshold"  # the same hot set, the same batches
+        kind = self._kind(kind)
         ring = self._growth.get((kind, batch_size), 1.0)
         while True:
             try:
@@ -129,6 +130,15 @@ class Preparation:
                 if self.config.budget or ring > _LARGEST_RING:
                     raise
                 ring *= 1.5  # the estimate was too small; the same every time, so artifacts are found again
+
+    def opened(self, kind: str, batch_size: int) -> tuple[HotSet, PackedDataset]:
+        """Open what `packed` has made, perhaps in another process."""
+        folder = self.folder / str(batch_size) / self._kind(kind)
+        return HotSet(folder / "hot_set"), PackedDataset(folder / "packed")
+
+    def _kind(self, kind: str) -> str:
+        """With the threshold's selection, ``own`` has the same hot set and the same batches as ``threshold``."""
+        return "threshold" if kind == "own" and self.config.selection == "threshold" else kind
 
     def _packed(self, kind: str, batch_size: int, budget: int) -> tuple[HotSet, PackedDataset]:
         selection = "threshold" if kind == "threshold" else self.config.selection

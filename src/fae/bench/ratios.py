@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fae.bench.config import CONTENDERS
+from fae.bench.rank_table import rank_rows
 from fae.bench.workloads import CLAIMS
 
 LABELS: Mapping[str, str] = {
@@ -73,10 +74,12 @@ def _table(cells: Mapping[str, Any], size: int, log: Mapping[str, Any]) -> dict[
         }
         for claim in CLAIMS
     ]  # fmt: skip
+    gpus = rank_rows(cells, size, LABELS)
     return {
         "batch_size": size, "rows": rows, "left_out": left_out, "claims": claims, "accuracy": accuracy, "facts": facts,
         "host": _host(cells, size),
         "published": _paper_epoch(cells.get(f"{size}/speed/paper"), accuracy.get("adaptive")),
+        **({"gpus": gpus} if gpus else {}),
     }  # fmt: skip
 
 

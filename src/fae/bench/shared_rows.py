@@ -38,6 +38,11 @@ def fill(weight: Tensor) -> None:
 class RowMemory:
     """The host memory in which the contenders of one command keep their rows.
 
+    Parameters
+    ----------
+    copies
+        How many of each contender this host has, where its ranks have one each.
+
     Attributes
     ----------
     is_shared
@@ -45,12 +50,12 @@ class RowMemory:
         can share.
     """
 
-    def __init__(self, config: BenchConfig, prepared: Preparation) -> None:
+    def __init__(self, config: BenchConfig, prepared: Preparation, *, copies: int = 1) -> None:
         self._prepared = prepared
         self._table_bytes = prepared.num_rows * prepared.row_bytes
         installed = machine()["memory_bytes"] or 2**62
         on_host = len([name for name in config.contenders if name != "device"])
-        is_large = on_host * self._table_bytes > _SHARED_FROM * installed
+        is_large = copies * on_host * self._table_bytes > _SHARED_FROM * installed
         self.is_shared = bool(is_large) and prepared.optimizer == "sgd"
         self._shared: Tensor | None = None
 

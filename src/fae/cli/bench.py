@@ -44,6 +44,8 @@ def add_parser(verbs: Any) -> None:
     paper.add_argument("--prepare", action="store_true",
                        help="make the log and the packed batches, and measure nothing")  # fmt: skip
     paper.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    paper.add_argument("--gpus", metavar="N", type=int, default=1,
+                       help="also on 2, 4 and so on up to N GPUs, or with --device cpu processes")  # fmt: skip
     paper.add_argument("--seed", type=int, default=1, help="of everything (default: 1)")
     add_output_options(paper)
     paper.set_defaults(work=work)
@@ -65,8 +67,9 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         rounds=options.rounds, sample_seconds=options.seconds, min_batches=options.min_batches,
         accuracy=options.accuracy, precision=options.precision,
         no_compile=options.no_compile, seed=options.seed, until_seconds=options.until,
-        prepare_only=options.prepare,
+        prepare_only=options.prepare, gpus=options.gpus,
     )  # fmt: skip
     from fae.bench.evaluation import run_bench
 
-    return run_bench(config, options.out or f"runs/bench_{options.workload}", device=options.device)
+    out = options.out or f"runs/bench_{options.workload}"
+    return run_bench(config, out, device=options.device, words=options.arguments)
