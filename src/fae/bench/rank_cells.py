@@ -227,9 +227,12 @@ class RankTurns:
             take_faster_precision(contender, seconds)
         contender.warm_up(seconds)
         if self.cells is not None:
-            facts = {"precision": contender.precision, "device_bytes": contender.device_bytes}
+            facts = {
+                "precision": contender.precision, "device_bytes": contender.device_bytes,
+                "global_batch": packed.batch_size, "input_share": packed.summary["input_share"],
+            }  # fmt: skip
             self.cells.sample_cell(key := rank_key(size, self.group.world, name, alone=alone))
-            self.cells.note(key, {**facts, "global_batch": packed.batch_size})
+            self.cells.note(key, facts)
         return contender
 
     def _take(self, key: str, name: str, contender: OurContender | None, progress: Task, *, alone: bool) -> None:

@@ -78,10 +78,10 @@ def rank_lines(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str], *, 
     for row in rows:
         low, high = row["spread"]
         over = [f"{row['over one']:.2f}x one"] if "over one" in row else []
-        if "over data parallel" in row:
+        if "over data parallel" in row and row["contender"] != row["data_parallel"]:
             over.append(f"{row['over data parallel']:.2f}x {labels[row['data_parallel']]} on {row['gpus']}")
         lines.append(
-            f"  {row['gpus']} x {row['label']:22} {format_count(row['samples_per_second'])} inputs/s "
+            f"  {row['gpus']} x {row['label']:23} {format_count(row['samples_per_second'])} inputs/s "
             f"({format_count(low)} to {format_count(high)}){'; ' * bool(over)}{', '.join(over)}"
         )
     return lines
@@ -97,5 +97,5 @@ def _row(name: str, cell: Mapping[str, Any], global_batch: int, labels: Mapping[
         "contender": name, "label": labels[name], "global_batch": global_batch,
         "samples_per_second": statistics.median(rates), "spread": [min(rates), max(rates)], "num_samples": len(rates),
         "batches_measured": sum(sample["batches"] for sample in cell["samples"]),
-        "device_bytes": cell.get("device_bytes", 0),
+        "device_bytes": cell.get("device_bytes", 0), "input_share": cell.get("input_share"),
     }  # fmt: skip

@@ -47,6 +47,8 @@ class BatchSizeResults:
         ``(name, reason)`` of each contender that was not measured.
     warning
         What the host did that makes the measurements doubtful; None where it did nothing.
+    gpus
+        ``(name, cells)`` of each contender on each number of GPUs, from one on; empty where one was measured.
     claims
         ``(the paper's baseline, the paper's speedup, that of placement paper, that of placement tiered)``.
     """
@@ -55,6 +57,7 @@ class BatchSizeResults:
     speed: Sequence[tuple[str, Sequence[Shown]]]
     effort: Sequence[tuple[str, Sequence[Shown]]]
     fastest: frozenset[int]
+    gpus: Sequence[tuple[str, Sequence[Shown]]]
     left_out: Sequence[tuple[str, str]]
     warning: str | None
     rates: PageCard
@@ -104,6 +107,7 @@ def _batch_size(at: RunRecord) -> BatchSizeResults:
         speed=[(row.label, _speed_cells(row)) for row in rows],
         effort=[(row.label, _effort_cells(row)) for row in rows],
         fastest=_fastest(rows),
+        gpus=[_gpu_row(RunRecord(label=str(row.get("label", "")), record=row)) for row in at.items("gpus")],
         left_out=[(str(one.get("label")), str(one.get("why"))) for one in at.items("left_out")],
         warning=warning and f"{warning[:1].upper()}{warning[1:]}.",
         rates=_rates_card(at),
@@ -128,6 +132,20 @@ def _speed_cells(row: RunRecord) -> list[Shown]:
         _times(row.number("over plain hybrid")),
         show_count(row.number("batches_measured")),
     ]
+
+
+def _gpu_row(row: RunRecord) -> tuple[str, list[Shown]]:
+    low, high = _spread(row)
+    number = row.number("gpus")
+    cells = [
+        show_count(row.number("global_batch")),
+        show_count(row.number("samples_per_second")),
+        Absent.NOT_RECORDED if low is None or high is None else f"{format_count(low)} to {format_count(high)}",
+        _times(row.number("over one")),
+        _times(row.number("over data parallel")),
+        show_count(row.number("batches_measured")),
+    ]
+    return (f"{number:.0f} x {row.label}" if number else row.label), cells
 
 
 def _effort_cells(row: RunRecord) -> list[Shown]:

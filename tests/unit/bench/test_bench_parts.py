@@ -14,7 +14,8 @@ from fae.bench.config import BenchConfig
 from fae.bench.contenders import epoch_swaps
 from fae.bench.host import product_gflops, stolen_seconds
 from fae.bench.plain_contender import PlainPyTorch, read_batches
-from fae.bench.ratios import host_warning, tables
+from fae.bench.rank_table import rank_lines
+from fae.bench.ratios import LABELS, host_warning, tables
 from fae.bench.shared_rows import fill, random_rows
 from fae.core.errors import ArtifactError
 from fae.models.config import model_config
@@ -187,3 +188,29 @@ def test_a_disturbed_host_is_noticed(tmp_path):
     assert stolen_seconds(stat) == 8.5
     stat.write_text("cpu  10 20\n")
     assert stolen_seconds(stat) == 0.0
+
+
+def test_rows_of_several_gpus_follow_from_their_cells():
+    def speed(*rates):
+        return {"samples": [{"samples_per_second": rate, "batches": 3} for rate in rates], "device_bytes": 5}
+
+    cells = {
+        "10/gpus/2/hybrid": speed(30.0, 32.0, 34.0), "10/gpus/2/hybrid/one": speed(20.0, 20.0, 20.0),
+        "10/gpus/2/tiered": speed(160.0), "10/gpus/2/tiered/one": speed(100.0),
+        "10/gpus/4/tiered": speed(300.0), "10/gpus/4/tiered/one": speed(120.0, 110.0),
+        "10/gpus/4/device": {"samples": [], "why": "too large"}, "100/gpus/2/tiered": speed(1.0),
+    }  # fmt: skip
+    (table,) = tables(cells, [10], {"train_inputs": 600})
+    rows = {(row["gpus"], row["contender"]): row for row in table["gpus"]}
+    assert list(rows) == [(1, "hybrid"), (1, "tiered"), (2, "hybrid"), (2, "tiered"), (4, "tiered")]
+    assert rows[1, "tiered"]["samples_per_second"] == 110.0
+    assert rows[1, "tiered"]["over data parallel"] == 5.5
+    assert "over one" not in rows[1, "tiered"]
+    assert (rows[2, "hybrid"]["global_batch"], rows[2, "hybrid"]["spread"]) == (20, [30.0, 34.0])
+    assert (rows[2, "tiered"]["over one"], rows[2, "tiered"]["over data parallel"]) == (1.6, 5.0)
+    assert rows[4, "tiered"]["over one"] == 300 / 115
+    assert "over data parallel" not in rows[4, "tiered"], "hybrid was not measured on 4"
+    lines = rank_lines(table["gpus"], LABELS, device="cuda")
+    assert lines[0] == "  on several GPUs, 10 inputs on each"
+    assert lines[4].endswith("160 inputs/s (160 to 160); 1.60x one, 5.00x FAE's kernels, CPU-GPU on 2")
+    assert "gpus" not in tables({"10/facts": {}}, [10], {"train_inputs": 600})[0]
