@@ -166,6 +166,7 @@ class RankTurns:
             if cells.late() or not lacking.intersection(keys):
                 continue
             if why := self._why_not(name):
+                say(f"bench: {LABELS[name]} on {world} GPUs is left out: {why}")
                 for key in keys:
                     cells.note(key, {"why": why})
                 cells.save()

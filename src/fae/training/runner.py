@@ -97,7 +97,7 @@ class StepRunner:
                 self._through_forward, embeddings, dense_optimizer, self._loss_sum,
                 on_capture_stream=self._on_capture_stream, capture=self._capture_dense, warm_up_steps=_WARM_UP_STEPS,
             )
-            if self._capture and dense_graph
+            if self._capture and dense_graph and self._dense_sums is None
             else None
         )  # fmt: skip
         self._marks: Tensor | None = None

@@ -105,7 +105,7 @@ def test_the_same_steps(make_log):
 
 @pytest.mark.parametrize("is_weighted", [False, True])
 def test_a_slice_counts_what_it_is_of_the_whole_batch(is_weighted, monkeypatch):
-    """Of one of two ranks; by its number of inputs or by their weight."""
+    """By the number of its inputs, or by their weight."""
     monkeypatch.setattr(PackedBatch, "total_inputs", property(lambda batch: batch.num_inputs + 5))
     monkeypatch.setattr(PackedBatch, "total_weight", property(lambda batch: batch.num_inputs + 5.0))
     log = random_log(4, num_inputs=150, batch_size=16)
