@@ -15,8 +15,6 @@ from torch import nn
 from fae.core.errors import RecipeError
 from fae.distributed.group import Group
 from fae.distributed.launcher import launch
-from fae.embedding.placements import PLACEMENTS
-from fae.streaming.row_store import RowOptimizer
 from fae.training.ranks.decisions import RankDecisions
 from train_setting import Setting
 
@@ -88,12 +86,6 @@ def test_rank_0_takes_longer_than_a_collective_may(tmp_path: Path) -> None:
 def test_a_callback_that_fails_ends_all_with_its_line(tmp_path: Path) -> None:
     said = ended_with("failing callback", tmp_path)
     assert said.count("the callback StopsAt failed in on_window behind batch 20: ValueError: no more") == 1
-
-
-@pytest.mark.parametrize("name", ["hybrid", "paper"])
-def test_ranks_of_gpus_compute_no_rows_on_the_host_yet(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="2 ranks cannot train"):
-        PLACEMENTS[name].make(Setting(tmp_path).hot_set, RowOptimizer(), "cuda", group=Group(world=2))
 
 
 def test_a_model_of_ones_own() -> None:
