@@ -1,4 +1,4 @@
-"""What ranks on GPUs cut of a whole split at once is what ranks on CPUs cut batch by batch, and reaches input buffers."""
+"""What ranks on GPUs cut of a whole split is what ranks on CPUs cut batch by batch, and reaches input buffers."""
 
 from __future__ import annotations
 

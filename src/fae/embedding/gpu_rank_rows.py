@@ -70,7 +70,9 @@ class GpuRankRows:
             self._most_further[group] = max(self._most_further[group], further, *(most[group] for most in every))
             self._most_long[group] = max(self._most_long[group], slices.most_segments[group][1])
         changed = before != (self._most_own, self._most_further, self._most_long, self._most_rows)
-        if changed:
+        # Only sizes that all ranks know alike decide: all of them make buffers, or none. There is one at least, by which
+        # ranks wait for each other.
+        if not self._buffers or before[:2] != (self._most_own, self._most_further):
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             self._group.barrier("the end of what reads row sums")
@@ -103,6 +105,8 @@ class GpuRankRows:
         cold_lists, gradient
             As `TritonGroupKernels.update` takes them.
         """
+        if not self._most_rows[group]:  # on any rank
+            return
         buffer, optimizer = self._buffers[group], self._optimizer
         kernels.sum_slice(
             inputs, gradient, buffer.own, segment_lookups=SEGMENT_LOOKUPS, most_rows=self._most_own[group],

@@ -26,7 +26,7 @@ from fae.kernels.input_views import InputViews, group_field
 from fae.kernels.triton_addresses import derive_group_addresses
 from fae.kernels.triton_exchange import exchange_kernel, slice_long_rows_kernel, slice_sums_kernel
 from fae.kernels.triton_row_sums import long_rows_kernel, segment_sums_kernel
-from fae.kernels.triton_shared import KEPT, MEAN, to_row
+from fae.kernels.triton_shared import KEPT, MEAN, require_slices, to_row
 
 _BLOCK_INPUTS = 32  # inputs of a program of the lookup
 SUMS = {"floats": 256, "at_once": 4, "num_warps": 1}
@@ -273,7 +273,7 @@ class TritonGroupKernels:
         most_rows
             The most rows that the slices of any batch look up.
         """
-        _require_slices(len(pointers))
+        require_slices(len(pointers))
         exchange_kernel[(triton.cdiv(most_rows, BLOCK_ROWS),)](
             inputs.words, inputs.words.view(torch.uint8), cold_lists, pointers, weight,
             state if state.numel() else weight, self._field, num_hot_rows, eps, 1 - betas[0], 1 - betas[1],
@@ -291,8 +291,3 @@ class TritonGroupKernels:
             DIM=dim, DIM_PADDED=self._padded, STATE=state_width,
             STATE_PADDED=triton.next_power_of_2(max(1, state_width)), BLOCK=_CARRIED_AT_ONCE,
         )  # fmt: skip
-
-
-def _require_slices(count: int) -> None:
-    if count not in (2, 4, 8):
-        raise ValueError(f"{count} slices: the tree of the exchange has 2, 4 or 8")
