@@ -1,4 +1,4 @@
-"""The Triton kernels of several ranks, all in one process: on a GPU where there is one, else in Triton's interpreter."""
+"""The Triton kernels of several ranks, in one process: on a GPU where there is one, else in Triton's interpreter."""
 
 from __future__ import annotations
 

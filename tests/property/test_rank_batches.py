@@ -22,7 +22,7 @@ from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
 from fae.distributed.slice_loops import count_blocks, cut_group, cut_long_rows
 from fae.kernels.input_views import InputViews, group_field
 from fae.pack import sort_kernels
-from fae.streaming.input_layout import InputLayout
+from fae.streaming.input_layout import InputLayout, InputTable
 from fae.streaming.input_ring import InputRing
 
 from cases import Log, random_log
@@ -209,6 +209,7 @@ def test_input_buffers_have_what_the_slices_have(case: tuple[BatchSet, BatchSet,
             table = layout.table(
                 split, order, slots=np.full(len(order), -1), slot_rows=[0] * len(slots), rates=rates, kept_shares=-rates
             )
+            check_sources(table)
             ring = InputRing(layout, 2, torch.device("cpu"))
             ring.reserve(split)
             with closing(ring.run(split, order, table)) as run:
@@ -217,6 +218,14 @@ def test_input_buffers_have_what_the_slices_have(case: tuple[BatchSet, BatchSet,
                     assert words[1:3].view(np.float32).tolist() == [rates[place], -rates[place]]
                     assert table.words[place] <= len(words)
                     check_buffer(buffer.views, batch, split, int(order[place]))
+
+
+def check_sources(table: InputTable) -> None:
+    """All that is copied lies in the sources, whose memory is locked where a GPU copies from it."""
+    bounds = [(source.ctypes.data, source.ctypes.data + source.nbytes) for source in table.sources]
+    assert all(source.flags.c_contiguous for source in table.sources)
+    for begin, _, count in table.pieces.reshape(-1, 3).tolist():
+        assert not count or any(first <= begin and begin + count <= last for first, last in bounds)
 
 
 def check_buffer(views: InputViews, batch: PackedBatch, split: BatchSet, index: int) -> None:

@@ -70,7 +70,7 @@ class GpuRankRows:
             self._most_further[group] = max(self._most_further[group], further, *(most[group] for most in every))
             self._most_long[group] = max(self._most_long[group], slices.most_segments[group][1])
         changed = before != (self._most_own, self._most_further, self._most_long, self._most_rows)
-        # Only sizes that all ranks know alike decide: all of them make buffers, or none. There is one at least, by which
+        # Sizes that are the same on all ranks decide, so that all make buffers or none does. There is always one: by it
         # ranks wait for each other.
         if not self._buffers or before[:2] != (self._most_own, self._most_further):
             if self._device.type == "cuda":
