@@ -233,7 +233,7 @@ def test_steps_are_those_of_the_cpu(optimizer, world, kept, staged):
         step=STEP, kept_share=kept,
     )  # fmt: skip
     for ours, expected in zip(ends[0], (weight, state), strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
         left = np.setdiff1d(np.arange(ranks.num_rows), ranks.target_rows)
         assert torch.equal(ours[left], expected[left])
 

@@ -20,6 +20,7 @@ from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_rows import TritonGroupKernels
+from fae.kernels.triton_shared import require_slices
 from fae.streaming.row_store import RowOptimizer, RowStore
 
 
@@ -30,6 +31,11 @@ class GpuRankRows:
     ----------
     group
         The ranks; each has one slice of a batch.
+
+    Raises
+    ------
+    ValueError
+        If there are not 2, 4 or 8.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class GpuRankRows:
         optimizer: RowOptimizer,
         device: torch.device,
     ) -> None:
+        require_slices(group.world)
         self._group, self._layout, self._geometries, self._optimizer = group, layout, geometries, optimizer
         self._device = device
         self._batches = RankBatches(group.rank, group.world, [len(geometry.slots) for geometry in geometries])

@@ -13,15 +13,19 @@ from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
+from fae.embedding.base import Embeddings
 from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import make_dense_optimizer
 from fae.training.runner import StepRunner
 
-from cases import CPU, Log, make_embeddings, random_log
+from cases import Log, make_embeddings, random_log
+from packs import store_addresses
 
 pytest.importorskip("triton")
 from fae.embedding.gpu_rank_rows import GpuRankRows
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class FakeGroup(Group):
@@ -60,9 +64,15 @@ def one_table_log(ids: list[int]) -> Log:
     )  # fmt: skip
 
 
+def on_a_rank(log: Log, layout: RowLayout, group: Group | None) -> Embeddings:
+    """Embeddings of one rank, through the kernels of GPUs."""
+    optimizer = RowOptimizer(name="sgd", learning_rate=0.1)
+    return make_embeddings("device", log, layout, optimizer, device=DEVICE, engine="triton", group=group)
+
+
 def rank_rows(log: Log, group: Group) -> tuple[RowLayout, GpuRankRows]:
     layout = log.layout(0.4, 1)
-    embeddings = make_embeddings("device", log, layout, RowOptimizer(name="sgd"), engine="triton", group=group)
+    embeddings = on_a_rank(log, layout, group)
     assert embeddings._gpu is not None
     assert embeddings._gpu.ranks is not None
     return layout, embeddings._gpu.ranks
@@ -110,12 +120,40 @@ def test_a_split_for_evaluation_needs_no_buffer() -> None:
     assert group.done == []
 
 
+def test_slices_for_evaluation_have_the_embeddings_of_the_batch() -> None:
+    """Where addresses are stored and there is no order; the last batch leaves a rank without inputs."""
+    log = random_log(4, num_inputs=37, batch_size=16, lists=True)
+    layout = log.layout(0.4, 1)
+    arrays = store_addresses(log.packed(layout)).arrays
+    frozen = BatchSet(dataclasses.replace(arrays, order=None, segments=None), 0)
+    found = []
+    for group in (None, FakeGroup(0), FakeGroup(1)):
+        embeddings = on_a_rank(log, layout, group)
+        embeddings.initialise(3)
+        batches = []
+        for batch in embeddings.stream_frozen(frozen, [2, 0, 1]):
+            features = embeddings.lookup(batch, requires_grad=False)
+            batches.append([features[feature.name].cpu().clone() for feature in log.features])
+        found.append(batches)
+    for whole, first, second in zip(*found, strict=True):
+        for parts in zip(whole, first, second, strict=True):
+            assert torch.equal(parts[0], torch.cat(parts[1:]))
+
+
+def test_other_numbers_of_ranks_are_refused() -> None:
+    log = one_table_log([1] * 12)
+    three = FakeGroup(0)
+    object.__setattr__(three, "world", 3)
+    with pytest.raises(ValueError, match="3 slices"):
+        on_a_rank(log, log.layout(0.4, 1), three)
+
+
 def test_batches_that_look_nothing_up() -> None:
     """All slots of all inputs are empty; ranks still wait for each other, for the dense gradients."""
     group = FakeGroup(0)
     log = one_table_log([-1] * 8)
     layout = log.layout(0.4, 1)
-    embeddings = make_embeddings("device", log, layout, RowOptimizer(name="adam"), engine="triton", group=group)
+    embeddings = on_a_rank(log, layout, group)
     embeddings.initialise(1)
     before = embeddings.export_table(0)
     for batch in embeddings.stream(log.packed(layout), [0, 0]):
@@ -134,7 +172,7 @@ def test_a_group_of_tables_that_no_input_looks_up_and_one_that_the_model_leaves_
     ids[:, 1] = -1
     log = dataclasses.replace(base, ids=ids, embedding_dims=(4, 8, 12))
     layout = log.layout(0.4, 1)
-    embeddings = make_embeddings("device", log, layout, RowOptimizer(name="sgd"), engine="triton", group=group)
+    embeddings = on_a_rank(log, layout, group)
     embeddings.initialise(1)
     before = [embeddings.export_table(table)[0] for table in range(3)]
     packed = log.packed(layout)
@@ -150,12 +188,11 @@ def test_a_group_of_tables_that_no_input_looks_up_and_one_that_the_model_leaves_
 def test_a_dense_optimizer_of_another_number_of_ranks_is_refused() -> None:
     log = random_log(1)
     layout = log.layout(0.4, 1)
-    model = build_model(log.config(), log.features, 3, seed=1)
+    model = build_model(log.config(), log.features, 3, seed=1).to(DEVICE)
     alone, together = make_dense_optimizer("sgd", model, 0.1, flat=True), FakeGroup(0)
     of_ranks = make_dense_optimizer("sgd", model, 0.1, flat=True, group=together)
     for group, fits, other in ((together, of_ranks, alone), (None, alone, of_ranks)):
-        embeddings = make_embeddings("device", log, layout, RowOptimizer(name="sgd"), engine="triton", group=group)
+        embeddings = on_a_rank(log, layout, group)
         StepRunner(model, embeddings, fits)
         with pytest.raises(ValueError, match=r"group=embeddings\.group"):
             StepRunner(model, embeddings, other)
-    assert embeddings.device == CPU
