@@ -27,7 +27,7 @@ from cases import Log, random_log
 
 pytest.importorskip("triton")
 from fae.kernels.triton_dense import dense_update, loss_and_gradient
-from fae.kernels.triton_rows import TritonGroupKernels
+from fae.kernels.triton_rows import RowPart, SharedSums, TritonGroupKernels
 from fae.training.step import backward_on_device
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -128,7 +128,7 @@ class Ranks:
         further = max(split.most_shared[self.group][2] for split in self.slices)
         weight = self._normal(self.num_rows, self.dim)
         self.buffers = [torch.full(((most + further) * self.dim,), float("nan"), device=DEVICE) for _ in self.cut]
-        found = []
+        self.waiting, found = torch.zeros(1, dtype=torch.int32, device=DEVICE), []
         for rank, (kernels, views, cut) in enumerate(zip(self.kernels, self.views, self.cut, strict=True)):
             addresses = torch.full((self.size, self.geometry.num_slots), 77, dtype=torch.int32, device=DEVICE)
             kernels.derive_addresses(views, addresses)
@@ -138,8 +138,9 @@ class Ranks:
             out = torch.empty((self.size, self.geometry.width), device=DEVICE)
             kernels.lookup(seen, self.cold_lists[rank], self.hot, weight.to(DEVICE), out)
             kernels.sum_slice(
-                views, self.gradients[rank].to(DEVICE), self.buffers[rank], segment_lookups=SEGMENT_LOOKUPS,
-                most_rows=most, most_further=further, most_long_rows=self.slices[rank].most_segments[self.group][1],
+                views, self.gradients[rank].to(DEVICE), self.buffers[rank], self.waiting, most_rows=most,
+                segment_lookups=SEGMENT_LOOKUPS, most_further=further,
+                most_long_rows=self.slices[rank].most_segments[self.group][1],
             )  # fmt: skip
             count = len(cut.shared_rows[self.group].own_starts)
             found.append(self.buffers[rank][: count * self.dim].cpu().numpy().reshape(count, self.dim).copy())
@@ -160,16 +161,19 @@ class Ranks:
         shared = cut.shared_rows[self.group]
         return kernels.sum_rows(cut.order, shared.own_starts, shared.own_end, self.gradients[rank].numpy())
 
-    def step(self, weight: torch.Tensor, state: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def step(
+        self, weight: torch.Tensor, state: torch.Tensor, part: RowPart = "all"
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Let each rank step its own copy of the rows."""
-        pointers = torch.tensor([buffer.data_ptr() for buffer in self.buffers], device=DEVICE)
+        sums = SharedSums(
+            pointers=torch.tensor([buffer.data_ptr() for buffer in self.buffers], device=DEVICE),
+            waiting=self.waiting, most_rows=self.slices[0].most_shared[self.group][0],
+        )  # fmt: skip
         ends = []
         for kernels, views, lists in zip(self.kernels, self.views, self.cold_lists, strict=True):
             rows, states = weight.to(DEVICE, copy=True), state.to(DEVICE, copy=True)
             kernels.step_shared(
-                views, lists, self.hot, rows, states, pointers, EPS, BETAS, most_rows=self.slices[0].most_shared[
-                    self.group
-                ][0], decays=self.kept != 1,
+                views, lists, self.hot, rows, states, sums, EPS, BETAS, decays=self.kept != 1, part=part
             )  # fmt: skip
             ends.append((rows.cpu(), states.cpu()))
         return ends
@@ -236,6 +240,25 @@ def test_steps_are_those_of_the_cpu(optimizer, world, kept, staged):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
         left = np.setdiff1d(np.arange(ranks.num_rows), ranks.target_rows)
         assert torch.equal(ours[left], expected[left])
+
+
+def test_hot_and_cold_rows_are_stepped_by_themselves():
+    """What steps the ones reads no sum of the others; and nothing is stepped where no sums wait."""
+    log, group = LOGS["lists, 12 beside 4"]
+    ranks = Ranks(log, log.layout(0.4, 1), 4, group, 0, "sgd", rate=-1.0)
+    sums = ranks.sum_slices()
+    is_hot, totals = ranks.listed.unique_rows < ranks.hot, total_sums(ranks.listed, sums, ranks.dim)
+    blank, nothing = torch.full((ranks.num_rows, ranks.dim), -0.0), torch.empty((ranks.num_rows, 0))
+    for part, stepped in (("hot", is_hot), ("cold", ~is_hot)):
+        own = [stepped[ranks.listed.places_of_slice(rank)] for rank in range(4)]
+        ranks.put([np.where(keep[:, None], each, np.float32("nan")) for keep, each in zip(own, sums, strict=True)])
+        expected = blank.numpy().copy()
+        expected[ranks.target_rows[stepped]] = totals[stepped]
+        assert 0 < stepped.sum() < len(stepped)
+        for rows, _ in ranks.step(blank, nothing, part):
+            assert rows.numpy().tobytes() == expected.tobytes()
+    ranks.waiting.zero_()
+    assert ranks.step(blank, nothing)[0][0].numpy().tobytes() == blank.numpy().tobytes()
 
 
 def test_a_row_of_thousands_of_lookups():

@@ -1,8 +1,9 @@
-"""Ranks that train together end alike, to the byte, and within rounding of one rank alone."""
+"""Ranks that train together end alike, to the byte, wherever rows are, and within rounding of one rank alone."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,21 @@ import pytest
 from fae.distributed.launcher import launch
 
 from cases import train
-from rank_cases_program import rank_cases
+from rank_cases_program import HELD, SOME, layout_of, path_of, rank_cases
 
 PROGRAM = Path(__file__).parents[1] / "support" / "rank_cases_program.py"
 
 
-def trained(folder: Path, world: int, seed: int, *engine: str) -> dict[str, list[list[np.ndarray]]]:
-    """For each case, what each rank ends with."""
+def trained(
+    folder: Path, world: int, seed: int, engine: str = "cpu", names: Sequence[str] = ("device",)
+) -> dict[str, list[list[np.ndarray]]]:
+    """For each case, what each rank ends with under each of these placements."""
     folder.mkdir()
-    assert launch([sys.executable, str(PROGRAM), str(folder), str(seed), *engine], world) == 0
+    assert launch([sys.executable, str(PROGRAM), str(folder), str(seed), engine, "", *names], world) == 0
     found = {}
-    for name in rank_cases():
-        ranks = [np.load(folder / f"{name}.{rank}.npz") for rank in range(world)]
-        found[name] = [[each[key] for key in each.files] for each in ranks]
+    for case in rank_cases():
+        ends = [np.load(path_of(folder, case, name, rank)) for name in names for rank in range(world)]
+        found[case] = [[each[key] for key in each.files] for each in ends]
     return found
 
 
@@ -31,26 +34,32 @@ def trained(folder: Path, world: int, seed: int, *engine: str) -> dict[str, list
 def alone() -> dict[str, list[np.ndarray]]:
     """What one rank ends with."""
     return {
-        name: [tensor.numpy() for tensor in train(log, log.layout(0.4, 1), optimizer, "device", with_loss=True)]
+        name: [tensor.numpy() for tensor in train(log, layout_of(log, 0.4), optimizer, "device", with_loss=True)]
         for name, (log, optimizer) in rank_cases().items()
     }
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_ranks_train_what_one_trains(world: int, alone: dict[str, list[np.ndarray]], tmp_path: Path) -> None:
-    """All of them the same bytes, with delays too; another number of ranks cuts sums elsewhere, and no more."""
-    found, delayed = trained(tmp_path / "plain", world, 0), trained(tmp_path / "delayed", world, 1)
-    require_alike(found, delayed, alone)
+@pytest.mark.parametrize(("world", "names"), [(2, tuple(HELD)), (4, SOME)])
+def test_ranks_train_what_one_trains(
+    world: int, names: Sequence[str], alone: dict[str, list[np.ndarray]], tmp_path: Path
+) -> None:
+    """All of them the same bytes wherever rows are, with delays and NaN in free memory too.
+
+    Another number of ranks cuts sums elsewhere, and no more.
+    """
+    found = trained(tmp_path / "plain", world, 0, names=SOME)
+    require_alike(found, trained(tmp_path / "delayed", world, 1, names=names), alone)
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_train_what_one_trains_by_kernels_of_gpus(
     world: int, alone: dict[str, list[np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same in Triton's interpreter, with poisoned buffers."""
+    """The same in Triton's interpreter, with NaN in free buffers."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     found = trained(tmp_path / "plain", world, 0, "triton")
-    require_alike(found, trained(tmp_path / "poisoned", world, 1, "triton"), alone)
+    names = SOME if world == 2 else ("device",)
+    require_alike(found, trained(tmp_path / "nan", world, 1, "triton", names), alone)
 
 
 def require_alike(

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fae.artifacts.batch_arrays import BLOCK_ROWS, BatchArrays, SegmentArrays, Segments
+from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, Segments
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
@@ -20,7 +20,7 @@ from fae.distributed import rank_batches
 from fae.distributed.batch_slices import BatchSlice
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
 from fae.distributed.slice_loops import count_blocks, cut_group, cut_long_rows
-from fae.kernels.input_views import InputViews, group_field
+from fae.kernels.input_views import BLOCK_ROWS, InputViews, group_field
 from fae.pack import sort_kernels
 from fae.streaming.input_layout import InputLayout, InputTable
 from fae.streaming.input_ring import InputRing

@@ -1,12 +1,17 @@
-"""Small trainings on each of several ranks: ``python rank_cases_program.py FOLDER SEED [ENGINE [MOVER]]`` as a rank.
+"""Small trainings on each of several ranks, as one of them.
 
-ENGINE is ``cpu``, ``triton`` (in its interpreter, on a CPU) or ``cuda``, MOVER one of `fae.distributed.group`. With a
-SEED there are random delays, and buffers of ranks are poisoned. What every rank ends with is written beside, for tests
-to compare.
+::
+
+    python rank_cases_program.py FOLDER SEED [ENGINE [WIRE [NAME...]]]
+
+ENGINE is ``cpu``, ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``, WIRE that of a `Group` or empty.
+Names are those of `HELD`. With a SEED everything waits at random, and NaN fills slots and buffers that hold nothing.
+What every rank ends with is written beside, for tests to compare.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import time
@@ -17,13 +22,29 @@ from typing import Any
 import numpy as np
 import torch
 
+from fae.artifacts.row_layout import RowLayout
+from fae.distributed.exchange import RowExchange, Sums
 from fae.distributed.group import Group
 from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
+from fae.embedding import rank_rows
+from fae.streaming.staging import FaultInjection
+from one_gpu_ranks import share_one_gpu
 
-from cases import Log, adversarial_logs, history_log, random_log, train
+from cases import Log, adversarial_logs, history_log, hot_and_cold_log, in_order_layout, random_log, train
 
 OPTIMIZERS = ("sgd", "rowwise_adagrad", "adagrad", "adam")
+HELD: dict[str, tuple[str, float | None]] = {
+    "device": ("device", 0.4),
+    "cpu": ("cpu", 0.2),
+    "hybrid": ("hybrid", 0.4),
+    "paper": ("paper", None),
+    "tiered, all cold": ("tiered", 0.0),
+    "tiered, a little hot": ("tiered", 0.1),
+    "tiered, half hot": ("tiered", None),
+}
+"""Placements, and which share of each table is hot; None: its first half, so that some batches are hot."""
+SOME = ("device", "tiered, a little hot")
 
 
 class DelayedGroup(Group):
@@ -36,13 +57,13 @@ class DelayedGroup(Group):
         return super().all_gather(*arguments, **options)
 
 
-class PoisonedBuffer:
+class NanBuffer:
     """A buffer of ranks that waits at random before and behind what is shared, and holds NaN until it is written."""
 
     def __init__(self, inner: Any, *, is_dense: bool) -> None:
         self._is_dense = is_dense
         self._inner, self.own, self.pointers = inner, inner.own, inner.pointers
-        self._poison()
+        self.fill_with_nan()
 
     def _wait(self) -> None:
         if self.own.is_cuda:
@@ -50,32 +71,57 @@ class PoisonedBuffer:
 
             busy_stream(int(DelayedGroup.draws.random() * 200_000))
 
-    def _poison(self) -> None:
+    def fill_with_nan(self) -> None:
         if not self._is_dense:  # where padding of weights must have no gradient
             self.own.fill_(float("nan"))
 
-    def share(self) -> None:
+    def send(self) -> None:
         self._wait()
-        self._inner.share()
-        self._wait()
+        self._inner.send()
 
     def await_all(self) -> None:
+        self._wait()
         self._inner.await_all()
         self._wait()
-        self._poison()
 
 
-def poison_buffers() -> None:
-    """Let all buffers of ranks that are made from now on be poisoned."""
+def fill_buffers_with_nan() -> None:
+    """Let all buffers of ranks that are made from now on hold NaN."""
     import fae.distributed.peer_buffers as buffers
     import fae.embedding.gpu_rank_rows as rows
 
     make = buffers.peer_buffer
 
-    def poisoned(*arguments: Any, what: str, **options: Any) -> PoisonedBuffer:
-        return PoisonedBuffer(make(*arguments, what=what, **options), is_dense="dense" in what)
+    def made(*arguments: Any, what: str, **options: Any) -> NanBuffer:
+        return NanBuffer(make(*arguments, what=what, **options), is_dense="dense" in what)
 
-    buffers.peer_buffer = rows.peer_buffer = poisoned
+    await_readers = rows.GpuRankRows.await_readers
+
+    def filled(self: Any) -> None:
+        await_readers(self)
+        for buffer in self._buffers:
+            buffer.fill_with_nan()
+
+    buffers.peer_buffer = rows.peer_buffer = made
+    rows.GpuRankRows.await_readers = filled  # type: ignore[method-assign]
+
+
+class NanExchange(RowExchange):
+    """Buffers hold NaN before each exchange."""
+
+    def totals(self, *arguments: Any, **options: Any) -> Sums:
+        self.fill_with_nan()
+        return super().totals(*arguments, **options)
+
+
+def every_rank_or_one(batch_size: int = 16) -> Log:
+    """All inputs of a batch look one row up, and each a row of its own; batches of all sizes down to one input."""
+    log = random_log(6, num_inputs=120)
+    ids = log.ids.copy()
+    ids[:, 0], ids[:, 2] = 3, np.arange(120)
+    ends = np.cumsum([*range(batch_size, 0, -2), 1, *range(1, batch_size, 2)])
+    groups = [np.arange(end - size, end) for size, end in zip(np.diff(ends, prepend=0), ends, strict=True)]
+    return Log(**{**vars(log), "ids": ids, "groups": [group for group in groups if group[-1] < 120]})
 
 
 def rank_cases() -> dict[str, tuple[Log, str]]:
@@ -86,29 +132,52 @@ def rank_cases() -> dict[str, tuple[Log, str]]:
     found = {f"lists, {name}": (random_log(3, lists=True), name) for name in OPTIMIZERS}
     found["weights"] = (Log(**{**vars(weighted), "weights": weights}), "rowwise_adagrad")
     found["sequences"] = (history_log(4), "adam")
+    found["every rank or one"] = (every_rank_or_one(), "adagrad")
+    found["hot and cold"] = (hot_and_cold_log(), "adam")
     found |= {name: (log, "rowwise_adagrad") for name, log in adversarial_logs().items()}
     return found
 
 
-def main(folder: Path, seed: int, engine: str = "cpu", mover: str | None = None) -> None:
+def layout_of(log: Log, share: float | None) -> RowLayout:
+    """Which rows are hot."""
+    return in_order_layout(log) if share is None else log.layout(share, 1)
+
+
+def path_of(folder: Path, case: str, held: str, rank: int) -> Path:
+    """The file of what a rank ends with."""
+    return folder / (f"{case}.{rank}.npz" if held == "device" else f"{case}.{held}.{rank}.npz")
+
+
+def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: str) -> None:
     """As one rank: train all cases."""
     place = place_of_process()
     DelayedGroup.draws = random.Random(seed + place.rank)
+    if seed:
+        rank_rows.RowExchange = NanExchange
     if seed and engine != "cpu":
-        poison_buffers()
+        fill_buffers_with_nan()
+    on_gpu = engine.startswith("cuda")
+    if on_gpu and torch.cuda.device_count() < place.world:
+        share_one_gpu()
+    longest = 0.001 if seed else 0.0
+    faults = FaultInjection(max_delay_seconds=longest, fill_with_nan=seed > 0, seed=seed + place.rank)
     options: dict[str, Any] = {}
-    with RankProcess(place) as process, process.join("cuda" if engine == "cuda" else "cpu") as joined:
-        group = replace(joined, mover=mover)
+    with RankProcess(place) as process, process.join("cuda" if on_gpu else "cpu") as joined:
+        group = replace(joined, wire=wire or None)
         if seed:
             group = DelayedGroup(**vars(group))
-        if engine == "cuda":
+        if on_gpu:
             options = {"device": torch.device(group.device), "precision": "bf16"}
+            if engine == "cuda-fp32":
+                options["precision"] = "fp32"
         elif engine == "triton":
             options = {"engine": "triton"}
-        for name, (log, optimizer) in rank_cases().items():
-            layout = log.layout(0.4, 1)
-            tensors = train(log, layout, optimizer, "device", group=group, with_loss=True, **options)
-            np.savez(folder / f"{name}.{place.rank}.npz", *[tensor.numpy() for tensor in tensors])
+        for held, (case, (log, optimizer)) in itertools.product(names or ("device",), rank_cases().items()):
+            placement, share = HELD[held]
+            tensors = train(
+                log, layout_of(log, share), optimizer, placement, group=group, faults=faults, with_loss=True, **options
+            )  # fmt: skip
+            np.savez(path_of(folder, case, held, place.rank), *[tensor.numpy() for tensor in tensors])
 
 
 if __name__ == "__main__":

@@ -50,8 +50,10 @@ TRAININGS: dict[str, tuple[TrainConfig, Any, tuple[Callback, ...]]] = {
     "callback": (BASE, MODEL, (StopsAt(20),)),
     "early stopping": (STOPPING, MODEL, ()),
     "dropout": (BASE, dataclasses.replace(MODEL, dropout=0.3), ()),
+    "staged": (dataclasses.replace(BASE, placement="tiered", optimizer="adam", learning_rate=0.01), MODEL, ()),
     "drifting": (BASE, MODEL, ()),
     "slow": (dataclasses.replace(BASE, epochs=2), MODEL, ()),
+    "another cold row": (dataclasses.replace(BASE, placement="tiered"), MODEL, ()),
     "failing callback": (BASE, MODEL, (StopsAt(20, fails=True),)),
 }
 
@@ -60,11 +62,13 @@ def trainer_of(name: str, setting: Setting, group: Group | None = None, folder: 
     """The trainer of a training; some write a run folder, and one trains other rows on the second rank."""
     config, model_config, callbacks = TRAININGS[name]
     optimizer = RowOptimizer(name=config.optimizer, learning_rate=config.learning_rate)
-    embeddings = make_embeddings("device", setting.hot_set, optimizer, device="cpu", group=group)
+    embeddings = make_embeddings(config.placement, setting.hot_set, optimizer, device="cpu", group=group)
     embeddings.initialise(config.seed)
     model = build_model(model_config, setting.log.features, 2, seed=config.seed)
     if name == "drifting" and embeddings.group.rank == 1:
         embeddings.follow_rates(lambda step: 0.5)
+    if name == "another cold row" and embeddings.group.rank == 1:
+        embeddings.host_stores[0].weight[-1, 0] += 1e-6
     run = folder / "run" if name in ("drifting", "slow") and folder is not None else None
     return Trainer(model, embeddings, setting.packed, config, callbacks=callbacks, folder=run)
 

@@ -8,9 +8,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-BLOCK_ROWS = 64
-"""Rows of a batch whose places in the sums of every slice are counted together."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
@@ -91,8 +88,8 @@ class SharedArrays:
     offsets
         int64 ``[n + 1, G]``: where each batch's rows begin.
     counts
-        Per group, int32 ``[*, slices]``: for every `BLOCK_ROWS` rows of a batch, how many rows before them each slice
-        looks up.
+        Per group, int32 ``[*, slices]``: for every `fae.kernels.input_views.BLOCK_ROWS` rows of a batch, how many rows
+        before them each slice looks up.
     count_offsets
         int64 ``[n + 1, G]``: where each batch's counts begin.
     further
@@ -113,6 +110,10 @@ class SharedArrays:
     further: tuple[npt.NDArray[np.int32], ...] = ()
     further_offsets: npt.NDArray[np.int64] | None = None
     most_own_rows: tuple[int, ...] = ()
+
+    def weight_of(self, index: int) -> float:
+        """Weight of a whole batch: the number of its inputs, where the log has no weights."""
+        return float((self.num_inputs if self.total_weights is None else self.total_weights)[index])
 
     @property
     def most(self) -> tuple[tuple[int, int, int], ...]:

@@ -21,6 +21,7 @@ from fae.artifacts.columnar_log import MOST_ROWS, SPLITS
 from fae.artifacts.lookup_addresses import derive_addresses
 from fae.artifacts.manifest import Manifest, fingerprint, read_manifest
 from fae.artifacts.schema import Fields, open_array
+from fae.core.compiled import read_only
 from fae.core.units import format_count
 
 KIND = "packed"
@@ -69,8 +70,7 @@ class PackedBatch:
     def read_addresses(self, out: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32]:
         """`addresses`; those that are not stored are derived into `out`, int32 ``[B, S]``, or into a new array."""
         if self._arrays.addresses is not None:
-            stored: npt.NDArray[np.int32] = self._arrays.addresses[self._index]
-            return stored
+            return np.asarray(self._arrays.addresses[self._index])
         assert self.order is not None
         assert self._arrays.group_places is not None
         if out is None:
@@ -113,16 +113,13 @@ class PackedBatch:
     @property
     def total_inputs(self) -> int:
         """Real inputs of the whole batch, of which ranks have a slice each; `num_inputs` where there is one rank."""
-        shared = self._arrays.shared
-        return self.num_inputs if shared is None else int(shared.num_inputs[self._index])
+        return self.num_inputs if self._arrays.shared is None else int(self._arrays.shared.num_inputs[self._index])
 
     @cached_property
     def total_weight(self) -> float:
         """Sum of the weights of the whole batch's inputs; their number where the log has no weights."""
-        shared = self._arrays.shared
-        if shared is not None:
-            totals = shared.num_inputs if shared.total_weights is None else shared.total_weights
-            return float(totals[self._index])
+        if self._arrays.shared is not None:
+            return self._arrays.shared.weight_of(self._index)
         return float(self.num_inputs if self.weights is None else self.weights.sum(dtype=np.float64))
 
     @cached_property
@@ -194,16 +191,13 @@ class BatchSet:
         return self.num_batches
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        return map(self.batch, range(self.num_batches))
+        return map(self.batch, range(len(self)))
 
     def counts_in_words(self) -> str:
         """How many batches there are, such as ``"27 hot + 7 cold batches"``."""
         hot, others = self.num_hot_batches, self.num_batches - self.num_hot_batches
-        return (
-            f"{format_count(hot)} hot + {format_count(others)} cold batches"
-            if hot
-            else f"{format_count(others)} batches"
-        )
+        before, cold = (f"{format_count(hot)} hot + ", "cold ") if hot else ("", "")
+        return f"{before}{format_count(others)} {cold}batches"
 
     @property
     def inputs(self) -> npt.NDArray[np.int64]:
@@ -230,13 +224,11 @@ class BatchSet:
 
     def cold_lists(self, numbers: npt.NDArray[np.int64]) -> tuple[ColdLists, ...]:
         """Cold rows of these batches, per group."""
-        lists = []
-        for group, rows in enumerate(self.arrays.cold_rows):
-            view = rows.view()
-            view.setflags(write=False)  # one type for compiled loops, whether mapped or in memory
-            offsets = self.arrays.cold_offsets[:, group]
-            lists.append(ColdLists(rows=view, begins=offsets[numbers], ends=offsets[numbers + 1]))
-        return tuple(lists)
+        begins, ends = (self.arrays.cold_offsets[each].T.copy() for each in (numbers, numbers + 1))
+        return tuple(  # of one type for compiled loops, whether mapped or in memory
+            ColdLists(rows=read_only(rows), begins=begins[group], ends=ends[group])
+            for group, rows in enumerate(self.arrays.cold_rows)
+        )
 
     @cached_property
     def has_cold_rows(self) -> npt.NDArray[np.bool_]:

@@ -128,7 +128,9 @@ class OurContender:
         on_gpu = self.device.type == "cuda"
         module = build_model(model, hot_set.layout.features, packed.num_dense, seed=1).to(self.device)
         bf16 = on_gpu and precision == "bf16"
-        dense = make_dense_optimizer(optimizer, module, learning_rate, flat=on_gpu, bf16=bf16)
+        dense = make_dense_optimizer(
+            optimizer, module, learning_rate, flat=on_gpu, bf16=bf16, group=self.embeddings.group
+        )  # fmt: skip
         self.runner = StepRunner(module, self.embeddings, dense, precision=precision, **step)
         self._next, self._a_batch = 0, 0.0
         self._order = self._full_batches(interleaved_order(packed))

@@ -19,7 +19,7 @@ from fae.core.whole_files import json_values
 from fae.distributed.ends import CommonFault
 from fae.distributed.tree_sum import tree_sum
 
-Mover = Literal["peer", "gather"]
+Wire = Literal["peer", "gather"]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class Group:
         What this rank trains on, as torch names it.
     link
         What moves bytes between ranks; None where there is one.
-    mover
+    wire
         How GPUs reach one another's buffers (`fae.distributed.peer_buffers`); None takes the best that all of them can.
     """
 
@@ -56,7 +56,7 @@ class Group:
     hosts: tuple[str, ...] = ("",)
     device: str = "cpu"
     link: Link | None = field(default=None, repr=False, compare=False)
-    mover: Mover | None = None
+    wire: Wire | None = None
 
     @property
     def is_first(self) -> bool:

@@ -1,8 +1,8 @@
 """Buffers that every rank writes its own part of and reads all parts of: on GPUs that see each other, in place.
 
-A rank writes `own`, calls `share`, and reads what the `pointers` say. Before it writes again, all must have read: one
-`await_all` of any buffer is enough for all of them. Nothing waits for the device, so all can be captured in a CUDA
-graph. What is read has the same bytes whatever moved it.
+A rank writes `own`, calls `send` and `await_all`, and reads what the `pointers` say. Before it writes again, all must
+have read: `await_all` says so too, and one of any buffer is enough for all of them. The host waits for nothing, so all
+can be captured in a CUDA graph. What is read has the same bytes whatever moved it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fae.distributed.group import Group, Mover
+from fae.distributed.group import Group, Wire
 from fae.kernels.torch_private import symmetric_memory
 
 
@@ -30,15 +30,15 @@ class PeerBuffer(Protocol):
     own: Tensor
     pointers: Tensor
 
-    def share(self) -> None:
-        """From here on what any rank has written can be read, in the order of the current stream."""
+    def send(self) -> None:
+        """What this rank has written is whole, in the order of the current stream."""
 
     def await_all(self) -> None:
         """From here on all ranks have done what they had launched before, in the order of the current stream."""
 
 
 class _PeerMemory:
-    """Memory of each GPU that all GPUs of the host map; `share` and `await_all` are barriers between them.
+    """Memory of each GPU that all GPUs of the host map; nothing is sent.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ class _PeerMemory:
         addresses = [int(address) for address in self._handle.buffer_ptrs]
         self.pointers = torch.tensor(addresses, dtype=torch.int64, device=device)
 
-    def share(self) -> None:
-        self._handle.barrier(channel=2 * self._channel)
+    def send(self) -> None:
+        """Nothing: all ranks see the memory."""
 
     def await_all(self) -> None:
-        self._handle.barrier(channel=2 * self._channel + 1)
+        self._handle.barrier(channel=self._channel)
 
 
 class _Gathered:
@@ -73,11 +73,11 @@ class _Gathered:
         first = self._all.data_ptr()
         self.pointers = torch.tensor([first + 4 * size * rank for rank in range(group.world)], device=device)
 
-    def share(self) -> None:
+    def send(self) -> None:
         self._group.all_gather(self.own, self._what, self._all)
 
     def await_all(self) -> None:
-        """Nothing: what others read is a copy, which is there when `share` is over."""
+        """Nothing: what is read is a copy, which is there when `send` is over."""
 
 
 def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, what: str) -> PeerBuffer:
@@ -86,7 +86,7 @@ def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, 
     Parameters
     ----------
     group
-        The ranks, of which there are several; `Group.mover` says how bytes get from one to the other: ``peer`` reads
+        The ranks, of which there are several; `Group.wire` says how bytes get from one to the other: ``peer`` reads
         other GPUs' memory in place, ``gather`` has a collective copy it.
     size
         Numbers of a rank, at least 1.
@@ -96,12 +96,12 @@ def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, 
         The buffer in words, as for `Group.all_gather`.
     """
     size = max(1, size)
-    if (group.mover or best_mover(group, device)) == "peer":
+    if (group.wire or best_wire(group, device)) == "peer":
         return _PeerMemory(group, size, device, channel)
     return _Gathered(group, size, device, what)
 
 
-def best_mover(group: Group, device: torch.device) -> Mover:
+def best_wire(group: Group, device: torch.device) -> Wire:
     """``peer`` where all ranks are GPUs of one host that map each other's memory; the same on all ranks."""
     can = device.type == "cuda" and symmetric_memory() is not None and len(set(group.hosts)) == 1
     if can:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.batch_arrays import BLOCK_ROWS, BatchArrays, SegmentArrays, SharedArrays
+from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, SharedArrays
 from fae.artifacts.packed import BatchSet
 from fae.core.compiled import read_only
 from fae.core.own_pages import zeros_in_own_pages
 from fae.core.threads import run_ranges
 from fae.distributed.slice_loops import count_blocks, cut_group, cut_long_rows
+from fae.kernels.input_views import BLOCK_ROWS
 
 SEGMENT_LOOKUPS = 32
 """Lookups of a segment, as `fae.pack.sort_kernels` cuts them: what one program sums."""
@@ -30,7 +31,7 @@ _NO_ADDRESSES = np.empty(0, np.int32)
 
 
 class RankBatches:
-    """The slices of one rank of any split; each split is cut once, when it is asked for.
+    """The slices of one rank of any split; each split is cut once, when it is first wanted.
 
     Parameters
     ----------

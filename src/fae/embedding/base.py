@@ -60,18 +60,22 @@ class Embeddings(RowTables):
     optimizer
         Optimizer of the rows.
     batch_size
-        B of every batch that will be streamed.
+        B of every batch that will be streamed; of the whole batch, where each of several ranks has a slice of it.
     device
         Where lookups happen and gradients come from.
     engine
         ``cpu`` (numba), ``reference`` (plain torch) or ``triton``; by default the one made for `device`.
     staged
         Whether a batch's cold rows are in staging slots of the bank, not where their numbers say.
+    group
+        The ranks that train together, each with all rows; None is this process alone.
 
     Attributes
     ----------
     placement
         Name of the placement they were made by; empty where a class was called directly.
+    batch_size
+        Inputs of a batch on this rank: B / W.
     steps
         Number of batches that have updated rows; Adam's one step count. Saved in checkpoints.
     group
@@ -81,6 +85,7 @@ class Embeddings(RowTables):
     placement = ""
     group = Group()
     _ranks: RankRows | None = None
+    _has_gpu_ranks = False  # whether several ranks can train by the kernels of a GPU
 
     def __init__(
         self,
@@ -91,7 +96,13 @@ class Embeddings(RowTables):
         *,
         engine: Engine | None = None,
         staged: bool = False,
+        group: Group | None = None,
     ) -> None:
+        engine = engine or ("triton" if device.type == "cuda" else "cpu")
+        if group is not None and group.world > 1:
+            if batch_size % group.world or engine == "reference" or (engine == "triton" and not self._has_gpu_ranks):
+                raise ValueError(f"{group.world} ranks cannot train {batch_size} inputs by engine {engine!r} here")
+            batch_size //= group.world
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
         self.steps = 0
         self._rate_factor: Callable[[int], float] | None = None
@@ -102,7 +113,6 @@ class Embeddings(RowTables):
         self.geometries = group_geometries(
             [feature.length for feature in features], [feature.pooling for feature in features], layout.feature_dims
         )
-        engine = engine or ("triton" if device.type == "cuda" else "cpu")
         self._gpu: GpuRows | None = None
         self._cpu: CpuRows | None = None
         self._outputs: list[Tensor] = []
@@ -119,18 +129,18 @@ class Embeddings(RowTables):
                 if feature.pooling == "none"
             ]
         )
+        if group is not None and group.world > 1:
+            self._train_with(group)
 
     def _train_with(self, group: Group) -> None:
         """Train together with other ranks: each has a slice of a batch, and `batch_size` inputs of it."""
         self.group = group
         if self._gpu is not None:
-            from fae.embedding.gpu_rank_rows import GpuRankRows
-
-            self._gpu.ranks = GpuRankRows(group, self.layout, self.geometries, self.optimizer, self.device)
+            self._gpu.follow(group)
         else:
             from fae.embedding.rank_rows import RankRows
 
-            self._ranks = RankRows(group, self.layout, self.geometries, self.batch_size)
+            self._ranks = RankRows(group, self.geometries, self.batch_size)
 
     @classmethod
     def from_hot_set(
@@ -141,9 +151,10 @@ class Embeddings(RowTables):
         *,
         engine: Engine | None = None,
         faults: FaultInjection = NO_FAULTS,
+        group: Group | None = None,
     ) -> Embeddings:
         """Embeddings of a hot set, rows not initialised yet; `faults` matters where rows are staged."""
-        return cls(hot_set.layout, optimizer, hot_set.batch_size, device, engine=engine)
+        return cls(hot_set.layout, optimizer, hot_set.batch_size, device, engine=engine, group=group)
 
     @staticmethod
     @abstractmethod
@@ -243,13 +254,24 @@ class Embeddings(RowTables):
                     yield make_ready(own, self.device, slot, turn)
             return
         with closing(self._gpu.buffered(batches, numbers, slots, self._staging_rows, self.steps + 1)) as buffered:
-            expected = self.steps
+            expected, last, updated = self.steps, self.steps + len(numbers), None
             for (packed, buffer), slot in zip(buffered, places, strict=True):
                 if self.steps != expected and packed.is_ordered:  # a batch before was not updated
                     self._gpu.set_step(buffer, self.steps + 1)
                 expected += 1
-                with BatchTurn(self, frozen=frozen) as turn:
-                    yield ready_from_buffer(packed, buffer, slot, turn)
+                before, is_over = self.steps, True
+                try:
+                    with BatchTurn(self, frozen=frozen) as turn:
+                        yield ready_from_buffer(packed, buffer, slot, turn)
+                    is_over = expected == last
+                finally:
+                    if self.steps != before:
+                        updated = buffer
+                    else:  # the next lookup takes the rows to step from the buffer before its own
+                        is_over = True
+                    if is_over and updated is not None:
+                        self._gpu.finish(updated, [self._bank(group) for group in range(len(self.geometries))])
+                        updated = None
 
     @property
     def traffic(self) -> dict[str, int]:
@@ -283,9 +305,14 @@ class Embeddings(RowTables):
         return features
 
     def await_lookup(self) -> None:
-        """Have the device finish what a lookup began beside the model, where the model has not waited for it."""
+        """Have the device finish what a lookup began beside the model, before gradients are written."""
         if self._gpu is not None:
-            self._gpu.await_addresses()
+            self._gpu.await_side_work()
+
+    def rely_on_ends_of_steps(self) -> None:
+        """Say that all ranks wait for one another at the end of each step, so that embeddings need not."""
+        if self._gpu is not None and self._gpu.ranks is not None:
+            self._gpu.ranks.steps_end_together = True
 
     def _require_latest(self, turn: BatchTurn, lookup: int) -> None:
         turn.require(self, "reading features")
@@ -349,7 +376,7 @@ class Embeddings(RowTables):
             return
         assert self._cpu is not None
         factor = 1.0 if self._rate_factor is None else self._rate_factor(self.steps)
-        self._cpu.update(batch, banks, step=self.steps, rate_factor=factor, ranks=self._ranks)
+        self._cpu.update(batch, banks, self._cold_rows, step=self.steps, rate_factor=factor, ranks=self._ranks)
 
     def follow_rates(self, factor: Callable[[int], float] | None) -> None:
         """Multiply the learning rate of every coming step by a factor.

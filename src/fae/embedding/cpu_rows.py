@@ -13,7 +13,7 @@ from torch.autograd.graph import increment_version
 
 from fae.artifacts.row_layout import RowLayout
 from fae.core.compiled import read_only
-from fae.kernels.cpu import CpuGroupKernels
+from fae.kernels.cpu import CpuGroupKernels, rows_of_addresses
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.reference import ReferenceGroupKernels
 from fae.streaming.huge_pages import host_zeros
@@ -93,6 +93,7 @@ class CpuRows:
         self,
         batch: ReadyBatch,
         banks: Sequence[RowStore],
+        cold_rows: ColdRows,
         *,
         step: int,
         rate_factor: float = 1.0,
@@ -102,6 +103,8 @@ class CpuRows:
 
         Parameters
         ----------
+        cold_rows
+            As for the lookup; one rank alone has kept what it found there.
         step
             Number of the step, from 1, for Adam.
         rate_factor
@@ -118,7 +121,10 @@ class CpuRows:
             rate, kept_share = optimizer.learning_rate * rate_factor, optimizer.kept_share(rate_factor)
             if ranks is not None:
                 assert isinstance(kernels, CpuGroupKernels)
-                rows, totals = ranks.totals(kernels, batch.packed, group, output.grad.detach().numpy(), step)
+                addresses, totals = ranks.totals(kernels, batch.packed, group, output.grad.detach().numpy(), step)
+                shift, listed = cold_rows(batch, group)
+                hot = self._layout.groups[group].num_hot_rows
+                rows = rows_of_addresses(addresses, hot, shift=shift, cold_rows=listed)
                 kernels.step_rows(
                     bank.weight, bank.state, rows, totals, rate, optimizer.eps, betas=optimizer.betas, step=step,
                     kept_share=kept_share,

@@ -19,8 +19,9 @@ from torch.autograd.graph import increment_version
 from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
 from fae.core.optimizers import bias_corrected_rate
+from fae.distributed.group import Group
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
-from fae.embedding.gpu_rank_rows import GpuRankRows
+from fae.embedding.gpu_rank_rows import BankRows, GpuRankRows
 from fae.embedding.working_memory import INPUT_RING_DEPTH
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
@@ -76,7 +77,8 @@ class GpuRows:
             self._interaction = InteractionKernels(geometries[0], 0, batch_size)
         self._row_gradients: Tensor | None = None
         self._addresses: Tensor | None = None  # of the training batch that was looked up last
-        self._addresses_on_side = False  # and the current stream has not waited for them
+        self._side_work = False  # of the lookup, for which the current stream has not waited
+        self._addresses_there: torch.cuda.Event | None = None  # before the rest of it
         self._interacted = self._has_read = self._updated_on_side = False
         self._ring: InputRing | None = None
         self.ranks: GpuRankRows | None = None
@@ -88,6 +90,12 @@ class GpuRows:
             if device.type == "cuda"
             else None
         )
+
+    def follow(self, group: Group) -> None:
+        """Train together with other ranks."""
+        self.ranks = GpuRankRows(
+            group, self._layout, self._geometries, self._optimizer, self._device, staged=self._staged
+        )  # fmt: skip
 
     @property
     def generation(self) -> int:
@@ -126,7 +134,7 @@ class GpuRows:
                 with_weights=batches.is_weighted,
                 of_slices=self.ranks is not None,
             )
-            self._ring = InputRing(layout, INPUT_RING_DEPTH, self._device)
+            self._ring = InputRing(layout, INPUT_RING_DEPTH, self._device, held=int(self.ranks is not None))
         self._ring.reserve(batches)
         self._ring.generation += self._reserve(batches)
         if self._addresses is None and batches.arrays.order is not None:
@@ -199,20 +207,20 @@ class GpuRows:
         """Embeddings of a batch; the rows of a group are read when the model first reads one of its features."""
         buffer = batch.buffer
         assert buffer is not None
-        inputs = self._with_addresses(batch)
+        inputs = self._with_addresses(batch, banks)
         self._interacted = self._has_read = self._updated_on_side = False
         for output in self._outputs:
             if output is not None:
                 output.requires_grad_(False).grad = None
 
         def read() -> list[Tensor]:
-            self.await_addresses()
+            self._await_addresses()
             self._has_read = True
             leaves = []
             for group, kernels in enumerate(self._kernels):
                 output = self._output(group)
                 num_hot_rows = self._layout.groups[group].num_hot_rows
-                kernels.lookup(inputs, self._cold_lists(buffer, group), num_hot_rows, banks[group].weight, output)
+                kernels.lookup(inputs, self._cold_lists(buffer.views, group), num_hot_rows, banks[group].weight, output)
                 increment_version(output)  # a backward pass of an earlier lookup must not use it
                 leaves.append(output.requires_grad_(requires_grad))
             return leaves
@@ -220,53 +228,82 @@ class GpuRows:
         def interact(dense: Tensor) -> Tensor | None:
             if self._interaction is None or dense.dtype != torch.bfloat16:
                 return None
-            self.await_addresses()
+            self._await_addresses()
             if self._row_gradients is None and requires_grad:
                 width = self._geometries[0].width
                 self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
             self._interacted = requires_grad
             num_hot_rows = self._layout.groups[0].num_hot_rows
             joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
-                dense, self._interaction, (inputs, self._cold_lists(buffer, 0), num_hot_rows, banks[0].weight),
+                dense, self._interaction, (inputs, self._cold_lists(buffer.views, 0), num_hot_rows, banks[0].weight),
                 self._row_gradients, lambda: self._update_on_side_stream(batch, banks),
             )  # fmt: skip
             return joined
 
         if sequences:
-            self.await_addresses()
+            self._await_addresses()
         return FeatureEmbeddings(views, read, sequences.read(inputs.addresses, self._device), interact)
 
-    def _with_addresses(self, batch: ReadyBatch) -> InputViews:
-        """Views of the batch's input buffer with its addresses, which are derived meanwhile where it has an order."""
+    def _with_addresses(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> InputViews:
+        """Views of the batch's input buffer with its addresses, which are derived meanwhile where it has an order.
+
+        Rows of the batch before that wait for the sums of other ranks are stepped first.
+        """
         assert batch.buffer is not None
         views = batch.buffer.views
         if not batch.packed.is_ordered:
             return views
         assert self._addresses is not None
         if self._side_stream is None:
-            self._derive_addresses(views, self._addresses)
+            self._derive_addresses(batch.buffer, banks)
         else:
             self._side_stream.wait_stream(torch.cuda.current_stream(self._device))
             with torch.cuda.stream(self._side_stream):
-                self._derive_addresses(views, self._addresses)
-            self._addresses_on_side = True
+                self._derive_addresses(batch.buffer, banks)
+            self._side_work = True
         return dataclasses.replace(views, addresses=self._addresses)
 
-    def _derive_addresses(self, views: InputViews, addresses: Tensor) -> None:
+    def _derive_addresses(self, buffer: InputSlot, banks: Sequence[RowStore]) -> None:
+        assert self._addresses is not None
         if self.ranks is not None:
-            self.ranks.begin_step()
+            assert self._ring is not None
+            before = self._ring.views_before(buffer.index)
+            self.ranks.begin_step([self._bank_rows(group, before, bank) for group, bank in enumerate(banks)])
         for kernels in self._kernels:
-            kernels.derive_addresses(views, addresses)
+            kernels.derive_addresses(buffer.views, self._addresses)
+        if self.ranks is not None:
+            if self._side_stream is not None:
+                self._addresses_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                self._addresses_there.record(self._side_stream)
+            self.ranks.await_readers()
 
-    def await_addresses(self) -> None:
+    def _await_addresses(self) -> None:
         """Have the current stream wait for addresses that are derived on the other one."""
-        if self._addresses_on_side:
+        if self._addresses_there is None:
+            self.await_side_work()
+        else:
+            torch.cuda.current_stream(self._device).wait_event(self._addresses_there)
+
+    def await_side_work(self) -> None:
+        """Have the current stream wait for what a lookup began on the other one."""
+        if self._side_work:
             assert self._side_stream is not None
             torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
-            self._addresses_on_side = False
+            self._side_work, self._addresses_there = False, None
 
-    def _cold_lists(self, buffer: InputSlot, group: int) -> Tensor:
-        return self.slot_locations[group].view(-1) if self._staged else buffer.views.longs
+    def finish(self, buffer: InputSlot, banks: Sequence[RowStore]) -> None:
+        """Step the rows of the last batch of a stream, where they still wait for the sums of other ranks."""
+        if self.ranks is not None:
+            assert self._ring is not None
+            self.await_side_work()  # which may have stepped them
+            self.ranks.finish([self._bank_rows(group, buffer.views, bank) for group, bank in enumerate(banks)])
+            self._ring.follow_steps()
+
+    def _bank_rows(self, group: int, views: InputViews, bank: RowStore) -> BankRows:
+        return BankRows(self._kernels[group], views, self._cold_lists(views, group), bank)
+
+    def _cold_lists(self, views: InputViews, group: int) -> Tensor:
+        return self.slot_locations[group].view(-1) if self._staged else views.longs
 
     def _update_on_side_stream(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Update on a separate stream; called in the backward pass once all gradients of rows are there."""
@@ -281,7 +318,7 @@ class GpuRows:
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Sum the gradients of the batch that was looked up last and apply the optimizer."""
         assert batch.buffer is not None
-        self.await_addresses()  # of a model that read nothing
+        self.await_side_work()
         if self._updated_on_side:
             assert self._side_stream is not None
             torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
@@ -293,14 +330,15 @@ class GpuRows:
             if group == 0 and self._interacted:
                 assert self._row_gradients is not None
                 gradient = self._row_gradients if gradient is None else gradient + self._row_gradients
-            cold_lists = self._cold_lists(batch.buffer, group)
+            cold_lists = self._cold_lists(batch.buffer.views, group)
             rows = (
                 batch.buffer.views, cold_lists, self._layout.groups[group].num_hot_rows, bank.weight, bank.state
             )  # fmt: skip
             if gradient is None:  # the model did not use the group
                 kernels.carry(*rows)
             elif self.ranks is not None:
-                self.ranks.update(group, kernels, batch.buffer.views, cold_lists, bank, gradient.contiguous())
+                rows_of_ranks = self._bank_rows(group, batch.buffer.views, bank)
+                self.ranks.update(group, rows_of_ranks, gradient.contiguous())
             else:
                 kernels.update(
                     *rows, gradient.contiguous(), optimizer.eps, optimizer.betas, decays=optimizer.weight_decay > 0
@@ -312,7 +350,7 @@ class GpuRows:
         for group, (kernels, bank) in enumerate(zip(self._kernels, banks, strict=True)):
             num_hot_rows = self._layout.groups[group].num_hot_rows
             kernels.carry(
-                batch.buffer.views, self._cold_lists(batch.buffer, group), num_hot_rows, bank.weight, bank.state
+                batch.buffer.views, self._cold_lists(batch.buffer.views, group), num_hot_rows, bank.weight, bank.state
             )  # fmt: skip
 
 

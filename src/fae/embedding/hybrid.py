@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fae.artifacts.row_layout import RowLayout
+from fae.distributed.group import Group
 from fae.embedding.base import Engine
 from fae.embedding.features import FeatureEmbeddings
 from fae.embedding.memory_plan import MemoryPlan
@@ -33,11 +34,23 @@ class HybridEmbeddings(ResidentEmbeddings):
     Parameters
     ----------
     device
-        Device of the model.
+        Device of the model: the CPU, where it is one of several ranks.
     """
 
-    def __init__(self, layout: RowLayout, optimizer: RowOptimizer, batch_size: int, device: torch.device) -> None:
-        super().__init__(layout, optimizer, batch_size, torch.device("cpu"))
+    _has_gpu_ranks = False
+
+    def __init__(
+        self,
+        layout: RowLayout,
+        optimizer: RowOptimizer,
+        batch_size: int,
+        device: torch.device,
+        *,
+        group: Group | None = None,
+    ) -> None:
+        if group is not None and group.world > 1 and device.type != "cpu":
+            raise ValueError(f"{group.world} ranks cannot train on GPUs here")
+        super().__init__(layout, optimizer, batch_size, torch.device("cpu"), group=group)
         self.device = device
         self._pooled_bytes = {"pooled_bytes_to_device": 0, "gradient_bytes_to_host": 0}
         self._leaves: list[Tensor] = []
@@ -55,9 +68,10 @@ class HybridEmbeddings(ResidentEmbeddings):
         *,
         engine: Engine | None = None,
         faults: FaultInjection = NO_FAULTS,
+        group: Group | None = None,
     ) -> HybridEmbeddings:
         """As `Embeddings.from_hot_set`; `engine` is always the CPU's."""
-        return cls(hot_set.layout, optimizer, hot_set.batch_size, device)
+        return cls(hot_set.layout, optimizer, hot_set.batch_size, device, group=group)
 
     @staticmethod
     def plan_memory(request: MemoryRequest) -> MemoryPlan:

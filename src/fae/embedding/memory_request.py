@@ -19,6 +19,7 @@ from fae.embedding.working_memory import (
     input_tables,
     loose_batches,
     pinned,
+    row_exchanges,
 )
 from fae.kernels.geometry import GroupGeometry, group_geometries
 from fae.streaming.input_layout import InputLayout
@@ -57,6 +58,8 @@ class MemoryRequest:
         Whether the device is a GPU, whose batches go through input buffers.
     dense_bytes
         Bytes of the dense weights, their gradients and optimizer state: `fae.training.dense.dense_bytes`.
+    world
+        Ranks that train together, each on its slice of a batch; what is planned is that of one of them.
     """
 
     hot_set: HotSetSizes
@@ -64,6 +67,7 @@ class MemoryRequest:
     splits: Sequence[BatchSizes]
     on_gpu: bool
     dense_bytes: int = 0
+    world: int = 1
 
     @cached_property
     def geometries(self) -> tuple[GroupGeometry, ...]:
@@ -109,13 +113,14 @@ class MemoryRequest:
 
     @property
     def cpu_work(self) -> int:
-        """Bytes of lookups by the CPU kernels."""
-        return cpu_lookups(self.geometries, self.hot_set.batch_size)
+        """Bytes of lookups by the CPU kernels, and of what ranks exchange."""
+        size = self.hot_set.batch_size // self.world
+        return cpu_lookups(self.geometries, size) + row_exchanges(self.geometries, size, self.world)
 
     @property
     def loose_batches(self) -> int:
         """Bytes of batches that do not go through input buffers."""
-        return loose_batches(self.hot_set.batch_size, self.splits[0].num_dense)
+        return loose_batches(self.hot_set.batch_size // self.world, self.splits[0].num_dense)
 
     @property
     def device_work(self) -> int:

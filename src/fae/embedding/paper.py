@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
+from fae.distributed.group import Group
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
 from fae.embedding.features import FeatureEmbeddings
 from fae.embedding.hybrid import HybridEmbeddings
@@ -42,11 +43,12 @@ class PaperEmbeddings(Embeddings):
         device: torch.device,
         *,
         engine: Engine | None = None,
+        group: Group | None = None,
     ) -> None:
-        super().__init__(layout, optimizer, batch_size, device, engine=engine)
-        self._cold_side = HybridEmbeddings(layout, optimizer, batch_size, device)
+        super().__init__(layout, optimizer, batch_size, device, engine=engine, group=group)
+        self._cold_side = HybridEmbeddings(layout, optimizer, batch_size, device, group=group)
         self._banks = [
-            RowStore.zeros(group.num_hot_rows, group.embedding_dim, optimizer, device) for group in layout.groups
+            RowStore.zeros(part.num_hot_rows, part.embedding_dim, optimizer, device) for part in layout.groups
         ]
         self._bank_is_stale, self._host_is_stale = False, False  # never both; at first, both sides are zeros
         self._swap_seconds = {"to_device": 0.0, "to_host": 0.0}

@@ -50,8 +50,6 @@ class Placement:
         Whether without a GPU it does the same as ``cpu``.
     one_stream
         Whether a second stream is refused while one is open: both would write the same staging slots.
-    on_ranks
-        Whether several ranks can train together.
     """
 
     name: str
@@ -61,7 +59,6 @@ class Placement:
     cpu_only: bool = False
     needs_gpu: bool = False
     one_stream: bool = False
-    on_ranks: bool = False
 
     def device_of(self, chosen: str | torch.device) -> torch.device:
         """The device of the model where `chosen` is the device of the run."""
@@ -77,23 +74,10 @@ class Placement:
         faults: FaultInjection = NO_FAULTS,
         group: Group | None = None,
     ) -> Embeddings:
-        """Embeddings of a hot set, rows not initialised yet; by default with the kernels made for the device.
-
-        Raises
-        ------
-        RecipeError
-            If `group` has several ranks, and the placement is for one.
-        """
-        on_device = self.device_of(device)
-        if group is None or group.world == 1:
-            made = self.embeddings.from_hot_set(hot_set, optimizer, on_device, engine=engine, faults=faults)
-        elif self.on_ranks and issubclass(self.embeddings, ResidentEmbeddings):
-            made = self.embeddings(hot_set.layout, optimizer, hot_set.batch_size, on_device, engine=engine, group=group)
-        else:
-            raise RecipeError(
-                f"[train] placement = {self.name!r} trains on one rank so far, and {group.world} train together; set "
-                "train.placement=device"
-            )
+        """Embeddings of a hot set, rows not initialised yet; by default with the kernels made for the device."""
+        made = self.embeddings.from_hot_set(
+            hot_set, optimizer, self.device_of(device), engine=engine, faults=faults, group=group
+        )
         made.placement = self.name
         return made
 
@@ -112,7 +96,6 @@ _ALL = (
         embeddings=ResidentEmbeddings,
         plan=ResidentEmbeddings.plan_memory,
         needs_gpu=True,
-        on_ranks=True,
     ),
     Placement(
         name="cpu",
@@ -181,7 +164,7 @@ def make_embeddings(
     Raises
     ------
     RecipeError
-        If there is no such placement, or it is for one rank.
+        If there is no such placement.
     """
     return find_placement(placement).make(hot_set, optimizer, device, faults=faults, group=group)
 
@@ -194,8 +177,9 @@ def plan_memory(
     *,
     on_gpu: bool,
     dense_bytes: int = 0,
+    world: int = 1,
 ) -> MemoryPlan:
-    """What the embeddings of a placement will take; parameters as `MemoryRequest` has them.
+    """What the embeddings of a placement will take on each rank; parameters as `MemoryRequest` has them.
 
     Raises
     ------
@@ -203,6 +187,6 @@ def plan_memory(
         If there is no such placement.
     """
     request = MemoryRequest(
-        hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes
+        hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes, world=world
     )  # fmt: skip
     return find_placement(placement).plan(request)

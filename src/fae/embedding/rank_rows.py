@@ -1,7 +1,8 @@
 """What the embeddings of one of several ranks do beside those of one: cut its slice of a batch, sum rows over ranks.
 
-Every rank has all rows. Each sums the gradients of its own slice, ranks exchange one sum for each row that they look
-up, and every rank steps all rows of the batch by the same totals: so the rows stay the same bytes on all ranks.
+Every rank has all rows, wherever its placement keeps them, and stages all cold rows of a batch. Each sums the gradients
+of its own slice, ranks exchange one sum for each row that they look up, and every rank steps all rows of the batch by
+the same totals: so the rows stay the same bytes on all ranks, in host memory too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.packed import PackedBatch
-from fae.artifacts.row_layout import RowLayout
 from fae.distributed.batch_slices import BatchSlice
 from fae.distributed.exchange import RowExchange
 from fae.distributed.group import Group
@@ -21,7 +21,7 @@ from fae.kernels.geometry import GroupGeometry
 
 
 class RankRows:
-    """The part of one rank in the batches of one layout.
+    """The part of one rank in the batches that embeddings stream.
 
     Parameters
     ----------
@@ -31,9 +31,8 @@ class RankRows:
         B / W: inputs of a slice.
     """
 
-    def __init__(self, group: Group, layout: RowLayout, geometries: Sequence[GroupGeometry], batch_size: int) -> None:
+    def __init__(self, group: Group, geometries: Sequence[GroupGeometry], batch_size: int) -> None:
         self._group, self._group_slots = group, tuple(len(geometry.slots) for geometry in geometries)
-        self._num_hot_rows = [part.num_hot_rows for part in layout.groups]
         self._exchanges = [
             RowExchange(group, group.world, batch_size * len(geometry.slots), geometry.embedding_dim)
             for geometry in geometries
@@ -45,8 +44,8 @@ class RankRows:
 
     def totals(
         self, kernels: CpuGroupKernels, batch: PackedBatch, group: int, grad: npt.NDArray[np.float32], step: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """The rows of a group of tables that any rank looks up in a batch, and the sums of their gradients.
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """The addresses of a group of tables that any rank looks up in a batch, and the sums of their gradients.
 
         Parameters
         ----------
@@ -62,15 +61,11 @@ class RankRows:
         Returns
         -------
         tuple
-            int64 ``[U]``, row numbers; float32 ``[U, D]``: the same bytes on every rank.
+            int32 ``[U]``, ascending, and float32 ``[U, D]``: the same bytes on every rank.
         """
         assert isinstance(batch, BatchSlice)
         assert batch.order is not None
-        shared, num_hot_rows = batch.shared_rows[group], self._num_hot_rows[group]
+        shared = batch.shared_rows[group]
         sums = kernels.sum_rows(batch.order, shared.own_starts, shared.own_end, grad)
-        what = f"the row sums of step {step}"
-        found = self._exchanges[group].totals(shared.listed, [sums], what)
-        rows = shared.listed.unique_rows.astype(np.int64)
-        is_cold = rows >= num_hot_rows
-        rows[is_cold] = batch.cold_rows[group][rows[is_cold] - num_hot_rows]
-        return rows, np.ascontiguousarray(found)
+        found = self._exchanges[group].totals(shared.listed, [sums], f"the row sums of step {step}")
+        return shared.listed.unique_rows, np.ascontiguousarray(found)

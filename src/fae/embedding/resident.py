@@ -23,15 +23,9 @@ from fae.streaming.row_store import RowOptimizer, RowStore
 
 
 class ResidentEmbeddings(Embeddings):
-    """Every row on `device`; where several ranks train together, on that of each of them.
+    """Every row on `device`; where several ranks train together, on that of each of them."""
 
-    Parameters
-    ----------
-    batch_size
-        B of the whole batch, of which each rank has a slice.
-    group
-        The ranks.
-    """
+    _has_gpu_ranks = True
 
     def __init__(
         self,
@@ -43,15 +37,10 @@ class ResidentEmbeddings(Embeddings):
         engine: Engine | None = None,
         group: Group | None = None,
     ) -> None:
-        world = group.world if group is not None else 1
-        super().__init__(layout, optimizer, batch_size // world, device, engine=engine)
-        if group is not None and world > 1:
-            if batch_size % world or engine == "reference":
-                raise ValueError(f"{world} ranks need an engine of their own, and {batch_size} inputs that they divide")
-            self._train_with(group)
+        super().__init__(layout, optimizer, batch_size, device, engine=engine, group=group)
         self._stores = [
-            RowStore.zeros(group.num_hot_rows + group.num_cold_rows, group.embedding_dim, optimizer, device)
-            for group in layout.groups
+            RowStore.zeros(part.num_hot_rows + part.num_cold_rows, part.embedding_dim, optimizer, device)
+            for part in layout.groups
         ]
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,11 @@ from fae.core.threads import num_threads
 from fae.streaming.row_store import RowOptimizer, initial_chunks, initial_rows
 
 _STEPS = "steps"
+
+
+def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Up to `most` numbers below `count`, ascending, as evenly spread as whole numbers are."""
+    return np.arange(min(count, most), dtype=np.int64) * max(count, 1) // max(1, min(count, most))
 
 
 class RowTables(ABC):
@@ -75,6 +80,16 @@ class RowTables(ABC):
     def import_table(self, table: int, weight: Tensor, state: Tensor) -> None:
         """The inverse of `export_table`."""
         self._write_rows(int(self.layout.group_of_table[table]), self.layout.row_numbers(table), weight, state)
+
+    def sample_rows(self, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Weight and state of up to `most` hot rows and as many cold ones of each width, evenly spread, on the host.
+
+        They are the same rows under every placement. Raises as `export_table` does.
+        """
+        for group, part in enumerate(self.layout.groups):
+            hot, cold = part.num_hot_rows, part.num_cold_rows
+            rows = np.concatenate([_spread(hot, most), hot + _spread(cold, most)])
+            yield self._read_rows(group, rows)
 
     def state_dict(self) -> dict[str, Any]:
         """All rows with optimizer state, in vocabulary order, on the host: what `load_state_dict` takes.

@@ -19,6 +19,7 @@ from torch import Tensor
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.core.threads import run_ranges
+from fae.distributed.group import Group
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
 from fae.embedding.memory_plan import MemoryPlan
 from fae.embedding.memory_request import MemoryRequest
@@ -39,7 +40,7 @@ _ROWS_TOGETHER = 1 << 14
 
 
 class TieredEmbeddings(Embeddings):
-    """Hot rows on `device`, cold rows in host memory.
+    """Hot rows on `device`, cold rows in host memory; each of several ranks has both, and stages the whole batch.
 
     Parameters
     ----------
@@ -50,6 +51,8 @@ class TieredEmbeddings(Embeddings):
     faults
         Delays, and NaN in free slots, for tests.
     """
+
+    _has_gpu_ranks = True
 
     def __init__(
         self,
@@ -62,20 +65,19 @@ class TieredEmbeddings(Embeddings):
         ring_depth: int,
         faults: FaultInjection = NO_FAULTS,
         engine: Engine | None = None,
+        group: Group | None = None,
     ) -> None:
-        super().__init__(layout, optimizer, batch_size, device, engine=engine, staged=True)
+        super().__init__(layout, optimizer, batch_size, device, engine=engine, staged=True, group=group)
         self._staging_rows, self._ring_depth = tuple(staging_rows), ring_depth
         host = torch.device("cpu")
         self._tiers = [
             TierPair(
-                num_hot_rows=group.num_hot_rows,
+                num_hot_rows=part.num_hot_rows,
                 slot_rows=slot_rows,
-                bank=RowStore.zeros(
-                    group.num_hot_rows + ring_depth * slot_rows, group.embedding_dim, optimizer, device
-                ),
-                host=RowStore.zeros(group.num_cold_rows, group.embedding_dim, optimizer, host),
+                bank=RowStore.zeros(part.num_hot_rows + ring_depth * slot_rows, part.embedding_dim, optimizer, device),
+                host=RowStore.zeros(part.num_cold_rows, part.embedding_dim, optimizer, host),
             )
-            for group, slot_rows in zip(layout.groups, self._staging_rows, strict=True)
+            for part, slot_rows in zip(layout.groups, self._staging_rows, strict=True)
         ]
         self._pipeline = StagingPipeline(self._tiers, ring_depth, device, faults, by_location=self._gpu is not None)
         if self._gpu is not None:
@@ -90,6 +92,7 @@ class TieredEmbeddings(Embeddings):
         *,
         engine: Engine | None = None,
         faults: FaultInjection = NO_FAULTS,
+        group: Group | None = None,
     ) -> TieredEmbeddings:
         """As `Embeddings.from_hot_set`."""
         return cls(
@@ -101,6 +104,7 @@ class TieredEmbeddings(Embeddings):
             ring_depth=hot_set.ring_depth,
             faults=faults,
             engine=engine,
+            group=group,
         )
 
     @staticmethod

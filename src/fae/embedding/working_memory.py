@@ -94,6 +94,13 @@ def cpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> int:
     return total
 
 
+def row_exchanges(geometries: Sequence[GroupGeometry], slice_size: int, world: int) -> int:
+    """Bytes of `RankRows` on one of several ranks: what it sends, and what it gets of each, a row a lookup at most."""
+    if world == 1:
+        return 0
+    return sum(4 * (world + 1) * slice_size * len(each.slots) * each.embedding_dim for each in geometries)
+
+
 def hybrid_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> tuple[int, int]:
     """Bytes of `HybridEmbeddings` on a GPU, and on the host, where outputs and gradients are page-locked."""
     sizes = [4 * batch_size * geometry.width for geometry in geometries]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.core.compiled import njit
+from fae.core.compiled import njit, read_only
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas, bias_corrected_rate
 from fae.core.pooling import POOLING_CODE
 from fae.core.prefetch import prefetch, prefetch_row
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Int = npt.NDArray[np.int64]
 
+_FIRST = np.zeros(1, np.int64)  # the slot of a list of addresses
 _MIN_LOOKUPS = 4096  # waking a thread for fewer costs more than it saves
 
 _ADAM = OPTIMIZER_CODE["adam"]
@@ -46,6 +47,13 @@ def translate(addresses, slots, num_hot_rows, shift, cold_rows, rows, start, sto
             if row >= num_hot_rows:
                 row = cold_rows[row - num_hot_rows] if by_list else row + shift
             rows[b, s] = row
+
+
+def rows_of_addresses(addresses: npt.NDArray[np.int32], num_hot_rows: int, *, shift: int, cold_rows: Int) -> Int:
+    """Rows of the bank of some addresses, int64 ``[n]``; parameters as `CpuGroupKernels.lookup` takes them."""
+    rows = np.empty((len(addresses), 1), np.int64)
+    translate(read_only(addresses.reshape(-1, 1)), _FIRST, num_hot_rows, shift, cold_rows, rows, 0, len(addresses))
+    return rows.reshape(-1)
 
 
 @cache

@@ -27,6 +27,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+BLOCK_ROWS = 64
+"""Rows of a batch whose places in the sums of every slice are counted together (`counts` of slices)."""
+
 
 def group_field(group: int) -> int:
     """First header word of a group."""

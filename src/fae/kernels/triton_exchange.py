@@ -3,7 +3,8 @@
 A rank sums the gradients of its own slice into its buffer, where the k-th sum is that of the k-th row that the slice
 looks up. When all ranks have done so, each reads the sums of all (over NVLink, or from a copy of them), adds them in
 the tree of `fae.distributed.tree_sum`, and steps every row of the batch in its own bank: the same bytes on all ranks.
-Where a subtree does not look a row up, the sum of the other half goes up as it is.
+Where a subtree does not look a row up, the sum of the other half goes up as it is. Sums may wait for the beginning of
+the next step; a word in the memory of the device says whether some do.
 
 Shapes in the kernels: D embedding_dim padded to a power of two, n rows of the slice, U rows of all slices.
 """
@@ -19,8 +20,8 @@ from fae.kernels.triton_shared import to_row, to_target
 
 @triton.jit
 def slice_sums_kernel(
-    words, order, gradient, sums, inverse_count, slot_column, slot_feature, poolings, field, order_end, num_slots,
-    width, num_features, most_rows,
+    words, order, gradient, sums, waiting, inverse_count, slot_column, slot_feature, poolings, field, order_end,
+    num_slots, width, num_features, most_rows,
     LOOKUPS: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, SEGMENTS: tl.constexpr, AT_ONCE: tl.constexpr,
     FLAT: tl.constexpr,
 ):  # fmt: skip
@@ -28,6 +29,8 @@ def slice_sums_kernel(
     num_rows = tl.load(words + field + 1)
     num_further = tl.load(words + field + 8)
     first = tl.program_id(0) * SEGMENTS
+    if first == 0:
+        tl.store(waiting, 1)
     if first < num_rows + num_further:
         starts = words + tl.load(words + field + 3)
         further = words + tl.load(words + field + 9)
@@ -77,14 +80,12 @@ def slice_long_rows_kernel(
 
 
 @triton.jit
-def _sum_of_slice(pointers, counts, bits, d, fits, SLICE: tl.constexpr, DIM: tl.constexpr):
-    """Sums of one slice for a block of rows, float32 ``[rows, D]``, and which of the rows it looks up."""
+def _sum_of_slice(pointers, counts, bits, d, inside, SLICE: tl.constexpr, DIM: tl.constexpr):
+    """Sums of one slice for those of a block of rows that are wanted, and which of all of them it looks up."""
     has = (bits >> SLICE) & 1
     place = tl.load(counts + SLICE) + tl.cumsum(has, axis=0) - has
     sums = tl.load(pointers + SLICE).to(tl.pointer_type(tl.float32))
-    found = tl.load(
-        sums + place.to(tl.int64)[:, None] * DIM + d[None, :], mask=(has == 1)[:, None] & fits[None, :], other=0.0
-    )
+    found = tl.load(sums + place.to(tl.int64)[:, None] * DIM + d[None, :], mask=(has == 1)[:, None] & inside, other=0.0)
     return found, has
 
 
@@ -96,27 +97,30 @@ def _sum_of_two(left, has_left, right, has_right):
 
 
 @triton.jit
-def _sum_of_pair(pointers, counts, bits, d, fits, FIRST: tl.constexpr, DIM: tl.constexpr):
-    left, has_left = _sum_of_slice(pointers, counts, bits, d, fits, FIRST, DIM)
-    right, has_right = _sum_of_slice(pointers, counts, bits, d, fits, FIRST + 1, DIM)
+def _sum_of_pair(pointers, counts, bits, d, inside, FIRST: tl.constexpr, DIM: tl.constexpr):
+    left, has_left = _sum_of_slice(pointers, counts, bits, d, inside, FIRST, DIM)
+    right, has_right = _sum_of_slice(pointers, counts, bits, d, inside, FIRST + 1, DIM)
     return _sum_of_two(left, has_left, right, has_right)
 
 
 @triton.jit
-def _sum_of_four(pointers, counts, bits, d, fits, FIRST: tl.constexpr, DIM: tl.constexpr):
-    left, has_left = _sum_of_pair(pointers, counts, bits, d, fits, FIRST, DIM)
-    right, has_right = _sum_of_pair(pointers, counts, bits, d, fits, FIRST + 2, DIM)
+def _sum_of_four(pointers, counts, bits, d, inside, FIRST: tl.constexpr, DIM: tl.constexpr):
+    left, has_left = _sum_of_pair(pointers, counts, bits, d, inside, FIRST, DIM)
+    right, has_right = _sum_of_pair(pointers, counts, bits, d, inside, FIRST + 2, DIM)
     return _sum_of_two(left, has_left, right, has_right)
 
 
 @triton.jit
 def exchange_kernel(
-    words, inputs, cold_lists, pointers, weight, state, field, num_hot_rows, eps, decay, square_decay,
+    words, inputs, cold_lists, pointers, waiting, weight, state, field, num_hot_rows, eps, decay, square_decay,
     OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, ROWS: tl.constexpr, SLICES: tl.constexpr,
-    STAGED: tl.constexpr, DECAYS: tl.constexpr,
+    STAGED: tl.constexpr, DECAYS: tl.constexpr, HOT: tl.constexpr, COLD: tl.constexpr,
 ):  # fmt: skip
-    """Sum one block of rows over slices and apply the optimizer; `inputs` is the input buffer in bytes."""
-    num_rows = tl.load(words + field + 10)
+    """Sum one block of HOT or COLD rows, or both, over slices and apply the optimizer, where sums wait for it.
+
+    `inputs` is the input buffer in bytes.
+    """
+    num_rows = tl.load(words + field + 10) * tl.load(waiting)
     first = tl.program_id(0) * ROWS
     if first < num_rows:
         learning_rate = tl.load(words + 1).to(tl.float32, bitcast=True)
@@ -127,18 +131,23 @@ def exchange_kernel(
         fits = d < DIM
         address = tl.load(words + tl.load(words + field + 11) + index, mask=exists, other=0)
         bits = tl.load(inputs + 4 * tl.load(words + field + 12).to(tl.int64) + index, mask=exists, other=0).to(tl.int32)
+        if not HOT:
+            exists = exists & (address >= num_hot_rows)
+        if not COLD:
+            exists = exists & (address < num_hot_rows)
         counts = words + tl.load(words + field + 13) + tl.program_id(0) * SLICES
+        inside = exists[:, None] & fits[None, :]
         if SLICES == 2:
-            total, _ = _sum_of_pair(pointers, counts, bits, d, fits, 0, DIM)
+            total, _ = _sum_of_pair(pointers, counts, bits, d, inside, 0, DIM)
         elif SLICES == 4:
-            total, _ = _sum_of_four(pointers, counts, bits, d, fits, 0, DIM)
+            total, _ = _sum_of_four(pointers, counts, bits, d, inside, 0, DIM)
         else:
-            left, has_left = _sum_of_four(pointers, counts, bits, d, fits, 0, DIM)
-            right, has_right = _sum_of_four(pointers, counts, bits, d, fits, 4, DIM)
+            left, has_left = _sum_of_four(pointers, counts, bits, d, inside, 0, DIM)
+            right, has_right = _sum_of_four(pointers, counts, bits, d, inside, 4, DIM)
             total, _ = _sum_of_two(left, has_left, right, has_right)
         row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
         target = to_target(address, row, num_hot_rows, tl.load(words + field), STAGED)
         apply_rows(
-            weight, state, row, target, d, total, exists[:, None] & fits[None, :], exists, learning_rate, kept_share,
-            eps, decay, square_decay, OPTIMIZER, DIM, DECAYS,
+            weight, state, row, target, d, total, inside, exists, learning_rate, kept_share, eps, decay, square_decay,
+            OPTIMIZER, DIM, DECAYS,
         )  # fmt: skip

@@ -9,7 +9,8 @@ Shapes in the kernels: B inputs, S slots an input, D embedding_dim padded to a p
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fae.artifacts.batch_arrays import BLOCK_ROWS
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas
 from fae.core.pooling import POOLING_CODE
 from fae.kernels.geometry import GroupGeometry
-from fae.kernels.input_views import InputViews, group_field
+from fae.kernels.input_views import BLOCK_ROWS, InputViews, group_field
 from fae.kernels.triton_addresses import derive_group_addresses
 from fae.kernels.triton_exchange import exchange_kernel, slice_long_rows_kernel, slice_sums_kernel
 from fae.kernels.triton_row_sums import long_rows_kernel, segment_sums_kernel
@@ -32,6 +32,7 @@ _BLOCK_INPUTS = 32  # inputs of a program of the lookup
 SUMS = {"floats": 256, "at_once": 4, "num_warps": 1}
 """Size of a program of the sums: segments times D, lookups of a segment that are read together, warps. The fastest of a
 sweep on an H200. They change no result: lookups are added one after the other."""
+RowPart = Literal["all", "hot", "cold"]
 EXCHANGE = {"num_warps": 4}
 """Warps of a program of the exchange."""
 _PARTS_AT_ONCE = 64  # segments of a long row; part of the order of sums
@@ -104,6 +105,25 @@ def _carry_kernel(
             fits_state = moves[:, None] & (e < STATE)[None, :]
             states = tl.load(state + origin[:, None] * STATE + e[None, :], mask=fits_state, other=0.0)
             tl.store(state + place[:, None] * STATE + e[None, :], states, mask=fits_state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedSums:
+    """The sums of rows of all slices of a batch.
+
+    Attributes
+    ----------
+    pointers
+        int64 ``[slices]`` on the device, 2, 4 or 8 of them: where the sums of each slice are.
+    waiting
+        int32 ``[1]`` on the device: 0 where none wait to be added.
+    most_rows
+        The most rows that the slices of any batch look up.
+    """
+
+    pointers: Tensor
+    waiting: Tensor
+    most_rows: int
 
 
 class TritonGroupKernels:
@@ -230,10 +250,10 @@ class TritonGroupKernels:
             )  # fmt: skip
 
     def sum_slice(
-        self, inputs: InputViews, gradient: Tensor, sums: Tensor, *, segment_lookups: int, most_rows: int,
-        most_further: int, most_long_rows: int,
+        self, inputs: InputViews, gradient: Tensor, sums: Tensor, waiting: Tensor, *, segment_lookups: int,
+        most_rows: int, most_further: int, most_long_rows: int,
     ) -> None:  # fmt: skip
-        """Sum the gradients of a slice by row.
+        """Sum the gradients of a slice by row, for `step_shared`.
 
         Parameters
         ----------
@@ -241,6 +261,8 @@ class TritonGroupKernels:
             As `update` takes it.
         sums
             float32 ``[most_rows + most_further, D]``, written: the k-th is that of the k-th row of the slice.
+        waiting
+            int32 ``[1]``, set to 1: sums are there.
         segment_lookups
             Lookups of a segment.
         most_rows, most_further, most_long_rows
@@ -249,8 +271,9 @@ class TritonGroupKernels:
         geometry, dim = self.geometry, self.geometry.embedding_dim
         segments = min(64, max(1, SUMS["floats"] // self._padded))
         slice_sums_kernel[(triton.cdiv(most_rows + most_further, segments),)](
-            inputs.words, inputs.order, gradient, sums, self._inverse_count, self._slot_column, self._slot_feature,
-            self._poolings, self._field, self._order_end, geometry.num_slots, geometry.width, len(geometry.length),
+            inputs.words, inputs.order, gradient, sums, waiting, self._inverse_count, self._slot_column,
+            self._slot_feature, self._poolings, self._field, self._order_end, geometry.num_slots, geometry.width,
+            len(geometry.length),
             most_rows, LOOKUPS=segment_lookups, DIM=dim, DIM_PADDED=self._padded, SEGMENTS=segments,
             AT_ONCE=SUMS["at_once"], FLAT=geometry.is_flat, num_warps=SUMS["num_warps"],
         )  # fmt: skip
@@ -262,23 +285,22 @@ class TritonGroupKernels:
 
     def step_shared(
         self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor,
-        pointers: Tensor, eps: float, betas: Betas = DEFAULT_BETAS, *, most_rows: int, decays: bool = False,
+        sums: SharedSums, eps: float, betas: Betas = DEFAULT_BETAS, *, decays: bool = False, part: RowPart = "all",
     ) -> None:  # fmt: skip
         """Sum all slices of a batch and apply the optimizer to every row that one of them looks up.
 
         Parameters
         ----------
-        pointers
-            int64 ``[slices]`` on the device: where the sums of each slice are.
-        most_rows
-            The most rows that the slices of any batch look up.
+        part
+            ``hot`` or ``cold`` rows alone, or ``all``.
         """
-        require_slices(len(pointers))
-        exchange_kernel[(triton.cdiv(most_rows, BLOCK_ROWS),)](
-            inputs.words, inputs.words.view(torch.uint8), cold_lists, pointers, weight,
+        require_slices(len(sums.pointers))
+        exchange_kernel[(triton.cdiv(sums.most_rows, BLOCK_ROWS),)](
+            inputs.words, inputs.words.view(torch.uint8), cold_lists, sums.pointers, sums.waiting, weight,
             state if state.numel() else weight, self._field, num_hot_rows, eps, 1 - betas[0], 1 - betas[1],
             OPTIMIZER=self._optimizer, DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=BLOCK_ROWS,
-            SLICES=len(pointers), STAGED=self._staged, DECAYS=decays, num_warps=EXCHANGE["num_warps"],
+            SLICES=len(sums.pointers), STAGED=self._staged, DECAYS=decays, HOT=part != "cold", COLD=part != "hot",
+            num_warps=EXCHANGE["num_warps"],
         )  # fmt: skip
 
     def carry(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor) -> None:

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fae.core.errors import RecipeError
+from fae.core.errors import DeviceError, RecipeError
 from fae.core.threads import shared_cores
 from fae.distributed.places import RankPlace
+from fae.run.ahead.torch_ahead import most_gpus, seems_to_have_gpu
 
 if TYPE_CHECKING:
     from fae.distributed.group import Group
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 MOST_RANKS = 8
 """As many as an exchange list has bits for the slices of a batch."""
-_PLACEMENT = "device"
+_ON_GPUS = ("device", "tiered")
+"""The placements that several GPUs train."""
 _WORK = "whether there is anything to train"
 
 
@@ -46,20 +48,22 @@ def wanted_ranks(gpus: int | None, place: RankPlace) -> int:
     return place.world if gpus is None else gpus
 
 
-def check_ranks(recipe: Recipe, device: str | None, world: int) -> None:
+def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int) -> None:
     """Refuse what several ranks cannot train yet.
 
     Parameters
     ----------
     device
         ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
-    world
-        How many ranks there are.
+    world, local_world
+        How many ranks there are, and how many of them on this host.
 
     Raises
     ------
     RecipeError
         If it is the placement, the batch size or the number of ranks.
+    DeviceError
+        If this host has fewer GPUs.
     """
     if world == 1:
         return
@@ -69,10 +73,18 @@ def check_ranks(recipe: Recipe, device: str | None, world: int) -> None:
             f"{world} ranks are requested, and 2, 4 or {MOST_RANKS} can train together; change --gpus, or torchrun's "
             "--nproc-per-node"
         )
-    if train.placement != _PLACEMENT:
+    on_gpus = train.placement != "cpu" and (device == "cuda" or (device is None and seems_to_have_gpu()))
+    if on_gpus and train.placement not in _ON_GPUS:
         raise RecipeError(
-            f"[train] placement = {train.placement!r} trains on one rank so far, and {world} are requested; add "
-            f"--set train.placement={_PLACEMENT}, or start one rank (without --gpus and torchrun)"
+            f"[train] placement = {train.placement!r} trains on one GPU so far, and {world} are requested; add "
+            f"--set train.placement={' or '.join(_ON_GPUS)}, or --device cpu for {world} processes on the CPU, or "
+            "start one rank (without --gpus and torchrun)"
+        )
+    gpus = most_gpus() if on_gpus else None
+    if gpus is not None and local_world > gpus:
+        raise DeviceError(
+            f"{local_world} ranks of this host need a GPU each, and it has {gpus}; start at most {gpus} here, or add "
+            f"--device cpu for {local_world} processes on the CPU"
         )
     if train.batch_size % world:
         larger = -(-train.batch_size // world) * world

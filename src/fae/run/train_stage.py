@@ -56,7 +56,7 @@ class TrainStage(Stage[Manifest]):
         from fae.models.registry import sketch_model
 
         packed, hot_set = PACK.open(run), CALIBRATE.open(run)
-        check_ranks(run.recipe, run.device(), run.ranks.place.world)
+        check_ranks(run.recipe, run.device(), run.ranks.place.world, run.ranks.place.local_world)
         check_batches(packed, hot_set.layout, num_inputs=INGEST.open(run).num_inputs)
         require_enough_memory(
             run, packed, hot_set, sketch_model(run.recipe.model, hot_set.layout.features, packed.num_dense)
@@ -240,7 +240,9 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
     train, on_gpu = run.recipe.train, run.device() == "cuda"
     splits = (packed.train, packed.validation, packed.test)
     dense = dense_bytes(train.optimizer, model, flat=on_gpu, bf16=on_gpu and train.precision == "bf16")
-    needs = plan_memory(train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense)
+    needs = plan_memory(
+        train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, world=run.ranks.place.world
+    )
     ranks = run.ranks.place.local_world
     each = f", on each of {ranks} ranks of this host" if ranks > 1 else ""
     say(f"train: {train.placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}{each}")

@@ -40,6 +40,8 @@ class InputRing:
     ----------
     generation
         Grows when the buffers are replaced by larger ones.
+    held
+        How many batches before the current one are still read.
     num_workers
         Threads that fill host buffers, where the device does not copy from the files.
     source
@@ -48,7 +50,8 @@ class InputRing:
 
     source: InputSource
 
-    def __init__(self, layout: InputLayout, depth: int, device: torch.device) -> None:
+    def __init__(self, layout: InputLayout, depth: int, device: torch.device, *, held: int = 0) -> None:
+        self.held = held
         self.layout, self._depth, self._device, self._on_gpu = layout, depth, device, device.type == "cuda"
         self.generation, self._num_words = 0, 0
         # A thread copies some 8 GB/s; a batch of 10 MB every half a millisecond needs three or four of them.
@@ -86,6 +89,10 @@ class InputRing:
         """Bytes of the buffers on the device; host buffers of as many bytes, or the files, are pinned."""
         return 4 * self._num_words * self._depth
 
+    def views_before(self, index: int) -> InputViews:
+        """The buffer of the batch before the one in buffer `index`."""
+        return self._views[index - 1]
+
     def run(
         self, batches: BatchSet, order: npt.NDArray[np.int64], table: InputTable
     ) -> Generator[tuple[PackedBatch, InputSlot], None, None]:
@@ -108,11 +115,18 @@ class InputRing:
                 try:
                     yield batches.batch(index), slots[position % self._depth]
                 finally:
-                    source.release(position)
+                    if position >= self.held:
+                        source.release(position - self.held)
         finally:
             source.stop()
             if self._on_gpu:  # the next run may write memory that copies still read
                 self._stream.synchronize()
+            self.follow_steps()
+
+    def follow_steps(self) -> None:
+        """Let copies of coming runs wait for what is launched: nothing else says so of batches that are held."""
+        if self._on_gpu:
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
 
     def _open(self, batches: BatchSet, table: InputTable) -> InputSource:
         if self._on_gpu and 4 * self._num_words >= _SMALLEST_MAPPED and self._register(batches, table):

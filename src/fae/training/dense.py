@@ -174,7 +174,8 @@ class FlatOptimizer(EagerOptimizer):
             shrinking = decaying_weights(p for p in self._parameters if p.grad is not None or id(p) in self._fused_ids)
             scale_all([self._whole(self._weight, p) for p in shrinking], self._kept_share)
         if self._shared is not None:
-            self._shared.share()
+            self._shared.send()
+            self._shared.await_all()
         dense_update(
             OPTIMIZER_CODE[self._name], self._weight, self._grad, self._moments, self._shadow, self._corrections,
             self._rate, eps=optimizer_facts(self._name).eps, betas=DEFAULT_BETAS,

@@ -78,6 +78,7 @@ class StepRunner:
                     f"the dense optimizer sums gradients of {dense_optimizer.world} ranks, and {self._group.world} "
                     "train: make_dense_optimizer(..., group=embeddings.group)"
                 )
+            embeddings.rely_on_ends_of_steps()
         elif self._group.world > 1:
             weights = [weight for group in dense_optimizer.param_groups for weight in group["params"]]
             self._dense_sums = DenseSums(self._group, weights)

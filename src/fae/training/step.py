@@ -74,7 +74,7 @@ def backward_on_device(
 ) -> Tensor:
     """`backward` on a GPU; the number of real inputs is the first of `words`, int32. Nothing waits for the device.
 
-    Of a slice, `whole` is the number of the batch's inputs, int32 ``[1]``, or their weight, float64 ``[1]``.
+    Where it is a slice, `whole` is the number of the batch's inputs, int32 ``[1]``, or their weight, float64 ``[1]``.
     """
     if weights is not None:
         with torch.no_grad():

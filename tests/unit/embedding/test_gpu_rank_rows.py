@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class FakeGroup(Group):
     """One of two ranks, alone: it writes down what it does with the other, and hears what it has said itself."""
 
     def __init__(self, rank: int, others: list[list[int]] | None = None) -> None:
-        super().__init__(rank=rank, world=2, hosts=("here",) * 2, mover="gather")
+        super().__init__(rank=rank, world=2, hosts=("here",) * 2, wire="gather")
         object.__setattr__(self, "done", [])
         object.__setattr__(self, "others", others)
 
@@ -163,6 +164,35 @@ def test_batches_that_look_nothing_up() -> None:
         embeddings.update(batch)
     for ours, expected in zip(embeddings.export_table(0), before, strict=True):
         assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("looked_up", [False, True])
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_batch_that_is_not_trained_keeps_what_the_one_before_did(looked_up: bool, ends: bool) -> None:
+    """Its rows are others than those whose sums wait, and it may be the last one of the stream, or not be looked up."""
+    log = one_table_log([1, 2, 3, 4])
+    ids = np.array([[1], [2], [3], [4], [5], [6], [7], [8], [9], [10], [11], [12]], np.int32)
+    log = dataclasses.replace(
+        log, ids=ids, dense=np.zeros((12, 1), np.float32), labels=np.zeros(12, np.uint8),
+        groups=[np.arange(4), np.arange(4, 8), np.arange(8, 12)],
+    )  # fmt: skip
+    layout, group = log.layout(0.4, 1), FakeGroup(0)
+    embeddings = on_a_rank(log, layout, group)
+    embeddings.initialise(1)
+    before = embeddings.export_table(0)[0].clone()
+    trained = (0,) if ends else (0, 2)
+    with closing(embeddings.stream(log.packed(layout), [0, 1, 2])) as stream:
+        for number, batch in enumerate(stream):
+            if number in trained or looked_up:
+                features = embeddings.lookup(batch)
+            if number in trained:
+                features["a"].sum().backward()
+                embeddings.update(batch)
+            elif ends:
+                break
+    changed = (embeddings.export_table(0)[0] != before).any(dim=1).nonzero().reshape(-1).tolist()
+    # The fake of the other rank has the sums of this one, for rows of its own: those of its slice come first.
+    assert set(changed) == {row for number in trained for row in ids[log.groups[number], 0].tolist()}
 
 
 def test_a_group_of_tables_that_no_input_looks_up_and_one_that_the_model_leaves_out() -> None:

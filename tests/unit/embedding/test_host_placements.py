@@ -67,8 +67,8 @@ def test_hybrid_with_buffers_as_for_another_device_is_the_same(lists, monkeypatc
     expected = train(log, layout, "adam", "cpu")
     made, real = [], HybridEmbeddings.__init__
 
-    def with_buffers(self, *arguments):
-        real(self, *arguments)
+    def with_buffers(self, *arguments, **options):
+        real(self, *arguments, **options)
         self._make_leaves()
         made.append(self)
 

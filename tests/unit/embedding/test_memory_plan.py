@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fae.core.errors import BudgetError
+from fae.distributed.group import Group
 from fae.embedding.memory_plan import MemoryPlan, require_memory
 from fae.embedding.placements import make_embeddings as make
 from fae.embedding.placements import plan_memory
@@ -48,6 +49,20 @@ def test_locked_memory_is_counted_as_torch_rounds_it():
     assert needs[0].host_buffers == 2 * 4 * 8 * rows + 8 * rows
     buffer = (needs[1].device_inputs - 8 * rows) // 8
     assert needs[1].host_buffers == 2 * 512 + 128 + 8 * pinned(buffer)  # 480, 480 and 120 bytes, each by itself
+
+
+def test_what_ranks_exchange_is_counted():
+    """Each has a slice of the lookups, and the rows of all in buffers."""
+    log = random_log(1, lists=True)
+    layout = log.layout(0.4, 1)
+    packed, hot_set = log.packed(layout), sized_hot_set(log, layout, depth=3)
+    half = SimpleNamespace(**{**vars(hot_set), "batch_size": hot_set.batch_size // 2})
+    embeddings = make("tiered", hot_set, RowOptimizer(), device="cpu", group=Group(world=2))
+    exchanged = sum(each._own.nbytes + each._all.nbytes for each in embeddings._ranks._exchanges)
+    for placement, times in (("tiered", 1), ("device", 1), ("cpu", 1), ("hybrid", 1), ("paper", 2)):
+        of_rank = plan_memory(placement, hot_set, "sgd", [packed], on_gpu=False, world=2)
+        alone = plan_memory(placement, half, "sgd", [packed], on_gpu=False)
+        assert of_rank.device_work + of_rank.host_work - alone.device_work - alone.host_work == times * exchanged
 
 
 NEEDS = MemoryPlan(device_rows=3000 * MIB, device_inputs=100 * MIB, host_rows=5000 * MIB, host_buffers=50 * MIB)

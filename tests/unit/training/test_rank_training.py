@@ -23,7 +23,7 @@ from train_setting import Setting
 from rank_trainer_program import trainer_of
 
 PROGRAM = Path(__file__).parents[2] / "support" / "rank_trainer_program.py"
-NAMES = ("plain", "adaptive", "callback", "early stopping", "dropout")
+NAMES = ("plain", "staged", "adaptive", "callback", "early stopping", "dropout")
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +64,15 @@ def test_what_the_trainings_are_for(found: dict[str, Any]) -> None:
     assert curves[0] != curves[1], "no unit was dropped"
 
 
-def test_a_callback_that_fails_ends_all_with_its_line(tmp_path: Path) -> None:
+def ended_with(name: str, folder: Path) -> str:
+    """What two ranks say that fail in this training."""
     code = (
         f"import sys; from fae.distributed.launcher import launch; "
-        f"sys.exit(launch([sys.executable, {str(PROGRAM)!r}, {str(tmp_path)!r}, 'failing callback'], 2))"
+        f"sys.exit(launch([sys.executable, {str(PROGRAM)!r}, {str(folder)!r}, {name!r}], 2))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
-    assert done.stderr.count("the callback StopsAt failed in on_window behind batch 20: ValueError: no more") == 1
+    return done.stderr
 
 
 @pytest.mark.slow
@@ -84,11 +85,15 @@ def test_rank_0_takes_longer_than_a_collective_may(tmp_path: Path) -> None:
     assert [first[part] for part in ("validation", "test")] == [second[part] for part in ("validation", "test")]
 
 
-def test_placements_for_one_rank(tmp_path: Path) -> None:
-    hot_set = Setting(tmp_path).hot_set
-    for name in set(PLACEMENTS) - {"device"}:
-        with pytest.raises(RecipeError, match="trains on one rank so far, and 2 train together"):
-            PLACEMENTS[name].make(hot_set, RowOptimizer(), "cpu", group=Group(world=2))
+def test_a_callback_that_fails_ends_all_with_its_line(tmp_path: Path) -> None:
+    said = ended_with("failing callback", tmp_path)
+    assert said.count("the callback StopsAt failed in on_window behind batch 20: ValueError: no more") == 1
+
+
+@pytest.mark.parametrize("name", ["hybrid", "paper"])
+def test_ranks_of_gpus_compute_no_rows_on_the_host_yet(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 ranks cannot train"):
+        PLACEMENTS[name].make(Setting(tmp_path).hot_set, RowOptimizer(), "cuda", group=Group(world=2))
 
 
 def test_a_model_of_ones_own() -> None:
@@ -100,11 +105,11 @@ def test_a_model_of_ones_own() -> None:
 
 def test_ranks_with_other_weights_write_no_checkpoint(tmp_path: Path) -> None:
     """A rank whose weights have drifted is found before the checkpoint, and named once."""
-    code = (
-        f"import sys; from fae.distributed.launcher import launch; "
-        f"sys.exit(launch([sys.executable, {str(PROGRAM)!r}, {str(tmp_path)!r}, 'drifting'], 2))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0
-    assert done.stderr.count("ranks do not have the same weights behind batch ") == 1, done.stderr
+    said = ended_with("drifting", tmp_path)
+    assert said.count("ranks do not have the same weights behind batch ") == 1, said
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_one_other_row_in_host_memory_is_found(tmp_path: Path) -> None:
+    said = ended_with("another cold row", tmp_path)
+    assert said.count("ranks do not have the same training: they differ in weights") == 1, said

@@ -38,14 +38,14 @@ def ranks_of(options: argparse.Namespace) -> Iterator[TrainingRanks]:
     if place.world == 1:
         from fae.distributed.launcher import launch
 
-        check_ranks(recipe_of(options), options.device, world)
+        check_ranks(recipe_of(options), options.device, world, world)
         # As the command that was typed, they find no module in the current folder, unless that is where it looks.
         path = [] if sys.path[0] in ("", os.getcwd()) else ["-P"]
         raise SystemExit(launch([sys.executable, *path, "-m", "fae", *options.arguments], world))
     from fae.distributed.rank_process import RankProcess
 
     with RankProcess(place) as process:
-        check_ranks(recipe_of(options), options.device, world)
+        check_ranks(recipe_of(options), options.device, world, place.local_world)
         ranks = TrainingRanks(process)
         yield ranks
         ranks.dismiss()

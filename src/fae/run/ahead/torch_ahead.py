@@ -55,8 +55,12 @@ def _import_all(names: tuple[str, ...], on_gpu: bool = False) -> None:
 
 
 def _wake_gpu() -> None:
-    """Let the driver set itself up for this process, which takes it half a second."""
+    """Let the driver set itself up for this process, which takes it half a second; each rank has a GPU of its own."""
     import torch
+
+    from fae.distributed.places import place_of_process
+
+    torch.cuda.set_device(place_of_process().local_rank)
 
     torch.empty(1, device="cuda")
 
@@ -67,6 +71,13 @@ def _name_triton() -> None:
         from triton.runtime.cache import triton_key
 
         triton_key()
+
+
+def most_gpus() -> int | None:
+    """How many GPUs this process may see, as far as can be told without torch; None where it cannot."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = sum(re.fullmatch(r"nvidia\d+", path.name) is not None for path in _DEVICES.glob("nvidia[0-9]*"))
+    return min(found, len(shown.split(","))) if shown is not None and found else found or None
 
 
 def seems_to_have_gpu() -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from torch import nn
 
@@ -121,9 +122,8 @@ _GPU_BATCHES = 16
 
 
 def _checksum(model: nn.Module, embeddings: Embeddings) -> int:
-    """A checksum of all dense weights and of some rows of each width: it must be the same on all ranks."""
-    rows = [store.weight[:: max(1, len(store.weight) // _SOME_ROWS)] for store in embeddings.device_stores]
+    """A checksum of all dense weights and of some rows with their state, hot and cold: the same on all ranks."""
     found = 0
-    for tensor in (*model.parameters(), *rows):
+    for tensor in (*model.parameters(), *chain.from_iterable(embeddings.sample_rows(_SOME_ROWS))):
         found = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), found)
     return found
