@@ -307,8 +307,8 @@ def test_dense_gradients_are_summed_in_the_tree(optimizer, world):
     weight, state = tensor(size), tensor(state_width(optimizer_facts(optimizer).dense, size)).abs()
     rate = torch.full((1,), 0.1, device=DEVICE)
     corrections, results = torch.tensor([0.3, 0.2], device=DEVICE), []
-    poison = torch.full_like(weight, float("nan"))
-    for grad, of_ranks in ((poison, pointers), (tree_sum(grads), None)):
+    unread = torch.full_like(weight, float("nan"))
+    for grad, of_ranks in ((unread, pointers), (tree_sum(grads), None)):
         ends = weight.clone(), state.clone(), torch.zeros(size, dtype=torch.bfloat16, device=DEVICE)
         dense_update(
             OPTIMIZER_CODE[optimizer], ends[0], grad, ends[1], ends[2], corrections, rate, eps=1e-8, betas=BETAS,
