@@ -8,6 +8,7 @@ from functools import cached_property
 
 from fae.artifacts.batch_arrays import BatchSizes
 from fae.core.optimizers import row_bytes, state_width
+from fae.embedding.rank_memory import SliceSizes
 from fae.embedding.working_memory import (
     INPUT_RING_DEPTH,
     ROUNDED,
@@ -34,7 +35,7 @@ class InputMemory:
     device
         Input buffers on the device.
     host
-        Page-locked buffers of the same number in host memory.
+        Page-locked buffers of the same number in host memory, and the slices of one of several ranks.
     tables
         Tables of a stream in host memory.
     """
@@ -114,13 +115,13 @@ class MemoryRequest:
     @property
     def cpu_work(self) -> int:
         """Bytes of lookups by the CPU kernels, and of what ranks exchange."""
-        size = self.hot_set.batch_size // self.world
+        size = self._slice_size
         return cpu_lookups(self.geometries, size) + row_exchanges(self.geometries, size, self.world)
 
     @property
     def loose_batches(self) -> int:
         """Bytes of batches that do not go through input buffers."""
-        return loose_batches(self.hot_set.batch_size // self.world, self.splits[0].num_dense)
+        return loose_batches(self._slice_size, self.splits[0].num_dense)
 
     @property
     def device_work(self) -> int:
@@ -128,7 +129,23 @@ class MemoryRequest:
         if not self.on_gpu:
             return self.dense_bytes + self.cpu_work + self.loose_batches
         of_rings = ROUNDED * (INPUT_RING_DEPTH + 3 * len(self.geometries))
-        return self.dense_bytes + gpu_lookups(self.geometries, self.hot_set.batch_size, self.splits) + of_rings
+        sums = sum(split.sum_bytes for split in self._slices)
+        return self.dense_bytes + gpu_lookups(self.geometries, self._slice_size, self._own_splits) + of_rings + sums
+
+    @property
+    def _slice_size(self) -> int:
+        return self.hot_set.batch_size // self.world
+
+    @property
+    def _slices(self) -> list[SliceSizes]:
+        """Sizes of the slices of each split on several ranks; empty on one."""
+        if self.world == 1:
+            return []
+        return [SliceSizes(split, self.geometries, self._slice_size, self.world) for split in self.splits]
+
+    @property
+    def _own_splits(self) -> Sequence[BatchSizes]:
+        return self._slices or self.splits
 
     @property
     def hybrid_work(self) -> tuple[int, int]:
@@ -142,16 +159,17 @@ class MemoryRequest:
         if not self.on_gpu:
             return InputMemory()
         layout = InputLayout(
-            batch_size=self.hot_set.batch_size,
+            batch_size=self._slice_size,
             num_slots=self.hot_set.layout.num_slots,
             num_dense=self.splits[0].num_dense,
             num_groups=len(self.geometries),
             with_cold_lists=with_cold_lists,
             with_weights=self.splits[0].is_weighted,
+            of_slices=self.world > 1,
         )
-        size = input_buffer_bytes(layout, self.splits)
+        size, slices = input_buffer_bytes(layout, self._own_splits), sum(split.num_bytes for split in self._slices)
         return InputMemory(
             device=INPUT_RING_DEPTH * size,
-            host=INPUT_RING_DEPTH * pinned(size),
+            host=INPUT_RING_DEPTH * pinned(size) + slices,
             tables=input_tables(len(self.geometries), self.most_batches),
         )
