@@ -92,7 +92,7 @@ class RankBatches:
             offsets[1:] = np.cumsum(np.array(sizes, np.int64).reshape(count, groups), axis=0)
             parts = []
             for group in range(groups):
-                like = found[0][group][name] if count else np.empty(0, np.int32)
+                like = found[0][group][name] if count else np.empty((0, self._world), np.int32)
                 array = zeros_in_own_pages(like.dtype, int(offsets[-1, group]), *like.shape[1:])
                 for index, of_batch in enumerate(found):
                     array[offsets[index, group] : offsets[index + 1, group]] = of_batch[group].pop(name)
