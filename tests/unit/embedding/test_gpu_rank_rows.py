@@ -196,7 +196,7 @@ def test_a_batch_that_is_not_trained_keeps_what_the_one_before_did(looked_up: bo
 
 
 def test_a_group_of_tables_that_no_input_looks_up_and_one_that_the_model_leaves_out() -> None:
-    """Of three groups one has no row in any batch, and one no gradient: both keep their rows."""
+    """One of three groups has no row in any batch, and one no gradient: both keep their rows."""
     group, base = FakeGroup(0), random_log(2)
     ids = base.ids.copy()
     ids[:, 1] = -1
