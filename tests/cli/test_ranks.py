@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -153,6 +154,20 @@ def test_under_torchrun(made: Path, two: Path) -> None:
 def test_four_ranks(made: Path) -> None:
     started(made, "four", "--gpus", "4").end()
     assert_close(made / "four", made / "alone")
+
+
+@pytest.mark.slow
+def test_two_nodes_of_torchrun_end_as_one_of_four_ranks(made: Path) -> None:
+    """Both are this machine; the run folder is one that both see."""
+    started(made, "one node", "--gpus", "4").end()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meeting = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", port)
+    nodes = [started(made, "nodes", starter=(*TORCHRUN, *meeting, "--node-rank", rank)) for rank in ("1", "0")]
+    for node in nodes:
+        node.end()
+    assert_same(made / "nodes", made / "one node")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
