@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fae.artifacts.batch_arrays import BLOCK_ROWS
 from fae.distributed.wire_bytes import received_bytes
 from fae.embedding.memory_plan import MemoryPlan
 from fae.embedding.working_memory import INPUT_RING_DEPTH
@@ -27,6 +26,8 @@ GPUS_OF_HOST, HOSTS = 8, 2
 NETWORKS = (100, 400)
 """Gb/s of a host's network, each way."""
 _EXCHANGE, _DENSE, _BARRIERS, _NETWORK = "exchange of rows", "exchange of dense gradients", "barriers", "network"
+_BLOCK_ROWS = 64
+"""Rows that the lists of a batch count together for each GPU: BLOCK_ROWS of the kernels."""
 _MOVED_FLOATS = 3
 """Times that the exchange moves a row in the card's own memory: its sums, and the row read and written."""
 
@@ -127,7 +128,7 @@ class GpuGroup:
         sums = sum(4.0 * width.embedding_dim * width.unique_rows for width in slice_work.widths)
         rows = sum(width.unique_rows for width in whole.widths)
         more_cold = whole.cold_rows - slice_work.cold_rows
-        lists = INPUT_RING_DEPTH * rows * (5.0 + 4.0 * self.gpus / BLOCK_ROWS)
+        lists = INPUT_RING_DEPTH * rows * (5.0 + 4.0 * self.gpus / _BLOCK_ROWS)
         more_rows = 0.0
         if placement == "tiered":
             more_rows = slice_work.ring_depth * (whole.cold_bytes - slice_work.cold_bytes)
