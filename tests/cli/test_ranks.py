@@ -23,6 +23,7 @@ from fae.artifacts.checkpoint import read_progress
 from fae.artifacts.packed import PackedDataset
 from fae.cli.main import main
 from fae.engine.processes import process_start
+from fae.report.sentences.rank_lines import rank_lines
 
 from commands import fae, fault, succeed, write_log, write_recipe
 
@@ -132,6 +133,33 @@ def test_rows_may_be_anywhere(made: Path, two: Path) -> None:
     assert PackedDataset(made / "alone" / "packed").train.has_cold_rows.any()
     started(made, "device", "--gpus", "2", "--set", "train.placement=device").end()
     assert_same(made / "device", two)
+
+
+def test_each_rank_says_what_it_moved(made: Path, two: Path) -> None:
+    """In the record, on the page, in the terminal; and a plan says as much before."""
+    train = json.loads((two / "run.json").read_text())["train"]
+    each = train["each_rank"]
+    assert [one["rank"] for one in each] == [0, 1]
+    assert sum(one["num_inputs"] for one in each) == train["num_inputs"]
+    for one in each:
+        assert one["received_bytes_per_input"] == one["received_bytes"] / one["num_inputs"]
+        assert 0 < one["waited_seconds"] < train["seconds"]
+    shown = fae("run", made / "recipe.toml", "--out", two, "--device", "cpu").stderr
+    page = Path(succeed("report", two, "--json", "--out", made / "two.html").result["path"]).read_text()
+    for rank, text in rank_lines(each):
+        assert f"train: {rank}: {text}" in shown
+        assert text in page
+    alone = json.loads((made / "alone" / "run.json").read_text())
+    assert alone["train"]["each_rank"] == []
+    planned = succeed("plan", made / "recipe.toml", "--out", made / "none", "--gpu", "h100", "--json").result["gpus"]
+    (row,) = [row for row in planned["strong"] if (row["gpus"], row["placement"]) == (2, "device")]
+    received = sum(one["received_bytes"] for one in each) / train["num_inputs"]
+    assert row["received_bytes_per_input"] == pytest.approx(received, rel=0.04)
+    halved = succeed(
+        "plan", made / "recipe.toml", "--out", made / "none", "--gpu", "h100", "--json", "--set", "train.batch_size=16"
+    ).result["gpus"]
+    (row,) = [row for row in halved["weak"] if (row["gpus"], row["placement"]) == (2, "device")]
+    assert row["received_bytes_per_input"] == pytest.approx(received, rel=0.04)
 
 
 def test_the_first_rank_alone_talks(made: Path) -> None:
