@@ -98,6 +98,9 @@ class SharedArrays:
         int64 ``[n + 1, G]``: where each batch's further segments begin.
     most_own_rows
         Per group: the most rows that a slice of any rank looks up in a batch, which is the same on all ranks.
+    rows_of_others
+        int64 ``[n, G]``: rows that the slices of other ranks look up, once for each slice; None outside the training
+        split.
     """
 
     num_inputs: npt.NDArray[np.int32]
@@ -110,6 +113,7 @@ class SharedArrays:
     further: tuple[npt.NDArray[np.int32], ...] = ()
     further_offsets: npt.NDArray[np.int64] | None = None
     most_own_rows: tuple[int, ...] = ()
+    rows_of_others: npt.NDArray[np.int64] | None = None
 
     def weight_of(self, index: int) -> float:
         """Weight of a whole batch: the number of its inputs, where the log has no weights."""
@@ -131,23 +135,6 @@ class SharedArrays:
         most = np.diff(offsets, axis=1).max(axis=1, initial=0).T
         slices = [counts.shape[1] for counts in self.counts]
         return tuple((int(r), int(c) * s, int(f)) for (r, c, f), s in zip(most, slices, strict=True))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColdLists:
-    """The cold rows of one group in n batches.
-
-    Attributes
-    ----------
-    rows
-        int64: ascending within a batch, each once; read-only.
-    begins, ends
-        int64 ``[n]``: where each batch's rows begin and end in `rows`.
-    """
-
-    rows: npt.NDArray[np.int64]
-    begins: npt.NDArray[np.int64]
-    ends: npt.NDArray[np.int64]
 
 
 class BatchSizes(Protocol):

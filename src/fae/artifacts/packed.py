@@ -7,6 +7,7 @@ described in ``formats/packed.md``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.batch_arrays import BatchArrays, ColdLists, SegmentArrays, Segments
+from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, Segments
 from fae.artifacts.checksums import damaged
 from fae.artifacts.columnar_log import MOST_ROWS, SPLITS
 from fae.artifacts.lookup_addresses import derive_addresses
@@ -138,10 +139,22 @@ class PackedBatch:
             return hot.batch(self._index)
         return others.batch(self._index - self._num_hot_batches)
 
-    @cached_property
-    def shared_lists(self) -> tuple[tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]], ...]:
-        """`SharedArrays.batch`, of a training batch's slice that was cut ahead; else empty."""
-        return () if self._arrays.shared is None else self._arrays.shared.batch(self._index)
+
+@dataclass(frozen=True, kw_only=True)
+class ColdLists:
+    """The cold rows of one group in n batches.
+
+    Attributes
+    ----------
+    rows
+        int64: ascending within a batch, each once; read-only.
+    begins, ends
+        int64 ``[n]``: where each batch's rows begin and end in `rows`.
+    """
+
+    rows: npt.NDArray[np.int64]
+    begins: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
 
 
 class BatchSet:

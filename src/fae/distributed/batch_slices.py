@@ -107,6 +107,14 @@ class BatchSlice(PackedBatch):
         """For each group, which rows are summed over ranks, of a batch of the training split."""
         return self._cut.shared_rows
 
+    @property
+    def rows_of_others(self) -> tuple[int, ...]:
+        """Per group, rows that the other slices look up, once for each that does; empty outside the training split."""
+        if not self.is_ordered:
+            return ()
+        bits = [int(np.unpackbits(shared.listed.slice_bits).sum()) for shared in self.shared_rows]
+        return tuple(all_of - len(shared.own_starts) for all_of, shared in zip(bits, self.shared_rows, strict=True))
+
     @cached_property
     def dense(self) -> npt.NDArray[np.float32]:
         return self._whole.dense[self._part]

@@ -63,6 +63,13 @@ class Group:
         """Whether this is rank 0, which alone talks and writes."""
         return self.rank == 0
 
+    @property
+    def waited_seconds(self) -> float | None:
+        """Seconds of this rank in collectives; None where the device waits for other ranks, unknown to the host."""
+        if self.link is None:
+            return 0.0
+        return self.link.waited_seconds if self.device == "cpu" else None
+
     def gather_json(self, value: Any, what: str) -> list[Any]:
         """The JSON value of each rank, by rank."""
         return [json.loads(text) for text in self._gather(_to_bytes(value), what)]

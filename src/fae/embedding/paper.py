@@ -82,8 +82,8 @@ class PaperEmbeddings(Embeddings):
             for batch in ready:
                 # A swap belongs to no step: it is done here, outside of what may be captured.
                 if batch.packed.has_cold_rows:
-                    if self._host_is_stale:
-                        self._finish(before, frozen=frozen)
+                    if self._host_is_stale and before is not None and self._gpu is not None:
+                        self._gpu.finish(before, self._banks)
                     self._refresh_host()
                 else:
                     self._refresh_bank()

@@ -21,7 +21,7 @@ class SliceSizes:
     whole
         The split.
     geometries
-        Of each group of tables.
+        Shapes of the groups of tables.
     slice_size, world
         B / W and W.
     """
@@ -33,18 +33,22 @@ class SliceSizes:
 
     @property
     def num_batches(self) -> int:
+        """Batches of the split."""
         return self.whole.num_batches
 
     @property
     def num_dense(self) -> int:
+        """K: dense features of an input."""
         return self.whole.num_dense
 
     @property
     def is_weighted(self) -> bool:
+        """Whether inputs have weights."""
         return self.whole.is_weighted
 
     @property
     def most_segments(self) -> tuple[tuple[int, int], ...]:
+        """Per group: most rows, and most long rows, of a slice."""
         return tuple(
             (min(rows, lookups), min(long_rows, lookups // _SEGMENT_LOOKUPS))
             for (rows, long_rows), lookups in zip(self.whole.most_segments, self._lookups, strict=False)
@@ -52,10 +56,12 @@ class SliceSizes:
 
     @property
     def most_cold_rows(self) -> tuple[int, ...]:
+        """Per group: most unique cold rows of a whole batch."""
         return self.whole.most_cold_rows
 
     @property
     def most_shared(self) -> tuple[tuple[int, int, int], ...]:
+        """Per group: most rows of all slices, counts of their blocks, and further segments of long rows."""
         return tuple(
             (rows, -(-rows // BLOCK_ROWS) * self.world, lookups // _SEGMENT_LOOKUPS)
             for (rows, _), lookups in zip(self.whole.most_segments, self._lookups, strict=False)

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.packed import PackedBatch
-from fae.distributed.batch_slices import BatchSlice, SharedRows
+from fae.distributed.batch_slices import BatchSlice
 from fae.distributed.exchange import RowExchange
-from fae.distributed.exchange_lists import ExchangeList
 from fae.distributed.group import Group
+from fae.distributed.rank_batches import RankBatch
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import GroupGeometry
 
@@ -34,7 +34,6 @@ class RankRows:
 
     def __init__(self, group: Group, geometries: Sequence[GroupGeometry], batch_size: int) -> None:
         self._group, self._group_slots = group, tuple(len(geometry.slots) for geometry in geometries)
-        self._ends = (batch_size * np.cumsum(self._group_slots)).tolist()
         self._exchanges = [
             RowExchange(group, group.world, batch_size * len(geometry.slots), geometry.embedding_dim)
             for geometry in geometries
@@ -65,14 +64,9 @@ class RankRows:
         tuple
             int32 ``[U]``, ascending, and float32 ``[U, D]``: the same bytes on every rank.
         """
+        assert isinstance(batch, BatchSlice | RankBatch)
         assert batch.order is not None
-        shared = self._shared_rows(batch, group)
+        shared = batch.shared_rows[group]
         sums = kernels.sum_rows(batch.order, shared.own_starts, shared.own_end, grad)
         found = self._exchanges[group].totals(shared.listed, [sums], f"the row sums of step {step}")
         return shared.listed.unique_rows, np.ascontiguousarray(found)
-
-    def _shared_rows(self, batch: PackedBatch, group: int) -> SharedRows:
-        if isinstance(batch, BatchSlice):
-            return batch.shared_rows[group]
-        listed = ExchangeList(*batch.shared_lists[group], self._group.world)
-        return SharedRows(listed=listed, own_starts=batch.segments[group].starts, own_end=self._ends[group])

@@ -72,6 +72,10 @@ def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int
             "--nproc-per-node"
         )
     on_gpus = train.placement != "cpu" and (device == "cuda" or (device is None and seems_to_have_gpu()))
+    if device == "cuda" and on_gpus and not seems_to_have_gpu():
+        from fae.run.context import choose_device
+
+        choose_device(device)
     gpus = most_gpus() if on_gpus else None
     if gpus is not None and local_world > gpus:
         raise DeviceError(

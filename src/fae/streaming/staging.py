@@ -27,8 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fae.artifacts.batch_arrays import ColdLists
-from fae.artifacts.packed import BatchSet, PackedBatch
+from fae.artifacts.packed import BatchSet, ColdLists, PackedBatch
 from fae.core.threads import num_threads
 from fae.streaming.huge_pages import host_zeros
 from fae.streaming.row_loops import MOST_SLOTS, PLACE_BITS, gather_loop, scatter_loop

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fae.artifacts.batch_arrays import ColdLists
+from fae.artifacts.packed import ColdLists
 from fae.streaming.row_loops import down_loop, forward_on_host, up_loop
 from fae.streaming.row_store import RowStore
 from fae.streaming.workers import CounterIds, WorkerGroup

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fae.artifacts.batch_arrays import ColdLists
+from fae.artifacts.packed import ColdLists
 from fae.models.registry import build_model
 from fae.streaming import staging, transfer
 from fae.streaming.row_store import RowOptimizer
