@@ -17,7 +17,7 @@ from fae.bench.cells import Cells
 from fae.bench.config import BenchConfig
 from fae.bench.preparation import Preparation
 from fae.bench.rank_cells import RankCells, RankTurns, lacking_rank_cells, require_devices, seconds_left
-from fae.bench.rank_table import rank_lines
+from fae.bench.rank_table import lines_of_ranks
 from fae.bench.ratios import LABELS, PACK_OF, tables
 from fae.bench.shared_rows import RowMemory
 from fae.bench.speed_cells import SpeedCells, speed_key
@@ -206,5 +206,5 @@ def summary_lines(record: dict[str, Any]) -> list[str]:
                 + ", ".join(over) + auc
             )  # fmt: skip
         lines += [f"  {each['label']:26} left out: {each['why']}" for each in table["left_out"]]
-        lines += rank_lines(table.get("gpus", ()), LABELS, device=record["settings"]["device"])
+        lines += lines_of_ranks(table.get("gpus", ()), LABELS, device=record["settings"]["device"])
     return lines

@@ -64,7 +64,7 @@ def rank_rows(cells: Mapping[str, Any], size: int, labels: Mapping[str, str]) ->
     return rows
 
 
-def rank_lines(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str], *, device: str) -> list[str]:
+def lines_of_ranks(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str], *, device: str) -> list[str]:
     """The rows for a terminal; empty where there are none."""
     if not rows:
         return []

@@ -103,9 +103,8 @@ class Embeddings(RowTables):
                 raise ValueError(f"{group.world} ranks cannot train {batch_size} inputs by engine {engine!r} here")
             batch_size //= group.world
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
-        self.steps = 0
+        self.steps = self._lookups = 0
         self._rate_factor: Callable[[int], float] | None = None
-        self._lookups = 0
         self._looked_up: BatchTurn | None = None  # of the batch whose gradients the leaves take
         self._staging_rows: tuple[int, ...] = tuple(0 for _ in layout.groups)
         features = layout.model_features

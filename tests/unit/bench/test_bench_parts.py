@@ -14,7 +14,7 @@ from fae.bench.config import BenchConfig
 from fae.bench.contenders import epoch_swaps
 from fae.bench.host import product_gflops, stolen_seconds
 from fae.bench.plain_contender import PlainPyTorch, read_batches
-from fae.bench.rank_table import rank_lines
+from fae.bench.rank_table import lines_of_ranks
 from fae.bench.ratios import LABELS, host_warning, tables
 from fae.bench.shared_rows import fill, random_rows
 from fae.core.errors import ArtifactError
@@ -210,7 +210,7 @@ def test_rows_of_several_gpus_follow_from_their_cells():
     assert (rows[2, "tiered"]["over one"], rows[2, "tiered"]["over data parallel"]) == (1.6, 5.0)
     assert rows[4, "tiered"]["over one"] == 300 / 115
     assert "over data parallel" not in rows[4, "tiered"], "hybrid was not measured on 4"
-    lines = rank_lines(table["gpus"], LABELS, device="cuda")
+    lines = lines_of_ranks(table["gpus"], LABELS, device="cuda")
     assert lines[0] == "  on several GPUs, 10 inputs on each"
     assert lines[4].endswith("160 inputs/s (160 to 160); 1.60x one, 5.00x FAE's kernels, CPU-GPU on 2")
     assert "gpus" not in tables({"10/facts": {}}, [10], {"train_inputs": 600})[0]
