@@ -30,7 +30,7 @@ from fae.artifacts.row_layout import RowLayout
 from fae.core.units import format_bytes, format_count
 from fae.distributed.group import Group
 from fae.embedding.cpu_rows import CpuRows
-from fae.embedding.engines import make_gpu_rows
+from fae.embedding.engines import make_gpu_rows, slice_size
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.row_tables import RowTables
 from fae.kernels.geometry import group_geometries
@@ -83,7 +83,6 @@ class Embeddings(RowTables):
     """
 
     placement = ""
-    group = Group()
     _ranks: RankRows | None = None
     _has_gpu_ranks = False  # whether several ranks can train by the kernels of a GPU
 
@@ -99,12 +98,8 @@ class Embeddings(RowTables):
         group: Group | None = None,
     ) -> None:
         engine = engine or ("triton" if device.type == "cuda" else "cpu")
-        if group is not None and group.slices.is_cut:
-            count, by_gpu = group.slices.num_slices, self._has_gpu_ranks and not group.reproducible
-            if batch_size % count or engine == "reference" or (engine == "triton" and not by_gpu):
-                said = f"{group.world} ranks" + " by 8 slices" * group.reproducible
-                raise ValueError(f"{said} cannot train {batch_size} inputs by engine {engine!r} here")
-            batch_size //= count
+        self.group = group or Group()
+        batch_size = slice_size(batch_size, self.group, engine, on_gpus=self._has_gpu_ranks)
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
         self.steps = 0
         self._rate_factor: Callable[[int], float] | None = None
@@ -131,12 +126,11 @@ class Embeddings(RowTables):
                 if feature.pooling == "none"
             ]
         )
-        if group is not None and group.slices.is_cut:
-            self._train_with(group)
+        if self.group.slices.is_cut:
+            self._train_with(self.group)
 
     def _train_with(self, group: Group) -> None:
         """Train slices of batches, of `batch_size` inputs each, together with other ranks."""
-        self.group = group
         if self._gpu is not None:
             self._gpu.follow(group)
         else:
@@ -335,7 +329,7 @@ class Embeddings(RowTables):
     def keep_gradients(self, part: ReadyBatch) -> None:
         """Keep the sums of the rows of a slice, after its backward pass, where a rank has several: ``batch.slices``.
 
-        Where a batch is one slice, or whole, `update` does it.
+        `update` does it where there is one.
         """
         part.turn.require(self, "keep_gradients")
         self._keep(part)

@@ -49,7 +49,7 @@ class HybridEmbeddings(ResidentEmbeddings):
         group: Group | None = None,
     ) -> None:
         if group is not None and group.slices.is_cut and device.type != "cpu":
-            raise ValueError(f"{group.slices.num_slices} slices cannot be trained on a GPU here")
+            raise ValueError(f"{group.world} ranks cannot train slices of batches on GPUs here")
         super().__init__(layout, optimizer, batch_size, torch.device("cpu"), group=group)
         self.device = device
         self._pooled_bytes = {"pooled_bytes_to_device": 0, "gradient_bytes_to_host": 0}

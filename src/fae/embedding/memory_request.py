@@ -8,6 +8,7 @@ from functools import cached_property
 
 from fae.artifacts.batch_arrays import BatchSizes
 from fae.core.optimizers import row_bytes, state_width
+from fae.distributed.group import Group
 from fae.embedding.working_memory import (
     INPUT_RING_DEPTH,
     ROUNDED,
@@ -58,8 +59,8 @@ class MemoryRequest:
         Whether the device is a GPU, whose batches go through input buffers.
     dense_bytes
         Bytes of the dense weights, their gradients and optimizer state: `fae.training.dense.dense_bytes`.
-    world
-        Ranks that train together, each on its slice of a batch; what is planned is that of one of them.
+    group
+        The ranks that train together, each on its slices of a batch; what is planned is that of one of them.
     """
 
     hot_set: HotSetSizes
@@ -67,7 +68,7 @@ class MemoryRequest:
     splits: Sequence[BatchSizes]
     on_gpu: bool
     dense_bytes: int = 0
-    world: int = 1
+    group: Group = Group()
 
     @cached_property
     def geometries(self) -> tuple[GroupGeometry, ...]:
@@ -113,14 +114,14 @@ class MemoryRequest:
 
     @property
     def cpu_work(self) -> int:
-        """Bytes of lookups by the CPU kernels, and of what ranks exchange."""
-        size = self.hot_set.batch_size // self.world
-        return cpu_lookups(self.geometries, size) + row_exchanges(self.geometries, size, self.world)
+        """Bytes of lookups by the CPU kernels, of one slice after the other, and of what ranks exchange."""
+        size = self.hot_set.batch_size // self.group.slices.num_slices
+        return cpu_lookups(self.geometries, size) + row_exchanges(self.geometries, size, self.group.slices)
 
     @property
     def loose_batches(self) -> int:
         """Bytes of batches that do not go through input buffers."""
-        return loose_batches(self.hot_set.batch_size // self.world, self.splits[0].num_dense)
+        return loose_batches(self.hot_set.batch_size // self.group.world, self.splits[0].num_dense)
 
     @property
     def device_work(self) -> int:

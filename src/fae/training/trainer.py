@@ -112,7 +112,7 @@ class Trainer:
         self.model, self.embeddings, self.packed, self.config = model, embeddings, packed, config
         group = embeddings.group
         self._ranks = RankDecisions(group)
-        self._ranks.require_fit(model)
+        self._ranks.require_fit(model, reproducible=config.reproducible)
         self._best: BestWeights | None = None
         train = packed.train
         self.schedule = Schedule(
@@ -135,11 +135,11 @@ class Trainer:
                 Path(folder), plan, model, self.dense_optimizer, embeddings,
                 early_stopping=config.early_stopping > 0, on_replace=on_replace,
             )  # fmt: skip
+        self._controls = StepControls(config, model, embeddings, self.dense_optimizer, train.num_batches)
         self._runner = StepRunner(
             model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture,
-            compiled=config.compile,
+            compiled=config.compile, before_slice=self._controls.before_slice,
         )  # fmt: skip
-        self._controls = StepControls(config, model, embeddings, self.dense_optimizer, train.num_batches)
         self._meter, self._stop_rule = QualityMeter(packed, log, config.group_by), StopRule(config)
         self._watch = Watch(
             callbacks if group.is_first else (), config, train.num_batches,
