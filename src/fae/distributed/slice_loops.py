@@ -33,8 +33,8 @@ def cut_group(
     own_begin
         Where the group's part of `own_order` begins.
     addresses
-        int32 ``[lookups of a slice]``, written: address of each lookup of the slice, -1 where there is none. An empty array is
-        left alone.
+        int32 ``[lookups of a slice]``, written: address of each lookup of the slice, -1 where there is none. An empty
+        array is left alone.
     own_order
         int32 ``[lookups of a slice]``, written: its lookups in the order of the batch, numbered within the slice.
     unique_rows, slice_bits

@@ -38,7 +38,8 @@ class CpuRows:
     Attributes
     ----------
     outputs
-        Pooled rows, float32 ``[B, W]`` per group, of a slice ``[B / S, W]``; the leaves of the backward pass, reused by every lookup.
+        Pooled rows, float32 ``[B, W]`` per group, of a slice ``[B / S, W]``; the leaves of the backward pass, which
+        every lookup takes again.
     addresses
         int32 ``[B, S]``: those of the batch that was looked up last.
     """

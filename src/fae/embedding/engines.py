@@ -1,4 +1,4 @@
-"""What an engine can do: whether it trains slices of batches; on a GPU, where not every machine has Triton, made here."""
+"""Which engine trains slices of batches, and the one of a GPU, made here because not every machine has Triton."""
 
 from __future__ import annotations
 

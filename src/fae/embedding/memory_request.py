@@ -59,8 +59,10 @@ class MemoryRequest:
         Whether the device is a GPU, whose batches go through input buffers.
     dense_bytes
         Bytes of the dense weights, their gradients and optimizer state: `fae.training.dense.dense_bytes`.
-    group
-        The ranks that train together, each on its slices of a batch; what is planned is that of one of them.
+    world
+        Ranks that train together, each on its slices of a batch; what is planned is that of one of them.
+    reproducible
+        Whether a batch has 8 slices.
     """
 
     hot_set: HotSetSizes
@@ -68,7 +70,8 @@ class MemoryRequest:
     splits: Sequence[BatchSizes]
     on_gpu: bool
     dense_bytes: int = 0
-    group: Group = Group()
+    world: int = 1
+    reproducible: bool = False
 
     @cached_property
     def geometries(self) -> tuple[GroupGeometry, ...]:
@@ -115,13 +118,14 @@ class MemoryRequest:
     @property
     def cpu_work(self) -> int:
         """Bytes of lookups by the CPU kernels, of one slice after the other, and of what ranks exchange."""
-        size = self.hot_set.batch_size // self.group.slices.num_slices
-        return cpu_lookups(self.geometries, size) + row_exchanges(self.geometries, size, self.group.slices)
+        plan = Group(world=self.world, reproducible=self.reproducible).slices
+        size = self.hot_set.batch_size // plan.num_slices
+        return cpu_lookups(self.geometries, size) + row_exchanges(self.geometries, size, plan)
 
     @property
     def loose_batches(self) -> int:
         """Bytes of batches that do not go through input buffers."""
-        return loose_batches(self.hot_set.batch_size // self.group.world, self.splits[0].num_dense)
+        return loose_batches(self.hot_set.batch_size // self.world, self.splits[0].num_dense)
 
     @property
     def device_work(self) -> int:

@@ -162,7 +162,7 @@ def make_embeddings(
     group
         The ranks that train together; None is this process alone.
     reproducible
-        As ``[train] reproducible``: every batch is streamed in 8 slices (`fae.streaming.ready_batch.ReadyBatch.slices`),
+        As ``[train] reproducible``: batches are streamed in 8 slices (`fae.streaming.ready_batch.ReadyBatch.slices`),
         and a training does not depend on how many ranks there are.
 
     Raises
@@ -183,7 +183,8 @@ def plan_memory(
     *,
     on_gpu: bool,
     dense_bytes: int = 0,
-    group: Group | None = None,
+    world: int = 1,
+    reproducible: bool = False,
 ) -> MemoryPlan:
     """What the embeddings of a placement will take on each rank; parameters as `MemoryRequest` has them.
 
@@ -193,7 +194,7 @@ def plan_memory(
         If there is no such placement.
     """
     request = MemoryRequest(
-        hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes,
-        group=group or Group(),
+        hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes, world=world,
+        reproducible=reproducible,
     )  # fmt: skip
     return find_placement(placement).plan(request)

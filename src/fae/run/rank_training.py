@@ -67,6 +67,8 @@ def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int
         If this host has fewer GPUs.
     """
     train = recipe.train
+    if world == 1 and not train.reproducible:
+        return
     on_gpus = train.placement != "cpu" and (device == "cuda" or (device is None and seems_to_have_gpu()))
     if train.reproducible and on_gpus:
         raise RecipeError(

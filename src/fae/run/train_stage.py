@@ -233,6 +233,7 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
     """
     import torch
 
+    from fae.distributed.dense_sums import dense_sums_bytes
     from fae.distributed.group import Group
     from fae.embedding.memory_plan import require_memory
     from fae.embedding.placements import plan_memory
@@ -240,10 +241,13 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
 
     train, on_gpu = run.recipe.train, run.device() == "cuda"
     splits = (packed.train, packed.validation, packed.test)
+    world, num_weights = run.ranks.place.world, sum(parameter.numel() for parameter in model.parameters())
     dense = dense_bytes(train.optimizer, model, flat=on_gpu, bf16=on_gpu and train.precision == "bf16")
+    if not on_gpu:
+        dense += dense_sums_bytes(num_weights, Group(world=world, reproducible=train.reproducible).slices)
     needs = plan_memory(
         train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense,
-        group=Group(world=run.ranks.place.world, reproducible=train.reproducible),
+        world=world, reproducible=train.reproducible,
     )  # fmt: skip
     ranks = run.ranks.place.local_world
     each = f", on each of {ranks} ranks of this host" if ranks > 1 else ""
