@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from fae.artifacts.checkpoint import read_progress
 from fae.artifacts.packed import PackedDataset
 from fae.cli.main import main
 from fae.engine.processes import process_start
+from fae.report.sentences.rank_lines import rank_lines
 
 from commands import fae, fault, succeed, write_log, write_recipe
 
@@ -133,6 +136,33 @@ def test_rows_may_be_anywhere(made: Path, two: Path) -> None:
     assert_same(made / "device", two)
 
 
+def test_each_rank_says_what_it_moved(made: Path, two: Path) -> None:
+    """In the record, on the page, in the terminal; and a plan says as much before."""
+    train = json.loads((two / "run.json").read_text())["train"]
+    each = train["each_rank"]
+    assert [one["rank"] for one in each] == [0, 1]
+    assert sum(one["num_inputs"] for one in each) == train["num_inputs"]
+    for one in each:
+        assert one["received_bytes_per_input"] == one["received_bytes"] / one["num_inputs"]
+        assert 0 < one["waited_seconds"] < train["seconds"]
+    shown = fae("run", made / "recipe.toml", "--out", two, "--device", "cpu").stderr
+    page = Path(succeed("report", two, "--json", "--out", made / "two.html").result["path"]).read_text()
+    for rank, text in rank_lines(each):
+        assert f"train: {rank}: {text}" in shown
+        assert text in page
+    alone = json.loads((made / "alone" / "run.json").read_text())
+    assert alone["train"]["each_rank"] == []
+    planned = succeed("plan", made / "recipe.toml", "--out", made / "none", "--gpu", "h100", "--json").result["gpus"]
+    (row,) = [row for row in planned["strong"] if (row["gpus"], row["placement"]) == (2, "device")]
+    received = sum(one["received_bytes"] for one in each) / train["num_inputs"]
+    assert row["received_bytes_per_input"] == pytest.approx(received, rel=0.04)
+    halved = succeed(
+        "plan", made / "recipe.toml", "--out", made / "none", "--gpu", "h100", "--json", "--set", "train.batch_size=16"
+    ).result["gpus"]
+    (row,) = [row for row in halved["weak"] if (row["gpus"], row["placement"]) == (2, "device")]
+    assert row["received_bytes_per_input"] == pytest.approx(received, rel=0.04)
+
+
 def test_the_first_rank_alone_talks(made: Path) -> None:
     lines = started(made, "talk", "--gpus", "2").end()
     assert len(lines) == len(set(lines)), lines
@@ -153,6 +183,20 @@ def test_under_torchrun(made: Path, two: Path) -> None:
 def test_four_ranks(made: Path) -> None:
     started(made, "four", "--gpus", "4").end()
     assert_close(made / "four", made / "alone")
+
+
+@pytest.mark.slow
+def test_two_nodes_of_torchrun_end_as_one_of_four_ranks(made: Path) -> None:
+    """Both are this machine; the run folder is one that both see."""
+    started(made, "one node", "--gpus", "4").end()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meeting = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", port)
+    nodes = [started(made, "nodes", starter=(*TORCHRUN, *meeting, "--node-rank", rank)) for rank in ("1", "0")]
+    for node in nodes:
+        node.end()
+    assert_same(made / "nodes", made / "one node")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -267,12 +311,13 @@ def test_reproducible_trains_on_cpus(verb: str, ranks: tuple[str, ...], made: Pa
         (("--gpus", "0"), "--gpus 0 must be 1 or more"),
         (("--gpus", "3"), "3 ranks are requested, and 2, 4 or 8 can train together"),
         (("--gpus", "16"), "16 ranks are requested"),
-        (("--gpus", "2", "--device", "cuda"), "placement = 'tiered' trains on one GPU so far, and 2 are requested"),
+        (("--gpus", "2", "--device", "cuda"), "there is no CUDA device here"),
         (("--gpus", "4", "--set", "train.batch_size=34"), "set train.batch_size=36"),
         (("--set", "train.batch_size=34", "--set", "train.reproducible=true"), "set train.batch_size=40"),
     ],
 )
 @pytest.mark.parametrize("verb", ["run", "train"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="one of them is refused where there is no GPU")
 def test_what_ranks_do_not_train_yet(verb: str, words: tuple[str, ...], expected: str, made: Path) -> None:
     fault(fae(verb, made / "recipe.toml", "--out", made / "refused", "--device", "cpu", *words), expected)
     assert not (made / "refused").exists()

@@ -12,6 +12,7 @@ from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed import batch_slices
 from fae.distributed.batch_slices import BatchSlice
+from fae.distributed.rank_batches import RankBatches
 from fae.distributed.slice_loops import cut_group
 
 from cases import Log
@@ -40,6 +41,8 @@ def test_slices_are_those_of_the_addresses(case: tuple[Log, RowLayout, BatchSet]
             for own in cut:
                 check_order(own, slots)
             check_rows(cut, slots)
+    if world > 1:
+        check_counts(batches, world, slots)
 
 
 def check_order(own: BatchSlice, slots: list[np.ndarray]) -> None:
@@ -69,3 +72,18 @@ def check_rows(cut: list[BatchSlice], slots: list[np.ndarray]) -> None:
             assert len(shared.own_starts) == len(rows)
             for row, start, stop in zip(rows, ends, ends[1:], strict=False):
                 assert set(flat[own.order[start:stop]]) == {row}
+
+
+def check_counts(batches: BatchSet, world: int, slots: list[np.ndarray]) -> None:
+    """A slice, cut for a CPU or for a GPU, knows how many rows the others look up."""
+    sizes = [len(each) for each in slots]
+    for rank in range(world):
+        on_gpu = RankBatches(rank, world, sizes).of(batches)
+        for index, whole in enumerate(batches):
+            parts = np.split(whole.addresses, world)
+            expected = tuple(
+                sum(len(np.setdiff1d(part[:, columns], [-1])) for k, part in enumerate(parts) if k != rank)
+                for columns in slots
+            )
+            assert BatchSlice(whole, rank, world, sizes).rows_of_others == expected
+            assert on_gpu.batch(index).rows_of_others == expected  # type: ignore[attr-defined]

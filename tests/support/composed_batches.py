@@ -16,10 +16,16 @@ from packs import random_ranks
 
 
 @st.composite
-def batches_with_addresses(draw: st.DrawFn) -> tuple[Log, RowLayout, BatchSet]:
-    """Batches with composed addresses: empty slots and batches, one row for all, long rows, several widths."""
+def batches_with_addresses(draw: st.DrawFn, multiple: int = 1) -> tuple[Log, RowLayout, BatchSet]:
+    """Batches with composed addresses: empty slots and batches, one row for all, long rows, several widths.
+
+    Parameters
+    ----------
+    multiple
+        What divides the batch size.
+    """
     random = np.random.default_rng(draw(st.integers(0, 2**31)))
-    num_tables, batch_size = draw(st.integers(1, 4)), draw(st.integers(1, 140))
+    num_tables, batch_size = draw(st.integers(1, 4)), multiple * draw(st.integers(1, max(40, 140 // multiple)))
     features = [
         FeatureSchema(name=f"C{t}", num_embeddings=draw(st.sampled_from([1, 2, 40, 3000])), length=length)
         for t, length in enumerate(draw(st.lists(st.integers(1, 5), min_size=num_tables, max_size=num_tables)))

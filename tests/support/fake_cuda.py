@@ -20,8 +20,9 @@ NOT_READY, SLEEP = 600, 12345
 _handles = count(1)
 order: list[tuple] = []
 """All that streams did since `install_fake_cuda`: ``("wait", stream, event)``, ``("record", stream, event)``,
-``("copy", stream, target, source, bytes)``, ``("fill", stream)``, ``("delay", stream)``, and what the host did:
-``("seen", event)`` and ``("synchronize", stream)``. Tests add what is computed."""
+``("follow", stream, other stream)``, ``("copy", stream, target, source, bytes)``, ``("fill", stream)``,
+``("delay", stream)``, and what the host did: ``("seen", event)`` and ``("synchronize", stream)``. Tests add what is
+computed."""
 
 
 class Stream:
@@ -35,7 +36,8 @@ class Stream:
         order.append(("wait", self.cuda_stream, event.cuda_event))
 
     def wait_stream(self, stream: Stream) -> None:
-        """Nothing to do: all of it has happened."""
+        """Only written down: all of it has happened."""
+        order.append(("follow", self.cuda_stream, stream.cuda_stream))
 
     def synchronize(self) -> None:
         """Only written down: all of it has happened."""
@@ -152,8 +154,8 @@ def install_fake_inputs(monkeypatch, *, locked: bool = True) -> None:
     """After `install_fake_cuda`: let input rings, too, copy as on a GPU, from locked files or from pinned buffers."""
     made, zeros = input_ring.InputRing.__init__, torch.zeros
 
-    def on_gpu(ring, layout, depth, device) -> None:
-        made(ring, layout, depth, device)
+    def on_gpu(ring, layout, depth, device, *, held=0) -> None:
+        made(ring, layout, depth, device, held=held)
         ring._on_gpu, ring._stream = True, Stream()
         ring._arrived, ring._consumed = (cuda_commands.new_events(depth, ring._stream) for _ in range(2))
 

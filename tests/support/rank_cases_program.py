@@ -4,8 +4,8 @@
 
     python rank_cases_program.py FOLDER SEED [ENGINE [WIRE [NAME...]]]
 
-ENGINE is ``cpu``, ``reproducible`` (on CPUs), ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``, WIRE that of a
-`Group` or empty.
+ENGINE is ``cpu``, ``reproducible`` (on CPUs), ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``, WIRE that of
+a `Group` or empty.
 Names are those of `HELD`. With a SEED everything waits at random, and NaN fills slots and buffers that hold nothing.
 What every rank ends with is written beside, for tests to compare.
 """

@@ -98,6 +98,9 @@ class SharedArrays:
         int64 ``[n + 1, G]``: where each batch's further segments begin.
     most_own_rows
         Per group: the most rows that a slice of any rank looks up in a batch, which is the same on all ranks.
+    rows_of_others
+        int64 ``[n, G]``: rows that the slices of other ranks look up, once for each slice; None outside the training
+        split.
     """
 
     num_inputs: npt.NDArray[np.int32]
@@ -110,6 +113,7 @@ class SharedArrays:
     further: tuple[npt.NDArray[np.int32], ...] = ()
     further_offsets: npt.NDArray[np.int64] | None = None
     most_own_rows: tuple[int, ...] = ()
+    rows_of_others: npt.NDArray[np.int64] | None = None
 
     def weight_of(self, index: int) -> float:
         """Weight of a whole batch: the number of its inputs, where the log has no weights."""

@@ -20,6 +20,7 @@ Nothing is written in the folder of the run. A log that a run has ingested alrea
   fae plan my.toml                                 for the GPU that is here
   fae plan my.toml --gpu rtx4090                   for a card, by its published ceilings
   fae plan my.toml --gpu a10 --gpu-memory 12GiB    where others take a part of it
+  fae plan my.toml --gpu h100 --gpus 8             what eight of them do, in the verdict too
   fae plan my.toml --budget 64MiB --budget 1GiB    these budgets
   fae plan my.toml --cores 64                      hours, memory and disk of every stage on a machine of 64 cores
   fae plan my.toml --inputs 4000000000             what is here is a part of the log
@@ -33,11 +34,10 @@ def add_parser(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("recipe", metavar="RECIPE.toml", help="the run, see recipes/")
-    parser.add_argument(
-        "--out", metavar="DIR",
-        help="folder of the run, whose log is taken if it is there (default: runs/<name of the recipe>)",
-    )  # fmt: skip
+    folder = "folder of the run, whose log is taken if it is there (default: runs/<name of the recipe>)"
+    parser.add_argument("--out", metavar="DIR", help=folder)
     parser.add_argument("--gpu", metavar="NAME", help="a card, e.g. a10 or rtx4090 (default: the GPU that is here)")
+    parser.add_argument("--gpus", metavar="N", type=int, help="1, 2, 4 or 8 of one host, which the verdict speaks of")
     parser.add_argument("--gpu-memory", metavar="SIZE", help="memory of the GPU, e.g. 8GiB (default: the card's)")
     parser.add_argument(
         "--budget", metavar="SIZE", action="append", default=[], dest="budgets",
@@ -51,11 +51,8 @@ def add_parser(verbs: Any) -> None:
         "--read", metavar="SIZE", default="512MiB",
         help="most text to read; of a longer log a sample of that size, or `all` (default: 512MiB)",
     )  # fmt: skip
-    parser.add_argument(
-        "--inputs", metavar="N", type=int,
-        help="inputs of the whole log, where a part of it is here, or nothing of a public one "
-        "(default: what is here is all; the published number)",
-    )  # fmt: skip
+    inputs = "inputs of the whole log, where a part of it is here, or nothing of a public one (default: what is here)"
+    parser.add_argument("--inputs", metavar="N", type=int, help=inputs)
     parser.add_argument("--cores", metavar="N", type=int, help="cores for the data stages (default: this machine's)")
     parser.add_argument("--machines", metavar="N", type=int, default=1, help="machines that read the log (default: 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="plan for this (default: cuda where there is one)")
@@ -66,15 +63,18 @@ def add_parser(verbs: Any) -> None:
 def work(options: argparse.Namespace) -> dict[str, Any]:
     """Plan."""
     from fae.core.progress import say
+    from fae.planning.gpus_table import check_gpus, with_gpus
     from fae.planning.plan import plan
     from fae.planning.plan_text import plan_lines
     from fae.run.recipe import load_recipe
 
+    check_gpus(options.gpus)
     found = plan(
         load_recipe(options.recipe, options.overrides),
         out=Path(options.out) if options.out else Path("runs") / Path(options.recipe).stem,
         **{name: getattr(options, name) for name in _DIALS},
     )
+    found = with_gpus(found, options.gpus)
     for line in plan_lines(found):
         say(line)
     return found

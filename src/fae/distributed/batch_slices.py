@@ -64,6 +64,8 @@ class BatchSlice(PackedBatch):
         s and S: S divides B.
     group_slots
         Slots of each group of tables.
+    world
+        Ranks, each with S / W slices; by default W is S.
 
     Attributes
     ----------
@@ -73,9 +75,11 @@ class BatchSlice(PackedBatch):
         Real inputs of the slice; 0 where the batch ends before it.
     """
 
-    def __init__(self, whole: PackedBatch, number: int, num_slices: int, group_slots: Sequence[int]) -> None:
+    def __init__(
+        self, whole: PackedBatch, number: int, num_slices: int, group_slots: Sequence[int], world: int | None = None
+    ) -> None:
         self._whole, self.number, self._num_slices, self._group_slots = whole, number, num_slices, tuple(group_slots)
-        size = len(whole.labels) // num_slices
+        self._world, size = world or num_slices, len(whole.labels) // num_slices
         self._part = slice(number * size, (number + 1) * size)
         self.num_inputs = max(0, min(size, whole.num_inputs - number * size))
         self.has_cold_rows = whole.has_cold_rows
@@ -108,6 +112,16 @@ class BatchSlice(PackedBatch):
     def shared_rows(self) -> tuple[SharedRows, ...]:
         """For each group, which rows are summed over slices, of a batch of the training split."""
         return self._cut.shared_rows
+
+    @property
+    def rows_of_others(self) -> tuple[int, ...]:
+        """Per group, rows that other ranks look up, once for each that does; empty outside the training split."""
+        if not self.is_ordered:
+            return ()
+        others = [rank for rank in range(self._world) if rank != self.number * self._world // self._num_slices]
+        return tuple(
+            sum(len(shared.listed.places_of_rank(rank, self._world)) for rank in others) for shared in self.shared_rows
+        )
 
     @cached_property
     def dense(self) -> npt.NDArray[np.float32]:

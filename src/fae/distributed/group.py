@@ -73,6 +73,13 @@ class Group:
         num_slices = REPRODUCIBLE_SLICES if self.reproducible else self.world
         return SlicePlan(num_slices=num_slices, rank=self.rank, world=self.world)
 
+    @property
+    def waited_seconds(self) -> float | None:
+        """Seconds of this rank in collectives; None where the device waits for other ranks, unknown to the host."""
+        if self.link is None:
+            return 0.0
+        return self.link.waited_seconds if self.device == "cpu" else None
+
     def gather_json(self, value: Any, what: str) -> list[Any]:
         """The JSON value of each rank, by rank."""
         return [json.loads(text) for text in self._gather(_to_bytes(value), what)]

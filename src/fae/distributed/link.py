@@ -44,6 +44,11 @@ class Link:
         What tensors of this rank are on.
     timeout
         Seconds that a rank waits for the others in one collective.
+
+    Attributes
+    ----------
+    waited_seconds
+        Seconds that this rank has been in collectives: it waits for the others, and bytes are moved.
     """
 
     def __init__(self, meeting: RankMeeting, device: torch.device, timeout: float) -> None:
@@ -60,6 +65,7 @@ class Link:
         except RuntimeError as error:
             raise LostRank(f"ranks cannot be connected: {_line(error)}") from error
         self._number = self._works = 0
+        self.waited_seconds = 0.0
         self._header = torch.zeros(3, dtype=torch.int64)
         self._headers = torch.zeros(self._place.world, 3, dtype=torch.int64)
 
@@ -127,8 +133,14 @@ class Link:
         self._wait(lambda: dist.all_gather(rows, tensor, group=group, async_op=True), what)
 
     def _wait(self, start: Callable[[], Any], what: str) -> None:
-        began = looked = time.monotonic()
-        has_ended = False
+        began = time.monotonic()
+        try:
+            self._wait_from(began, start, what)
+        finally:
+            self.waited_seconds += time.monotonic() - began
+
+    def _wait_from(self, began: float, start: Callable[[], Any], what: str) -> None:
+        looked, has_ended = began, False
         try:
             work = start()
         except RuntimeError as error:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, SharedArrays
-from fae.artifacts.packed import BatchSet
+from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.core.compiled import read_only
 from fae.core.own_pages import zeros_in_own_pages
 from fae.core.threads import run_ranges
@@ -28,6 +28,24 @@ SEGMENT_LOOKUPS = 32
 
 Lists = dict[str, npt.NDArray[Any]]
 _NO_ADDRESSES = np.empty(0, np.int32)
+
+
+class RankBatch(PackedBatch):
+    """A slice of a batch that `RankBatches` has cut."""
+
+    @property
+    def rows_of_others(self) -> tuple[int, ...]:
+        """Per group, rows that the other slices look up, once for each that does; empty outside the training split."""
+        shared = self._arrays.shared
+        return () if shared is None or shared.rows_of_others is None else tuple(shared.rows_of_others[self._index])
+
+
+class _Slices(BatchSet):
+    def _open_batch(self, index: int) -> PackedBatch:
+        found = super()._open_batch(index)
+        return RankBatch(
+            self.arrays, index, num_inputs=found.num_inputs, has_cold_rows=found.has_cold_rows, num_hot_batches=0
+        )
 
 
 class RankBatches:
@@ -48,7 +66,7 @@ class RankBatches:
     def of(self, batches: BatchSet) -> BatchSet:
         """The slices of a split: batches of B / W inputs."""
         if batches not in self._cut:
-            self._cut[batches] = BatchSet(self._slices(batches), 0)
+            self._cut[batches] = _Slices(self._slices(batches), 0)
         return self._cut[batches]
 
     def _slices(self, batches: BatchSet) -> BatchArrays:
@@ -78,7 +96,7 @@ class RankBatches:
         count, groups = batches.num_batches, len(self._group_slots)
         order = zeros_in_own_pages(np.int32, count, size * sum(self._group_slots))
         found: list[list[Lists]] = [[] for _ in range(count)]
-        most_own = np.zeros((count, groups, self._world), np.int64)
+        most_own = np.zeros((count, groups, self._world), np.int64)  # of one batch, so what each slice looks up in it
 
         def work(first: int, last: int) -> None:
             for index in range(first, last):
@@ -92,7 +110,7 @@ class RankBatches:
             offsets[1:] = np.cumsum(np.array(sizes, np.int64).reshape(count, groups), axis=0)
             parts = []
             for group in range(groups):
-                like = found[0][group][name] if count else np.empty(0, np.int32)
+                like = found[0][group][name] if count else np.empty((0, self._world), np.int32)
                 array = zeros_in_own_pages(like.dtype, int(offsets[-1, group]), *like.shape[1:])
                 for index, of_batch in enumerate(found):
                     array[offsets[index, group] : offsets[index + 1, group]] = of_batch[group].pop(name)
@@ -117,6 +135,7 @@ class RankBatches:
                 cut.shared, rows=rows, bits=joined("bits")[0], offsets=row_offsets, counts=counts,
                 count_offsets=count_offsets, further=further, further_offsets=further_offsets,
                 most_own_rows=tuple(most_own.max(axis=(0, 2), initial=0).tolist()),
+                rows_of_others=most_own.sum(axis=2) - most_own[:, :, self._rank],
             ),
         )  # fmt: skip
 

@@ -35,7 +35,7 @@ from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLeng
 from fae.embedding.row_tables import RowTables
 from fae.kernels.geometry import group_geometries
 from fae.streaming.batch_turn import BatchTurn
-from fae.streaming.ready_batch import InputSlot, ReadyBatch, make_ready, ready_from_buffer
+from fae.streaming.ready_batch import ReadyBatch, make_ready, ready_from_buffer
 from fae.streaming.row_store import RowOptimizer, RowStore
 from fae.streaming.staging import NO_FAULTS, FaultInjection
 
@@ -250,23 +250,24 @@ class Embeddings(RowTables):
                     yield make_ready(parts[0], self.device, slot, turn, parts[1:])
             return
         with closing(self._gpu.buffered(batches, numbers, slots, self._staging_rows, self.steps + 1)) as buffered:
-            expected, latest = self.steps, None
-            try:
-                for (packed, buffer), slot in zip(buffered, places, strict=True):
-                    if self.steps != expected and packed.is_ordered:  # a batch before was not updated
-                        self._gpu.set_step(buffer, self.steps + 1)
-                    expected, latest = expected + 1, buffer
+            expected, last, updated = self.steps, self.steps + len(numbers), None
+            for (packed, buffer), slot in zip(buffered, places, strict=True):
+                if self.steps != expected and packed.is_ordered:  # a batch before was not updated
+                    self._gpu.set_step(buffer, self.steps + 1)
+                expected += 1
+                before, is_over = self.steps, True
+                try:
                     with BatchTurn(self, frozen=frozen) as turn:
                         yield ready_from_buffer(packed, buffer, slot, turn)
-            except GeneratorExit:
-                self._finish(latest, frozen=frozen)
-                raise
-            self._finish(latest, frozen=frozen)
-
-    def _finish(self, latest: InputSlot | None, *, frozen: bool) -> None:
-        """Bring all rows up to date behind the last batch of a stream."""
-        if latest is not None and not frozen and self._gpu is not None:
-            self._gpu.finish(latest, [self._bank(group) for group in range(len(self.geometries))])
+                    is_over = expected == last
+                finally:
+                    if self.steps != before:
+                        updated = buffer
+                    else:  # the next lookup takes the rows to step from the buffer before its own
+                        is_over = True
+                    if is_over and updated is not None:
+                        self._gpu.finish(updated, [self._bank(group) for group in range(len(self.geometries))])
+                        updated = None
 
     @property
     def traffic(self) -> dict[str, int]:
@@ -327,10 +328,7 @@ class Embeddings(RowTables):
         return FeatureEmbeddings(self._views, leaves, self._sequences.read(self._cpu.addresses, leaves[0].device))
 
     def keep_gradients(self, part: ReadyBatch) -> None:
-        """Keep the sums of the rows of a slice, after its backward pass, where a rank has several: ``batch.slices``.
-
-        `update` does it where there is one.
-        """
+        """Keep the sums of a slice's rows, after its backward pass; `update` does it where ``batch.slices`` has one."""
         part.turn.require(self, "keep_gradients")
         self._keep(part)
 

@@ -24,6 +24,7 @@ from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_rows import RowPart, SharedSums, TritonGroupKernels
+from fae.kernels.triton_shared import require_slices
 from fae.streaming.row_store import RowOptimizer, RowStore
 
 
@@ -63,6 +64,11 @@ class GpuRankRows:
     ----------
     steps_end_together
         Whether all ranks wait for one another at the end of each step, as they do for dense gradients.
+
+    Raises
+    ------
+    ValueError
+        If there are not 2, 4 or 8.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class GpuRankRows:
         *,
         staged: bool,
     ) -> None:
+        require_slices(group.world)
         self._group, self._layout, self._geometries, self._optimizer = group, layout, geometries, optimizer
         self._device = device
         self._batches = RankBatches(group.rank, group.world, [len(geometry.slots) for geometry in geometries])
@@ -107,7 +114,9 @@ class GpuRankRows:
             self._most_further[group] = max(self._most_further[group], further, *(most[group] for most in every))
             self._most_long[group] = max(self._most_long[group], slices.most_segments[group][1])
         changed = before != (self._most_own, self._most_further, self._most_long, self._most_rows)
-        if changed:
+        # Sizes that are the same on all ranks decide, so that all make buffers or none does. There is always one: by it
+        # ranks wait for each other.
+        if not self._buffers or before[:2] != (self._most_own, self._most_further):
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             self._group.barrier("the end of what reads row sums")
@@ -154,6 +163,8 @@ class GpuRankRows:
         gradient
             As `TritonGroupKernels.update` takes it.
         """
+        if not self._most_rows[group]:  # on any rank
+            return
         buffer = self._buffers[group]
         rows.kernels.sum_slice(
             rows.inputs, gradient, buffer.own, self._waiting[group : group + 1], segment_lookups=SEGMENT_LOOKUPS,
@@ -166,6 +177,8 @@ class GpuRankRows:
             self._step(group, rows, "cold")
 
     def _step(self, group: int, rows: BankRows, part: RowPart) -> None:
+        if not self._most_rows[group]:
+            return
         optimizer = self._optimizer
         sums = SharedSums(
             pointers=self._buffers[group].pointers, waiting=self._waiting[group : group + 1],

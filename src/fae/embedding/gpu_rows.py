@@ -294,7 +294,10 @@ class GpuRows:
     def finish(self, buffer: InputSlot, banks: Sequence[RowStore]) -> None:
         """Step the rows of the last batch of a stream, where they still wait for the sums of other ranks."""
         if self.ranks is not None:
+            assert self._ring is not None
+            self.await_side_work()  # which may have stepped them
             self.ranks.finish([self._bank_rows(group, buffer.views, bank) for group, bank in enumerate(banks)])
+            self._ring.follow_steps()
 
     def _bank_rows(self, group: int, views: InputViews, bank: RowStore) -> BankRows:
         return BankRows(self._kernels[group], views, self._cold_lists(views, group), bank)

@@ -9,6 +9,8 @@ from functools import cached_property
 from fae.artifacts.batch_arrays import BatchSizes
 from fae.core.optimizers import row_bytes, state_width
 from fae.distributed.group import Group
+from fae.distributed.slice_plan import SlicePlan
+from fae.embedding.rank_memory import SliceSizes
 from fae.embedding.working_memory import (
     INPUT_RING_DEPTH,
     ROUNDED,
@@ -35,7 +37,7 @@ class InputMemory:
     device
         Input buffers on the device.
     host
-        Page-locked buffers of the same number in host memory.
+        Page-locked buffers of the same number in host memory, and the slices of one of several ranks.
     tables
         Tables of a stream in host memory.
     """
@@ -118,14 +120,13 @@ class MemoryRequest:
     @property
     def cpu_work(self) -> int:
         """Bytes of lookups by the CPU kernels, of one slice after the other, and of what ranks exchange."""
-        plan = Group(world=self.world, reproducible=self.reproducible).slices
-        size = self.hot_set.batch_size // plan.num_slices
+        plan, size = self._plan, self.hot_set.batch_size // self._plan.num_slices
         return cpu_lookups(self.geometries, size) + row_exchanges(self.geometries, size, plan)
 
     @property
     def loose_batches(self) -> int:
         """Bytes of batches that do not go through input buffers."""
-        return loose_batches(self.hot_set.batch_size // self.world, self.splits[0].num_dense)
+        return loose_batches(self._slice_size, self.splits[0].num_dense)
 
     @property
     def device_work(self) -> int:
@@ -133,7 +134,27 @@ class MemoryRequest:
         if not self.on_gpu:
             return self.dense_bytes + self.cpu_work + self.loose_batches
         of_rings = ROUNDED * (INPUT_RING_DEPTH + 3 * len(self.geometries))
-        return self.dense_bytes + gpu_lookups(self.geometries, self.hot_set.batch_size, self.splits) + of_rings
+        sums = sum(split.sum_bytes for split in self._slices)
+        return self.dense_bytes + gpu_lookups(self.geometries, self._slice_size, self._own_splits) + of_rings + sums
+
+    @property
+    def _plan(self) -> SlicePlan:
+        return Group(world=self.world, reproducible=self.reproducible).slices
+
+    @property
+    def _slice_size(self) -> int:
+        return self.hot_set.batch_size // self.world
+
+    @property
+    def _slices(self) -> list[SliceSizes]:
+        """Sizes of the slices of each split on several ranks; empty on one."""
+        if self.world == 1:
+            return []
+        return [SliceSizes(split, self.geometries, self._slice_size, self.world) for split in self.splits]
+
+    @property
+    def _own_splits(self) -> Sequence[BatchSizes]:
+        return self._slices or self.splits
 
     @property
     def hybrid_work(self) -> tuple[int, int]:
@@ -147,16 +168,17 @@ class MemoryRequest:
         if not self.on_gpu:
             return InputMemory()
         layout = InputLayout(
-            batch_size=self.hot_set.batch_size,
+            batch_size=self._slice_size,
             num_slots=self.hot_set.layout.num_slots,
             num_dense=self.splits[0].num_dense,
             num_groups=len(self.geometries),
             with_cold_lists=with_cold_lists,
             with_weights=self.splits[0].is_weighted,
+            of_slices=self.world > 1,
         )
-        size = input_buffer_bytes(layout, self.splits)
+        size, slices = input_buffer_bytes(layout, self._own_splits), sum(split.num_bytes for split in self._slices)
         return InputMemory(
             device=INPUT_RING_DEPTH * size,
-            host=INPUT_RING_DEPTH * pinned(size),
+            host=INPUT_RING_DEPTH * pinned(size) + slices,
             tables=input_tables(len(self.geometries), self.most_batches),
         )

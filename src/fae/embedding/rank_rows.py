@@ -44,7 +44,8 @@ class RankRows:
 
     def cut(self, batch: PackedBatch) -> list[BatchSlice]:
         """The slices of this rank."""
-        return [BatchSlice(batch, number, self._plan.num_slices, self._group_slots) for number in self._plan.own]
+        count, world = self._plan.num_slices, self._plan.world
+        return [BatchSlice(batch, number, count, self._group_slots, world) for number in self._plan.own]
 
     def drop(self) -> None:
         """Forget the sums that are kept."""

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fae.kernels.triton_shared import ADAGRAD, SGD, operand
+from fae.kernels.triton_shared import ADAGRAD, SGD, operand, require_slices
 
 PART_ROWS = 128
 """Rows of an activation whose column sums are one part; part of the order of sums."""
@@ -325,6 +325,8 @@ def dense_update(
         int64 ``[2, 4 or 8]`` on the device: where the gradient of each rank is, to be summed in place of `grad`.
     """
     size, block = weight.numel(), 1024
+    if of_ranks is not None:
+        require_slices(len(of_ranks))
     _dense_update_kernel[(triton.cdiv(size, block),)](
         weight, grad if of_ranks is None else of_ranks, state if state.numel() else weight,
         shadow if shadow.numel() else weight,

@@ -26,7 +26,7 @@ from fae.kernels.input_views import BLOCK_ROWS, InputViews, group_field
 from fae.kernels.triton_addresses import derive_group_addresses
 from fae.kernels.triton_exchange import exchange_kernel, slice_long_rows_kernel, slice_sums_kernel
 from fae.kernels.triton_row_sums import long_rows_kernel, segment_sums_kernel
-from fae.kernels.triton_shared import KEPT, MEAN, to_row
+from fae.kernels.triton_shared import KEPT, MEAN, require_slices, to_row
 
 _BLOCK_INPUTS = 32  # inputs of a program of the lookup
 SUMS = {"floats": 256, "at_once": 4, "num_warps": 1}
@@ -294,6 +294,7 @@ class TritonGroupKernels:
         part
             ``hot`` or ``cold`` rows alone, or ``all``.
         """
+        require_slices(len(sums.pointers))
         exchange_kernel[(triton.cdiv(sums.most_rows, BLOCK_ROWS),)](
             inputs.words, inputs.words.view(torch.uint8), cold_lists, sums.pointers, sums.waiting, weight,
             state if state.numel() else weight, self._field, num_hot_rows, eps, 1 - betas[0], 1 - betas[1],

@@ -49,3 +49,15 @@ def to_target(address, row, num_hot_rows, shift, STAGED: tl.constexpr):
     if STAGED:
         row = address.to(tl.int64) + tl.where(address >= num_hot_rows, shift, 0).to(tl.int64)
     return row
+
+
+def require_slices(count: int) -> None:
+    """Refuse a number of slices, or ranks, for which kernels have no tree of sums.
+
+    Raises
+    ------
+    ValueError
+        If it is not 2, 4 or 8.
+    """
+    if count not in (2, 4, 8):
+        raise ValueError(f"{count} slices: kernels sum 2, 4 or 8 in a tree")

@@ -9,7 +9,7 @@ from fae.core.config import nearest
 from fae.core.errors import RecipeError
 from fae.core.printable import brief
 from fae.models.config import DCNv2Config, DeepFMConfig, DLRMConfig, ModelConfig, TBSMConfig
-from fae.planning.machine_constants import MachineConstants
+from fae.planning.machine_constants import MachineConstants, WireConstants
 from fae.planning.step_work import StepSettings
 
 _MIB = 2**20
@@ -23,6 +23,10 @@ _BUS_SHARE = 0.85
 """Share of the published rate of the bus that a copy from page-locked memory reaches: 54.5 of 64 GB/s."""
 _LINK_RATE: Mapping[int, float] = {3: 0.985 * _GIGA, 4: 1.969 * _GIGA, 5: 3.938 * _GIGA}
 """Bytes/s of a PCI Express link of width 1, one way, by generation."""
+_NVLINK_RATE: Mapping[str, float] = {"h200": 450 * _GIGA, "h100": 450 * _GIGA, "a100": 300 * _GIGA, "v100": 150 * _GIGA}
+"""Published bytes/s of NVLink, one way, by what the name of a card has in it; not of cards for PCI Express."""
+_WIRE_SHARE = 350 / 450
+"""Share of it at which a kernel reads the memory of other GPUs: 350 GB/s on H100 and H200."""
 _HOST_RATE = 15.0 * _GIGA
 """Bytes/s of single rows that a host's threads read and write: eight cores of a desktop, on no data sheet; 16 threads
 of a Xeon reach 34 GB/s."""
@@ -136,6 +140,15 @@ def _plain(name: str) -> str:
     for word in ("nvidia", "geforce", " ", "-", "_"):
         text = text.replace(word, "")
     return text
+
+
+def wire_constants(machine: MachineConstants) -> WireConstants:
+    """How GPUs like that of `machine` exchange sums: over NVLink where their name is known to have it, else the bus."""
+    name = _plain(machine.name)
+    for card, rate in _NVLINK_RATE.items():
+        if card in name and "pcie" not in name:
+            return WireConstants(wire_rate=_WIRE_SHARE * rate, is_nvlink=True)
+    return WireConstants(wire_rate=machine.bus_rate, is_nvlink=False)
 
 
 def card_constants(name: str, settings: StepSettings, *, host_rate: float = _HOST_RATE) -> MachineConstants:

@@ -79,3 +79,33 @@ class MachineConstants:
     def to_json(self) -> dict[str, Any]:
         """All values by name, for ``--json``; units are those of the attributes."""
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WireConstants:
+    """What GPUs of one host take to exchange sums, in every step.
+
+    From one H200 with two ranks on it, whose exchange of 219,000 rows takes 28 us (16 floats a row) and 70 us (64), and
+    with four (42 and 138 us); NVLink and barriers from 2 and 4 H100 of one host (docs/internals/cost_model.md).
+
+    Attributes
+    ----------
+    wire_rate
+        Bytes/s that one GPU reads of the memory of others.
+    is_nvlink
+        Whether that is NVLink; else the bus is taken.
+    barrier_seconds, barriers
+        Seconds of a barrier between GPUs, and how many of them a step waits for.
+    exposed
+        Share of the exchange of rows that the rest of the step does not hide.
+    """
+
+    wire_rate: float
+    is_nvlink: bool
+    barrier_seconds: float = 5e-6
+    barriers: int = 2
+    exposed: float = 0.7
+
+    def to_json(self) -> dict[str, Any]:
+        """All values by name, for ``--json``; units are those of the attributes."""
+        return dataclasses.asdict(self)

@@ -20,6 +20,8 @@ from fae.core.units import parse_bytes
 from fae.planning.budgets.budget_figures import EXACT_INPUTS, BudgetFigures, BudgetPlanner
 from fae.planning.budgets.budget_ladder import budget_ladder
 from fae.planning.budgets.planned_memory import dense_part_bytes, disk_values, memory_values, table_bytes
+from fae.planning.gpus_table import gpus_values
+from fae.planning.machine_constants import MachineConstants
 from fae.planning.order_advice import advise_order
 from fae.planning.sample.log_reading import DEFAULT_READ, LogReading, read_log
 from fae.planning.sample.table_growth import RangedCount
@@ -164,6 +166,7 @@ class _Planning:
             "budgets": [
                 self._budget_values(each, time, verdict) for each, time in zip(figures, times, strict=True)
             ],
+            "gpus": self._gpus_values(figures, chosen, machine),
             "disk": self._disk_values(chosen),
             "stages": self._stage_values(chosen, times[figures.index(chosen)], verdict, cores, machines, probed),
             "verdict": verdict.to_json(),
@@ -172,14 +175,14 @@ class _Planning:
 
     def _figures(self, sizes: Sequence[int]) -> list[BudgetFigures]:
         form_all = self.reading.is_whole and len(sizes) * self.log.num_inputs <= EXACT_INPUTS
-        planner = BudgetPlanner(
+        self.planner = BudgetPlanner(
             self.reading, self.calibrator, options=self.options, settings=self.settings,
             dense=(self.dense[0], self.dense[1]), folder=self.folder, form_all=form_all,
         )  # fmt: skip
         found = []
         with task("plan: budgets", total=len(sizes), unit="budgets") as progress:
             for size in sizes:
-                found.append(planner.at(size))
+                found.append(self.planner.at(size))
                 progress.advance(1)
         return found
 
@@ -245,6 +248,17 @@ class _Planning:
                 for name, step in times.items()
             },
         }
+
+    def _gpus_values(
+        self, figures: Sequence[BudgetFigures], chosen: BudgetFigures, machine: MachineConstants
+    ) -> dict[str, Any] | None:
+        """Several GPUs at the recipe's budget, or at that which is shown; None without a GPU."""
+        if not self.target.on_gpu:
+            return None
+        own = min(self.recipe.hot.budget_bytes, self.calibrator.tables.total_bytes)
+        with task("plan: several GPUs"):
+            shown = next((each for each in figures if each.budget == own), chosen)
+            return gpus_values(self.planner, shown, machine, self.target.memory_bytes)
 
     def _stage_values(
         self, figures: BudgetFigures, times: Times, verdict: Verdict, cores: int, machines: int, probed: int

@@ -9,6 +9,7 @@ from typing import Any
 
 from fae.core.optimizers import OPTIMIZERS
 from fae.core.units import format_bytes, format_count
+from fae.planning.gpus_table import gpus_table
 from fae.planning.stages.stage_lines import stage_table
 
 WIDTH = 100
@@ -33,6 +34,7 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
         "",
         *_memory_lines(plan),
         "",
+        *_gpus_lines(plan),
         *_stage_lines(plan),
         *_verdict_lines(plan),
     ]
@@ -143,6 +145,11 @@ def _memory_lines(plan: Mapping[str, Any]) -> list[str]:
             f"up to {format_bytes(disk['most'])} while a checkpoint is replaced"
         ),
     ]
+
+
+def _gpus_lines(plan: Mapping[str, Any]) -> list[str]:
+    rows, sentence = gpus_table(plan["gpus"], _rate)
+    return [*_aligned(rows), *_wrapped(sentence), ""] if rows else []
 
 
 def _stage_lines(plan: Mapping[str, Any]) -> list[str]:

@@ -87,13 +87,10 @@ def predict_steps(work: StepWork, machine: MachineConstants) -> dict[str, StepTi
         )
 
     if work.cold_rows > 0:
-        # A slot is taken from the gather of its rows until they are back: one batch computes, the others are under way.
         slotted = machine.tiered_factor * computing
-        held = (slotted + machine.stream_latency * streaming) / max(1, work.ring_depth - 1)
-        side_by_side = overlapped(slotted, streaming, machine.unhidden)
-        is_held = held > _HELD * side_by_side
-        bound = {TOO_FEW_SLOTS: held} if is_held else {longest: streaming} if streaming > slotted else {}
-        add("tiered", max(held, side_by_side), {**streamed, **resident, **bound}, next(iter(bound), None))
+        seconds, is_held = staged_seconds(slotted, streaming, work.ring_depth, machine)
+        bound = {TOO_FEW_SLOTS: seconds} if is_held else {longest: streaming} if streaming > slotted else {}
+        add("tiered", seconds, {**streamed, **resident, **bound}, next(iter(bound), None))
     if not on_gpu:
         add("cpu", computing, resident)
         made.setdefault("tiered", dataclasses.replace(made["cpu"], placement="tiered"))
@@ -104,6 +101,16 @@ def predict_steps(work: StepWork, machine: MachineConstants) -> dict[str, StepTi
     hybrid = hybrid_parts(work, machine)
     add("hybrid", machine.hybrid_seconds + sum(hybrid.values()), hybrid)
     return made
+
+
+def staged_seconds(slotted: float, streaming: float, ring_depth: int, machine: MachineConstants) -> tuple[float, bool]:
+    """Time of a step whose cold rows are staged, and whether it waits for slots more than a little.
+
+    A slot is taken from the gather of its rows until they are back: one batch computes, the others are under way.
+    """
+    held = (slotted + machine.stream_latency * streaming) / max(1, ring_depth - 1)
+    side_by_side = overlapped(slotted, streaming, machine.unhidden)
+    return max(held, side_by_side), held > _HELD * side_by_side
 
 
 def overlapped(computing: float, streaming: float, unhidden: float) -> float:
@@ -140,11 +147,23 @@ def resident_parts(work: StepWork, machine: MachineConstants) -> dict[str, float
     return {"dense part": dense, f"rows on the {'GPU' if on_gpu else 'CPU'}": rows}
 
 
-def stream_parts(work: StepWork, machine: MachineConstants) -> dict[str, float]:
-    """Seconds that the cold rows of a step take: each is read and written on the host twice, and goes both ways."""
-    parts = {"cold rows through the host": machine.stream_factor * 4.0 * work.cold_bytes / machine.host_rate}
+def stream_parts(
+    work: StepWork, machine: MachineConstants, *, cold_bytes: float | None = None, sharing: int = 1
+) -> dict[str, float]:
+    """Seconds that the cold rows of a step take: each is read and written on the host twice, and goes both ways.
+
+    Parameters
+    ----------
+    cold_bytes
+        Bytes of these rows, where they are not those of `work` alone.
+    sharing
+        GPUs that stage as many through the same host.
+    """
+    cold_bytes = work.cold_bytes if cold_bytes is None else cold_bytes
+    through_host = machine.stream_factor * 4.0 * sharing * cold_bytes / machine.host_rate
+    parts = {"cold rows through the host": through_host}
     if machine.bus_rate:
-        moved = work.cold_bytes + work.input_bytes
+        moved = cold_bytes + work.input_bytes
         parts["cold rows over the bus"] = machine.stream_factor * moved / machine.bus_rate
     return parts
 

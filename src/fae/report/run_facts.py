@@ -1,4 +1,4 @@
-"""When a run was started and ended, by which command, from which log, and what the run that it continues reached."""
+"""When a run was started and ended, by which command, from which log, on which ranks, and what it continues."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from fae.report.records import RunRecord
+from fae.report.sentences.rank_lines import rank_lines
 from fae.report.shown_values import Absent, Shown, metric_text, seconds_text, show_value
 
 
@@ -22,6 +23,7 @@ def run_facts(run: RunRecord) -> Sequence[tuple[str, Shown, bool]]:
     train = run.get("recipe", "log", "train")
     if train:
         facts.append(("log", ", ".join(map(str, train)) if isinstance(train, list) else show_value(train), True))
+    facts += [(rank, text or Absent.NOT_RECORDED, False) for rank, text in rank_lines(run.items("train", "each_rank"))]
     path = run.text("log_path")
     if path and path != "log":
         facts.append(("ingested in", path, True))

@@ -87,6 +87,10 @@ def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int
             f"--set train.placement={' or '.join(_ON_GPUS)}, or --device cpu for {world} processes on the CPU, or "
             "start one rank (without --gpus and torchrun)"
         )
+    if device == "cuda" and on_gpus and not seems_to_have_gpu():
+        from fae.run.context import choose_device
+
+        choose_device(device)
     gpus = most_gpus() if on_gpus else None
     if gpus is not None and local_world > gpus:
         raise DeviceError(

@@ -21,6 +21,7 @@ from fae.core.progress import say
 from fae.core.units import format_bytes, format_count
 from fae.embedding.memory_plan import times_ranks
 from fae.models.most_weights import BYTES_OF_WEIGHT, most_weights
+from fae.report.sentences.rank_lines import rank_lines
 from fae.run.ahead.loops_ahead import named_features
 from fae.run.context import RunContext
 from fae.run.parent_test import evaluate_parent, read_parent_test
@@ -134,6 +135,8 @@ class TrainStage(Stage[Manifest]):
             )
             + (f", log loss {test['log_loss']:.5f}" if test["log_loss"] is not None else "")
         )
+        for rank, text in rank_lines(train.get("each_rank", ())):
+            say(f"train: {rank}: {text}")
         if train.get("stopped_by"):
             say(f"train: it was stopped by {train['stopped_by']}; move {self.path(run)} away to train it anew")
         return result

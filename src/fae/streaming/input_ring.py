@@ -121,6 +121,12 @@ class InputRing:
             source.stop()
             if self._on_gpu:  # the next run may write memory that copies still read
                 self._stream.synchronize()
+            self.follow_steps()
+
+    def follow_steps(self) -> None:
+        """Let copies of coming runs wait for what is launched: nothing else says so of batches that are held."""
+        if self._on_gpu:
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
 
     def _open(self, batches: BatchSet, table: InputTable) -> InputSource:
         if self._on_gpu and 4 * self._num_words >= _SMALLEST_MAPPED and self._register(batches, table):

@@ -38,6 +38,7 @@ from fae.training.quality.describe import has_groups
 from fae.training.quality.evaluate import evaluate, validation_sample
 from fae.training.quality.meter import QualityMeter
 from fae.training.ranks.decisions import RankDecisions
+from fae.training.ranks.rank_work import RankWork
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision, honoured_precision
@@ -113,6 +114,7 @@ class Trainer:
         group = embeddings.group
         self._ranks = RankDecisions(group)
         self._ranks.require_fit(model, reproducible=config.reproducible)
+        self._work = RankWork(embeddings, model)
         self._best: BestWeights | None = None
         train = packed.train
         self.schedule = Schedule(
@@ -181,11 +183,8 @@ class Trainer:
             return self._position.result
         if self.embeddings.device.type == "cpu" and not self._position.threads:
             self._position.threads = dense_threads(self.model, self.packed.batch_size, self.config.threads)
-        with (
-            put_off(),
-            torch_threads(self._ranks.threads(self._position.threads, self.config)),
-            closing(self._watch),
-        ):  # a signal ends a step first, and training with a checkpoint
+        # A signal ends a step first, and training with a checkpoint.
+        with put_off(), torch_threads(self._ranks.threads(self._position.threads, self.config)), closing(self._watch):
             if self._position.complete:
                 say(f"train: finished; AUC within {self.config.group_by} is added, of the same weights")
                 self._position.result |= self._measure()
@@ -200,7 +199,7 @@ class Trainer:
                         self._save(LAST)  # more epochs continue from there
                     self._load_best()
                 measured = self._measure()
-                result = train_result(self._position, self.schedule, self.embeddings, self._precision)
+                result = train_result(self._position, self.schedule, self.embeddings, self._precision, self._work)
                 self._position.result = {"train": result, **measured}
             except Interrupted:
                 if self._position.batches:
@@ -275,7 +274,7 @@ class Trainer:
     def _train_stream(self, stream: Iterable[ReadyBatch], advance: Callable[..., None]) -> None:
         position, started = self._position, time.perf_counter()
         first, was_timed = True, False
-        for batch in stream:
+        for batch in self._work.counted(stream):
             self._controls.before_step()
             self._runner(batch)
             position.window_inputs += batch.total_inputs if batch.weights is None else batch.total_weight

@@ -41,6 +41,39 @@ def test_input_buffers_are_counted_as_they_are_made():
         assert needs.device_inputs == rows._ring.device_bytes + engine_bytes
 
 
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_rank_of_gpus_takes_no_more_than_is_planned(world: int, monkeypatch: pytest.MonkeyPatch):
+    """Its input buffers, the sums that others read, and the slices in host memory."""
+    import fae.embedding.gpu_rank_rows as rank_rows
+    from fae.embedding.gpu_rows import GpuRows  # needs Triton
+
+    sizes: list[int] = []
+
+    def buffer(group: Group, size: int, *_: object, **__: object) -> object:
+        sizes.append(size)
+        return None
+
+    monkeypatch.setattr(rank_rows, "peer_buffer", buffer)
+    log = random_log(1, lists=True, num_inputs=400, batch_size=64)
+    layout = log.layout(0.4, 1)
+    packed, hot_set = log.packed(layout), sized_hot_set(log, layout, depth=3)
+    needs, alone = (
+        plan_memory("device", hot_set, "sgd", [packed], on_gpu=True, world=each) for each in (world, 1)
+    )  # fmt: skip
+    embeddings = make("device", hot_set, RowOptimizer(), device="cpu")
+    rows = GpuRows(
+        layout, embeddings.geometries, RowOptimizer(), log.batch_size // world, embeddings.device, staged=False
+    )
+    rows.follow(Group(world=world))
+    order = np.arange(packed.num_batches)
+    rows.buffered(packed, order, np.full(len(order), -1), hot_set.staging_rows, 1)
+    assert rows._ring.device_bytes <= needs.device_inputs < 2 * rows._ring.device_bytes
+    assert 0 < 4 * sum(sizes) <= needs.device_work
+    slices = rows.ranks.cut(packed).arrays
+    lists = (slices.order, *slices.segments.starts, *slices.segments.addresses, *slices.shared.rows)
+    assert sum(array.nbytes for array in lists) < needs.host_buffers - alone.host_buffers // world
+
+
 def test_locked_memory_is_counted_as_torch_rounds_it():
     log = random_log(1)
     layout = log.layout(0.4, 1)

@@ -117,6 +117,25 @@ def test_values_of_any_kind_raise_nothing(value: Any) -> None:
             Page(build_page([RunRecord(label="a", record=record)]))
 
 
+def test_a_line_for_each_rank() -> None:
+    each = [
+        {"rank": 0, "host": "one", "num_inputs": 4096, "received_bytes": 2**20, "received_bytes_per_input": 256.0,
+         "waited_seconds": 1.5},
+        {"rank": 1, "host": "two", "num_inputs": 4000, "received_bytes": 2**20, "received_bytes_per_input": 262.1,
+         "waited_seconds": None},
+    ]  # fmt: skip
+    text = Page(build_page([make_run(train={"ranks": 2, "each_rank": each})])).text
+    assert (
+        "rank 0 on one, 4,096 inputs, received 1.0 MiB, 256 bytes an input, 1.50 s in exchanges with other ranks"
+        in text
+    )
+    assert "rank 1 on two, 4,000 inputs, received 1.0 MiB, 262 bytes an input" in text
+    assert text.count("in exchanges with") == 1
+    for odd in (None, 3, ["x"], [{}], [{"rank": "first", "num_inputs": [], "waited_seconds": float("nan")}]):
+        build_page([make_run(train={"each_rank": odd})])
+    assert "rank 0 on one" not in Page(build_page([make_run(train={"each_rank": []})])).text
+
+
 def test_text_of_a_record_stays_text() -> None:
     """In words, in attributes, in pictures, and with quotes of both kinds."""
     evil = "</td></title></style><script>alert('\"&')</script>"

@@ -89,7 +89,7 @@ def test_embeddings_and_recipe_must_agree(tmp_path: Path) -> None:
     setting.trainer(None, config)
     with pytest.raises(RecipeError, match="reproducible = false"):
         RankDecisions(Group(reproducible=True)).require_fit(nn.Linear(1, 1))
-    with pytest.raises(RecipeError, match="slices train one of dlrm.*leave out reproducible"):
+    with pytest.raises(RecipeError, match=r"slices train one of dlrm.*leave out reproducible"):
         RankDecisions(Group(reproducible=True)).require_fit(nn.Linear(1, 1), reproducible=True)
 
 
@@ -104,7 +104,7 @@ def test_a_slice_that_is_not_kept_is_missed(tmp_path: Path) -> None:
         embeddings.lookup(batch.slices[1])["C0"].sum().backward()
         with pytest.raises(RuntimeError, match="slice 1 of a batch comes behind 0 slices"):
             embeddings.keep_gradients(batch.slices[1])
-        with pytest.raises(RuntimeError, match="for each of batch.slices call keep_gradients"):
+        with pytest.raises(RuntimeError, match=r"for each of batch\.slices call keep_gradients"):
             embeddings.update(batch)
         assert embeddings.steps == 0
 

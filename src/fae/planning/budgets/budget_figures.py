@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -152,6 +152,19 @@ class BudgetPlanner:
             work=work(self._settings),
             other_work=work(replace(self._settings, mixed=not self._settings.mixed)),
         )
+
+    def works_at(self, figures: BudgetFigures, batch_sizes: Sequence[int]) -> dict[int, StepWork]:
+        """The work of a mean step for other batch sizes, under the same hot set and counted in the same sample."""
+        _, ranks = self.calibrator.figures_at(figures.budget)
+        sampled = self._sampled_ranks(ranks)
+        closed_early = 1.0 - figures.work.inputs_per_batch / self._settings.batch_size
+        return {
+            size: StepWork.from_sample(
+                replace(self._settings, batch_size=size), sampled, figures.hot_set.layout.num_hot,
+                ring_depth=figures.hot_set.ring_depth, closed_early=closed_early,
+            )
+            for size in batch_sizes
+        }  # fmt: skip
 
     def _shares(self, summary: Mapping[str, Any], ranks: Ranks) -> tuple[Share, Share]:
         """Coverage and hot-input share of the whole log."""

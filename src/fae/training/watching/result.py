@@ -7,10 +7,13 @@ from typing import Any
 from fae.embedding.base import Embeddings
 from fae.training.position import Position
 from fae.training.quality.turning import find_turn
+from fae.training.ranks.rank_work import RankWork
 from fae.training.schedule import Schedule
 
 
-def train_result(position: Position, schedule: Schedule, embeddings: Embeddings, precision: str) -> dict[str, Any]:
+def train_result(
+    position: Position, schedule: Schedule, embeddings: Embeddings, precision: str, rank_work: RankWork
+) -> dict[str, Any]:
     """JSON values, described in docs/reference/run_record.md."""
     curve = list(position.curve)  # the open window stays open in the checkpoint: more epochs continue it
     if position.window_inputs:
@@ -32,6 +35,7 @@ def train_result(position: Position, schedule: Schedule, embeddings: Embeddings,
         "threads": position.threads,
         "ranks": embeddings.group.world,
         "reproducible": embeddings.group.reproducible,
+        "each_rank": rank_work.gathered(),
         "device_bytes": embeddings.device_bytes,
         "traffic": position.traffic_since_start(embeddings),
         "phase_seconds": position.phases_since_start(embeddings),

@@ -1,0 +1,93 @@
+"""Memory of one of several ranks on GPUs, as a bound: how its slices share rows is known only when they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fae.artifacts.batch_arrays import BatchSizes
+from fae.kernels.geometry import GroupGeometry
+from fae.kernels.input_views import BLOCK_ROWS
+
+_SEGMENT_LOOKUPS = 32  # as `fae.distributed.rank_batches` cuts them
+
+
+@dataclass(frozen=True)
+class SliceSizes:
+    """The sizes of the slices of a split, none smaller than they can be (`fae.artifacts.batch_arrays.BatchSizes`).
+
+    Attributes
+    ----------
+    whole
+        The split.
+    geometries
+        Shapes of the groups of tables.
+    slice_size, world
+        B / W and W.
+    """
+
+    whole: BatchSizes
+    geometries: Sequence[GroupGeometry]
+    slice_size: int
+    world: int
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of the split."""
+        return self.whole.num_batches
+
+    @property
+    def num_dense(self) -> int:
+        """K: dense features of an input."""
+        return self.whole.num_dense
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether inputs have weights."""
+        return self.whole.is_weighted
+
+    @property
+    def most_segments(self) -> tuple[tuple[int, int], ...]:
+        """Per group: most rows, and most long rows, of a slice."""
+        return tuple(
+            (min(rows, lookups), min(long_rows, lookups // _SEGMENT_LOOKUPS))
+            for (rows, long_rows), lookups in zip(self.whole.most_segments, self._lookups, strict=False)
+        )
+
+    @property
+    def most_cold_rows(self) -> tuple[int, ...]:
+        """Per group: most unique cold rows of a whole batch."""
+        return self.whole.most_cold_rows
+
+    @property
+    def most_shared(self) -> tuple[tuple[int, int, int], ...]:
+        """Per group: most rows of all slices, counts of their blocks, and further segments of long rows."""
+        return tuple(
+            (rows, -(-rows // BLOCK_ROWS) * self.world, lookups // _SEGMENT_LOOKUPS)
+            for (rows, _), lookups in zip(self.whole.most_segments, self._lookups, strict=False)
+        )
+
+    @property
+    def _lookups(self) -> list[int]:
+        return [self.slice_size * len(geometry.slots) for geometry in self.geometries]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of host memory that the slices of the training split take: their order, and the lists of each batch."""
+        if not self.whole.most_segments:
+            return 0
+        lists = [
+            8 * rows + 8 * long_rows + 5 * shared + 4 * counts + 8 * further
+            for (rows, long_rows), (shared, counts, further) in zip(self.most_segments, self.most_shared, strict=True)
+        ]
+        return self.num_batches * (4 * sum(self._lookups) + sum(lists))
+
+    @property
+    def sum_bytes(self) -> int:
+        """Bytes of the GPU that sums of rows take, which other ranks read in place."""
+        return sum(
+            4 * geometry.embedding_dim * (rows + further)
+            for geometry, (rows, _), (_, _, further) in zip(
+                self.geometries, self.most_segments, self.most_shared, strict=False
+            )
+        )

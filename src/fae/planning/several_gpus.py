@@ -1,0 +1,204 @@
+"""A step on several GPUs that train together: how long it takes, and what each has in memory and receives.
+
+Every GPU has a slice of the batch. It sums the gradients of its rows, reads the sums of all others, and steps every row
+of the whole batch; of cold rows, which it stages, too. Several hosts sum within each of them first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fae.distributed.wire_bytes import received_bytes
+from fae.embedding.memory_plan import MemoryPlan
+from fae.embedding.working_memory import INPUT_RING_DEPTH
+from fae.planning.dense_work import dense_work
+from fae.planning.machine_constants import MachineConstants, WireConstants
+from fae.planning.step_time import TOO_FEW_SLOTS, resident_parts, staged_seconds, stream_parts
+from fae.planning.step_work import StepWork
+
+GROUP_PLACEMENTS = ("device", "tiered")
+GPUS = (1, 2, 4, 8)
+"""GPUs of one host that are planned."""
+GPUS_OF_HOST, HOSTS = 8, 2
+NETWORKS = (100, 400)
+"""Gb/s of a host's network, each way."""
+_EXCHANGE, _DENSE, _BARRIERS, _NETWORK = "exchange of rows", "exchange of dense gradients", "barriers", "network"
+_BLOCK_ROWS = 64
+"""Rows that the lists of a batch count together for each GPU: BLOCK_ROWS of the kernels."""
+_MOVED_FLOATS = 3
+"""Times that the exchange moves a row in the card's own memory: its sums, and the row read and written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuGroup:
+    """GPUs that train together.
+
+    Attributes
+    ----------
+    gpus, hosts
+        All of them, and on how many hosts they are.
+    gigabits
+        Gb/s of each host's network, one way; None for one host.
+    slice_work, host_work, whole_work
+        The work of one GPU's slice of a batch, of all slices of a host, and of the whole batch.
+    """
+
+    gpus: int
+    hosts: int = 1
+    gigabits: int | None = None
+    slice_work: StepWork
+    host_work: StepWork
+    whole_work: StepWork
+
+    @property
+    def of_host(self) -> int:
+        """GPUs of one host."""
+        return self.gpus // self.hosts
+
+    @property
+    def _dims(self) -> list[int]:
+        return [width.embedding_dim for width in self.slice_work.widths]
+
+    @property
+    def dense_weights(self) -> int:
+        """Weights of the dense part."""
+        return dense_work(self.slice_work.settings, on_gpu=True).parameters
+
+    def received(self, *, dense: bool = True) -> float:
+        """Bytes that a GPU reads in a step of the others of its host, with the dense gradients or without."""
+        others = self.of_host - 1
+        rows = [others * width.unique_rows for width in self.slice_work.widths]
+        weights = self.dense_weights if dense else 0
+        return received_bytes(rows, self._dims, dense_weights=weights, world=self.of_host)
+
+    @property
+    def network_bytes(self) -> float:
+        """Bytes that a host receives in a step of the others."""
+        rows = [(self.hosts - 1) * width.unique_rows for width in self.host_work.widths]
+        return received_bytes(rows, self._dims, dense_weights=self.dense_weights, world=self.hosts)
+
+    def exchange_parts(self, machine: MachineConstants, wire: WireConstants) -> dict[str, float]:
+        """Seconds that a step of several GPUs takes beside what one does; empty for one."""
+        if self.gpus == 1:
+            return {}
+        rows = self.received(dense=False)
+        moved = sum(4.0 * _MOVED_FLOATS * width.embedding_dim * width.unique_rows for width in self.whole_work.widths)
+        parts = {
+            _EXCHANGE: wire.exposed * max(rows / wire.wire_rate, moved / machine.memory_rate),
+            _DENSE: (self.received() - rows) / wire.wire_rate,
+            _BARRIERS: wire.barriers * wire.barrier_seconds,
+        }
+        if self.gigabits is not None:
+            parts[_NETWORK] = self.network_bytes / (self.gigabits * 1e9 / 8)
+        return parts
+
+    def step(self, placement: str, machine: MachineConstants, wire: WireConstants) -> tuple[float, dict[str, float]]:
+        """Seconds of a step, and of its parts, the one that bounds it first."""
+        work, added = self.slice_work, self.exchange_parts(machine, wire)
+        resident = resident_parts(work, machine)
+        computing, beside = sum(resident.values()), sum(added.values())
+        if placement == "tiered" and self.whole_work.cold_rows > 0:
+            streamed = stream_parts(work, machine, cold_bytes=self.whole_work.cold_bytes, sharing=self.of_host)
+            longest = max(streamed, key=lambda part: streamed[part])
+            streaming = machine.stream_seconds + streamed[longest]
+            slotted = machine.tiered_factor * computing + beside
+            seconds, is_held = staged_seconds(slotted, streaming, work.ring_depth, machine)
+            bound = {TOO_FEW_SLOTS: seconds} if is_held else {longest: streaming} if streaming > slotted else {}
+        else:
+            streamed = {"inputs over the bus": work.input_bytes / machine.bus_rate}
+            seconds, bound = max(computing + beside, *streamed.values()), {}
+            if seconds > computing + beside:
+                bound = streamed
+        parts = {**resident, **added}
+        first = next(iter(bound), max(parts, key=lambda part: parts[part]))
+        everything = {**parts, **streamed, **bound}
+        return seconds, {first: everything[first], **everything}
+
+    def memory(self, placement: str, needs: MemoryPlan) -> MemoryPlan:
+        """What one of the GPUs has of `needs`, which are those of one GPU alone, and beside them.
+
+        Hot rows are the same ones; staging slots hold the cold rows of the whole batch.
+        """
+        if self.gpus == 1:
+            return needs
+        slice_work, whole = self.slice_work, self.whole_work
+        sums = sum(4.0 * width.embedding_dim * width.unique_rows for width in slice_work.widths)
+        rows = sum(width.unique_rows for width in whole.widths)
+        more_cold = whole.cold_rows - slice_work.cold_rows
+        lists = INPUT_RING_DEPTH * rows * (5.0 + 4.0 * self.gpus / _BLOCK_ROWS)
+        more_rows = 0.0
+        if placement == "tiered":
+            more_rows = slice_work.ring_depth * (whole.cold_bytes - slice_work.cold_bytes)
+            lists += 8.0 * slice_work.ring_depth * more_cold
+        else:
+            lists += 8.0 * INPUT_RING_DEPTH * more_cold
+        return dataclasses.replace(
+            needs,
+            device_rows=needs.device_rows + int(more_rows),
+            device_inputs=needs.device_inputs + int(lists),
+            device_work=needs.device_work + int(sums),
+        )
+
+    def to_json(self, placement: str, machine: MachineConstants, wire: WireConstants) -> dict[str, Any]:
+        """The predicted step under one placement, as JSON values."""
+        seconds, parts = self.step(placement, machine, wire)
+        inputs = self.slice_work.inputs_per_batch
+        return {
+            "gpus": self.gpus, "hosts": self.hosts, "network_gigabits": self.gigabits, "placement": placement,
+            "batch_size": self.slice_work.settings.batch_size,
+            "global_batch_size": self.whole_work.settings.batch_size,
+            "unique_rows": sum(width.unique_rows for width in self.slice_work.widths),
+            "unique_rows_of_all": sum(width.unique_rows for width in self.whole_work.widths),
+            "received_bytes_per_input": self.received() / inputs,
+            "network_bytes_per_input": self.network_bytes / (self.of_host * inputs),
+            "seconds": seconds, "inputs_per_second": self.gpus * inputs / seconds,
+            "bound_by": next(iter(parts)), "parts": parts,
+        }  # fmt: skip
+
+
+def weak_groups(works: Mapping[int, StepWork], batch_size: int) -> list[GpuGroup]:
+    """Groups each GPU of which has a whole batch of the recipe, so a step has as many times its inputs.
+
+    Parameters
+    ----------
+    works
+        The work of every batch size that `needed_sizes` names.
+    """
+    own = works[batch_size]
+    groups = [
+        GpuGroup(
+            gpus=gpus, slice_work=own, host_work=works[gpus * batch_size], whole_work=works[gpus * batch_size]
+        )
+        for gpus in GPUS
+    ]  # fmt: skip
+    gpus, host_work = HOSTS * GPUS_OF_HOST, works[GPUS_OF_HOST * batch_size]
+    return groups + [
+        GpuGroup(
+            gpus=gpus, hosts=HOSTS, gigabits=gigabits, slice_work=own, host_work=host_work,
+            whole_work=works[gpus * batch_size],
+        )
+        for gigabits in NETWORKS
+    ]  # fmt: skip
+
+
+def strong_groups(works: Mapping[int, StepWork], batch_size: int) -> list[GpuGroup]:
+    """Groups of one host that cut one batch of the recipe into slices; those whose number divides it."""
+    whole = works[batch_size]
+    return [
+        GpuGroup(gpus=gpus, slice_work=works[batch_size // gpus], host_work=whole, whole_work=whole)
+        for gpus in GPUS
+        if batch_size % gpus == 0
+    ]
+
+
+def needed_sizes(batch_size: int) -> Sequence[int]:
+    """Batch sizes whose work `weak_groups` and `strong_groups` need.
+
+    >>> needed_sizes(12)
+    [3, 6, 12, 24, 48, 96, 192]
+    """
+    parts = {batch_size // gpus for gpus in GPUS if batch_size % gpus == 0}
+    return sorted(parts | {gpus * batch_size for gpus in (*GPUS, HOSTS * GPUS_OF_HOST)})

@@ -1,0 +1,62 @@
+"""What each rank has trained, received of the others and waited for them, for the record of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from fae.distributed.batch_slices import BatchSlice
+from fae.distributed.rank_batches import RankBatch
+from fae.distributed.wire_bytes import received_bytes
+from fae.embedding.base import Embeddings
+from fae.streaming.ready_batch import ReadyBatch
+
+
+class RankWork:
+    """Counts of one rank, since this process began to train; with one rank there is nothing to count."""
+
+    def __init__(self, embeddings: Embeddings, model: nn.Module) -> None:
+        self._group = embeddings.group
+        self._dims = [group.embedding_dim for group in embeddings.layout.groups]
+        self._dense_weights = sum(each.numel() for each in model.parameters() if each.requires_grad)
+        self._inputs, self._bytes, self._seconds = 0, 0, 0.0
+
+    def counted(self, stream: Iterable[ReadyBatch]) -> Iterable[ReadyBatch]:
+        """The same batches, each counted with the step that is made of it."""
+        return stream if self._group.world == 1 else self._count(stream)
+
+    def _count(self, stream: Iterable[ReadyBatch]) -> Iterable[ReadyBatch]:
+        for batch in stream:
+            packed = batch.packed
+            assert isinstance(packed, BatchSlice | RankBatch)
+            self._inputs += sum(part.num_inputs for part in batch.slices)
+            self._bytes += int(
+                received_bytes(
+                    packed.rows_of_others, self._dims, dense_weights=self._dense_weights, world=self._group.world
+                )
+            )
+            before = self._group.waited_seconds or 0.0
+            try:
+                yield batch
+            finally:  # also where the loop is left
+                self._seconds += (self._group.waited_seconds or 0.0) - before
+
+    def gathered(self) -> list[dict[str, Any]]:
+        """``train.each_rank`` of the run record: the counts of each rank, by rank; empty where there is one.
+
+        All ranks call it together.
+        """
+        group = self._group
+        if group.world == 1:
+            return []
+        own = {
+            "rank": group.rank,
+            "host": group.hosts[group.rank],
+            "num_inputs": self._inputs,
+            "received_bytes": self._bytes,
+            "received_bytes_per_input": self._bytes / self._inputs if self._inputs else None,
+            "waited_seconds": None if group.waited_seconds is None else self._seconds,
+        }
+        return group.gather_json(own, "what each rank has moved")

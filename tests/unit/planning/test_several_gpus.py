@@ -1,0 +1,138 @@
+"""Several GPUs in a plan: what each receives and has in memory, and how a step follows wire, network and host."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fae.embedding.memory_plan import MemoryPlan
+from fae.planning.cards import card_constants, wire_constants
+from fae.planning.dense_work import dense_work
+from fae.planning.machine_constants import WireConstants
+from fae.planning.several_gpus import GpuGroup, needed_sizes, strong_groups, weak_groups
+from fae.planning.step_time import predict_steps
+from fae.planning.step_work import StepWork
+from step_works import FEATURES, settings, work
+
+H100 = card_constants("h100", settings())
+NVLINK = wire_constants(H100)
+WEIGHTS = dense_work(settings(), on_gpu=True).parameters
+
+
+def group(
+    gpus: int, *, unique: float = 900.0, of_all: float = 1500.0, cold: float = 0.0, **changes: object
+) -> GpuGroup:
+    """A group whose slices have `unique` rows, and `cold` cold ones; the whole batch `of_all` and twice as many."""
+    whole = work(2 * cold, unique_rows=of_all, of=settings(512 * gpus))
+    made = GpuGroup(gpus=gpus, slice_work=work(cold, unique_rows=unique), host_work=whole, whole_work=whole)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cold", [0, 100, 40_000])
+@pytest.mark.parametrize("placement", ["device", "tiered"])
+def test_one_gpu_is_the_step_of_before(placement: str, cold: int) -> None:
+    own = work(cold, unique_rows=max(900.0, cold))
+    one = GpuGroup(gpus=1, slice_work=own, host_work=own, whole_work=own)
+    step = predict_steps(own, H100)[placement]
+    seconds, parts = one.step(placement, H100, NVLINK)
+    assert seconds == step.seconds
+    assert next(iter(parts)) == step.bound_by
+    assert one.received() == one.network_bytes == 0
+    needs = MemoryPlan(device_rows=1, device_inputs=2, device_work=3, host_rows=4, host_buffers=5)
+    assert one.memory(placement, needs) == needs
+
+
+@pytest.mark.parametrize("gpus", [2, 4, 8])
+def test_what_a_gpu_receives(gpus: int) -> None:
+    found = group(gpus)
+    assert found.received() == 4 * (gpus - 1) * (900 * 16 + WEIGHTS)
+    assert found.received(dense=False) == 4 * (gpus - 1) * 900 * 16
+    assert found.to_json("device", H100, NVLINK)["received_bytes_per_input"] == found.received() / 512
+
+
+def test_an_exchange_takes_the_longer_of_wire_and_memory() -> None:
+    parts = group(2, unique=131_000, of_all=219_000).exchange_parts(H100, NVLINK)
+    assert parts["exchange of rows"] == pytest.approx(0.7 * 131_000 * 64 / 350e9)
+    parts = group(2, unique=131_000, of_all=4e6).exchange_parts(H100, NVLINK)
+    assert parts["exchange of rows"] == pytest.approx(0.7 * 4e6 * 3 * 64 / H100.memory_rate)
+    assert parts["barriers"] == pytest.approx(10e-6)
+    assert parts["exchange of dense gradients"] == pytest.approx(4 * WEIGHTS / 350e9)
+
+
+def test_a_step_is_longer_by_what_is_exchanged() -> None:
+    alone, _ = group(1).step("device", H100, NVLINK)
+    found = group(4)
+    seconds, parts = found.step("device", H100, NVLINK)
+    assert seconds == pytest.approx(alone + sum(found.exchange_parts(H100, NVLINK).values()))
+    slow = replace(NVLINK, wire_rate=1e8)
+    assert next(iter(found.step("device", H100, slow)[1])).startswith("exchange of")
+    assert parts["barriers"] > 0
+
+
+def test_every_gpu_stages_the_cold_rows_of_all() -> None:
+    """Through one host: a group of four stages four times what one of twice the cold rows does."""
+    seconds, parts = group(4, cold=40_000).step("tiered", H100, NVLINK)
+    alone = predict_steps(work(80_000, unique_rows=80_000), H100)["tiered"]
+    of_one = alone.parts
+    assert next(iter(parts)) == "cold rows through the host"
+    assert parts["cold rows through the host"] - H100.stream_seconds == pytest.approx(
+        4 * (of_one["cold rows through the host"] - H100.stream_seconds)
+    )
+    assert seconds > 3.5 * alone.seconds
+
+
+def test_memory_of_one_of_several() -> None:
+    needs = MemoryPlan(device_rows=10**6, device_inputs=10**6, device_work=10**6, host_rows=0, host_buffers=0)
+    two, four = (group(gpus, cold=100) for gpus in (2, 4))
+    tiered, device = two.memory("tiered", needs), two.memory("device", needs)
+    assert device.device_rows == needs.device_rows
+    row_bytes = two.slice_work.cold_bytes / 100
+    assert tiered.device_rows == needs.device_rows + 8 * 100 * row_bytes
+    assert device.device_work == tiered.device_work == needs.device_work + 900 * 64
+    assert four.memory("device", needs).device_inputs > device.device_inputs > needs.device_inputs
+
+
+def test_hosts_exchange_sums_of_a_host() -> None:
+    works = {size: work(0, unique_rows=10.0 * size, of=settings(size)) for size in needed_sizes(512)}
+    *_, eight, slow, fast = weak_groups(works, 512)
+    assert (eight.gpus, slow.gpus, slow.of_host, slow.gigabits, fast.gigabits) == (8, 16, 8, 100, 400)
+    assert slow.network_bytes == 4 * (10 * 8 * 512 * 16 + WEIGHTS)
+    assert slow.received() == eight.received(), "within a host nothing changes"
+    network = slow.exchange_parts(H100, NVLINK)["network"]
+    assert network == pytest.approx(slow.network_bytes / 12.5e9)
+    assert fast.exchange_parts(H100, NVLINK)["network"] == pytest.approx(network / 4)
+
+
+def test_strong_scaling_cuts_one_batch() -> None:
+    works = {size: work(0, of=settings(size)) for size in needed_sizes(12)}
+    assert [each.gpus for each in strong_groups(works, 12)] == [1, 2, 4]
+    assert [each.slice_work.settings.batch_size for each in strong_groups(works, 12)] == [12, 6, 3]
+    assert {each.whole_work.settings.batch_size for each in strong_groups(works, 12)} == {12}
+
+
+def test_unique_rows_are_counted_in_the_sample() -> None:
+    random = np.random.default_rng(3)
+    size, sizes = 64, np.array([feature.num_embeddings for feature in FEATURES])
+    ranks = (random.random((8 * size, len(FEATURES))) ** 3 * sizes).astype(np.int32)
+    works = {
+        each: StepWork.from_sample(settings(each), ranks, [0] * len(FEATURES)) for each in (size, 2 * size, 8 * size)
+    }
+    for each in (2 * size, 8 * size):
+        parts = [ranks[index * each : (index + 1) * each] for index in range(min(4, 8 * size // each))]
+        unique = np.mean([sum(len(np.unique(column)) for column in part.T) for part in parts])
+        assert works[each].widths[0].unique_rows == unique
+    assert works[8 * size].widths[0].unique_rows < 7 * works[size].widths[0].unique_rows
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("NVIDIA H200", 350e9), ("NVIDIA H100 80GB HBM3", 350e9), ("A100 80 GB", 300e9 * 350 / 450),
+     ("NVIDIA H100 PCIe", None), ("GeForce RTX 4090 24 GB", None)],
+)  # fmt: skip
+def test_which_cards_have_a_wire(name: str, rate: float | None) -> None:
+    found = wire_constants(replace(H100, name=name))
+    expected = WireConstants(wire_rate=rate or H100.bus_rate, is_nvlink=rate is not None)
+    assert found == replace(expected, wire_rate=found.wire_rate)
+    assert found.wire_rate == pytest.approx(expected.wire_rate)
