@@ -28,7 +28,7 @@ Precision = Literal["fp32", "bf16"]
 def mean_loss(logits: Tensor, batch: ReadyBatch) -> Tensor:
     """Mean binary cross-entropy (natural log) of a batch's real inputs, scalar; by weight where the log has weights.
 
-    Of a slice it is its part in the mean of the whole batch.
+    That of a slice is its part in the mean of the whole batch.
     """
     size = len(logits)
     losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels[:size], reduction="none")
