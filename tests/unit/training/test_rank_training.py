@@ -16,6 +16,7 @@ from torch import nn
 from fae.core.errors import RecipeError
 from fae.distributed.group import Group
 from fae.distributed.launcher import launch
+from fae.embedding.engines import slice_size
 from fae.embedding.placements import PLACEMENTS, make_embeddings
 from fae.streaming.row_store import RowOptimizer
 from fae.training.config import TrainConfig
@@ -91,6 +92,20 @@ def test_embeddings_and_recipe_must_agree(tmp_path: Path) -> None:
         RankDecisions(Group(reproducible=True)).require_fit(nn.Linear(1, 1))
     with pytest.raises(RecipeError, match=r"slices train one of dlrm.*leave out reproducible"):
         RankDecisions(Group(reproducible=True)).require_fit(nn.Linear(1, 1), reproducible=True)
+
+
+@pytest.mark.parametrize(
+    ("engine", "batch_size", "group"),
+    [
+        ("triton", 32, Group(reproducible=True)), ("triton", 32, Group(world=2, reproducible=True)),
+        ("reference", 32, Group(reproducible=True)), ("cpu", 36, Group(reproducible=True)),
+    ],
+)  # fmt: skip
+def test_slices_are_trained_by_kernels_of_cpus(engine: str, batch_size: int, group: Group) -> None:
+    with pytest.raises(ValueError, match=f"ranks cannot train {batch_size} inputs by 8 slices by engine '{engine}'"):
+        slice_size(batch_size, group, engine, on_gpus=True)
+    assert slice_size(32, group, "cpu", on_gpus=True) == 4
+    assert slice_size(36, Group(), engine, on_gpus=True) == 36
 
 
 def test_a_slice_that_is_not_kept_is_missed(tmp_path: Path) -> None:
