@@ -96,6 +96,8 @@ class WireConstants:
         Whether that is NVLink; else the bus is taken.
     barrier_seconds, barriers
         Seconds of a barrier between GPUs, and how many of them a step waits for.
+    memory_share
+        Share of the rate of the card's own memory that the exchange reaches, where the wire is not slower.
     exposed
         Share of the exchange of rows that the rest of the step does not hide.
     """
@@ -104,6 +106,7 @@ class WireConstants:
     is_nvlink: bool
     barrier_seconds: float = 5e-6
     barriers: int = 2
+    memory_share: float = 0.45
     exposed: float = 0.7
 
     def to_json(self) -> dict[str, Any]:

@@ -28,8 +28,6 @@ NETWORKS = (100, 400)
 _EXCHANGE, _DENSE, _BARRIERS, _NETWORK = "exchange of rows", "exchange of dense gradients", "barriers", "network"
 _BLOCK_ROWS = 64
 """Rows that the lists of a batch count together for each GPU: BLOCK_ROWS of the kernels."""
-_MOVED_FLOATS = 3
-"""Times that the exchange moves a row in the card's own memory: its sums, and the row read and written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +83,13 @@ class GpuGroup:
         if self.gpus == 1:
             return {}
         rows = self.received(dense=False)
-        moved = sum(4.0 * _MOVED_FLOATS * width.embedding_dim * width.unique_rows for width in self.whole_work.widths)
+        sums, stepped = (
+            sum(4.0 * width.embedding_dim * width.unique_rows for width in work.widths)
+            for work in (self.slice_work, self.whole_work)
+        )
+        moved = self.of_host * sums + 2 * stepped  # sums are read, rows read and written
         parts = {
-            _EXCHANGE: wire.exposed * max(rows / wire.wire_rate, moved / machine.memory_rate),
+            _EXCHANGE: wire.exposed * max(rows / wire.wire_rate, moved / (wire.memory_share * machine.memory_rate)),
             _DENSE: (self.received() - rows) / wire.wire_rate,
             _BARRIERS: wire.barriers * wire.barrier_seconds,
         }

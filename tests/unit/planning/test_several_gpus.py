@@ -53,10 +53,11 @@ def test_what_a_gpu_receives(gpus: int) -> None:
 
 
 def test_an_exchange_takes_the_longer_of_wire_and_memory() -> None:
-    parts = group(2, unique=131_000, of_all=219_000).exchange_parts(H100, NVLINK)
-    assert parts["exchange of rows"] == pytest.approx(0.7 * 131_000 * 64 / 350e9)
+    parts = group(2, unique=131_000, of_all=219_000).exchange_parts(H100, replace(NVLINK, wire_rate=1e11))
+    assert parts["exchange of rows"] == pytest.approx(0.7 * 131_000 * 64 / 1e11)
     parts = group(2, unique=131_000, of_all=4e6).exchange_parts(H100, NVLINK)
-    assert parts["exchange of rows"] == pytest.approx(0.7 * 4e6 * 3 * 64 / H100.memory_rate)
+    moved = 2 * 131_000 * 64 + 2 * 4e6 * 64
+    assert parts["exchange of rows"] == pytest.approx(0.7 * moved / (0.45 * H100.memory_rate))
     assert parts["barriers"] == pytest.approx(10e-6)
     assert parts["exchange of dense gradients"] == pytest.approx(4 * WEIGHTS / 350e9)
 
