@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fae.artifacts.columnar_log import ColumnarLog
+from fae.pack import shuffle
 
 from common import capped_rows, hot_set, made_once, make_log, open_log, packed_log, write_log
 from model_parallel import Sharding
@@ -107,6 +108,8 @@ class Data:
 
     def prepare(self, cases: list[Case], world: int) -> None:
         """Make everything."""
+        # One bucket for each log: the order of inputs depends on their number, and logs of fewer columns have fewer.
+        shuffle.BUCKET_BYTES = 2**50
         for case in cases:
             together = self.batch_size * (1 if case.strong else world)
             for size in {self.batch_size, together}:

@@ -273,6 +273,38 @@ def test_a_loss_that_is_not_finite_is_said_once(made: Path) -> None:
     assert lines[-1].startswith("fae: training diverged: the loss of a batch up to number ")
 
 
+REPRODUCIBLE = ("--set", "train.reproducible=true")
+
+
+def test_reproducible_ranks_end_with_the_bytes_of_one(made: Path) -> None:
+    """Killed in the middle, two ranks are continued by four and by one, to the same losses and metrics too."""
+    started(made, "same_one", *REPRODUCIBLE).end()
+    running = started(made, "same_four", *REPRODUCIBLE, "--gpus", "2")
+    os.kill(running.await_batches(7)[1], signal.SIGKILL)
+    running.end(2)
+    shutil.copytree(running.out, made / "same_then_one", symlinks=True)
+    for out, words in (("same_four", ("--gpus", "4")), ("same_then_one", ())):
+        lines = started(made, out, *REPRODUCIBLE, *words).end()
+        assert any(line.startswith("train: continues after batch ") for line in lines)
+        assert_same(made / out, made / "same_one")
+        one, other = (json.loads((made / name / "run.json").read_text()) for name in ("same_one", out))
+        assert one["recipe"] == other["recipe"]
+        for part in ("fingerprints", "validation", "test"):
+            assert one[part] == other[part]
+        for part in ("loss_curve", "validation_curve", "epoch_curve", "reproducible"):
+            assert one["train"][part] == other["train"][part], part
+    assert one["train"]["reproducible"]
+    assert other["train"]["ranks"] == 1
+    assert not json.loads((made / "alone" / "run.json").read_text())["train"]["reproducible"]
+
+
+@pytest.mark.parametrize(("verb", "ranks"), [("run", ()), ("run", ("--gpus", "2")), ("train", ("--gpus", "2"))])
+def test_reproducible_trains_on_cpus(verb: str, ranks: tuple[str, ...], made: Path) -> None:
+    words = (verb, made / "recipe.toml", "--out", made / "refused", *REPRODUCIBLE, "--device", "cuda")
+    fault(fae(*words, *ranks), "[train] reproducible = true trains on CPUs so far; add --device cpu, or --set")
+    assert not (made / "refused").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -281,6 +313,7 @@ def test_a_loss_that_is_not_finite_is_said_once(made: Path) -> None:
         (("--gpus", "16"), "16 ranks are requested"),
         (("--gpus", "2", "--device", "cuda"), "there is no CUDA device here"),
         (("--gpus", "4", "--set", "train.batch_size=34"), "set train.batch_size=36"),
+        (("--set", "train.batch_size=34", "--set", "train.reproducible=true"), "set train.batch_size=40"),
     ],
 )
 @pytest.mark.parametrize("verb", ["run", "train"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fae.distributed.group import Group
 from fae.distributed.launcher import launch
 
 from cases import train
@@ -70,6 +71,46 @@ def test_ranks_train_what_one_trains_by_kernels_of_both(
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     found = trained(tmp_path / "nan", 2, 1, "triton", (name,))
     require_alike(found, found, alone)
+
+
+@pytest.fixture(scope="module")
+def alone_in_slices() -> dict[str, list[bytes]]:
+    """What one rank ends with that trains reproducibly."""
+    group = Group(reproducible=True)
+    return {
+        name: [
+            tensor.numpy().tobytes()
+            for tensor in train(log, layout_of(log, 0.4), optimizer, "device", with_loss=True, group=group)
+        ]
+        for name, (log, optimizer) in rank_cases().items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("world", "names"), [(2, tuple(HELD)), (4, SOME), pytest.param(8, SOME, marks=pytest.mark.slow)]
+)
+def test_reproducible_ranks_train_the_bytes_of_one(
+    world: int, names: Sequence[str], alone_in_slices: dict[str, list[bytes]], tmp_path: Path
+) -> None:
+    """Wherever rows are, with delays and NaN in free memory."""
+    found = trained(tmp_path / "ranks", world, world, "reproducible", names)
+    for name, expected in alone_in_slices.items():
+        assert len(found[name]) == world * len(names)
+        for end in found[name]:
+            assert [each.tobytes() for each in end] == expected, name
+
+
+@pytest.mark.parametrize("name", ["cpu", "hybrid", "paper", "tiered, a little hot", "tiered, half hot"])
+def test_one_reproducible_rank_trains_the_same_bytes_wherever_rows_are(
+    name: str, alone_in_slices: dict[str, list[bytes]]
+) -> None:
+    placement, share = HELD[name]
+    for case in ("lists, adam", "weights", "sequences", "hot and cold"):
+        log, optimizer = rank_cases()[case]
+        found = train(
+            log, layout_of(log, share), optimizer, placement, with_loss=True, group=Group(reproducible=True)
+        )  # fmt: skip
+        assert [tensor.numpy().tobytes() for tensor in found] == alone_in_slices[case], case
 
 
 def require_alike(

@@ -4,7 +4,8 @@
 
     python rank_cases_program.py FOLDER SEED [ENGINE [WIRE [NAME...]]]
 
-ENGINE is ``cpu``, ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``, WIRE that of a `Group` or empty.
+ENGINE is ``cpu``, ``reproducible`` (on CPUs), ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``, WIRE that of
+a `Group` or empty.
 Names are those of `HELD`. With a SEED everything waits at random, and NaN fills slots and buffers that hold nothing.
 What every rank ends with is written beside, for tests to compare.
 """
@@ -156,7 +157,7 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     DelayedGroup.draws = random.Random(seed + place.rank)
     if seed:
         rank_rows.RowExchange = NanExchange
-    if seed and engine != "cpu":
+    if seed and engine not in ("cpu", "reproducible"):
         fill_buffers_with_nan()
     on_gpu = engine.startswith("cuda")
     if on_gpu and torch.cuda.device_count() < place.world:
@@ -165,7 +166,7 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     faults = FaultInjection(max_delay_seconds=longest, fill_with_nan=seed > 0, seed=seed + place.rank)
     options: dict[str, Any] = {}
     with RankProcess(place) as process, process.join("cuda" if on_gpu else "cpu") as joined:
-        group = replace(joined, wire=wire or None)
+        group = replace(joined, wire=wire or None, reproducible=engine == "reproducible")
         if seed:
             group = DelayedGroup(**vars(group))
         if on_gpu:

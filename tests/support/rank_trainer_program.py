@@ -50,6 +50,21 @@ TRAININGS: dict[str, tuple[TrainConfig, Any, tuple[Callback, ...]]] = {
     "callback": (BASE, MODEL, (StopsAt(20),)),
     "early stopping": (STOPPING, MODEL, ()),
     "dropout": (BASE, dataclasses.replace(MODEL, dropout=0.3), ()),
+    "reproducible": (
+        dataclasses.replace(
+            STOPPING,
+            placement="tiered",
+            optimizer="adagrad",
+            order="adaptive",
+            adaptive_rate=20,
+            weight_decay=0.001,
+            row_weight_decay=0.001,
+            rate_schedule="cosine",
+            reproducible=True,
+        ),
+        dataclasses.replace(MODEL, dropout=0.3),
+        (),
+    ),
     "staged": (dataclasses.replace(BASE, placement="tiered", optimizer="adam", learning_rate=0.01), MODEL, ()),
     "drifting": (BASE, MODEL, ()),
     "slow": (dataclasses.replace(BASE, epochs=2), MODEL, ()),
@@ -62,7 +77,9 @@ def trainer_of(name: str, setting: Setting, group: Group | None = None, folder: 
     """The trainer of a training; some write a run folder, and one trains other rows on the second rank."""
     config, model_config, callbacks = TRAININGS[name]
     optimizer = RowOptimizer(name=config.optimizer, learning_rate=config.learning_rate)
-    embeddings = make_embeddings(config.placement, setting.hot_set, optimizer, device="cpu", group=group)
+    embeddings = make_embeddings(
+        config.placement, setting.hot_set, optimizer, device="cpu", group=group, reproducible=config.reproducible
+    )
     embeddings.initialise(config.seed)
     model = build_model(model_config, setting.log.features, 2, seed=config.seed)
     if name == "drifting" and embeddings.group.rank == 1:

@@ -1,9 +1,9 @@
-"""The slice of a packed batch that one rank trains: derived when the batch is loaded, from what version 3 stores.
+"""A slice of a packed batch, which one rank trains: derived when the batch is loaded, from what version 3 stores.
 
-A packed batch is a global batch, and rank r of W takes its r-th contiguous slice of B / W inputs. The order of the
+A packed batch is a global batch, and slice s of S has its s-th contiguous part of B / S inputs. The order of the
 batch is sorted by address and then by lookup, so the order of a slice is the order of the batch without the lookups of
 other slices, and the rows that any slice looks up come in ascending order on the way. One pass over the order gives all
-that a rank needs: the addresses of its lookups, their order, and which rows it shares with which slices. A later
+that it needs: the addresses of its lookups, their order, and which rows it shares with which slices. A later
 version of the packed format may store them.
 
 A batch with few inputs leaves slices without any: they have pads alone, and list no row.
@@ -52,7 +52,7 @@ class _Cut:
 
 
 class BatchSlice(PackedBatch):
-    """One slice of a batch: a `PackedBatch` of B / W inputs.
+    """One slice of a batch: a `PackedBatch` of B / S inputs.
 
     Cold rows are those of the whole batch, which addresses number. Segments, which only a GPU sums by, it has none.
 
@@ -60,26 +60,32 @@ class BatchSlice(PackedBatch):
     ----------
     whole
         The batch.
-    rank, world
-        r and W: W divides B.
+    number, num_slices
+        s and S: S divides B.
     group_slots
         Slots of each group of tables.
+    world
+        Ranks, each with S / W slices; by default W is S.
 
     Attributes
     ----------
+    number
+        s.
     num_inputs
         Real inputs of the slice; 0 where the batch ends before it.
     """
 
-    def __init__(self, whole: PackedBatch, rank: int, world: int, group_slots: Sequence[int]) -> None:
-        self._whole, self._rank, self._world, self._group_slots = whole, rank, world, tuple(group_slots)
-        size = len(whole.labels) // world
-        self._part = slice(rank * size, (rank + 1) * size)
-        self.num_inputs = max(0, min(size, whole.num_inputs - rank * size))
+    def __init__(
+        self, whole: PackedBatch, number: int, num_slices: int, group_slots: Sequence[int], world: int | None = None
+    ) -> None:
+        self._whole, self.number, self._num_slices, self._group_slots = whole, number, num_slices, tuple(group_slots)
+        self._world, size = world or num_slices, len(whole.labels) // num_slices
+        self._part = slice(number * size, (number + 1) * size)
+        self.num_inputs = max(0, min(size, whole.num_inputs - number * size))
         self.has_cold_rows = whole.has_cold_rows
 
     def __repr__(self) -> str:
-        return f"BatchSlice({self._rank} of {self._world} of {self._whole!r})"
+        return f"BatchSlice({self.number} of {self._num_slices} of {self._whole!r})"
 
     @property
     def total_inputs(self) -> int:
@@ -104,16 +110,18 @@ class BatchSlice(PackedBatch):
 
     @cached_property
     def shared_rows(self) -> tuple[SharedRows, ...]:
-        """For each group, which rows are summed over ranks, of a batch of the training split."""
+        """For each group, which rows are summed over slices, of a batch of the training split."""
         return self._cut.shared_rows
 
     @property
     def rows_of_others(self) -> tuple[int, ...]:
-        """Per group, rows that the other slices look up, once for each that does; empty outside the training split."""
+        """Per group, rows that other ranks look up, once for each that does; empty outside the training split."""
         if not self.is_ordered:
             return ()
-        bits = [int(np.unpackbits(shared.listed.slice_bits).sum()) for shared in self.shared_rows]
-        return tuple(all_of - len(shared.own_starts) for all_of, shared in zip(bits, self.shared_rows, strict=True))
+        others = [rank for rank in range(self._world) if rank != self.number * self._world // self._num_slices]
+        return tuple(
+            sum(len(shared.listed.places_of_rank(rank, self._world)) for rank in others) for shared in self.shared_rows
+        )
 
     @cached_property
     def dense(self) -> npt.NDArray[np.float32]:
@@ -146,12 +154,12 @@ class BatchSlice(PackedBatch):
             most = len(segments.starts)
             rows, bits, starts = np.empty(most, np.int32), np.empty(most, np.uint8), np.empty(most, np.int32)
             num_rows, num_own = cut_group(
-                order, segments.starts, segments.addresses, self._world * size * before,
-                self._world * size * (before + own_slots), self._rank, size * slots, size * before,
+                order, segments.starts, segments.addresses, self._num_slices * size * before,
+                self._num_slices * size * (before + own_slots), self.number, size * slots, size * before,
                 addresses, own_order, rows, bits, starts, np.empty_like(starts),
             )  # fmt: skip
             before += own_slots
-            listed = ExchangeList(rows[:num_rows], bits[:num_rows], self._world)
+            listed = ExchangeList(rows[:num_rows], bits[:num_rows], self._num_slices)
             shared.append(SharedRows(listed=listed, own_starts=starts[:num_own], own_end=size * before))
         # Read-only as those from files are: loops would be compiled again for another type.
         return _Cut(addresses=read_only(addresses), order=read_only(own_order), shared_rows=tuple(shared))

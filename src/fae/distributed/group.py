@@ -17,6 +17,7 @@ from fae.core.interrupts import Interrupted, is_interrupted, raise_interrupt, ta
 from fae.core.printable import brief
 from fae.core.whole_files import json_values
 from fae.distributed.ends import CommonFault
+from fae.distributed.slice_plan import REPRODUCIBLE_SLICES, SlicePlan
 from fae.distributed.tree_sum import tree_sum
 
 Wire = Literal["peer", "gather"]
@@ -48,6 +49,8 @@ class Group:
         What moves bytes between ranks; None where there is one.
     wire
         How GPUs reach one another's buffers (`fae.distributed.peer_buffers`); None takes the best that all of them can.
+    reproducible
+        Whether what they train must not depend on how many they are: then every batch has 8 slices.
     """
 
     rank: int = 0
@@ -57,11 +60,18 @@ class Group:
     device: str = "cpu"
     link: Link | None = field(default=None, repr=False, compare=False)
     wire: Wire | None = None
+    reproducible: bool = False
 
     @property
     def is_first(self) -> bool:
         """Whether this is rank 0, which alone talks and writes."""
         return self.rank == 0
+
+    @property
+    def slices(self) -> SlicePlan:
+        """The slices of a batch, and those of this rank."""
+        num_slices = REPRODUCIBLE_SLICES if self.reproducible else self.world
+        return SlicePlan(num_slices=num_slices, rank=self.rank, world=self.world)
 
     @property
     def waited_seconds(self) -> float | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _LOOK = timedelta(seconds=0.2)
 _ANSWER_SECONDS = 4.0
 """How long a rank that waits in vain waits for what the others say of themselves: they look once a second."""
+_TAKE_DOWN_SECONDS = 10.0
+"""How long the end of NCCL's connections is waited for: a graph that is left would hold it for ever."""
 _MARGIN = timedelta(seconds=120)
 
 
@@ -54,6 +58,7 @@ class Link:
     def __init__(self, meeting: RankMeeting, device: torch.device, timeout: float) -> None:
         self._meeting, self._place, self._store, self._timeout = meeting, meeting.place, meeting.store, timeout
         limit = timedelta(seconds=timeout) + _MARGIN
+        self._waits_on_device = device.type == "cuda"
         try:
             dist.init_process_group(
                 "gloo", store=PrefixStore("group", self._store.inner), rank=self._place.rank,
@@ -120,15 +125,28 @@ class Link:
 
     def close(self, *, now: bool = False) -> None:
         """Leave the group; `now` without an end of what is still under way, which would be waited for otherwise."""
-        if now:
+        if now or not dist.is_initialized() or not self._taken_down():
             for group in (self._control, self._host_tensors, self._tensors):
                 ctypes.pythonapi.Py_IncRef(
                     ctypes.py_object(group)
                 )  # so it is never taken down, at Python's end neither
-        elif dist.is_initialized():
-            dist.destroy_process_group()
+        else:
             # Freed here and not at Python's end, where threads of Gloo that free what they have would end the process.
             self._control = self._host_tensors = self._tensors = None
+
+    def _taken_down(self) -> bool:
+        """Take the groups down; returns whether that has ended.
+
+        NCCL waits until all graphs are gone that have captured one of its operations.
+        """
+        if not self._waits_on_device:
+            dist.destroy_process_group()
+            return True
+        gc.collect()  # graphs in cycles
+        thread = threading.Thread(target=dist.destroy_process_group, daemon=True)
+        thread.start()
+        thread.join(_TAKE_DOWN_SECONDS)
+        return not thread.is_alive()
 
     def _gather(self, out: Tensor, tensor: Tensor, group: Any, what: str) -> None:
         rows = list(out.unbind(0))

@@ -33,10 +33,10 @@ def cut_group(
     own_begin
         Where the group's part of `own_order` begins.
     addresses
-        int32 ``[B / W * S]``, written: address of each lookup of the slice, -1 where there is none. An empty array is
-        left alone.
+        int32 ``[lookups of a slice]``, written: address of each lookup of the slice, -1 where there is none. An empty
+        array is left alone.
     own_order
-        int32 ``[B / W * S]``, written: its lookups in the order of the batch, numbered within the slice.
+        int32 ``[lookups of a slice]``, written: its lookups in the order of the batch, numbered within the slice.
     unique_rows, slice_bits
         int32 and uint8 ``[n]``, written: ascending addresses of the rows; bit s where slice s looks the row up.
     own_starts

@@ -30,7 +30,7 @@ from fae.artifacts.row_layout import RowLayout
 from fae.core.units import format_bytes, format_count
 from fae.distributed.group import Group
 from fae.embedding.cpu_rows import CpuRows
-from fae.embedding.engines import make_gpu_rows
+from fae.embedding.engines import make_gpu_rows, slice_size
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.row_tables import RowTables
 from fae.kernels.geometry import group_geometries
@@ -60,7 +60,7 @@ class Embeddings(RowTables):
     optimizer
         Optimizer of the rows.
     batch_size
-        B of every batch that will be streamed; of the whole batch, where each of several ranks has a slice of it.
+        B of every batch that will be streamed; of the whole batch, where it is cut into slices.
     device
         Where lookups happen and gradients come from.
     engine
@@ -75,15 +75,14 @@ class Embeddings(RowTables):
     placement
         Name of the placement they were made by; empty where a class was called directly.
     batch_size
-        Inputs of a batch on this rank: B / W.
+        Inputs of a batch, B; of a slice, B / S, where batches are cut.
     steps
         Number of batches that have updated rows; Adam's one step count. Saved in checkpoints.
     group
-        The ranks that train together. Where they are several, `stream` yields this rank's slice of each batch.
+        The ranks that train together. Where batches are cut, `stream` yields this rank's slices of each batch.
     """
 
     placement = ""
-    group = Group()
     _ranks: RankRows | None = None
 
     def __init__(
@@ -98,10 +97,8 @@ class Embeddings(RowTables):
         group: Group | None = None,
     ) -> None:
         engine = engine or ("triton" if device.type == "cuda" else "cpu")
-        if group is not None and group.world > 1:
-            if batch_size % group.world or engine == "reference":
-                raise ValueError(f"{group.world} ranks cannot train {batch_size} inputs by engine {engine!r} here")
-            batch_size //= group.world
+        self.group = group or Group()
+        batch_size = slice_size(batch_size, self.group, engine)
         self.layout, self.optimizer, self.batch_size, self.device = layout, optimizer, batch_size, device
         self.steps = self._lookups = 0
         self._rate_factor: Callable[[int], float] | None = None
@@ -127,12 +124,11 @@ class Embeddings(RowTables):
                 if feature.pooling == "none"
             ]
         )
-        if group is not None and group.world > 1:
-            self._train_with(group)
+        if self.group.slices.is_cut:
+            self._train_with(self.group)
 
     def _train_with(self, group: Group) -> None:
-        """Train together with other ranks: each has a slice of a batch, and `batch_size` inputs of it."""
-        self.group = group
+        """Train slices of batches, of `batch_size` inputs each, together with other ranks."""
         if self._gpu is not None:
             self._gpu.follow(group)
         else:
@@ -247,9 +243,9 @@ class Embeddings(RowTables):
         if self._gpu is None:
             for index, slot in zip(numbers.tolist(), places, strict=True):
                 batch = batches.batch(index)
-                own = batch if self._ranks is None else self._ranks.cut(batch)
+                parts = [batch] if self._ranks is None else self._ranks.cut(batch)
                 with BatchTurn(self, frozen=frozen) as turn:
-                    yield make_ready(own, self.device, slot, turn)
+                    yield make_ready(parts[0], self.device, slot, turn, parts[1:])
             return
         with closing(self._gpu.buffered(batches, numbers, slots, self._staging_rows, self.steps + 1)) as buffered:
             expected, last, updated = self.steps, self.steps + len(numbers), None
@@ -333,6 +329,15 @@ class Embeddings(RowTables):
         assert self._cpu is not None
         return FeatureEmbeddings(self._views, leaves, self._sequences.read(self._cpu.addresses, leaves[0].device))
 
+    def keep_gradients(self, part: ReadyBatch) -> None:
+        """Keep the sums of a slice's rows, after its backward pass; `update` does it where ``batch.slices`` has one."""
+        part.turn.require(self, "keep_gradients")
+        self._keep(part)
+
+    def _keep(self, part: ReadyBatch) -> None:
+        if self._cpu is not None and self._ranks is not None:
+            self._cpu.keep(part, self._ranks)
+
     def update(self, batch: ReadyBatch, *, without_gradients: bool = False) -> None:
         """Apply the optimizer to the rows of the batch that was looked up last, from the gradients of its leaves.
 
@@ -343,19 +348,10 @@ class Embeddings(RowTables):
         RuntimeError
             If the turn of the batch is over, as it is after an update; if the latest `lookup` was not this batch's; if
             the batch is of a split for evaluation, or looked up without gradients; or (where the CPU updates the rows)
-            if no backward pass came to the features of that lookup.
+            if no backward pass came to the features of that lookup, or gradients of a slice are not kept.
         """
         batch.turn.require(self, "update")
-        if batch.turn.frozen or not batch.packed.is_ordered:
-            raise RuntimeError(
-                "update of a batch for evaluation (from stream_frozen, or of a validation or test split); train on "
-                "embeddings.stream(packed.train, order)"
-            )
-        if self._looked_up is not batch.turn:
-            raise RuntimeError(
-                "update of a batch that is not the one whose lookup, with requires_grad=True, came last: the gradients "
-                "are those of that lookup; call lookup, backward and update batch by batch"
-            )
+        batch.require_update(self._looked_up)
         if not without_gradients and not self._has_gradients(batch):
             raise RuntimeError(
                 "update of a batch to whose features no backward pass has come: call backward between the latest "
@@ -371,6 +367,10 @@ class Embeddings(RowTables):
 
     def _update(self, batch: ReadyBatch) -> None:
         """`update`, once the batch may be updated."""
+        if not batch.others:
+            self._keep(batch)
+        if self._ranks is not None and self._ranks.lacks_slices:
+            raise RuntimeError("update of a batch of several slices: for each of batch.slices call keep_gradients")
         self.steps += 1
         banks = [self._bank(group) for group in range(len(self.geometries))]
         if self._gpu is not None:

@@ -38,7 +38,8 @@ class CpuRows:
     Attributes
     ----------
     outputs
-        Pooled rows, float32 ``[B, W]`` per group; the leaves of the backward pass, reused by every lookup.
+        Pooled rows, float32 ``[B, W]`` per group, of a slice ``[B / S, W]``; the leaves of the backward pass, which
+        every lookup takes again.
     addresses
         int32 ``[B, S]``: those of the batch that was looked up last.
     """
@@ -89,6 +90,12 @@ class CpuRows:
             output.requires_grad_(requires_grad)
         return self.outputs
 
+    def keep(self, part: ReadyBatch, ranks: RankRows) -> None:
+        """Sum the gradients of the slice that was looked up last; its outputs are free from here on."""
+        kernels = [each for each in self._kernels if isinstance(each, CpuGroupKernels)]
+        grads = [None if output.grad is None else output.grad.detach().numpy() for output in self.outputs]
+        ranks.keep(kernels, part.packed, grads)
+
     def update(
         self,
         batch: ReadyBatch,
@@ -110,18 +117,19 @@ class CpuRows:
         rate_factor
             What the learning rate of this step is multiplied by.
         ranks
-            Sums the gradients over ranks; None where there is one.
+            Has kept the sums of each slice of this rank, and sums them over all slices; None where batches are whole.
         """
         order, optimizer = batch.packed.order, self._optimizer
         assert order is not None
         for group, (kernels, output) in enumerate(zip(self._kernels, self.outputs, strict=True)):
-            if output.grad is None:  # the model did not use the group
-                continue
             geometry, bank = self._geometries[group], banks[group]
             rate, kept_share = optimizer.learning_rate * rate_factor, optimizer.kept_share(rate_factor)
             if ranks is not None:
                 assert isinstance(kernels, CpuGroupKernels)
-                addresses, totals = ranks.totals(kernels, batch.packed, group, output.grad.detach().numpy(), step)
+                found = ranks.totals(batch.packed, group, step)
+                if found is None:  # the model did not use the group
+                    continue
+                addresses, totals = found
                 shift, listed = cold_rows(batch, group)
                 hot = self._layout.groups[group].num_hot_rows
                 rows = rows_of_addresses(addresses, hot, shift=shift, cold_rows=listed)
@@ -130,9 +138,13 @@ class CpuRows:
                     kept_share=kept_share,
                 )  # fmt: skip
                 continue
+            if output.grad is None:
+                continue
             start = self._batch_size * geometry.order_start
             part = order[start : start + self._batch_size * len(geometry.slots)]
             kernels.update(
                 bank.weight, bank.state, part, output.grad.detach(), rate, optimizer.eps, betas=optimizer.betas,
                 step=step, kept_share=kept_share,
             )  # fmt: skip
+        if ranks is not None:
+            ranks.drop()

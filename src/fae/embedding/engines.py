@@ -1,4 +1,4 @@
-"""The engine that looks rows up and updates them on a GPU; made here because not every machine has Triton."""
+"""Which engine trains slices of batches, and the one of a GPU, made here because not every machine has Triton."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from fae.artifacts.row_layout import RowLayout
 from fae.core.errors import DeviceError
+from fae.distributed.group import Group
 from fae.kernels.geometry import GroupGeometry
 from fae.streaming.row_store import RowOptimizer
 
@@ -41,3 +42,19 @@ def make_gpu_rows(
         ) from error
 
     return GpuRows(layout, geometries, optimizer, batch_size, device, staged=staged)
+
+
+def slice_size(batch_size: int, group: Group, engine: str) -> int:
+    """Inputs of a slice: B / S, or B where batches are whole.
+
+    Raises
+    ------
+    ValueError
+        If the engine cannot train slices, or S does not divide B.
+    """
+    plan = group.slices
+    can_cut = engine == "cpu" or (engine == "triton" and not group.reproducible)
+    if plan.is_cut and (batch_size % plan.num_slices or not can_cut):
+        how = f" by {plan.num_slices} slices" if group.reproducible else ""
+        raise ValueError(f"{group.world} ranks cannot train {batch_size} inputs{how} by engine {engine!r} here")
+    return batch_size // plan.num_slices

@@ -46,6 +46,8 @@ class HybridEmbeddings(ResidentEmbeddings):
         *,
         group: Group | None = None,
     ) -> None:
+        if group is not None and group.reproducible and device.type != "cpu":
+            raise ValueError(f"{group.world} ranks cannot train reproducibly on GPUs here")
         super().__init__(layout, optimizer, batch_size, torch.device("cpu"), group=group)
         self.device = device
         self._pooled_bytes = {"pooled_bytes_to_device": 0, "gradient_bytes_to_host": 0}
@@ -119,7 +121,7 @@ class HybridEmbeddings(ResidentEmbeddings):
             gradient = leaf.grad
             self._outputs[index].grad = None if gradient is None else self._gradients[index].copy_(gradient)
         used = [output for output in self._outputs if output.grad is not None]
-        self._pooled_bytes["gradient_bytes_to_host"] += 4 * sum(output.numel() for output in used)
+        self._pooled_bytes["gradient_bytes_to_host"] += 4 * len(batch.slices) * sum(each.numel() for each in used)
         super()._update(batch)
 
     def computes_on_host(self, batch: ReadyBatch) -> bool:

@@ -8,6 +8,8 @@ from functools import cached_property
 
 from fae.artifacts.batch_arrays import BatchSizes
 from fae.core.optimizers import row_bytes, state_width
+from fae.distributed.group import Group
+from fae.distributed.slice_plan import SlicePlan
 from fae.embedding.rank_memory import SliceSizes
 from fae.embedding.working_memory import (
     INPUT_RING_DEPTH,
@@ -60,7 +62,9 @@ class MemoryRequest:
     dense_bytes
         Bytes of the dense weights, their gradients and optimizer state: `fae.training.dense.dense_bytes`.
     world
-        Ranks that train together, each on its slice of a batch; what is planned is that of one of them.
+        Ranks that train together, each on its slices of a batch; what is planned is that of one of them.
+    reproducible
+        Whether a batch has 8 slices.
     """
 
     hot_set: HotSetSizes
@@ -69,6 +73,7 @@ class MemoryRequest:
     on_gpu: bool
     dense_bytes: int = 0
     world: int = 1
+    reproducible: bool = False
 
     @cached_property
     def geometries(self) -> tuple[GroupGeometry, ...]:
@@ -114,9 +119,9 @@ class MemoryRequest:
 
     @property
     def cpu_work(self) -> int:
-        """Bytes of lookups by the CPU kernels, and of what ranks exchange."""
-        size = self._slice_size
-        return cpu_lookups(self.geometries, size) + row_exchanges(self.geometries, size, self.world)
+        """Bytes of lookups by the CPU kernels, of one slice after the other, and of what ranks exchange."""
+        plan, size = self._plan, self.hot_set.batch_size // self._plan.num_slices
+        return cpu_lookups(self.geometries, size) + row_exchanges(self.geometries, size, plan)
 
     @property
     def loose_batches(self) -> int:
@@ -131,6 +136,10 @@ class MemoryRequest:
         of_rings = ROUNDED * (INPUT_RING_DEPTH + 3 * len(self.geometries))
         sums = sum(split.sum_bytes for split in self._slices)
         return self.dense_bytes + gpu_lookups(self.geometries, self._slice_size, self._own_splits) + of_rings + sums
+
+    @property
+    def _plan(self) -> SlicePlan:
+        return Group(world=self.world, reproducible=self.reproducible).slices
 
     @property
     def _slice_size(self) -> int:
@@ -153,7 +162,7 @@ class MemoryRequest:
         if not self.on_gpu:
             return 0, self.cpu_work
         on_gpu, on_host = hybrid_lookups(self.geometries, self._slice_size)
-        return on_gpu, on_host + row_exchanges(self.geometries, self._slice_size, self.world)
+        return on_gpu, on_host + row_exchanges(self.geometries, self._slice_size, self._plan)
 
     def input_memory(self, *, with_cold_lists: bool) -> InputMemory:
         """What batches on their way take, with the lists of their cold rows or without."""

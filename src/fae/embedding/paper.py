@@ -109,6 +109,12 @@ class PaperEmbeddings(Embeddings):
             return self._cold_side._has_gradients(batch)
         return super()._has_gradients(batch)
 
+    def _keep(self, part: ReadyBatch) -> None:
+        if part.packed.has_cold_rows:
+            self._cold_side._keep(part)
+        else:
+            super()._keep(part)
+
     def _update(self, batch: ReadyBatch) -> None:
         """As `Embeddings._update`; the other side's hot rows are stale from here on."""
         if batch.packed.has_cold_rows:

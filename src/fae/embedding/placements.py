@@ -7,7 +7,7 @@ A new placement is one file with a class of `Embeddings` and one entry of `PLACE
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -149,6 +149,7 @@ def make_embeddings(
     device: str | torch.device,
     faults: FaultInjection = NO_FAULTS,
     group: Group | None = None,
+    reproducible: bool = False,
 ) -> Embeddings:
     """Embeddings of a hot set, rows not initialised yet.
 
@@ -160,12 +161,17 @@ def make_embeddings(
         model on `device`. ``paper``: FAE of the paper, hot batches on `device`, rows of cold batches on the CPU.
     group
         The ranks that train together; None is this process alone.
+    reproducible
+        As ``[train] reproducible``: batches are streamed in 8 slices (`fae.streaming.ready_batch.ReadyBatch.slices`),
+        and a training does not depend on how many ranks there are.
 
     Raises
     ------
     RecipeError
         If there is no such placement.
     """
+    if reproducible:
+        group = replace(group or Group(), reproducible=True)
     return find_placement(placement).make(hot_set, optimizer, device, faults=faults, group=group)
 
 
@@ -178,6 +184,7 @@ def plan_memory(
     on_gpu: bool,
     dense_bytes: int = 0,
     world: int = 1,
+    reproducible: bool = False,
 ) -> MemoryPlan:
     """What the embeddings of a placement will take on each rank; parameters as `MemoryRequest` has them.
 
@@ -187,6 +194,7 @@ def plan_memory(
         If there is no such placement.
     """
     request = MemoryRequest(
-        hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes, world=world
+        hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes, world=world,
+        reproducible=reproducible,
     )  # fmt: skip
     return find_placement(placement).plan(request)

@@ -12,6 +12,7 @@ from typing import Protocol
 from fae.artifacts.batch_arrays import BatchSizes
 from fae.artifacts.row_layout import RowLayout
 from fae.core.pooling import POOLING_CODE
+from fae.distributed.slice_plan import SlicePlan
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import group_field
 from fae.streaming.counters import new_counters
@@ -94,11 +95,13 @@ def cpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> int:
     return total
 
 
-def row_exchanges(geometries: Sequence[GroupGeometry], slice_size: int, world: int) -> int:
-    """Bytes of `RankRows` on one of several ranks: what it sends, and what it gets of each, a row a lookup at most."""
-    if world == 1:
+def row_exchanges(geometries: Sequence[GroupGeometry], slice_size: int, plan: SlicePlan) -> int:
+    """Bytes of `RankRows`: what a rank sends, and what it gets of each of several, a row a lookup at most."""
+    if not plan.is_cut:
         return 0
-    return sum(4 * (world + 1) * slice_size * len(each.slots) * each.embedding_dim for each in geometries)
+    buffers = plan.world + 1 if plan.world > 1 else 1
+    lookups = len(plan.own) * slice_size
+    return sum(4 * buffers * lookups * len(each.slots) * each.embedding_dim for each in geometries)
 
 
 def hybrid_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> tuple[int, int]:

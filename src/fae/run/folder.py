@@ -27,6 +27,7 @@ from fae.run.ahead.torch_ahead import import_ahead
 from fae.run.context import RunContext
 from fae.run.earlier_training import keep_for_users, missing_sources, require_replaceable
 from fae.run.prepare import require_validation
+from fae.run.rank_training import check_ranks
 from fae.run.stages import CALIBRATE, INGEST, PACK, PROFILE, Stage, total_row_bytes
 from fae.run.stale_files import METRICS, PARENT_TEST, RUN_RECORD, drop_stale_report, take_back
 from fae.run.train_stage import TRAIN, fresh_embeddings, require_model_memory
@@ -152,6 +153,7 @@ class RunFolder(RunContext):
         log = self.existing_log() if self.recipe.log.is_columnar else None
         self.recipe.check_model(log.features if log else None)
         require_validation(self.recipe, log)
+        check_ranks(self.recipe, self.requested_device, self.ranks.place.world, self.ranks.place.local_world)
         self.compile_ahead(log)
         # An import holds the interpreter. While processes read the log, it is needed to join what they have read; from
         # then on, compiled loops do nearly all until the training.

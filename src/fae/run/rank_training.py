@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fae.core.errors import DeviceError, RecipeError
 from fae.core.threads import shared_cores
 from fae.distributed.places import RankPlace
+from fae.distributed.slice_plan import next_batch_size
 from fae.run.ahead.torch_ahead import most_gpus, seems_to_have_gpu
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def wanted_ranks(gpus: int | None, place: RankPlace) -> int:
 
 
 def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int) -> None:
-    """Refuse what several ranks cannot train.
+    """Refuse what several ranks cannot train, and what one rank cannot train reproducibly.
 
     Parameters
     ----------
@@ -63,19 +64,21 @@ def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int
     DeviceError
         If this host has fewer GPUs.
     """
+    train = recipe.train
+    if world == 1 and not train.reproducible:
+        return
+    on_gpus = train.placement != "cpu" and (device == "cuda" or (device is None and seems_to_have_gpu()))
+    if train.reproducible and on_gpus:
+        raise RecipeError(
+            "[train] reproducible = true trains on CPUs so far; add --device cpu, or --set train.reproducible=false"
+        )
     if world == 1:
         return
-    train = recipe.train
     if world > MOST_RANKS or world & (world - 1):
         raise RecipeError(
             f"{world} ranks are requested, and 2, 4 or {MOST_RANKS} can train together; change --gpus, or torchrun's "
             "--nproc-per-node"
         )
-    on_gpus = train.placement != "cpu" and (device == "cuda" or (device is None and seems_to_have_gpu()))
-    if device == "cuda" and on_gpus and not seems_to_have_gpu():
-        from fae.run.context import choose_device
-
-        choose_device(device)
     gpus = most_gpus() if on_gpus else None
     if gpus is not None and local_world > gpus:
         raise DeviceError(
@@ -83,10 +86,9 @@ def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int
             f"--device cpu for {local_world} processes on the CPU"
         )
     if train.batch_size % world:
-        larger = -(-train.batch_size // world) * world
         raise RecipeError(
             f"[train] batch_size = {train.batch_size} cannot be cut into equal slices for {world} ranks; set "
-            f"train.batch_size={larger}"
+            f"train.batch_size={next_batch_size(train.batch_size, world)}"
         )
 
 

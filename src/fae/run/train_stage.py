@@ -236,16 +236,22 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
     """
     import torch
 
+    from fae.distributed.dense_sums import dense_sums_bytes
+    from fae.distributed.group import Group
     from fae.embedding.memory_plan import require_memory
     from fae.embedding.placements import plan_memory
     from fae.training.dense import dense_bytes
 
     train, on_gpu = run.recipe.train, run.device() == "cuda"
     splits = (packed.train, packed.validation, packed.test)
+    world, num_weights = run.ranks.place.world, sum(parameter.numel() for parameter in model.parameters())
     dense = dense_bytes(train.optimizer, model, flat=on_gpu, bf16=on_gpu and train.precision == "bf16")
+    if not on_gpu:
+        dense += dense_sums_bytes(num_weights, Group(world=world, reproducible=train.reproducible).slices)
     needs = plan_memory(
-        train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, world=run.ranks.place.world
-    )
+        train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense,
+        world=world, reproducible=train.reproducible,
+    )  # fmt: skip
     ranks = run.ranks.place.local_world
     each = f", on each of {ranks} ranks of this host" if ranks > 1 else ""
     say(f"train: {train.placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}{each}")
@@ -259,19 +265,17 @@ def fresh_embeddings(
     run: RunContext, hot_set: HotSet, device: str | None = None, group: Group | None = None
 ) -> Embeddings:
     """Embeddings of the recipe's placement, with their first values, on one rank of a group."""
-    from fae.embedding.placements import make_embeddings
+    from fae.embedding.placements import find_placement, make_embeddings
     from fae.streaming.row_store import RowOptimizer
 
     train = run.recipe.train
     optimizer = RowOptimizer(
         name=train.optimizer, learning_rate=train.learning_rate, weight_decay=train.row_weight_decay
     )
+    device = device or (group.device if group and group.world > 1 else run.device())
+    on_gpu = find_placement(train.placement).device_of(device).type == "cuda"  # of a run that was trained on a CPU
     embeddings = make_embeddings(
-        train.placement,
-        hot_set,
-        optimizer,
-        device=device or (group.device if group and group.world > 1 else run.device()),
-        group=group,
+        train.placement, hot_set, optimizer, device=device, group=group, reproducible=train.reproducible and not on_gpu
     )
     embeddings.initialise(train.seed)
     return embeddings

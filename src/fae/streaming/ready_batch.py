@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,9 @@ class ReadyBatch:
         How long it is good for.
     weights
         float32 ``[B]`` on the device, weights of the inputs, 0 in padded ones; None where the log has none.
+    others
+        The further slices of this rank, where it has several: then this batch is the first one. Each is looked up, and
+        its gradients are kept, in turn.
     """
 
     packed: PackedBatch
@@ -66,6 +70,31 @@ class ReadyBatch:
     buffer: InputSlot | None = None
     turn: BatchTurn
     weights: Tensor | None = None
+    others: tuple[ReadyBatch, ...] = ()
+
+    @property
+    def slices(self) -> tuple[ReadyBatch, ...]:
+        """What this rank computes of the batch, one after the other: its slices, or the batch itself."""
+        return (self, *self.others)
+
+    def require_update(self, looked_up: BatchTurn | None) -> None:
+        """Refuse to update rows by this batch where it is one for evaluation, or was not looked up last.
+
+        Raises
+        ------
+        RuntimeError
+            If so.
+        """
+        if self.turn.frozen or not self.packed.is_ordered:
+            raise RuntimeError(
+                "update of a batch for evaluation (from stream_frozen, or of a validation or test split); train on "
+                "embeddings.stream(packed.train, order)"
+            )
+        if looked_up is not self.turn:
+            raise RuntimeError(
+                "update of a batch that is not the one whose lookup, with requires_grad=True, came last: the gradients "
+                "are those of that lookup; call lookup, backward and update batch by batch"
+            )
 
     @property
     def num_inputs(self) -> int:
@@ -98,8 +127,10 @@ class ReadyBatch:
         return torch.from_numpy(real).to(device)
 
 
-def make_ready(packed: PackedBatch, device: torch.device, slot: int, turn: BatchTurn) -> ReadyBatch:
-    """Copy a batch's dense features and labels to `device`."""
+def make_ready(
+    packed: PackedBatch, device: torch.device, slot: int, turn: BatchTurn, others: Sequence[PackedBatch] = ()
+) -> ReadyBatch:
+    """Copy a batch's dense features and labels to `device`; `others` are the further slices of this rank."""
 
     def to_device(array: npt.NDArray[Any]) -> Tensor:
         # A copy on purpose: packed arrays are views of a memory-mapped file.
@@ -108,6 +139,7 @@ def make_ready(packed: PackedBatch, device: torch.device, slot: int, turn: Batch
     return ReadyBatch(
         packed=packed, dense=to_device(packed.dense), labels=to_device(packed.labels), slot=slot, turn=turn,
         weights=None if packed.weights is None else to_device(packed.weights),
+        others=tuple(make_ready(other, device, slot, turn) for other in others),
     )  # fmt: skip
 
 

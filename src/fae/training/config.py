@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fae.core.config import check_fields, check_path, to_table, without_defaults
 from fae.core.errors import RecipeError
 from fae.core.optimizers import optimizer_facts
+from fae.distributed.slice_plan import REPRODUCIBLE_SLICES, next_batch_size
 from fae.training.rate_schedule import READ_BY, RateSchedule, check_rates
 
 _DENSE_SHARE = 0.1
@@ -22,7 +23,7 @@ _MOST_EPOCHS = 10**6
 _LATER_KEYS: dict[str, Any] = {
     "compile": False, "threads": 0, "rate_schedule": "constant", "warmup_epochs": 0.0, "final_rate": 0.0,
     "step_epochs": 1.0, "step_factor": 0.1, "patience": 1, "weight_decay": 0.0, "row_weight_decay": 0.0,
-    "stop_on": "log_loss", "min_gain": 0.0, "validate_batches": 0,
+    "stop_on": "log_loss", "min_gain": 0.0, "validate_batches": 0, "reproducible": False,
 }  # fmt: skip
 """Keys that runs of earlier versions did not have: at these values they are left out of the fingerprint."""
 
@@ -114,6 +115,10 @@ class TrainConfig:
         On a CPU, threads of the dense part, at most 256. With 0 its size decides, 1 to 16, whatever cores there are, so
         that the bytes are the same on every number of cores: sums are rounded where threads cut them. Set it to the
         number of cores where a large dense part has more of them than 16.
+    reproducible
+        Train to the same bytes on any number of ranks: every batch is computed in 8 slices, one after the other on each
+        rank, and sums are taken by slice. `batch_size` must be divisible by 8. Set it to true where runs of 1, 2, 4 and
+        8 ranks are compared, or continue one another; it trains on CPUs so far, and costs time where slices are small.
     early_stopping
         Stop after this many epochs without a gain in validation and keep the best weights; 0 trains all epochs. With
         `validate_batches` it counts validations.
@@ -163,6 +168,7 @@ class TrainConfig:
     capture: bool = True
     compile: bool = False
     threads: int = 0
+    reproducible: bool = False
     early_stopping: int = 0
     stop_on: Literal["log_loss", "auc"] = "log_loss"
     min_gain: float = 0.0
@@ -232,6 +238,11 @@ class TrainConfig:
             raise RecipeError(f"[train] threads = {self.threads} is more than 256")
         if self.batch_size > 2**20:
             raise RecipeError(f"[train] batch_size = {self.batch_size} is more than {2**20}")
+        if self.reproducible and self.batch_size % REPRODUCIBLE_SLICES:
+            raise RecipeError(
+                f"[train] batch_size = {self.batch_size} cannot be cut into the {REPRODUCIBLE_SLICES} equal slices of "
+                f"reproducible = true; set train.batch_size={next_batch_size(self.batch_size, REPRODUCIBLE_SLICES)}"
+            )
         for name, decay, rate in (
             ("weight_decay", self.weight_decay, self.dense_rate),
             ("row_weight_decay", self.row_weight_decay, self.learning_rate),

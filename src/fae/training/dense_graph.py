@@ -103,7 +103,7 @@ class DenseGraph:
             self._inputs = (torch.empty_like(batch.dense), torch.empty_like(batch.labels), words)
             self._weights = None if batch.weights is None else torch.empty_like(batch.weights)
             self._lengths = {name: torch.empty_like(each) for name, each in lengths.items()}
-            if self._embeddings.group.world > 1:
+            if self._embeddings.group.slices.is_cut:
                 self._whole = words.clone() if batch.weights is None else words.double()
         dense, labels, words = self._inputs
         dense.copy_(batch.dense)

@@ -33,13 +33,15 @@ def dense_threads(model: nn.Module, batch_size: int, asked: int = 0) -> int:
     return threads
 
 
-def threads_of_rank(threads: int, asked: int, world: int) -> int:
-    """Threads of one of several ranks, whose slices are smaller: its share of `threads`, or what the user wants.
+def threads_of_slice(threads: int, asked: int, num_slices: int) -> int:
+    """Threads of one slice of a batch, which is smaller: its share of `threads`, or what the user wants.
 
-    >>> threads_of_rank(8, 0, 2), threads_of_rank(1, 0, 4), threads_of_rank(8, 8, 2)
+    By the number of slices, and not of ranks: where the one does not depend on the other, the threads do not either.
+
+    >>> threads_of_slice(8, 0, 2), threads_of_slice(1, 0, 4), threads_of_slice(8, 8, 2)
     (4, 1, 8)
     """
-    return threads if asked or not threads else max(1, threads // world)
+    return threads if asked or not threads else max(1, threads // num_slices)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def needs_real_inputs(model: Callable[..., Tensor], device: torch.device) -> boo
 
 
 def require_single_inputs(model: nn.Module, world: int) -> None:
-    """Refuse a model that may look across the inputs of a batch where several ranks have a slice of it each.
+    """Refuse a model that may look across the inputs of a batch where the batch is cut into slices.
 
     Raises
     ------
@@ -51,9 +51,10 @@ def require_single_inputs(model: nn.Module, world: int) -> None:
         If it is none of FAE's own, which compute every input by itself.
     """
     if type(model) not in _OWN:
+        who, fix = (f"{world} ranks", "start one process") if world > 1 else ("slices", "leave out reproducible")
         raise RecipeError(
             f"{type(model).__name__} is a model of your own, which may look across the inputs of a batch, as batch "
-            f"normalisation does; {world} ranks train one of {', '.join(MODELS)} so far: start one process"
+            f"normalisation does; {who} train one of {', '.join(MODELS)} so far: {fix}"
         )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fae.core.progress import say
 from fae.distributed.dense_sums import DenseSums
+from fae.distributed.tree_sum import tree_sum
 from fae.embedding.base import Embeddings
 from fae.kernels.torch_private import start_backward_thread
 from fae.streaming.ready_batch import ReadyBatch
@@ -41,6 +42,8 @@ class StepRunner:
         Run the model through `torch.compile` on a GPU, unless it has fused blocks.
     dense_graph
         On a GPU, capture the dense part also of batches whose rows the CPU looks up and updates.
+    before_slice
+        Called with 0, 1, ... before each slice of this rank, where batches are cut into several a rank.
 
     Attributes
     ----------
@@ -64,13 +67,15 @@ class StepRunner:
         capture: bool = True,
         compiled: bool = False,
         dense_graph: bool = True,
+        before_slice: Callable[[int], None] | None = None,
     ) -> None:
         self._model, self._embeddings, self._dense_optimizer = model, embeddings, dense_optimizer
         self._forward = forward_of(model, embeddings.device, compiled=compiled)
         self._is_proven = not self.is_compiled
         self._needs_real_inputs = needs_real_inputs(model, embeddings.device)
         self.precision: Precision = precision
-        self._group = embeddings.group
+        self._group, slices = embeddings.group, embeddings.group.slices
+        self._before_slice = before_slice if len(slices.own) > 1 else None
         self._dense_sums: DenseSums | None = None
         if isinstance(dense_optimizer, FlatOptimizer):
             if dense_optimizer.world != self._group.world:
@@ -79,10 +84,10 @@ class StepRunner:
                     "train: make_dense_optimizer(..., group=embeddings.group)"
                 )
             embeddings.rely_on_ends_of_steps()
-        elif self._group.world > 1:
+        elif slices.is_cut:
             weights = [weight for group in dense_optimizer.param_groups for weight in group["params"]]
             self._dense_sums = DenseSums(self._group, weights)
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=embeddings.device)
+        self._loss_sums = torch.zeros(len(slices.own), dtype=torch.float64, device=embeddings.device)
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._capture = capture and embeddings.device.type == "cuda"
         if embeddings.device.type == "cuda":
@@ -94,7 +99,7 @@ class StepRunner:
         )
         self._dense_graph = (
             DenseGraph(
-                self._through_forward, embeddings, dense_optimizer, self._loss_sum,
+                self._through_forward, embeddings, dense_optimizer, self._loss_sums[0],
                 on_capture_stream=self._on_capture_stream, capture=self._capture_dense, warm_up_steps=_WARM_UP_STEPS,
             )
             if self._capture and dense_graph and self._dense_sums is None
@@ -153,12 +158,12 @@ class StepRunner:
         if self._is_proven:
             self._step(batch)
             return
-        before = self._loss_sum.clone()
+        before = self._loss_sums.clone()
         try:
             self._step(batch)
         except Exception as error:  # torch's compiler raises of every kind; no weight has changed yet
             self._forward = self._model
-            self._loss_sum.copy_(before)
+            self._loss_sums.copy_(before)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             say(f"train: {type(self._model).__name__} cannot be compiled ({reason}); it runs as it is")
             self._step(batch)
@@ -166,8 +171,8 @@ class StepRunner:
 
     def _step(self, batch: ReadyBatch) -> None:
         train_step(
-            self._forward, self._embeddings, self._dense_optimizer, batch, self.precision, loss_sum=self._loss_sum,
-            dense_sums=self._dense_sums,
+            self._forward, self._embeddings, self._dense_optimizer, batch, self.precision, loss_sum=self._loss_sums,
+            dense_sums=self._dense_sums, before_slice=self._before_slice,
         )  # fmt: skip
 
     def _step_on_capture_stream(self, batch: ReadyBatch) -> None:
@@ -240,18 +245,18 @@ class StepRunner:
         )
 
     def mark_loss(self) -> LossMark:
-        """Send the loss, summed over ranks, to the host without waiting, and sum from 0.
+        """Send the loss, summed over slices and ranks, to the host without waiting, and sum from 0.
 
         Read it within `MOST_MARKS` marks.
         """
         if self._marks is None:  # pinned once: pinning memory may wait for the device
-            self._marks = torch.zeros(MOST_MARKS, dtype=torch.float64, pin_memory=self._loss_sum.is_cuda)
-        total = self._loss_sum
+            self._marks = torch.zeros(MOST_MARKS, dtype=torch.float64, pin_memory=self._loss_sums.is_cuda)
+        total: Tensor = tree_sum(self._loss_sums.unbind(0))
         if self._group.world > 1:
             total = self._group.tree_sum(total.view(1), f"the loss up to step {self._embeddings.steps}")[0]
         mark = LossMark(total, self._marks[self._num_marks % MOST_MARKS])
         self._num_marks += 1
-        self._loss_sum.zero_()
+        self._loss_sums.zero_()
         return mark
 
     def take_loss(self) -> float:

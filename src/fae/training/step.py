@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fae.core.errors import TrainingError
 from fae.distributed.dense_sums import DenseSums
+from fae.distributed.tree_sum import tree_sum
 from fae.embedding.base import Embeddings
 from fae.kernels.torch_private import run_backward
 from fae.streaming.ready_batch import ReadyBatch
@@ -28,7 +29,7 @@ Precision = Literal["fp32", "bf16"]
 def mean_loss(logits: Tensor, batch: ReadyBatch) -> Tensor:
     """Mean binary cross-entropy (natural log) of a batch's real inputs, scalar; by weight where the log has weights.
 
-    On one of several ranks it is the part of its slice in the mean of the whole batch.
+    That of a slice is its part in the mean of the whole batch.
     """
     size = len(logits)
     losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels[:size], reduction="none")
@@ -119,6 +120,7 @@ def train_step(
     *,
     loss_sum: Tensor | None = None,
     dense_sums: DenseSums | None = None,
+    before_slice: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Look up, compute, and update rows and dense weights.
 
@@ -127,16 +129,46 @@ def train_step(
     model
         An `nn.Module`, or what runs one.
     loss_sum
-        float64 scalar on the device, to which the loss of every real input is added.
+        float64 on the device, to which the loss of every real input is added: scalar, or one of each slice of this
+        rank.
     dense_sums
-        Sums the dense gradients over ranks; None where there is one.
+        Sums the dense gradients over slices; None where batches are whole.
+    before_slice
+        Called with 0, 1, ... before each slice of this rank.
 
     Returns
     -------
     Tensor
         The loss before the update, detached, on the device; reading it waits for the device. On one of several ranks it
-        is the part of its slice.
+        is the part of its slices.
     """
+    if loss_sum is None:
+        loss_sum = torch.zeros(len(batch.slices), dtype=torch.float64, device=embeddings.device)
+    losses = []
+    for number, part in enumerate(batch.slices):
+        if before_slice is not None:
+            before_slice(number)
+        losses.append(_train_slice(model, embeddings, dense_optimizer, part, precision, loss_sum.view(-1)[number]))
+        if dense_sums is not None:
+            dense_sums.keep(number)
+        if batch.others:
+            embeddings.keep_gradients(part)
+    embeddings.update(batch, without_gradients=True)  # a model may detach its features, or use none
+    if dense_sums is not None:
+        dense_sums.replace_gradients(f"the dense gradients of step {embeddings.steps}")
+    dense_optimizer.step()
+    return tree_sum(losses)
+
+
+def _train_slice(
+    model: Callable[..., Tensor],
+    embeddings: Embeddings,
+    dense_optimizer: torch.optim.Optimizer,
+    batch: ReadyBatch,
+    precision: Precision,
+    loss_sum: Tensor,
+) -> Tensor:
+    """The loss of a slice, or of a whole batch, and the gradients of its rows and of the dense weights."""
     features = embeddings.lookup(batch)
     dense, shown = cut_to_real(model, batch, features, device=embeddings.device)
     if shown is not features:
@@ -147,11 +179,4 @@ def train_step(
     embeddings.await_lookup()
     await_readers(dense_optimizer, embeddings, batch)
     dense_optimizer.zero_grad(set_to_none=True)
-    if loss_sum is None:
-        loss_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
-    loss = backward(logits, batch, loss_sum)
-    embeddings.update(batch, without_gradients=True)  # a model may detach its features, or use none
-    if dense_sums is not None:
-        dense_sums.replace_gradients(f"the dense gradients of step {embeddings.steps}")
-    dense_optimizer.step()
-    return loss
+    return backward(logits, batch, loss_sum)

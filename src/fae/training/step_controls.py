@@ -2,8 +2,8 @@
 
 Masks of dropout are drawn by torch's generator of the model's device. It is seeded anew before each step, from the
 recipe's seed and the number of batches trained: so masks depend on neither kills, placements nor captured graphs, whose
-replays read the generator's seed from device memory. Each of several ranks draws masks of its own, so they depend on
-the number of ranks.
+replays read the generator's seed from device memory. Each slice of a batch has masks of its own, so they depend on the
+number of slices.
 """
 
 from __future__ import annotations
@@ -65,9 +65,13 @@ class StepControls:
         """Set what the next step needs; on the stream of the steps, outside of what is captured."""
         if self.schedule.changes:
             set_dense_rate(self._dense_optimizer, self._config.dense_rate * self.factor(self._position.batches))
+        self.before_slice(0)
+
+    def before_slice(self, number: int) -> None:
+        """Set what the next slice needs, the `number`-th of this rank; `before_step` does it for the first."""
         if self._random is not None:
-            rank = self._embeddings.group.rank
-            own = (rank,) if rank else ()  # the inputs of each rank have masks of their own
+            place = self._embeddings.group.slices.own[number]
+            own = (place,) if place else ()  # the inputs of each slice have masks of their own
             self._random.manual_seed(derive_seed(self._config.seed, "dropout", self._position.batches, *own))
 
 

@@ -113,7 +113,7 @@ class Trainer:
         self.model, self.embeddings, self.packed, self.config = model, embeddings, packed, config
         group = embeddings.group
         self._ranks = RankDecisions(group)
-        self._ranks.require_fit(model)
+        self._ranks.require_fit(model, reproducible=config.reproducible)
         self._work = RankWork(embeddings, model)
         self._best: BestWeights | None = None
         train = packed.train
@@ -137,11 +137,11 @@ class Trainer:
                 Path(folder), plan, model, self.dense_optimizer, embeddings,
                 early_stopping=config.early_stopping > 0, on_replace=on_replace,
             )  # fmt: skip
+        self._controls = StepControls(config, model, embeddings, self.dense_optimizer, train.num_batches)
         self._runner = StepRunner(
             model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture,
-            compiled=config.compile,
+            compiled=config.compile, before_slice=self._controls.before_slice,
         )  # fmt: skip
-        self._controls = StepControls(config, model, embeddings, self.dense_optimizer, train.num_batches)
         self._meter, self._stop_rule = QualityMeter(packed, log, config.group_by), StopRule(config)
         self._watch = Watch(
             callbacks if group.is_first else (), config, train.num_batches,
@@ -183,11 +183,8 @@ class Trainer:
             return self._position.result
         if self.embeddings.device.type == "cpu" and not self._position.threads:
             self._position.threads = dense_threads(self.model, self.packed.batch_size, self.config.threads)
-        with (
-            put_off(),
-            torch_threads(self._ranks.threads(self._position.threads, self.config)),
-            closing(self._watch),
-        ):  # a signal ends a step first, and training with a checkpoint
+        # A signal ends a step first, and training with a checkpoint.
+        with put_off(), torch_threads(self._ranks.threads(self._position.threads, self.config)), closing(self._watch):
             if self._position.complete:
                 say(f"train: finished; AUC within {self.config.group_by} is added, of the same weights")
                 self._position.result |= self._measure()

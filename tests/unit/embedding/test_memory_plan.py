@@ -6,13 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from fae.core.errors import BudgetError
+from fae.distributed.dense_sums import DenseSums, dense_sums_bytes
 from fae.distributed.group import Group
 from fae.embedding.memory_plan import MemoryPlan, require_memory
 from fae.embedding.placements import make_embeddings as make
 from fae.embedding.placements import plan_memory
-from fae.embedding.working_memory import pinned
+from fae.embedding.working_memory import loose_batches, pinned
 from fae.streaming.row_store import RowOptimizer
 
 from cases import random_log, sized_hot_set
@@ -96,6 +98,28 @@ def test_what_ranks_exchange_is_counted():
         of_rank = plan_memory(placement, hot_set, "sgd", [packed], on_gpu=False, world=2)
         alone = plan_memory(placement, half, "sgd", [packed], on_gpu=False)
         assert of_rank.device_work + of_rank.host_work - alone.device_work - alone.host_work == times * exchanged
+
+
+def test_what_slices_take_is_counted():
+    """Lookups of one slice, and a buffer of the sums of all."""
+    log = random_log(1, lists=True)
+    layout = log.layout(0.4, 1)
+    packed, hot_set = log.packed(layout), sized_hot_set(log, layout, depth=3)
+    eighth = SimpleNamespace(**{**vars(hot_set), "batch_size": hot_set.batch_size // 8})
+    embeddings = make("device", hot_set, RowOptimizer(), device="cpu", reproducible=True)
+    exchanged = sum(each._own.nbytes for each in embeddings._ranks._exchanges)
+    cut = plan_memory("device", hot_set, "sgd", [packed], on_gpu=False, reproducible=True)
+    of_slice = plan_memory("device", eighth, "sgd", [packed], on_gpu=False)
+    loose = [loose_batches(each.batch_size, packed.num_dense) for each in (hot_set, eighth)]
+    assert cut.device_work == of_slice.device_work + exchanged + loose[0] - loose[1]
+
+
+def test_dense_sums_of_slices_are_counted():
+    weights = [torch.nn.Parameter(torch.zeros(3, 5)), torch.nn.Parameter(torch.zeros(7))]
+    for group in (Group(), Group(world=2), Group(reproducible=True), Group(world=4, reproducible=True)):
+        sums = DenseSums(group, weights)
+        held = sums._own.nbytes + sums._all.nbytes
+        assert dense_sums_bytes(22, group.slices) == (held if group.slices.is_cut else 0)
 
 
 NEEDS = MemoryPlan(device_rows=3000 * MIB, device_inputs=100 * MIB, host_rows=5000 * MIB, host_buffers=50 * MIB)

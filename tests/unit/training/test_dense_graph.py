@@ -195,11 +195,11 @@ def test_where_nothing_is_on_a_gpu_nothing_is_computed_for_one():
 def runner_as_on_a_gpu(model, embeddings, optimizer, *, capture=None) -> tuple[StepRunner, Recorder]:
     """A runner that captures dense parts in memory; `capture` in place of the recorder's."""
     runner = StepRunner(model, embeddings, optimizer)
-    recorder = Recorder(model, getattr(embeddings, "_cold_side", embeddings), runner._loss_sum)
+    recorder = Recorder(model, getattr(embeddings, "_cold_side", embeddings), runner._loss_sums[0])
     runner._capture = True
     runner._dense_graph = DenseGraph(
-        runner._through_forward, embeddings, optimizer, runner._loss_sum, on_capture_stream=recorder.on_capture_stream,
-        capture=capture or recorder.capture, warm_up_steps=WARM_UP,
+        runner._through_forward, embeddings, optimizer, runner._loss_sums[0],
+        on_capture_stream=recorder.on_capture_stream, capture=capture or recorder.capture, warm_up_steps=WARM_UP,
     )  # fmt: skip
     return runner, recorder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from torch import nn
 from fae.core.errors import RecipeError
 from fae.distributed.group import Group
 from fae.distributed.launcher import launch
+from fae.embedding.engines import slice_size
+from fae.embedding.placements import make_embeddings
+from fae.streaming.row_store import RowOptimizer
+from fae.training.config import TrainConfig
 from fae.training.ranks.decisions import RankDecisions
-from train_setting import Setting
+from train_setting import Setting, tensors_of
 
 from rank_trainer_program import trainer_of
 
 PROGRAM = Path(__file__).parents[2] / "support" / "rank_trainer_program.py"
-NAMES = ("plain", "staged", "adaptive", "callback", "early stopping", "dropout")
+NAMES = ("plain", "staged", "adaptive", "callback", "early stopping", "dropout", "reproducible")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,7 @@ def test_all_ranks_end_alike(name: str, found: dict[str, Any], tmp_path: Path) -
             assert train[key] == expected[key], key
         curve, wanted = np.array(train["loss_curve"]), np.array(expected["loss_curve"])
         np.testing.assert_allclose(curve, wanted, rtol=0.3 if name == "dropout" else 1e-4)
+        assert train["reproducible"] == (name == "reproducible")
     assert first["train"]["ranks"] == 2
 
 
@@ -60,6 +66,62 @@ def test_what_the_trainings_are_for(found: dict[str, Any]) -> None:
     assert found["early stopping"][1][0]["train"]["stopped_by"] is None
     curves = [found[name][0][0]["train"]["loss_curve"] for name in ("plain", "dropout")]
     assert curves[0] != curves[1], "no unit was dropped"
+
+
+def test_reproducible_ranks_end_as_one(found: dict[str, Any], tmp_path: Path) -> None:
+    """With dropout, early stopping, an order that follows losses and a schedule: weights, losses and metrics."""
+    alone = trainer_of("reproducible", Setting(tmp_path))
+    expected = json.loads(json.dumps(alone.fit()))
+    (first, tensors), _ = found["reproducible"]
+    assert [each.tobytes() for each in tensors] == [each.numpy().tobytes() for each in tensors_of(alone)]
+    for part in ("validation", "test"):
+        assert first[part] == expected[part]
+    for key in ("loss_curve", "validation_curve", "epoch_curve", "schedule", "threads", "stopped_early"):
+        assert first["train"][key] == expected["train"][key], key
+    assert first["train"]["stopped_early"]
+
+
+def test_embeddings_and_recipe_must_agree(tmp_path: Path) -> None:
+    """Otherwise a training that says that it is reproducible is not."""
+    setting = Setting(tmp_path)
+    with pytest.raises(RecipeError, match=r"reproducible = true.*make_embeddings\(\.\.\., reproducible=True\)"):
+        setting.trainer(None, TrainConfig(batch_size=32, reproducible=True))
+    config = TrainConfig(batch_size=32)
+    setting.trainer(None, config)
+    with pytest.raises(RecipeError, match="reproducible = false"):
+        RankDecisions(Group(reproducible=True)).require_fit(nn.Linear(1, 1))
+    with pytest.raises(RecipeError, match=r"slices train one of dlrm.*leave out reproducible"):
+        RankDecisions(Group(reproducible=True)).require_fit(nn.Linear(1, 1), reproducible=True)
+
+
+@pytest.mark.parametrize(
+    ("engine", "batch_size", "group"),
+    [
+        ("triton", 32, Group(reproducible=True)), ("triton", 32, Group(world=2, reproducible=True)),
+        ("reference", 32, Group(reproducible=True)), ("cpu", 36, Group(reproducible=True)),
+    ],
+)  # fmt: skip
+def test_slices_are_trained_by_kernels_of_cpus(engine: str, batch_size: int, group: Group) -> None:
+    with pytest.raises(ValueError, match=f"ranks cannot train {batch_size} inputs by 8 slices by engine '{engine}'"):
+        slice_size(batch_size, group, engine)
+    assert slice_size(32, group, "cpu") == 4
+    assert slice_size(36, Group(), engine) == 36
+
+
+def test_a_slice_that_is_not_kept_is_missed(tmp_path: Path) -> None:
+    """A loop of one's own that takes a batch of several slices for a whole one."""
+    setting = Setting(tmp_path)
+    embeddings = make_embeddings("device", setting.hot_set, RowOptimizer(), device="cpu", reproducible=True)
+    embeddings.initialise(1)
+    with closing(embeddings.stream(setting.packed.train, [0])) as stream:
+        batch = next(stream)
+        assert [len(part.labels) for part in batch.slices] == [4] * 8
+        embeddings.lookup(batch.slices[1])["C0"].sum().backward()
+        with pytest.raises(RuntimeError, match="slice 1 of a batch comes behind 0 slices"):
+            embeddings.keep_gradients(batch.slices[1])
+        with pytest.raises(RuntimeError, match=r"for each of batch\.slices call keep_gradients"):
+            embeddings.update(batch)
+        assert embeddings.steps == 0
 
 
 def ended_with(name: str, folder: Path) -> str:

@@ -27,6 +27,17 @@ def test_every_model_has_its_share() -> None:
     assert {name: config.dense_share for name, config in MODEL_CONFIGS.items()} == SHARES
 
 
+def test_runs_of_before_keep_their_fingerprint() -> None:
+    assert "reproducible" not in TrainConfig().to_parameters()
+    assert TrainConfig(reproducible=True).to_parameters()["reproducible"]
+
+
+def test_slices_are_equal() -> None:
+    TrainConfig(batch_size=40, reproducible=True)
+    with pytest.raises(RecipeError, match=r"batch_size = 34 cannot.*8 equal slices.*set train\.batch_size=40"):
+        TrainConfig(batch_size=34, reproducible=True)
+
+
 @pytest.mark.parametrize("model", SHARES)
 @pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adagrad", "sgd", "adam"])
 def test_a_recipe_takes_its_models_share(model, optimizer) -> None:

@@ -37,8 +37,12 @@ def ranks_of(options: argparse.Namespace) -> Iterator[TrainingRanks]:
         return
     if place.world == 1:
         from fae.distributed.launcher import launch
+        from fae.run.ahead.torch_ahead import seems_to_have_gpu
+        from fae.run.context import choose_device
 
         check_ranks(recipe_of(options), options.device, world, world)
+        if options.device == "cuda" and not seems_to_have_gpu():
+            choose_device("cuda")  # says what is missing, once
         # As the command that was typed, they find no module in the current folder, unless that is where it looks.
         path = [] if sys.path[0] in ("", os.getcwd()) else ["-P"]
         raise SystemExit(launch([sys.executable, *path, "-m", "fae", *options.arguments], world))

@@ -1,6 +1,6 @@
 """Evaluation: logits and metrics of a split. Changes no row, no weight, no optimizer state, no random stream.
 
-Several ranks share it: each computes its slice of every batch, and all get the logits of all.
+Several ranks share it: each computes its slices of every batch, and all get the logits of all.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fae.artifacts.packed import BatchSet
 from fae.core.progress import task
 from fae.distributed.group import Group
 from fae.embedding.base import Embeddings
+from fae.streaming.ready_batch import ReadyBatch
 from fae.training.model_call import call_model
 from fae.training.quality.metrics import Metrics, compute_metrics
 from fae.training.real_inputs import cut_to_real
@@ -47,10 +48,9 @@ def predict_split(
         ):  # fmt: skip
             for index, batch in zip(np.asarray(chosen).tolist(), stream, strict=True):
                 embeddings.group.raise_interrupt(f"{label}, batch {index}")
-                dense, features = cut_to_real(model, batch, embeddings.lookup(batch, requires_grad=False), device=_HOST)
-                with autocast(embeddings.device, precision):
-                    output = call_model(model, dense, features)
-                every = _all_slices(output.float(), embeddings.group, f"the logits of {label}, batch {index}")
+                own = [_logits(model, embeddings, part, precision) for part in batch.slices]
+                output = own[0] if len(own) == 1 else torch.cat(own)
+                every = _all_slices(output, embeddings.group, f"the logits of {label}, batch {index}")
                 logits.append(every[: batch.total_inputs].cpu().numpy().copy())
                 labels.append(np.array(batches.batch(index).labels[: batch.total_inputs]))
                 progress.advance(1)
@@ -59,6 +59,13 @@ def predict_split(
     if not labels:
         return np.empty(0, np.float32), np.empty(0, np.float32)
     return np.concatenate(labels), np.concatenate(logits)
+
+
+def _logits(model: nn.Module, embeddings: Embeddings, part: ReadyBatch, precision: Precision) -> Tensor:
+    """Those of a slice, or of a whole batch, float32."""
+    dense, features = cut_to_real(model, part, embeddings.lookup(part, requires_grad=False), device=_HOST)
+    with autocast(embeddings.device, precision):
+        return call_model(model, dense, features).float()
 
 
 def evaluate(
@@ -83,7 +90,7 @@ def evaluate(
 
 
 def _all_slices(logits: Tensor, group: Group, what: str) -> Tensor:
-    """The logits of a whole batch from those of each rank's slice."""
+    """The logits of a whole batch from those of each rank's slices."""
     return logits if group.world == 1 else group.all_gather(logits, what).view(-1)
 
 

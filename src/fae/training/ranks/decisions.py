@@ -16,12 +16,12 @@ from torch import nn
 
 from fae.artifacts.packed import PackedDataset
 from fae.core.config import to_table
-from fae.core.errors import FaeError, TrainingError
+from fae.core.errors import FaeError, RecipeError, TrainingError
 from fae.distributed.ends import CommonFault
 from fae.distributed.group import Group
 from fae.embedding.base import Embeddings
 from fae.training.config import TrainConfig
-from fae.training.dense_threads import threads_of_rank
+from fae.training.dense_threads import threads_of_slice
 from fae.training.position import Position
 from fae.training.real_inputs import require_single_inputs
 
@@ -38,15 +38,20 @@ class RankDecisions:
 
     group: Group
 
-    def require_fit(self, model: nn.Module) -> None:
-        """Refuse a model that slices of a batch would train otherwise than the batch.
+    def require_fit(self, model: nn.Module, *, reproducible: bool = False) -> None:
+        """Refuse a model that slices of a batch would train otherwise than the batch, and slices that are not wanted.
 
         Raises
         ------
         RecipeError
-            If several ranks train together, and it may look across inputs.
+            If batches are cut and the model may look across inputs, or they are not cut as `reproducible` says.
         """
-        if self.group.world > 1:
+        if self.group.reproducible != reproducible:
+            raise RecipeError(
+                f"[train] reproducible = {str(reproducible).lower()}, and these embeddings do not cut batches so; make "
+                f"them with fae.make_embeddings(..., reproducible={reproducible})"
+            )
+        if self.group.slices.is_cut:
             require_single_inputs(model, self.group.world)
 
     def agree(
@@ -93,8 +98,8 @@ class RankDecisions:
         self.group.barrier(what)
 
     def threads(self, threads: int, config: TrainConfig) -> int:
-        """Threads of the dense part of one rank, where one rank alone would take `threads`."""
-        return threads_of_rank(threads, config.threads, self.group.world)
+        """Threads of the dense part of one slice, where a whole batch would take `threads`."""
+        return threads_of_slice(threads, config.threads, self.group.slices.num_slices)
 
     def wants_pause(self, flag: bool, batches: int) -> bool:
         """Whether any rank wants to pause behind this batch; on GPUs they ask one another at every 16th."""

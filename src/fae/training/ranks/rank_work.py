@@ -31,7 +31,7 @@ class RankWork:
         for batch in stream:
             packed = batch.packed
             assert isinstance(packed, BatchSlice | RankBatch)
-            self._inputs += batch.num_inputs
+            self._inputs += sum(part.num_inputs for part in batch.slices)
             self._bytes += int(
                 received_bytes(
                     packed.rows_of_others, self._dims, dense_weights=self._dense_weights, world=self._group.world

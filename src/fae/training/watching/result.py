@@ -34,6 +34,7 @@ def train_result(
         "precision": precision,
         "threads": position.threads,
         "ranks": embeddings.group.world,
+        "reproducible": embeddings.group.reproducible,
         "each_rank": rank_work.gathered(),
         "device_bytes": embeddings.device_bytes,
         "traffic": position.traffic_since_start(embeddings),

@@ -1,0 +1,66 @@
+"""How many slices a batch is cut into, and which of them a rank trains: the one place that knows it.
+
+A batch of B inputs has S slices of B / S. By default S is the number of ranks, and each has one. Where a training is
+reproducible S is 8 whatever the number of ranks: each computes its 8 / W slices one after the other, in the same shapes
+on any number of ranks, and all that is summed over inputs is summed by slice, slices in one tree
+(`fae.distributed.tree_sum`). So the bytes do not depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fae.distributed.tree_sum import slices_of_rank
+
+REPRODUCIBLE_SLICES = 8
+"""S of a reproducible training: as many as an exchange list has bits, and as the most ranks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlicePlan:
+    """The slices of one rank.
+
+    Attributes
+    ----------
+    num_slices
+        S.
+    rank, world
+        Number of the rank, and how many there are.
+
+    Raises
+    ------
+    ValueError
+        If the slices are no whole subtrees of the ranks.
+
+    Examples
+    --------
+    >>> list(SlicePlan(num_slices=8, rank=1, world=4).own)
+    [2, 3]
+    """
+
+    num_slices: int = 1
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        slices_of_rank(self.num_slices, self.world)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a batch has several slices."""
+        return self.num_slices > 1
+
+    @property
+    def own(self) -> range:
+        """Numbers of the slices of this rank."""
+        each = slices_of_rank(self.num_slices, self.world)
+        return range(self.rank * each, (self.rank + 1) * each)
+
+
+def next_batch_size(batch_size: int, num_slices: int) -> int:
+    """The smallest batch size, from `batch_size` on, that can be cut into equal slices.
+
+    >>> next_batch_size(34, 8), next_batch_size(40, 8)
+    (40, 40)
+    """
+    return -(-batch_size // num_slices) * num_slices
