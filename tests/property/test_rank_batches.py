@@ -153,7 +153,7 @@ def check_lists(split: BatchSet, index: int, sliced: BatchSlice, slots: Slots) -
     """The rows of a batch, of its slice, and where their lookups are."""
     shared, world = split.arrays.shared, sliced.shared_rows[0].listed.num_slices
     assert shared is not None
-    rank = int(sliced._rank)
+    rank = sliced.number
     for group, (segments, expected) in enumerate(zip(split.batch(index).segments, sliced.shared_rows, strict=True)):
         rows = listed(shared.rows, shared.offsets, group, index)
         bits = listed(shared.bits, shared.offsets, group, index)
