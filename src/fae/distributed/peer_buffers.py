@@ -12,8 +12,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fae.distributed.ends import CommonFault
 from fae.distributed.group import Group, Wire
 from fae.kernels.torch_private import symmetric_memory
+
+_BARRIER_MILLISECONDS = 15 * 60 * 1000
+"""A GPU whose others do not come ends with an error after this time, which is longer than the host waits for them."""
 
 
 class PeerBuffer(Protocol):
@@ -60,7 +64,7 @@ class _PeerMemory:
         """Nothing: all ranks see the memory."""
 
     def await_all(self) -> None:
-        self._handle.barrier(channel=self._channel)
+        self._handle.barrier(channel=self._channel, timeout_ms=_BARRIER_MILLISECONDS)
 
 
 class _Gathered:
@@ -94,9 +98,20 @@ def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, 
         From 0: another one for each buffer that is in use at the same time.
     what
         The buffer in words, as for `Group.all_gather`.
+
+    Raises
+    ------
+    CommonFault
+        If GPUs do not see each other and `Group.wire` does not say to use NCCL, whose sums nobody has seen end.
     """
     size = max(1, size)
-    if (group.wire or best_wire(group, device)) == "peer":
+    wire = group.wire or best_wire(group, device)
+    if wire == "gather" and group.wire is None and device.type == "cuda":
+        raise CommonFault(
+            "the GPUs of these ranks do not read each other's memory, as those of one host with NVLink do; train on "
+            "GPUs that do (nvidia-smi topo -m), on one of them, or with --device cpu"
+        )
+    if wire == "peer":
         return _PeerMemory(group, size, device, channel)
     return _Gathered(group, size, device, what)
 

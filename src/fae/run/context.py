@@ -63,6 +63,7 @@ class RunContext:
         self.recipe, self.out, self.requested_device = recipe, Path(out), device
         self.callbacks = tuple(callbacks)
         self.ranks = ranks or TrainingRanks()
+        self.ranks.find_device = self.device
         self.engine: Engine | None = None
         self._has_read = threading.Event()
 

@@ -128,7 +128,7 @@ class RunFolder(RunContext):
         FaeError
             If ranks differ, or one of them fails.
         """
-        with self.ranks.joined(self.device()) as group:
+        with self.ranks.joined() as group:
             if group is not None:
                 TRAIN.train(self, TRAIN.plan(self), group)
         return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from fae.core.errors import DeviceError, RecipeError
@@ -81,9 +81,11 @@ def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int
         )
     gpus = most_gpus() if on_gpus else None
     if gpus is not None and local_world > gpus:
+        most = 2 ** (gpus.bit_length() - 1)
         raise DeviceError(
-            f"{local_world} ranks of this host need a GPU each, and it has {gpus}; start at most {gpus} here, or add "
-            f"--device cpu for {local_world} processes on the CPU"
+            f"{local_world} ranks of this host need a GPU each, and it has {gpus}; start "
+            f"{most if most > 1 else 'one rank (without --gpus and torchrun)'} here, or add --device cpu for "
+            f"{local_world} processes on the CPU"
         )
     if train.batch_size % world:
         raise RecipeError(
@@ -99,12 +101,18 @@ class TrainingRanks:
     ----------
     process
         This process as a rank; None where it is the only one.
+
+    Attributes
+    ----------
+    find_device
+        Says what the run will train on, ``"cpu"`` or ``"cuda"``; the run sets it. Ranks meet in groups that fit it.
     """
 
     def __init__(self, process: RankProcess | None = None) -> None:
         self._process = process
         self.place = RankPlace() if process is None else process.place
         self._has_joined = False
+        self.find_device: Callable[[], str] = lambda: "cpu"
 
     @property
     def is_first(self) -> bool:
@@ -112,13 +120,8 @@ class TrainingRanks:
         return self.place.rank == 0
 
     @contextlib.contextmanager
-    def joined(self, device: str) -> Iterator[Group | None]:
+    def joined(self) -> Iterator[Group | None]:
         """Meet the other ranks, and train with them while the block runs, on a share of the cores.
-
-        Parameters
-        ----------
-        device
-            ``"cpu"`` or ``"cuda"``: then each rank has a GPU of its own.
 
         Returns
         -------
@@ -131,7 +134,7 @@ class TrainingRanks:
         if self._process is None:
             yield Group()
             return
-        with shared_cores(self.place.local_world), self._process.join(device) as group:
+        with shared_cores(self.place.local_world), self._process.join(self.find_device()) as group:
             yield group if group.broadcast_json(True, _WORK) else None
 
     def dismiss(self) -> None:
@@ -139,5 +142,5 @@ class TrainingRanks:
         if self._process is None or self._has_joined or not self.is_first or self.place.launcher is not None:
             return
         self._has_joined = True
-        with self._process.join() as group:
+        with self._process.join(self.find_device()) as group:
             group.broadcast_json(False, _WORK)

@@ -67,7 +67,7 @@ class TrainStage(Stage[Manifest]):
             set_aside(run.out)
         if parent and read_parent_test(run.out, parent, INGEST.open(run)) is None:
             evaluate_parent(parent, INGEST.open(run), run.out, device=run.device())
-        with run.ranks.joined(run.device()) as group:
+        with run.ranks.joined() as group:
             assert group is not None
             self.train(run, plan, group)
 

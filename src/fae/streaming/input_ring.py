@@ -121,7 +121,8 @@ class InputRing:
             source.stop()
             if self._on_gpu:  # the next run may write memory that copies still read
                 self._stream.synchronize()
-            self.follow_steps()
+            if self.held:
+                self.follow_steps()
 
     def follow_steps(self) -> None:
         """Let copies of coming runs wait for what is launched: nothing else says so of batches that are held."""

@@ -150,7 +150,7 @@ class Trainer:
         )  # fmt: skip
         self._validation_sample = validation_sample(packed.validation)
         self._position = Position()
-        self._windows = LossWindows(self._add_to_curve)
+        self._windows = LossWindows(self._add_to_curve, in_step=on_gpu and group.world > 1)
         self._curve_every = 1
         self._started = self._last_saved = time.monotonic()
 
