@@ -207,6 +207,7 @@ class PlainStep:
         exchange.send_back()
         vectors.grad = exchange.gradient
         parts.embeddings.update(batch)
+        self._dense_sums.keep(0)
         self._dense_sums.replace_gradients("the dense gradients of the model-parallel contender")
         parts.dense_optimizer.step()
 

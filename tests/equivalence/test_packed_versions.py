@@ -43,8 +43,8 @@ def test_stored_addresses_train_the_same_bytes(
     if engine != "triton":
         return
 
-    def take_stored(self: Any, views: Any, addresses: torch.Tensor) -> None:
-        addresses.copy_(torch.from_numpy(waiting.pop(0)))
+    def take_stored(self: Any, buffer: Any, banks: Any) -> None:
+        self._addresses.copy_(torch.from_numpy(waiting.pop(0)))
 
     waiting = [
         batch.addresses.copy() for batch in log.packed(layout) if placement != "paper" or not batch.has_cold_rows

@@ -183,7 +183,8 @@ def test_ranks_do_not_outlive_the_launcher(times: int, tmp_path: Path) -> None:
 def test_a_signal_before_a_rank_handles_it(number: int) -> None:
     """The system ends it then, and that is no want of memory."""
     with pytest.raises(Interrupted, match=f"signal {number}"):
-        launch([sys.executable, "-c", f"import os; os.kill(os.getpid(), {number})"], 2)
+        code = f"import os, signal; signal.signal({number}, signal.SIG_DFL); os.kill(os.getpid(), {number})"
+        launch([sys.executable, "-c", code], 2)
 
 
 def test_a_port_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

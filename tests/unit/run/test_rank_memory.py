@@ -45,7 +45,7 @@ def test_rows_and_buffers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def _fits(require: Any, free: int) -> bool:
     try:
-        require(free, 1, 1)
+        require(free, 4, 1)
     except BudgetError:
         return False
     return True
