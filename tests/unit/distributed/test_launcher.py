@@ -182,8 +182,8 @@ def test_ranks_do_not_outlive_the_launcher(times: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_a_rank_handles_it(number: int) -> None:
     """The system ends it then, and that is no want of memory."""
+    code = f"import os, signal; signal.signal({number}, signal.SIG_DFL); os.kill(os.getpid(), {number})"
     with pytest.raises(Interrupted, match=f"signal {number}"):
-        code = f"import os, signal; signal.signal({number}, signal.SIG_DFL); os.kill(os.getpid(), {number})"
         launch([sys.executable, "-c", code], 2)
 
 
