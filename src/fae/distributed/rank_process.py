@@ -30,7 +30,7 @@ JOIN_SECONDS = 300.0
 """How long ranks wait for one another when they begin."""
 GROUP_SECONDS = 600.0
 """How long a rank waits for the others in one collective."""
-_SAME_LINE_SECONDS = 5.0
+_SAME_LINE_SECONDS = 15.0
 """Under torchrun, how long a rank that fails before the ranks have met waits: rank 0 may be about to say the same."""
 _BEGIN = "begin"
 _DEATH_SECONDS = 2.0
