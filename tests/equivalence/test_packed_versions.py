@@ -50,7 +50,7 @@ def test_stored_addresses_train_the_same_bytes(
         batch.addresses.copy() for batch in log.packed(layout) if placement != "paper" or not batch.has_cold_rows
     ]
     waiting *= 2
-    monkeypatch.setattr(GpuRows, "_derive_addresses", take_stored)
+    monkeypatch.setattr(GpuRows, "_begin_batch", take_stored)
     assert_same_bytes(trained(), derived)
     assert not waiting
 

@@ -113,11 +113,11 @@ class RankBatches:
         count, groups = batches.num_batches, len(self._group_slots)
         order = zeros_in_own_pages(np.int32, count, size * sum(self._group_slots))
         found: list[list[Lists]] = [[] for _ in range(count)]
-        most_own = np.zeros((count, groups, self._world), np.int64)  # of one batch, so what each slice looks up in it
+        slice_rows = np.zeros((count, groups, self._world), np.int64)  # that each slice of a batch looks up
 
         def work(first: int, last: int) -> None:
             for index in range(first, last):
-                found[index] = self._cut_batch(batches, index, size, order[index], most_own[index])
+                found[index] = self._cut_batch(batches, index, size, order[index], slice_rows[index])
 
         run_ranges(work, count)
 
@@ -151,13 +151,13 @@ class RankBatches:
             shared=dataclasses.replace(
                 cut.shared, rows=rows, bits=joined("bits")[0], offsets=row_offsets, counts=counts,
                 count_offsets=count_offsets, further=further, further_offsets=further_offsets,
-                most_own_rows=tuple(most_own.max(axis=(0, 2), initial=0).tolist()),
-                rows_of_others=most_own.sum(axis=2) - most_own[:, :, self._rank],
+                most_own_rows=tuple(slice_rows.max(axis=(0, 2), initial=0).tolist()),
+                rows_of_others=slice_rows.sum(axis=2) - slice_rows[:, :, self._rank],
             ),
         )  # fmt: skip
 
     def _cut_batch(
-        self, batches: BatchSet, index: int, size: int, own_order: npt.NDArray[np.int32], most: npt.NDArray[np.int64]
+        self, batches: BatchSet, index: int, size: int, own_order: npt.NDArray[np.int32], totals: npt.NDArray[np.int64]
     ) -> list[Lists]:
         batch = batches.batch(index)
         order, slots, before, found = batch.order, sum(self._group_slots), 0, []
@@ -173,7 +173,7 @@ class RankBatches:
             )  # fmt: skip
             before += own_slots
             counts = np.zeros((-(-num_rows // BLOCK_ROWS), self._world), np.int32)
-            count_blocks(bits[:num_rows], BLOCK_ROWS, counts, most[group])
+            count_blocks(bits[:num_rows], BLOCK_ROWS, counts, totals[group])
             room = size * own_slots // SEGMENT_LOOKUPS + 1
             long_rows, further = np.empty((room, 2), np.int32), np.empty((room, 2), np.int32)
             num_long, num_further = cut_long_rows(starts[:num_own], size * before, SEGMENT_LOOKUPS, long_rows, further)

@@ -101,15 +101,15 @@ def cut_long_rows(own_starts: Int32, end: int, most: int, long_rows: Int32, furt
 
 
 @compiled
-def count_blocks(slice_bits: Bits, block_rows: int, counts: Int32, most_own: Int64) -> None:
+def count_blocks(slice_bits: Bits, block_rows: int, counts: Int32, totals: Int64) -> None:
     """Count, before each block of rows and for each slice, the rows that the slice looks up.
 
     Parameters
     ----------
     counts
         int32 ``[blocks, slices]``, written.
-    most_own
-        int64 ``[slices]``: raised to the rows that each slice looks up.
+    totals
+        int64 ``[slices]``, written: the rows of the batch that each slice looks up.
     """
     num_slices = counts.shape[1]
     before = np.zeros(num_slices, np.int32)
@@ -119,4 +119,4 @@ def count_blocks(slice_bits: Bits, block_rows: int, counts: Int32, most_own: Int
         for s in range(num_slices):
             before[s] += np.int32(slice_bits[i] >> np.uint8(s) & np.uint8(1))
     for s in range(num_slices):
-        most_own[s] = max(most_own[s], before[s])
+        totals[s] = before[s]

@@ -255,15 +255,16 @@ class GpuRows:
             return views
         assert self._addresses is not None
         if self._side_stream is None:
-            self._derive_addresses(batch.buffer, banks)
+            self._begin_batch(batch.buffer, banks)
         else:
             self._side_stream.wait_stream(torch.cuda.current_stream(self._device))
             with torch.cuda.stream(self._side_stream):
-                self._derive_addresses(batch.buffer, banks)
+                self._begin_batch(batch.buffer, banks)
             self._side_work = True
         return dataclasses.replace(views, addresses=self._addresses)
 
-    def _derive_addresses(self, buffer: InputSlot, banks: Sequence[RowStore]) -> None:
+    def _begin_batch(self, buffer: InputSlot, banks: Sequence[RowStore]) -> None:
+        """Step rows of the batch before that wait, and derive the addresses of this one, on the current stream."""
         assert self._addresses is not None
         if self.ranks is not None:
             assert self._ring is not None

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fae.artifacts.batch_arrays import BatchSizes
+from fae.distributed.rank_batches import SEGMENT_LOOKUPS
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import BLOCK_ROWS
-
-_SEGMENT_LOOKUPS = 32  # as `fae.distributed.rank_batches` cuts them
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class SliceSizes:
     def most_segments(self) -> tuple[tuple[int, int], ...]:
         """Per group: most rows, and most long rows, of a slice."""
         return tuple(
-            (min(rows, lookups), min(long_rows, lookups // _SEGMENT_LOOKUPS))
+            (min(rows, lookups), min(long_rows, lookups // SEGMENT_LOOKUPS))
             for (rows, long_rows), lookups in zip(self.whole.most_segments, self._lookups, strict=False)
         )
 
@@ -63,7 +62,7 @@ class SliceSizes:
     def most_shared(self) -> tuple[tuple[int, int, int], ...]:
         """Per group: most rows of all slices, counts of their blocks, and further segments of long rows."""
         return tuple(
-            (rows, -(-rows // BLOCK_ROWS) * self.world, lookups // _SEGMENT_LOOKUPS)
+            (rows, -(-rows // BLOCK_ROWS) * self.world, lookups // SEGMENT_LOOKUPS)
             for (rows, _), lookups in zip(self.whole.most_segments, self._lookups, strict=False)
         )
 

@@ -85,8 +85,8 @@ class MachineConstants:
 class WireConstants:
     """What GPUs of one host take to exchange sums, in every step.
 
-    From one H200 with two ranks on it, whose exchange of 219,000 rows takes 28 us (16 floats a row) and 70 us (64), and
-    with four (42 and 138 us); NVLink and barriers from 2 and 4 H100 of one host (docs/internals/cost_model.md).
+    From one rank of two alone on an H200, whose exchange of 219,000 rows takes 28 us (16 floats a row) and 70 us (64),
+    and one of four (42 and 138 us); NVLink and barriers from 2 and 4 H100 of one host (docs/internals/cost_model.md).
 
     Attributes
     ----------

@@ -14,6 +14,7 @@ from typing import Any
 from fae.distributed.wire_bytes import received_bytes
 from fae.embedding.memory_plan import MemoryPlan
 from fae.embedding.working_memory import INPUT_RING_DEPTH
+from fae.kernels.input_views import BLOCK_ROWS
 from fae.planning.dense_work import dense_work
 from fae.planning.machine_constants import MachineConstants, WireConstants
 from fae.planning.step_time import TOO_FEW_SLOTS, resident_parts, staged_seconds, stream_parts
@@ -26,8 +27,6 @@ GPUS_OF_HOST, HOSTS = 8, 2
 NETWORKS = (100, 400)
 """Gb/s of a host's network, each way."""
 _EXCHANGE, _DENSE, _BARRIERS, _NETWORK = "exchange of rows", "exchange of dense gradients", "barriers", "network"
-_BLOCK_ROWS = 64
-"""Rows that the lists of a batch count together for each GPU: BLOCK_ROWS of the kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +129,7 @@ class GpuGroup:
         sums = sum(4.0 * width.embedding_dim * width.unique_rows for width in slice_work.widths)
         rows = sum(width.unique_rows for width in whole.widths)
         more_cold = whole.cold_rows - slice_work.cold_rows
-        lists = INPUT_RING_DEPTH * rows * (5.0 + 4.0 * self.gpus / _BLOCK_ROWS)
+        lists = INPUT_RING_DEPTH * rows * (5.0 + 4.0 * self.gpus / BLOCK_ROWS)
         more_rows = 0.0
         if placement == "tiered":
             more_rows = slice_work.ring_depth * (whole.cold_bytes - slice_work.cold_bytes)
