@@ -49,7 +49,7 @@ class OwnCopies:
 def measure(options: Any, dim: int, folder: Path) -> list[dict[str, Any]]:
     """Microseconds of a step of each placement, and of its captured graph alone, for every number of ranks."""
     log = open_log("zipf", folder, options.inputs, capped_rows(options.cap))
-    device, contenders = torch.device("cuda" if options.device == "cuda" else "cpu"), {}
+    device, contenders = torch.device("cuda"), {}
     for world in options.ranks:
         size = world * options.batch_size
         hot = hot_set(log, SHARE, dim=dim, batch_size=size, mixed=True)
@@ -88,7 +88,6 @@ def main() -> None:
     parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cuda")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=RESULTS / "rank_alone.json")
     options = parser.parse_args()
