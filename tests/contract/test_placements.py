@@ -75,7 +75,7 @@ def test_recipes_may_name_every_placement_and_no_other():
 
 
 def test_the_benchmark_measures_every_placement():
-    assert set(PLACEMENTS) <= set(CONTENDERS)
+    assert set(PLACEMENTS) - {"spread"} <= set(CONTENDERS), "spread is device, but on several GPUs"
 
 
 @placements

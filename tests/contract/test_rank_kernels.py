@@ -71,7 +71,8 @@ class Ranks:
         )
         self.geometry, slots = geometries[group], [len(geometry.slots) for geometry in geometries]
         self.dim, self.hot = self.geometry.embedding_dim, layout.groups[group].num_hot_rows
-        self.slices = [RankBatches(rank, world, slots).of(packed) for rank in range(world)]
+        hot_rows = [part.num_hot_rows for part in layout.groups]
+        self.slices = [RankBatches(rank, world, slots, hot_rows).of(packed) for rank in range(world)]
         self.whole = packed.batch(index)
         self.cut = [BatchSlice(self.whole, rank, world, slots) for rank in range(world)]
         self.listed = self.cut[0].shared_rows[group].listed

@@ -13,7 +13,7 @@ from fae.distributed.group import Group
 from fae.distributed.launcher import launch
 
 from cases import train
-from rank_cases_program import BY_BOTH, HELD, SOME, layout_of, path_of, rank_cases
+from rank_cases_program import BY_BOTH, HELD, SOME, SPREAD, layout_of, path_of, rank_cases
 
 PROGRAM = Path(__file__).parents[1] / "support" / "rank_cases_program.py"
 
@@ -59,7 +59,7 @@ def test_ranks_train_what_one_trains_by_kernels_of_gpus(
     """The same in Triton's interpreter, with NaN in free buffers."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     found = trained(tmp_path / "plain", world, 0, "triton")
-    names = SOME if world == 2 else ("device",)
+    names = (*SOME, *SPREAD[1:]) if world == 2 else (SPREAD[2],)
     require_alike(found, trained(tmp_path / "nan", world, 1, "triton", names), alone)
 
 

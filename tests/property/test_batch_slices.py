@@ -78,7 +78,7 @@ def check_counts(batches: BatchSet, world: int, slots: list[np.ndarray]) -> None
     """A slice, cut for a CPU or for a GPU, knows how many rows the others look up."""
     sizes = [len(each) for each in slots]
     for rank in range(world):
-        on_gpu = RankBatches(rank, world, sizes).of(batches)
+        on_gpu = RankBatches(rank, world, sizes, [0] * len(sizes)).of(batches)
         for index, whole in enumerate(batches):
             parts = np.split(whole.addresses, world)
             expected = tuple(

@@ -54,8 +54,8 @@ def with_hot_batches(arrays: BatchArrays, num_hot: int) -> BatchSet:
 
 
 @st.composite
-def splits(draw: st.DrawFn) -> tuple[BatchSet, BatchSet, Slots]:
-    """A training split of any format and order, the same as a split for evaluation, and the slots of each group."""
+def splits(draw: st.DrawFn) -> tuple[BatchSet, BatchSet, Slots, RowLayout]:
+    """A training split of any format and order, the same for evaluation; slots and hot rows of each group."""
     log, layout, batches = draw(batches_with_addresses(multiple=8))
     arrays, random = batches.arrays, np.random.default_rng(len(log.ids))
     real = np.arange(log.batch_size) < np.asarray(arrays.num_inputs)[:, None]
@@ -70,7 +70,8 @@ def splits(draw: st.DrawFn) -> tuple[BatchSet, BatchSet, Slots]:
     packed = BatchSet(arrays, 0)
     if draw(st.booleans()):
         packed = with_hot_batches(arrays, draw(st.integers(0, packed.num_batches)))
-    return packed, BatchSet(frozen, 0), [len(layout.group_slots(group)) for group in range(len(layout.groups))]
+    slots = [len(layout.group_slots(group)) for group in range(len(layout.groups))]
+    return packed, BatchSet(frozen, 0), slots, layout
 
 
 def same(ours: np.ndarray, expected: np.ndarray) -> bool:
@@ -81,12 +82,13 @@ def same(ours: np.ndarray, expected: np.ndarray) -> bool:
 @given(splits(), st.sampled_from([2, 4, 8]), st.booleans())
 @settings(max_examples=60)
 def test_slices_of_a_split_are_those_of_its_batches(
-    case: tuple[BatchSet, BatchSet, Slots], world: int, compiled: bool
+    case: tuple[BatchSet, BatchSet, Slots, RowLayout], world: int, compiled: bool
 ) -> None:
-    packed, frozen, slots = case
+    packed, frozen, slots, layout = case
+    hot_rows = [part.num_hot_rows for part in layout.groups]
     loops = {loop.__name__: loop if compiled else loop.py_func for loop in LOOPS}
     with mock.patch.multiple(rank_batches, **loops):
-        makers = [RankBatches(rank, world, slots) for rank in range(world)]
+        makers = [RankBatches(rank, world, slots, hot_rows) for rank in range(world)]
         cut, evaluated = [each.of(packed) for each in makers], [each.of(frozen) for each in makers]
     assert makers[0].of(packed) is cut[0]
     check_slices(frozen, evaluated, slots)
@@ -125,12 +127,43 @@ def test_slices_of_large_batches(world: int) -> None:
     log = dataclasses.replace(log, ids=ids, features=features)
     layout = log.layout(0.3, 1)
     packed, slots = log.packed(layout), [len(layout.group_slots(group)) for group in range(2)]
-    slices = [RankBatches(rank, world, slots).of(packed) for rank in range(world)]
+    hot_rows = [part.num_hot_rows for part in layout.groups]
+    slices = [RankBatches(rank, world, slots, hot_rows).of(packed) for rank in range(world)]
     check_slices(packed, slices, slots)
     shared = slices[0].arrays.shared
     assert shared is not None
     assert slices[0].most_shared[1][1] > 8 * world, "there are many blocks"
     assert slices[0].batch(0).segments[1].long_rows[-1, 1] + 1 < len(shared.further[1]), "and rows of many segments"
+
+
+@given(splits(), st.sampled_from([2, 4, 8]))
+@settings(max_examples=30)
+def test_what_is_read_of_others_where_cold_rows_are_spread(
+    case: tuple[BatchSet, BatchSet, Slots, RowLayout], world: int
+) -> None:
+    packed, _, slots, layout = case
+    hot_rows = [part.num_hot_rows for part in layout.groups]
+    for rank in (0, world - 1):
+        cut = RankBatches(rank, world, slots, hot_rows, are_spread=True).of(packed)
+        for index, whole in enumerate(packed):
+            expected = [
+                vectors_of_others(whole, group, layout.group_slots(group), hot_rows[group], rank, world)
+                for group in range(len(slots))
+            ]
+            assert list(cut.batch(index).rows_of_others) == expected  # type: ignore[attr-defined]
+
+
+def vectors_of_others(whole: PackedBatch, group: int, columns: np.ndarray, hot: int, rank: int, world: int) -> int:
+    """Sums of hot rows and of own cold ones that the other slices look up, and cold rows of others that this does."""
+    found = 0
+    for number, part in enumerate(np.split(whole.addresses[:, columns], world)):
+        addresses = np.setdiff1d(part, [-1])
+        owners = (whole.cold_rows[group][addresses[addresses >= hot] - hot] - hot) % world
+        if number == rank:
+            found += np.count_nonzero(owners != rank)
+        else:
+            found += np.count_nonzero(addresses < hot) + np.count_nonzero(owners == rank)
+    return int(found)
 
 
 def check_views(own: PackedBatch, sliced: BatchSlice) -> None:
@@ -194,15 +227,16 @@ def check_segments(segments: Segments, further: np.ndarray, own_end: int) -> Non
 
 @given(splits(), st.sampled_from([2, 4, 8]))
 @settings(max_examples=20)
-def test_input_buffers_have_what_the_slices_have(case: tuple[BatchSet, BatchSet, Slots], world: int) -> None:
-    packed, frozen, slots = case
+def test_input_buffers_have_what_the_slices_have(case: tuple[BatchSet, BatchSet, Slots, RowLayout], world: int) -> None:
+    packed, frozen, slots, layout = case
+    hot_rows = [part.num_hot_rows for part in layout.groups]
     size = packed.arrays.shape[0] // world
     layout = InputLayout(
         batch_size=size, num_slots=sum(slots), num_dense=2, num_groups=len(slots), with_cold_lists=True,
         with_weights=packed.is_weighted, of_slices=True,
     )  # fmt: skip
     for rank in (0, world - 1):
-        maker = RankBatches(rank, world, slots)
+        maker = RankBatches(rank, world, slots, hot_rows)
         for split in (maker.of(packed), maker.of(frozen), maker.of(packed)):
             order = np.arange(split.num_batches)[::-1].copy()
             rates = np.linspace(1, 2, len(order), dtype=np.float32)
@@ -217,7 +251,7 @@ def test_input_buffers_have_what_the_slices_have(case: tuple[BatchSet, BatchSet,
                     words = buffer.views.words.numpy()
                     assert words[1:3].view(np.float32).tolist() == [rates[place], -rates[place]]
                     assert table.words[place] <= len(words)
-                    check_buffer(buffer.views, batch, split, int(order[place]))
+                    check_buffer(buffer.views, batch, split, int(order[place]), hot_rows)
 
 
 def check_sources(table: InputTable) -> None:
@@ -228,7 +262,7 @@ def check_sources(table: InputTable) -> None:
         assert not count or any(first <= begin and begin + count <= last for first, last in bounds)
 
 
-def check_buffer(views: InputViews, batch: PackedBatch, split: BatchSet, index: int) -> None:
+def check_buffer(views: InputViews, batch: PackedBatch, split: BatchSet, index: int, hot_rows: list[int]) -> None:
     """Kernels read from a buffer what the slice has."""
     words = views.words.numpy()
     assert (words[0], words[3]) == (batch.num_inputs, batch.total_inputs)
@@ -248,7 +282,7 @@ def check_buffer(views: InputViews, batch: PackedBatch, split: BatchSet, index: 
         assert header[7] == len(cold)
         assert same(views.longs.numpy()[header[6] : header[6] + len(cold)], cold)
         if batch.order is None:
-            assert not header[[1, 2, 8, 10]].any()
+            assert not header[[1, 2, 8, 10, 14]].any()
             continue
         own, shared = batch.segments[group], split.arrays.shared
         assert shared is not None
@@ -257,6 +291,7 @@ def check_buffer(views: InputViews, batch: PackedBatch, split: BatchSet, index: 
         counts = listed(shared.counts, shared.count_offsets, group, index)
         further = listed(shared.further, shared.further_offsets, group, index)
         assert header[[1, 2, 8, 10]].tolist() == [len(own.starts), len(own.long_rows), len(further), len(rows)]
+        assert header[14] == np.count_nonzero(own.addresses < hot_rows[group])
         for word, expected in (
             (3, own.starts), (4, own.addresses), (5, own.long_rows), (9, further), (11, rows), (13, counts)
         ):  # fmt: skip
@@ -275,5 +310,5 @@ def test_a_split_without_batches() -> None:
         features=(FeatureSchema(name="C0", num_embeddings=3),), embedding_dims=(4,), batch_size=8,
     )  # fmt: skip
     packed = log.packed(RowLayout(log.features, (4,), [1], [None]))
-    cut = RankBatches(1, 2, [1]).of(packed)
+    cut = RankBatches(1, 2, [1], [1]).of(packed)
     assert (cut.num_batches, cut.most_shared, cut.most_segments) == (0, ((0, 0, 0),), ((0, 0),))

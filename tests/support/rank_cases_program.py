@@ -37,6 +37,9 @@ from cases import Log, adversarial_logs, history_log, hot_and_cold_log, in_order
 OPTIMIZERS = ("sgd", "rowwise_adagrad", "adagrad", "adam")
 HELD: dict[str, tuple[str, float | None]] = {
     "device": ("device", 0.4),
+    "spread": ("spread", 0.2),
+    "spread, all cold": ("spread", 0.0),
+    "spread, half hot": ("spread", None),
     "cpu": ("cpu", 0.2),
     "hybrid": ("hybrid", 0.4),
     "paper": ("paper", None),
@@ -46,6 +49,7 @@ HELD: dict[str, tuple[str, float | None]] = {
 }
 """Placements, and which share of each table is hot; None: its first half, so that some batches are hot."""
 SOME = ("device", "tiered, a little hot")
+SPREAD = ("spread", "spread, all cold", "spread, half hot")
 BY_BOTH = ("hybrid", "paper")
 """Those under which a CPU computes rows beside a GPU."""
 

@@ -99,8 +99,11 @@ class SharedArrays:
     most_own_rows
         Per group: the most rows that a slice of any rank looks up in a batch, which is the same on all ranks.
     rows_of_others
-        int64 ``[n, G]``: rows that the slices of other ranks look up, once for each slice; None outside the training
-        split.
+        int64 ``[n, G]``: vectors that this rank reads of others in a step, which are the sums of rows that their slices
+        look up. Where cold rows are spread, of these the sums of own rows alone, and rows that others own. None outside
+        the training split.
+    own_hot_rows
+        int32 ``[n, G]``: hot rows that the slice of this rank looks up; None outside the training split.
     """
 
     num_inputs: npt.NDArray[np.int32]
@@ -114,6 +117,7 @@ class SharedArrays:
     further_offsets: npt.NDArray[np.int64] | None = None
     most_own_rows: tuple[int, ...] = ()
     rows_of_others: npt.NDArray[np.int64] | None = None
+    own_hot_rows: npt.NDArray[np.int32] | None = None
 
     def weight_of(self, index: int) -> float:
         """Weight of a whole batch: the number of its inputs, where the log has no weights."""

@@ -74,10 +74,17 @@ class RankBatches:
         r and W: W divides the batch size.
     group_slots
         Slots of each group of tables.
+    hot_rows
+        H of each group.
+    are_spread
+        Whether each cold row has one owner: the others read the row, and it alone reads the sums.
     """
 
-    def __init__(self, rank: int, world: int, group_slots: Sequence[int]) -> None:
+    def __init__(
+        self, rank: int, world: int, group_slots: Sequence[int], hot_rows: Sequence[int], *, are_spread: bool = False
+    ) -> None:
         self._rank, self._world, self._group_slots = rank, world, tuple(group_slots)
+        self._hot_rows, self._are_spread = tuple(hot_rows), are_spread
         self._cut: weakref.WeakKeyDictionary[BatchSet, BatchSet] = weakref.WeakKeyDictionary()
 
     def of(self, batches: BatchSet) -> BatchSet:
@@ -114,10 +121,16 @@ class RankBatches:
         order = zeros_in_own_pages(np.int32, count, size * sum(self._group_slots))
         found: list[list[Lists]] = [[] for _ in range(count)]
         slice_rows = np.zeros((count, groups, self._world), np.int64)  # that each slice of a batch looks up
+        own_hot_rows, of_others = np.zeros((count, groups), np.int32), np.zeros((count, groups), np.int64)
 
         def work(first: int, last: int) -> None:
             for index in range(first, last):
-                found[index] = self._cut_batch(batches, index, size, order[index], slice_rows[index])
+                lists = found[index] = self._cut_batch(batches, index, size, order[index], slice_rows[index])
+                own_hot_rows[index] = [
+                    np.searchsorted(each["addresses"], hot) for each, hot in zip(lists, self._hot_rows, strict=True)
+                ]
+                if self._are_spread:
+                    of_others[index] = self._read_of_others(lists, batches.batch(index).cold_rows)
 
         run_ranges(work, count)
 
@@ -152,7 +165,10 @@ class RankBatches:
                 cut.shared, rows=rows, bits=joined("bits")[0], offsets=row_offsets, counts=counts,
                 count_offsets=count_offsets, further=further, further_offsets=further_offsets,
                 most_own_rows=tuple(slice_rows.max(axis=(0, 2), initial=0).tolist()),
-                rows_of_others=slice_rows.sum(axis=2) - slice_rows[:, :, self._rank],
+                rows_of_others=(
+                    of_others if self._are_spread else slice_rows.sum(axis=2) - slice_rows[:, :, self._rank]
+                ),
+                own_hot_rows=own_hot_rows,
             ),
         )  # fmt: skip
 
@@ -182,4 +198,16 @@ class RankBatches:
                 "rows": rows[:num_rows], "bits": bits[:num_rows], "counts": counts, "further": further[:num_further],
             }  # fmt: skip
             found.append({name: array.copy() for name, array in lists.items()})
+        return found
+
+    def _read_of_others(self, lists: Sequence[Lists], cold_rows: Sequence[npt.NDArray[np.int64]]) -> list[int]:
+        """Of each group: sums of hot rows and of own cold ones that others have, and cold rows that they own."""
+        found = []
+        for each, hot, cold in zip(lists, self._hot_rows, cold_rows, strict=True):
+            bits = each["bits"]
+            uses = np.unpackbits(bits & ~np.uint8(1 << self._rank)).reshape(-1, 8).sum(axis=1)  # by other slices
+            num_hot = int(np.searchsorted(each["rows"], hot))
+            is_own = (cold[each["rows"][num_hot:] - hot] - hot) % self._world == self._rank
+            is_pulled = (bits[num_hot:] >> self._rank & 1 == 1) & ~is_own
+            found.append(int(uses[:num_hot].sum() + uses[num_hot:][is_own].sum() + is_pulled.sum()))
         return found

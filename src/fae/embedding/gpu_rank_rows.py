@@ -21,6 +21,7 @@ from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
 from fae.distributed.peer_buffers import PeerBuffer, peer_buffer
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
+from fae.embedding.spread_rows import SpreadRows
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_rows import RowPart, SharedSums, TritonGroupKernels
@@ -84,12 +85,20 @@ class GpuRankRows:
         require_slices(group.world)
         self._group, self._layout, self._geometries, self._optimizer = group, layout, geometries, optimizer
         self._device = device
-        self._batches = RankBatches(group.rank, group.world, [len(geometry.slots) for geometry in geometries])
+        self._group_slots = [len(geometry.slots) for geometry in geometries]
+        self._hot_rows = [part.num_hot_rows for part in layout.groups]
+        self._batches = RankBatches(group.rank, group.world, self._group_slots, self._hot_rows)
+        self._spread: SpreadRows | None = None
         self._staged, self.steps_end_together = staged, False
         self._waiting = torch.zeros(len(geometries), dtype=torch.int32, device=device)
         self._buffers: list[PeerBuffer] = []
         none = [0] * len(geometries)
         self._most_own, self._most_further, self._most_long, self._most_rows = none[:], none[:], none[:], none[:]
+
+    def spread_over(self, rows: SpreadRows) -> None:
+        """Leave each cold row to its owner."""
+        self._spread = rows
+        self._batches = RankBatches(*rows.owner, self._group_slots, self._hot_rows, are_spread=True)
 
     def cut(self, batches: BatchSet) -> BatchSet:
         """The slices of this rank of a split."""
@@ -137,7 +146,9 @@ class GpuRankRows:
         if not self.steps_end_together:
             self._buffers[0].await_all()
         for group in range(len(self._buffers)):
-            self._step(group, rows[group], "hot" if self._staged else "all")
+            self._step(group, rows[group], "hot" if self._staged or self._spread is not None else "all")
+            if self._spread is not None:
+                self._step(group, rows[group], "cold")
 
     def await_readers(self) -> None:
         """Wait, on the current stream, until all ranks have read what this one wrote in the step before."""
@@ -179,12 +190,14 @@ class GpuRankRows:
     def _step(self, group: int, rows: BankRows, part: RowPart) -> None:
         if not self._most_rows[group]:
             return
-        optimizer = self._optimizer
+        optimizer, store, owner = self._optimizer, rows.bank, None
+        if self._spread is not None and part == "cold":
+            store, owner = self._spread.own[group], self._spread.owner
         sums = SharedSums(
             pointers=self._buffers[group].pointers, waiting=self._waiting[group : group + 1],
             most_rows=self._most_rows[group],
         )  # fmt: skip
         rows.kernels.step_shared(
-            rows.inputs, rows.cold_lists, self._layout.groups[group].num_hot_rows, rows.bank.weight, rows.bank.state,
-            sums, optimizer.eps, optimizer.betas, decays=optimizer.weight_decay > 0, part=part,
+            rows.inputs, rows.cold_lists, self._hot_rows[group], store.weight, store.state, sums,
+            optimizer.eps, optimizer.betas, decays=optimizer.weight_decay > 0, part=part, owner=owner,
         )  # fmt: skip

@@ -22,6 +22,7 @@ from fae.core.optimizers import bias_corrected_rate
 from fae.distributed.group import Group
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.gpu_rank_rows import BankRows, GpuRankRows
+from fae.embedding.spread_rows import SpreadRows
 from fae.embedding.working_memory import INPUT_RING_DEPTH
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
@@ -82,6 +83,7 @@ class GpuRows:
         self._interacted = self._has_read = self._updated_on_side = False
         self._ring: InputRing | None = None
         self.ranks: GpuRankRows | None = None
+        self._spread: SpreadRows | None = None
         self.rate_factor: Callable[[int], float] | None = None
         # Row updates wait for memory while the rest of the backward pass computes, so they run beside each other; and
         # so do addresses beside the dense layers before an interaction.
@@ -96,6 +98,12 @@ class GpuRows:
         self.ranks = GpuRankRows(
             group, self._layout, self._geometries, self._optimizer, self._device, staged=self._staged
         )  # fmt: skip
+
+    def spread_over(self, rows: SpreadRows) -> None:
+        """Take cold rows from the ranks that own them, where `follow` has been called."""
+        assert self.ranks is not None
+        self._spread = rows
+        self.ranks.spread_over(rows)
 
     @property
     def generation(self) -> int:
@@ -219,8 +227,8 @@ class GpuRows:
             leaves = []
             for group, kernels in enumerate(self._kernels):
                 output = self._output(group)
-                num_hot_rows = self._layout.groups[group].num_hot_rows
-                kernels.lookup(inputs, self._cold_lists(buffer.views, group), num_hot_rows, banks[group].weight, output)
+                first_listed = self._first_listed(group)
+                kernels.lookup(inputs, self._cold_lists(buffer.views, group), first_listed, banks[group].weight, output)
                 increment_version(output)  # a backward pass of an earlier lookup must not use it
                 leaves.append(output.requires_grad_(requires_grad))
             return leaves
@@ -233,9 +241,9 @@ class GpuRows:
                 width = self._geometries[0].width
                 self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
             self._interacted = requires_grad
-            num_hot_rows = self._layout.groups[0].num_hot_rows
+            first_listed = self._first_listed(0)
             joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
-                dense, self._interaction, (inputs, self._cold_lists(buffer.views, 0), num_hot_rows, banks[0].weight),
+                dense, self._interaction, (inputs, self._cold_lists(buffer.views, 0), first_listed, banks[0].weight),
                 self._row_gradients, lambda: self._update_on_side_stream(batch, banks),
             )  # fmt: skip
             return joined
@@ -252,6 +260,8 @@ class GpuRows:
         assert batch.buffer is not None
         views = batch.buffer.views
         if not batch.packed.is_ordered:
+            if self._spread is not None:
+                self._spread.pull(self._kernels, views, banks, of_slice=False)
             return views
         assert self._addresses is not None
         if self._side_stream is None:
@@ -270,9 +280,14 @@ class GpuRows:
             assert self._ring is not None
             before = self._ring.views_before(buffer.index)
             self.ranks.begin_step([self._bank_rows(group, before, bank) for group, bank in enumerate(banks)])
-        for kernels in self._kernels:
-            kernels.derive_addresses(buffer.views, self._addresses)
-        if self.ranks is not None:
+        for group, kernels in enumerate(self._kernels):
+            first_pulled = None if self._spread is None else self._layout.groups[group].num_hot_rows
+            kernels.derive_addresses(buffer.views, self._addresses, first_pulled)
+        if self._spread is not None:
+            assert self.ranks is not None
+            self.ranks.await_readers()  # and who steps rows
+            self._spread.pull(self._kernels, buffer.views, banks, of_slice=True)
+        elif self.ranks is not None:
             if self._side_stream is not None:
                 self._addresses_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 self._addresses_there.record(self._side_stream)
@@ -299,9 +314,15 @@ class GpuRows:
             self.await_side_work()  # which may have stepped them
             self.ranks.finish([self._bank_rows(group, buffer.views, bank) for group, bank in enumerate(banks)])
             self._ring.follow_steps()
+            if self._spread is not None:
+                self._spread.say_written()
 
     def _bank_rows(self, group: int, views: InputViews, bank: RowStore) -> BankRows:
         return BankRows(self._kernels[group], views, self._cold_lists(views, group), bank)
+
+    def _first_listed(self, group: int) -> int:
+        """The first address that is not the number of a row of the bank, but of the list of cold rows."""
+        return self._layout.groups[group].num_hot_rows if self._spread is None else self._spread.place_end(group)
 
     def _cold_lists(self, views: InputViews, group: int) -> Tensor:
         return self.slot_locations[group].view(-1) if self._staged else views.longs

@@ -21,6 +21,7 @@ from fae.embedding.memory_plan import MemoryPlan
 from fae.embedding.memory_request import MemoryRequest
 from fae.embedding.paper import PaperEmbeddings
 from fae.embedding.resident import ResidentEmbeddings, plan_cpu_memory
+from fae.embedding.spread import SpreadEmbeddings
 from fae.embedding.tiered import TieredEmbeddings
 from fae.embedding.working_memory import HotSetSizes
 from fae.streaming.row_store import RowOptimizer
@@ -98,6 +99,13 @@ _ALL = (
         needs_gpu=True,
     ),
     Placement(
+        name="spread",
+        description="hot rows on every GPU, each other row on one of them",
+        embeddings=SpreadEmbeddings,
+        plan=SpreadEmbeddings.plan_memory,
+        needs_gpu=True,
+    ),
+    Placement(
         name="cpu",
         description="every row and all arithmetic on the CPU, whatever the device",
         embeddings=ResidentEmbeddings,
@@ -156,8 +164,9 @@ def make_embeddings(
     Parameters
     ----------
     placement
-        ``tiered``: hot rows on `device`, cold rows on the host. ``device``: every row on `device`. ``cpu``: every row
-        and all arithmetic on the CPU, whatever `device` says. ``hybrid``: rows and their arithmetic on the CPU, the
+        ``tiered``: hot rows on `device`, cold rows on the host. ``device``: every row on `device`. ``spread``: hot rows
+        on the GPU of every rank, each other row on one of them. ``cpu``: every row and all arithmetic on the CPU,
+        whatever `device` says. ``hybrid``: rows and their arithmetic on the CPU, the
         model on `device`. ``paper``: FAE of the paper, hot batches on `device`, rows of cold batches on the CPU.
     group
         The ranks that train together; None is this process alone.

@@ -15,9 +15,10 @@ unused. Then 16 words a group from `group_field` on:
 8, 9    further segments of a slice: how many, where they are
 10, 11  rows that any slice looks up: how many, where they are
 12, 13  where their bits begin, and the counts of each block of them
+14      hot rows of the slice, which come before its other rows
 ======  ==============================================================
 
-The last three lines are of slices on several ranks (`fae.artifacts.batch_arrays.SharedArrays`); 1, 3 and 4 are then of
+The last four lines are of slices on several ranks (`fae.artifacts.batch_arrays.SharedArrays`); 1, 3 and 4 are then of
 the rows of the slice, long ones too.
 """
 

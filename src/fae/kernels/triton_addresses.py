@@ -20,7 +20,8 @@ _SAMPLES = 128  # starts that are looked at together
 
 @triton.jit
 def _addresses_kernel(
-    words, order, addresses, field, order_begin, order_end, PLACES: tl.constexpr, SAMPLES: tl.constexpr
+    words, order, addresses, field, order_begin, order_end, num_hot_rows,
+    PLACES: tl.constexpr, SAMPLES: tl.constexpr, PULLED: tl.constexpr,
 ):  # fmt: skip
     begin = order_begin + tl.program_id(0) * PLACES
     place = begin + tl.arange(0, PLACES)
@@ -44,10 +45,14 @@ def _addresses_kernel(
     started = tl.histogram(start - begin, PLACES, mask=start < begin + PLACES)
     segment = before + tl.cumsum(started, axis=0) - 1
     address = tl.load(rows + segment, mask=(segment >= 0) & (place < order_end), other=-1)
+    if PULLED:
+        address = tl.where(address < num_hot_rows, address, num_hot_rows + segment - tl.load(words + field + 14))
     tl.store(addresses + lookup, address, mask=place < order_end)
 
 
-def derive_group_addresses(inputs: InputViews, field: int, order_begin: int, order_end: int, addresses: Tensor) -> None:
+def derive_group_addresses(
+    inputs: InputViews, field: int, order_begin: int, order_end: int, addresses: Tensor, pulled_from: int | None = None
+) -> None:
     """Write the addresses of the lookups of one group.
 
     Parameters
@@ -58,9 +63,11 @@ def derive_group_addresses(inputs: InputViews, field: int, order_begin: int, ord
         Where the group's part of ``order`` begins and ends.
     addresses
         int32 ``[B, S]``; the group's slots are written.
+    pulled_from
+        H, where cold rows of a slice are pulled: the k-th of them gets address H + k. None: they keep their addresses.
     """
     places = ADDRESSES["places"]
     _addresses_kernel[(triton.cdiv(order_end - order_begin, places),)](
-        inputs.words, inputs.order, addresses, field, order_begin, order_end,
-        PLACES=places, SAMPLES=_SAMPLES, num_warps=ADDRESSES["num_warps"],
+        inputs.words, inputs.order, addresses, field, order_begin, order_end, pulled_from or 0,
+        PLACES=places, SAMPLES=_SAMPLES, PULLED=pulled_from is not None, num_warps=ADDRESSES["num_warps"],
     )  # fmt: skip

@@ -6,6 +6,9 @@ the tree of `fae.distributed.tree_sum`, and steps every row of the batch in its 
 Where a subtree does not look a row up, the sum of the other half goes up as it is. Sums may wait for the beginning of
 the next step; a word in the memory of the device says whether some do.
 
+Where cold rows are spread over ranks, cold row i is row i / W of rank i mod W, its owner. The owner alone steps it, and
+before a lookup each rank pulls the cold rows of its slice, once each, into places behind its own hot rows.
+
 Shapes in the kernels: D embedding_dim padded to a power of two, n rows of the slice, U rows of all slices.
 """
 
@@ -113,12 +116,14 @@ def _sum_of_four(pointers, counts, bits, d, inside, FIRST: tl.constexpr, DIM: tl
 @triton.jit
 def exchange_kernel(
     words, inputs, cold_lists, pointers, waiting, weight, state, field, num_hot_rows, eps, decay, square_decay,
-    OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, ROWS: tl.constexpr, SLICES: tl.constexpr,
-    STAGED: tl.constexpr, DECAYS: tl.constexpr, HOT: tl.constexpr, COLD: tl.constexpr,
+    own_rank, OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, ROWS: tl.constexpr,
+    SLICES: tl.constexpr, STAGED: tl.constexpr, DECAYS: tl.constexpr, HOT: tl.constexpr, COLD: tl.constexpr,
+    OWNERS: tl.constexpr,
 ):  # fmt: skip
     """Sum one block of HOT or COLD rows, or both, over slices and apply the optimizer, where sums wait for it.
 
-    `inputs` is the input buffer in bytes.
+    `inputs` is the input buffer in bytes. With OWNERS, of cold rows that are spread over as many ranks, those of
+    `own_rank` alone.
     """
     num_rows = tl.load(words + field + 10) * tl.load(waiting)
     first = tl.program_id(0) * ROWS
@@ -135,6 +140,10 @@ def exchange_kernel(
             exists = exists & (address >= num_hot_rows)
         if not COLD:
             exists = exists & (address < num_hot_rows)
+        row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
+        if OWNERS > 0:
+            exists = exists & ((row - num_hot_rows) % OWNERS == own_rank)
+            row = (row - num_hot_rows) // OWNERS
         counts = words + tl.load(words + field + 13) + tl.program_id(0) * SLICES
         inside = exists[:, None] & fits[None, :]
         if SLICES == 2:
@@ -145,9 +154,38 @@ def exchange_kernel(
             left, has_left = _sum_of_four(pointers, counts, bits, d, inside, 0, DIM)
             right, has_right = _sum_of_four(pointers, counts, bits, d, inside, 4, DIM)
             total, _ = _sum_of_two(left, has_left, right, has_right)
-        row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
         target = to_target(address, row, num_hot_rows, tl.load(words + field), STAGED)
         apply_rows(
             weight, state, row, target, d, total, inside, exists, learning_rate, kept_share, eps, decay, square_decay,
             OPTIMIZER, DIM, DECAYS,
         )  # fmt: skip
+
+
+@triton.jit
+def pull_kernel(
+    words, cold_lists, pointers, weight, field, num_hot_rows, OF_SLICE: tl.constexpr, OWNERS: tl.constexpr,
+    DIM: tl.constexpr, DIM_PADDED: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Copy one block of cold rows from their owners behind the hot rows: those of the slice, or of the whole batch."""
+    if OF_SLICE:
+        before = tl.load(words + field + 14)
+        count = tl.load(words + field + 1) - before
+    else:
+        before = 0
+        count = tl.load(words + field + 7)
+    first = tl.program_id(0) * ROWS
+    if first < count:
+        index = first + tl.arange(0, ROWS)
+        exists = index < count
+        d = tl.arange(0, DIM_PADDED)
+        place = index
+        if OF_SLICE:
+            addresses = words + tl.load(words + field + 4) + before
+            place = tl.load(addresses + index, mask=exists, other=num_hot_rows) - num_hot_rows
+        row = tl.load(cold_lists + tl.load(words + field + 6) + place, mask=exists, other=num_hot_rows) - num_hot_rows
+        share = tl.load(pointers + row % OWNERS, mask=exists, other=0)
+        inside = exists[:, None] & (d < DIM)[None, :]
+        origin = share[:, None] + 4 * ((row // OWNERS)[:, None] * DIM + d[None, :])
+        found = tl.load(origin.to(tl.pointer_type(tl.float32)), mask=inside, other=0.0)
+        target = (num_hot_rows + index).to(tl.int64)
+        tl.store(weight + target[:, None] * DIM + d[None, :], found, mask=inside)

@@ -24,7 +24,7 @@ from fae.core.pooling import POOLING_CODE
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import BLOCK_ROWS, InputViews, group_field
 from fae.kernels.triton_addresses import derive_group_addresses
-from fae.kernels.triton_exchange import exchange_kernel, slice_long_rows_kernel, slice_sums_kernel
+from fae.kernels.triton_exchange import exchange_kernel, pull_kernel, slice_long_rows_kernel, slice_sums_kernel
 from fae.kernels.triton_row_sums import long_rows_kernel, segment_sums_kernel
 from fae.kernels.triton_shared import KEPT, MEAN, require_slices, to_row
 
@@ -37,6 +37,7 @@ EXCHANGE = {"num_warps": 4}
 """Warps of a program of the exchange."""
 _PARTS_AT_ONCE = 64  # segments of a long row; part of the order of sums
 _CARRIED_AT_ONCE = 32  # rows that a program copies together
+_PULLED_AT_ONCE = 64  # the same of rows of other GPUs; of 32, 64 and 128 none was faster in a probe on 4 H200
 _CARRY_PROGRAMS = 264  # two for each processor of an H100
 
 
@@ -188,10 +189,34 @@ class TritonGroupKernels:
     def _order_end(self) -> int:
         return self._batch_size * (self.geometry.order_start + len(self.geometry.slots))
 
-    def derive_addresses(self, inputs: InputViews, addresses: Tensor) -> None:
-        """Write the group's part of the addresses of a batch that has an order, int32 ``[B, S]``."""
+    def derive_addresses(self, inputs: InputViews, addresses: Tensor, pulled_from: int | None = None) -> None:
+        """Write the group's part of the addresses of a batch that has an order, int32 ``[B, S]``.
+
+        Where cold rows of a slice are pulled, `pulled_from` is H, from which on their places are.
+        """
         begin = self._batch_size * self.geometry.order_start
-        derive_group_addresses(inputs, self._field, begin, self._order_end, addresses)
+        derive_group_addresses(inputs, self._field, begin, self._order_end, addresses, pulled_from)
+
+    def pull(
+        self, inputs: InputViews, num_hot_rows: int, weight: Tensor, shares: Tensor, most_rows: int, *, of_slice: bool
+    ) -> None:
+        """Copy cold rows from the ranks that own them to the places behind the hot rows.
+
+        Parameters
+        ----------
+        weight
+            float32 ``[H + places, D]``; row H + k is written for the k-th cold row.
+        shares
+            int64 ``[W]`` on the device: where the rows are that each rank owns.
+        most_rows
+            The most cold rows of any batch.
+        of_slice
+            Whether they are those that the slice of this rank looks up, in place of all of the batch.
+        """
+        pull_kernel[(triton.cdiv(most_rows, _PULLED_AT_ONCE),)](
+            inputs.words, inputs.longs, shares, weight, self._field, num_hot_rows, OF_SLICE=of_slice,
+            OWNERS=len(shares), DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=_PULLED_AT_ONCE,
+        )  # fmt: skip
 
     def lookup(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, out: Tensor) -> None:
         """Pool the rows of a batch.
@@ -286,6 +311,7 @@ class TritonGroupKernels:
     def step_shared(
         self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor,
         sums: SharedSums, eps: float, betas: Betas = DEFAULT_BETAS, *, decays: bool = False, part: RowPart = "all",
+        owner: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         """Sum all slices of a batch and apply the optimizer to every row that one of them looks up.
 
@@ -293,14 +319,17 @@ class TritonGroupKernels:
         ----------
         part
             ``hot`` or ``cold`` rows alone, or ``all``.
+        owner
+            With ``cold``, where these are spread over ranks: r and W. `weight` and `state` are those that rank r owns.
         """
         require_slices(len(sums.pointers))
         exchange_kernel[(triton.cdiv(sums.most_rows, BLOCK_ROWS),)](
             inputs.words, inputs.words.view(torch.uint8), cold_lists, sums.pointers, sums.waiting, weight,
             state if state.numel() else weight, self._field, num_hot_rows, eps, 1 - betas[0], 1 - betas[1],
-            OPTIMIZER=self._optimizer, DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=BLOCK_ROWS,
+            0 if owner is None else owner[0], OPTIMIZER=self._optimizer,
+            DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=BLOCK_ROWS,
             SLICES=len(sums.pointers), STAGED=self._staged, DECAYS=decays, HOT=part != "cold", COLD=part != "hot",
-            num_warps=EXCHANGE["num_warps"],
+            OWNERS=0 if owner is None else owner[1], num_warps=EXCHANGE["num_warps"],
         )  # fmt: skip
 
     def carry(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor) -> None:

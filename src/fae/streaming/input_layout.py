@@ -249,6 +249,7 @@ def _add_shared(
         return ends
     assert shared.count_offsets is not None
     assert shared.further_offsets is not None
+    assert shared.own_hot_rows is not None
     lists = (
         (shared.further[group], 2 * shared.further_offsets[:, group], 9),
         (shared.rows[group], shared.offsets[:, group], 11),
@@ -257,6 +258,7 @@ def _add_shared(
     )
     headers[:, field + 8] = np.diff(shared.further_offsets[:, group])[order]
     headers[:, field + 10] = np.diff(shared.offsets[:, group])[order]
+    headers[:, field + 14] = shared.own_hot_rows[order, group]
     for array, offsets, word in lists:
         headers[:, field + word] = ends
         ends = _aligned(ends + pieces.add_lists([(array, offsets[order], offsets[order + 1])], ends))

@@ -87,8 +87,10 @@ class TrainConfig:
         for dense weights.
     placement
         Where rows are: ``tiered`` (FAE: hot rows on the GPU, the rest in host memory), ``device`` (every row on the
-        GPU), ``cpu`` (every row and all arithmetic on the CPU), ``hybrid`` (rows and their arithmetic on the CPU, dense
-        part on the GPU), ``paper`` (FAE as the paper describes it). It changes speed and memory, not what is computed.
+        GPU), ``spread`` (hot rows on every GPU, each other row on one of several GPUs, so that they hold larger tables
+        together), ``cpu`` (every row and all arithmetic on the CPU), ``hybrid`` (rows and their arithmetic on the CPU,
+        dense part on the GPU), ``paper`` (FAE as the paper describes it). It changes speed and memory, not what is
+        computed.
     order
         Order of batches: ``shuffled`` (batches that mix hot and cold inputs, in random order, as plain training has
         them), ``interleaved`` (hot and cold batches in proportion; cold rows come in fewer batches, so it is the faster
@@ -160,7 +162,7 @@ class TrainConfig:
     patience: int = 1
     weight_decay: float = 0.0
     row_weight_decay: float = 0.0
-    placement: Literal["tiered", "device", "cpu", "hybrid", "paper"] = "tiered"
+    placement: Literal["tiered", "device", "spread", "cpu", "hybrid", "paper"] = "tiered"
     order: Literal["shuffled", "interleaved", "adaptive", "fixed_rate"] = "shuffled"
     adaptive_rate: int = 50
     adaptive_tail: float = 0.0

@@ -17,6 +17,7 @@ _STAGES = ("ingest", "profile", "calibrate", "pack", "train")
 _WHERE = {
     "tiered": "hot rows and staging on the device, cold rows in host memory",
     "device": "all rows on the device, whatever the hot set",
+    "spread": "hot rows on every GPU, each other row on one of them",
     "cpu": "all rows in host memory, whatever the hot set",
     "hybrid": "all rows in host memory, whatever the hot set",
     "paper": "hot rows on the device in hot phases, cold batches look up in host memory",

@@ -1,0 +1,178 @@
+"""Placement ``spread``: hot rows on every GPU, each cold row on one of them. W GPUs hold about W times the rows of one.
+
+The bank of a group is H hot rows and places for the cold rows that a batch pulls. One rank, and ranks of CPUs, have all
+rows, as under placement ``device``: they train the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fae.artifacts.packed import BatchSet
+from fae.artifacts.row_layout import RowLayout
+from fae.core.optimizers import row_bytes
+from fae.distributed.group import Group
+from fae.embedding.base import Embeddings, Engine, ReadyBatches
+from fae.embedding.memory_plan import MemoryPlan
+from fae.embedding.memory_request import MemoryRequest
+from fae.embedding.resident import ResidentEmbeddings
+from fae.streaming.ready_batch import ReadyBatch
+from fae.streaming.row_store import RowOptimizer, RowStore
+from fae.streaming.staging import NO_FAULTS, FaultInjection
+
+if TYPE_CHECKING:
+    from fae.artifacts.hot_set import HotSet
+
+
+class SpreadEmbeddings(Embeddings):
+    """Hot rows on `device` of each of several ranks, each cold row on that of one of them.
+
+    Parameters
+    ----------
+    pulled_rows
+        The most unique cold rows of a batch, per group.
+    """
+
+    def __init__(
+        self,
+        layout: RowLayout,
+        optimizer: RowOptimizer,
+        batch_size: int,
+        device: torch.device,
+        *,
+        pulled_rows: Sequence[int],
+        group: Group,
+        engine: Engine | None = None,
+        faults: FaultInjection = NO_FAULTS,
+    ) -> None:
+        from fae.embedding.spread_rows import SpreadRows
+
+        super().__init__(layout, optimizer, batch_size, device, engine=engine, group=group)
+        assert self._gpu is not None
+        self._fills_with_nan = faults.fill_with_nan
+        self._spread = SpreadRows(group, layout, optimizer, pulled_rows, device)
+        self._gpu.spread_over(self._spread)
+        self._banks = [
+            RowStore(
+                torch.zeros((self._spread.place_end(number), part.embedding_dim), device=device),
+                torch.zeros((part.num_hot_rows, optimizer.state_width(part.embedding_dim)), device=device),
+            )
+            for number, part in enumerate(layout.groups)
+        ]
+
+    @classmethod
+    def from_hot_set(
+        cls,
+        hot_set: HotSet,
+        optimizer: RowOptimizer,
+        device: torch.device,
+        *,
+        engine: Engine | None = None,
+        faults: FaultInjection = NO_FAULTS,
+        group: Group | None = None,
+    ) -> Embeddings:
+        """As `Embeddings.from_hot_set`; on one rank, and on CPUs, those that have every row."""
+        engine = engine or ("triton" if device.type == "cuda" else "cpu")
+        if group is None or group.world == 1 or engine != "triton":
+            return ResidentEmbeddings.from_hot_set(
+                hot_set, optimizer, device, engine=engine, faults=faults, group=group
+            )  # fmt: skip
+        return cls(
+            hot_set.layout, optimizer, hot_set.batch_size, device, pulled_rows=hot_set.staging_rows, group=group,
+            engine=engine, faults=faults,
+        )  # fmt: skip
+
+    @staticmethod
+    def plan_memory(request: MemoryRequest) -> MemoryPlan:
+        """Hot rows, a share of the cold ones and places for those of a batch on the device."""
+        if request.world == 1 or not request.on_gpu:
+            return ResidentEmbeddings.plan_memory(request)
+        inputs, groups = request.input_memory(with_cold_lists=True), request.hot_set.layout.groups
+        shares = sum(
+            row_bytes(request.optimizer, part.embedding_dim) * -(-part.num_cold_rows // request.world)
+            for part in groups
+        )
+        places = sum(
+            4 * part.embedding_dim * rows for part, rows in zip(groups, request.hot_set.staging_rows, strict=True)
+        )
+        return MemoryPlan(
+            device_rows=request.hot_rows + shares + places,
+            device_inputs=inputs.device,
+            device_work=request.device_work,
+            host_rows=0,
+            host_buffers=inputs.host,
+            host_work=inputs.tables,
+        )
+
+    def initialise(self, seed: int) -> None:
+        super().initialise(seed)
+        self._spread.say_written()
+
+    def import_table(self, table: int, weight: Tensor, state: Tensor) -> None:
+        super().import_table(table, weight, state)
+        self._spread.say_written()
+
+    def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
+        yield from self._with_free_places(self._ready(batches, order, frozen=False))
+
+    def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
+        self._spread.await_written()
+        yield from self._with_free_places(self._ready(batches, order, frozen=True))
+
+    def _with_free_places(self, ready: ReadyBatches) -> ReadyBatches:
+        """The same batches; for tests, places for pulled rows hold NaN until they are."""
+        for batch in ready:
+            if self._fills_with_nan:
+                for bank, part in zip(self._banks, self.layout.groups, strict=True):
+                    bank.weight[part.num_hot_rows :].fill_(float("nan"))
+            yield batch
+
+    def _bank(self, group: int) -> RowStore:
+        return self._banks[group]
+
+    def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
+        raise AssertionError("rows are spread over GPUs alone, whose kernels find them")
+
+    def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        self._spread.await_written()
+        bank, share = self._banks[group], self._spread.shares[group]
+        found = tuple(torch.empty((len(rows), width)) for width in (share.dim, share.width))
+        for store, chosen, place in self._stores_of(group, rows):
+            for numbers, kept in zip(found, (store.weight, store.state), strict=True):
+                numbers[chosen] = kept[place.to(bank.weight.device)].cpu()
+        return found[0], found[1]
+
+    def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
+        own, where = self._spread.own[group], self._banks[group].weight.device
+        for store, chosen, place in self._stores_of(group, rows):
+            if store is self._banks[group] or store.weight.data_ptr() == own.weight.data_ptr():
+                store.weight[place.to(where)] = weight[chosen].to(where)
+                store.state[place.to(where)] = state[chosen].to(where)
+
+    def _stores_of(self, group: int, rows: npt.NDArray[np.int64]) -> list[tuple[RowStore, Tensor, Tensor]]:
+        """Where these rows are: a store, which of them, and their places in it."""
+        num_hot, (_, world) = self.layout.groups[group].num_hot_rows, self._spread.owner
+        index = torch.from_numpy(rows)
+        hot = torch.nonzero(index < num_hot).view(-1)
+        found = [(self._banks[group], hot, index[hot])]
+        for rank in range(world):
+            chosen = torch.nonzero((index >= num_hot) & ((index - num_hot) % world == rank)).view(-1)
+            found.append((self._spread.shares[group].of(rank), chosen, (index[chosen] - num_hot) // world))
+        return found
+
+    def graph_key(self, batch: ReadyBatch) -> int | None:
+        return None if self._gpu is None else self._gpu.generation
+
+    @property
+    def device_stores(self) -> Sequence[RowStore]:
+        return [*self._banks, *self._spread.own]
+
+    @property
+    def host_stores(self) -> Sequence[RowStore]:
+        return ()
