@@ -46,6 +46,8 @@ KAGGLE_ROWS = (
 )  # fmt: skip
 KAGGLE_DENSE = 13
 RING_DEPTH = 8
+ZIPF_EXPONENT = 1.05
+"""That of the columns of the ``zipf`` log."""
 
 _BLOCK_INPUTS = 65536
 
@@ -60,6 +62,28 @@ def zipf_ids(draws: npt.NDArray[np.float64], num_rows: int, exponent: float) -> 
     power = 1.0 - exponent
     values = ((num_rows + 1.0) ** power - 1.0) * draws + 1.0
     return np.minimum(np.floor(values ** (1.0 / power)).astype(np.int64) - 1, num_rows - 1)
+
+
+def zipf_hot_rows(rows: Sequence[int], share: float, exponent: float = ZIPF_EXPONENT) -> list[int]:
+    """Hot rows of each table of a ``zipf`` log where `share` of all rows is hot: its first ids, by the law itself.
+
+    A log of few inputs shows few rows of large tables; which of the others are popular only the law knows.
+
+    >>> zipf_hot_rows([1000, 10], 0.1)
+    [91, 10]
+    """
+    power, sizes = 1.0 - exponent, np.asarray(rows, np.float64)
+    # Logarithms of how often a table's first row is looked up; row x of it is looked up x ** exponent times less.
+    first = np.log(power / ((sizes + 1.0) ** power - 1.0))
+
+    def hot_above(limit: float) -> npt.NDArray[np.float64]:
+        return np.clip(np.floor(np.exp((first - limit) / exponent)), 0, sizes)
+
+    low, high = float((first - exponent * np.log(sizes)).min()) - 1.0, float(first.max()) + 1.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (low, middle) if hot_above(middle).sum() < share * sizes.sum() else (middle, high)
+    return [int(count) for count in hot_above(low)]
 
 
 def write_log(
@@ -85,7 +109,7 @@ def make_log(
     path: Path,
     num_inputs: int,
     *,
-    exponent: float = 1.05,
+    exponent: float = ZIPF_EXPONENT,
     rows: Sequence[int] = KAGGLE_ROWS,
     num_dense: int = KAGGLE_DENSE,
     seed: int = 1,
@@ -148,6 +172,23 @@ def storage_ranks(path: Path, order: StorageOrder) -> list[np.ndarray | None]:
     return ranks
 
 
+def most_accessed(log: ColumnarLog, share: float) -> list[int]:
+    """How many rows of each table are among the most accessed `share` of all rows."""
+    counts = np.asarray(log.counts)
+    tables = [slice(first, last) for first, last in pairwise(log.table_offsets)]
+    sizes, wanted = [part.stop - part.start for part in tables], round(share * len(counts))
+    if wanted >= len(counts):
+        return sizes
+    limit = np.partition(counts, len(counts) - wanted)[len(counts) - wanted] if wanted else counts.max() + 1
+    num_hot = [int(np.count_nonzero(counts[part] > limit)) for part in tables]
+    missing = wanted - sum(num_hot)
+    for table in np.argsort(sizes)[::-1]:  # ties at the limit: the largest tables take them
+        more = min(missing, sizes[table] - num_hot[table])
+        num_hot[table] += more
+        missing -= more
+    return num_hot
+
+
 def hot_set(
     log: ColumnarLog,
     share: float,
@@ -158,25 +199,16 @@ def hot_set(
     optimizer: str = "sgd",
     depth: int = RING_DEPTH,
     order: StorageOrder = "accesses",
+    num_hot: Sequence[int] | None = None,
 ) -> Any:
     """Make the most accessed `share` of all rows hot, with staging for the largest batch of a sample.
 
+    Where `num_hot` has the hot rows of each table, they are taken, the first ones of the storage order.
+
     Returns an object with the attributes of `fae.artifacts.hot_set.HotSet` that pack and the placements read.
     """
-    counts = np.asarray(log.counts)
-    tables = [slice(log.table_offsets[t], log.table_offsets[t + 1]) for t in range(len(log.features))]
-    ranks, sizes = storage_ranks(log.path, order), [part.stop - part.start for part in tables]
-    wanted = round(share * len(counts))
-    if wanted >= len(counts):
-        num_hot = sizes
-    else:
-        limit = np.partition(counts, len(counts) - wanted)[len(counts) - wanted] if wanted else counts.max() + 1
-        num_hot = [int(np.count_nonzero(counts[part] > limit)) for part in tables]
-        missing = wanted - sum(num_hot)
-        for table in np.argsort(sizes)[::-1]:  # ties at the limit: the largest tables take them
-            more = min(missing, sizes[table] - num_hot[table])
-            num_hot[table] += more
-            missing -= more
+    ranks, sizes = storage_ranks(log.path, order), [feature.num_embeddings for feature in log.features]
+    num_hot = most_accessed(log, share) if num_hot is None else num_hot
     layout = RowLayout(log.features, [dim] * len(log.features), num_hot, ranks)
     most = 0
     random = np.random.default_rng(1)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fae.artifacts.columnar_log import ColumnarLog
+from fae.bench.config import LARGE_BATCH
+from fae.bench.workloads import WORKLOADS
+from fae.core.optimizers import row_bytes
+from fae.core.units import parse_bytes
+from fae.models.config import model_config
 from fae.pack import shuffle
+from fae.synthetic.shapes import TABLE_SHAPES
 
-from common import capped_rows, hot_set, made_once, make_log, open_log, packed_log, write_log
+from common import capped_rows, hot_set, made_once, make_log, open_log, packed_log, write_log, zipf_hot_rows
+from contenders import contender_options
 from model_parallel import Sharding
 
 SHARE = 0.05
-"""Share of the rows that is hot, in all cases of our own."""
+"""Share of the rows that is hot over Criteo Kaggle's tables; a workload's follows from its budget."""
+WORKLOAD_INPUTS, _FEWEST_BATCHES = 300_000, 4
+"""Inputs of a workload's log, or as many as these batches of all ranks take."""
 _CHECK_ROWS, _CHECK_INPUTS, _CHECK_BATCHES = 2000, 512, 4
 
 
@@ -27,6 +36,13 @@ class Case:
 
     Attributes
     ----------
+    placement, one
+        Placements of the contenders ``ranks`` and ``one``; where the second is empty, it is the first.
+    tiered
+        Whether ``tiered ranks`` are measured beside them.
+    workload
+        One of the paper's (`fae.bench.workloads`), with its tables, model, rates, batch size and budget; empty for DLRM
+        over Criteo Kaggle's tables.
     mixed
         False packs hot and cold inputs apart, and trains their batches interleaved.
     strong
@@ -34,10 +50,52 @@ class Case:
     """
 
     placement: str
+    one: str = ""
+    tiered: bool = False
+    workload: str = ""
     optimizer: str = "sgd"
     dim: int = 16
     mixed: bool = True
     strong: bool = False
+
+    @property
+    def placements(self) -> Mapping[str, str]:
+        """Placements of our contenders, by their names."""
+        beside = {"tiered ranks": "tiered"} if self.tiered else {}
+        return {"one": self.one or self.placement, "ranks": self.placement, **beside}
+
+    @property
+    def model_parallel(self) -> bool:
+        """Whether model parallelism is measured beside them: every row is on some GPU, in Criteo Kaggle's tables."""
+        return self.placement in ("device", "spread") and not self.workload
+
+    def options(self, device: str) -> dict[str, Any]:
+        """Model, optimizer, rate, device and precision, as `fae.bench.contenders` takes them."""
+        plain = contender_options(self.dim, self.optimizer, device)
+        if not self.workload:
+            return plain
+        own = WORKLOADS[self.workload]
+        return plain | {"model": model_config(own.model), "learning_rate": float(own.train["learning_rate"])}
+
+    @property
+    def table_rows(self) -> list[int]:
+        """Rows of each table of its workload."""
+        return [column.num_embeddings for column in TABLE_SHAPES[WORKLOADS[self.workload].shape].columns]
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that is hot; a workload's budget is that of its hot rows, staging comes beside it."""
+        if not self.workload:
+            return SHARE
+        budget = parse_bytes(WORKLOADS[self.workload].hot["budget"])
+        return min(1.0, budget / (sum(self.table_rows) * row_bytes(self.optimizer, self.dim)))
+
+
+def _of_workload(workload: str, **fields: Any) -> Case:
+    own = WORKLOADS[workload]
+    return Case(
+        workload=workload, dim=own.model["embedding_dim"], optimizer=own.train["optimizer"], **fields
+    )  # fmt: skip
 
 
 CASES = {
@@ -47,8 +105,12 @@ CASES = {
     "tiered": Case(placement="tiered"),
     "interleaved": Case(placement="tiered", mixed=False),
     "strong": Case(placement="device", strong=True),
+    "spread": Case(placement="spread", one="device"),
+    "rmc2": _of_workload("rmc2", placement="tiered"),
+    "rmc3": _of_workload("rmc3", placement="tiered"),
+    "rmc3_spread": _of_workload("rmc3", placement="spread", one="device", tiered=True),
 }
-QUICK = ("device", "strong")
+QUICK = ("device", "strong", "rmc2")
 
 
 class Data:
@@ -61,39 +123,60 @@ class Data:
     """
 
     def __init__(self, folder: Path, options: argparse.Namespace, *, check: bool = False) -> None:
-        self.folder, self._is_check = folder, check
+        self.folder, self._is_check, self._ranks = folder, check, options.ranks
+        self._cap, self._batch_size, self._inputs = options.cap, options.batch_size, options.inputs
         self.sharding = Sharding.deal(
             capped_rows(min(_CHECK_ROWS, options.cap) if check else options.cap), options.ranks
         )
-        self.batch_size = min(options.batch_size, _CHECK_INPUTS) if check else options.batch_size
-        self._inputs = options.inputs or 1_000_000 * options.ranks
-        if check:
-            self._inputs = _CHECK_BATCHES * options.ranks * self.batch_size
+        self._logs: dict[str, ColumnarLog] = {}
         self._made: dict[Any, tuple[Any, Any]] = {}
 
-    @cached_property
-    def log(self) -> ColumnarLog:
-        """All tables."""
-        rows, path = self.sharding.rows, self.folder / "check"
-        if not self._is_check:
-            return open_log("zipf", self.folder, self._inputs, rows)
-        made_of = {"inputs": self._inputs, "rows": list(rows)}
-        return ColumnarLog(made_once(path, made_of, lambda: make_log(path, self._inputs, rows=rows, seed=2)))
+    def batch_size(self, case: Case, contender: str = "one") -> int:
+        """Inputs of a step of a contender, those of all ranks together."""
+        own = WORKLOADS[case.workload].train["batch_size"] if case.workload else LARGE_BATCH
+        size = int(self._batch_size or own)
+        size = min(size, _CHECK_INPUTS) if self._is_check else size
+        return size * (1 if case.strong or contender == "one" else self._ranks)
+
+    def log(self, case: Case) -> ColumnarLog:
+        """All tables of a case."""
+        if case.workload not in self._logs:
+            self._logs[case.workload] = self._workload_log(case) if case.workload else self._kaggle_log(case)
+        return self._logs[case.workload]
+
+    def _workload_log(self, case: Case) -> ColumnarLog:
+        rows = [min(size, self._cap) for size in case.table_rows]
+        inputs = self._inputs or max(WORKLOAD_INPUTS, _FEWEST_BATCHES * self.batch_size(case, "ranks"))
+        return self._zipf_log(f"zipf_{case.workload}", inputs, rows, seed=1)
+
+    def _kaggle_log(self, case: Case) -> ColumnarLog:
+        rows = self.sharding.rows
+        if self._is_check:
+            return self._zipf_log("check", _CHECK_BATCHES * self.batch_size(case, "ranks"), list(rows), seed=2)
+        return open_log("zipf", self.folder, self._inputs or 1_000_000 * self._ranks, rows)
+
+    def _zipf_log(self, name: str, inputs: int, rows: list[int], seed: int) -> ColumnarLog:
+        path, made_of = self.folder / name, {"inputs": inputs, "rows": rows}
+        return ColumnarLog(made_once(path, made_of, lambda: make_log(path, inputs, rows=rows, seed=seed)))
 
     def ours(self, case: Case, batch_size: int) -> tuple[Any, Any]:
         """Hot set and packed batches."""
         kind: dict[str, Any] = {
             "dim": case.dim, "batch_size": batch_size, "optimizer": case.optimizer, "mixed": case.mixed,
         }  # fmt: skip
-        key = tuple(kind.values())
+        key = (case.workload, *kind.values())
         if key not in self._made:
-            hot = hot_set(self.log, SHARE, **kind)
-            self._made[key] = (hot, packed_log(self.log, hot, self.folder))
+            log = self.log(case)
+            if case.workload:  # its tables are large, and its log is short: ids are in the order of their popularity
+                sizes = [feature.num_embeddings for feature in log.features]
+                kind |= {"order": "vocabulary", "num_hot": zipf_hot_rows(sizes, case.share)}
+            hot = hot_set(log, case.share, **kind)
+            self._made[key] = (hot, packed_log(log, hot, self.folder))
         return self._made[key]
 
     def owned(self, case: Case, batch_size: int, owner: int) -> tuple[Any, Any]:
         """The same of the tables of one owner alone, all rows hot."""
-        log, tables = self.log, self.sharding.tables(owner)
+        log, tables = self.log(case), self.sharding.tables(owner)
         path = self.folder / f"{log.path.name}_owner{owner}of{len(self.sharding.counts)}"
         parameters = {"log": log.manifest.fingerprint, "tables": [tables.start, tables.stop]}
 
@@ -106,13 +189,13 @@ class Data:
         hot = hot_set(own, 1.0, dim=case.dim, batch_size=batch_size, mixed=True, optimizer=case.optimizer)
         return hot, packed_log(own, hot, self.folder)
 
-    def prepare(self, cases: list[Case], world: int) -> None:
+    def prepare(self, cases: list[Case]) -> None:
         """Make everything."""
         # One bucket for each log: the order of inputs depends on their number, and logs of fewer columns have fewer.
         shuffle.BUCKET_BYTES = 2**50
         for case in cases:
-            together = self.batch_size * (1 if case.strong else world)
-            for size in {self.batch_size, together}:
+            together = self.batch_size(case, "ranks")
+            for size in {self.batch_size(case), together}:
                 self.ours(case, size)
-            for owner in range(world if case.placement == "device" else 0):
+            for owner in range(self._ranks if case.model_parallel else 0):
                 self.owned(case, together, owner)

@@ -3,11 +3,18 @@
     python benchmarks/ranks.py [CASE ...] [--ranks 2] [--out FILE-OR-DIR] [--folder DIR] [--prepare] [--quick]
 
 How much faster do W GPUs train than one? DLRM 13-512-256-64-D / 512-256-1 over Criteo Kaggle's tables (33.8 M rows),
-``zipf`` log, bf16 dense part on GPUs. In a case three contenders take turns, each ready before the first turn:
+``zipf`` log, bf16 dense part on GPUs. In a case these contenders take turns, each ready before the first turn:
 
 * ``one``: rank 0 alone, batches of 32,768; the others wait at a barrier;
-* ``ranks``: all ranks, 32,768 inputs each (32,768 together in case ``strong``);
+* ``ranks``: all ranks, 32,768 inputs each (32,768 together in case ``strong``), under the placement of the case;
+* ``tiered ranks``: the same batches under `tiered`, in case ``rmc3_spread``;
 * ``model parallel``: the same batches by table-wise model parallelism (`model_parallel`), where all rows are on GPUs.
+
+Where ranks are under `spread`, one GPU is under `device`: it has nothing to spread over. ``rmc2``, ``rmc3`` and
+``rmc3_spread`` are the paper's workloads with their batch sizes (1,024 and 2,048 a GPU unless --batch-size says more),
+hot rows for their budgets, and ``zipf`` logs of 300,000 inputs. RMC3 has 45 GiB of rows, which each contender under
+`tiered` has in host memory for each of its ranks: 135 GiB with two ranks and one GPU, 90 in ``rmc3_spread``, where rank
+0 has 68 GiB on its GPU.
 
 A turn is some hundred captured steps between two barriers, with all devices waited for; the slowest rank counts. Before
 the first case both systems train the same few batches from the same weights, with a high rate, and losses and rows are
@@ -44,10 +51,10 @@ from fae.distributed.places import RankPlace, place_of_process
 from fae.distributed.rank_process import RankProcess
 from fae.models.registry import build_model
 
-from common import KAGGLE_ROWS, RESULTS, record, save_record, working_folder
-from contenders import OurPlacement, contender_options
+from common import RESULTS, record, save_record, working_folder
 from model_parallel import ModelParallel
 from rank_data import CASES, QUICK, Case, Data
+from rank_wire import wire_bytes
 
 FOLDER = "FAE_RANKS_FOLDER"
 """Tells ranks where the parent has made the data."""
@@ -72,26 +79,23 @@ class InTurns:
 
 def make_contenders(case: Case, data: Data, group: Group, links: Any) -> dict[str, InTurns]:
     """Every contender of a case, by name; one that cannot be made on some rank is left out, and rank 0 says why."""
-    together = data.batch_size * (1 if case.strong else group.world)
-    options: dict[str, Any] = {"dim": case.dim, "optimizer": case.optimizer, "device": group.device}
+    options = case.options(group.device)
 
-    def ours(size: int, ranks: Group | None) -> OurPlacement:
+    def make(name: str) -> OurContender | ModelParallel | None:
+        size = data.batch_size(case, name)
+        if name == "model parallel":
+            return model_parallel(case, data, size, group, links, options["learning_rate"])
+        if name == "one" and not group.is_first:
+            return None
         hot, packed = data.ours(case, size)
-        return OurPlacement(packed, hot, case.placement, group=ranks, **options)
+        return OurContender(packed, hot, case.placements[name], group=None if name == "one" else group, **options)
 
-    def baseline() -> ModelParallel:
-        return model_parallel(case, data, together, group, links, contender_options(**options)["learning_rate"])
-
-    makers = {"one": lambda: ours(data.batch_size, None) if group.is_first else None,
-              "ranks": lambda: ours(together, group)}  # fmt: skip
-    if case.placement == "device":
-        makers["model parallel"] = baseline
     made = {}
-    for name, make in makers.items():
+    for name in (*case.placements, *(["model parallel"] if case.model_parallel else [])):
         contender, fault = None, ""
         torch.manual_seed(1)  # replicas of rows are the same
         try:
-            contender = make()
+            contender = make(name)
         except Exception as error:
             fault = f"{type(error).__name__}: {str(error)[:300]}"
         faults = [each for each in group.gather_json(fault, f"{name} is made") if each]
@@ -106,18 +110,18 @@ def model_parallel(case: Case, data: Data, size: int, group: Group, links: Any, 
     """The contender `model parallel`."""
     hot, whole = data.ours(case, size)
     own_hot, own = data.owned(case, size, group.rank)
-    model = contender_options(case.dim, case.optimizer, group.device)["model"]
     return ModelParallel(
-        whole, own, own_hot.layout, hot.layout.features, data.sharding, group, links, model=model,
-        optimizer=case.optimizer, learning_rate=rate,
+        whole, own, own_hot.layout, hot.layout.features, data.sharding, group, links,
+        model=case.options(group.device)["model"], optimizer=case.optimizer, learning_rate=rate,
     )  # fmt: skip
 
 
 def compare(data: Data, group: Group, links: Any) -> dict[str, Any]:
     """Train the same batches by our ranks and by the other system, from the same weights; what differs."""
-    case, size = Case(placement="device"), data.batch_size * group.world
+    case = Case(placement="device")
+    size = data.batch_size(case, "ranks")
     hot, packed = data.ours(case, size)
-    options = contender_options(case.dim, case.optimizer, group.device) | {"learning_rate": CHECK["rate"]}
+    options = case.options(group.device) | {"learning_rate": CHECK["rate"]}
     ours = OurContender(packed, hot, case.placement, group=group, **options)
     other = model_parallel(case, data, size, group, links, CHECK["rate"])
     for each in (ours, other):
@@ -146,23 +150,6 @@ def compare(data: Data, group: Group, links: Any) -> dict[str, Any]:
     return {"losses": losses, "loss_difference": loss, "row_difference": rows, "precision": precision, "agree": agree}
 
 
-def wire_bytes(name: str, case: Case, packed: Any, group: Group, num_weights: int) -> dict[str, float]:
-    """What a rank receives for each input of its slice, by kind."""
-    world, tables = group.world, packed.num_slots
-    size = packed.batch_size // world
-    if name == "one":
-        return {}
-    if name == "model parallel":
-        vectors = 2 * case.dim * tables * (world - 1) / world  # in bfloat16
-        return {"vectors": vectors, "gradients": vectors, "dense": 2 * (world - 1) / world * 4 * num_weights / size}
-    unique = []
-    for index in range(min(4, packed.train.num_batches)):
-        parts = np.split(packed.train.batch(index).addresses, world)
-        unique.append(sum(len(np.unique(part[part >= 0])) for part in parts) / world)
-    rows = statistics.mean(unique) * 4 * case.dim * (world - 1) / size
-    return {"rows": rows, "dense": (world - 1) * 4 * num_weights / size}
-
-
 def measure(name: str, data: Data, group: Group, links: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
     """All contenders of a case, in turns."""
     case = CASES[name]
@@ -176,18 +163,19 @@ def measure(name: str, data: Data, group: Group, links: Any, options: argparse.N
                 samples[each].append(contender.run(options.steps) / options.steps)
     rows = []
     for each, seconds in samples.items():
-        size = data.batch_size * (1 if case.strong or each == "one" else group.world)
+        size = data.batch_size(case, each)
         rates = [size / second for second in seconds]
         ratios = {}
         for other in samples.keys() - {each}:
-            other_size = data.batch_size * (1 if case.strong or other == "one" else group.world)
+            other_size = data.batch_size(case, other)
             beside = [rate * second / other_size for rate, second in zip(rates, samples[other], strict=True)]
             ratios[other] = {"median": statistics.median(beside), "samples": beside}
-        packed = data.ours(case, size)[1]
-        wire = wire_bytes(each, case, packed, group, dense_weights(case, data)) if group.is_first else {}
+        packs, num_weights = data.ours(case, size), dense_weights(case, data)
+        wire = wire_bytes(each, case, packs, group.world, num_weights) if group.is_first else {}
         rows.append(
-            {"case": name, "contender": each, "placement": case.placement, "optimizer": case.optimizer,
-             "dim": case.dim, "mixed": case.mixed, "ranks": 1 if each == "one" else group.world, "global_batch": size,
+            {"case": name, "contender": each, "placement": case.placements.get(each, ""),
+             "workload": case.workload, "optimizer": case.optimizer, "dim": case.dim, "hot_share": case.share,
+             "mixed": case.mixed, "ranks": 1 if each == "one" else group.world, "global_batch": size,
              "samples_per_second": statistics.median(rates), "samples": rates,
              "spread": [min(rates), max(rates)], "milliseconds_a_step": 1e3 * statistics.median(seconds),
              "ratios": ratios, "wire_bytes_an_input": wire}
@@ -198,9 +186,9 @@ def measure(name: str, data: Data, group: Group, links: Any, options: argparse.N
 
 def dense_weights(case: Case, data: Data) -> int:
     """Number of dense weights of a case's model."""
-    hot, packed = data.ours(case, data.batch_size)
-    model = contender_options(case.dim, case.optimizer, "cpu")["model"]
-    return sum(each.numel() for each in build_model(model, hot.layout.features, packed.num_dense, seed=1).parameters())
+    hot, packed = data.ours(case, data.batch_size(case))
+    model = build_model(case.options("cpu")["model"], hot.layout.features, packed.num_dense, seed=1)
+    return sum(each.numel() for each in model.parameters())
 
 
 HEADER = (
@@ -246,9 +234,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--batch-size", type=int, default=32768, help="inputs a GPU")
-    parser.add_argument("--inputs", type=int, default=0, help="default: 1 M a rank")
-    parser.add_argument("--cap", type=int, default=max(KAGGLE_ROWS), help="rows of a table at most")
+    parser.add_argument("--batch-size", type=int, default=0, help="inputs a GPU; default: 32,768, or the workload's")
+    parser.add_argument("--inputs", type=int, default=0, help="default: 1 M a rank; 300,000 of a workload")
+    parser.add_argument("--cap", type=int, default=2**31 - 1, help="rows of a table at most")
     parser.add_argument("--steps", type=int, default=400, help="of a turn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-check", action="store_true", help="do not compare the two systems first")
@@ -273,8 +261,8 @@ def main() -> None:
         return
     with working_folder(options.folder) as folder:
         if not options.no_check:
-            Data(folder, options, check=True).prepare([Case(placement="device")], options.ranks)
-        Data(folder, options).prepare([CASES[name] for name in options.cases], options.ranks)
+            Data(folder, options, check=True).prepare([Case(placement="device")])
+        Data(folder, options).prepare([CASES[name] for name in options.cases])
         if options.prepare:
             return
         found, status = folder / "found.json", 1

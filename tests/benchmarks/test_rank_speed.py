@@ -32,7 +32,11 @@ def test_two_ranks_beside_one_and_beside_model_parallelism(tmp_path: Path) -> No
     assert found["check"]["agree"], found["check"]
     assert len(found["check"]["losses"]["ranks"]) == 7
     rows = {(row["case"], row["contender"]): row for row in found["rows"]}
-    assert rows.keys() == {(case, name) for case in ("device", "strong") for name in ("one", "ranks", "model parallel")}
+    names = {"device": ("one", "ranks", "model parallel"), "rmc2": ("one", "ranks")}
+    names["strong"] = names["device"]
+    assert rows.keys() == {(case, name) for case in names for name in names[case]}
+    assert rows["rmc2", "ranks"]["workload"] == "rmc2"
+    assert {rows["rmc2", name]["placement"] for name in names["rmc2"]} == {"tiered"}
     assert rows["device", "ranks"]["global_batch"] == 256
     assert rows["strong", "ranks"]["global_batch"] == 128
     ours, theirs = (rows["device", name]["wire_bytes_an_input"] for name in ("ranks", "model parallel"))

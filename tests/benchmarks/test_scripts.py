@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-SHARED = ("common", "contenders", "figures", "model_parallel", "model_parallel_step", "rank_data", "study")
+SHARED = ("common", "contenders", "figures", "model_parallel", "model_parallel_step", "rank_data", "rank_wire", "study")
 SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if path.stem not in SHARED)
 QUICK = {
     "calibrate": ["calibrate.py", "--quick"],

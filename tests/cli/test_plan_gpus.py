@@ -68,6 +68,20 @@ def test_rows_of_both_placements(recipe: Path) -> None:
     assert rows(found, "weak", "tiered")[3]["seconds"] > rows(found, "weak", "device")[3]["seconds"]
 
 
+def test_rows_of_spread_rows(recipe: Path) -> None:
+    """Those of one host; on one GPU they are those of `device`, on more of them less is on each."""
+    found = plan(recipe, "--json").result
+    weak, strong = rows(found, "weak", "spread"), rows(found, "strong", "spread")
+    assert [row["gpus"] for row in weak] == [1, 2, 4, 8]
+    assert [row["batch_size"] for row in strong] == [32, 16, 8, 4]
+    device = rows(found, "weak", "device")
+    assert weak[0] == {**device[0], "placement": "spread"}
+    for own, other in zip(weak[1:], device[1:4], strict=True):
+        assert own["seconds"] == pytest.approx(other["seconds"] + own["parts"]["pull of rows"])
+        assert own["received_bytes_per_input"] <= other["received_bytes_per_input"] * (1 + 1e-9)
+        assert own["memory_bytes"] < other["memory_bytes"]
+
+
 @pytest.mark.parametrize("gpus", [1, 4])
 def test_the_verdict_says_the_row(recipe: Path, gpus: int) -> None:
     plain, named = plan(recipe, "--json").result, plan(recipe, "--json", "--gpus", gpus).result
@@ -83,11 +97,18 @@ def test_the_verdict_says_the_row(recipe: Path, gpus: int) -> None:
 def test_lines_fit_a_terminal(recipe: Path) -> None:
     shown = plan(recipe, "--gpus", 8).stderr
     assert max(map(len, shown.splitlines())) <= 100
-    for text in ("device 8 ", "tiered 16, 400 Gb/s", "weak scaling", "8 GPUs, device, a batch of 32 on each"):
+    for text in (
+        "device 8 ",
+        "tiered 16, 400 Gb/s",
+        "spread 8 ",
+        "weak scaling",
+        "8 GPUs, device, a batch of 32 on each",
+    ):
         assert text in shown
     everything = plan(recipe, "--budget", "1GiB", "--set", "hot.budget=1GiB").stderr
-    assert "tiered does the same, no row is cold" in everything
+    assert "tiered and spread do the same, no row is cold" in everything
     assert "tiered 8 " not in everything
+    assert "spread 8 " not in everything
 
 
 def test_nothing_of_them_without_a_gpu(recipe: Path) -> None:

@@ -11,7 +11,15 @@ from fae.embedding.memory_plan import largest_budget
 from fae.planning.budgets.budget_figures import BudgetFigures, BudgetPlanner
 from fae.planning.cards import wire_constants
 from fae.planning.machine_constants import MachineConstants
-from fae.planning.several_gpus import GPUS, GPUS_OF_HOST, GROUP_PLACEMENTS, needed_sizes, strong_groups, weak_groups
+from fae.planning.several_gpus import (
+    GPUS,
+    GPUS_OF_HOST,
+    GROUP_PLACEMENTS,
+    SINGLE_HOST_PLACEMENTS,
+    needed_sizes,
+    strong_groups,
+    weak_groups,
+)
 
 Row = Mapping[str, Any]
 
@@ -35,12 +43,15 @@ def gpus_values(
     works = {size: figures.work, **planner.works_at(figures, others)}
     found: dict[str, Any] = {"budget_bytes": figures.budget, "wire": wire.to_json(), "weak": [], "strong": []}
     for placement in GROUP_PLACEMENTS:
-        for scaling, groups in (("weak", weak_groups(works, size)), ("strong", strong_groups(works, size))):
+        # On one GPU every row is there under `spread`, too.
+        of_one = figures.on_gpu["device" if placement == "spread" else placement]
+        for scaling, every in (("weak", weak_groups(works, size)), ("strong", strong_groups(works, size))):
+            groups = [each for each in every if each.hosts == 1 or placement not in SINGLE_HOST_PLACEMENTS]
             rows = [group.to_json(placement, machine, wire) for group in groups]
             for row, group in zip(rows, groups, strict=True):
                 row["over_one"] = row["inputs_per_second"] / rows[0]["inputs_per_second"]
                 if scaling == "weak":
-                    needs = group.memory(placement, figures.on_gpu[placement])
+                    needs = group.memory(placement, of_one, figures.hot_set.staging_rows)
                     row["memory_bytes"] = needs.device_rows + needs.device_beside
                     row["fits"] = gpu_memory is None or needs.device_rows <= largest_budget(needs, gpu_memory)
             found[scaling] += rows
@@ -113,14 +124,14 @@ def gpus_table(gpus: Mapping[str, Any] | None, rate: Callable[[float], str]) -> 
     by_placement = {
         placement: [_cells(row, shared, rate) for row in _of(gpus["weak"], placement)] for placement in GROUP_PLACEMENTS
     }
-    device, tiered = by_placement.values()
+    device, tiered, spread = by_placement.values()
     is_same = [row[1:] for row in device] == [row[1:] for row in tiered]
-    rows = device if is_same else device + tiered
-    wire = gpus["wire"]
+    rows = device if is_same else device + tiered + spread
+    wire, same = gpus["wire"], "; tiered and spread do the same, no row is cold" * is_same
     over = f"{'NVLink' if wire['is_nvlink'] else 'the bus'}, {wire['wire_rate'] / 1e9:.0f} GB/s each way"
     size = next(row["batch_size"] for row in gpus["weak"])
     return [head, *rows], (
-        f"predicted at {format_bytes(gpus['budget_bytes'])}{'; tiered does the same, no row is cold' * is_same}; "
+        f"predicted at {format_bytes(gpus['budget_bytes'])}{same}; "
         f"{_batch(size)} on each GPU (weak scaling), as many times one GPU as over 1 says; shared: the same where all "
         f"GPUs share {_batch(size)} (strong scaling); wire: bytes an input that a GPU receives over {over}; network: "
         f"those that a host of {GPUS_OF_HOST} receives of the other one; + does not fit"

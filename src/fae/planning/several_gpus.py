@@ -1,7 +1,8 @@
 """A step on several GPUs that train together: how long it takes, and what each has in memory and receives.
 
 Every GPU has a slice of the batch. It sums the gradients of its rows, reads the sums of all others, and steps every row
-of the whole batch; of cold rows, which it stages, too. Several hosts sum within each of them first.
+of the whole batch; of cold rows, which it stages, too. Several hosts sum within each of them first. Under `spread` each
+cold row is on one GPU of the host, its owner: the others pull it before their lookups, and the owner reads their sums.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fae.core.optimizers import row_bytes
 from fae.distributed.wire_bytes import received_bytes
 from fae.embedding.memory_plan import MemoryPlan
 from fae.embedding.working_memory import INPUT_RING_DEPTH
@@ -18,15 +20,18 @@ from fae.kernels.input_views import BLOCK_ROWS
 from fae.planning.dense_work import dense_work
 from fae.planning.machine_constants import MachineConstants, WireConstants
 from fae.planning.step_time import TOO_FEW_SLOTS, resident_parts, staged_seconds, stream_parts
-from fae.planning.step_work import StepWork
+from fae.planning.step_work import StepWork, WidthWork
 
-GROUP_PLACEMENTS = ("device", "tiered")
+GROUP_PLACEMENTS = ("device", "tiered", "spread")
+SINGLE_HOST_PLACEMENTS = ("spread",)
+"""Those that need GPUs which read the memory of one another."""
 GPUS = (1, 2, 4, 8)
 """GPUs of one host that are planned."""
 GPUS_OF_HOST, HOSTS = 8, 2
 NETWORKS = (100, 400)
 """Gb/s of a host's network, each way."""
 _EXCHANGE, _DENSE, _BARRIERS, _NETWORK = "exchange of rows", "exchange of dense gradients", "barriers", "network"
+_PULL = "pull of rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +69,26 @@ class GpuGroup:
         """Weights of the dense part."""
         return dense_work(self.slice_work.settings, on_gpu=True).parameters
 
-    def received(self, *, dense: bool = True) -> float:
-        """Bytes that a GPU reads in a step of the others of its host, with the dense gradients or without."""
+    def _cold_rows_of_others(self, width: WidthWork) -> float:
+        """Different cold rows of a slice that another GPU than its own has under `spread`, and so pulls from there.
+
+        As many sums each GPU reads of the rows that it has itself: the others look them up.
+        """
+        return width.unique_cold_rows * (self.of_host - 1) / self.of_host
+
+    def received(self, placement: str = "device", *, dense: bool = True) -> float:
+        """Bytes that a GPU reads in a step of the others of its host, with the dense gradients or without.
+
+        Sums of the rows that the other slices look up; under `spread`, of the hot ones among them, and the cold rows
+        that it pulls, and the sums of those that it owns.
+        """
         others = self.of_host - 1
         rows = [others * width.unique_rows for width in self.slice_work.widths]
+        if placement == "spread":
+            rows = [
+                others * (width.unique_rows - width.unique_cold_rows) + 2 * self._cold_rows_of_others(width)
+                for width in self.slice_work.widths
+            ]
         weights = self.dense_weights if dense else 0
         return received_bytes(rows, self._dims, dense_weights=weights, world=self.of_host)
 
@@ -77,8 +98,14 @@ class GpuGroup:
         rows = [(self.hosts - 1) * width.unique_rows for width in self.host_work.widths]
         return received_bytes(rows, self._dims, dense_weights=self.dense_weights, world=self.hosts)
 
-    def exchange_parts(self, machine: MachineConstants, wire: WireConstants) -> dict[str, float]:
-        """Seconds that a step of several GPUs takes beside what one does; empty for one."""
+    def exchange_parts(
+        self, machine: MachineConstants, wire: WireConstants, placement: str = "device"
+    ) -> dict[str, float]:
+        """Seconds that a step of several GPUs takes beside what one does; empty for one.
+
+        The exchange of `spread` is taken to be as long as that of `device`, which is a bound: of a cold row only the
+        owner reads sums. Nothing is taken to hide the pull, since lookups wait for it.
+        """
         if self.gpus == 1:
             return {}
         rows = self.received(dense=False)
@@ -92,13 +119,18 @@ class GpuGroup:
             _DENSE: (self.received() - rows) / wire.wire_rate,
             _BARRIERS: wire.barriers * wire.barrier_seconds,
         }
+        if placement == "spread":
+            pulled = sum(
+                4.0 * width.embedding_dim * self._cold_rows_of_others(width) for width in self.slice_work.widths
+            )
+            parts[_PULL] = pulled / (wire.pull_share * wire.wire_rate)
         if self.gigabits is not None:
             parts[_NETWORK] = self.network_bytes / (self.gigabits * 1e9 / 8)
         return parts
 
     def step(self, placement: str, machine: MachineConstants, wire: WireConstants) -> tuple[float, dict[str, float]]:
         """Seconds of a step, and of its parts, the one that bounds it first."""
-        work, added = self.slice_work, self.exchange_parts(machine, wire)
+        work, added = self.slice_work, self.exchange_parts(machine, wire, placement)
         resident = resident_parts(work, machine)
         computing, beside = sum(resident.values()), sum(added.values())
         if placement == "tiered" and self.whole_work.cold_rows > 0:
@@ -118,10 +150,18 @@ class GpuGroup:
         everything = {**parts, **streamed, **bound}
         return seconds, {first: everything[first], **everything}
 
-    def memory(self, placement: str, needs: MemoryPlan) -> MemoryPlan:
+    def memory(self, placement: str, needs: MemoryPlan, staging_rows: Sequence[int] = ()) -> MemoryPlan:
         """What one of the GPUs has of `needs`, which are those of one GPU alone, and beside them.
 
-        Hot rows are the same ones; staging slots hold the cold rows of the whole batch.
+        Hot rows are the same ones; staging slots hold the cold rows of the whole batch. Under `spread` a GPU has its
+        share of the cold rows with their state, and room for as many as a whole batch has, without state.
+
+        Parameters
+        ----------
+        needs
+            Those of the same placement; for `spread` those of `device`, which it is on one GPU.
+        staging_rows
+            Most different cold rows of a slice, for each width.
         """
         if self.gpus == 1:
             return needs
@@ -136,11 +176,30 @@ class GpuGroup:
             lists += 8.0 * slice_work.ring_depth * more_cold
         else:
             lists += 8.0 * INPUT_RING_DEPTH * more_cold
+        if placement == "spread":
+            more_rows = self._pulled_bytes(staging_rows) - self._cold_bytes * (self.of_host - 1) / self.of_host
         return dataclasses.replace(
             needs,
             device_rows=needs.device_rows + int(more_rows),
             device_inputs=needs.device_inputs + int(lists),
             device_work=needs.device_work + int(sums),
+        )
+
+    @property
+    def _cold_bytes(self) -> int:
+        """Bytes of all cold rows with their state."""
+        optimizer = self.slice_work.settings.optimizer
+        return sum(
+            (width.num_rows - width.num_hot_rows) * row_bytes(optimizer, width.embedding_dim)
+            for width in self.slice_work.widths
+        )
+
+    def _pulled_bytes(self, staging_rows: Sequence[int]) -> float:
+        """Bytes of the buffer of pulled rows: it has room for the cold rows of the whole batch."""
+        rooms = zip(self.slice_work.widths, self.whole_work.widths, staging_rows, strict=True)
+        return sum(
+            4.0 * own.embedding_dim * (most + whole.unique_cold_rows - own.unique_cold_rows)
+            for own, whole, most in rooms
         )
 
     def to_json(self, placement: str, machine: MachineConstants, wire: WireConstants) -> dict[str, Any]:
@@ -153,7 +212,7 @@ class GpuGroup:
             "global_batch_size": self.whole_work.settings.batch_size,
             "unique_rows": sum(width.unique_rows for width in self.slice_work.widths),
             "unique_rows_of_all": sum(width.unique_rows for width in self.whole_work.widths),
-            "received_bytes_per_input": self.received() / inputs,
+            "received_bytes_per_input": self.received(placement) / inputs,
             "network_bytes_per_input": self.network_bytes / (self.of_host * inputs),
             "seconds": seconds, "inputs_per_second": self.gpus * inputs / seconds,
             "bound_by": next(iter(parts)), "parts": parts,

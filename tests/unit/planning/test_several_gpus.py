@@ -31,15 +31,15 @@ def group(
 
 
 @pytest.mark.parametrize("cold", [0, 100, 40_000])
-@pytest.mark.parametrize("placement", ["device", "tiered"])
+@pytest.mark.parametrize("placement", ["device", "tiered", "spread"])
 def test_one_gpu_is_the_step_of_before(placement: str, cold: int) -> None:
     own = work(cold, unique_rows=max(900.0, cold))
     one = GpuGroup(gpus=1, slice_work=own, host_work=own, whole_work=own)
-    step = predict_steps(own, H100)[placement]
+    step = predict_steps(own, H100)["device" if placement == "spread" else placement]
     seconds, parts = one.step(placement, H100, NVLINK)
     assert seconds == step.seconds
     assert next(iter(parts)) == step.bound_by
-    assert one.received() == one.network_bytes == 0
+    assert one.received() == one.received(placement) == one.network_bytes == 0
     needs = MemoryPlan(device_rows=1, device_inputs=2, device_work=3, host_rows=4, host_buffers=5)
     assert one.memory(placement, needs) == needs
 
@@ -50,6 +50,50 @@ def test_what_a_gpu_receives(gpus: int) -> None:
     assert found.received() == 4 * (gpus - 1) * (900 * 16 + WEIGHTS)
     assert found.received(dense=False) == 4 * (gpus - 1) * 900 * 16
     assert found.to_json("device", H100, NVLINK)["received_bytes_per_input"] == found.received() / 512
+
+
+@pytest.mark.parametrize("gpus", [2, 4, 8])
+def test_what_a_gpu_receives_of_spread_rows(gpus: int) -> None:
+    """Hot sums of all others; a cold row of a slice once from its owner, and its sum once to there."""
+    found = group(gpus, cold=300)
+    hot, pulled = (gpus - 1) * 600, 300 * (gpus - 1) / gpus
+    assert found.received("spread", dense=False) == pytest.approx(64 * (hot + 2 * pulled))
+    assert found.received("spread") - found.received("spread", dense=False) == 4 * (gpus - 1) * WEIGHTS
+    value = found.to_json("spread", H100, NVLINK)["received_bytes_per_input"]
+    assert value == found.received("spread") / 512
+    # Two GPUs move as much as under `device`; more of them less.
+    assert found.received("spread") <= found.received("device")
+    assert (found.received("spread") == pytest.approx(found.received("device"))) == (gpus == 2)
+    assert group(gpus).received("spread") == group(gpus).received("device"), "no row is cold"
+
+
+def test_owners_that_are_counted_agree_with_what_is_expected() -> None:
+    """Bytes of `spread` that follow from drawn rows and their owners are those that a plan expects of their numbers."""
+    random, gpus, num_hot = np.random.default_rng(5), 4, 200
+    slices = [np.unique((random.random(6000) ** 2 * 20_000).astype(np.int64)) for _ in range(gpus)]
+    received = []
+    for rank, own in enumerate(slices):
+        others = [rows for other, rows in enumerate(slices) if other != rank]
+        cold = own[own >= num_hot] - num_hot
+        sums = sum(np.count_nonzero(rows < num_hot) for rows in others)
+        owned = sum(np.count_nonzero((rows[rows >= num_hot] - num_hot) % gpus == rank) for rows in others)
+        received.append(64 * (sums + np.count_nonzero(cold % gpus != rank) + owned))
+    unique = float(np.mean([len(rows) for rows in slices]))
+    cold_rows = float(np.mean([np.count_nonzero(rows >= num_hot) for rows in slices]))
+    found = group(gpus, unique=unique, cold=cold_rows)
+    assert found.received("spread", dense=False) == pytest.approx(np.mean(received), rel=0.01)
+
+
+def test_a_step_of_spread_rows_is_longer_by_their_pull() -> None:
+    """By the probe, 131,000 rows take 36 us from four GPUs at 16 floats a row, and nothing hides them."""
+    found = group(4, unique=131_000, of_all=363_000, cold=131_000)
+    device, spread = (found.step(placement, H100, NVLINK) for placement in ("device", "spread"))
+    pull = spread[1]["pull of rows"]
+    assert pull == pytest.approx(36e-6, rel=0.01)
+    assert spread[0] == pytest.approx(device[0] + pull)
+    assert "pull of rows" not in device[1]
+    two = group(2, unique=131_000, cold=131_000).step("spread", H100, NVLINK)[1]["pull of rows"]
+    assert two == pytest.approx(pull * (1 / 2) / (3 / 4)), "half of the rows are on the other one"
 
 
 def test_an_exchange_takes_the_longer_of_wire_and_memory() -> None:
@@ -93,6 +137,25 @@ def test_memory_of_one_of_several() -> None:
     assert tiered.device_rows == needs.device_rows + 8 * 100 * row_bytes
     assert device.device_work == tiered.device_work == needs.device_work + 900 * 64
     assert four.memory("device", needs).device_inputs > device.device_inputs > needs.device_inputs
+
+
+def test_memory_of_spread_rows() -> None:
+    """Hot rows and a share of the others with their state, and room for pulled rows without any."""
+    found = group(4, cold=100)
+    (own,) = found.slice_work.widths
+    found = replace(found, slice_work=replace(found.slice_work, widths=(replace(own, num_hot_rows=5_226),)))
+    rows, row_bytes = own.num_rows, 16 * 4 + 4  # row-wise Adagrad
+    needs = MemoryPlan(
+        device_rows=rows * row_bytes, device_inputs=10**6, device_work=10**6, host_rows=0, host_buffers=0
+    )  # fmt: skip
+    spread, device = found.memory("spread", needs, [130]), found.memory("device", needs)
+    # A slice has 130 at most and 100 in the mean, the whole batch 200.
+    assert spread.device_rows == (5_226 + (rows - 5_226) / 4) * row_bytes + 64 * (130 + 100)
+    assert (spread.device_inputs, spread.device_work) == (device.device_inputs, device.device_work)
+    assert spread.on_host == 0
+    alone = work(100)
+    one = GpuGroup(gpus=1, slice_work=alone, host_work=alone, whole_work=alone)
+    assert one.memory("spread", needs, [130]) == needs
 
 
 def test_hosts_exchange_sums_of_a_host() -> None:
