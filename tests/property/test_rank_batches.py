@@ -144,7 +144,7 @@ def test_what_is_read_of_others_where_cold_rows_are_spread(
     packed, _, slots, layout = case
     hot_rows = [part.num_hot_rows for part in layout.groups]
     for rank in (0, world - 1):
-        cut = RankBatches(rank, world, slots, hot_rows, are_spread=True).of(packed)
+        cut = RankBatches(rank, world, slots, hot_rows, owned="share").of(packed)
         for index, whole in enumerate(packed):
             expected = [
                 vectors_of_others(whole, group, layout.group_slots(group), hot_rows[group], rank, world)

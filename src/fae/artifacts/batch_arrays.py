@@ -104,6 +104,11 @@ class SharedArrays:
         the training split.
     own_hot_rows
         int32 ``[n, G]``: hot rows that the slice of this rank looks up; None outside the training split.
+    places
+        Where each cold row has an owner: per group, int32, 8 p + r for every cold row of a batch, which is row p of
+        what rank r owns; the lists of all batches, one behind the other.
+    place_offsets
+        int64 ``[n + 1, G]``: where each batch's places begin.
     """
 
     num_inputs: npt.NDArray[np.int32]
@@ -118,6 +123,8 @@ class SharedArrays:
     most_own_rows: tuple[int, ...] = ()
     rows_of_others: npt.NDArray[np.int64] | None = None
     own_hot_rows: npt.NDArray[np.int32] | None = None
+    places: tuple[npt.NDArray[np.int32], ...] = ()
+    place_offsets: npt.NDArray[np.int64] | None = None
 
     def weight_of(self, index: int) -> float:
         """Weight of a whole batch: the number of its inputs, where the log has no weights."""
@@ -131,14 +138,16 @@ class SharedArrays:
         return tuple((self.rows[g][begin[g] : end[g]], self.bits[g][begin[g] : end[g]]) for g in range(len(begin)))
 
     @property
-    def most(self) -> tuple[tuple[int, int, int], ...]:
-        """Per group: most rows, counts and further segments of a batch; empty outside the training split."""
-        if self.offsets is None or self.count_offsets is None or self.further_offsets is None:
-            return ()
-        offsets = np.stack([self.offsets, self.count_offsets, self.further_offsets])
-        most = np.diff(offsets, axis=1).max(axis=1, initial=0).T
-        slices = [counts.shape[1] for counts in self.counts]
-        return tuple((int(r), int(c) * s, int(f)) for (r, c, f), s in zip(most, slices, strict=True))
+    def most(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Per group: most rows, counts, further segments and places of a batch; empty where there are no lists."""
+        lists = (self.offsets, self.count_offsets, self.further_offsets, self.place_offsets)
+        groups = max((each.shape[1] for each in lists if each is not None), default=0)
+        none = np.zeros(groups, np.int64)
+        most = [none if each is None else np.diff(each, axis=0).max(axis=0, initial=0) for each in lists]
+        slices = [counts.shape[1] for counts in self.counts] or [0] * groups
+        return tuple(
+            (int(r), int(c) * s, int(f), int(p)) for (r, c, f, p), s in zip(np.stack(most).T, slices, strict=True)
+        )
 
 
 class BatchSizes(Protocol):
@@ -165,7 +174,7 @@ class BatchSizes(Protocol):
         """Per group: most unique cold rows that a batch has."""
 
     @property
-    def most_shared(self) -> tuple[tuple[int, int, int], ...]:
+    def most_shared(self) -> tuple[tuple[int, int, int, int], ...]:
         """As `SharedArrays.most`, of slices on several ranks; else empty."""
 
 

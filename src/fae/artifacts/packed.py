@@ -262,7 +262,7 @@ class BatchSet:
         return tuple(np.diff(self.arrays.cold_offsets, axis=0).max(axis=0, initial=0).tolist())
 
     @property
-    def most_shared(self) -> tuple[tuple[int, int, int], ...]:
+    def most_shared(self) -> tuple[tuple[int, int, int, int], ...]:
         """As `SharedArrays.most`, of slices on several ranks; else empty."""
         return () if self.arrays.shared is None else self.arrays.shared.most
 

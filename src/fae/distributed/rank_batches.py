@@ -11,7 +11,7 @@ import dataclasses
 import weakref
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,13 @@ from fae.kernels.input_views import BLOCK_ROWS
 SEGMENT_LOOKUPS = 32
 """Lookups of a segment, as `fae.pack.sort_kernels` cuts them: what one program sums."""
 
+PLACE_RANKS = 8
+"""A place is this times p, plus r: row p of what rank r owns."""
+Owned = Literal["", "share", "batch"]
+"""Whether each cold row has an owner, and among which of the rows that it owns a place is a number."""
 Lists = dict[str, npt.NDArray[Any]]
 _NO_ADDRESSES = np.empty(0, np.int32)
+_NO_ROWS = np.empty(0, np.int64)
 
 
 class RankBatch(PackedBatch):
@@ -76,15 +81,17 @@ class RankBatches:
         Slots of each group of tables.
     hot_rows
         H of each group.
-    are_spread
-        Whether each cold row has one owner: the others read the row, and it alone reads the sums.
+    owned
+        Empty where every rank has all rows. Else cold row i (H + i of the layout) is one of rank i mod W, which alone
+        reads its sums, and others read the row. With ``share`` its place is i / W, with ``batch`` its place among the
+        rows of the batch that this rank owns; `cold_rows` of a slice are then those that the rank owns.
     """
 
     def __init__(
-        self, rank: int, world: int, group_slots: Sequence[int], hot_rows: Sequence[int], *, are_spread: bool = False
+        self, rank: int, world: int, group_slots: Sequence[int], hot_rows: Sequence[int], *, owned: Owned = ""
     ) -> None:
         self._rank, self._world, self._group_slots = rank, world, tuple(group_slots)
-        self._hot_rows, self._are_spread = tuple(hot_rows), are_spread
+        self._hot_rows, self._owned = tuple(hot_rows), owned
         self._cut: weakref.WeakKeyDictionary[BatchSet, BatchSet] = weakref.WeakKeyDictionary()
 
     def of(self, batches: BatchSet) -> BatchSet:
@@ -103,6 +110,8 @@ class RankBatches:
             num_inputs=whole,
             total_weights=None if weights is None else weights.sum(axis=1, dtype=np.float64),
         )
+        if self._owned:
+            arrays, shared = self._with_owners(arrays, shared)
         cut = dataclasses.replace(
             arrays,
             addresses=None if arrays.order is not None or arrays.addresses is None else arrays.addresses[:, part],
@@ -114,6 +123,36 @@ class RankBatches:
             shared=shared,
         )
         return cut if arrays.order is None else self._with_lists(cut, batches, size)
+
+    def _with_owners(self, arrays: BatchArrays, shared: SharedArrays) -> tuple[BatchArrays, SharedArrays]:
+        """The cold rows that this rank owns in place of all, and the place of each of all of them."""
+        offsets, world = np.asarray(arrays.cold_offsets), self._world
+        own_offsets = np.zeros_like(offsets)
+        places = [zeros_in_own_pages(np.int32, int(offsets[-1, group])) for group in range(len(self._hot_rows))]
+        own: list[list[npt.NDArray[np.int64]]] = [[] for _ in self._hot_rows]
+        for group, (rows, hot) in enumerate(zip(arrays.cold_rows, self._hot_rows, strict=True)):
+            own[group] = [_NO_ROWS] * (len(offsets) - 1)
+
+            def work(first: int, last: int, group: int = group, rows: Any = rows, hot: int = hot) -> None:
+                for index in range(first, last):
+                    part = slice(offsets[index, group], offsets[index + 1, group])
+                    number = np.asarray(rows[part]) - hot
+                    owner, place = number % world, number // world
+                    if self._owned == "batch":
+                        for rank in range(world):
+                            is_of_rank = owner == rank
+                            place[is_of_rank] = np.arange(np.count_nonzero(is_of_rank))
+                    places[group][part] = PLACE_RANKS * place + owner
+                    own[group][index] = number[owner == self._rank] + hot
+
+            run_ranges(work, len(offsets) - 1)
+            own_offsets[1:, group] = np.cumsum([len(each) for each in own[group]])
+        arrays = dataclasses.replace(
+            arrays, cold_rows=tuple(read_only(np.concatenate([_NO_ROWS, *each])) for each in own),
+            cold_offsets=own_offsets,
+        )  # fmt: skip
+        shared = dataclasses.replace(shared, places=tuple(map(read_only, places)), place_offsets=offsets)
+        return arrays, shared
 
     def _with_lists(self, cut: BatchArrays, batches: BatchSet, size: int) -> BatchArrays:
         """Cut the order of every batch, and list the rows of its slices."""
@@ -129,7 +168,7 @@ class RankBatches:
                 own_hot_rows[index] = [
                     np.searchsorted(each["addresses"], hot) for each, hot in zip(lists, self._hot_rows, strict=True)
                 ]
-                if self._are_spread:
+                if self._owned:
                     of_others[index] = self._read_of_others(lists, batches.batch(index).cold_rows)
 
         run_ranges(work, count)
@@ -166,7 +205,7 @@ class RankBatches:
                 count_offsets=count_offsets, further=further, further_offsets=further_offsets,
                 most_own_rows=tuple(slice_rows.max(axis=(0, 2), initial=0).tolist()),
                 rows_of_others=(
-                    of_others if self._are_spread else slice_rows.sum(axis=2) - slice_rows[:, :, self._rank]
+                    of_others if self._owned else slice_rows.sum(axis=2) - slice_rows[:, :, self._rank]
                 ),
                 own_hot_rows=own_hot_rows,
             ),

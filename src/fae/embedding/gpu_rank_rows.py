@@ -21,7 +21,7 @@ from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
 from fae.distributed.peer_buffers import PeerBuffer, peer_buffer
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
-from fae.embedding.spread_rows import SpreadRows
+from fae.embedding.cold_owners import ColdOwners
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_rows import RowPart, SharedSums, TritonGroupKernels
@@ -88,17 +88,19 @@ class GpuRankRows:
         self._group_slots = [len(geometry.slots) for geometry in geometries]
         self._hot_rows = [part.num_hot_rows for part in layout.groups]
         self._batches = RankBatches(group.rank, group.world, self._group_slots, self._hot_rows)
-        self._spread: SpreadRows | None = None
+        self._owners: ColdOwners | None = None
         self._staged, self.steps_end_together = staged, False
         self._waiting = torch.zeros(len(geometries), dtype=torch.int32, device=device)
         self._buffers: list[PeerBuffer] = []
         none = [0] * len(geometries)
         self._most_own, self._most_further, self._most_long, self._most_rows = none[:], none[:], none[:], none[:]
 
-    def spread_over(self, rows: SpreadRows) -> None:
-        """Leave each cold row to its owner."""
-        self._spread = rows
-        self._batches = RankBatches(*rows.owner, self._group_slots, self._hot_rows, are_spread=True)
+    def leave_cold_rows_to(self, owners: ColdOwners) -> None:
+        """Have each cold row stepped by its owner alone."""
+        self._owners = owners
+        self._batches = RankBatches(
+            self._group.rank, self._group.world, self._group_slots, self._hot_rows, owned=owners.owned
+        )  # fmt: skip
 
     def cut(self, batches: BatchSet) -> BatchSet:
         """The slices of this rank of a split."""
@@ -115,9 +117,9 @@ class GpuRankRows:
         if shared is None or shared.offsets is None:
             return False
         before = (self._most_own[:], self._most_further[:], self._most_long[:], self._most_rows[:])
-        most_further = [further for _, _, further in slices.most_shared]
+        most_further = [further for _, _, further, _ in slices.most_shared]
         every = self._group.gather_json(most_further, "the most further segments")  # buffers have one size on all ranks
-        for group, (rows, _, further) in enumerate(slices.most_shared):
+        for group, (rows, _, further, _) in enumerate(slices.most_shared):
             self._most_rows[group] = max(self._most_rows[group], rows)
             self._most_own[group] = max(self._most_own[group], shared.most_own_rows[group])
             self._most_further[group] = max(self._most_further[group], further, *(most[group] for most in every))
@@ -146,8 +148,8 @@ class GpuRankRows:
         if not self.steps_end_together:
             self._buffers[0].await_all()
         for group in range(len(self._buffers)):
-            self._step(group, rows[group], "hot" if self._staged or self._spread is not None else "all")
-            if self._spread is not None:
+            self._step(group, rows[group], "hot" if self._staged or self._owners is not None else "all")
+            if self._owners is not None and not self._staged:
                 self._step(group, rows[group], "cold")
 
     def await_readers(self) -> None:
@@ -191,8 +193,8 @@ class GpuRankRows:
         if not self._most_rows[group]:
             return
         optimizer, store, owner = self._optimizer, rows.bank, None
-        if self._spread is not None and part == "cold":
-            store, owner = self._spread.own[group], self._spread.owner
+        if self._owners is not None and part == "cold":
+            store, owner = self._owners.stores[group], self._group.rank
         sums = SharedSums(
             pointers=self._buffers[group].pointers, waiting=self._waiting[group : group + 1],
             most_rows=self._most_rows[group],

@@ -20,9 +20,9 @@ from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
 from fae.core.optimizers import bias_corrected_rate
 from fae.distributed.group import Group
+from fae.embedding.cold_owners import ColdOwners
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.gpu_rank_rows import BankRows, GpuRankRows
-from fae.embedding.spread_rows import SpreadRows
 from fae.embedding.working_memory import INPUT_RING_DEPTH
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
@@ -83,7 +83,7 @@ class GpuRows:
         self._interacted = self._has_read = self._updated_on_side = False
         self._ring: InputRing | None = None
         self.ranks: GpuRankRows | None = None
-        self._spread: SpreadRows | None = None
+        self._owners: ColdOwners | None = None
         self.rate_factor: Callable[[int], float] | None = None
         # Row updates wait for memory while the rest of the backward pass computes, so they run beside each other; and
         # so do addresses beside the dense layers before an interaction.
@@ -99,11 +99,11 @@ class GpuRows:
             group, self._layout, self._geometries, self._optimizer, self._device, staged=self._staged
         )  # fmt: skip
 
-    def spread_over(self, rows: SpreadRows) -> None:
+    def leave_cold_rows_to(self, owners: ColdOwners) -> None:
         """Take cold rows from the ranks that own them, where `follow` has been called."""
         assert self.ranks is not None
-        self._spread = rows
-        self.ranks.spread_over(rows)
+        self._owners = owners
+        self.ranks.leave_cold_rows_to(owners)
 
     @property
     def generation(self) -> int:
@@ -138,7 +138,7 @@ class GpuRows:
                 num_slots=self._layout.num_slots,
                 num_dense=batches.num_dense,
                 num_groups=len(self._layout.groups),
-                with_cold_lists=not self._staged,
+                with_cold_lists=not self._staged and self._owners is None,
                 with_weights=batches.is_weighted,
                 of_slices=self.ranks is not None,
             )
@@ -260,8 +260,11 @@ class GpuRows:
         assert batch.buffer is not None
         views = batch.buffer.views
         if not batch.packed.is_ordered:
-            if self._spread is not None:
-                self._spread.pull(self._kernels, views, banks, of_slice=False)
+            if self._owners is not None:
+                self._owners.begin_evaluation()
+                self._owners.offer(self._kernels, views, self._every_cold_list(views))
+                self._owners.meet()
+                self._owners.pull(self._kernels, views, banks, of_slice=False)
             return views
         assert self._addresses is not None
         if self._side_stream is None:
@@ -281,12 +284,13 @@ class GpuRows:
             before = self._ring.views_before(buffer.index)
             self.ranks.begin_step([self._bank_rows(group, before, bank) for group, bank in enumerate(banks)])
         for group, kernels in enumerate(self._kernels):
-            first_pulled = None if self._spread is None else self._layout.groups[group].num_hot_rows
+            first_pulled = None if self._owners is None else self._layout.groups[group].num_hot_rows
             kernels.derive_addresses(buffer.views, self._addresses, first_pulled)
-        if self._spread is not None:
+        if self._owners is not None:
             assert self.ranks is not None
-            self.ranks.await_readers()  # and who steps rows
-            self._spread.pull(self._kernels, buffer.views, banks, of_slice=True)
+            self._owners.offer(self._kernels, buffer.views, self._every_cold_list(buffer.views))
+            self.ranks.await_readers()  # and who steps or offers rows
+            self._owners.pull(self._kernels, buffer.views, banks, of_slice=True)
         elif self.ranks is not None:
             if self._side_stream is not None:
                 self._addresses_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -314,15 +318,18 @@ class GpuRows:
             self.await_side_work()  # which may have stepped them
             self.ranks.finish([self._bank_rows(group, buffer.views, bank) for group, bank in enumerate(banks)])
             self._ring.follow_steps()
-            if self._spread is not None:
-                self._spread.say_written()
+            if self._owners is not None:
+                self._owners.say_written()
 
     def _bank_rows(self, group: int, views: InputViews, bank: RowStore) -> BankRows:
         return BankRows(self._kernels[group], views, self._cold_lists(views, group), bank)
 
     def _first_listed(self, group: int) -> int:
         """The first address that is not the number of a row of the bank, but of the list of cold rows."""
-        return self._layout.groups[group].num_hot_rows if self._spread is None else self._spread.place_end(group)
+        return self._layout.groups[group].num_hot_rows if self._owners is None else self._owners.places_end[group]
+
+    def _every_cold_list(self, views: InputViews) -> list[Tensor]:
+        return [self._cold_lists(views, group) for group in range(len(self._kernels))]
 
     def _cold_lists(self, views: InputViews, group: int) -> Tensor:
         return self.slot_locations[group].view(-1) if self._staged else views.longs
@@ -352,28 +359,28 @@ class GpuRows:
             if group == 0 and self._interacted:
                 assert self._row_gradients is not None
                 gradient = self._row_gradients if gradient is None else gradient + self._row_gradients
-            cold_lists = self._cold_lists(batch.buffer.views, group)
-            rows = (
-                batch.buffer.views, cold_lists, self._layout.groups[group].num_hot_rows, bank.weight, bank.state
-            )  # fmt: skip
             if gradient is None:  # the model did not use the group
-                kernels.carry(*rows)
+                self._carry_rows(group, batch.buffer.views, bank)
             elif self.ranks is not None:
                 rows_of_ranks = self._bank_rows(group, batch.buffer.views, bank)
                 self.ranks.update(group, rows_of_ranks, gradient.contiguous())
             else:
                 kernels.update(
-                    *rows, gradient.contiguous(), optimizer.eps, optimizer.betas, decays=optimizer.weight_decay > 0
-                )
+                    batch.buffer.views, self._cold_lists(batch.buffer.views, group),
+                    self._layout.groups[group].num_hot_rows, bank.weight, bank.state, gradient.contiguous(),
+                    optimizer.eps, optimizer.betas, decays=optimizer.weight_decay > 0,
+                )  # fmt: skip
 
     def carry(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Copy the rows of a batch that is not updated to its staging slot, in place of `update`."""
         assert batch.buffer is not None
-        for group, (kernels, bank) in enumerate(zip(self._kernels, banks, strict=True)):
-            num_hot_rows = self._layout.groups[group].num_hot_rows
-            kernels.carry(
-                batch.buffer.views, self._cold_lists(batch.buffer.views, group), num_hot_rows, bank.weight, bank.state
-            )  # fmt: skip
+        for group, bank in enumerate(banks):
+            self._carry_rows(group, batch.buffer.views, bank)
+
+    def _carry_rows(self, group: int, views: InputViews, bank: RowStore) -> None:
+        store = bank if self._owners is None else self._owners.stores[group]
+        num_hot_rows = self._layout.groups[group].num_hot_rows
+        self._kernels[group].carry(views, self._cold_lists(views, group), num_hot_rows, store.weight, store.state)
 
 
 class _Interaction(torch.autograd.Function):

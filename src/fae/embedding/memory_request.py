@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fae.artifacts.batch_arrays import BatchSizes
@@ -65,6 +65,8 @@ class MemoryRequest:
         Ranks that train together, each on its slices of a batch; what is planned is that of one of them.
     reproducible
         Whether a batch has 8 slices.
+    one_host
+        Whether all ranks are on one host.
     """
 
     hot_set: HotSetSizes
@@ -74,6 +76,7 @@ class MemoryRequest:
     dense_bytes: int = 0
     world: int = 1
     reproducible: bool = False
+    one_host: bool = True
 
     @cached_property
     def geometries(self) -> tuple[GroupGeometry, ...]:
@@ -116,6 +119,12 @@ class MemoryRequest:
     def staging_slots(self) -> int:
         """Bytes of the staging slots with their state."""
         return self._rows([self.hot_set.ring_depth * rows for rows in self.hot_set.staging_rows])
+
+    @property
+    def pulled_rows(self) -> int:
+        """Bytes of the most cold rows of a batch, without state."""
+        groups = self.hot_set.layout.groups
+        return sum(4 * part.embedding_dim * rows for part, rows in zip(groups, self.hot_set.staging_rows, strict=True))
 
     @property
     def cpu_work(self) -> int:
@@ -164,8 +173,8 @@ class MemoryRequest:
         on_gpu, on_host = hybrid_lookups(self.geometries, self._slice_size)
         return on_gpu, on_host + row_exchanges(self.geometries, self._slice_size, self._plan)
 
-    def input_memory(self, *, with_cold_lists: bool) -> InputMemory:
-        """What batches on their way take, with the lists of their cold rows or without."""
+    def input_memory(self, *, with_cold_lists: bool, with_places: bool = False) -> InputMemory:
+        """What batches on their way take, with the lists of their cold rows, with the places of these, or without."""
         if not self.on_gpu:
             return InputMemory()
         layout = InputLayout(
@@ -177,7 +186,8 @@ class MemoryRequest:
             with_weights=self.splits[0].is_weighted,
             of_slices=self.world > 1,
         )
-        size, slices = input_buffer_bytes(layout, self._own_splits), sum(split.num_bytes for split in self._slices)
+        of_ranks = [replace(split, with_places=with_places) for split in self._slices]
+        size, slices = input_buffer_bytes(layout, of_ranks or self.splits), sum(split.num_bytes for split in of_ranks)
         return InputMemory(
             device=INPUT_RING_DEPTH * size,
             host=INPUT_RING_DEPTH * pinned(size) + slices,

@@ -194,6 +194,7 @@ def plan_memory(
     dense_bytes: int = 0,
     world: int = 1,
     reproducible: bool = False,
+    one_host: bool = True,
 ) -> MemoryPlan:
     """What the embeddings of a placement will take on each rank; parameters as `MemoryRequest` has them.
 
@@ -204,6 +205,6 @@ def plan_memory(
     """
     request = MemoryRequest(
         hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes, world=world,
-        reproducible=reproducible,
+        reproducible=reproducible, one_host=one_host,
     )  # fmt: skip
     return find_placement(placement).plan(request)

@@ -23,12 +23,15 @@ class SliceSizes:
         Shapes of the groups of tables.
     slice_size, world
         B / W and W.
+    with_places
+        Whether input buffers have the places of a batch's cold rows.
     """
 
     whole: BatchSizes
     geometries: Sequence[GroupGeometry]
     slice_size: int
     world: int
+    with_places: bool = False
 
     @property
     def num_batches(self) -> int:
@@ -59,11 +62,15 @@ class SliceSizes:
         return self.whole.most_cold_rows
 
     @property
-    def most_shared(self) -> tuple[tuple[int, int, int], ...]:
-        """Per group: most rows of all slices, counts of their blocks, and further segments of long rows."""
+    def most_shared(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Per group: most rows of all slices, counts of their blocks, further segments of long rows, and places."""
+        lookups = self._lookups
+        segments = self.whole.most_segments or ((0, 0),) * len(lookups)
+        most_further = [each // SEGMENT_LOOKUPS if self.whole.most_segments else 0 for each in lookups]
+        places = self.whole.most_cold_rows if self.with_places else (0,) * len(lookups)
         return tuple(
-            (rows, -(-rows // BLOCK_ROWS) * self.world, lookups // SEGMENT_LOOKUPS)
-            for (rows, _), lookups in zip(self.whole.most_segments, self._lookups, strict=False)
+            (rows, -(-rows // BLOCK_ROWS) * self.world, further, cold)
+            for (rows, _), further, cold in zip(segments, most_further, places, strict=True)
         )
 
     @property
@@ -72,21 +79,24 @@ class SliceSizes:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of host memory that the slices of the training split take: their order, and the lists of each batch."""
+        """Bytes of host memory that the slices of a split take: order and lists of training, and places."""
+        places = 12 * sum(self.whole.most_cold_rows) if self.with_places else 0  # and the own cold rows
         if not self.whole.most_segments:
-            return 0
+            return self.num_batches * places
         lists = [
             8 * rows + 8 * long_rows + 5 * shared + 4 * counts + 8 * further
-            for (rows, long_rows), (shared, counts, further) in zip(self.most_segments, self.most_shared, strict=True)
+            for (rows, long_rows), (shared, counts, further, _) in zip(
+                self.most_segments, self.most_shared, strict=True
+            )
         ]
-        return self.num_batches * (4 * sum(self._lookups) + sum(lists))
+        return self.num_batches * (4 * sum(self._lookups) + sum(lists) + places)
 
     @property
     def sum_bytes(self) -> int:
         """Bytes of the GPU that sums of rows take, which other ranks read in place."""
         return sum(
             4 * geometry.embedding_dim * (rows + further)
-            for geometry, (rows, _), (_, _, further) in zip(
+            for geometry, (rows, _), (_, _, further, _) in zip(
                 self.geometries, self.most_segments, self.most_shared, strict=False
             )
         )

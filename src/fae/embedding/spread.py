@@ -57,13 +57,13 @@ class SpreadEmbeddings(Embeddings):
         assert self._gpu is not None
         self._fills_with_nan = faults.fill_with_nan
         self._spread = SpreadRows(group, layout, optimizer, pulled_rows, device)
-        self._gpu.spread_over(self._spread)
+        self._gpu.leave_cold_rows_to(self._spread)
         self._banks = [
             RowStore(
-                torch.zeros((self._spread.place_end(number), part.embedding_dim), device=device),
+                torch.zeros((end, part.embedding_dim), device=device),
                 torch.zeros((part.num_hot_rows, optimizer.state_width(part.embedding_dim)), device=device),
             )
-            for number, part in enumerate(layout.groups)
+            for end, part in zip(self._spread.places_end, layout.groups, strict=True)
         ]
 
     @classmethod
@@ -93,16 +93,13 @@ class SpreadEmbeddings(Embeddings):
         """Hot rows, a share of the cold ones and places for those of a batch on the device."""
         if request.world == 1 or not request.on_gpu:
             return ResidentEmbeddings.plan_memory(request)
-        inputs, groups = request.input_memory(with_cold_lists=True), request.hot_set.layout.groups
+        inputs, groups = request.input_memory(with_cold_lists=False, with_places=True), request.hot_set.layout.groups
         shares = sum(
             row_bytes(request.optimizer, part.embedding_dim) * -(-part.num_cold_rows // request.world)
             for part in groups
         )
-        places = sum(
-            4 * part.embedding_dim * rows for part, rows in zip(groups, request.hot_set.staging_rows, strict=True)
-        )
         return MemoryPlan(
-            device_rows=request.hot_rows + shares + places,
+            device_rows=request.hot_rows + shares + request.pulled_rows,
             device_inputs=inputs.device,
             device_work=request.device_work,
             host_rows=0,
@@ -149,7 +146,7 @@ class SpreadEmbeddings(Embeddings):
         return found[0], found[1]
 
     def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
-        own, where = self._spread.own[group], self._banks[group].weight.device
+        own, where = self._spread.stores[group], self._banks[group].weight.device
         for store, chosen, place in self._stores_of(group, rows):
             if store is self._banks[group] or store.weight.data_ptr() == own.weight.data_ptr():
                 store.weight[place.to(where)] = weight[chosen].to(where)
@@ -157,7 +154,7 @@ class SpreadEmbeddings(Embeddings):
 
     def _stores_of(self, group: int, rows: npt.NDArray[np.int64]) -> list[tuple[RowStore, Tensor, Tensor]]:
         """Where these rows are: a store, which of them, and their places in it."""
-        num_hot, (_, world) = self.layout.groups[group].num_hot_rows, self._spread.owner
+        num_hot, world = self.layout.groups[group].num_hot_rows, self.group.world
         index = torch.from_numpy(rows)
         hot = torch.nonzero(index < num_hot).view(-1)
         found = [(self._banks[group], hot, index[hot])]
@@ -171,7 +168,7 @@ class SpreadEmbeddings(Embeddings):
 
     @property
     def device_stores(self) -> Sequence[RowStore]:
-        return [*self._banks, *self._spread.own]
+        return [*self._banks, *self._spread.stores]
 
     @property
     def host_stores(self) -> Sequence[RowStore]:

@@ -1,9 +1,4 @@
-"""Cold rows that are spread over the GPUs of several ranks: each GPU owns some, and pulls what its slice looks up.
-
-Cold row i (row H + i of the layout) is row i / W of rank i mod W, its owner. Before a lookup every rank copies the
-cold rows of its slice, once each, to the places behind its hot rows. The sums of their gradients go the way of those of
-hot rows, but the owner alone adds them and steps the row, so state is nowhere else.
-"""
+"""Cold rows that are spread over the GPUs of several ranks: cold row i is row i / W of what rank i mod W has."""
 
 from __future__ import annotations
 
@@ -11,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
 from fae.distributed.peer_rows import PeerRows
+from fae.distributed.rank_batches import Owned
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_rows import TritonGroupKernels
 from fae.streaming.row_store import RowOptimizer, RowStore
@@ -22,7 +19,7 @@ from fae.streaming.row_store import RowOptimizer, RowStore
 
 @dataclass(frozen=True)
 class Share:
-    """The cold rows of one group that one rank owns.
+    """The cold rows of one group that each rank owns.
 
     Attributes
     ----------
@@ -48,7 +45,7 @@ class Share:
 
 
 class SpreadRows:
-    """The cold rows of all groups, of which this rank owns some.
+    """`fae.embedding.cold_owners.ColdOwners` whose rows are on the GPUs of their owners, and are read there.
 
     Parameters
     ----------
@@ -57,18 +54,16 @@ class SpreadRows:
 
     Attributes
     ----------
-    owner
-        r and W.
-    own
-        For each group, the rows that this rank owns.
     shares
-        For each group, the rows that each rank owns.
+        For each group, the rows of all ranks.
 
     Raises
     ------
     CommonFault
         If the GPUs do not read each other's memory.
     """
+
+    owned: Owned = "share"
 
     def __init__(
         self,
@@ -79,26 +74,22 @@ class SpreadRows:
         device: torch.device,
     ) -> None:
         self._group, self._pulled_rows, self._on_gpu = group, tuple(pulled_rows), device.type == "cuda"
-        self.owner = (group.rank, group.world)
         self._hot_rows = [part.num_hot_rows for part in layout.groups]
+        self.places_end = [hot + pulled for hot, pulled in zip(self._hot_rows, self._pulled_rows, strict=True)]
         self.shares = []
         for part in layout.groups:
             rows, width = -(-part.num_cold_rows // group.world), optimizer.state_width(part.embedding_dim)
             memory = PeerRows(group, rows * (part.embedding_dim + width), device)
             self.shares.append(Share(memory, rows, part.embedding_dim, width))
-        self.own = [share.of(group.rank) for share in self.shares]
+        self.stores = [share.of(group.rank) for share in self.shares]
 
-    def place_end(self, group: int) -> int:
-        """H and the places for pulled rows: rows of the bank."""
-        return self._hot_rows[group] + self._pulled_rows[group]
+    def offer(self, kernels: Sequence[TritonGroupKernels], inputs: InputViews, cold_lists: Sequence[Tensor]) -> None:
+        """Nothing: rows are read where they are."""
 
     def pull(
         self, kernels: Sequence[TritonGroupKernels], inputs: InputViews, banks: Sequence[RowStore], *, of_slice: bool
     ) -> None:
-        """Copy, on the current stream, the cold rows of a slice, or of a whole batch, to their places.
-
-        Ranks on GPUs have met in a barrier on that stream, behind what stepped rows; those of CPUs meet here.
-        """
+        """As `fae.embedding.cold_owners.ColdOwners.pull`; ranks of CPUs meet here."""
         if not self._on_gpu:
             self._group.barrier("all rows are stepped")
         for group, (each, bank) in enumerate(zip(kernels, banks, strict=True)):
@@ -108,12 +99,18 @@ class SpreadRows:
                     self._pulled_rows[group], of_slice=of_slice,
                 )  # fmt: skip
 
+    def begin_evaluation(self) -> None:
+        """Nothing: no row is stepped meanwhile."""
+
+    def meet(self) -> None:
+        """Nothing: rows have been written (`await_written`) before an evaluation begins."""
+
     def say_written(self) -> None:
-        """Say, in the order of the current stream, that own rows are written; all ranks say so as often."""
+        """As `fae.embedding.cold_owners.ColdOwners.say_written`."""
         for share in self.shares:
-            share.memory.say_written()
+            share.memory.written.say()
 
     def await_written(self) -> None:
         """Wait, on the host, until all ranks have said so as often as this one has."""
         for share in self.shares:
-            share.memory.await_written()
+            share.memory.written.wait()

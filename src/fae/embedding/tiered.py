@@ -3,6 +3,9 @@
 The bank of a group is H hot rows, then `ring_depth` slots of U_cap rows each. A cold address ``a`` (from H on) of a
 batch in slot ``q`` is row ``a + q * U_cap``: with H = 100 and U_cap = 8, address 103 of a batch in slot 2 is row 119.
 The bank and its state never take more bytes than calibrate promised.
+
+Ranks on the GPUs of one host share the cold rows (`fae.embedding.staged_shares`). Between its hot rows and its slots
+each bank then has places for the rows that a batch pulls, which take the memory of a slot.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from fae.streaming.transfer import TierPair
 
 if TYPE_CHECKING:
     from fae.artifacts.hot_set import HotSet
+    from fae.embedding.staged_shares import HostRows, StagedShares
 
 _NO_ROWS = np.empty(0, np.int64)
 _NO_ROWS.flags.writeable = False  # as lists from files are: another type would compile the loop again
@@ -41,6 +45,8 @@ _ROWS_TOGETHER = 1 << 14
 
 class TieredEmbeddings(Embeddings):
     """Hot rows on `device`, cold rows in host memory; each of several ranks has both, and stages the whole batch.
+
+    On the GPUs of one host, ranks have the cold rows together, and each stages those that it owns.
 
     Parameters
     ----------
@@ -66,20 +72,55 @@ class TieredEmbeddings(Embeddings):
         group: Group | None = None,
     ) -> None:
         super().__init__(layout, optimizer, batch_size, device, engine=engine, staged=True, group=group)
-        self._staging_rows, self._ring_depth = tuple(staging_rows), ring_depth
-        host = torch.device("cpu")
-        self._tiers = [
-            TierPair(
-                num_hot_rows=part.num_hot_rows,
-                slot_rows=slot_rows,
-                bank=RowStore.zeros(part.num_hot_rows + ring_depth * slot_rows, part.embedding_dim, optimizer, device),
-                host=RowStore.zeros(part.num_cold_rows, part.embedding_dim, optimizer, host),
-            )
-            for part, slot_rows in zip(layout.groups, self._staging_rows, strict=True)
-        ]
-        self._pipeline = StagingPipeline(self._tiers, ring_depth, device, faults, by_location=self._gpu is not None)
+        is_shared = shares_cold_rows(self.group, on_gpu=self._gpu is not None)
+        self._ring_depth = slots_beside_places(ring_depth) if is_shared else ring_depth
+        self._staging_rows = tuple(staging_rows)
+        self._shares: StagedShares | None = None
+        self._host_rows: HostRows | None = None
+        self._tiers, self._banks = self._make_tiers(is_shared)
+        self._pipeline = StagingPipeline(
+            self._tiers, self._ring_depth, device, faults, by_location=self._gpu is not None
+        )  # fmt: skip
+        self._fills_with_nan = faults.fill_with_nan
         if self._gpu is not None:
             self._gpu.slot_locations = self._pipeline.slot_locations
+        if is_shared:
+            from fae.embedding.staged_shares import StagedShares
+
+            assert self._gpu is not None
+            stores = [tier.bank for tier in self._tiers]
+            self._shares = StagedShares(self.group, layout, self._staging_rows, stores, device)
+            self._gpu.leave_cold_rows_to(self._shares)
+
+    def _make_tiers(self, is_shared: bool) -> tuple[list[TierPair], list[RowStore]]:
+        """The tiers of each group, and the rows that lookups read: hot ones, places for pulled ones, slots."""
+        optimizer, host = self.optimizer, torch.device("cpu")
+        if is_shared:
+            from fae.embedding.staged_shares import HostRows
+
+            self._host_rows = HostRows(self.group, self.layout, optimizer)
+        tiers, banks = [], []
+        for number, (part, rows) in enumerate(zip(self.layout.groups, self._staging_rows, strict=True)):
+            staged = part.num_hot_rows + self._ring_depth * rows
+            places, width = rows if is_shared else 0, optimizer.state_width(part.embedding_dim)
+            bank = RowStore.zeros(staged + places, part.embedding_dim, optimizer, self.device)
+            if is_shared:
+                bank = RowStore(bank.weight, torch.zeros((staged, width), device=self.device))
+            tiers.append(
+                TierPair(
+                    num_hot_rows=part.num_hot_rows,
+                    slot_rows=rows,
+                    # As staging numbers them: slots follow behind H rows.
+                    bank=RowStore(bank.weight[places:], bank.state),
+                    host=(
+                        RowStore.zeros(part.num_cold_rows, part.embedding_dim, optimizer, host)
+                        if self._host_rows is None
+                        else self._host_rows.stores[number]
+                    ),
+                )
+            )
+            banks.append(bank)
+        return tiers, banks
 
     @classmethod
     def from_hot_set(
@@ -110,11 +151,17 @@ class TieredEmbeddings(Embeddings):
         """Hot rows and staging on the device, cold rows and the buffers of the streaming pipeline in host memory."""
         hot_set, inputs = request.hot_set, request.input_memory(with_cold_lists=False)
         num_cold_rows = sum(group.num_cold_rows for group in hot_set.layout.groups)
+        slots, offered, host_rows = request.staging_slots, 0, request.cold_rows
+        if request.world > 1 and request.on_gpu and request.one_host:
+            inputs = request.input_memory(with_cold_lists=False, with_places=True)
+            places = offered = request.pulled_rows
+            slots = slots // hot_set.ring_depth * slots_beside_places(hot_set.ring_depth) + places
+            host_rows = -(-host_rows // request.world)
         return MemoryPlan(
-            device_rows=request.hot_rows + request.staging_slots,
+            device_rows=request.hot_rows + slots,
             device_inputs=inputs.device + (locations(hot_set) if request.on_gpu else 0),
-            device_work=request.device_work,
-            host_rows=request.cold_rows,
+            device_work=request.device_work + offered,
+            host_rows=host_rows,
             host_buffers=inputs.host + transfer_buffers(hot_set, request.row_floats, on_gpu=request.on_gpu),
             host_work=inputs.tables + pass_tables(hot_set, request.most_batches) + marks(num_cold_rows),
         )
@@ -122,46 +169,73 @@ class TieredEmbeddings(Embeddings):
     def _stream(
         self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64], write_back: bool
     ) -> ReadyBatches:
-        numbers = np.asarray(order, np.int64)
-        is_cold = batches.has_cold_rows[numbers]
+        numbers, staged_batches = np.asarray(order, np.int64), batches
+        if self._shares is not None:
+            assert self._gpu is not None
+            assert self._gpu.ranks is not None
+            staged_batches = self._gpu.ranks.cut(batches)  # which lists the rows that this rank owns
+            self._shares.meet()  # what was offered in an evaluation is pulled
+        is_cold = staged_batches.has_cold_rows[numbers]
         slots = np.mod(np.cumsum(is_cold) - is_cold, self._ring_depth)
         slots[~is_cold] = -1
         with (
-            closing(self._pipeline.run(batches, numbers, write_back=write_back)) as staged,
+            closing(self._pipeline.run(staged_batches, numbers, write_back=write_back)) as staged,
             closing(self._ready(batches, numbers, slots, frozen=not write_back)) as ready,
         ):
             for _, ready_batch in zip(staged, ready, strict=False):  # the pipeline ends last: it drains
                 steps = self.steps
+                if self._shares is not None and self._fills_with_nan:
+                    for bank, end, part in zip(self._banks, self._shares.places_end, self.layout.groups, strict=True):
+                        bank.weight[part.num_hot_rows : end].fill_(float("nan"))
                 try:
                     yield ready_batch
                 finally:
                     # Kernels that read by location write a batch's slot when they update it. Without an update the
                     # rows must be copied there.
                     if write_back and self._gpu is not None and self.steps == steps:
-                        self._gpu.carry(ready_batch, [tier.bank for tier in self._tiers])
+                        self._gpu.carry(ready_batch, self._banks)
+                        if self._shares is not None:
+                            self._shares.meet()  # which ends a step else: all have pulled what was offered
 
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
-        return self._stream(batches, order, write_back=True)
+        try:
+            yield from self._stream(batches, order, write_back=True)
+        finally:
+            self._say_written()
 
     def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
-        return self._stream(batches, order, write_back=False)
+        yield from self._stream(batches, order, write_back=False)
+
+    def _say_written(self) -> None:
+        if self._host_rows is not None:
+            self._host_rows.written.say()
+
+    def initialise(self, seed: int) -> None:
+        super().initialise(seed)
+        self._say_written()
+
+    def import_table(self, table: int, weight: Tensor, state: Tensor) -> None:
+        super().import_table(table, weight, state)
+        self._say_written()
 
     def _bank(self, group: int) -> RowStore:
-        return self._tiers[group].bank
+        return self._banks[group]
 
     def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
         return batch.slot * self._staging_rows[group], _NO_ROWS
 
     def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         self._pipeline.require_idle()
+        if self._host_rows is not None:
+            self._host_rows.written.wait()
         tier = self._tiers[group]
         weight = torch.empty((len(rows), tier.host.weight.shape[1]))
         state = torch.empty((len(rows), tier.host.state.shape[1]))
         hot = np.flatnonzero(rows < tier.num_hot_rows)
         where, place = torch.from_numpy(hot), torch.from_numpy(rows[hot]).to(self.device)
         for found, bank, host in (
-            (weight, tier.bank.weight, tier.host.weight),
-            (state, tier.bank.state, tier.host.state),
+            (weight, self._banks[group].weight, tier.host.weight),
+            (state, self._banks[group].state, tier.host.state),
         ):
             found[where] = bank[place].cpu()
             _copy_cold_rows(host.numpy(), rows - tier.num_hot_rows, found.numpy())
@@ -172,7 +246,8 @@ class TieredEmbeddings(Embeddings):
         tier = self._tiers[group]
         index = torch.from_numpy(rows)
         hot = index < tier.num_hot_rows
-        for store, chosen, first in ((tier.bank, hot, 0), (tier.host, ~hot, tier.num_hot_rows)):
+        cold = ~hot if self._host_rows is None else ~hot & self._host_rows.owns(index - tier.num_hot_rows)
+        for store, chosen, first in ((self._banks[group], hot, 0), (tier.host, cold, tier.num_hot_rows)):
             device = store.weight.device
             place = (index[chosen] - first).to(device)
             store.weight[place] = weight[chosen].to(device)
@@ -183,11 +258,21 @@ class TieredEmbeddings(Embeddings):
 
     @property
     def device_stores(self) -> Sequence[RowStore]:
-        return [tier.bank for tier in self._tiers]
+        return self._banks
 
     @property
     def host_stores(self) -> Sequence[RowStore]:
         return [tier.host for tier in self._tiers]
+
+
+def shares_cold_rows(group: Group, *, on_gpu: bool) -> bool:
+    """Whether ranks have the cold rows together: on GPUs of one host."""
+    return on_gpu and group.world > 1 and len(set(group.hosts)) == 1
+
+
+def slots_beside_places(ring_depth: int) -> int:
+    """Slots where places for pulled rows take the memory of one; there are two at least."""
+    return max(2, ring_depth - 1)
 
 
 def _copy_cold_rows(host: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], found: npt.NDArray[np.float32]) -> None:

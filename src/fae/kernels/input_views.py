@@ -4,7 +4,7 @@ The buffer begins with a header of int32 words, written by `fae.streaming.input_
 are not padding. Word 1: learning rate of the rows (float32 bits, with Adam's bias correction). Word 2: share of a row
 that weight decay leaves (float32 bits; not read where there is no decay). Word 3: real inputs of the whole batch, of
 which one of several ranks has a slice; words 4 and 5: their weight (float64), where ranks have weights. Words 6 and 7:
-unused. Then 16 words a group from `group_field` on:
+unused. Then 20 words a group from `group_field` on:
 
 ======  ==============================================================
 0       what to add to a cold address for the row to write
@@ -16,10 +16,12 @@ unused. Then 16 words a group from `group_field` on:
 10, 11  rows that any slice looks up: how many, where they are
 12, 13  where their bits begin, and the counts of each block of them
 14      hot rows of the slice, which come before its other rows
+15, 16  cold rows of the whole batch: how many, where their places are
 ======  ==============================================================
 
-The last four lines are of slices on several ranks (`fae.artifacts.batch_arrays.SharedArrays`); 1, 3 and 4 are then of
-the rows of the slice, long ones too.
+The last five lines are of slices on several ranks (`fae.artifacts.batch_arrays.SharedArrays`); 1, 3 and 4 are then of
+the rows of the slice, long ones too. Where each cold row has an owner, 7 counts those that this rank owns, and a place
+is 8 p + r: row p of what rank r owns.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ BLOCK_ROWS = 64
 
 def group_field(group: int) -> int:
     """First header word of a group."""
-    return 8 + 16 * group
+    return 8 + 20 * group
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ the tree of `fae.distributed.tree_sum`, and steps every row of the batch in its 
 Where a subtree does not look a row up, the sum of the other half goes up as it is. Sums may wait for the beginning of
 the next step; a word in the memory of the device says whether some do.
 
-Where cold rows are spread over ranks, cold row i is row i / W of rank i mod W, its owner. The owner alone steps it, and
-before a lookup each rank pulls the cold rows of its slice, once each, into places behind its own hot rows.
+Where each cold row has an owner, that rank alone steps it, and before a lookup each rank pulls the cold rows of its
+slice, once each, into places behind its own hot rows.
 
 Shapes in the kernels: D embedding_dim padded to a power of two, n rows of the slice, U rows of all slices.
 """
@@ -118,12 +118,11 @@ def exchange_kernel(
     words, inputs, cold_lists, pointers, waiting, weight, state, field, num_hot_rows, eps, decay, square_decay,
     own_rank, OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, ROWS: tl.constexpr,
     SLICES: tl.constexpr, STAGED: tl.constexpr, DECAYS: tl.constexpr, HOT: tl.constexpr, COLD: tl.constexpr,
-    OWNERS: tl.constexpr,
+    OWNED: tl.constexpr,
 ):  # fmt: skip
     """Sum one block of HOT or COLD rows, or both, over slices and apply the optimizer, where sums wait for it.
 
-    `inputs` is the input buffer in bytes. With OWNERS, of cold rows that are spread over as many ranks, those of
-    `own_rank` alone.
+    `inputs` is the input buffer in bytes. With OWNED, COLD rows are those that `own_rank` owns, and no others.
     """
     num_rows = tl.load(words + field + 10) * tl.load(waiting)
     first = tl.program_id(0) * ROWS
@@ -140,10 +139,15 @@ def exchange_kernel(
             exists = exists & (address >= num_hot_rows)
         if not COLD:
             exists = exists & (address < num_hot_rows)
-        row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
-        if OWNERS > 0:
-            exists = exists & ((row - num_hot_rows) % OWNERS == own_rank)
-            row = (row - num_hot_rows) // OWNERS
+        if OWNED:
+            places = words + tl.load(words + field + 16)
+            owned = tl.load(places + (address - num_hot_rows), mask=exists, other=0)
+            exists = exists & (owned % 8 == own_rank)
+            address = num_hot_rows + owned // 8
+        if OWNED and not STAGED:
+            row = (address - num_hot_rows).to(tl.int64)
+        else:
+            row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
         counts = words + tl.load(words + field + 13) + tl.program_id(0) * SLICES
         inside = exists[:, None] & fits[None, :]
         if SLICES == 2:
@@ -162,9 +166,25 @@ def exchange_kernel(
 
 
 @triton.jit
+def offer_kernel(
+    words, cold_lists, weight, out, field, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, ROWS: tl.constexpr
+):
+    """Copy one block of the staged rows of a batch that this rank owns to where all ranks read them."""
+    count = tl.load(words + field + 7)
+    first = tl.program_id(0) * ROWS
+    if first < count:
+        index = first + tl.arange(0, ROWS)
+        d = tl.arange(0, DIM_PADDED)
+        row = tl.load(cold_lists + tl.load(words + field + 6) + index, mask=index < count, other=0)
+        inside = (index < count)[:, None] & (d < DIM)[None, :]
+        found = tl.load(weight + row[:, None] * DIM + d[None, :], mask=inside, other=0.0)
+        tl.store(out + index.to(tl.int64)[:, None] * DIM + d[None, :], found, mask=inside)
+
+
+@triton.jit
 def pull_kernel(
-    words, cold_lists, pointers, weight, field, num_hot_rows, OF_SLICE: tl.constexpr, OWNERS: tl.constexpr,
-    DIM: tl.constexpr, DIM_PADDED: tl.constexpr, ROWS: tl.constexpr,
+    words, pointers, weight, field, num_hot_rows, OF_SLICE: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr,
+    ROWS: tl.constexpr,
 ):  # fmt: skip
     """Copy one block of cold rows from their owners behind the hot rows: those of the slice, or of the whole batch."""
     if OF_SLICE:
@@ -172,20 +192,20 @@ def pull_kernel(
         count = tl.load(words + field + 1) - before
     else:
         before = 0
-        count = tl.load(words + field + 7)
+        count = tl.load(words + field + 15)
     first = tl.program_id(0) * ROWS
     if first < count:
         index = first + tl.arange(0, ROWS)
         exists = index < count
         d = tl.arange(0, DIM_PADDED)
-        place = index
+        listed = index
         if OF_SLICE:
             addresses = words + tl.load(words + field + 4) + before
-            place = tl.load(addresses + index, mask=exists, other=num_hot_rows) - num_hot_rows
-        row = tl.load(cold_lists + tl.load(words + field + 6) + place, mask=exists, other=num_hot_rows) - num_hot_rows
-        share = tl.load(pointers + row % OWNERS, mask=exists, other=0)
+            listed = tl.load(addresses + index, mask=exists, other=num_hot_rows) - num_hot_rows
+        place = tl.load(words + tl.load(words + field + 16) + listed, mask=exists, other=0)
+        owner = tl.load(pointers + place % 8, mask=exists, other=0)
         inside = exists[:, None] & (d < DIM)[None, :]
-        origin = share[:, None] + 4 * ((row // OWNERS)[:, None] * DIM + d[None, :])
+        origin = owner[:, None] + 4 * ((place // 8).to(tl.int64)[:, None] * DIM + d[None, :])
         found = tl.load(origin.to(tl.pointer_type(tl.float32)), mask=inside, other=0.0)
         target = (num_hot_rows + index).to(tl.int64)
         tl.store(weight + target[:, None] * DIM + d[None, :], found, mask=inside)

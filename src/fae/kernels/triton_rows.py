@@ -24,7 +24,13 @@ from fae.core.pooling import POOLING_CODE
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import BLOCK_ROWS, InputViews, group_field
 from fae.kernels.triton_addresses import derive_group_addresses
-from fae.kernels.triton_exchange import exchange_kernel, pull_kernel, slice_long_rows_kernel, slice_sums_kernel
+from fae.kernels.triton_exchange import (
+    exchange_kernel,
+    offer_kernel,
+    pull_kernel,
+    slice_long_rows_kernel,
+    slice_sums_kernel,
+)
 from fae.kernels.triton_row_sums import long_rows_kernel, segment_sums_kernel
 from fae.kernels.triton_shared import KEPT, MEAN, require_slices, to_row
 
@@ -197,8 +203,23 @@ class TritonGroupKernels:
         begin = self._batch_size * self.geometry.order_start
         derive_group_addresses(inputs, self._field, begin, self._order_end, addresses, pulled_from)
 
+    def offer(self, inputs: InputViews, cold_lists: Tensor, weight: Tensor, out: Tensor, most_rows: int) -> None:
+        """Copy the staged rows of a batch to `out`, float32 ``[most_rows * D]``, in the order of their list.
+
+        Parameters
+        ----------
+        cold_lists, weight
+            As `lookup` takes them.
+        most_rows
+            The most staged rows of any batch.
+        """
+        offer_kernel[(triton.cdiv(most_rows, _PULLED_AT_ONCE),)](
+            inputs.words, cold_lists, weight, out, self._field, DIM=self.geometry.embedding_dim,
+            DIM_PADDED=self._padded, ROWS=_PULLED_AT_ONCE,
+        )  # fmt: skip
+
     def pull(
-        self, inputs: InputViews, num_hot_rows: int, weight: Tensor, shares: Tensor, most_rows: int, *, of_slice: bool
+        self, inputs: InputViews, num_hot_rows: int, weight: Tensor, owned: Tensor, most_rows: int, *, of_slice: bool
     ) -> None:
         """Copy cold rows from the ranks that own them to the places behind the hot rows.
 
@@ -206,7 +227,7 @@ class TritonGroupKernels:
         ----------
         weight
             float32 ``[H + places, D]``; row H + k is written for the k-th cold row.
-        shares
+        owned
             int64 ``[W]`` on the device: where the rows are that each rank owns.
         most_rows
             The most cold rows of any batch.
@@ -214,8 +235,8 @@ class TritonGroupKernels:
             Whether they are those that the slice of this rank looks up, in place of all of the batch.
         """
         pull_kernel[(triton.cdiv(most_rows, _PULLED_AT_ONCE),)](
-            inputs.words, inputs.longs, shares, weight, self._field, num_hot_rows, OF_SLICE=of_slice,
-            OWNERS=len(shares), DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=_PULLED_AT_ONCE,
+            inputs.words, owned, weight, self._field, num_hot_rows, OF_SLICE=of_slice, DIM=self.geometry.embedding_dim,
+            DIM_PADDED=self._padded, ROWS=_PULLED_AT_ONCE,
         )  # fmt: skip
 
     def lookup(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, out: Tensor) -> None:
@@ -311,7 +332,7 @@ class TritonGroupKernels:
     def step_shared(
         self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor,
         sums: SharedSums, eps: float, betas: Betas = DEFAULT_BETAS, *, decays: bool = False, part: RowPart = "all",
-        owner: tuple[int, int] | None = None,
+        owner: int | None = None,
     ) -> None:  # fmt: skip
         """Sum all slices of a batch and apply the optimizer to every row that one of them looks up.
 
@@ -320,16 +341,17 @@ class TritonGroupKernels:
         part
             ``hot`` or ``cold`` rows alone, or ``all``.
         owner
-            With ``cold``, where these are spread over ranks: r and W. `weight` and `state` are those that rank r owns.
+            With ``cold``, where each cold row has an owner: this rank, which steps those that it owns. `weight` and
+            `state` are then those that it has of them.
         """
         require_slices(len(sums.pointers))
         exchange_kernel[(triton.cdiv(sums.most_rows, BLOCK_ROWS),)](
             inputs.words, inputs.words.view(torch.uint8), cold_lists, sums.pointers, sums.waiting, weight,
             state if state.numel() else weight, self._field, num_hot_rows, eps, 1 - betas[0], 1 - betas[1],
-            0 if owner is None else owner[0], OPTIMIZER=self._optimizer,
+            owner or 0, OPTIMIZER=self._optimizer,
             DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=BLOCK_ROWS,
             SLICES=len(sums.pointers), STAGED=self._staged, DECAYS=decays, HOT=part != "cold", COLD=part != "hot",
-            OWNERS=0 if owner is None else owner[1], num_warps=EXCHANGE["num_warps"],
+            OWNED=owner is not None, num_warps=EXCHANGE["num_warps"],
         )  # fmt: skip
 
     def carry(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor) -> None:

@@ -38,7 +38,7 @@ class SplitSizes:
     most_segments: tuple[tuple[int, int], ...]
     most_cold_rows: tuple[int, ...]
     num_bytes: int
-    most_shared: tuple[tuple[int, int, int], ...] = ()
+    most_shared: tuple[tuple[int, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

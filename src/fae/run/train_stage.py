@@ -250,7 +250,7 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
         dense += dense_sums_bytes(num_weights, Group(world=world, reproducible=train.reproducible).slices)
     needs = plan_memory(
         train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense,
-        world=world, reproducible=train.reproducible,
+        world=world, reproducible=train.reproducible, one_host=run.ranks.place.local_world == world,
     )  # fmt: skip
     ranks = run.ranks.place.local_world
     each = f", on each of {ranks} ranks of this host" if ranks > 1 else ""

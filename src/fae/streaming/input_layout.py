@@ -72,8 +72,9 @@ class InputLayout:
         words = int(self._lists)
         for segments, long_rows in batches.most_segments:
             words += 2 * _aligned(segments) + _aligned(2 * long_rows)
-        for rows, counts, further in batches.most_shared:
+        for rows, counts, further, places in batches.most_shared:
             words += _aligned(rows) + _aligned(-(-rows // 4)) + _aligned(counts) + _aligned(2 * further)
+            words += _aligned(places)
         if self.with_cold_lists:
             words += sum(_aligned(2 * rows) for rows in batches.most_cold_rows)
         return words
@@ -245,6 +246,10 @@ def _add_shared(
     ends: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
     """Add what ranks share of a group, from the words `ends` on; returns where it ends."""
+    if shared.place_offsets is not None:
+        offsets = shared.place_offsets[:, group]
+        headers[:, field + 15], headers[:, field + 16] = (offsets[order + 1] - offsets[order]), ends
+        ends = _aligned(ends + pieces.add_lists([(shared.places[group], offsets[order], offsets[order + 1])], ends))
     if shared.offsets is None:  # not of the training split
         return ends
     assert shared.count_offsets is not None
