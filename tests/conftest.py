@@ -18,6 +18,7 @@ from disks import NO_DISK
 settings.register_profile("fae", deadline=None, print_blob=True)
 settings.load_profile("fae")
 
+_FEW_GPUS = "fewer GPUs here than it needs"  # as in support/gpus.py, which needs torch
 _NO_GPU = "no GPU here (torch.cuda.is_available() is False)"
 
 
@@ -41,6 +42,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tests did not run for want of a machine: a green line must not be read as more than it is."""
     for what, why, untested in (
         ("GPU tests", _NO_GPU, "The GPU paths are"),
+        ("tests of several GPUs", _FEW_GPUS, "What GPUs do together is"),
         ("full-disk tests", NO_DISK, "What happens on a full or read-only disk is"),
     ):
         skipped = [report for report in terminalreporter.stats.get("skipped", []) if why in str(report.longrepr)]

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
 from fae.artifacts.checkpoint import read_progress
 from fae.artifacts.packed import PackedDataset
 from fae.cli.main import main
 from fae.engine.processes import process_start
 from fae.report.sentences.rank_lines import rank_lines
+from started_runs import assert_same, nodes_of_torchrun, started, tensors, torchrun_of
 
 from commands import fae, fault, succeed, write_log, write_recipe
 
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
+TORCHRUN = torchrun_of(2)
 INTERRUPTED = "fae: interrupted; the same command continues from here"
 RECIPE = {
     "hot": {"budget": "8KiB"},
@@ -53,62 +50,6 @@ def two(made: Path) -> Path:
     return made / "two"
 
 
-class Started:
-    """A command that is running."""
-
-    def __init__(self, out: Path, process: subprocess.Popen[str]) -> None:
-        self.out, self.process = out, process
-
-    def ranks(self) -> list[int]:
-        """Processes that this one has started, in their order."""
-        pid = self.process.pid
-        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-    def await_batches(self, count: int) -> list[int]:
-        """Wait for a checkpoint of at least `count` batches; the ranks."""
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            assert self.process.poll() is None, self.process.communicate()
-            with contextlib.suppress(Exception):
-                if read_progress(self.out / "checkpoint")["batches"] >= count:
-                    return self.ranks()
-            time.sleep(0.005)
-        raise AssertionError("no checkpoint")
-
-    def end(self, status: int = 0) -> list[str]:
-        """Wait for its end; the lines that it said."""
-        out, err = self.process.communicate(timeout=180)
-        assert (self.process.returncode, out) == (status, ""), err
-        return err.splitlines()
-
-
-def started(folder: Path, out: str, *words: str, starter: tuple[str, ...] = ()) -> Started:
-    """Start the run of a folder, with the data stages of the run of one process."""
-    target = folder / out
-    if not target.exists():
-        target.mkdir()
-        for name in ("log", "profile", "hot_set", "packed"):
-            shutil.copytree(folder / "alone" / name, target / name)
-    command = [sys.executable, *starter, "-m", "fae", "run", str(folder / "recipe.toml"), "--out", str(target)]
-    process = subprocess.Popen(
-        [*command, "--device", "cpu", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)],
-    )  # fmt: skip
-    return Started(target, process)
-
-
-def tensors(out: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """All that a checkpoint holds, but for the state of random streams."""
-    for path in sorted((out / "checkpoint").rglob("*.safetensors")):
-        yield from ((f"{path.name} {name}", each) for name, each in load_file(path).items() if "random" not in name)
-
-
-def assert_same(one: Path, other: Path) -> None:
-    """Two checkpoints with the same bytes."""
-    for (name, first), (_, second) in zip(tensors(one), tensors(other), strict=True):
-        assert first.tobytes() == second.tobytes(), name
-
-
 def assert_close(one: Path, other: Path) -> None:
     """Two trainings that differ in how sums are rounded alone."""
     for (name, first), (_, second) in zip(tensors(one), tensors(other), strict=True):
@@ -124,9 +65,10 @@ def assert_close(one: Path, other: Path) -> None:
 def test_two_ranks_train_what_one_does(made: Path, two: Path) -> None:
     assert_close(two, made / "alone")
     record = json.loads((two / "run.json").read_text())
-    assert record["train"]["ranks"] == 2
+    assert (record["train"]["ranks"], record["train"]["wire"]) == (2, "gather")
     assert record["command"].endswith("--device cpu --gpus 2")
-    assert json.loads((made / "alone" / "run.json").read_text())["train"]["ranks"] == 1
+    alone = json.loads((made / "alone" / "run.json").read_text())["train"]
+    assert (alone["ranks"], alone["wire"]) == (1, None)
 
 
 def test_rows_may_be_anywhere(made: Path, two: Path) -> None:
@@ -189,14 +131,10 @@ def test_four_ranks(made: Path) -> None:
 def test_two_nodes_of_torchrun_end_as_one_of_four_ranks(made: Path) -> None:
     """Both are this machine; the run folder is one that both see."""
     started(made, "one node", "--gpus", "4").end()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    meeting = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", port)
-    nodes = [started(made, "nodes", starter=(*TORCHRUN, *meeting, "--node-rank", rank)) for rank in ("1", "0")]
-    for node in nodes:
+    for node in [started(made, "nodes", starter=starter) for starter in nodes_of_torchrun(2)]:
         node.end()
     assert_same(made / "nodes", made / "one node")
+    assert json.loads((made / "nodes" / "run.json").read_text())["train"]["wire"] == "gather"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

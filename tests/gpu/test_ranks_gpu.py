@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from fae.distributed.launcher import launch
+from gpus import needs_gpus
 
 from cases import train
 from rank_cases_program import BY_BOTH, HELD, SOME, SPREAD, layout_of, path_of, rank_cases
@@ -73,14 +74,14 @@ def test_ranks_whose_cpus_compute_rows(name: str, tmp_path: Path) -> None:
     require_same(plain, trained(tmp_path / "delayed", 4, 1, names=(name,)))
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs 2 GPUs")
+@needs_gpus(2)
 @pytest.mark.parametrize("name", BY_BOTH)
 def test_what_moves_dense_gradients_changes_nothing(name: str, tmp_path: Path) -> None:
     found = trained(tmp_path / "peer", 2, 0, wire="peer", names=(name,))
     require_same(found, trained(tmp_path / "gather", 2, 1, wire="gather", names=(name,)))
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs 2 GPUs")
+@needs_gpus(2)
 def test_what_moves_sums_changes_nothing(tmp_path: Path) -> None:
     """Peer memory and NCCL."""
     found = trained(tmp_path / "peer", 2, 0, wire="peer", names=SOME)

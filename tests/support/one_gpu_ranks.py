@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from fae.distributed import devices
+from fae.distributed import devices, peer_buffers
 from fae.distributed.link import Link
 
 
@@ -28,4 +28,5 @@ def share_one_gpu() -> None:
     new_group = dist.new_group
     dist.new_group = lambda backend=None, **options: new_group(backend="gloo", **options)
     devices.take_device = take_first
+    peer_buffers._why_not_peer = lambda group, device: ""
     Link.gather_tensors = gather  # type: ignore[method-assign]

@@ -170,7 +170,7 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     faults = FaultInjection(max_delay_seconds=longest, fill_with_nan=seed > 0, seed=seed + place.rank)
     options: dict[str, Any] = {}
     with RankProcess(place) as process, process.join("cuda" if on_gpu else "cpu") as joined:
-        group = replace(joined, wire=wire or None, reproducible=engine == "reproducible")
+        group = replace(joined, wire=wire or joined.wire, reproducible=engine == "reproducible")
         if seed:
             group = DelayedGroup(**vars(group))
         if on_gpu:

@@ -1,4 +1,4 @@
-"""The device of a rank: on GPUs, each rank of a host has one of its own."""
+"""The device of a rank: on GPUs, each rank of a host has one of its own, with memory of its own."""
 
 from __future__ import annotations
 
@@ -31,3 +31,12 @@ def take_device(place: RankPlace, device: str) -> torch.device:
         )
     torch.cuda.set_device(place.local_rank)
     return torch.device("cuda", place.local_rank)
+
+
+def gpu_with_free_bytes() -> tuple[int, int]:
+    """The number of the GPU that this process uses where none is named, and the bytes that it can still take there.
+
+    What torch holds of it and does not use counts as free.
+    """
+    held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return torch.cuda.current_device(), torch.cuda.mem_get_info()[0] + held

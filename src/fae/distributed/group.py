@@ -48,7 +48,10 @@ class Group:
     link
         What moves bytes between ranks; None where there is one.
     wire
-        How GPUs reach one another's buffers (`fae.distributed.peer_buffers`); None takes the best that all of them can.
+        How ranks reach one another's buffers (`fae.distributed.peer_buffers`): ``peer`` reads them in place, ``gather``
+        has a collective copy them, as None does, which is that of one rank.
+    why_gathered
+        Why GPUs do not read one another's buffers in place; empty where they do, and on CPUs.
     reproducible
         Whether what they train must not depend on how many they are: then every batch has 8 slices.
     """
@@ -60,6 +63,7 @@ class Group:
     device: str = "cpu"
     link: Link | None = field(default=None, repr=False, compare=False)
     wire: Wire | None = None
+    why_gathered: str = ""
     reproducible: bool = False
 
     @property

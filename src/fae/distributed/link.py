@@ -22,7 +22,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 from fae.core.errors import RankError
 from fae.distributed.ends import CommonFault, LostRank
-from fae.distributed.meeting import RankMeeting
+from fae.distributed.meeting import RankMeeting, RankWatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +48,8 @@ class Link:
         What tensors of this rank are on.
     timeout
         Seconds that a rank waits for the others in one collective.
+    on_loss
+        As `fae.distributed.meeting.RankWatch` calls it; None where ranks of GPUs have no others to watch.
 
     Attributes
     ----------
@@ -55,7 +57,13 @@ class Link:
         Seconds that this rank has been in collectives: it waits for the others, and bytes are moved.
     """
 
-    def __init__(self, meeting: RankMeeting, device: torch.device, timeout: float) -> None:
+    def __init__(
+        self,
+        meeting: RankMeeting,
+        device: torch.device,
+        timeout: float,
+        on_loss: Callable[[str], None] | None = None,
+    ) -> None:
         self._meeting, self._place, self._store, self._timeout = meeting, meeting.place, meeting.store, timeout
         limit = timedelta(seconds=timeout) + _MARGIN
         self._waits_on_device = device.type == "cuda"
@@ -71,6 +79,7 @@ class Link:
                 self._tensors = dist.new_group(backend="nccl", timeout=limit)
         except RuntimeError as error:
             raise LostRank(f"ranks cannot be connected: {_line(error)}") from error
+        self._watch = RankWatch(meeting, on_loss) if on_loss is not None and self._waits_on_device else None
         self._number = self._works = 0
         self.waited_seconds = 0.0
         self._header = torch.zeros(3, dtype=torch.int64)
@@ -125,6 +134,8 @@ class Link:
 
     def close(self, *, now: bool = False) -> None:
         """Leave the group; `now` without an end of what is still under way, which would be waited for otherwise."""
+        if self._watch is not None:
+            self._watch.stop()
         if now or not dist.is_initialized() or not self._taken_down():
             for group in (self._control, self._host_tensors, self._tensors):
                 ctypes.pythonapi.Py_IncRef(

@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ _LOOK_SECONDS = 1.0
 """How often a rank that waits for rank 0 looks around; its wait is over at once when rank 0 says so."""
 _SILENT_SECONDS = 60.0
 """After how long without a beat of rank 0 the others stop waiting for it."""
+_WATCH_SECONDS = 5.0
+_GRACE_SECONDS = 30.0
 _LOCAL = ("127.0.0.1", "localhost")
 
 
@@ -222,6 +224,73 @@ class RankMeeting:
             return self.store.add("failures", 0) > 0
         except RuntimeError:
             return False
+
+
+class RankWatch:
+    """Watch over ranks of other hosts while GPUs train: a thread that beats, and hears the others, until `stop`.
+
+    A GPU waits without end for a rank that is gone, and the host with it: a collective that NCCL runs in a captured
+    graph has no limit of time. On one host the launcher, or torchrun, ends all ranks when one has ended; another host
+    does not hear of it.
+
+    Parameters
+    ----------
+    on_loss
+        Called in the thread with a line, once, where a rank is gone and this one does not end.
+    beat_seconds, silent_seconds, grace_seconds
+        Between beats; without a beat until a rank is taken to be gone, as rank 0 is where others wait for it; and until
+        this process, which may find out by itself where it waits in a collective of the host, is ended.
+    """
+
+    def __init__(
+        self,
+        meeting: RankMeeting,
+        on_loss: Callable[[str], None],
+        *,
+        beat_seconds: float = _WATCH_SECONDS,
+        silent_seconds: float = _SILENT_SECONDS,
+        grace_seconds: float = _GRACE_SECONDS,
+    ) -> None:
+        self._meeting, self._on_loss = meeting, on_loss
+        self._beat, self._silent, self._grace = beat_seconds, silent_seconds, grace_seconds
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, daemon=True, name="fae-watch").start()
+
+    def stop(self) -> None:
+        """This rank leaves the others, or has found out."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        line = self._await_loss()
+        if line and not self._ended.wait(self._grace):
+            self._on_loss(line)
+
+    def _await_loss(self) -> str:
+        """Wait until a rank is gone, and say which; empty where this one has left."""
+        place = self._meeting.place
+        others = [rank for rank in range(place.world) if rank != place.rank]
+        counts, heard = dict.fromkeys(others, -1), dict.fromkeys(others, time.monotonic())
+        while not self._ended.wait(self._beat):
+            self._listen(others, counts, heard)
+            silent = [rank for rank in others if time.monotonic() - heard[rank] > self._silent]
+            if silent:
+                rank, host = silent[0], self._meeting.facts[silent[0]]["host"]
+                return (
+                    f"rank {rank} on {host} has not been heard of for {self._silent:.0f} s; all ranks end, and the "
+                    "same command continues from the last checkpoint"
+                )
+            if self._meeting.has_failure():
+                return "another rank has failed"
+        return ""
+
+    def _listen(self, others: Sequence[int], counts: dict[int, int], heard: dict[int, float]) -> None:
+        store = self._meeting.store
+        with contextlib.suppress(RuntimeError):  # without a store none is heard of
+            store.add(f"alive/{self._meeting.place.rank}", 1)
+            for rank in others:
+                count = store.add(f"alive/{rank}", 0)
+                if count != counts[rank]:
+                    counts[rank], heard[rank] = count, time.monotonic()
 
 
 @contextlib.contextmanager

@@ -3,17 +3,20 @@
 A rank writes `own`, calls `send` and `await_all`, and reads what the `pointers` say. Before it writes again, all must
 have read: `await_all` says so too, and one of any buffer is enough for all of them. The host waits for nothing, so all
 can be captured in a CUDA graph. What is read has the same bytes whatever moved it.
+
+GPUs of several hosts, and those of one host that do not see each other, have NCCL copy what is read; ranks of CPUs have
+Gloo do it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from fae.distributed.ends import CommonFault
-from fae.distributed.group import Group, Wire
+from fae.distributed.group import Group
 from fae.kernels.torch_private import symmetric_memory
 
 _BARRIER_MILLISECONDS = 15 * 60 * 1000
@@ -68,7 +71,24 @@ class _PeerMemory:
 
 
 class _Gathered:
-    """A copy of every rank's vector, brought by a collective."""
+    """A copy of every rank's vector, brought by a collective, which is all that ranks wait for.
+
+    Nothing of this rank's memory is read or written by another rank outside of the collective, so no barrier is needed,
+    and `await_all` may be left out or called once for many buffers, as those who read in place do:
+
+    * *Reading behind writing.* On a GPU the collective reads `own` behind what the current stream had launched, and
+      the current stream continues behind the collective: torch launches it there, or on a stream of NCCL's that waits
+      for an event of the current one and is waited for in turn. It is over when the parts of all ranks are in the copy.
+    * *Writing behind reading.* NCCL's part of a rank is over when nobody needs its `own` any longer, so the next step,
+      behind it in the order of the stream, may overwrite it. The copy is overwritten by the next `send` of this rank
+      alone: what reads it on another stream (rows that are stepped when the next step begins) is waited for by the
+      current one before gradients are written (`Embeddings.await_lookup`), and `send` comes behind them.
+    * *The same order on all ranks.* All collectives of NCCL are launched by one thread, in the order of batches, groups
+      of tables and then dense weights, which is the same on all ranks; one communicator runs them one by one.
+    * *Captured graphs* hold the collective with the addresses of `own` and of the copy, which are made once. The first
+      steps run kernel by kernel, so NCCL has connected ranks before a capture. Ranks capture at the same batch. NCCL is
+      taken down when the graphs are gone (`fae.distributed.link`).
+    """
 
     def __init__(self, group: Group, size: int, device: torch.device, what: str) -> None:
         self._group, self._what = group, what
@@ -91,35 +111,46 @@ def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, 
     ----------
     group
         The ranks, of which there are several; `Group.wire` says how bytes get from one to the other: ``peer`` reads
-        other GPUs' memory in place, ``gather`` has a collective copy it.
+        other GPUs' memory in place, else a collective copies it.
     size
         Numbers of a rank, at least 1.
     channel
         From 0: another one for each buffer that is in use at the same time.
     what
         The buffer in words, as for `Group.all_gather`.
-
-    Raises
-    ------
-    CommonFault
-        If GPUs do not see each other and `Group.wire` does not say to use NCCL, whose sums nobody has seen end.
     """
     size = max(1, size)
-    wire = group.wire or best_wire(group, device)
-    if wire == "gather" and group.wire is None and device.type == "cuda":
-        raise CommonFault(
-            "the GPUs of these ranks do not read each other's memory, as those of one host with NVLink do; train on "
-            "GPUs that do (nvidia-smi topo -m), on one of them, or with --device cpu"
-        )
-    if wire == "peer":
+    if group.wire == "peer":
         return _PeerMemory(group, size, device, channel)
     return _Gathered(group, size, device, what)
 
 
-def best_wire(group: Group, device: torch.device) -> Wire:
-    """``peer`` where all ranks are GPUs of one host that map each other's memory; the same on all ranks."""
-    can = device.type == "cuda" and symmetric_memory() is not None and len(set(group.hosts)) == 1
-    if can:
-        others = (other for other in range(torch.cuda.device_count()) if other != device.index)
-        can = all(torch.cuda.can_device_access_peer(device, other) for other in others)
-    return "gather" if group.any(not can, "whether GPUs see each other") else "peer"
+def with_best_wire(group: Group, device: torch.device) -> Group:
+    """The group with `Group.wire`: ``peer`` where all ranks are GPUs of one host that map each other's memory.
+
+    All ranks call it together, and find the same.
+    """
+    if device.type != "cuda":
+        return replace(group, wire="gather")
+    reason = _why_not_peer(group, device)
+    return replace(group, wire="gather" if reason else "peer", why_gathered=reason)
+
+
+def _why_not_peer(group: Group, device: torch.device) -> str:
+    """Why GPUs of ranks do not read each other's memory, the same on all ranks; empty where they do."""
+    numbers: list[int] = group.gather_json(device.index, "the GPUs of all ranks")
+    hosts = len(set(group.hosts))
+    if hosts > 1:
+        found = f"ranks are on {hosts} hosts"
+    elif len(set(numbers)) < len(numbers):  # several containers of one host, or starts of torchrun with other GPUs
+        found = "ranks of this host do not see each other's GPUs (CUDA_VISIBLE_DEVICES)"
+    elif symmetric_memory() is None:
+        found = "this torch has no memory that GPUs share"
+    else:
+        apart = [other for other in numbers if other != device.index and not _reads_memory(device, other)]
+        found = f"GPU {device.index} does not read the memory of GPU {apart[0]} (nvidia-smi topo -m)" if apart else ""
+    return next((each for each in group.gather_json(found, "whether GPUs see each other") if each), "")
+
+
+def _reads_memory(device: torch.device, other: int) -> bool:
+    return other < torch.cuda.device_count() and torch.cuda.can_device_access_peer(device, other)

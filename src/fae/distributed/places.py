@@ -42,6 +42,11 @@ class RankPlace:
     launcher: int | None = None
     start: int | None = None
 
+    @property
+    def has_other_hosts(self) -> bool:
+        """Whether there are ranks on other hosts, or in other nodes of torchrun."""
+        return self.local_world < self.world
+
     def environment(self) -> dict[str, str]:
         """The variables that tell a process its place."""
         found = {

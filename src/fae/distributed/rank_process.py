@@ -107,19 +107,20 @@ class RankProcess:
         self._facts = meeting.exchange_facts()
         from fae.distributed.devices import take_device
         from fae.distributed.link import Link
+        from fae.distributed.peer_buffers import with_best_wire
 
         chosen = take_device(place, device)
         group = Group(
             rank=place.rank, world=place.world, local_rank=place.local_rank,
             hosts=tuple(facts["host"] for facts in self._facts), device=str(chosen),
-            link=Link(meeting, chosen, self._group_seconds),
+            link=Link(meeting, chosen, self._group_seconds, self._end_lost if place.has_other_hosts else None),
         )  # fmt: skip
         try:
             group.agree(versions("torch"), "versions")
+            return with_best_wire(group, chosen)
         except BaseException:
             group.close(now=True)
             raise
-        return group
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -135,6 +136,10 @@ class RankProcess:
                 raise  # the others have heard of the same signal first
         if status is not None:
             raise SystemExit(status) from error
+
+    def _end_lost(self, line: str) -> None:
+        """End this process from another thread: its own one waits for a GPU, which waits for a rank that is gone."""
+        os._exit(self._status_of(LostRank(line)) or LOST_STATUS)
 
     def _status_of(self, error: BaseException) -> int | None:
         """How this rank ends without a word of its own; None where what it raises is to be said."""

@@ -81,7 +81,13 @@ def largest_budget(needs: MemoryPlan, device_free: int) -> int:
 
 
 def require_memory(
-    needs: MemoryPlan, placement: str, *, device_free: int | None, host_free: int | None = None, ranks: int = 1
+    needs: MemoryPlan,
+    placement: str,
+    *,
+    device_free: int | None,
+    host_free: int | None = None,
+    ranks: int = 1,
+    gpu: str = "the GPU",
 ) -> None:
     """Raise `BudgetError` for what cannot fit.
 
@@ -93,6 +99,8 @@ def require_memory(
         Bytes that the host can still give; by default as the system reports, unchecked where it reports nothing.
     ranks
         How many processes of this host take that memory, each for itself.
+    gpu
+        The GPU in words.
 
     Raises
     ------
@@ -109,7 +117,7 @@ def require_memory(
             what = (
                 f"placement = {placement!r} needs {format_bytes(needs.device_rows)} of GPU memory for rows, state and "
                 f"staging, and {format_bytes(needs.device_beside + SPARE_BYTES)} beside them; "
-                f"{format_bytes(device_free)} are free"
+                f"{format_bytes(device_free)} are free on {gpu}"
             )
             if largest <= 0:
                 raise BudgetError(f"{what}; free GPU memory, or choose a smaller [train] batch_size")

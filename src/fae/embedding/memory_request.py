@@ -147,6 +147,11 @@ class MemoryRequest:
         return self.dense_bytes + gpu_lookups(self.geometries, self._slice_size, self._own_splits) + of_rings + sums
 
     @property
+    def gathered_sums(self) -> int:
+        """Bytes on the device of the row sums of all ranks, where a collective copies them (`Group.wire`)."""
+        return self.world * sum(split.sum_bytes for split in self._slices)
+
+    @property
     def _plan(self) -> SlicePlan:
         return Group(world=self.world, reproducible=self.reproducible).slices
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from fae.distributed.group import Group
     from fae.embedding.base import Embeddings
+    from fae.embedding.memory_plan import MemoryPlan
     from fae.run.recipe import Recipe
 
 
@@ -77,7 +79,7 @@ class TrainStage(Stage[Manifest]):
         Raises
         ------
         FaeError
-            If ranks differ, or the training fails.
+            If ranks differ, one of them lacks the memory, or the training fails.
         """
         from fae.models.registry import build_model
         from fae.training.trainer import Trainer
@@ -85,6 +87,9 @@ class TrainStage(Stage[Manifest]):
         packed, hot_set, train, path = PACK.open(run), CALIBRATE.open(run), run.recipe.train, self.path(run)
         if group.world > 1:
             group.agree({"made from": plan.parents, **plan.parameters}, "recipe")
+            require_memory_of_each(run, packed, hot_set, group)
+            if group.why_gathered:
+                say(f"train: NCCL copies the sums of ranks from GPU to GPU, since {group.why_gathered}")
         model = build_model(run.recipe.model, hot_set.layout.features, packed.num_dense, seed=train.seed)
         embeddings = fresh_embeddings(run, hot_set, group=group)
         model = model.to(embeddings.device)
@@ -227,23 +232,65 @@ def _why_undefined(test: Mapping[str, Any]) -> str:
 
 
 def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSet, model: nn.Module) -> None:
-    """Print what training will take, and refuse what cannot fit, before anything is allocated.
+    """Print what training will take, and refuse what cannot fit on this host and its first GPU, before it is allocated.
 
     Raises
     ------
     BudgetError
         If it does not fit; it names what is needed, what is free, and the largest budget that fits.
     """
-    import torch
+    from fae.embedding.memory_plan import require_memory
 
+    placement, on_gpu, ranks = run.recipe.train.placement, run.device() == "cuda", run.ranks.place.local_world
+    needs = _planned_memory(run, packed, hot_set, model)
+    each = f", on each of {ranks} ranks of this host" if ranks > 1 else ""
+    say(f"train: {placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}{each}")
+    gpu, free = _gpu_of_process() if on_gpu else ("", None)
+    require_memory(needs, placement, device_free=free, host_free=available_bytes(), ranks=ranks, gpu=gpu)
+
+
+def require_memory_of_each(run: RunContext, packed: PackedDataset, hot_set: HotSet, group: Group) -> None:
+    """Refuse what cannot fit on the GPU of any rank, or on another host than that of rank 0.
+
+    All ranks call it together. Where a collective copies the sums of GPUs, the copies are counted, too.
+
+    Raises
+    ------
+    CommonFault
+        With the line of the first rank that lacks memory: the number of its GPU and its host, and what is free there.
+    """
+    from fae.distributed.ends import CommonFault
+    from fae.embedding.memory_plan import require_memory
+    from fae.models.registry import sketch_model
+
+    train, on_gpu, host = run.recipe.train, run.device() == "cuda", group.hosts[group.rank]
+    is_elsewhere, line = host != group.hosts[0], ""
+    if on_gpu or is_elsewhere:
+        model = sketch_model(run.recipe.model, hot_set.layout.features, packed.num_dense)
+        gpu, free = _gpu_of_process() if on_gpu else ("", None)
+        try:
+            require_memory(
+                _planned_memory(run, packed, hot_set, model, gathered=on_gpu and group.wire == "gather"),
+                train.placement, device_free=free, host_free=available_bytes() if is_elsewhere else 0,
+                ranks=run.ranks.place.local_world, gpu=f"{gpu} of {host}, that of rank {group.rank}",
+            )  # fmt: skip
+        except BudgetError as error:
+            line = f"on {host}: {error}" if is_elsewhere else str(error)
+    if found := next((each for each in group.gather_json(line, "whether every rank has the memory") if each), ""):
+        raise CommonFault(found)
+
+
+def _planned_memory(
+    run: RunContext, packed: PackedDataset, hot_set: HotSet, model: nn.Module, *, gathered: bool = False
+) -> MemoryPlan:
+    """What each rank takes; `gathered` with the copies of all sums on its GPU."""
     from fae.distributed.dense_sums import dense_sums_bytes
     from fae.distributed.group import Group
-    from fae.embedding.memory_plan import require_memory
+    from fae.embedding.memory_request import MemoryRequest
     from fae.embedding.placements import plan_memory
-    from fae.training.dense import dense_bytes
+    from fae.training.dense import dense_bytes, gathered_dense_bytes
 
-    train, on_gpu = run.recipe.train, run.device() == "cuda"
-    splits = (packed.train, packed.validation, packed.test)
+    train, on_gpu, splits = run.recipe.train, run.device() == "cuda", (packed.train, packed.validation, packed.test)
     world, num_weights = run.ranks.place.world, sum(parameter.numel() for parameter in model.parameters())
     dense = dense_bytes(train.optimizer, model, flat=on_gpu, bf16=on_gpu and train.precision == "bf16")
     if not on_gpu:
@@ -252,13 +299,21 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
         train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense,
         world=world, reproducible=train.reproducible, one_host=run.ranks.place.local_world == world,
     )  # fmt: skip
-    ranks = run.ranks.place.local_world
-    each = f", on each of {ranks} ranks of this host" if ranks > 1 else ""
-    say(f"train: {train.placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}{each}")
-    require_memory(
-        needs, train.placement, device_free=torch.cuda.mem_get_info()[0] if on_gpu else None,
-        host_free=available_bytes(), ranks=ranks,
-    )  # fmt: skip
+    if not gathered:
+        return needs
+    copies = gathered_dense_bytes(model, world)
+    if train.placement != "hybrid":  # whose row sums are in host memory
+        request = MemoryRequest(hot_set=hot_set, optimizer=train.optimizer, splits=splits, on_gpu=on_gpu, world=world)
+        copies += request.gathered_sums
+    return replace(needs, device_work=needs.device_work + copies)
+
+
+def _gpu_of_process() -> tuple[str, int]:
+    """The GPU of this process in words, and the bytes that are free there."""
+    from fae.distributed.devices import gpu_with_free_bytes
+
+    number, free = gpu_with_free_bytes()
+    return f"GPU {number}", free
 
 
 def fresh_embeddings(

@@ -301,14 +301,25 @@ def dense_bytes(name: str, model: nn.Module, *, flat: bool = False, bf16: bool =
     exact = sum(parameter.numel() for parameter in parameters)
     if not flat:
         return 4 * exact * (2 + moments) + 4 * len(parameters) + buffers
+    padded = _most_padded(parameters)
+    # The flat vector, its gradient, moments and bfloat16 copy; autograd's own gradients beside them; some scalars.
+    one_by_one = 4 * exact + _ROUNDED * (len(parameters) + 8)
+    return 4 * padded * (2 + moments) + (2 * padded if bf16 else 0) + one_by_one + buffers
+
+
+def gathered_dense_bytes(model: nn.Module, world: int) -> int:
+    """Most bytes of the dense gradients of all ranks, where a collective copies them (`Group.wire`)."""
+    return 4 * world * _most_padded(list(model.parameters())) + _ROUNDED
+
+
+def _most_padded(parameters: list[nn.Parameter]) -> int:
+    """Most weights of a flat vector, padding included."""
     padded = 2 * _ALIGN  # one more for each of two blocks' sums, which begin aligned
     for parameter in parameters:
         rows = len(parameter) if parameter.dim() > 1 else 1
         columns = -(-(parameter.numel() // rows) // EVEN_WIDTH) * EVEN_WIDTH
         padded += -(-rows * columns // _ALIGN) * _ALIGN + _ALIGN
-    # The flat vector, its gradient, moments and bfloat16 copy; autograd's own gradients beside them; some scalars.
-    one_by_one = 4 * exact + _ROUNDED * (len(parameters) + 8)
-    return 4 * padded * (2 + moments) + (2 * padded if bf16 else 0) + one_by_one + buffers
+    return padded
 
 
 assert math.gcd(_ALIGN, EVEN_WIDTH) == EVEN_WIDTH

@@ -1,31 +1,91 @@
-"""GPUs that do not see each other are refused in one line, and loss windows of ranks settle in step."""
+"""How ranks reach each other's sums, as they find out together; loss windows of ranks settle in step."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from fae.core.errors import DeviceError
 from fae.distributed import peer_buffers
-from fae.distributed.ends import CommonFault
 from fae.distributed.group import Group
 from fae.run import rank_training
 from fae.training.watching.loss_windows import LossWindows
 
 
-def test_gpus_that_do_not_read_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is taken of a GPU before."""
-    monkeypatch.setattr(peer_buffers, "best_wire", lambda *_: "gather")
-    with pytest.raises(CommonFault, match="do not read each other's memory"):
-        peer_buffers.peer_buffer(Group(world=2), 4, torch.device("cuda", 0), channel=0, what="sums")
+class Told(Group):
+    """A group whose other ranks have said what the class holds, in turn."""
+
+    others: list[list[Any]]
+
+    def gather_json(self, value: Any, what: str) -> list[Any]:
+        return [value, *type(self).others.pop(0)]
 
 
-def test_a_copy_of_each_rank_on_cpus() -> None:
-    buffer = peer_buffers.peer_buffer(Group(world=2), 4, torch.device("cpu"), channel=0, what="sums")
-    assert buffer.own.shape == (4,)
-    assert int(buffer.pointers[1] - buffer.pointers[0]) == 16
+@pytest.fixture
+def see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host of two GPUs that read each other's memory."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda *_: True)
+
+
+def chosen(*others: list[Any], hosts: tuple[str, ...] = ("a", "a"), device: str = "cuda:0") -> tuple[str | None, str]:
+    """The wire of rank 0 and why sums are gathered; `others` are the GPU of another rank and what that has found."""
+    Told.others = list(others)
+    group = peer_buffers.with_best_wire(Told(world=2, hosts=hosts), torch.device(device))
+    assert not Told.others
+    return group.wire, group.why_gathered
+
+
+@pytest.mark.usefixtures("see_each_other")
+def test_gpus_of_one_host_read_each_other() -> None:
+    assert chosen([1], [""]) == ("peer", "")
+
+
+@pytest.mark.usefixtures("see_each_other")
+def test_several_hosts_gather() -> None:
+    """Whatever numbers their GPUs have."""
+    for number in (0, 1):
+        wire, reason = chosen([number], ["ranks are on 2 hosts"], hosts=("a", "b"))
+        assert (wire, reason) == ("gather", "ranks are on 2 hosts")
+
+
+@pytest.mark.usefixtures("see_each_other")
+def test_ranks_that_have_gpus_of_their_own_gather() -> None:
+    """As two containers of one host have: each names its GPU 0."""
+    wire, reason = chosen([0], [""])
+    assert wire == "gather"
+    assert "do not see each other's GPUs (CUDA_VISIBLE_DEVICES)" in reason
+
+
+@pytest.mark.usefixtures("see_each_other")
+def test_gpus_without_peer_access_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where any rank finds one: it is named on all."""
+    monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda *_: False)
+    expected = "GPU 0 does not read the memory of GPU 1 (nvidia-smi topo -m)"
+    assert chosen([1], [""]) == ("gather", expected)
+    monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda *_: True)
+    assert chosen([1], ["GPU 1 does not"]) == ("gather", "GPU 1 does not")
+
+
+@pytest.mark.usefixtures("see_each_other")
+def test_a_torch_without_shared_memory_gathers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_buffers, "symmetric_memory", lambda: None)
+    assert chosen([1], [""]) == ("gather", "this torch has no memory that GPUs share")
+
+
+def test_cpus_gather_without_a_reason() -> None:
+    assert chosen(device="cpu") == ("gather", "")
+
+
+def test_a_copy_of_each_rank() -> None:
+    for wire in (None, "gather"):
+        group = Group(world=2, wire=wire)  # type: ignore[arg-type]
+        buffer = peer_buffers.peer_buffer(group, 4, torch.device("cpu"), channel=0, what="sums")
+        assert buffer.own.shape == (4,)
+        assert int(buffer.pointers[1] - buffer.pointers[0]) == 16
 
 
 @pytest.mark.parametrize(("gpus", "advice"), [(3, "start 2 here"), (1, "start one rank")])

@@ -1,4 +1,4 @@
-"""Each rank of a host takes its memory: a training that fits once may not fit twice."""
+"""Each rank takes its memory of its host and of its GPU: a training that fits once may not fit twice."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from fae.core.errors import BudgetError
+from fae.distributed.devices import gpu_with_free_bytes
+from fae.distributed.ends import CommonFault
+from fae.distributed.group import Group
 from fae.distributed.places import RankPlace
 from fae.models.registry import sketch_model
 from fae.run import train_stage
-from fae.run.train_stage import require_enough_memory, require_model_memory
+from fae.run.train_stage import require_enough_memory, require_memory_of_each, require_model_memory
 from fae.training.config import TrainConfig
-from fae.training.dense import dense_bytes
+from fae.training.dense import dense_bytes, gathered_dense_bytes
 from train_setting import MODEL, Setting
 
 
@@ -60,3 +64,89 @@ def test_dense_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_model_memory(recipe, log, 2)
     with pytest.raises(BudgetError, match=r"state on each of 3 ranks of this host, .* make the widths .* fewer ranks$"):
         require_model_memory(recipe, log, 3)
+
+
+MIB = 2**20
+
+
+def use_gpu(monkeypatch: pytest.MonkeyPatch, number: int, free: int, *, reserved: int = 0, allocated: int = 0) -> None:
+    """A GPU of which torch itself holds some."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: number)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10 * free))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: allocated)
+
+
+class TwoRanks(Group):
+    """The second of two ranks, whose first one has enough; it keeps what this one says."""
+
+    said: list[str]
+
+    def gather_json(self, value: Any, what: str) -> list[Any]:
+        type(self).said = ["", value]
+        return self.said
+
+
+def run_of(placement: str, device: str) -> Any:
+    train = TrainConfig(batch_size=32, placement=placement)
+    place = RankPlace(rank=1, world=2, local_rank=1, local_world=2)
+    return SimpleNamespace(
+        recipe=SimpleNamespace(train=train, model=MODEL), device=lambda: device, ranks=SimpleNamespace(place=place)
+    )
+
+
+def test_each_rank_looks_at_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line has the number of the GPU, its host, and what is free there."""
+    setting, run = Setting(tmp_path), run_of("device", "cuda")
+    group = TwoRanks(rank=1, world=2, local_rank=1, hosts=("a", "a"), device="cuda:1", wire="peer")
+    use_gpu(monkeypatch, 1, 600 * MIB)
+    require_memory_of_each(run, setting.packed, setting.hot_set, group)
+    use_gpu(monkeypatch, 1, 100 * MIB)
+    with pytest.raises(
+        CommonFault, match=r"^placement = .* 100\.0 MiB are free on GPU 1 of a, that of rank 1; free GPU"
+    ):
+        require_memory_of_each(run, setting.packed, setting.hot_set, group)
+    model = sketch_model(MODEL, setting.log.features, 2)
+    with pytest.raises(BudgetError, match=r"100\.0 MiB are free on GPU 1; free GPU"):
+        require_enough_memory(run, setting.packed, setting.hot_set, model)
+
+
+def test_what_torch_holds_and_does_not_use_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_gpu(monkeypatch, 3, 5 * MIB, reserved=4 * MIB, allocated=MIB)
+    assert gpu_with_free_bytes() == (3, 8 * MIB)
+
+
+@pytest.mark.parametrize("placement", ["device", "hybrid"])
+def test_copies_of_sums_are_counted(placement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a collective makes them; rows of `hybrid` have theirs in host memory."""
+    setting, run = Setting(tmp_path), run_of(placement, "cuda")
+
+    def least(wire: Any) -> int:
+        group = TwoRanks(rank=1, world=2, local_rank=1, hosts=("a", "a"), device="cuda:1", wire=wire)
+
+        def fits(free: int) -> bool:
+            use_gpu(monkeypatch, 1, free)
+            try:
+                require_memory_of_each(run, setting.packed, setting.hot_set, group)
+            except CommonFault:
+                return False
+            return True
+
+        return bisect_left(range(2**32), True, key=fits)
+
+    model = sketch_model(MODEL, setting.log.features, 2)
+    dense = gathered_dense_bytes(model, 2)
+    assert dense >= 2 * 4 * sum(weight.numel() for weight in model.parameters())
+    sums = least("gather") - least("peer") - dense
+    assert sums > 0 if placement == "device" else sums == 0
+
+
+def test_another_host_looks_at_its_own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of rank 0 has been looked at before."""
+    setting, run = Setting(tmp_path), run_of("device", "cpu")
+    monkeypatch.setattr(train_stage, "available_bytes", lambda: 1000)
+    group = TwoRanks(rank=1, world=2, hosts=("a", "a"), wire="gather")
+    require_memory_of_each(run, setting.packed, setting.hot_set, group)
+    group = TwoRanks(rank=1, world=2, hosts=("a", "b"), wire="gather")
+    with pytest.raises(CommonFault, match=r"^on b: placement = .* of host memory .* on each of 2 ranks of this host"):
+        require_memory_of_each(run, setting.packed, setting.hot_set, group)

@@ -34,6 +34,7 @@ def train_result(
         "precision": precision,
         "threads": position.threads,
         "ranks": embeddings.group.world,
+        "wire": embeddings.group.wire,
         "reproducible": embeddings.group.reproducible,
         "each_rank": rank_work.gathered(),
         "device_bytes": embeddings.device_bytes,
