@@ -21,7 +21,7 @@ import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's t
 
 import torch
 
-from fae.distributed import peer_buffers
+from fae.distributed.peers import peer_buffers
 from fae.distributed.group import Group
 from fae.embedding import gpu_rank_rows
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from fae.distributed import devices, peer_buffers
+from fae.distributed import devices
 from fae.distributed.link import Link
+from fae.distributed.peers import peer_buffers
 
 
 def share_one_gpu() -> None:

@@ -94,7 +94,7 @@ class NanBuffer:
 
 def fill_buffers_with_nan() -> None:
     """Let all buffers of ranks that are made from now on hold NaN."""
-    import fae.distributed.peer_buffers as buffers
+    import fae.distributed.peers.peer_buffers as buffers
     import fae.embedding.gpu_rank_rows as rows
 
     make = buffers.peer_buffer

@@ -48,8 +48,8 @@ class Group:
     link
         What moves bytes between ranks; None where there is one.
     wire
-        How ranks reach one another's buffers (`fae.distributed.peer_buffers`): ``peer`` reads them in place, ``gather``
-        has a collective copy them, as None does, which is that of one rank.
+        How ranks reach one another's buffers (`fae.distributed.peers.peer_buffers`): ``peer`` reads them in place,
+        ``gather`` has a collective copy them, as None does, which is that of one rank.
     why_gathered
         Why GPUs do not read one another's buffers in place; empty where they do, and on CPUs.
     reproducible

@@ -51,3 +51,17 @@ class ColdOwners(Protocol):
 
     def say_written(self) -> None:
         """Say, in the order of the current stream, that the rows that this rank owns are stepped."""
+
+
+def pull_whole_batch(
+    owners: ColdOwners,
+    kernels: Sequence[TritonGroupKernels],
+    inputs: InputViews,
+    cold_lists: Sequence[Tensor],
+    banks: Sequence[RowStore],
+) -> None:
+    """Copy all cold rows of a batch that is not trained to their places, on the current stream."""
+    owners.begin_evaluation()
+    owners.offer(kernels, inputs, cold_lists)
+    owners.meet()
+    owners.pull(kernels, inputs, banks, of_slice=False)

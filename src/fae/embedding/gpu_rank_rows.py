@@ -19,7 +19,7 @@ from torch import Tensor
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
-from fae.distributed.peer_buffers import PeerBuffer, peer_buffer
+from fae.distributed.peers.peer_buffers import PeerBuffer, peer_buffer
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
 from fae.embedding.cold_owners import ColdOwners
 from fae.kernels.geometry import GroupGeometry

@@ -20,7 +20,7 @@ from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
 from fae.core.optimizers import bias_corrected_rate
 from fae.distributed.group import Group
-from fae.embedding.cold_owners import ColdOwners
+from fae.embedding.cold_owners import ColdOwners, pull_whole_batch
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.gpu_rank_rows import BankRows, GpuRankRows
 from fae.embedding.working_memory import INPUT_RING_DEPTH
@@ -227,8 +227,8 @@ class GpuRows:
             leaves = []
             for group, kernels in enumerate(self._kernels):
                 output = self._output(group)
-                first_listed = self._first_listed(group)
-                kernels.lookup(inputs, self._cold_lists(buffer.views, group), first_listed, banks[group].weight, output)
+                cold_lists, first = self._cold_lists(buffer.views, group), self._first_listed(group)
+                kernels.lookup(inputs, cold_lists, first, banks[group].weight, output)
                 increment_version(output)  # a backward pass of an earlier lookup must not use it
                 leaves.append(output.requires_grad_(requires_grad))
             return leaves
@@ -241,9 +241,8 @@ class GpuRows:
                 width = self._geometries[0].width
                 self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
             self._interacted = requires_grad
-            first_listed = self._first_listed(0)
             joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
-                dense, self._interaction, (inputs, self._cold_lists(buffer.views, 0), first_listed, banks[0].weight),
+                dense, self._interaction, (inputs, self._cold_lists(buffer.views, 0), self._first_listed(0), banks[0].weight),
                 self._row_gradients, lambda: self._update_on_side_stream(batch, banks),
             )  # fmt: skip
             return joined
@@ -261,10 +260,7 @@ class GpuRows:
         views = batch.buffer.views
         if not batch.packed.is_ordered:
             if self._owners is not None:
-                self._owners.begin_evaluation()
-                self._owners.offer(self._kernels, views, self._every_cold_list(views))
-                self._owners.meet()
-                self._owners.pull(self._kernels, views, banks, of_slice=False)
+                pull_whole_batch(self._owners, self._kernels, views, self._every_cold_list(views), banks)
             return views
         assert self._addresses is not None
         if self._side_stream is None:
@@ -284,8 +280,8 @@ class GpuRows:
             before = self._ring.views_before(buffer.index)
             self.ranks.begin_step([self._bank_rows(group, before, bank) for group, bank in enumerate(banks)])
         for group, kernels in enumerate(self._kernels):
-            first_pulled = None if self._owners is None else self._layout.groups[group].num_hot_rows
-            kernels.derive_addresses(buffer.views, self._addresses, first_pulled)
+            hot_rows = None if self._owners is None else self._layout.groups[group].num_hot_rows
+            kernels.derive_addresses(buffer.views, self._addresses, hot_rows)
         if self._owners is not None:
             assert self.ranks is not None
             self._owners.offer(self._kernels, buffer.views, self._every_cold_list(buffer.views))
@@ -362,8 +358,7 @@ class GpuRows:
             if gradient is None:  # the model did not use the group
                 self._carry_rows(group, batch.buffer.views, bank)
             elif self.ranks is not None:
-                rows_of_ranks = self._bank_rows(group, batch.buffer.views, bank)
-                self.ranks.update(group, rows_of_ranks, gradient.contiguous())
+                self.ranks.update(group, self._bank_rows(group, batch.buffer.views, bank), gradient.contiguous())
             else:
                 kernels.update(
                     batch.buffer.views, self._cold_lists(batch.buffer.views, group),

@@ -65,8 +65,8 @@ class MemoryRequest:
         Ranks that train together, each on its slices of a batch; what is planned is that of one of them.
     reproducible
         Whether a batch has 8 slices.
-    one_host
-        Whether all ranks are on one host.
+    have_rows_together
+        Whether ranks on GPUs have the cold rows in host memory together (`fae.embedding.tiered.shares_cold_rows`).
     """
 
     hot_set: HotSetSizes
@@ -76,7 +76,7 @@ class MemoryRequest:
     dense_bytes: int = 0
     world: int = 1
     reproducible: bool = False
-    one_host: bool = True
+    have_rows_together: bool = True
 
     @cached_property
     def geometries(self) -> tuple[GroupGeometry, ...]:

@@ -194,7 +194,7 @@ def plan_memory(
     dense_bytes: int = 0,
     world: int = 1,
     reproducible: bool = False,
-    one_host: bool = True,
+    have_rows_together: bool = True,
 ) -> MemoryPlan:
     """What the embeddings of a placement will take on each rank; parameters as `MemoryRequest` has them.
 
@@ -205,6 +205,6 @@ def plan_memory(
     """
     request = MemoryRequest(
         hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes, world=world,
-        reproducible=reproducible, one_host=one_host,
+        reproducible=reproducible, have_rows_together=have_rows_together,
     )  # fmt: skip
     return find_placement(placement).plan(request)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
-from fae.distributed.peer_rows import PeerRows
+from fae.distributed.peers.peer_rows import PeerRows
 from fae.distributed.rank_batches import Owned
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_rows import TritonGroupKernels

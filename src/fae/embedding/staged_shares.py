@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from fae.artifacts.row_layout import RowLayout
-from fae.distributed import peer_buffers
 from fae.distributed.group import Group
+from fae.distributed.peers import peer_buffers
+from fae.distributed.peers.shared_memory import memory_of_ranks
+from fae.distributed.peers.written_words import WrittenWords
 from fae.distributed.rank_batches import Owned
-from fae.distributed.shared_memory import memory_of_ranks
-from fae.distributed.written_words import WrittenWords
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_rows import TritonGroupKernels
 from fae.streaming.row_store import RowOptimizer, RowStore

@@ -152,7 +152,7 @@ class TieredEmbeddings(Embeddings):
         hot_set, inputs = request.hot_set, request.input_memory(with_cold_lists=False)
         num_cold_rows = sum(group.num_cold_rows for group in hot_set.layout.groups)
         slots, offered, host_rows = request.staging_slots, 0, request.cold_rows
-        if request.world > 1 and request.on_gpu and request.one_host:
+        if request.world > 1 and request.on_gpu and request.have_rows_together:
             inputs = request.input_memory(with_cold_lists=False, with_places=True)
             places = offered = request.pulled_rows
             slots = slots // hot_set.ring_depth * slots_beside_places(hot_set.ring_depth) + places
@@ -266,8 +266,8 @@ class TieredEmbeddings(Embeddings):
 
 
 def shares_cold_rows(group: Group, *, on_gpu: bool) -> bool:
-    """Whether ranks have the cold rows together: on GPUs of one host."""
-    return on_gpu and group.world > 1 and len(set(group.hosts)) == 1
+    """Whether ranks have the cold rows together: on GPUs of one host that read each other's memory."""
+    return on_gpu and group.world > 1 and (group.wire == "peer" or group.device == "cpu")
 
 
 def slots_beside_places(ring_depth: int) -> int:

@@ -264,14 +264,14 @@ def require_memory_of_each(run: RunContext, packed: PackedDataset, hot_set: HotS
     from fae.models.registry import sketch_model
 
     train, on_gpu, host = run.recipe.train, run.device() == "cuda", group.hosts[group.rank]
-    is_elsewhere, line = host != group.hosts[0], ""
+    is_elsewhere, gathered, line = host != group.hosts[0], on_gpu and group.wire == "gather", ""
     if on_gpu or is_elsewhere:
         model = sketch_model(run.recipe.model, hot_set.layout.features, packed.num_dense)
         gpu, free = _gpu_of_process() if on_gpu else ("", None)
         try:
             require_memory(
-                _planned_memory(run, packed, hot_set, model, gathered=on_gpu and group.wire == "gather"),
-                train.placement, device_free=free, host_free=available_bytes() if is_elsewhere else 0,
+                _planned_memory(run, packed, hot_set, model, gathered=gathered),
+                train.placement, device_free=free, host_free=available_bytes() if is_elsewhere or gathered else 0,
                 ranks=run.ranks.place.local_world, gpu=f"{gpu} of {host}, that of rank {group.rank}",
             )  # fmt: skip
         except BudgetError as error:
@@ -296,8 +296,8 @@ def _planned_memory(
     if not on_gpu:
         dense += dense_sums_bytes(num_weights, Group(world=world, reproducible=train.reproducible).slices)
     needs = plan_memory(
-        train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense,
-        world=world, reproducible=train.reproducible, one_host=run.ranks.place.local_world == world,
+        train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, world=world,
+        reproducible=train.reproducible, have_rows_together=not gathered and run.ranks.place.local_world == world,
     )  # fmt: skip
     if not gathered:
         return needs

@@ -22,7 +22,7 @@ from fae.training.weight_decay import decay_before_steps, decaying_weights
 
 if TYPE_CHECKING:  # needs Triton
     from fae.distributed.group import Group
-    from fae.distributed.peer_buffers import PeerBuffer
+    from fae.distributed.peers.peer_buffers import PeerBuffer
     from fae.embedding.base import Embeddings
     from fae.models.fused_mlp import FusedMLP
     from fae.streaming.ready_batch import ReadyBatch
@@ -91,7 +91,7 @@ class FlatOptimizer(EagerOptimizer):
         device = parameters[0].device
         self._shared: PeerBuffer | None = None
         if group is not None and group.world > 1:
-            from fae.distributed.peer_buffers import peer_buffer
+            from fae.distributed.peers.peer_buffers import peer_buffer
 
             self._shared = peer_buffer(group, size, device, channel=_CHANNEL, what="the dense gradients")
         self.world = 1 if group is None else group.world

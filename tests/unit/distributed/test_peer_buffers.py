@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fae.core.errors import DeviceError
-from fae.distributed import peer_buffers
 from fae.distributed.group import Group
+from fae.distributed.peers import peer_buffers
 from fae.run import rank_training
 from fae.training.watching.loss_windows import LossWindows
 

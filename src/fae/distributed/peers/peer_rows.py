@@ -13,9 +13,8 @@ from torch import Tensor
 
 from fae.distributed.ends import CommonFault
 from fae.distributed.group import Group
-from fae.distributed.peer_buffers import best_wire
-from fae.distributed.shared_memory import memory_of_ranks
-from fae.distributed.written_words import WrittenWords
+from fae.distributed.peers.shared_memory import memory_of_ranks
+from fae.distributed.peers.written_words import WrittenWords
 from fae.kernels.torch_private import symmetric_memory
 
 
@@ -47,10 +46,10 @@ class PeerRows:
     def __init__(self, group: Group, size: int, device: torch.device) -> None:
         self._group, self._device = group, device
         self._handles: list[Any] = []  # of memory that GPUs map
-        if len(set(group.hosts)) > 1 or (device.type == "cuda" and best_wire(group, device) != "peer"):
+        if device.type == "cuda" and group.wire != "peer":
             raise CommonFault(
-                "rows that are spread over GPUs are read in place, and these GPUs do not read each other's memory, as "
-                "those of one host with NVLink do; use placement tiered, or device where all rows fit each GPU"
+                "[train] placement = 'spread' reads rows in place on other GPUs, and these GPUs do not read each "
+                f"other's memory, since {group.why_gathered}; use placement tiered, or device where all rows fit a GPU"
             )
         parts = self._map(max(1, size), torch.float32)
         self._parts = [part[:size] for part in parts]
