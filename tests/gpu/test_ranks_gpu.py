@@ -46,9 +46,17 @@ def require_same(found: Ends, *others: Ends) -> None:
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_end_alike(world: int, tmp_path: Path) -> None:
-    """In bf16 by captured steps, wherever rows are, with delays and NaN in what is free."""
-    found = trained(tmp_path / "plain", world, 0, names=("device", *SPREAD) if world == 2 else ("device",))
-    require_same(found, trained(tmp_path / "delayed", world, 1, names=(*SOME, *SPREAD)))
+    """In bf16 by captured steps, under both placements, with delays and NaN in what is free."""
+    found = trained(tmp_path / "plain", world, 0)
+    require_same(found, trained(tmp_path / "delayed", world, 1, names=SOME))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_rows_that_ranks_have_together_end_alike(world: int, tmp_path: Path) -> None:
+    """Spread over GPUs, or staged by their owners."""
+    found = trained(tmp_path / "plain", world, 0)
+    names = (*SPREAD[1:], "tiered, all cold", "tiered, half hot") if world == 2 else (SPREAD[0], "tiered, half hot")
+    require_same(found, trained(tmp_path / "delayed", world, 1, names=names))
 
 
 def test_ranks_train_what_one_trains(tmp_path: Path) -> None:

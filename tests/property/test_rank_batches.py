@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from contextlib import closing
 from unittest import mock
 
@@ -18,7 +19,7 @@ from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed import rank_batches
 from fae.distributed.batch_slices import BatchSlice
-from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
+from fae.distributed.rank_batches import PLACE_RANKS, SEGMENT_LOOKUPS, Owned, RankBatches
 from fae.distributed.slice_loops import count_blocks, cut_group, cut_long_rows
 from fae.kernels.input_views import BLOCK_ROWS, InputViews, group_field
 from fae.pack import sort_kernels
@@ -151,6 +152,33 @@ def test_what_is_read_of_others_where_cold_rows_are_spread(
                 for group in range(len(slots))
             ]
             assert list(cut.batch(index).rows_of_others) == expected  # type: ignore[attr-defined]
+
+
+@given(splits(), st.sampled_from([2, 4, 8]))
+@settings(max_examples=30)
+def test_every_cold_row_has_a_place_with_its_owner(
+    case: tuple[BatchSet, BatchSet, Slots, RowLayout], world: int
+) -> None:
+    """In training and in evaluation: the p-th row of a rank is row p W + r, or the p-th of the batch that it owns."""
+    packed, frozen, slots, layout = case
+    hot_rows = [part.num_hot_rows for part in layout.groups]
+    kinds: tuple[Owned, ...] = ("share", "batch")
+    for split, owned in itertools.product((packed, frozen), kinds):
+        cut = [RankBatches(rank, world, slots, hot_rows, owned=owned).of(split) for rank in range(world)]
+        shared = cut[0].arrays.shared
+        assert shared is not None
+        for index, whole in enumerate(split):
+            for group, rows in enumerate(whole.cold_rows):
+                owners = [each.batch(index).cold_rows[group] for each in cut]
+                assert np.array_equal(np.sort(np.concatenate(owners)), rows)
+                places = listed(shared.places, shared.place_offsets, group, index)
+                for row, place in zip((rows - hot_rows[group]).tolist(), places.tolist(), strict=True):
+                    owner, number = place % PLACE_RANKS, place // PLACE_RANKS
+                    assert owner == row % world
+                    found = number * world + owner
+                    if owned == "batch":
+                        found = owners[owner][number] - hot_rows[group]
+                    assert found == row
 
 
 def vectors_of_others(whole: PackedBatch, group: int, columns: np.ndarray, hot: int, rank: int, world: int) -> int:
@@ -311,4 +339,4 @@ def test_a_split_without_batches() -> None:
     )  # fmt: skip
     packed = log.packed(RowLayout(log.features, (4,), [1], [None]))
     cut = RankBatches(1, 2, [1], [1]).of(packed)
-    assert (cut.num_batches, cut.most_shared, cut.most_segments) == (0, ((0, 0, 0),), ((0, 0),))
+    assert (cut.num_batches, cut.most_shared, cut.most_segments) == (0, ((0, 0, 0, 0),), ((0, 0),))

@@ -242,7 +242,8 @@ class GpuRows:
                 self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
             self._interacted = requires_grad
             joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
-                dense, self._interaction, (inputs, self._cold_lists(buffer.views, 0), self._first_listed(0), banks[0].weight),
+                dense, self._interaction,
+                (inputs, self._cold_lists(buffer.views, 0), self._first_listed(0), banks[0].weight),
                 self._row_gradients, lambda: self._update_on_side_stream(batch, banks),
             )  # fmt: skip
             return joined
@@ -348,22 +349,21 @@ class GpuRows:
             assert self._side_stream is not None
             torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
             return
-        optimizer = self._optimizer
+        optimizer, views = self._optimizer, batch.buffer.views
         for group, (kernels, bank) in enumerate(zip(self._kernels, banks, strict=True)):
-            output = self._outputs[group]
-            gradient = None if output is None else output.grad
+            gradient = None if (output := self._outputs[group]) is None else output.grad
             if group == 0 and self._interacted:
                 assert self._row_gradients is not None
                 gradient = self._row_gradients if gradient is None else gradient + self._row_gradients
             if gradient is None:  # the model did not use the group
-                self._carry_rows(group, batch.buffer.views, bank)
+                self._carry_rows(group, views, bank)
             elif self.ranks is not None:
-                self.ranks.update(group, self._bank_rows(group, batch.buffer.views, bank), gradient.contiguous())
+                self.ranks.update(group, self._bank_rows(group, views, bank), gradient.contiguous())
             else:
                 kernels.update(
-                    batch.buffer.views, self._cold_lists(batch.buffer.views, group),
-                    self._layout.groups[group].num_hot_rows, bank.weight, bank.state, gradient.contiguous(),
-                    optimizer.eps, optimizer.betas, decays=optimizer.weight_decay > 0,
+                    views, self._cold_lists(views, group), self._layout.groups[group].num_hot_rows, bank.weight,
+                    bank.state, gradient.contiguous(), optimizer.eps, optimizer.betas,
+                    decays=optimizer.weight_decay > 0,
                 )  # fmt: skip
 
     def carry(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
