@@ -37,8 +37,9 @@ PACKAGES = (
     "core", "core/compiling", "engine", "artifacts", "ingest", "ingest/dense", "ingest/input_order", "ingest/notes",
     "ingest/numbering", "ingest/raw_files", "ingest/readers", "ingest/scored", "ingest/shards", "ingest/value_types",
     "profile", "report", "report/pictures", "report/sentences", "calibrate", "synthetic", "pack", "inspect",
-    "kernels", "distributed", "streaming", "embedding", "models", "checkpoint", "training", "training/quality",
-    "training/ranks", "training/watching", "run", "run/ahead", "run/housekeeping", "planning", "planning/budgets",
+    "kernels", "distributed", "distributed/peers", "streaming", "embedding", "embedding/ranks", "models", "checkpoint",
+    "training", "training/quality", "training/ranks", "training/watching", "run", "run/ahead", "run/housekeeping",
+    "planning", "planning/budgets",
     "planning/sample", "planning/stages", "exporting", "exporting/standalone", "exporting/standalone/scoring", "bench",
     "cli", "cli/process",
 )  # fmt: skip

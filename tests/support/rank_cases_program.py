@@ -28,7 +28,7 @@ from fae.distributed.exchange import RowExchange, Sums
 from fae.distributed.group import Group
 from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
-from fae.embedding import rank_rows
+from fae.embedding.ranks import rank_rows
 from fae.streaming.staging import FaultInjection
 from one_gpu_ranks import share_one_gpu
 
@@ -95,7 +95,7 @@ class NanBuffer:
 def fill_buffers_with_nan() -> None:
     """Let all buffers of ranks that are made from now on hold NaN."""
     import fae.distributed.peers.peer_buffers as buffers
-    import fae.embedding.gpu_rank_rows as rows
+    import fae.embedding.ranks.gpu_rank_rows as rows
 
     make = buffers.peer_buffer
 

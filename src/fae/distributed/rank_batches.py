@@ -240,7 +240,7 @@ class RankBatches:
         return found
 
     def _read_of_others(self, lists: Sequence[Lists], cold_rows: Sequence[npt.NDArray[np.int64]]) -> list[int]:
-        """Of each group: sums of hot rows and of own cold ones that others have, and cold rows that they own."""
+        """For each group: sums of hot rows and of own cold ones that others have, and cold rows that they own."""
         found = []
         for each, hot, cold in zip(lists, self._hot_rows, cold_rows, strict=True):
             bits = each["bits"]

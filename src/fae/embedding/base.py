@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from fae.embedding.gpu_rows import GpuRows
     from fae.embedding.memory_plan import MemoryPlan
     from fae.embedding.memory_request import MemoryRequest
-    from fae.embedding.rank_rows import RankRows
+    from fae.embedding.ranks.rank_rows import RankRows
 
 Engine = Literal["cpu", "reference", "triton"]
 ReadyBatches = Generator[ReadyBatch, None, None]
@@ -132,7 +132,7 @@ class Embeddings(RowTables):
         if self._gpu is not None:
             self._gpu.follow(group)
         else:
-            from fae.embedding.rank_rows import RankRows
+            from fae.embedding.ranks.rank_rows import RankRows
 
             self._ranks = RankRows(group, self.geometries, self.batch_size)
 

@@ -21,7 +21,7 @@ from fae.streaming.ready_batch import ReadyBatch
 from fae.streaming.row_store import RowOptimizer, RowStore
 
 if TYPE_CHECKING:
-    from fae.embedding.rank_rows import RankRows
+    from fae.embedding.ranks.rank_rows import RankRows
 
 ColdRows = Callable[[ReadyBatch, int], tuple[int, npt.NDArray[np.int64]]]
 """From a batch and group to how a cold address becomes a row: ``(shift, list)``, see `CpuGroupKernels.lookup`."""

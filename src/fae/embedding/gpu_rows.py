@@ -20,9 +20,9 @@ from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
 from fae.core.optimizers import bias_corrected_rate
 from fae.distributed.group import Group
-from fae.embedding.cold_owners import ColdOwners, pull_whole_batch
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
-from fae.embedding.gpu_rank_rows import BankRows, GpuRankRows
+from fae.embedding.ranks.cold_owners import ColdOwners, pull_whole_batch
+from fae.embedding.ranks.gpu_rank_rows import BankRows, GpuRankRows
 from fae.embedding.working_memory import INPUT_RING_DEPTH
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews

@@ -10,7 +10,7 @@ from fae.artifacts.batch_arrays import BatchSizes
 from fae.core.optimizers import row_bytes, state_width
 from fae.distributed.group import Group
 from fae.distributed.slice_plan import SlicePlan
-from fae.embedding.rank_memory import SliceSizes
+from fae.embedding.ranks.rank_memory import SliceSizes
 from fae.embedding.working_memory import (
     INPUT_RING_DEPTH,
     ROUNDED,

@@ -51,7 +51,7 @@ class SpreadEmbeddings(Embeddings):
         engine: Engine | None = None,
         faults: FaultInjection = NO_FAULTS,
     ) -> None:
-        from fae.embedding.spread_rows import SpreadRows
+        from fae.embedding.ranks.spread_rows import SpreadRows
 
         super().__init__(layout, optimizer, batch_size, device, engine=engine, group=group)
         assert self._gpu is not None

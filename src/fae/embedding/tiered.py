@@ -4,8 +4,8 @@ The bank of a group is H hot rows, then `ring_depth` slots of U_cap rows each. A
 batch in slot ``q`` is row ``a + q * U_cap``: with H = 100 and U_cap = 8, address 103 of a batch in slot 2 is row 119.
 The bank and its state never take more bytes than calibrate promised.
 
-Ranks on the GPUs of one host share the cold rows (`fae.embedding.staged_shares`). Between its hot rows and its slots
-each bank then has places for the rows that a batch pulls, which take the memory of a slot.
+Ranks on the GPUs of one host share the cold rows (`fae.embedding.ranks.staged_shares`). Between its hot rows and its
+slots each bank then has places for the rows that a batch pulls, which take the memory of a slot.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fae.streaming.transfer import TierPair
 
 if TYPE_CHECKING:
     from fae.artifacts.hot_set import HotSet
-    from fae.embedding.staged_shares import HostRows, StagedShares
+    from fae.embedding.ranks.staged_shares import HostRows, StagedShares
 
 _NO_ROWS = np.empty(0, np.int64)
 _NO_ROWS.flags.writeable = False  # as lists from files are: another type would compile the loop again
@@ -85,7 +85,7 @@ class TieredEmbeddings(Embeddings):
         if self._gpu is not None:
             self._gpu.slot_locations = self._pipeline.slot_locations
         if is_shared:
-            from fae.embedding.staged_shares import StagedShares
+            from fae.embedding.ranks.staged_shares import StagedShares
 
             assert self._gpu is not None
             stores = [tier.bank for tier in self._tiers]
@@ -96,7 +96,7 @@ class TieredEmbeddings(Embeddings):
         """The tiers of each group, and the rows that lookups read: hot ones, places for pulled ones, slots."""
         optimizer, host = self.optimizer, torch.device("cpu")
         if is_shared:
-            from fae.embedding.staged_shares import HostRows
+            from fae.embedding.ranks.staged_shares import HostRows
 
             self._host_rows = HostRows(self.group, self.layout, optimizer)
         tiers, banks = [], []

@@ -126,11 +126,15 @@ class SharedSums:
         int32 ``[1]`` on the device: 0 where none wait to be added.
     most_rows
         The most rows that the slices of any batch look up.
+    owner
+        Where each cold row has an owner, and cold rows are stepped: this rank, which steps those that it owns, in
+        memory of its own; else None.
     """
 
     pointers: Tensor
     waiting: Tensor
     most_rows: int
+    owner: int | None = None
 
 
 class TritonGroupKernels:
@@ -332,7 +336,6 @@ class TritonGroupKernels:
     def step_shared(
         self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor,
         sums: SharedSums, eps: float, betas: Betas = DEFAULT_BETAS, *, decays: bool = False, part: RowPart = "all",
-        owner: int | None = None,
     ) -> None:  # fmt: skip
         """Sum all slices of a batch and apply the optimizer to every row that one of them looks up.
 
@@ -340,18 +343,15 @@ class TritonGroupKernels:
         ----------
         part
             ``hot`` or ``cold`` rows alone, or ``all``.
-        owner
-            With ``cold``, where each cold row has an owner: this rank, which steps those that it owns. `weight` and
-            `state` are then those that it has of them.
         """
         require_slices(len(sums.pointers))
         exchange_kernel[(triton.cdiv(sums.most_rows, BLOCK_ROWS),)](
             inputs.words, inputs.words.view(torch.uint8), cold_lists, sums.pointers, sums.waiting, weight,
             state if state.numel() else weight, self._field, num_hot_rows, eps, 1 - betas[0], 1 - betas[1],
-            owner or 0, OPTIMIZER=self._optimizer,
+            sums.owner or 0, OPTIMIZER=self._optimizer,
             DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=BLOCK_ROWS,
             SLICES=len(sums.pointers), STAGED=self._staged, DECAYS=decays, HOT=part != "cold", COLD=part != "hot",
-            OWNED=owner is not None, num_warps=EXCHANGE["num_warps"],
+            OWNED=sums.owner is not None, num_warps=EXCHANGE["num_warps"],
         )  # fmt: skip
 
     def carry(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor) -> None:

@@ -24,7 +24,7 @@ from cases import Log, make_embeddings, random_log
 from packs import store_addresses
 
 pytest.importorskip("triton")
-from fae.embedding.gpu_rank_rows import GpuRankRows
+from fae.embedding.ranks.gpu_rank_rows import GpuRankRows
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -44,7 +44,7 @@ def test_input_buffers_are_counted_as_they_are_made():
 @pytest.mark.parametrize("world", [2, 4])
 def test_a_rank_of_gpus_takes_no_more_than_is_planned(world: int, monkeypatch: pytest.MonkeyPatch):
     """Its input buffers, the sums that others read, and the slices in host memory."""
-    import fae.embedding.gpu_rank_rows as rank_rows
+    import fae.embedding.ranks.gpu_rank_rows as rank_rows
     from fae.embedding.gpu_rows import GpuRows  # needs Triton
 
     sizes: list[int] = []

@@ -1,7 +1,7 @@
 """Memory of each rank that all ranks of a host map: its owner writes it, the others read it in place.
 
 On GPUs it is torch's symmetric memory. Nothing is sent, so a rank must know that another one has written: kernels know
-it by the barriers of a step, and whoever reads from the host by `written`.
+it by the barriers of a step, and what reads from the host by `written`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
 from fae.distributed.peers.peer_buffers import PeerBuffer, peer_buffer
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
-from fae.embedding.cold_owners import ColdOwners
+from fae.embedding.ranks.cold_owners import ColdOwners
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_rows import RowPart, SharedSums, TritonGroupKernels
@@ -197,9 +197,9 @@ class GpuRankRows:
             store, owner = self._owners.stores[group], self._group.rank
         sums = SharedSums(
             pointers=self._buffers[group].pointers, waiting=self._waiting[group : group + 1],
-            most_rows=self._most_rows[group],
+            most_rows=self._most_rows[group], owner=owner,
         )  # fmt: skip
         rows.kernels.step_shared(
             rows.inputs, rows.cold_lists, self._hot_rows[group], store.weight, store.state, sums,
-            optimizer.eps, optimizer.betas, decays=optimizer.weight_decay > 0, part=part, owner=owner,
+            optimizer.eps, optimizer.betas, decays=optimizer.weight_decay > 0, part=part,
         )  # fmt: skip

@@ -18,7 +18,7 @@ from fae.streaming.row_store import RowOptimizer, RowStore
 
 
 @dataclass(frozen=True)
-class Share:
+class OwnedRows:
     """The cold rows of one group that each rank owns.
 
     Attributes
@@ -45,7 +45,7 @@ class Share:
 
 
 class SpreadRows:
-    """`fae.embedding.cold_owners.ColdOwners` whose rows are on the GPUs of their owners, and are read there.
+    """`fae.embedding.ranks.cold_owners.ColdOwners` whose rows are on the GPUs of their owners, and are read there.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class SpreadRows:
         for part in layout.groups:
             rows, width = -(-part.num_cold_rows // group.world), optimizer.state_width(part.embedding_dim)
             memory = PeerRows(group, rows * (part.embedding_dim + width), device)
-            self.shares.append(Share(memory, rows, part.embedding_dim, width))
+            self.shares.append(OwnedRows(memory, rows, part.embedding_dim, width))
         self.stores = [share.of(group.rank) for share in self.shares]
 
     def offer(self, kernels: Sequence[TritonGroupKernels], inputs: InputViews, cold_lists: Sequence[Tensor]) -> None:
@@ -89,7 +89,7 @@ class SpreadRows:
     def pull(
         self, kernels: Sequence[TritonGroupKernels], inputs: InputViews, banks: Sequence[RowStore], *, of_slice: bool
     ) -> None:
-        """As `fae.embedding.cold_owners.ColdOwners.pull`; ranks of CPUs meet here."""
+        """As `fae.embedding.ranks.cold_owners.ColdOwners.pull`; ranks of CPUs meet here."""
         if not self._on_gpu:
             self._group.barrier("all rows are stepped")
         for group, (each, bank) in enumerate(zip(kernels, banks, strict=True)):
@@ -106,7 +106,7 @@ class SpreadRows:
         """Nothing: rows have been written (`await_written`) before an evaluation begins."""
 
     def say_written(self) -> None:
-        """As `fae.embedding.cold_owners.ColdOwners.say_written`."""
+        """As `fae.embedding.ranks.cold_owners.ColdOwners.say_written`."""
         for share in self.shares:
             share.memory.written.say()
 

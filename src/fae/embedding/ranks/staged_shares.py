@@ -50,7 +50,7 @@ class HostRows:
 
 
 class StagedShares:
-    """`fae.embedding.cold_owners.ColdOwners` whose rows are in staging slots of their owners.
+    """`fae.embedding.ranks.cold_owners.ColdOwners` whose rows are in staging slots of their owners.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class StagedShares:
         ]
 
     def offer(self, kernels: Sequence[TritonGroupKernels], inputs: InputViews, cold_lists: Sequence[Tensor]) -> None:
-        """As `fae.embedding.cold_owners.ColdOwners.offer`."""
+        """As `fae.embedding.ranks.cold_owners.ColdOwners.offer`."""
         for group, (each, offered) in enumerate(zip(kernels, self._offered, strict=True)):
             if self._slot_rows[group]:
                 each.offer(
@@ -92,7 +92,7 @@ class StagedShares:
     def pull(
         self, kernels: Sequence[TritonGroupKernels], inputs: InputViews, banks: Sequence[RowStore], *, of_slice: bool
     ) -> None:
-        """As `fae.embedding.cold_owners.ColdOwners.pull`."""
+        """As `fae.embedding.ranks.cold_owners.ColdOwners.pull`."""
         for group, (each, bank) in enumerate(zip(kernels, banks, strict=True)):
             if self._slot_rows[group]:
                 each.pull(
@@ -101,11 +101,11 @@ class StagedShares:
                 )  # fmt: skip
 
     def begin_evaluation(self) -> None:
-        """As `fae.embedding.cold_owners.ColdOwners.begin_evaluation`."""
+        """As `fae.embedding.ranks.cold_owners.ColdOwners.begin_evaluation`."""
         self.meet()
 
     def meet(self) -> None:
-        """As `fae.embedding.cold_owners.ColdOwners.meet`; one buffer is enough for all."""
+        """As `fae.embedding.ranks.cold_owners.ColdOwners.meet`; one buffer is enough for all."""
         self._offered[0].await_all()
 
     def say_written(self) -> None:
