@@ -19,7 +19,7 @@ from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed import rank_batches
 from fae.distributed.batch_slices import BatchSlice
-from fae.distributed.rank_batches import PLACE_RANKS, SEGMENT_LOOKUPS, Owned, RankBatches
+from fae.distributed.rank_batches import SEGMENT_LOOKUPS, Owned, RankBatches
 from fae.distributed.slice_loops import count_blocks, cut_group, cut_long_rows
 from fae.kernels.input_views import BLOCK_ROWS, InputViews, group_field
 from fae.pack import sort_kernels
@@ -173,7 +173,7 @@ def test_every_cold_row_has_a_place_with_its_owner(
                 assert np.array_equal(np.sort(np.concatenate(owners)), rows)
                 places = listed(shared.places, shared.place_offsets, group, index)
                 for row, place in zip((rows - hot_rows[group]).tolist(), places.tolist(), strict=True):
-                    owner, number = place % PLACE_RANKS, place // PLACE_RANKS
+                    owner, number = place % world, place // world
                     assert owner == row % world
                     found = number * world + owner
                     if owned == "batch":

@@ -27,6 +27,7 @@ from fae.pack.in_memory import compose_batch_set
 from fae.streaming.row_store import RowOptimizer
 from fae.streaming.staging import NO_FAULTS
 from fae.training.dense import make_dense_optimizer
+from fae.training.quality.evaluate import predict_split
 from fae.training.runner import StepRunner
 
 CPU = torch.device("cpu")
@@ -302,7 +303,8 @@ def train(
 ) -> list[torch.Tensor]:
     """Train on the log's batches in order; every table (vocabulary order), its state, every dense weight.
 
-    With a `group` of ranks this is one of them. With `with_loss` the sum of the losses comes last.
+    With a `group` of ranks this is one of them. With `with_loss` the logits of all inputs, half-way and at the end, and
+    the sum of the losses come last.
     """
     optimizer = RowOptimizer(name=optimizer_name, learning_rate=0.1)
     embeddings = make_embeddings(
@@ -318,15 +320,29 @@ def train(
         model, embeddings, dense_optimizer, precision=precision, capture=capture, compiled=compiled,
         dense_graph=dense_graph,
     )  # fmt: skip
-    packed = log.packed(layout)
+    packed, logits = log.packed(layout), []
     for _ in range(epochs):
-        for batch in embeddings.stream(packed, range(packed.num_batches)):
-            runner(batch)
+        for part in np.array_split(np.arange(packed.num_batches), 2 if with_loss else 1):
+            for batch in embeddings.stream(packed, part):
+                runner(batch)
+            if with_loss:
+                found = predict_split(model, embeddings, as_evaluated(packed), precision=precision)[1]
+                logits.append(torch.from_numpy(found))
     loss = runner.take_loss()
     assert math.isfinite(loss)
     tables = [tensor for table in range(len(log.features)) for tensor in embeddings.export_table(table)]
     weights = [parameter.detach().cpu() for parameter in model.parameters()]
-    return [*tables, *weights, *([torch.tensor([loss])] if with_loss else [])]
+    return [*tables, *weights, *logits, *([torch.tensor([loss])] if with_loss else [])]
+
+
+def as_evaluated(packed: BatchSet) -> BatchSet:
+    """The same batches as those of a split that is not trained."""
+    none = np.zeros((0, *packed.arrays.shape), np.int32)
+    addresses = np.stack([batch.addresses for batch in packed]) if packed.num_batches else none
+    arrays = dataclasses.replace(
+        packed.arrays, addresses=addresses, order=None, segments=None, hot_segments=None, group_places=None
+    )  # fmt: skip
+    return BatchSet(arrays, packed.num_hot_batches)
 
 
 def assert_same_bytes(ours, expected) -> None:

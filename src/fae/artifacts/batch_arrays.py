@@ -105,8 +105,8 @@ class SharedArrays:
     own_hot_rows
         int32 ``[n, G]``: hot rows that the slice of this rank looks up; None outside the training split.
     places
-        Where each cold row has an owner: per group, int32, 8 p + r for every cold row of a batch, which is row p of
-        what rank r owns; the lists of all batches, one behind the other.
+        Where each cold row has an owner: per group, int32, W p + r for every cold row of a batch, which is row p of
+        what rank r of W owns; the lists of all batches, one behind the other.
     place_offsets
         int64 ``[n + 1, G]``: where each batch's places begin.
     """

@@ -121,10 +121,13 @@ class OurContender:
         self.packed = packed
         rows = RowOptimizer(name=optimizer, learning_rate=learning_rate)
         self.embeddings = make_embeddings(placement, hot_set, rows, device=device, group=group)
-        for store in (*self.embeddings.device_stores, *self.embeddings.host_stores):
-            if store.weight.is_cuda or not filled:
-                fill(store.weight)
         self.device, self._group = self.embeddings.device, self.embeddings.group
+        together = self.embeddings.has_rows_together
+        for store in (*self.embeddings.device_stores, *self.embeddings.host_stores):
+            if store.weight.is_cuda or (self._group.is_first if together else not filled):
+                fill(store.weight)
+        if together:
+            self._group.barrier("host rows are filled")
         on_gpu = self.device.type == "cuda"
         module = build_model(model, hot_set.layout.features, packed.num_dense, seed=1).to(self.device)
         bf16 = on_gpu and precision == "bf16"

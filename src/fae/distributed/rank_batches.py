@@ -29,8 +29,6 @@ from fae.kernels.input_views import BLOCK_ROWS
 SEGMENT_LOOKUPS = 32
 """Lookups of a segment, as `fae.pack.sort_kernels` cuts them: what one program sums."""
 
-PLACE_RANKS = 8
-"""A place is this times p, plus r: row p of what rank r owns."""
 Owned = Literal["", "share", "batch"]
 """Whether each cold row has an owner, and among which of the rows that it owns a place is a number."""
 Lists = dict[str, npt.NDArray[Any]]
@@ -142,7 +140,7 @@ class RankBatches:
                         for rank in range(world):
                             is_of_rank = owner == rank
                             place[is_of_rank] = np.arange(np.count_nonzero(is_of_rank))
-                    places[group][part] = PLACE_RANKS * place + owner
+                    places[group][part] = world * place + owner
                     own[group][index] = number[owner == self._rank] + hot
 
             run_ranges(work, len(offsets) - 1)

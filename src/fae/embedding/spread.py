@@ -6,7 +6,7 @@ rows, as under placement ``device``: they train the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,14 @@ from fae.streaming.staging import NO_FAULTS, FaultInjection
 
 if TYPE_CHECKING:
     from fae.artifacts.hot_set import HotSet
+
+
+_ROWS_TOGETHER = 1 << 20
+"""Rows that are copied together: what that takes of a GPU is not counted."""
+
+
+def _parts(num_rows: int) -> Iterator[slice]:
+    return (slice(first, first + _ROWS_TOGETHER) for first in range(0, num_rows, _ROWS_TOGETHER))
 
 
 class SpreadEmbeddings(Embeddings):
@@ -120,7 +128,10 @@ class SpreadEmbeddings(Embeddings):
 
     def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         self._spread.await_written()
-        yield from self._with_free_places(self._ready(batches, order, frozen=True))
+        try:
+            yield from self._with_free_places(self._ready(batches, order, frozen=True))
+        finally:
+            self._spread.say_written()  # and read
 
     def _with_free_places(self, ready: ReadyBatches) -> ReadyBatches:
         """The same batches; for tests, places for pulled rows hold NaN until they are."""
@@ -138,19 +149,22 @@ class SpreadEmbeddings(Embeddings):
 
     def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         self._spread.await_written()
-        bank, share = self._banks[group], self._spread.shares[group]
-        found = tuple(torch.empty((len(rows), width)) for width in (share.dim, share.width))
-        for store, chosen, place in self._stores_of(group, rows):
-            for numbers, kept in zip(found, (store.weight, store.state), strict=True):
-                numbers[chosen] = kept[place.to(bank.weight.device)].cpu()
-        return found[0], found[1]
+        where, share = self._banks[group].weight.device, self._spread.shares[group]
+        found = (torch.empty((len(rows), share.dim)), torch.empty((len(rows), share.width)))
+        for part in _parts(len(rows)):
+            for store, chosen, place in self._stores_of(group, rows[part]):
+                for numbers, kept in zip(found, (store.weight, store.state), strict=True):
+                    numbers[part][chosen] = kept[place.to(where)].cpu()
+        return found
 
     def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
+        self._spread.await_written()  # others may still read, in an evaluation
         own, where = self._spread.stores[group], self._banks[group].weight.device
-        for store, chosen, place in self._stores_of(group, rows):
-            if store is self._banks[group] or store.weight.data_ptr() == own.weight.data_ptr():
-                store.weight[place.to(where)] = weight[chosen].to(where)
-                store.state[place.to(where)] = state[chosen].to(where)
+        for part in _parts(len(rows)):
+            for store, chosen, place in self._stores_of(group, rows[part]):
+                if store is self._banks[group] or store.weight.data_ptr() == own.weight.data_ptr():
+                    store.weight[place.to(where)] = weight[part][chosen].to(where)
+                    store.state[place.to(where)] = state[part][chosen].to(where)
 
     def _stores_of(self, group: int, rows: npt.NDArray[np.int64]) -> list[tuple[RowStore, Tensor, Tensor]]:
         """Where these rows are: a store, which of them, and their places in it."""

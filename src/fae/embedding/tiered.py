@@ -5,7 +5,8 @@ batch in slot ``q`` is row ``a + q * U_cap``: with H = 100 and U_cap = 8, addres
 The bank and its state never take more bytes than calibrate promised.
 
 Ranks on the GPUs of one host share the cold rows (`fae.embedding.ranks.staged_shares`). Between its hot rows and its
-slots each bank then has places for the rows that a batch pulls, which take the memory of a slot.
+slots each bank then has places for the rows that a batch pulls, which take the memory of one of four slots or more;
+with fewer slots they come on top.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _NO_ROWS = np.empty(0, np.int64)
 _NO_ROWS.flags.writeable = False  # as lists from files are: another type would compile the loop again
 
+_FEWEST_SLOTS = 3
 _ROWS_TOGETHER = 1 << 14
 """Rows that are copied by one call: their numbers stay in the cache."""
 
@@ -84,6 +86,7 @@ class TieredEmbeddings(Embeddings):
         self._fills_with_nan = faults.fill_with_nan
         if self._gpu is not None:
             self._gpu.slot_locations = self._pipeline.slot_locations
+        self.has_rows_together = is_shared
         if is_shared:
             from fae.embedding.ranks.staged_shares import StagedShares
 
@@ -183,19 +186,23 @@ class TieredEmbeddings(Embeddings):
             closing(self._ready(batches, numbers, slots, frozen=not write_back)) as ready,
         ):
             for _, ready_batch in zip(staged, ready, strict=False):  # the pipeline ends last: it drains
-                steps = self.steps
+                steps, is_over = self.steps, False
                 if self._shares is not None and self._fills_with_nan:
                     for bank, end, part in zip(self._banks, self._shares.places_end, self.layout.groups, strict=True):
                         bank.weight[part.num_hot_rows : end].fill_(float("nan"))
                 try:
                     yield ready_batch
+                    is_over = True
                 finally:
                     # Kernels that read by location write a batch's slot when they update it. Without an update the
                     # rows must be copied there.
                     if write_back and self._gpu is not None and self.steps == steps:
+                        self._gpu.await_side_work()
                         self._gpu.carry(ready_batch, self._banks)
-                        if self._shares is not None:
-                            self._shares.meet()  # which ends a step else: all have pulled what was offered
+                    # What ends a step else: all have pulled what was offered. Not where this rank leaves the stream,
+                    # which may be by an error that the others do not have.
+                    if self._shares is not None and is_over and self.steps == steps and ready_batch.packed.is_ordered:
+                        self._shares.meet()
 
     def stream(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         try:
@@ -271,8 +278,8 @@ def shares_cold_rows(group: Group, *, on_gpu: bool) -> bool:
 
 
 def slots_beside_places(ring_depth: int) -> int:
-    """Slots where places for pulled rows take the memory of one; there are two at least."""
-    return max(2, ring_depth - 1)
+    """Slots where places for pulled rows take the memory of one; of three none is taken: two move nothing ahead."""
+    return ring_depth - 1 if ring_depth > _FEWEST_SLOTS else ring_depth
 
 
 def _copy_cold_rows(host: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], found: npt.NDArray[np.float32]) -> None:

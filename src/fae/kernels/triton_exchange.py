@@ -118,11 +118,11 @@ def exchange_kernel(
     words, inputs, cold_lists, pointers, waiting, weight, state, field, num_hot_rows, eps, decay, square_decay,
     own_rank, OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, ROWS: tl.constexpr,
     SLICES: tl.constexpr, STAGED: tl.constexpr, DECAYS: tl.constexpr, HOT: tl.constexpr, COLD: tl.constexpr,
-    OWNED: tl.constexpr,
+    OWNERS: tl.constexpr,
 ):  # fmt: skip
     """Sum one block of HOT or COLD rows, or both, over slices and apply the optimizer, where sums wait for it.
 
-    `inputs` is the input buffer in bytes. With OWNED, COLD rows are those that `own_rank` owns, and no others.
+    `inputs` is the input buffer in bytes. With OWNERS ranks that own cold rows, COLD rows are those of `own_rank` alone.
     """
     num_rows = tl.load(words + field + 10) * tl.load(waiting)
     first = tl.program_id(0) * ROWS
@@ -139,13 +139,14 @@ def exchange_kernel(
             exists = exists & (address >= num_hot_rows)
         if not COLD:
             exists = exists & (address < num_hot_rows)
-        if OWNED:
+        if OWNERS > 0:
             places = words + tl.load(words + field + 16)
-            owned = tl.load(places + (address - num_hot_rows), mask=exists, other=0)
-            exists = exists & (owned % 8 == own_rank)
-            address = num_hot_rows + owned // 8
-        if OWNED and not STAGED:
-            row = (address - num_hot_rows).to(tl.int64)
+            place = tl.load(places + (address - num_hot_rows), mask=exists, other=0)
+            exists = exists & (place % OWNERS == own_rank)
+            row = (place // OWNERS).to(tl.int64)
+            if STAGED:
+                address = num_hot_rows + place // OWNERS
+                row = tl.load(cold_lists + tl.load(words + field + 6) + row, mask=exists, other=0)
         else:
             row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
         counts = words + tl.load(words + field + 13) + tl.program_id(0) * SLICES
@@ -183,8 +184,8 @@ def offer_kernel(
 
 @triton.jit
 def pull_kernel(
-    words, pointers, weight, field, num_hot_rows, OF_SLICE: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr,
-    ROWS: tl.constexpr,
+    words, pointers, weight, field, num_hot_rows, OF_SLICE: tl.constexpr, OWNERS: tl.constexpr, DIM: tl.constexpr,
+    DIM_PADDED: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Copy one block of cold rows from their owners behind the hot rows: those of the slice, or of the whole batch."""
     if OF_SLICE:
@@ -203,9 +204,9 @@ def pull_kernel(
             addresses = words + tl.load(words + field + 4) + before
             listed = tl.load(addresses + index, mask=exists, other=num_hot_rows) - num_hot_rows
         place = tl.load(words + tl.load(words + field + 16) + listed, mask=exists, other=0)
-        owner = tl.load(pointers + place % 8, mask=exists, other=0)
+        owner = tl.load(pointers + place % OWNERS, mask=exists, other=0)
         inside = exists[:, None] & (d < DIM)[None, :]
-        origin = owner[:, None] + 4 * ((place // 8).to(tl.int64)[:, None] * DIM + d[None, :])
+        origin = owner[:, None] + 4 * ((place // OWNERS).to(tl.int64)[:, None] * DIM + d[None, :])
         found = tl.load(origin.to(tl.pointer_type(tl.float32)), mask=inside, other=0.0)
         target = (num_hot_rows + index).to(tl.int64)
         tl.store(weight + target[:, None] * DIM + d[None, :], found, mask=inside)

@@ -127,14 +127,14 @@ class SharedSums:
     most_rows
         The most rows that the slices of any batch look up.
     owner
-        Where each cold row has an owner, and cold rows are stepped: this rank, which steps those that it owns, in
-        memory of its own; else None.
+        Where each cold row has an owner, and cold rows are stepped: r and W of this rank, which steps those that it
+        owns, in memory of its own; else None.
     """
 
     pointers: Tensor
     waiting: Tensor
     most_rows: int
-    owner: int | None = None
+    owner: tuple[int, int] | None = None
 
 
 class TritonGroupKernels:
@@ -239,8 +239,8 @@ class TritonGroupKernels:
             Whether they are those that the slice of this rank looks up, in place of all of the batch.
         """
         pull_kernel[(triton.cdiv(most_rows, _PULLED_AT_ONCE),)](
-            inputs.words, owned, weight, self._field, num_hot_rows, OF_SLICE=of_slice, DIM=self.geometry.embedding_dim,
-            DIM_PADDED=self._padded, ROWS=_PULLED_AT_ONCE,
+            inputs.words, owned, weight, self._field, num_hot_rows, OF_SLICE=of_slice, OWNERS=len(owned),
+            DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=_PULLED_AT_ONCE,
         )  # fmt: skip
 
     def lookup(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, out: Tensor) -> None:
@@ -345,13 +345,14 @@ class TritonGroupKernels:
             ``hot`` or ``cold`` rows alone, or ``all``.
         """
         require_slices(len(sums.pointers))
+        own_rank, owners = sums.owner or (0, 0)
         exchange_kernel[(triton.cdiv(sums.most_rows, BLOCK_ROWS),)](
             inputs.words, inputs.words.view(torch.uint8), cold_lists, sums.pointers, sums.waiting, weight,
             state if state.numel() else weight, self._field, num_hot_rows, eps, 1 - betas[0], 1 - betas[1],
-            sums.owner or 0, OPTIMIZER=self._optimizer,
+            own_rank, OPTIMIZER=self._optimizer,
             DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=BLOCK_ROWS,
             SLICES=len(sums.pointers), STAGED=self._staged, DECAYS=decays, HOT=part != "cold", COLD=part != "hot",
-            OWNED=sums.owner is not None, num_warps=EXCHANGE["num_warps"],
+            OWNERS=owners, num_warps=EXCHANGE["num_warps"],
         )  # fmt: skip
 
     def carry(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor) -> None:

@@ -103,13 +103,8 @@ class KeptStates:
         ArtifactError
             If a checkpoint is damaged, or early stopping would end on weights that are not there.
         """
-        group = self._embeddings.group
-        if group.is_first:
-            group.barrier("the states that are there")  # the others have loaded them: this may replace some
-            found = self._find_and_load()
-        else:
-            found = self._find_and_load()
-            group.barrier("the states that are there")
+        found = self._find_and_load()
+        self._embeddings.group.barrier("the states that are there")
         return found
 
     def _find_and_load(self) -> Position | None:
@@ -138,5 +133,8 @@ class KeptStates:
             if not earlier.finished:
                 require_best(self._folder / KIND, earlier.best_weights, earlier.plan)
             self.load(earlier.best_weights)
-            self.save(BEST, position.to_checkpoint(self._embeddings, 0.0))  # under the name of this training
+            group, what = self._embeddings.group, "the best weights of the epochs before"
+            group.barrier(what)  # all have them: rank 0 writes rows of all ranks, over files that all have read
+            with group.first_works(what):
+                self.save(BEST, position.to_checkpoint(self._embeddings, 0.0))  # under the name of this training
         self.load(earlier.last_weights)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fae.core.errors import RankError
+from fae.core.units import format_bytes
 from fae.distributed.group import Group
 
 
@@ -34,7 +36,13 @@ def memory_of_ranks(group: Group, size: int, dtype: torch.dtype) -> list[Tensor]
     descriptor = os.memfd_create("fae") if size else -1
     try:
         if size:
-            os.truncate(descriptor, size * item.itemsize)
+            try:
+                os.truncate(descriptor, size * item.itemsize)
+            except OSError as error:
+                raise RankError(
+                    f"this host does not give {format_bytes(size * item.itemsize)} that its ranks share ({error}); see "
+                    "ulimit -f and the host's free memory"
+                ) from error
         made = group.gather_json([os.getpid(), descriptor, size], "where the memory of each rank is")
         found = []
         for process, file, numbers in made:

@@ -194,7 +194,9 @@ class GpuRankRows:
             return
         optimizer, store, owner = self._optimizer, rows.bank, None
         if self._owners is not None and part == "cold":
-            store, owner = self._owners.stores[group], self._group.rank
+            if self._owners.places_end[group] == self._hot_rows[group]:
+                return  # no batch has a cold row of this group
+            store, owner = self._owners.stores[group], (self._group.rank, self._group.world)
         sums = SharedSums(
             pointers=self._buffers[group].pointers, waiting=self._waiting[group : group + 1],
             most_rows=self._most_rows[group], owner=owner,
