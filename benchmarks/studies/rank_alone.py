@@ -21,8 +21,8 @@ import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's t
 
 import torch
 
-from fae.distributed.peers import peer_buffers
 from fae.distributed.group import Group
+from fae.distributed.peers import peer_buffers
 from fae.embedding import gpu_rank_rows
 
 from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder
