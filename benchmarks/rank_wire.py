@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fae.planning.several_gpus import OWNED_PLACEMENTS
+
 from rank_data import Case
 
 _MOST_BATCHES = 4
@@ -14,8 +16,9 @@ _MOST_BATCHES = 4
 def wire_bytes(name: str, case: Case, data: tuple[Any, Any], world: int, num_weights: int) -> dict[str, float]:
     """What a rank receives for each input of its slice, by kind: the mean over all ranks and some batches.
 
-    ``rows`` are the sums of rows that the other slices look up. Under `spread` they are those of hot rows alone: each
-    other row that a slice looks up is ``pulled`` from its owner, and the owner reads the ``sums`` of its gradients.
+    ``rows`` are the sums of rows that the other slices look up. Under `spread` and `tiered` they are those of hot rows
+    alone: each other row that a slice looks up is ``pulled`` from its owner, and the owner reads the ``sums`` of its
+    gradients.
 
     Parameters
     ----------
@@ -33,7 +36,7 @@ def wire_bytes(name: str, case: Case, data: tuple[Any, Any], world: int, num_wei
         return {"vectors": vectors, "gradients": vectors, "dense": 2 * share_of_others * 4 * num_weights / size}
     hot_rows, cold_rows, of_others = mean_rows(hot, packed, world)
     row, dense = 4 * case.dim / size, (world - 1) * 4 * num_weights / size
-    if case.placements[name] != "spread":
+    if case.placements[name] not in OWNED_PLACEMENTS:
         return {"rows": (world - 1) * (hot_rows + cold_rows) * row, "dense": dense}
     # Each pair of a slice and a row that another rank owns is pulled once, and its sum is read once.
     return {
@@ -42,7 +45,7 @@ def wire_bytes(name: str, case: Case, data: tuple[Any, Any], world: int, num_wei
 
 
 def mean_rows(hot: Any, packed: Any, world: int) -> tuple[float, float, float]:
-    """Different hot and cold rows that a slice looks up, and cold ones of them that another rank owns under `spread`.
+    """Different hot and cold rows that a slice looks up, and cold ones of them that another rank owns.
 
     The owner of a cold row is its number, counted from the first cold row of all tables, modulo the number of ranks.
     """

@@ -51,9 +51,12 @@ def test_bytes_of_every_contender(modules: dict[str, ModuleType]) -> None:
 
     row, dense = 4 * 8 / 2, 4 * 100 / 2  # a slice has two inputs
     assert received("one") == {}
-    assert received("ranks") == {"rows": 1.5 * row, "pulled": row, "sums": row, "dense": dense}
-    assert received("tiered ranks") == {"rows": 3.5 * row, "dense": dense}
+    of_owners = {"rows": 1.5 * row, "pulled": row, "sums": row, "dense": dense}
+    assert received("ranks") == received("tiered ranks") == of_owners
     assert received("model parallel") == {"vectors": 16.0, "gradients": 16.0, "dense": dense}
+    for placement, expected in (("tiered", of_owners), ("device", {"rows": 3.5 * row, "dense": dense})):
+        case = modules["rank_data"].Case(placement=placement, dim=8)
+        assert received("ranks") == expected
 
 
 def test_workloads_are_those_of_the_paper(modules: dict[str, ModuleType]) -> None:

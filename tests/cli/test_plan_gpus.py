@@ -58,7 +58,11 @@ def test_rows_of_both_placements(recipe: Path) -> None:
         assert weak[0]["memory_bytes"] == own["memory"]["on_gpu"][placement]["gpu_bytes"]
         assert weak[0]["over_one"] == strong[0]["over_one"] == 1.0
         received = [row["received_bytes_per_input"] for row in weak]
-        assert received[:4] == pytest.approx([0, received[1], 3 * received[1], 7 * received[1]])
+        if placement == "device":
+            assert received[:4] == pytest.approx([0, received[1], 3 * received[1], 7 * received[1]])
+        else:
+            assert received[:4] == [row["received_bytes_per_input"] for row in rows(found, "weak", "spread")]
+            assert received[4:] == [row["received_bytes_per_input"] for row in rows(found, "weak", "device")[4:]]
         assert all(row["network_bytes_per_input"] == 0 for row in weak[:4])
         assert weak[4]["network_bytes_per_input"] > 0
         assert sorted(row["unique_rows_of_all"] for row in weak) == [row["unique_rows_of_all"] for row in weak]
@@ -80,6 +84,9 @@ def test_rows_of_spread_rows(recipe: Path) -> None:
         assert own["seconds"] == pytest.approx(other["seconds"] + own["parts"]["pull of rows"])
         assert own["received_bytes_per_input"] <= other["received_bytes_per_input"] * (1 + 1e-9)
         assert own["memory_bytes"] < other["memory_bytes"]
+    tiered = rows(found, "weak", "tiered")
+    assert tiered[1]["host_bytes"] > 0
+    assert tiered[4]["host_bytes"] > tiered[3]["host_bytes"], "ranks of two hosts have every row each"
 
 
 @pytest.mark.parametrize("gpus", [1, 4])

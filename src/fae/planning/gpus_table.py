@@ -10,6 +10,7 @@ from fae.core.units import format_bytes, format_count
 from fae.embedding.memory_plan import largest_budget
 from fae.planning.budgets.budget_figures import BudgetFigures, BudgetPlanner
 from fae.planning.cards import wire_constants
+from fae.planning.gpus_memory import memory_of_gpu
 from fae.planning.machine_constants import MachineConstants
 from fae.planning.several_gpus import (
     GPUS,
@@ -43,16 +44,14 @@ def gpus_values(
     works = {size: figures.work, **planner.works_at(figures, others)}
     found: dict[str, Any] = {"budget_bytes": figures.budget, "wire": wire.to_json(), "weak": [], "strong": []}
     for placement in GROUP_PLACEMENTS:
-        # On one GPU every row is there under `spread`, too.
-        of_one = figures.on_gpu["device" if placement == "spread" else placement]
         for scaling, every in (("weak", weak_groups(works, size)), ("strong", strong_groups(works, size))):
             groups = [each for each in every if each.hosts == 1 or placement not in SINGLE_HOST_PLACEMENTS]
             rows = [group.to_json(placement, machine, wire) for group in groups]
             for row, group in zip(rows, groups, strict=True):
                 row["over_one"] = row["inputs_per_second"] / rows[0]["inputs_per_second"]
                 if scaling == "weak":
-                    needs = group.memory(placement, of_one, figures.hot_set.staging_rows)
-                    row["memory_bytes"] = needs.device_rows + needs.device_beside
+                    needs = memory_of_gpu(placement, figures, group)
+                    row["memory_bytes"], row["host_bytes"] = needs.device_rows + needs.device_beside, needs.on_host
                     row["fits"] = gpu_memory is None or needs.device_rows <= largest_budget(needs, gpu_memory)
             found[scaling] += rows
     return found

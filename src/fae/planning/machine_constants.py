@@ -101,10 +101,14 @@ class WireConstants:
     exposed
         Share of the exchange of rows that the rest of the step does not hide.
     pull_share
-        Share of `wire_rate` at which a GPU reads single rows of other GPUs into a buffer of its own, as `spread` does
-        before a lookup. Measured by a probe and not in a training: 131,000 different rows, three quarters of them on
-        the other three of four H200, took 36 us over NVLink at 16 floats a row and 132 us at 64, where this share gives
-        36 and 144.
+        Share of `wire_rate` at which a GPU reads single rows of other GPUs into a buffer of its own, as `spread` and
+        `tiered` do before a lookup. Measured by a probe and not in a training: 131,000 different rows, three quarters
+        of them on the other three of four H200, took 36 us over NVLink at 16 floats a row and 132 us at 64, where this
+        share gives 36 and 144.
+    pull_exposed
+        Share of the pull that the rest of the step does not hide. 1 is a bound: the pull runs beside the dense layers
+        before the interaction, but the trainings on two H200 of `ranks_together_h200_20261129.json` tell nothing of it.
+        Over Criteo Kaggle's tables they pulled no row, and over those of RMC3 1,263 a step, which are 2 us.
     """
 
     wire_rate: float
@@ -114,6 +118,7 @@ class WireConstants:
     memory_share: float = 0.45
     exposed: float = 0.7
     pull_share: float = 0.5
+    pull_exposed: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """All values by name, for ``--json``; units are those of the attributes."""

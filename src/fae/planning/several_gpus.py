@@ -1,22 +1,19 @@
-"""A step on several GPUs that train together: how long it takes, and what each has in memory and receives.
+"""A step on several GPUs that train together: how long it takes, and what each receives.
 
 Every GPU has a slice of the batch. It sums the gradients of its rows, reads the sums of all others, and steps every row
-of the whole batch; of cold rows, which it stages, too. Several hosts sum within each of them first. Under `spread` each
-cold row is on one GPU of the host, its owner: the others pull it before their lookups, and the owner reads their sums.
+of the whole batch. Several hosts sum within each of them first. On one host each cold row has one owner under `spread`
+and `tiered`, a GPU that has it or stages it: the others pull it before their lookups, and the owner alone reads its
+sums. GPUs of several hosts stage all cold rows, each for itself.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fae.core.optimizers import row_bytes
 from fae.distributed.wire_bytes import received_bytes
-from fae.embedding.memory_plan import MemoryPlan
-from fae.embedding.working_memory import INPUT_RING_DEPTH
-from fae.kernels.input_views import BLOCK_ROWS
+from fae.embedding.tiered import slots_beside_places
 from fae.planning.dense_work import dense_work
 from fae.planning.machine_constants import MachineConstants, WireConstants
 from fae.planning.step_time import TOO_FEW_SLOTS, resident_parts, staged_seconds, stream_parts
@@ -25,6 +22,8 @@ from fae.planning.step_work import StepWork, WidthWork
 GROUP_PLACEMENTS = ("device", "tiered", "spread")
 SINGLE_HOST_PLACEMENTS = ("spread",)
 """Those that need GPUs which read the memory of one another."""
+OWNED_PLACEMENTS = ("tiered", "spread")
+"""Those under which each cold row has one owner among the GPUs of one host."""
 GPUS = (1, 2, 4, 8)
 """GPUs of one host that are planned."""
 GPUS_OF_HOST, HOSTS = 8, 2
@@ -69,22 +68,26 @@ class GpuGroup:
         """Weights of the dense part."""
         return dense_work(self.slice_work.settings, on_gpu=True).parameters
 
-    def _cold_rows_of_others(self, width: WidthWork) -> float:
-        """Different cold rows of a slice that another GPU than its own has under `spread`, and so pulls from there.
+    def has_owners(self, placement: str) -> bool:
+        """Whether each cold row has one owner, from which other GPUs pull it."""
+        return self.gpus > 1 and self.hosts == 1 and placement in OWNED_PLACEMENTS
 
-        As many sums each GPU reads of the rows that it has itself: the others look them up.
+    def _cold_rows_of_others(self, width: WidthWork) -> float:
+        """Different cold rows of a slice that other GPUs own, and that it so pulls from there.
+
+        As many sums each GPU reads of the rows that it owns: the others look them up.
         """
         return width.unique_cold_rows * (self.of_host - 1) / self.of_host
 
     def received(self, placement: str = "device", *, dense: bool = True) -> float:
         """Bytes that a GPU reads in a step of the others of its host, with the dense gradients or without.
 
-        Sums of the rows that the other slices look up; under `spread`, of the hot ones among them, and the cold rows
-        that it pulls, and the sums of those that it owns.
+        Sums of the rows that the other slices look up; where cold rows have owners, of the hot ones among them, and the
+        cold rows that it pulls, and the sums of those that it owns.
         """
         others = self.of_host - 1
         rows = [others * width.unique_rows for width in self.slice_work.widths]
-        if placement == "spread":
+        if self.has_owners(placement):
             rows = [
                 others * (width.unique_rows - width.unique_cold_rows) + 2 * self._cold_rows_of_others(width)
                 for width in self.slice_work.widths
@@ -103,8 +106,8 @@ class GpuGroup:
     ) -> dict[str, float]:
         """Seconds that a step of several GPUs takes beside what one does; empty for one.
 
-        The exchange of `spread` is taken to be as long as that of `device`, which is a bound: of a cold row only the
-        owner reads sums. Nothing is taken to hide the pull, since lookups wait for it.
+        The exchange is taken to be as long as that of `device`, which is a bound where cold rows have owners: the owner
+        alone reads their sums.
         """
         if self.gpus == 1:
             return {}
@@ -119,11 +122,11 @@ class GpuGroup:
             _DENSE: (self.received() - rows) / wire.wire_rate,
             _BARRIERS: wire.barriers * wire.barrier_seconds,
         }
-        if placement == "spread":
+        if self.has_owners(placement):
             pulled = sum(
                 4.0 * width.embedding_dim * self._cold_rows_of_others(width) for width in self.slice_work.widths
             )
-            parts[_PULL] = pulled / (wire.pull_share * wire.wire_rate)
+            parts[_PULL] = wire.pull_exposed * pulled / (wire.pull_share * wire.wire_rate)
         if self.gigabits is not None:
             parts[_NETWORK] = self.network_bytes / (self.gigabits * 1e9 / 8)
         return parts
@@ -134,11 +137,14 @@ class GpuGroup:
         resident = resident_parts(work, machine)
         computing, beside = sum(resident.values()), sum(added.values())
         if placement == "tiered" and self.whole_work.cold_rows > 0:
-            streamed = stream_parts(work, machine, cold_bytes=self.whole_work.cold_bytes, sharing=self.of_host)
+            is_shared = self.has_owners(placement)
+            staged = self.whole_work.cold_bytes / (self.of_host if is_shared else 1)
+            slots = slots_beside_places(work.ring_depth) if is_shared else work.ring_depth
+            streamed = stream_parts(work, machine, cold_bytes=staged, sharing=self.of_host)
             longest = max(streamed, key=lambda part: streamed[part])
             streaming = machine.stream_seconds + streamed[longest]
             slotted = machine.tiered_factor * computing + beside
-            seconds, is_held = staged_seconds(slotted, streaming, work.ring_depth, machine)
+            seconds, is_held = staged_seconds(slotted, streaming, slots, machine)
             bound = {TOO_FEW_SLOTS: seconds} if is_held else {longest: streaming} if streaming > slotted else {}
         else:
             streamed = {"inputs over the bus": work.input_bytes / machine.bus_rate}
@@ -149,58 +155,6 @@ class GpuGroup:
         first = next(iter(bound), max(parts, key=lambda part: parts[part]))
         everything = {**parts, **streamed, **bound}
         return seconds, {first: everything[first], **everything}
-
-    def memory(self, placement: str, needs: MemoryPlan, staging_rows: Sequence[int] = ()) -> MemoryPlan:
-        """What one of the GPUs has of `needs`, which are those of one GPU alone, and beside them.
-
-        Hot rows are the same ones; staging slots hold the cold rows of the whole batch. Under `spread` a GPU has its
-        share of the cold rows with their state, and room for as many as a whole batch has, without state.
-
-        Parameters
-        ----------
-        needs
-            Those of the same placement; for `spread` those of `device`, which it is on one GPU.
-        staging_rows
-            Most different cold rows of a slice, for each width.
-        """
-        if self.gpus == 1:
-            return needs
-        slice_work, whole = self.slice_work, self.whole_work
-        sums = sum(4.0 * width.embedding_dim * width.unique_rows for width in slice_work.widths)
-        rows = sum(width.unique_rows for width in whole.widths)
-        more_cold = whole.cold_rows - slice_work.cold_rows
-        lists = INPUT_RING_DEPTH * rows * (5.0 + 4.0 * self.gpus / BLOCK_ROWS)
-        more_rows = 0.0
-        if placement == "tiered":
-            more_rows = slice_work.ring_depth * (whole.cold_bytes - slice_work.cold_bytes)
-            lists += 8.0 * slice_work.ring_depth * more_cold
-        else:
-            lists += 8.0 * INPUT_RING_DEPTH * more_cold
-        if placement == "spread":
-            more_rows = self._pulled_bytes(staging_rows) - self._cold_bytes * (self.of_host - 1) / self.of_host
-        return dataclasses.replace(
-            needs,
-            device_rows=needs.device_rows + int(more_rows),
-            device_inputs=needs.device_inputs + int(lists),
-            device_work=needs.device_work + int(sums),
-        )
-
-    @property
-    def _cold_bytes(self) -> int:
-        """Bytes of all cold rows with their state."""
-        optimizer = self.slice_work.settings.optimizer
-        return sum(
-            (width.num_rows - width.num_hot_rows) * row_bytes(optimizer, width.embedding_dim)
-            for width in self.slice_work.widths
-        )
-
-    def _pulled_bytes(self, staging_rows: Sequence[int]) -> float:
-        """Bytes of the buffer of pulled rows: it has room for the cold rows of the whole batch."""
-        rooms = zip(self.slice_work.widths, self.whole_work.widths, staging_rows, strict=True)
-        return sum(
-            4.0 * own.embedding_dim * (most + whole.unique_cold_rows - own.unique_cold_rows)
-            for own, whole, most in rooms
-        )
 
     def to_json(self, placement: str, machine: MachineConstants, wire: WireConstants) -> dict[str, Any]:
         """The predicted step under one placement, as JSON values."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fae.embedding.memory_plan import MemoryPlan
 from fae.planning.cards import card_constants, wire_constants
 from fae.planning.dense_work import dense_work
 from fae.planning.machine_constants import WireConstants
@@ -40,8 +39,6 @@ def test_one_gpu_is_the_step_of_before(placement: str, cold: int) -> None:
     assert seconds == step.seconds
     assert next(iter(parts)) == step.bound_by
     assert one.received() == one.received(placement) == one.network_bytes == 0
-    needs = MemoryPlan(device_rows=1, device_inputs=2, device_work=3, host_rows=4, host_buffers=5)
-    assert one.memory(placement, needs) == needs
 
 
 @pytest.mark.parametrize("gpus", [2, 4, 8])
@@ -52,19 +49,22 @@ def test_what_a_gpu_receives(gpus: int) -> None:
     assert found.to_json("device", H100, NVLINK)["received_bytes_per_input"] == found.received() / 512
 
 
+@pytest.mark.parametrize("placement", ["spread", "tiered"])
 @pytest.mark.parametrize("gpus", [2, 4, 8])
-def test_what_a_gpu_receives_of_spread_rows(gpus: int) -> None:
+def test_what_a_gpu_receives_where_cold_rows_have_owners(gpus: int, placement: str) -> None:
     """Hot sums of all others; a cold row of a slice once from its owner, and its sum once to there."""
     found = group(gpus, cold=300)
     hot, pulled = (gpus - 1) * 600, 300 * (gpus - 1) / gpus
-    assert found.received("spread", dense=False) == pytest.approx(64 * (hot + 2 * pulled))
-    assert found.received("spread") - found.received("spread", dense=False) == 4 * (gpus - 1) * WEIGHTS
-    value = found.to_json("spread", H100, NVLINK)["received_bytes_per_input"]
-    assert value == found.received("spread") / 512
+    assert found.received(placement, dense=False) == pytest.approx(64 * (hot + 2 * pulled))
+    assert found.received(placement) - found.received(placement, dense=False) == 4 * (gpus - 1) * WEIGHTS
+    value = found.to_json(placement, H100, NVLINK)["received_bytes_per_input"]
+    assert value == found.received(placement) / 512
     # Two GPUs move as much as under `device`; more of them less.
-    assert found.received("spread") <= found.received("device")
-    assert (found.received("spread") == pytest.approx(found.received("device"))) == (gpus == 2)
-    assert group(gpus).received("spread") == group(gpus).received("device"), "no row is cold"
+    assert found.received(placement) <= found.received("device")
+    assert (found.received(placement) == pytest.approx(found.received("device"))) == (gpus == 2)
+    assert group(gpus).received(placement) == group(gpus).received("device"), "no row is cold"
+    two_hosts = group(2 * gpus, cold=300, hosts=2, gigabits=100)
+    assert two_hosts.received("tiered") == two_hosts.received("device"), "every GPU has all rows"
 
 
 def test_owners_that_are_counted_agree_with_what_is_expected() -> None:
@@ -85,13 +85,17 @@ def test_owners_that_are_counted_agree_with_what_is_expected() -> None:
 
 
 def test_a_step_of_spread_rows_is_longer_by_their_pull() -> None:
-    """By the probe, 131,000 rows take 36 us from four GPUs at 16 floats a row, and nothing hides them."""
+    """By the probe, 131,000 rows take 36 us from four GPUs at 16 floats a row, and nothing is known to hide them."""
     found = group(4, unique=131_000, of_all=363_000, cold=131_000)
     device, spread = (found.step(placement, H100, NVLINK) for placement in ("device", "spread"))
     pull = spread[1]["pull of rows"]
     assert pull == pytest.approx(36e-6, rel=0.01)
     assert spread[0] == pytest.approx(device[0] + pull)
     assert "pull of rows" not in device[1]
+    half = group(4, unique=131_000, cold=131_000).step("spread", H100, replace(NVLINK, pull_exposed=0.5))[1]
+    assert half["pull of rows"] == pytest.approx(pull / 2)
+    tiered = group(4, unique=131_000, cold=131_000).exchange_parts(H100, NVLINK, "tiered")
+    assert tiered["pull of rows"] == pull
     two = group(2, unique=131_000, cold=131_000).step("spread", H100, NVLINK)[1]["pull of rows"]
     assert two == pytest.approx(pull * (1 / 2) / (3 / 4)), "half of the rows are on the other one"
 
@@ -116,46 +120,39 @@ def test_a_step_is_longer_by_what_is_exchanged() -> None:
     assert parts["barriers"] > 0
 
 
-def test_every_gpu_stages_the_cold_rows_of_all() -> None:
-    """Through one host: a group of four stages four times what one of twice the cold rows does."""
-    seconds, parts = group(4, cold=40_000).step("tiered", H100, NVLINK)
+def test_gpus_of_a_host_stage_the_cold_rows_of_all_together() -> None:
+    """Through the host go those of the whole batch once, over each bus its share of them."""
+    parts = group(4, cold=40_000).step("tiered", H100, NVLINK)[1]
+    of_all = predict_steps(work(80_000, unique_rows=80_000), H100)["tiered"].parts
+    assert parts["cold rows through the host"] == pytest.approx(of_all["cold rows through the host"])
+    whole, own = work(80_000), work(40_000, unique_rows=900)
+    assert parts["cold rows over the bus"] == pytest.approx((whole.cold_bytes / 4 + own.input_bytes) / H100.bus_rate)
+
+
+def test_gpus_of_several_hosts_stage_the_cold_rows_of_all_each_for_itself() -> None:
+    seconds, parts = group(8, cold=40_000, hosts=2, gigabits=400).step("tiered", H100, NVLINK)
     alone = predict_steps(work(80_000, unique_rows=80_000), H100)["tiered"]
-    of_one = alone.parts
     assert next(iter(parts)) == "cold rows through the host"
     assert parts["cold rows through the host"] - H100.stream_seconds == pytest.approx(
-        4 * (of_one["cold rows through the host"] - H100.stream_seconds)
+        4 * (alone.parts["cold rows through the host"] - H100.stream_seconds)
     )
+    whole, own = work(80_000), work(40_000, unique_rows=900)
+    assert parts["cold rows over the bus"] == pytest.approx((whole.cold_bytes + own.input_bytes) / H100.bus_rate)
     assert seconds > 3.5 * alone.seconds
 
 
-def test_memory_of_one_of_several() -> None:
-    needs = MemoryPlan(device_rows=10**6, device_inputs=10**6, device_work=10**6, host_rows=0, host_buffers=0)
-    two, four = (group(gpus, cold=100) for gpus in (2, 4))
-    tiered, device = two.memory("tiered", needs), two.memory("device", needs)
-    assert device.device_rows == needs.device_rows
-    row_bytes = two.slice_work.cold_bytes / 100
-    assert tiered.device_rows == needs.device_rows + 8 * 100 * row_bytes
-    assert device.device_work == tiered.device_work == needs.device_work + 900 * 64
-    assert four.memory("device", needs).device_inputs > device.device_inputs > needs.device_inputs
-
-
-def test_memory_of_spread_rows() -> None:
-    """Hot rows and a share of the others with their state, and room for pulled rows without any."""
-    found = group(4, cold=100)
-    (own,) = found.slice_work.widths
-    found = replace(found, slice_work=replace(found.slice_work, widths=(replace(own, num_hot_rows=5_226),)))
-    rows, row_bytes = own.num_rows, 16 * 4 + 4  # row-wise Adagrad
-    needs = MemoryPlan(
-        device_rows=rows * row_bytes, device_inputs=10**6, device_work=10**6, host_rows=0, host_buffers=0
-    )  # fmt: skip
-    spread, device = found.memory("spread", needs, [130]), found.memory("device", needs)
-    # A slice has 130 at most and 100 in the mean, the whole batch 200.
-    assert spread.device_rows == (5_226 + (rows - 5_226) / 4) * row_bytes + 64 * (130 + 100)
-    assert (spread.device_inputs, spread.device_work) == (device.device_inputs, device.device_work)
-    assert spread.on_host == 0
-    alone = work(100)
-    one = GpuGroup(gpus=1, slice_work=alone, host_work=alone, whole_work=alone)
-    assert one.memory("spread", needs, [130]) == needs
+@pytest.mark.parametrize(("gpus", "depth", "hosts", "slots"), [(1, 3, 1, 3), (4, 3, 1, 2), (4, 2, 1, 2), (4, 3, 2, 3)])
+def test_places_for_pulled_rows_take_a_slot(gpus: int, depth: int, hosts: int, slots: int) -> None:
+    """Where batches wait for slots, their number bounds the step."""
+    made = group(gpus, cold=40_000, hosts=hosts, gigabits=100 if hosts > 1 else None)
+    shallow = replace(made, slice_work=replace(made.slice_work, ring_depth=depth))
+    machine = replace(H100, stream_latency=20.0)
+    seconds, parts = shallow.step("tiered", machine, NVLINK)
+    computing = machine.tiered_factor * sum(parts[part] for part in ("dense part", "rows on the GPU"))
+    beside = sum(shallow.exchange_parts(machine, NVLINK, "tiered").values())
+    streaming = machine.stream_seconds + max(value for part, value in parts.items() if part.startswith("cold rows"))
+    held = computing + beside + 20 * streaming
+    assert seconds == pytest.approx(held / (slots - 1))
 
 
 def test_hosts_exchange_sums_of_a_host() -> None:

@@ -50,6 +50,10 @@ class BudgetFigures:
         Which selection chose them.
     coverage, input_share
         Share of lookups that hot rows serve, and of inputs that need no other row.
+    splits
+        Sizes of the batches that training streams.
+    dense_bytes
+        Bytes of the dense part on a GPU.
     on_gpu, on_cpu
         Memory of every placement, on a GPU and without one.
     is_memory_exact
@@ -68,6 +72,8 @@ class BudgetFigures:
     selection: str
     coverage: Share
     input_share: Share
+    splits: Sequence[BatchSizes]
+    dense_bytes: int
     on_gpu: Mapping[str, MemoryPlan]
     on_cpu: Mapping[str, MemoryPlan]
     is_memory_exact: bool
@@ -145,6 +151,8 @@ class BudgetPlanner:
             selection=summary["selection"],
             coverage=coverage,
             input_share=share,
+            splits=splits,
+            dense_bytes=self._dense[0],
             on_gpu=memory_by_placement(hot_set, splits, on_gpu=True, dense=self._dense[0]),
             on_cpu=memory_by_placement(hot_set, splits, on_gpu=False, dense=self._dense[1]),
             is_memory_exact=self._form_all,
