@@ -167,9 +167,10 @@ class Data:
         key = (case.workload, *kind.values())
         if key not in self._made:
             log = self.log(case)
-            if case.workload:  # its tables are large, and its log is short: ids are in the order of their popularity
-                sizes = [feature.num_embeddings for feature in log.features]
-                kind |= {"order": "vocabulary", "num_hot": zipf_hot_rows(sizes, case.share)}
+            # Tables are large and logs are short: by their accesses every row that occurs would be hot. Ids are in the
+            # order of their popularity.
+            sizes = [feature.num_embeddings for feature in log.features]
+            kind |= {"order": "vocabulary", "num_hot": zipf_hot_rows(sizes, case.share)}
             hot = hot_set(log, case.share, **kind)
             self._made[key] = (hot, packed_log(log, hot, self.folder))
         return self._made[key]

@@ -35,6 +35,8 @@ from one_gpu_ranks import share_one_gpu
 from cases import Log, adversarial_logs, history_log, hot_and_cold_log, in_order_layout, random_log, train
 
 OPTIMIZERS = ("sgd", "rowwise_adagrad", "adagrad", "adam")
+ONE_WIDTH = -1.0
+"""All rows of the narrowest tables are hot, and no others."""
 HELD: dict[str, tuple[str, float | None]] = {
     "device": ("device", 0.4),
     "spread": ("spread", 0.2),
@@ -46,6 +48,8 @@ HELD: dict[str, tuple[str, float | None]] = {
     "tiered, all cold": ("tiered", 0.0),
     "tiered, a little hot": ("tiered", 0.1),
     "tiered, half hot": ("tiered", None),
+    "tiered, one width hot": ("tiered", ONE_WIDTH),
+    "tiered, all hot": ("tiered", 1.0),
 }
 """Placements, and which share of each table is hot; None: its first half, so that some batches are hot."""
 SOME = ("device", "tiered, a little hot")
@@ -147,6 +151,10 @@ def rank_cases() -> dict[str, tuple[Log, str]]:
 
 def layout_of(log: Log, share: float | None) -> RowLayout:
     """Which rows are hot."""
+    if share == ONE_WIDTH:
+        sizes, narrowest = log.embedding_dims, min(log.embedding_dims)
+        hot = [each.num_embeddings * (dim == narrowest) for each, dim in zip(log.features, sizes, strict=True)]
+        return RowLayout(log.features, sizes, hot)
     return in_order_layout(log) if share is None else log.layout(share, 1)
 
 

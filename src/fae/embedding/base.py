@@ -74,8 +74,6 @@ class Embeddings(RowTables):
     ----------
     placement
         Name of the placement they were made by; empty where a class was called directly.
-    has_rows_together
-        Whether `host_stores` are those of all ranks of the host together.
     batch_size
         Inputs of a batch, B; of a slice, B / S, where batches are cut.
     steps
@@ -85,7 +83,6 @@ class Embeddings(RowTables):
     """
 
     placement = ""
-    has_rows_together = False
     _ranks: RankRows | None = None
 
     def __init__(

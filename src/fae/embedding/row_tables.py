@@ -36,11 +36,14 @@ class RowTables(ABC):
         Optimizer of the rows.
     steps
         Number of batches that have updated rows.
+    has_rows_together
+        Whether rows in host memory are those of all ranks of the host together.
     """
 
     layout: RowLayout
     optimizer: RowOptimizer
     steps: int
+    has_rows_together = False
 
     @abstractmethod
     def _read_rows(self, group: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -122,7 +122,7 @@ def exchange_kernel(
 ):  # fmt: skip
     """Sum one block of HOT or COLD rows, or both, over slices and apply the optimizer, where sums wait for it.
 
-    `inputs` is the input buffer in bytes. With OWNERS ranks that own cold rows, COLD rows are those of `own_rank` alone.
+    `inputs` is the input buffer in bytes. With OWNERS, the ranks that own cold rows, COLD rows are those of `own_rank`.
     """
     num_rows = tl.load(words + field + 10) * tl.load(waiting)
     first = tl.program_id(0) * ROWS
