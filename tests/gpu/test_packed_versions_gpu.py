@@ -32,7 +32,7 @@ def take_stored_addresses(monkeypatch, batches):
         batch.order.tobytes(): torch.from_numpy(batch.addresses.copy()).to(CUDA) for batch in store_addresses(batches)
     }
 
-    def take(self, batch):
+    def take(self, batch, banks):
         views = batch.buffer.views
         return dataclasses.replace(views, addresses=stored[batch.packed.order.tobytes()])
 
