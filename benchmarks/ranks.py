@@ -13,8 +13,8 @@ How much faster do W GPUs train than one? DLRM 13-512-256-64-D / 512-256-1 over 
 Where ranks are under `spread`, one GPU is under `device`: it has nothing to spread over. ``rmc2``, ``rmc3`` and
 ``rmc3_spread`` are the paper's workloads with their batch sizes (1,024 and 2,048 a GPU unless --batch-size says more),
 hot rows for their budgets, and ``zipf`` logs of 300,000 inputs. RMC3 has 45 GiB of rows, which each contender under
-`tiered` has in host memory for each of its ranks: 135 GiB with two ranks and one GPU, 90 in ``rmc3_spread``, where rank
-0 has 68 GiB on its GPU.
+`tiered` has in host memory once: 90 GiB with all ranks and one GPU, 45 in ``rmc3_spread``, where rank 0 has 68 GiB on
+its GPU.
 
 A turn is some hundred captured steps between two barriers, with all devices waited for; the slowest rank counts. Before
 the first case both systems train the same few batches from the same weights, with a high rate, and losses and rows are

@@ -4,8 +4,7 @@
 
 The work of each case is counted in inputs drawn by the law of its log. Constants are the published ones of the card, so
 the step of one GPU is a prediction, too; what several GPUs add to it has a column. The host is by default one of which
-16 threads move 34 GB/s of single rows. Over Criteo Kaggle's tables all rows are taken to be hot, as in a log that
-touches fewer rows than are hot; the column of cold rows says it.
+16 threads move 34 GB/s of single rows.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _BATCHES = 4
 def works(case: Case, sizes: set[int]) -> dict[int, StepWork]:
     """The work of batches of these sizes."""
     rows = case.table_rows if case.workload else list(KAGGLE_ROWS)
-    num_hot = zipf_hot_rows(rows, case.share) if case.workload else rows
+    num_hot = rows if case.placement == "device" else zipf_hot_rows(rows, case.share)
     random = np.random.default_rng(1)
     columns = [zipf_ids(random.random(_BATCHES * max(sizes)), count, ZIPF_EXPONENT) for count in rows]
     ranks = np.stack(columns, axis=1).astype(np.int32)

@@ -106,9 +106,9 @@ class WireConstants:
         of them on the other three of four H200, took 36 us over NVLink at 16 floats a row and 132 us at 64, where this
         share gives 36 and 144.
     pull_exposed
-        Share of the pull that the rest of the step does not hide. 1 is a bound: the pull runs beside the dense layers
-        before the interaction, but the trainings on two H200 of `ranks_together_h200_20261129.json` tell nothing of it.
-        Over Criteo Kaggle's tables they pulled no row, and over those of RMC3 1,263 a step, which are 2 us.
+        Share of the pull that the rest of the step does not hide: it runs beside the dense layers before the
+        interaction. In a training on two H200 at 16 floats a row a step of `spread` took 1 us more than one of
+        `device`, and the pull is 4.5 us by the formula (`ranks_cold_h200_20261129.json`).
     """
 
     wire_rate: float
@@ -118,7 +118,7 @@ class WireConstants:
     memory_share: float = 0.45
     exposed: float = 0.7
     pull_share: float = 0.5
-    pull_exposed: float = 1.0
+    pull_exposed: float = 0.3
 
     def to_json(self) -> dict[str, Any]:
         """All values by name, for ``--json``; units are those of the attributes."""
