@@ -85,15 +85,15 @@ def test_owners_that_are_counted_agree_with_what_is_expected() -> None:
 
 
 def test_a_step_of_spread_rows_is_longer_by_their_pull() -> None:
-    """By the probe, 131,000 rows take 36 us from four GPUs at 16 floats a row, and nothing is known to hide them."""
+    """By the probe, 131,000 rows take 36 us from four GPUs at 16 floats a row, of which 0.3 are not hidden."""
     found = group(4, unique=131_000, of_all=363_000, cold=131_000)
     device, spread = (found.step(placement, H100, NVLINK) for placement in ("device", "spread"))
     pull = spread[1]["pull of rows"]
-    assert pull == pytest.approx(36e-6, rel=0.01)
+    assert pull == pytest.approx(0.3 * 36e-6, rel=0.01)
     assert spread[0] == pytest.approx(device[0] + pull)
     assert "pull of rows" not in device[1]
     half = group(4, unique=131_000, cold=131_000).step("spread", H100, replace(NVLINK, pull_exposed=0.5))[1]
-    assert half["pull of rows"] == pytest.approx(pull / 2)
+    assert half["pull of rows"] == pytest.approx(pull * 0.5 / 0.3)
     tiered = group(4, unique=131_000, cold=131_000).exchange_parts(H100, NVLINK, "tiered")
     assert tiered["pull of rows"] == pull
     two = group(2, unique=131_000, cold=131_000).step("spread", H100, NVLINK)[1]["pull of rows"]
@@ -141,7 +141,7 @@ def test_gpus_of_several_hosts_stage_the_cold_rows_of_all_each_for_itself() -> N
     assert seconds > 3.5 * alone.seconds
 
 
-@pytest.mark.parametrize(("gpus", "depth", "hosts", "slots"), [(1, 3, 1, 3), (4, 3, 1, 2), (4, 2, 1, 2), (4, 3, 2, 3)])
+@pytest.mark.parametrize(("gpus", "depth", "hosts", "slots"), [(1, 4, 1, 4), (4, 4, 1, 3), (4, 3, 1, 3), (4, 4, 2, 4)])
 def test_places_for_pulled_rows_take_a_slot(gpus: int, depth: int, hosts: int, slots: int) -> None:
     """Where batches wait for slots, their number bounds the step."""
     made = group(gpus, cold=40_000, hosts=hosts, gigabits=100 if hosts > 1 else None)
