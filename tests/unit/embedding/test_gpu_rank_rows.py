@@ -32,7 +32,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 class FakeGroup(Group):
     """One of two ranks, alone: it writes down what it does with the other, and hears what it has said itself."""
 
-    def __init__(self, rank: int, others: list[list[int]] | None = None) -> None:
+    def __init__(self, rank: int, others: list[list[list[int]]] | None = None) -> None:
         super().__init__(rank=rank, world=2, hosts=("here",) * 2, wire="gather")
         object.__setattr__(self, "done", [])
         object.__setattr__(self, "others", others)
@@ -80,7 +80,7 @@ def rank_rows(log: Log, group: Group) -> tuple[RowLayout, GpuRankRows]:
 
 
 def test_ranks_make_buffers_together() -> None:
-    """The second split gives one rank more long rows, and neither longer buffers: there is nothing to do together."""
+    """What one rank needs all have: so a split that gives one of them more long rows lets all or none capture again."""
     size = 800
     spread = [row % 400 for row in range(size // 2)]
     first = one_table_log([1] * 320 + spread[:80] + spread)
@@ -88,12 +88,23 @@ def test_ranks_make_buffers_together() -> None:
     assert (len(first.ids), len(second.ids)) == (size, size)
     done = []
     for rank in range(2):
-        group = FakeGroup(rank, [[9]])
+        group = FakeGroup(rank, [[[9, 1]]])
         layout, rows = rank_rows(first, group)
         changes = [rows.reserve(rows.cut(log.packed(layout))) for log in (first, second, second)]
-        assert changes == [True, rank == 0, False], "graphs of the first rank launch too few programs"
+        assert changes == [True, rank == 0, False], "the other one says that it has one long row, both times"
         done.append(list(group.done))
     assert done[0] == done[1]
+
+
+def test_ranks_capture_again_together() -> None:
+    """Where the other rank has more long rows, this one launches as many programs."""
+    log = one_table_log([1] * 320 + [row % 400 for row in range(480)])
+    group = FakeGroup(0, [[[9, 1]]])
+    layout, rows = rank_rows(log, group)
+    assert rows.reserve(rows.cut(log.packed(layout)))
+    object.__setattr__(group, "others", [[[9, 5]]])
+    assert rows.reserve(rows.cut(log.packed(layout)))
+    assert not rows.reserve(rows.cut(log.packed(layout)))
 
 
 def test_buffers_grow_and_do_not_shrink() -> None:

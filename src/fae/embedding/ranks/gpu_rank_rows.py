@@ -117,13 +117,17 @@ class GpuRankRows:
         if shared is None or shared.offsets is None:
             return False
         before = (self._most_own[:], self._most_further[:], self._most_long[:], self._most_rows[:])
-        most_further = [further for _, _, further, _ in slices.most_shared]
-        every = self._group.gather_json(most_further, "the most further segments")  # buffers have one size on all ranks
-        for group, (rows, _, further, _) in enumerate(slices.most_shared):
+        own = [
+            [further, long_rows]
+            for (_, _, further, _), (_, long_rows) in zip(slices.most_shared, slices.most_segments, strict=True)
+        ]
+        # The same on all ranks: buffers have one size, and all or none capture their graphs again.
+        every = self._group.gather_json(own, "the most further segments and long rows")
+        for group, (rows, _, _, _) in enumerate(slices.most_shared):
             self._most_rows[group] = max(self._most_rows[group], rows)
             self._most_own[group] = max(self._most_own[group], shared.most_own_rows[group])
-            self._most_further[group] = max(self._most_further[group], further, *(most[group] for most in every))
-            self._most_long[group] = max(self._most_long[group], slices.most_segments[group][1])
+            self._most_further[group] = max(self._most_further[group], *(most[group][0] for most in every))
+            self._most_long[group] = max(self._most_long[group], *(most[group][1] for most in every))
         changed = before != (self._most_own, self._most_further, self._most_long, self._most_rows)
         # Sizes that are the same on all ranks decide, so that all make buffers or none does. There is always one: by it
         # ranks wait for each other.
