@@ -9,6 +9,7 @@ import pytest
 
 from fae.planning import plan as plan_module
 from fae.planning import target_gpu
+from fae.planning.gpus_table import with_gpus
 from fae.planning.machine_constants import MachineConstants
 from fae.planning.stages.stage_costs import DiskRates
 
@@ -128,3 +129,19 @@ def test_nothing_of_them_without_a_gpu(recipe: Path) -> None:
 
 def test_a_number_without_a_row(recipe: Path) -> None:
     fault(fae("plan", recipe, "--gpu", "h100", "--gpus", 3), "--gpus 3 has no row in a plan; 1, 2, 4 and 8 GPUs")
+
+
+@pytest.mark.parametrize(
+    ("device_fits", "spread_fits", "is_said"), [(False, True, True), (True, True, False), (False, False, False)]
+)
+def test_it_says_that_all_rows_fit_the_gpus_together(
+    device_fits: bool, spread_fits: bool, is_said: bool, recipe: Path
+) -> None:
+    found = plan(recipe, "--json").result
+    found["verdict"]["placement"] = "tiered"
+    for placement, fits in (("device", device_fits), ("spread", spread_fits)):
+        rows(found, "weak", placement)[1]["fits"] = fits
+    said = with_gpus(found, 2)["verdict"]["sentences"][-1]
+    assert said.startswith("2 GPUs, tiered, ")
+    assert (" All rows fit 2 GPUs together, with placement = spread: " in said) == is_said
+    assert "All rows" not in with_gpus(found, 1)["verdict"]["sentences"][-1]

@@ -90,7 +90,19 @@ def _sentence(plan: Mapping[str, Any], gpus: int) -> str:
     return (
         f"{_gpus(gpus)}, {placement}, {_batch(row['batch_size'])} on each: predicted {row['inputs_per_second']:,.0f} "
         f"inputs/s, {row['over_one']:.2f} times one{same}; {format_bytes(row['memory_bytes'])} on each{fits}; each "
-        f"receives {row['received_bytes_per_input']:,.0f} bytes an input."
+        f"receives {row['received_bytes_per_input']:,.0f} bytes an input." + _of_spread(plan["gpus"]["weak"], row)
+    )
+
+
+def _of_spread(weak: Sequence[Row], row: Row) -> str:
+    """That all rows fit the GPUs together and not each of them; empty where that is not so, or is said already."""
+    of_gpus = {each["placement"]: each for each in weak if each["gpus"] == row["gpus"]}
+    spread, device = of_gpus.get("spread"), of_gpus["device"]
+    if row["gpus"] == 1 or row["placement"] == "spread" or device["fits"] or spread is None or not spread["fits"]:
+        return ""
+    return (
+        f" All rows fit {_gpus(row['gpus'])} together, with placement = spread: {format_bytes(spread['memory_bytes'])} "
+        f"on each, predicted {spread['inputs_per_second']:,.0f} inputs/s."
     )
 
 
