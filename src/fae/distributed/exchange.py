@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fae.core.threads import run_ranges
 from fae.distributed.exchange_lists import Bits, ExchangeList
+from fae.distributed.slice_loops import add_parts
 from fae.distributed.tree_sum import slices_of_rank
 
 if TYPE_CHECKING:
     from fae.distributed.group import Group
 
+_FEWEST_ROWS = 2048
+"""Rows that a thread adds at least."""
 Sums = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
@@ -72,6 +76,8 @@ def sum_of_slices(bits: Bits, sums: Sequence[Sums], dim: int) -> Sums:
     ValueError
         If a slice has another number of sums than the list has bits of it.
     """
+    if len(sums) == 1 and sums[0].dtype == np.float32 and sums[0].shape == (int(np.count_nonzero(bits & 1)), dim):
+        return sums[0]
     listed = bits[bits != 0]
     parts, present = [], []
     for number, own in enumerate(sums):
@@ -153,12 +159,14 @@ class RowExchange:
             own, every = own[:most], every.view(-1)[: world * most * self._dim].view(world, most, self._dim)
         own.numpy()[: len(mine)] = mine
         found = group.all_gather(own, what, every).numpy() if own.numel() else every.numpy()
-        wanted = np.ones(len(rows), bool) if needed is None else needed
-        parts, present = [], []
+        total = np.empty((len(rows), self._dim), np.float32)
+        bits = np.zeros(len(rows), np.uint8)
         for rank in range(world):
-            flags = rows.bits_of_rank(rank, world) != 0
-            part = np.zeros((len(rows), self._dim), np.float32)
-            part[flags] = found[rank, : int(flags.sum())]
-            parts.append(part[wanted])
-            present.append(flags[wanted])
-        return sum_in_tree(parts, present)
+            bits |= (rows.bits_of_rank(rank, world) != 0).astype(np.uint8) << np.uint8(rank)
+
+        def work(first: int, last: int) -> None:
+            before = [np.count_nonzero(bits[:first] >> np.uint8(rank) & np.uint8(1)) for rank in range(world)]
+            add_parts(bits, np.array(before, np.int64), found, first, last, total)
+
+        run_ranges(work, len(rows), min_range=_FEWEST_ROWS)
+        return total if needed is None else total[needed]

@@ -1,4 +1,4 @@
-"""Compiled loops that cut a slice's lookups out of the order of a whole batch, and list the rows of all slices."""
+"""Compiled loops that cut a slice's lookups out of the order of a whole batch, list the rows of all, and add sums."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fae.core.compiled import compiled
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.float32]
 
 
 @compiled
@@ -120,3 +121,46 @@ def count_blocks(slice_bits: Bits, block_rows: int, counts: Int32, totals: Int64
             before[s] += np.int32(slice_bits[i] >> np.uint8(s) & np.uint8(1))
     for s in range(num_slices):
         totals[s] = before[s]
+
+
+@compiled
+def add_parts(bits: Bits, places: Int64, parts: Sums, first: int, last: int, out: Sums) -> None:
+    """Sum the rows ``[first, last)`` of a list over parts, as `fae.distributed.exchange.sum_in_tree` does.
+
+    Parameters
+    ----------
+    bits
+        uint8 ``[n]``: bit k where part k has the row.
+    places
+        int64 ``[parts]``: how many rows before `first` each part has; moved on.
+    parts
+        float32 ``[parts, rows of a part at most, D]``: those that each part has, in the order of the list.
+    out
+        float32 ``[n, D]``; written, 0 for rows that no part has.
+    """
+    count, dim = places.size, out.shape[1]
+    level, has = np.empty((count, dim), np.float32), np.empty(count, np.bool_)
+    for i in range(first, last):
+        for k in range(count):
+            has[k] = bits[i] >> np.uint8(k) & np.uint8(1) == 1
+            if has[k]:
+                for d in range(dim):
+                    level[k, d] = parts[k, places[k], d]
+                places[k] += 1
+        width = count
+        while width > 1:
+            for k in range(0, width, 2):
+                right = k + 1 < width and has[k + 1]
+                if has[k] and right:
+                    for d in range(dim):
+                        level[k // 2, d] = level[k, d] + level[k + 1, d]
+                elif right:
+                    for d in range(dim):
+                        level[k // 2, d] = level[k + 1, d]
+                elif has[k] and k:
+                    for d in range(dim):
+                        level[k // 2, d] = level[k, d]
+                has[k // 2] = has[k] or right
+            width = (width + 1) // 2
+        for d in range(dim):
+            out[i, d] = level[0, d] if has[0] else np.float32(0)
