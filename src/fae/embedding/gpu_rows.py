@@ -143,7 +143,7 @@ class GpuRows:
                 of_slices=self.ranks is not None,
             )
             self._ring = InputRing(layout, INPUT_RING_DEPTH, self._device, held=int(self.ranks is not None))
-        self._ring.reserve(batches)
+        self._ring.reserve(batches, None if self.ranks is None else self.ranks.largest)
         self._ring.generation += self._reserve(batches)
         if self._addresses is None and batches.arrays.order is not None:
             shape = (self._batch_size, self._layout.num_slots)

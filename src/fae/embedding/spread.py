@@ -18,6 +18,7 @@ from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.core.optimizers import row_bytes
 from fae.distributed.group import Group
+from fae.distributed.peers.written_words import await_reads
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
 from fae.embedding.memory_plan import MemoryPlan
 from fae.embedding.memory_request import MemoryRequest
@@ -28,14 +29,16 @@ from fae.streaming.staging import NO_FAULTS, FaultInjection
 
 if TYPE_CHECKING:
     from fae.artifacts.hot_set import HotSet
+    from fae.embedding.ranks.spread_rows import OwnedRows
 
 
-_ROWS_TOGETHER = 1 << 20
-"""Rows that are copied together: what that takes of a GPU is not counted."""
+_NUMBERS_TOGETHER = 1 << 24
+"""Numbers that are copied together: what that takes of a GPU is not counted."""
 
 
-def _parts(num_rows: int) -> Iterator[slice]:
-    return (slice(first, first + _ROWS_TOGETHER) for first in range(0, num_rows, _ROWS_TOGETHER))
+def _parts(num_rows: int, share: OwnedRows) -> Iterator[slice]:
+    together = max(1, _NUMBERS_TOGETHER // max(share.dim, share.width))
+    return (slice(first, first + together) for first in range(0, num_rows, together))
 
 
 class SpreadEmbeddings(Embeddings):
@@ -116,10 +119,12 @@ class SpreadEmbeddings(Embeddings):
         )
 
     def initialise(self, seed: int) -> None:
+        await_reads(self.group, self.device)
         super().initialise(seed)
         self._spread.say_written()
 
     def import_table(self, table: int, weight: Tensor, state: Tensor) -> None:
+        await_reads(self.group, self.device)
         super().import_table(table, weight, state)
         self._spread.say_written()
 
@@ -128,10 +133,7 @@ class SpreadEmbeddings(Embeddings):
 
     def stream_frozen(self, batches: BatchSet, order: Sequence[int] | npt.NDArray[np.int64]) -> ReadyBatches:
         self._spread.await_written()
-        try:
-            yield from self._with_free_places(self._ready(batches, order, frozen=True))
-        finally:
-            self._spread.say_written()  # and read
+        yield from self._with_free_places(self._ready(batches, order, frozen=True))
 
     def _with_free_places(self, ready: ReadyBatches) -> ReadyBatches:
         """The same batches; for tests, places for pulled rows hold NaN until they are."""
@@ -151,16 +153,15 @@ class SpreadEmbeddings(Embeddings):
         self._spread.await_written()
         where, share = self._banks[group].weight.device, self._spread.shares[group]
         found = (torch.empty((len(rows), share.dim)), torch.empty((len(rows), share.width)))
-        for part in _parts(len(rows)):
+        for part in _parts(len(rows), share):
             for store, chosen, place in self._stores_of(group, rows[part]):
                 for numbers, kept in zip(found, (store.weight, store.state), strict=True):
                     numbers[part][chosen] = kept[place.to(where)].cpu()
         return found
 
     def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
-        self._spread.await_written()  # others may still read, in an evaluation
         own, where = self._spread.stores[group], self._banks[group].weight.device
-        for part in _parts(len(rows)):
+        for part in _parts(len(rows), self._spread.shares[group]):
             for store, chosen, place in self._stores_of(group, rows[part]):
                 if store is self._banks[group] or store.weight.data_ptr() == own.weight.data_ptr():
                     store.weight[place.to(where)] = weight[part][chosen].to(where)

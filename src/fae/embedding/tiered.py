@@ -2,7 +2,7 @@
 
 The bank of a group is H hot rows, then `ring_depth` slots of U_cap rows each. A cold address ``a`` (from H on) of a
 batch in slot ``q`` is row ``a + q * U_cap``: with H = 100 and U_cap = 8, address 103 of a batch in slot 2 is row 119.
-The bank and its state never take more bytes than calibrate promised.
+The bank and its state take no more bytes than calibrate promised.
 
 Ranks on the GPUs of one host share the cold rows (`fae.embedding.ranks.staged_shares`). Between its hot rows and its
 slots each bank then has places for the rows that a batch pulls, which take the memory of one of four slots or more;
@@ -24,6 +24,7 @@ from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.core.threads import run_ranges
 from fae.distributed.group import Group
+from fae.distributed.peers.written_words import await_reads
 from fae.embedding.base import Embeddings, Engine, ReadyBatches
 from fae.embedding.memory_plan import MemoryPlan
 from fae.embedding.memory_request import MemoryRequest
@@ -196,8 +197,9 @@ class TieredEmbeddings(Embeddings):
                 finally:
                     # Kernels that read by location write a batch's slot when they update it. Without an update the
                     # rows must be copied there.
-                    if write_back and self._gpu is not None and self.steps == steps:
+                    if self._gpu is not None and self.steps == steps:
                         self._gpu.await_side_work()
+                    if write_back and self._gpu is not None and self.steps == steps:
                         self._gpu.carry(ready_batch, self._banks)
                     # What ends a step else: all have pulled what was offered. Not where this rank leaves the stream,
                     # which may be by an error that the others do not have.
@@ -218,12 +220,19 @@ class TieredEmbeddings(Embeddings):
             self._host_rows.written.say()
 
     def initialise(self, seed: int) -> None:
+        self._await_reads()
         super().initialise(seed)
         self._say_written()
 
     def import_table(self, table: int, weight: Tensor, state: Tensor) -> None:
+        self._await_reads()
         super().import_table(table, weight, state)
         self._say_written()
+
+    def _await_reads(self) -> None:
+        self._pipeline.require_idle()
+        if self._host_rows is not None:
+            await_reads(self.group, self.device)
 
     def _bank(self, group: int) -> RowStore:
         return self._banks[group]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import numpy as np
 import numpy.typing as npt
@@ -63,9 +63,11 @@ class InputRing:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._arrived, self._consumed = (new_events(depth, self._stream) for _ in range(2))
 
-    def reserve(self, batches: BatchSet) -> None:
-        """Make room for the largest of these batches."""
+    def reserve(self, batches: BatchSet, largest: Callable[[int], int] | None = None) -> None:
+        """Make room for the largest of these batches; `largest` says what all ranks need, from what this one does."""
         words = self.layout.num_words(batches)
+        if largest is not None:
+            words = largest(words)
         if words <= self._num_words:
             return
         if self._on_gpu:

@@ -129,7 +129,12 @@ class KeptStates:
         """Load the checkpoint of fewer epochs (or of more) as one in the middle of this training."""
         say(f"train: {earlier.trained} epochs are trained, {earlier.wanted} are wanted")
         position.complete, position.result = False, {}
-        if self._early_stopping and position.best_loss is not None:
+        best = self._folder / BEST
+        if not self._early_stopping or position.best_loss is None:
+            pass
+        elif not earlier.finished and is_current(best, self._plan):  # of this training, ended before its checkpoint
+            require_best(self._folder / KIND, best, self._plan)
+        else:
             if not earlier.finished:
                 require_best(self._folder / KIND, earlier.best_weights, earlier.plan)
             self.load(earlier.best_weights)

@@ -124,6 +124,31 @@ def test_early_stopping_continues_from_the_last_epoch_not_from_the_best(tmp_path
     assert not found["train"]["stopped_early"]
 
 
+def test_killed_twice_before_the_best_weights_have_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first epochs behind a checkpoint, and in the later ones once ``best/`` is theirs, before a checkpoint."""
+    setting, config = Setting(tmp_path), dataclasses.replace(EARLY, checkpoint_batches=5)
+    whole = train(setting, tmp_path / "whole", config, 5)
+    real_step, an_epoch, kill_at = runner_module.train_step, setting.packed.train.num_batches, [0]
+
+    def killing_step(*arguments: Any, **options: Any) -> Any:
+        kill_at[0] -= 1
+        if kill_at[0] == 0:
+            raise Killed
+        return real_step(*arguments, **options)
+
+    monkeypatch.setattr(runner_module, "train_step", killing_step)
+    for epochs, steps in ((4, 2 * an_epoch + 7), (5, 1), (5, 2)):
+        kill_at[0] = steps
+        with pytest.raises(Killed):
+            train(setting, tmp_path / "parts", config, epochs)
+    kill_at[0] = -1
+    parts = train(setting, tmp_path / "parts", config, 5)
+    assert without_times(parts) == without_times(whole)
+    assert tensors_of(tmp_path / "parts" / "checkpoint") == tensors_of(tmp_path / "whole" / "checkpoint")
+
+
 def test_more_epochs_do_not_change_a_training_that_stopped_early(tmp_path: Path) -> None:
     setting, config = Setting(tmp_path), dataclasses.replace(EARLY, early_stopping=1)
     found = check_same(setting, tmp_path, config, 9, 12)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from fae.core.errors import RankError
+from fae.distributed.group import Group
 
 _LOOK_SECONDS = 0.002
 _MOST_SECONDS = 600.0
@@ -47,3 +49,10 @@ class WrittenWords:
                 if time.monotonic() > end:
                     raise RankError(f"rank {rank} has not written its rows within {_MOST_SECONDS:.0f} s")
                 time.sleep(_LOOK_SECONDS)
+
+
+def await_reads(group: Group, device: torch.device) -> None:
+    """Before rows are replaced that others read in place: wait until all ranks have come here, and so have read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    group.barrier("rows that are replaced")

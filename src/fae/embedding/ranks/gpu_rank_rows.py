@@ -106,6 +106,13 @@ class GpuRankRows:
         """The slices of this rank of a split."""
         return self._batches.of(batches)
 
+    def largest(self, words: int) -> int:
+        """Words of an input buffer, on all ranks where a collective is in their graphs: they capture them together."""
+        if self._group.wire != "gather":
+            return words
+        every: list[int] = self._group.gather_json(words, "the size of an input buffer")
+        return max(every)
+
     def reserve(self, slices: BatchSet) -> bool:
         """Make room for the sums of these slices; all ranks call it together.
 
