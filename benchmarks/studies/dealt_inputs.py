@@ -14,6 +14,7 @@ Writes benchmarks/results/dealt_inputs.json: rows of all slices, and the share o
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from fae.core.compiled import Int64, compiled
 from fae.synthetic.columnar_writer import write_columnar
 from fae.synthetic.config import SyntheticConfig
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from common import ZIPF_EXPONENT, zipf_ids
-from study import KAGGLE_ROWS, open_cells  # first: it finds the packages beside it
+from study import KAGGLE_ROWS, open_cells
 
 CASES = ((65_536, 2), (65_536, 8), (8_192, 2), (16_384, 8))
 """Inputs of a batch, and slices."""
