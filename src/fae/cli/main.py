@@ -41,7 +41,7 @@ from fae.core.interrupts import Interrupted
 from fae.core.printable import mute, open_log_file, tell, write_log_line
 from fae.core.signal_watch import end_process, status_of
 from fae.core.whole_files import json_values
-from fae.distributed.places import has_launcher, place_of_process
+from fae.distributed.places import has_launcher, is_other_rank, place_of_process
 
 _DESCRIPTION = """\
 Train recommendation models whose embedding tables are larger than GPU memory.
@@ -132,7 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _main(arguments)
         except KeyboardInterrupt as interrupt:
-            tell(line)
+            if not is_other_rank():
+                tell(line)
             status = status_of(interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
         finally:
             mute(False)

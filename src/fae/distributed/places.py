@@ -57,6 +57,14 @@ class RankPlace:
         return {name: str(value) for name, value in found.items() if value is not None}
 
 
+def is_other_rank() -> bool:
+    """Whether this process is another rank than the first one, which says for all that a signal has come."""
+    try:
+        return place_of_process().rank > 0
+    except RankError:  # said where ranks meet
+        return False
+
+
 def has_launcher() -> bool:
     """Whether a launcher of ours has started this process."""
     return LAUNCHER in os.environ

@@ -18,6 +18,17 @@ from fae.distributed.launcher import launch
 from ranks_started import INTERRUPTED, TORCHRUN, Ranks, ended
 
 CONTINUES = "the same command continues from the last checkpoint"
+LATE = """
+import os
+if os.environ.get("RANK") == "1":
+    import json, time
+    real = json.loads
+    def slow(*arguments, **options):  # of the plan, which is read before the process becomes a rank
+        json.loads = real
+        time.sleep(8.0)
+        return real(*arguments, **options)
+    json.loads = slow
+"""
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
@@ -219,6 +230,18 @@ def test_under_torchrun(acts: dict[str, Any], words: str | None, tmp_path: Path)
     else:
         assert json.loads(done.stdout)["hosts"] == 2
         assert (tmp_path / "stages").read_text() == "x"
+
+
+def test_a_rank_of_torchrun_that_comes_late_to_an_error_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is signalled before it has begun, and rank 0 has said what there is to say."""
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "sitecustomize.py").write_text(LATE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path / "late"), os.environ.get("PYTHONPATH", ""))))
+    done = Ranks(tmp_path, starter=TORCHRUN, ranks=2, acts={"0 stages": "raise", "1 stages": "raise"}).end()
+    assert done.status != 0
+    assert [line for line in done.lines if line.startswith("fae: ")] == [
+        "fae: the loss is not finite; lower learning_rate"
+    ]
 
 
 @pytest.mark.parametrize("acts", [{"0 stages": 60.0}, {"0 stages": 60.0, "1 stages": 60.0}], ids=["waits", "begins"])
