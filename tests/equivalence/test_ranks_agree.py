@@ -13,7 +13,7 @@ from fae.distributed.group import Group
 from fae.distributed.launcher import launch
 
 from cases import train
-from rank_cases_program import BY_BOTH, HELD, SOME, SPREAD, layout_of, path_of, rank_cases
+from rank_cases_program import BY_BOTH, HELD, ON_CPUS, SOME, SPREAD, layout_of, path_of, rank_cases
 
 PROGRAM = Path(__file__).parents[1] / "support" / "rank_cases_program.py"
 
@@ -40,7 +40,7 @@ def alone() -> dict[str, list[np.ndarray]]:
     }
 
 
-@pytest.mark.parametrize(("world", "names"), [(2, tuple(HELD)), (4, SOME)])
+@pytest.mark.parametrize(("world", "names"), [(2, ON_CPUS), (4, SOME)])
 def test_ranks_train_what_one_trains(
     world: int, names: Sequence[str], alone: dict[str, list[np.ndarray]], tmp_path: Path
 ) -> None:
@@ -86,9 +86,7 @@ def alone_in_slices() -> dict[str, list[bytes]]:
     }
 
 
-@pytest.mark.parametrize(
-    ("world", "names"), [(2, tuple(HELD)), (4, SOME), pytest.param(8, SOME, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("world", "names"), [(2, ON_CPUS), (4, SOME), pytest.param(8, SOME, marks=pytest.mark.slow)])
 def test_reproducible_ranks_train_the_bytes_of_one(
     world: int, names: Sequence[str], alone_in_slices: dict[str, list[bytes]], tmp_path: Path
 ) -> None:

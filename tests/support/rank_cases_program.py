@@ -54,6 +54,8 @@ HELD: dict[str, tuple[str, float | None]] = {
 """Placements, and which share of each table is hot; None: its first half, so that some batches are hot."""
 SOME = ("device", "tiered, a little hot")
 SPREAD = ("spread", "spread, all cold", "spread, half hot")
+ON_CPUS = tuple(name for name in HELD if name not in (*SPREAD[1:], "tiered, all hot"))
+"""Those that differ for ranks of CPUs, where `spread` is `device`."""
 BY_BOTH = ("hybrid", "paper")
 """Those under which a CPU computes rows beside a GPU."""
 
