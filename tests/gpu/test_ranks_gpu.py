@@ -55,7 +55,9 @@ def test_ranks_end_alike(world: int, tmp_path: Path) -> None:
 def test_rows_that_ranks_have_together_end_alike(world: int, tmp_path: Path) -> None:
     """Spread over GPUs, or staged by their owners."""
     found = trained(tmp_path / "plain", world, 0)
-    names = (*SPREAD[1:], "tiered, all cold", "tiered, half hot") if world == 2 else (SPREAD[0], "tiered, half hot")
+    names = (*SPREAD[1:], "tiered, all cold", "tiered, one width hot")
+    if world > 2:
+        names = (SPREAD[0], "tiered, half hot")
     require_same(found, trained(tmp_path / "delayed", world, 1, names=names))
 
 
