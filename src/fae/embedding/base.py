@@ -68,7 +68,7 @@ class Embeddings(RowTables):
     staged
         Whether a batch's cold rows are in staging slots of the bank, not where their numbers say.
     group
-        The ranks that train together, each with all rows; None is this process alone.
+        The ranks that train together; None is this process alone.
 
     Attributes
     ----------

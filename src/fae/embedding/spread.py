@@ -154,29 +154,30 @@ class SpreadEmbeddings(Embeddings):
         where, share = self._banks[group].weight.device, self._spread.shares[group]
         found = (torch.empty((len(rows), share.dim)), torch.empty((len(rows), share.width)))
         for part in _parts(len(rows), share):
-            for store, chosen, place in self._stores_of(group, rows[part]):
+            for _, store, chosen, place in self._stores_of(group, rows[part]):
                 for numbers, kept in zip(found, (store.weight, store.state), strict=True):
                     numbers[part][chosen] = kept[place.to(where)].cpu()
         return found
 
     def _write_rows(self, group: int, rows: npt.NDArray[np.int64], weight: Tensor, state: Tensor) -> None:
-        own, where = self._spread.stores[group], self._banks[group].weight.device
+        where = self._banks[group].weight.device
         for part in _parts(len(rows), self._spread.shares[group]):
-            for store, chosen, place in self._stores_of(group, rows[part]):
-                if store is self._banks[group] or store.weight.data_ptr() == own.weight.data_ptr():
+            for owner, store, chosen, place in self._stores_of(group, rows[part]):
+                if owner in (None, self.group.rank):
                     store.weight[place.to(where)] = weight[part][chosen].to(where)
                     store.state[place.to(where)] = state[part][chosen].to(where)
 
-    def _stores_of(self, group: int, rows: npt.NDArray[np.int64]) -> list[tuple[RowStore, Tensor, Tensor]]:
-        """Where these rows are: a store, which of them, and their places in it."""
+    def _stores_of(
+        self, group: int, rows: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[int | None, RowStore, Tensor, Tensor]]:
+        """Where these rows are: their owner (None for hot rows), a store, which of them, and their places in it."""
         num_hot, world = self.layout.groups[group].num_hot_rows, self.group.world
         index = torch.from_numpy(rows)
         hot = torch.nonzero(index < num_hot).view(-1)
-        found = [(self._banks[group], hot, index[hot])]
+        yield None, self._banks[group], hot, index[hot]
         for rank in range(world):
             chosen = torch.nonzero((index >= num_hot) & ((index - num_hot) % world == rank)).view(-1)
-            found.append((self._spread.shares[group].of(rank), chosen, (index[chosen] - num_hot) // world))
-        return found
+            yield rank, self._spread.shares[group].of(rank), chosen, (index[chosen] - num_hot) // world
 
     def graph_key(self, batch: ReadyBatch) -> int | None:
         return None if self._gpu is None else self._gpu.generation

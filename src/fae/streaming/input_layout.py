@@ -40,7 +40,7 @@ class InputLayout:
     ----------
     with_cold_lists
         Whether input buffers hold the batch's lists of cold rows (every row is on the device); else staging slots have
-        the lists.
+        the lists, or rows have owners and slices have their places.
     with_weights
         Whether inputs have weights, which follow the labels.
     of_slices

@@ -129,17 +129,20 @@ class KeptStates:
         """Load the checkpoint of fewer epochs (or of more) as one in the middle of this training."""
         say(f"train: {earlier.trained} epochs are trained, {earlier.wanted} are wanted")
         position.complete, position.result = False, {}
-        best = self._folder / BEST
-        if not self._early_stopping or position.best_loss is None:
-            pass
-        elif not earlier.finished and is_current(best, self._plan):  # of this training, ended before its checkpoint
-            require_best(self._folder / KIND, best, self._plan)
-        else:
-            if not earlier.finished:
-                require_best(self._folder / KIND, earlier.best_weights, earlier.plan)
-            self.load(earlier.best_weights)
-            group, what = self._embeddings.group, "the best weights of the epochs before"
-            group.barrier(what)  # all have them: rank 0 writes rows of all ranks, over files that all have read
-            with group.first_works(what):
-                self.save(BEST, position.to_checkpoint(self._embeddings, 0.0))  # under the name of this training
+        if self._early_stopping and position.best_loss is not None:
+            self._take_best(earlier, position)
         self.load(earlier.last_weights)
+
+    def _take_best(self, earlier: EarlierEpochs, position: Position) -> None:
+        """Give the best weights of the earlier epochs the name of this training, where that is not done yet."""
+        best = self._folder / BEST
+        if not earlier.finished and is_current(best, self._plan):  # it was ended before its first checkpoint
+            require_best(self._folder / KIND, best, self._plan)
+            return
+        if not earlier.finished:
+            require_best(self._folder / KIND, earlier.best_weights, earlier.plan)
+        self.load(earlier.best_weights)
+        group, what = self._embeddings.group, "the best weights of the epochs before"
+        group.barrier(what)  # all have them: rank 0 writes rows of all ranks, over files that all have read
+        with group.first_works(what):
+            self.save(BEST, position.to_checkpoint(self._embeddings, 0.0))
