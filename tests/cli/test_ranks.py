@@ -236,10 +236,14 @@ def test_reproducible_ranks_end_with_the_bytes_of_one(made: Path) -> None:
     assert not json.loads((made / "alone" / "run.json").read_text())["train"]["reproducible"]
 
 
-@pytest.mark.parametrize(("verb", "ranks"), [("run", ()), ("run", ("--gpus", "2")), ("train", ("--gpus", "2"))])
-def test_reproducible_trains_on_cpus(verb: str, ranks: tuple[str, ...], made: Path) -> None:
-    words = (verb, made / "recipe.toml", "--out", made / "refused", *REPRODUCIBLE, "--device", "cuda")
-    fault(fae(*words, *ranks), "[train] reproducible = true trains on CPUs so far; add --device cpu, or --set")
+@pytest.mark.parametrize(
+    ("verb", "ranks", "placement"),
+    [("run", (), "hybrid"), ("run", ("--gpus", "2"), "paper"), ("train", ("--gpus", "2"), "hybrid")],
+)
+def test_reproducible_needs_the_rows_on_gpus(verb: str, ranks: tuple[str, ...], placement: str, made: Path) -> None:
+    where = ("--device", "cuda", "--set", f"train.placement={placement}")
+    words = (verb, made / "recipe.toml", "--out", made / "refused", *REPRODUCIBLE, *where)
+    fault(fae(*words, *ranks), f'[train] reproducible = true trains no placement "{placement}" on GPUs')
     assert not (made / "refused").exists()
 
 

@@ -19,7 +19,7 @@ from fae.training.step import train_step
 from cases import CPU, assert_same_bytes, flat_shared_log, make_embeddings, random_log, shared_log, train, wide_log
 
 pytest.importorskip("triton")
-from fae.embedding.gpu_rows import GpuRows
+from fae.embedding.step_rates import StepRates
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -182,7 +182,7 @@ def test_rates_that_change_and_decay_reach_the_kernels(optimizer):
 def test_rates_are_left_alone_where_every_batch_is_updated(monkeypatch):
     log = random_log(5, num_inputs=60, batch_size=10)
     calls = []
-    monkeypatch.setattr(GpuRows, "set_step", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(StepRates, "correct", lambda *arguments: calls.append(arguments))
     train(log, log.layout(0.2, 1), "adam", "tiered", engine="triton", depth=3, device=DEVICE, epochs=2)
     assert calls == []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +13,24 @@ from fae.distributed.group import Group
 from fae.distributed.launcher import launch
 
 from cases import train
-from rank_cases_program import BY_BOTH, HELD, ON_CPUS, SOME, SPREAD, layout_of, path_of, rank_cases
+from rank_cases_program import BY_BOTH, HELD, INTERPRETED_SLICES, ON_CPUS, SOME, SPREAD, layout_of, path_of, rank_cases
 
 PROGRAM = Path(__file__).parents[1] / "support" / "rank_cases_program.py"
 
 
 def trained(
-    folder: Path, world: int, seed: int, engine: str = "cpu", names: Sequence[str] = ("device",)
+    folder: Path,
+    world: int,
+    seed: int,
+    engine: str = "cpu",
+    names: Sequence[str] = ("device",),
+    cases: Iterable[str] = tuple(rank_cases()),
 ) -> dict[str, list[list[np.ndarray]]]:
     """For each case, what each rank ends with under each of these placements."""
     folder.mkdir()
     assert launch([sys.executable, str(PROGRAM), str(folder), str(seed), engine, "", *names], world) == 0
     found = {}
-    for case in rank_cases():
+    for case in cases:
         ends = [np.load(path_of(folder, case, name, rank)) for name in names for rank in range(world)]
         found[case] = [[each[key] for key in each.files] for each in ends]
     return found
@@ -91,11 +96,22 @@ def test_reproducible_ranks_train_the_bytes_of_one(
     world: int, names: Sequence[str], alone_in_slices: dict[str, list[bytes]], tmp_path: Path
 ) -> None:
     """Wherever rows are, with delays and NaN in free memory."""
-    found = trained(tmp_path / "ranks", world, world, "reproducible", names)
+    found = trained(tmp_path / "ranks", world, world, "cpu-reproducible", names)
     for name, expected in alone_in_slices.items():
         assert len(found[name]) == world * len(names)
         for end in found[name]:
             assert [each.tobytes() for each in end] == expected, name
+
+
+def test_reproducible_ranks_train_the_bytes_of_one_by_kernels_of_gpus(
+    alone: dict[str, list[np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Triton's interpreter, with NaN in free buffers; rows that ranks have together too."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    names, cases = ("tiered, a little hot", SPREAD[0]), INTERPRETED_SLICES
+    one = trained(tmp_path / "one", 1, 0, "triton-reproducible", cases=cases)
+    two = trained(tmp_path / "two", 2, 1, "triton-reproducible", names, cases)
+    require_alike(one, two, {case: alone[case] for case in cases})
 
 
 @pytest.mark.parametrize("name", ["cpu", "hybrid", "paper", "tiered, a little hot", "tiered, half hot"])

@@ -204,6 +204,11 @@ class BatchSet:
         """int64 ``[num_batches, B]``: index in the columnar log of each packed input, -1 in padding."""
         return self.arrays.inputs
 
+    @property
+    def locked_with(self) -> object:
+        """What the arrays' memory is locked for, while it lives, when a device copies from it."""
+        return self
+
     def batch(self, index: int) -> PackedBatch:
         """The batch of a number, from 0.
 

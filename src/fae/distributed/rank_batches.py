@@ -24,6 +24,7 @@ from fae.core.threads import run_ranges
 from fae.distributed.batch_slices import SharedRows
 from fae.distributed.exchange_lists import ExchangeList
 from fae.distributed.slice_loops import count_blocks, cut_group, cut_long_rows
+from fae.distributed.slice_plan import SlicePlan
 from fae.kernels.input_views import BLOCK_ROWS
 
 SEGMENT_LOOKUPS = 32
@@ -37,7 +38,15 @@ _NO_ROWS = np.empty(0, np.int64)
 
 
 class RankBatch(PackedBatch):
-    """A slice of a batch that `RankBatches` has cut."""
+    """A slice of a batch that `RankBatches` has cut.
+
+    Attributes
+    ----------
+    number
+        Its number among the slices of the batch.
+    """
+
+    number = 0
 
     @cached_property
     def shared_rows(self) -> tuple[SharedRows, ...]:
@@ -60,21 +69,39 @@ class RankBatch(PackedBatch):
         return () if shared is None or shared.rows_of_others is None else tuple(shared.rows_of_others[self._index])
 
 
+class OwnSlices:
+    """All slices of one rank of a split: memory that they share is locked once for the device."""
+
+    def __init__(self) -> None:
+        self.arrays: list[BatchArrays] = []
+
+
 class _Slices(BatchSet):
+    def __init__(self, arrays: BatchArrays, number: int, own: OwnSlices) -> None:
+        super().__init__(arrays, 0)
+        self._number, self._own = number, own
+        own.arrays.append(arrays)  # which live until that memory is released
+
+    @property
+    def locked_with(self) -> OwnSlices:
+        return self._own
+
     def _open_batch(self, index: int) -> PackedBatch:
         found = super()._open_batch(index)
-        return RankBatch(
+        batch = RankBatch(
             self.arrays, index, num_inputs=found.num_inputs, has_cold_rows=found.has_cold_rows, num_hot_batches=0
         )
+        batch.number = self._number
+        return batch
 
 
 class RankBatches:
-    """The slices of one rank of any split; each split is cut once, when it is first wanted.
+    """One slice of each batch of any split, of a rank; each split is cut once, when it is first wanted.
 
     Parameters
     ----------
-    rank, world
-        r and W: W divides the batch size.
+    number, num_slices
+        The number of the slice, and S, which divides the batch size.
     group_slots
         Slots of each group of tables.
     hot_rows
@@ -83,33 +110,48 @@ class RankBatches:
         Empty where every rank has all rows. Else cold row i (H + i of the layout) is one of rank i mod W, which alone
         reads its sums, and others read the row. With ``share`` its place is i / W, with ``batch`` its place among the
         rows of the batch that this rank owns; `cold_rows` of a slice are then those that the rank owns.
+    plan
+        All slices of the rank; None where this is its only one.
+    first
+        What cuts the first slice of the same rank, whose lists of the whole batch this one takes; None where it is it.
     """
 
     def __init__(
-        self, rank: int, world: int, group_slots: Sequence[int], hot_rows: Sequence[int], *, owned: Owned = ""
-    ) -> None:
-        self._rank, self._world, self._group_slots = rank, world, tuple(group_slots)
-        self._hot_rows, self._owned = tuple(hot_rows), owned
-        self._cut: weakref.WeakKeyDictionary[BatchSet, BatchSet] = weakref.WeakKeyDictionary()
+        self, number: int, num_slices: int, group_slots: Sequence[int], hot_rows: Sequence[int], *, owned: Owned = "",
+        plan: SlicePlan | None = None, first: RankBatches | None = None,
+    ) -> None:  # fmt: skip
+        self._number, self._num_slices, self._group_slots = number, num_slices, tuple(group_slots)
+        self._plan = plan or SlicePlan(num_slices=num_slices, rank=number, world=num_slices)
+        self._hot_rows, self._owned, self._first = tuple(hot_rows), owned, first
+        self._cut: weakref.WeakKeyDictionary[BatchSet, _Slices] = weakref.WeakKeyDictionary()
 
-    def of(self, batches: BatchSet) -> BatchSet:
-        """The slices of a split: batches of B / W inputs."""
+    def of(self, batches: BatchSet) -> _Slices:
+        """The slices of a split: batches of B / S inputs."""
         if batches not in self._cut:
-            self._cut[batches] = _Slices(self._slices(batches), 0)
+            first = None if self._first is None else self._first.of(batches)
+            own = OwnSlices() if first is None else first.locked_with
+            self._cut[batches] = _Slices(self._slices(batches, first), self._number, own)
         return self._cut[batches]
 
-    def _slices(self, batches: BatchSet) -> BatchArrays:
+    def _slices(self, batches: BatchSet, first: BatchSet | None) -> BatchArrays:
         arrays = batches.arrays
-        size = arrays.labels.shape[1] // self._world
-        part = slice(self._rank * size, (self._rank + 1) * size)
+        size = arrays.labels.shape[1] // self._num_slices
+        part = slice(self._number * size, (self._number + 1) * size)
         whole = np.asarray(arrays.num_inputs)
         weights = arrays.weights
-        shared = SharedArrays(
-            num_inputs=whole,
-            total_weights=None if weights is None else weights.sum(axis=1, dtype=np.float64),
-        )
-        if self._owned:
-            arrays, shared = self._with_owners(arrays, shared)
+        if first is not None:
+            assert first.arrays.shared is not None
+            shared = first.arrays.shared
+            arrays = dataclasses.replace(
+                arrays, cold_rows=first.arrays.cold_rows, cold_offsets=first.arrays.cold_offsets
+            )  # fmt: skip
+        else:
+            shared = SharedArrays(
+                num_inputs=whole,
+                total_weights=None if weights is None else weights.sum(axis=1, dtype=np.float64),
+            )
+            if self._owned:
+                arrays, shared = self._with_owners(arrays, shared)
         cut = dataclasses.replace(
             arrays,
             addresses=None if arrays.order is not None or arrays.addresses is None else arrays.addresses[:, part],
@@ -120,11 +162,11 @@ class RankBatches:
             num_inputs=np.clip(whole - part.start, 0, size).astype(np.int32),
             shared=shared,
         )
-        return cut if arrays.order is None else self._with_lists(cut, batches, size)
+        return cut if arrays.order is None else self._with_lists(cut, batches, size, is_first=first is None)
 
     def _with_owners(self, arrays: BatchArrays, shared: SharedArrays) -> tuple[BatchArrays, SharedArrays]:
         """The cold rows that this rank owns in place of all, and the place of each of all of them."""
-        offsets, world = np.asarray(arrays.cold_offsets), self._world
+        offsets, world = np.asarray(arrays.cold_offsets), self._plan.world
         own_offsets = np.zeros_like(offsets)
         places = [zeros_in_own_pages(np.int32, int(offsets[-1, group])) for group in range(len(self._hot_rows))]
         own: list[list[npt.NDArray[np.int64]]] = [[] for _ in self._hot_rows]
@@ -141,7 +183,7 @@ class RankBatches:
                             is_of_rank = owner == rank
                             place[is_of_rank] = np.arange(np.count_nonzero(is_of_rank))
                     places[group][part] = world * place + owner
-                    own[group][index] = number[owner == self._rank] + hot
+                    own[group][index] = number[owner == self._plan.rank] + hot
 
             run_ranges(work, len(offsets) - 1)
             own_offsets[1:, group] = np.cumsum([len(each) for each in own[group]])
@@ -152,12 +194,12 @@ class RankBatches:
         shared = dataclasses.replace(shared, places=tuple(map(read_only, places)), place_offsets=offsets)
         return arrays, shared
 
-    def _with_lists(self, cut: BatchArrays, batches: BatchSet, size: int) -> BatchArrays:
+    def _with_lists(self, cut: BatchArrays, batches: BatchSet, size: int, *, is_first: bool) -> BatchArrays:
         """Cut the order of every batch, and list the rows of its slices."""
         count, groups = batches.num_batches, len(self._group_slots)
         order = zeros_in_own_pages(np.int32, count, size * sum(self._group_slots))
         found: list[list[Lists]] = [[] for _ in range(count)]
-        slice_rows = np.zeros((count, groups, self._world), np.int64)  # that each slice of a batch looks up
+        slice_rows = np.zeros((count, groups, self._num_slices), np.int64)  # that each slice of a batch looks up
         own_hot_rows, of_others = np.zeros((count, groups), np.int32), np.zeros((count, groups), np.int64)
 
         def work(first: int, last: int) -> None:
@@ -166,7 +208,7 @@ class RankBatches:
                 own_hot_rows[index] = [
                     np.searchsorted(each["addresses"], hot) for each, hot in zip(lists, self._hot_rows, strict=True)
                 ]
-                if self._owned:
+                if self._owned and is_first:
                     of_others[index] = self._read_of_others(lists, batches.batch(index).cold_rows)
 
         run_ranges(work, count)
@@ -177,7 +219,7 @@ class RankBatches:
             offsets[1:] = np.cumsum(np.array(sizes, np.int64).reshape(count, groups), axis=0)
             parts = []
             for group in range(groups):
-                like = found[0][group][name] if count else np.empty((0, self._world), np.int32)
+                like = found[0][group][name] if count else np.empty((0, self._num_slices), np.int32)
                 array = zeros_in_own_pages(like.dtype, int(offsets[-1, group]), *like.shape[1:])
                 for index, of_batch in enumerate(found):
                     array[offsets[index, group] : offsets[index + 1, group]] = of_batch[group].pop(name)
@@ -186,10 +228,19 @@ class RankBatches:
 
         (starts, offsets), (addresses, _) = joined("starts"), joined("addresses")
         long_rows, long_offsets = joined("long_rows")
-        rows, row_offsets = joined("rows")
-        counts, count_offsets = joined("counts")
         further, further_offsets = joined("further")
-        assert cut.shared is not None
+        shared = cut.shared
+        assert shared is not None
+        if is_first:  # the others have the same lists of whole batches
+            rows, row_offsets = joined("rows")
+            counts, count_offsets = joined("counts")
+            if not self._owned:
+                of_others = slice_rows.sum(axis=2) - slice_rows[:, :, self._plan.own].sum(axis=2)
+            shared = dataclasses.replace(
+                shared, rows=rows, bits=joined("bits")[0], offsets=row_offsets, counts=counts,
+                count_offsets=count_offsets, rows_of_others=of_others,
+                most_own_rows=tuple(slice_rows.max(axis=(0, 2), initial=0).tolist()),
+            )  # fmt: skip
         return dataclasses.replace(
             cut,
             order=read_only(order),
@@ -199,13 +250,7 @@ class RankBatches:
             hot_segments=None,
             group_places=size * np.cumsum([0, *self._group_slots]),
             shared=dataclasses.replace(
-                cut.shared, rows=rows, bits=joined("bits")[0], offsets=row_offsets, counts=counts,
-                count_offsets=count_offsets, further=further, further_offsets=further_offsets,
-                most_own_rows=tuple(slice_rows.max(axis=(0, 2), initial=0).tolist()),
-                rows_of_others=(
-                    of_others if self._owned else slice_rows.sum(axis=2) - slice_rows[:, :, self._rank]
-                ),
-                own_hot_rows=own_hot_rows,
+                shared, further=further, further_offsets=further_offsets, own_hot_rows=own_hot_rows
             ),
         )  # fmt: skip
 
@@ -219,13 +264,13 @@ class RankBatches:
             num = len(segments.starts)
             rows, bits = np.empty(num, np.int32), np.empty(num, np.uint8)
             starts, addresses = np.empty(num, np.int32), np.empty(num, np.int32)
+            first, last = (self._num_slices * size * each for each in (before, before + own_slots))
             num_rows, num_own = cut_group(
-                order, segments.starts, segments.addresses, self._world * size * before,
-                self._world * size * (before + own_slots), self._rank, size * slots, size * before, _NO_ADDRESSES,
-                own_order, rows, bits, starts, addresses,
+                order, segments.starts, segments.addresses, first, last, self._number, size * slots, size * before,
+                _NO_ADDRESSES, own_order, rows, bits, starts, addresses,
             )  # fmt: skip
             before += own_slots
-            counts = np.zeros((-(-num_rows // BLOCK_ROWS), self._world), np.int32)
+            counts = np.zeros((-(-num_rows // BLOCK_ROWS), self._num_slices), np.int32)
             count_blocks(bits[:num_rows], BLOCK_ROWS, counts, totals[group])
             room = size * own_slots // SEGMENT_LOOKUPS + 1
             long_rows, further = np.empty((room, 2), np.int32), np.empty((room, 2), np.int32)
@@ -239,12 +284,13 @@ class RankBatches:
 
     def _read_of_others(self, lists: Sequence[Lists], cold_rows: Sequence[npt.NDArray[np.int64]]) -> list[int]:
         """For each group: sums of hot rows and of own cold ones that others have, and cold rows that they own."""
-        found = []
+        found, own = [], np.uint8(sum(1 << number for number in self._plan.own))
         for each, hot, cold in zip(lists, self._hot_rows, cold_rows, strict=True):
-            bits = each["bits"]
-            uses = np.unpackbits(bits & ~np.uint8(1 << self._rank)).reshape(-1, 8).sum(axis=1)  # by other slices
+            by_own, by_others = (
+                np.unpackbits(each["bits"] & mask).reshape(-1, 8).sum(axis=1) for mask in (own, ~own)
+            )  # fmt: skip
             num_hot = int(np.searchsorted(each["rows"], hot))
-            is_own = (cold[each["rows"][num_hot:] - hot] - hot) % self._world == self._rank
-            is_pulled = (bits[num_hot:] >> self._rank & 1 == 1) & ~is_own
-            found.append(int(uses[:num_hot].sum() + uses[num_hot:][is_own].sum() + is_pulled.sum()))
+            is_own = (cold[each["rows"][num_hot:] - hot] - hot) % self._plan.world == self._plan.rank
+            sums = by_others[:num_hot].sum() + by_others[num_hot:][is_own].sum()
+            found.append(int(sums + by_own[num_hot:][~is_own].sum()))
         return found

@@ -24,18 +24,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.artifacts.columnar_log import first_slots
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.core.units import format_bytes, format_count
 from fae.distributed.group import Group
 from fae.embedding.cpu_rows import CpuRows
 from fae.embedding.engines import make_gpu_rows, slice_size
-from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
+from fae.embedding.features import FeatureEmbeddings, FeatureViews, sequences_of
 from fae.embedding.row_tables import RowTables
 from fae.kernels.geometry import group_geometries
 from fae.streaming.batch_turn import BatchTurn
-from fae.streaming.ready_batch import ReadyBatch, make_ready, ready_from_buffer
+from fae.streaming.ready_batch import ReadyBatch, make_ready, ready_from_buffers
 from fae.streaming.row_store import RowOptimizer, RowStore
 from fae.streaming.staging import NO_FAULTS, FaultInjection
 
@@ -117,13 +116,7 @@ class Embeddings(RowTables):
             self._cpu = CpuRows(layout, self.geometries, optimizer, batch_size, device, engine=engine)
             self._outputs = self._cpu.outputs
         self._views = FeatureViews([feature.name for feature in features], layout.group_features, self.geometries)
-        self._sequences = SequenceLengths(
-            [
-                (feature.name, first, feature.length)
-                for feature, first in zip(features, first_slots(features), strict=False)
-                if feature.pooling == "none"
-            ]
-        )
+        self._sequences = sequences_of(features)
         if self.group.slices.is_cut:
             self._train_with(self.group)
 
@@ -187,6 +180,10 @@ class Embeddings(RowTables):
     def _bank(self, group: int) -> RowStore:
         """The rows that lookups of a group address."""
 
+    @property
+    def _all_banks(self) -> list[RowStore]:
+        return [self._bank(group) for group in range(len(self.geometries))]
+
     @abstractmethod
     def _cold_rows(self, batch: ReadyBatch, group: int) -> tuple[int, npt.NDArray[np.int64]]:
         """How a cold address becomes a row of the bank: ``(shift, list)``; see `CpuGroupKernels.lookup`."""
@@ -237,8 +234,7 @@ class Embeddings(RowTables):
             Whether they are for evaluation, so that `update` refuses them.
         """
         numbers = np.asarray(order, np.int64)
-        if slots is None:
-            slots = np.full(len(numbers), -1)
+        slots = np.full(len(numbers), -1) if slots is None else slots
         places = np.maximum(slots, 0).tolist()
         if self._gpu is None:
             for index, slot in zip(numbers.tolist(), places, strict=True):
@@ -249,22 +245,23 @@ class Embeddings(RowTables):
             return
         with closing(self._gpu.buffered(batches, numbers, slots, self._staging_rows, self.steps + 1)) as buffered:
             expected, last, updated = self.steps, self.steps + len(numbers), None
-            for (packed, buffer), slot in zip(buffered, places, strict=True):
-                if self.steps != expected and packed.is_ordered:  # a batch before was not updated
-                    self._gpu.set_step(buffer, self.steps + 1)
+            for filled, slot in zip(buffered, places, strict=True):
+                for packed, buffer in filled:
+                    if self.steps != expected and packed.is_ordered:  # a batch before was not updated
+                        self._gpu.step_rates.correct(buffer.views, self.steps + 1)
                 expected += 1
                 before, is_over = self.steps, True
                 try:
                     with BatchTurn(self, frozen=frozen) as turn:
-                        yield ready_from_buffer(packed, buffer, slot, turn)
+                        yield ready_from_buffers(filled, slot, turn)
                     is_over = expected == last
                 finally:
                     if self.steps != before:
-                        updated = buffer
+                        updated = filled[0][1]
                     else:  # the next lookup takes the rows to step from the buffer before its own
                         is_over = True
                     if is_over and updated is not None:
-                        self._gpu.finish(updated, [self._bank(group) for group in range(len(self.geometries))])
+                        self._gpu.finish(updated, self._all_banks)
                         updated = None
 
     @property
@@ -319,11 +316,10 @@ class Embeddings(RowTables):
 
     def _look_up(self, batch: ReadyBatch, *, requires_grad: bool) -> FeatureEmbeddings:
         """`lookup`, once the batch may be looked up."""
-        banks = [self._bank(group) for group in range(len(self.geometries))]
         if self._gpu is not None:
-            return self._gpu.lookup(batch, banks, self._views, self._sequences, requires_grad=requires_grad)
+            return self._gpu.lookup(batch, self._all_banks, self._views, self._sequences, requires_grad=requires_grad)
         assert self._cpu is not None
-        return self._features(self._cpu.lookup(batch, banks, self._cold_rows, requires_grad=requires_grad))
+        return self._features(self._cpu.lookup(batch, self._all_banks, self._cold_rows, requires_grad=requires_grad))
 
     def _features(self, leaves: Sequence[Tensor]) -> FeatureEmbeddings:
         assert self._cpu is not None
@@ -335,7 +331,9 @@ class Embeddings(RowTables):
         self._keep(part)
 
     def _keep(self, part: ReadyBatch) -> None:
-        if self._cpu is not None and self._ranks is not None:
+        if self._gpu is not None:
+            self._gpu.update(part, self._all_banks)
+        elif self._cpu is not None and self._ranks is not None:
             self._cpu.keep(part, self._ranks)
 
     def update(self, batch: ReadyBatch, *, without_gradients: bool = False) -> None:
@@ -348,7 +346,7 @@ class Embeddings(RowTables):
         RuntimeError
             If the turn of the batch is over, as it is after an update; if the latest `lookup` was not this batch's; if
             the batch is of a split for evaluation, or looked up without gradients; or (where the CPU updates the rows)
-            if no backward pass came to the features of that lookup, or gradients of a slice are not kept.
+            if no backward pass came to the features of that lookup; or if gradients of a slice are not kept.
         """
         batch.turn.require(self, "update")
         batch.require_update(self._looked_up)
@@ -369,16 +367,17 @@ class Embeddings(RowTables):
         """`update`, once the batch may be updated."""
         if not batch.others:
             self._keep(batch)
-        if self._ranks is not None and self._ranks.lacks_slices:
+        cutting = self._ranks if self._gpu is None else self._gpu
+        if cutting is not None and cutting.lacks_slices:
             raise RuntimeError("update of a batch of several slices: for each of batch.slices call keep_gradients")
         self.steps += 1
-        banks = [self._bank(group) for group in range(len(self.geometries))]
         if self._gpu is not None:
-            self._gpu.update(batch, banks)
             return
         assert self._cpu is not None
         factor = 1.0 if self._rate_factor is None else self._rate_factor(self.steps)
-        self._cpu.update(batch, banks, self._cold_rows, step=self.steps, rate_factor=factor, ranks=self._ranks)
+        self._cpu.update(
+            batch, self._all_banks, self._cold_rows, step=self.steps, rate_factor=factor, ranks=self._ranks
+        )
 
     def follow_rates(self, factor: Callable[[int], float] | None) -> None:
         """Multiply the learning rate of every coming step by a factor.
@@ -391,7 +390,7 @@ class Embeddings(RowTables):
         """
         self._rate_factor = factor
         if self._gpu is not None:
-            self._gpu.rate_factor = factor
+            self._gpu.step_rates.factor = factor
 
     def take_back(self, batch: ReadyBatch, steps: int) -> None:
         """Forget a step that was recorded and not made; `steps` is the number before it."""

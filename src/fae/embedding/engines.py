@@ -53,8 +53,7 @@ def slice_size(batch_size: int, group: Group, engine: str) -> int:
         If the engine cannot train slices, or S does not divide B.
     """
     plan = group.slices
-    can_cut = engine == "cpu" or (engine == "triton" and not group.reproducible)
-    if plan.is_cut and (batch_size % plan.num_slices or not can_cut):
+    if plan.is_cut and (batch_size % plan.num_slices or engine == "reference"):
         how = f" by {plan.num_slices} slices" if group.reproducible else ""
         raise ValueError(f"{group.world} ranks cannot train {batch_size} inputs{how} by engine {engine!r} here")
     return batch_size // plan.num_slices

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fae.artifacts.columnar_log import FeatureSchema, first_slots
 from fae.core.config import nearest
 from fae.core.errors import TrainingError
 from fae.core.pooling import POOLING_CODE
@@ -94,6 +95,17 @@ class SequenceLengths:
             count = used.sum(1) if isinstance(used, Tensor) else torch.from_numpy(np.count_nonzero(used, axis=1))
             lengths[name] = count.to(device)
         return lengths
+
+
+def sequences_of(features: Sequence[FeatureSchema]) -> SequenceLengths:
+    """Lengths of the sequences that these features of a model keep."""
+    return SequenceLengths(
+        [
+            (feature.name, first, feature.length)
+            for feature, first in zip(features, first_slots(features), strict=False)
+            if feature.pooling == "none"
+        ]
+    )
 
 
 class FeatureEmbeddings(Mapping[str, Tensor]):

@@ -7,8 +7,8 @@ reads host memory. So lookup, model, backward pass and update can be captured in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
 
 import numpy as np
 import numpy.typing as npt
@@ -18,23 +18,25 @@ from torch.autograd.graph import increment_version
 
 from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
-from fae.core.optimizers import bias_corrected_rate
 from fae.distributed.group import Group
+from fae.distributed.rank_batches import RankBatch
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
+from fae.embedding.fused_interaction import FusedInteraction
 from fae.embedding.ranks.cold_owners import ColdOwners, pull_whole_batch
 from fae.embedding.ranks.gpu_rank_rows import BankRows, GpuRankRows
+from fae.embedding.step_rates import StepRates
 from fae.embedding.working_memory import INPUT_RING_DEPTH
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_interaction import InteractionKernels, can_fuse
 from fae.kernels.triton_rows import TritonGroupKernels
-from fae.streaming.input_layout import InputLayout
+from fae.streaming.input_layout import InputLayout, InputTable
 from fae.streaming.input_ring import InputRing
 from fae.streaming.ready_batch import InputSlot, ReadyBatch
 from fae.streaming.row_store import RowOptimizer, RowStore
 
-Rows = tuple[InputViews, Tensor, int, Tensor]
-"""A batch's input buffer, the list of its cold rows, H and the bank."""
+Filled = tuple[PackedBatch, InputSlot]
+"""A batch, or a slice of one, and its input buffer."""
 
 
 class GpuRows:
@@ -49,8 +51,8 @@ class GpuRows:
     ----------
     slot_locations
         With `staged`, per group int64 ``[k, slot_rows]``: the row of the bank of each cold row of a slot's batch.
-    rate_factor
-        As `Embeddings.follow_rates` takes it; None where the learning rate is constant.
+    step_rates
+        What a batch's input buffer says of its step. Buffers are sent before it is known which batches are updated.
     ranks
         Cuts batches and sums gradients where several ranks train together; None where there is one.
     """
@@ -81,10 +83,11 @@ class GpuRows:
         self._side_work = False  # of the lookup, for which the current stream has not waited
         self._addresses_there: torch.cuda.Event | None = None  # before the rest of it
         self._interacted = self._has_read = self._updated_on_side = False
-        self._ring: InputRing | None = None
+        self._num_kept = 0  # slices of the batch that is trained
+        self._rings: list[InputRing] = []  # one for each slice of this rank, which go round together
         self.ranks: GpuRankRows | None = None
         self._owners: ColdOwners | None = None
-        self.rate_factor: Callable[[int], float] | None = None
+        self.step_rates = StepRates(optimizer)
         # Row updates wait for memory while the rest of the backward pass computes, so they run beside each other; and
         # so do addresses beside the dense layers before an interaction.
         self._side_stream = (
@@ -108,7 +111,7 @@ class GpuRows:
     @property
     def generation(self) -> int:
         """Grows whenever buffers that a captured graph may hold have been replaced."""
-        return 0 if self._ring is None else self._ring.generation
+        return sum(ring.generation for ring in self._rings)
 
     def buffered(
         self,
@@ -117,8 +120,10 @@ class GpuRows:
         slots: npt.NDArray[np.int64],
         slot_rows: Sequence[int],
         first_step: int,
-    ) -> Generator[tuple[PackedBatch, InputSlot], None, None]:
+    ) -> Generator[tuple[Filled, ...], None, None]:
         """Yield each batch with its input buffer; requesting the next one says that this one's work has been launched.
+
+        Where batches are cut it is each slice of this rank, with a buffer of its own.
 
         Parameters
         ----------
@@ -128,11 +133,10 @@ class GpuRows:
             Rows of a staging slot, per group.
         first_step
             Step number of the first batch, from 1, for Adam; the following ones count on from it. Where a batch is not
-            updated, `set_step` corrects the next one.
+            updated, `StepRates.correct` is for the next one.
         """
-        if self.ranks is not None:
-            batches = self.ranks.cut(batches)
-        if self._ring is None:
+        parts = [batches] if self.ranks is None else self.ranks.cut(batches)
+        if not self._rings:
             layout = InputLayout(
                 batch_size=self._batch_size,
                 num_slots=self._layout.num_slots,
@@ -142,59 +146,39 @@ class GpuRows:
                 with_weights=batches.is_weighted,
                 of_slices=self.ranks is not None,
             )
-            self._ring = InputRing(layout, INPUT_RING_DEPTH, self._device, held=int(self.ranks is not None))
-        self._ring.reserve(batches, None if self.ranks is None else self.ranks.largest)
-        self._ring.generation += self._reserve(batches)
+            held = int(self.ranks is not None)
+            self._rings = [InputRing(layout, INPUT_RING_DEPTH, self._device, held=held) for _ in parts]
+        for ring, part in zip(self._rings, parts, strict=True):
+            ring.reserve(part, None if self.ranks is None else self.ranks.largest)
+        self._rings[0].generation += self._reserve(parts)
         if self._addresses is None and batches.arrays.order is not None:
             shape = (self._batch_size, self._layout.num_slots)
             self._addresses = torch.full(shape, -1, dtype=torch.int32, device=self._device)
-        table = self._ring.layout.table(
-            batches, order, slots=slots, slot_rows=slot_rows, rates=self._rates(first_step, len(order)),
-            kept_shares=self._kept_shares(first_step, len(order)) if self._optimizer.weight_decay else None,
-        )  # fmt: skip
-        return self._ring.run(batches, order, table)
+        rates = self.step_rates.rates(first_step, len(order))
+        kept_shares = self.step_rates.kept_shares(first_step, len(order))
+        tables = [
+            ring.layout.table(part, order, slots=slots, slot_rows=slot_rows, rates=rates, kept_shares=kept_shares)
+            for ring, part in zip(self._rings, parts, strict=True)
+        ]
+        return self._run_rings(parts, order, tables)
 
-    def _reserve(self, batches: BatchSet) -> bool:
+    def _run_rings(
+        self, parts: Sequence[BatchSet], order: npt.NDArray[np.int64], tables: Sequence[InputTable]
+    ) -> Generator[tuple[Filled, ...], None, None]:
+        with ExitStack() as runs:
+            streams = [
+                runs.enter_context(closing(ring.run(part, order, table)))
+                for ring, part, table in zip(self._rings, parts, tables, strict=True)
+            ]
+            yield from zip(*streams, strict=True)
+
+    def _reserve(self, parts: Sequence[BatchSet]) -> bool:
         """Make room for sums of gradients; returns whether captured graphs are out of date."""
         if self.ranks is not None:
-            return self.ranks.reserve(batches)
-        sizes = batches.most_segments
+            return self.ranks.reserve(parts)
+        sizes = parts[0].most_segments
         grown = [kernels.reserve(*most) for kernels, most in zip(self._kernels, sizes, strict=bool(sizes))]
         return any(grown)
-
-    def _rates(self, first_step: int, count: int) -> npt.NDArray[np.float32]:
-        optimizer, factor = self._optimizer, self.rate_factor
-        if not self._rate_changes:
-            return np.full(count, optimizer.learning_rate, np.float32)
-        steps = range(first_step, first_step + count)
-        rates = [optimizer.learning_rate * (1.0 if factor is None else factor(step)) for step in steps]
-        if optimizer.name == "adam":
-            rates = [bias_corrected_rate(rate, optimizer.betas, step) for rate, step in zip(rates, steps, strict=True)]
-        return np.array(rates, np.float32)
-
-    def _kept_shares(self, first_step: int, count: int) -> npt.NDArray[np.float32]:
-        optimizer, factor = self._optimizer, self.rate_factor
-        if factor is None:
-            return np.full(count, optimizer.kept_share(), np.float32)
-        return np.array(
-            [optimizer.kept_share(factor(step)) for step in range(first_step, first_step + count)], np.float32
-        )
-
-    @property
-    def _rate_changes(self) -> bool:
-        """Whether the learning rate of a step depends on its number."""
-        return self._optimizer.name == "adam" or self.rate_factor is not None
-
-    def set_step(self, buffer: InputSlot, step: int) -> None:
-        """Correct the step number of a batch, before the work on it, where it is not the one that `buffered` expected.
-
-        Input buffers are sent before it is known which batches are updated, so the learning rate of this one is written
-        anew on the computing stream, if it depends on the step.
-        """
-        if self._rate_changes:
-            buffer.views.words[1:2].fill_(int(self._rates(step, 1).view(np.int32)[0]))
-        if self._optimizer.weight_decay and self.rate_factor is not None:
-            buffer.views.words[2:3].fill_(int(self._kept_shares(step, 1).view(np.int32)[0]))
 
     def _output(self, group: int) -> Tensor:
         output = self._outputs[group]
@@ -241,7 +225,7 @@ class GpuRows:
                 width = self._geometries[0].width
                 self._row_gradients = torch.zeros((self._batch_size, width), dtype=torch.bfloat16, device=self._device)
             self._interacted = requires_grad
-            joined: Tensor = _Interaction.apply(  # type: ignore[no-untyped-call]
+            joined: Tensor = FusedInteraction.apply(  # type: ignore[no-untyped-call]
                 dense, self._interaction,
                 (inputs, self._cold_lists(buffer.views, 0), self._first_listed(0), banks[0].weight),
                 self._row_gradients, lambda: self._update_on_side_stream(batch, banks),
@@ -259,36 +243,41 @@ class GpuRows:
         """
         assert batch.buffer is not None
         views = batch.buffer.views
+        is_first = self._is_first(batch)
         if not batch.packed.is_ordered:
-            if self._owners is not None:
+            if self._owners is not None and is_first:
                 pull_whole_batch(self._owners, self._kernels, views, self._every_cold_list(views), banks)
             return views
         assert self._addresses is not None
         if self._side_stream is None:
-            self._begin_batch(batch.buffer, banks)
+            self._begin_slice(batch.buffer, banks, is_first=is_first)
         else:
             self._side_stream.wait_stream(torch.cuda.current_stream(self._device))
             with torch.cuda.stream(self._side_stream):
-                self._begin_batch(batch.buffer, banks)
+                self._begin_slice(batch.buffer, banks, is_first=is_first)
             self._side_work = True
         return dataclasses.replace(views, addresses=self._addresses)
 
-    def _begin_batch(self, buffer: InputSlot, banks: Sequence[RowStore]) -> None:
-        """Step rows of the batch before that wait, and derive the addresses of this one, on the current stream."""
+    def _is_first(self, batch: ReadyBatch) -> bool:
+        """Whether it is the first slice of this rank, or a whole batch."""
+        return self.ranks is None or _number(batch) == self.ranks.first_slice
+
+    def _begin_slice(self, buffer: InputSlot, banks: Sequence[RowStore], *, is_first: bool) -> None:
+        """Derive the addresses of a slice on the current stream; before the first, step rows of the batch before."""
         assert self._addresses is not None
-        if self.ranks is not None:
-            assert self._ring is not None
-            before = self._ring.views_before(buffer.index)
+        if self.ranks is not None and is_first:
+            before = self._rings[0].views_before(buffer.index)
             self.ranks.begin_step([self._bank_rows(group, before, bank) for group, bank in enumerate(banks)])
         for group, kernels in enumerate(self._kernels):
             hot_rows = None if self._owners is None else self._layout.groups[group].num_hot_rows
             kernels.derive_addresses(buffer.views, self._addresses, hot_rows)
         if self._owners is not None:
             assert self.ranks is not None
-            self._owners.offer(self._kernels, buffer.views, self._every_cold_list(buffer.views))
-            self.ranks.await_readers()  # and who steps or offers rows
+            if is_first:
+                self._owners.offer(self._kernels, buffer.views, self._every_cold_list(buffer.views))
+                self.ranks.await_readers()  # and who steps or offers rows
             self._owners.pull(self._kernels, buffer.views, banks, of_slice=True)
-        elif self.ranks is not None:
+        elif self.ranks is not None and is_first:
             if self._side_stream is not None:
                 self._addresses_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 self._addresses_there.record(self._side_stream)
@@ -311,10 +300,10 @@ class GpuRows:
     def finish(self, buffer: InputSlot, banks: Sequence[RowStore]) -> None:
         """Step the rows of the last batch of a stream, where they still wait for the sums of other ranks."""
         if self.ranks is not None:
-            assert self._ring is not None
             self.await_side_work()  # which may have stepped them
             self.ranks.finish([self._bank_rows(group, buffer.views, bank) for group, bank in enumerate(banks)])
-            self._ring.follow_steps()
+            for ring in self._rings:
+                ring.follow_steps()
             if self._owners is not None:
                 self._owners.say_written()
 
@@ -342,9 +331,10 @@ class GpuRows:
         self._updated_on_side = True
 
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
-        """Sum the gradients of the batch that was looked up last and apply the optimizer."""
+        """Sum the gradients of the batch, or slice, that was looked up last and apply the optimizer."""
         assert batch.buffer is not None
         self.await_side_work()
+        self._num_kept = 1 if self._is_first(batch) else self._num_kept + 1
         if self._updated_on_side:
             assert self._side_stream is not None
             torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
@@ -358,13 +348,19 @@ class GpuRows:
             if gradient is None:  # the model did not use the group
                 self._carry_rows(group, views, bank)
             elif self.ranks is not None:
-                self.ranks.update(group, self._bank_rows(group, views, bank), gradient.contiguous())
+                rows = self._bank_rows(group, views, bank)
+                self.ranks.update(group, rows, gradient.contiguous(), _number(batch))
             else:
                 kernels.update(
                     views, self._cold_lists(views, group), self._layout.groups[group].num_hot_rows, bank.weight,
                     bank.state, gradient.contiguous(), optimizer.eps, optimizer.betas,
                     decays=optimizer.weight_decay > 0,
                 )  # fmt: skip
+
+    @property
+    def lacks_slices(self) -> bool:
+        """Whether the sums of a slice of this rank are not kept yet."""
+        return self.ranks is not None and self._num_kept < self.ranks.num_slices
 
     def carry(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Copy the rows of a batch that is not updated to its staging slot, in place of `update`."""
@@ -378,23 +374,7 @@ class GpuRows:
         self._kernels[group].carry(views, self._cold_lists(views, group), num_hot_rows, store.weight, store.state)
 
 
-class _Interaction(torch.autograd.Function):
-    """The fused lookup and interaction; gradients of rows go to a buffer, not through autograd."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, dense: Tensor, kernels: InteractionKernels, rows: Rows, grad_rows: Tensor | None,
-        then: Callable[[], None],
-    ) -> Tensor:  # fmt: skip
-        dense = dense.contiguous()
-        ctx.save_for_backward(dense)
-        ctx.parts = (kernels, rows, grad_rows, then)
-        return kernels.forward(*rows, dense)
-
-    @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        (dense,) = ctx.saved_tensors
-        kernels, rows, grad_rows, then = ctx.parts
-        grad = kernels.backward(*rows, dense, grad_out.contiguous(), grad_rows)
-        then()
-        return grad, None, None, None, None
+def _number(batch: ReadyBatch) -> int:
+    """Number of a slice among those of its batch."""
+    assert isinstance(batch.packed, RankBatch)
+    return batch.packed.number

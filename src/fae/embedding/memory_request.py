@@ -135,14 +135,14 @@ class MemoryRequest:
     @property
     def loose_batches(self) -> int:
         """Bytes of batches that do not go through input buffers."""
-        return loose_batches(self._slice_size, self.splits[0].num_dense)
+        return loose_batches(len(self._plan.own) * self._slice_size, self.splits[0].num_dense)
 
     @property
     def device_work(self) -> int:
         """Bytes on the device of lookups that its own kernels do, and of the dense weights."""
         if not self.on_gpu:
             return self.dense_bytes + self.cpu_work + self.loose_batches
-        of_rings = ROUNDED * (INPUT_RING_DEPTH + 3 * len(self.geometries))
+        of_rings = ROUNDED * (len(self._plan.own) * INPUT_RING_DEPTH + 3 * len(self.geometries))
         sums = sum(split.sum_bytes for split in self._slices)
         return self.dense_bytes + gpu_lookups(self.geometries, self._slice_size, self._own_splits) + of_rings + sums
 
@@ -157,14 +157,14 @@ class MemoryRequest:
 
     @property
     def _slice_size(self) -> int:
-        return self.hot_set.batch_size // self.world
+        return self.hot_set.batch_size // self._plan.num_slices
 
     @property
     def _slices(self) -> list[SliceSizes]:
-        """Sizes of the slices of each split on several ranks; empty on one."""
-        if self.world == 1:
+        """Sizes of the slices of each split; empty where batches are whole."""
+        if not self._plan.is_cut:
             return []
-        return [SliceSizes(split, self.geometries, self._slice_size, self.world) for split in self.splits]
+        return [SliceSizes(split, self.geometries, self._slice_size, self._plan) for split in self.splits]
 
     @property
     def _own_splits(self) -> Sequence[BatchSizes]:
@@ -189,12 +189,13 @@ class MemoryRequest:
             num_groups=len(self.geometries),
             with_cold_lists=with_cold_lists,
             with_weights=self.splits[0].is_weighted,
-            of_slices=self.world > 1,
+            of_slices=self._plan.is_cut,
         )
         of_ranks = [replace(split, with_places=with_places) for split in self._slices]
         size, slices = input_buffer_bytes(layout, of_ranks or self.splits), sum(split.num_bytes for split in of_ranks)
+        own = len(self._plan.own)
         return InputMemory(
-            device=INPUT_RING_DEPTH * size,
-            host=INPUT_RING_DEPTH * pinned(size) + slices,
-            tables=input_tables(len(self.geometries), self.most_batches),
+            device=own * INPUT_RING_DEPTH * size,
+            host=own * INPUT_RING_DEPTH * pinned(size) + slices,
+            tables=own * input_tables(len(self.geometries), self.most_batches),
         )

@@ -177,7 +177,7 @@ class TieredEmbeddings(Embeddings):
         if self._shares is not None:
             assert self._gpu is not None
             assert self._gpu.ranks is not None
-            staged_batches = self._gpu.ranks.cut(batches)  # which lists the rows that this rank owns
+            staged_batches = self._gpu.ranks.cut(batches)[0]  # which lists the rows that this rank owns
             self._shares.meet()  # what was offered in an evaluation is pulled
         is_cold = staged_batches.has_cold_rows[numbers]
         slots = np.mod(np.cumsum(is_cold) - is_cold, self._ring_depth)

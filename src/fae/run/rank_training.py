@@ -11,6 +11,7 @@ from fae.core.threads import shared_cores
 from fae.distributed.places import RankPlace
 from fae.distributed.slice_plan import next_batch_size
 from fae.run.ahead.torch_ahead import most_gpus, seems_to_have_gpu
+from fae.training.config import ONLY_ON_CPUS_REPRODUCIBLE
 
 if TYPE_CHECKING:
     from fae.distributed.group import Group
@@ -68,9 +69,10 @@ def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int
     if world == 1 and not train.reproducible:
         return
     on_gpus = train.placement != "cpu" and (device == "cuda" or (device is None and seems_to_have_gpu()))
-    if train.reproducible and on_gpus:
+    if train.reproducible and on_gpus and train.placement in ONLY_ON_CPUS_REPRODUCIBLE:
         raise RecipeError(
-            "[train] reproducible = true trains on CPUs so far; add --device cpu, or --set train.reproducible=false"
+            f'[train] reproducible = true trains no placement "{train.placement}" on GPUs, where CPUs step rows beside '
+            'them; choose "device", "spread" or "tiered", or add --device cpu'
         )
     if world == 1:
         return

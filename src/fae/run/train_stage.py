@@ -30,6 +30,7 @@ from fae.run.prepare import require_validation
 from fae.run.rank_training import check_ranks
 from fae.run.stages import CALIBRATE, INGEST, PACK, Stage
 from fae.run.stale_files import clear_for_training, set_aside
+from fae.training.config import ONLY_ON_CPUS_REPRODUCIBLE
 from fae.training.quality.describe import has_groups
 
 if TYPE_CHECKING:
@@ -288,13 +289,13 @@ def _planned_memory(
     from fae.distributed.group import Group
     from fae.embedding.memory_request import MemoryRequest
     from fae.embedding.placements import plan_memory
-    from fae.training.dense import dense_bytes, gathered_dense_bytes
+    from fae.training.dense import dense_bytes, dense_slices_bytes, gathered_dense_bytes
 
     train, on_gpu, splits = run.recipe.train, run.device() == "cuda", (packed.train, packed.validation, packed.test)
     world, num_weights = run.ranks.place.world, sum(parameter.numel() for parameter in model.parameters())
     dense = dense_bytes(train.optimizer, model, flat=on_gpu, bf16=on_gpu and train.precision == "bf16")
-    if not on_gpu:
-        dense += dense_sums_bytes(num_weights, Group(world=world, reproducible=train.reproducible).slices)
+    slices = Group(world=world, reproducible=train.reproducible).slices
+    dense += dense_slices_bytes(model, slices) if on_gpu else dense_sums_bytes(num_weights, slices)
     needs = plan_memory(
         train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, world=world,
         reproducible=train.reproducible, have_rows_together=not gathered and run.ranks.place.local_world == world,
@@ -303,7 +304,10 @@ def _planned_memory(
         return needs
     copies = gathered_dense_bytes(model, world)
     if train.placement != "hybrid":  # whose row sums are in host memory
-        request = MemoryRequest(hot_set=hot_set, optimizer=train.optimizer, splits=splits, on_gpu=on_gpu, world=world)
+        request = MemoryRequest(
+            hot_set=hot_set, optimizer=train.optimizer, splits=splits, on_gpu=on_gpu, world=world,
+            reproducible=train.reproducible,
+        )  # fmt: skip
         copies += request.gathered_sums
     return replace(needs, device_work=needs.device_work + copies)
 
@@ -320,7 +324,7 @@ def fresh_embeddings(
     run: RunContext, hot_set: HotSet, device: str | None = None, group: Group | None = None
 ) -> Embeddings:
     """Embeddings of the recipe's placement, with their first values, on one rank of a group."""
-    from fae.embedding.placements import find_placement, make_embeddings
+    from fae.embedding.placements import make_embeddings
     from fae.streaming.row_store import RowOptimizer
 
     train = run.recipe.train
@@ -328,9 +332,10 @@ def fresh_embeddings(
         name=train.optimizer, learning_rate=train.learning_rate, weight_decay=train.row_weight_decay
     )
     device = device or (group.device if group and group.world > 1 else run.device())
-    on_gpu = find_placement(train.placement).device_of(device).type == "cuda"  # of a run that was trained on a CPU
+    # On a GPU the rows of a run that trained so on CPUs may be opened under any placement.
+    reproducible = train.reproducible and (device == "cpu" or train.placement not in ONLY_ON_CPUS_REPRODUCIBLE)
     embeddings = make_embeddings(
-        train.placement, hot_set, optimizer, device=device, group=group, reproducible=train.reproducible and not on_gpu
+        train.placement, hot_set, optimizer, device=device, group=group, reproducible=reproducible
     )
     embeddings.initialise(train.seed)
     return embeddings

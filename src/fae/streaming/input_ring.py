@@ -144,18 +144,19 @@ class InputRing:
         """Whether the device can copy from the files of these batches; they are locked once, for all rings."""
         if not all(map(owns_pages, table.sources)):  # batches in memory: their pages are others' too
             return False
-        if batches not in _registered:
-            _registered[batches] = RegisteredArrays()
+        locked_with = batches.locked_with
+        if locked_with not in _registered:
+            _registered[locked_with] = RegisteredArrays()
             # Not at exit: the system unlocks the memory of a process that ends, and the driver may be gone by then.
-            weakref.finalize(batches, _release, _registered[batches]).atexit = False
-        registered = _registered[batches]
+            weakref.finalize(locked_with, _release, _registered[locked_with]).atexit = False
+        registered = _registered[locked_with]
         # Memory that is locked already does not count as available, so only the missing bytes are compared.
         return registered.missing_bytes(table.sources) <= _MEMORY_SHARE * available_bytes() and registered.add(
             table.sources
         )
 
 
-_registered: weakref.WeakKeyDictionary[BatchSet, RegisteredArrays] = weakref.WeakKeyDictionary()
+_registered: weakref.WeakKeyDictionary[object, RegisteredArrays] = weakref.WeakKeyDictionary()
 
 
 def _release(arrays: RegisteredArrays) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -143,10 +143,13 @@ def make_ready(
     )  # fmt: skip
 
 
-def ready_from_buffer(packed: PackedBatch, buffer: InputSlot, slot: int, turn: BatchTurn) -> ReadyBatch:
-    """A batch whose tensors are views of its input buffer."""
-    views = buffer.views
-    return ReadyBatch(
-        packed=packed, dense=views.dense, labels=views.labels, slot=slot, buffer=buffer, turn=turn,
-        weights=views.weights,
+def ready_from_buffers(filled: Sequence[tuple[PackedBatch, InputSlot]], slot: int, turn: BatchTurn) -> ReadyBatch:
+    """A batch, or the slices of a rank, whose tensors are views of input buffers."""
+    first, *others = (
+        ReadyBatch(
+            packed=packed, dense=buffer.views.dense, labels=buffer.views.labels, slot=slot, buffer=buffer, turn=turn,
+            weights=buffer.views.weights,
+        )
+        for packed, buffer in filled
     )  # fmt: skip
+    return replace(first, others=tuple(others)) if others else first

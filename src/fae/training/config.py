@@ -27,6 +27,9 @@ _LATER_KEYS: dict[str, Any] = {
 }  # fmt: skip
 """Keys that runs of earlier versions did not have: at these values they are left out of the fingerprint."""
 
+ONLY_ON_CPUS_REPRODUCIBLE = ("hybrid", "paper")
+"""Placements that `reproducible` trains on CPUs alone: on a GPU, CPUs compute rows beside it."""
+
 _SHAPES_NOTHING = ("from", "rows_from", "group_by", "checkpoint_minutes", "checkpoint_batches")
 """Keys that no weight depends on."""
 
@@ -120,7 +123,8 @@ class TrainConfig:
     reproducible
         Train to the same bytes on any number of ranks: every batch is computed in 8 slices, one after the other on each
         rank, and sums are taken by slice. `batch_size` must be divisible by 8. Set it to true where runs of 1, 2, 4 and
-        8 ranks are compared, or continue one another; it trains on CPUs so far, and costs time where slices are small.
+        8 ranks are compared, or continue one another; it costs time where slices are small. On GPUs it trains
+        placements ``device``, ``spread`` and ``tiered``, and the same bytes on GPUs of the same kind.
     early_stopping
         Stop after this many epochs without a gain in validation and keep the best weights; 0 trains all epochs. With
         `validate_batches` it counts validations.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, optimizer_facts, state_width
+from fae.distributed.dense_sums import SubtreeSum, num_levels
 from fae.kernels.eager_optimizers import EagerAdagrad, EagerAdam, EagerOptimizer, EagerSGD
 from fae.kernels.torch_private import copy_all, scale_all
 from fae.models.layers import EVEN_WIDTH, MLP
@@ -23,6 +24,7 @@ from fae.training.weight_decay import decay_before_steps, decaying_weights
 if TYPE_CHECKING:  # needs Triton
     from fae.distributed.group import Group
     from fae.distributed.peers.peer_buffers import PeerBuffer
+    from fae.distributed.slice_plan import SlicePlan
     from fae.embedding.base import Embeddings
     from fae.models.fused_mlp import FusedMLP
     from fae.streaming.ready_batch import ReadyBatch
@@ -51,6 +53,8 @@ class FlatOptimizer(EagerOptimizer):
     ----------
     world
         How many ranks' gradients it sums.
+    has_slices
+        Whether this rank has several slices of a batch, of which each is to be kept (`keep`) before a step.
     """
 
     def __init__(
@@ -96,7 +100,12 @@ class FlatOptimizer(EagerOptimizer):
             self._shared = peer_buffer(group, size, device, channel=_CHANNEL, what="the dense gradients")
         self.world = 1 if group is None else group.world
         self._weight = torch.zeros(size, device=device)
-        self._grad = torch.zeros(size, device=device) if self._shared is None else self._shared.own
+        levels = [torch.zeros(size, device=device) if self._shared is None else self._shared.own]
+        if group is not None:
+            levels += [torch.zeros(size, device=device) for _ in range(num_levels(group.slices) - 1)]
+        self._total, self._subtree = levels[0], SubtreeSum(levels)
+        self.has_slices = len(levels) > 1
+        self._grad = torch.zeros(size, device=device) if self.has_slices else self._total
         self._shadow = torch.zeros(size if bf16 else 0, dtype=torch.bfloat16, device=device)
         self._moments = torch.zeros(state_width(name, size), device=device)
         self._steps = torch.zeros((), dtype=torch.float64, device=device)
@@ -157,15 +166,8 @@ class FlatOptimizer(EagerOptimizer):
         """Update every weight from the gradients of this step; only launches."""
         from fae.kernels.triton_dense import dense_update
 
-        for block in self._fused:
-            block.join()
-        with_grad = [p for p in self._others if p.grad is not None]
-        without = [p for p in self._others if p.grad is None]
-        if with_grad:
-            grads = [p.grad for p in with_grad if p.grad is not None]
-            copy_all([self._view(self._grad, p) for p in with_grad], grads)
-        for parameter in without:
-            self._view(self._grad, parameter).zero_()
+        if not self.has_slices:
+            self._flatten_gradients()
         if self._name == "adam":
             self._steps += 1
             powers = torch.stack([DEFAULT_BETAS[0] ** self._steps, DEFAULT_BETAS[1] ** self._steps])
@@ -179,10 +181,31 @@ class FlatOptimizer(EagerOptimizer):
             self._shared.send()
             self._shared.await_all()
         dense_update(
-            OPTIMIZER_CODE[self._name], self._weight, self._grad, self._moments, self._shadow, self._corrections,
+            OPTIMIZER_CODE[self._name], self._weight, self._total, self._moments, self._shadow, self._corrections,
             self._rate, eps=optimizer_facts(self._name).eps, betas=DEFAULT_BETAS,
             of_ranks=None if self._shared is None else self._shared.pointers,
         )  # fmt: skip
+
+    def _flatten_gradients(self) -> None:
+        for block in self._fused:
+            block.join()
+        with_grad = [p for p in self._others if p.grad is not None]
+        without = [p for p in self._others if p.grad is None]
+        if with_grad:
+            grads = [p.grad for p in with_grad if p.grad is not None]
+            copy_all([self._view(self._grad, p) for p in with_grad], grads)
+        for parameter in without:
+            self._view(self._grad, parameter).zero_()
+
+    @torch.no_grad()
+    def keep(self, number: int) -> None:
+        """As `fae.distributed.dense_sums.SliceSums.keep`; only launches."""
+        self._flatten_gradients()
+        self._subtree.of_slice(number).copy_(self._grad)
+        self._subtree.add(number)
+
+    def replace_gradients(self, what: str) -> None:
+        """Nothing: `step` reads the sum."""
 
     def await_readers(self) -> None:
         """Wait, on the current stream, until all ranks have read the gradients of this one in the step before."""
@@ -305,6 +328,12 @@ def dense_bytes(name: str, model: nn.Module, *, flat: bool = False, bf16: bool =
     # The flat vector, its gradient, moments and bfloat16 copy; autograd's own gradients beside them; some scalars.
     one_by_one = 4 * exact + _ROUNDED * (len(parameters) + 8)
     return 4 * padded * (2 + moments) + (2 * padded if bf16 else 0) + one_by_one + buffers
+
+
+def dense_slices_bytes(model: nn.Module, plan: SlicePlan) -> int:
+    """Most bytes of the sums of dense gradients that a flat optimizer keeps where a rank has several slices."""
+    levels = num_levels(plan)
+    return 4 * levels * _most_padded(list(model.parameters())) + levels * _ROUNDED if levels > 1 else 0
 
 
 def gathered_dense_bytes(model: nn.Module, world: int) -> int:

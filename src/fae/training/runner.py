@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.core.progress import say
-from fae.distributed.dense_sums import DenseSums
+from fae.distributed.dense_sums import DenseSums, SliceSums
 from fae.distributed.tree_sum import tree_sum
 from fae.embedding.base import Embeddings
 from fae.kernels.torch_private import start_backward_thread
@@ -76,7 +76,7 @@ class StepRunner:
         self.precision: Precision = precision
         self._group, slices = embeddings.group, embeddings.group.slices
         self._before_slice = before_slice if len(slices.own) > 1 else None
-        self._dense_sums: DenseSums | None = None
+        self._dense_sums: SliceSums | None = None
         if isinstance(dense_optimizer, FlatOptimizer):
             if dense_optimizer.world != self._group.world:
                 raise ValueError(
@@ -84,6 +84,7 @@ class StepRunner:
                     "train: make_dense_optimizer(..., group=embeddings.group)"
                 )
             embeddings.rely_on_ends_of_steps()
+            self._dense_sums = dense_optimizer if dense_optimizer.has_slices else None
         elif slices.is_cut:
             weights = [weight for group in dense_optimizer.param_groups for weight in group["params"]]
             self._dense_sums = DenseSums(self._group, weights)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fae.core.errors import TrainingError
-from fae.distributed.dense_sums import DenseSums
+from fae.distributed.dense_sums import SliceSums
 from fae.distributed.tree_sum import tree_sum
 from fae.embedding.base import Embeddings
 from fae.kernels.torch_private import run_backward
@@ -119,7 +119,7 @@ def train_step(
     precision: Precision = "fp32",
     *,
     loss_sum: Tensor | None = None,
-    dense_sums: DenseSums | None = None,
+    dense_sums: SliceSums | None = None,
     before_slice: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Look up, compute, and update rows and dense weights.

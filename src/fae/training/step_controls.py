@@ -49,6 +49,11 @@ class StepControls:
         self._random = _generator(embeddings.device) if drops_units(model) else None
         self._position = Position()
 
+    @property
+    def seeds_within_steps(self) -> bool:
+        """Whether each of several slices draws masks by a seed of its own, which a captured step cannot set."""
+        return self._random is not None and len(self._embeddings.group.slices.own) > 1
+
     def begin(self, position: Position) -> None:
         """Follow this position from here on; call it once rows and weights are those of the position."""
         self._position = position

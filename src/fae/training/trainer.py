@@ -139,7 +139,8 @@ class Trainer:
             )  # fmt: skip
         self._controls = StepControls(config, model, embeddings, self.dense_optimizer, train.num_batches)
         self._runner = StepRunner(
-            model, embeddings, self.dense_optimizer, precision=self._precision, capture=config.capture,
+            model, embeddings, self.dense_optimizer, precision=self._precision,
+            capture=config.capture and not self._controls.seeds_within_steps,
             compiled=config.compile, before_slice=self._controls.before_slice,
         )  # fmt: skip
         self._meter, self._stop_rule = QualityMeter(packed, log, config.group_by), StopRule(config)

@@ -114,7 +114,7 @@ def test_buffers_grow_and_do_not_shrink() -> None:
     found = []
     for log in (small, large, small):
         changed = rows.reserve(rows.cut(log.packed(layout)))
-        found.append((changed, len(rows._buffers[0].own)))
+        found.append((changed, len(rows._sums[0].buffer.own)))
     (_, at_first), (_, grown), _ = found
     assert at_first < grown
     assert found == [(True, at_first), (True, grown), (False, grown)]

@@ -38,11 +38,11 @@ def test_input_buffers_are_counted_as_they_are_made():
         )  # fmt: skip
         order = np.arange(packed.num_batches)
         rows.buffered(packed, order, np.full(len(order), -1), hot_set.staging_rows, 1)
-        assert needs.device_inputs == rows._ring.device_bytes + engine_bytes
+        assert needs.device_inputs == rows._rings[0].device_bytes + engine_bytes
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_a_rank_of_gpus_takes_no_more_than_is_planned(world: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("world", "reproducible"), [(2, False), (4, False), (1, True), (2, True)])
+def test_a_rank_of_gpus_takes_no_more_than_is_planned(world: int, reproducible: bool, monkeypatch: pytest.MonkeyPatch):
     """Its input buffers, the sums that others read, and the slices in host memory."""
     import fae.embedding.ranks.gpu_rank_rows as rank_rows
     from fae.embedding.gpu_rows import GpuRows  # needs Triton
@@ -51,26 +51,31 @@ def test_a_rank_of_gpus_takes_no_more_than_is_planned(world: int, monkeypatch: p
 
     def buffer(group: Group, size: int, *_: object, **__: object) -> object:
         sizes.append(size)
-        return None
+        return SimpleNamespace(own=torch.empty(size), pointers=torch.zeros(group.world, dtype=torch.int64))
 
     monkeypatch.setattr(rank_rows, "peer_buffer", buffer)
     log = random_log(1, lists=True, num_inputs=400, batch_size=64)
     layout = log.layout(0.4, 1)
     packed, hot_set = log.packed(layout), sized_hot_set(log, layout, depth=3)
     needs, alone = (
-        plan_memory("device", hot_set, "sgd", [packed], on_gpu=True, world=each) for each in (world, 1)
-    )  # fmt: skip
-    embeddings = make("device", hot_set, RowOptimizer(), device="cpu")
-    rows = GpuRows(
-        layout, embeddings.geometries, RowOptimizer(), log.batch_size // world, embeddings.device, staged=False
+        plan_memory("device", hot_set, "sgd", [packed], on_gpu=True, world=each, reproducible=each_slices)
+        for each, each_slices in ((world, reproducible), (1, False))
     )
-    rows.follow(Group(world=world))
+    embeddings = make("device", hot_set, RowOptimizer(), device="cpu")
+    group = Group(world=world, reproducible=reproducible)
+    size = log.batch_size // group.slices.num_slices
+    rows = GpuRows(layout, embeddings.geometries, RowOptimizer(), size, embeddings.device, staged=False)
+    rows.follow(group)
     order = np.arange(packed.num_batches)
     rows.buffered(packed, order, np.full(len(order), -1), hot_set.staging_rows, 1)
-    assert rows._ring.device_bytes <= needs.device_inputs < 2 * rows._ring.device_bytes
+    taken = sum(ring.device_bytes for ring in rows._rings)
+    assert taken <= needs.device_inputs < 2 * taken
     assert 0 < 4 * sum(sizes) <= needs.device_work
-    slices = rows.ranks.cut(packed).arrays
-    lists = (slices.order, *slices.segments.starts, *slices.segments.addresses, *slices.shared.rows)
+    slices = [each.arrays for each in rows.ranks.cut(packed)]
+    lists = list(slices[0].shared.rows)
+    for each in slices:
+        lists += [each.order, *each.segments.starts, *each.segments.addresses]
+        assert each.shared.rows is slices[0].shared.rows, "lists of whole batches are there once"
     assert sum(array.nbytes for array in lists) < needs.host_buffers - alone.host_buffers // world
 
 

@@ -44,6 +44,20 @@ class PeerBuffer(Protocol):
         """From here on all ranks have done what they had launched before, in the order of the current stream."""
 
 
+class _OwnMemory:
+    """The vector of the only rank."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.own = torch.zeros(size, device=device)
+        self.pointers = torch.tensor([self.own.data_ptr()], device=device)
+
+    def send(self) -> None:
+        """Nothing: nobody else reads it."""
+
+    def await_all(self) -> None:
+        """Nothing: there are no others."""
+
+
 class _PeerMemory:
     """Memory of each GPU that all GPUs of the host map; nothing is sent.
 
@@ -110,8 +124,8 @@ def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, 
     Parameters
     ----------
     group
-        The ranks, of which there are several; `Group.wire` says how bytes get from one to the other: ``peer`` reads
-        other GPUs' memory in place, else a collective copies it.
+        The ranks. Where there are several, `Group.wire` says how bytes get from one to the other: ``peer`` reads other
+        GPUs' memory in place, else a collective copies it.
     size
         Numbers of a rank, at least 1.
     channel
@@ -120,6 +134,8 @@ def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, 
         The buffer in words, as for `Group.all_gather`.
     """
     size = max(1, size)
+    if group.world == 1:
+        return _OwnMemory(size, device)
     if group.wire == "peer":
         return _PeerMemory(group, size, device, channel)
     return _Gathered(group, size, device, what)

@@ -1,6 +1,6 @@
-"""What the embeddings of one of several ranks do on a GPU beside those of one: cut slices, sum rows over ranks.
+"""What embeddings do on a GPU where batches are cut into slices, over ranks or on one: cut them, sum rows over slices.
 
-Every rank has all rows. Each sums the gradients of its own slice into a buffer that all can read; each reads those of
+Every rank has all rows. Each sums the gradients of its own slices into a buffer that all can read; each reads those of
 all, adds them in one tree, and steps every row of the batch in its own bank. On up to 4 GPUs that moves no more bytes
 than one owner of each row would, which read the sums of all and wrote the new row to all; and no state is moved.
 
@@ -20,13 +20,37 @@ from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
 from fae.distributed.peers.peer_buffers import PeerBuffer, peer_buffer
-from fae.distributed.rank_batches import SEGMENT_LOOKUPS, RankBatches
+from fae.distributed.rank_batches import SEGMENT_LOOKUPS, Owned, RankBatches
 from fae.embedding.ranks.cold_owners import ColdOwners
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_rows import RowPart, SharedSums, TritonGroupKernels
 from fae.kernels.triton_shared import require_slices
 from fae.streaming.row_store import RowOptimizer, RowStore
+
+
+class SlicedSums:
+    """Sums of rows of one group of tables, by slice, which all ranks read.
+
+    Parameters
+    ----------
+    buffer
+        Holds the slices of this rank, one behind the other.
+    num_own
+        Slices of a rank.
+
+    Attributes
+    ----------
+    own
+        float32 ``[size]`` for each slice of this rank.
+    pointers
+        int64 ``[S]`` on the device: where the sums of each slice of a batch are.
+    """
+
+    def __init__(self, buffer: PeerBuffer, num_own: int) -> None:
+        self.buffer, self.own = buffer, list(buffer.own.view(num_own, -1))
+        offsets = 4 * self.own[0].numel() * torch.arange(num_own, device=buffer.pointers.device)
+        self.pointers = (buffer.pointers[:, None] + offsets[None, :]).view(-1).contiguous()
 
 
 @dataclass(frozen=True)
@@ -57,12 +81,14 @@ class GpuRankRows:
     Parameters
     ----------
     group
-        The ranks; each has one slice of a batch.
+        The ranks; each has one slice of a batch, or several.
     staged
         Whether a batch's cold rows are in staging slots.
 
     Attributes
     ----------
+    first_slice, num_slices
+        The slices of this rank: the number of the first, and how many there are.
     steps_end_together
         Whether all ranks wait for one another at the end of each step, as they do for dense gradients.
 
@@ -82,29 +108,41 @@ class GpuRankRows:
         *,
         staged: bool,
     ) -> None:
-        require_slices(group.world)
+        self._plan = group.slices
+        require_slices(self._plan.num_slices)
+        self.first_slice, self.num_slices = self._plan.own[0], len(self._plan.own)
         self._group, self._layout, self._geometries, self._optimizer = group, layout, geometries, optimizer
         self._device = device
         self._group_slots = [len(geometry.slots) for geometry in geometries]
         self._hot_rows = [part.num_hot_rows for part in layout.groups]
-        self._batches = RankBatches(group.rank, group.world, self._group_slots, self._hot_rows)
+        self._batches = self._cutters("")
         self._owners: ColdOwners | None = None
         self._staged, self.steps_end_together = staged, False
         self._waiting = torch.zeros(len(geometries), dtype=torch.int32, device=device)
-        self._buffers: list[PeerBuffer] = []
+        self._sums: list[SlicedSums] = []
         none = [0] * len(geometries)
         self._most_own, self._most_further, self._most_long, self._most_rows = none[:], none[:], none[:], none[:]
 
     def leave_cold_rows_to(self, owners: ColdOwners) -> None:
         """Have each cold row stepped by its owner alone."""
         self._owners = owners
-        self._batches = RankBatches(
-            self._group.rank, self._group.world, self._group_slots, self._hot_rows, owned=owners.owned
-        )  # fmt: skip
+        self._batches = self._cutters(owners.owned)
 
-    def cut(self, batches: BatchSet) -> BatchSet:
+    def _cutters(self, owned: Owned) -> list[RankBatches]:
+        """What cuts each slice of this rank."""
+        found: list[RankBatches] = []
+        for number in self._plan.own:
+            found.append(
+                RankBatches(
+                    number, self._plan.num_slices, self._group_slots, self._hot_rows, owned=owned, plan=self._plan,
+                    first=found[0] if found else None,
+                )
+            )  # fmt: skip
+        return found
+
+    def cut(self, batches: BatchSet) -> list[BatchSet]:
         """The slices of this rank of a split."""
-        return self._batches.of(batches)
+        return [each.of(batches) for each in self._batches]
 
     def largest(self, words: int) -> int:
         """Words of an input buffer, on all ranks where a collective is in their graphs: they capture them together."""
@@ -113,24 +151,27 @@ class GpuRankRows:
         every: list[int] = self._group.gather_json(words, "the size of an input buffer")
         return max(every)
 
-    def reserve(self, slices: BatchSet) -> bool:
-        """Make room for the sums of these slices; all ranks call it together.
+    def reserve(self, slices: Sequence[BatchSet]) -> bool:
+        """Make room for the sums of the slices of a split (`cut`); all ranks call it together.
 
         Returns
         -------
         Whether graphs that were captured before are out of date.
         """
-        shared = slices.arrays.shared
+        shared = slices[0].arrays.shared
         if shared is None or shared.offsets is None:
             return False
         before = (self._most_own[:], self._most_further[:], self._most_long[:], self._most_rows[:])
         own = [
-            [further, long_rows]
-            for (_, _, further, _), (_, long_rows) in zip(slices.most_shared, slices.most_segments, strict=True)
+            [
+                max(each.most_shared[group][2] for each in slices),
+                max(each.most_segments[group][1] for each in slices),
+            ]
+            for group in range(len(self._geometries))
         ]
         # The same on all ranks: buffers have one size, and all or none capture their graphs again.
         every = self._group.gather_json(own, "the most further segments and long rows")
-        for group, (rows, _, _, _) in enumerate(slices.most_shared):
+        for group, (rows, _, _, _) in enumerate(slices[0].most_shared):
             self._most_rows[group] = max(self._most_rows[group], rows)
             self._most_own[group] = max(self._most_own[group], shared.most_own_rows[group])
             self._most_further[group] = max(self._most_further[group], *(most[group][0] for most in every))
@@ -138,15 +179,18 @@ class GpuRankRows:
         changed = before != (self._most_own, self._most_further, self._most_long, self._most_rows)
         # Sizes that are the same on all ranks decide, so that all make buffers or none does. There is always one: by it
         # ranks wait for each other.
-        if not self._buffers or before[:2] != (self._most_own, self._most_further):
+        if not self._sums or before[:2] != (self._most_own, self._most_further):
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             self._group.barrier("the end of what reads row sums")
-            self._buffers = []
-            self._buffers = [
-                peer_buffer(
-                    self._group, (own + further) * geometry.embedding_dim, self._device, channel=group,
-                    what=f"the row sums of group {group}",
+            self._sums, num_own = [], self.num_slices
+            self._sums = [
+                SlicedSums(
+                    peer_buffer(
+                        self._group, num_own * max(1, (own + further) * geometry.embedding_dim), self._device,
+                        channel=group, what=f"the row sums of group {group}",
+                    ),
+                    num_own,
                 )
                 for group, (own, further, geometry) in enumerate(
                     zip(self._most_own, self._most_further, self._geometries, strict=True)
@@ -157,8 +201,8 @@ class GpuRankRows:
     def begin_step(self, rows: Sequence[BankRows]) -> None:
         """Step, on the current stream, the rows whose sums of the step before wait; `rows` are of its batch."""
         if not self.steps_end_together:
-            self._buffers[0].await_all()
-        for group in range(len(self._buffers)):
+            self._await_all()
+        for group in range(len(self._sums)):
             self._step(group, rows[group], "hot" if self._staged or self._owners is not None else "all")
             if self._owners is not None and not self._staged:
                 self._step(group, rows[group], "cold")
@@ -166,19 +210,22 @@ class GpuRankRows:
     def await_readers(self) -> None:
         """Wait, on the current stream, until all ranks have read what this one wrote in the step before."""
         self._waiting.zero_()
-        self._buffers[0].await_all()
+        self._await_all()
+
+    def _await_all(self) -> None:
+        self._sums[0].buffer.await_all()
 
     def finish(self, rows: Sequence[BankRows]) -> None:
         """Step, on the current stream, the rows whose sums still wait behind the last step."""
-        if self._buffers:
+        if self._sums:
             self.begin_step(rows)
             self._waiting.zero_()
 
-    def update(self, group: int, rows: BankRows, gradient: Tensor) -> None:
-        """Sum the gradients of the batch by row; `begin_step` sums over ranks and steps the rows.
+    def update(self, group: int, rows: BankRows, gradient: Tensor, number: int) -> None:
+        """Sum the gradients of a slice by row; `begin_step` sums over slices and steps the rows.
 
-        Cold rows that are in a staging slot are stepped at once: they are on their way to the host when the next step
-        begins.
+        Cold rows that are in a staging slot are stepped at once, behind the last slice of this rank: they are on their
+        way to the host when the next step begins.
 
         Parameters
         ----------
@@ -186,18 +233,23 @@ class GpuRankRows:
             Number of the group of tables.
         gradient
             As `TritonGroupKernels.update` takes it.
+        number
+            Of the slice, among those of the batch.
         """
         if not self._most_rows[group]:  # on any rank
             return
-        buffer = self._buffers[group]
+        sums, own = self._sums[group], self._plan.own
         rows.kernels.sum_slice(
-            rows.inputs, gradient, buffer.own, self._waiting[group : group + 1], segment_lookups=SEGMENT_LOOKUPS,
+            rows.inputs, gradient, sums.own[number - own.start], self._waiting[group : group + 1],
+            segment_lookups=SEGMENT_LOOKUPS,
             most_rows=self._most_own[group], most_further=self._most_further[group],
             most_long_rows=self._most_long[group],
         )  # fmt: skip
-        buffer.send()
+        if number != own[-1]:
+            return
+        sums.buffer.send()
         if self._staged:
-            buffer.await_all()
+            sums.buffer.await_all()
             self._step(group, rows, "cold")
 
     def _step(self, group: int, rows: BankRows, part: RowPart) -> None:
@@ -209,7 +261,7 @@ class GpuRankRows:
                 return  # no batch has a cold row of this group
             store, owner = self._owners.stores[group], (self._group.rank, self._group.world)
         sums = SharedSums(
-            pointers=self._buffers[group].pointers, waiting=self._waiting[group : group + 1],
+            pointers=self._sums[group].pointers, waiting=self._waiting[group : group + 1],
             most_rows=self._most_rows[group], owner=owner,
         )  # fmt: skip
         rows.kernels.step_shared(

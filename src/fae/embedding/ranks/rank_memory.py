@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fae.artifacts.batch_arrays import BatchSizes
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS
+from fae.distributed.slice_plan import SlicePlan
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import BLOCK_ROWS
 
@@ -21,8 +22,10 @@ class SliceSizes:
         The split.
     geometries
         Shapes of the groups of tables.
-    slice_size, world
-        B / W and W.
+    slice_size
+        B / S.
+    plan
+        S, and the slices of a rank.
     with_places
         Whether input buffers have the places of a batch's cold rows.
     """
@@ -30,7 +33,7 @@ class SliceSizes:
     whole: BatchSizes
     geometries: Sequence[GroupGeometry]
     slice_size: int
-    world: int
+    plan: SlicePlan
     with_places: bool = False
 
     @property
@@ -69,7 +72,7 @@ class SliceSizes:
         most_further = [each // SEGMENT_LOOKUPS if self.whole.most_segments else 0 for each in lookups]
         places = self.whole.most_cold_rows if self.with_places else (0,) * len(lookups)
         return tuple(
-            (rows, -(-rows // BLOCK_ROWS) * self.world, further, cold)
+            (rows, -(-rows // BLOCK_ROWS) * self.plan.num_slices, further, cold)
             for (rows, _), further, cold in zip(segments, most_further, places, strict=True)
         )
 
@@ -79,22 +82,22 @@ class SliceSizes:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of host memory that the slices of a split take: order and lists of training, and places."""
+        """Bytes of host memory that the slices of a rank take: order and lists of training, and places."""
         places = 12 * sum(self.whole.most_cold_rows) if self.with_places else 0  # and the own cold rows
         if not self.whole.most_segments:
             return self.num_batches * places
-        lists = [
-            8 * rows + 8 * long_rows + 5 * shared + 4 * counts + 8 * further
-            for (rows, long_rows), (shared, counts, further, _) in zip(
-                self.most_segments, self.most_shared, strict=True
-            )
-        ]
-        return self.num_batches * (4 * sum(self._lookups) + sum(lists) + places)
+        own = shared = 0
+        for (rows, long_rows), (rows_of_all, counts, further, _) in zip(
+            self.most_segments, self.most_shared, strict=True
+        ):
+            own += 8 * rows + 8 * long_rows + 8 * further
+            shared += 5 * rows_of_all + 4 * counts
+        return self.num_batches * (len(self.plan.own) * (4 * sum(self._lookups) + own) + shared + places)
 
     @property
     def sum_bytes(self) -> int:
-        """Bytes of the GPU that sums of rows take, which other ranks read in place."""
-        return sum(
+        """Bytes of the GPU that the sums of the slices of a rank take, which other ranks read in place."""
+        return len(self.plan.own) * sum(
             4 * geometry.embedding_dim * (rows + further)
             for geometry, (rows, _), (_, _, further, _) in zip(
                 self.geometries, self.most_segments, self.most_shared, strict=False

@@ -78,7 +78,7 @@ class RankRows:
         """
         assert isinstance(part, BatchSlice | RankBatch)
         assert part.order is not None
-        number = part.number if isinstance(part, BatchSlice) else self._plan.rank  # cut ahead: one slice a rank
+        number = part.number
         if number == self._plan.own[0]:
             self.drop()
         if number != self._plan.own[0] + self._num_kept:
