@@ -23,6 +23,8 @@ from common import capped_rows, hot_set, made_once, make_log, open_log, packed_l
 from contenders import contender_options
 from model_parallel import Sharding
 
+REPRODUCIBLE = ", reproducible"
+"""What names of contenders end with that train in 8 slices."""
 SHARE = 0.05
 """Share of the rows that is hot over Criteo Kaggle's tables; a workload's follows from its budget."""
 WORKLOAD_INPUTS, _FEWEST_BATCHES = 300_000, 4
@@ -47,6 +49,8 @@ class Case:
         False packs hot and cold inputs apart, and trains their batches interleaved.
     strong
         Whether all ranks share a batch of the size that one has.
+    reproducible
+        Whether both are also measured as ``[train] reproducible`` trains.
     """
 
     placement: str
@@ -57,17 +61,20 @@ class Case:
     dim: int = 16
     mixed: bool = True
     strong: bool = False
+    reproducible: bool = False
 
     @property
     def placements(self) -> Mapping[str, str]:
         """Placements of our contenders, by their names."""
-        beside = {"tiered ranks": "tiered"} if self.tiered else {}
-        return {"one": self.one or self.placement, "ranks": self.placement, **beside}
+        found = {"one": self.one or self.placement, "ranks": self.placement}
+        if self.reproducible:
+            found |= {name + REPRODUCIBLE: placement for name, placement in found.items()}
+        return found | ({"tiered ranks": "tiered"} if self.tiered else {})
 
     @property
     def model_parallel(self) -> bool:
         """Whether model parallelism is measured beside them: every row is on some GPU, in Criteo Kaggle's tables."""
-        return self.placement in ("device", "spread") and not self.workload
+        return self.placement in ("device", "spread") and not self.workload and not self.reproducible
 
     def options(self, device: str) -> dict[str, Any]:
         """Model, optimizer, rate, device and precision, as `fae.bench.contenders` takes them."""
@@ -106,11 +113,17 @@ CASES = {
     "interleaved": Case(placement="tiered", mixed=False),
     "strong": Case(placement="device", strong=True),
     "spread": Case(placement="spread", one="device"),
+    "reproducible": Case(placement="device", reproducible=True),
     "rmc2": _of_workload("rmc2", placement="tiered"),
     "rmc3": _of_workload("rmc3", placement="tiered"),
     "rmc3_spread": _of_workload("rmc3", placement="spread", one="device", tiered=True),
 }
-QUICK = ("device", "strong", "rmc2")
+QUICK = ("device", "strong", "rmc2", "reproducible")
+
+
+def is_alone(contender: str) -> bool:
+    """Whether it is that of rank 0 alone."""
+    return contender.removesuffix(REPRODUCIBLE) == "one"
 
 
 class Data:
@@ -136,7 +149,7 @@ class Data:
         own = WORKLOADS[case.workload].train["batch_size"] if case.workload else LARGE_BATCH
         size = int(self._batch_size or own)
         size = min(size, _CHECK_INPUTS) if self._is_check else size
-        return size * (1 if case.strong or contender == "one" else self._ranks)
+        return size * (1 if case.strong or is_alone(contender) else self._ranks)
 
     def log(self, case: Case) -> ColumnarLog:
         """All tables of a case."""

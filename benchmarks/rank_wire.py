@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from fae.distributed.slice_plan import REPRODUCIBLE_SLICES
 from fae.planning.several_gpus import OWNED_PLACEMENTS
 
-from rank_data import Case
+from rank_data import REPRODUCIBLE, Case, is_alone
 
 _MOST_BATCHES = 4
 
@@ -29,15 +30,16 @@ def wire_bytes(name: str, case: Case, data: tuple[Any, Any], world: int, num_wei
     """
     hot, packed = data
     size, share_of_others = packed.batch_size // world, (world - 1) / world
-    if name == "one":
+    if is_alone(name):
         return {}
     if name == "model parallel":
         vectors = 2 * case.dim * packed.num_slots * share_of_others  # in bfloat16
         return {"vectors": vectors, "gradients": vectors, "dense": 2 * share_of_others * 4 * num_weights / size}
-    hot_rows, cold_rows, of_others = mean_rows(hot, packed, world)
     row, dense = 4 * case.dim / size, (world - 1) * 4 * num_weights / size
+    slices = REPRODUCIBLE_SLICES if name.endswith(REPRODUCIBLE) else world
+    hot_rows, cold_rows, of_others = mean_rows(hot, packed, slices)
     if case.placements[name] not in OWNED_PLACEMENTS:
-        return {"rows": (world - 1) * (hot_rows + cold_rows) * row, "dense": dense}
+        return {"rows": slices * share_of_others * (hot_rows + cold_rows) * row, "dense": dense}
     # Each pair of a slice and a row that another rank owns is pulled once, and its sum is read once.
     return {
         "rows": (world - 1) * hot_rows * row, "pulled": of_others * row, "sums": of_others * row, "dense": dense,

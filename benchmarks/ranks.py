@@ -7,6 +7,7 @@ How much faster do W GPUs train than one? DLRM 13-512-256-64-D / 512-256-1 over 
 
 * ``one``: rank 0 alone, batches of 32,768; the others wait at a barrier;
 * ``ranks``: all ranks, 32,768 inputs each (32,768 together in case ``strong``), under the placement of the case;
+* ``one, reproducible`` and ``ranks, reproducible``: both in 8 slices a batch, in case ``reproducible``;
 * ``tiered ranks``: the same batches under `tiered`, in case ``rmc3_spread``;
 * ``model parallel``: the same batches by table-wise model parallelism (`model_parallel`), where all rows are on GPUs.
 
@@ -33,6 +34,7 @@ import os
 import statistics
 import sys
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,7 @@ from fae.models.registry import build_model
 
 from common import RESULTS, record, save_record, working_folder
 from model_parallel import ModelParallel
-from rank_data import CASES, QUICK, Case, Data
+from rank_data import CASES, QUICK, REPRODUCIBLE, Case, Data, is_alone
 from rank_wire import wire_bytes
 
 FOLDER = "FAE_RANKS_FOLDER"
@@ -85,10 +87,13 @@ def make_contenders(case: Case, data: Data, group: Group, links: Any) -> dict[st
         size = data.batch_size(case, name)
         if name == "model parallel":
             return model_parallel(case, data, size, group, links, options["learning_rate"])
-        if name == "one" and not group.is_first:
+        if is_alone(name) and not group.is_first:
             return None
         hot, packed = data.ours(case, size)
-        return OurContender(packed, hot, case.placements[name], group=None if name == "one" else group, **options)
+        who = Group() if is_alone(name) else group
+        if name.endswith(REPRODUCIBLE):
+            who = replace(who, reproducible=True)
+        return OurContender(packed, hot, case.placements[name], group=who, **options)
 
     made = {}
     for name in (*case.placements, *(["model parallel"] if case.model_parallel else [])):
@@ -175,7 +180,7 @@ def measure(name: str, data: Data, group: Group, links: Any, options: argparse.N
         rows.append(
             {"case": name, "contender": each, "placement": case.placements.get(each, ""),
              "workload": case.workload, "optimizer": case.optimizer, "dim": case.dim, "hot_share": case.share,
-             "mixed": case.mixed, "ranks": 1 if each == "one" else group.world, "global_batch": size,
+             "mixed": case.mixed, "ranks": 1 if is_alone(each) else group.world, "global_batch": size,
              "samples_per_second": statistics.median(rates), "samples": rates,
              "spread": [min(rates), max(rates)], "milliseconds_a_step": 1e3 * statistics.median(seconds),
              "ratios": ratios, "wire_bytes_an_input": wire}
@@ -192,7 +197,7 @@ def dense_weights(case: Case, data: Data) -> int:
 
 
 HEADER = (
-    f"{'case':12} {'contender':15} {'M inputs/s':>11} {'lowest, highest':>17} {'ms a step':>10} {'x one':>6} "
+    f"{'case':12} {'contender':19} {'M inputs/s':>11} {'lowest, highest':>17} {'ms a step':>10} {'x one':>6} "
     f"{'bytes an input':>15}"
 )
 
@@ -202,7 +207,7 @@ def line(row: dict[str, Any]) -> str:
     (low, high), ratio = (each / 1e6 for each in row["spread"]), row["ratios"].get("one")
     total, beside = sum(row["wire_bytes_an_input"].values()), "" if ratio is None else f"{ratio['median']:.2f}"
     return (
-        f"{row['case']:12} {row['contender']:15} {row['samples_per_second'] / 1e6:11.3f} "
+        f"{row['case']:12} {row['contender']:19} {row['samples_per_second'] / 1e6:11.3f} "
         f"{low:8.3f} {high:8.3f} {row['milliseconds_a_step']:10.3f} "
         f"{beside:>6} {format_bytes(round(total)) if total else '':>15}"
     )

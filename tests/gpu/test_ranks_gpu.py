@@ -71,14 +71,14 @@ def test_ranks_train_what_one_trains(tmp_path: Path) -> None:
 
 
 def test_reproducible_ranks_train_the_bytes_of_one(tmp_path: Path) -> None:
-    """In bf16 by captured steps, wherever rows are; within rounding of a training that is not reproducible."""
+    """In bf16 by captured steps, wherever rows are; in fp32 within rounding of a training that is not reproducible."""
     one = trained(tmp_path / "one", 1, 0, "cuda-reproducible", names=("device",))
     two = trained(tmp_path / "two", 2, 1, "cuda-reproducible", names=("device", "tiered, a little hot", SPREAD[0]))
     require_same(one, two, trained(tmp_path / "four", 4, 1, "cuda-reproducible", names=("tiered, half hot",)))
-    whole = trained(tmp_path / "whole", 1, 0, "cuda", names=("device",))
-    for name, ((ours,), (expected,)) in ((name, (one[name], whole[name])) for name in one):
-        for one_tensor, other in zip(ours, expected, strict=True):
-            np.testing.assert_allclose(one_tensor, other, rtol=0.1, atol=0.05, err_msg=name)
+    slices, whole = (trained(tmp_path / engine, 1, 0, engine) for engine in ("cuda-fp32-reproducible", "cuda-fp32"))
+    for name, ((ours,), (expected,)) in ((name, (slices[name], whole[name])) for name in whole):
+        for tensor, other in zip(ours, expected, strict=True):
+            np.testing.assert_allclose(tensor, other, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("name", BY_BOTH)

@@ -57,6 +57,37 @@ class SlicePlan:
         return range(self.rank * each, (self.rank + 1) * each)
 
 
+class KeptSlices:
+    """How many slices of a batch a rank has summed, in their order."""
+
+    def __init__(self, plan: SlicePlan) -> None:
+        self._plan, self._count = plan, 0
+
+    def begin(self, number: int) -> bool:
+        """Count the slice of this number, whose gradients are summed now; whether it is the first of a batch.
+
+        Raises
+        ------
+        RuntimeError
+            If another slice comes next.
+        """
+        is_first = number == self._plan.own[0]
+        count = 0 if is_first else self._count
+        if number != self._plan.own[0] + count:
+            raise RuntimeError(f"slice {number} of a batch comes behind {count} slices of this rank")
+        self._count = count + 1
+        return is_first
+
+    def drop(self) -> None:
+        """Forget them."""
+        self._count = 0
+
+    @property
+    def are_missing(self) -> bool:
+        """Whether a slice of this rank is not summed yet."""
+        return self._count < len(self._plan.own)
+
+
 def next_batch_size(batch_size: int, num_slices: int) -> int:
     """The smallest batch size, from `batch_size` on, that can be cut into equal slices.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -304,10 +304,9 @@ class Embeddings(RowTables):
         """Whether the lookup of a batch has the device wait until all ranks have read what it wrote a step before."""
         return self._gpu is not None and self._gpu.ranks is not None
 
-    def rely_on_ends_of_steps(self) -> None:
-        """Say that all ranks wait for one another at the end of each step, so that embeddings need not."""
-        if self._gpu is not None and self._gpu.ranks is not None:
-            self._gpu.ranks.steps_end_together = True
+    def rely_on_ends_of_steps(self) -> Callable[[], AbstractContextManager[None]]:
+        """Say that all ranks meet behind each backward pass; returns what to enter around the dense update then."""
+        return nullcontext if self._gpu is None else self._gpu.rely_on_ends_of_steps()
 
     def _require_latest(self, turn: BatchTurn, lookup: int) -> None:
         turn.require(self, "reading features")
@@ -332,7 +331,7 @@ class Embeddings(RowTables):
 
     def _keep(self, part: ReadyBatch) -> None:
         if self._gpu is not None:
-            self._gpu.update(part, self._all_banks)
+            self._gpu.keep(part, self._all_banks)
         elif self._cpu is not None and self._ranks is not None:
             self._cpu.keep(part, self._ranks)
 

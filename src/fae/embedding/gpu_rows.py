@@ -7,8 +7,8 @@ reads host memory. So lookup, model, backward pass and update can be captured in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
 from fae.distributed.rank_batches import RankBatch
+from fae.distributed.slice_plan import KeptSlices
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.fused_interaction import FusedInteraction
 from fae.embedding.ranks.cold_owners import ColdOwners, pull_whole_batch
@@ -30,8 +31,8 @@ from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_interaction import InteractionKernels, can_fuse
 from fae.kernels.triton_rows import TritonGroupKernels
-from fae.streaming.input_layout import InputLayout, InputTable
-from fae.streaming.input_ring import InputRing
+from fae.streaming.input_layout import InputLayout
+from fae.streaming.input_ring import InputRings
 from fae.streaming.ready_batch import InputSlot, ReadyBatch
 from fae.streaming.row_store import RowOptimizer, RowStore
 
@@ -83,8 +84,10 @@ class GpuRows:
         self._side_work = False  # of the lookup, for which the current stream has not waited
         self._addresses_there: torch.cuda.Event | None = None  # before the rest of it
         self._interacted = self._has_read = self._updated_on_side = False
-        self._num_kept = 0  # slices of the batch that is trained
-        self._rings: list[InputRing] = []  # one for each slice of this rank, which go round together
+        self._slices: KeptSlices | None = None
+        self._summed: tuple[InputViews, Sequence[RowStore]] | None = None  # the latest input buffer, and its banks
+        self._rings: InputRings | None = None
+        self._times_reserved = 0
         self.ranks: GpuRankRows | None = None
         self._owners: ColdOwners | None = None
         self.step_rates = StepRates(optimizer)
@@ -97,7 +100,8 @@ class GpuRows:
         )
 
     def follow(self, group: Group) -> None:
-        """Train together with other ranks."""
+        """Train slices of batches, together with other ranks where there are any."""
+        self._slices = KeptSlices(group.slices)
         self.ranks = GpuRankRows(
             group, self._layout, self._geometries, self._optimizer, self._device, staged=self._staged
         )  # fmt: skip
@@ -111,7 +115,7 @@ class GpuRows:
     @property
     def generation(self) -> int:
         """Grows whenever buffers that a captured graph may hold have been replaced."""
-        return sum(ring.generation for ring in self._rings)
+        return self._times_reserved + (0 if self._rings is None else self._rings.generation)
 
     def buffered(
         self,
@@ -136,7 +140,7 @@ class GpuRows:
             updated, `StepRates.correct` is for the next one.
         """
         parts = [batches] if self.ranks is None else self.ranks.cut(batches)
-        if not self._rings:
+        if self._rings is None:
             layout = InputLayout(
                 batch_size=self._batch_size,
                 num_slots=self._layout.num_slots,
@@ -147,30 +151,19 @@ class GpuRows:
                 of_slices=self.ranks is not None,
             )
             held = int(self.ranks is not None)
-            self._rings = [InputRing(layout, INPUT_RING_DEPTH, self._device, held=held) for _ in parts]
-        for ring, part in zip(self._rings, parts, strict=True):
-            ring.reserve(part, None if self.ranks is None else self.ranks.largest)
-        self._rings[0].generation += self._reserve(parts)
+            self._rings = InputRings(layout, INPUT_RING_DEPTH, self._device, held=held, count=len(parts))
+        self._rings.reserve(parts, None if self.ranks is None else self.ranks.largest)
+        self._times_reserved += self._reserve(parts)
         if self._addresses is None and batches.arrays.order is not None:
             shape = (self._batch_size, self._layout.num_slots)
             self._addresses = torch.full(shape, -1, dtype=torch.int32, device=self._device)
         rates = self.step_rates.rates(first_step, len(order))
-        kept_shares = self.step_rates.kept_shares(first_step, len(order))
+        kept = self.step_rates.kept_shares(first_step, len(order))
         tables = [
-            ring.layout.table(part, order, slots=slots, slot_rows=slot_rows, rates=rates, kept_shares=kept_shares)
-            for ring, part in zip(self._rings, parts, strict=True)
+            self._rings.layout.table(part, order, slots=slots, slot_rows=slot_rows, rates=rates, kept_shares=kept)
+            for part in parts
         ]
-        return self._run_rings(parts, order, tables)
-
-    def _run_rings(
-        self, parts: Sequence[BatchSet], order: npt.NDArray[np.int64], tables: Sequence[InputTable]
-    ) -> Generator[tuple[Filled, ...], None, None]:
-        with ExitStack() as runs:
-            streams = [
-                runs.enter_context(closing(ring.run(part, order, table)))
-                for ring, part, table in zip(self._rings, parts, tables, strict=True)
-            ]
-            yield from zip(*streams, strict=True)
+        return self._rings.run(parts, order, tables)
 
     def _reserve(self, parts: Sequence[BatchSet]) -> bool:
         """Make room for sums of gradients; returns whether captured graphs are out of date."""
@@ -249,13 +242,9 @@ class GpuRows:
                 pull_whole_batch(self._owners, self._kernels, views, self._every_cold_list(views), banks)
             return views
         assert self._addresses is not None
-        if self._side_stream is None:
+        with self._on_side_stream():
             self._begin_slice(batch.buffer, banks, is_first=is_first)
-        else:
-            self._side_stream.wait_stream(torch.cuda.current_stream(self._device))
-            with torch.cuda.stream(self._side_stream):
-                self._begin_slice(batch.buffer, banks, is_first=is_first)
-            self._side_work = True
+        self._side_work = self._side_stream is not None
         return dataclasses.replace(views, addresses=self._addresses)
 
     def _is_first(self, batch: ReadyBatch) -> bool:
@@ -266,7 +255,8 @@ class GpuRows:
         """Derive the addresses of a slice on the current stream; before the first, step rows of the batch before."""
         assert self._addresses is not None
         if self.ranks is not None and is_first:
-            before = self._rings[0].views_before(buffer.index)
+            assert self._rings is not None
+            before = self._rings.views_before(buffer.index)
             self.ranks.begin_step([self._bank_rows(group, before, bank) for group, bank in enumerate(banks)])
         for group, kernels in enumerate(self._kernels):
             hot_rows = None if self._owners is None else self._layout.groups[group].num_hot_rows
@@ -300,10 +290,10 @@ class GpuRows:
     def finish(self, buffer: InputSlot, banks: Sequence[RowStore]) -> None:
         """Step the rows of the last batch of a stream, where they still wait for the sums of other ranks."""
         if self.ranks is not None:
+            assert self._rings is not None
             self.await_side_work()  # which may have stepped them
             self.ranks.finish([self._bank_rows(group, buffer.views, bank) for group, bank in enumerate(banks)])
-            for ring in self._rings:
-                ring.follow_steps()
+            self._rings.follow_steps()
             if self._owners is not None:
                 self._owners.say_written()
 
@@ -324,17 +314,21 @@ class GpuRows:
         """Update on a separate stream; called in the backward pass once all gradients of rows are there."""
         if self._side_stream is None or self._has_read or len(self._kernels) > 1:
             return
-        current = torch.cuda.current_stream(self._device)
-        self._side_stream.wait_stream(current)
-        with torch.cuda.stream(self._side_stream):
+        with self._on_side_stream():
             self.update(batch, banks)
         self._updated_on_side = True
+
+    def keep(self, part: ReadyBatch, banks: Sequence[RowStore]) -> None:
+        """`update` by a slice, or by a whole batch, behind its backward pass."""
+        if self._slices is not None:
+            self._slices.begin(_number(part))
+        self.update(part, banks)
 
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Sum the gradients of the batch, or slice, that was looked up last and apply the optimizer."""
         assert batch.buffer is not None
         self.await_side_work()
-        self._num_kept = 1 if self._is_first(batch) else self._num_kept + 1
+        self._summed = batch.buffer.views, banks
         if self._updated_on_side:
             assert self._side_stream is not None
             torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
@@ -357,10 +351,41 @@ class GpuRows:
                     decays=optimizer.weight_decay > 0,
                 )  # fmt: skip
 
+    def rely_on_ends_of_steps(self) -> Callable[[], AbstractContextManager[None]]:
+        """As `fae.embedding.base.Embeddings.rely_on_ends_of_steps`."""
+        if self.ranks is None:
+            return nullcontext
+        self.ranks.steps_end_together = True
+        return self._beside_dense_update if self._staged else nullcontext
+
+    @contextmanager
+    def _beside_dense_update(self) -> Iterator[None]:
+        """Step the staged cold rows of the batch that was summed last beside what the block launches."""
+        assert self.ranks is not None
+        if self._summed is None:
+            yield
+            return
+        views, banks = self._summed
+        with self._on_side_stream():
+            self.ranks.step_staged_rows([self._bank_rows(group, views, bank) for group, bank in enumerate(banks)])
+        yield
+        if self._side_stream is not None:
+            torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
+
+    @contextmanager
+    def _on_side_stream(self) -> Iterator[None]:
+        """Launch what is in the block behind the current stream's work, and beside what follows there."""
+        if self._side_stream is None:
+            yield
+            return
+        self._side_stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._side_stream):
+            yield
+
     @property
     def lacks_slices(self) -> bool:
         """Whether the sums of a slice of this rank are not kept yet."""
-        return self.ranks is not None and self._num_kept < self.ranks.num_slices
+        return self._slices is not None and self._slices.are_missing
 
     def carry(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Copy the rows of a batch that is not updated to its staging slot, in place of `update`."""

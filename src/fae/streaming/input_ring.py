@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -154,6 +154,55 @@ class InputRing:
         return registered.missing_bytes(table.sources) <= _MEMORY_SHARE * available_bytes() and registered.add(
             table.sources
         )
+
+
+class InputRings:
+    """A ring for each of several slices of a batch, which go round together; one ring where batches are whole.
+
+    Parameters
+    ----------
+    count
+        Slices.
+    """
+
+    def __init__(self, layout: InputLayout, depth: int, device: torch.device, *, held: int, count: int) -> None:
+        self.layout = layout
+        self._rings = [InputRing(layout, depth, device, held=held) for _ in range(count)]
+
+    @property
+    def generation(self) -> int:
+        """Grows when the buffers of a ring are replaced by larger ones."""
+        return sum(ring.generation for ring in self._rings)
+
+    @property
+    def device_bytes(self) -> int:
+        """As `InputRing.device_bytes`, of all."""
+        return sum(ring.device_bytes for ring in self._rings)
+
+    def reserve(self, parts: Sequence[BatchSet], largest: Callable[[int], int] | None = None) -> None:
+        """As `InputRing.reserve`, of the batches of each slice."""
+        for ring, part in zip(self._rings, parts, strict=True):
+            ring.reserve(part, largest)
+
+    def views_before(self, index: int) -> InputViews:
+        """As `InputRing.views_before`, of the first slice."""
+        return self._rings[0].views_before(index)
+
+    def follow_steps(self) -> None:
+        """As `InputRing.follow_steps`."""
+        for ring in self._rings:
+            ring.follow_steps()
+
+    def run(
+        self, parts: Sequence[BatchSet], order: npt.NDArray[np.int64], tables: Sequence[InputTable]
+    ) -> Generator[tuple[tuple[PackedBatch, InputSlot], ...], None, None]:
+        """As `InputRing.run`, all slices of a batch together."""
+        with contextlib.ExitStack() as runs:
+            streams = [
+                runs.enter_context(contextlib.closing(ring.run(part, order, table)))
+                for ring, part, table in zip(self._rings, parts, tables, strict=True)
+            ]
+            yield from zip(*streams, strict=True)
 
 
 _registered: weakref.WeakKeyDictionary[object, RegisteredArrays] = weakref.WeakKeyDictionary()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,6 +56,8 @@ class FlatOptimizer(EagerOptimizer):
         How many ranks' gradients it sums.
     has_slices
         Whether this rank has several slices of a batch, of which each is to be kept (`keep`) before a step.
+    beside_update
+        What a step enters around its one kernel, once all ranks have met.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class FlatOptimizer(EagerOptimizer):
 
             self._shared = peer_buffer(group, size, device, channel=_CHANNEL, what="the dense gradients")
         self.world = 1 if group is None else group.world
+        self.beside_update: Callable[[], AbstractContextManager[None]] = nullcontext
         self._weight = torch.zeros(size, device=device)
         levels = [torch.zeros(size, device=device) if self._shared is None else self._shared.own]
         if group is not None:
@@ -180,11 +184,12 @@ class FlatOptimizer(EagerOptimizer):
         if self._shared is not None:
             self._shared.send()
             self._shared.await_all()
-        dense_update(
-            OPTIMIZER_CODE[self._name], self._weight, self._total, self._moments, self._shadow, self._corrections,
-            self._rate, eps=optimizer_facts(self._name).eps, betas=DEFAULT_BETAS,
-            of_ranks=None if self._shared is None else self._shared.pointers,
-        )  # fmt: skip
+        with self.beside_update():
+            dense_update(
+                OPTIMIZER_CODE[self._name], self._weight, self._total, self._moments, self._shadow, self._corrections,
+                self._rate, eps=optimizer_facts(self._name).eps, betas=DEFAULT_BETAS,
+                of_ranks=None if self._shared is None else self._shared.pointers,
+            )  # fmt: skip
 
     def _flatten_gradients(self) -> None:
         for block in self._fused:

@@ -83,7 +83,7 @@ class StepRunner:
                     f"the dense optimizer sums gradients of {dense_optimizer.world} ranks, and {self._group.world} "
                     "train: make_dense_optimizer(..., group=embeddings.group)"
                 )
-            embeddings.rely_on_ends_of_steps()
+            dense_optimizer.beside_update = embeddings.rely_on_ends_of_steps()
             self._dense_sums = dense_optimizer if dense_optimizer.has_slices else None
         elif slices.is_cut:
             weights = [weight for group in dense_optimizer.param_groups for weight in group["params"]]

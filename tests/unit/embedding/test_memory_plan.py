@@ -38,7 +38,7 @@ def test_input_buffers_are_counted_as_they_are_made():
         )  # fmt: skip
         order = np.arange(packed.num_batches)
         rows.buffered(packed, order, np.full(len(order), -1), hot_set.staging_rows, 1)
-        assert needs.device_inputs == rows._rings[0].device_bytes + engine_bytes
+        assert needs.device_inputs == rows._rings.device_bytes + engine_bytes
 
 
 @pytest.mark.parametrize(("world", "reproducible"), [(2, False), (4, False), (1, True), (2, True)])
@@ -68,7 +68,7 @@ def test_a_rank_of_gpus_takes_no_more_than_is_planned(world: int, reproducible: 
     rows.follow(group)
     order = np.arange(packed.num_batches)
     rows.buffered(packed, order, np.full(len(order), -1), hot_set.staging_rows, 1)
-    taken = sum(ring.device_bytes for ring in rows._rings)
+    taken = rows._rings.device_bytes
     assert taken <= needs.device_inputs < 2 * taken
     assert 0 < 4 * sum(sizes) <= needs.device_work
     slices = [each.arrays for each in rows.ranks.cut(packed)]

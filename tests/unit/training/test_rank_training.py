@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from fae.core.errors import RecipeError
 from fae.distributed.group import Group
 from fae.distributed.launcher import launch
+from fae.embedding.base import Engine
 from fae.embedding.engines import slice_size
-from fae.embedding.placements import make_embeddings
+from fae.embedding.placements import find_placement
 from fae.streaming.row_store import RowOptimizer
 from fae.training.config import TrainConfig
 from fae.training.ranks.decisions import RankDecisions
@@ -26,6 +28,7 @@ from train_setting import Setting, tensors_of
 from rank_trainer_program import trainer_of
 
 PROGRAM = Path(__file__).parents[2] / "support" / "rank_trainer_program.py"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = ("plain", "staged", "adaptive", "callback", "early stopping", "dropout", "reproducible")
 
 
@@ -97,21 +100,26 @@ def test_embeddings_and_recipe_must_agree(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "batch_size", "group"),
     [
-        ("triton", 32, Group(reproducible=True)), ("triton", 32, Group(world=2, reproducible=True)),
-        ("reference", 32, Group(reproducible=True)), ("cpu", 36, Group(reproducible=True)),
+        ("reference", 32, Group(reproducible=True)), ("reference", 32, Group(world=2, reproducible=True)),
+        ("cpu", 36, Group(reproducible=True)), ("triton", 36, Group(reproducible=True)),
     ],
 )  # fmt: skip
-def test_slices_are_trained_by_kernels_of_cpus(engine: str, batch_size: int, group: Group) -> None:
+def test_slices_are_trained_by_all_kernels_but_those_of_torch(engine: str, batch_size: int, group: Group) -> None:
     with pytest.raises(ValueError, match=f"ranks cannot train {batch_size} inputs by 8 slices by engine '{engine}'"):
         slice_size(batch_size, group, engine)
-    assert slice_size(32, group, "cpu") == 4
+    assert slice_size(32, group, "cpu") == slice_size(32, group, "triton") == 4
     assert slice_size(36, Group(), engine) == 36
 
 
-def test_a_slice_that_is_not_kept_is_missed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["cpu", "triton"])
+def test_a_slice_that_is_not_kept_is_missed(engine: Engine, tmp_path: Path) -> None:
     """A loop of one's own that takes a batch of several slices for a whole one."""
-    setting = Setting(tmp_path)
-    embeddings = make_embeddings("device", setting.hot_set, RowOptimizer(), device="cpu", reproducible=True)
+    setting, group = Setting(tmp_path), Group(reproducible=True)
+    if engine == "triton":
+        pytest.importorskip("triton")
+    embeddings = find_placement("device").make(
+        setting.hot_set, RowOptimizer(), DEVICE if engine == "triton" else "cpu", engine=engine, group=group
+    )
     embeddings.initialise(1)
     with closing(embeddings.stream(setting.packed.train, [0])) as stream:
         batch = next(stream)

@@ -224,8 +224,8 @@ class GpuRankRows:
     def update(self, group: int, rows: BankRows, gradient: Tensor, number: int) -> None:
         """Sum the gradients of a slice by row; `begin_step` sums over slices and steps the rows.
 
-        Cold rows that are in a staging slot are stepped at once, behind the last slice of this rank: they are on their
-        way to the host when the next step begins.
+        Cold rows that are in a staging slot are on their way to the host when the next step begins: behind the last
+        slice of this rank they are stepped at once, or by `step_staged_rows` where steps end together.
 
         Parameters
         ----------
@@ -248,9 +248,14 @@ class GpuRankRows:
         if number != own[-1]:
             return
         sums.buffer.send()
-        if self._staged:
+        if self._staged and not self.steps_end_together:
             sums.buffer.await_all()
             self._step(group, rows, "cold")
+
+    def step_staged_rows(self, rows: Sequence[BankRows]) -> None:
+        """Step, on the current stream, the cold rows of a batch where all ranks have met behind its sums."""
+        for group, each in enumerate(rows):  # nothing where no sums wait, as the model has not used the group
+            self._step(group, each, "cold")
 
     def _step(self, group: int, rows: BankRows, part: RowPart) -> None:
         if not self._most_rows[group]:

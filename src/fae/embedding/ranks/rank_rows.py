@@ -17,6 +17,7 @@ from fae.distributed.batch_slices import BatchSlice
 from fae.distributed.exchange import RowExchange, Sums
 from fae.distributed.group import Group
 from fae.distributed.rank_batches import RankBatch
+from fae.distributed.slice_plan import KeptSlices
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import GroupGeometry
 
@@ -41,7 +42,7 @@ class RankRows:
             for geometry, slots in zip(geometries, self._group_slots, strict=True)
         ]  # fmt: skip
         self._kept: list[list[Sums]] = [[] for _ in geometries]
-        self._num_kept = 0
+        self._slices = KeptSlices(self._plan)
 
     def cut(self, batch: PackedBatch) -> list[BatchSlice]:
         """The slices of this rank."""
@@ -50,14 +51,14 @@ class RankRows:
 
     def drop(self) -> None:
         """Forget the sums that are kept."""
-        self._num_kept = 0
+        self._slices.drop()
         for sums in self._kept:
             sums.clear()
 
     @property
     def lacks_slices(self) -> bool:
         """Whether the sums of a slice of this rank are not kept yet."""
-        return self._num_kept < len(self._plan.own)
+        return self._slices.are_missing
 
     def keep(
         self, kernels: Sequence[CpuGroupKernels], part: PackedBatch, grads: Sequence[npt.NDArray[np.float32] | None]
@@ -78,15 +79,12 @@ class RankRows:
         """
         assert isinstance(part, BatchSlice | RankBatch)
         assert part.order is not None
-        number = part.number
-        if number == self._plan.own[0]:
-            self.drop()
-        if number != self._plan.own[0] + self._num_kept:
-            raise RuntimeError(f"slice {number} of a batch comes behind {self._num_kept} slices of this rank")
+        if self._slices.begin(part.number):
+            for sums in self._kept:
+                sums.clear()
         for sums, own, shared, grad in zip(self._kept, kernels, part.shared_rows, grads, strict=True):
             if grad is not None:
                 sums.append(own.sum_rows(part.order, shared.own_starts, shared.own_end, grad))
-        self._num_kept += 1
 
     def totals(
         self, batch: PackedBatch, group: int, step: int
