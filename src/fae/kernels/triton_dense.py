@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fae.kernels.triton_shared import ADAGRAD, SGD, operand, require_slices
+from fae.kernels.triton_shared import ADAGRAD, SGD, aligned_floats, operand, require_slices
 
 PART_ROWS = 128
 """Rows of an activation whose column sums are one part; part of the order of sums."""
@@ -252,7 +252,7 @@ def loss_and_gradient(
 
 @triton.jit
 def _of_rank(pointers, i, inside, RANK: tl.constexpr):
-    return tl.load(tl.load(pointers + RANK).to(tl.pointer_type(tl.float32)) + i, mask=inside, other=0.0)
+    return tl.load(aligned_floats(tl.load(pointers + RANK)) + i, mask=inside, other=0.0)
 
 
 @triton.jit

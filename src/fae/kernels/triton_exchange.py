@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from fae.kernels.triton_row_sums import apply_rows, sum_lookups
-from fae.kernels.triton_shared import to_row, to_target
+from fae.kernels.triton_shared import aligned_floats, to_row, to_target
 
 
 @triton.jit
@@ -87,7 +87,7 @@ def _sum_of_slice(pointers, counts, bits, d, inside, SLICE: tl.constexpr, DIM: t
     """Sums of one slice for those of a block of rows that are wanted, and which of all of them it looks up."""
     has = (bits >> SLICE) & 1
     place = tl.load(counts + SLICE) + tl.cumsum(has, axis=0) - has
-    sums = tl.load(pointers + SLICE).to(tl.pointer_type(tl.float32))
+    sums = aligned_floats(tl.load(pointers + SLICE))
     found = tl.load(sums + place.to(tl.int64)[:, None] * DIM + d[None, :], mask=(has == 1)[:, None] & inside, other=0.0)
     return found, has
 
@@ -204,9 +204,9 @@ def pull_kernel(
             addresses = words + tl.load(words + field + 4) + before
             listed = tl.load(addresses + index, mask=exists, other=num_hot_rows) - num_hot_rows
         place = tl.load(words + tl.load(words + field + 16) + listed, mask=exists, other=0)
-        owner = tl.load(pointers + place % OWNERS, mask=exists, other=0)
+        owner = aligned_floats(tl.load(pointers + place % OWNERS, mask=exists, other=0))
         inside = exists[:, None] & (d < DIM)[None, :]
-        origin = owner[:, None] + 4 * ((place // OWNERS).to(tl.int64)[:, None] * DIM + d[None, :])
-        found = tl.load(origin.to(tl.pointer_type(tl.float32)), mask=inside, other=0.0)
+        origin = owner[:, None] + (place // OWNERS).to(tl.int64)[:, None] * DIM + d[None, :]
+        found = tl.load(origin, mask=inside, other=0.0)
         target = (num_hot_rows + index).to(tl.int64)
         tl.store(weight + target[:, None] * DIM + d[None, :], found, mask=inside)

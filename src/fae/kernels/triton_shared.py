@@ -33,6 +33,15 @@ def operand(x):
 
 
 @triton.jit
+def aligned_floats(address):
+    """Pointers to float32 at addresses that were read from memory, which are multiples of 16 bytes.
+
+    The compiler cannot know that they are, and would read numbers one by one: over NVLink four requests for one.
+    """
+    return tl.multiple_of(address.to(tl.pointer_type(tl.float32)), 16)
+
+
+@triton.jit
 def to_row(address, num_hot_rows, cold_rows):
     """Row of the bank, int64, of an address that is not a pad; for a pad the result must not be used.
 

@@ -31,7 +31,7 @@ class PeerBuffer(Protocol):
     own
         float32 ``[size]``: that of this rank.
     pointers
-        int64 ``[world]`` on the device: where the vector of each rank is.
+        int64 ``[world]`` on the device: where the vector of each rank is, at multiples of 16 bytes.
     """
 
     own: Tensor
@@ -127,18 +127,27 @@ def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, 
         The ranks. Where there are several, `Group.wire` says how bytes get from one to the other: ``peer`` reads other
         GPUs' memory in place, else a collective copies it.
     size
-        Numbers of a rank, at least 1.
+        Numbers of a rank; there are some more where it is no multiple of 4.
     channel
         From 0: another one for each buffer that is in use at the same time.
     what
         The buffer in words, as for `Group.all_gather`.
     """
-    size = max(1, size)
+    size = aligned_size(size)
     if group.world == 1:
         return _OwnMemory(size, device)
     if group.wire == "peer":
         return _PeerMemory(group, size, device, channel)
     return _Gathered(group, size, device, what)
+
+
+def aligned_size(size: int) -> int:
+    """The least multiple of 4 numbers, which are 16 bytes, that holds so many, and at least one.
+
+    >>> aligned_size(0), aligned_size(4), aligned_size(5)
+    (4, 4, 8)
+    """
+    return -(-max(1, size) // 4) * 4
 
 
 def with_best_wire(group: Group, device: torch.device) -> Group:

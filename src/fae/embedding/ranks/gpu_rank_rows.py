@@ -19,7 +19,7 @@ from torch import Tensor
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
-from fae.distributed.peers.peer_buffers import PeerBuffer, peer_buffer
+from fae.distributed.peers.peer_buffers import PeerBuffer, aligned_size, peer_buffer
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS, Owned, RankBatches
 from fae.embedding.ranks.cold_owners import ColdOwners
 from fae.kernels.geometry import GroupGeometry
@@ -44,7 +44,7 @@ class SlicedSums:
     own
         float32 ``[size]`` for each slice of this rank.
     pointers
-        int64 ``[S]`` on the device: where the sums of each slice of a batch are.
+        int64 ``[S]`` on the device: where the sums of each slice of a batch are, at multiples of 16 bytes.
     """
 
     def __init__(self, buffer: PeerBuffer, num_own: int) -> None:
@@ -187,7 +187,7 @@ class GpuRankRows:
             self._sums = [
                 SlicedSums(
                     peer_buffer(
-                        self._group, num_own * max(1, (own + further) * geometry.embedding_dim), self._device,
+                        self._group, num_own * aligned_size((own + further) * geometry.embedding_dim), self._device,
                         channel=group, what=f"the row sums of group {group}",
                     ),
                     num_own,
