@@ -145,3 +145,10 @@ def test_it_says_that_all_rows_fit_the_gpus_together(
     assert said.startswith("2 GPUs, tiered, ")
     assert (" All rows fit 2 GPUs together, with placement = spread: " in said) == is_said
     assert "All rows" not in with_gpus(found, 1)["verdict"]["sentences"][-1]
+
+
+def test_times_are_not_those_of_slices(recipe: Path) -> None:
+    said = "times of a training without [train] reproducible"
+    for value in ("true", "false"):
+        words = " ".join(plan(recipe, "--set", f"train.reproducible={value}").stdout.split())
+        assert (said in words) == (value == "true")

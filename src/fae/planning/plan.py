@@ -153,7 +153,8 @@ class _Planning:
         return {
             "recipe": {"budget_bytes": own, "optimizer": self.recipe.train.optimizer,
                        "batch_size": self.options.batch_size, "order": self.recipe.train.order,
-                       "placement": self.recipe.train.placement},
+                       "placement": self.recipe.train.placement,
+                       "reproducible": self.recipe.train.reproducible},
             "read": self.reading.to_json(),
             "log": self._log_values(),
             "tables": self._table_values(),
