@@ -150,5 +150,5 @@ def test_it_says_that_all_rows_fit_the_gpus_together(
 def test_times_are_not_those_of_slices(recipe: Path) -> None:
     said = "times of a training without [train] reproducible"
     for value in ("true", "false"):
-        words = " ".join(plan(recipe, "--set", f"train.reproducible={value}").stdout.split())
+        words = " ".join(plan(recipe, "--set", f"train.reproducible={value}").stderr.split())
         assert (said in words) == (value == "true")

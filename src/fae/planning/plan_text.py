@@ -176,7 +176,9 @@ def _step_sentences(plan: Mapping[str, Any]) -> list[str]:
     """How long a step takes at the budget that is shown."""
     each = _shown_budget(plan)
     steps = ", ".join(f"{1000 * step['seconds']:.3g} ms with {name}" for name, step in each["steps"].items())
-    found = [f"A step of {format_count(plan['recipe']['batch_size'])} inputs at {_size(each['budget_bytes'])}: {steps}."]
+    found = [
+        f"A step of {format_count(plan['recipe']['batch_size'])} inputs at {_size(each['budget_bytes'])}: {steps}."
+    ]
     if plan["recipe"]["reproducible"]:
         found.append(
             "These are times of a training without [train] reproducible, whose 8 slices a batch take longer: 2.35 "
