@@ -16,6 +16,7 @@ import itertools
 import random
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ import torch
 
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.exchange import RowExchange, Sums
+from fae.distributed.exchange_lists import ExchangeList
 from fae.distributed.group import Group
+from fae.distributed.peers.host_meeting import HostMeeting
+from fae.distributed.peers.shared_sums import SharedSums
 from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
 from fae.embedding.ranks import rank_rows
@@ -127,6 +131,34 @@ class NanExchange(RowExchange):
         return super().totals(*arguments, **options)
 
 
+class NanSums(SharedSums):
+    """What a rank writes holds NaN until it does."""
+
+    def room(self, num_rows: int) -> Sums:
+        self.fill_with_nan()
+        return super().room(num_rows)
+
+    def write(self, rows: ExchangeList, sums: Sequence[Sums]) -> None:
+        if len(sums) > 1:
+            self.fill_with_nan()
+        super().write(rows, sums)
+
+
+def delay_meetings() -> None:
+    """Let ranks come to the meetings of their host at random times."""
+    say, await_all = HostMeeting.say, HostMeeting.await_all
+
+    def say_late(self: HostMeeting, what: str) -> None:
+        time.sleep(DelayedGroup.draws.random() * 0.002)
+        say(self, what)
+
+    def await_late(self: HostMeeting) -> None:
+        time.sleep(DelayedGroup.draws.random() * 0.002)
+        await_all(self)
+
+    HostMeeting.say, HostMeeting.await_all = say_late, await_late  # type: ignore[method-assign]
+
+
 def every_rank_or_one(batch_size: int = 16) -> Log:
     """All inputs of a batch look one row up, and each a row of its own; batches of all sizes down to one input."""
     log = random_log(6, num_inputs=120)
@@ -170,7 +202,8 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     place = place_of_process()
     DelayedGroup.draws = random.Random(seed + place.rank)
     if seed:
-        rank_rows.RowExchange = NanExchange
+        rank_rows.RowExchange, rank_rows.SharedSums = NanExchange, NanSums
+        delay_meetings()
     if seed and engine not in ("cpu", "reproducible"):
         fill_buffers_with_nan()
     on_gpu = engine.startswith("cuda")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,36 @@ from torch import Tensor
 from fae.core.errors import RankError
 from fae.core.units import format_bytes
 from fae.distributed.group import Group
+from fae.distributed.peers.host_meeting import WORD_NUMBERS, HostMeeting
+
+_COLLAPSE = 25
+"""``MADV_COLLAPSE`` of Linux 6.1: large pages at once, also for memory that processes share."""
+
+
+def with_host_meeting(group: Group) -> Group:
+    """The group with `Group.meeting`, where its ranks are processes of one host that map one another's memory.
+
+    All ranks call it together, and find the same.
+    """
+    if group.link is None or not _can_share_memory(group):
+        return group
+    size = group.world * WORD_NUMBERS if group.is_first else 0
+    words: Any = memory_of_ranks(group, size, torch.int64)[0].view(group.world, WORD_NUMBERS).numpy()
+    return replace(group, meeting=HostMeeting(words, group.rank, group.link))
+
+
+def _can_share_memory(group: Group) -> bool:
+    assert group.link is not None
+    can = hasattr(os, "memfd_create") and group.link.is_on_one_host
+    descriptor = os.memfd_create("fae") if can else -1
+    try:
+        made = group.gather_json([os.getpid(), descriptor], "whether ranks share memory")
+        for process, file in made:
+            can = can and file >= 0 and os.access(f"/proc/{process}/fd/{file}", os.R_OK | os.W_OK)
+        return all(group.gather_json(can, "whether all ranks share memory"))
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def memory_of_ranks(group: Group, size: int, dtype: torch.dtype) -> list[Tensor]:
