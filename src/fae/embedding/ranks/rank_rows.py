@@ -8,12 +8,13 @@ the rows of a host together (`fae.embedding.ranks.host_rows`), rank r of W steps
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.packed import PackedBatch
+from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.distributed.batch_slices import BatchSlice
 from fae.distributed.exchange import RowExchange, Sums
 from fae.distributed.exchange_lists import ExchangeList
@@ -55,10 +56,22 @@ class RankRows:
         assert self._meeting is not None
         self._has_rows_together = True
 
-    def cut(self, batch: PackedBatch) -> list[BatchSlice]:
-        """The slices of this rank."""
-        count, world = self._plan.num_slices, self._plan.world
-        return [BatchSlice(batch, number, count, self._group_slots, world) for number in self._plan.own]
+    def cut_ahead(self, batches: BatchSet, order: Sequence[int]) -> Generator[Sequence[PackedBatch], None, None]:
+        """The slices of this rank of these batches, in this order; a thread cuts the next batch meanwhile."""
+        # A pass over the order of a whole batch, on one thread: what ranks do not share.
+        with ThreadPoolExecutor(1, thread_name_prefix="fae-cut") as cutter:
+            ahead: Future[list[BatchSlice]] | None = None
+            for index, following in zip(order, [*order[1:], None], strict=True):
+                slices = self._cut(batches, index) if ahead is None else ahead.result()
+                ahead = None if following is None else cutter.submit(self._cut, batches, following)
+                yield slices
+
+    def _cut(self, batches: BatchSet, index: int) -> list[BatchSlice]:
+        batch, count, world = batches.batch(index), self._plan.num_slices, self._plan.world
+        slices = [BatchSlice(batch, number, count, self._group_slots, world) for number in self._plan.own]
+        for each in slices if batch.is_ordered else ():
+            assert each.shared_rows is not None  # cut now
+        return slices
 
     def drop(self) -> None:
         """Forget the sums that are kept."""
