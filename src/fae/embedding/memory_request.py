@@ -140,7 +140,7 @@ class MemoryRequest:
     @property
     def cpu_work(self) -> int:
         """Bytes of lookups by the CPU kernels, of one slice after the other, and of what ranks exchange."""
-        plan, size = self._plan, self.hot_set.batch_size // self._plan.num_slices
+        size = self.hot_set.batch_size // self._plan.num_slices
         return cpu_lookups(self.geometries, size) + self._exchanges
 
     @property

@@ -104,7 +104,7 @@ class ResidentEmbeddings(Embeddings):
         return super()._look_up(batch, requires_grad=requires_grad)
 
     def swap(self, group: int, hot: RowStore, *, to_host: bool) -> None:
-        """Copy the hot rows of a width, with their state, from `hot` (`to_host`), or to it; all ranks do so together."""
+        """Copy the hot rows of a width, with state, from `hot` (`to_host`) or to it; all ranks do so together."""
         every = self._stores[group]
         if self._host_rows is not None:
             self._host_rows.await_written()

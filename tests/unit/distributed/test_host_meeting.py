@@ -64,12 +64,9 @@ def started_alone(folder: Path, world: int, **plan: Any) -> list[subprocess.Pope
             "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
-        found.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "rank_program", "run", "plan.json", "--out", ".", "--json"],
-                cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
-        )
+        command = [sys.executable, "-m", "rank_program", "run", "plan.json", "--out", ".", "--json"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        found.append(subprocess.Popen(command, cwd=folder, env=environ, text=True, **pipes))
     return found
 
 

@@ -13,9 +13,7 @@ from fae.distributed.peers.shared_memory import memory_of_ranks
 from fae.streaming.row_store import RowOptimizer, RowStore
 
 
-def stores_of_host(
-    group: Group, layout: RowLayout, optimizer: RowOptimizer, num_rows: Sequence[int]
-) -> list[RowStore]:
+def stores_of_host(group: Group, layout: RowLayout, optimizer: RowOptimizer, num_rows: Sequence[int]) -> list[RowStore]:
     """For each width this many rows with their state, zeros at first, the same memory on all ranks.
 
     All ranks of the host call it together.

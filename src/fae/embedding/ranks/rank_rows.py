@@ -1,9 +1,9 @@
 """What embeddings do on CPUs where batches are cut: cut the slices of this rank, sum rows over slices and ranks.
 
-Each rank sums the gradients of its own slices, and all exchange one sum for each row that they look up: on one host each
-writes them where the others read them. Where every rank has all rows, wherever its placement keeps them, it steps all
-rows of the batch by the same totals, so the rows stay the same bytes on all ranks, in host memory too. Where they have
-the rows of a host together (`fae.embedding.ranks.host_rows`), rank r of W steps the r-th part of the batch's list.
+Each rank sums the gradients of its own slices, and all exchange one sum for each row that they look up: on one host
+each writes them where the others read them. Where every rank has all rows, wherever its placement keeps them, it steps
+all rows of the batch by the same totals, so the rows stay the same bytes on all ranks, in host memory too. Where they
+have the rows of a host together (`fae.embedding.ranks.host_rows`), rank r of W steps the r-th part of the batch's list.
 """
 
 from __future__ import annotations
