@@ -15,7 +15,7 @@ import numpy.typing as npt
 from numba import types
 
 from fae.core.atomic_words import load_word, store_word
-from fae.core.compiled import njit
+from fae.core.compiled import compiled
 
 if TYPE_CHECKING:
     from fae.distributed.link import Link
@@ -30,18 +30,19 @@ _LOOKS = 400
 _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 
 
-@njit(cache=True, nogil=True)
-def _write(words, rank, value):
+@compiled
+def _write(words: Words, rank: int, value: int) -> None:
     store_word(words, rank, value)  # type: ignore[call-arg]
 
 
-@njit(cache=True, nogil=True)
-def _read(words, rank):
-    return load_word(words, rank)  # type: ignore[call-arg]
+@compiled
+def _read(words: Words, rank: int) -> int:
+    found: int = load_word(words, rank)  # type: ignore[call-arg]
+    return found
 
 
-@njit(cache=True, nogil=True)
-def _await(words, number, looks):
+@compiled
+def _await(words: Words, number: int, looks: int) -> bool:
     """Whether all ranks have said so `number` times, after this many looks at most."""
     rank, look = 0, 0
     while rank < words.shape[0]:

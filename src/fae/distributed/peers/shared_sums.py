@@ -32,7 +32,7 @@ class SharedSums:
         numbers: Any = memory_of_ranks(group, size if group.is_first else 0, torch.float32)[0].numpy()
         self._parts: Sums = numbers.reshape(group.world, most_rows, dim)
 
-        self._own = self._parts[group.rank]
+        self._own: Sums = self._parts[group.rank]
 
     def fill_with_nan(self) -> None:
         """Fill what this rank writes with NaN, which must change no total."""
@@ -40,7 +40,8 @@ class SharedSums:
 
     def room(self, num_rows: int) -> Sums:
         """Shape ``[num_rows, dim]``: where this rank may write the sums of its only slice, to `write` them."""
-        return self._own[:num_rows]
+        found: Sums = self._own[:num_rows]
+        return found
 
     def write(self, rows: ExchangeList, sums: Sequence[Sums]) -> None:
         """Write the sums of the slices of this rank; nothing is copied where they are in `room` already.
