@@ -12,7 +12,7 @@ import numpy as np
 
 from fae.distributed.exchange import RowExchange
 from fae.distributed.exchange_lists import ExchangeList
-from fae.distributed.peers.shared_sums import SharedSums
+from fae.distributed.peers.host_sums import HostSums
 from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
 
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     with RankProcess(place) as process, process.join() as group:
         most = max(drawn_batch(number)[0].most_rows_of_a_rank(place.world) for number in range(BATCHES))
         exchange, found = RowExchange(group, SLICES, most, DIM), {}
-        shared = SharedSums(group, SLICES, most, DIM)
+        shared = HostSums(group, SLICES, most, DIM)
         for number in range(BATCHES):
             rows, sums = drawn_batch(number)
             own = sums[place.rank * each : (place.rank + 1) * each]

@@ -29,7 +29,7 @@ from fae.distributed.exchange import RowExchange, Sums
 from fae.distributed.exchange_lists import ExchangeList
 from fae.distributed.group import Group
 from fae.distributed.peers.host_meeting import HostMeeting
-from fae.distributed.peers.shared_sums import SharedSums
+from fae.distributed.peers.host_sums import HostSums
 from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
 from fae.embedding.ranks import rank_rows
@@ -131,7 +131,7 @@ class NanExchange(RowExchange):
         return super().totals(*arguments, **options)
 
 
-class NanSums(SharedSums):
+class NanHostSums(HostSums):
     """What a rank writes holds NaN until it does."""
 
     def room(self, num_rows: int) -> Sums:
@@ -202,7 +202,7 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     place = place_of_process()
     DelayedGroup.draws = random.Random(seed + place.rank)
     if seed:
-        rank_rows.RowExchange, rank_rows.SharedSums = NanExchange, NanSums
+        rank_rows.RowExchange, rank_rows.HostSums = NanExchange, NanHostSums
         delay_meetings()
     if seed and engine not in ("cpu", "reproducible"):
         fill_buffers_with_nan()

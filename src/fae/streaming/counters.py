@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from fae.core.atomic_words import load_word, store_word
 from fae.core.compiled import njit
+from fae.core.compiling.atomic_words import load_atomic_word, store_atomic_word
 
 Counters = npt.NDArray[np.int64]
 STOP = 0
@@ -41,19 +41,19 @@ def copy_bytes(target, source, num_bytes):
 @njit(cache=True, nogil=True)
 def publish(counters, counter, count):
     """Raise a counter to `count`."""
-    store_word(counters, counter, count)  # type: ignore[call-arg]
+    store_atomic_word(counters, counter, count)  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)
 def read_counter(counters, counter):
     """The value of a counter."""
-    return load_word(counters, counter)  # type: ignore[call-arg]
+    return load_atomic_word(counters, counter)  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)
 def stopped(counters):
     """Whether all threads are to stop."""
-    return load_word(counters, STOP) != 0  # type: ignore[call-arg]
+    return load_atomic_word(counters, STOP) != 0  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)

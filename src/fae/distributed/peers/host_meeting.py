@@ -1,6 +1,6 @@
 """How ranks of one host meet in its memory: a word of each says how far it has come, and no bytes are moved.
 
-A rank says that it is at a place, and waits until all have said so as often. Between the two it may go on with what
+A rank says that it is at a place, and waits until all have said so as often. Between the two it may do what
 concerns nobody else, so most waits are over before they begin. Who has waited sees what the others wrote before they
 said it. A wait ends as a collective does (`fae.distributed.link`).
 """
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from fae.core.atomic_words import load_word, store_word
 from fae.core.compiled import compiled
+from fae.core.compiling.atomic_words import load_atomic_word, store_atomic_word
 
 if TYPE_CHECKING:
     from fae.distributed.link import Link
@@ -32,12 +32,12 @@ _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 
 @compiled
 def _write(words: Words, rank: int, value: int) -> None:
-    store_word(words, rank, value)  # type: ignore[call-arg]
+    store_atomic_word(words, rank, value)  # type: ignore[call-arg]
 
 
 @compiled
 def _read(words: Words, rank: int) -> int:
-    found: int = load_word(words, rank)  # type: ignore[call-arg]
+    found: int = load_atomic_word(words, rank)  # type: ignore[call-arg]
     return found
 
 
@@ -46,7 +46,7 @@ def _await(words: Words, number: int, looks: int) -> bool:
     """Whether all ranks have said so `number` times, after this many looks at most."""
     rank, look = 0, 0
     while rank < words.shape[0]:
-        if load_word(words, rank) >> _PLACE_BITS >= number:  # type: ignore[call-arg]
+        if load_atomic_word(words, rank) >> _PLACE_BITS >= number:  # type: ignore[call-arg]
             rank += 1
             continue
         if look >= looks:

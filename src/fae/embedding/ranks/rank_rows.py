@@ -19,7 +19,7 @@ from fae.distributed.batch_slices import BatchSlice
 from fae.distributed.exchange import RowExchange, Sums
 from fae.distributed.exchange_lists import ExchangeList
 from fae.distributed.group import Group
-from fae.distributed.peers.shared_sums import SharedSums
+from fae.distributed.peers.host_sums import HostSums
 from fae.distributed.rank_batches import RankBatch
 from fae.kernels.cpu import CpuGroupKernels
 from fae.kernels.geometry import GroupGeometry
@@ -42,11 +42,11 @@ class RankRows:
             (len(self._plan.own) * slice_size * slots, geometry.embedding_dim)
             for geometry, slots in zip(geometries, self._group_slots, strict=True)
         ]
-        self._meeting, self._shared, self._exchanges = group.meeting, list[SharedSums](), list[RowExchange]()
+        self._meeting, self._shared, self._exchanges = group.meeting, list[HostSums](), list[RowExchange]()
         if self._meeting is None:
             self._exchanges = [RowExchange(group, self._plan.num_slices, *size) for size in sizes]
         else:
-            self._shared = [SharedSums(group, self._plan.num_slices, *size) for size in sizes]
+            self._shared = [HostSums(group, self._plan.num_slices, *size) for size in sizes]
         self._has_rows_together = False
         self._kept: list[list[Sums]] = [[] for _ in geometries]
         self._num_kept = 0

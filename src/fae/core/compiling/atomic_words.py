@@ -22,7 +22,7 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 # Written by hand, because numba has atomic operations on arrays for GPUs only. With plain loads and stores the compiler
 # may move a batch's work past them, or read a word only once before a loop that waits for it.
 @intrinsic
-def load_word(typing_context: Any, words: Any, index: Any) -> Any:  # pragma: no cover (runs in the compiler)
+def load_atomic_word(typing_context: Any, words: Any, index: Any) -> Any:  # pragma: no cover (runs in the compiler)
     """In a compiled loop: the word of a row of int64 ``[n, *]``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -33,7 +33,7 @@ def load_word(typing_context: Any, words: Any, index: Any) -> Any:  # pragma: no
 
 
 @intrinsic
-def store_word(typing_context: Any, words: Any, index: Any, value: Any) -> Any:  # pragma: no cover
+def store_atomic_word(typing_context: Any, words: Any, index: Any, value: Any) -> Any:  # pragma: no cover
     """In a compiled loop: write the word of a row of int64 ``[n, *]``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -15,7 +15,7 @@ from fae.distributed.peers.shared_memory import memory_of_ranks
 from fae.distributed.tree_sum import slices_of_rank
 
 
-class SharedSums:
+class HostSums:
     """The sums of all ranks of one host, in memory that all map; who calls it makes the ranks meet.
 
     Before a rank writes, all must have read what it wrote before; before it reads, all must have written.
