@@ -4,8 +4,8 @@
 
     python rank_cases_program.py FOLDER SEED [ENGINE [WIRE [NAME...]]]
 
-ENGINE is ``cpu``, ``reproducible`` (on CPUs), ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``, WIRE that of
-a `Group` or empty.
+ENGINE is ``cpu``, ``apart`` (on CPUs as of several hosts), ``reproducible`` (on CPUs), ``triton`` (in its interpreter),
+``cuda`` or ``cuda-fp32``, WIRE that of a `Group` or empty.
 Names are those of `HELD`. With a SEED everything waits at random, and NaN fills slots and buffers that hold nothing.
 What every rank ends with is written beside, for tests to compare.
 """
@@ -204,7 +204,7 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     if seed:
         rank_rows.RowExchange, rank_rows.HostSums = NanExchange, NanHostSums
         delay_meetings()
-    if seed and engine not in ("cpu", "reproducible"):
+    if seed and engine not in ("cpu", "apart", "reproducible"):
         fill_buffers_with_nan()
     on_gpu = engine.startswith("cuda")
     if on_gpu and torch.cuda.device_count() < place.world:
@@ -214,6 +214,8 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     options: dict[str, Any] = {}
     with RankProcess(place) as process, process.join("cuda" if on_gpu else "cpu") as joined:
         group = replace(joined, wire=wire or joined.wire, reproducible=engine == "reproducible")
+        if engine == "apart":
+            group = replace(group, meeting=None)
         if seed:
             group = DelayedGroup(**vars(group))
         if on_gpu:
