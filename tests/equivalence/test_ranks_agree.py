@@ -57,6 +57,12 @@ def test_ranks_train_what_one_trains(
     require_alike(found, trained(tmp_path / "delayed", world, 1, names=names), alone)
 
 
+def test_ranks_that_share_no_memory_train_what_one_trains(alone: dict[str, list[np.ndarray]], tmp_path: Path) -> None:
+    """As on several hosts: each has all rows, and a collective moves sums; the bytes are those of ranks that share."""
+    found = trained(tmp_path / "together", 2, 0, names=("hybrid",))
+    require_alike(found, trained(tmp_path / "apart", 2, 1, "apart", ("hybrid", "paper", "cpu")), alone)
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_train_what_one_trains_by_kernels_of_gpus(
     world: int, alone: dict[str, list[np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

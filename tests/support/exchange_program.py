@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import time
@@ -11,6 +12,7 @@ import numpy as np
 
 from fae.distributed.exchange import RowExchange
 from fae.distributed.exchange_lists import ExchangeList
+from fae.distributed.peers.host_sums import HostSums
 from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
 
@@ -45,6 +47,7 @@ def main(folder: Path) -> None:
     with RankProcess(place) as process, process.join() as group:
         most = max(drawn_batch(number)[0].most_rows_of_a_rank(place.world) for number in range(BATCHES))
         exchange, found = RowExchange(group, SLICES, most, DIM), {}
+        shared = HostSums(group, SLICES, most, DIM)
         for number in range(BATCHES):
             rows, sums = drawn_batch(number)
             own = sums[place.rank * each : (place.rank + 1) * each]
@@ -53,6 +56,19 @@ def main(folder: Path) -> None:
             exchange.fill_with_nan()
             mine = rows.bits_of_rank(place.rank, place.world) != 0
             found[f"mine{number}"] = exchange.totals(rows, own, f"batch {number} again", needed=mine)
+            assert group.meeting is not None
+            group.meeting.await_all()
+            shared.fill_with_nan()
+            if each == 1:
+                room = shared.room(len(own[0]))
+                room[:] = own[0]
+                own = [room]
+            shared.write(rows, own)
+            group.meeting.meet(f"batch {number} in the memory of the host")
+            bounds = [0, *sorted(delays.sample(range(len(rows) + 1), 2 if len(rows) > 1 else 1)), len(rows)]
+            parts = [shared.totals(rows, first, last) for first, last in itertools.pairwise(bounds)]
+            found[f"shared{number}"] = np.concatenate(parts)
+            group.meeting.say(f"batch {number} is read")
         np.savez(folder / f"{place.rank}.npz", **found)
 
 

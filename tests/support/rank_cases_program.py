@@ -4,8 +4,8 @@
 
     python rank_cases_program.py FOLDER SEED [ENGINE [WIRE [NAME...]]]
 
-ENGINE is ``cpu``, ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``, with ``-reproducible`` or not, WIRE that
-of a `Group` or empty.
+ENGINE is ``cpu``, ``apart`` (on CPUs as of several hosts), ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``,
+with ``-reproducible`` or not, WIRE that of a `Group` or empty.
 Names are those of `HELD`. With a SEED everything waits at random, and NaN fills slots and buffers that hold nothing.
 What every rank ends with is written beside, for tests to compare.
 """
@@ -16,6 +16,7 @@ import itertools
 import random
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ import torch
 
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.exchange import RowExchange, Sums
+from fae.distributed.exchange_lists import ExchangeList
 from fae.distributed.group import Group
+from fae.distributed.peers.host_meeting import HostMeeting
+from fae.distributed.peers.host_sums import HostSums
 from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
 from fae.embedding.ranks import rank_rows
@@ -129,6 +133,34 @@ class NanExchange(RowExchange):
         return super().totals(*arguments, **options)
 
 
+class NanHostSums(HostSums):
+    """What a rank writes holds NaN until it does."""
+
+    def room(self, num_rows: int) -> Sums:
+        self.fill_with_nan()
+        return super().room(num_rows)
+
+    def write(self, rows: ExchangeList, sums: Sequence[Sums]) -> None:
+        if len(sums) > 1:
+            self.fill_with_nan()
+        super().write(rows, sums)
+
+
+def delay_meetings() -> None:
+    """Let ranks come to the meetings of their host at random times."""
+    say, await_all = HostMeeting.say, HostMeeting.await_all
+
+    def say_late(self: HostMeeting, what: str) -> None:
+        time.sleep(DelayedGroup.draws.random() * 0.002)
+        say(self, what)
+
+    def await_late(self: HostMeeting) -> None:
+        time.sleep(DelayedGroup.draws.random() * 0.002)
+        await_all(self)
+
+    HostMeeting.say, HostMeeting.await_all = say_late, await_late  # type: ignore[method-assign]
+
+
 def every_rank_or_one(batch_size: int = 16) -> Log:
     """All inputs of a batch look one row up, and each a row of its own; batches of all sizes down to one input."""
     log = random_log(6, num_inputs=120)
@@ -172,9 +204,10 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     place = place_of_process()
     DelayedGroup.draws = random.Random(seed + place.rank)
     if seed:
-        rank_rows.RowExchange = NanExchange
+        rank_rows.RowExchange, rank_rows.HostSums = NanExchange, NanHostSums
+        delay_meetings()
     engine, how = engine.removesuffix("-reproducible"), engine
-    if seed and engine != "cpu":
+    if seed and engine not in ("cpu", "apart"):
         fill_buffers_with_nan()
     on_gpu = engine.startswith("cuda")
     if on_gpu and torch.cuda.device_count() < place.world:
@@ -187,6 +220,8 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
         cases = {name: cases[name] for name in INTERPRETED_SLICES}
     with RankProcess(place) as process, process.join("cuda" if on_gpu else "cpu") as joined:
         group = replace(joined, wire=wire or joined.wire, reproducible=how != engine)
+        if engine == "apart":
+            group = replace(group, meeting=None)
         if seed:
             group = DelayedGroup(**vars(group))
         if on_gpu:

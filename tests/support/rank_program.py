@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         if place.rank == 0:
             say("stages: done")
             (folder / "stages").open("a").write("x")
+        if place.rank in plan.get("no_shared_memory", []):
+            del os.memfd_create
         with process.join() as group:
             act(plan, place.rank, "joined", folder)
             return train(plan, group, folder)
@@ -57,10 +60,12 @@ def train(plan: dict[str, Any], group: Group, folder: Path) -> dict[str, Any]:
     group.agree(plan.get("recipes", {}).get(str(group.rank), {"train": {"seed": 1}}), "recipe")
     total = torch.zeros(3)
     rows = torch.empty(group.world, 3)
+    sums = sum_in_host_memory(plan, group) if plan.get("meets") else None
     with put_off():
         for step in range(plan.get("uneven", {}).get(str(group.rank), plan.get("steps", STEPS))):
             act(plan, group.rank, step, folder)
-            total += group.tree_sum(torch.full((3,), group.rank + step, dtype=torch.float32), f"step {step}", rows)
+            own = torch.full((3,), group.rank + step, dtype=torch.float32)
+            total += group.tree_sum(own, f"step {step}", rows) if sums is None else sums(own, step)
             (folder / f"at{group.rank}").write_text(str(step))
             for _ in range(plan.get("works", {}).get(str(step), 0)):
                 first_works(plan, group, step, folder)
@@ -74,7 +79,28 @@ def train(plan: dict[str, Any], group: Group, folder: Path) -> dict[str, Any]:
             time.sleep(plan.get("pause", 0.0))
     if group.is_first:
         say("train: done")
-    return {"total": total.tolist(), "hosts": len(group.hosts)}
+    return {"total": total.tolist(), "hosts": len(group.hosts), "meets": group.meeting is not None}
+
+
+def sum_in_host_memory(plan: dict[str, Any], group: Group) -> Callable[[Any, int], Any]:
+    """What sums over ranks that meet in the memory of their host; one may say that it is somewhere else."""
+    import torch
+
+    from fae.distributed.peers.shared_memory import memory_of_ranks
+
+    parts, meeting = memory_of_ranks(group, 3, torch.float32), group.meeting
+    assert meeting is not None
+
+    def summed(own: Any, step: int) -> Any:
+        meeting.await_all()  # they have read what this rank wrote before
+        parts[group.rank].copy_(own)
+        is_elsewhere = plan.get("elsewhere", {}).get(str(group.rank)) == step
+        meeting.meet("somewhere else" if is_elsewhere else f"step {step}")
+        found = torch.stack(parts).sum(0)
+        meeting.say(f"all have read what step {step} sums")
+        return found
+
+    return summed
 
 
 def first_works(plan: dict[str, Any], group: Group, step: int, folder: Path) -> None:

@@ -66,7 +66,7 @@ TRAININGS: dict[str, tuple[TrainConfig, Any, tuple[Callback, ...]]] = {
         (),
     ),
     "staged": (dataclasses.replace(BASE, placement="tiered", optimizer="adam", learning_rate=0.01), MODEL, ()),
-    "drifting": (BASE, MODEL, ()),
+    "drifting": (dataclasses.replace(BASE, placement="tiered"), MODEL, ()),
     "slow": (dataclasses.replace(BASE, epochs=2), MODEL, ()),
     "another cold row": (dataclasses.replace(BASE, placement="tiered"), MODEL, ()),
     "failing callback": (BASE, MODEL, (StopsAt(20, fails=True),)),

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fae.core.compiled import read_only
 from fae.core.threads import run_ranges
 from fae.distributed.exchange_lists import Bits, ExchangeList
-from fae.distributed.slice_loops import add_parts
+from fae.distributed.slice_loops import add_parts, count_of_ranks
 from fae.distributed.tree_sum import slices_of_rank
 
 if TYPE_CHECKING:
@@ -96,6 +97,34 @@ def total_sums(rows: ExchangeList, sums: Sequence[Sums], dim: int) -> Sums:
     return sum_of_slices(rows.slice_bits, sums, dim)
 
 
+def sum_of_ranks(rows: ExchangeList, parts: Sums, first: int, last: int) -> Sums:
+    """The sums over all ranks of the rows ``[first, last)`` of a list, on all threads.
+
+    Parameters
+    ----------
+    parts
+        Shape ``[W, n, dim]``: for each rank, what `sum_of_slices` gives of its slices; what is behind it is not read.
+
+    Returns
+    -------
+    Sums
+        Shape ``[last - first, dim]``.
+    """
+    world, dim = parts.shape[0], parts.shape[2]
+    total = np.empty((last - first, dim), np.float32)
+    bits, earlier = np.zeros(last - first, np.uint8), np.zeros(world, np.int64)
+    count_of_ranks(read_only(rows.slice_bits), slices_of_rank(rows.num_slices, world), first, bits, earlier)
+
+    def work(start: int, stop: int) -> None:
+        places = [
+            earlier[rank] + np.count_nonzero(bits[:start] >> np.uint8(rank) & np.uint8(1)) for rank in range(world)
+        ]
+        add_parts(bits, np.array(places, np.int64), parts, start, stop, total)
+
+    run_ranges(work, last - first, min_range=_FEWEST_ROWS)
+    return total
+
+
 class RowExchange:
     """The exchange of one group of ranks, with buffers that are used for every batch.
 
@@ -159,14 +188,5 @@ class RowExchange:
             own, every = own[:most], every.view(-1)[: world * most * self._dim].view(world, most, self._dim)
         own.numpy()[: len(mine)] = mine
         found = group.all_gather(own, what, every).numpy() if own.numel() else every.numpy()
-        total = np.empty((len(rows), self._dim), np.float32)
-        bits = np.zeros(len(rows), np.uint8)
-        for rank in range(world):
-            bits |= (rows.bits_of_rank(rank, world) != 0).astype(np.uint8) << np.uint8(rank)
-
-        def work(first: int, last: int) -> None:
-            before = [np.count_nonzero(bits[:first] >> np.uint8(rank) & np.uint8(1)) for rank in range(world)]
-            add_parts(bits, np.array(before, np.int64), found, first, last, total)
-
-        run_ranges(work, len(rows), min_range=_FEWEST_ROWS)
+        total = sum_of_ranks(rows, found, 0, len(rows))
         return total if needed is None else total[needed]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fae.distributed.link import Link
+    from fae.distributed.peers.host_meeting import HostMeeting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class Group:
         ``gather`` has a collective copy them, as None does, which is that of one rank.
     why_gathered
         Why GPUs do not read one another's buffers in place; empty where they do, and on CPUs.
+    meeting
+        How ranks meet that share the memory of one host; None where they do not, and for one rank.
     reproducible
         Whether what they train must not depend on how many they are: then every batch has 8 slices.
     """
@@ -64,6 +67,7 @@ class Group:
     link: Link | None = field(default=None, repr=False, compare=False)
     wire: Wire | None = None
     why_gathered: str = ""
+    meeting: HostMeeting | None = field(default=None, repr=False, compare=False)
     reproducible: bool = False
 
     @property

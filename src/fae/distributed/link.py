@@ -33,6 +33,8 @@ _ANSWER_SECONDS = 4.0
 _TAKE_DOWN_SECONDS = 10.0
 """How long the end of NCCL's connections is waited for: a graph that is left would hold it for ever."""
 _MARGIN = timedelta(seconds=120)
+_LONGEST_PAUSE = 0.001
+"""Seconds between two looks at memory that another rank of the host writes."""
 
 
 class Link:
@@ -90,6 +92,41 @@ class Link:
         """torch's group of the collectives of tensors on the device of the ranks."""
         return self._tensors
 
+    @property
+    def is_on_one_host(self) -> bool:
+        """Whether all ranks are processes of this host, which see one another."""
+        neighbours = self._meeting.neighbours()
+        return len(neighbours) == self._place.world - 1 and all(neighbours.values())
+
+    def await_others(self, are_there: Callable[[], bool], what: str) -> None:
+        """Wait for what ranks of this host write where this one reads it.
+
+        Parameters
+        ----------
+        are_there
+            Looks whether they have.
+
+        Raises
+        ------
+        LostRank
+            If one of them is gone, has failed, or asks who is there.
+        RankError
+            If they have not in time.
+        """
+        began = looked = time.monotonic()
+        try:
+            while not are_there():
+                now = time.monotonic()
+                time.sleep(min(_LONGEST_PAUSE, (now - began) / 8))  # signals are heard
+                if now - looked < _LOOK.total_seconds():
+                    continue
+                looked = now
+                self._look_around(what)
+                if now - began > self._timeout:
+                    self._call(what)
+        finally:
+            self.waited_seconds += time.monotonic() - began
+
     def gather_bytes(self, payload: bytes, what: str) -> list[bytes]:
         """The bytes of each rank, by rank.
 
@@ -107,7 +144,7 @@ class Link:
             return [b""] * self._place.world
         data = payload.ljust(most, b"\0")
         if any(place != places[0] for place in places):
-            raise self._out_of_step(what)
+            raise self.out_of_step(what)
         buffer = torch.empty(self._place.world, most, dtype=torch.uint8)
         self._gather(buffer, torch.frombuffer(bytearray(data), dtype=torch.uint8), self._control, what)
         return [bytes(row[:length].numpy()) for row, length in zip(buffer, lengths, strict=True)]
@@ -193,7 +230,7 @@ class Link:
                 self._call(what)
 
     def _look_around(self, what: str) -> None:
-        """End a wait for rank 0 where another rank is gone, or has failed, or asks who is there."""
+        """End a wait where another rank is gone, or has failed, or asks who is there."""
         self._answer_call(what)
         gone = [rank for rank, runs in self._meeting.neighbours().items() if not runs]
         if gone or self._meeting.has_failure():
@@ -239,7 +276,7 @@ class Link:
             "the same command continues from the last checkpoint"
         )
 
-    def _out_of_step(self, what: str) -> RankError:
+    def out_of_step(self, what: str) -> RankError:
         """The error of ranks of which one has left its work before the others; each says where it is."""
         found: list[Any] = []
         try:

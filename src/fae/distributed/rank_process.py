@@ -108,6 +108,7 @@ class RankProcess:
         from fae.distributed.devices import take_device
         from fae.distributed.link import Link
         from fae.distributed.peers.peer_buffers import with_best_wire
+        from fae.distributed.peers.shared_memory import with_host_meeting
 
         chosen = take_device(place, device)
         group = Group(
@@ -117,7 +118,7 @@ class RankProcess:
         )  # fmt: skip
         try:
             group.agree(versions("torch"), "versions")
-            return with_best_wire(group, chosen)
+            return with_host_meeting(with_best_wire(group, chosen))
         except BaseException:
             group.close(now=True)
             raise

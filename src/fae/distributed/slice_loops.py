@@ -124,6 +124,31 @@ def count_blocks(slice_bits: Bits, block_rows: int, counts: Int32, totals: Int64
 
 
 @compiled
+def count_of_ranks(slice_bits: Bits, each: int, first: int, bits: Bits, earlier: Int64) -> None:
+    """Say which ranks look each row of a part of a list up, and how many rows before it they do.
+
+    Parameters
+    ----------
+    slice_bits
+        uint8 ``[n]``: bit s where slice s looks the row up; `each` slices a rank.
+    first
+        Number of the first row of the part.
+    bits
+        uint8 ``[rows of the part]``, written: bit k where rank k looks the row up.
+    earlier
+        int64 ``[ranks]``, 0; written: how many rows before `first` each rank looks up.
+    """
+    of_rank = np.uint8((1 << each) - 1)
+    for i in range(first + bits.size):
+        for rank in range(earlier.size):
+            if slice_bits[i] >> np.uint8(rank * each) & of_rank:
+                if i < first:
+                    earlier[rank] += 1
+                else:
+                    bits[i - first] |= np.uint8(1 << rank)
+
+
+@compiled
 def add_parts(bits: Bits, places: Int64, parts: Sums, first: int, last: int, out: Sums) -> None:
     """Sum the rows ``[first, last)`` of a list over parts, as `fae.distributed.exchange.sum_in_tree` does.
 

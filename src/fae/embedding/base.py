@@ -237,11 +237,11 @@ class Embeddings(RowTables):
         slots = np.full(len(numbers), -1) if slots is None else slots
         places = np.maximum(slots, 0).tolist()
         if self._gpu is None:
-            for index, slot in zip(numbers.tolist(), places, strict=True):
-                batch = batches.batch(index)
-                parts = [batch] if self._ranks is None else self._ranks.cut(batch)
-                with BatchTurn(self, frozen=frozen) as turn:
-                    yield make_ready(parts[0], self.device, slot, turn, parts[1:])
+            whole = ([batches.batch(index)] for index in numbers.tolist())
+            with closing(whole if self._ranks is None else self._ranks.cut_ahead(batches, numbers.tolist())) as cut:
+                for parts, slot in zip(cut, places, strict=True):
+                    with BatchTurn(self, frozen=frozen) as turn:
+                        yield make_ready(parts[0], self.device, slot, turn, parts[1:])
             return
         with closing(self._gpu.buffered(batches, numbers, slots, self._staging_rows, self.steps + 1)) as buffered:
             expected, last, updated = self.steps, self.steps + len(numbers), None

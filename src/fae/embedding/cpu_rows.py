@@ -121,12 +121,14 @@ class CpuRows:
         """
         order, optimizer = batch.packed.order, self._optimizer
         assert order is not None
+        if ranks is not None:
+            ranks.send(batch.packed, f"the row sums of step {step}")
         for group, (kernels, output) in enumerate(zip(self._kernels, self.outputs, strict=True)):
             geometry, bank = self._geometries[group], banks[group]
             rate, kept_share = optimizer.learning_rate * rate_factor, optimizer.kept_share(rate_factor)
             if ranks is not None:
                 assert isinstance(kernels, CpuGroupKernels)
-                found = ranks.totals(batch.packed, group, step)
+                found = ranks.totals(batch.packed, group, f"the row sums of step {step}")
                 if found is None:  # the model did not use the group
                     continue
                 addresses, totals = found
@@ -147,4 +149,4 @@ class CpuRows:
                 step=step, kept_share=kept_share,
             )  # fmt: skip
         if ranks is not None:
-            ranks.drop()
+            ranks.end_step(f"the row steps of step {step}")

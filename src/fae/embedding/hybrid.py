@@ -81,7 +81,7 @@ class HybridEmbeddings(ResidentEmbeddings):
             device_rows=0,
             device_inputs=0,
             device_work=on_gpu + request.loose_batches + request.dense_bytes,
-            host_rows=request.hot_rows + request.cold_rows,
+            host_rows=request.of_host(request.hot_rows + request.cold_rows),
             host_buffers=0,
             host_work=on_host,
         )

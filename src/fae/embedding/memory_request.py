@@ -67,6 +67,8 @@ class MemoryRequest:
         Whether a batch has 8 slices.
     have_rows_together
         Whether ranks on GPUs have the cold rows in host memory together (`fae.embedding.tiered.shares_cold_rows`).
+    shares_host
+        Whether all ranks are processes of one host that share its memory (`fae.distributed.group.Group.meeting`).
     """
 
     hot_set: HotSetSizes
@@ -77,6 +79,7 @@ class MemoryRequest:
     world: int = 1
     reproducible: bool = False
     have_rows_together: bool = True
+    shares_host: bool = True
 
     @cached_property
     def geometries(self) -> tuple[GroupGeometry, ...]:
@@ -126,11 +129,19 @@ class MemoryRequest:
         groups = self.hot_set.layout.groups
         return sum(4 * part.embedding_dim * rows for part, rows in zip(groups, self.hot_set.staging_rows, strict=True))
 
+    def of_host(self, size: int) -> int:
+        """Bytes of a rank's part in what all ranks of a host have once; `size` where each has it."""
+        return -(-size // self.world) if self.shares_host else size
+
+    @property
+    def _exchanges(self) -> int:
+        return row_exchanges(self.geometries, self.hot_set.batch_size, self._plan, is_shared=self.shares_host)
+
     @property
     def cpu_work(self) -> int:
         """Bytes of lookups by the CPU kernels, of one slice after the other, and of what ranks exchange."""
-        plan, size = self._plan, self.hot_set.batch_size // self._plan.num_slices
-        return cpu_lookups(self.geometries, size) + row_exchanges(self.geometries, size, plan)
+        size = self.hot_set.batch_size // self._plan.num_slices
+        return cpu_lookups(self.geometries, size) + self._exchanges
 
     @property
     def loose_batches(self) -> int:
@@ -176,7 +187,7 @@ class MemoryRequest:
         if not self.on_gpu:
             return 0, self.cpu_work
         on_gpu, on_host = hybrid_lookups(self.geometries, self._slice_size)
-        return on_gpu, on_host + row_exchanges(self.geometries, self._slice_size, self._plan)
+        return on_gpu, on_host + self._exchanges
 
     def input_memory(self, *, with_cold_lists: bool, with_places: bool = False) -> InputMemory:
         """What batches on their way take, with the lists of their cold rows, with the places of these, or without."""

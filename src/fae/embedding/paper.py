@@ -5,7 +5,8 @@ bank; any other runs as under placement ``hybrid``. A side is never read while t
 swap they are all copied over *with their optimizer state*, and the copy is counted. It neither stages
 nor forwards rows: it is the baseline for both.
 
-On several ranks each has both sides. Rows of a hot batch that still wait for the sums of other ranks are stepped before
+On several ranks each has both sides; ranks of one host have that in host memory once, and each of them copies a part of
+the hot rows to it. Rows of a hot batch that still wait for the sums of other ranks are stepped before
 a swap; those of a cold batch are exchanged through host memory.
 """
 
@@ -65,7 +66,7 @@ class PaperEmbeddings(Embeddings):
             device_rows=request.hot_rows,
             device_inputs=inputs.device,
             device_work=request.device_work + on_device,
-            host_rows=request.hot_rows + request.cold_rows,
+            host_rows=request.of_host(request.hot_rows + request.cold_rows),
             host_buffers=inputs.host,
             host_work=inputs.tables + on_host,
         )
@@ -152,12 +153,7 @@ class PaperEmbeddings(Embeddings):
         started = time.perf_counter()
         self._swaps["swaps"] += 1
         for group, bank in enumerate(self._banks):
-            host = self._cold_side._bank(group)
-            for hot, every in ((bank.weight, host.weight), (bank.state, host.state)):
-                if to_host:
-                    every[: len(hot)].copy_(hot)
-                else:
-                    hot.copy_(every[: len(hot)])
+            self._cold_side.swap(group, bank, to_host=to_host)
         self._wait()
         self._swap_seconds["to_host" if to_host else "to_device"] += time.perf_counter() - started
         return self.device_bytes

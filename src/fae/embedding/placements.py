@@ -195,6 +195,7 @@ def plan_memory(
     world: int = 1,
     reproducible: bool = False,
     have_rows_together: bool = True,
+    shares_host: bool = True,
 ) -> MemoryPlan:
     """What the embeddings of a placement will take on each rank; parameters as `MemoryRequest` has them.
 
@@ -205,6 +206,6 @@ def plan_memory(
     """
     request = MemoryRequest(
         hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes, world=world,
-        reproducible=reproducible, have_rows_together=have_rows_together,
+        reproducible=reproducible, have_rows_together=have_rows_together, shares_host=shares_host,
     )  # fmt: skip
     return find_placement(placement).plan(request)

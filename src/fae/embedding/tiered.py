@@ -36,7 +36,7 @@ from fae.streaming.transfer import TierPair
 
 if TYPE_CHECKING:
     from fae.artifacts.hot_set import HotSet
-    from fae.embedding.ranks.staged_shares import HostRows, StagedShares
+    from fae.embedding.ranks.staged_shares import OwnedHostRows, StagedShares
 
 _NO_ROWS = np.empty(0, np.int64)
 _NO_ROWS.flags.writeable = False  # as lists from files are: another type would compile the loop again
@@ -79,7 +79,7 @@ class TieredEmbeddings(Embeddings):
         self._ring_depth = slots_beside_places(ring_depth) if is_shared else ring_depth
         self._staging_rows = tuple(staging_rows)
         self._shares: StagedShares | None = None
-        self._host_rows: HostRows | None = None
+        self._host_rows: OwnedHostRows | None = None
         self._tiers, self._banks = self._make_tiers(is_shared)
         self._pipeline = StagingPipeline(
             self._tiers, self._ring_depth, device, faults, by_location=self._gpu is not None
@@ -100,9 +100,9 @@ class TieredEmbeddings(Embeddings):
         """The tiers of each group, and the rows that lookups read: hot ones, places for pulled ones, slots."""
         optimizer, host = self.optimizer, torch.device("cpu")
         if is_shared:
-            from fae.embedding.ranks.staged_shares import HostRows
+            from fae.embedding.ranks.staged_shares import OwnedHostRows
 
-            self._host_rows = HostRows(self.group, self.layout, optimizer)
+            self._host_rows = OwnedHostRows(self.group, self.layout, optimizer)
         tiers, banks = [], []
         for number, (part, rows) in enumerate(zip(self.layout.groups, self._staging_rows, strict=True)):
             staged = part.num_hot_rows + self._ring_depth * rows

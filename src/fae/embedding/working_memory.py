@@ -95,12 +95,15 @@ def cpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> int:
     return total
 
 
-def row_exchanges(geometries: Sequence[GroupGeometry], slice_size: int, plan: SlicePlan) -> int:
-    """Bytes of `RankRows`: what a rank sends, and what it gets of each of several, a row a lookup at most."""
+def row_exchanges(geometries: Sequence[GroupGeometry], batch_size: int, plan: SlicePlan, *, is_shared: bool) -> int:
+    """Bytes of `RankRows`: sums that a rank sends, a row a lookup at most, and what it gets of each of several.
+
+    Where ranks share the memory of a host (`is_shared`), those of others are read where they are.
+    """
     if not plan.is_cut:
         return 0
-    buffers = plan.world + 1 if plan.world > 1 else 1
-    lookups = len(plan.own) * slice_size
+    buffers = plan.world + 1 if plan.world > 1 and not is_shared else 1
+    lookups = len(plan.own) * (batch_size // plan.num_slices)
     return sum(4 * buffers * lookups * len(each.slots) * each.embedding_dim for each in geometries)
 
 

@@ -275,7 +275,12 @@ class CpuGroupKernels:
         )  # fmt: skip
 
     def sum_rows(
-        self, order: npt.NDArray[np.int32], starts: npt.NDArray[np.int32], end: int, grad: npt.NDArray[np.float32]
+        self,
+        order: npt.NDArray[np.int32],
+        starts: npt.NDArray[np.int32],
+        end: int,
+        grad: npt.NDArray[np.float32],
+        out: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Sum the gradients of each row of the latest lookup: the first half of `update`.
 
@@ -289,15 +294,17 @@ class CpuGroupKernels:
             Where the group's part of `order` ends.
         grad
             float32 ``[B, W]``; copied where it is not contiguous.
+        out
+            float32 ``[n, D]``, contiguous; written in place of a new array.
 
         Returns
         -------
         numpy.ndarray
-            float32 ``[n, D]``, in the order of `starts`.
+            float32 ``[n, D]``, in the order of `starts`: `out`, where it is given.
         """
         geometry = self.geometry
         kernel = sum_kernel(geometry.embedding_dim, geometry.is_flat)
-        sums = np.empty((len(starts), geometry.embedding_dim), np.float32)
+        sums = np.empty((len(starts), geometry.embedding_dim), np.float32) if out is None else out
         flat_grad = np.ascontiguousarray(grad).reshape(-1)
         run_ranges(
             lambda start, stop: kernel(

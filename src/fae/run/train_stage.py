@@ -253,7 +253,8 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
 def require_memory_of_each(run: RunContext, packed: PackedDataset, hot_set: HotSet, group: Group) -> None:
     """Refuse what cannot fit on the GPU of any rank, or on another host than that of rank 0.
 
-    All ranks call it together. Where a collective copies the sums of GPUs, the copies are counted, too.
+    All ranks call it together. Where a collective copies the sums of GPUs, the copies are counted, too; and where ranks
+    of one host turn out not to share its memory, all rows of each.
 
     Raises
     ------
@@ -266,13 +267,15 @@ def require_memory_of_each(run: RunContext, packed: PackedDataset, hot_set: HotS
 
     train, on_gpu, host = run.recipe.train, run.device() == "cuda", group.hosts[group.rank]
     is_elsewhere, gathered, line = host != group.hosts[0], on_gpu and group.wire == "gather", ""
-    if on_gpu or is_elsewhere:
+    shares_host = group.meeting is not None  # unknown before ranks have met
+    if on_gpu or is_elsewhere or not shares_host:
         model = sketch_model(run.recipe.model, hot_set.layout.features, packed.num_dense)
         gpu, free = _gpu_of_process() if on_gpu else ("", None)
         try:
             require_memory(
-                _planned_memory(run, packed, hot_set, model, gathered=gathered),
-                train.placement, device_free=free, host_free=available_bytes() if is_elsewhere or gathered else 0,
+                _planned_memory(run, packed, hot_set, model, gathered=gathered, shares_host=shares_host),
+                train.placement, device_free=free,
+                host_free=available_bytes() if is_elsewhere or gathered or not shares_host else 0,
                 ranks=run.ranks.place.local_world, gpu=f"{gpu} of {host}, that of rank {group.rank}",
             )  # fmt: skip
         except BudgetError as error:
@@ -282,9 +285,18 @@ def require_memory_of_each(run: RunContext, packed: PackedDataset, hot_set: HotS
 
 
 def _planned_memory(
-    run: RunContext, packed: PackedDataset, hot_set: HotSet, model: nn.Module, *, gathered: bool = False
+    run: RunContext,
+    packed: PackedDataset,
+    hot_set: HotSet,
+    model: nn.Module,
+    *,
+    gathered: bool = False,
+    shares_host: bool = True,
 ) -> MemoryPlan:
-    """What each rank takes; `gathered` with the copies of all sums on its GPU."""
+    """What each rank takes; `gathered` with the copies of all sums on its GPU.
+
+    Ranks of several hosts share none, whatever `shares_host` says.
+    """
     from fae.distributed.dense_sums import dense_sums_bytes
     from fae.distributed.group import Group
     from fae.embedding.memory_request import MemoryRequest
@@ -294,11 +306,15 @@ def _planned_memory(
     train, on_gpu, splits = run.recipe.train, run.device() == "cuda", (packed.train, packed.validation, packed.test)
     world, num_weights = run.ranks.place.world, sum(parameter.numel() for parameter in model.parameters())
     dense = dense_bytes(train.optimizer, model, flat=on_gpu, bf16=on_gpu and train.precision == "bf16")
-    slices = Group(world=world, reproducible=train.reproducible).slices
+    slices, is_one_host = (
+        Group(world=world, reproducible=train.reproducible).slices,
+        run.ranks.place.local_world == world,
+    )
     dense += dense_slices_bytes(model, slices) if on_gpu else dense_sums_bytes(num_weights, slices)
     needs = plan_memory(
         train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, world=world,
-        reproducible=train.reproducible, have_rows_together=not gathered and run.ranks.place.local_world == world,
+        reproducible=train.reproducible, have_rows_together=not gathered and is_one_host,
+        shares_host=shares_host and is_one_host,
     )  # fmt: skip
     if not gathered:
         return needs

@@ -7,15 +7,12 @@ releases and a load acquires: a thread that sees a counter raised also sees all 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from fae.core.compiled import njit
+from fae.core.compiling.atomic_words import load_atomic_word, store_atomic_word
 
 Counters = npt.NDArray[np.int64]
 STOP = 0
@@ -35,33 +32,6 @@ def new_counters(count: int, yields: int, longest_sleep: int) -> Counters:
     return counters
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    struct = context.make_array(array_type)(context, builder, array)
-    indices = [index, context.get_constant(types.intp, 0)]
-    return cgutils.get_item_pointer(context, builder, array_type, struct, indices, wraparound=False)
-
-
-# Written by hand, because numba has atomic operations on arrays for GPUs only. With plain loads and stores the compiler
-# may move a batch's work past them, or read a counter only once before a loop that waits for it.
-@intrinsic
-def _load(typing_context: Any, counters: Any, index: Any) -> Any:  # pragma: no cover (runs in the compiler)
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1])
-        return builder.load_atomic(pointer, "acquire", 8)
-
-    return types.int64(counters, types.intp), generate
-
-
-@intrinsic
-def _store(typing_context: Any, counters: Any, index: Any, value: Any) -> Any:  # pragma: no cover
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1])
-        builder.store_atomic(arguments[2], pointer, "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(counters, types.intp, types.int64), generate
-
-
 @njit(cache=True, nogil=True)
 def copy_bytes(target, source, num_bytes):
     """The C library's memcpy, from address to address."""
@@ -71,19 +41,19 @@ def copy_bytes(target, source, num_bytes):
 @njit(cache=True, nogil=True)
 def publish(counters, counter, count):
     """Raise a counter to `count`."""
-    _store(counters, counter, count)  # type: ignore[call-arg]
+    store_atomic_word(counters, counter, count)  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)
 def read_counter(counters, counter):
     """The value of a counter."""
-    return _load(counters, counter)  # type: ignore[call-arg]
+    return load_atomic_word(counters, counter)  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)
 def stopped(counters):
     """Whether all threads are to stop."""
-    return _load(counters, STOP) != 0  # type: ignore[call-arg]
+    return load_atomic_word(counters, STOP) != 0  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)

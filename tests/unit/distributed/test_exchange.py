@@ -100,9 +100,9 @@ def test_rows_of_every_slice_are_summed_as_dense_gradients() -> None:
     assert total_sums(rows, sums, DIM).tobytes() == tree_sum(sums).tobytes()
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_over_gloo(world: int, tmp_path: Path) -> None:
-    """With random delays, and buffers that hold NaN and what earlier batches have left."""
+@pytest.mark.parametrize("world", [2, 4, 8])
+def test_over_gloo_and_in_host_memory(world: int, tmp_path: Path) -> None:
+    """With random delays, and buffers that hold NaN and what earlier batches have left; in parts, too."""
     assert launch([sys.executable, str(PROGRAM), str(tmp_path)], world) == 0
     for rank in range(world):
         with np.load(tmp_path / f"{rank}.npz") as found:
@@ -110,6 +110,7 @@ def test_over_gloo(world: int, tmp_path: Path) -> None:
                 rows, sums = drawn_batch(number)
                 expected = total_sums(rows, sums, DIM)
                 assert found[f"all{number}"].tobytes() == expected.tobytes()
+                assert found[f"shared{number}"].tobytes() == expected.tobytes()
                 mine = rows.bits_of_rank(rank, world) != 0
                 assert found[f"mine{number}"].tobytes() == expected[mine].tobytes()
 

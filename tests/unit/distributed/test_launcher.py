@@ -37,7 +37,7 @@ def test_all_end_well(ranks: int, tmp_path: Path) -> None:
     assert done.status == 0
     assert done.lines == ["stages: done", "train: done"], "rank 0 alone talks"
     expected = sum(rank + step for rank in range(ranks) for step in range(40))
-    assert json.loads(done.stdout) == {"hosts": ranks, "total": [expected] * 3}
+    assert json.loads(done.stdout) == {"hosts": ranks, "meets": True, "total": [expected] * 3}
     assert (tmp_path / "stages").read_text() == "x", "stages before training run once"
     log = [line.split(" ", 1)[1] for line in (tmp_path / "log").read_text().splitlines()]
     assert [line.split()[0] for line in log] == ["fae", "stages:", "train:"]

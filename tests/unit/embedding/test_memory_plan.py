@@ -100,9 +100,34 @@ def test_what_ranks_exchange_is_counted():
     embeddings = make("tiered", hot_set, RowOptimizer(), device="cpu", group=Group(world=2))
     exchanged = sum(each._own.nbytes + each._all.nbytes for each in embeddings._ranks._exchanges)
     for placement, times in (("tiered", 1), ("device", 1), ("cpu", 1), ("hybrid", 1), ("paper", 2)):
-        of_rank = plan_memory(placement, hot_set, "sgd", [packed], on_gpu=False, world=2)
+        of_rank = plan_memory(placement, hot_set, "sgd", [packed], on_gpu=False, world=2, shares_host=False)
         alone = plan_memory(placement, half, "sgd", [packed], on_gpu=False)
         assert of_rank.device_work + of_rank.host_work - alone.device_work - alone.host_work == times * exchanged
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_rows_that_ranks_have_once_in_a_host_are_counted_once(world: int):
+    """Those that CPUs step; with them each rank has memory for its own sums alone."""
+    log = random_log(1, lists=True)
+    layout = log.layout(0.4, 1)
+    packed, hot_set = log.packed(layout), sized_hot_set(log, layout, depth=3)
+    for placement, on_gpu in (("cpu", False), ("device", False), ("hybrid", False), ("hybrid", True), ("paper", True)):
+        shared, each = (
+            plan_memory(placement, hot_set, "adam", [packed], on_gpu=on_gpu, world=world, shares_host=shares_host)
+            for shares_host in (True, False)
+        )
+        one = plan_memory(placement, hot_set, "adam", [packed], on_gpu=on_gpu)
+        rows = one.host_rows or one.device_rows
+        assert (each.host_rows or each.device_rows) == rows
+        assert 0 <= world * (shared.host_rows or shared.device_rows) - rows < world
+        assert shared.on_host + shared.device_beside < each.on_host + each.device_beside
+        if placement == "paper":
+            assert shared.device_rows == one.device_rows, "each GPU has the hot rows"
+    tiered = [
+        plan_memory("tiered", hot_set, "adam", [packed], on_gpu=False, world=world, shares_host=shares_host)
+        for shares_host in (True, False)
+    ]
+    assert tiered[0].host_rows == tiered[1].host_rows, "ranks of CPUs stage rows of their own"
 
 
 def test_what_slices_take_is_counted():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -141,11 +142,32 @@ def test_copies_of_sums_are_counted(placement: str, tmp_path: Path, monkeypatch:
     assert sums > 0 if placement == "device" else sums == 0
 
 
+def test_ranks_of_one_host_that_do_not_share_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before they have met they are taken to share it: then all rows of each are counted."""
+    setting, run = Setting(tmp_path), run_of("hybrid", "cpu")
+    model = sketch_model(MODEL, setting.log.features, 2)
+
+    def fits(free: int) -> bool:
+        monkeypatch.setattr(train_stage, "available_bytes", lambda: free)
+        try:
+            require_enough_memory(run, setting.packed, setting.hot_set, model)
+        except BudgetError:
+            return False
+        return True
+
+    free = bisect_left(range(1, 10**8), True, key=fits) + 1
+    monkeypatch.setattr(train_stage, "available_bytes", lambda: free)
+    group = TwoRanks(rank=1, world=2, hosts=("a", "a"), meeting=cast(Any, object()))
+    require_memory_of_each(run, setting.packed, setting.hot_set, group)
+    with pytest.raises(CommonFault, match=r"^placement = 'hybrid' needs .* of host memory .* on each of 2 ranks"):
+        require_memory_of_each(run, setting.packed, setting.hot_set, replace(group, meeting=None))
+
+
 def test_another_host_looks_at_its_own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of rank 0 has been looked at before."""
     setting, run = Setting(tmp_path), run_of("device", "cpu")
     monkeypatch.setattr(train_stage, "available_bytes", lambda: 1000)
-    group = TwoRanks(rank=1, world=2, hosts=("a", "a"), wire="gather")
+    group = TwoRanks(rank=1, world=2, hosts=("a", "a"), wire="gather", meeting=cast(Any, object()))
     require_memory_of_each(run, setting.packed, setting.hot_set, group)
     group = TwoRanks(rank=1, world=2, hosts=("a", "b"), wire="gather")
     with pytest.raises(CommonFault, match=r"^on b: placement = .* of host memory .* on each of 2 ranks of this host"):

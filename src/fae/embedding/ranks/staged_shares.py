@@ -19,12 +19,13 @@ from fae.distributed.peers import peer_buffers
 from fae.distributed.peers.shared_memory import memory_of_ranks
 from fae.distributed.peers.written_words import WrittenWords
 from fae.distributed.rank_batches import Owned
+from fae.embedding.ranks.host_rows import stores_of_host
 from fae.kernels.input_views import InputViews
 from fae.kernels.triton_rows import TritonGroupKernels
 from fae.streaming.row_store import RowOptimizer, RowStore
 
 
-class HostRows:
+class OwnedHostRows:
     """The cold rows of all groups in the memory of one host, mapped by all of its ranks.
 
     Attributes
@@ -36,12 +37,8 @@ class HostRows:
     """
 
     def __init__(self, group: Group, layout: RowLayout, optimizer: RowOptimizer) -> None:
-        self._group, self.stores = group, []
-        for part in layout.groups:
-            rows, dim, width = part.num_cold_rows, part.embedding_dim, optimizer.state_width(part.embedding_dim)
-            numbers = memory_of_ranks(group, rows * (dim + width) if group.is_first else 0, torch.float32)[0]
-            weights = rows * dim
-            self.stores.append(RowStore(numbers[:weights].view(rows, dim), numbers[weights:].view(rows, width)))
+        self._group = group
+        self.stores = stores_of_host(group, layout, optimizer, [part.num_cold_rows for part in layout.groups])
         self.written = WrittenWords(memory_of_ranks(group, 1, torch.int64), group.rank)
 
     def owns(self, numbers: Tensor) -> Tensor:
