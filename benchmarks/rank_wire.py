@@ -41,9 +41,8 @@ def wire_bytes(name: str, case: Case, data: tuple[Any, Any], world: int, num_wei
     if case.placements[name] not in OWNED_PLACEMENTS:
         return {"rows": slices * share_of_others * (hot_rows + cold_rows) * row, "dense": dense}
     # Each pair of a slice and a row that another rank owns is pulled once, and its sum is read once.
-    return {
-        "rows": (world - 1) * hot_rows * row, "pulled": of_others * row, "sums": of_others * row, "dense": dense,
-    }  # fmt: skip
+    rows, own = slices * share_of_others * hot_rows * row, of_others * row
+    return {"rows": rows, "pulled": own, "sums": own, "dense": dense}
 
 
 def mean_rows(hot: Any, packed: Any, world: int) -> tuple[float, float, float]:

@@ -35,7 +35,7 @@ class OwnCopies:
     """A buffer of W ranks, all of them on this GPU; those of others hold zeros."""
 
     def __init__(self, group: Group, size: int, device: torch.device, **_: Any) -> None:
-        parts = torch.zeros((group.world, max(1, size)), device=device)
+        parts = torch.zeros((group.world, peer_buffers.aligned_size(size)), device=device)
         self.own = parts[0]
         self.pointers = torch.tensor([part.data_ptr() for part in parts], device=device)
 

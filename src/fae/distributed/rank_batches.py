@@ -205,6 +205,9 @@ class RankBatches:
         def work(first: int, last: int) -> None:
             for index in range(first, last):
                 lists = found[index] = self._cut_batch(batches, index, size, order[index], slice_rows[index])
+                if not is_first:
+                    for each in lists:
+                        del each["rows"], each["bits"], each["counts"]
                 own_hot_rows[index] = [
                     np.searchsorted(each["addresses"], hot) for each, hot in zip(lists, self._hot_rows, strict=True)
                 ]

@@ -366,11 +366,13 @@ class Embeddings(RowTables):
         """`update`, once the batch may be updated."""
         if not batch.others:
             self._keep(batch)
-        cutting = self._ranks if self._gpu is None else self._gpu
-        if cutting is not None and cutting.lacks_slices:
+        ranks = self._ranks if self._gpu is None else self._gpu.ranks
+        if ranks is not None and ranks.slices.are_missing:
             raise RuntimeError("update of a batch of several slices: for each of batch.slices call keep_gradients")
         self.steps += 1
         if self._gpu is not None:
+            if self._gpu.ranks is not None:
+                self._gpu.ranks.settle()
             return
         assert self._cpu is not None
         factor = 1.0 if self._rate_factor is None else self._rate_factor(self.steps)
@@ -379,13 +381,10 @@ class Embeddings(RowTables):
         )
 
     def follow_rates(self, factor: Callable[[int], float] | None) -> None:
-        """Multiply the learning rate of every coming step by a factor.
+        """Multiply the learning rate of every coming step by a factor; None leaves it constant.
 
-        Parameters
-        ----------
-        factor
-            From the number of a step (what `steps` is after it) to its factor; called when a stream begins, for all of
-            its batches, or step by step, so it may change between streams. None: the rate stays constant.
+        It is a function of the number of a step (what `steps` is after it), called when a stream begins, for all of its
+        batches, or step by step, so it may change between streams.
         """
         self._rate_factor = factor
         if self._gpu is not None:
@@ -395,4 +394,6 @@ class Embeddings(RowTables):
         """Forget a step that was recorded and not made; `steps` is the number before it."""
         self.steps = steps
         self._looked_up = None
+        if self._gpu is not None and self._gpu.ranks is not None:
+            self._gpu.ranks.forget()
         batch.turn.reopen()

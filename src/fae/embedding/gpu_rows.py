@@ -20,7 +20,6 @@ from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
 from fae.distributed.rank_batches import RankBatch
-from fae.distributed.slice_plan import KeptSlices
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.fused_interaction import FusedInteraction
 from fae.embedding.ranks.cold_owners import ColdOwners, pull_whole_batch
@@ -84,8 +83,6 @@ class GpuRows:
         self._side_work = False  # of the lookup, for which the current stream has not waited
         self._addresses_there: torch.cuda.Event | None = None  # before the rest of it
         self._interacted = self._has_read = self._updated_on_side = False
-        self._slices: KeptSlices | None = None
-        self._summed: tuple[InputViews, Sequence[RowStore]] | None = None  # the latest input buffer, and its banks
         self._rings: InputRings | None = None
         self._times_reserved = 0
         self.ranks: GpuRankRows | None = None
@@ -101,7 +98,6 @@ class GpuRows:
 
     def follow(self, group: Group) -> None:
         """Train slices of batches, together with other ranks where there are any."""
-        self._slices = KeptSlices(group.slices)
         self.ranks = GpuRankRows(
             group, self._layout, self._geometries, self._optimizer, self._device, staged=self._staged
         )  # fmt: skip
@@ -254,6 +250,7 @@ class GpuRows:
     def _begin_slice(self, buffer: InputSlot, banks: Sequence[RowStore], *, is_first: bool) -> None:
         """Derive the addresses of a slice on the current stream; before the first, step rows of the batch before."""
         assert self._addresses is not None
+        self._addresses_there = None
         if self.ranks is not None and is_first:
             assert self._rings is not None
             before = self._rings.views_before(buffer.index)
@@ -320,15 +317,17 @@ class GpuRows:
 
     def keep(self, part: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """`update` by a slice, or by a whole batch, behind its backward pass."""
-        if self._slices is not None:
-            self._slices.begin(_number(part))
+        if self.ranks is not None:
+            self.ranks.slices.begin(_number(part))
         self.update(part, banks)
 
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Sum the gradients of the batch, or slice, that was looked up last and apply the optimizer."""
         assert batch.buffer is not None
         self.await_side_work()
-        self._summed = batch.buffer.views, banks
+        if self.ranks is not None:
+            views = batch.buffer.views
+            self.ranks.begin_sums([self._bank_rows(group, views, bank) for group, bank in enumerate(banks)])
         if self._updated_on_side:
             assert self._side_stream is not None
             torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
@@ -362,15 +361,13 @@ class GpuRows:
     def _beside_dense_update(self) -> Iterator[None]:
         """Step the staged cold rows of the batch that was summed last beside what the block launches."""
         assert self.ranks is not None
-        if self._summed is None:
-            yield
-            return
-        views, banks = self._summed
         with self._on_side_stream():
-            self.ranks.step_staged_rows([self._bank_rows(group, views, bank) for group, bank in enumerate(banks)])
-        yield
-        if self._side_stream is not None:
-            torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
+            self.ranks.step_staged_rows()
+        try:
+            yield
+        finally:
+            if self._side_stream is not None:
+                torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
 
     @contextmanager
     def _on_side_stream(self) -> Iterator[None]:
@@ -381,11 +378,6 @@ class GpuRows:
         self._side_stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._side_stream):
             yield
-
-    @property
-    def lacks_slices(self) -> bool:
-        """Whether the sums of a slice of this rank are not kept yet."""
-        return self._slices is not None and self._slices.are_missing
 
     def carry(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
         """Copy the rows of a batch that is not updated to its staging slot, in place of `update`."""

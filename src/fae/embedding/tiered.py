@@ -199,6 +199,8 @@ class TieredEmbeddings(Embeddings):
                     # rows must be copied there.
                     if self._gpu is not None and self.steps == steps:
                         self._gpu.await_side_work()
+                    elif self._gpu is not None and self._gpu.ranks is not None:
+                        self._gpu.ranks.end_batch()
                     if write_back and self._gpu is not None and self.steps == steps:
                         self._gpu.carry(ready_batch, self._banks)
                     # What ends a step else: all have pulled what was offered. Not where this rank leaves the stream,

@@ -168,6 +168,8 @@ class InputRings:
     def __init__(self, layout: InputLayout, depth: int, device: torch.device, *, held: int, count: int) -> None:
         self.layout = layout
         self._rings = [InputRing(layout, depth, device, held=held) for _ in range(count)]
+        for ring in self._rings:
+            ring.num_workers = max(1, ring.num_workers // count)
 
     @property
     def generation(self) -> int:

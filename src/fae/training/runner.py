@@ -78,10 +78,11 @@ class StepRunner:
         self._before_slice = before_slice if len(slices.own) > 1 else None
         self._dense_sums: SliceSums | None = None
         if isinstance(dense_optimizer, FlatOptimizer):
-            if dense_optimizer.world != self._group.world:
+            if (dense_optimizer.world, dense_optimizer.has_slices) != (self._group.world, len(slices.own) > 1):
                 raise ValueError(
-                    f"the dense optimizer sums gradients of {dense_optimizer.world} ranks, and {self._group.world} "
-                    "train: make_dense_optimizer(..., group=embeddings.group)"
+                    f"the dense optimizer sums gradients of {dense_optimizer.world} ranks"
+                    f"{' and their slices' if dense_optimizer.has_slices else ''}, and {self._group.world} with "
+                    f"{len(slices.own)} slices each train: make_dense_optimizer(..., group=embeddings.group)"
                 )
             dense_optimizer.beside_update = embeddings.rely_on_ends_of_steps()
             self._dense_sums = dense_optimizer if dense_optimizer.has_slices else None

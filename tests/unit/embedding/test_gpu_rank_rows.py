@@ -237,3 +237,12 @@ def test_a_dense_optimizer_of_another_number_of_ranks_is_refused() -> None:
         StepRunner(model, embeddings, fits)
         with pytest.raises(ValueError, match=r"group=embeddings\.group"):
             StepRunner(model, embeddings, other)
+
+
+def test_a_dense_optimizer_that_knows_nothing_of_slices_is_refused() -> None:
+    log, group = random_log(1, batch_size=16), Group(reproducible=True)
+    model = build_model(log.config(), log.features, 3, seed=1).to(DEVICE)
+    embeddings = on_a_rank(log, log.layout(0.4, 1), group)
+    StepRunner(model, embeddings, make_dense_optimizer("sgd", model, 0.1, flat=True, group=group))
+    with pytest.raises(ValueError, match=r"1 with 8 slices each train: make_dense_optimizer\(..., group="):
+        StepRunner(model, embeddings, make_dense_optimizer("sgd", model, 0.1, flat=True))

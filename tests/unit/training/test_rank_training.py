@@ -17,9 +17,10 @@ from torch import nn
 from fae.core.errors import RecipeError
 from fae.distributed.group import Group
 from fae.distributed.launcher import launch
-from fae.embedding.base import Engine
+from fae.embedding.base import Embeddings, Engine
 from fae.embedding.engines import slice_size
 from fae.embedding.placements import find_placement
+from fae.streaming.ready_batch import ReadyBatch
 from fae.streaming.row_store import RowOptimizer
 from fae.training.config import TrainConfig
 from fae.training.ranks.decisions import RankDecisions
@@ -130,6 +131,43 @@ def test_a_slice_that_is_not_kept_is_missed(engine: Engine, tmp_path: Path) -> N
         with pytest.raises(RuntimeError, match=r"for each of batch\.slices call keep_gradients"):
             embeddings.update(batch)
         assert embeddings.steps == 0
+    with closing(embeddings.stream(setting.packed.train, [0, 1])) as stream:
+        first, second = keep_all(embeddings, next(stream)), None
+        embeddings.update(first)
+        second = next(stream)
+        embeddings.lookup(second)["C0"].sum().backward()
+        with pytest.raises(RuntimeError, match=r"for each of batch\.slices call keep_gradients"):
+            embeddings.update(second, without_gradients=True)
+        assert embeddings.steps == 1
+
+
+def keep_all(embeddings: Embeddings, batch: ReadyBatch, *, slices: int = 8) -> ReadyBatch:
+    """Sum the gradients of some of a batch's slices."""
+    for part in batch.slices[:slices]:
+        embeddings.lookup(part)["C0"].sum().backward()
+        embeddings.keep_gradients(part)
+    return batch
+
+
+@pytest.mark.parametrize("slices", [3, 8])
+@pytest.mark.parametrize("placement", ["device", "tiered"])
+def test_slices_may_begin_again(placement: str, slices: int, tmp_path: Path) -> None:
+    """Sums of a batch that was left, or looked up once more, change no row, of that batch or of the one before."""
+    pytest.importorskip("triton")
+    setting, group = Setting(tmp_path), Group(reproducible=True)
+    found = []
+    for again in (False, True):
+        optimizer = RowOptimizer(name="sgd", learning_rate=0.1)
+        embeddings = find_placement(placement).make(setting.hot_set, optimizer, DEVICE, engine="triton", group=group)
+        embeddings.initialise(1)
+        embeddings.rely_on_ends_of_steps()  # and no dense update: staged rows are stepped all the same
+        with closing(embeddings.stream(setting.packed.train, [0, 1, 2])) as stream:
+            for number, batch in enumerate(stream):
+                if again and number == 1:
+                    keep_all(embeddings, batch, slices=slices)
+                embeddings.update(keep_all(embeddings, batch))
+        found.append(embeddings.export_table(0)[0])
+    assert torch.equal(*found)
 
 
 def ended_with(name: str, folder: Path) -> str:

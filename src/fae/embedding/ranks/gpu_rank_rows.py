@@ -21,6 +21,7 @@ from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
 from fae.distributed.peers.peer_buffers import PeerBuffer, aligned_size, peer_buffer
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS, Owned, RankBatches
+from fae.distributed.slice_plan import KeptSlices
 from fae.embedding.ranks.cold_owners import ColdOwners
 from fae.kernels.geometry import GroupGeometry
 from fae.kernels.input_views import InputViews
@@ -89,6 +90,8 @@ class GpuRankRows:
     ----------
     first_slice, num_slices
         The slices of this rank: the number of the first, and how many there are.
+    slices
+        Those of the batch that is trained, of this rank, which are summed.
     steps_end_together
         Whether all ranks wait for one another at the end of each step, as they do for dense gradients.
 
@@ -117,6 +120,9 @@ class GpuRankRows:
         self._hot_rows = [part.num_hot_rows for part in layout.groups]
         self._batches = self._cutters("")
         self._owners: ColdOwners | None = None
+        self.slices = KeptSlices(self._plan)
+        self._is_unfinished = False  # sums are there of a batch that is not updated
+        self._waiting_rows: Sequence[BankRows] = ()  # of a batch whose staged cold rows are not stepped yet
         self._staged, self.steps_end_together = staged, False
         self._waiting = torch.zeros(len(geometries), dtype=torch.int32, device=device)
         self._sums: list[SlicedSums] = []
@@ -200,8 +206,10 @@ class GpuRankRows:
 
     def begin_step(self, rows: Sequence[BankRows]) -> None:
         """Step, on the current stream, the rows whose sums of the step before wait; `rows` are of its batch."""
+        if self._is_unfinished:
+            self.drop_sums()
         if not self.steps_end_together:
-            self._await_all()
+            self.await_all()
         for group in range(len(self._sums)):
             self._step(group, rows[group], "hot" if self._staged or self._owners is not None else "all")
             if self._owners is not None and not self._staged:
@@ -209,17 +217,23 @@ class GpuRankRows:
 
     def await_readers(self) -> None:
         """Wait, on the current stream, until all ranks have read what this one wrote in the step before."""
-        self._waiting.zero_()
-        self._await_all()
+        self.drop_sums()
+        self.await_all()
 
-    def _await_all(self) -> None:
+    def await_all(self) -> None:
+        """Wait, on the current stream, until all ranks have done what they had launched before."""
         self._sums[0].buffer.await_all()
+
+    def drop_sums(self) -> None:
+        """Have no rows stepped by the sums that are there, on the current stream."""
+        self._is_unfinished = False
+        self._waiting.zero_()
 
     def finish(self, rows: Sequence[BankRows]) -> None:
         """Step, on the current stream, the rows whose sums still wait behind the last step."""
         if self._sums:
             self.begin_step(rows)
-            self._waiting.zero_()
+            self.drop_sums()
 
     def update(self, group: int, rows: BankRows, gradient: Tensor, number: int) -> None:
         """Sum the gradients of a slice by row; `begin_step` sums over slices and steps the rows.
@@ -252,10 +266,33 @@ class GpuRankRows:
             sums.buffer.await_all()
             self._step(group, rows, "cold")
 
-    def step_staged_rows(self, rows: Sequence[BankRows]) -> None:
+    def begin_sums(self, rows: Sequence[BankRows]) -> None:
+        """Note that a slice of a batch is summed from here on; `rows` are of its input buffer."""
+        self._is_unfinished = True
+        if self._staged and self.steps_end_together:
+            self._waiting_rows = rows
+
+    def settle(self) -> None:
+        """The batch that is summed is updated: its rows are stepped when the next step begins."""
+        self._is_unfinished = False
+        self.slices.drop()
+
+    def forget(self) -> None:
+        """What was noted last has not been done: it was captured, or its capture has failed."""
+        self._is_unfinished, self._waiting_rows = False, ()
+        self.slices.drop()
+
+    def step_staged_rows(self) -> None:
         """Step, on the current stream, the cold rows of a batch where all ranks have met behind its sums."""
+        rows, self._waiting_rows = self._waiting_rows, ()
         for group, each in enumerate(rows):  # nothing where no sums wait, as the model has not used the group
             self._step(group, each, "cold")
+
+    def end_batch(self) -> None:
+        """The turn of an updated batch is over: step its staged rows where no dense update has done so."""
+        if self._waiting_rows:
+            self.await_all()
+            self.step_staged_rows()
 
     def _step(self, group: int, rows: BankRows, part: RowPart) -> None:
         if not self._most_rows[group]:

@@ -35,6 +35,11 @@ class RankRows:
         The ranks; each has one slice of a batch, or several.
     slice_size
         B / S: inputs of a slice.
+
+    Attributes
+    ----------
+    slices
+        Those of the batch that is trained, of this rank, whose sums are kept.
     """
 
     def __init__(self, group: Group, geometries: Sequence[GroupGeometry], slice_size: int) -> None:
@@ -50,7 +55,7 @@ class RankRows:
             self._shared = [HostSums(group, self._plan.num_slices, *size) for size in sizes]
         self._has_rows_together = False
         self._kept: list[list[Sums]] = [[] for _ in geometries]
-        self._slices = KeptSlices(self._plan)
+        self.slices = KeptSlices(self._plan)
 
     def have_rows_together(self) -> None:
         """Let each rank step its part of a batch's rows alone, since all ranks have the same memory of rows."""
@@ -76,17 +81,12 @@ class RankRows:
 
     def drop(self) -> None:
         """Forget the sums that are kept."""
-        self._slices.drop()
+        self.slices.drop()
         self._clear()
 
     def _clear(self) -> None:
         for sums in self._kept:
             sums.clear()
-
-    @property
-    def lacks_slices(self) -> bool:
-        """Whether the sums of a slice of this rank are not kept yet."""
-        return self._slices.are_missing
 
     def keep(
         self, kernels: Sequence[CpuGroupKernels], part: PackedBatch, grads: Sequence[npt.NDArray[np.float32] | None]
@@ -107,7 +107,7 @@ class RankRows:
         """
         assert isinstance(part, BatchSlice | RankBatch)
         assert part.order is not None
-        if self._slices.begin(part.number):
+        if self.slices.begin(part.number):
             self._clear()
             if self._meeting is not None:
                 self._meeting.await_all()  # they have read the sums of the batch before
