@@ -103,7 +103,7 @@ class SharedArrays:
         look up. Where cold rows are spread, of these the sums of own rows alone, and rows that others own. None outside
         the training split.
     own_hot_rows
-        int32 ``[n, G]``: hot rows that the slice of this rank looks up; None outside the training split.
+        int32 ``[n, G]``: hot rows that the slice looks up; None outside the training split.
     places
         Where each cold row has an owner: per group, int32, W p + r for every cold row of a batch, which is row p of
         what rank r of W owns; the lists of all batches, one behind the other.
@@ -175,7 +175,7 @@ class BatchSizes(Protocol):
 
     @property
     def most_shared(self) -> tuple[tuple[int, int, int, int], ...]:
-        """As `SharedArrays.most`, of slices on several ranks; else empty."""
+        """As `SharedArrays.most`, of slices; else empty."""
 
 
 @dataclass(frozen=True, kw_only=True)

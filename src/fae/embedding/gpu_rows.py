@@ -54,7 +54,7 @@ class GpuRows:
     step_rates
         What a batch's input buffer says of its step. Buffers are sent before it is known which batches are updated.
     ranks
-        Cuts batches and sums gradients where several ranks train together; None where there is one.
+        Cuts batches and sums gradients where batches are trained in slices; None where they are whole.
     """
 
     def __init__(
@@ -316,13 +316,13 @@ class GpuRows:
         self._updated_on_side = True
 
     def keep(self, part: ReadyBatch, banks: Sequence[RowStore]) -> None:
-        """`update` by a slice, or by a whole batch, behind its backward pass."""
+        """Sum the gradients of a slice, or of a whole batch, behind its backward pass; a whole batch is stepped too."""
         if self.ranks is not None:
             self.ranks.slices.begin(_number(part))
         self.update(part, banks)
 
     def update(self, batch: ReadyBatch, banks: Sequence[RowStore]) -> None:
-        """Sum the gradients of the batch, or slice, that was looked up last and apply the optimizer."""
+        """Sum the gradients of what was looked up last, and step its rows unless `ranks` does."""
         assert batch.buffer is not None
         self.await_side_work()
         if self.ranks is not None:

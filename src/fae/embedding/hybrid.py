@@ -47,7 +47,9 @@ class HybridEmbeddings(ResidentEmbeddings):
         group: Group | None = None,
     ) -> None:
         if group is not None and group.reproducible and device.type != "cpu":
-            raise ValueError(f"{group.world} ranks cannot train reproducibly on GPUs here")
+            raise ValueError(
+                "placements hybrid and paper cannot be trained reproducibly on GPUs: CPUs compute their rows"
+            )
         super().__init__(layout, optimizer, batch_size, torch.device("cpu"), group=group)
         self.device = device
         self._pooled_bytes = {"pooled_bytes_to_device": 0, "gradient_bytes_to_host": 0}

@@ -19,7 +19,7 @@ unused. Then 20 words a group from `group_field` on:
 15, 16  cold rows of the whole batch: how many, where their places are
 ======  ==============================================================
 
-The last five lines are of slices on several ranks (`fae.artifacts.batch_arrays.SharedArrays`); 1, 3 and 4 are then of
+The last five lines are of slices (`fae.artifacts.batch_arrays.SharedArrays`); 1, 3 and 4 are then of
 the rows of the slice, long ones too. Where each cold row has an owner, 7 counts those that this rank owns, and a place
 is W p + r: row p of what rank r of W owns.
 """

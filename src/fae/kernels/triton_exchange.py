@@ -1,6 +1,6 @@
-"""Triton kernels of several ranks: sum the gradients of a slice by row, then sum slices and step the rows.
+"""Triton kernels of slices: sum the gradients of a slice by row, then sum slices, over all ranks, and step the rows.
 
-A rank sums the gradients of its own slice into its buffer, where the k-th sum is that of the k-th row that the slice
+A rank sums the gradients of each of its slices into its buffer, where the k-th sum is that of the k-th row that the slice
 looks up. When all ranks have done so, each reads the sums of all (over NVLink, or from a copy of them), adds them in
 the tree of `fae.distributed.tree_sum`, and steps every row of the batch in its own bank: the same bytes on all ranks.
 Where a subtree does not look a row up, the sum of the other half goes up as it is. Sums may wait for the beginning of

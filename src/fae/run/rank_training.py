@@ -71,8 +71,8 @@ def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int
     on_gpus = train.placement != "cpu" and (device == "cuda" or (device is None and seems_to_have_gpu()))
     if train.reproducible and on_gpus and train.placement in ONLY_ON_CPUS_REPRODUCIBLE:
         raise RecipeError(
-            f'[train] reproducible = true trains no placement "{train.placement}" on GPUs, where CPUs step rows beside '
-            'them; choose "device", "spread" or "tiered", or add --device cpu'
+            f'[train] placement = "{train.placement}" cannot be trained reproducibly on GPUs, since CPUs compute its '
+            'rows; choose "device", "spread" or "tiered", or add --device cpu'
         )
     if world == 1:
         return

@@ -44,7 +44,7 @@ class InputLayout:
     with_weights
         Whether inputs have weights, which follow the labels.
     of_slices
-        Whether batches are slices of one of several ranks.
+        Whether batches are slices.
     """
 
     def __init__(

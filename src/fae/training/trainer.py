@@ -138,6 +138,8 @@ class Trainer:
                 early_stopping=config.early_stopping > 0, on_replace=on_replace,
             )  # fmt: skip
         self._controls = StepControls(config, model, embeddings, self.dense_optimizer, train.num_batches)
+        if on_gpu and self._controls.seeds_within_steps:
+            say("train: kernels are launched one by one, since each slice of a batch draws masks of dropout of its own")
         self._runner = StepRunner(
             model, embeddings, self.dense_optimizer, precision=self._precision,
             capture=config.capture and not self._controls.seeds_within_steps,

@@ -1,4 +1,4 @@
-"""Memory of one of several ranks on GPUs, as a bound: how its slices share rows is known only when they are cut."""
+"""Memory of slices on a GPU, as a bound: how they share rows is known only when they are cut."""
 
 from __future__ import annotations
 
