@@ -1,4 +1,4 @@
-"""Where the time of a step goes on several GPUs beside one: every kernel of captured steps, on rank 0.
+"""What a step of several GPUs takes beside one of one: every kernel of captured steps, on rank 0.
 
     python benchmarks/studies/rank_timeline.py [CASE ...] [--ranks 2] [--inputs N] --out FILE
 

@@ -50,11 +50,8 @@ class PackedBatch:
 
     def __repr__(self) -> str:
         batch_size, num_slots = self._arrays.shape
-        cold = sum(map(len, self.cold_rows))
-        return (
-            f"PackedBatch({self.num_inputs} of {batch_size} inputs, {num_slots} slots, "
-            f"{format_count(cold) if cold else 'no'} cold rows)"
-        )
+        cold = format_count(sum(map(len, self.cold_rows))) if self.has_cold_rows else "no"
+        return f"PackedBatch({self.num_inputs} of {batch_size} inputs, {num_slots} slots, {cold} cold rows)"
 
     @property
     def addresses(self) -> npt.NDArray[np.int32]:
@@ -169,8 +166,6 @@ class BatchSet:
 
     Attributes
     ----------
-    arrays
-        The same arrays, for compiled loops over many batches.
     num_batches, num_inputs
         Batches, and real inputs of all of them.
     """
@@ -181,7 +176,6 @@ class BatchSet:
         self.num_batches: int = len(self._sizes)
         self.num_hot_batches = num_hot_batches
         self.num_inputs = sum(self._sizes)
-        # A placement and the input ring read the same batch, one after the other.
         self._cached_batch = lru_cache(maxsize=64)(self._open_batch)
 
     def __repr__(self) -> str:
@@ -268,7 +262,7 @@ class BatchSet:
 
     @property
     def most_shared(self) -> tuple[tuple[int, int, int, int], ...]:
-        """As `SharedArrays.most`, of slices on several ranks; else empty."""
+        """As `SharedArrays.most`, of slices; else empty."""
         return () if self.arrays.shared is None else self.arrays.shared.most
 
 

@@ -142,7 +142,7 @@ def peer_buffer(group: Group, size: int, device: torch.device, *, channel: int, 
 
 
 def aligned_size(size: int) -> int:
-    """The least multiple of 4 numbers, which are 16 bytes, that holds so many, and at least one.
+    """The least multiple of 4 numbers, which are 16 bytes, that is no less than `size`, and not 0.
 
     >>> aligned_size(0), aligned_size(4), aligned_size(5)
     (4, 4, 8)

@@ -248,7 +248,7 @@ class GpuRankRows:
         gradient
             As `TritonGroupKernels.update` takes it.
         number
-            Of the slice, among those of the batch.
+            The slice, among those of the batch.
         """
         if not self._most_rows[group]:  # on any rank
             return
