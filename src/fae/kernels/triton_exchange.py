@@ -2,7 +2,7 @@
 
 A rank sums the gradients of each of its slices into its buffer, where the k-th sum is that of the k-th row that the
 slice looks up. When all ranks have done so, each reads the sums of all (over NVLink, or from a copy of them), adds them
-in the tree of `fae.distributed.tree_sum`, and steps every row of the batch in its own bank: the same bytes on all ranks.
+in the tree of `fae.distributed.tree_sum`, and steps every row of the batch in its own bank: all have the same bytes.
 Where a subtree does not look a row up, the sum of the other half goes up as it is. Sums may wait for the beginning of
 the next step; a word in the memory of the device says whether some do.
 
