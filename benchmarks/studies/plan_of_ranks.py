@@ -1,10 +1,11 @@
 """Predicted and measured steps of `benchmarks/ranks.py` side by side, as Markdown: the plan for several GPUs.
 
     python benchmarks/studies/plan_of_ranks.py FILE ... [--card h200] [--host-rate 34e9]
+    python benchmarks/studies/plan_of_ranks.py --predict CASE ...
 
 The work of each case is counted in inputs drawn by the law of its log. Constants are the published ones of the card, so
 the step of one GPU is a prediction, too; what several GPUs add to it has a column. The host is by default one of which
-16 threads move 34 GB/s of single rows.
+16 threads move 34 GB/s of single rows. With --predict nothing needs to have run: cases of 1, 2, 4 and 8 GPUs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's t
 import numpy as np
 
 from fae.artifacts.columnar_log import FeatureSchema
+from fae.bench.config import LARGE_BATCH
 from fae.planning.cards import card_constants, wire_constants
 from fae.planning.several_gpus import GpuGroup
 from fae.planning.step_work import StepSettings, StepWork
@@ -29,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import KAGGLE_DENSE, KAGGLE_ROWS, RING_DEPTH, ZIPF_EXPONENT, zipf_hot_rows, zipf_ids
 from rank_data import CASES, Case
 
+PREDICTED = (1, 2, 4, 8)
 _BATCHES = 4
 
 
@@ -81,13 +84,37 @@ def line(row: dict[str, Any], one: dict[str, Any], card: str, host_rate: float) 
     return "| " + " | ".join(cells) + " |"
 
 
+def prediction(name: str, card: str, host_rate: float) -> str:
+    """One row of the table of what is predicted alone."""
+    case, own = CASES[name], LARGE_BATCH
+    found = works(case, {own * gpus for gpus in PREDICTED})
+    machine = card_constants(card, found[own].settings, host_rate=host_rate)
+    wire, cells, alone = wire_constants(machine), [f"{name}, {case.placement}"], 0.0
+    for gpus in PREDICTED:
+        group = GpuGroup(
+            gpus=gpus, slice_work=found[own], host_work=found[gpus * own], whole_work=found[gpus * own]
+        )  # fmt: skip
+        seconds, _ = group.step(case.placement, machine, wire)
+        alone = alone or seconds
+        received = group.received(case.placement) / own
+        cells.append(f"{1e6 * seconds:,.0f} us" + (f", {gpus * alone / seconds:.2f}, {received:,.0f}" * (gpus > 1)))
+    return "| " + " | ".join(cells) + " |"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--predict", nargs="+", choices=CASES, metavar="CASE", default=[])
     parser.add_argument("--card", default="h200")
     parser.add_argument("--host-rate", type=float, default=34e9, help="bytes/s of single rows")
     options = parser.parse_args()
+    if options.predict:
+        print("| case, placement | " + " | ".join(f"{gpus} GPUs" for gpus in PREDICTED) + " |")
+        print("|---" * (1 + len(PREDICTED)) + "|")
+        for name in options.predict:
+            print(prediction(name, options.card, options.host_rate), flush=True)
+        return
     print("| case, placement | cold rows a slice | one GPU | all GPUs | beyond one | over one | bytes an input |")
     print("|---|---|---|---|---|---|---|")
     for path in options.files:
