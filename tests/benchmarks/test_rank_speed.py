@@ -34,11 +34,17 @@ def test_two_ranks_beside_one_and_beside_model_parallelism(tmp_path: Path) -> No
     rows = {(row["case"], row["contender"]): row for row in found["rows"]}
     names = {"device": ("one", "ranks", "model parallel"), "rmc2": ("one", "ranks")}
     names["strong"] = names["device"]
+    names["reproducible"] = ("one", "ranks", "one, reproducible", "ranks, reproducible")
     assert rows.keys() == {(case, name) for case in names for name in names[case]}
     assert rows["rmc2", "ranks"]["workload"] == "rmc2"
     assert {rows["rmc2", name]["placement"] for name in names["rmc2"]} == {"tiered"}
     assert rows["device", "ranks"]["global_batch"] == 256
     assert rows["strong", "ranks"]["global_batch"] == 128
+    slices = {name: rows["reproducible", name] for name in names["reproducible"]}
+    assert [row["ranks"] for row in slices.values()] == [1, 2, 1, 2]
+    received = [row["wire_bytes_an_input"].get("rows") for row in slices.values()]
+    assert received[::2] == [None, None]
+    assert 0 < received[1] < received[3]  # a row crosses once for each slice that lists it
     ours, theirs = (rows["device", name]["wire_bytes_an_input"] for name in ("ranks", "model parallel"))
     assert theirs["vectors"] == theirs["gradients"] == 2 * 16 * 26 / 2
     assert 0 < ours["rows"] <= 4 * 16 * 26
