@@ -43,14 +43,14 @@ def test_stored_addresses_train_the_same_bytes(
     if engine != "triton":
         return
 
-    def take_stored(self: Any, buffer: Any, banks: Any) -> None:
+    def take_stored(self: Any, buffer: Any, banks: Any, *, is_first: bool) -> None:
         self._addresses.copy_(torch.from_numpy(waiting.pop(0)))
 
     waiting = [
         batch.addresses.copy() for batch in log.packed(layout) if placement != "paper" or not batch.has_cold_rows
     ]
     waiting *= 2
-    monkeypatch.setattr(GpuRows, "_begin_batch", take_stored)
+    monkeypatch.setattr(GpuRows, "_begin_slice", take_stored)
     assert_same_bytes(trained(), derived)
     assert not waiting
 
