@@ -210,7 +210,7 @@ class Embeddings(RowTables):
 
     def graph_key(self, batch: ReadyBatch) -> int | None:
         """What a captured graph of this step depends on besides the input buffer; None where it cannot be captured."""
-        return None
+        return None if self._gpu is None else self._gpu.generation
 
     def computes_on_host(self, batch: ReadyBatch) -> bool:
         """Whether the CPU looks up and updates this batch's rows although the model is on a GPU."""

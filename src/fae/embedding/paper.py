@@ -142,7 +142,7 @@ class PaperEmbeddings(Embeddings):
             self._swaps["swap_bytes_to_host"] += self._copy_hot_rows(to_host=True)
 
     def graph_key(self, batch: ReadyBatch) -> int | None:
-        return None if self._gpu is None or batch.packed.has_cold_rows else self._gpu.generation
+        return None if batch.packed.has_cold_rows else super().graph_key(batch)
 
     def computes_on_host(self, batch: ReadyBatch) -> bool:
         return batch.packed.has_cold_rows and self._cold_side.computes_on_host(batch)

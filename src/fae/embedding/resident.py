@@ -119,9 +119,6 @@ class ResidentEmbeddings(Embeddings):
         """Which of `num_rows` rows this rank replaces in the block."""
         return nullcontext(slice(num_rows)) if self._host_rows is None else self._host_rows.replacing(num_rows)
 
-    def graph_key(self, batch: ReadyBatch) -> int | None:
-        return None if self._gpu is None else self._gpu.generation
-
     @property
     def device_stores(self) -> Sequence[RowStore]:
         return self._stores

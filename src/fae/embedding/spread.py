@@ -179,9 +179,6 @@ class SpreadEmbeddings(Embeddings):
             chosen = torch.nonzero((index >= num_hot) & ((index - num_hot) % world == rank)).view(-1)
             yield rank, self._spread.shares[group].of(rank), chosen, (index[chosen] - num_hot) // world
 
-    def graph_key(self, batch: ReadyBatch) -> int | None:
-        return None if self._gpu is None else self._gpu.generation
-
     @property
     def device_stores(self) -> Sequence[RowStore]:
         return [*self._banks, *self._spread.stores]

@@ -271,9 +271,6 @@ class TieredEmbeddings(Embeddings):
             store.weight[place] = weight[chosen].to(device)
             store.state[place] = state[chosen].to(device)
 
-    def graph_key(self, batch: ReadyBatch) -> int | None:
-        return None if self._gpu is None else self._gpu.generation
-
     @property
     def device_stores(self) -> Sequence[RowStore]:
         return self._banks

@@ -306,9 +306,9 @@ def _planned_memory(
     train, on_gpu, splits = run.recipe.train, run.device() == "cuda", (packed.train, packed.validation, packed.test)
     world, num_weights = run.ranks.place.world, sum(parameter.numel() for parameter in model.parameters())
     dense = dense_bytes(train.optimizer, model, flat=on_gpu, bf16=on_gpu and train.precision == "bf16")
-    slices, is_one_host = (
-        Group(world=world, reproducible=train.reproducible).slices,
+    is_one_host, slices = (
         run.ranks.place.local_world == world,
+        Group(world=world, reproducible=train.reproducible).slices,
     )
     dense += dense_slices_bytes(model, slices) if on_gpu else dense_sums_bytes(num_weights, slices)
     needs = plan_memory(

@@ -31,7 +31,6 @@ class HostSums:
         size = group.world * most_rows * dim
         numbers: Any = memory_of_ranks(group, size if group.is_first else 0, torch.float32)[0].numpy()
         self._parts: Sums = numbers.reshape(group.world, most_rows, dim)
-
         self._own: Sums = self._parts[group.rank]
 
     def fill_with_nan(self) -> None:

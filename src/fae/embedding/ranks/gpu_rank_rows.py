@@ -88,8 +88,8 @@ class GpuRankRows:
 
     Attributes
     ----------
-    first_slice, num_slices
-        The slices of this rank: the number of the first, and how many there are.
+    first_slice
+        Number of the first slice of this rank.
     slices
         Those of the batch that is trained, of this rank, which are summed.
     steps_end_together
@@ -113,7 +113,7 @@ class GpuRankRows:
     ) -> None:
         self._plan = group.slices
         require_slices(self._plan.num_slices)
-        self.first_slice, self.num_slices = self._plan.own[0], len(self._plan.own)
+        self.first_slice = self._plan.own[0]
         self._group, self._layout, self._geometries, self._optimizer = group, layout, geometries, optimizer
         self._device = device
         self._group_slots = [len(geometry.slots) for geometry in geometries]
@@ -189,7 +189,7 @@ class GpuRankRows:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             self._group.barrier("the end of what reads row sums")
-            self._sums, num_own = [], self.num_slices
+            self._sums, num_own = [], len(self._plan.own)
             self._sums = [
                 SlicedSums(
                     peer_buffer(
