@@ -25,10 +25,11 @@ def trained(
     engine: str = "cpu",
     names: Sequence[str] = ("device",),
     cases: Iterable[str] = tuple(rank_cases()),
+    wire: str = "",
 ) -> dict[str, list[list[np.ndarray]]]:
     """For each case, what each rank ends with under each of these placements."""
     folder.mkdir()
-    assert launch([sys.executable, str(PROGRAM), str(folder), str(seed), engine, "", *names], world) == 0
+    assert launch([sys.executable, str(PROGRAM), str(folder), str(seed), engine, wire, *names], world) == 0
     found = {}
     for case in cases:
         ends = [np.load(path_of(folder, case, name, rank)) for name in names for rank in range(world)]
@@ -67,11 +68,12 @@ def test_ranks_that_share_no_memory_train_what_one_trains(alone: dict[str, list[
 def test_ranks_train_what_one_trains_by_kernels_of_gpus(
     world: int, alone: dict[str, list[np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same in Triton's interpreter, with NaN in free buffers."""
+    """The same in Triton's interpreter, with NaN in free buffers; four of them as two hosts, too."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     found = trained(tmp_path / "plain", world, 0, "triton")
     names = (*SOME, SPREAD[2], "tiered, one width hot") if world == 2 else (SPREAD[1],)
-    require_alike(found, trained(tmp_path / "nan", world, 1, "triton", names), alone)
+    wire = "hosts" if world == 4 else ""
+    require_alike(found, trained(tmp_path / "nan", world, 1, "triton", names, wire=wire), alone)
 
 
 @pytest.mark.parametrize("name", BY_BOTH)
@@ -112,12 +114,14 @@ def test_reproducible_ranks_train_the_bytes_of_one(
 def test_reproducible_ranks_train_the_bytes_of_one_by_kernels_of_gpus(
     alone: dict[str, list[np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In Triton's interpreter, with NaN in free buffers; rows that ranks have together too."""
+    """In Triton's interpreter, with NaN in free buffers; rows that ranks have together too, and two hosts of two."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     names, cases = ("tiered, a little hot", SPREAD[0]), INTERPRETED_SLICES
     one = trained(tmp_path / "one", 1, 0, "triton-reproducible", cases=cases)
     two = trained(tmp_path / "two", 2, 1, "triton-reproducible", names, cases)
-    require_alike(one, two, {case: alone[case] for case in cases})
+    four = trained(tmp_path / "four", 4, 1, "triton-reproducible", names[:1], cases, wire="hosts")
+    for again in (two, four):
+        require_alike(one, again, {case: alone[case] for case in cases})
 
 
 @pytest.mark.parametrize("name", ["cpu", "hybrid", "paper", "tiered, a little hot", "tiered, half hot"])

@@ -81,6 +81,21 @@ def test_reproducible_ranks_train_the_bytes_of_one(tmp_path: Path) -> None:
             np.testing.assert_allclose(tensor, other, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+@needs_gpus(2)
+def test_two_hosts_end_as_one(tmp_path: Path) -> None:
+    """Whose ranks read each other's memory, and NCCL brings the sums of the other host."""
+    found = trained(tmp_path / "one", 4, 0)
+    names = (*SOME, "tiered, half hot", SPREAD[2], SPREAD[1])
+    require_same(found, trained(tmp_path / "two", 4, 1, wire="hosts", names=names))
+
+
+@needs_gpus(2)
+def test_two_reproducible_hosts_train_the_bytes_of_one_rank(tmp_path: Path) -> None:
+    one = trained(tmp_path / "one", 1, 0, "cuda-reproducible")
+    names = ("tiered, half hot",)
+    require_same(one, trained(tmp_path / "two", 4, 1, "cuda-reproducible", wire="hosts", names=names))
+
+
 @pytest.mark.parametrize("name", BY_BOTH)
 def test_ranks_whose_cpus_compute_rows(name: str, tmp_path: Path) -> None:
     """In fp32, what one trains; in bf16, by captured dense parts, alike with delays and NaN in what is free."""

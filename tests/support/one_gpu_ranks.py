@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,16 +11,25 @@ import torch.distributed as dist
 
 from fae.distributed import devices
 from fae.distributed.link import Link
-from fae.distributed.peers import peer_buffers
+from fae.distributed.peers import wires
 
 
 def share_one_gpu() -> None:
     """Give every rank of this host its first GPU; NCCL refuses that, so what is not read in place goes over Gloo."""
     os.environ["TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES"] = "1"
+    wires._why_not_peer = lambda group, device: ""
+    _take(lambda rank: 0)
 
-    def take_first(place: Any, device: str) -> torch.device:
-        torch.cuda.set_device(0)
-        return torch.device("cuda", 0)
+
+def share_two_gpus() -> None:
+    """Give two hosts of two ranks two GPUs each, which are the same: those of one number on both hosts differ."""
+    _take(lambda rank: (rank + rank // 2) % 2)
+
+
+def _take(number_of: Callable[[int], int]) -> None:
+    def take(place: Any, device: str) -> torch.device:
+        torch.cuda.set_device(number_of(place.rank))
+        return torch.device("cuda", number_of(place.rank))
 
     def gather(self: Link, out: torch.Tensor, tensor: torch.Tensor, what: str) -> None:
         found = torch.empty(out.shape, dtype=out.dtype)
@@ -27,7 +37,8 @@ def share_one_gpu() -> None:
         out.copy_(found)
 
     new_group = dist.new_group
-    dist.new_group = lambda backend=None, **options: new_group(backend="gloo", **options)
-    devices.take_device = take_first
-    peer_buffers._why_not_peer = lambda group, device: ""
+    dist.new_group = lambda ranks=None, backend=None, **options: new_group(
+        ranks, backend=backend if ranks else "gloo", **options
+    )  # fmt: skip
+    devices.take_device = take
     Link.gather_tensors = gather  # type: ignore[method-assign]

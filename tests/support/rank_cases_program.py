@@ -5,7 +5,7 @@
     python rank_cases_program.py FOLDER SEED [ENGINE [WIRE [NAME...]]]
 
 ENGINE is ``cpu``, ``apart`` (on CPUs as of several hosts), ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``,
-with ``-reproducible`` or not, WIRE that of a `Group` or empty.
+with ``-reproducible`` or not, WIRE that of a `Group` or empty: ``hosts`` are two with half of the ranks each.
 Names are those of `HELD`. With a SEED everything waits at random, and NaN fills slots and buffers that hold nothing.
 What every rank ends with is written beside, for tests to compare.
 """
@@ -30,11 +30,12 @@ from fae.distributed.exchange_lists import ExchangeList
 from fae.distributed.group import Group
 from fae.distributed.peers.host_meeting import HostMeeting
 from fae.distributed.peers.host_sums import HostSums
+from fae.distributed.peers.wires import in_hosts
 from fae.distributed.places import place_of_process
 from fae.distributed.rank_process import RankProcess
 from fae.embedding.ranks import rank_rows
 from fae.streaming.staging import FaultInjection
-from one_gpu_ranks import share_one_gpu
+from one_gpu_ranks import share_one_gpu, share_two_gpus
 
 from cases import Log, adversarial_logs, history_log, hot_and_cold_log, in_order_layout, random_log, train
 
@@ -106,6 +107,7 @@ class NanBuffer:
 
 def fill_buffers_with_nan() -> None:
     """Let all buffers of ranks that are made from now on hold NaN."""
+    import fae.distributed.peers.host_parts as parts
     import fae.distributed.peers.peer_buffers as buffers
     import fae.embedding.ranks.gpu_rank_rows as rows
 
@@ -120,8 +122,11 @@ def fill_buffers_with_nan() -> None:
         await_readers(self)
         for sums in self._sums:
             sums.buffer.fill_with_nan()
+            if sums.parts is not None:
+                sums.parts.own.fill_(float("nan"))
+                sums.parts.received.fill_with_nan()
 
-    buffers.peer_buffer = rows.peer_buffer = made
+    buffers.peer_buffer = rows.peer_buffer = parts.peer_buffer = made
     rows.GpuRankRows.await_readers = filled  # type: ignore[method-assign]
 
 
@@ -211,7 +216,7 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
         fill_buffers_with_nan()
     on_gpu = engine.startswith("cuda")
     if on_gpu and torch.cuda.device_count() < place.world:
-        share_one_gpu()
+        (share_two_gpus if wire == "hosts" else share_one_gpu)()
     longest = 0.001 if seed else 0.0
     faults = FaultInjection(max_delay_seconds=longest, fill_with_nan=seed > 0, seed=seed + place.rank)
     options: dict[str, Any] = {}
@@ -219,7 +224,10 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     if how == "triton-reproducible":
         cases = {name: cases[name] for name in INTERPRETED_SLICES}
     with RankProcess(place) as process, process.join("cuda" if on_gpu else "cpu") as joined:
-        group = replace(joined, wire=wire or joined.wire, reproducible=how != engine)
+        group = replace(joined, wire=wire or joined.wire)
+        if wire == "hosts":
+            group = in_hosts(joined, place.world // 2)
+        group = replace(group, reproducible=how != engine)
         if engine == "apart":
             group = replace(group, meeting=None)
         if seed:

@@ -80,6 +80,8 @@ class SharedArrays:
     ----------
     num_inputs
         int32 ``[n]``: real inputs of the whole batches.
+    num_slices
+        S.
     total_weights
         float64 ``[n]``: weights of the whole batches; None where the log has none.
     rows, bits
@@ -89,7 +91,8 @@ class SharedArrays:
         int64 ``[n + 1, G]``: where each batch's rows begin.
     counts
         Per group, int32 ``[*, slices]``: for every `fae.kernels.input_views.BLOCK_ROWS` rows of a batch, how many rows
-        before them each slice looks up.
+        before them each slice looks up. Where sums are added up by host ``[*, slices + hosts]``: the columns of hosts
+        count from the beginning of the part of the list in which the rows are.
     count_offsets
         int64 ``[n + 1, G]``: where each batch's counts begin.
     further
@@ -98,10 +101,14 @@ class SharedArrays:
         int64 ``[n + 1, G]``: where each batch's further segments begin.
     most_own_rows
         Per group: the most rows that a slice of any rank looks up in a batch, which is the same on all ranks.
+    most_part_rows
+        Per group: the most rows that any host looks up in a part of the list of a batch; 0 without hosts.
     rows_of_others
         int64 ``[n, G]``: vectors that this rank reads of others in a step, which are the sums of rows that their slices
         look up. Where cold rows are spread, of these the sums of own rows alone, and rows that others own. None outside
         the training split.
+    rows_of_hosts
+        int64 ``[n, G]``: of these vectors those that come from other hosts, where sums are added up by host; else None.
     own_hot_rows
         int32 ``[n, G]``: hot rows that the slice looks up; None outside the training split.
     places
@@ -112,6 +119,7 @@ class SharedArrays:
     """
 
     num_inputs: npt.NDArray[np.int32]
+    num_slices: int
     total_weights: npt.NDArray[np.float64] | None = None
     rows: tuple[npt.NDArray[np.int32], ...] = ()
     bits: tuple[npt.NDArray[np.uint8], ...] = ()
@@ -121,7 +129,9 @@ class SharedArrays:
     further: tuple[npt.NDArray[np.int32], ...] = ()
     further_offsets: npt.NDArray[np.int64] | None = None
     most_own_rows: tuple[int, ...] = ()
+    most_part_rows: tuple[int, ...] = ()
     rows_of_others: npt.NDArray[np.int64] | None = None
+    rows_of_hosts: npt.NDArray[np.int64] | None = None
     own_hot_rows: npt.NDArray[np.int32] | None = None
     places: tuple[npt.NDArray[np.int32], ...] = ()
     place_offsets: npt.NDArray[np.int64] | None = None

@@ -20,12 +20,13 @@ from fae.distributed.ends import CommonFault
 from fae.distributed.slice_plan import REPRODUCIBLE_SLICES, SlicePlan
 from fae.distributed.tree_sum import tree_sum
 
-Wire = Literal["peer", "gather"]
+Wire = Literal["peer", "hosts", "gather"]
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fae.distributed.link import Link
+    from fae.distributed.part_link import PartLink
     from fae.distributed.peers.host_meeting import HostMeeting
 
 
@@ -50,9 +51,12 @@ class Group:
         What moves bytes between ranks; None where there is one.
     wire
         How ranks reach one another's buffers (`fae.distributed.peers.peer_buffers`): ``peer`` reads them in place,
-        ``gather`` has a collective copy them, as None does, which is that of one rank.
+        ``hosts`` reads those of its host in place and has a collective copy the sums of whole hosts, ``gather`` has one
+        copy all of them, as None does, which is that of one rank.
     why_gathered
-        Why GPUs do not read one another's buffers in place; empty where they do, and on CPUs.
+        Why GPUs do not read the buffers of all others in place; empty where they do, and on CPUs.
+    parts
+        The smaller groups that this rank is in where `wire` is ``hosts``.
     meeting
         How ranks meet that share the memory of one host; None where they do not, and for one rank.
     reproducible
@@ -64,9 +68,10 @@ class Group:
     local_rank: int = 0
     hosts: tuple[str, ...] = ("",)
     device: str = "cpu"
-    link: Link | None = field(default=None, repr=False, compare=False)
+    link: Link | PartLink | None = field(default=None, repr=False, compare=False)
     wire: Wire | None = None
     why_gathered: str = ""
+    parts: HostParts | None = field(default=None, repr=False, compare=False)
     meeting: HostMeeting | None = field(default=None, repr=False, compare=False)
     reproducible: bool = False
 
@@ -79,7 +84,13 @@ class Group:
     def slices(self) -> SlicePlan:
         """The slices of a batch, and those of this rank."""
         num_slices = REPRODUCIBLE_SLICES if self.reproducible else self.world
-        return SlicePlan(num_slices=num_slices, rank=self.rank, world=self.world)
+        num_hosts = 1 if self.parts is None else self.parts.counterparts.world
+        return SlicePlan(num_slices=num_slices, rank=self.rank, world=self.world, num_hosts=num_hosts)
+
+    @property
+    def neighbours(self) -> Group:
+        """The ranks that read one another's memory, where any do: all of them, or those of one host."""
+        return self if self.parts is None else self.parts.neighbours
 
     @property
     def waited_seconds(self) -> float | None:
@@ -215,6 +226,22 @@ class Group:
 
     def _gather(self, payload: bytes, what: str) -> list[bytes]:
         return [payload] if self.link is None else self.link.gather_bytes(payload, what)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostParts:
+    """What a rank is in beside the group of all, where hosts have several ranks each.
+
+    Attributes
+    ----------
+    neighbours
+        The ranks of its host.
+    counterparts
+        Of each host the rank that has the number there that this one has on its own.
+    """
+
+    neighbours: Group
+    counterparts: Group
 
 
 def _to_bytes(value: Any) -> bytes:

@@ -12,7 +12,7 @@ import gc
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from fae.core.errors import RankError
 from fae.distributed.ends import CommonFault, LostRank
 from fae.distributed.meeting import RankMeeting, RankWatch
+from fae.distributed.part_link import PartLink
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,6 +82,7 @@ class Link:
                 self._tensors = dist.new_group(backend="nccl", timeout=limit)
         except RuntimeError as error:
             raise LostRank(f"ranks cannot be connected: {_line(error)}") from error
+        self._parts: list[PartLink] = []
         self._watch = RankWatch(meeting, on_loss) if on_loss is not None and self._waits_on_device else None
         self._number = self._works = 0
         self.waited_seconds = 0.0
@@ -88,9 +90,33 @@ class Link:
         self._headers = torch.zeros(self._place.world, 3, dtype=torch.int64)
 
     @property
+    def num_ranks(self) -> int:
+        """How many ranks there are."""
+        return self._place.world
+
+    @property
     def tensor_group(self) -> Any:
         """torch's group of the collectives of tensors on the device of the ranks."""
         return self._tensors
+
+    def part(self, members: Sequence[Sequence[int]], backend: str) -> PartLink:
+        """The collectives of some ranks: of those lists of them, the one that this rank is in. All ranks call it.
+
+        Parameters
+        ----------
+        members
+            Each rank is in one of them.
+        backend
+            What moves tensors of GPUs, as torch names it.
+        """
+        limit = timedelta(seconds=self._timeout) + _MARGIN
+        for ranks in members:
+            group = None
+            if self._waits_on_device:
+                group = dist.new_group(list(ranks), backend=backend, timeout=limit)
+            if self._place.rank in ranks:
+                self._parts.append(PartLink(self, ranks, group))
+        return self._parts[-1]
 
     @property
     def is_on_one_host(self) -> bool:
@@ -174,13 +200,17 @@ class Link:
         if self._watch is not None:
             self._watch.stop()
         if now or not dist.is_initialized() or not self._taken_down():
-            for group in (self._control, self._host_tensors, self._tensors):
+            for group in (
+                self._control, self._host_tensors, self._tensors, *(part.tensor_group for part in self._parts)
+            ):  # fmt: skip
                 ctypes.pythonapi.Py_IncRef(
                     ctypes.py_object(group)
                 )  # so it is never taken down, at Python's end neither
         else:
             # Freed here and not at Python's end, where threads of Gloo that free what they have would end the process.
             self._control = self._host_tensors = self._tensors = None
+            for part in self._parts:
+                part.tensor_group = None
 
     def _taken_down(self) -> bool:
         """Take the groups down; returns whether that has ended.

@@ -47,6 +47,11 @@ class RankPlace:
         """Whether there are ranks on other hosts, or in other nodes of torchrun."""
         return self.local_world < self.world
 
+    @property
+    def has_even_hosts(self) -> bool:
+        """Whether there are other hosts, and each may have as many ranks as this one, which are several."""
+        return 1 < self.local_world < self.world and self.world % self.local_world == 0
+
     def environment(self) -> dict[str, str]:
         """The variables that tell a process its place."""
         found = {

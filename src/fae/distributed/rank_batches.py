@@ -23,7 +23,7 @@ from fae.core.own_pages import zeros_in_own_pages
 from fae.core.threads import run_ranges
 from fae.distributed.batch_slices import SharedRows
 from fae.distributed.exchange_lists import ExchangeList
-from fae.distributed.slice_loops import count_blocks, cut_group, cut_long_rows
+from fae.distributed.slice_loops import count_blocks, count_hosts, cut_group, cut_long_rows
 from fae.distributed.slice_plan import SlicePlan
 from fae.kernels.input_views import BLOCK_ROWS
 
@@ -56,7 +56,7 @@ class RankBatch(PackedBatch):
         assert ends is not None
         return tuple(
             SharedRows(
-                listed=ExchangeList(rows, bits, shared.counts[group].shape[1]), own_starts=segments.starts,
+                listed=ExchangeList(rows, bits, shared.num_slices), own_starts=segments.starts,
                 own_end=int(ends[group + 1]),
             )
             for group, ((rows, bits), segments) in enumerate(zip(shared.batch(self._index), self.segments, strict=True))
@@ -67,6 +67,12 @@ class RankBatch(PackedBatch):
         """Per group, rows that the other slices look up, once for each that does; empty outside the training split."""
         shared = self._arrays.shared
         return () if shared is None or shared.rows_of_others is None else tuple(shared.rows_of_others[self._index])
+
+    @property
+    def rows_of_hosts(self) -> tuple[int, ...]:
+        """Per group, rows of the own part of the list that other hosts look up; empty where ranks read all slices."""
+        shared = self._arrays.shared
+        return () if shared is None or shared.rows_of_hosts is None else tuple(shared.rows_of_hosts[self._index])
 
 
 class OwnSlices:
@@ -148,6 +154,7 @@ class RankBatches:
         else:
             shared = SharedArrays(
                 num_inputs=whole,
+                num_slices=self._num_slices,
                 total_weights=None if weights is None else weights.sum(axis=1, dtype=np.float64),
             )
             if self._owned:
@@ -166,7 +173,8 @@ class RankBatches:
 
     def _with_owners(self, arrays: BatchArrays, shared: SharedArrays) -> tuple[BatchArrays, SharedArrays]:
         """The cold rows that this rank owns in place of all, and the place of each of all of them."""
-        offsets, world = np.asarray(arrays.cold_offsets), self._plan.world
+        offsets, world = np.asarray(arrays.cold_offsets), self._plan.host_ranks
+        own_number = self._plan.rank % world
         own_offsets = np.zeros_like(offsets)
         places = [zeros_in_own_pages(np.int32, int(offsets[-1, group])) for group in range(len(self._hot_rows))]
         own: list[list[npt.NDArray[np.int64]]] = [[] for _ in self._hot_rows]
@@ -183,7 +191,7 @@ class RankBatches:
                             is_of_rank = owner == rank
                             place[is_of_rank] = np.arange(np.count_nonzero(is_of_rank))
                     places[group][part] = world * place + owner
-                    own[group][index] = number[owner == self._plan.rank] + hot
+                    own[group][index] = number[owner == own_number] + hot
 
             run_ranges(work, len(offsets) - 1)
             own_offsets[1:, group] = np.cumsum([len(each) for each in own[group]])
@@ -200,19 +208,27 @@ class RankBatches:
         order = zeros_in_own_pages(np.int32, count, size * sum(self._group_slots))
         found: list[list[Lists]] = [[] for _ in range(count)]
         slice_rows = np.zeros((count, groups, self._num_slices), np.int64)  # that each slice of a batch looks up
+        part_rows = np.zeros((count, groups), np.int64)  # the most rows of a host in a part of a batch's list
         own_hot_rows, of_others = np.zeros((count, groups), np.int32), np.zeros((count, groups), np.int64)
+        of_hosts = np.zeros((count, groups), np.int64) if self._plan.num_hosts > 1 else None
 
         def work(first: int, last: int) -> None:
             for index in range(first, last):
                 lists = found[index] = self._cut_batch(batches, index, size, order[index], slice_rows[index])
                 if not is_first:
                     for each in lists:
-                        del each["rows"], each["bits"], each["counts"]
+                        del each["rows"], each["bits"], each["counts"], each["part_rows"]
                 own_hot_rows[index] = [
                     np.searchsorted(each["addresses"], hot) for each, hot in zip(lists, self._hot_rows, strict=True)
                 ]
-                if self._owned and is_first:
-                    of_others[index] = self._read_of_others(lists, batches.batch(index).cold_rows)
+                if not is_first:
+                    continue
+                part_rows[index] = [each.pop("part_rows").max(initial=0) for each in lists]
+                cold_rows = batches.batch(index).cold_rows
+                if of_hosts is not None:
+                    of_others[index], of_hosts[index] = self._read_of_hosts(lists, cold_rows)
+                elif self._owned:
+                    of_others[index] = self._read_of_others(lists, cold_rows)
 
         run_ranges(work, count)
 
@@ -237,12 +253,13 @@ class RankBatches:
         if is_first:  # the others have the same lists of whole batches
             rows, row_offsets = joined("rows")
             counts, count_offsets = joined("counts")
-            if not self._owned:
+            if not self._owned and of_hosts is None:
                 of_others = slice_rows.sum(axis=2) - slice_rows[:, :, self._plan.own].sum(axis=2)
             shared = dataclasses.replace(
                 shared, rows=rows, bits=joined("bits")[0], offsets=row_offsets, counts=counts,
-                count_offsets=count_offsets, rows_of_others=of_others,
+                count_offsets=count_offsets, rows_of_others=of_others, rows_of_hosts=of_hosts,
                 most_own_rows=tuple(slice_rows.max(axis=(0, 2), initial=0).tolist()),
+                most_part_rows=tuple(part_rows.max(axis=0, initial=0).tolist()),
             )  # fmt: skip
         return dataclasses.replace(
             cut,
@@ -273,27 +290,72 @@ class RankBatches:
                 _NO_ADDRESSES, own_order, rows, bits, starts, addresses,
             )  # fmt: skip
             before += own_slots
-            counts = np.zeros((-(-num_rows // BLOCK_ROWS), self._num_slices), np.int32)
-            count_blocks(bits[:num_rows], BLOCK_ROWS, counts, totals[group])
+            counts, part_rows = self._counts(bits[:num_rows], totals[group])
             room = size * own_slots // SEGMENT_LOOKUPS + 1
             long_rows, further = np.empty((room, 2), np.int32), np.empty((room, 2), np.int32)
             num_long, num_further = cut_long_rows(starts[:num_own], size * before, SEGMENT_LOOKUPS, long_rows, further)
             lists: Lists = {
                 "starts": starts[:num_own], "addresses": addresses[:num_own], "long_rows": long_rows[:num_long],
                 "rows": rows[:num_rows], "bits": bits[:num_rows], "counts": counts, "further": further[:num_further],
+                "part_rows": part_rows,
             }  # fmt: skip
             found.append({name: array.copy() for name, array in lists.items()})
         return found
+
+    def _counts(
+        self, bits: npt.NDArray[np.uint8], totals: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """The counts of each block of the rows of a batch, and in each part of them the rows of each host."""
+        plan, blocks = self._plan, -(-len(bits) // BLOCK_ROWS)
+        hosts = plan.num_hosts if plan.num_hosts > 1 else 0
+        counts = np.zeros((blocks, self._num_slices + hosts), np.int32)
+        count_blocks(bits, BLOCK_ROWS, counts, totals)
+        part_rows = np.zeros((plan.host_ranks, hosts), np.int64)
+        if hosts:
+            part_blocks = max(1, -(-blocks // plan.host_ranks))
+            count_hosts(bits, plan.host_slices, BLOCK_ROWS, part_blocks, self._num_slices, counts, part_rows)
+        return counts, part_rows
 
     def _read_of_others(self, lists: Sequence[Lists], cold_rows: Sequence[npt.NDArray[np.int64]]) -> list[int]:
         """For each group: sums of hot rows and of own cold ones that others have, and cold rows that they own."""
         found, own = [], np.uint8(sum(1 << number for number in self._plan.own))
         for each, hot, cold in zip(lists, self._hot_rows, cold_rows, strict=True):
-            by_own, by_others = (
-                np.unpackbits(each["bits"] & mask).reshape(-1, 8).sum(axis=1) for mask in (own, ~own)
-            )  # fmt: skip
-            num_hot = int(np.searchsorted(each["rows"], hot))
-            is_own = (cold[each["rows"][num_hot:] - hot] - hot) % self._plan.world == self._plan.rank
-            sums = by_others[:num_hot].sum() + by_others[num_hot:][is_own].sum()
-            found.append(int(sums + by_own[num_hot:][~is_own].sum()))
+            by_own, by_others = _count_bits(each["bits"] & own), _count_bits(each["bits"] & ~own)
+            steps = self._steps(each["rows"], hot, cold)
+            found.append(int(by_others[steps].sum() + by_own[~steps].sum()))
         return found
+
+    def _steps(self, rows: npt.NDArray[np.int32], hot: int, cold: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which rows of a list this rank steps: hot ones, and cold ones that it owns."""
+        found, num_hot, owners = np.ones(len(rows), np.bool_), int(np.searchsorted(rows, hot)), self._plan.host_ranks
+        found[num_hot:] = (cold[rows[num_hot:] - hot] - hot) % owners == self._plan.rank % owners
+        return found
+
+    def _read_of_hosts(
+        self, lists: Sequence[Lists], cold_rows: Sequence[npt.NDArray[np.int64]]
+    ) -> tuple[list[int], list[int]]:
+        """For each group: all vectors that are read of others, where hosts add sums up, and those of other hosts.
+
+        These are the sums of its part by the other slices of its host and by other hosts, those of hosts in the parts
+        of its neighbours, and cold rows that these own.
+        """
+        plan, found, of_hosts = self._plan, [], []
+        masks = [np.uint8((1 << plan.host_slices) - 1 << host * plan.host_slices) for host in range(plan.num_hosts)]
+        own = np.uint8(sum(1 << number for number in plan.own))
+        for each, hot, cold in zip(lists, self._hot_rows, cold_rows, strict=True):
+            bits, size = each["bits"], -(-len(each["counts"]) // plan.host_ranks) * BLOCK_ROWS
+            begin = plan.rank % plan.host_ranks * size
+            part, is_far = bits[begin : begin + size], np.ones(len(bits), np.bool_)
+            is_far[begin : begin + size] = False
+            steps = self._steps(each["rows"], hot, cold) if self._owned else np.ones(len(bits), np.bool_)
+            near = _count_bits(part & masks[plan.host] & ~own).sum()
+            network = sum(np.count_nonzero(part & mask) for number, mask in enumerate(masks) if number != plan.host)
+            far = sum(np.count_nonzero(bits[is_far & steps] & mask) for mask in masks)
+            found.append(int(near + network + far + _count_bits(bits[~steps] & own).sum()))
+            of_hosts.append(int(network))
+        return found, of_hosts
+
+
+def _count_bits(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    counts: npt.NDArray[np.int64] = np.unpackbits(values).reshape(-1, 8).sum(axis=1, dtype=np.int64)
+    return counts

@@ -107,8 +107,8 @@ class RankProcess:
         self._facts = meeting.exchange_facts()
         from fae.distributed.devices import take_device
         from fae.distributed.link import Link
-        from fae.distributed.peers.peer_buffers import with_best_wire
         from fae.distributed.peers.shared_memory import with_host_meeting
+        from fae.distributed.peers.wires import with_best_wire
 
         chosen = take_device(place, device)
         group = Group(

@@ -108,19 +108,49 @@ def count_blocks(slice_bits: Bits, block_rows: int, counts: Int32, totals: Int64
     Parameters
     ----------
     counts
-        int32 ``[blocks, slices]``, written.
+        int32 ``[blocks, slices or more]``; the first columns are written.
     totals
         int64 ``[slices]``, written: the rows of the batch that each slice looks up.
     """
-    num_slices = counts.shape[1]
+    num_slices = totals.size
     before = np.zeros(num_slices, np.int32)
     for i in range(slice_bits.size):
         if i % block_rows == 0:
-            counts[i // block_rows] = before
+            counts[i // block_rows, :num_slices] = before
         for s in range(num_slices):
             before[s] += np.int32(slice_bits[i] >> np.uint8(s) & np.uint8(1))
     for s in range(num_slices):
         totals[s] = before[s]
+
+
+@compiled
+def count_hosts(
+    slice_bits: Bits, each: int, block_rows: int, part_blocks: int, first: int, counts: Int32, part_rows: Int64
+) -> None:
+    """Count, before each block of rows and within its part of the list, the rows that each host looks up.
+
+    Parameters
+    ----------
+    each
+        Slices of a host.
+    part_blocks
+        Blocks of a part.
+    first
+        Column of the first host in `counts`.
+    counts
+        int32 ``[blocks, first + hosts]``; columns of hosts are written.
+    part_rows
+        int64 ``[parts, hosts]``, 0; written: the rows of each part that each host looks up.
+    """
+    of_host, num_hosts = np.uint8((1 << each) - 1), part_rows.shape[1]
+    for i in range(slice_bits.size):
+        block = i // block_rows
+        part = block // part_blocks
+        for host in range(num_hosts):
+            if i % block_rows == 0:
+                counts[block, first + host] = np.int32(part_rows[part, host])
+            if slice_bits[i] >> np.uint8(host * each) & of_host:
+                part_rows[part, host] += 1
 
 
 @compiled

@@ -26,6 +26,8 @@ class SlicePlan:
         S.
     rank, world
         Number of the rank, and how many there are.
+    num_hosts
+        Hosts whose sums go to one another as wholes, with the same number of ranks each; 1 where each rank's do.
 
     Raises
     ------
@@ -41,6 +43,7 @@ class SlicePlan:
     num_slices: int = 1
     rank: int = 0
     world: int = 1
+    num_hosts: int = 1
 
     def __post_init__(self) -> None:
         slices_of_rank(self.num_slices, self.world)
@@ -55,6 +58,21 @@ class SlicePlan:
         """Numbers of the slices of this rank."""
         each = slices_of_rank(self.num_slices, self.world)
         return range(self.rank * each, (self.rank + 1) * each)
+
+    @property
+    def host(self) -> int:
+        """Number of the host of this rank."""
+        return self.rank // self.host_ranks
+
+    @property
+    def host_ranks(self) -> int:
+        """Ranks of a host."""
+        return self.world // self.num_hosts
+
+    @property
+    def host_slices(self) -> int:
+        """Slices of the ranks of a host."""
+        return self.num_slices // self.num_hosts
 
 
 class KeptSlices:

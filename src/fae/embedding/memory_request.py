@@ -63,10 +63,12 @@ class MemoryRequest:
         Bytes of the dense weights, their gradients and optimizer state: `fae.training.dense.dense_bytes`.
     world
         Ranks that train together, each on its slices of a batch; what is planned is that of one of them.
+    num_hosts
+        Hosts whose sums go to one another as wholes (`fae.distributed.slice_plan.SlicePlan`).
     reproducible
         Whether a batch has 8 slices.
     have_rows_together
-        Whether ranks on GPUs have the cold rows in host memory together (`fae.embedding.tiered.shares_cold_rows`).
+        Whether ranks of a host have the cold rows together on GPUs (`fae.embedding.tiered.shares_cold_rows`).
     shares_host
         Whether all ranks are processes of one host that share its memory (`fae.distributed.group.Group.meeting`).
     """
@@ -77,6 +79,7 @@ class MemoryRequest:
     on_gpu: bool
     dense_bytes: int = 0
     world: int = 1
+    num_hosts: int = 1
     reproducible: bool = False
     have_rows_together: bool = True
     shares_host: bool = True
@@ -155,7 +158,13 @@ class MemoryRequest:
             return self.dense_bytes + self.cpu_work + self.loose_batches
         of_rings = ROUNDED * (len(self._plan.own) * INPUT_RING_DEPTH + 3 * len(self.geometries))
         sums = sum(split.sum_bytes for split in self._slices)
+        sums += sum(split.host_sum_bytes for split in self._slices)
         return self.dense_bytes + gpu_lookups(self.geometries, self._slice_size, self._own_splits) + of_rings + sums
+
+    @property
+    def host_ranks(self) -> int:
+        """Ranks of a host."""
+        return self.world // self.num_hosts
 
     @property
     def gathered_sums(self) -> int:
@@ -164,7 +173,7 @@ class MemoryRequest:
 
     @property
     def _plan(self) -> SlicePlan:
-        return Group(world=self.world, reproducible=self.reproducible).slices
+        return replace(Group(world=self.world, reproducible=self.reproducible).slices, num_hosts=self.num_hosts)
 
     @property
     def _slice_size(self) -> int:

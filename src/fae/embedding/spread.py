@@ -67,7 +67,8 @@ class SpreadEmbeddings(Embeddings):
         super().__init__(layout, optimizer, batch_size, device, engine=engine, group=group)
         assert self._gpu is not None
         self._fills_with_nan = faults.fill_with_nan
-        self._spread = SpreadRows(group, layout, optimizer, pulled_rows, device)
+        self._near = group.neighbours
+        self._spread = SpreadRows(self._near, layout, optimizer, pulled_rows, device)
         self._gpu.leave_cold_rows_to(self._spread)
         self._banks = [
             RowStore(
@@ -106,7 +107,7 @@ class SpreadEmbeddings(Embeddings):
             return ResidentEmbeddings.plan_memory(request)
         inputs, groups = request.input_memory(with_cold_lists=False, with_places=True), request.hot_set.layout.groups
         shares = sum(
-            row_bytes(request.optimizer, part.embedding_dim) * -(-part.num_cold_rows // request.world)
+            row_bytes(request.optimizer, part.embedding_dim) * -(-part.num_cold_rows // request.host_ranks)
             for part in groups
         )
         return MemoryPlan(
@@ -163,7 +164,7 @@ class SpreadEmbeddings(Embeddings):
         where = self._banks[group].weight.device
         for part in _parts(len(rows), self._spread.shares[group]):
             for owner, store, chosen, place in self._stores_of(group, rows[part]):
-                if owner in (None, self.group.rank):
+                if owner in (None, self._near.rank):
                     store.weight[place.to(where)] = weight[part][chosen].to(where)
                     store.state[place.to(where)] = state[part][chosen].to(where)
 
@@ -171,7 +172,7 @@ class SpreadEmbeddings(Embeddings):
         self, group: int, rows: npt.NDArray[np.int64]
     ) -> Iterator[tuple[int | None, RowStore, Tensor, Tensor]]:
         """Where these rows are: their owner (None for hot rows), a store, which of them, and their places in it."""
-        num_hot, world = self.layout.groups[group].num_hot_rows, self.group.world
+        num_hot, world = self.layout.groups[group].num_hot_rows, self._near.world
         index = torch.from_numpy(rows)
         hot = torch.nonzero(index < num_hot).view(-1)
         yield None, self._banks[group], hot, index[hot]

@@ -93,7 +93,7 @@ class TieredEmbeddings(Embeddings):
 
             assert self._gpu is not None
             stores = [tier.bank for tier in self._tiers]
-            self._shares = StagedShares(self.group, layout, self._staging_rows, stores, device)
+            self._shares = StagedShares(self.group.neighbours, layout, self._staging_rows, stores, device)
             self._gpu.leave_cold_rows_to(self._shares)
 
     def _make_tiers(self, is_shared: bool) -> tuple[list[TierPair], list[RowStore]]:
@@ -102,7 +102,7 @@ class TieredEmbeddings(Embeddings):
         if is_shared:
             from fae.embedding.ranks.staged_shares import OwnedHostRows
 
-            self._host_rows = OwnedHostRows(self.group, self.layout, optimizer)
+            self._host_rows = OwnedHostRows(self.group.neighbours, self.layout, optimizer)
         tiers, banks = [], []
         for number, (part, rows) in enumerate(zip(self.layout.groups, self._staging_rows, strict=True)):
             staged = part.num_hot_rows + self._ring_depth * rows
@@ -160,7 +160,7 @@ class TieredEmbeddings(Embeddings):
             inputs = request.input_memory(with_cold_lists=False, with_places=True)
             places = offered = request.pulled_rows
             slots = slots // hot_set.ring_depth * slots_beside_places(hot_set.ring_depth) + places
-            host_rows = -(-host_rows // request.world)
+            host_rows = -(-host_rows // request.host_ranks)
         return MemoryPlan(
             device_rows=request.hot_rows + slots,
             device_inputs=inputs.device + (locations(hot_set) if request.on_gpu else 0),
@@ -281,8 +281,8 @@ class TieredEmbeddings(Embeddings):
 
 
 def shares_cold_rows(group: Group, *, on_gpu: bool) -> bool:
-    """Whether ranks have the cold rows together: on GPUs of one host that read each other's memory."""
-    return on_gpu and group.world > 1 and (group.wire == "peer" or group.device == "cpu")
+    """Whether ranks of a host have the cold rows together: on GPUs that read each other's memory."""
+    return on_gpu and group.world > 1 and (group.wire in ("peer", "hosts") or group.device == "cpu")
 
 
 def slots_beside_places(ring_depth: int) -> int:

@@ -14,7 +14,7 @@ unused. Then 20 words a group from `group_field` on:
 6, 7    where the list of cold rows begins; its length
 8, 9    further segments of a slice: how many, where they are
 10, 11  rows that any slice looks up: how many, where they are
-12, 13  where their bits begin, and the counts of each block of them
+12, 13  where their bits begin, and the counts of each block of them: of every slice, then of every host
 14      hot rows of the slice, which come before its other rows
 15, 16  cold rows of the whole batch: how many, where their places are
 ======  ==============================================================

@@ -17,6 +17,9 @@ from fae.kernels.triton_shared import ADAGRAD, SGD, aligned_floats, operand, req
 PART_ROWS = 128
 """Rows of an activation whose column sums are one part; part of the order of sums."""
 
+DENSE_BLOCK = 1024
+"""Dense weights that one program steps: parts of a vector have whole blocks."""
+
 MASKED_PRODUCT = {"block_n": 128, "block_k": 64, "num_warps": 4, "num_stages": 3}
 """Tile of the masked product, the fastest of a sweep on an H200."""
 
@@ -250,6 +253,16 @@ def loss_and_gradient(
     return loss, grad[: len(logits)]
 
 
+def part_blocks(size: int, parts: int) -> int:
+    """Blocks of each of several parts of a vector; the last parts may be shorter, or empty.
+
+    >>> part_blocks(5 * DENSE_BLOCK, 2)
+    3
+    """
+    blocks = -(-size // DENSE_BLOCK)
+    return -(-blocks // parts)
+
+
 @triton.jit
 def _of_rank(pointers, i, inside, RANK: tl.constexpr):
     return tl.load(aligned_floats(tl.load(pointers + RANK)) + i, mask=inside, other=0.0)
@@ -262,22 +275,61 @@ def _sum_of_four(pointers, i, inside, FIRST: tl.constexpr):
 
 
 @triton.jit
+def _sum_of_ranks(pointers, i, inside, RANKS: tl.constexpr):
+    if RANKS == 2:
+        total = _of_rank(pointers, i, inside, 0) + _of_rank(pointers, i, inside, 1)
+    elif RANKS == 4:
+        total = _sum_of_four(pointers, i, inside, 0)
+    else:
+        total = _sum_of_four(pointers, i, inside, 0) + _sum_of_four(pointers, i, inside, 4)
+    return total
+
+
+@triton.jit
+def _add_ranks_kernel(pointers, first, size, out, BLOCK: tl.constexpr, RANKS: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = first + i < size
+    tl.store(out + i, _sum_of_ranks(pointers, first + i, inside, RANKS), mask=inside)
+
+
+def add_ranks(pointers: Tensor, first: int, size: int, out: Tensor) -> None:
+    """Add a part of the vectors of several ranks in a tree.
+
+    Parameters
+    ----------
+    pointers
+        int64 ``[2, 4 or 8]`` on the device: where the vector of each is, float32 ``[size]``.
+    first
+        Where the part begins.
+    out
+        float32, written: the part, as far as it is in the vectors.
+    """
+    require_slices(len(pointers))
+    if first < size:
+        grid = (triton.cdiv(min(out.numel(), size - first), DENSE_BLOCK),)
+        _add_ranks_kernel[grid](pointers, first, size, out, BLOCK=DENSE_BLOCK, RANKS=len(pointers))
+
+
+@triton.jit
 def _dense_update_kernel(
-    weight, grad, state, shadow, rate, eps, decay, square_decay, step_rate, size,
-    OPTIMIZER: tl.constexpr, SHADOW: tl.constexpr, BLOCK: tl.constexpr, RANKS: tl.constexpr,
+    weight, grad, state, shadow, rate, eps, decay, square_decay, step_rate, size, part_blocks,
+    OPTIMIZER: tl.constexpr, SHADOW: tl.constexpr, BLOCK: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """One step; with several RANKS `grad` points to where the gradient of each is, which are summed in a tree."""
+    """One step; with several RANKS `grad` points to where the gradient of each is, which are summed in a tree.
+
+    With PARTS it does so for each part of `part_blocks` blocks.
+    """
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < size
     old = tl.load(weight + i, mask=inside, other=0.0)
     if RANKS == 1:
         g = tl.load(grad + i, mask=inside, other=0.0)
-    elif RANKS == 2:
-        g = _of_rank(grad, i, inside, 0) + _of_rank(grad, i, inside, 1)
-    elif RANKS == 4:
-        g = _sum_of_four(grad, i, inside, 0)
+    elif PARTS:
+        part = tl.program_id(0) // part_blocks
+        place = (tl.program_id(0) - part * part_blocks) * BLOCK + tl.arange(0, BLOCK)
+        g = _sum_of_ranks(grad + part * RANKS, place, inside, RANKS)
     else:
-        g = _sum_of_four(grad, i, inside, 0) + _sum_of_four(grad, i, inside, 4)
+        g = _sum_of_ranks(grad, i, inside, RANKS)
     learning_rate = tl.load(rate)
     if OPTIMIZER == SGD:
         new = old - learning_rate * g
@@ -322,15 +374,19 @@ def dense_update(
     rate
         float32 ``[1]`` on the device, the learning rate: a captured graph reads what is there when it runs.
     of_ranks
-        int64 ``[2, 4 or 8]`` on the device: where the gradient of each rank is, to be summed in place of `grad`.
+        int64 ``[2, 4 or 8]`` on the device: where the gradient of each rank is, to be summed in place of `grad`. Where
+        gradients are in parts (`part_blocks`) ``[parts, 2, 4 or 8]``.
     """
-    size, block = weight.numel(), 1024
+    size = weight.numel()
+    blocks = triton.cdiv(size, DENSE_BLOCK)
     if of_ranks is not None:
-        require_slices(len(of_ranks))
-    _dense_update_kernel[(triton.cdiv(size, block),)](
+        require_slices(of_ranks.shape[-1])
+    has_parts = of_ranks is not None and of_ranks.dim() > 1
+    _dense_update_kernel[(blocks,)](
         weight, grad if of_ranks is None else of_ranks, state if state.numel() else weight,
         shadow if shadow.numel() else weight,
         rate, eps, 1 - betas[0], 1 - betas[1], corrections, size,
-        OPTIMIZER=optimizer, SHADOW=shadow.numel() > 0, BLOCK=block,
-        RANKS=1 if of_ranks is None else len(of_ranks),
+        part_blocks(size, len(of_ranks)) if has_parts and of_ranks is not None else blocks,
+        OPTIMIZER=optimizer, SHADOW=shadow.numel() > 0, BLOCK=DENSE_BLOCK,
+        RANKS=1 if of_ranks is None else of_ranks.shape[-1], PARTS=has_parts,
     )  # fmt: skip

@@ -83,9 +83,14 @@ def slice_long_rows_kernel(
 
 
 @triton.jit
-def _sum_of_slice(pointers, counts, bits, d, inside, SLICE: tl.constexpr, DIM: tl.constexpr):
-    """Sums of one slice for those of a block of rows that are wanted, and which of all of them it looks up."""
-    has = (bits >> SLICE) & 1
+def _sum_of_slice(pointers, counts, bits, d, inside, SLICE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr):
+    """Sums of one slice for those of a block of rows that are wanted, and which of all of them it looks up.
+
+    Or of one host, which has WIDTH slices.
+    """
+    has = (bits >> (SLICE * WIDTH)) & ((1 << WIDTH) - 1)
+    if WIDTH > 1:
+        has = (has != 0).to(tl.int32)
     place = tl.load(counts + SLICE) + tl.cumsum(has, axis=0) - has
     sums = aligned_floats(tl.load(pointers + SLICE))
     found = tl.load(sums + place.to(tl.int64)[:, None] * DIM + d[None, :], mask=(has == 1)[:, None] & inside, other=0.0)
@@ -100,17 +105,61 @@ def _sum_of_two(left, has_left, right, has_right):
 
 
 @triton.jit
-def _sum_of_pair(pointers, counts, bits, d, inside, FIRST: tl.constexpr, DIM: tl.constexpr):
-    left, has_left = _sum_of_slice(pointers, counts, bits, d, inside, FIRST, DIM)
-    right, has_right = _sum_of_slice(pointers, counts, bits, d, inside, FIRST + 1, DIM)
+def _sum_of_pair(pointers, counts, bits, d, inside, FIRST: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr):
+    left, has_left = _sum_of_slice(pointers, counts, bits, d, inside, FIRST, DIM, WIDTH)
+    right, has_right = _sum_of_slice(pointers, counts, bits, d, inside, FIRST + 1, DIM, WIDTH)
     return _sum_of_two(left, has_left, right, has_right)
 
 
 @triton.jit
-def _sum_of_four(pointers, counts, bits, d, inside, FIRST: tl.constexpr, DIM: tl.constexpr):
-    left, has_left = _sum_of_pair(pointers, counts, bits, d, inside, FIRST, DIM)
-    right, has_right = _sum_of_pair(pointers, counts, bits, d, inside, FIRST + 2, DIM)
+def _sum_of_four(pointers, counts, bits, d, inside, FIRST: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr):
+    left, has_left = _sum_of_pair(pointers, counts, bits, d, inside, FIRST, DIM, WIDTH)
+    right, has_right = _sum_of_pair(pointers, counts, bits, d, inside, FIRST + 2, DIM, WIDTH)
     return _sum_of_two(left, has_left, right, has_right)
+
+
+@triton.jit
+def _sum_of_slices(pointers, counts, bits, d, inside, SLICES: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr):
+    if SLICES == 2:
+        total, has = _sum_of_pair(pointers, counts, bits, d, inside, 0, DIM, WIDTH)
+    elif SLICES == 4:
+        total, has = _sum_of_four(pointers, counts, bits, d, inside, 0, DIM, WIDTH)
+    else:
+        left, has_left = _sum_of_four(pointers, counts, bits, d, inside, 0, DIM, WIDTH)
+        right, has_right = _sum_of_four(pointers, counts, bits, d, inside, 4, DIM, WIDTH)
+        total, has = _sum_of_two(left, has_left, right, has_right)
+    return total, has
+
+
+@triton.jit
+def _part_blocks(num_rows, PARTS: tl.constexpr, ROWS: tl.constexpr):
+    """Blocks of each part of a list of rows."""
+    return tl.cdiv(tl.cdiv(num_rows, ROWS), PARTS)
+
+
+@triton.jit
+def host_sums_kernel(
+    words, inputs, pointers, out, field, part, host, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, ROWS: tl.constexpr,
+    SLICES: tl.constexpr, PARTS: tl.constexpr, HOSTS: tl.constexpr,
+):  # fmt: skip
+    """Sum one block of a part of the rows of a batch over the SLICES of one of HOSTS; those it looks up go to `out`."""
+    num_rows = tl.load(words + field + 10)
+    part_blocks = _part_blocks(num_rows, PARTS, ROWS)
+    block = part * part_blocks + tl.program_id(0)
+    if (tl.program_id(0) < part_blocks) & (block * ROWS < num_rows):
+        index = block * ROWS + tl.arange(0, ROWS)
+        d = tl.arange(0, DIM_PADDED)
+        fits = d < DIM
+        listed = inputs + 4 * tl.load(words + field + 12).to(tl.int64)
+        bits = tl.load(listed + index, mask=index < num_rows, other=0).to(tl.int32) >> (host * SLICES)
+        bits = bits & ((1 << SLICES) - 1)
+        has = (bits != 0).to(tl.int32)
+        inside = (has == 1)[:, None] & fits[None, :]
+        counts = words + tl.load(words + field + 13) + block * (SLICES * HOSTS + HOSTS)
+        total, _ = _sum_of_slices(pointers, counts + host * SLICES, bits, d, inside, SLICES, DIM, 1)
+        before = tl.load(counts + SLICES * HOSTS + host)
+        place = before + tl.cumsum(has, axis=0) - has
+        tl.store(out + place.to(tl.int64)[:, None] * DIM + d[None, :], total, mask=inside)
 
 
 @triton.jit
@@ -118,11 +167,12 @@ def exchange_kernel(
     words, inputs, cold_lists, pointers, waiting, weight, state, field, num_hot_rows, eps, decay, square_decay,
     own_rank, OPTIMIZER: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, ROWS: tl.constexpr,
     SLICES: tl.constexpr, STAGED: tl.constexpr, DECAYS: tl.constexpr, HOT: tl.constexpr, COLD: tl.constexpr,
-    OWNERS: tl.constexpr,
+    OWNERS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Sum one block of HOT or COLD rows, or both, over slices and apply the optimizer, where sums wait for it.
 
     `inputs` is the input buffer in bytes. With OWNERS, the ranks that own cold rows, COLD rows are those of `own_rank`.
+    With several PARTS, sums are those of SLICES hosts, which have WIDTH slices each.
     """
     num_rows = tl.load(words + field + 10) * tl.load(waiting)
     first = tl.program_id(0) * ROWS
@@ -149,16 +199,14 @@ def exchange_kernel(
                 row = tl.load(cold_lists + tl.load(words + field + 6) + row, mask=exists, other=0)
         else:
             row = to_row(address, num_hot_rows, cold_lists + tl.load(words + field + 6))
-        counts = words + tl.load(words + field + 13) + tl.program_id(0) * SLICES
-        inside = exists[:, None] & fits[None, :]
-        if SLICES == 2:
-            total, _ = _sum_of_pair(pointers, counts, bits, d, inside, 0, DIM)
-        elif SLICES == 4:
-            total, _ = _sum_of_four(pointers, counts, bits, d, inside, 0, DIM)
+        counts = words + tl.load(words + field + 13)
+        if PARTS > 1:  # each block has the counts of all slices, and then those of hosts
+            counts += tl.program_id(0) * (SLICES * WIDTH + SLICES) + SLICES * WIDTH
+            pointers += tl.program_id(0) // _part_blocks(num_rows, PARTS, ROWS) * SLICES
         else:
-            left, has_left = _sum_of_four(pointers, counts, bits, d, inside, 0, DIM)
-            right, has_right = _sum_of_four(pointers, counts, bits, d, inside, 4, DIM)
-            total, _ = _sum_of_two(left, has_left, right, has_right)
+            counts += tl.program_id(0) * SLICES
+        inside = exists[:, None] & fits[None, :]
+        total, _ = _sum_of_slices(pointers, counts, bits, d, inside, SLICES, DIM, WIDTH)
         target = to_target(address, row, num_hot_rows, tl.load(words + field), STAGED)
         apply_rows(
             weight, state, row, target, d, total, inside, exists, learning_rate, kept_share, eps, decay, square_decay,

@@ -26,6 +26,7 @@ from fae.kernels.input_views import BLOCK_ROWS, InputViews, group_field
 from fae.kernels.triton_addresses import derive_group_addresses
 from fae.kernels.triton_exchange import (
     exchange_kernel,
+    host_sums_kernel,
     offer_kernel,
     pull_kernel,
     slice_long_rows_kernel,
@@ -121,7 +122,8 @@ class SharedSums:
     Attributes
     ----------
     pointers
-        int64 ``[slices]`` on the device, 2, 4 or 8 of them: where the sums of each slice are.
+        int64 ``[slices]`` on the device, 2, 4 or 8 of them: where the sums of each slice are. Where sums are those of
+        hosts ``[parts, hosts]``: each part of the list of rows has as many blocks.
     waiting
         int32 ``[1]`` on the device: 0 where none wait to be added.
     most_rows
@@ -129,12 +131,15 @@ class SharedSums:
     owner
         Where each cold row has an owner, and cold rows are stepped: r and W of this rank, which steps those that it
         owns, in memory of its own; else None.
+    host_slices
+        Slices of a host, where sums are those of hosts.
     """
 
     pointers: Tensor
     waiting: Tensor
     most_rows: int
     owner: tuple[int, int] | None = None
+    host_slices: int = 1
 
 
 class TritonGroupKernels:
@@ -333,6 +338,33 @@ class TritonGroupKernels:
                 AT_ONCE=_PARTS_AT_ONCE, num_warps=1,
             )  # fmt: skip
 
+    def sum_host(
+        self, inputs: InputViews, pointers: Tensor, out: Tensor, most_rows: int, *, part: tuple[int, int],
+        host: tuple[int, int],
+    ) -> None:  # fmt: skip
+        """Add the sums of the slices of a host, for a part of the rows of a batch.
+
+        Parameters
+        ----------
+        pointers
+            int64 ``[2, 4 or 8]`` on the device: where the sums of each slice of the host are.
+        out
+            float32, written: the k-th sum is that of the k-th row of the part that the host looks up.
+        most_rows
+            The most rows that the slices of any batch look up.
+        part
+            Its number, and how many parts there are.
+        host
+            Its number, and how many hosts there are.
+        """
+        require_slices(len(pointers))
+        blocks = triton.cdiv(triton.cdiv(most_rows, BLOCK_ROWS), part[1])
+        host_sums_kernel[(blocks,)](
+            inputs.words, inputs.words.view(torch.uint8), pointers, out, self._field, part[0], host[0],
+            DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=BLOCK_ROWS, SLICES=len(pointers),
+            PARTS=part[1], HOSTS=host[1], num_warps=EXCHANGE["num_warps"],
+        )  # fmt: skip
+
     def step_shared(
         self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor,
         sums: SharedSums, eps: float, betas: Betas = DEFAULT_BETAS, *, decays: bool = False, part: RowPart = "all",
@@ -344,15 +376,16 @@ class TritonGroupKernels:
         part
             ``hot`` or ``cold`` rows alone, or ``all``.
         """
-        require_slices(len(sums.pointers))
+        require_slices(sums.pointers.shape[-1])
         own_rank, owners = sums.owner or (0, 0)
+        parts = len(sums.pointers) if sums.pointers.dim() > 1 else 1
         exchange_kernel[(triton.cdiv(sums.most_rows, BLOCK_ROWS),)](
             inputs.words, inputs.words.view(torch.uint8), cold_lists, sums.pointers, sums.waiting, weight,
             state if state.numel() else weight, self._field, num_hot_rows, eps, 1 - betas[0], 1 - betas[1],
             own_rank, OPTIMIZER=self._optimizer,
             DIM=self.geometry.embedding_dim, DIM_PADDED=self._padded, ROWS=BLOCK_ROWS,
-            SLICES=len(sums.pointers), STAGED=self._staged, DECAYS=decays, HOT=part != "cold", COLD=part != "hot",
-            OWNERS=owners, num_warps=EXCHANGE["num_warps"],
+            SLICES=sums.pointers.shape[-1], STAGED=self._staged, DECAYS=decays, HOT=part != "cold",
+            COLD=part != "hot", OWNERS=owners, PARTS=parts, WIDTH=sums.host_slices, num_warps=EXCHANGE["num_warps"],
         )  # fmt: skip
 
     def carry(self, inputs: InputViews, cold_lists: Tensor, num_hot_rows: int, weight: Tensor, state: Tensor) -> None:

@@ -33,14 +33,14 @@ def memory_of_gpu(placement: str, figures: BudgetFigures, group: GpuGroup) -> Me
             staging_rows=_more_cold_rows(figures.hot_set.staging_rows, base, whole),
         ),
         optimizer=figures.hot_set.optimizer, splits=[larger_batches(split, base, whole) for split in figures.splits],
-        on_gpu=True, dense_bytes=figures.dense_bytes, world=group.gpus, have_rows_together=group.hosts == 1,
+        on_gpu=True, dense_bytes=figures.dense_bytes, world=group.gpus, num_hosts=group.hosts,
         shares_host=group.hosts == 1,
     )  # fmt: skip
     needs = find_placement(placement).plan(request)
     if group.hosts == 1:
         return needs
-    copies = request.gathered_sums + 4 * group.gpus * group.dense_weights  # a collective copies the sums of all
-    return replace(needs, device_work=needs.device_work + copies)
+    dense = 4 * (1 + group.hosts) * -(-group.dense_weights // group.of_host)  # its part of those of each host
+    return replace(needs, device_work=needs.device_work + dense)
 
 
 def larger_batches(split: BatchSizes, base: StepWork, whole: StepWork) -> BatchSizes:

@@ -16,7 +16,6 @@ from fae.planning.several_gpus import (
     GPUS,
     GPUS_OF_HOST,
     GROUP_PLACEMENTS,
-    SINGLE_HOST_PLACEMENTS,
     needed_sizes,
     strong_groups,
     weak_groups,
@@ -44,8 +43,7 @@ def gpus_values(
     works = {size: figures.work, **planner.works_at(figures, others)}
     found: dict[str, Any] = {"budget_bytes": figures.budget, "wire": wire.to_json(), "weak": [], "strong": []}
     for placement in GROUP_PLACEMENTS:
-        for scaling, every in (("weak", weak_groups(works, size)), ("strong", strong_groups(works, size))):
-            groups = [each for each in every if each.hosts == 1 or placement not in SINGLE_HOST_PLACEMENTS]
+        for scaling, groups in (("weak", weak_groups(works, size)), ("strong", strong_groups(works, size))):
             rows = [group.to_json(placement, machine, wire) for group in groups]
             for row, group in zip(rows, groups, strict=True):
                 row["over_one"] = row["inputs_per_second"] / rows[0]["inputs_per_second"]

@@ -1,9 +1,9 @@
 """A step on several GPUs that train together: how long it takes, and what each receives.
 
 Every GPU has a slice of the batch. It sums the gradients of its rows, reads the sums of all others, and steps every row
-of the whole batch. Several hosts sum within each of them first. On one host each cold row has one owner under `spread`
+of the whole batch. Several hosts sum within each of them first. On each host a cold row has one owner under `spread`
 and `tiered`, a GPU that has it or stages it: the others pull it before their lookups, and the owner alone reads its
-sums. GPUs of several hosts stage all cold rows, each for itself.
+sums.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fae.distributed.wire_bytes import received_bytes
+from fae.distributed.wire_bytes import network_bytes, received_bytes
 from fae.embedding.tiered import slots_beside_places
 from fae.planning.dense_work import dense_work
 from fae.planning.machine_constants import MachineConstants, WireConstants
@@ -20,10 +20,8 @@ from fae.planning.step_time import TOO_FEW_SLOTS, resident_parts, staged_seconds
 from fae.planning.step_work import StepWork, WidthWork
 
 GROUP_PLACEMENTS = ("device", "tiered", "spread")
-SINGLE_HOST_PLACEMENTS = ("spread",)
-"""Those that need GPUs which read the memory of one another."""
 OWNED_PLACEMENTS = ("tiered", "spread")
-"""Those under which each cold row has one owner among the GPUs of one host."""
+"""Those under which each cold row has one owner among the GPUs of a host."""
 GPUS = (1, 2, 4, 8)
 """GPUs of one host that are planned."""
 GPUS_OF_HOST, HOSTS = 8, 2
@@ -70,7 +68,7 @@ class GpuGroup:
 
     def has_owners(self, placement: str) -> bool:
         """Whether each cold row has one owner, from which other GPUs pull it."""
-        return self.gpus > 1 and self.hosts == 1 and placement in OWNED_PLACEMENTS
+        return self.of_host > 1 and placement in OWNED_PLACEMENTS
 
     def _cold_rows_of_others(self, width: WidthWork) -> float:
         """Different cold rows of a slice that other GPUs own, and that it so pulls from there.
@@ -99,7 +97,7 @@ class GpuGroup:
     def network_bytes(self) -> float:
         """Bytes that a host receives in a step of the others."""
         rows = [(self.hosts - 1) * width.unique_rows for width in self.host_work.widths]
-        return received_bytes(rows, self._dims, dense_weights=self.dense_weights, world=self.hosts)
+        return network_bytes(rows, self._dims, dense_weights=self.dense_weights, num_hosts=self.hosts)
 
     def exchange_parts(
         self, machine: MachineConstants, wire: WireConstants, placement: str = "device"

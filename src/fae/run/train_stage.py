@@ -90,7 +90,8 @@ class TrainStage(Stage[Manifest]):
             group.agree({"made from": plan.parents, **plan.parameters}, "recipe")
             require_memory_of_each(run, packed, hot_set, group)
             if group.why_gathered:
-                say(f"train: NCCL copies the sums of ranks from GPU to GPU, since {group.why_gathered}")
+                whose = "each host to the others" if group.wire == "hosts" else "ranks from GPU to GPU"
+                say(f"train: NCCL copies the sums of {whose}, since {group.why_gathered}")
         model = build_model(run.recipe.model, hot_set.layout.features, packed.num_dense, seed=train.seed)
         embeddings = fresh_embeddings(run, hot_set, group=group)
         model = model.to(embeddings.device)
@@ -273,7 +274,7 @@ def require_memory_of_each(run: RunContext, packed: PackedDataset, hot_set: HotS
         gpu, free = _gpu_of_process() if on_gpu else ("", None)
         try:
             require_memory(
-                _planned_memory(run, packed, hot_set, model, gathered=gathered, shares_host=shares_host),
+                _planned_memory(run, packed, hot_set, model, group),
                 train.placement, device_free=free,
                 host_free=available_bytes() if is_elsewhere or gathered or not shares_host else 0,
                 ranks=run.ranks.place.local_world, gpu=f"{gpu} of {host}, that of rank {group.rank}",
@@ -289,32 +290,32 @@ def _planned_memory(
     packed: PackedDataset,
     hot_set: HotSet,
     model: nn.Module,
-    *,
-    gathered: bool = False,
-    shares_host: bool = True,
+    group: Group | None = None,
 ) -> MemoryPlan:
-    """What each rank takes; `gathered` with the copies of all sums on its GPU.
-
-    Ranks of several hosts share none, whatever `shares_host` says.
-    """
+    """What each rank takes; before ranks have met, as their `group`, where they reach one another as well as can be."""
     from fae.distributed.dense_sums import dense_sums_bytes
     from fae.distributed.group import Group
     from fae.embedding.memory_request import MemoryRequest
     from fae.embedding.placements import plan_memory
-    from fae.training.dense import dense_bytes, dense_slices_bytes, gathered_dense_bytes
+    from fae.training.dense import dense_bytes, dense_of_hosts_bytes, dense_slices_bytes, gathered_dense_bytes
 
     train, on_gpu, splits = run.recipe.train, run.device() == "cuda", (packed.train, packed.validation, packed.test)
-    world, num_weights = run.ranks.place.world, sum(parameter.numel() for parameter in model.parameters())
+    place, num_weights = run.ranks.place, sum(parameter.numel() for parameter in model.parameters())
+    world, is_one_host = place.world, not place.has_other_hosts
+    if group is None:
+        wire = "peer" if is_one_host else "hosts" if place.has_even_hosts else "gather"
+        num_hosts = world // place.local_world if on_gpu and wire == "hosts" else 1
+    else:
+        wire, num_hosts = group.wire or "peer", group.slices.num_hosts
+    gathered = on_gpu and wire == "gather"
     dense = dense_bytes(train.optimizer, model, flat=on_gpu, bf16=on_gpu and train.precision == "bf16")
-    is_one_host, slices = (
-        run.ranks.place.local_world == world,
-        Group(world=world, reproducible=train.reproducible).slices,
-    )
+    slices = replace(Group(world=world, reproducible=train.reproducible).slices, num_hosts=num_hosts)
     dense += dense_slices_bytes(model, slices) if on_gpu else dense_sums_bytes(num_weights, slices)
+    dense += dense_of_hosts_bytes(model, slices)
     needs = plan_memory(
         train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, world=world,
-        reproducible=train.reproducible, have_rows_together=not gathered and is_one_host,
-        shares_host=shares_host and is_one_host,
+        num_hosts=num_hosts, reproducible=train.reproducible, have_rows_together=not gathered,
+        shares_host=is_one_host and (group is None or group.meeting is not None),
     )  # fmt: skip
     if not gathered:
         return needs

@@ -36,6 +36,7 @@ _TORCH_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 }  # fmt: skip
 _CHANNEL = 8  # of the buffer that ranks share: rows have one for each group of tables, from 0 on
 _ROUNDED = 512  # bytes that torch may add to a tensor on a GPU
+_DENSE_BLOCK = 1024  # weights of a block, which parts of a vector have whole ones of
 
 
 class FlatOptimizer(EagerOptimizer):
@@ -98,9 +99,9 @@ class FlatOptimizer(EagerOptimizer):
         device = parameters[0].device
         self._shared: PeerBuffer | None = None
         if group is not None and group.world > 1:
-            from fae.distributed.peers.peer_buffers import peer_buffer
+            from fae.distributed.peers.host_parts import dense_buffer
 
-            self._shared = peer_buffer(group, size, device, channel=_CHANNEL, what="the dense gradients")
+            self._shared = dense_buffer(group, size, device, channel=_CHANNEL, what="the dense gradients")
         self.world = 1 if group is None else group.world
         self.beside_update: Callable[[], AbstractContextManager[None]] = nullcontext
         self._weight = torch.zeros(size, device=device)
@@ -339,6 +340,14 @@ def dense_slices_bytes(model: nn.Module, plan: SlicePlan) -> int:
     """Most bytes of the sums of dense gradients that a flat optimizer keeps where a rank has several slices."""
     levels = num_levels(plan)
     return 4 * levels * _most_padded(list(model.parameters())) + levels * _ROUNDED if levels > 1 else 0
+
+
+def dense_of_hosts_bytes(model: nn.Module, plan: SlicePlan) -> int:
+    """Most bytes of a rank's part of the dense gradients of hosts, its own host's and those of all; 0 without."""
+    if plan.num_hosts == 1:
+        return 0
+    part = -(-_most_padded(list(model.parameters())) // plan.host_ranks) + _DENSE_BLOCK
+    return 4 * (1 + plan.num_hosts) * part + 2 * _ROUNDED
 
 
 def gathered_dense_bytes(model: nn.Module, world: int) -> int:

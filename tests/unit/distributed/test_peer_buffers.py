@@ -10,7 +10,7 @@ import torch
 
 from fae.core.errors import DeviceError
 from fae.distributed.group import Group
-from fae.distributed.peers import peer_buffers
+from fae.distributed.peers import peer_buffers, wires
 from fae.run import rank_training
 from fae.training.watching.loss_windows import LossWindows
 
@@ -34,7 +34,7 @@ def see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
 def chosen(*others: list[Any], hosts: tuple[str, ...] = ("a", "a"), device: str = "cuda:0") -> tuple[str | None, str]:
     """The wire of rank 0 and why sums are gathered; `others` are the GPU of another rank and what that has found."""
     Told.others = list(others)
-    group = peer_buffers.with_best_wire(Told(world=2, hosts=hosts), torch.device(device))
+    group = wires.with_best_wire(Told(world=2, hosts=hosts), torch.device(device))
     assert not Told.others
     return group.wire, group.why_gathered
 
@@ -72,7 +72,7 @@ def test_gpus_without_peer_access_gather(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("see_each_other")
 def test_a_torch_without_shared_memory_gathers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_buffers, "symmetric_memory", lambda: None)
+    monkeypatch.setattr(wires, "symmetric_memory", lambda: None)
     assert chosen([1], [""]) == ("gather", "this torch has no memory that GPUs share")
 
 

@@ -19,6 +19,7 @@ from fae.core.compiling.atomic_words import load_atomic_word, store_atomic_word
 
 if TYPE_CHECKING:
     from fae.distributed.link import Link
+    from fae.distributed.part_link import PartLink
 
 Words = npt.NDArray[np.int64]
 WORD_NUMBERS = 8
@@ -70,7 +71,7 @@ class HostMeeting:
         What ends a wait for a rank that is gone, or late.
     """
 
-    def __init__(self, words: Words, rank: int, link: Link) -> None:
+    def __init__(self, words: Words, rank: int, link: Link | PartLink) -> None:
         self._words, self._rank, self._link = words, rank, link
         self._number, self._what = 0, ""
 

@@ -5,12 +5,11 @@ have read: `await_all` says so too, and one of any buffer is enough for all of t
 can be captured in a CUDA graph. What is read has the same bytes whatever moved it.
 
 GPUs of several hosts, and those of one host that do not see each other, have NCCL copy what is read; ranks of CPUs have
-Gloo do it.
+Gloo do it. Which of these it is `fae.distributed.peers.wires` finds.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -148,34 +147,3 @@ def aligned_size(size: int) -> int:
     (4, 4, 8)
     """
     return -(-max(1, size) // 4) * 4
-
-
-def with_best_wire(group: Group, device: torch.device) -> Group:
-    """The group with `Group.wire`: ``peer`` where all ranks are GPUs of one host that map each other's memory.
-
-    All ranks call it together, and find the same.
-    """
-    if device.type != "cuda":
-        return replace(group, wire="gather")
-    reason = _why_not_peer(group, device)
-    return replace(group, wire="gather" if reason else "peer", why_gathered=reason)
-
-
-def _why_not_peer(group: Group, device: torch.device) -> str:
-    """Why GPUs of ranks do not read each other's memory, the same on all ranks; empty where they do."""
-    numbers: list[int] = group.gather_json(device.index, "the GPUs of all ranks")
-    hosts = len(set(group.hosts))
-    if hosts > 1:
-        found = f"ranks are on {hosts} hosts"
-    elif len(set(numbers)) < len(numbers):  # several containers of one host, or starts of torchrun with other GPUs
-        found = "ranks of this host do not see each other's GPUs (CUDA_VISIBLE_DEVICES)"
-    elif symmetric_memory() is None:
-        found = "this torch has no memory that GPUs share"
-    else:
-        apart = [other for other in numbers if other != device.index and not _reads_memory(device, other)]
-        found = f"GPU {device.index} does not read the memory of GPU {apart[0]} (nvidia-smi topo -m)" if apart else ""
-    return next((each for each in group.gather_json(found, "whether GPUs see each other") if each), "")
-
-
-def _reads_memory(device: torch.device, other: int) -> bool:
-    return other < torch.cuda.device_count() and torch.cuda.can_device_access_peer(device, other)

@@ -19,6 +19,7 @@ from torch import Tensor
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
+from fae.distributed.peers.host_parts import PartsOfHosts
 from fae.distributed.peers.peer_buffers import PeerBuffer, aligned_size, peer_buffer
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS, Owned, RankBatches
 from fae.distributed.slice_plan import KeptSlices
@@ -39,19 +40,31 @@ class SlicedSums:
         Holds the slices of this rank, one behind the other.
     num_own
         Slices of a rank.
+    parts
+        Where the sums of hosts are; None where ranks read those of all slices.
 
     Attributes
     ----------
     own
         float32 ``[size]`` for each slice of this rank.
     pointers
-        int64 ``[S]`` on the device: where the sums of each slice of a batch are, at multiples of 16 bytes.
+        int64 ``[S]`` on the device: where the sums of each slice of a batch are, at multiples of 16 bytes; with `parts`
+        of the slices of this host.
     """
 
-    def __init__(self, buffer: PeerBuffer, num_own: int) -> None:
-        self.buffer, self.own = buffer, list(buffer.own.view(num_own, -1))
+    def __init__(self, buffer: PeerBuffer, num_own: int, parts: PartsOfHosts | None) -> None:
+        self.buffer, self.own, self.parts = buffer, list(buffer.own.view(num_own, -1)), parts
         offsets = 4 * self.own[0].numel() * torch.arange(num_own, device=buffer.pointers.device)
         self.pointers = (buffer.pointers[:, None] + offsets[None, :]).view(-1).contiguous()
+
+    @property
+    def summed(self) -> Tensor:
+        """Where is what the sums of a batch are added from: those of slices, or of hosts ``[parts, hosts]``."""
+        return self.pointers if self.parts is None else self.parts.pointers
+
+    def await_all(self) -> None:
+        """From here on all that is added is there, in the order of the current stream."""
+        (self.buffer if self.parts is None else self.parts).await_all()
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,7 @@ class GpuRankRows:
         self._sums: list[SlicedSums] = []
         none = [0] * len(geometries)
         self._most_own, self._most_further, self._most_long, self._most_rows = none[:], none[:], none[:], none[:]
+        self._most_of_part = none[:]
 
     def leave_cold_rows_to(self, owners: ColdOwners) -> None:
         """Have each cold row stepped by its owner alone."""
@@ -152,7 +166,7 @@ class GpuRankRows:
 
     def largest(self, words: int) -> int:
         """Words of an input buffer, on all ranks where a collective is in their graphs: they capture them together."""
-        if self._group.wire != "gather":
+        if self._group.wire not in ("gather", "hosts"):
             return words
         every: list[int] = self._group.gather_json(words, "the size of an input buffer")
         return max(every)
@@ -167,7 +181,7 @@ class GpuRankRows:
         shared = slices[0].arrays.shared
         if shared is None or shared.offsets is None:
             return False
-        before = (self._most_own[:], self._most_further[:], self._most_long[:], self._most_rows[:])
+        before = self._most
         own = [
             [
                 max(each.most_shared[group][2] for each in slices),
@@ -180,29 +194,38 @@ class GpuRankRows:
         for group, (rows, _, _, _) in enumerate(slices[0].most_shared):
             self._most_rows[group] = max(self._most_rows[group], rows)
             self._most_own[group] = max(self._most_own[group], shared.most_own_rows[group])
+            self._most_of_part[group] = max(self._most_of_part[group], shared.most_part_rows[group])
             self._most_further[group] = max(self._most_further[group], *(most[group][0] for most in every))
             self._most_long[group] = max(self._most_long[group], *(most[group][1] for most in every))
-        changed = before != (self._most_own, self._most_further, self._most_long, self._most_rows)
+        changed = before != self._most
         # Sizes that are the same on all ranks decide, so that all make buffers or none does. There is always one: by it
         # ranks wait for each other.
-        if not self._sums or before[:2] != (self._most_own, self._most_further):
+        if not self._sums or before[:3] != self._most[:3]:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             self._group.barrier("the end of what reads row sums")
-            self._sums, num_own = [], len(self._plan.own)
-            self._sums = [
-                SlicedSums(
-                    peer_buffer(
-                        self._group, num_own * aligned_size((own + further) * geometry.embedding_dim), self._device,
-                        channel=group, what=f"the row sums of group {group}",
-                    ),
-                    num_own,
-                )
-                for group, (own, further, geometry) in enumerate(
-                    zip(self._most_own, self._most_further, self._geometries, strict=True)
-                )
-            ]  # fmt: skip
+            self._sums = []
+            self._sums = [self._room_for_sums(group) for group in range(len(self._geometries))]
         return changed
+
+    @property
+    def _most(self) -> tuple[list[int], ...]:
+        sizes = (self._most_own, self._most_further, self._most_of_part, self._most_long, self._most_rows)
+        return tuple(each[:] for each in sizes)
+
+    def _room_for_sums(self, group: int) -> SlicedSums:
+        num_own, dim, what = (
+            len(self._plan.own),
+            self._geometries[group].embedding_dim,
+            f"the row sums of group {group}",
+        )
+        size = aligned_size((self._most_own[group] + self._most_further[group]) * dim)
+        buffer = peer_buffer(self._group.neighbours, num_own * size, self._device, channel=group, what=what)
+        parts = None
+        if self._group.parts is not None:
+            most = self._most_of_part[group] * dim
+            parts = PartsOfHosts(self._group, most, self._device, channel=group, what=f"{what}, of hosts")
+        return SlicedSums(buffer, num_own, parts)
 
     def begin_step(self, rows: Sequence[BankRows]) -> None:
         """Step, on the current stream, the rows whose sums of the step before wait; `rows` are of its batch."""
@@ -222,7 +245,7 @@ class GpuRankRows:
 
     def await_all(self) -> None:
         """Wait, on the current stream, until all ranks have done what they had launched before."""
-        self._sums[0].buffer.await_all()
+        self._sums[0].await_all()
 
     def drop_sums(self) -> None:
         """Have no rows stepped by the sums that are there, on the current stream."""
@@ -262,8 +285,16 @@ class GpuRankRows:
         if number != own[-1]:
             return
         sums.buffer.send()
-        if self._staged and not self.steps_end_together:
+        if sums.parts is not None:
             sums.buffer.await_all()
+            plan = self._plan
+            rows.kernels.sum_host(
+                rows.inputs, sums.pointers, sums.parts.own, self._most_rows[group],
+                part=(self._group.neighbours.rank, plan.host_ranks), host=(plan.host, plan.num_hosts),
+            )  # fmt: skip
+            sums.parts.send()
+        if self._staged and not self.steps_end_together:
+            sums.await_all()
             self._step(group, rows, "cold")
 
     def begin_sums(self, rows: Sequence[BankRows]) -> None:
@@ -301,10 +332,12 @@ class GpuRankRows:
         if self._owners is not None and part == "cold":
             if self._owners.places_end[group] == self._hot_rows[group]:
                 return  # no batch has a cold row of this group
-            store, owner = self._owners.stores[group], (self._group.rank, self._group.world)
+            neighbours = self._group.neighbours
+            store, owner = self._owners.stores[group], (neighbours.rank, neighbours.world)
         sums = SharedSums(
-            pointers=self._sums[group].pointers, waiting=self._waiting[group : group + 1],
+            pointers=self._sums[group].summed, waiting=self._waiting[group : group + 1],
             most_rows=self._most_rows[group], owner=owner,
+            host_slices=1 if self._group.parts is None else self._plan.host_slices,
         )  # fmt: skip
         rows.kernels.step_shared(
             rows.inputs, rows.cold_lists, self._hot_rows[group], store.weight, store.state, sums,

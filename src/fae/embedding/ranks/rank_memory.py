@@ -71,8 +71,9 @@ class SliceSizes:
         segments = self.whole.most_segments or ((0, 0),) * len(lookups)
         most_further = [each // SEGMENT_LOOKUPS if self.whole.most_segments else 0 for each in lookups]
         places = self.whole.most_cold_rows if self.with_places else (0,) * len(lookups)
+        columns = self.plan.num_slices + (self.plan.num_hosts if self.plan.num_hosts > 1 else 0)
         return tuple(
-            (rows, -(-rows // BLOCK_ROWS) * self.plan.num_slices, further, cold)
+            (rows, -(-rows // BLOCK_ROWS) * columns, further, cold)
             for (rows, _), further, cold in zip(segments, most_further, places, strict=True)
         )
 
@@ -103,3 +104,15 @@ class SliceSizes:
                 self.geometries, self.most_segments, self.most_shared, strict=False
             )
         )
+
+    @property
+    def host_sum_bytes(self) -> int:
+        """Bytes of the GPU that its part of the sums of hosts takes, its own host's and those of all; 0 without."""
+        if self.plan.num_hosts == 1:
+            return 0
+        total = 0
+        for geometry, (rows, _, _, _) in zip(self.geometries, self.most_shared, strict=True):
+            blocks = -(-rows // BLOCK_ROWS)
+            part = -(-blocks // self.plan.host_ranks) * BLOCK_ROWS
+            total += 4 * geometry.embedding_dim * part * (1 + self.plan.num_hosts)
+        return total

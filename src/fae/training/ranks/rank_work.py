@@ -9,7 +9,7 @@ from torch import nn
 
 from fae.distributed.batch_slices import BatchSlice
 from fae.distributed.rank_batches import RankBatch
-from fae.distributed.wire_bytes import received_bytes
+from fae.distributed.wire_bytes import network_bytes, received_bytes
 from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
 
@@ -21,7 +21,8 @@ class RankWork:
         self._group = embeddings.group
         self._dims = [group.embedding_dim for group in embeddings.layout.groups]
         self._dense_weights = sum(each.numel() for each in model.parameters() if each.requires_grad)
-        self._inputs, self._bytes, self._seconds = 0, 0, 0.0
+        self._plan = self._group.slices
+        self._inputs, self._bytes, self._network_bytes, self._seconds = 0, 0, 0, 0.0
 
     def counted(self, stream: Iterable[ReadyBatch]) -> Iterable[ReadyBatch]:
         """The same batches, each counted with the step that is made of it."""
@@ -32,11 +33,21 @@ class RankWork:
             packed = batch.packed
             assert isinstance(packed, BatchSlice | RankBatch)
             self._inputs += sum(part.num_inputs for part in batch.slices)
+            num_hosts, weights = self._plan.num_hosts, self._dense_weights
             self._bytes += int(
                 received_bytes(
-                    packed.rows_of_others, self._dims, dense_weights=self._dense_weights, world=self._group.world
+                    packed.rows_of_others, self._dims, dense_weights=weights, world=self._group.world,
+                    num_hosts=num_hosts,
                 )
-            )
+            )  # fmt: skip
+            if num_hosts > 1:
+                assert isinstance(packed, RankBatch)
+                self._network_bytes += int(
+                    network_bytes(
+                        packed.rows_of_hosts, self._dims, dense_weights=weights, num_hosts=num_hosts,
+                        host_ranks=self._plan.host_ranks,
+                    )
+                )  # fmt: skip
             before = self._group.waited_seconds or 0.0
             try:
                 yield batch
@@ -57,6 +68,7 @@ class RankWork:
             "num_inputs": self._inputs,
             "received_bytes": self._bytes,
             "received_bytes_per_input": self._bytes / self._inputs if self._inputs else None,
+            "network_bytes": self._network_bytes if self._plan.num_hosts > 1 else None,
             "waited_seconds": None if group.waited_seconds is None else self._seconds,
         }
         return group.gather_json(own, "what each rank has moved")
