@@ -64,11 +64,12 @@ def test_two_hosts_end_as_one(placement: str, ranks: int, made: Path) -> None:
     words = ("--set", f"train.placement={placement}")
     started(made, one, "--gpus", str(2 * ranks), *words, device="cuda").end()
     second, first = (host.end() for host in hosts(made, two, ranks, *words))
-    said = [line for line in (*first, *second) if line.startswith("train: NCCL copies the sums of ranks")]
+    whose = "each host to the others" if ranks > 1 else "ranks from GPU to GPU"
+    said = [line for line in (*first, *second) if line.startswith(f"train: NCCL copies the sums of {whose}, since ")]
     assert len(said) == 1
     assert said[0].endswith("ranks of this host do not see each other's GPUs (CUDA_VISIBLE_DEVICES)")
     wires = {out: json.loads((made / out / "run.json").read_text())["train"]["wire"] for out in (one, two)}
-    assert wires == {one: "peer", two: "gather"}
+    assert wires == {one: "peer", two: "hosts" if ranks > 1 else "gather"}
     assert_same(made / two, made / one)
 
 

@@ -237,7 +237,7 @@ class HostParts:
     neighbours
         The ranks of its host.
     counterparts
-        Of each host the rank that has the number there that this one has on its own.
+        The rank of each host that has the number there that this one has on its own.
     """
 
     neighbours: Group

@@ -23,7 +23,6 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from fae.core.errors import RankError
 from fae.distributed.ends import CommonFault, LostRank
 from fae.distributed.meeting import RankMeeting, RankWatch
-from fae.distributed.part_link import PartLink
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +57,8 @@ class Link:
     ----------
     waited_seconds
         Seconds that this rank has been in collectives: it waits for the others, and bytes are moved.
+    further_groups
+        torch's groups of some of the ranks, for tensors on GPUs; None on CPUs.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Link:
                 self._tensors = dist.new_group(backend="nccl", timeout=limit)
         except RuntimeError as error:
             raise LostRank(f"ranks cannot be connected: {_line(error)}") from error
-        self._parts: list[PartLink] = []
+        self.further_groups: list[Any] = []
         self._watch = RankWatch(meeting, on_loss) if on_loss is not None and self._waits_on_device else None
         self._number = self._works = 0
         self.waited_seconds = 0.0
@@ -99,24 +100,18 @@ class Link:
         """torch's group of the collectives of tensors on the device of the ranks."""
         return self._tensors
 
-    def part(self, members: Sequence[Sequence[int]], backend: str) -> PartLink:
-        """The collectives of some ranks: of those lists of them, the one that this rank is in. All ranks call it.
+    def add_tensor_group(self, ranks: Sequence[int], backend: str) -> None:
+        """Add a group of some ranks to `further_groups`; all ranks call it, those that are not in it, too.
 
         Parameters
         ----------
-        members
-            Each rank is in one of them.
         backend
-            What moves tensors of GPUs, as torch names it.
+            What moves tensors of GPUs, as torch names it; on CPUs there is no such group.
         """
-        limit = timedelta(seconds=self._timeout) + _MARGIN
-        for ranks in members:
-            group = None
-            if self._waits_on_device:
-                group = dist.new_group(list(ranks), backend=backend, timeout=limit)
-            if self._place.rank in ranks:
-                self._parts.append(PartLink(self, ranks, group))
-        return self._parts[-1]
+        limit, group = timedelta(seconds=self._timeout) + _MARGIN, None
+        if self._waits_on_device:
+            group = dist.new_group(list(ranks), backend=backend, timeout=limit)
+        self.further_groups.append(group)
 
     @property
     def is_on_one_host(self) -> bool:
@@ -201,7 +196,7 @@ class Link:
             self._watch.stop()
         if now or not dist.is_initialized() or not self._taken_down():
             for group in (
-                self._control, self._host_tensors, self._tensors, *(part.tensor_group for part in self._parts)
+                self._control, self._host_tensors, self._tensors, *filter(None, self.further_groups)
             ):  # fmt: skip
                 ctypes.pythonapi.Py_IncRef(
                     ctypes.py_object(group)
@@ -209,8 +204,7 @@ class Link:
         else:
             # Freed here and not at Python's end, where threads of Gloo that free what they have would end the process.
             self._control = self._host_tensors = self._tensors = None
-            for part in self._parts:
-                part.tensor_group = None
+            self.further_groups.clear()
 
     def _taken_down(self) -> bool:
         """Take the groups down; returns whether that has ended.

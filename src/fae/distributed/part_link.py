@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
+from fae.distributed.link import Link
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fae.core.errors import RankError
-    from fae.distributed.link import Link
 
 
 class PartLink:
@@ -24,18 +25,27 @@ class PartLink:
 
     Parameters
     ----------
-    whole
-        Those of all ranks.
-    ranks
-        The ranks of this part, ascending.
-    tensor_group
-        torch's group of them; None on CPUs.
+    whole, rank
+        Those of all ranks, and this one.
+    members
+        Ranks of every part, ascending; each rank is in one of them. All ranks make theirs together.
+    backend
+        What moves tensors of GPUs, as torch names it.
     """
 
     is_on_one_host = False
 
-    def __init__(self, whole: Link, ranks: Sequence[int], tensor_group: Any) -> None:
-        self._whole, self._ranks, self.tensor_group = whole, list(ranks), tensor_group
+    def __init__(self, whole: Link, rank: int, members: Sequence[Sequence[int]], backend: str) -> None:
+        self._whole, self._ranks, self._number = whole, [rank], 0
+        for ranks in members:
+            whole.add_tensor_group(ranks, backend)
+            if rank in ranks:
+                self._ranks, self._number = list(ranks), len(whole.further_groups) - 1
+
+    @property
+    def tensor_group(self) -> Any:
+        """torch's group of the ranks of this part; None on CPUs."""
+        return self._whole.further_groups[self._number]
 
     @property
     def waited_seconds(self) -> float:

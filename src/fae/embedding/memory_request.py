@@ -158,7 +158,8 @@ class MemoryRequest:
             return self.dense_bytes + self.cpu_work + self.loose_batches
         of_rings = ROUNDED * (len(self._plan.own) * INPUT_RING_DEPTH + 3 * len(self.geometries))
         sums = sum(split.sum_bytes for split in self._slices)
-        sums += sum(split.host_sum_bytes for split in self._slices)
+        if self.num_hosts > 1:
+            sums += sum(split.host_sum_bytes for split in self._slices) + 2 * ROUNDED * len(self.geometries)
         return self.dense_bytes + gpu_lookups(self.geometries, self._slice_size, self._own_splits) + of_rings + sums
 
     @property

@@ -193,7 +193,6 @@ def plan_memory(
     on_gpu: bool,
     dense_bytes: int = 0,
     world: int = 1,
-    num_hosts: int = 1,
     reproducible: bool = False,
     have_rows_together: bool = True,
     shares_host: bool = True,
@@ -207,6 +206,6 @@ def plan_memory(
     """
     request = MemoryRequest(
         hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes, world=world,
-        num_hosts=num_hosts, reproducible=reproducible, have_rows_together=have_rows_together, shares_host=shares_host,
+        reproducible=reproducible, have_rows_together=have_rows_together, shares_host=shares_host,
     )  # fmt: skip
     return find_placement(placement).plan(request)

@@ -81,7 +81,7 @@ def _sentence(plan: Mapping[str, Any], gpus: int) -> str:
         return f"--gpus {gpus} says nothing here: no GPU is in this plan; name one with --gpu."
     wanted = (plan["verdict"]["placement"], plan["recipe"]["placement"], "tiered")
     placement = next(each for each in wanted if each in GROUP_PLACEMENTS)
-    (row,) = [row for row in _of(plan["gpus"]["weak"], placement) if row["gpus"] == gpus]
+    (row,) = [row for row in _of(plan["gpus"]["weak"], placement) if (row["gpus"], row["hosts"]) == (gpus, 1)]
     strong = [each for each in _of(plan["gpus"]["strong"], placement) if each["gpus"] == gpus]
     same = f"; {strong[0]['over_one']:.2f} times with one batch of the recipe for all of them" if strong else ""
     fits = "" if row["fits"] else ", more than it has"
@@ -94,7 +94,7 @@ def _sentence(plan: Mapping[str, Any], gpus: int) -> str:
 
 def _of_spread(weak: Sequence[Row], row: Row) -> str:
     """That all rows fit the GPUs together and not each of them; empty where that is not so, or is said already."""
-    of_gpus = {each["placement"]: each for each in weak if each["gpus"] == row["gpus"]}
+    of_gpus = {each["placement"]: each for each in weak if (each["gpus"], each["hosts"]) == (row["gpus"], 1)}
     spread, device = of_gpus.get("spread"), of_gpus["device"]
     if row["gpus"] == 1 or row["placement"] == "spread" or device["fits"] or spread is None or not spread["fits"]:
         return ""
@@ -149,9 +149,9 @@ def gpus_table(gpus: Mapping[str, Any] | None, rate: Callable[[float], str]) -> 
 
 def _cells(row: Row, shared: Mapping[tuple[str, int], float], rate: Callable[[float], str]) -> list[str]:
     network, milliseconds = row["network_gigabits"], 1000 * row["seconds"]
-    same = shared.get((row["placement"], row["gpus"]))
+    same = None if network else shared.get((row["placement"], row["gpus"]))
     return [
-        f"{row['placement']} {row['gpus']}" + (f", {network} Gb/s" if network else ""),
+        f"{row['placement']} " + (f"{row['hosts']} x {GPUS_OF_HOST}, {network} Gb/s" if network else f"{row['gpus']}"),
         format_count(row["global_batch_size"]),
         format_bytes(row["memory_bytes"]) + ("" if row["fits"] else "+"),
         f"{row['received_bytes_per_input']:,.0f} B",

@@ -24,7 +24,7 @@ OWNED_PLACEMENTS = ("tiered", "spread")
 """Those under which each cold row has one owner among the GPUs of a host."""
 GPUS = (1, 2, 4, 8)
 """GPUs of one host that are planned."""
-GPUS_OF_HOST, HOSTS = 8, 2
+GPUS_OF_HOST, HOSTS = 4, 2
 NETWORKS = (100, 400)
 """Gb/s of a host's network, each way."""
 _EXCHANGE, _DENSE, _BARRIERS, _NETWORK = "exchange of rows", "exchange of dense gradients", "barriers", "network"
@@ -78,20 +78,25 @@ class GpuGroup:
         return width.unique_cold_rows * (self.of_host - 1) / self.of_host
 
     def received(self, placement: str = "device", *, dense: bool = True) -> float:
-        """Bytes that a GPU reads in a step of the others of its host, with the dense gradients or without.
+        """Bytes that a GPU reads in a step of the others, with the dense gradients or without.
 
         Sums of the rows that the other slices look up; where cold rows have owners, of the hot ones among them, and the
-        cold rows that it pulls, and the sums of those that it owns.
+        cold rows that it pulls, and the sums of those that it owns. Where there are several hosts, its part of the sums
+        of its host's other slices and of other hosts, and the other parts of the sums of hosts.
         """
-        others = self.of_host - 1
-        rows = [others * width.unique_rows for width in self.slice_work.widths]
-        if self.has_owners(placement):
-            rows = [
-                others * (width.unique_rows - width.unique_cold_rows) + 2 * self._cold_rows_of_others(width)
-                for width in self.slice_work.widths
-            ]
+        others, near = self.of_host - 1, self.of_host
+        rows, has_owners = [], self.has_owners(placement)
+        for own, host in zip(self.slice_work.widths, self.host_work.widths, strict=True):
+            pulled = self._cold_rows_of_others(own) if has_owners else 0.0
+            if self.hosts == 1:
+                hot = own.unique_rows - (own.unique_cold_rows if has_owners else 0.0)
+                rows.append(others * hot + 2 * pulled)
+                continue
+            stepped = host.unique_rows - (host.unique_cold_rows * others / near if has_owners else 0.0)
+            far = (self.hosts - 1) * host.unique_rows / near
+            rows.append(others / near * (own.unique_rows + self.hosts * stepped) + far + pulled)
         weights = self.dense_weights if dense else 0
-        return received_bytes(rows, self._dims, dense_weights=weights, world=self.of_host)
+        return received_bytes(rows, self._dims, dense_weights=weights, world=self.gpus, num_hosts=self.hosts)
 
     @property
     def network_bytes(self) -> float:
@@ -210,7 +215,7 @@ def needed_sizes(batch_size: int) -> Sequence[int]:
     """Batch sizes whose work `weak_groups` and `strong_groups` need.
 
     >>> needed_sizes(12)
-    [3, 6, 12, 24, 48, 96, 192]
+    [3, 6, 12, 24, 48, 96]
     """
     parts = {batch_size // gpus for gpus in GPUS if batch_size % gpus == 0}
     return sorted(parts | {gpus * batch_size for gpus in (*GPUS, HOSTS * GPUS_OF_HOST)})

@@ -296,7 +296,7 @@ def _planned_memory(
     from fae.distributed.dense_sums import dense_sums_bytes
     from fae.distributed.group import Group
     from fae.embedding.memory_request import MemoryRequest
-    from fae.embedding.placements import plan_memory
+    from fae.embedding.placements import find_placement
     from fae.training.dense import dense_bytes, dense_of_hosts_bytes, dense_slices_bytes, gathered_dense_bytes
 
     train, on_gpu, splits = run.recipe.train, run.device() == "cuda", (packed.train, packed.validation, packed.test)
@@ -312,19 +312,16 @@ def _planned_memory(
     slices = replace(Group(world=world, reproducible=train.reproducible).slices, num_hosts=num_hosts)
     dense += dense_slices_bytes(model, slices) if on_gpu else dense_sums_bytes(num_weights, slices)
     dense += dense_of_hosts_bytes(model, slices)
-    needs = plan_memory(
-        train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, world=world,
+    request = MemoryRequest(
+        hot_set=hot_set, optimizer=train.optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense, world=world,
         num_hosts=num_hosts, reproducible=train.reproducible, have_rows_together=not gathered,
         shares_host=is_one_host and (group is None or group.meeting is not None),
     )  # fmt: skip
+    needs = find_placement(train.placement).plan(request)
     if not gathered:
         return needs
     copies = gathered_dense_bytes(model, world)
     if train.placement != "hybrid":  # whose row sums are in host memory
-        request = MemoryRequest(
-            hot_set=hot_set, optimizer=train.optimizer, splits=splits, on_gpu=on_gpu, world=world,
-            reproducible=train.reproducible,
-        )  # fmt: skip
         copies += request.gathered_sums
     return replace(needs, device_work=needs.device_work + copies)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,14 +49,53 @@ def test_gpus_of_one_host_read_each_other() -> None:
 def test_several_hosts_gather() -> None:
     """Whatever numbers their GPUs have."""
     for number in (0, 1):
-        wire, reason = chosen([number], ["ranks are on 2 hosts"], hosts=("a", "b"))
+        wire, reason = chosen([number], ["ranks are on 2 hosts"], [1], hosts=("a", "b"))
         assert (wire, reason) == ("gather", "ranks are on 2 hosts")
+
+
+class OfHosts(Group):
+    """Rank 0 of two hosts of two ranks, whose GPUs see their neighbours or do not."""
+
+    firsts, sees = (0, 2, 2), True
+
+    def gather_json(self, value: Any, what: str) -> list[Any]:
+        answers = {
+            "the GPUs of all ranks": [1, 0, 1],
+            "whether GPUs see each other": [value] * 3,
+            "the first rank of each host": [0, *self.firsts[1:]],
+            "the GPUs of each host": [[0, 1], [2, 0], [2, 1]],
+            "whether GPUs of each host see each other": [self.sees] * 3,
+        }
+        return [value, *answers[what]]
+
+
+@pytest.mark.usefixtures("see_each_other")
+@pytest.mark.parametrize(
+    ("firsts", "sees", "wire"),
+    [
+        ((0, 2, 2), True, "hosts"),
+        ((0, 2, 2), False, "gather"),
+        ((0, 0, 3), True, "gather"),
+        ((0, 1, 2), True, "gather"),
+    ],
+)
+def test_hosts_of_several_gpus_add_theirs_first(
+    firsts: tuple[int, ...], sees: bool, wire: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where each has as many, in a row, which all see one another."""
+    monkeypatch.setattr(OfHosts, "firsts", firsts)
+    monkeypatch.setattr(OfHosts, "sees", sees)
+    monkeypatch.setattr(wires, "in_hosts", lambda group, size: replace(group, wire="hosts", why_gathered=f"{size}"))
+    group = OfHosts(world=4, hosts=("a", "a", "b", "b"))
+    found = wires.with_best_wire(group, torch.device("cuda:0"))
+    assert found.wire == wire
+    assert found.why_gathered == ("2" if wire == "hosts" else "ranks are on 2 hosts")
 
 
 @pytest.mark.usefixtures("see_each_other")
 def test_ranks_that_have_gpus_of_their_own_gather() -> None:
     """As two containers of one host have: each names its GPU 0."""
-    wire, reason = chosen([0], [""])
+    wire, reason = chosen([0], [""], [0])
     assert wire == "gather"
     assert "do not see each other's GPUs (CUDA_VISIBLE_DEVICES)" in reason
 
@@ -65,15 +105,15 @@ def test_gpus_without_peer_access_gather(monkeypatch: pytest.MonkeyPatch) -> Non
     """Where any rank finds one: it is named on all."""
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda *_: False)
     expected = "GPU 0 does not read the memory of GPU 1 (nvidia-smi topo -m)"
-    assert chosen([1], [""]) == ("gather", expected)
+    assert chosen([1], [""], [0]) == ("gather", expected)
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda *_: True)
-    assert chosen([1], ["GPU 1 does not"]) == ("gather", "GPU 1 does not")
+    assert chosen([1], ["GPU 1 does not"], [0]) == ("gather", "GPU 1 does not")
 
 
 @pytest.mark.usefixtures("see_each_other")
 def test_a_torch_without_shared_memory_gathers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wires, "symmetric_memory", lambda: None)
-    assert chosen([1], [""]) == ("gather", "this torch has no memory that GPUs share")
+    assert chosen([1], [""], [0]) == ("gather", "this torch has no memory that GPUs share")
 
 
 def test_cpus_gather_without_a_reason() -> None:

@@ -122,14 +122,14 @@ def test_a_line_for_each_rank() -> None:
         {"rank": 0, "host": "one", "num_inputs": 4096, "received_bytes": 2**20, "received_bytes_per_input": 256.0,
          "waited_seconds": 1.5},
         {"rank": 1, "host": "two", "num_inputs": 4000, "received_bytes": 2**20, "received_bytes_per_input": 262.1,
-         "waited_seconds": None},
+         "network_bytes": 2**19, "waited_seconds": None},
     ]  # fmt: skip
     text = Page(build_page([make_run(train={"ranks": 2, "each_rank": each})])).text
     assert (
         "rank 0 on one, 4,096 inputs, received 1.0 MiB, 256 bytes an input, 1.50 s in exchanges with other ranks"
         in text
     )
-    assert "rank 1 on two, 4,000 inputs, received 1.0 MiB, 262 bytes an input" in text
+    assert "rank 1 on two, 4,000 inputs, received 1.0 MiB, 262 bytes an input, 512.0 KiB of it from other hosts" in text
     assert text.count("in exchanges with") == 1
     for odd in (None, 3, ["x"], [{}], [{"rank": "first", "num_inputs": [], "waited_seconds": float("nan")}]):
         build_page([make_run(train={"each_rank": odd})])

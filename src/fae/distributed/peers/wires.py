@@ -9,6 +9,7 @@ import torch
 
 from fae.distributed.group import Group, HostParts, Wire
 from fae.distributed.link import Link
+from fae.distributed.part_link import PartLink
 from fae.kernels.torch_private import symmetric_memory
 
 
@@ -34,8 +35,8 @@ def in_hosts(group: Group, num_ranks: int) -> Group:
     world, host, number = group.world, group.rank // num_ranks, group.rank % num_ranks
     hosts = [range(first, first + num_ranks) for first in range(0, world, num_ranks)]
     # A store of the ranks of a host is all that mapped memory needs of their group.
-    near = group.link.part(hosts, "gloo")
-    far = group.link.part([range(each, world, num_ranks) for each in range(num_ranks)], "nccl")
+    near = PartLink(group.link, group.rank, hosts, "gloo")
+    far = PartLink(group.link, group.rank, [range(each, world, num_ranks) for each in range(num_ranks)], "nccl")
     wire: Wire = "peer" if group.device.startswith("cuda") else "gather"
     parts = HostParts(
         neighbours=Group(
@@ -55,7 +56,11 @@ def _ranks_of_each_host(group: Group) -> int:
     firsts = group.gather_json(group.rank - group.local_rank, "the first rank of each host")
     sizes = Counter(firsts)
     size = sizes[firsts[0]]
-    is_even = len(sizes) > 1 and firsts == [rank // size * size for rank in range(group.world)]
+    is_even = (
+        len(sizes) > 1
+        and set(sizes.values()) == {size}
+        and firsts == [rank // size * size for rank in range(group.world)]
+    )
     return size if is_even else 0
 
 

@@ -18,16 +18,19 @@ def rank_lines(each_rank: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """
     lines = []
     for place, each in enumerate(each_rank):
-        rank, inputs, received, each_input, waited = (
+        rank, inputs, received, each_input, network, waited = (
             as_number(each.get(name))
-            for name in ("rank", "num_inputs", "received_bytes", "received_bytes_per_input", "waited_seconds")
-        )
+            for name in (
+                "rank", "num_inputs", "received_bytes", "received_bytes_per_input", "network_bytes", "waited_seconds"
+            )
+        )  # fmt: skip
         host = each.get("host")
         known = (
             f"on {host}" if isinstance(host, str) and host else "",
             f"{format_count(inputs)} inputs" if inputs is not None else "",
             f"received {format_bytes(int(received))}" if received is not None else "",
             f"{each_input:,.0f} bytes an input" if each_input is not None else "",
+            f"{format_bytes(int(network))} of it from other hosts" if network is not None else "",
             f"{seconds_text(waited)} in exchanges with other ranks" if waited is not None else "",
         )
         lines.append((f"rank {rank if rank is not None else place:.0f}", ", ".join(text for text in known if text)))
