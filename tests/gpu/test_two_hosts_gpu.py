@@ -18,6 +18,7 @@ from started_runs import Started, assert_same, nodes_of_torchrun, started
 
 from commands import succeed, write_log, write_recipe
 
+SHARING = Path(__file__).parents[1] / "support" / "fae_on_shared_gpus.py"
 SOCKETS = {
     "NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_IB_DISABLE": "1", "NCCL_SOCKET_IFNAME": "lo",
     "GLOO_SOCKET_IFNAME": "lo",
@@ -38,16 +39,40 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def hosts(folder: Path, out: str, ranks: int, *words: str) -> list[Started]:
-    """Start two hosts with that many ranks each; the first one is the second node."""
+def hosts(folder: Path, out: str, ranks: int, *words: str, shared: bool = False) -> list[Started]:
+    """Start two hosts with that many ranks each; the first one is the second node.
+
+    Parameters
+    ----------
+    shared
+        Whether both have the same GPUs, in the opposite order: NCCL connects those of one number, which differ.
+    """
     gpus, nodes = shown_gpus(), []
     for starter in nodes_of_torchrun(ranks):
-        first = ranks * int(starter[-1])
-        environ = {**SOCKETS, "CUDA_VISIBLE_DEVICES": ",".join(gpus[first : first + ranks])}
+        number = int(starter[-1])
+        own = gpus[:ranks][:: 1 - 2 * number] if shared else gpus[ranks * number : ranks * (number + 1)]
         # NCCL takes nodes of one machine for one host, unless they are named.
-        environ["NCCL_HOSTID"] = f"node{starter[-1]}"
-        nodes.append(started(folder, out, *words, starter=starter, device="cuda", environ=environ))
+        environ = {**SOCKETS, "CUDA_VISIBLE_DEVICES": ",".join(own), "NCCL_HOSTID": f"node{number}"}
+        program = (str(SHARING),) if shared else ("-m", "fae")
+        nodes.append(started(folder, out, *words, starter=starter, device="cuda", environ=environ, program=program))
     return nodes
+
+
+@needs_gpus(2)
+@pytest.mark.parametrize("placement", ["tiered", "spread"])
+def test_two_hosts_of_two_ranks_train_the_bytes_of_one_rank(placement: str, made: Path) -> None:
+    """By the command line and reproducibly, since no two GPUs hold four ranks of one host."""
+    words = ("--set", "train.reproducible=true", "--set", "train.epochs=1", "--set")
+    if not (made / "one rank").exists():
+        started(made, "one rank", *words, "train.placement=device", device="cuda").end()
+    two = f"two of two, {placement}"
+    second, first = (host.end() for host in hosts(made, two, 2, *words, f"train.placement={placement}", shared=True))
+    (said,) = [line for line in (*first, *second) if line.startswith("train: NCCL copies the sums of each host to")]
+    assert "since ranks of this host do not see each other's GPUs" in said
+    record = json.loads((made / two / "run.json").read_text())["train"]
+    assert record["wire"] == "hosts"
+    assert all(0 < each["network_bytes"] < each["received_bytes"] for each in record["each_rank"])
+    assert_same(made / two, made / "one rank")
 
 
 @pytest.mark.parametrize(

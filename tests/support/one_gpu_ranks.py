@@ -31,6 +31,13 @@ def _take(number_of: Callable[[int], int]) -> None:
         torch.cuda.set_device(number_of(place.rank))
         return torch.device("cuda", number_of(place.rank))
 
+    devices.take_device = take
+    gather_through_host_memory()
+
+
+def gather_through_host_memory() -> None:
+    """Let Gloo move what NCCL would gather over all ranks: it refuses two of them on one GPU."""
+
     def gather(self: Link, out: torch.Tensor, tensor: torch.Tensor, what: str) -> None:
         found = torch.empty(out.shape, dtype=out.dtype)
         self._gather(found, tensor.detach().cpu().contiguous(), self._control, what)
@@ -40,5 +47,4 @@ def _take(number_of: Callable[[int], int]) -> None:
     dist.new_group = lambda ranks=None, backend=None, **options: new_group(
         ranks, backend=backend if ranks else "gloo", **options
     )  # fmt: skip
-    devices.take_device = take
     Link.gather_tensors = gather  # type: ignore[method-assign]

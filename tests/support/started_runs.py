@@ -69,6 +69,7 @@ def started(
     starter: tuple[str, ...] = (),
     device: str = "cpu",
     environ: Mapping[str, str] | None = None,
+    program: tuple[str, ...] = ("-m", "fae"),
 ) -> Started:
     """Start the run of a folder, with the data stages of its run `alone`.
 
@@ -78,13 +79,15 @@ def started(
         What starts the ranks: empty for our launcher, else words of `torchrun_of` or `nodes_of_torchrun`.
     environ
         Variables beside those of this process.
+    program
+        What is run in place of the command line itself, as words of Python.
     """
     target = folder / out
     if not target.exists():
         target.mkdir()
         for name in ("log", "profile", "hot_set", "packed"):
             shutil.copytree(folder / "alone" / name, target / name)
-    command = [sys.executable, *starter, "-m", "fae", "run", str(folder / "recipe.toml"), "--out", str(target)]
+    command = [sys.executable, *starter, *program, "run", str(folder / "recipe.toml"), "--out", str(target)]
     process = subprocess.Popen(
         [*command, "--device", device, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **(environ or {})},
