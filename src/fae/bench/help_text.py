@@ -36,7 +36,7 @@ record says why.
 With --gpus N, as in the paper, 1, 2 and 4 GPUs, powers of two up to N: weak scaling, the table's batch on each GPU, so
 the whole batch is W times as large. In turns with one GPU: inputs/s, the ratio over one GPU of the same contender, and
 over hybrid, the data-parallel baseline, on as many GPUs. Plain PyTorch and accuracy stay those of one GPU. Ranks are
-processes, each with its own copy of host rows, which tiered on GPUs has once; one that fails ends all with one line.
+processes, which have host rows together, once a host; one that fails ends all with one line.
 With --device cpu they are N processes of the CPU: what GPUs do, no measure of their speed.
 
 A sample that is there is not taken again: a command that was killed continues when it is typed again.
