@@ -1,7 +1,7 @@
 # Everything from a fresh clone; needs Python >= 3.11, pip and make.
 #
 #   make demo    set up, then see FAE work on a synthetic log
-#   make test    set up, then run all tests with coverage
+#   make test    set up, then run all tests, with coverage by some of them
 #   make check   set up, then lint, format, types, import floors
 #   make clean   remove the environment and what tools left behind
 #
@@ -13,7 +13,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Two workers: compiled kernels are cached on disk and shared, and each worker imports torch.
 TEST_WORKERS ?= 2
-COVERAGE_FLOOR ?= 90
+# Of lines that tests/contract and tests/unit reach (tests/conftest.py): a tracer in the others takes minutes.
+COVERAGE_FLOOR ?= 85
 
 .PHONY: demo test check lint types floors clean
 

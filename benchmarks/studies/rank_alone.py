@@ -22,7 +22,7 @@ import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's t
 import torch
 
 from fae.distributed.group import Group
-from fae.distributed.peers import peer_buffers
+from fae.distributed.peers import host_parts, peer_buffers
 from fae.embedding.ranks import gpu_rank_rows
 
 from common import KAGGLE_ROWS, RESULTS, capped_rows, hot_set, open_log, packed_log, record, save_record, working_folder
@@ -91,7 +91,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=RESULTS / "rank_alone.json")
     options = parser.parse_args()
-    peer_buffers.peer_buffer = gpu_rank_rows.peer_buffer = OwnCopies  # type: ignore[assignment]
+    for module in (peer_buffers, host_parts, gpu_rank_rows):
+        module.peer_buffer = OwnCopies  # type: ignore[attr-defined]
     rows: list[dict[str, Any]] = []
     with working_folder(options.folder) as folder:
         for dim in options.dims:

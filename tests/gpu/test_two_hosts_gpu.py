@@ -23,9 +23,10 @@ SOCKETS = {
     "NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_IB_DISABLE": "1", "NCCL_SOCKET_IFNAME": "lo",
     "GLOO_SOCKET_IFNAME": "lo",
 }  # fmt: skip
+# Batches have several blocks of 64 rows, which hosts add in parts.
 RECIPE = {
-    "hot": {"budget": "8KiB"},
-    "train": {"epochs": 3, "checkpoint_batches": 7, "optimizer": "adam"},
+    "hot": {"budget": "16KiB"},
+    "train": {"epochs": 3, "checkpoint_batches": 7, "optimizer": "adam", "batch_size": 256},
 }
 
 
@@ -33,7 +34,7 @@ RECIPE = {
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a log, a recipe, and the run `alone`, whose data the others take."""
     folder = tmp_path_factory.mktemp("hosts")
-    write_log(folder, 2500)
+    write_log(folder, 6000)
     write_recipe(folder, **RECIPE)
     succeed("run", folder / "recipe.toml", "--out", folder / "alone", "--device", "cpu")
     return folder

@@ -200,6 +200,14 @@ def require_alike(ends: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
             assert one.numpy().tobytes() == other.numpy().tobytes()
 
 
+def many_rows() -> Log:
+    """A batch of several hundred rows in each group."""
+    log = random_log(3, num_inputs=160, batch_size=160)
+    ids = np.random.default_rng(3).integers(0, 190, log.ids.shape).astype(np.int32)
+    features = tuple(dataclasses.replace(each, num_embeddings=190) for each in log.features)
+    return dataclasses.replace(log, ids=ids, features=features, embedding_dims=(4,) * len(features))
+
+
 LOGS = {
     "flat, 12": (rank_log(lists=False, dims=(12,)), 0),
     "flat, 1": (rank_log(lists=False, dims=(1,)), 0),

@@ -63,6 +63,8 @@ ON_CPUS = tuple(name for name in HELD if name not in (*SPREAD[1:], "tiered, all 
 """Those that differ for ranks of CPUs, where `spread` is `device`."""
 INTERPRETED_SLICES = ("weights",)
 """Cases that are trained in slices by Triton's interpreter, which takes long."""
+OF_TWO_RANKS = ("lists, sgd", "lists, rowwise_adagrad", "lists, adagrad")
+"""Cases that no more ranks train in Triton's interpreter: a step follows a row's sum, however many ranks made it."""
 BY_BOTH = ("hybrid", "paper")
 """Those under which a CPU computes rows beside a GPU."""
 
@@ -176,6 +178,14 @@ def every_rank_or_one(batch_size: int = 16) -> Log:
     return Log(**{**vars(log), "ids": ids, "groups": [group for group in groups if group[-1] < 120]})
 
 
+def many_rows() -> Log:
+    """Several blocks of rows in each group of a batch, so that hosts have several parts of them."""
+    log = random_log(9, num_inputs=330, batch_size=160)
+    ids = np.random.default_rng(9).integers(0, 150, log.ids.shape).astype(np.int32)
+    features = tuple(replace(each, num_embeddings=150) for each in log.features)
+    return replace(log, ids=ids, features=features)
+
+
 def rank_cases() -> dict[str, tuple[Log, str]]:
     """Logs and optimizers: lists, weights, batches made to break an exchange, and last batches of all sizes."""
     weighted = random_log(5, lists=True)
@@ -186,6 +196,7 @@ def rank_cases() -> dict[str, tuple[Log, str]]:
     found["sequences"] = (history_log(4), "adam")
     found["every rank or one"] = (every_rank_or_one(), "adagrad")
     found["hot and cold"] = (hot_and_cold_log(), "adam")
+    found["many rows"] = (many_rows(), "sgd")
     found |= {name: (log, "rowwise_adagrad") for name, log in adversarial_logs().items()}
     return found
 
@@ -223,6 +234,8 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     cases = rank_cases()
     if how == "triton-reproducible":
         cases = {name: cases[name] for name in INTERPRETED_SLICES}
+    elif how == "triton" and place.world > 2:
+        cases = {name: case for name, case in cases.items() if name not in OF_TWO_RANKS}
     with RankProcess(place) as process, process.join("cuda" if on_gpu else "cpu") as joined:
         group = replace(joined, wire=wire or joined.wire)
         if wire == "hosts":

@@ -89,7 +89,10 @@ class Group:
 
     @property
     def neighbours(self) -> Group:
-        """The ranks that read one another's memory, where any do: all of them, or those of one host."""
+        """The ranks that read one another's memory, where any do: all of them, or those of one host.
+
+        What such a part exchanges as JSON, and its barriers, are collectives of all ranks.
+        """
         return self if self.parts is None else self.parts.neighbours
 
     @property

@@ -110,7 +110,10 @@ class Link:
         """
         limit, group = timedelta(seconds=self._timeout) + _MARGIN, None
         if self._waits_on_device:
-            group = dist.new_group(list(ranks), backend=backend, timeout=limit)
+            try:
+                group = dist.new_group(list(ranks), backend=backend, timeout=limit)
+            except RuntimeError as error:
+                raise LostRank(f"ranks cannot be connected: {_line(error)}") from error
         self.further_groups.append(group)
 
     @property

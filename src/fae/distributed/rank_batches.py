@@ -64,7 +64,7 @@ class RankBatch(PackedBatch):
 
     @property
     def rows_of_others(self) -> tuple[int, ...]:
-        """Per group, rows that the other slices look up, once for each that does; empty outside the training split."""
+        """Per group, vectors that this rank reads of others in a step (`SharedArrays.rows_of_others`)."""
         shared = self._arrays.shared
         return () if shared is None or shared.rows_of_others is None else tuple(shared.rows_of_others[self._index])
 

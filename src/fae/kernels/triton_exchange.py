@@ -6,8 +6,9 @@ in the tree of `fae.distributed.tree_sum`, and steps every row of the batch in i
 Where a subtree does not look a row up, the sum of the other half goes up as it is. Sums may wait for the beginning of
 the next step; a word in the memory of the device says whether some do.
 
-Where each cold row has an owner, that rank alone steps it, and before a lookup each rank pulls the cold rows of its
-slice, once each, into places behind its own hot rows.
+Where there are several hosts, each rank first adds a part of the sums of its own one, and the sums of hosts are added
+in place of those of slices. Where each cold row has an owner, that rank alone steps it, and before a lookup each rank
+pulls the cold rows of its slice, once each, into places behind its own hot rows.
 
 Shapes in the kernels: D embedding_dim padded to a power of two, n rows of the slice, U rows of all slices.
 """

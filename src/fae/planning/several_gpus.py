@@ -101,8 +101,14 @@ class GpuGroup:
     @property
     def network_bytes(self) -> float:
         """Bytes that a host receives in a step of the others."""
+        return sum(self._network_parts)
+
+    @property
+    def _network_parts(self) -> tuple[float, float]:
+        """The same of rows, and of dense gradients."""
         rows = [(self.hosts - 1) * width.unique_rows for width in self.host_work.widths]
-        return network_bytes(rows, self._dims, dense_weights=self.dense_weights, num_hosts=self.hosts)
+        of_rows = network_bytes(rows, self._dims, dense_weights=0, num_hosts=self.hosts)
+        return of_rows, network_bytes([], [], dense_weights=self.dense_weights, num_hosts=self.hosts)
 
     def exchange_parts(
         self, machine: MachineConstants, wire: WireConstants, placement: str = "device"
@@ -114,7 +120,11 @@ class GpuGroup:
         """
         if self.gpus == 1:
             return {}
-        rows = self.received(dense=False)
+        rows, dense, barriers_of_hosts = self.received(dense=False), self.received() - self.received(dense=False), 0
+        if self.hosts > 1:  # of each width and of the dense gradients; what crosses the network has its own part
+            barriers_of_hosts = len(self._dims) + 1
+            of_rows, of_dense = self._network_parts
+            rows, dense = rows - of_rows / self.of_host, dense - of_dense / self.of_host
         sums, stepped = (
             sum(4.0 * width.embedding_dim * width.unique_rows for width in work.widths)
             for work in (self.slice_work, self.whole_work)
@@ -122,8 +132,8 @@ class GpuGroup:
         moved = self.of_host * sums + 2 * stepped  # sums are read, rows read and written
         parts = {
             _EXCHANGE: wire.exposed * max(rows / wire.wire_rate, moved / (wire.memory_share * machine.memory_rate)),
-            _DENSE: (self.received() - rows) / wire.wire_rate,
-            _BARRIERS: wire.barriers * wire.barrier_seconds,
+            _DENSE: dense / wire.wire_rate,
+            _BARRIERS: (wire.barriers + barriers_of_hosts) * wire.barrier_seconds,
         }
         if self.has_owners(placement):
             pulled = sum(

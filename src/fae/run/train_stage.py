@@ -267,7 +267,7 @@ def require_memory_of_each(run: RunContext, packed: PackedDataset, hot_set: HotS
     from fae.models.registry import sketch_model
 
     train, on_gpu, host = run.recipe.train, run.device() == "cuda", group.hosts[group.rank]
-    is_elsewhere, gathered, line = host != group.hosts[0], on_gpu and group.wire == "gather", ""
+    is_elsewhere, is_apart, line = host != group.hosts[0], on_gpu and group.wire in ("gather", "hosts"), ""
     shares_host = group.meeting is not None  # unknown before ranks have met
     if on_gpu or is_elsewhere or not shares_host:
         model = sketch_model(run.recipe.model, hot_set.layout.features, packed.num_dense)
@@ -276,7 +276,7 @@ def require_memory_of_each(run: RunContext, packed: PackedDataset, hot_set: HotS
             require_memory(
                 _planned_memory(run, packed, hot_set, model, group),
                 train.placement, device_free=free,
-                host_free=available_bytes() if is_elsewhere or gathered or not shares_host else 0,
+                host_free=available_bytes() if is_elsewhere or is_apart or not shares_host else 0,
                 ranks=run.ranks.place.local_world, gpu=f"{gpu} of {host}, that of rank {group.rank}",
             )  # fmt: skip
         except BudgetError as error:

@@ -16,6 +16,9 @@ from fae.kernels.triton_dense import DENSE_BLOCK, add_ranks, part_blocks
 class PartsOfHosts:
     """A vector of each host, in as many parts as it has ranks.
 
+    What a rank has received may be written again by the next `send`: the ranks of a host meet before it (their own
+    vectors must be there), and come there behind their reads of the step before.
+
     Parameters
     ----------
     group

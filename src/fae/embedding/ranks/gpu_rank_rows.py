@@ -1,8 +1,9 @@
 """What embeddings do on a GPU where batches are cut into slices, over ranks or on one: cut them, sum rows over slices.
 
-Every rank has all rows. Each sums the gradients of its own slices into a buffer that all can read; each reads those of
-all, adds them in one tree, and steps every row of the batch in its own bank. On up to 4 GPUs that moves no more bytes
-than one owner of each row would, which read the sums of all and wrote the new row to all; and no state is moved.
+Each rank sums the gradients of its own slices into a buffer that all can read; each reads those of all, or the sums of
+whole hosts, adds them in one tree, and steps the rows of the batch in its own bank: all, or of cold rows those that it
+owns. On up to 4 GPUs that moves no more bytes than one owner of each row would, which read the sums of all and wrote
+the new row to all; and no state is moved.
 
 Rows are stepped when the next step begins, beside the dense layers that come before the first lookup: at the end of
 their own step nothing is left to compute beside them (docs/internals/distributed.md has what both took in a trial).

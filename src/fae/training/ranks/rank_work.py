@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -18,7 +18,7 @@ class RankWork:
     """Counts of one rank, since this process began to train; with one rank there is nothing to count."""
 
     def __init__(self, embeddings: Embeddings, model: nn.Module) -> None:
-        self._group = embeddings.group
+        self._embeddings, self._group = embeddings, embeddings.group
         self._dims = [group.embedding_dim for group in embeddings.layout.groups]
         self._dense_weights = sum(each.numel() for each in model.parameters() if each.requires_grad)
         self._plan = self._group.slices
@@ -30,21 +30,18 @@ class RankWork:
 
     def _count(self, stream: Iterable[ReadyBatch]) -> Iterable[ReadyBatch]:
         for batch in stream:
-            packed = batch.packed
-            assert isinstance(packed, BatchSlice | RankBatch)
             self._inputs += sum(part.num_inputs for part in batch.slices)
             num_hosts, weights = self._plan.num_hosts, self._dense_weights
+            of_others, of_hosts = self._rows(batch)
             self._bytes += int(
                 received_bytes(
-                    packed.rows_of_others, self._dims, dense_weights=weights, world=self._group.world,
-                    num_hosts=num_hosts,
+                    of_others, self._dims, dense_weights=weights, world=self._group.world, num_hosts=num_hosts
                 )
-            )  # fmt: skip
+            )
             if num_hosts > 1:
-                assert isinstance(packed, RankBatch)
                 self._network_bytes += int(
                     network_bytes(
-                        packed.rows_of_hosts, self._dims, dense_weights=weights, num_hosts=num_hosts,
+                        of_hosts, self._dims, dense_weights=weights, num_hosts=num_hosts,
                         host_ranks=self._plan.host_ranks,
                     )
                 )  # fmt: skip
@@ -53,6 +50,24 @@ class RankWork:
                 yield batch
             finally:  # also where the loop is left
                 self._seconds += (self._group.waited_seconds or 0.0) - before
+
+    def _rows(self, batch: ReadyBatch) -> tuple[Sequence[int], Sequence[int]]:
+        """Per group: sums that this rank reads of others, and those of them that come from other hosts."""
+        packed, plan = batch.packed, self._plan
+        assert isinstance(packed, BatchSlice | RankBatch)
+        if plan.num_hosts == 1:
+            return packed.rows_of_others, ()
+        if isinstance(packed, RankBatch) and not self._embeddings.computes_on_host(batch):
+            return packed.rows_of_others, packed.rows_of_hosts
+        # Sums of rows that CPUs step go from every rank to all, through host memory.
+        near = range(plan.host * plan.host_ranks, (plan.host + 1) * plan.host_ranks)
+        others = [rank for rank in range(plan.world) if rank != plan.rank]
+        counted = [
+            {rank: len(shared.listed.places_of_rank(rank, plan.world)) for rank in others}
+            for shared in packed.shared_rows
+        ]
+        far = [sum(count for rank, count in rows.items() if rank not in near) for rows in counted]
+        return [sum(rows.values()) for rows in counted], far
 
     def gathered(self) -> list[dict[str, Any]]:
         """``train.each_rank`` of the run record: the counts of each rank, by rank; empty where there is one.
