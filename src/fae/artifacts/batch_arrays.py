@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fae.artifacts.order_planes import OrderArrays
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
@@ -184,9 +186,10 @@ class BatchArrays:
 
     Attributes
     ----------
-    addresses, order, dense, labels
-        As in `PackedBatch`, with N in front; `order` is None outside the training split, and `addresses` where they
-        follow from it.
+    addresses, dense, labels
+        As in `PackedBatch`, with N in front; `addresses` are None where they follow from the order.
+    order
+        That of every batch; None outside the training split.
     num_inputs
         int32 ``[N]``.
     inputs
@@ -208,7 +211,7 @@ class BatchArrays:
     """
 
     addresses: npt.NDArray[np.int32] | None
-    order: npt.NDArray[np.int32] | None
+    order: OrderArrays | None
     dense: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
     num_inputs: npt.NDArray[np.int32]
@@ -227,4 +230,4 @@ class BatchArrays:
         if self.addresses is not None:
             return self.addresses.shape[1], self.addresses.shape[2]
         assert self.order is not None
-        return self.labels.shape[1], self.order.shape[1] // self.labels.shape[1]
+        return self.labels.shape[1], self.order.num_lookups // self.labels.shape[1]

@@ -1,4 +1,4 @@
-"""A slice of a packed batch, which one rank trains: derived when the batch is loaded, from what version 3 stores.
+"""A slice of a packed batch, which one rank trains: derived when the batch is loaded, from what is stored of the batch.
 
 A packed batch is a global batch, and slice s of S has its s-th contiguous part of B / S inputs. The order of the
 batch is sorted by address and then by lookup, so the order of a slice is the order of the batch without the lookups of
@@ -95,7 +95,9 @@ class BatchSlice(PackedBatch):
     def total_weight(self) -> float:
         return self._whole.total_weight
 
-    def read_addresses(self, out: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32]:
+    def read_addresses(
+        self, out: npt.NDArray[np.int32] | None = None, order: npt.NDArray[np.int32] | None = None
+    ) -> npt.NDArray[np.int32]:
         if self.is_ordered:
             return self._cut.addresses.reshape(-1, sum(self._group_slots))
         return self._whole.addresses[self._part]
@@ -104,8 +106,7 @@ class BatchSlice(PackedBatch):
     def is_ordered(self) -> bool:
         return self._whole.is_ordered
 
-    @cached_property
-    def order(self) -> npt.NDArray[np.int32] | None:
+    def read_order(self, out: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32] | None:
         return self._cut.order if self.is_ordered else None
 
     @cached_property

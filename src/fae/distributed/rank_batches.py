@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, SharedArrays
+from fae.artifacts.order_planes import OrderArrays, plane_types
 from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.core.compiled import read_only
 from fae.core.own_pages import zeros_in_own_pages
@@ -197,14 +198,19 @@ class RankBatches:
     def _with_lists(self, cut: BatchArrays, batches: BatchSet, size: int, *, is_first: bool) -> BatchArrays:
         """Cut the order of every batch, and list the rows of its slices."""
         count, groups = batches.num_batches, len(self._group_slots)
-        order = zeros_in_own_pages(np.int32, count, size * sum(self._group_slots))
+        num_lookups = size * sum(self._group_slots)
+        order = OrderArrays(
+            tuple(zeros_in_own_pages(kind, count, num_lookups) for kind in plane_types(num_lookups).values())
+        )
         found: list[list[Lists]] = [[] for _ in range(count)]
         slice_rows = np.zeros((count, groups, self._num_slices), np.int64)  # that each slice of a batch looks up
         own_hot_rows, of_others = np.zeros((count, groups), np.int32), np.zeros((count, groups), np.int64)
 
         def work(first: int, last: int) -> None:
+            own_order = np.empty(num_lookups, np.int32)
             for index in range(first, last):
-                lists = found[index] = self._cut_batch(batches, index, size, order[index], slice_rows[index])
+                lists = found[index] = self._cut_batch(batches, index, size, own_order, slice_rows[index])
+                OrderArrays.split(own_order[None], order[index : index + 1])
                 if not is_first:
                     for each in lists:
                         del each["rows"], each["bits"], each["counts"]
@@ -246,7 +252,7 @@ class RankBatches:
             )  # fmt: skip
         return dataclasses.replace(
             cut,
-            order=read_only(order),
+            order=order.read_only(),
             segments=SegmentArrays(
                 starts=starts, addresses=addresses, offsets=offsets, long_rows=long_rows, long_offsets=long_offsets
             ),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import SegmentArrays
 from fae.artifacts.columnar_log import FeatureSchema, first_slots, model_features
+from fae.artifacts.order_planes import OrderArrays
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
 from fae.core.optimizers import row_bytes
@@ -99,7 +100,7 @@ def _in_own_pages(batches: BatchSet) -> BatchSet:
             return in_own_pages(value)
         if isinstance(value, tuple):
             return tuple(map(moved, value))
-        if isinstance(value, SegmentArrays):
+        if isinstance(value, SegmentArrays | OrderArrays):
             return replace(value, **{field.name: moved(getattr(value, field.name)) for field in fields(value)})
         return value
 

@@ -74,7 +74,7 @@ def test_a_rank_of_gpus_takes_no_more_than_is_planned(world: int, reproducible: 
     slices = [each.arrays for each in rows.ranks.cut(packed)]
     lists = list(slices[0].shared.rows)
     for each in slices:
-        lists += [each.order, *each.segments.starts, *each.segments.addresses]
+        lists += [*each.order.parts, *each.segments.starts, *each.segments.addresses]
         assert each.shared.rows is slices[0].shared.rows, "lists of whole batches are there once"
     assert sum(array.nbytes for array in lists) < needs.host_buffers - alone.host_buffers // world
 
