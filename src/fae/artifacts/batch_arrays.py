@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.order_planes import OrderArrays
+from fae.core.bfloat16 import round_to_bfloat16
+from fae.core.compiled import read_only
+from fae.core.own_pages import zeros_in_own_pages
+from fae.core.threads import run_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +228,21 @@ class BatchArrays:
     hot_segments: SegmentArrays | None = None
     group_places: npt.NDArray[np.int64] | None = None
     shared: SharedArrays | None = None
+
+    @cached_property
+    def rounded_dense(self) -> npt.NDArray[np.uint16]:
+        """uint16 ``[N, B, K]``: bits of `dense` in bfloat16, on pages of their own, from which a GPU may copy.
+
+        All are rounded when they are first read, on all threads.
+        """
+        found = zeros_in_own_pages(np.uint16, *self.dense.shape)
+
+        def work(first: int, last: int) -> None:
+            for index in range(first, last):
+                round_to_bfloat16(self.dense[index], found[index])
+
+        run_ranges(work, len(found))
+        return read_only(found)
 
     @property
     def shape(self) -> tuple[int, int]:

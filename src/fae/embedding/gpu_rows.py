@@ -84,6 +84,7 @@ class GpuRows:
         self._addresses_there: torch.cuda.Event | None = None  # before the rest of it
         self._interacted = self._has_read = self._updated_on_side = False
         self._rings: InputRings | None = None
+        self._rounds_dense = False
         self._times_reserved = 0
         self.ranks: GpuRankRows | None = None
         self._owners: ColdOwners | None = None
@@ -107,6 +108,13 @@ class GpuRows:
         assert self.ranks is not None
         self._owners = owners
         self.ranks.leave_cold_rows_to(owners)
+
+    def round_dense(self, *, rounds: bool) -> None:
+        """Send dense features in bfloat16, or in float32, from the next stream on."""
+        if rounds != self._rounds_dense and self._rings is not None:
+            self._times_reserved += 1 + self._rings.generation
+            self._rings = None
+        self._rounds_dense = rounds
 
     @property
     def generation(self) -> int:
@@ -138,14 +146,11 @@ class GpuRows:
         parts = [batches] if self.ranks is None else self.ranks.cut(batches)
         if self._rings is None:
             layout = InputLayout(
-                batch_size=self._batch_size,
-                num_slots=self._layout.num_slots,
-                num_dense=batches.num_dense,
+                batch_size=self._batch_size, num_slots=self._layout.num_slots, num_dense=batches.num_dense,
                 num_groups=len(self._layout.groups),
-                with_cold_lists=not self._staged and self._owners is None,
-                with_weights=batches.is_weighted,
-                of_slices=self.ranks is not None,
-            )
+                with_cold_lists=not self._staged and self._owners is None, with_weights=batches.is_weighted,
+                of_slices=self.ranks is not None, rounds_dense=self._rounds_dense,
+            )  # fmt: skip
             held = int(self.ranks is not None)
             self._rings = InputRings(layout, INPUT_RING_DEPTH, self._device, held=held, count=len(parts))
         self._rings.reserve(parts, None if self.ranks is None else self.ranks.largest)

@@ -120,6 +120,11 @@ def loose_batches(batch_size: int, num_dense: int) -> int:
     return 2 * (4 * batch_size * (num_dense + 2) + 3 * ROUNDED)
 
 
+def rounded_bytes(num_inputs: int, num_dense: int) -> int:
+    """Bytes of `BatchArrays.rounded_dense`, padded inputs among them."""
+    return 2 * num_inputs * num_dense
+
+
 def input_buffer_bytes(layout: InputLayout, splits: Sequence[BatchSizes]) -> int:
     """Bytes of one input buffer that is large enough for any batch."""
     return 4 * max((layout.num_words(split) for split in splits if split.num_batches), default=0)

@@ -51,7 +51,7 @@ class InputViews:
         int32 ``[B, S]``. In the buffer of a batch that has an order they are not there, but that: kernels are given
         views whose addresses were derived from it (`fae.kernels.triton_addresses`).
     dense
-        float32 ``[B, K]``.
+        float32 ``[B, K]``, or bfloat16 where the model rounds them before it uses them.
     labels
         float32 ``[B]``.
     order

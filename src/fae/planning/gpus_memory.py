@@ -34,7 +34,7 @@ def memory_of_gpu(placement: str, figures: BudgetFigures, group: GpuGroup) -> Me
         ),
         optimizer=figures.hot_set.optimizer, splits=[larger_batches(split, base, whole) for split in figures.splits],
         on_gpu=True, dense_bytes=figures.dense_bytes, world=group.gpus, have_rows_together=group.hosts == 1,
-        shares_host=group.hosts == 1,
+        shares_host=group.hosts == 1, rounds_dense=whole.settings.rounds_dense,
     )  # fmt: skip
     needs = find_placement(placement).plan(request)
     if group.hosts == 1:

@@ -302,6 +302,7 @@ def _planned_memory(
     from fae.embedding.memory_request import MemoryRequest
     from fae.embedding.placements import plan_memory
     from fae.training.dense import dense_bytes, dense_slices_bytes, gathered_dense_bytes
+    from fae.training.rounded_dense import fit_in_memory, rounds_dense
 
     train, on_gpu, splits = run.recipe.train, run.device() == "cuda", (packed.train, packed.validation, packed.test)
     world, num_weights = run.ranks.place.world, sum(parameter.numel() for parameter in model.parameters())
@@ -311,10 +312,11 @@ def _planned_memory(
         Group(world=world, reproducible=train.reproducible).slices,
     )
     dense += dense_slices_bytes(model, slices) if on_gpu else dense_sums_bytes(num_weights, slices)
+    rounds = on_gpu and rounds_dense(model, train.precision) and fit_in_memory(splits, packed.batch_size)
     needs = plan_memory(
         train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, world=world,
         reproducible=train.reproducible, have_rows_together=not gathered and is_one_host,
-        shares_host=shares_host and is_one_host,
+        shares_host=shares_host and is_one_host, rounds_dense=rounds,
     )  # fmt: skip
     if not gathered:
         return needs

@@ -48,6 +48,8 @@ class InputLayout:
         Whether inputs have weights, which follow the labels.
     of_slices
         Whether batches are slices.
+    rounds_dense
+        Whether dense features are sent in bfloat16, as a model that rounds them before it uses them gets them.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class InputLayout:
         with_cold_lists: bool,
         with_weights: bool = False,
         of_slices: bool = False,
+        rounds_dense: bool = False,
     ) -> None:
         self.batch_size, self.num_slots, self.num_dense, self.num_groups = batch_size, num_slots, num_dense, num_groups
         self.with_cold_lists, self.with_weights, self.of_slices = with_cold_lists, with_weights, of_slices
         self._dense = _aligned(group_field(num_groups))
-        self._labels = _aligned(self._dense + batch_size * num_dense)
+        self.rounds_dense = rounds_dense
+        self._labels = _aligned(self._dense + -(-batch_size * num_dense * (2 if rounds_dense else 4) // 4))
         self._weights = _aligned(self._labels + batch_size)
         # Addresses of batches for evaluation, the order of others: addresses are derived from it on the device. Where
         # the order is in planes, lists begin behind these, and the buffer has room for whole lookups all the same.
@@ -89,6 +93,7 @@ class InputLayout:
     def views(self, words: Tensor) -> InputViews:
         """Cut an int32 buffer of at least `num_words` words into its parts."""
         size, slots, dense = self.batch_size, self.num_slots, self.num_dense
+        dense_type = torch.bfloat16 if self.rounds_dense else torch.float32
         lookups = words[self._lookups : self._lookups + size * slots]
         planes = tuple(
             words[begin:].view(_PLANE_TYPES[kind])[: size * slots]
@@ -98,7 +103,7 @@ class InputLayout:
             words=words,
             longs=words[: len(words) // 2 * 2].view(torch.int64),
             addresses=lookups.view(size, slots),
-            dense=words[self._dense : self._dense + size * dense].view(torch.float32).view(size, dense),
+            dense=words[self._dense : self._labels].view(dense_type)[: size * dense].view(size, dense),
             labels=words[self._labels : self._labels + size].view(torch.float32),
             order=lookups,
             planes=planes,
@@ -140,7 +145,7 @@ class InputLayout:
         headers[:, 1] = rates.view(np.int32)
         if kept_shares is not None:
             headers[:, 2] = kept_shares.view(np.int32)
-        pieces.add_fixed(arrays.dense, self._dense)
+        pieces.add_fixed(arrays.rounded_dense if self.rounds_dense else arrays.dense, self._dense)
         pieces.add_fixed(arrays.labels, self._labels)
         if self.with_weights:
             assert arrays.weights is not None

@@ -31,7 +31,7 @@ def dense_part_bytes(recipe: Recipe, features: Sequence[FeatureSchema], num_dens
 
 
 def memory_by_placement(
-    hot_set: PlannedHotSet, splits: Sequence[BatchSizes], *, on_gpu: bool, dense: int
+    hot_set: PlannedHotSet, splits: Sequence[BatchSizes], *, on_gpu: bool, dense: int, rounds_dense: bool = False
 ) -> dict[str, MemoryPlan]:
     """What every placement that differs takes.
 
@@ -41,9 +41,13 @@ def memory_by_placement(
         The batches that training streams.
     dense
         `dense_part_bytes`.
+    rounds_dense
+        As `fae.embedding.memory_request.MemoryRequest` has it.
     """
     return {
-        placement: plan_memory(placement, hot_set, hot_set.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense)
+        placement: plan_memory(
+            placement, hot_set, hot_set.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, rounds_dense=rounds_dense
+        )
         for placement in (GPU_PLACEMENTS if on_gpu else CPU_PLACEMENTS)
     }
 
