@@ -66,6 +66,8 @@ class BatchSlice(PackedBatch):
         Slots of each group of tables.
     world
         Ranks, each with S / W slices; by default W is S.
+    order
+        That of the batch, where it has been read for several slices.
 
     Attributes
     ----------
@@ -76,8 +78,10 @@ class BatchSlice(PackedBatch):
     """
 
     def __init__(
-        self, whole: PackedBatch, number: int, num_slices: int, group_slots: Sequence[int], world: int | None = None
-    ) -> None:
+        self, whole: PackedBatch, number: int, num_slices: int, group_slots: Sequence[int], world: int | None = None,
+        order: npt.NDArray[np.int32] | None = None,
+    ) -> None:  # fmt: skip
+        self._whole_order = order
         self._whole, self.number, self._num_slices, self._group_slots = whole, number, num_slices, tuple(group_slots)
         self._world, size = world or num_slices, len(whole.labels) // num_slices
         self._part = slice(number * size, (number + 1) * size)
@@ -146,7 +150,8 @@ class BatchSlice(PackedBatch):
 
     @cached_property
     def _cut(self) -> _Cut:
-        order, size = self._whole.order, len(self.labels)
+        order, size = self._whole.order if self._whole_order is None else self._whole_order, len(self.labels)
+        self._whole_order = None
         assert order is not None
         slots = sum(self._group_slots)
         addresses, own_order = np.empty(size * slots, np.int32), np.empty(size * slots, np.int32)
