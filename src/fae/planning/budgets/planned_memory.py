@@ -15,6 +15,7 @@ from fae.embedding.placements import plan_memory
 from fae.models.registry import sketch_model
 from fae.planning.budgets.planned_hot_set import PlannedHotSet
 from fae.training.dense import dense_bytes
+from fae.training.rounded_dense import fit_in_memory
 
 if TYPE_CHECKING:
     from fae.run.recipe import Recipe
@@ -42,8 +43,9 @@ def memory_by_placement(
     dense
         `dense_part_bytes`.
     rounds_dense
-        As `fae.embedding.memory_request.MemoryRequest` has it.
+        Whether dense features are sent in bfloat16 where they fit host memory (`fae.training.rounded_dense`).
     """
+    rounds_dense = rounds_dense and fit_in_memory(splits, hot_set.batch_size)
     return {
         placement: plan_memory(
             placement, hot_set, hot_set.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, rounds_dense=rounds_dense
