@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fae.artifacts.order_planes import OrderArrays
+from fae.artifacts.stored.order_planes import OrderArrays
 from fae.distributed.dense_sums import DenseSums
 from fae.distributed.group import Group
 from fae.embedding.derived_lookups import DerivedLookups

@@ -29,8 +29,8 @@ import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's t
 import numpy as np
 import torch
 
-from fae.artifacts.order_planes import OrderArrays
 from fae.artifacts.packed import BatchSet, PackedDataset
+from fae.artifacts.stored.order_planes import OrderArrays
 from fae.core.own_pages import in_own_pages
 from fae.distributed.rank_batches import Owned, RankBatches
 from fae.streaming.input_layout import InputLayout

@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fae.core.bfloat16 import round_to_bfloat16
+from fae.artifacts.stored.bfloat16 import round_to_bfloat16
 from fae.models.config import DCNv2Config, DeepFMConfig, DLRMConfig, WideDeepConfig
 from fae.models.dlrm import DLRM
 from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
-from fae.training import rounded_dense
+from fae.training import real_inputs
 from fae.training.config import TrainConfig
 from fae.training.quality.evaluate import predict_split
 from train_setting import Setting, tensors_of
@@ -104,14 +104,14 @@ def test_only_models_that_round_first_get_them() -> None:
     )  # fmt: skip
     for config in configs:
         model = build_model(config, log.features, 3, seed=1)
-        assert rounded_dense.rounds_dense(model, "bf16") == config.rounds_dense == (config.name == "dlrm")
-        assert not rounded_dense.rounds_dense(model, "fp32")
-    assert not rounded_dense.rounds_dense(OwnDLRM(configs[0], log.features, 3), "bf16")
+        assert real_inputs.rounds_dense(model, "bf16") == config.rounds_dense == (config.name == "dlrm")
+        assert not real_inputs.rounds_dense(model, "fp32")
+    assert not real_inputs.rounds_dense(OwnDLRM(configs[0], log.features, 3), "bf16")
     without = build_model(configs[0], log.features, 0, seed=1)
-    assert not rounded_dense.rounds_dense(without, "bf16")
+    assert not real_inputs.rounds_dense(without, "bf16")
     other = build_model(configs[0], log.features, 3, seed=1)
     other.bottom = torch.nn.LayerNorm(3)
-    assert not rounded_dense.rounds_dense(other, "bf16")
+    assert not real_inputs.rounds_dense(other, "bf16")
 
 
 def test_an_evaluation_in_float32_gets_whole_features() -> None:
@@ -135,7 +135,7 @@ def test_a_training_sends_them_rounded_where_they_fit(tmp_path: Path, monkeypatc
     monkeypatch.setattr("fae.training.trainer.honoured_precision", lambda device, precision: precision)
     ends = []
     for free in (8 * needed, 8 * needed - 1, 0):  # 0: the system does not say
-        monkeypatch.setattr(rounded_dense, "available_bytes", lambda free=free: free)
+        monkeypatch.setattr(real_inputs, "available_bytes", lambda free=free: free)
         trainer = setting.trainer(None, TrainConfig(batch_size=32, epochs=1, precision="bf16"), model=DLRM_OF_4)
         monkeypatch.setattr(trainer.embeddings, "round_dense", lambda *, rounds: said.append(rounds))
         trainer.fit()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fae.artifacts.columnar_log import FeatureSchema
-from fae.artifacts.order_planes import OrderArrays, order_bytes, plane_types
+from fae.artifacts.stored.order_planes import OrderArrays, order_bytes, plane_types
 
 from cases import Log, make_embeddings
 

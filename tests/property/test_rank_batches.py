@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, Segments
 from fae.artifacts.columnar_log import FeatureSchema
-from fae.artifacts.order_planes import OrderArrays
 from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
+from fae.artifacts.stored.order_planes import OrderArrays
 from fae.distributed import rank_batches
 from fae.distributed.batch_slices import BatchSlice
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS, Owned, RankBatches

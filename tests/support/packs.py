@@ -14,9 +14,9 @@ import numpy as np
 from fae.artifacts.batch_arrays import Segments
 from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.manifest import Manifest, Plan, write_artifact
-from fae.artifacts.order_planes import OrderArrays
 from fae.artifacts.packed import BatchSet, PackedDataset
 from fae.artifacts.row_layout import RowLayout
+from fae.artifacts.stored.order_planes import OrderArrays
 from fae.core.npy import save_array
 from fae.kernels.input_views import InputViews
 from fae.pack.sort_kernels import SEGMENT_LOOKUPS

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.order_planes import OrderArrays
-from fae.core.bfloat16 import round_to_bfloat16
+from fae.artifacts.stored.bfloat16 import round_to_bfloat16
+from fae.artifacts.stored.order_planes import OrderArrays
 from fae.core.compiled import read_only
 from fae.core.own_pages import zeros_in_own_pages
 from fae.core.threads import run_ranges

@@ -19,9 +19,9 @@ from fae.artifacts.batch_arrays import BatchArrays, Segments
 from fae.artifacts.columnar_log import MOST_ROWS, SPLITS
 from fae.artifacts.lookup_addresses import derive_addresses
 from fae.artifacts.manifest import Manifest, fingerprint, read_manifest
-from fae.artifacts.order_planes import OrderArrays
-from fae.artifacts.packed_split import SplitShape, open_split
 from fae.artifacts.schema import Fields
+from fae.artifacts.stored.order_planes import OrderArrays
+from fae.artifacts.stored.split_files import SplitShape, open_split
 from fae.core.compiled import read_only
 from fae.core.threads import run_ranges
 from fae.core.units import format_count

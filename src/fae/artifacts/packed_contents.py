@@ -12,9 +12,9 @@ from fae.artifacts.checksums import check_contents, damaged
 from fae.artifacts.columnar_log import SPLITS
 from fae.artifacts.lookup_addresses import are_permutations
 from fae.artifacts.mapped_files import MappedFile, RowCheck, ascending, below, check_mapped, within
-from fae.artifacts.order_planes import OrderArrays, join_planes
 from fae.artifacts.packed import BatchSet, PackedDataset
 from fae.artifacts.row_layout import RowLayout
+from fae.artifacts.stored.order_planes import OrderArrays, join_planes
 from fae.core.compiled import read_only
 
 _checked: set[tuple[str, str, int]] = set()

@@ -29,7 +29,7 @@ from fae.models.config import ModelConfig
 from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import make_dense_optimizer
-from fae.training.rounded_dense import send_dense
+from fae.training.real_inputs import send_dense
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, interleave
 from fae.training.step import Precision, cpu_multiplies_bf16

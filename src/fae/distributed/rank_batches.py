@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, SharedArrays
-from fae.artifacts.order_planes import OrderArrays, plane_types
 from fae.artifacts.packed import BatchSet, PackedBatch
+from fae.artifacts.stored.order_planes import OrderArrays, plane_types
 from fae.core.compiled import read_only
 from fae.core.own_pages import zeros_in_own_pages
 from fae.core.threads import run_ranges

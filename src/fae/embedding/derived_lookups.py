@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from fae.artifacts.order_planes import OrderArrays
+from fae.artifacts.stored.order_planes import OrderArrays
 from fae.kernels.input_views import InputViews
 
 

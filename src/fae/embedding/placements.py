@@ -196,7 +196,6 @@ def plan_memory(
     reproducible: bool = False,
     have_rows_together: bool = True,
     shares_host: bool = True,
-    rounds_dense: bool = False,
 ) -> MemoryPlan:
     """What the embeddings of a placement will take on each rank; parameters as `MemoryRequest` has them.
 
@@ -208,6 +207,5 @@ def plan_memory(
     request = MemoryRequest(
         hot_set=hot_set, optimizer=optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense_bytes, world=world,
         reproducible=reproducible, have_rows_together=have_rows_together, shares_host=shares_host,
-        rounds_dense=rounds_dense,
     )  # fmt: skip
     return find_placement(placement).plan(request)

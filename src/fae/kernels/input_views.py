@@ -58,8 +58,8 @@ class InputViews:
         int32 ``[B * S]``: lookups in the order in which gradients are summed; undefined outside training. Where the
         buffer has planes it is not there: kernels are given views whose `order` is written from them.
     planes
-        The same as the buffer has it (`fae.artifacts.order_planes`): int16 ``[B * S]``, the lower 16 bits, and uint8 or
-        int16, the upper ones. Empty for kernels where `order` is in the buffer.
+        The same as the buffer has it (`fae.artifacts.stored.order_planes`): int16 ``[B * S]``, the lower 16 bits, and
+        uint8 or int16, the upper ones. Empty for kernels where `order` is in the buffer.
     weights
         float32 ``[B]``, 0 in padding; None where the log has no weights. No kernel reads them.
     whole_weight

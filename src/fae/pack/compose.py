@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays
-from fae.artifacts.order_planes import OrderArrays, order_bytes
 from fae.artifacts.row_layout import RowLayout
+from fae.artifacts.stored.order_planes import OrderArrays, order_bytes
 from fae.core.compiled import Int64
 from fae.core.errors import RecipeError
 from fae.core.threads import run_ranges

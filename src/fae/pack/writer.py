@@ -24,7 +24,7 @@ import numpy.typing as npt
 from fae.artifacts.batch_arrays import BatchArrays
 from fae.artifacts.checksums import join_checksums
 from fae.artifacts.crc_folding import crc32
-from fae.artifacts.order_planes import plane_types
+from fae.artifacts.stored.order_planes import plane_types
 from fae.core.compiled import Int64
 from fae.core.npy import HEADER_BYTES, NpyWriter, npy_header
 from fae.pack.running_totals import RunningTotals

@@ -13,7 +13,7 @@ from fae.embedding.placements import find_placement
 from fae.pack.packed_sizes import SplitSizes
 from fae.planning.several_gpus import GpuGroup
 from fae.planning.step_work import StepWork, WidthWork
-from fae.training.rounded_dense import fit_in_memory
+from fae.training.real_inputs import fit_in_memory
 
 if TYPE_CHECKING:
     from fae.planning.budgets.budget_figures import BudgetFigures

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import SegmentArrays
 from fae.artifacts.columnar_log import FeatureSchema, first_slots, model_features
-from fae.artifacts.order_planes import OrderArrays
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
+from fae.artifacts.stored.order_planes import OrderArrays
 from fae.core.optimizers import row_bytes
 from fae.core.own_pages import in_own_pages
 from fae.core.seeds import generator

@@ -18,7 +18,7 @@ from fae.planning.step_work import StepSettings
 from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import make_dense_optimizer
 from fae.training.dense_threads import dense_threads, torch_threads
-from fae.training.rounded_dense import rounds_dense
+from fae.training.real_inputs import rounds_dense
 from fae.training.runner import StepRunner
 
 _WARM_UP = 24

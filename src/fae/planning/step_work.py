@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from fae.artifacts.addressing import map_slots
 from fae.artifacts.columnar_log import FeatureSchema, feature_tables, model_features
-from fae.artifacts.order_planes import order_bytes
 from fae.artifacts.packed import PackedDataset
+from fae.artifacts.stored.order_planes import order_bytes
 from fae.core.optimizers import row_bytes
 from fae.models.config import ModelConfig
 from fae.planning.batch_counts import MOST_BATCHES, counts_of_batch, packed_counts

@@ -300,9 +300,9 @@ def _planned_memory(
     from fae.distributed.dense_sums import dense_sums_bytes
     from fae.distributed.group import Group
     from fae.embedding.memory_request import MemoryRequest
-    from fae.embedding.placements import plan_memory
+    from fae.embedding.placements import find_placement
     from fae.training.dense import dense_bytes, dense_slices_bytes, gathered_dense_bytes
-    from fae.training.rounded_dense import fit_in_memory, rounds_dense
+    from fae.training.real_inputs import fit_in_memory, rounds_dense
 
     train, on_gpu, splits = run.recipe.train, run.device() == "cuda", (packed.train, packed.validation, packed.test)
     world, num_weights = run.ranks.place.world, sum(parameter.numel() for parameter in model.parameters())
@@ -313,19 +313,16 @@ def _planned_memory(
     )
     dense += dense_slices_bytes(model, slices) if on_gpu else dense_sums_bytes(num_weights, slices)
     rounds = on_gpu and rounds_dense(model, train.precision) and fit_in_memory(splits, packed.batch_size)
-    needs = plan_memory(
-        train.placement, hot_set, train.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, world=world,
+    request = MemoryRequest(
+        hot_set=hot_set, optimizer=train.optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense, world=world,
         reproducible=train.reproducible, have_rows_together=not gathered and is_one_host,
         shares_host=shares_host and is_one_host, rounds_dense=rounds,
     )  # fmt: skip
+    needs = find_placement(train.placement).plan(request)
     if not gathered:
         return needs
     copies = gathered_dense_bytes(model, world)
     if train.placement != "hybrid":  # whose row sums are in host memory
-        request = MemoryRequest(
-            hot_set=hot_set, optimizer=train.optimizer, splits=splits, on_gpu=on_gpu, world=world,
-            reproducible=train.reproducible,
-        )  # fmt: skip
         copies += request.gathered_sums
     return replace(needs, device_work=needs.device_work + copies)
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from fae.artifacts.batch_arrays import BatchArrays, BatchSizes, SharedArrays
-from fae.artifacts.order_planes import plane_types
 from fae.artifacts.packed import BatchSet
+from fae.artifacts.stored.order_planes import plane_types
 from fae.core.compiled import njit
 from fae.kernels.input_views import InputViews, group_field
 from fae.streaming.counters import copy_bytes, publish, reach

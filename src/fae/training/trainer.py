@@ -39,7 +39,7 @@ from fae.training.quality.evaluate import evaluate, validation_sample
 from fae.training.quality.meter import QualityMeter
 from fae.training.ranks.decisions import RankDecisions
 from fae.training.ranks.rank_work import RankWork
-from fae.training.rounded_dense import dense_sent_for
+from fae.training.real_inputs import dense_sent_for
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision, honoured_precision

@@ -12,8 +12,9 @@ from fae.core.errors import BudgetError
 from fae.distributed.dense_sums import DenseSums, dense_sums_bytes
 from fae.distributed.group import Group
 from fae.embedding.memory_plan import MemoryPlan, require_memory
+from fae.embedding.memory_request import MemoryRequest
+from fae.embedding.placements import find_placement, plan_memory
 from fae.embedding.placements import make_embeddings as make
-from fae.embedding.placements import plan_memory
 from fae.embedding.working_memory import loose_batches, pinned
 from fae.streaming.row_store import RowOptimizer
 
@@ -89,7 +90,11 @@ def test_dense_features_in_bfloat16_are_counted(world: int):
     layout = log.layout(0.4, 1)
     packed, hot_set = log.packed(layout), sized_hot_set(log, layout, depth=3)
     whole, rounded = (
-        plan_memory("device", hot_set, "sgd", [packed], on_gpu=True, world=world, rounds_dense=rounds)
+        find_placement("device").plan(
+            MemoryRequest(
+                hot_set=hot_set, optimizer="sgd", splits=[packed], on_gpu=True, world=world, rounds_dense=rounds
+            )
+        )
         for rounds in (False, True)
     )
     size, dense = 64 // world, packed.num_dense

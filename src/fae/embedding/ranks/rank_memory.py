@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fae.artifacts.batch_arrays import BatchSizes
-from fae.artifacts.order_planes import order_bytes
+from fae.artifacts.stored.order_planes import order_bytes
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS
 from fae.distributed.slice_plan import SlicePlan
 from fae.kernels.geometry import GroupGeometry

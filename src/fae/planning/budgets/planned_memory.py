@@ -11,11 +11,12 @@ from fae.artifacts.columnar_log import FeatureSchema
 from fae.core.npy import HEADER_BYTES
 from fae.core.optimizers import OPTIMIZERS, row_bytes
 from fae.embedding.memory_plan import MemoryPlan
-from fae.embedding.placements import plan_memory
+from fae.embedding.memory_request import MemoryRequest
+from fae.embedding.placements import find_placement
 from fae.models.registry import sketch_model
 from fae.planning.budgets.planned_hot_set import PlannedHotSet
 from fae.training.dense import dense_bytes
-from fae.training.rounded_dense import fit_in_memory
+from fae.training.real_inputs import fit_in_memory
 
 if TYPE_CHECKING:
     from fae.run.recipe import Recipe
@@ -43,13 +44,14 @@ def memory_by_placement(
     dense
         `dense_part_bytes`.
     rounds_dense
-        Whether dense features are sent in bfloat16 where they fit host memory (`fae.training.rounded_dense`).
+        Whether dense features are sent in bfloat16 where they fit host memory (`fae.training.real_inputs`).
     """
-    rounds_dense = rounds_dense and fit_in_memory(splits, hot_set.batch_size)
+    request = MemoryRequest(
+        hot_set=hot_set, optimizer=hot_set.optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense,
+        rounds_dense=rounds_dense and fit_in_memory(splits, hot_set.batch_size),
+    )  # fmt: skip
     return {
-        placement: plan_memory(
-            placement, hot_set, hot_set.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense, rounds_dense=rounds_dense
-        )
+        placement: find_placement(placement).plan(request)
         for placement in (GPU_PLACEMENTS if on_gpu else CPU_PLACEMENTS)
     }
 

@@ -21,8 +21,7 @@ from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
 from fae.training.model_call import call_model
 from fae.training.quality.metrics import Metrics, compute_metrics
-from fae.training.real_inputs import cut_to_real
-from fae.training.rounded_dense import rounds_dense
+from fae.training.real_inputs import cut_to_real, rounds_dense
 from fae.training.step import Precision, autocast
 
 _HOST = torch.device("cpu")  # no step is captured here, so no model of one's own sees padded inputs on any device

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays
 from fae.artifacts.checksums import damaged
-from fae.artifacts.order_planes import OrderArrays, plane_types
 from fae.artifacts.schema import Fields, open_array
+from fae.artifacts.stored.order_planes import OrderArrays, plane_types
 
 
 @dataclass(frozen=True, kw_only=True)
