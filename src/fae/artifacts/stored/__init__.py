@@ -1,1 +1,1 @@
-"""How single arrays and files of artifacts are stored: planes of orders, rounded numbers, the files of a split."""
+"""How arrays of artifacts are stored: planes of orders, rounded numbers, the files of a split."""
