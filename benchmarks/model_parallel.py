@@ -131,7 +131,8 @@ class ModelParallel:
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         dtype = torch.bfloat16 if fused else torch.float32
         parts = StepParts(
-            embeddings=self.embeddings, most_segments=own.train.most_segments[0], model=network, counts=sharding.counts,
+            embeddings=self.embeddings, order=own.train.arrays.order, most_segments=own.train.most_segments[0],
+            model=network, counts=sharding.counts,
             dense_optimizer=make_dense_optimizer(optimizer, network, learning_rate, flat=fused, bf16=fused),
             exchange=VectorExchange(sharding.counts, group.rank, size, dim, dtype, self.device, links), group=group,
             views=FeatureViews([each.name for each in features], [range(len(features))], geometries), links=links,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fae.artifacts.stored.order_planes import OrderArrays
 from fae.distributed.dense_sums import DenseSums
 from fae.distributed.group import Group
+from fae.embedding.derived_lookups import DerivedLookups
 from fae.embedding.features import FeatureEmbeddings, FeatureViews
 from fae.embedding.resident import ResidentEmbeddings
 from fae.kernels.geometry import group_geometries
@@ -158,8 +159,8 @@ class StepParts:
     ----------
     embeddings
         The rows of this rank's tables, for the global batch.
-    most_segments
-        Most segments, and most rows of several, of a batch.
+    order, most_segments
+        The order of batches, and most segments, and most rows of several, of one.
     model, dense_optimizer
         The dense part, the same on all ranks.
     counts
@@ -171,6 +172,7 @@ class StepParts:
     """
 
     embeddings: ResidentEmbeddings
+    order: OrderArrays | None
     most_segments: tuple[int, int]
     model: nn.Module
     dense_optimizer: torch.optim.Optimizer
@@ -230,7 +232,8 @@ class FusedStep:
         geometry, optimizer = self._embeddings.geometries[0], self._embeddings.optimizer
         self._rows = TritonGroupKernels(geometry, 0, batch_size, optimizer.name, device, staged=False)
         self._rows.reserve(*parts.most_segments)
-        self._addresses = torch.full((batch_size, geometry.num_slots), -1, dtype=torch.int32, device=device)
+        self._derived = DerivedLookups(batch_size, geometry.num_slots, device)
+        self._derived.reserve(parts.order)
         size, num_tables, dim = batch_size // parts.group.world, sum(parts.counts), geometry.embedding_dim
         every = group_geometries([1] * num_tables, ["sum"] * num_tables, [dim] * num_tables)[0]
         self.interaction = InteractionKernels(every, 0, size)
@@ -265,14 +268,13 @@ class FusedStep:
         self._side.join()
 
     def _bank_of(self, batch: ReadyBatch) -> tuple[Any, ...]:
-        views, store = batch.buffer.views, self._embeddings.device_stores[0]
+        views, store = self._derived.views(batch.buffer.views), self._embeddings.device_stores[0]
         return views, views.longs, self._embeddings.layout.groups[0].num_hot_rows, store.weight, store.state
 
     def _send(self) -> None:
         views, lists, num_hot_rows, weight, _ = self._bank_of(self._batch)
-        self._rows.derive_addresses(views, self._addresses)
-        with_addresses = dataclasses.replace(views, addresses=self._addresses)
-        self._rows.lookup(with_addresses, lists, num_hot_rows, weight, self._exchange.sent)
+        self._rows.derive_addresses(views, self._derived.addresses)
+        self._rows.lookup(views, lists, num_hot_rows, weight, self._exchange.sent)
         self._exchange.send()
 
     def _interact(self, dense: Tensor) -> Tensor:

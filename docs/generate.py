@@ -34,8 +34,9 @@ from fae.training.config import TrainConfig  # noqa: E402
 WIDTH = 120
 
 PACKAGES = (
-    "core", "core/compiling", "engine", "artifacts", "ingest", "ingest/dense", "ingest/input_order", "ingest/notes",
-    "ingest/numbering", "ingest/raw_files", "ingest/readers", "ingest/scored", "ingest/shards", "ingest/value_types",
+    "core", "core/compiling", "engine", "artifacts", "artifacts/stored", "ingest", "ingest/dense",
+    "ingest/input_order", "ingest/notes", "ingest/numbering", "ingest/raw_files", "ingest/readers", "ingest/scored",
+    "ingest/shards", "ingest/value_types",
     "profile", "report", "report/pictures", "report/sentences", "calibrate", "synthetic", "pack", "inspect",
     "kernels", "distributed", "distributed/peers", "streaming", "embedding", "embedding/ranks", "models", "checkpoint",
     "training", "training/quality", "training/ranks", "training/watching", "run", "run/ahead", "run/housekeeping",

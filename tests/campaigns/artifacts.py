@@ -160,7 +160,7 @@ WRITES = {
     "run": "run", "longer": "run", "wider": "run", "next": "out", "columnar": "out", "part": "parts", "predict": "out",
     "shared": "out", "export": "out",
 }  # fmt: skip
-FOLLOWED = ("ids.npy", "addresses.npy", "order.npy")
+FOLLOWED = ("ids.npy", "addresses.npy", "order_low.npy", "order_high.npy")
 """Arrays whose values are places in other arrays: their checksums are made right more often, as a foreign maker's."""
 SIDE_FILES = (
     ".lock", "timings.json", "run.json", "log.sources.json", ".log.partial.json", "progress.json", "metrics.jsonl",

@@ -5,6 +5,7 @@ A new engine is one entry of `ENGINES`.
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -253,8 +254,18 @@ def test_addresses_follow_from_the_order(form, lengths, poolings, batch_size, mo
         kernels = make_kernels("triton", case.geometry, batch_size, "sgd")
         kernels.addresses, kernels.cold_rows = case.addresses, torch.zeros(1, dtype=torch.int64)
         derived = torch.from_numpy(found).to(kernels.device)
-        kernels.kernels.derive_addresses(kernels.inputs(case.order, 0.0), derived)
+        inputs = kernels.inputs(case.order, 0.0)
+        kernels.kernels.derive_addresses(inputs, derived)
         found = derived.cpu().numpy()
+        for count in (1, 2):  # planes, the upper ones of bytes and of 16 bits
+            kinds = [np.uint16, [np.uint8, np.uint16][batch_size % 2]][:count]
+            planes = [(case.order >> shift).astype(kind) for shift, kind in zip((0, 16), kinds, strict=False)]
+            planes = [plane.view(np.int16) if plane.itemsize == 2 else plane for plane in planes]
+            order, again = torch.full_like(inputs.order, 99), torch.full_like(derived, 77)
+            planes = tuple(torch.from_numpy(plane).to(kernels.device) for plane in planes)
+            kernels.kernels.derive_addresses(dataclasses.replace(inputs, order=order, planes=planes), again)
+            assert torch.equal(order, inputs.order)
+            assert torch.equal(again, derived)
     else:
         if form == "python":
             monkeypatch.setattr(lookup_addresses, "write_addresses", lookup_addresses.write_addresses.py_func)

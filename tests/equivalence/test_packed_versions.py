@@ -1,4 +1,4 @@
-"""Batches of format 2, which store addresses, and those of format 3 train the same bytes, and runs keep their names."""
+"""Batches of formats 2 (addresses), 3 (a whole order) and 4 (planes) train the same bytes; runs keep their names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train_setting import Setting, tensors_of
 
 from cases import CPU, assert_same_bytes, history_log, random_log, train
 from commands import csv_text, fae, fault, succeed, write_recipe, zipf_inputs
-from packs import store_addresses, write_version_2
+from packs import store_addresses, store_whole_order, write_older
 
 
 @pytest.mark.parametrize("make", [random_log, history_log])
@@ -38,16 +38,22 @@ def test_stored_addresses_train_the_same_bytes(
         return train(log, layout, "adagrad", placement, engine=engine, device=CPU, epochs=2)
 
     derived = trained()
-    monkeypatch.setattr(type(log), "packed", lambda self, layout: store_addresses(packed(self, layout)))
-    assert_same_bytes(trained(), derived)
+    for older in (store_whole_order, store_addresses):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(log), "packed", lambda self, layout, older=older: older(packed(self, layout)))
+            assert_same_bytes(trained(), derived)
     if engine != "triton":
         return
 
     def take_stored(self: Any, buffer: Any, banks: Any, *, is_first: bool) -> None:
-        self._addresses.copy_(torch.from_numpy(waiting.pop(0)))
+        addresses, order = waiting.pop(0)
+        self._derived.addresses.copy_(torch.from_numpy(addresses))
+        self._derived.order.copy_(torch.from_numpy(order))
 
     waiting = [
-        batch.addresses.copy() for batch in log.packed(layout) if placement != "paper" or not batch.has_cold_rows
+        (batch.addresses.copy(), batch.order.copy())
+        for batch in log.packed(layout)
+        if placement != "paper" or not batch.has_cold_rows
     ]
     waiting *= 2
     monkeypatch.setattr(GpuRows, "_begin_slice", take_stored)
@@ -55,12 +61,14 @@ def test_stored_addresses_train_the_same_bytes(
     assert not waiting
 
 
+@pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_an_artifact_of_format_2_trains_and_scores_the_same(mixed: bool, tmp_path: Path) -> None:
+def test_an_older_artifact_trains_and_scores_the_same(mixed: bool, version: int, tmp_path: Path) -> None:
     setting = Setting(tmp_path, mixed=mixed)
-    older = write_version_2(setting.packed, tmp_path / "older")
-    assert (older.manifest.format_version, setting.packed.manifest.format_version) == (2, 3)
-    assert older.fingerprints == setting.packed.fingerprints[::-1]
+    older = write_older(setting.packed, tmp_path / "older", version)
+    assert (older.manifest.format_version, setting.packed.manifest.format_version) == (version, 4)
+    assert older.fingerprints[0] == older.manifest.fingerprint
+    assert set(older.fingerprints) == set(setting.packed.fingerprints)
     config, found = TrainConfig(batch_size=32, epochs=2, optimizer="adam"), []
     for packed in (setting.packed, older):
         setting.packed = packed
@@ -70,9 +78,9 @@ def test_an_artifact_of_format_2_trains_and_scores_the_same(mixed: bool, tmp_pat
     assert found[0][0]["test"] == found[1][0]["test"]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe and its run, whose batches are those of format 2, and a training of them."""
+@pytest.fixture(scope="module", params=[2, 3])
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe and its run, whose batches are of an older format, and a training of them."""
     folder = tmp_path_factory.mktemp("older")
     (folder / "log.csv").write_text(csv_text(zipf_inputs(500)))
     log = {"categorical": ["user", "item"], "dense": ["price"], "train": "log.csv"}
@@ -80,7 +88,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = folder / "run"
     for stage in ("ingest", "profile", "calibrate", "pack"):
         succeed(stage, recipe, "--out", run)
-    write_version_2(PackedDataset(run / "packed"), folder / "older")
+    write_older(PackedDataset(run / "packed"), folder / "older", request.param)
     shutil.rmtree(run / "packed")
     (folder / "older").rename(run / "packed")
     said = succeed("run", recipe, "--out", run).stderr
@@ -92,21 +100,23 @@ def facts(run: Path, kind: str) -> Any:
     return json.loads((run / kind / "manifest.json").read_text())
 
 
-def test_batches_of_format_2_are_used_as_they_are(finished: Path, tmp_path: Path) -> None:
+def test_older_batches_are_used_as_they_are(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     recipe, run = tmp_path / "copy" / "recipe.toml", tmp_path / "copy" / "run"
     packed, checkpoint = facts(run, "packed"), facts(run, "checkpoint")
-    assert packed["format_version"] == 2
+    assert packed["format_version"] in (2, 3)
     assert checkpoint["parents"]["packed"] == packed["fingerprint"]
     assert "upgrade: nothing to do" in succeed("upgrade", run).stderr
     assert succeed("run", recipe, "--out", run).stderr.count("already there") == 5
-    # Made again, they are of format 3; what was trained stays, under its name.
+    # Made again, they are of format 4; what was trained stays, under its name.
     shutil.rmtree(run / "packed")
     said = succeed("run", recipe, "--out", run).stderr
     assert said.count("already there") == 4
     assert "train: already there" in said
-    assert facts(run, "packed")["format_version"] == 3
-    assert not (run / "packed" / "train" / "addresses.npy").exists()
+    assert facts(run, "packed")["format_version"] == 4
+    kept = {file.name for file in (run / "packed" / "train").iterdir()}
+    assert "order_low.npy" in kept
+    assert not kept & {"order.npy", "addresses.npy", "order_high.npy"}
     assert facts(run, "checkpoint") == checkpoint
     # Two epochs more continue it.
     said = succeed("run", recipe, "--out", run, "--set", "train.epochs=3", "--json")
@@ -114,13 +124,13 @@ def test_batches_of_format_2_are_used_as_they_are(finished: Path, tmp_path: Path
     assert json.loads(said.stdout)["train"]["num_inputs"] == 3 * facts(run, "packed")["summary"]["num_inputs"]
 
 
-def test_batches_of_format_2_of_another_recipe_are_replaced(finished: Path, tmp_path: Path) -> None:
+def test_older_batches_of_another_recipe_are_replaced(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     recipe, run = tmp_path / "copy" / "recipe.toml", tmp_path / "copy" / "run"
     change = ("--set", "hot.budget=32KiB")
     fault(fae("run", recipe, "--out", run, *change), "replace it with --replace")
     succeed("run", recipe, "--out", run, *change, "--replace")
-    assert facts(run, "packed")["format_version"] == 3
+    assert facts(run, "packed")["format_version"] == 4
     assert facts(run, "checkpoint")["parents"]["packed"] == facts(run, "packed")["fingerprint"]
 
 
@@ -129,4 +139,4 @@ def test_format_1_is_still_refused(finished: Path, tmp_path: Path) -> None:
     path = tmp_path / "copy" / "run" / "packed" / "manifest.json"
     path.write_text(json.dumps({**facts(tmp_path / "copy" / "run", "packed"), "format_version": 1}))
     refused = fae("run", tmp_path / "copy" / "recipe.toml", "--out", tmp_path / "copy" / "run")
-    fault(refused, "packed format 1, expected packed format 3")
+    fault(refused, "packed format 1, expected packed format 4")

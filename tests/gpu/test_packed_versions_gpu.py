@@ -1,4 +1,4 @@
-"""On a GPU: addresses that are derived, in captured steps and others, train the bytes of stored ones (format 2)."""
+"""On a GPU: formats 2 (addresses), 3 (a whole order) and 4 (planes) train the same bytes, captured or not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cases import (
     train,
     wide_log,
 )
-from packs import store_addresses
+from packs import store_addresses, store_whole_order
 
 CUDA = torch.device("cuda")
 
@@ -33,8 +33,9 @@ def take_stored_addresses(monkeypatch, batches):
     }
 
     def take(self, batch, banks):
-        views = batch.buffer.views
-        return dataclasses.replace(views, addresses=stored[batch.packed.order.tobytes()])
+        order = batch.packed.order
+        self._derived.order.copy_(torch.from_numpy(order.copy()))
+        return dataclasses.replace(batch.buffer.views, addresses=stored[order.tobytes()])
 
     monkeypatch.setattr(GpuRows, "_with_addresses", take)
 
@@ -48,10 +49,11 @@ def test_derived_addresses_train_the_same_bytes(make, placement, precision, monk
     kind = {"device": CUDA, "precision": precision, "epochs": 4}
     captured = train(log, layout, "rowwise_adagrad", placement, **kind)
     eager = train(log, layout, "rowwise_adagrad", placement, capture=False, **kind)
-    with monkeypatch.context() as patch:
-        packed = type(log).packed
-        patch.setattr(type(log), "packed", lambda self, layout: store_addresses(packed(self, layout)))
-        assert_same_bytes(train(log, layout, "rowwise_adagrad", placement, **kind), captured)
+    packed = type(log).packed
+    for older in (store_whole_order, store_addresses):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(log), "packed", lambda self, layout, older=older: older(packed(self, layout)))
+            assert_same_bytes(train(log, layout, "rowwise_adagrad", placement, **kind), captured)
     take_stored_addresses(monkeypatch, log.packed(layout))
     stored = train(log, layout, "rowwise_adagrad", placement, capture=False, **kind)
     assert_same_bytes(eager, stored)
@@ -70,14 +72,17 @@ def test_adversarial_batches(name, monkeypatch):
 
 @pytest.mark.parametrize("batch_size", [1000, 32768])
 def test_the_kernel_writes_every_address_once(batch_size):
-    """Large batches: many programs, long rows over several of them, pads of lists, two widths."""
+    """Large batches: many programs, long rows over several of them, pads of lists, two widths; one plane, and two."""
     log = random_log(9, num_inputs=3 * batch_size // 2, batch_size=batch_size, lists=True)
     layout = log.layout(0.3, 1)
     packed = log.packed(layout)
     stored = store_addresses(packed)
     embeddings = make_embeddings("device", log, layout, RowOptimizer(name="sgd"), device=CUDA)
     for index, batch in enumerate(embeddings.stream(packed, range(packed.num_batches))):
-        embeddings._gpu._addresses.fill_(77)
+        derived = embeddings._gpu._derived
+        derived.addresses.fill_(77)
+        derived.order.fill_(77)
         embeddings.lookup(batch)
         torch.cuda.synchronize()
-        assert (embeddings._gpu._addresses.cpu().numpy() == stored.batch(index).addresses).all()
+        assert (derived.addresses.cpu().numpy() == stored.batch(index).addresses).all()
+        assert (derived.order.cpu().numpy() == batch.packed.order).all()

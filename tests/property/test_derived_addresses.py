@@ -55,7 +55,7 @@ def test_the_gpus_kernel_derives_the_same(case: tuple[Log, RowLayout, BatchSet],
     packed = log.packed(layout)
     embeddings = make_embeddings("device", log, layout, RowOptimizer(name="sgd"), device=device, engine="triton")
     for index, batch in enumerate(embeddings.stream(packed, range(packed.num_batches))):
-        derived = embeddings._gpu._addresses
+        derived = embeddings._gpu._derived.addresses
         derived.fill_(77)
         with (
             mock.patch.dict(triton_addresses.ADDRESSES, places=sizes[0]),
@@ -72,8 +72,8 @@ def test_the_gpus_kernel_derives_the_same(case: tuple[Log, RowLayout, BatchSet],
 def test_only_permutations_by_group_are_orders(case: tuple[Log, RowLayout, BatchSet], data: st.DataObject) -> None:
     _, layout, composed = case
     arrays, addressing = composed.arrays, layout.addressing
-    has = np.empty(arrays.order.shape[1], np.bool_)
-    orders = arrays.order.copy()
+    has = np.empty(arrays.order.num_lookups, np.bool_)
+    orders = arrays.order.parts[0].copy()
 
     def fits() -> bool:
         return lookup_addresses.are_permutations(orders, addressing.slot_group, arrays.group_places, has)

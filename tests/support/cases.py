@@ -300,17 +300,19 @@ def train(
     dense_graph=True,
     group=None,
     with_loss=False,
+    rounds_dense=False,
 ) -> list[torch.Tensor]:
     """Train on the log's batches in order; every table (vocabulary order), its state, every dense weight.
 
-    With a `group` of ranks this is one of them. With `with_loss` the logits of all inputs, half-way and at the end, and
-    the sum of the losses come last.
+    With a `group` of ranks this is one of them; with `rounds_dense` dense features are sent in bfloat16. With
+    `with_loss` the logits of all inputs, half-way and at the end, and the sum of the losses come last.
     """
     optimizer = RowOptimizer(name=optimizer_name, learning_rate=0.1)
     embeddings = make_embeddings(
         placement, log, layout, optimizer, depth=depth, faults=faults, device=device, engine=engine, group=group
     )
     embeddings.initialise(7)
+    embeddings.round_dense(rounds=rounds_dense)
     model = build_model(log.config(), log.features, log.dense.shape[1], seed=7).to(embeddings.device)
     flat = device.type == "cuda" or engine == "triton"
     dense_optimizer = make_dense_optimizer(

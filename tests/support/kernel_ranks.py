@@ -95,7 +95,10 @@ class Ranks:
         ring.reserve(split)
         with closing(ring.run(split, order, table)) as run:
             _, buffer = next(run)
-            return dataclasses.replace(buffer.views, words=buffer.views.words.clone())
+            # The order is written where the kernel joins the planes.
+            return dataclasses.replace(
+                buffer.views, words=buffer.views.words.clone(), order=torch.zeros_like(buffer.views.order)
+            )
 
     def _place_rows(self, slot_rows: int, layout: RowLayout) -> None:
         rows, cold = self.listed.unique_rows.astype(np.int64), self.whole.cold_rows[self.group]

@@ -16,7 +16,9 @@ from fae.artifacts.columnar_log import ColumnarLog, FeatureSchema
 from fae.artifacts.manifest import Manifest, Plan, write_artifact
 from fae.artifacts.packed import BatchSet, PackedDataset
 from fae.artifacts.row_layout import RowLayout
-from fae.core.npy import NpyWriter
+from fae.artifacts.stored.order_planes import OrderArrays
+from fae.core.npy import save_array
+from fae.kernels.input_views import InputViews
 from fae.pack.sort_kernels import SEGMENT_LOOKUPS
 
 
@@ -46,8 +48,24 @@ def row_numbers(ids: np.ndarray, layout: RowLayout) -> np.ndarray:
     return rows
 
 
+def store_whole_order(batches: BatchSet) -> BatchSet:
+    """The same batches as format 3 has them: their order as int32."""
+    orders = np.array([batch.order for batch in batches], np.int32).reshape(-1, batches.arrays.order.num_lookups)
+    arrays = dataclasses.replace(batches.arrays, order=OrderArrays((orders,)).read_only())
+    return BatchSet(arrays, batches.num_hot_batches)
+
+
+def order_in_buffer(views: InputViews, batches: BatchSet) -> np.ndarray:
+    """The order of the training batch in an input buffer, int32 ``[B * S]``."""
+    if not batches.arrays.order.are_planes:
+        return views.order.numpy()
+    low, *high = (plane.numpy().astype(np.int64) & 0xFFFF for plane in views.planes)
+    return (low + sum(plane << 16 for plane in high)).astype(np.int32)
+
+
 def store_addresses(batches: BatchSet) -> BatchSet:
     """The same batches as format 2 has them: their addresses in the order of lookups, by plain numpy."""
+    batches = store_whole_order(batches)
     arrays = batches.arrays
     found = np.full((batches.num_batches, *arrays.shape), -1, np.int32)
     for flat, batch in zip(found.reshape(len(found), arrays.shape[0] * arrays.shape[1]), batches, strict=True):
@@ -59,18 +77,22 @@ def store_addresses(batches: BatchSet) -> BatchSet:
     return BatchSet(dataclasses.replace(arrays, addresses=found, group_places=None), batches.num_hot_batches)
 
 
-def write_version_2(packed: PackedDataset, path: Path) -> PackedDataset:
-    """Write the same batches in format 2, which stores the addresses of the training split."""
+def write_older(packed: PackedDataset, path: Path, version: int) -> PackedDataset:
+    """Write the same batches in format 2, which stores addresses of the training split, or 3; both a whole order."""
     made = packed.manifest
-    plan = Plan(kind=made.kind, format_version=2, parameters=made.parameters, parents=made.parents, command="fae pack")
-    summary = {name: value for name, value in made.summary.items() if name != "group_slots"}
+    plan = Plan(
+        kind=made.kind, format_version=version, parameters=made.parameters, parents=made.parents, command="fae pack"
+    )
+    summary = {name: value for name, value in made.summary.items() if version == 3 or name != "group_slots"}
+    older = store_addresses(packed.train).arrays
     with write_artifact(path, plan, summary) as folder:
         for name in made.files:
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(packed.path / name, folder / name)
-        file = NpyWriter(folder / "train" / "addresses.npy", np.int32, (packed.batch_size, packed.num_slots))
-        file.write(0, store_addresses(packed.train).arrays.addresses)
-        file.close()
+            if "order_" not in name:
+                (folder / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(packed.path / name, folder / name)
+        save_array(folder / "train" / "order.npy", older.order.parts[0])
+        if version == 2:
+            save_array(folder / "train" / "addresses.npy", older.addresses)
         summary["bytes"] = sum(each.stat().st_size for each in folder.glob("*/*.npy"))
     return PackedDataset(path)
 

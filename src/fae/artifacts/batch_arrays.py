@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from fae.artifacts.stored.bfloat16 import round_to_bfloat16
+from fae.artifacts.stored.order_planes import OrderArrays
+from fae.core.compiled import read_only
+from fae.core.own_pages import zeros_in_own_pages
+from fae.core.threads import run_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +201,10 @@ class BatchArrays:
 
     Attributes
     ----------
-    addresses, order, dense, labels
-        As in `PackedBatch`, with N in front; `order` is None outside the training split, and `addresses` where they
-        follow from it.
+    addresses, dense, labels
+        As in `PackedBatch`, with N in front; `addresses` are None where they follow from the order.
+    order
+        That of every batch; None outside the training split.
     num_inputs
         int32 ``[N]``.
     inputs
@@ -218,7 +226,7 @@ class BatchArrays:
     """
 
     addresses: npt.NDArray[np.int32] | None
-    order: npt.NDArray[np.int32] | None
+    order: OrderArrays | None
     dense: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
     num_inputs: npt.NDArray[np.int32]
@@ -231,10 +239,25 @@ class BatchArrays:
     group_places: npt.NDArray[np.int64] | None = None
     shared: SharedArrays | None = None
 
+    @cached_property
+    def rounded_dense(self) -> npt.NDArray[np.uint16]:
+        """uint16 ``[N, B, K]``: bits of `dense` in bfloat16, on pages of their own, from which a GPU may copy.
+
+        All are rounded when they are first read, on all threads.
+        """
+        found = zeros_in_own_pages(np.uint16, *self.dense.shape)
+
+        def work(first: int, last: int) -> None:
+            for index in range(first, last):
+                round_to_bfloat16(self.dense[index], found[index])
+
+        run_ranges(work, len(found))
+        return read_only(found)
+
     @property
     def shape(self) -> tuple[int, int]:
         """B and S: inputs of a batch, and lookup slots of an input."""
         if self.addresses is not None:
             return self.addresses.shape[1], self.addresses.shape[2]
         assert self.order is not None
-        return self.labels.shape[1], self.order.shape[1] // self.labels.shape[1]
+        return self.labels.shape[1], self.order.num_lookups // self.labels.shape[1]

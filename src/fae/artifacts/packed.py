@@ -8,26 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, Segments
-from fae.artifacts.checksums import damaged
+from fae.artifacts.batch_arrays import BatchArrays, Segments
 from fae.artifacts.columnar_log import MOST_ROWS, SPLITS
 from fae.artifacts.lookup_addresses import derive_addresses
 from fae.artifacts.manifest import Manifest, fingerprint, read_manifest
-from fae.artifacts.schema import Fields, open_array
+from fae.artifacts.schema import Fields
+from fae.artifacts.stored.order_planes import OrderArrays
+from fae.artifacts.stored.split_files import SplitShape, open_split
 from fae.core.compiled import read_only
+from fae.core.threads import run_ranges
 from fae.core.units import format_count
 
 KIND = "packed"
-FORMAT_VERSION = 3
-OLDER_VERSIONS = (2,)
-"""Formats that are read too, and train the same bytes: 2 stores the addresses of the training split."""
+FORMAT_VERSION = 4
+OLDER_VERSIONS = (2, 3)
+"""Formats that are read too, and train the same bytes: both store the order as int32, 2 also the addresses of the
+training split."""
+_MIN_PLACES = 2**16
+"""Places of an order that a thread joins: waking one for fewer costs more than it saves."""
 COMMAND = "fae pack RECIPE.toml"
 
 
@@ -64,15 +69,21 @@ class PackedBatch:
         found.flags.writeable = False
         return found
 
-    def read_addresses(self, out: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32]:
-        """`addresses`; those that are not stored are derived into `out`, int32 ``[B, S]``, or into a new array."""
+    def read_addresses(
+        self, out: npt.NDArray[np.int32] | None = None, order: npt.NDArray[np.int32] | None = None
+    ) -> npt.NDArray[np.int32]:
+        """`addresses`; those that are not stored are derived into `out`, int32 ``[B, S]``, or into a new array.
+
+        `order` is that of the batch, where the caller has read it already.
+        """
         if self._arrays.addresses is not None:
             return np.asarray(self._arrays.addresses[self._index])
-        assert self.order is not None
+        order = self.order if order is None else order
+        assert order is not None
         assert self._arrays.group_places is not None
         if out is None:
             out = np.empty(self._arrays.shape, np.int32)
-        derive_addresses(self.order, self.segments, self._arrays.group_places, out)
+        derive_addresses(order, self.segments, self._arrays.group_places, out)
         return out
 
     @property
@@ -80,14 +91,24 @@ class PackedBatch:
         """Whether there is an `order`, as in every batch of the training split."""
         return self._arrays.order is not None
 
-    @cached_property
+    @property
     def order(self) -> npt.NDArray[np.int32] | None:
         """int32 ``[B * S]``: lookups ``b * S + s``, group by group, sorted by address, ties by lookup, pads first.
 
-        It is None outside the training split.
+        It is None outside the training split. One that is stored in planes is joined each time it is read.
         """
+        return self.read_order()
+
+    def read_order(self, out: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32] | None:
+        """`order`, read-only; planes are joined into `out`, int32 ``[B * S]``, on all threads, or into a new array."""
         order = self._arrays.order
-        return None if order is None else order[self._index]
+        if order is None or out is None or not order.are_planes:
+            return None if order is None else order.of_batch(self._index)
+        run_ranges(partial(self._join, order, out), out.size, min_range=_MIN_PLACES)
+        return read_only(out)
+
+    def _join(self, order: OrderArrays, out: npt.NDArray[np.int32], first: int, last: int) -> None:
+        order.join(self._index, first, last, out)
 
     @cached_property
     def dense(self) -> npt.NDArray[np.float32]:
@@ -310,9 +331,9 @@ class PackedDataset:
         self.batch_size: int = fields.whole("batch_size", 1, MOST_ROWS)
         self.num_slots: int = fields.whole("num_slots", 1, MOST_ROWS)
         self.num_dense: int = fields.whole("num_dense", 0, MOST_ROWS)
-        self._num_groups = fields.whole("num_groups", 1, self.num_slots)
-        is_older = self.manifest.format_version in OLDER_VERSIONS
-        self.group_slots = None if is_older else fields.wholes("group_slots", 1, count=self._num_groups)
+        num_groups = fields.whole("num_groups", 1, self.num_slots)
+        stores_addresses = self.manifest.format_version == 2
+        self.group_slots = None if stores_addresses else fields.wholes("group_slots", 1, count=num_groups)
         if self.group_slots is not None and sum(self.group_slots) != self.num_slots:
             raise fields.fault(f"group_slots whose sum is {self.num_slots}")
         self.mixed: bool = fields.flag("mixed")
@@ -323,7 +344,13 @@ class PackedDataset:
             fields.texts("dense")
         for kind in ("hot", "cold"):
             fields.part("num_batches").whole(kind)
-        self.train, self.validation, self.test = (self._open(name, fields.part("splits").part(name)) for name in SPLITS)
+        shape = SplitShape(
+            batch_size=self.batch_size, num_slots=self.num_slots, num_dense=self.num_dense, num_groups=num_groups,
+            group_slots=self.group_slots, weighted=self.weighted, format_version=self.manifest.format_version,
+        )  # fmt: skip
+        self.train, self.validation, self.test = (
+            BatchSet(*open_split(path, command, name, fields.part("splits").part(name), shape)) for name in SPLITS
+        )
 
     def __repr__(self) -> str:
         return (
@@ -338,62 +365,3 @@ class PackedDataset:
         made, versions = self.manifest, (FORMAT_VERSION, *OLDER_VERSIONS)
         names = [fingerprint(KIND, version, made.parameters, made.parents) for version in versions]
         return (made.fingerprint, *(name for name in names if name != made.fingerprint))
-
-    def _open(self, split: str, fields: Fields) -> BatchSet:
-        num_batches, batch_size, num_groups = fields.whole("num_batches"), self.batch_size, self._num_groups
-        num_hot = fields.whole("num_hot_batches", 0, num_batches)
-        groups = range(num_groups)
-
-        def mapped(name: str, kind: npt.DTypeLike, *shape: int | None) -> Any:
-            # A plain view of the map: slicing np.memmap itself costs several times more.
-            return np.asarray(open_array(self.path, f"{split}/{name}.npy", kind, shape, self.command))
-
-        def offsets(name: str, size: int, *parts: tuple[npt.NDArray[Any], ...]) -> Any:
-            array = mapped(name, np.int64, size + 1, num_groups)
-            ends = np.array([[len(each) for each in part] for part in parts], np.int64)
-            if array[0].any() or (np.diff(array, axis=0) < 0).any() or (array[-1] != ends).any():
-                raise damaged(self.path, f"{split}/{name}.npy", self.command, "its lists do not follow each other")
-            return array
-
-        def lists(name: str, kind: npt.DTypeLike, *shape: int) -> tuple[Any, ...]:
-            return tuple(mapped(f"{name}_{group}", kind, None, *shape) for group in groups)
-
-        def read_segments(kind: str, size: int) -> SegmentArrays | None:
-            if split != "train":
-                return None
-            starts, addresses = lists(f"{kind}_block_starts", np.int32), lists(f"{kind}_block_addresses", np.int32)
-            long_rows = lists(f"{kind}_long_rows", np.int32, 2)
-            return SegmentArrays(
-                starts=starts,
-                addresses=addresses,
-                offsets=offsets(f"{kind}_block_offsets", size, starts, addresses),
-                long_rows=long_rows,
-                long_offsets=offsets(f"{kind}_long_offsets", size, long_rows),
-            )
-
-        num_inputs = mapped("num_inputs", np.int32, num_batches)
-        total = fields.whole("num_inputs")
-        if num_batches and (num_inputs.min() < 1 or num_inputs.max() > batch_size or int(num_inputs.sum()) != total):
-            raise damaged(self.path, f"{split}/num_inputs.npy", self.command, f"it has other sizes than {total} inputs")
-        cold_rows = lists("cold_rows", np.int64)
-        cold_offsets = offsets("cold_offsets", num_batches, cold_rows)
-        if cold_offsets[num_hot].any():
-            raise damaged(self.path, f"{split}/cold_offsets.npy", self.command, "hot batches have cold rows")
-
-        is_ordered, slots = split == "train", self.group_slots
-        has_addresses = slots is None or not is_ordered
-        arrays = BatchArrays(
-            addresses=mapped("addresses", np.int32, num_batches, batch_size, self.num_slots) if has_addresses else None,
-            order=mapped("order", np.int32, num_batches, batch_size * self.num_slots) if is_ordered else None,
-            dense=mapped("dense", np.float32, num_batches, batch_size, self.num_dense),
-            labels=mapped("labels", np.float32, num_batches, batch_size),
-            num_inputs=num_inputs,
-            inputs=mapped("inputs", np.int64, num_batches, batch_size),
-            weights=mapped("weights", np.float32, num_batches, batch_size) if self.weighted else None,
-            cold_rows=cold_rows,
-            cold_offsets=cold_offsets,
-            segments=read_segments("cold", num_batches - num_hot),
-            hot_segments=read_segments("hot", num_hot),
-            group_places=None if slots is None else batch_size * np.cumsum([0, *slots]),
-        )
-        return BatchSet(arrays, num_hot)

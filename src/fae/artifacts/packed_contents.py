@@ -14,6 +14,8 @@ from fae.artifacts.lookup_addresses import are_permutations
 from fae.artifacts.mapped_files import MappedFile, RowCheck, ascending, below, check_mapped, within
 from fae.artifacts.packed import BatchSet, PackedDataset
 from fae.artifacts.row_layout import RowLayout
+from fae.artifacts.stored.order_planes import OrderArrays, join_planes
+from fae.core.compiled import read_only
 
 _checked: set[tuple[str, str, int]] = set()
 
@@ -80,7 +82,10 @@ class _SplitFiles:
         if arrays.addresses is not None:
             found.append(self._file("addresses", arrays.addresses, self._addresses()))
         if arrays.order is not None:
-            found.append(self._file("order", arrays.order, self._order()))
+            fits, is_first = self._order(arrays.order), True
+            for name, part in arrays.order.files.items():
+                found.append(self._file(name, part, fits if is_first else None))
+                is_first = False
         if arrays.weights is not None:
             found.append(self._file("weights", arrays.weights))
         for group, rows in enumerate(arrays.cold_rows):
@@ -104,14 +109,20 @@ class _SplitFiles:
 
         return fits
 
-    def _order(self) -> RowCheck:
-        """Addresses are derived from an order: it must list each lookup once, in the part of its group."""
+    def _order(self, order: OrderArrays) -> RowCheck:
+        """Addresses are derived from an order: it must list each lookup once, in the part of its group.
+
+        Planes are checked together, with the rows of the first one.
+        """
         size, layout = self._packed.batch_size, self._layout
         places = size * layout.addressing.group_first_slot
         slot_group = layout.addressing.slot_group
 
         def fits(first: int, last: int, rows: npt.NDArray[Any]) -> bool:
-            del first, last
+            if order.are_planes:
+                joined = np.empty(rows.shape, np.int32)
+                join_planes(order[first:last].parts, joined)
+                rows = read_only(joined)
             return are_permutations(rows, slot_group, places, np.empty(rows.shape[1], np.bool_))
 
         return fits

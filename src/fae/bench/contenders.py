@@ -29,6 +29,7 @@ from fae.models.config import ModelConfig
 from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import make_dense_optimizer
+from fae.training.real_inputs import send_dense
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, interleave
 from fae.training.step import Precision, cpu_multiplies_bf16
@@ -135,6 +136,8 @@ class OurContender:
             optimizer, module, learning_rate, flat=on_gpu, bf16=bf16, group=self.embeddings.group
         )  # fmt: skip
         self.runner = StepRunner(module, self.embeddings, dense, precision=precision, **step)
+        self._module = module
+        send_dense(module, self.embeddings, precision, packed)
         self._next, self._a_batch = 0, 0.0
         self._order = self._full_batches(interleaved_order(packed))
 
@@ -147,6 +150,7 @@ class OurContender:
     def precision(self, value: Precision) -> None:
         """Change it from the next step on."""
         self.runner.precision = value
+        send_dense(self._module, self.embeddings, value, self.packed)
 
     @property
     def device_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""A slice of a packed batch, which one rank trains: derived when the batch is loaded, from what version 3 stores.
+"""A slice of a packed batch, which one rank trains: derived when the batch is loaded, from what is stored of the batch.
 
 A packed batch is a global batch, and slice s of S has its s-th contiguous part of B / S inputs. The order of the
 batch is sorted by address and then by lookup, so the order of a slice is the order of the batch without the lookups of
@@ -66,6 +66,8 @@ class BatchSlice(PackedBatch):
         Slots of each group of tables.
     world
         Ranks, each with S / W slices; by default W is S.
+    order
+        That of the batch, where it has been read for several slices.
 
     Attributes
     ----------
@@ -76,8 +78,10 @@ class BatchSlice(PackedBatch):
     """
 
     def __init__(
-        self, whole: PackedBatch, number: int, num_slices: int, group_slots: Sequence[int], world: int | None = None
-    ) -> None:
+        self, whole: PackedBatch, number: int, num_slices: int, group_slots: Sequence[int], world: int | None = None,
+        order: npt.NDArray[np.int32] | None = None,
+    ) -> None:  # fmt: skip
+        self._whole_order = order
         self._whole, self.number, self._num_slices, self._group_slots = whole, number, num_slices, tuple(group_slots)
         self._world, size = world or num_slices, len(whole.labels) // num_slices
         self._part = slice(number * size, (number + 1) * size)
@@ -95,7 +99,9 @@ class BatchSlice(PackedBatch):
     def total_weight(self) -> float:
         return self._whole.total_weight
 
-    def read_addresses(self, out: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32]:
+    def read_addresses(
+        self, out: npt.NDArray[np.int32] | None = None, order: npt.NDArray[np.int32] | None = None
+    ) -> npt.NDArray[np.int32]:
         if self.is_ordered:
             return self._cut.addresses.reshape(-1, sum(self._group_slots))
         return self._whole.addresses[self._part]
@@ -104,8 +110,7 @@ class BatchSlice(PackedBatch):
     def is_ordered(self) -> bool:
         return self._whole.is_ordered
 
-    @cached_property
-    def order(self) -> npt.NDArray[np.int32] | None:
+    def read_order(self, out: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32] | None:
         return self._cut.order if self.is_ordered else None
 
     @cached_property
@@ -145,7 +150,8 @@ class BatchSlice(PackedBatch):
 
     @cached_property
     def _cut(self) -> _Cut:
-        order, size = self._whole.order, len(self.labels)
+        order, size = self._whole.order if self._whole_order is None else self._whole_order, len(self.labels)
+        self._whole_order = None
         assert order is not None
         slots = sum(self._group_slots)
         addresses, own_order = np.empty(size * slots, np.int32), np.empty(size * slots, np.int32)

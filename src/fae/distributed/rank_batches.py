@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays, SharedArrays
 from fae.artifacts.packed import BatchSet, PackedBatch
+from fae.artifacts.stored.order_planes import OrderArrays, plane_types
 from fae.core.compiled import read_only
 from fae.core.own_pages import zeros_in_own_pages
 from fae.core.threads import run_ranges
@@ -205,7 +206,10 @@ class RankBatches:
     def _with_lists(self, cut: BatchArrays, batches: BatchSet, size: int, *, is_first: bool) -> BatchArrays:
         """Cut the order of every batch, and list the rows of its slices."""
         count, groups = batches.num_batches, len(self._group_slots)
-        order = zeros_in_own_pages(np.int32, count, size * sum(self._group_slots))
+        num_lookups = size * sum(self._group_slots)
+        order = OrderArrays(
+            tuple(zeros_in_own_pages(kind, count, num_lookups) for kind in plane_types(num_lookups).values())
+        )
         found: list[list[Lists]] = [[] for _ in range(count)]
         slice_rows = np.zeros((count, groups, self._num_slices), np.int64)  # that each slice of a batch looks up
         part_rows = np.zeros((count, groups), np.int64)  # the most rows of a host in a part of a batch's list
@@ -213,8 +217,10 @@ class RankBatches:
         of_hosts = np.zeros((count, groups), np.int64) if self._plan.num_hosts > 1 else None
 
         def work(first: int, last: int) -> None:
+            own_order = np.empty(num_lookups, np.int32)
             for index in range(first, last):
-                lists = found[index] = self._cut_batch(batches, index, size, order[index], slice_rows[index])
+                lists = found[index] = self._cut_batch(batches, index, size, own_order, slice_rows[index])
+                OrderArrays.split(own_order[None], order[index : index + 1])
                 if not is_first:
                     for each in lists:
                         del each["rows"], each["bits"], each["counts"], each["part_rows"]
@@ -263,7 +269,7 @@ class RankBatches:
             )  # fmt: skip
         return dataclasses.replace(
             cut,
-            order=read_only(order),
+            order=order.read_only(),
             segments=SegmentArrays(
                 starts=starts, addresses=addresses, offsets=offsets, long_rows=long_rows, long_offsets=long_offsets
             ),

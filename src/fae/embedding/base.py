@@ -26,7 +26,6 @@ from torch import Tensor
 
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
-from fae.core.units import format_bytes, format_count
 from fae.distributed.group import Group
 from fae.embedding.cpu_rows import CpuRows
 from fae.embedding.engines import make_gpu_rows, slice_size
@@ -35,7 +34,7 @@ from fae.embedding.row_tables import RowTables
 from fae.kernels.geometry import group_geometries
 from fae.streaming.batch_turn import BatchTurn
 from fae.streaming.ready_batch import ReadyBatch, make_ready, ready_from_buffers
-from fae.streaming.row_store import RowOptimizer, RowStore
+from fae.streaming.row_store import RowOptimizer, RowStore, rows_in_words
 from fae.streaming.staging import NO_FAULTS, FaultInjection
 
 if TYPE_CHECKING:
@@ -149,14 +148,10 @@ class Embeddings(RowTables):
         """What these embeddings will take of the device and of host memory."""
 
     def __repr__(self) -> str:
-        def said(stores: Sequence[RowStore], where: str) -> str:
-            rows, size = sum(len(store.weight) for store in stores), sum(store.num_bytes for store in stores)
-            return f"{format_count(rows)} rows on {where} ({format_bytes(size)})"
-
         return (
             f"<{self.placement or type(self).__name__}: {len(self.layout.features)} tables, {self.optimizer.name}, "
-            f"batches of {self.batch_size:,}; {said(self.device_stores, str(self.device))}, "
-            f"{said(self.host_stores, 'the host')}>"
+            f"batches of {self.batch_size:,}; {rows_in_words(self.device_stores, str(self.device))}, "
+            f"{rows_in_words(self.host_stores, 'the host')}>"
         )
 
     @abstractmethod
@@ -294,6 +289,11 @@ class Embeddings(RowTables):
         lookup = self._lookups
         features.require_valid = lambda: self._require_latest(batch.turn, lookup)
         return features
+
+    def round_dense(self, *, rounds: bool) -> None:
+        """Send dense features in bfloat16 from the next stream on, to a model that rounds them first; or in float32."""
+        if self._gpu is not None:
+            self._gpu.round_dense(rounds=rounds)
 
     def await_lookup(self) -> None:
         """Have the device finish what a lookup began beside the model, before gradients are written."""

@@ -56,6 +56,8 @@ class CpuRows:
     ) -> None:
         self._layout, self._geometries, self._optimizer, self._batch_size = layout, geometries, optimizer, batch_size
         self._derived = self.addresses = np.empty((batch_size, layout.num_slots), np.int32)
+        self._joined = np.empty(batch_size * layout.num_slots, np.int32)
+        self._order: npt.NDArray[np.int32] | None = None  # of the batch that was looked up last
         self._kernels: list[CpuGroupKernels | ReferenceGroupKernels] = []
         self.outputs: list[Tensor] = []
         for geometry in geometries:
@@ -74,7 +76,8 @@ class CpuRows:
         self, batch: ReadyBatch, banks: Sequence[RowStore], cold_rows: ColdRows, *, requires_grad: bool
     ) -> list[Tensor]:
         """Read and pool the rows of a batch from the banks into `outputs`, which are returned."""
-        self.addresses = read_only(batch.packed.read_addresses(self._derived))
+        self._order = batch.packed.read_order(self._joined)
+        self.addresses = read_only(batch.packed.read_addresses(self._derived, self._order))
         for group, (kernels, output) in enumerate(zip(self._kernels, self.outputs, strict=True)):
             output.requires_grad_(False).grad = None
             shift, listed = cold_rows(batch, group)
@@ -119,7 +122,7 @@ class CpuRows:
         ranks
             Has kept the sums of each slice of this rank, and sums them over all slices; None where batches are whole.
         """
-        order, optimizer = batch.packed.order, self._optimizer
+        order, optimizer = self._order, self._optimizer
         assert order is not None
         if ranks is not None:
             ranks.send(batch.packed, f"the row sums of step {step}")

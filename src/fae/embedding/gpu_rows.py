@@ -6,7 +6,6 @@ reads host memory. So lookup, model, backward pass and update can be captured in
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -20,6 +19,7 @@ from fae.artifacts.packed import BatchSet, PackedBatch
 from fae.artifacts.row_layout import RowLayout
 from fae.distributed.group import Group
 from fae.distributed.rank_batches import RankBatch
+from fae.embedding.derived_lookups import DerivedLookups
 from fae.embedding.features import FeatureEmbeddings, FeatureViews, SequenceLengths
 from fae.embedding.fused_interaction import FusedInteraction
 from fae.embedding.ranks.cold_owners import ColdOwners, pull_whole_batch
@@ -79,11 +79,12 @@ class GpuRows:
         if len(geometries) == 1 and can_fuse(geometries[0]):
             self._interaction = InteractionKernels(geometries[0], 0, batch_size)
         self._row_gradients: Tensor | None = None
-        self._addresses: Tensor | None = None  # of the training batch that was looked up last
+        self._derived = DerivedLookups(batch_size, layout.num_slots, device)
         self._side_work = False  # of the lookup, for which the current stream has not waited
         self._addresses_there: torch.cuda.Event | None = None  # before the rest of it
         self._interacted = self._has_read = self._updated_on_side = False
         self._rings: InputRings | None = None
+        self._rounds_dense = False
         self._times_reserved = 0
         self.ranks: GpuRankRows | None = None
         self._owners: ColdOwners | None = None
@@ -107,6 +108,13 @@ class GpuRows:
         assert self.ranks is not None
         self._owners = owners
         self.ranks.leave_cold_rows_to(owners)
+
+    def round_dense(self, *, rounds: bool) -> None:
+        """Send dense features in bfloat16, or in float32, from the next stream on."""
+        if rounds != self._rounds_dense and self._rings is not None:
+            self._times_reserved += 1 + self._rings.generation
+            self._rings = None
+        self._rounds_dense = rounds
 
     @property
     def generation(self) -> int:
@@ -138,21 +146,15 @@ class GpuRows:
         parts = [batches] if self.ranks is None else self.ranks.cut(batches)
         if self._rings is None:
             layout = InputLayout(
-                batch_size=self._batch_size,
-                num_slots=self._layout.num_slots,
-                num_dense=batches.num_dense,
+                batch_size=self._batch_size, num_slots=self._layout.num_slots, num_dense=batches.num_dense,
                 num_groups=len(self._layout.groups),
-                with_cold_lists=not self._staged and self._owners is None,
-                with_weights=batches.is_weighted,
-                of_slices=self.ranks is not None,
-            )
+                with_cold_lists=not self._staged and self._owners is None, with_weights=batches.is_weighted,
+                of_slices=self.ranks is not None, rounds_dense=self._rounds_dense,
+            )  # fmt: skip
             held = int(self.ranks is not None)
             self._rings = InputRings(layout, INPUT_RING_DEPTH, self._device, held=held, count=len(parts))
         self._rings.reserve(parts, None if self.ranks is None else self.ranks.largest)
-        self._times_reserved += self._reserve(parts)
-        if self._addresses is None and batches.arrays.order is not None:
-            shape = (self._batch_size, self._layout.num_slots)
-            self._addresses = torch.full(shape, -1, dtype=torch.int32, device=self._device)
+        self._times_reserved += self._reserve(parts) | self._derived.reserve(parts[0].arrays.order)
         rates = self.step_rates.rates(first_step, len(order))
         kept = self.step_rates.kept_shares(first_step, len(order))
         tables = [
@@ -237,11 +239,10 @@ class GpuRows:
             if self._owners is not None and is_first:
                 pull_whole_batch(self._owners, self._kernels, views, self._every_cold_list(views), banks)
             return views
-        assert self._addresses is not None
         with self._on_side_stream():
             self._begin_slice(batch.buffer, banks, is_first=is_first)
         self._side_work = self._side_stream is not None
-        return dataclasses.replace(views, addresses=self._addresses)
+        return self._derived.views(views)
 
     def _is_first(self, batch: ReadyBatch) -> bool:
         """Whether it is the first slice of this rank, or a whole batch."""
@@ -249,7 +250,6 @@ class GpuRows:
 
     def _begin_slice(self, buffer: InputSlot, banks: Sequence[RowStore], *, is_first: bool) -> None:
         """Derive the addresses of a slice on the current stream; before the first, step rows of the batch before."""
-        assert self._addresses is not None
         self._addresses_there = None
         if self.ranks is not None and is_first:
             assert self._rings is not None
@@ -257,7 +257,7 @@ class GpuRows:
             self.ranks.begin_step([self._bank_rows(group, before, bank) for group, bank in enumerate(banks)])
         for group, kernels in enumerate(self._kernels):
             hot_rows = None if self._owners is None else self._layout.groups[group].num_hot_rows
-            kernels.derive_addresses(buffer.views, self._addresses, hot_rows)
+            kernels.derive_addresses(self._derived.views(buffer.views), self._derived.addresses, hot_rows)
         if self._owners is not None:
             assert self.ranks is not None
             if is_first:
@@ -325,14 +325,14 @@ class GpuRows:
         """Sum the gradients of what was looked up last, and step its rows unless `ranks` does."""
         assert batch.buffer is not None
         self.await_side_work()
+        views = self._derived.views(batch.buffer.views)
         if self.ranks is not None:
-            views = batch.buffer.views
             self.ranks.begin_sums([self._bank_rows(group, views, bank) for group, bank in enumerate(banks)])
         if self._updated_on_side:
             assert self._side_stream is not None
             torch.cuda.current_stream(self._device).wait_stream(self._side_stream)
             return
-        optimizer, views = self._optimizer, batch.buffer.views
+        optimizer = self._optimizer
         for group, (kernels, bank) in enumerate(zip(self._kernels, banks, strict=True)):
             gradient = None if (output := self._outputs[group]) is None else output.grad
             if group == 0 and self._interacted:

@@ -22,6 +22,7 @@ from fae.embedding.working_memory import (
     input_tables,
     loose_batches,
     pinned,
+    rounded_bytes,
     row_exchanges,
 )
 from fae.kernels.geometry import GroupGeometry, group_geometries
@@ -37,7 +38,8 @@ class InputMemory:
     device
         Input buffers on the device.
     host
-        Page-locked buffers of the same number in host memory, and the slices of one of several ranks.
+        Page-locked buffers of the same number in host memory, the slices of one of several ranks, and dense features
+        in bfloat16.
     tables
         Tables of a stream in host memory.
     """
@@ -69,6 +71,8 @@ class MemoryRequest:
         Whether a batch has 8 slices.
     have_rows_together
         Whether ranks of a host have the cold rows together on GPUs (`fae.embedding.tiered.shares_cold_rows`).
+    rounds_dense
+        Whether dense features go to a GPU in bfloat16, rounded before in host memory.
     shares_host
         Whether all ranks are processes of one host that share its memory (`fae.distributed.group.Group.meeting`).
     """
@@ -83,6 +87,7 @@ class MemoryRequest:
     reproducible: bool = False
     have_rows_together: bool = True
     shares_host: bool = True
+    rounds_dense: bool = False
 
     @cached_property
     def geometries(self) -> tuple[GroupGeometry, ...]:
@@ -192,6 +197,14 @@ class MemoryRequest:
         return self._slices or self.splits
 
     @property
+    def _rounded_bytes(self) -> int:
+        """Bytes of host memory of the dense features in bfloat16 that this rank sends."""
+        if not self.rounds_dense:
+            return 0
+        inputs = len(self._plan.own) * self._slice_size * sum(split.num_batches for split in self.splits)
+        return rounded_bytes(inputs, self.splits[0].num_dense)
+
+    @property
     def hybrid_work(self) -> tuple[int, int]:
         """Bytes on the device and on the host of lookups by the CPU for a model on the device, and of exchanges."""
         if not self.on_gpu:
@@ -211,12 +224,13 @@ class MemoryRequest:
             with_cold_lists=with_cold_lists,
             with_weights=self.splits[0].is_weighted,
             of_slices=self._plan.is_cut,
+            rounds_dense=self.rounds_dense,
         )
         of_ranks = [replace(split, with_places=with_places) for split in self._slices]
         size, slices = input_buffer_bytes(layout, of_ranks or self.splits), sum(split.num_bytes for split in of_ranks)
         own = len(self._plan.own)
         return InputMemory(
             device=own * INPUT_RING_DEPTH * size,
-            host=own * INPUT_RING_DEPTH * pinned(size) + slices,
+            host=own * INPUT_RING_DEPTH * pinned(size) + slices + self._rounded_bytes,
             tables=own * input_tables(len(self.geometries), self.most_batches),
         )

@@ -25,7 +25,7 @@ ROUNDED = 512
 """Torch rounds what it allocates on a GPU to a multiple of this."""
 _LOCATION_BYTES = 8
 _COMMAND_BYTES = 40  # five int64
-_FIXED_PIECES, _GROUP_PIECES = 4, 4  # pieces of a batch, and of each group in it: `InputTable.pieces`
+_FIXED_PIECES, _GROUP_PIECES = 5, 4  # pieces of a batch, and of each group in it: `InputTable.pieces`
 
 
 class HotSetSizes(Protocol):
@@ -66,9 +66,9 @@ def _has_mean(geometry: GroupGeometry) -> bool:
 
 
 def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Sequence[BatchSizes]) -> int:
-    """Bytes of `GpuRows` and its kernels: outputs, gradients, partial sums, addresses, shapes, lengths of sequences."""
+    """Bytes of `GpuRows` and its kernels: outputs, gradients, partial sums, shapes, lengths, addresses and order."""
     segments = [split.most_segments for split in splits if split.num_batches and split.most_segments]
-    total = 4 * batch_size * geometries[0].num_slots + ROUNDED if segments else 0
+    total = 2 * (4 * batch_size * geometries[0].num_slots + ROUNDED) if segments else 0
     for group, geometry in enumerate(geometries):
         features = len(geometry.length)
         outputs = 2 * 4 * batch_size * geometry.width
@@ -86,8 +86,8 @@ def gpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int, splits: Se
 
 
 def cpu_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> int:
-    """Bytes of `CpuRows` and its kernels: outputs, their gradients, addresses, and these as rows, shapes."""
-    total = 4 * batch_size * geometries[0].num_slots
+    """Bytes of `CpuRows` and its kernels: outputs, their gradients, order, addresses, and these as rows, shapes."""
+    total = 2 * 4 * batch_size * geometries[0].num_slots
     for geometry in geometries:
         features, slots = len(geometry.length), geometry.num_slots
         kept = int((geometry.pooling == POOLING_CODE["none"]).sum())
@@ -118,6 +118,11 @@ def hybrid_lookups(geometries: Sequence[GroupGeometry], batch_size: int) -> tupl
 def loose_batches(batch_size: int, num_dense: int) -> int:
     """Bytes of `make_ready`: dense features and labels of this batch and of the next one."""
     return 2 * (4 * batch_size * (num_dense + 2) + 3 * ROUNDED)
+
+
+def rounded_bytes(num_inputs: int, num_dense: int) -> int:
+    """Bytes of `BatchArrays.rounded_dense`, padded inputs among them."""
+    return 2 * num_inputs * num_dense
 
 
 def input_buffer_bytes(layout: InputLayout, splits: Sequence[BatchSizes]) -> int:

@@ -48,14 +48,18 @@ class InputViews:
     words, longs
         The whole buffer as int32, and as int64.
     addresses
-        int32 ``[B, S]``. In the buffer of a batch that has an order they are not there, but `order`: kernels are given
+        int32 ``[B, S]``. In the buffer of a batch that has an order they are not there, but that: kernels are given
         views whose addresses were derived from it (`fae.kernels.triton_addresses`).
     dense
-        float32 ``[B, K]``.
+        float32 ``[B, K]``, or bfloat16 where the model rounds them before it uses them.
     labels
         float32 ``[B]``.
     order
-        int32 ``[B * S]``: lookups in the order in which gradients are summed; undefined outside training.
+        int32 ``[B * S]``: lookups in the order in which gradients are summed; undefined outside training. Where the
+        buffer has planes it is not there: kernels are given views whose `order` is written from them.
+    planes
+        The same as the buffer has it (`fae.artifacts.stored.order_planes`): int16 ``[B * S]``, the lower 16 bits, and
+        uint8 or int16, the upper ones. Empty for kernels where `order` is in the buffer.
     weights
         float32 ``[B]``, 0 in padding; None where the log has no weights. No kernel reads them.
     whole_weight
@@ -70,3 +74,4 @@ class InputViews:
     order: Tensor
     weights: Tensor | None = None
     whole_weight: Tensor | None = None
+    planes: tuple[Tensor, ...] = ()

@@ -1,8 +1,9 @@
 """The Triton kernel that derives the addresses of a training batch from its order and segments.
 
-A program takes a block of places of ``order``. It finds by three looks at a few of the starts which segment its first
-place is in, counts the segments that start at each of its places, and writes the address of its segment to the lookup
-of each place, -1 before the first segment. It is `fae.artifacts.lookup_addresses` on a GPU.
+A program takes a block of places of ``order``; where the buffer has planes of it, it joins these, and kernels behind it
+read what it joined. It finds by three looks at a few of the starts which segment its first place is in, counts the
+segments that start at each of its places, and writes the address of its segment to the lookup of each place, -1 before
+the first segment. It is `fae.artifacts.lookup_addresses` on a GPU.
 """
 
 from __future__ import annotations
@@ -20,12 +21,19 @@ _SAMPLES = 128  # starts that are looked at together
 
 @triton.jit
 def _addresses_kernel(
-    words, order, addresses, field, order_begin, order_end, num_hot_rows,
-    PLACES: tl.constexpr, SAMPLES: tl.constexpr, PULLED: tl.constexpr,
+    words, order, low, high, addresses, field, order_begin, order_end, num_hot_rows,
+    PLACES: tl.constexpr, SAMPLES: tl.constexpr, PULLED: tl.constexpr, PLANES: tl.constexpr,
 ):  # fmt: skip
     begin = order_begin + tl.program_id(0) * PLACES
     place = begin + tl.arange(0, PLACES)
-    lookup = tl.load(order + place, mask=place < order_end, other=0)
+    if PLANES == 0:
+        lookup = tl.load(order + place, mask=place < order_end, other=0)
+    else:
+        lookup = tl.load(low + place, mask=place < order_end, other=0).to(tl.int32) & 0xFFFF
+        if PLANES > 1:
+            upper = tl.load(high + place, mask=place < order_end, other=0).to(tl.int32) & 0xFFFF
+            lookup = lookup | (upper << 16)
+        tl.store(order + place, lookup, mask=place < order_end)
     num_segments = tl.load(words + field + 1)
     starts = words + tl.load(words + field + 3)
     rows = words + tl.load(words + field + 4)
@@ -53,7 +61,7 @@ def _addresses_kernel(
 def derive_group_addresses(
     inputs: InputViews, field: int, order_begin: int, order_end: int, addresses: Tensor, pulled_from: int | None = None
 ) -> None:
-    """Write the addresses of the lookups of one group.
+    """Write the addresses of the lookups of one group, and their `order` where the buffer has planes of it.
 
     Parameters
     ----------
@@ -67,7 +75,9 @@ def derive_group_addresses(
         H, where cold rows of a slice are pulled: the k-th of them gets address H + k. None: they keep their addresses.
     """
     places = ADDRESSES["places"]
+    low, high = (*inputs.planes, inputs.order, inputs.order)[:2]
     _addresses_kernel[(triton.cdiv(order_end - order_begin, places),)](
-        inputs.words, inputs.order, addresses, field, order_begin, order_end, pulled_from or 0,
-        PLACES=places, SAMPLES=_SAMPLES, PULLED=pulled_from is not None, num_warps=ADDRESSES["num_warps"],
+        inputs.words, inputs.order, low, high, addresses, field, order_begin, order_end, pulled_from or 0,
+        PLACES=places, SAMPLES=_SAMPLES, PULLED=pulled_from is not None, PLANES=len(inputs.planes),
+        num_warps=ADDRESSES["num_warps"],
     )  # fmt: skip

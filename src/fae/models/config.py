@@ -43,9 +43,12 @@ class ModelConfig:
     dense_share
         Learning rate of the dense weights over the rows' under the two Adagrads, where the recipe sets none. A constant
         of the model, not a key of the recipe (docs/results/accuracy.md, "Learning rate of the dense part").
+    rounds_dense
+        Whether dense features are read by products alone, whose operands bf16 training rounds. No key either.
     """
 
     dense_share: ClassVar[float] = 0.5
+    rounds_dense: ClassVar[bool] = False
     name: str
     embedding_dim: int = 16
     embedding_dims: dict[str, int] = field(default_factory=dict)
@@ -127,6 +130,7 @@ class DLRMConfig(ModelConfig):
         widen it for accuracy, narrow it for speed.
     """
 
+    rounds_dense: ClassVar[bool] = True
     # A first step of half the rows' rate switches units of the bottom MLP off for good, on every log tried.
     dense_share: ClassVar[float] = 0.1
     name: Literal["dlrm"] = "dlrm"

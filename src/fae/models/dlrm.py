@@ -48,6 +48,11 @@ class DLRM(nn.Module):
         widths = [direct + self.interaction.num_pairs, *config.top_mlp, 1]
         self.top = MLP(widths, final_relu=False, dropout=config.dropout)
 
+    @property
+    def rounds_dense(self) -> bool:
+        """Whether dense features are read by products alone, whose operands bf16 training rounds."""
+        return type(self.bottom) is MLP
+
     def forward(self, dense: Tensor, embeddings: Mapping[str, Tensor]) -> Tensor:
         """Logits ``[B]`` from dense features ``[B, K]`` and the features' embeddings."""
         bottom = None if self.bottom is None else self.bottom(dense)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from fae.artifacts.batch_arrays import BatchArrays, SegmentArrays
 from fae.artifacts.row_layout import RowLayout
+from fae.artifacts.stored.order_planes import OrderArrays, order_bytes
 from fae.core.compiled import Int64
 from fae.core.errors import RecipeError
 from fae.core.threads import run_ranges
@@ -54,6 +55,12 @@ class GroupBuffers:
         self.ranks = np.empty((num_batches * batch_size, num_slots), np.int32)
         self.lists = make_composed_lists(
             num_batches, batch_size * num_slots, len(layout.groups), most_cold_rows, with_addresses=with_addresses
+        )
+        # A split that stores addresses stores no order.
+        self.order = (
+            OrderArrays((self.lists.order,))
+            if with_addresses
+            else OrderArrays.empty(num_batches, batch_size * num_slots)
         )
         self.dense = np.empty((num_batches, batch_size, num_dense), np.float32)
         self.labels = np.empty((num_batches, batch_size), np.float32)
@@ -96,8 +103,10 @@ class Composer:
         limits = most if staging_rows is None else [min(*pair) for pair in zip(most, staging_rows, strict=True)]
         self.limits = None if limits == most else np.array(limits, np.int64)
         self._most_cold_rows = sum(limits)
-        lists = 5 if with_addresses else 4
-        batch_bytes = batch_size * (4 * lists * layout.num_slots + 4 * num_dense + 16) + 8 * sum(limits)
+        num_lookups = batch_size * layout.num_slots
+        # Ranks, order, starts and addresses of segments; and what is stored of the order, or in its place.
+        lookups = 16 * num_lookups + (4 * num_lookups if with_addresses else order_bytes(num_lookups))
+        batch_bytes = lookups + batch_size * (4 * num_dense + 16) + 8 * sum(limits)
         self.group_batches = max(1, GROUP_BYTES // batch_bytes)
         self.group_bytes = self.group_batches * batch_bytes
         self._tables = RankTables(layout)
@@ -139,6 +148,8 @@ class Composer:
         scratch = self._spare.pop() if self._spare else make_sort_scratch(self.layout, self.batch_size)
         compose_batches(ranks, bounds, start, stop, self.layout.addressing, scratch, self.batch_size, buffers.lists)
         self._spare.append(scratch)
+        if buffers.order.are_planes:
+            OrderArrays.split(buffers.lists.order[start:stop], buffers.order[start:stop])
         gather_columns(
             inputs.loop_columns, inputs.first, positions, bounds, start, stop,
             buffers.dense, buffers.labels, buffers.inputs, buffers.weights,
@@ -156,7 +167,7 @@ class Composer:
         shape = (num_batches, self.batch_size, self.layout.num_slots)
         return BatchArrays(
             addresses=lists.addresses[:num_batches].reshape(shape) if self._with_addresses else None,
-            order=lists.order[:num_batches],
+            order=buffers.order[:num_batches],
             dense=buffers.dense[:num_batches],
             labels=buffers.labels[:num_batches],
             num_inputs=np.diff(bounds).astype(np.int32),

@@ -40,12 +40,12 @@ def compose_batch_set(
     # Read-only like the mapped files, so that compiled loops meet one type of array.
     segments = arrays.segments
     assert segments is not None
-    parts: list[npt.NDArray[np.generic] | None] = [arrays.order, arrays.dense, arrays.labels]
+    assert arrays.order is not None
+    parts: list[npt.NDArray[np.generic]] = [*arrays.order.parts, arrays.dense, arrays.labels]
     for of_groups in (arrays.cold_rows, segments.starts, segments.addresses, segments.long_rows):
         parts.extend(of_groups)
     for array in parts:
-        if array is not None:
-            array.setflags(write=False)
+        array.setflags(write=False)
     return BatchSet(arrays, 0)
 
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from fae.artifacts.batch_arrays import BatchArrays
 from fae.artifacts.checksums import join_checksums
 from fae.artifacts.crc_folding import crc32
+from fae.artifacts.stored.order_planes import plane_types
 from fae.core.compiled import Int64
 from fae.core.npy import HEADER_BYTES, NpyWriter, npy_header
 from fae.pack.running_totals import RunningTotals
@@ -218,7 +219,9 @@ class SplitWriter:
         if with_weights:
             self._files["weights"] = open_file(folder / "weights.npy", np.float32, (batch_size,))
         if with_order:
-            self._files["order"] = open_file(folder / "order.npy", np.int32, (batch_size * num_slots,))
+            num_lookups = batch_size * num_slots
+            for name, kind in plane_types(num_lookups).items():
+                self._files[name] = open_file(folder / f"{name}.npy", kind, (num_lookups,))
         else:
             self._files["addresses"] = open_file(folder / "addresses.npy", np.int32, (batch_size, num_slots))
 
@@ -258,7 +261,11 @@ class SplitWriter:
         totals, segments = self._totals[kind], arrays.segments
         assert segments is not None
         totals.put(group, np.stack([arrays.cold_offsets[-1], segments.offsets[-1], segments.long_offsets[-1]]))
-        write_parts(Part(file, self._first[kind] + first, getattr(arrays, name)) for name, file in self._files.items())
+        orders = {} if arrays.order is None else arrays.order.files
+        write_parts(
+            Part(file, self._first[kind] + first, orders[name] if name in orders else getattr(arrays, name))
+            for name, file in self._files.items()
+        )
         before = totals.take(group)
         parts: list[Part] = []
         if kind == "cold":

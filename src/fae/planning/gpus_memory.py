@@ -13,6 +13,7 @@ from fae.embedding.placements import find_placement
 from fae.pack.packed_sizes import SplitSizes
 from fae.planning.several_gpus import GpuGroup
 from fae.planning.step_work import StepWork, WidthWork
+from fae.training.real_inputs import fit_in_memory
 
 if TYPE_CHECKING:
     from fae.planning.budgets.budget_figures import BudgetFigures
@@ -27,14 +28,16 @@ def memory_of_gpu(placement: str, figures: BudgetFigures, group: GpuGroup) -> Me
         The budget whose rows are hot, with batches of the recipe.
     """
     base, whole = figures.work, group.whole_work
+    splits = [larger_batches(split, base, whole) for split in figures.splits]
     request = MemoryRequest(
         hot_set=replace(
             figures.hot_set, batch_size=whole.settings.batch_size,
             staging_rows=_more_cold_rows(figures.hot_set.staging_rows, base, whole),
         ),
-        optimizer=figures.hot_set.optimizer, splits=[larger_batches(split, base, whole) for split in figures.splits],
+        optimizer=figures.hot_set.optimizer, splits=splits,
         on_gpu=True, dense_bytes=figures.dense_bytes, world=group.gpus, num_hosts=group.hosts,
         shares_host=group.hosts == 1,
+        rounds_dense=whole.settings.rounds_dense and fit_in_memory(splits, whole.settings.batch_size),
     )  # fmt: skip
     needs = find_placement(placement).plan(request)
     if group.hosts == 1:

@@ -18,6 +18,7 @@ from fae.artifacts.batch_arrays import SegmentArrays
 from fae.artifacts.columnar_log import FeatureSchema, first_slots, model_features
 from fae.artifacts.packed import BatchSet
 from fae.artifacts.row_layout import RowLayout
+from fae.artifacts.stored.order_planes import OrderArrays
 from fae.core.optimizers import row_bytes
 from fae.core.own_pages import in_own_pages
 from fae.core.seeds import generator
@@ -99,7 +100,7 @@ def _in_own_pages(batches: BatchSet) -> BatchSet:
             return in_own_pages(value)
         if isinstance(value, tuple):
             return tuple(map(moved, value))
-        if isinstance(value, SegmentArrays):
+        if isinstance(value, SegmentArrays | OrderArrays):
             return replace(value, **{field.name: moved(getattr(value, field.name)) for field in fields(value)})
         return value
 

@@ -18,6 +18,7 @@ from fae.planning.step_work import StepSettings
 from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import make_dense_optimizer
 from fae.training.dense_threads import dense_threads, torch_threads
+from fae.training.real_inputs import rounds_dense
 from fae.training.runner import StepRunner
 
 _WARM_UP = 24
@@ -59,6 +60,7 @@ class StepProbe:
             model, self.embeddings, dense, precision=settings.precision, capture=settings.capture,
             compiled=settings.compiled,
         )  # fmt: skip
+        self.embeddings.round_dense(rounds=rounds_dense(model, settings.precision))
         self._threads = 0 if on_gpu else dense_threads(model, settings.batch_size, settings.threads)
         self._next = 0
 

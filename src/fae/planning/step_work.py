@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fae.artifacts.addressing import map_slots
 from fae.artifacts.columnar_log import FeatureSchema, feature_tables, model_features
 from fae.artifacts.packed import PackedDataset
+from fae.artifacts.stored.order_planes import order_bytes
 from fae.core.optimizers import row_bytes
 from fae.models.config import ModelConfig
 from fae.planning.batch_counts import MOST_BATCHES, counts_of_batch, packed_counts
@@ -93,6 +94,11 @@ class StepSettings:
     def num_slots(self) -> int:
         """S: most lookups of an input."""
         return sum(feature.length for feature in self.features)
+
+    @property
+    def rounds_dense(self) -> bool:
+        """Whether dense features go to a GPU in bfloat16."""
+        return self.precision == "bf16" and self.model.rounds_dense
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,9 +256,11 @@ class StepWork:
     @property
     def input_bytes(self) -> float:
         """Bytes of a batch that go to a GPU: order, dense features, labels, segments."""
-        slots, dense = self.settings.num_slots, self.settings.num_dense
+        settings = self.settings
+        dense = (2 if settings.rounds_dense else 4) * settings.num_dense
         segments = sum(max(width.unique_rows, width.lookups / 32) for width in self.widths)
-        return 4.0 * self.settings.batch_size * (slots + dense + 1) + 8.0 * segments
+        order = order_bytes(settings.batch_size * settings.num_slots)
+        return order + settings.batch_size * (dense + 4.0) + 8.0 * segments
 
 
 def _widths(settings: StepSettings, mean: npt.NDArray[np.float64], num_hot: Sequence[int]) -> tuple[WidthWork, ...]:

@@ -298,6 +298,7 @@ def _planned_memory(
     from fae.embedding.memory_request import MemoryRequest
     from fae.embedding.placements import find_placement
     from fae.training.dense import dense_bytes, dense_of_hosts_bytes, dense_slices_bytes, gathered_dense_bytes
+    from fae.training.real_inputs import fit_in_memory, rounds_dense
 
     train, on_gpu, splits = run.recipe.train, run.device() == "cuda", (packed.train, packed.validation, packed.test)
     place, num_weights = run.ranks.place, sum(parameter.numel() for parameter in model.parameters())
@@ -312,10 +313,11 @@ def _planned_memory(
     slices = replace(Group(world=world, reproducible=train.reproducible).slices, num_hosts=num_hosts)
     dense += dense_slices_bytes(model, slices) if on_gpu else dense_sums_bytes(num_weights, slices)
     dense += dense_of_hosts_bytes(model, slices)
+    rounds = on_gpu and rounds_dense(model, train.precision) and fit_in_memory(splits, packed.batch_size)
     request = MemoryRequest(
         hot_set=hot_set, optimizer=train.optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense, world=world,
         num_hosts=num_hosts, reproducible=train.reproducible, have_rows_together=not gathered,
-        shares_host=is_one_host and (group is None or group.meeting is not None),
+        shares_host=is_one_host and (group is None or group.meeting is not None), rounds_dense=rounds,
     )  # fmt: skip
     needs = find_placement(train.placement).plan(request)
     if not gathered:

@@ -20,13 +20,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fae.artifacts.batch_arrays import BatchSizes, SharedArrays
+from fae.artifacts.batch_arrays import BatchArrays, BatchSizes, SharedArrays
 from fae.artifacts.packed import BatchSet
+from fae.artifacts.stored.order_planes import plane_types
 from fae.core.compiled import njit
 from fae.kernels.input_views import InputViews, group_field
 from fae.streaming.counters import copy_bytes, publish, reach
 
 _ALIGN = 32  # words: pieces begin on a multiple of 128 bytes
+# Torch computes with few unsigned types; the kernel takes all but bytes for signed ones, too.
+_PLANE_TYPES: dict[type[np.generic], torch.dtype] = {np.uint8: torch.uint8, np.uint16: torch.int16}
 
 
 def _aligned(words: Any) -> Any:
@@ -45,6 +48,8 @@ class InputLayout:
         Whether inputs have weights, which follow the labels.
     of_slices
         Whether batches are slices.
+    rounds_dense
+        Whether dense features are sent in bfloat16, as a model that rounds them before it uses them gets them.
     """
 
     def __init__(
@@ -57,15 +62,21 @@ class InputLayout:
         with_cold_lists: bool,
         with_weights: bool = False,
         of_slices: bool = False,
+        rounds_dense: bool = False,
     ) -> None:
         self.batch_size, self.num_slots, self.num_dense, self.num_groups = batch_size, num_slots, num_dense, num_groups
         self.with_cold_lists, self.with_weights, self.of_slices = with_cold_lists, with_weights, of_slices
         self._dense = _aligned(group_field(num_groups))
-        self._labels = _aligned(self._dense + batch_size * num_dense)
+        self.rounds_dense = rounds_dense
+        self._labels = _aligned(self._dense + -(-batch_size * num_dense * (2 if rounds_dense else 4) // 4))
         self._weights = _aligned(self._labels + batch_size)
-        # Addresses of batches for evaluation, the order of others: addresses are derived from it on the device.
+        # Addresses of batches for evaluation, the order of others: addresses are derived from it on the device. Where
+        # the order is in planes, lists begin behind these, and the buffer has room for whole lookups all the same.
         self._lookups = _aligned(self._weights + batch_size) if with_weights else self._weights
         self._lists = _aligned(self._lookups + batch_size * num_slots)
+        self._planes = [self._lookups]
+        for kind in plane_types(batch_size * num_slots).values():
+            self._planes.append(_aligned(self._planes[-1] + -(-batch_size * num_slots * np.dtype(kind).itemsize // 4)))
 
     def num_words(self, batches: BatchSizes) -> int:
         """Words that the largest of these batches may need."""
@@ -82,14 +93,20 @@ class InputLayout:
     def views(self, words: Tensor) -> InputViews:
         """Cut an int32 buffer of at least `num_words` words into its parts."""
         size, slots, dense = self.batch_size, self.num_slots, self.num_dense
+        dense_type = torch.bfloat16 if self.rounds_dense else torch.float32
         lookups = words[self._lookups : self._lookups + size * slots]
+        planes = tuple(
+            words[begin:].view(_PLANE_TYPES[kind])[: size * slots]
+            for begin, kind in zip(self._planes[:-1], plane_types(size * slots).values(), strict=True)
+        )
         return InputViews(
             words=words,
             longs=words[: len(words) // 2 * 2].view(torch.int64),
             addresses=lookups.view(size, slots),
-            dense=words[self._dense : self._dense + size * dense].view(torch.float32).view(size, dense),
+            dense=words[self._dense : self._labels].view(dense_type)[: size * dense].view(size, dense),
             labels=words[self._labels : self._labels + size].view(torch.float32),
             order=lookups,
+            planes=planes,
             weights=words[self._weights : self._weights + size].view(torch.float32) if self.with_weights else None,
             whole_weight=words[4:6].view(torch.float64) if self.with_weights and self.of_slices else None,
         )
@@ -128,15 +145,12 @@ class InputLayout:
         headers[:, 1] = rates.view(np.int32)
         if kept_shares is not None:
             headers[:, 2] = kept_shares.view(np.int32)
-        pieces.add_fixed(arrays.dense, self._dense)
+        pieces.add_fixed(arrays.rounded_dense if self.rounds_dense else arrays.dense, self._dense)
         pieces.add_fixed(arrays.labels, self._labels)
         if self.with_weights:
             assert arrays.weights is not None
             pieces.add_fixed(arrays.weights, self._weights)
-        lookups = arrays.addresses if arrays.order is None else arrays.order
-        assert lookups is not None
-        pieces.add_fixed(lookups, self._lookups)
-        ends = np.full(len(order), self._lists, np.int64)
+        ends = np.full(len(order), self._add_lookups(pieces, arrays), np.int64)
         for group in range(self.num_groups):
             field = group_field(group)
             headers[:, field] = np.maximum(slots, 0) * slot_rows[group]
@@ -155,6 +169,19 @@ class InputLayout:
                 counts = pieces.add_lists([(arrays.cold_rows[group], offsets[order], offsets[order + 1])], ends)
                 ends = _aligned(ends + counts)
         return InputTable(headers=headers, pieces=pieces.table(), words=ends, sources=pieces.sources)
+
+    def _add_lookups(self, pieces: _Pieces, arrays: BatchArrays) -> int:
+        """Add addresses or the order; returns the word from which on lists are."""
+        if arrays.order is None:
+            assert arrays.addresses is not None
+            pieces.add_fixed(arrays.addresses, self._lookups)
+        elif not arrays.order.are_planes:
+            pieces.add_fixed(arrays.order.parts[0], self._lookups)
+        else:
+            for part, place in zip(arrays.order.parts, self._planes[:-1], strict=True):
+                pieces.add_fixed(part, place)
+            return int(self._planes[-1])
+        return int(self._lists)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class ReadyBatch:
     packed
         The packed batch in host memory.
     dense
-        float32 ``[B, K]`` on the device.
+        float32 ``[B, K]`` on the device; bfloat16 in an input buffer, where `Embeddings.round_dense` says so.
     labels
         float32 ``[B]`` on the device, 0 in padded inputs.
     slot

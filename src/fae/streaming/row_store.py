@@ -6,6 +6,7 @@ set can change it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from fae.core.optimizers import DEFAULT_BETAS, Betas, optimizer_facts, state_width
 from fae.core.seeds import generator
 from fae.core.threads import run_ranges
+from fae.core.units import format_bytes, format_count
 from fae.streaming.huge_pages import host_zeros
 
 _INITIAL_CHUNK_ROWS = 65_536
@@ -129,3 +131,9 @@ def initial_chunks(num_embeddings: int, chunks: int = 1) -> list[tuple[int, int]
     """Ranges of ids that cover a table, to call `initial_rows` with; each has `chunks` random streams."""
     rows = chunks * _INITIAL_CHUNK_ROWS
     return [(start, min(start + rows, num_embeddings)) for start in range(0, num_embeddings, rows)]
+
+
+def rows_in_words(stores: Sequence[RowStore], where: str) -> str:
+    """How many rows stores have, and their bytes, such as ``"4,096 rows on cuda (1.0 MiB)"``."""
+    rows, size = sum(len(store.weight) for store in stores), sum(store.num_bytes for store in stores)
+    return f"{format_count(rows)} rows on {where} ({format_bytes(size)})"

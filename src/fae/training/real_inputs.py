@@ -1,14 +1,19 @@
-"""Which inputs of a batch a model sees: FAE's own models all places of the batch, any other one its real inputs alone.
+"""What a model sees of a batch: FAE's own models all places of the batch, any other one its real inputs alone.
 
 A batch that is not full is padded with zeros. FAE's models compute every input by itself, so padding changes nothing,
 and shapes stay fixed. A model of one's own may look across the batch (batch normalisation does), so on a CPU and in
 evaluation it gets the real inputs. On a GPU, where captured steps need one shape, a padded batch is cut, and its step
 run kernel by kernel, for models that say so: those with batch normalisation, or with `couples_inputs = True`.
+
+Dense features go to a GPU in bfloat16 where a training in bf16 rounds them before anything else reads them: half of
+their bytes, and the same bytes of results. A model of FAE says whether it does so (`rounds_dense`); what a model of
+one's own does with them is not known, so it gets float32. They are rounded once, in host memory, when a split is first
+sent (`fae.artifacts.batch_arrays.BatchArrays.rounded_dense`), unless that would take too much of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from weakref import WeakSet
 
@@ -16,15 +21,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fae.artifacts.batch_arrays import BatchSizes
+from fae.artifacts.packed import PackedDataset
 from fae.core.errors import RecipeError
+from fae.core.host_memory import available_bytes
 from fae.core.progress import say
+from fae.embedding.base import Embeddings
 from fae.embedding.features import FeatureEmbeddings
+from fae.embedding.working_memory import rounded_bytes
 from fae.models.registry import MODELS
 from fae.streaming.ready_batch import ReadyBatch
 from fae.training.compiled_model import CompiledModel
 
 _OWN = tuple(MODELS.values())
 _told: WeakSet[nn.Module] = WeakSet()
+_MEMORY_PART = 8
+"""Rounded dense features may take a part of the available memory: files are in it beside them, and rows."""
 
 
 def module_of(model: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -91,3 +103,34 @@ def single_input(model: Callable[..., Tensor], dense: Tensor) -> Iterator[None]:
     finally:
         for part in parts:
             part.training = True
+
+
+def rounds_dense(model: Callable[..., Tensor], precision: str) -> bool:
+    """Whether a model rounds dense features to bfloat16 before anything reads them."""
+    module = module_of(model)
+    return precision == "bf16" and type(module) in _OWN and bool(getattr(module, "rounds_dense", False))
+
+
+def fit_in_memory(splits: Sequence[BatchSizes], batch_size: int) -> bool:
+    """Whether the rounded features of all splits may be in host memory."""
+    free = available_bytes()
+    needed = sum(rounded_bytes(batch_size * split.num_batches, split.num_dense) for split in splits)
+    return not free or _MEMORY_PART * needed <= free
+
+
+def send_dense(model: Callable[..., Tensor], embeddings: Embeddings, precision: str, packed: PackedDataset) -> None:
+    """Have dense features sent as this model needs them, in streams that begin from here on."""
+    splits = (packed.train, packed.validation, packed.test)
+    embeddings.round_dense(rounds=rounds_dense(model, precision) and fit_in_memory(splits, packed.batch_size))
+
+
+@contextmanager
+def dense_sent_for(
+    model: Callable[..., Tensor], embeddings: Embeddings, precision: str, packed: PackedDataset
+) -> Iterator[None]:
+    """As `send_dense` while the block runs, and in float32 behind it: what streams then is not known."""
+    send_dense(model, embeddings, precision, packed)
+    try:
+        yield
+    finally:
+        embeddings.round_dense(rounds=False)

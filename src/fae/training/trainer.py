@@ -39,6 +39,7 @@ from fae.training.quality.evaluate import evaluate, validation_sample
 from fae.training.quality.meter import QualityMeter
 from fae.training.ranks.decisions import RankDecisions
 from fae.training.ranks.rank_work import RankWork
+from fae.training.real_inputs import dense_sent_for
 from fae.training.runner import StepRunner
 from fae.training.schedule import Schedule, Segment
 from fae.training.step import Precision, honoured_precision
@@ -121,8 +122,7 @@ class Trainer:
             config.order, num_hot=train.num_hot_batches, num_cold=train.num_batches - train.num_hot_batches,
             epochs=config.epochs, seed=config.seed, rate=config.adaptive_rate, tail=config.adaptive_tail,
         )  # fmt: skip
-        on_gpu = embeddings.device.type == "cuda"
-        if not on_gpu:
+        if not (on_gpu := embeddings.device.type == "cuda"):
             keep_freed_memory()
         self._precision: Precision = honoured_precision(embeddings.device, config.precision)
         if self._precision != config.precision:
@@ -152,9 +152,8 @@ class Trainer:
             rate_factor=self._controls.factor,
         )  # fmt: skip
         self._validation_sample = validation_sample(packed.validation)
-        self._position = Position()
+        self._position, self._curve_every = Position(), 1
         self._windows = LossWindows(self._add_to_curve, in_step=on_gpu and group.world > 1)
-        self._curve_every = 1
         self._started = self._last_saved = time.monotonic()
 
     def __repr__(self) -> str:
@@ -187,7 +186,10 @@ class Trainer:
         if self.embeddings.device.type == "cpu" and not self._position.threads:
             self._position.threads = dense_threads(self.model, self.packed.batch_size, self.config.threads)
         # A signal ends a step first, and training with a checkpoint.
-        with put_off(), torch_threads(self._ranks.threads(self._position.threads, self.config)), closing(self._watch):
+        with (
+            put_off(), torch_threads(self._ranks.threads(self._position.threads, self.config)), closing(self._watch),
+            dense_sent_for(self.model, self.embeddings, self._precision, self.packed),
+        ):  # fmt: skip
             if self._position.complete:
                 say(f"train: finished; AUC within {self.config.group_by} is added, of the same weights")
                 self._position.result |= self._measure()

@@ -12,8 +12,9 @@ from fae.core.errors import BudgetError
 from fae.distributed.dense_sums import DenseSums, dense_sums_bytes
 from fae.distributed.group import Group
 from fae.embedding.memory_plan import MemoryPlan, require_memory
+from fae.embedding.memory_request import MemoryRequest
+from fae.embedding.placements import find_placement, plan_memory
 from fae.embedding.placements import make_embeddings as make
-from fae.embedding.placements import plan_memory
 from fae.embedding.working_memory import loose_batches, pinned
 from fae.streaming.row_store import RowOptimizer
 
@@ -74,9 +75,47 @@ def test_a_rank_of_gpus_takes_no_more_than_is_planned(world: int, reproducible: 
     slices = [each.arrays for each in rows.ranks.cut(packed)]
     lists = list(slices[0].shared.rows)
     for each in slices:
-        lists += [each.order, *each.segments.starts, *each.segments.addresses]
+        lists += [*each.order.parts, *each.segments.starts, *each.segments.addresses]
         assert each.shared.rows is slices[0].shared.rows, "lists of whole batches are there once"
     assert sum(array.nbytes for array in lists) < needs.host_buffers - alone.host_buffers // world
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_dense_features_in_bfloat16_are_counted(world: int):
+    """On the host beside the files, of the slices of one rank; on the GPU buffers are smaller by half of them."""
+    pytest.importorskip("triton")
+    from fae.embedding.gpu_rows import GpuRows
+
+    log = random_log(1, lists=True, num_inputs=300, batch_size=64)
+    layout = log.layout(0.4, 1)
+    packed, hot_set = log.packed(layout), sized_hot_set(log, layout, depth=3)
+    whole, rounded = (
+        find_placement("device").plan(
+            MemoryRequest(
+                hot_set=hot_set, optimizer="sgd", splits=[packed], on_gpu=True, world=world, rounds_dense=rounds
+            )
+        )
+        for rounds in (False, True)
+    )
+    size, dense = 64 // world, packed.num_dense
+    embeddings = make("device", hot_set, RowOptimizer(), device="cpu")
+    taken = []
+    for rounds in (False, True):
+        rows = GpuRows(layout, embeddings.geometries, RowOptimizer(), size, embeddings.device, staged=False)
+        if world > 1:
+            rows.follow(Group(world=world))
+        rows.round_dense(rounds=rounds)
+        order = np.arange(packed.num_batches)
+        rows.buffered(packed, order, np.full(len(order), -1), hot_set.staging_rows, 1)
+        taken.append(rows._rings.device_bytes)
+    assert taken[1] < taken[0]
+    if world == 1:
+        assert (taken[0], taken[1]) == (whole.device_inputs, rounded.device_inputs)
+    assert whole.device_inputs - rounded.device_inputs == taken[0] - taken[1]
+    part = packed if world == 1 else rows.ranks.cut(packed)[0]
+    assert part.arrays.rounded_dense.nbytes == 2 * packed.num_batches * size * dense
+    locked = rounded.host_buffers - 8 * pinned(rounded.device_inputs // 8)
+    assert locked - (whole.host_buffers - 8 * pinned(whole.device_inputs // 8)) == part.arrays.rounded_dense.nbytes
 
 
 def test_locked_memory_is_counted_as_torch_rounds_it():

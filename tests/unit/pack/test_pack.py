@@ -147,9 +147,9 @@ def test_opening_a_damaged_or_missing_one_names_the_command(log: ColumnarLog, tm
     with pytest.raises(ArtifactError, match=r"there is no packed in .*; run `fae pack RECIPE.toml` first"):
         PackedDataset(tmp_path / "packed")
     pack(log, hot_set_for(log), tmp_path / "packed", seed=1)
-    file = tmp_path / "packed" / "train" / "order.npy"
+    file = tmp_path / "packed" / "train" / "order_low.npy"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ArtifactError, match=r"order.npy is missing or damaged; .* `fae pack RECIPE.toml`"):
+    with pytest.raises(ArtifactError, match=r"order_low.npy is missing or damaged; .* `fae pack RECIPE.toml`"):
         PackedDataset(tmp_path / "packed")
 
 

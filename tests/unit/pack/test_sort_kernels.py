@@ -269,7 +269,7 @@ def test_a_group_has_as_many_batches_as_its_bytes_allow() -> None:
     small, large = Composer(layout, 1, 64, None), Composer(layout, 1, 2**20, [10])
     assert small.group_batches > 1000
     assert small.group_bytes <= compose_module.GROUP_BYTES
-    assert (large.group_batches, large.group_bytes) == (1, 2**20 * 36 + 80)
+    assert (large.group_batches, large.group_bytes) == (1, 2**20 * 39 + 80)
 
 
 def test_lists_of_batches_are_joined_group_by_group(loops: str) -> None:

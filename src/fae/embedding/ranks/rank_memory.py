@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fae.artifacts.batch_arrays import BatchSizes
+from fae.artifacts.stored.order_planes import order_bytes
 from fae.distributed.rank_batches import SEGMENT_LOOKUPS
 from fae.distributed.slice_plan import SlicePlan
 from fae.kernels.geometry import GroupGeometry
@@ -93,7 +94,7 @@ class SliceSizes:
         ):
             own += 8 * rows + 8 * long_rows + 8 * further
             shared += 5 * rows_of_all + 4 * counts
-        return self.num_batches * (len(self.plan.own) * (4 * sum(self._lookups) + own) + shared + places)
+        return self.num_batches * (len(self.plan.own) * (order_bytes(sum(self._lookups)) + own) + shared + places)
 
     @property
     def sum_bytes(self) -> int:

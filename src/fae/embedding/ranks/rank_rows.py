@@ -74,7 +74,8 @@ class RankRows:
 
     def _cut(self, batches: BatchSet, index: int) -> list[BatchSlice]:
         batch, count, world = batches.batch(index), self._plan.num_slices, self._plan.world
-        slices = [BatchSlice(batch, number, count, self._group_slots, world) for number in self._plan.own]
+        order = batch.order  # joined once where it is stored in planes
+        slices = [BatchSlice(batch, number, count, self._group_slots, world, order) for number in self._plan.own]
         for each in slices if batch.is_ordered else ():
             assert each.shared_rows is not None  # cut now
         return slices

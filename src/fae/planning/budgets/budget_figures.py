@@ -153,7 +153,9 @@ class BudgetPlanner:
             input_share=share,
             splits=splits,
             dense_bytes=self._dense[0],
-            on_gpu=memory_by_placement(hot_set, splits, on_gpu=True, dense=self._dense[0]),
+            on_gpu=memory_by_placement(
+                hot_set, splits, on_gpu=True, dense=self._dense[0], rounds_dense=self._settings.rounds_dense
+            ),
             on_cpu=memory_by_placement(hot_set, splits, on_gpu=False, dense=self._dense[1]),
             is_memory_exact=self._form_all,
             packed_bytes=packed_bytes,

@@ -11,10 +11,12 @@ from fae.artifacts.columnar_log import FeatureSchema
 from fae.core.npy import HEADER_BYTES
 from fae.core.optimizers import OPTIMIZERS, row_bytes
 from fae.embedding.memory_plan import MemoryPlan
-from fae.embedding.placements import plan_memory
+from fae.embedding.memory_request import MemoryRequest
+from fae.embedding.placements import find_placement
 from fae.models.registry import sketch_model
 from fae.planning.budgets.planned_hot_set import PlannedHotSet
 from fae.training.dense import dense_bytes
+from fae.training.real_inputs import fit_in_memory
 
 if TYPE_CHECKING:
     from fae.run.recipe import Recipe
@@ -31,7 +33,7 @@ def dense_part_bytes(recipe: Recipe, features: Sequence[FeatureSchema], num_dens
 
 
 def memory_by_placement(
-    hot_set: PlannedHotSet, splits: Sequence[BatchSizes], *, on_gpu: bool, dense: int
+    hot_set: PlannedHotSet, splits: Sequence[BatchSizes], *, on_gpu: bool, dense: int, rounds_dense: bool = False
 ) -> dict[str, MemoryPlan]:
     """What every placement that differs takes.
 
@@ -41,9 +43,15 @@ def memory_by_placement(
         The batches that training streams.
     dense
         `dense_part_bytes`.
+    rounds_dense
+        Whether dense features are sent in bfloat16 where they fit host memory (`fae.training.real_inputs`).
     """
+    request = MemoryRequest(
+        hot_set=hot_set, optimizer=hot_set.optimizer, splits=splits, on_gpu=on_gpu, dense_bytes=dense,
+        rounds_dense=rounds_dense and fit_in_memory(splits, hot_set.batch_size),
+    )  # fmt: skip
     return {
-        placement: plan_memory(placement, hot_set, hot_set.optimizer, splits, on_gpu=on_gpu, dense_bytes=dense)
+        placement: find_placement(placement).plan(request)
         for placement in (GPU_PLACEMENTS if on_gpu else CPU_PLACEMENTS)
     }
 

@@ -21,7 +21,7 @@ from fae.embedding.base import Embeddings
 from fae.streaming.ready_batch import ReadyBatch
 from fae.training.model_call import call_model
 from fae.training.quality.metrics import Metrics, compute_metrics
-from fae.training.real_inputs import cut_to_real
+from fae.training.real_inputs import cut_to_real, rounds_dense
 from fae.training.step import Precision, autocast
 
 _HOST = torch.device("cpu")  # no step is captured here, so no model of one's own sees padded inputs on any device
@@ -40,6 +40,8 @@ def predict_split(
     labels, logits = [], []
     was_training = model.training
     chosen = np.arange(batches.num_batches) if order is None else order
+    if not rounds_dense(model, precision):
+        embeddings.round_dense(rounds=False)
     try:
         model.eval()
         with (

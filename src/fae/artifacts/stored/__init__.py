@@ -1,0 +1,1 @@
+"""How arrays of artifacts are stored: planes of orders, rounded numbers, the files of a split."""
