@@ -105,10 +105,13 @@ def swap(first: int, second: int) -> Any:
 IMPOSSIBLE = {
     "an address below -1": ("test/addresses", set_at(0, to=-2)),
     "an address behind the rows of its batch": ("test/addresses", set_at(-1, -1, to=10**6)),
-    "a lookup twice in an order": ("train/order", lambda rows: rows.__setitem__((2, 7), rows[2, 8])),
-    "a lookup of another group": ("train/order", lambda rows: rows[1].__setitem__(slice(None), rows[1, ::-1].copy())),
-    "an order below 0": ("train/order", set_at(3, 5, to=-1)),
-    "an order beyond the batch": ("train/order", set_at(3, -1, to=BATCH * SLOTS)),
+    "a lookup twice in an order": ("train/order_low", lambda rows: rows.__setitem__((2, 7), rows[2, 8])),
+    "a lookup of another group": (
+        "train/order_low",
+        lambda rows: rows[1].__setitem__(slice(None), rows[1, ::-1].copy()),
+    ),
+    "an order far beyond the batch": ("train/order_low", set_at(3, 5, to=2**16 - 1)),
+    "an order beyond the batch": ("train/order_low", set_at(3, -1, to=BATCH * SLOTS)),
     "a label above 1": ("train/labels", set_at(-1, to=1.5)),
     "a label that is no number": ("validation/labels", set_at(0, to=np.nan)),
     "an infinite dense value": ("train/dense", set_at(7, 9, to=-np.inf)),
