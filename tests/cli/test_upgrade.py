@@ -13,6 +13,7 @@ import pytest
 
 from fae.artifacts.columnar_log import ColumnarLog
 from fae.artifacts.manifest import Plan, fingerprint, read_manifest, rename_parents, write_artifact
+from fae.artifacts.packed import FORMAT_VERSION as PACKED_VERSION
 
 from commands import HEADER, contents, csv_text, fae, fault, succeed, write_recipe, zipf_inputs
 
@@ -69,7 +70,13 @@ def downgrade(chain: Path) -> None:
     (chain / "new").rename(log.path)
     renamed = {old.fingerprint: fingerprint("log", 1, old.parameters, {})}
     for day in ("day1", "day2"):
-        for kind, version in (("log", 2), ("profile", 1), ("hot_set", 1), ("packed", 3), ("checkpoint", 1)):
+        for kind, version in (
+            ("log", 2),
+            ("profile", 1),
+            ("hot_set", 1),
+            ("packed", PACKED_VERSION),
+            ("checkpoint", 1),
+        ):
             if (day, kind) == ("day1", "log"):
                 continue
             manifest = read_manifest(chain / day / kind, kind, version, command="")
