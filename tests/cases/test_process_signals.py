@@ -193,6 +193,17 @@ sys.exit(command.main(sys.argv[1:]))
 """
 
 
+def await_sleep(pid: int) -> None:
+    """Wait until the main thread of a process sleeps and uses no time, as in a call that does not return."""
+    stat, before, quiet = Path(f"/proc/{pid}/task/{pid}/stat"), "", 0
+    while quiet < 5:
+        time.sleep(0.05)
+        fields = stat.read_text().rpartition(")")[2].split()
+        now = f"{fields[11]} {fields[12]}"  # processor time of the thread, of its own and of the system for it
+        quiet = quiet + 1 if fields[0] == "S" and now == before else 0
+        before = now
+
+
 @pytest.mark.parametrize(
     ("patience", "signals"), [("0.5", 1), ("60", 2)], ids=["one signal and some patience", "a second signal"]
 )
@@ -211,7 +222,7 @@ def test_a_call_that_does_not_return(patience: str, signals: int, undisturbed: d
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
-    time.sleep(0.3)
+    await_sleep(process.pid)
     for _ in range(signals):
         process.send_signal(signal.SIGTERM)
         time.sleep(0.2)

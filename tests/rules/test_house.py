@@ -82,7 +82,7 @@ def test_forbidden_things_stay_out(path: Path) -> None:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             arguments = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            if called in ("torch.load", "torch.save", "eval", "exec") or arguments.get("allow_pickle") == "True":
+            if called in ("torch.load", "torch.save", "eval", "exec", "select.select") or arguments.get("allow_pickle") == "True":
                 found.append(called)
             if re.fullmatch(r"(np|numpy)\.random\.(?!Generator|Philox)\w+|random\.(?!Random)[a-z]\w*", called):
                 found += [called] if "random" not in local_names(path) else []

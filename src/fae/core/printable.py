@@ -10,10 +10,11 @@ import contextlib
 import datetime
 import io
 import os
-import select
 import sys
 import time
 from typing import IO
+
+from fae.core.waits import await_ready
 
 _WAIT_SECONDS = 1.0
 """How long a line for people waits for a stream that takes nothing at the moment."""
@@ -151,4 +152,4 @@ def write_stream(stream: IO[str] | None, text: str, *, wait_seconds: float | Non
         except BlockingIOError:
             if wait_seconds is not None and time.monotonic() >= end:
                 raise
-            select.select([], [descriptor], [], 0.1)
+            await_ready(descriptor, 0.1, to_write=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import NoReturn
 
 from fae.core.interrupts import receive
 from fae.core.printable import tell
+from fae.core.waits import await_ready
 
 _IMPORTS = "<frozen importlib"
 """Begins the file name of code that imports."""
@@ -114,7 +114,7 @@ class SignalWatch:
                 return
         end = time.monotonic() + self._patience
         while time.monotonic() < end:
-            if select.select([self._reader], [], [], _AGAIN_SECONDS)[0]:
+            if await_ready(self._reader, _AGAIN_SECONDS):
                 found = os.read(self._reader, 1)[0]
                 if found == 0:
                     return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import codecs
 import os
-import select
 import stat
 from pathlib import Path
+
+from fae.core.waits import await_ready
 
 _MOST_BYTES = 64 * 2**20
 """More is no such text: the log itself, or a device without an end."""
@@ -51,7 +52,7 @@ def _read_bytes(path: Path) -> bytes:
         if stat.S_ISDIR(kind):
             raise ValueError("it is a folder")
         if stat.S_ISFIFO(kind):
-            if not select.select([descriptor], [], [], _PIPE_SECONDS)[0]:
+            if not await_ready(descriptor, _PIPE_SECONDS):
                 raise ValueError("it is a pipe that nobody writes to")
             os.set_blocking(descriptor, True)
         elif not stat.S_ISREG(kind) and not os.isatty(descriptor):

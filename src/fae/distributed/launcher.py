@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ from fae.core.errors import RankError
 from fae.core.interrupts import Interrupted, is_interrupted, put_off, raise_interrupt
 from fae.core.printable import tell
 from fae.core.signal_watch import status_of
+from fae.core.waits import await_ready
 from fae.distributed.ends import LOST_STATUS
 from fae.distributed.places import RankPlace
 
@@ -130,8 +130,7 @@ class _Launch:
         if self._start is None:
             time.sleep(_POLL_SECONDS)
             return
-        ready, _, _ = select.select([self._start], [], [], _POLL_SECONDS)
-        if not ready:
+        if not await_ready(self._start, _POLL_SECONDS):
             return
         text = os.read(self._start, 64)  # less than a pipe splits
         os.close(self._start)

@@ -15,13 +15,13 @@ import contextlib
 import dataclasses
 import json
 import os
-import select
 import subprocess
 import sys
 import threading
 from typing import Any
 
 from fae.core.threads import num_threads
+from fae.core.waits import await_ready
 from fae.run.ahead.loops_ahead import LoopsAhead
 from fae.streaming.training_loops import LoopShapes
 
@@ -97,7 +97,7 @@ def _load_from(helpers: subprocess.Popen[bytes], wanted: LoopsAhead) -> None:
         try:
             loops, said = list(wanted.loops()), b""
             while threading.main_thread().is_alive():
-                if not select.select([helpers.stdout], [], [], _LOOK_AGAIN)[0]:
+                if not await_ready(helpers.stdout.fileno(), _LOOK_AGAIN):
                     continue
                 more = helpers.stdout.read(4096)
                 if not more:
