@@ -29,7 +29,7 @@ import torch
 from numba import njit
 
 from fae.bench.cells import Cells
-from fae.core.prefetch import prefetch
+from fae.core.compiling.prefetch import prefetch
 from fae.core.threads import run_ranges
 from fae.streaming.huge_pages import host_zeros
 from fae.training.step import cpu_multiplies_bf16

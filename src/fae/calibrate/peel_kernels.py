@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fae.core.compiled import njit
-from fae.core.prefetch import prefetch
+from fae.core.compiling.prefetch import prefetch
 
 _AHEAD = 8
 """How far ahead inputs and their rows are fetched: twice as many rows ahead of the one that is removed its first input,

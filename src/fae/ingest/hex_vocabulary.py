@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fae.core.compiled import Int64, compiled, read_only
-from fae.core.prefetch import prefetch
+from fae.core.compiling.prefetch import prefetch
 from fae.ingest.readers.criteo_parser import ID_DIGITS
 from fae.ingest.scratch import Scratch
 from fae.ingest.vocabulary import HASH_KEY, require_numberable

@@ -23,8 +23,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fae.core.compiled import Int64, compiled, inlined, read_only
+from fae.core.compiling.prefetch import prefetch
 from fae.core.errors import LogError
-from fae.core.prefetch import prefetch
 from fae.ingest.scratch import Scratch
 from fae.ingest.words import WORD_BYTES, load_word
 

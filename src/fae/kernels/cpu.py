@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fae.core.compiled import njit, read_only
+from fae.core.compiling.prefetch import prefetch, prefetch_row
 from fae.core.optimizers import DEFAULT_BETAS, OPTIMIZER_CODE, Betas, bias_corrected_rate
 from fae.core.pooling import POOLING_CODE
-from fae.core.prefetch import prefetch, prefetch_row
 from fae.core.threads import run_ranges
 from fae.kernels.cpu_row_steps import AHEAD, step_kernel, step_row, sum_kernel
 from fae.kernels.geometry import GroupGeometry

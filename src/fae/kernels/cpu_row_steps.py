@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from fae.core.compiled import njit
+from fae.core.compiling.prefetch import prefetch_row
 from fae.core.optimizers import OPTIMIZER_CODE
 from fae.core.pooling import POOLING_CODE
-from fae.core.prefetch import prefetch_row
 
 AHEAD = 16  # lookups between prefetching a row and using it: best of 4, 8, 16, 32 on an AMD EPYC with 32 MiB of L3
 

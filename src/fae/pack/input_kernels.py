@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fae.artifacts.addressing import Addressing
 from fae.core.compiled import Int64, njit
-from fae.core.prefetch import prefetch
+from fae.core.compiling.prefetch import prefetch
 from fae.pack.cut_kernels import ColdLookups, find_cold, list_cold_lookups, make_cold_scratch
 from fae.pack.memory_access import copy_numbers
 from fae.pack.rank_tables import ids_to_ranks

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from fae.core.compiled import njit
-from fae.core.prefetch import prefetch, prefetch_row
+from fae.core.compiling.prefetch import prefetch, prefetch_row
 from fae.streaming.counters import publish, random_delay, reach, reach_all
 
 _AHEAD = 32  # rows between a prefetch and its copy; two threads a core and a mark a row need more than kernels do
