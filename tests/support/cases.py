@@ -219,6 +219,14 @@ def wide_log(log: Log) -> WideLog:
     return WideLog(**{**vars(log), "embedding_dims": tuple(16 for _ in log.features)})
 
 
+def many_rows_log() -> Log:
+    """Several blocks of rows in each group of a batch, so that hosts have several parts of them."""
+    log = random_log(9, num_inputs=330, batch_size=160)
+    ids = np.random.default_rng(9).integers(0, 150, log.ids.shape).astype(np.int32)
+    features = tuple(dataclasses.replace(each, num_embeddings=150) for each in log.features)
+    return dataclasses.replace(log, ids=ids, features=features)
+
+
 def adversarial_logs() -> dict[str, Log]:
     """Logs whose batches are made to break a pipeline."""
     base = random_log(0)

@@ -21,7 +21,7 @@ from fae.kernels.triton_rows import RowPart, SharedSums, TritonGroupKernels
 from fae.streaming.input_layout import InputLayout
 from fae.streaming.input_ring import InputRing
 
-from cases import Log, random_log
+from cases import Log, many_rows_log, random_log
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BETAS, EPS, RATE, STEP = (0.8, 0.97), 1e-3, 0.1, 3
@@ -204,11 +204,9 @@ def require_alike(ends: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
 
 
 def many_rows() -> Log:
-    """A batch of several hundred rows in each group."""
-    log = random_log(3, num_inputs=160, batch_size=160)
-    ids = np.random.default_rng(3).integers(0, 190, log.ids.shape).astype(np.int32)
-    features = tuple(dataclasses.replace(each, num_embeddings=190) for each in log.features)
-    return dataclasses.replace(log, ids=ids, features=features, embedding_dims=(4,) * len(features))
+    """`cases.many_rows_log` with all rows in one group."""
+    log = many_rows_log()
+    return dataclasses.replace(log, embedding_dims=(4,) * len(log.features))
 
 
 LOGS = {

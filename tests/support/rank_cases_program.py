@@ -37,7 +37,16 @@ from fae.embedding.ranks import rank_rows
 from fae.streaming.staging import FaultInjection
 from one_gpu_ranks import share_one_gpu, share_two_gpus
 
-from cases import Log, adversarial_logs, history_log, hot_and_cold_log, in_order_layout, random_log, train
+from cases import (
+    Log,
+    adversarial_logs,
+    history_log,
+    hot_and_cold_log,
+    in_order_layout,
+    many_rows_log,
+    random_log,
+    train,
+)
 
 OPTIMIZERS = ("sgd", "rowwise_adagrad", "adagrad", "adam")
 ONE_WIDTH = -1.0
@@ -178,14 +187,6 @@ def every_rank_or_one(batch_size: int = 16) -> Log:
     return Log(**{**vars(log), "ids": ids, "groups": [group for group in groups if group[-1] < 120]})
 
 
-def many_rows() -> Log:
-    """Several blocks of rows in each group of a batch, so that hosts have several parts of them."""
-    log = random_log(9, num_inputs=330, batch_size=160)
-    ids = np.random.default_rng(9).integers(0, 150, log.ids.shape).astype(np.int32)
-    features = tuple(replace(each, num_embeddings=150) for each in log.features)
-    return replace(log, ids=ids, features=features)
-
-
 def rank_cases() -> dict[str, tuple[Log, str]]:
     """Logs and optimizers: lists, weights, batches made to break an exchange, and last batches of all sizes."""
     weighted = random_log(5, lists=True)
@@ -196,7 +197,7 @@ def rank_cases() -> dict[str, tuple[Log, str]]:
     found["sequences"] = (history_log(4), "adam")
     found["every rank or one"] = (every_rank_or_one(), "adagrad")
     found["hot and cold"] = (hot_and_cold_log(), "adam")
-    found["many rows"] = (many_rows(), "sgd")
+    found["many rows"] = (many_rows_log(), "sgd")
     found |= {name: (log, "rowwise_adagrad") for name, log in adversarial_logs().items()}
     return found
 
