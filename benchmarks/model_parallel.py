@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +45,16 @@ from fae.models.registry import build_model
 from fae.streaming.row_store import RowOptimizer
 from fae.training.dense import make_dense_optimizer
 
-from model_parallel_step import CapturedSteps, FusedStep, PlainStep, StepParts, VectorExchange
+from model_parallel_step import (
+    CapturedSteps,
+    CpuRows,
+    FusedStep,
+    KernelRows,
+    OwnRows,
+    PlainStep,
+    StepParts,
+    VectorExchange,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +140,7 @@ class ModelParallel:
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         dtype = torch.bfloat16 if fused else torch.float32
         parts = StepParts(
-            embeddings=self.embeddings, order=own.train.arrays.order, most_segments=own.train.most_segments[0],
-            model=network, counts=sharding.counts,
+            rows=self._rows(dtype), model=network, counts=sharding.counts,
             dense_optimizer=make_dense_optimizer(optimizer, network, learning_rate, flat=fused, bf16=fused),
             exchange=VectorExchange(sharding.counts, group.rank, size, dim, dtype, self.device, links), group=group,
             views=FeatureViews([each.name for each in features], [range(len(features))], geometries), links=links,
@@ -140,6 +148,12 @@ class ModelParallel:
         )  # fmt: skip
         self._step: FusedStep | PlainStep = FusedStep(parts) if fused else PlainStep(parts)
         self._captured, self._next = CapturedSteps(self.device), 0
+
+    def _rows(self, dtype: torch.dtype) -> OwnRows:
+        if dtype == torch.float32:
+            return CpuRows(self.embeddings)
+        train = self._own.train
+        return KernelRows(self.embeddings, train.arrays.order, train.most_segments[0], dtype)
 
     @property
     def device_bytes(self) -> int:
@@ -156,18 +170,21 @@ class ModelParallel:
         """Train these batches; seconds."""
         synchronize(self.device)
         started = time.perf_counter()
-        with closing(self.embeddings.stream(self._own.train, order)) as stream:
-            for index, batch in zip(order.tolist(), stream, strict=True):
+        with closing(self._batches(order)) as batches:
+            for index, (buffer, batch) in zip(order.tolist(), batches, strict=True):
                 for now, every in zip(self._now, self._every, strict=True):
                     now.copy_(every[index])
-                if isinstance(self._step, PlainStep):
-                    self._step(batch, *self._now)
-                    continue
-                buffer = batch.buffer.index if batch.buffer is not None else 0
                 self._captured(buffer, partial(self._step, batch, *self._now))
-                self.embeddings.steps += 1
         synchronize(self.device)
         return time.perf_counter() - started
+
+    def _batches(self, order: npt.NDArray[np.int64]) -> Iterator[tuple[int, Any]]:
+        """What `OwnRows` take, each with the number of the buffer that it is in, which a graph reads."""
+        with closing(self.embeddings.stream(self._own.train, order)) as stream:
+            for batch in stream:
+                yield (batch.buffer.index if batch.buffer is not None else 0), batch
+                if isinstance(self._step, FusedStep):  # whose rows are stepped behind the back of `embeddings`
+                    self.embeddings.steps += 1
 
     def take_loss(self) -> float:
         """Sum of the losses since the last call, over the inputs of all ranks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,8 +44,8 @@ class VectorExchange:
 
     Attributes
     ----------
-    sent, gradient
-        ``[B * ranks, own tables * D]``: vectors of this rank's tables for all inputs; their gradients, come back.
+    gradient
+        ``[B * ranks, own tables * D]``: gradients of the vectors of this rank's tables, of all inputs, come back.
     received, returned
         Each owner's ``[B, its tables * D]``, one behind the other: vectors of this rank's inputs; their gradients.
     """
@@ -54,22 +54,22 @@ class VectorExchange:
         self, counts: Sequence[int], rank: int, num_inputs: int, dim: int, dtype: torch.dtype, device: torch.device,
         links: Any,
     ) -> None:  # fmt: skip
-        self._counts, self._num_inputs, self._dim, self._links = counts, num_inputs, dim, links
+        self.dim, self._counts, self._num_inputs, self._links = dim, counts, num_inputs, links
         own, every = (num_inputs * len(counts), counts[rank] * dim), num_inputs * sum(counts) * dim
-        self.sent, self.gradient = (torch.zeros(own, dtype=dtype, device=device) for _ in range(2))
+        self.gradient = torch.zeros(own, dtype=dtype, device=device)
         self.received, self.returned = (torch.zeros(every, dtype=dtype, device=device) for _ in range(2))
-        a_table = num_inputs * dim * self.sent.element_size()
+        a_table = num_inputs * dim * dtype.itemsize
         self._of_owners = [a_table * count for count in counts]
         self._of_inputs = [a_table * counts[rank]] * len(counts)
 
     def parts(self, flat: Tensor) -> list[Tensor]:
         """`received` or `returned` by owner, each ``[B, tables * D]``."""
-        sizes = [self._num_inputs * count * self._dim for count in self._counts]
+        sizes = [self._num_inputs * count * self.dim for count in self._counts]
         return [part.view(self._num_inputs, -1) for part in torch.split(flat, sizes)]
 
-    def send(self) -> None:
-        """Vectors to the ranks whose inputs they are of."""
-        self._move(self.received, self.sent, self._of_owners, self._of_inputs)
+    def send(self, vectors: Tensor) -> None:
+        """Vectors of this rank's tables, as `gradient` has them, to the ranks whose inputs they are of."""
+        self._move(self.received, vectors, self._of_owners, self._of_inputs)
 
     def send_back(self) -> None:
         """Gradients to the owners."""
@@ -89,10 +89,12 @@ class SideStream:
 
     def run(self, work: Callable[[], None]) -> None:
         """Run `work` after everything launched so far."""
-        if self._stream is None:
-            work()
-            return
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        self.go_on(work)
+
+    def go_on(self, work: Callable[[], None]) -> None:
+        """Run `work` after what was run here so far."""
         with torch.cuda.stream(self._stream):
             work()
 
@@ -151,16 +153,84 @@ class CapturedSteps:
         return graph
 
 
+class OwnRows(Protocol):
+    """The tables of a rank, in one step after the other."""
+
+    def look_up(self, batch: Any) -> Tensor:
+        """``[B * ranks, own tables * D]``: vectors of all inputs, which stay until they are updated."""
+
+    def update(self, batch: Any, gradient: Tensor) -> None:
+        """Step the rows that were looked up, by gradients of the same shape."""
+
+
+class CpuRows:
+    """Rows of `ResidentEmbeddings` on a CPU."""
+
+    def __init__(self, embeddings: ResidentEmbeddings) -> None:
+        self._embeddings = embeddings
+        self._vectors = torch.empty(0)
+
+    def look_up(self, batch: ReadyBatch) -> Tensor:
+        """As `OwnRows`."""
+        _, (self._vectors,), _ = self._embeddings.lookup(batch).parts()
+        return self._vectors.detach()
+
+    def update(self, batch: ReadyBatch, gradient: Tensor) -> None:
+        """As `OwnRows`."""
+        self._vectors.grad = gradient
+        self._embeddings.update(batch)
+
+
+class KernelRows:
+    """The same on a GPU, by the kernels alone.
+
+    Parameters
+    ----------
+    order, most_segments
+        The order of batches, and most segments, and most rows of several, of one.
+    dtype
+        Of vectors and their gradients.
+    """
+
+    def __init__(
+        self, embeddings: ResidentEmbeddings, order: OrderArrays | None, most_segments: tuple[int, int],
+        dtype: torch.dtype,
+    ) -> None:  # fmt: skip
+        from fae.kernels.triton_rows import TritonGroupKernels
+
+        self._embeddings = embeddings
+        size, geometry, device = embeddings.batch_size, embeddings.geometries[0], embeddings.device
+        self._rows = TritonGroupKernels(geometry, 0, size, embeddings.optimizer.name, device, staged=False)
+        self._rows.reserve(*most_segments)
+        self._derived = DerivedLookups(size, geometry.num_slots, device)
+        self._derived.reserve(order)
+        self._vectors = torch.zeros((size, geometry.num_slots * geometry.embedding_dim), dtype=dtype, device=device)
+
+    def _bank_of(self, batch: ReadyBatch) -> tuple[Any, ...]:
+        views, store = self._derived.views(batch.buffer.views), self._embeddings.device_stores[0]
+        return views, views.longs, self._embeddings.layout.groups[0].num_hot_rows, store.weight, store.state
+
+    def look_up(self, batch: ReadyBatch) -> Tensor:
+        """As `OwnRows`."""
+        views, lists, num_hot_rows, weight, _ = self._bank_of(batch)
+        self._rows.derive_addresses(views, self._derived.addresses)
+        self._rows.lookup(views, lists, num_hot_rows, weight, self._vectors)
+        return self._vectors
+
+    def update(self, batch: ReadyBatch, gradient: Tensor) -> None:
+        """As `OwnRows`."""
+        optimizer = self._embeddings.optimizer
+        self._rows.update(*self._bank_of(batch), gradient, optimizer.eps, optimizer.betas)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepParts:
     """What a step works with.
 
     Attributes
     ----------
-    embeddings
-        The rows of this rank's tables, for the global batch.
-    order, most_segments
-        The order of batches, and most segments, and most rows of several, of one.
+    rows
+        Looks up the tables of this rank for the global batch, and updates them.
     model, dense_optimizer
         The dense part, the same on all ranks.
     counts
@@ -171,9 +241,7 @@ class StepParts:
         float64 scalar to which losses of this rank's inputs are added.
     """
 
-    embeddings: ResidentEmbeddings
-    order: OrderArrays | None
-    most_segments: tuple[int, int]
+    rows: OwnRows
     model: nn.Module
     dense_optimizer: torch.optim.Optimizer
     exchange: VectorExchange
@@ -191,12 +259,10 @@ class PlainStep:
         self._parts = parts
         self._dense_sums = DenseSums(parts.group, list(parts.model.parameters()))
 
-    def __call__(self, batch: ReadyBatch, dense: Tensor, labels: Tensor) -> None:
+    def __call__(self, batch: Any, dense: Tensor, labels: Tensor) -> None:
         """One step."""
         parts, exchange = self._parts, self._parts.exchange
-        _, (vectors,), _ = parts.embeddings.lookup(batch).parts()
-        exchange.sent.copy_(vectors.detach())
-        exchange.send()
+        exchange.send(parts.rows.look_up(batch))
         leaf = torch.cat(exchange.parts(exchange.received), 1).requires_grad_()
         logits = parts.model(dense, FeatureEmbeddings(parts.views, [leaf]))
         parts.dense_optimizer.zero_grad(set_to_none=True)
@@ -207,8 +273,7 @@ class PlainStep:
         for part, grad in zip(returned, torch.split(leaf.grad, [part.shape[1] for part in returned], 1), strict=True):
             part.copy_(grad)
         exchange.send_back()
-        vectors.grad = exchange.gradient
-        parts.embeddings.update(batch)
+        parts.rows.update(batch, exchange.gradient)
         self._dense_sums.keep(0)
         self._dense_sums.replace_gradients("the dense gradients of the model-parallel contender")
         parts.dense_optimizer.step()
@@ -225,16 +290,11 @@ class FusedStep:
 
     def __init__(self, parts: StepParts) -> None:
         from fae.kernels.triton_interaction import InteractionKernels
-        from fae.kernels.triton_rows import TritonGroupKernels
 
-        self._parts, self._embeddings, self._exchange = parts, parts.embeddings, parts.exchange
-        device, batch_size = self._embeddings.device, self._embeddings.batch_size
-        geometry, optimizer = self._embeddings.geometries[0], self._embeddings.optimizer
-        self._rows = TritonGroupKernels(geometry, 0, batch_size, optimizer.name, device, staged=False)
-        self._rows.reserve(*parts.most_segments)
-        self._derived = DerivedLookups(batch_size, geometry.num_slots, device)
-        self._derived.reserve(parts.order)
-        size, num_tables, dim = batch_size // parts.group.world, sum(parts.counts), geometry.embedding_dim
+        self._parts, self._exchange = parts, parts.exchange
+        self._device = device = self._exchange.gradient.device
+        size = len(self._exchange.gradient) // parts.group.world
+        num_tables, dim = sum(parts.counts), self._exchange.dim
         every = group_geometries([1] * num_tables, ["sum"] * num_tables, [dim] * num_tables)[0]
         self.interaction = InteractionKernels(every, 0, size)
         vectors = self._exchange.received.view(size * num_tables, dim)
@@ -247,19 +307,19 @@ class FusedStep:
         self._num_inputs = torch.full((1,), size, dtype=torch.int32, device=device)
         self._side = SideStream(device)
         self._blocks, self._flat_gradient = fused_blocks(parts.model)
-        self._batch: ReadyBatch | None = None
 
-    def __call__(self, batch: ReadyBatch, dense: Tensor, labels: Tensor) -> None:
+    def __call__(self, batch: Any, dense: Tensor, labels: Tensor) -> None:
         """One step."""
         from fae.kernels.triton_dense import loss_and_gradient
 
-        parts, self._batch = self._parts, batch
-        self._side.run(self._send)
-        with autocast(self._embeddings.device, "bf16"):
+        parts, exchange = self._parts, self._exchange
+        self._side.run(lambda: exchange.send(parts.rows.look_up(batch)))
+        with autocast(self._device, "bf16"):
             logits = parts.model(dense, FeatureEmbeddings(parts.views, _refuse, None, self._interact))
         parts.dense_optimizer.zero_grad(set_to_none=True)
         _, grad = loss_and_gradient(logits.detach(), labels, self._num_inputs, parts.loss_sum)
         run_backward(logits, (grad / parts.group.world).to(logits.dtype))
+        self._side.go_on(lambda: parts.rows.update(batch, exchange.gradient))
         for block in self._blocks:
             block.join()
         self._side.await_mark()  # one transfer at a time, in the same order on all ranks
@@ -267,23 +327,13 @@ class FusedStep:
         parts.dense_optimizer.step()
         self._side.join()
 
-    def _bank_of(self, batch: ReadyBatch) -> tuple[Any, ...]:
-        views, store = self._derived.views(batch.buffer.views), self._embeddings.device_stores[0]
-        return views, views.longs, self._embeddings.layout.groups[0].num_hot_rows, store.weight, store.state
-
-    def _send(self) -> None:
-        views, lists, num_hot_rows, weight, _ = self._bank_of(self._batch)
-        self._rows.derive_addresses(views, self._derived.addresses)
-        self._rows.lookup(views, lists, num_hot_rows, weight, self._exchange.sent)
-        self._exchange.send()
-
     def _interact(self, dense: Tensor) -> Tensor:
         self._side.join()
         joined: Tensor = Interaction.apply(dense.to(torch.bfloat16), self)
         return joined
 
     def return_gradients(self) -> None:
-        """Send gradients of vectors to their owners and update rows, on the stream beside; in the backward pass."""
+        """Send gradients of vectors to their owners, on the stream beside; in the backward pass."""
         self._side.run(self._return)
 
     def _return(self) -> None:
@@ -293,8 +343,6 @@ class FusedStep:
             part.copy_(grad)
         self._exchange.send_back()
         self._side.mark()
-        optimizer = self._embeddings.optimizer
-        self._rows.update(*self._bank_of(self._batch), self._exchange.gradient, optimizer.eps, optimizer.betas)
 
 
 class Interaction(torch.autograd.Function):

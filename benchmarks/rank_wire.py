@@ -32,7 +32,7 @@ def wire_bytes(name: str, case: Case, data: tuple[Any, Any], world: int, num_wei
     size, share_of_others = packed.batch_size // world, (world - 1) / world
     if is_alone(name):
         return {}
-    if name == "model parallel":
+    if name not in case.placements:  # another system
         vectors = 2 * case.dim * packed.num_slots * share_of_others  # in bfloat16
         return {"vectors": vectors, "gradients": vectors, "dense": 2 * share_of_others * 4 * num_weights / size}
     row, dense = 4 * case.dim / size, (world - 1) * 4 * num_weights / size

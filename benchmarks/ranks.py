@@ -9,7 +9,8 @@ How much faster do W GPUs train than one? DLRM 13-512-256-64-D / 512-256-1 over 
 * ``ranks``: all ranks, 32,768 inputs each (32,768 together in case ``strong``), under the placement of the case;
 * ``one, reproducible`` and ``ranks, reproducible``: both in 8 slices a batch, in case ``reproducible``;
 * ``tiered ranks``: the same batches under `tiered`, in case ``rmc3_spread``;
-* ``model parallel``: the same batches by table-wise model parallelism (`model_parallel`), where all rows are on GPUs.
+* ``model parallel``: the same batches by table-wise model parallelism (`model_parallel`), where all rows are on GPUs;
+* ``FBGEMM parallel``: the same with FBGEMM's tables (`fbgemm_parallel`), where that is installed.
 
 Where ranks are under `spread`, one GPU is under `device`: it has nothing to spread over. ``rmc2``, ``rmc3`` and
 ``rmc3_spread`` are the paper's workloads with their batch sizes (1,024 and 2,048 a GPU unless --batch-size says more),
@@ -54,6 +55,7 @@ from fae.distributed.rank_process import RankProcess
 from fae.models.registry import build_model
 
 from common import RESULTS, record, save_record, working_folder
+from fbgemm_parallel import FbgemmParallel, has_fbgemm
 from model_parallel import ModelParallel
 from rank_data import CASES, QUICK, REPRODUCIBLE, Case, Data, is_alone
 from rank_wire import wire_bytes
@@ -62,6 +64,7 @@ FOLDER = "FAE_RANKS_FOLDER"
 """Tells ranks where the parent has made the data."""
 CHECK = {"steps": 6, "more": 16, "rate": 0.5}
 """Steps by themselves, steps in one go, learning rate."""
+SYSTEMS = {"model parallel": ModelParallel, "FBGEMM parallel": FbgemmParallel}
 TOLERANCES = {"fp32": (1e-5, 1e-3), "bf16": (1e-3, 0.1)}
 """By precision: of losses, relative; of rows, the norm of the difference relative to that of what training changed."""
 
@@ -85,8 +88,8 @@ def make_contenders(case: Case, data: Data, group: Group, links: Any) -> dict[st
 
     def make(name: str) -> OurContender | ModelParallel | None:
         size = data.batch_size(case, name)
-        if name == "model parallel":
-            return model_parallel(case, data, size, group, links, options["learning_rate"])
+        if name in SYSTEMS:
+            return model_parallel(name, case, data, size, group, links, options["learning_rate"])
         if is_alone(name) and not group.is_first:
             return None
         hot, packed = data.ours(case, size)
@@ -96,7 +99,7 @@ def make_contenders(case: Case, data: Data, group: Group, links: Any) -> dict[st
         return OurContender(packed, hot, case.placements[name], group=who, **options)
 
     made = {}
-    for name in (*case.placements, *(["model parallel"] if case.model_parallel else [])):
+    for name in (*case.placements, *(other_systems() if case.model_parallel else [])):
         contender, fault = None, ""
         torch.manual_seed(1)  # replicas of rows are the same
         try:
@@ -111,33 +114,40 @@ def make_contenders(case: Case, data: Data, group: Group, links: Any) -> dict[st
     return made
 
 
-def model_parallel(case: Case, data: Data, size: int, group: Group, links: Any, rate: float) -> ModelParallel:
-    """The contender `model parallel`."""
+def other_systems() -> list[str]:
+    """Those of `SYSTEMS` that are installed."""
+    return [name for name, system in SYSTEMS.items() if system is not FbgemmParallel or has_fbgemm()]
+
+
+def model_parallel(
+    name: str, case: Case, data: Data, size: int, group: Group, links: Any, rate: float
+) -> ModelParallel:
+    """The contender of that name."""
     hot, whole = data.ours(case, size)
     own_hot, own = data.owned(case, size, group.rank)
-    return ModelParallel(
+    return SYSTEMS[name](
         whole, own, own_hot.layout, hot.layout.features, data.sharding, group, links,
         model=case.options(group.device)["model"], optimizer=case.optimizer, learning_rate=rate,
     )  # fmt: skip
 
 
-def compare(data: Data, group: Group, links: Any) -> dict[str, Any]:
-    """Train the same batches by our ranks and by the other system, from the same weights; what differs."""
+def compare(other_name: str, data: Data, group: Group, links: Any) -> dict[str, Any]:
+    """Train the same batches by our ranks and by another system, from the same weights; what differs."""
     case = Case(placement="device")
     size = data.batch_size(case, "ranks")
     hot, packed = data.ours(case, size)
     options = case.options(group.device) | {"learning_rate": CHECK["rate"]}
     ours = OurContender(packed, hot, case.placement, group=group, **options)
-    other = model_parallel(case, data, size, group, links, CHECK["rate"])
+    other = model_parallel(other_name, case, data, size, group, links, CHECK["rate"])
     for each in (ours, other):
         each.embeddings.initialise(1)
     tables = list(enumerate(range(len(data.sharding.rows))[data.sharding.tables(group.rank)]))
     before = [ours.embeddings.export_table(table)[0] for _, table in tables]
     steps = np.arange(CHECK["steps"] + CHECK["more"]) % len(other.order)
     parts = [*([step] for step in steps[: CHECK["steps"]]), steps[CHECK["steps"] :]]
-    losses: dict[str, list[float]] = {"ranks": [], "model parallel": []}
+    losses: dict[str, list[float]] = {"ranks": [], other_name: []}
     for part in parts:
-        for name, contender, taken in (("ranks", ours, ours.runner), ("model parallel", other, other)):
+        for name, contender, taken in (("ranks", ours, ours.runner), (other_name, other, other)):
             contender.train(other.order[np.asarray(part)])
             losses[name].append(taken.take_loss() / size / len(part))
     found = []
@@ -150,8 +160,8 @@ def compare(data: Data, group: Group, links: Any) -> dict[str, Any]:
     rows = differs / changed
     precision = "bf16" if "bf16" in (ours.precision, other.precision) else "fp32"
     agree = bool(loss <= TOLERANCES[precision][0] and rows <= TOLERANCES[precision][1])
-    print(f"the same batches by both: losses differ by {loss:.1e}, rows by {rows:.1e} of their change, in "
-          f"{precision}: {'they agree' if agree else 'THEY DO NOT AGREE'}", flush=True)  # fmt: skip
+    print(f"the same batches by ours and {other_name}: losses differ by {loss:.1e}, rows by {rows:.1e} of their change,"
+          f" in {precision}: {'they agree' if agree else 'THEY DO NOT AGREE'}", flush=True)  # fmt: skip
     return {"losses": losses, "loss_difference": loss, "row_difference": rows, "precision": precision, "agree": agree}
 
 
@@ -219,9 +229,9 @@ def be_rank(options: argparse.Namespace, place: RankPlace) -> None:
     with RankProcess(place) as process, process.join(options.device) as group:
         backend = "nccl" if options.device == "cuda" else "gloo"
         links = dist.new_group(backend=backend, timeout=timedelta(seconds=300))
-        done: dict[str, Any] = {"check": None, "rows": []}
-        if not options.no_check:
-            done["check"] = compare(Data(folder, options, check=True), group, links)
+        done: dict[str, Any] = {"check": {}, "rows": []}
+        for name in [] if options.no_check else other_systems():
+            done["check"][name] = compare(name, Data(folder, options, check=True), group, links)
         data = Data(folder, options)
         for name in options.cases:
             gc.collect()  # graphs and rows of the contenders before

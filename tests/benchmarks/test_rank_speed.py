@@ -29,8 +29,9 @@ def test_two_ranks_beside_one_and_beside_model_parallelism(tmp_path: Path) -> No
     (out,) = tmp_path.glob("ranks_cpu_*.json")
     found = json.loads(out.read_text())
     assert {"command", "commit", "machine", "versions", "check", "rows"} <= found.keys()
-    assert found["check"]["agree"], found["check"]
-    assert len(found["check"]["losses"]["ranks"]) == 7
+    check = found["check"]["model parallel"]
+    assert check["agree"], check
+    assert len(check["losses"]["ranks"]) == 7
     rows = {(row["case"], row["contender"]): row for row in found["rows"]}
     names = {"device": ("one", "ranks", "model parallel"), "rmc2": ("one", "ranks")}
     names["strong"] = names["device"]

@@ -17,7 +17,7 @@ from fae.distributed.launcher import launch
 from gpus import needs_gpus
 
 from cases import train
-from rank_cases_program import BY_BOTH, HELD, SOME, SPREAD, layout_of, path_of, rank_cases
+from rank_cases_program import BY_BOTH, HELD, SOME, SPREAD, layout_of, long_cases, path_of, rank_cases
 
 PROGRAM = Path(__file__).parents[1] / "support" / "rank_cases_program.py"
 Ends = dict[str, list[list[np.ndarray]]]
@@ -30,7 +30,7 @@ def trained(
     folder.mkdir()
     assert launch([sys.executable, str(PROGRAM), str(folder), str(seed), engine, wire, *names], world) == 0
     found = {}
-    for case in rank_cases():
+    for case in long_cases() if "-long" in engine else rank_cases():
         ends = [np.load(path_of(folder, case, name, rank)) for name in names for rank in range(world)]
         found[case] = [[each[key] for key in each.files] for each in ends]
     return found
@@ -59,6 +59,21 @@ def test_rows_that_ranks_have_together_end_alike(world: int, tmp_path: Path) -> 
     if world > 2:
         names = (SPREAD[0], "tiered, half hot")
     require_same(found, trained(tmp_path / "delayed", world, 1, names=names))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_500_steps_end_alike(world: int, tmp_path: Path) -> None:
+    """Captured and not, wherever rows are, with delays and NaN in what is free."""
+    found = trained(tmp_path / "plain", world, 0, "cuda-long")
+    names = ("device", "tiered, a little hot", SPREAD[0])
+    delayed = trained(tmp_path / "delayed", world, 1, "cuda-long", names=names)
+    require_same(found, delayed, trained(tmp_path / "eager", world, 0, "cuda-eager-long"))
+
+
+def test_500_reproducible_steps_train_the_bytes_of_one(tmp_path: Path) -> None:
+    one = trained(tmp_path / "one", 1, 0, "cuda-long-reproducible")
+    two = trained(tmp_path / "two", 2, 1, "cuda-long-reproducible", names=("device", "tiered, a little hot"))
+    require_same(one, two, trained(tmp_path / "four", 4, 0, "cuda-long-reproducible", names=(SPREAD[0],)))
 
 
 def test_ranks_train_what_one_trains(tmp_path: Path) -> None:

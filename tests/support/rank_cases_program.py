@@ -5,7 +5,8 @@
     python rank_cases_program.py FOLDER SEED [ENGINE [WIRE [NAME...]]]
 
 ENGINE is ``cpu``, ``apart`` (on CPUs as of several hosts), ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``,
-with ``-reproducible`` or not, WIRE that of a `Group` or empty: ``hosts`` are two with half of the ranks each.
+with ``-eager`` (no step is captured), ``-long`` (`long_cases`) and ``-reproducible`` or not, in this order. WIRE is
+that of a `Group` or empty: ``hosts`` are two with half of the ranks each.
 Names are those of `HELD`. With a SEED everything waits at random, and NaN fills slots and buffers that hold nothing.
 What every rank ends with is written beside, for tests to compare.
 """
@@ -46,6 +47,7 @@ from cases import (
     many_rows_log,
     random_log,
     train,
+    wide_log,
 )
 
 OPTIMIZERS = ("sgd", "rowwise_adagrad", "adagrad", "adam")
@@ -74,6 +76,7 @@ INTERPRETED_SLICES = ("weights",)
 """Cases that are trained in slices by Triton's interpreter, which takes long."""
 OF_TWO_RANKS = ("lists, sgd", "lists, rowwise_adagrad", "lists, adagrad")
 """Cases that no more ranks train in Triton's interpreter: a step follows a row's sum, however many ranks made it."""
+STEPS_OF_AN_EPOCH, LONG_EPOCHS = 50, 10
 BY_BOTH = ("hybrid", "paper")
 """Those under which a CPU computes rows beside a GPU."""
 
@@ -202,6 +205,12 @@ def rank_cases() -> dict[str, tuple[Log, str]]:
     return found
 
 
+def long_cases() -> dict[str, tuple[Log, str]]:
+    """What is trained for 500 steps."""
+    log = wide_log(random_log(2, num_inputs=64 * STEPS_OF_AN_EPOCH, batch_size=64))
+    return {f"long, {name}": (log, name) for name in ("sgd", "rowwise_adagrad", "adam")}
+
+
 def layout_of(log: Log, share: float | None) -> RowLayout:
     """Which rows are hot."""
     if share == ONE_WIDTH:
@@ -223,7 +232,10 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     if seed:
         rank_rows.RowExchange, rank_rows.HostSums = NanExchange, NanHostSums
         delay_meetings()
-    engine, how = engine.removesuffix("-reproducible"), engine
+    whole = engine.removesuffix("-reproducible")
+    is_reproducible, is_long = whole != engine, whole.endswith("-long")
+    engine = whole.removesuffix("-long").removesuffix("-eager")
+    is_captured = not whole.removesuffix("-long").endswith("-eager")
     if seed and engine not in ("cpu", "apart"):
         fill_buffers_with_nan()
     on_gpu = engine.startswith("cuda")
@@ -232,26 +244,26 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     longest = 0.001 if seed else 0.0
     faults = FaultInjection(max_delay_seconds=longest, fill_with_nan=seed > 0, seed=seed + place.rank)
     options: dict[str, Any] = {}
-    cases = rank_cases()
-    if how == "triton-reproducible":
+    cases = long_cases() if is_long else rank_cases()
+    if engine == "triton" and is_reproducible:
         cases = {name: cases[name] for name in INTERPRETED_SLICES}
-    elif how == "triton" and place.world > 2:
+    elif engine == "triton" and place.world > 2:
         cases = {name: case for name, case in cases.items() if name not in OF_TWO_RANKS}
     with RankProcess(place) as process, process.join("cuda" if on_gpu else "cpu") as joined:
         group = replace(joined, wire=wire or joined.wire)
         if wire == "hosts":
             group = in_hosts(joined, place.world // 2)
-        group = replace(group, reproducible=how != engine)
+        group = replace(group, reproducible=is_reproducible)
         if engine == "apart":
             group = replace(group, meeting=None)
         if seed:
             group = DelayedGroup(**vars(group))
         if on_gpu:
-            options = {"device": torch.device(group.device), "precision": "bf16"}
-            if engine == "cuda-fp32":
-                options["precision"] = "fp32"
+            precision = "fp32" if engine == "cuda-fp32" else "bf16"
+            options = {"device": torch.device(group.device), "precision": precision, "capture": is_captured}
         elif engine == "triton":
             options = {"engine": "triton"}
+        options["epochs"] = LONG_EPOCHS if is_long else 1
         for held, (case, (log, optimizer)) in itertools.product(names or ("device",), cases.items()):
             placement, share = HELD[held]
             tensors = train(
