@@ -105,6 +105,8 @@ class ModelParallel:
         All features, owner by owner.
     links
         A process group of torch over all ranks: NCCL, or Gloo on CPUs.
+    is_eager
+        No step is captured.
 
     Attributes
     ----------
@@ -118,7 +120,7 @@ class ModelParallel:
 
     def __init__(
         self, whole: PackedDataset, own: PackedDataset, layout: RowLayout, features: Sequence[Any], sharding: Sharding,
-        group: Group, links: Any, *, model: ModelConfig, optimizer: str, learning_rate: float,
+        group: Group, links: Any, *, model: ModelConfig, optimizer: str, learning_rate: float, is_eager: bool = False,
     ) -> None:  # fmt: skip
         if not np.array_equal(whole.train.inputs, own.train.inputs):
             raise ValueError(f"{whole} and {own} have not the same inputs in the same order")
@@ -147,7 +149,7 @@ class ModelParallel:
             loss_sum=self._loss_sum,
         )  # fmt: skip
         self._step: FusedStep | PlainStep = FusedStep(parts) if fused else PlainStep(parts)
-        self._captured, self._next = CapturedSteps(self.device), 0
+        self._captured, self._next = CapturedSteps(self.device, is_eager=is_eager), 0
 
     def _rows(self, dtype: torch.dtype) -> OwnRows:
         if dtype == torch.float32:

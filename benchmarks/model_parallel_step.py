@@ -115,9 +115,16 @@ class SideStream:
 
 
 class CapturedSteps:
-    """Steps that are captured after the first ones, one graph an input buffer; on a CPU they are run as they are."""
+    """Steps that are captured after the first ones, one graph an input buffer; on a CPU they are run as they are.
 
-    def __init__(self, device: torch.device) -> None:
+    Parameters
+    ----------
+    is_eager
+        No step is captured: each of its operations is launched from Python.
+    """
+
+    def __init__(self, device: torch.device, *, is_eager: bool = False) -> None:
+        self._is_eager = is_eager
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._device, self._eager, self._pool = device, 0, None
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -129,7 +136,7 @@ class CapturedSteps:
         if self._stream is None:
             step()
             return
-        if self._eager < _EAGER_STEPS:
+        if self._is_eager or self._eager < _EAGER_STEPS:
             self._eager += 1
             current = torch.cuda.current_stream(self._device)
             self._stream.wait_stream(current)

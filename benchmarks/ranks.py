@@ -10,7 +10,8 @@ How much faster do W GPUs train than one? DLRM 13-512-256-64-D / 512-256-1 over 
 * ``one, reproducible`` and ``ranks, reproducible``: both in 8 slices a batch, in case ``reproducible``;
 * ``tiered ranks``: the same batches under `tiered`, in case ``rmc3_spread``;
 * ``model parallel``: the same batches by table-wise model parallelism (`model_parallel`), where all rows are on GPUs;
-* ``FBGEMM parallel``: the same with FBGEMM's tables (`fbgemm_parallel`), where that is installed.
+* ``FBGEMM parallel``: the same with FBGEMM's tables (`fbgemm_parallel`), where that is installed; ``FBGEMM eager``
+  launches each operation from Python, as TorchRec does.
 
 Where ranks are under `spread`, one GPU is under `device`: it has nothing to spread over. ``rmc2``, ``rmc3`` and
 ``rmc3_spread`` are the paper's workloads with their batch sizes (1,024 and 2,048 a GPU unless --batch-size says more),
@@ -64,7 +65,11 @@ FOLDER = "FAE_RANKS_FOLDER"
 """Tells ranks where the parent has made the data."""
 CHECK = {"steps": 6, "more": 16, "rate": 0.5}
 """Steps by themselves, steps in one go, learning rate."""
-SYSTEMS = {"model parallel": ModelParallel, "FBGEMM parallel": FbgemmParallel}
+SYSTEMS = {
+    "model parallel": (ModelParallel, False), "FBGEMM parallel": (FbgemmParallel, False),
+    "FBGEMM eager": (FbgemmParallel, True),
+}  # fmt: skip
+"""Other systems, and whether each of their operations is launched from Python."""
 TOLERANCES = {"fp32": (1e-5, 1e-3), "bf16": (1e-3, 0.1)}
 """By precision: of losses, relative; of rows, the norm of the difference relative to that of what training changed."""
 
@@ -116,7 +121,7 @@ def make_contenders(case: Case, data: Data, group: Group, links: Any) -> dict[st
 
 def other_systems() -> list[str]:
     """Those of `SYSTEMS` that are installed."""
-    return [name for name, system in SYSTEMS.items() if system is not FbgemmParallel or has_fbgemm()]
+    return [name for name, (system, _) in SYSTEMS.items() if system is not FbgemmParallel or has_fbgemm()]
 
 
 def model_parallel(
@@ -125,9 +130,10 @@ def model_parallel(
     """The contender of that name."""
     hot, whole = data.ours(case, size)
     own_hot, own = data.owned(case, size, group.rank)
-    return SYSTEMS[name](
+    system, is_eager = SYSTEMS[name]
+    return system(
         whole, own, own_hot.layout, hot.layout.features, data.sharding, group, links,
-        model=case.options(group.device)["model"], optimizer=case.optimizer, learning_rate=rate,
+        model=case.options(group.device)["model"], optimizer=case.optimizer, learning_rate=rate, is_eager=is_eager,
     )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def test_rows_that_ranks_have_together_end_alike(world: int, tmp_path: Path) -> 
     require_same(found, trained(tmp_path / "delayed", world, 1, names=names))
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [pytest.param(world, marks=needs_gpus(world)) for world in (2, 4)])
 def test_500_steps_end_alike(world: int, tmp_path: Path) -> None:
     """Captured and not, wherever rows are, with delays and NaN in what is free."""
     found = trained(tmp_path / "plain", world, 0, "cuda-long")
@@ -70,10 +70,13 @@ def test_500_steps_end_alike(world: int, tmp_path: Path) -> None:
     require_same(found, delayed, trained(tmp_path / "eager", world, 0, "cuda-eager-long"))
 
 
+@needs_gpus(2)
 def test_500_reproducible_steps_train_the_bytes_of_one(tmp_path: Path) -> None:
     one = trained(tmp_path / "one", 1, 0, "cuda-long-reproducible")
     two = trained(tmp_path / "two", 2, 1, "cuda-long-reproducible", names=("device", "tiered, a little hot"))
-    require_same(one, two, trained(tmp_path / "four", 4, 0, "cuda-long-reproducible", names=(SPREAD[0],)))
+    require_same(one, two)
+    if torch.cuda.device_count() >= 4:
+        require_same(one, trained(tmp_path / "four", 4, 0, "cuda-long-reproducible", names=(SPREAD[0],)))
 
 
 def test_ranks_train_what_one_trains(tmp_path: Path) -> None:
