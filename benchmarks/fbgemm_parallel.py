@@ -5,6 +5,8 @@ one operation at a time from Python. Here FBGEMM looks the tables of a rank up a
 pass; everything else is `model_parallel`'s: vectors and gradients in bfloat16 by NCCL's all-to-all, our fused dense
 part, transfers and updates beside it, all in one CUDA graph. Ids of the whole batch are on each owner's device before
 the clock starts, so none is sent. FBGEMM sorts them on the GPU, since it knows no packed order.
+
+Versions pair exactly: fbgemm-gpu 1.6 with torch 2.11; on CPUs, for tests, fbgemm-gpu-cpu 1.8 with torch 2.13.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ class FbgemmRows:
     rows
         Number of rows of each table.
     num_inputs
-        Of the whole batch, each with one lookup in each table.
+        Inputs of the whole batch, each with one lookup in each table.
     dtype
-        Of vectors and their gradients: float32 or bfloat16.
+        That of vectors and their gradients: float32 or bfloat16.
     """
 
     def __init__(

@@ -196,7 +196,7 @@ class KernelRows:
     order, most_segments
         The order of batches, and most segments, and most rows of several, of one.
     dtype
-        Of vectors and their gradients.
+        That of vectors and their gradients.
     """
 
     def __init__(

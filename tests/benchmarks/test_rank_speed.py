@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ SCRIPT = ROOT / "benchmarks" / "ranks.py"
 def start(*words: str) -> subprocess.CompletedProcess:
     # Without Triton's interpreter, which takes minutes.
     environment = {name: text for name, text in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = str(ROOT / "src")
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), environment.get("PYTHONPATH", "")])
     command = [sys.executable, str(SCRIPT), *words]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
@@ -29,11 +30,12 @@ def test_two_ranks_beside_one_and_beside_model_parallelism(tmp_path: Path) -> No
     (out,) = tmp_path.glob("ranks_cpu_*.json")
     found = json.loads(out.read_text())
     assert {"command", "commit", "machine", "versions", "check", "rows"} <= found.keys()
-    check = found["check"]["model parallel"]
-    assert check["agree"], check
-    assert len(check["losses"]["ranks"]) == 7
+    assert len(found["check"]["model parallel"]["losses"]["ranks"]) == 7
     rows = {(row["case"], row["contender"]): row for row in found["rows"]}
-    names = {"device": ("one", "ranks", "model parallel"), "rmc2": ("one", "ranks")}
+    others = list(found["check"])
+    assert all(check["agree"] for check in found["check"].values())
+    assert others == ["model parallel", *(["FBGEMM parallel", "FBGEMM eager"] if find_spec("fbgemm_gpu") else [])]
+    names = {"device": ("one", "ranks", *others), "rmc2": ("one", "ranks")}
     names["strong"] = names["device"]
     names["reproducible"] = ("one", "ranks", "one, reproducible", "ranks, reproducible")
     assert rows.keys() == {(case, name) for case in names for name in names[case]}
