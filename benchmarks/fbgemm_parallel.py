@@ -1,4 +1,4 @@
-"""FBGEMM's tables under the schedule of `model_parallel`: what TorchRec's ranks compute, without their host's work.
+"""FBGEMM's tables under the schedule of `model_parallel`: what TorchRec's ranks compute.
 
 TorchRec keeps its tables in FBGEMM's table-batched embeddings and sends ids and vectors by NCCL; its steps are launched
 one operation at a time from Python. Here FBGEMM looks the tables of a rank up and steps them, in its fused backward

@@ -1,4 +1,4 @@
-"""Table-wise model parallelism, which TorchRec trains by default: the system that our ranks are compared with.
+"""Table-wise model parallelism, one of the ways TorchRec divides tables: the system that our ranks are compared with.
 
 Each rank owns whole tables. It looks up the vectors of the global batch for its tables and sends every rank those of
 its inputs; the dense part is data-parallel; gradients of vectors go back the same way, and owners update their rows:
@@ -10,9 +10,9 @@ FAE's Triton kernels, from packed batches of the owner's tables, so gradients ar
 bfloat16 both ways; the fused interaction reads them where they arrive; fused MLPs, one all-reduce of the flat gradient
 in float32; transfers of vectors and updates of rows on a stream beside the dense part; all in one CUDA graph.
 
-What it is not: TorchRec or FBGEMM, which are not installed. They would also send ids to the owners and sort them on the
-GPU, and might split large tables by column or row; here no id is ever sent, and dense features and labels are on the
-device before the clock starts. All of that is in favour of this contender.
+What it is not: TorchRec, or FBGEMM, whose tables `fbgemm_parallel` puts in its place. They would also send ids to the
+owners and sort them on the GPU, and might split large tables by column or row; here no id is ever sent, and dense
+features and labels are on the device before the clock starts. All of that is in favour of this contender.
 
 On a CPU, where the kernels above do not run, it does the same in float32 over Gloo, step by step, for tests. With
 TRITON_INTERPRET=1 the kernels run there, too.

@@ -11,7 +11,7 @@ How much faster do W GPUs train than one? DLRM 13-512-256-64-D / 512-256-1 over 
 * ``tiered ranks``: the same batches under `tiered`, in case ``rmc3_spread``;
 * ``model parallel``: the same batches by table-wise model parallelism (`model_parallel`), where all rows are on GPUs;
 * ``FBGEMM parallel``: the same with FBGEMM's tables (`fbgemm_parallel`), where that is installed; ``FBGEMM eager``
-  launches each operation from Python, as TorchRec does.
+  launches each operation from Python.
 
 Where ranks are under `spread`, one GPU is under `device`: it has nothing to spread over. ``rmc2``, ``rmc3`` and
 ``rmc3_spread`` are the paper's workloads with their batch sizes (1,024 and 2,048 a GPU unless --batch-size says more),
@@ -20,8 +20,9 @@ hot rows for their budgets, and ``zipf`` logs of 300,000 inputs. RMC3 has 45 GiB
 its GPU.
 
 A turn is some hundred captured steps between two barriers, with all devices waited for; the slowest rank counts. Before
-the first case both systems train the same few batches from the same weights, with a high rate, and losses and rows are
-compared. Bytes over the wire are computed from the batches: what a rank receives, divided by the inputs of its slice.
+the first case every other system and our ranks train the same few batches from the same weights, with a high rate, and
+losses and rows are compared. Bytes over the wire are computed from the batches: what a rank receives, divided by the
+inputs of its slice.
 
 The parent makes the data and starts the ranks; when one fails, all end, and cases that were measured are kept. Writes
 benchmarks/results/ranks_<gpu>_<date>.json. ``--device cpu`` runs over Gloo, where no figure means anything.

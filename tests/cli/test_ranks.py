@@ -250,7 +250,7 @@ def test_reproducible_needs_the_rows_on_gpus(verb: str, ranks: tuple[str, ...], 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--gpus", "0"), "--gpus 0 must be 1 or more"),
+        (("--gpus", "0"), "--gpus 0 must be 1, 2, 4 or 8"),
         (("--gpus", "3"), "3 ranks are requested, and 2, 4 or 8 can train together"),
         (("--gpus", "16"), "16 ranks are requested"),
         (("--gpus", "2", "--device", "cuda"), "there is no CUDA device here"),
@@ -263,6 +263,14 @@ def test_reproducible_needs_the_rows_on_gpus(verb: str, ranks: tuple[str, ...], 
 def test_what_ranks_do_not_train_yet(verb: str, words: tuple[str, ...], expected: str, made: Path) -> None:
     fault(fae(verb, made / "recipe.toml", "--out", made / "refused", "--device", "cpu", *words), expected)
     assert not (made / "refused").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it trains on GPUs")
+def test_without_gpus_it_says_that_ranks_are_processes(made: Path) -> None:
+    words = ("run", str(made / "recipe.toml"), "--out", str(made / "no gpus"), "--gpus", "2")
+    done = subprocess.run([sys.executable, "-m", "fae", *words], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.count("no GPU is found here, so 2 processes train on the CPU") == 1
 
 
 def test_places_that_do_not_fit(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

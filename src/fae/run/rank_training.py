@@ -39,7 +39,7 @@ def wanted_ranks(gpus: int | None, place: RankPlace) -> int:
         If it is less than 1, or not how many there are.
     """
     if gpus is not None and gpus < 1:
-        raise RecipeError(f"--gpus {gpus} must be 1 or more")
+        raise RecipeError(f"--gpus {gpus} must be 1, 2, 4 or 8")
     if gpus is not None and place.world > 1 and gpus != place.world:
         raise RecipeError(
             f"--gpus {gpus} is not how many ranks there are ({place.world}: WORLD_SIZE is that of torchrun); leave "

@@ -55,6 +55,11 @@ def test_verdict_of_a_run_on_a_gpu() -> None:
     ("changes", "expected"),
     [
         ({"recipe__train__placement": "device"}, "FAE did not help, as placement device makes no use of hot rows"),
+        (
+            {"recipe__train__placement": "spread"},
+            "FAE helped: it took 1.0 GiB of GPU memory for rows instead of 48.0 GiB",
+        ),
+        ({"recipe__train__placement": "spread", "machine__gpu": None}, "ranks of CPUs have all rows in host memory"),
         ({"hot__num_rows": 3 * 2**29}, "FAE was not needed, as the budget holds every row of every table (48.0 GiB)"),
         ({"machine__gpu": None}, "on 16 CPU cores; it took 1.0 GiB of the fast tier"),
         ({"machine__gpu": None}, "whether FAE helps needs a GPU to be seen"),

@@ -35,10 +35,11 @@ def ranks_of(options: argparse.Namespace) -> Iterator[TrainingRanks]:
     if world == 1:
         yield TrainingRanks()
         return
+    from fae.run.ahead.torch_ahead import seems_to_have_gpu
+    from fae.run.context import choose_device
+
     if place.world == 1:
         from fae.distributed.launcher import launch
-        from fae.run.ahead.torch_ahead import seems_to_have_gpu
-        from fae.run.context import choose_device
 
         check_ranks(recipe_of(options), options.device, world, world)
         if options.device == "cuda" and not seems_to_have_gpu():
@@ -46,10 +47,13 @@ def ranks_of(options: argparse.Namespace) -> Iterator[TrainingRanks]:
         # As the command that was typed, they find no module in the current folder, unless that is where it looks.
         path = [] if sys.path[0] in ("", os.getcwd()) else ["-P"]
         raise SystemExit(launch([sys.executable, *path, "-m", "fae", *options.arguments], world))
+    from fae.core.progress import say
     from fae.distributed.rank_process import RankProcess
 
     with RankProcess(place) as process:
         check_ranks(recipe_of(options), options.device, world, place.local_world)
+        if options.device is None and not seems_to_have_gpu() and choose_device(None) == "cpu":
+            say(f"no GPU is found here, so {world} processes train on the CPU, as --device cpu would have it")
         ranks = TrainingRanks(process)
         yield ranks
         ranks.dismiss()

@@ -109,7 +109,8 @@ GLOSSARY = (
     Word(
         key="placement", name="placement",
         meaning="Where rows are while training: tiered (hot on the GPU, cold in host memory), device (all on the "
-        "GPU), hybrid or cpu (all in host memory).",
+        "GPU), spread (hot on every GPU, each cold one on one of them), paper (as tiered, but cold batches are "
+        "computed in host memory), hybrid or cpu (all in host memory).",
     ),
     Word(
         key="order", name="order", forms=("orders",),

@@ -103,11 +103,13 @@ def _memory(run: RunRecord) -> str:
     size = "" if total is None else f" ({format_bytes(int(total))})"
     if hot is not None and rows and hot >= rows:
         return f"; FAE was not needed, as the budget holds every row of every table{size}"
-    if placement not in (None, "tiered", "paper"):
+    gpu = run.text("machine", "gpu")
+    if placement == "spread" and not gpu:
+        return "; FAE did not help, as ranks of CPUs have all rows in host memory under placement spread"
+    if placement not in (None, "tiered", "paper", "spread"):
         return f"; FAE did not help, as placement {placement} makes no use of hot rows"
     if used is None or not total:
         return ""
-    gpu = run.text("machine", "gpu")
     sizes = f"{format_bytes(int(used))} of {'GPU memory' if gpu else 'the fast tier'} for rows instead of {size[2:-1]}"
     if total <= FITS_ANY_GPU:
         return f"; it took {sizes}, but tables this small fit any GPU whole, so FAE was not needed"
