@@ -4,8 +4,8 @@
 
     python rank_cases_program.py FOLDER SEED [ENGINE [WIRE [NAME...]]]
 
-ENGINE is ``cpu``, ``apart`` (on CPUs as of several hosts), ``triton`` (in its interpreter), ``cuda`` or ``cuda-fp32``,
-with ``-eager`` (no step is captured), ``-long`` (`long_cases`) and ``-reproducible`` or not, in this order. WIRE is
+ENGINE is ``cpu``, ``apart`` (on CPUs as of several hosts), ``triton`` (in its interpreter), or ``cuda`` (in bf16), and
+behind it ``-fp32``, ``-eager`` (no step is captured), ``-long`` (`long_cases`) and ``-reproducible``, or not. WIRE is
 that of a `Group` or empty: ``hosts`` are two with half of the ranks each.
 Names are those of `HELD`. With a SEED everything waits at random, and NaN fills slots and buffers that hold nothing.
 What every rank ends with is written beside, for tests to compare.
@@ -232,13 +232,11 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
     if seed:
         rank_rows.RowExchange, rank_rows.HostSums = NanExchange, NanHostSums
         delay_meetings()
-    whole = engine.removesuffix("-reproducible")
-    is_reproducible, is_long = whole != engine, whole.endswith("-long")
-    engine = whole.removesuffix("-long").removesuffix("-eager")
-    is_captured = not whole.removesuffix("-long").endswith("-eager")
+    engine, *how = engine.split("-")
+    is_reproducible, is_long = "reproducible" in how, "long" in how
     if seed and engine not in ("cpu", "apart"):
         fill_buffers_with_nan()
-    on_gpu = engine.startswith("cuda")
+    on_gpu = engine == "cuda"
     if on_gpu and torch.cuda.device_count() < place.world:
         (share_two_gpus if wire == "hosts" else share_one_gpu)()
     longest = 0.001 if seed else 0.0
@@ -259,8 +257,8 @@ def main(folder: Path, seed: int, engine: str = "cpu", wire: str = "", *names: s
         if seed:
             group = DelayedGroup(**vars(group))
         if on_gpu:
-            precision = "fp32" if engine == "cuda-fp32" else "bf16"
-            options = {"device": torch.device(group.device), "precision": precision, "capture": is_captured}
+            precision = "fp32" if "fp32" in how else "bf16"
+            options = {"device": torch.device(group.device), "precision": precision, "capture": "eager" not in how}
         elif engine == "triton":
             options = {"engine": "triton"}
         options["epochs"] = LONG_EPOCHS if is_long else 1
