@@ -1,13 +1,16 @@
 """Draw the studies' figures into docs/images from their results alone; equal numbers give equal bytes.
 
-python benchmarks/studies/figures.py accuracy|drift|selections|sampled_counts|rand_em_box [NAME ...]
+    python benchmarks/studies/figures.py accuracy|drift|selections|sampled_counts|rand_em_box [NAME ...]
+
+Each NAME is a record of that study: benchmarks/results/NAME.json becomes docs/images/NAME.svg. Without a NAME, the
+subject's own.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -179,7 +182,18 @@ def draw(subject: str, result: Record, name: str) -> None:
     print(f"wrote {path}")
 
 
+def main() -> None:
+    """Read the command line and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("subject", choices=sorted(DRAW), help="the study")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="records in benchmarks/results, without .json")
+    args = parser.parse_args()
+    for name in args.names or [args.subject]:
+        path = RESULTS / f"{name}.json"
+        if not path.is_file():
+            parser.error(f"{path} does not exist; name a record of benchmarks/results")
+        draw(args.subject, json.loads(path.read_text()), name)
+
+
 if __name__ == "__main__":
-    subject, *names = sys.argv[1:] or sys.exit(__doc__)
-    for name in names or [subject]:
-        draw(subject, json.loads((RESULTS / f"{name}.json").read_text()), name)
+    main()

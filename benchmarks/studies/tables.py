@@ -8,7 +8,7 @@
 How do the pages under docs/results follow from benchmarks/results? Nothing is worked out here but medians, means, 95 %
 intervals (Student's t over seeds) and ratios of figures that are in one file. ``placements`` reads
 placements_<gpu>_<date>.json, of each GPU the latest, and limits_*.json; ``paper`` reads paper_rmc*.json and
-paper_orders_*.json; the others read <NAME>.json. ``--fill`` puts the text between the markers that the page has,
+paper_orders_*.json; the others read <NAME>.json. ``--fill`` puts the text between the markers that the page has.
 Figures are drawn by figures.py.
 """
 

@@ -13,8 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-SHARED = ("common", "contenders", "figures", "model_parallel", "model_parallel_step", "rank_data", "rank_wire", "study")
-SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if path.stem not in SHARED)
+MODULES = sorted(BENCHMARKS.rglob("*.py"))
+SCRIPTS = [path for path in MODULES if '__name__ == "__main__"' in path.read_text()]
+SHARED = [path for path in MODULES if path not in SCRIPTS]
 QUICK = {
     "calibrate": ["calibrate.py", "--quick"],
     "pack": ["pack.py", "--quick"],
@@ -51,6 +52,12 @@ def start(*words: str, seconds: float = 300) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_it_says_what_it_answers_and_how_to_start_it(script: Path) -> None:
     assert f"python {script.relative_to(ROOT)}" in (ast.get_docstring(ast.parse(script.read_text())) or "")
+
+
+@pytest.mark.parametrize("module", SHARED, ids=lambda path: path.stem)
+def test_what_is_no_script_is_imported_by_one(module: Path) -> None:
+    statements = (line.split()[:2] for path in MODULES for line in path.read_text().splitlines())
+    assert any(words in (["from", module.stem], ["import", module.stem]) for words in statements)
 
 
 STARTED = {words[0] for words in (*QUICK.values(), *SLOW.values())}
