@@ -11,7 +11,7 @@ How much faster do W GPUs train than one? DLRM 13-512-256-64-D / 512-256-1 over 
 * ``tiered ranks``: the same batches under `tiered`, in case ``rmc3_spread``;
 * ``model parallel``: the same batches by table-wise model parallelism (`model_parallel`), where all rows are on GPUs;
 * ``FBGEMM parallel``: the same with FBGEMM's tables (`fbgemm_parallel`), where that is installed; ``FBGEMM eager``
-  launches each operation from Python.
+  launches each operation from Python. The record says of a contender that cannot be made, why.
 
 Where ranks are under `spread`, one GPU is under `device`: it has nothing to spread over. ``rmc2``, ``rmc3`` and
 ``rmc3_spread`` are the paper's workloads with their batch sizes (1,024 and 2,048 a GPU unless --batch-size says more),
@@ -88,8 +88,8 @@ class InTurns:
         return max(self._group.gather_json(seconds, f"the end of {self.name}"))
 
 
-def make_contenders(case: Case, data: Data, group: Group, links: Any) -> dict[str, InTurns]:
-    """Every contender of a case, by name; one that cannot be made on some rank is left out, and rank 0 says why."""
+def make_contenders(case: Case, data: Data, group: Group, links: Any) -> tuple[dict[str, InTurns], dict[str, str]]:
+    """Every contender of a case, by name; beside them why others cannot be made on some rank, by name."""
     options = case.options(group.device)
 
     def make(name: str) -> OurContender | ModelParallel | None:
@@ -104,8 +104,8 @@ def make_contenders(case: Case, data: Data, group: Group, links: Any) -> dict[st
             who = replace(who, reproducible=True)
         return OurContender(packed, hot, case.placements[name], group=who, **options)
 
-    made = {}
-    for name in (*case.placements, *(other_systems() if case.model_parallel else [])):
+    made, why_not = {}, {}
+    for name in (*case.placements, *(SYSTEMS if case.model_parallel else [])):
         contender, fault = None, ""
         torch.manual_seed(1)  # replicas of rows are the same
         try:
@@ -114,14 +114,15 @@ def make_contenders(case: Case, data: Data, group: Group, links: Any) -> dict[st
             fault = f"{type(error).__name__}: {str(error)[:300]}"
         faults = [each for each in group.gather_json(fault, f"{name} is made") if each]
         if faults:
+            why_not[name] = faults[0]
             print(f"{name}: cannot be made: {faults[0]}", flush=True)
         else:
             made[name] = InTurns(name, contender, group)
-    return made
+    return made, why_not
 
 
-def other_systems() -> list[str]:
-    """Those of `SYSTEMS` that are installed."""
+def installed_systems() -> list[str]:
+    """Names of `SYSTEMS` that can be compared here."""
     return [name for name, (system, _) in SYSTEMS.items() if system is not FbgemmParallel or has_fbgemm()]
 
 
@@ -173,9 +174,9 @@ def compare(other_name: str, data: Data, group: Group, links: Any) -> dict[str, 
 
 
 def measure(name: str, data: Data, group: Group, links: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """All contenders of a case, in turns."""
+    """All contenders of a case, in turns; behind them those that cannot be made."""
     case = CASES[name]
-    contenders = make_contenders(case, data, group, links)
+    contenders, why_not = make_contenders(case, data, group, links)
     samples: dict[str, list[float]] = {each: [] for each in contenders}
     few = min(options.steps, max(24, options.steps // 4))
     for turn in range(options.rounds + 1):
@@ -203,7 +204,7 @@ def measure(name: str, data: Data, group: Group, links: Any, options: argparse.N
              "ratios": ratios, "wire_bytes_an_input": wire}
         )  # fmt: skip
         print(line(rows[-1]), flush=True)
-    return rows
+    return rows + [{"case": name, "contender": each, "cannot_be_made": why} for each, why in why_not.items()]
 
 
 def dense_weights(case: Case, data: Data) -> int:
@@ -221,6 +222,8 @@ HEADER = (
 
 def line(row: dict[str, Any]) -> str:
     """One line of the table."""
+    if "cannot_be_made" in row:
+        return f"{row['case']:12} {row['contender']:19} cannot be made: {row['cannot_be_made']}"
     (low, high), ratio = (each / 1e6 for each in row["spread"]), row["ratios"].get("one")
     total, beside = sum(row["wire_bytes_an_input"].values()), "" if ratio is None else f"{ratio['median']:.2f}"
     return (
@@ -237,7 +240,7 @@ def be_rank(options: argparse.Namespace, place: RankPlace) -> None:
         backend = "nccl" if options.device == "cuda" else "gloo"
         links = dist.new_group(backend=backend, timeout=timedelta(seconds=300))
         done: dict[str, Any] = {"check": {}, "rows": []}
-        for name in [] if options.no_check else other_systems():
+        for name in [] if options.no_check else installed_systems():
             done["check"][name] = compare(name, Data(folder, options, check=True), group, links)
         data = Data(folder, options)
         for name in options.cases:

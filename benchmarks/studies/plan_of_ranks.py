@@ -118,10 +118,10 @@ def main() -> None:
     print("| case, placement | cold rows a slice | one GPU | all GPUs | beyond one | over one | bytes an input |")
     print("|---|---|---|---|---|---|---|")
     for path in options.files:
-        rows = json.loads(path.read_text())["rows"]
+        rows = [row for row in json.loads(path.read_text())["rows"] if "cannot_be_made" not in row]
         one = {row["case"]: row for row in rows if row["contender"] == "one"}
         for row in rows:
-            if row["contender"] in ("ranks", "tiered ranks"):
+            if row["contender"] in ("ranks", "tiered ranks") and row["case"] in one:
                 print(line(row, one[row["case"]], options.card, options.host_rate), flush=True)
 
 

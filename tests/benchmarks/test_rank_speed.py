@@ -31,10 +31,13 @@ def test_two_ranks_beside_one_and_beside_model_parallelism(tmp_path: Path) -> No
     found = json.loads(out.read_text())
     assert {"command", "commit", "machine", "versions", "check", "rows"} <= found.keys()
     assert len(found["check"]["model parallel"]["losses"]["ranks"]) == 7
-    rows = {(row["case"], row["contender"]): row for row in found["rows"]}
+    missing = {row["contender"]: row["cannot_be_made"] for row in found["rows"] if "cannot_be_made" in row}
+    rows = {(row["case"], row["contender"]): row for row in found["rows"] if "cannot_be_made" not in row}
     others = list(found["check"])
     assert all(check["agree"] for check in found["check"].values())
     assert others == ["model parallel", *(["FBGEMM parallel", "FBGEMM eager"] if find_spec("fbgemm_gpu") else [])]
+    assert missing.keys() == {"FBGEMM parallel", "FBGEMM eager"} - found["check"].keys()
+    assert all("No module named 'fbgemm_gpu'" in why for why in missing.values())
     names = {"device": ("one", "ranks", *others), "rmc2": ("one", "ranks")}
     names["strong"] = names["device"]
     names["reproducible"] = ("one", "ranks", "one, reproducible", "ranks, reproducible")

@@ -198,7 +198,7 @@ def test_what_a_user_can_do_wrong_is_one_line(measured: Path, tmp_path: Path) ->
     fault(fae("bench", "paper", "rmc2", "--scale", "0"), "--scale")
     fault(fae("bench", "paper", "rmc2", "--rounds", "0"), "--rounds 0")
     fault(fae("bench", "paper", "rmc2", "--budget", "lots"), "--budget")
-    fault(fae("bench", "paper", "rmc2", "--gpus", "0"), "--gpus 0 must be from 1 to 8")
+    fault(fae("bench", "paper", "rmc2", "--gpus", "0"), "--gpus 0 must be 1, 2, 4 or 8")
     fault(fae("bench", "paper", "rmc2", *TINY, "--out", measured, "--seed", 2), "seed = 1 and not 2", "another --out")
     fault(fae("bench", "paper", "rmc2", *TINY, "--out", tmp_path / "a", "--batch-sizes", 5000), "fewer than one batch")
     fault(fae("bench", "paper", "rmc2", *TINY, "--out", tmp_path / "b", "--log", tmp_path / "none"), "none")

@@ -127,7 +127,7 @@ def test_nothing_of_them_without_a_gpu(recipe: Path) -> None:
 
 
 def test_a_number_without_a_row(recipe: Path) -> None:
-    fault(fae("plan", recipe, "--gpu", "h100", "--gpus", 3), "--gpus 3 has no row in a plan; 1, 2, 4 and 8 GPUs")
+    fault(fae("plan", recipe, "--gpu", "h100", "--gpus", 3), "--gpus 3 must be 1, 2, 4 or 8")
 
 
 @pytest.mark.parametrize(

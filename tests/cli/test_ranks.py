@@ -251,8 +251,8 @@ def test_reproducible_needs_the_rows_on_gpus(verb: str, ranks: tuple[str, ...], 
     ("words", "expected"),
     [
         (("--gpus", "0"), "--gpus 0 must be 1, 2, 4 or 8"),
-        (("--gpus", "3"), "3 ranks are requested, and 2, 4 or 8 can train together"),
-        (("--gpus", "16"), "16 ranks are requested"),
+        (("--gpus", "3"), "--gpus 3 must be 1, 2, 4 or 8"),
+        (("--gpus", "16"), "--gpus 16 must be 1, 2, 4 or 8"),
         (("--gpus", "2", "--device", "cuda"), "there is no CUDA device here"),
         (("--gpus", "4", "--set", "train.batch_size=34"), "set train.batch_size=36"),
         (("--set", "train.batch_size=34", "--set", "train.reproducible=true"), "set train.batch_size=40"),
@@ -263,6 +263,13 @@ def test_reproducible_needs_the_rows_on_gpus(verb: str, ranks: tuple[str, ...], 
 def test_what_ranks_do_not_train_yet(verb: str, words: tuple[str, ...], expected: str, made: Path) -> None:
     fault(fae(verb, made / "recipe.toml", "--out", made / "refused", "--device", "cpu", *words), expected)
     assert not (made / "refused").exists()
+
+
+def test_one_rank_says_that_it_spreads_nothing(made: Path) -> None:
+    words = ("run", made / "recipe.toml", "--out", made / "spread alone", "--device", "cpu")
+    done = fae(*words, "--set", "train.placement=spread")
+    assert done.status == 0, done.stderr
+    assert 'with one rank "spread" keeps every row on its device, as "device" does' in done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it trains on GPUs")

@@ -9,11 +9,11 @@ from fae.bench.workloads import WORKLOADS
 from fae.core.config import check_fields, nearest
 from fae.core.errors import RecipeError
 from fae.core.units import parse_bytes
+from fae.distributed.places import RANK_COUNTS, check_gpus
 
 CONTENDERS = ("plain cpu", "plain hybrid", "cpu", "hybrid", "paper", "tiered", "tiered shuffled", "device")
 """Names of the contenders, in the order of the table."""
 LARGE_BATCH = 32768
-MOST_GPUS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,7 @@ class BenchConfig:
         for option, value in least.items():
             if value < 1:
                 raise RecipeError(f"{option} {value} must be 1 or more")
-        if not 1 <= self.gpus <= MOST_GPUS:
-            raise RecipeError(f"--gpus {self.gpus} must be from 1 to {MOST_GPUS}")
+        check_gpus(self.gpus)
         if not self.sample_seconds >= 0 or not self.until_seconds >= 0:
             raise RecipeError("--seconds and --until must be 0 or more")
         if self.budget:
@@ -117,7 +116,7 @@ class BenchConfig:
 
     def rank_counts(self) -> tuple[int, ...]:
         """Numbers of GPUs beside one: powers of two up to `gpus`."""
-        return tuple(count for count in (2, 4, MOST_GPUS) if count <= self.gpus)
+        return tuple(count for count in RANK_COUNTS[1:] if count <= self.gpus)
 
     def compiled(self) -> bool:
         """Whether dense parts run through `torch.compile` (on a GPU)."""

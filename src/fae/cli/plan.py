@@ -63,17 +63,16 @@ def add_parser(verbs: Any) -> None:
 def work(options: argparse.Namespace) -> dict[str, Any]:
     """Plan."""
     from fae.core.progress import say
-    from fae.planning.gpus_table import check_gpus, with_gpus
+    from fae.distributed.places import check_gpus
+    from fae.planning.gpus_table import with_gpus
     from fae.planning.plan import plan
     from fae.planning.plan_text import plan_lines
     from fae.run.recipe import load_recipe
 
     check_gpus(options.gpus)
-    found = plan(
-        load_recipe(options.recipe, options.overrides),
-        out=Path(options.out) if options.out else Path("runs") / Path(options.recipe).stem,
-        **{name: getattr(options, name) for name in _DIALS},
-    )
+    recipe = load_recipe(options.recipe, options.overrides)
+    out = Path(options.out or Path("runs") / Path(options.recipe).stem)
+    found = plan(recipe, out=out, **{name: getattr(options, name) for name in _DIALS})
     found = with_gpus(found, options.gpus)
     for line in plan_lines(found):
         say(line)

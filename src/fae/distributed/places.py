@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fae.core.errors import RankError
+from fae.core.errors import RankError, RecipeError
 from fae.core.printable import brief
 
 LAUNCHER, START = "FAE_LAUNCHER", "FAE_START_DESCRIPTOR"
 """Beside torchrun's variables: the process that started the ranks, and where rank 0 says that the others are needed."""
+RANK_COUNTS = (1, 2, 4, 8)
+"""How many ranks can train together: slices are summed in pairs, and an exchange list has a bit for each of 8."""
 _MOST_RANKS = 4096
 
 
@@ -60,6 +62,18 @@ class RankPlace:
             LAUNCHER: self.launcher, START: self.start,
         }  # fmt: skip
         return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def check_gpus(gpus: int | None) -> None:
+    """Refuse a ``--gpus`` that is not one of `RANK_COUNTS`; None is none.
+
+    Raises
+    ------
+    RecipeError
+        If it is another number.
+    """
+    if gpus is not None and gpus not in RANK_COUNTS:
+        raise RecipeError(f"--gpus {gpus} must be {', '.join(map(str, RANK_COUNTS[:-1]))} or {RANK_COUNTS[-1]}")
 
 
 def is_other_rank() -> bool:

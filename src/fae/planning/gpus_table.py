@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fae.core.errors import RecipeError
 from fae.core.units import format_bytes, format_count
 from fae.embedding.memory_plan import largest_budget
 from fae.planning.budgets.budget_figures import BudgetFigures, BudgetPlanner
@@ -13,7 +12,6 @@ from fae.planning.cards import wire_constants
 from fae.planning.gpus_memory import memory_of_gpu
 from fae.planning.machine_constants import MachineConstants
 from fae.planning.several_gpus import (
-    GPUS,
     GPUS_OF_HOST,
     GROUP_PLACEMENTS,
     needed_sizes,
@@ -53,19 +51,6 @@ def gpus_values(
                     row["fits"] = gpu_memory is None or needs.device_rows <= largest_budget(needs, gpu_memory)
             found[scaling] += rows
     return found
-
-
-def check_gpus(gpus: int | None) -> None:
-    """Refuse a number of GPUs that a plan has no row of.
-
-    Raises
-    ------
-    RecipeError
-        If it has none.
-    """
-    if gpus is not None and gpus not in GPUS:
-        known = ", ".join(map(str, GPUS[:-1]))
-        raise RecipeError(f"--gpus {gpus} has no row in a plan; {known} and {GPUS[-1]} GPUs of a host have")
 
 
 def with_gpus(plan: dict[str, Any], gpus: int | None) -> dict[str, Any]:

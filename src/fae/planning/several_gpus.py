@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fae.distributed.places import RANK_COUNTS
 from fae.distributed.wire_bytes import network_bytes, received_bytes
 from fae.embedding.tiered import slots_beside_places
 from fae.planning.dense_work import dense_work
@@ -22,8 +23,6 @@ from fae.planning.step_work import StepWork, WidthWork
 GROUP_PLACEMENTS = ("device", "tiered", "spread")
 OWNED_PLACEMENTS = ("tiered", "spread")
 """Those under which each cold row has one owner among the GPUs of a host."""
-GPUS = (1, 2, 4, 8)
-"""GPUs of one host that are planned."""
 GPUS_OF_HOST, HOSTS = 4, 2
 NETWORKS = (100, 400)
 """Gb/s of a host's network, each way."""
@@ -199,7 +198,7 @@ def weak_groups(works: Mapping[int, StepWork], batch_size: int) -> list[GpuGroup
         GpuGroup(
             gpus=gpus, slice_work=own, host_work=works[gpus * batch_size], whole_work=works[gpus * batch_size]
         )
-        for gpus in GPUS
+        for gpus in RANK_COUNTS
     ]  # fmt: skip
     gpus, host_work = HOSTS * GPUS_OF_HOST, works[GPUS_OF_HOST * batch_size]
     return groups + [
@@ -216,7 +215,7 @@ def strong_groups(works: Mapping[int, StepWork], batch_size: int) -> list[GpuGro
     whole = works[batch_size]
     return [
         GpuGroup(gpus=gpus, slice_work=works[batch_size // gpus], host_work=whole, whole_work=whole)
-        for gpus in GPUS
+        for gpus in RANK_COUNTS
         if batch_size % gpus == 0
     ]
 
@@ -227,5 +226,5 @@ def needed_sizes(batch_size: int) -> Sequence[int]:
     >>> needed_sizes(12)
     [3, 6, 12, 24, 48, 96]
     """
-    parts = {batch_size // gpus for gpus in GPUS if batch_size % gpus == 0}
-    return sorted(parts | {gpus * batch_size for gpus in (*GPUS, HOSTS * GPUS_OF_HOST)})
+    parts = {batch_size // gpus for gpus in RANK_COUNTS if batch_size % gpus == 0}
+    return sorted(parts | {gpus * batch_size for gpus in (*RANK_COUNTS, HOSTS * GPUS_OF_HOST)})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fae.core.errors import DeviceError, RecipeError
 from fae.core.threads import shared_cores
-from fae.distributed.places import RankPlace
+from fae.distributed.places import RANK_COUNTS, RankPlace, check_gpus
 from fae.distributed.slice_plan import next_batch_size
 from fae.run.ahead.torch_ahead import most_gpus, seems_to_have_gpu
 from fae.training.config import ONLY_ON_CPUS_REPRODUCIBLE
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from fae.distributed.rank_process import RankProcess
     from fae.run.recipe import Recipe
 
-MOST_RANKS = 8
-"""As many as an exchange list has bits for the slices of a batch."""
 _WORK = "whether there is anything to train"
 
 
@@ -36,10 +34,9 @@ def wanted_ranks(gpus: int | None, place: RankPlace) -> int:
     Raises
     ------
     RecipeError
-        If it is less than 1, or not how many there are.
+        If this many cannot train together, or it is not how many there are.
     """
-    if gpus is not None and gpus < 1:
-        raise RecipeError(f"--gpus {gpus} must be 1, 2, 4 or 8")
+    check_gpus(gpus)
     if gpus is not None and place.world > 1 and gpus != place.world:
         raise RecipeError(
             f"--gpus {gpus} is not how many ranks there are ({place.world}: WORLD_SIZE is that of torchrun); leave "
@@ -76,10 +73,11 @@ def check_ranks(recipe: Recipe, device: str | None, world: int, local_world: int
         )
     if world == 1:
         return
-    if world > MOST_RANKS or world & (world - 1):
+    if world not in RANK_COUNTS:
+        known = ", ".join(map(str, RANK_COUNTS[1:-1]))
         raise RecipeError(
-            f"{world} ranks are requested, and 2, 4 or {MOST_RANKS} can train together; change --gpus, or torchrun's "
-            "--nproc-per-node"
+            f"{world} ranks are requested, and {known} or {RANK_COUNTS[-1]} can train together; change torchrun's "
+            "--nproc-per-node or --nnodes"
         )
     gpus = most_gpus() if on_gpus else None
     if gpus is not None and local_world > gpus:

@@ -245,8 +245,13 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
 
     placement, on_gpu, ranks = run.recipe.train.placement, run.device() == "cuda", run.ranks.place.local_world
     needs = _planned_memory(run, packed, hot_set, model)
-    each = f", on each of {ranks} ranks of this host" if ranks > 1 else ""
+    each = f", on each of {ranks} ranks of this host, what they map together in equal shares" if ranks > 1 else ""
     say(f"train: {placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}{each}")
+    if placement == "spread" and run.ranks.place.world == 1:
+        say(
+            'train: with one rank "spread" keeps every row on its device, as "device" does; with --gpus 2 each row '
+            "that is not hot is on one of two"
+        )
     gpu, free = _gpu_of_process() if on_gpu else ("", None)
     require_memory(needs, placement, device_free=free, host_free=available_bytes(), ranks=ranks, gpu=gpu)
 

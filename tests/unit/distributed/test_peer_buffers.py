@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fae.core.errors import DeviceError
+from fae.core.errors import DeviceError, RecipeError
 from fae.distributed.group import Group
 from fae.distributed.peers import peer_buffers, wires
 from fae.run import rank_training
@@ -134,6 +134,13 @@ def test_fewer_gpus_than_ranks(gpus: int, advice: str, monkeypatch: pytest.Monke
     recipe = SimpleNamespace(train=SimpleNamespace(placement="device", batch_size=64, reproducible=False))
     with pytest.raises(DeviceError, match=advice):
         rank_training.check_ranks(recipe, "cuda", 4, 4)
+
+
+@pytest.mark.parametrize("world", [3, 5, 16])
+def test_a_number_of_ranks_that_torchrun_may_start(world: int) -> None:
+    recipe = SimpleNamespace(train=SimpleNamespace(placement="device", batch_size=240, reproducible=False))
+    with pytest.raises(RecipeError, match=f"^{world} ranks are requested, and 2, 4 or 8 can train .* --nproc-per-node"):
+        rank_training.check_ranks(recipe, "cpu", world, world)
 
 
 @pytest.mark.parametrize("ready", [True, False])
