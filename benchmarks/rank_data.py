@@ -25,8 +25,9 @@ from model_parallel import Sharding
 
 REPRODUCIBLE = ", reproducible"
 """What names of contenders end with that train in 8 slices."""
-SHARE = 0.05
-"""Share of the rows that is hot over Criteo Kaggle's tables; a workload's follows from its budget."""
+SHARES = {"zipf": 0.05, "criteo": 0.01}
+"""Share of the rows that is hot over Criteo Kaggle's tables, by log: ``criteo`` touches less than 5 % of them. A
+workload's share follows from its budget."""
 WORKLOAD_INPUTS, _FEWEST_BATCHES = 300_000, 4
 """Inputs of a workload's log, or as many as these batches of all ranks take."""
 _CHECK_ROWS, _CHECK_INPUTS, _CHECK_BATCHES = 2000, 512, 4
@@ -45,6 +46,8 @@ class Case:
     workload
         One of the paper's (`fae.bench.workloads`), with its tables, model, rates, batch size and budget; empty for DLRM
         over Criteo Kaggle's tables.
+    log
+        ``zipf``, or over Criteo Kaggle's tables ``criteo``, whose columns agree.
     mixed
         False packs hot and cold inputs apart, and trains their batches interleaved.
     strong
@@ -57,6 +60,7 @@ class Case:
     one: str = ""
     tiered: bool = False
     workload: str = ""
+    log: str = "zipf"
     optimizer: str = "sgd"
     dim: int = 16
     mixed: bool = True
@@ -73,8 +77,9 @@ class Case:
 
     @property
     def model_parallel(self) -> bool:
-        """Whether model parallelism is measured beside them: every row is on some GPU, in Criteo Kaggle's tables."""
-        return self.placement in ("device", "spread") and not self.workload and not self.reproducible
+        """Whether model parallelism is measured beside them: every row is on some GPU, in tables as it deals them."""
+        dealt = self.log == "zipf" and not self.workload
+        return dealt and self.placement in ("device", "spread") and not self.reproducible
 
     def options(self, device: str) -> dict[str, Any]:
         """Model, optimizer, rate, device and precision, as `fae.bench.contenders` takes them."""
@@ -93,7 +98,7 @@ class Case:
     def share(self) -> float:
         """Share of the rows that is hot; a workload's budget is that of its hot rows, staging comes beside it."""
         if not self.workload:
-            return SHARE
+            return SHARES[self.log]
         budget = parse_bytes(WORKLOADS[self.workload].hot["budget"])
         return min(1.0, budget / (sum(self.table_rows) * row_bytes(self.optimizer, self.dim)))
 
@@ -112,13 +117,15 @@ CASES = {
     "tiered": Case(placement="tiered"),
     "interleaved": Case(placement="tiered", mixed=False),
     "strong": Case(placement="device", strong=True),
+    "criteo": Case(placement="device", log="criteo"),
+    "criteo_tiered": Case(placement="tiered", log="criteo"),
     "spread": Case(placement="spread", one="device"),
     "reproducible": Case(placement="device", reproducible=True),
     "rmc2": _of_workload("rmc2", placement="tiered"),
     "rmc3": _of_workload("rmc3", placement="tiered"),
     "rmc3_spread": _of_workload("rmc3", placement="spread", one="device", tiered=True),
 }
-QUICK = ("device", "strong", "rmc2", "reproducible")
+QUICK = ("device", "strong", "rmc2", "reproducible", "criteo_tiered")
 
 
 def is_alone(contender: str) -> bool:
@@ -141,7 +148,7 @@ class Data:
         self.sharding = Sharding.deal(
             capped_rows(min(_CHECK_ROWS, options.cap) if check else options.cap), options.ranks
         )
-        self._logs: dict[str, ColumnarLog] = {}
+        self._logs: dict[tuple[str, str], ColumnarLog] = {}
         self._made: dict[Any, tuple[Any, Any]] = {}
 
     def batch_size(self, case: Case, contender: str = "one") -> int:
@@ -153,9 +160,10 @@ class Data:
 
     def log(self, case: Case) -> ColumnarLog:
         """All tables of a case."""
-        if case.workload not in self._logs:
-            self._logs[case.workload] = self._workload_log(case) if case.workload else self._kaggle_log(case)
-        return self._logs[case.workload]
+        key = (case.workload, case.log)
+        if key not in self._logs:
+            self._logs[key] = self._workload_log(case) if case.workload else self._kaggle_log(case)
+        return self._logs[key]
 
     def _workload_log(self, case: Case) -> ColumnarLog:
         rows = [min(size, self._cap) for size in case.table_rows]
@@ -166,7 +174,8 @@ class Data:
         rows = self.sharding.rows
         if self._is_check:
             return self._zipf_log("check", _CHECK_BATCHES * self.batch_size(case, "ranks"), list(rows), seed=2)
-        return open_log("zipf", self.folder, self._inputs or 1_000_000 * self._ranks, rows)
+        inputs = self._inputs or 1_000_000 * self._ranks
+        return open_log(case.log, self.folder, inputs, rows if case.log == "zipf" else capped_rows(self._cap))
 
     def _zipf_log(self, name: str, inputs: int, rows: list[int], seed: int) -> ColumnarLog:
         path, made_of = self.folder / name, {"inputs": inputs, "rows": rows}
@@ -177,13 +186,14 @@ class Data:
         kind: dict[str, Any] = {
             "dim": case.dim, "batch_size": batch_size, "optimizer": case.optimizer, "mixed": case.mixed,
         }  # fmt: skip
-        key = (case.workload, *kind.values())
+        key = (case.workload, case.log, *kind.values())
         if key not in self._made:
             log = self.log(case)
-            # Tables are large and logs are short: by their accesses every row that occurs would be hot. Ids are in the
-            # order of their popularity.
-            sizes = [feature.num_embeddings for feature in log.features]
-            kind |= {"order": "vocabulary", "num_hot": zipf_hot_rows(sizes, case.share)}
+            if case.log == "zipf":
+                # Tables are large and logs are short: by their accesses every row that occurs would be hot. Ids are in
+                # the order of their popularity.
+                sizes = [feature.num_embeddings for feature in log.features]
+                kind |= {"order": "vocabulary", "num_hot": zipf_hot_rows(sizes, case.share)}
             hot = hot_set(log, case.share, **kind)
             self._made[key] = (hot, packed_log(log, hot, self.folder))
         return self._made[key]

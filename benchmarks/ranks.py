@@ -3,7 +3,8 @@
     python benchmarks/ranks.py [CASE ...] [--ranks 2] [--out FILE-OR-DIR] [--folder DIR] [--prepare] [--quick]
 
 How much faster do W GPUs train than one? DLRM 13-512-256-64-D / 512-256-1 over Criteo Kaggle's tables (33.8 M rows),
-``zipf`` log, bf16 dense part on GPUs. In a case these contenders take turns, each ready before the first turn:
+``zipf`` log (``criteo`` in cases of that name), bf16 dense part on GPUs. In a case these contenders take turns, each
+ready before the first turn:
 
 * ``one``: rank 0 alone, batches of 32,768; the others wait at a barrier;
 * ``ranks``: all ranks, 32,768 inputs each (32,768 together in case ``strong``), under the placement of the case;
@@ -197,9 +198,9 @@ def measure(name: str, data: Data, group: Group, links: Any, options: argparse.N
         wire = wire_bytes(each, case, packs, group.world, num_weights) if group.is_first else {}
         rows.append(
             {"case": name, "contender": each, "placement": case.placements.get(each, ""),
-             "workload": case.workload, "optimizer": case.optimizer, "dim": case.dim, "hot_share": case.share,
-             "mixed": case.mixed, "ranks": 1 if is_alone(each) else group.world, "global_batch": size,
-             "samples_per_second": statistics.median(rates), "samples": rates,
+             "workload": case.workload, "log": case.log, "optimizer": case.optimizer, "dim": case.dim,
+             "hot_share": case.share, "mixed": case.mixed, "ranks": 1 if is_alone(each) else group.world,
+             "global_batch": size, "samples_per_second": statistics.median(rates), "samples": rates,
              "spread": [min(rates), max(rates)], "milliseconds_a_step": 1e3 * statistics.median(seconds),
              "ratios": ratios, "wire_bytes_an_input": wire}
         )  # fmt: skip

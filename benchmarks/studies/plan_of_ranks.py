@@ -19,6 +19,7 @@ from typing import Any
 import fae  # noqa: F401 isort: skip  # before torch: it sets how long torch's threads spin
 
 import numpy as np
+import numpy.typing as npt
 
 from fae.artifacts.columnar_log import FeatureSchema
 from fae.bench.config import LARGE_BATCH
@@ -28,20 +29,50 @@ from fae.planning.step_work import StepSettings, StepWork
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import KAGGLE_DENSE, KAGGLE_ROWS, RING_DEPTH, ZIPF_EXPONENT, zipf_hot_rows, zipf_ids
+from common import (
+    KAGGLE_DENSE,
+    KAGGLE_ROWS,
+    RING_DEPTH,
+    ZIPF_EXPONENT,
+    most_accessed,
+    open_log,
+    storage_ranks,
+    working_folder,
+    zipf_hot_rows,
+    zipf_ids,
+)
 from rank_data import CASES, Case
 
 PREDICTED = (1, 2, 4, 8)
-_BATCHES = 4
+_BATCHES, _CRITEO_INPUTS = 4, 600_000
+
+
+Sample = tuple[list[int], list[int], npt.NDArray[np.int32]]
+"""Rows of each table, how many of them are hot, and inputs by tables: the place of each row in its table."""
+
+
+def zipf_sample(case: Case, num_inputs: int) -> Sample:
+    """A sample of independent Zipf columns."""
+    rows = case.table_rows if case.workload else list(KAGGLE_ROWS)
+    random = np.random.default_rng(1)
+    columns = [zipf_ids(random.random(num_inputs), count, ZIPF_EXPONENT) for count in rows]
+    return rows, zipf_hot_rows(rows, case.share), np.stack(columns, axis=1).astype(np.int32)
+
+
+def criteo_sample(case: Case, num_inputs: int) -> Sample:
+    """A sample of columns that agree, of the log that `ranks` makes."""
+    with working_folder(None) as folder:
+        log = open_log("criteo", folder, max(_CRITEO_INPUTS, -(-2 * num_inputs // 5)))
+        ids, places = np.asarray(log.ids[:num_inputs]), storage_ranks(log.path, "accesses")
+        columns = [ids[:, table] if place is None else place[ids[:, table]] for table, place in enumerate(places)]
+        rows = [feature.num_embeddings for feature in log.features]
+        return rows, most_accessed(log, case.share), np.stack(columns, axis=1).astype(np.int32)
 
 
 def works(case: Case, sizes: set[int]) -> dict[int, StepWork]:
     """The work of batches of these sizes."""
-    rows = case.table_rows if case.workload else list(KAGGLE_ROWS)
-    num_hot = rows if case.placement == "device" else zipf_hot_rows(rows, case.share)
-    random = np.random.default_rng(1)
-    columns = [zipf_ids(random.random(_BATCHES * max(sizes)), count, ZIPF_EXPONENT) for count in rows]
-    ranks = np.stack(columns, axis=1).astype(np.int32)
+    rows, num_hot, ranks = (criteo_sample if case.log == "criteo" else zipf_sample)(case, _BATCHES * max(sizes))
+    num_hot = rows if case.placement == "device" else num_hot
     features = tuple(FeatureSchema(name=f"C{index}", num_embeddings=count) for index, count in enumerate(rows))
     made = {}
     for size in sizes:

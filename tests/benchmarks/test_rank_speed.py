@@ -41,9 +41,11 @@ def test_two_ranks_beside_one_and_beside_model_parallelism(tmp_path: Path) -> No
     names = {"device": ("one", "ranks", *others), "rmc2": ("one", "ranks")}
     names["strong"] = names["device"]
     names["reproducible"] = ("one", "ranks", "one, reproducible", "ranks, reproducible")
+    names["criteo_tiered"] = ("one", "ranks")
     assert rows.keys() == {(case, name) for case in names for name in names[case]}
     assert rows["rmc2", "ranks"]["workload"] == "rmc2"
     assert {rows["rmc2", name]["placement"] for name in names["rmc2"]} == {"tiered"}
+    assert rows["criteo_tiered", "ranks"]["log"] == "criteo"
     assert rows["device", "ranks"]["global_batch"] == 256
     assert rows["strong", "ranks"]["global_batch"] == 128
     slices = {name: rows["reproducible", name] for name in names["reproducible"]}
