@@ -16,6 +16,7 @@ import torch
 from fae.core.interrupts import Interrupted, is_interrupted, put_off, raise_interrupt, receive
 from fae.run.folder import RunFolder
 from fae.run.recipe import load_recipe
+from sent_signals import send_one_by_one
 
 from commands import Done, contents, fae, strict_json, succeed, unfinished, write_log, write_recipe
 
@@ -223,9 +224,7 @@ def test_a_call_that_does_not_return(patience: str, signals: int, undisturbed: d
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     await_sleep(process.pid)
-    for _ in range(signals):
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
+    send_one_by_one(process.pid, signal.SIGTERM, signals)
     started = time.monotonic()
     said = process.stderr.read()
     assert process.wait(60) == 143

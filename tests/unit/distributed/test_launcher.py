@@ -16,6 +16,7 @@ import pytest
 from fae.core.interrupts import Interrupted
 from fae.distributed.launcher import launch
 from ranks_started import INTERRUPTED, TORCHRUN, Ranks, ended
+from sent_signals import send_one_by_one
 
 CONTINUES = "the same command continues from the last checkpoint"
 LATE = """
@@ -184,9 +185,7 @@ def test_ranks_do_not_outlive_torchrun(tmp_path: Path) -> None:
 def test_ranks_do_not_outlive_the_launcher(times: int, tmp_path: Path) -> None:
     ranks = Ranks(tmp_path, ranks=3, acts={"1 5": "hang", "2 5": "hang"})
     ranks.await_file("hangs")
-    for _ in range(times):
-        ranks.process.send_signal(signal.SIGKILL if times == 1 else signal.SIGTERM)
-        time.sleep(0.3)
+    send_one_by_one(ranks.process.pid, signal.SIGKILL if times == 1 else signal.SIGTERM, times)
     assert ranks.end(20).status == (-signal.SIGKILL if times == 1 else -signal.SIGTERM)
 
 
