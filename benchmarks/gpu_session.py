@@ -5,7 +5,8 @@
 What is there to run on a machine with a GPU, and in which order? Each step is a command that works alone (``--list``
 prints it). A step that ended well is not run again, and most continue where they were cut off, so the same command
 continues after a stop. Results go to benchmarks/results/<name>_<gpu>.json (``--results`` for another folder), logs of
-the steps to the folder of the data.
+the steps to the folder of the data. Steps of several GPUs take as many as can train together; their results are named
+<name>_<gpus>x<gpu>.json.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from fae.distributed.places import RANK_COUNTS
+
 from common import RESULTS, ROOT
 
 PLACEMENTS = "benchmarks/placements.py --folder {data}/placements --seconds 0.4 --out {results}/placements_{gpu}.json"
@@ -29,14 +32,20 @@ _LEAST_SECONDS = 12.0
 class Step(NamedTuple):
     """A command that is cut off after `limit` seconds.
 
-    In `command`, ``{data}``, ``{results}``, ``{gpu}`` and ``{left}`` (seconds) are filled in. `keep` names a file of
-    the data that is copied to the results afterwards, and its name there.
+    In `command`, ``{data}``, ``{results}``, ``{gpu}``, ``{gpus}`` (how many) and ``{left}`` (seconds) are filled in.
+    `keep` names a file of the data that is copied to the results afterwards, and its name there. A step that names
+    ``{gpus}`` needs several.
     """
 
     name: str
     limit: float
     command: str
     keep: tuple[str, str] | None = None
+
+    @property
+    def is_of_several(self) -> bool:
+        """Whether it needs several GPUs."""
+        return "{gpus}" in self.command
 
 
 def _script(name: str, limit: float, command: str) -> Step:
@@ -48,8 +57,22 @@ def _paper(name: str, more: str) -> Step:
     return Step(name, 300, f"-m fae.cli.main bench paper {name} --out {{data}}/{name} {more} --until {{left}}", keep)
 
 
+def _several(name: str, limit: float, command: str) -> Step:
+    result = f"--out {{results}}/{name}_{{gpus}}x{{gpu}}.json"
+    return Step(name, limit, f"benchmarks/{command} --folder {{data}}/ranks {result}")
+
+
+def _ranks(name: str, limit: float, cases: str) -> Step:
+    return _several(name, limit, f"ranks.py {cases} --ranks {{gpus}} --inputs 600000 --steps 400")
+
+
 STEPS = (
     Step("tests", 1200, "-m pytest -q -p no:cacheprovider tests/gpu"),
+    _ranks("ranks_device", 300, "device adagrad dim64 strong --rounds 3"),
+    _ranks("ranks_tiered", 300, "tiered interleaved rmc2 rmc3 rmc3_spread --rounds 5 --no-check"),
+    _ranks("ranks_others", 300, "criteo criteo_tiered spread reproducible --rounds 3 --no-check"),
+    _several("rank_timeline", 120, "studies/rank_timeline.py device interleaved --ranks {gpus} --inputs 600000"),
+    _several("auc_of_ranks", 400, "studies/auc_of_ranks.py --ranks 1 {gpus}"),
     Step("prepare", 600, f"{PLACEMENTS} --prepare"),
     Step("placements", 900, f"{PLACEMENTS} --until {{left}}"),
     _paper("rmc2", "--seconds 0.7"),
@@ -76,7 +99,9 @@ STEPS = (
 
 def words(step: Step, left: float, options: argparse.Namespace) -> list[str]:
     """The command line of a step."""
-    text = step.command.format(data=options.folder, results=options.results, gpu=options.gpu, left=int(left))
+    text = step.command.format(
+        data=options.folder, results=options.results, gpu=options.gpu, gpus=options.gpus, left=int(left)
+    )
     return [sys.executable, *shlex.split(text)]
 
 
@@ -85,6 +110,8 @@ def run(step: Step, deadline: float, options: argparse.Namespace) -> str:
     done, left = options.folder / "done" / step.name, min(step.limit, deadline - time.monotonic())
     if done.exists():
         return "done before"
+    if step.is_of_several and options.gpus < 2:
+        return "needs several GPUs"
     if left < _LEAST_SECONDS:
         return "no time"
     told, begun = left - _LEAST_SECONDS / 2, time.monotonic()
@@ -116,13 +143,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start and continue nothing after that")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--gpu", help="part of the results' names (default: the name that torch gives)")
+    parser.add_argument("--gpus", type=int, choices=RANK_COUNTS, help="how many to train with (default: all)")
     parser.add_argument("--list", action="store_true", help="print the commands and do nothing else")
     options = parser.parse_args()
-    if not options.gpu:
+    if not options.gpu or not options.gpus:
         import torch
 
-        has_gpu = torch.cuda.is_available()
-        options.gpu = torch.cuda.get_device_name().split()[1].lower() if has_gpu else "cpu"
+        there = torch.cuda.device_count()
+        options.gpu = options.gpu or (torch.cuda.get_device_name().split()[1].lower() if there else "cpu")
+        options.gpus = options.gpus or max(count for count in RANK_COUNTS if count <= max(there, 1))
     deadline = time.monotonic() + options.seconds
     for step in [step for step in STEPS if step.name in options.only]:
         if options.list:

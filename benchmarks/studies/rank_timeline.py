@@ -34,7 +34,7 @@ _NAME = 60  # characters
 def measure(name: str, data: Any, group: Any, links: Any, options: Namespace) -> list[dict[str, Any]]:
     """In place of `ranks.measure`: both contenders of a case, one after the other."""
     found = []
-    contenders = ranks.make_contenders(CASES[name], data, group, links)
+    contenders, _ = ranks.make_contenders(CASES[name], data, group, links)
     for who in ("one", "ranks"):
         contender = contenders[who]
         contender.run(options.steps)

@@ -21,7 +21,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Namespace:
     folder, results = tmp_path / "data", tmp_path / "results"
     (folder / "done").mkdir(parents=True)
     results.mkdir()
-    return Namespace(folder=folder, results=results, gpu="h200")
+    return Namespace(folder=folder, results=results, gpu="h200", gpus=1)
 
 
 def test_every_step_is_a_command_that_is_there(options: Namespace) -> None:
@@ -50,11 +50,25 @@ def test_a_step_runs_once_and_a_late_one_is_cut_off(tmp_path: Path, options: Nam
     assert (options.results / "slow_h200.json").read_text() == "{}", "its figures are kept"
 
 
+def test_steps_of_several_gpus_are_left_to_machines_that_have_them(options: Namespace) -> None:
+    several = [step for step in STEPS if step.is_of_several]
+    assert {step.name for step in several} > {"ranks_device", "auc_of_ranks"}
+    for step in several:
+        assert run(step, time.monotonic() + 90, options) == "needs several GPUs"
+        options.gpus = 4
+        command = words(step, 90, options)
+        options.gpus = 1
+        assert "4" in command[command.index("--ranks") :]
+        assert command[-1] == str(options.results / f"{step.name}_4xh200.json")
+
+
 def test_nothing_begins_after_the_end(options: Namespace) -> None:
     assert run(Step("late", 100, "-m this"), time.monotonic() - 1, options) == "no time"
 
 
 def test_it_prints_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(sys, "argv", ["gpu_session.py", "--list", "--folder", str(tmp_path), "--gpu", "h200"])
+    monkeypatch.setattr(
+        sys, "argv", ["gpu_session.py", "--list", "--folder", str(tmp_path), "--gpu", "h200", "--gpus", "2"]
+    )
     gpu_session.main()
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [step.name for step in STEPS]
