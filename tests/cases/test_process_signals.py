@@ -195,13 +195,20 @@ sys.exit(command.main(sys.argv[1:]))
 
 
 def await_sleep(pid: int) -> None:
-    """Wait until the main thread of a process sleeps and uses no time, as in a call that does not return."""
-    stat, before, quiet = Path(f"/proc/{pid}/task/{pid}/stat"), "", 0
+    """Wait until all threads of a process sleep and use no time, as where the main thread is in a call that never ends.
+
+    While another one works, as those that load libraries ahead do, the main thread may sleep before the call, too.
+    """
+    before: list[tuple[str, ...]] = []
+    quiet = 0
     while quiet < 5:
         time.sleep(0.05)
-        fields = stat.read_text().rpartition(")")[2].split()
-        now = f"{fields[11]} {fields[12]}"  # processor time of the thread, of its own and of the system for it
-        quiet = quiet + 1 if fields[0] == "S" and now == before else 0
+        try:
+            stats = [path.read_text().rpartition(")")[2].split() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+        except (FileNotFoundError, ProcessLookupError):  # of a thread that has just ended
+            stats = []
+        now = [(fields[0], fields[11], fields[12]) for fields in stats]  # state, processor time, that of the system
+        quiet = quiet + 1 if now and now == before and all(state == "S" for state, *_ in now) else 0
         before = now
 
 
