@@ -19,7 +19,7 @@ from fae.report.sentences.noise import (
     best_places,
     entropy_error_of,
     log_loss_error_of,
-    single_timing_error,
+    rate_error_of,
 )
 from fae.report.shown_values import (
     Absent,
@@ -103,10 +103,6 @@ def _all_seconds(run: RunRecord) -> float | None:
     return math.fsum(seconds for _, seconds in parts) if parts else None
 
 
-def _rate_error(run: RunRecord) -> float | None:
-    return single_timing_error(run.number("train", "samples_per_second"))
-
-
 _MEASURES: dict[str, tuple[_Measure, ...]] = {
     "Model": (
         _Measure("test AUC", "test.auc", show_metric, 1, auc_error_of),
@@ -123,7 +119,7 @@ _MEASURES: dict[str, tuple[_Measure, ...]] = {
         ),
     ),
     "Speed": (
-        _Measure("training inputs/s", "train.samples_per_second", show_count, 1, _rate_error),
+        _Measure("training inputs/s", "train.samples_per_second", show_count, 1, rate_error_of),
         _Measure("training steps", "train.seconds", show_seconds),
         _Measure("inputs trained", "train.num_inputs", show_count),
         _Measure("all stages", _all_seconds, show_seconds),

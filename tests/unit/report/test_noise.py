@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fae.report.page import build_page
+from fae.report.records import RunRecord
 from fae.report.sentences.noise import (
     auc_error,
     base_log_loss,
@@ -15,6 +16,7 @@ from fae.report.sentences.noise import (
     differ,
     log_loss_error,
     rate_error,
+    rate_error_of,
     share_error,
     single_timing_error,
 )
@@ -82,6 +84,15 @@ def test_single_timings_differ_from_a_tenth_on() -> None:
 
     assert not apart(100_000, 91_000)
     assert apart(100_000, 88_000)
+
+
+@pytest.mark.parametrize(("seconds", "apart"), [(1.3, False), (9.9, False), (10.0, True), (None, True)])
+def test_rates_of_short_trainings_differ_from_a_fifth_on(seconds: float | None, apart: bool) -> None:
+    train = {"samples_per_second": 93_400.0, "seconds": seconds}
+    one, other = (
+        RunRecord(label="a", record={"train": {**train, **more}}) for more in ({}, {"samples_per_second": 79_000.0})
+    )
+    assert differ(93_400.0, rate_error_of(one), 79_000.0, rate_error_of(other)) is apart
 
 
 def record_of(auc: float, loss: float, rate: float, inputs: int = 50_000) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from fae.report.sentences.noise import (
     best_places,
     differ,
     label_rate_of,
-    single_timing_error,
+    rate_error_of,
 )
 from fae.report.shown_values import metric_text
 
@@ -137,7 +137,7 @@ def _against_baseline(run: RunRecord, plain: RunRecord) -> str:
         beside = f", {word} {name} ({theirs})"
     times = ""
     if rates[0] and rates[1]:
-        same = not differ(rates[0], single_timing_error(rates[0]), rates[1], single_timing_error(rates[1]))
+        same = not differ(rates[0], rate_error_of(run), rates[1], rate_error_of(plain))
         times = f", as fast as {name}" if same else f", {rates[0] / rates[1]:.1f} times the speed of {name}"
     return f"{_trained(run)} reaches {quality}{beside}, {speed}{times}{_memory(run)}."
 
@@ -161,7 +161,7 @@ def _several(runs: Sequence[RunRecord]) -> str:
         )
     if None not in rates:
         printed = [format_count(rate) for rate in rates if rate is not None]
-        best = best_places(rates, [single_timing_error(rate) for rate in rates], printed, 1)
+        best = best_places(rates, [rate_error_of(run) for run in runs], printed, 1)
         parts.append(
             f"{_winners(runs, best, printed)} speed, in inputs/s"
             if best
