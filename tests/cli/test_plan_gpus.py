@@ -126,6 +126,19 @@ def test_nothing_of_them_without_a_gpu(recipe: Path) -> None:
     assert "--gpus 2 says nothing here: no GPU is in this plan" in plan(recipe, "--gpus", 2, gpu=None).stderr
 
 
+def test_cores_are_those_of_a_cards_host(recipe: Path) -> None:
+    eight, more = plan(recipe, "--json").result, plan(recipe, "--json", "--cores", 64).result
+    assert (eight["gpu"]["host_cores"], more["gpu"]["host_cores"]) == (8, 64)
+    assert more["machine"]["host_rate"] == 8 * eight["machine"]["host_rate"] == 120e9
+    few, many = (rows(found, "weak", "tiered")[-3]["over_one"] for found in (eight, more))
+    assert few <= many
+    hybrid = [found["budgets"][0]["steps"]["hybrid"]["parts"]["rows on the CPU"] for found in (eight, more)]
+    assert hybrid[0] == pytest.approx(8 * hybrid[1])
+    assert "published ceilings and a host of 64 cores" in " ".join(plan(recipe, "--cores", 64).stderr.split())
+    alone = plan(recipe, "--json", "--cores", 64, gpu=None).result
+    assert (alone["gpu"]["host_cores"], alone["machine"]["host_rate"]) == (None, 1e9), "this machine is measured"
+
+
 def test_a_number_without_a_row(recipe: Path) -> None:
     fault(fae("plan", recipe, "--gpu", "h100", "--gpus", 3), "--gpus 3 must be 1, 2, 4 or 8")
 

@@ -53,7 +53,8 @@ def add_parser(verbs: Any) -> None:
     )  # fmt: skip
     inputs = "inputs of the whole log, where a part of it is here, or nothing of a public one (default: what is here)"
     parser.add_argument("--inputs", metavar="N", type=int, help=inputs)
-    parser.add_argument("--cores", metavar="N", type=int, help="cores for the data stages (default: this machine's)")
+    cores = "cores of the host: for the data stages (default: this machine's), and beside a named card (default: 8)"
+    parser.add_argument("--cores", metavar="N", type=int, help=cores)
     parser.add_argument("--machines", metavar="N", type=int, default=1, help="machines that read the log (default: 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="plan for this (default: cuda where there is one)")
     add_output_options(parser)

@@ -27,9 +27,11 @@ _NVLINK_RATE: Mapping[str, float] = {"h200": 450 * _GIGA, "h100": 450 * _GIGA, "
 """Published bytes/s of NVLink, one way, by what the name of a card has in it; not of cards for PCI Express."""
 _WIRE_SHARE = 350 / 450
 """Share of it at which a kernel reads the memory of other GPUs: 350 GB/s on H100 and H200."""
-_HOST_RATE = 15.0 * _GIGA
-"""Bytes/s of single rows that a host's threads read and write: eight cores of a desktop, on no data sheet; 16 threads
-of a Xeon reach 34 GB/s."""
+HOST_CORES = 8
+"""Cores of the host that a card is planned with where nobody says how many: those of a desktop."""
+CORE_RATE = 15.0 / 8 * _GIGA
+"""Bytes/s of single rows that a core of a host reads and writes, on no data sheet: eight of a desktop 15 GB/s, 16
+threads of a Xeon 34 GB/s."""
 
 # Of steps on an H200 (benchmarks/results/plan_h200.json): seconds over those that its ceilings allow.
 _KERNEL_SECONDS = 2e-6
@@ -151,7 +153,7 @@ def wire_constants(machine: MachineConstants) -> WireConstants:
     return WireConstants(wire_rate=machine.bus_rate, is_nvlink=False)
 
 
-def card_constants(name: str, settings: StepSettings, *, host_rate: float = _HOST_RATE) -> MachineConstants:
+def card_constants(name: str, settings: StepSettings, *, host_rate: float = HOST_CORES * CORE_RATE) -> MachineConstants:
     """Constants of a card from its data sheet, with the factors that steps on an H100 and an H200 were measured at.
 
     Parameters
@@ -159,7 +161,7 @@ def card_constants(name: str, settings: StepSettings, *, host_rate: float = _HOS
     settings
         The recipe's: its precision chooses the rate of products.
     host_rate
-        As in `MachineConstants`; by default that of a desktop with eight cores.
+        As in `MachineConstants`; by default that of `HOST_CORES`.
 
     Raises
     ------

@@ -74,7 +74,8 @@ def plan(
     inputs
         Inputs of the whole log, where what is here is a part of it or nothing.
     cores
-        Cores of the machine that will do the data stages; None for those of this one.
+        Cores of the machine that will do the data stages, and that a named card is in; None for those of this one, and
+        for a card eight.
     machines
         Machines that will share the reading of the log.
 
@@ -90,11 +91,11 @@ def plan(
     """
     started = time.monotonic()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    target = find_target(gpu, gpu_memory, device)
-    named = [parse_bytes(budget, what="--budget") for budget in budgets]
     for option, number in (("--inputs", inputs), ("--cores", cores), ("--machines", machines)):
         if number is not None and number < 1:
             raise RecipeError(f"{option} = {number} must be 1 or more")
+    target = find_target(gpu, gpu_memory, device, cores)
+    named = [parse_bytes(budget, what="--budget") for budget in budgets]
     read_bytes = 2**62 if read == "all" else parse_bytes(read, what="--read")
     if not recipe.log.is_columnar:
         recipe.check_model(None)
@@ -162,7 +163,7 @@ class _Planning:
             "all_rows_bytes": all_rows,
             "all_rows": self._all_rows().to_json(),
             "gpu": {"name": self.target.name, "card": self.target.card, "memory_bytes": self.target.memory_bytes,
-                    "device": self.target.device},
+                    "device": self.target.device, "host_cores": self.target.host_cores},
             "machine": machine.to_json(),
             "budgets": [
                 self._budget_values(each, time, verdict) for each, time in zip(figures, times, strict=True)

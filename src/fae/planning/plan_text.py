@@ -91,7 +91,8 @@ def _budget_lines(plan: Mapping[str, Any]) -> list[str]:
     head = ["budget", "hot rows", "lookups", "hot inputs", "ring", "on GPU", *placements, ""]
     rows = [[_size(each["budget_bytes"]), *_budget_row(each, placements)] for each in budgets]
     machine, gpu = plan["machine"], plan["gpu"]
-    how = "measured here" if machine["source"] == "measured" else "published ceilings, not measured"
+    of_card = f"published ceilings and a host of {gpu['host_cores']} cores, not measured"
+    how = "measured here" if machine["source"] == "measured" else of_card
     memory = f", {format_bytes(gpu['memory_bytes'])} of memory" if gpu["memory_bytes"] else ""
     return [
         *_aligned([head, *rows]),
