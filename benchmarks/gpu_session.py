@@ -12,6 +12,7 @@ the steps to the folder of the data. Steps of several GPUs take as many as can t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
@@ -27,6 +28,7 @@ from common import RESULTS, ROOT
 
 PLACEMENTS = "benchmarks/placements.py --folder {data}/placements --seconds 0.4 --out {results}/placements_{gpu}.json"
 _LEAST_SECONDS = 12.0
+_END_SECONDS = 10.0
 
 
 class Step(NamedTuple):
@@ -72,7 +74,7 @@ STEPS = (
     _ranks("ranks_tiered", 300, "tiered interleaved rmc2 rmc3 rmc3_spread --rounds 5 --no-check"),
     _ranks("ranks_others", 300, "criteo criteo_tiered spread reproducible --rounds 3 --no-check"),
     _several("rank_timeline", 120, "studies/rank_timeline.py device interleaved --ranks {gpus} --inputs 600000"),
-    _several("auc_of_ranks", 400, "studies/auc_of_ranks.py --ranks 1 {gpus}"),
+    _several("auc_of_ranks", 500, "studies/auc_of_ranks.py --ranks 1 {gpus}"),
     Step("prepare", 600, f"{PLACEMENTS} --prepare"),
     Step("placements", 900, f"{PLACEMENTS} --until {{left}}"),
     _paper("rmc2", "--seconds 0.7"),
@@ -105,6 +107,16 @@ def words(step: Step, left: float, options: argparse.Namespace) -> list[str]:
     return [sys.executable, *shlex.split(text)]
 
 
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a step and all that it has started; it may first save what it has, such as the cases of `ranks`."""
+    os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def run(step: Step, deadline: float, options: argparse.Namespace) -> str:
     """Run one step, unless it is done or there is no time for it; return what came of it."""
     done, left = options.folder / "done" / step.name, min(step.limit, deadline - time.monotonic())
@@ -124,8 +136,7 @@ def run(step: Step, deadline: float, options: argparse.Namespace) -> str:
             outcome = f"status {process.wait(left)}"
         except subprocess.TimeoutExpired:
             outcome = "cut off"
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
     # A command that was told to start nothing more ends well too, with work left over.
     if process.returncode == 0 and not ("{left}" in step.command and time.monotonic() - begun >= int(told)):
         done.touch()
@@ -155,6 +166,9 @@ def main() -> None:
     deadline = time.monotonic() + options.seconds
     for step in [step for step in STEPS if step.name in options.only]:
         if options.list:
+            if step.is_of_several and options.gpus < 2:
+                print(f"{step.name:18} needs several GPUs")
+                continue
             print(f"{step.name:18} {step.limit:4.0f} s  {shlex.join(words(step, step.limit, options))}")
             continue
         for folder in (options.folder / "done", options.results):

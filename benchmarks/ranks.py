@@ -96,6 +96,8 @@ def make_contenders(case: Case, data: Data, group: Group, links: Any) -> tuple[d
     def make(name: str) -> OurContender | ModelParallel | None:
         size = data.batch_size(case, name)
         if name in SYSTEMS:
+            if name not in installed_systems():
+                raise ModuleNotFoundError("No module named 'fbgemm_gpu'")
             return model_parallel(name, case, data, size, group, links, options["learning_rate"])
         if is_alone(name) and not group.is_first:
             return None

@@ -4,8 +4,9 @@
 
 Does a training by several GPUs lose accuracy? W ranks sum gradients in another order than one does, and no two orders
 round alike, so the answer is a difference, paired by seed. The log is synthetic, of Criteo's shape, its truth planted;
-a tenth of it is for the test. Every training is a `fae run` of its own; the first makes the packed batches. With
-``--device cpu`` ranks are processes. Writes benchmarks/results/auc_of_ranks.json after each training and continues it.
+a tenth of it is for the test. Every training is a `fae run` of its own; the first of a seed makes its packed batches.
+With ``--device cpu`` ranks are processes. Fewer inputs differ by more: rounding alone moves the AUC of 6,000 test
+inputs by 0.0005. Writes benchmarks/results/auc_of_ranks.json after each training and continues it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from common import ROOT, made_once, working_folder
 from study import measured, open_cells
 
 LIMIT = 0.0003
-"""A paired difference of so much or less is none."""
+"""A paired difference of this much or less is none, on a test split of two million inputs."""
 
 
 def fae(*words: str) -> None:
@@ -88,7 +89,8 @@ def main() -> None:
             for ranks in options.ranks[1:]:
                 less = auc[ranks] - auc[base]
                 within = "within" if abs(less) <= LIMIT else "BEYOND"
-                print(f"seed {seed}: AUC of {ranks} ranks less that of {base}: {less:+.5f}, {within} {LIMIT}")
+                on = f"on {cell['test']['num_inputs']:,} test inputs"
+                print(f"seed {seed}: AUC of {ranks} ranks less that of {base}: {less:+.5f}, {within} {LIMIT}, {on}")
 
 
 if __name__ == "__main__":

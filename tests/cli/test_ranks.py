@@ -122,6 +122,18 @@ def test_under_torchrun(made: Path, two: Path) -> None:
     assert sum("train: already there" in line for line in lines) == 1
 
 
+def test_the_first_rank_of_torchrun_does_other_work_alone(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
+    for name, value in names.items():
+        monkeypatch.setenv(name, str(value))
+    words = ("report", made / "alone", "--out", made / "of ranks.html")
+    for rank, wrote in ((1, False), (0, True)):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        done = fae(*words)
+        assert (done.status, bool(done.stderr), (made / "of ranks.html").exists()) == (0, wrote, wrote)
+
+
 def test_four_ranks(made: Path) -> None:
     started(made, "four", "--gpus", "4").end()
     assert_close(made / "four", made / "alone")
@@ -281,11 +293,15 @@ def test_without_gpus_it_says_that_ranks_are_processes(made: Path) -> None:
 
 
 def test_places_that_do_not_fit(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "MASTER_ADDR": "a", "MASTER_PORT": 1}
+    names = {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "MASTER_ADDR": "a", "MASTER_PORT": 1}
     for name, value in names.items():
         monkeypatch.setenv(name, str(value))
     words = ("run", made / "recipe.toml", "--out", made / "refused")
     fault(fae(*words, "--gpus", "4"), "--gpus 4 is not how many ranks there are (2: WORLD_SIZE is that of torchrun)")
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    done = fae(*words, "--gpus", "4")
+    assert (done.status, done.stderr) == (2, ""), "its neighbour has said it"
     monkeypatch.setenv("RANK", "x")
     fault(fae(*words), "RANK = 'x' must be a number from 0 to 1")
 

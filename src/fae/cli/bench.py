@@ -45,7 +45,7 @@ def add_parser(verbs: Any) -> None:
                        help="make the log and the packed batches, and measure nothing")  # fmt: skip
     paper.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     paper.add_argument("--gpus", metavar="N", type=int, default=1,
-                       help="also on 2, 4 and so on up to N GPUs (of 8), or with --device cpu processes")  # fmt: skip
+                       help="also on 2, 4 and 8 GPUs up to N of these, or with --device cpu processes")  # fmt: skip
     paper.add_argument("--seed", type=int, default=1, help="of everything (default: 1)")
     add_output_options(paper)
     paper.set_defaults(work=work)

@@ -74,6 +74,10 @@ Exit status: 0 done, 2 something in the recipe, the log or the folder (one line 
 """
 
 
+_RANK_VERBS = ("run", "train")
+"""Verbs that ranks work on together."""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"fae: {message}; see `{self.prog} --help`\n")
@@ -153,6 +157,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         return write_stdout(f"fae {version('fae')}\n", "the version")
     if options.verb is None:
         return write_stdout(parser.format_help(), "the help")
+    if options.verb not in _RANK_VERBS and not has_launcher() and is_other_rank():
+        return 0  # the first of torchrun's ranks does such work alone
     mute(options.quiet)
     try:
         if options.log_file is not None:

@@ -38,7 +38,7 @@ def add_replace_option(parser: argparse.ArgumentParser) -> None:
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--gpus``, ``--tensorboard`` and ``--wandb``, for what trains."""
-    ranks = "train on N GPUs (2, 4 or 8), or with --device cpu in N processes"
+    ranks = "train on N GPUs (1, 2, 4 or 8), or with --device cpu in N processes"
     parser.add_argument("--gpus", metavar="N", type=int, help=ranks)
     curves = "write the curves for TensorBoard, to DIR/<name of the run's folder>"
     parser.add_argument("--tensorboard", metavar="DIR", help=curves)

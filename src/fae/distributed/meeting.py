@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fae.core.errors import RankError
+from fae.core.progress import say
 from fae.distributed.ends import LostRank
 from fae.distributed.places import RankPlace
 from fae.distributed.timed_store import CALL_SECONDS, TimedStore
@@ -31,6 +32,8 @@ _LOOK_SECONDS = 1.0
 """How often a rank that waits for rank 0 looks around; its wait is over at once when rank 0 says so."""
 _SILENT_SECONDS = 60.0
 """After how long without a beat of rank 0 the others stop waiting for it."""
+_SAY_SECONDS = 15.0
+"""After how long rank 0 says that it waits for others to come."""
 _WATCH_SECONDS = 5.0
 _GRACE_SECONDS = 30.0
 _LOCAL = ("127.0.0.1", "localhost")
@@ -175,6 +178,7 @@ class RankMeeting:
             If some have not come in time.
         """
         place, end = self.place, time.monotonic() + self.seconds
+        told = time.monotonic() + _SAY_SECONDS
         mine = {"pid": os.getpid(), "started": process_start(os.getpid()), **machine_facts()}
         keys = [f"facts/{rank}" for rank in range(place.world)]
         with _errors_of_store("rank 0 is gone", LostRank):
@@ -186,6 +190,10 @@ class RankMeeting:
                         f"rank{'s' * (len(missing) > 1)} {', '.join(missing)} did not come within {self.seconds:.0f} "
                         "s; look at what is printed on their hosts, and start all ranks again"
                     )
+                if time.monotonic() > told:
+                    told = end + 1.0
+                    here = sum(self.store.check([key]) for key in keys)
+                    say(f"{here} of {place.world} ranks (WORLD_SIZE) are here; the others have {self.seconds:.0f} s")
                 time.sleep(_POLL_SECONDS)
             self.facts = [json.loads(self.store.text(key)) for key in keys]
         return self.facts

@@ -16,7 +16,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from fae.core.errors import FaeError, RankError
+from fae.core.errors import FaeError
 from fae.core.interrupts import Interrupted, is_interrupted, put_off
 from fae.core.printable import mute, open_log_file, tell
 from fae.distributed.ends import LOST_STATUS, CommonFault, LostRank
@@ -177,7 +177,7 @@ class RankProcess:
 
     def _beat(self) -> None:
         """Let the ranks that wait know that rank 0 is at work."""
-        with contextlib.suppress(RankError):  # raised again in `join`
+        with contextlib.suppress(Exception):  # raised again in `join`, or nobody waits for this rank any longer
             self._meeting = RankMeeting(self.place, self._join_seconds)
             self._meeting.beat(self._has_begun)
 

@@ -245,7 +245,7 @@ def require_enough_memory(run: RunContext, packed: PackedDataset, hot_set: HotSe
 
     placement, on_gpu, ranks = run.recipe.train.placement, run.device() == "cuda", run.ranks.place.local_world
     needs = _planned_memory(run, packed, hot_set, model)
-    each = f", on each of {ranks} ranks of this host, what they map together in equal shares" if ranks > 1 else ""
+    each = f", on each of {ranks} ranks of this host; of memory that all of them map, each has 1/{ranks}" * (ranks > 1)
     say(f"train: {placement} takes {needs.describe('the GPU' if on_gpu else 'the CPU as device')}{each}")
     if placement == "spread" and run.ranks.place.world == 1:
         say(

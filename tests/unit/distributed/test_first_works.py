@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from fae.distributed import meeting
+from fae.core.errors import RankError
+from fae.distributed import meeting, rank_process
 from fae.distributed.ends import LostRank
 from fae.distributed.group import Group
 from fae.distributed.meeting import RankMeeting
 from fae.distributed.places import RankPlace
+from fae.distributed.rank_process import RankProcess
 from ranks_started import INTERRUPTED, TORCHRUN, Ranks, ended
 
 LAUNCHER = ("-m",)
@@ -132,6 +134,34 @@ def test_a_wait_lasts_as_long_as_beats(meetings: list[RankMeeting], monkeypatch:
     with pytest.raises(LostRank, match="rank 0 has not been heard of for 1 s"):
         second.await_first("more")
     assert time.monotonic() - began < 3
+
+
+def test_it_says_that_it_waits_for_others(
+    meetings: list[RankMeeting], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(meeting, "_SAY_SECONDS", 0.1)
+    meetings[0].seconds = 0.5
+    with pytest.raises(RankError, match="rank 1 did not come within 0 s"):
+        meetings[0].exchange_facts()
+    assert capsys.readouterr().err == "1 of 2 ranks (WORLD_SIZE) are here; the others have 0 s\n"
+
+
+def test_a_beat_that_fails_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 may leave meanwhile; if it joins, the same is raised there."""
+    said: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+
+    def fail(*_: object) -> None:
+        raise ImportError("torch is half loaded")
+
+    monkeypatch.setattr(rank_process, "RankMeeting", fail)
+    process = RankProcess(RankPlace(world=2, local_world=2))
+    thread = threading.Thread(target=process._beat)
+    thread.start()
+    thread.join()
+    assert said == []
+    with pytest.raises(ImportError, match="half loaded"):
+        process.join()
 
 
 def test_a_key_is_seen_at_once(meetings: list[RankMeeting]) -> None:

@@ -87,12 +87,28 @@ def test_single_timings_differ_from_a_tenth_on() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "apart"), [(1.3, False), (9.9, False), (10.0, True), (None, True)])
-def test_rates_of_short_trainings_differ_from_a_fifth_on(seconds: float | None, apart: bool) -> None:
+def test_rates_of_short_trainings_differ_from_three_tenths_on(seconds: float | None, apart: bool) -> None:
     train = {"samples_per_second": 93_400.0, "seconds": seconds}
     one, other = (
-        RunRecord(label="a", record={"train": {**train, **more}}) for more in ({}, {"samples_per_second": 79_000.0})
+        RunRecord(label="a", record={"train": {**train, **more}}) for more in ({}, {"samples_per_second": 70_800.0})
     )
-    assert differ(93_400.0, rate_error_of(one), 79_000.0, rate_error_of(other)) is apart
+    assert differ(93_400.0, rate_error_of(one), 70_800.0, rate_error_of(other)) is apart
+
+
+def test_rates_of_ranks_on_cpus_differ_from_six_tenths_on() -> None:
+    def apart(one: float, other: float, **machine: str) -> bool:
+        runs = [
+            RunRecord(
+                label="a",
+                record={"train": {"samples_per_second": rate, "seconds": 60.0, "ranks": 2}, "machine": machine},
+            )
+            for rate in (one, other)
+        ]
+        return differ(one, rate_error_of(runs[0]), other, rate_error_of(runs[1]))
+
+    assert not apart(39_300, 25_000)
+    assert apart(39_300, 15_000)
+    assert apart(39_300, 25_000, gpu="NVIDIA H200")
 
 
 def record_of(auc: float, loss: float, rate: float, inputs: int = 50_000) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fae.cli.open_run import open_run_folder, recipe_of
+from fae.core.errors import RecipeError
 
 if TYPE_CHECKING:
     from fae.run.rank_training import TrainingRanks
@@ -31,7 +32,12 @@ def ranks_of(options: argparse.Namespace) -> Iterator[TrainingRanks]:
     from fae.run.rank_training import TrainingRanks, check_ranks, wanted_ranks
 
     place = place_of_process()
-    world = wanted_ranks(options.gpus, place)
+    try:
+        world = wanted_ranks(options.gpus, place)
+    except RecipeError:
+        if place.local_rank > 0:  # its neighbour says the same
+            raise SystemExit(2) from None
+        raise
     if world == 1:
         yield TrainingRanks()
         return

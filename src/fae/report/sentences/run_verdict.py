@@ -61,9 +61,11 @@ def _trained(run: RunRecord) -> str:
     inputs, epochs = run.number("train", "num_inputs"), run.number("train", "epochs")
     if not inputs:
         return model_name(run)
+    ranks = run.number("train", "ranks") or 1
+    by = f" by {ranks:g} {'GPUs' if run.text('machine', 'gpu') else 'processes'}" if ranks > 1 else ""
     if epochs and epochs > 1:
-        return f"{model_name(run)}, trained for {epochs:g} epochs on {format_count(inputs / epochs)} inputs,"
-    return f"{model_name(run)}, trained on {format_count(inputs)} inputs,"
+        return f"{model_name(run)}, trained for {epochs:g} epochs on {format_count(inputs / epochs)} inputs{by},"
+    return f"{model_name(run)}, trained on {format_count(inputs)} inputs{by},"
 
 
 def _quality(run: RunRecord) -> str:
