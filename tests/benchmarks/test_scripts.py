@@ -36,6 +36,10 @@ SLOW = {
         "gpu_step.py", "dlrm", "--device", "cpu", "--inputs", "20000", "--cap", "2000", "--batch-sizes", "256",
         "--steps", "3", "--rounds", "1",
     ],
+    "auc of ranks": [
+        "studies/auc_of_ranks.py", "--ranks", "1", "2", "--seeds", "1", "--inputs", "20000", "--scale", "0.002",
+        "--budget", "1MiB", "--batch-size", "512", "--precision", "fp32", "--device", "cpu",
+    ],
     "accuracy": [
         "studies/accuracy.py", "truth", "--inputs", "10000", "--scale", "0.01", "--seeds", "1", "--device", "cpu",
     ],
