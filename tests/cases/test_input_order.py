@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -251,11 +252,10 @@ def _interrupt(patch: pytest.MonkeyPatch, path: str, turn: int) -> None:
     import importlib
 
     module, _, name = path.rpartition(".")
-    real, calls = getattr(importlib.import_module(module), name), [0]
+    real, calls = getattr(importlib.import_module(module), name), itertools.count(1)
 
     def work(*arguments: object, **options: object) -> object:
-        calls[0] += 1
-        if calls[0] == turn:
+        if next(calls) == turn:
             raise KeyboardInterrupt
         return real(*arguments, **options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import threading
 import zlib
@@ -149,12 +150,13 @@ def test_a_disk_that_fails_later_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     """The system takes what is written, and says when it comes to the disk that it could not; it says so once."""
     log, hot_set = make_case(tmp_path, inputs=1900, spare_rows=40)
     monkeypatch.setattr(writer, "SYNC_BYTES", 1)
-    calls, failed, stop = [], threading.Event(), WriteBack.stop
+    failed, stop = threading.Event(), WriteBack.stop
+    calls = itertools.count()
 
     def fails(self: Any) -> None:
-        calls.append(1)
+        number = next(calls)
         failed.set()
-        if len(calls) == 1:
+        if number == 0:
             raise OSError(5, "Input/output error")
 
     def stop_later(self: WriteBack, *, at_once: bool) -> None:
@@ -165,7 +167,7 @@ def test_a_disk_that_fails_later_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("fae.core.npy.NpyWriter.sync", fails)
     for threads in (1, 8):
-        calls.clear()
+        calls = itertools.count()
         failed.clear()
         monkeypatch.setenv("FAE_NUM_THREADS", str(threads))
         with pytest.raises(ArtifactError, match=r"Input/output error; check the disk"):
@@ -178,12 +180,11 @@ def test_a_fault_in_one_group_is_the_one_that_is_told(tmp_path: Path, monkeypatc
     log, hot_set = make_case(tmp_path, inputs=1900, spare_rows=40)
     monkeypatch.setenv("FAE_NUM_THREADS", "8")
     monkeypatch.setattr(compose, "GROUP_BYTES", 1)
-    calls = []
+    calls = itertools.count(1)  # threads take numbers one by one
     joined = compose.Composer.batch_arrays
 
     def fails(self: Any, *arguments: Any, **options: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 9:
+        if next(calls) == 9:
             raise ValueError("the ninth group")
         return joined(self, *arguments, **options)
 

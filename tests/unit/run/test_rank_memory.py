@@ -44,7 +44,8 @@ def test_rows_and_buffers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     require(fits, 4, 1)
     with pytest.raises(BudgetError, match=r"on each of 2 ranks of this host, .* in all; .* start fewer ranks"):
         require(fits, 4, 2)
-    assert ", on each of 2 ranks of this host\n" in capsys.readouterr().err
+    line = ", on each of 2 ranks of this host; of memory that all of them map, each has 1/2\n"
+    assert line in capsys.readouterr().err
     require(2 * fits, 4, 2)
 
 
