@@ -229,8 +229,8 @@ class Batcher:
             self._writer.write(kind, group, first, arrays)
             self._buffers.append(buffers)
             return np.array(arrays.cold_offsets[-1])
-        except BaseException:
-            self._writer.give_up(kind)
+        except BaseException as fault:
+            self._writer.give_up(kind, fault)
             raise
 
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:

@@ -23,7 +23,7 @@ class RunningTotals:
         self._counts: dict[int, Int64] = {}
         self._before: dict[int, Int64] = {0: first}
         self._last = 0
-        self._given_up = False
+        self._fault: BaseException | None = None
 
     def put(self, item: int, counts: Int64) -> None:
         """Make the counts of an item known."""
@@ -39,18 +39,18 @@ class RunningTotals:
 
         Raises
         ------
-        RuntimeError
-            If an item was given up.
+        BaseException
+            That of the first item that was given up, whatever its number: so the cause is heard, in any order.
         """
         with self._changed:
-            self._changed.wait_for(lambda: item in self._before or self._given_up)
-            if item not in self._before:
-                raise RuntimeError(f"an item before {item} has failed")
+            self._changed.wait_for(lambda: item in self._before or self._fault is not None)
+            if item not in self._before and self._fault is not None:
+                raise self._fault
             # The last sum stays: the next item's is made from it.
             return self._before.pop(item) if item < self._last else self._before[item]
 
-    def give_up(self) -> None:
-        """Let nobody wait any longer: an item has failed."""
+    def give_up(self, fault: BaseException) -> None:
+        """Let nobody wait any longer: an item has failed by `fault`."""
         with self._changed:
-            self._given_up = True
+            self._fault = self._fault or fault
             self._changed.notify_all()

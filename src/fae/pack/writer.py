@@ -276,9 +276,9 @@ class SplitWriter:
             parts += long_rows.parts(first, before[2], segments.long_offsets, segments.long_rows)
         write_parts(parts)
 
-    def give_up(self, kind: str) -> None:
-        """Say that a group of this kind will never be written: threads that wait for its length wait no longer."""
-        self._totals[kind].give_up()
+    def give_up(self, kind: str, fault: BaseException) -> None:
+        """Say why a group of this kind will never be written: threads that wait for its length wait no longer."""
+        self._totals[kind].give_up(fault)
 
     def __enter__(self) -> SplitWriter:
         return self

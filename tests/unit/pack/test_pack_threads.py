@@ -193,6 +193,30 @@ def test_a_fault_in_one_group_is_the_one_that_is_told(tmp_path: Path, monkeypatc
         pack(log, hot_set, tmp_path / "packed", seed=1)
 
 
+def test_a_fault_is_told_by_the_groups_before_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven groups come to where they wait for one another when the eighth has failed, whichever that is."""
+    log, hot_set = make_case(tmp_path, inputs=1900, spare_rows=40)
+    monkeypatch.setenv("FAE_NUM_THREADS", "8")
+    monkeypatch.setattr(compose, "GROUP_BYTES", 1)
+    calls, failed = itertools.count(1), threading.Event()
+    joined, give_up = compose.Composer.batch_arrays, RunningTotals.give_up
+
+    def fails(self: Any, *arguments: Any, **options: Any) -> Any:
+        if next(calls) == 8:
+            raise ValueError("the eighth group")
+        assert failed.wait(60)
+        return joined(self, *arguments, **options)
+
+    def give_up_first(self: RunningTotals, fault: BaseException) -> None:
+        give_up(self, fault)
+        failed.set()
+
+    monkeypatch.setattr(compose.Composer, "batch_arrays", fails)
+    monkeypatch.setattr(RunningTotals, "give_up", give_up_first)
+    with pytest.raises(ValueError, match="the eighth group"):
+        pack(log, hot_set, tmp_path / "packed", seed=1)
+
+
 def test_sizes_are_counted_by_many_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log, hot_set = make_case(tmp_path, inputs=1900, held_out=200, spare_rows=12)
     monkeypatch.setenv("FAE_NUM_THREADS", "8")
@@ -232,7 +256,8 @@ def test_running_totals_come_in_any_order() -> None:
         totals.put(item, np.array([item + 1]))
     assert [totals.take(item).tolist() for item in (1, 2, 0)] == [[11], [13], [10]]
     totals.put(4, np.array([1]))
-    totals.give_up()
-    with pytest.raises(RuntimeError, match="an item before 4 has failed"):
+    for fault in (ValueError("the cause"), ValueError("a fault behind it")):
+        totals.give_up(fault)
+    with pytest.raises(ValueError, match=r"^the cause$"):
         totals.take(4)
     assert totals.take(3).tolist() == [16]
