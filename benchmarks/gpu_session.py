@@ -4,15 +4,14 @@
 
 What is there to run on a machine with a GPU, and in which order? Each step is a command that works alone (``--list``
 prints it). A step that ended well is not run again, and most continue where they were cut off, so the same command
-continues after a stop. Results go to benchmarks/results/<name>_<gpu>.json (``--results`` for another folder), logs of
-the steps to the folder of the data. Steps of several GPUs take as many as can train together; their results are named
-<name>_<gpus>x<gpu>.json.
+continues after a stop; what `ranks.py` has measured stays until it begins anew. Results go to
+benchmarks/results/<name>_<gpu>.json (``--results`` for another folder), logs of the steps to the folder of the data.
+Steps of several GPUs take as many as can train together; their results are named <name>_<gpus>x<gpu>.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shlex
 import signal
@@ -28,7 +27,6 @@ from common import RESULTS, ROOT
 
 PLACEMENTS = "benchmarks/placements.py --folder {data}/placements --seconds 0.4 --out {results}/placements_{gpu}.json"
 _LEAST_SECONDS = 12.0
-_END_SECONDS = 10.0
 
 
 class Step(NamedTuple):
@@ -107,16 +105,6 @@ def words(step: Step, left: float, options: argparse.Namespace) -> list[str]:
     return [sys.executable, *shlex.split(text)]
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a step and all that it has started; it may first save what it has, such as the cases of `ranks`."""
-    os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_END_SECONDS)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 def run(step: Step, deadline: float, options: argparse.Namespace) -> str:
     """Run one step, unless it is done or there is no time for it; return what came of it."""
     done, left = options.folder / "done" / step.name, min(step.limit, deadline - time.monotonic())
@@ -136,7 +124,8 @@ def run(step: Step, deadline: float, options: argparse.Namespace) -> str:
             outcome = f"status {process.wait(left)}"
         except subprocess.TimeoutExpired:
             outcome = "cut off"
-            _end(process)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     # A command that was told to start nothing more ends well too, with work left over.
     if process.returncode == 0 and not ("{left}" in step.command and time.monotonic() - begun >= int(told)):
         done.touch()

@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import statistics
 import sys
@@ -252,8 +251,19 @@ def be_rank(options: argparse.Namespace, place: RankPlace) -> None:
                 torch.cuda.empty_cache()
             done["rows"] += measure(name, data, group, links, options)
             if group.is_first:
-                (folder / "found.json").write_text(json.dumps(done))
+                save(done, options)
+        if group.is_first:
+            print("\n".join([HEADER, *map(line, done["rows"])]))
         gc.collect()  # graphs end before the connections that they use
+
+
+def save(done: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write the record of what was measured so far, which no end of the ranks takes away."""
+    gpu = torch.cuda.get_device_name().split()[-1].lower() if options.device == "cuda" else "cpu"
+    out = options.out or RESULTS
+    path = out if out.suffix == ".json" else out / f"ranks_{gpu}_{time.strftime('%Y%m%d')}.json"
+    facts = record(torch_version=torch.__version__, load_average=os.getloadavg(), ranks=options.ranks)
+    save_record(path, {**facts, "nccl": nccl_version(), **done})
 
 
 def parse() -> argparse.Namespace:
@@ -293,19 +303,7 @@ def main() -> None:
         Data(folder, options).prepare([CASES[name] for name in options.cases])
         if options.prepare:
             return
-        found, status = folder / "found.json", 1
-        found.unlink(missing_ok=True)
-        try:
-            status = launch([sys.executable, *sys.argv], options.ranks, environ={**os.environ, FOLDER: str(folder)})
-        finally:
-            if found.exists():
-                result = record(torch_version=torch.__version__, load_average=os.getloadavg(), ranks=options.ranks)
-                done = json.loads(found.read_text())
-                gpu = torch.cuda.get_device_name().split()[-1].lower() if options.device == "cuda" else "cpu"
-                out = options.out or RESULTS
-                name = f"ranks_{gpu}_{time.strftime('%Y%m%d')}.json"
-                save_record(out if out.suffix == ".json" else out / name, {**result, "nccl": nccl_version(), **done})
-                print("\n".join([HEADER, *map(line, done["rows"])]))
+        status = launch([sys.executable, *sys.argv], options.ranks, environ={**os.environ, FOLDER: str(folder)})
     raise SystemExit(status)
 
 

@@ -69,9 +69,14 @@ def test_nothing_begins_after_the_end(options: Namespace) -> None:
     assert run(Step("late", 100, "-m this"), time.monotonic() - 1, options) == "no time"
 
 
-def test_it_prints_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(("gpus", "left"), [("1", 5), ("2", 0)])
+def test_it_prints_its_commands(
+    gpus: str, left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(
-        sys, "argv", ["gpu_session.py", "--list", "--folder", str(tmp_path), "--gpu", "h200", "--gpus", "2"]
+        sys, "argv", ["gpu_session.py", "--list", "--folder", str(tmp_path), "--gpu", "h200", "--gpus", gpus]
     )
     gpu_session.main()
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [step.name for step in STEPS]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [step.name for step in STEPS]
+    assert sum(line.endswith("needs several GPUs") for line in lines) == left

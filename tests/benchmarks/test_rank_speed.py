@@ -42,6 +42,7 @@ def test_two_ranks_beside_one_and_beside_model_parallelism(tmp_path: Path) -> No
     names["strong"] = names["device"]
     names["reproducible"] = ("one", "ranks", "one, reproducible", "ranks, reproducible")
     names["criteo_tiered"] = ("one", "ranks")
+    assert done.stderr.count(f"wrote {out}") == len(names), "after each case, so that no end takes them away"
     assert rows.keys() == {(case, name) for case in names for name in names[case]}
     assert rows["rmc2", "ranks"]["workload"] == "rmc2"
     assert {rows["rmc2", name]["placement"] for name in names["rmc2"]} == {"tiered"}

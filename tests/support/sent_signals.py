@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def send_one_by_one(pid: int, number: int, times: int) -> None:
-    """Send a process a signal so often, each when the one before is no longer pending, or the process has ended."""
+    """Send a process a signal that many times, the next one when this one has arrived or the process has ended."""
     for _ in range(times):
         os.kill(pid, number)
         end = time.monotonic() + 30

@@ -178,7 +178,7 @@ class RankMeeting:
             If some have not come in time.
         """
         place, end = self.place, time.monotonic() + self.seconds
-        told = time.monotonic() + _SAY_SECONDS
+        silent_until: float | None = time.monotonic() + _SAY_SECONDS
         mine = {"pid": os.getpid(), "started": process_start(os.getpid()), **machine_facts()}
         keys = [f"facts/{rank}" for rank in range(place.world)]
         with _errors_of_store("rank 0 is gone", LostRank):
@@ -190,10 +190,10 @@ class RankMeeting:
                         f"rank{'s' * (len(missing) > 1)} {', '.join(missing)} did not come within {self.seconds:.0f} "
                         "s; look at what is printed on their hosts, and start all ranks again"
                     )
-                if time.monotonic() > told:
-                    told = end + 1.0
-                    here = sum(self.store.check([key]) for key in keys)
-                    say(f"{here} of {place.world} ranks (WORLD_SIZE) are here; the others have {self.seconds:.0f} s")
+                if silent_until is not None and time.monotonic() > silent_until:
+                    silent_until = None
+                    here, left = sum(self.store.check([key]) for key in keys), end - time.monotonic()
+                    say(f"{here} of {place.world} ranks (WORLD_SIZE) are here; the others have {left:.0f} s")
                 time.sleep(_POLL_SECONDS)
             self.facts = [json.loads(self.store.text(key)) for key in keys]
         return self.facts

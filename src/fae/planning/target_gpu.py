@@ -48,8 +48,8 @@ class TargetGPU:
 
     def constants(self, settings: StepSettings, works: Sequence[StepWork]) -> MachineConstants:
         """What the machine can do: measured here in seconds, or of the card."""
-        if self.card is not None:
-            return card_constants(self.card, settings, host_rate=(self.host_cores or HOST_CORES) * CORE_RATE)
+        if self.card is not None and self.host_cores is not None:
+            return card_constants(self.card, settings, host_rate=self.host_cores * CORE_RATE)
         return measure_constants(self.device, works)
 
 

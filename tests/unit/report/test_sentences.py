@@ -61,6 +61,8 @@ def test_verdict_of_a_run_on_a_gpu() -> None:
         ),
         ({"recipe__train__placement": "spread", "machine__gpu": None}, "ranks of CPUs have all rows in host memory"),
         ({"hot__num_rows": 3 * 2**29}, "FAE was not needed, as the budget holds every row of every table (48.0 GiB)"),
+        ({"train__ranks": 2}, " inputs by 2 GPUs, "),
+        ({"train__ranks": 4, "machine__gpu": None}, " inputs by 4 processes, "),
         ({"machine__gpu": None}, "on 16 CPU cores; it took 1.0 GiB of the fast tier"),
         ({"machine__gpu": None}, "whether FAE helps needs a GPU to be seen"),
         ({"train__device_bytes": 2**37}, "FAE saved nothing"),

@@ -4,7 +4,8 @@
 * Log loss and normalized entropy: the spread of the losses of single inputs is not recorded, so it is that of a
   calibrated model with the same AUC and label rate whose log-odds are normal in each class; wider if the loss is.
 * Rates: from the spread of repeated timings where a record has one. A single timing has none: rates are told apart
-  from `SINGLE_TIMING` on, those of a training of seconds from `SHORT_TIMING` on, of ranks on CPUs `SHARED_CORES`.
+  from `SINGLE_TIMING` on, those of a training of seconds from `SHORT_TIMING`, those of ranks on CPUs from
+  `SHARED_CORES`.
 
 Runs that share their test inputs differ by less chance than this takes, so it errs on the side of "no difference".
 """
@@ -23,7 +24,7 @@ SINGLE_TIMING, SHORT_TIMING = 0.1, 0.3
 """Share by which two rates must differ that were timed once, and that of trainings that took less than `_LONG_SECONDS`:
 ten of 1.3 s on two idle cores had 82,600 to 93,400 inputs/s, and two beside other work 70,800 and 76,200."""
 SHARED_CORES = 0.6
-"""That of ranks on CPUs, which wait for one another: equal trainings had 25,000 to 39,300 on a busy host."""
+"""The same share of ranks on CPUs, which wait for one another: equal trainings had 25,000 to 39,300 on a busy host."""
 _LONG_SECONDS = 10.0
 _RANGE_OF = (0.0, 0.0, 1.128, 1.693, 2.059, 2.326, 2.534, 2.704, 2.847, 2.970, 3.078)
 """Expected range of that many normal draws, in standard deviations."""
@@ -109,16 +110,9 @@ def rate_error(low: float | None, high: float | None, num_samples: float | None)
     return (high - low) / _RANGE_OF[count] / math.sqrt(count)
 
 
-def single_timing_error(rate: float | None, seconds: float | None = None) -> float | None:
-    """What is taken for the standard error of a rate that was timed once, over that many seconds where they are known.
-
-    >>> round(single_timing_error(1000.0, 2.0) / single_timing_error(1000.0, 200.0))
-    3
-    """
-    if rate is None:
-        return None
-    share = SHORT_TIMING if seconds is not None and seconds < _LONG_SECONDS else SINGLE_TIMING
-    return abs(rate) * share / NUM_ERRORS / math.sqrt(2)
+def single_timing_error(rate: float | None, share: float = SINGLE_TIMING) -> float | None:
+    """What is taken for the standard error of a rate that was timed once, where others differ from `share` on."""
+    return None if rate is None else abs(rate) * share / NUM_ERRORS / math.sqrt(2)
 
 
 def differ(one: float, one_error: float | None, other: float, other_error: float | None) -> bool:
@@ -167,9 +161,10 @@ def auc_error_of(run: RunRecord, split: str = "test") -> float | None:
 def rate_error_of(run: RunRecord) -> float | None:
     """Standard error of a run's rate of training, which is timed once."""
     rate, seconds = (run.number("train", name) for name in ("samples_per_second", "seconds"))
-    error = single_timing_error(rate)
-    shares_cores = (run.number("train", "ranks") or 1) > 1 and not run.text("machine", "gpu")
-    return error * SHARED_CORES / SINGLE_TIMING if error and shares_cores else single_timing_error(rate, seconds)
+    if (run.number("train", "ranks") or 1) > 1 and not run.text("machine", "gpu"):
+        return single_timing_error(rate, SHARED_CORES)
+    is_short = seconds is not None and seconds < _LONG_SECONDS
+    return single_timing_error(rate, SHORT_TIMING if is_short else SINGLE_TIMING)
 
 
 def log_loss_error_of(run: RunRecord, split: str = "test") -> float | None:
